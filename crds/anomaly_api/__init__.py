@@ -1,0 +1,10 @@
+"""The contract of anomaly-operator: what users write, what pods are told, what they answer.
+
+Nothing but pydantic types lives here. The operator and the runner both import this package and never
+each other; the CRDs under ``crds/`` are generated from it (``make generate``), so that one definition
+serves the API server, the operator and a run on a laptop.
+"""
+
+GROUP = "anomalyops.io"
+VERSION = "v1alpha1"
+API_VERSION = f"{GROUP}/{VERSION}"

@@ -1,0 +1,59 @@
+"""What a run leaves behind, and where: exports, output folder, MLflow."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from anomaly_api.base import Contract
+from anomaly_api.primitives import HttpUrl, LabelMap, Name, Text
+from anomaly_api.rules import all_yet, exactly_one, not_yet, only_yet
+from anomaly_api.storage import Location
+from anomaly_api.training import Precision
+
+
+class Export(Contract):
+    """Portable forms of the trained model."""
+
+    rules = (all_yet("types", "onnx"), only_yet("precision", "float32"))
+
+    types: Annotated[tuple[Literal["onnx", "torchscript", "openvino"], ...], Field(max_length=3)] = ("onnx",)
+    """Formats to write; each is compared with torch on real images."""
+    precision: Precision = "float32"
+    """Floating-point type of the exports."""
+
+
+class Output(Location):
+    """Where artifacts go: below <location>/<namespace>/<name>/<uid>/."""
+
+    rules = (exactly_one("s3", "persistent_volume_claim"),)
+
+    keep_checkpoint: bool = False
+    """Also keep the model's state (safetensors)."""
+    upload_artifacts: bool = True
+    """Write exports, pictures and tables; false writes report.json alone."""
+
+
+class MlflowTracking(Contract):
+    """An MLflow tracking server."""
+
+    rules = (not_yet("register_model"),)
+
+    tracking_uri: HttpUrl
+    """URL of the server."""
+    experiment_name: Text | None = None
+    """MLflow experiment; unset means the namespace."""
+    run_name: Text | None = None
+    """MLflow run; unset means the resource's name."""
+    tags: LabelMap | None = None
+    """Further tags of the run."""
+    credentials_secret: Name | None = None
+    """Secret with MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN."""
+    register_model: Text | None = None
+    """Register the exported model under this name."""
+
+
+class Tracking(Contract):
+    """Experiment trackers."""
+
+    mlflow: MlflowTracking | None = None
+    """MLflow."""

@@ -1,0 +1,46 @@
+"""What every type of the contract shares: closed, frozen, camelCase, with rules checked on both sides."""
+
+from typing import Any, ClassVar, Self
+
+from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler, model_validator
+from pydantic.alias_generators import to_camel
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, PydanticCustomError
+
+from anomaly_api.rules import Rule
+
+
+class Contract(BaseModel):
+    """A frozen object that refuses unknown fields and reads and writes camelCase.
+
+    ``rules`` are cross-field constraints. They are enforced here, for runs without a cluster, and by the
+    API server as CEL (``x-kubernetes-validations``), for everything that is applied.
+    """
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        alias_generator=to_camel,
+        populate_by_name=True,
+        use_attribute_docstrings=True,
+        ser_json_inf_nan="null",
+    )
+    rules: ClassVar[tuple[Rule, ...]] = ()
+
+    @model_validator(mode="after")
+    def _rules_hold(self) -> Self:
+        for rule in self.rules:
+            if rule.holds is not None and not rule.holds(self):
+                raise PydanticCustomError("rule", "{message}", {"message": rule.located_message()})
+        return self
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        schema = handler.resolve_ref_schema(handler(core_schema))
+        if cls.rules:
+            schema["x-kubernetes-validations"] = [rule.to_crd() for rule in cls.rules]
+        return schema
+
+    def to_json_object(self) -> dict[str, Any]:
+        """The object as a manifest shows it: camelCase, without what is unset."""
+        return self.model_dump(mode="json", by_alias=True, exclude_none=True)

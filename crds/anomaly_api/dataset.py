@@ -1,0 +1,123 @@
+"""The images of an experiment: the MVTec folder layout, wherever it is stored.
+
+Layout below ``source`` (and ``category`` if set)::
+
+    train/good/*            images to learn from
+    test/good/*             good images to test on
+    test/DEFECT/*           one folder a kind of defect
+    test/unknown/*          scored, never counted in metrics
+    ground_truth/DEFECT/NAME{maskSuffix}.png    masks, paired by name
+
+Source: Bergmann et al., "MVTec AD", CVPR 2019.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from anomaly_api.base import Contract
+from anomaly_api.primitives import Fraction, HttpUrl, Pattern, RelativePath
+from anomaly_api.rules import exactly_one, not_yet
+from anomaly_api.storage import PersistentVolumeClaimLocation, S3Location
+
+Task = Literal["segmentation", "classification"]
+
+
+class BuiltinDataset(Contract):
+    """A public dataset fetched by the runner."""
+
+    name: Literal["mnist", "mvtec"]
+    """Which dataset."""
+    good_label: Annotated[int, Field(ge=0, le=9)] | None = None
+    """mnist: the digit that counts as good."""
+    limit: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    """Images a class at most."""
+    mirror: HttpUrl | None = None
+    """Base URL of a mirror, for clusters with no internet."""
+
+
+class DataSource(Contract):
+    """Where the images are: exactly one of the fields."""
+
+    rules = (exactly_one("s3", "persistent_volume_claim", "builtin"), not_yet("builtin"))
+
+    s3: S3Location | None = None
+    """A prefix on S3."""
+    persistent_volume_claim: PersistentVolumeClaimLocation | None = None
+    """A folder on a volume."""
+    builtin: BuiltinDataset | None = None
+    """A public dataset."""
+
+
+class CropArea(Contract):
+    """A rectangle of the original image, in pixels, that is kept; the rest is cut off before resizing."""
+
+    left: Annotated[int, Field(ge=0, le=100_000)]
+    """First column kept."""
+    top: Annotated[int, Field(ge=0, le=100_000)]
+    """First row kept."""
+    width: Annotated[int, Field(ge=1, le=100_000)]
+    """Columns kept."""
+    height: Annotated[int, Field(ge=1, le=100_000)]
+    """Rows kept."""
+
+
+class DatasetLimits(Contract):
+    """How much bad data a run tolerates before it fails with DataInvalid."""
+
+    max_unreadable_images: Annotated[int, Field(ge=0, le=1_000_000)] = 0
+    """Broken image files that are skipped, named in the report and counted in status."""
+    max_image_pixels: Annotated[int, Field(ge=1024, le=1_000_000_000)] = 100_000_000
+    """Largest width x height that is decoded; a larger file counts as unreadable."""
+
+
+class DatasetSplits(Contract):
+    """How to make the parts that the folders lack."""
+
+    good_test_fraction: Fraction | None = None
+    """Share of train/good moved to the test set when test/good is missing."""
+    validation_fraction: Fraction | None = None
+    """Share of the test set moved to validation when val/ is missing."""
+
+
+class Dataset(Contract):
+    """Images to learn from and to test on."""
+
+    rules = (not_yet("valid_area_mask"), not_yet("splits"))
+
+    source: DataSource
+    """Where the images are stored."""
+    category: RelativePath | None = None
+    """Sub-folder of the source with the train/ and test/ folders (a product of a larger dataset)."""
+    task: Task = "segmentation"
+    """segmentation also computes pixel metrics where masks exist; classification works on image scores alone."""
+    mask_suffix: Pattern = "_mask"
+    """What follows the image's name in its mask's file name: 000.png has 000_mask.png."""
+    valid_area_mask: RelativePath | None = None
+    """Image below the source whose black pixels are ignored in every image."""
+    crop_area: CropArea | None = None
+    """Cut every image (and mask) to this rectangle first."""
+    limits: DatasetLimits = DatasetLimits()
+    """How much bad data is tolerated."""
+    splits: DatasetSplits | None = None
+    """How missing parts are made."""
+    seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 42
+    """Seed of everything random in the run: splits, feature selection, coresets."""
+
+
+class InputData(Contract):
+    """Images to run inference on."""
+
+    source: DataSource
+    """Where the images are stored."""
+    category: RelativePath | None = None
+    """Sub-folder of the source."""
+    layout: Literal["flat", "labelled"] = "flat"
+    """flat: every image below the folder, labels unknown. labelled: the first folder's name (below test/, if
+    there is one) is the label: good, unknown, anything else a kind of defect."""
+    mask_suffix: Pattern = "_mask"
+    """As in an experiment's dataset."""
+    crop_area: CropArea | None = None
+    """Cut every image to this rectangle first; unset means as the model was trained."""
+    limits: DatasetLimits = DatasetLimits()
+    """How much bad data is tolerated."""

@@ -1,0 +1,66 @@
+"""How scores become decisions, metrics and pictures.
+
+Metrics come from raw scores; an image (or pixel) is anomalous when ``score >= threshold``.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from anomaly_api.base import Contract
+from anomaly_api.rules import required_when
+
+ImageMetric = Literal["AUROC", "AUPR", "F1Score", "Precision", "Recall"]
+PixelMetric = Literal["AUROC", "AUPR", "F1Score", "Precision", "Recall"]
+ScoreLevel = Literal["image", "pixel"]
+
+
+class Threshold(Contract):
+    """The score from which an image or a pixel counts as anomalous."""
+
+    rules = (required_when("image", "method", "manual"),)
+
+    method: Literal["adaptive", "manual"] = "adaptive"
+    """adaptive: the score with the best F1 on the labelled test images; manual: the values below."""
+    image: float | None = None
+    """Manual threshold of the raw image score."""
+    pixel: float | None = None
+    """Manual threshold of the raw pixel score; unset means the image threshold."""
+
+
+class Metrics(Contract):
+    """Which metrics are reported."""
+
+    image: Annotated[tuple[ImageMetric, ...], Field(max_length=16)] = (
+        "AUROC", "AUPR", "F1Score", "Precision", "Recall",
+    )  # fmt: skip
+    """Metrics of image scores against good and defect."""
+    pixel: Annotated[tuple[PixelMetric, ...], Field(max_length=16)] = ("AUROC", "AUPR", "F1Score")
+    """Metrics of pixel scores against the masks; empty, and for classification, none are computed."""
+
+
+class Visualization(Contract):
+    """Pictures of predictions: image, heat map, segmentation."""
+
+    enabled: bool = False
+    """Draw pictures."""
+    only_wrong: bool = False
+    """Only of images that were decided wrongly."""
+    raw_outputs: bool = False
+    """Also write the heat map and the segmentation as files of their own."""
+
+
+class Evaluation(Contract):
+    """Threshold, normalisation, metrics, pictures."""
+
+    threshold: Threshold = Threshold()
+    """How the threshold is found."""
+    normalization: Literal["minMax", "threshold", "none"] = "minMax"
+    """Scale of the scores in predictions and pictures. minMax: 0..1 over the scores seen, threshold at 0.5;
+    threshold: percent of the threshold (100 = threshold); none: raw."""
+    threshold_type: ScoreLevel = "image"
+    """Which threshold normalises pixel scores."""
+    metrics: Metrics = Metrics()
+    """Which metrics are reported."""
+    visualization: Visualization = Visualization()
+    """Pictures of predictions."""

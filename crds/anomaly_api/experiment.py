@@ -1,0 +1,64 @@
+"""AnomalyExperiment: train a model on images of good parts, test it, export it."""
+
+from typing import ClassVar, Literal
+
+from anomaly_api.artifacts import Export, Output, Tracking
+from anomaly_api.base import Contract
+from anomaly_api.dataset import Dataset
+from anomaly_api.evaluation import Evaluation
+from anomaly_api.model import Model
+from anomaly_api.resource import ObjectMeta
+from anomaly_api.rules import Rule, immutable_once_started, not_yet
+from anomaly_api.scheduling import RunPolicy, Scheduling
+from anomaly_api.status import RunStatus
+from anomaly_api.sweep import Sweep
+from anomaly_api.training import Training
+from anomaly_api.transforms import Transforms
+
+
+class ExperimentSpec(Contract):
+    """What to train, on what, how it is judged, and where the results go."""
+
+    rules = (not_yet("sweep"),)
+
+    dataset: Dataset
+    """Images to learn from and to test on."""
+    transforms: Transforms = Transforms()
+    """Resizing and normalisation."""
+    model: Model
+    """The model and its parameters."""
+    training: Training = Training()
+    """Batch sizes and the course of training."""
+    evaluation: Evaluation = Evaluation()
+    """Threshold, metrics, pictures."""
+    export: Export = Export()
+    """Portable forms of the model."""
+    output: Output
+    """Where artifacts go."""
+    tracking: Tracking = Tracking()
+    """Experiment trackers."""
+    scheduling: Scheduling = Scheduling()
+    """Where and how the pod runs."""
+    run_policy: RunPolicy = RunPolicy()
+    """Suspension, retries, deadlines, clean-up."""
+    sweep: Sweep | None = None
+    """Run many trials over a search space."""
+
+
+class AnomalyExperiment(Contract):
+    """An experiment as it is applied."""
+
+    kind_name: ClassVar[str] = "AnomalyExperiment"
+    plural: ClassVar[str] = "anomalyexperiments"
+    short_name: ClassVar[str] = "aexp"
+    crd_rules: ClassVar[tuple[Rule, ...]] = tuple(
+        immutable_once_started(block)
+        for block in ("dataset", "transforms", "model", "training", "evaluation", "export", "output", "tracking",
+                      "scheduling")
+    )  # fmt: skip
+
+    api_version: Literal["anomalyops.io/v1alpha1"] = "anomalyops.io/v1alpha1"
+    kind: Literal["AnomalyExperiment"] = "AnomalyExperiment"
+    metadata: ObjectMeta
+    spec: ExperimentSpec
+    status: RunStatus | None = None

@@ -1,0 +1,110 @@
+"""AnomalyInference: run a trained model over images."""
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from anomaly_api.artifacts import Output, Tracking
+from anomaly_api.base import Contract
+from anomaly_api.dataset import InputData
+from anomaly_api.evaluation import ScoreLevel, Visualization
+from anomaly_api.primitives import BatchSize, Name, Text
+from anomaly_api.resource import ObjectMeta
+from anomaly_api.rules import Rule, exactly_one, immutable_once_started, not_yet, only_when, only_yet, required_when
+from anomaly_api.scheduling import RunPolicy, Scheduling
+from anomaly_api.status import RunStatus
+from anomaly_api.storage import Location
+
+
+class RegisteredModel(Contract):
+    """A model in MLflow's registry."""
+
+    name: Text
+    """Registered name."""
+    version: Annotated[int, Field(ge=1)] | None = None
+    """Version."""
+    alias: Text | None = None
+    """Alias, such as champion."""
+
+
+class TrainedModelSource(Contract):
+    """Where the model comes from: exactly one of the fields."""
+
+    rules = (exactly_one("experiment", "location", "mlflow"), not_yet("mlflow"))
+
+    experiment: Name | None = None
+    """An AnomalyExperiment in the same namespace; the inference waits until it is Complete."""
+    location: Location | None = None
+    """Folder of an experiment's artifacts (the one that holds model.json)."""
+    mlflow: RegisteredModel | None = None
+    """A registered model."""
+
+
+class InferenceThreshold(Contract):
+    """The score from which an image or a pixel counts as anomalous."""
+
+    rules = (required_when("value", "source", "custom"), only_when("value", "source", "custom"))
+
+    source: Literal["optimalF1", "training", "custom"] = "optimalF1"
+    """optimalF1: best F1 on the labelled images of this run (training where labels are missing, said in status);
+    training: the one found in training; custom: the value below."""
+    type: ScoreLevel = "image"
+    """Which score the threshold is for; the other level keeps its own training threshold."""
+    value: Annotated[float, Field(gt=0)] | None = None
+    """Percent of the training threshold: 100 decides as in training, 120 is more tolerant."""
+
+
+class InferenceSpec(Contract):
+    """Which model, over which images, and where the results go."""
+
+    rules = (
+        only_yet("runtime", "onnx"),
+        not_yet("shards"),
+        not_yet("parallelism"),
+    )
+
+    model: TrainedModelSource
+    """The model."""
+    input: InputData
+    """The images."""
+    threshold: InferenceThreshold = InferenceThreshold()
+    """How decisions are made."""
+    runtime: Literal["onnx", "torchscript", "torch"] = "onnx"
+    """What executes the model: onnx runs on onnxruntime in an image without torch."""
+    batch_size: BatchSize = 32
+    """Images a step."""
+    num_workers: Annotated[int, Field(ge=0, le=128)] | None = None
+    """Threads that read and decode images; unset means one a CPU of the pod."""
+    visualization: Visualization = Visualization()
+    """Pictures of predictions."""
+    output: Output
+    """Where results go."""
+    tracking: Tracking = Tracking()
+    """Experiment trackers."""
+    shards: Annotated[int, Field(ge=1, le=10_000)] | None = None
+    """Parts that the images are cut into."""
+    parallelism: Annotated[int, Field(ge=1, le=10_000)] | None = None
+    """Parts worked on at once."""
+    scheduling: Scheduling = Scheduling()
+    """Where and how the pod runs."""
+    run_policy: RunPolicy = RunPolicy()
+    """Suspension, retries, deadlines, clean-up."""
+
+
+class AnomalyInference(Contract):
+    """An inference as it is applied."""
+
+    kind_name: ClassVar[str] = "AnomalyInference"
+    plural: ClassVar[str] = "anomalyinferences"
+    short_name: ClassVar[str] = "ainf"
+    crd_rules: ClassVar[tuple[Rule, ...]] = tuple(
+        immutable_once_started(block)
+        for block in ("model", "input", "threshold", "runtime", "batch_size", "num_workers", "visualization",
+                      "output", "tracking", "scheduling")
+    )  # fmt: skip
+
+    api_version: Literal["anomalyops.io/v1alpha1"] = "anomalyops.io/v1alpha1"
+    kind: Literal["AnomalyInference"] = "AnomalyInference"
+    metadata: ObjectMeta
+    spec: InferenceSpec
+    status: RunStatus | None = None

@@ -1,0 +1,46 @@
+"""The small value types that several blocks of the API share, each with its bounds.
+
+Every string and list has an upper bound: the API server prices CEL rules by the largest possible value.
+"""
+
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field, WithJsonSchema
+
+Name = Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")]
+"""A Kubernetes object name (RFC 1123 subdomain)."""
+
+Text = Annotated[str, Field(min_length=1, max_length=256)]
+Pattern = Annotated[str, Field(max_length=64)]
+RelativePath = Annotated[str, Field(min_length=1, max_length=512, pattern=r"^[^./\\][^/\\]*(/[^./\\][^/\\]*)*$")]
+"""A path below a root: no leading or trailing slash, no part that begins with a dot."""
+
+S3Uri = Annotated[
+    str,
+    Field(max_length=1024, pattern=r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/.*)?$"),
+]
+HttpUrl = Annotated[str, Field(max_length=1024, pattern=r"^https?://[^\s/]+(/\S*)?$")]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+PixelSize = Annotated[int, Field(ge=32, le=4096)]
+BatchSize = Annotated[int, Field(ge=1, le=4096)]
+
+Quantity = Annotated[
+    str,
+    BeforeValidator(lambda value: str(value) if isinstance(value, int) else value),
+    Field(max_length=32, pattern=r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?$"),
+    WithJsonSchema({
+        "anyOf": [{"type": "integer"}, {"type": "string"}],
+        "x-kubernetes-int-or-string": True,
+        "pattern": r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?$",
+        "maxLength": 32,
+    }),
+]  # fmt: skip
+"""A Kubernetes resource quantity: 500m, 2, 8Gi."""
+
+LabelMap = Annotated[dict[str, Annotated[str, Field(max_length=256)]], Field(max_length=64)]
+
+FreeForm = Annotated[
+    dict[str, Any],
+    WithJsonSchema({"type": "object", "x-kubernetes-preserve-unknown-fields": True}),
+]
+"""An object of a core Kubernetes type that is passed on as it is; its own controller validates it."""

@@ -1,0 +1,101 @@
+"""Why a run is in the state it is in: the reasons of conditions and the runner's exit codes.
+
+A pod's exit code is the one channel that survives everything, so each typed failure has its own. The Job's
+podFailurePolicy is derived from this table: what cannot succeed on a second try is never retried.
+"""
+
+from enum import IntEnum, StrEnum
+
+
+class Reason(StrEnum):
+    """CamelCase reasons of status conditions."""
+
+    # Course of a run
+    PENDING = "Pending"
+    WAITING_FOR_EXPERIMENT = "WaitingForExperiment"
+    EXPERIMENT_NOT_FOUND = "ExperimentNotFound"
+    EXPERIMENT_FAILED = "ExperimentFailed"
+    UNSCHEDULABLE = "Unschedulable"
+    IMAGE_UNAVAILABLE = "ImageUnavailable"
+    SECRET_NOT_FOUND = "SecretNotFound"  # noqa: S105 - a reason, not a secret
+    STARTING = "Starting"
+    RUNNING = "Running"
+    QUEUED = "Queued"
+    RETRYING = "Retrying"
+    SUSPENDED = "Suspended"
+    RESUMED = "Resumed"
+    COMPLETE = "Complete"
+    # The operator's own failures
+    SPEC_INVALID = "SpecInvalid"
+    JOB_REFUSED = "JobRefused"
+    JOB_DELETED = "JobDeleted"
+    RESULT_LOST = "ResultLost"
+    # Failures of a run
+    INVALID_CONFIG = "InvalidConfig"
+    DATA_INVALID = "DataInvalid"
+    STORAGE_DENIED = "StorageDenied"
+    OUT_OF_MEMORY = "OutOfMemory"
+    DIVERGED = "Diverged"
+    WEIGHTS_NOT_FOUND = "WeightsNotFound"
+    MODEL_INVALID = "ModelInvalid"
+    EXPORT_MISMATCH = "ExportMismatch"
+    STORAGE_UNAVAILABLE = "StorageUnavailable"
+    TRACKING_UNAVAILABLE = "TrackingUnavailable"
+    PREEMPTED = "Preempted"
+    DEADLINE_EXCEEDED = "DeadlineExceeded"
+    INTERNAL_ERROR = "InternalError"
+
+
+class ExitCode(IntEnum):
+    """How the runner's process ends. 10..19 are final, 20..29 may pass on a retry."""
+
+    DONE = 0
+    INTERNAL_ERROR = 1
+    INVALID_CONFIG = 10
+    DATA_INVALID = 11
+    STORAGE_DENIED = 12
+    OUT_OF_MEMORY = 13
+    DIVERGED = 14
+    WEIGHTS_NOT_FOUND = 15
+    MODEL_INVALID = 16
+    EXPORT_MISMATCH = 17
+    STORAGE_UNAVAILABLE = 20
+    TRACKING_UNAVAILABLE = 21
+    KILLED = 137
+    STOPPED = 143
+
+    @property
+    def reason(self) -> Reason:
+        """The reason that this exit code stands for."""
+        return _REASONS[self]
+
+
+_REASONS = {
+    ExitCode.DONE: Reason.COMPLETE,
+    ExitCode.INTERNAL_ERROR: Reason.INTERNAL_ERROR,
+    ExitCode.INVALID_CONFIG: Reason.INVALID_CONFIG,
+    ExitCode.DATA_INVALID: Reason.DATA_INVALID,
+    ExitCode.STORAGE_DENIED: Reason.STORAGE_DENIED,
+    ExitCode.OUT_OF_MEMORY: Reason.OUT_OF_MEMORY,
+    ExitCode.DIVERGED: Reason.DIVERGED,
+    ExitCode.WEIGHTS_NOT_FOUND: Reason.WEIGHTS_NOT_FOUND,
+    ExitCode.MODEL_INVALID: Reason.MODEL_INVALID,
+    ExitCode.EXPORT_MISMATCH: Reason.EXPORT_MISMATCH,
+    ExitCode.STORAGE_UNAVAILABLE: Reason.STORAGE_UNAVAILABLE,
+    ExitCode.TRACKING_UNAVAILABLE: Reason.TRACKING_UNAVAILABLE,
+    ExitCode.KILLED: Reason.OUT_OF_MEMORY,
+    ExitCode.STOPPED: Reason.PREEMPTED,
+}
+
+FINAL_EXIT_CODES = (
+    ExitCode.INVALID_CONFIG,
+    ExitCode.DATA_INVALID,
+    ExitCode.STORAGE_DENIED,
+    ExitCode.OUT_OF_MEMORY,
+    ExitCode.DIVERGED,
+    ExitCode.WEIGHTS_NOT_FOUND,
+    ExitCode.MODEL_INVALID,
+    ExitCode.EXPORT_MISMATCH,
+    ExitCode.KILLED,
+)
+"""Exit codes that fail the Job at once: a second try would end the same way."""

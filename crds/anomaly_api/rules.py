@@ -1,0 +1,120 @@
+"""Cross-field rules: each one a CEL expression for the API server and the same predicate in Python.
+
+A rule is made by a small factory, so that both forms come from one statement of intent. Tests apply the
+same bad manifests to the API server and to pydantic and expect both to refuse.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic.alias_generators import to_camel
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One constraint over the fields of an object.
+
+    ``field`` is the (camelCase) field that the error points at; ``holds`` is None for transition rules,
+    which need the old object and so only the API server can check them.
+    """
+
+    cel: str
+    message: str
+    field: str | None = None
+    holds: Callable[[Any], bool] | None = None
+
+    def located_message(self) -> str:
+        """The message as a run without a cluster shows it, led by the field at fault."""
+        return f"{self.field}: {self.message}" if self.field else self.message
+
+    def to_crd(self) -> dict[str, str]:
+        """The rule as an entry of ``x-kubernetes-validations``."""
+        entry = {"rule": self.cel, "message": self.message, "reason": "FieldValueInvalid"}
+        return entry | ({"fieldPath": f".{self.field}"} if self.field else {})
+
+
+def _is_set(owner: Any, field: str) -> bool:
+    return getattr(owner, field) is not None
+
+
+def exactly_one(*fields: str) -> Rule:
+    """One of the fields is set, no more and no fewer."""
+    names = [to_camel(field) for field in fields]
+    count = " + ".join(f"(has(self.{name}) ? 1 : 0)" for name in names)
+    return Rule(
+        cel=f"{count} == 1",
+        message=f"exactly one of {', '.join(names)} must be set",
+        holds=lambda owner: sum(_is_set(owner, field) for field in fields) == 1,
+    )
+
+
+def required_when(field: str, discriminator: str, value: str) -> Rule:
+    """The field must be set when the discriminator has this value."""
+    name, by = to_camel(field), to_camel(discriminator)
+    return Rule(
+        cel=f"self.{by} != '{value}' || has(self.{name})",
+        message=f"{name} is required when {by} is {value}",
+        holds=lambda owner: getattr(owner, discriminator) != value or _is_set(owner, field),
+    )
+
+
+def only_when(field: str, discriminator: str, *values: str) -> Rule:
+    """The field may be set only when the discriminator has one of these values."""
+    name, by = to_camel(field), to_camel(discriminator)
+    return Rule(
+        cel=f"!has(self.{name}) || self.{by} in [{', '.join(repr(value) for value in values)}]",
+        message=f"{name} may be set only when {by} is {' or '.join(values)}",
+        field=name,
+        holds=lambda owner: not _is_set(owner, field) or getattr(owner, discriminator) in values,
+    )
+
+
+def not_yet(field: str) -> Rule:
+    """The field belongs to the API, but this version cannot act on it: refused, never ignored."""
+    name = to_camel(field)
+    return Rule(
+        cel=f"!has(self.{name})",
+        message=f"{name} is not supported by this version of anomaly-operator; remove it",
+        field=name,
+        holds=lambda owner: not _is_set(owner, field),
+    )
+
+
+def only_yet(field: str, *values: str) -> Rule:
+    """The field takes further values in the API, but this version can act only on these."""
+    name = to_camel(field)
+    allowed = ", ".join(repr(value) for value in values)
+    return Rule(
+        cel=f"!has(self.{name}) || self.{name} in [{allowed}]",
+        message=f"this version of anomaly-operator supports only {' and '.join(values)} for {name}",
+        field=name,
+        holds=lambda owner: not _is_set(owner, field) or getattr(owner, field) in values,
+    )
+
+
+def all_yet(field: str, *values: str) -> Rule:
+    """As only_yet, for each item of a list field."""
+    name = to_camel(field)
+    allowed = ", ".join(repr(value) for value in values)
+    return Rule(
+        cel=f"!has(self.{name}) || self.{name}.all(item, item in [{allowed}])",
+        message=f"this version of anomaly-operator supports only {' and '.join(values)} in {name}",
+        field=name,
+        holds=lambda owner: all(item in values for item in getattr(owner, field) or ()),
+    )
+
+
+def immutable_once_started(block: str) -> Rule:
+    """``spec.<block>`` may not change after the run has started (the API server compares old and new)."""
+    name = to_camel(block)
+    unchanged = (
+        f"has(self.spec.{name}) == has(oldSelf.spec.{name}) && "
+        f"(!has(self.spec.{name}) || self.spec.{name} == oldSelf.spec.{name})"
+    )
+    return Rule(
+        cel=f"!has(oldSelf.status) || !has(oldSelf.status.startTime) || ({unchanged})",
+        message=f"spec.{name} cannot change once the run has started; delete the resource and apply it again, "
+        "or apply it under another name",
+        field=f"spec.{name}",
+    )

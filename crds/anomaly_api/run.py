@@ -1,0 +1,274 @@
+"""What passes between the operator and a pod.
+
+In: a RunConfig (mounted from a ConfigMap at ``CONFIG_PATH``) and credentials by environment variables.
+Out: a RunSummary in the termination message (at most 4 KiB), a RunReport as report.json beside the
+artifacts, the exit code (``reasons.ExitCode``), and ProgressUpdates pushed while running.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from anomaly_api.base import Contract
+from anomaly_api.dataset import CropArea
+from anomaly_api.experiment import ExperimentSpec
+from anomaly_api.inference import InferenceSpec
+from anomaly_api.reasons import Reason
+from anomaly_api.rules import exactly_one
+from anomaly_api.status import (
+    Artifacts,
+    ImageCounts,
+    MetricValues,
+    MlflowStatus,
+    Progress,
+    Stage,
+    ThresholdValues,
+)
+from anomaly_api.storage import Location, LocationRole
+
+CONFIG_PATH = "/etc/anomaly/run.json"
+"""Where the pod finds its RunConfig (JSON)."""
+WORK_DIR = "/var/lib/anomaly"
+"""Scratch space of the pod: pulled images, artifacts before they are published."""
+TERMINATION_PATH = "/dev/termination-log"
+TERMINATION_LIMIT = 4096
+"""Bytes that the kubelet keeps of a termination message."""
+PROGRESS_PATH = "/v1/progress"
+"""Path at the operator that takes POSTed ProgressUpdates."""
+PROGRESS_URL_ENV = "ANOMALY_PROGRESS_URL"
+"""Environment variable with the URL to push ProgressUpdates to; unset means nowhere."""
+PROGRESS_TOKEN_PATH = "/var/run/secrets/anomalyops.io/token"  # noqa: S105 - a path
+"""File with the pod-bound token for the push (audience ``PROGRESS_AUDIENCE``, useless at the API server)."""
+PROGRESS_AUDIENCE = "progress.anomalyops.io"
+
+S3_SECRET_KEYS = {"AWS_ACCESS_KEY_ID": True, "AWS_SECRET_ACCESS_KEY": True, "AWS_SESSION_TOKEN": False}
+"""Keys of a credentialsSecret for S3, and whether each must be there."""
+MLFLOW_SECRET_KEYS = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
+"""Optional keys of a credentialsSecret for MLflow; they become environment variables of the same names."""
+
+
+def s3_env(role: LocationRole, key: str) -> str:
+    """Environment variable that carries a key of the S3 credentials for one location of the run."""
+    return f"ANOMALY_{role.upper()}_{key}"
+
+
+def mount_path(role: LocationRole) -> str:
+    """Where a location on a persistent volume claim is mounted in the pod."""
+    return f"/mnt/{role.value}"
+
+
+class RunIdentity(Contract):
+    """Which resource a run belongs to."""
+
+    kind: Literal["AnomalyExperiment", "AnomalyInference"]
+    """Kind of the resource."""
+    namespace: str
+    """Its namespace."""
+    name: str
+    """Its name."""
+    uid: str
+    """Its UID."""
+
+    @property
+    def folder(self) -> str:
+        """Folder of the run's artifacts below the output location."""
+        return f"{self.namespace}/{self.name}/{self.uid}"
+
+
+class RunConfig(Contract):
+    """What a pod is told: who it is, and what to do, with every reference resolved."""
+
+    rules = (exactly_one("experiment", "inference"),)
+
+    run: RunIdentity
+    """The resource."""
+    experiment: ExperimentSpec | None = None
+    """Train, test, export."""
+    inference: InferenceSpec | None = None
+    """Run a trained model; model.location is set (a reference to an experiment is resolved by the operator)."""
+
+    def locations(self) -> dict[LocationRole, Location]:
+        """Every folder that the run reads or writes, by role."""
+        if self.experiment:
+            spec = self.experiment
+            found = {LocationRole.DATASET: _as_location(spec.dataset.source), LocationRole.WEIGHTS: spec.model.weights,
+                     LocationRole.OUTPUT: spec.output}  # fmt: skip
+        else:
+            assert self.inference is not None
+            found = {LocationRole.MODEL: self.inference.model.location,
+                     LocationRole.INPUT: _as_location(self.inference.input.source),
+                     LocationRole.OUTPUT: self.inference.output}  # fmt: skip
+        return {role: location for role, location in found.items() if location is not None}
+
+
+def _as_location(source: Any) -> Location:
+    return Location(s3=source.s3, persistent_volume_claim=source.persistent_volume_claim)
+
+
+class ProgressUpdate(Contract):
+    """Pushed while the pod works; losing one loses nothing else."""
+
+    run: RunIdentity
+    """The resource."""
+    stage: Stage
+    """What the pod is doing."""
+    progress: Progress
+    """How far it is."""
+    mlflow: MlflowStatus | None = None
+    """The run in MLflow, once it exists."""
+
+
+class RunSummary(Contract):
+    """The pod's last word: everything the status needs, within 4 KiB."""
+
+    reason: Reason
+    """Complete, or why the run failed."""
+    message: Annotated[str, Field(max_length=1024)] = ""
+    """For people: what failed and what to do."""
+    stage: Stage
+    """Stage in which it ended."""
+    metrics: MetricValues | None = None
+    """Metrics by name."""
+    thresholds: ThresholdValues | None = None
+    """Thresholds found or used."""
+    images: ImageCounts | None = None
+    """Images by what became of them."""
+    artifacts: Artifacts | None = None
+    """Where the results are."""
+    mlflow: MlflowStatus | None = None
+    """The run in MLflow."""
+    warnings: Annotated[tuple[Annotated[str, Field(max_length=256)], ...], Field(max_length=8)] = ()
+    """What the user should know but did not stop the run."""
+
+    def to_termination_message(self) -> str:
+        """JSON of at most TERMINATION_LIMIT bytes; warnings, then the message, are cut to fit."""
+        for summary in (self, self._shortened(warnings=2), self._shortened(warnings=0)):
+            text = summary.model_dump_json(by_alias=True, exclude_none=True, exclude_defaults=True)
+            if len(text.encode()) <= TERMINATION_LIMIT:
+                return text
+        bare = RunSummary(reason=self.reason, message=self.message[:512], stage=self.stage, artifacts=self.artifacts)
+        return bare.model_dump_json(by_alias=True, exclude_none=True, exclude_defaults=True)
+
+    def _shortened(self, warnings: int) -> "RunSummary":
+        return self.model_copy(update={"warnings": self.warnings[:warnings], "message": self.message[:512]})
+
+
+class ExportReport(Contract):
+    """One exported model and how well it agrees with torch."""
+
+    format: Literal["onnx", "torchscript", "openvino"]
+    """Format."""
+    file: str
+    """Path below the artifacts' root."""
+    size_bytes: int
+    """Size of the file."""
+    max_score_difference: float
+    """Largest absolute difference of a raw image score from torch's, over the images compared."""
+    max_map_difference: float
+    """Largest absolute difference of a raw pixel score."""
+    images_compared: int
+    """How many real images were compared."""
+
+
+class UnreadableImage(Contract):
+    """A broken file that was skipped."""
+
+    path: str
+    """Path below the dataset's root."""
+    problem: str
+    """What is wrong with it."""
+
+
+class ConfusionMatrix(Contract):
+    """Decisions against labels, images; defect is the positive class."""
+
+    true_negatives: int
+    """Good, decided good."""
+    false_positives: int
+    """Good, decided anomalous (false alarm)."""
+    false_negatives: int
+    """Defect, decided good (missed)."""
+    true_positives: int
+    """Defect, decided anomalous."""
+
+
+class LabelSummary(Contract):
+    """Scores of the images of one label."""
+
+    images: int
+    """How many."""
+    mean_score: float
+    """Mean raw image score."""
+    anomalous: int
+    """Decided anomalous."""
+
+
+class RunReport(Contract):
+    """report.json: everything known about the run."""
+
+    run: RunIdentity
+    """The resource."""
+    summary: RunSummary
+    """As in the termination message, uncut."""
+    config: RunConfig
+    """What the run was told."""
+    confusion: ConfusionMatrix | None = None
+    """Decisions against labels."""
+    labels: dict[str, LabelSummary] = Field(default_factory=dict)
+    """By label: good, each kind of defect, unknown."""
+    exports: tuple[ExportReport, ...] = ()
+    """Exported models."""
+    unreadable: tuple[UnreadableImage, ...] = ()
+    """Broken files."""
+    missing_masks: tuple[str, ...] = ()
+    """Defect images with no mask, taken as wholly defective."""
+    score_range: dict[str, tuple[float, float]] = Field(default_factory=dict)
+    """Smallest and largest raw score seen, for image and pixel."""
+    seconds: dict[str, float] = Field(default_factory=dict)
+    """Wall-clock seconds a stage."""
+    environment: dict[str, str] = Field(default_factory=dict)
+    """Versions of the libraries, device, provider."""
+    dataset_fingerprint: str | None = None
+    """SHA-256 over the sorted paths and contents of the images."""
+
+
+class ExportedModel(Contract):
+    """One file of a trained model."""
+
+    format: Literal["onnx", "torchscript", "openvino"]
+    """Format."""
+    file: str
+    """Path beside model.json."""
+    sha256: str
+    """Digest of the file: checked before it is loaded."""
+
+
+class ModelManifest(Contract):
+    """model.json: all that inference needs to know about a trained model; no code, no pickles."""
+
+    format_version: Literal[1] = 1
+    """Version of this file's form."""
+    run: RunIdentity
+    """The experiment that trained it."""
+    model: str
+    """Model family."""
+    input_height: int
+    """Rows of the model's input."""
+    input_width: int
+    """Columns of the model's input."""
+    normalization: Literal["imagenet", "none"]
+    """How pixel values are scaled; as in transforms.normalization."""
+    crop_area: CropArea | None = None
+    """As in dataset.cropArea."""
+    exports: tuple[ExportedModel, ...]
+    """Files."""
+    thresholds: ThresholdValues
+    """Thresholds of raw scores from training."""
+    score_range: dict[str, tuple[float, float]] = Field(default_factory=dict)
+    """Smallest and largest raw score seen in training, for image and pixel (minMax normalisation)."""
+    score_normalization: Literal["minMax", "threshold", "none"]
+    """As in evaluation.normalization."""
+    threshold_type: Literal["image", "pixel"]
+    """As in evaluation.thresholdType."""
+    task: Literal["segmentation", "classification"]
+    """As in dataset.task."""

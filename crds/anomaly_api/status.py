@@ -1,0 +1,189 @@
+"""The status of both kinds: small, typed, written by the operator alone.
+
+Conditions follow batch/v1 Jobs (Suspended, Complete, Failed: ``kubectl wait --for=condition=Complete``) and
+kstatus (Reconciling, Stalled: Flux and Argo CD).
+"""
+
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from anomaly_api.base import Contract
+from anomaly_api.reasons import Reason
+
+Timestamp = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
+Message = Annotated[str, Field(max_length=1024)]
+
+
+class Phase(StrEnum):
+    """Where a run is, in one word."""
+
+    PENDING = "Pending"
+    WAITING = "Waiting"
+    SUSPENDED = "Suspended"
+    RUNNING = "Running"
+    COMPLETE = "Complete"
+    FAILED = "Failed"
+
+
+class Stage(StrEnum):
+    """What the pod is doing."""
+
+    STARTING = "starting"
+    FETCH = "fetch"
+    DATASET = "dataset"
+    TRAIN = "train"
+    PREDICT = "predict"
+    EVALUATE = "evaluate"
+    VISUALIZE = "visualize"
+    EXPORT = "export"
+    PUBLISH = "publish"
+    DONE = "done"
+
+
+class ConditionType(StrEnum):
+    """Types of conditions."""
+
+    SUSPENDED = "Suspended"
+    COMPLETE = "Complete"
+    FAILED = "Failed"
+    RECONCILING = "Reconciling"
+    STALLED = "Stalled"
+
+
+class Condition(Contract):
+    """One aspect of the state, as metav1.Condition."""
+
+    type: ConditionType
+    """Which aspect."""
+    status: Literal["True", "False", "Unknown"]
+    """Whether it holds."""
+    reason: Reason
+    """Why, in one word."""
+    message: Message = ""
+    """Why, for people."""
+    last_transition_time: Timestamp
+    """When status last changed."""
+    observed_generation: int = 0
+    """Generation of the spec that it speaks of."""
+
+
+class Progress(Contract):
+    """How far the current stage is."""
+
+    completed: Annotated[int, Field(ge=0)] = 0
+    """Units done."""
+    total: Annotated[int, Field(ge=0)] = 0
+    """Units in all; 0 when unknown."""
+    unit: Annotated[str, Field(max_length=32)] = "images"
+    """What is counted."""
+    percent: Annotated[int, Field(ge=0, le=100)] = 0
+    """Of the whole run."""
+
+
+class MetricValues(Contract):
+    """Metrics by name, full precision."""
+
+    image: Annotated[dict[str, float], Field(max_length=32)] = Field(default_factory=dict)
+    """From image scores."""
+    pixel: Annotated[dict[str, float], Field(max_length=32)] = Field(default_factory=dict)
+    """From pixel scores."""
+
+
+class ThresholdValues(Contract):
+    """Thresholds of raw scores, full precision: anomalous when score >= threshold."""
+
+    image: float | None = None
+    """Of the image score."""
+    pixel: float | None = None
+    """Of the pixel score."""
+    source: Literal["adaptive", "manual", "optimalF1", "training", "custom"] | None = None
+    """How they were found."""
+
+
+class Artifacts(Contract):
+    """Where the results are."""
+
+    root: str | None = None
+    """Folder of all artifacts of the run."""
+    report: str | None = None
+    """report.json."""
+    model: str | None = None
+    """model.json, which names the exports and carries the thresholds."""
+    exports: Annotated[dict[str, str], Field(max_length=8)] = Field(default_factory=dict)
+    """Exported models by format."""
+    predictions: str | None = None
+    """Table of predictions (Parquet; CSV beside it)."""
+    visualizations: str | None = None
+    """Folder of pictures."""
+
+
+class MlflowStatus(Contract):
+    """The run in MLflow."""
+
+    run_id: str
+    """Identifier of the run."""
+    url: str | None = None
+    """Page of the run."""
+
+
+class ImageCounts(Contract):
+    """Images by what became of them."""
+
+    train: int = 0
+    """Learnt from."""
+    predicted: int = 0
+    """Scored."""
+    anomalous: int = 0
+    """Decided anomalous."""
+    unreadable: int = 0
+    """Broken files that were skipped."""
+
+
+class Display(Contract):
+    """Rounded strings for the columns of kubectl get."""
+
+    auroc: str | None = None
+    """Image AUROC."""
+    f1: str | None = None
+    """Image F1 at the threshold."""
+    progress: str | None = None
+    """Stage and percent."""
+
+
+class RunStatus(Contract):
+    """Status of an AnomalyExperiment or AnomalyInference."""
+
+    observed_generation: int = 0
+    """Generation of the spec that this status speaks of."""
+    phase: Phase = Phase.PENDING
+    """Where the run is, in one word."""
+    conditions: Annotated[tuple[Condition, ...], Field(max_length=8)] = ()
+    """Suspended, Complete, Failed; Reconciling and Stalled for GitOps tools."""
+    stage: Stage | None = None
+    """What the pod is doing."""
+    progress: Progress | None = None
+    """How far it is."""
+    start_time: Timestamp | None = None
+    """When the first pod's Job was created."""
+    completion_time: Timestamp | None = None
+    """When the run ended, either way."""
+    job_name: str | None = None
+    """The run's Job."""
+    attempts: int = 0
+    """Pods that were started for it."""
+    metrics: MetricValues | None = None
+    """Metrics by name."""
+    thresholds: ThresholdValues | None = None
+    """Thresholds found or used."""
+    images: ImageCounts | None = None
+    """Images by what became of them."""
+    artifacts: Artifacts | None = None
+    """Where the results are."""
+    mlflow: MlflowStatus | None = None
+    """The run in MLflow."""
+    warnings: Annotated[tuple[Annotated[str, Field(max_length=256)], ...], Field(max_length=8)] = ()
+    """What the user should know but did not stop the run."""
+    display: Display | None = None
+    """Rounded strings for kubectl get."""

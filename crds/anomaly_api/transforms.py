@@ -1,0 +1,47 @@
+"""What is done to an image between its file and the model."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from anomaly_api.base import Contract
+from anomaly_api.primitives import Fraction, PixelSize
+from anomaly_api.rules import not_yet
+
+
+class InputSize(Contract):
+    """Size of the model's input in pixels."""
+
+    height: PixelSize = 256
+    """Rows."""
+    width: PixelSize = 256
+    """Columns."""
+
+
+class Augmentations(Contract):
+    """Random changes of training images; never of test images."""
+
+    horizontal_flip: Fraction = 0.0
+    """Probability of a left-right flip."""
+    vertical_flip: Fraction = 0.0
+    """Probability of an upside-down flip."""
+    rotation_degrees: Annotated[float, Field(ge=0, le=180)] = 0.0
+    """Largest rotation to either side."""
+    brightness: Fraction = 0.0
+    """Largest relative change of brightness."""
+    contrast: Fraction = 0.0
+    """Largest relative change of contrast."""
+
+
+class Transforms(Contract):
+    """Resize and normalise."""
+
+    rules = (not_yet("augmentations"),)
+
+    input_size: InputSize = InputSize()
+    """Every image is resized to this size by itself (bilinear, antialiased), never padded with its neighbours."""
+    normalization: Literal["imagenet", "none"] = "imagenet"
+    """imagenet: subtract the channel means (0.485, 0.456, 0.406) and divide by (0.229, 0.224, 0.225), after
+    scaling to 0..1; none: only scale to 0..1."""
+    augmentations: Augmentations | None = None
+    """Random changes while training."""

@@ -1,0 +1,1 @@
+"""One run in, artifacts and a report out: trains or infers as its RunConfig says."""
