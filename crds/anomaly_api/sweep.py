@@ -1,14 +1,12 @@
 """Hyper-parameter sweeps: a search space over fields of the spec."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, WithJsonSchema
+from pydantic import Field
 
 from anomaly_api.base import Contract
 from anomaly_api.primitives import RelativePath, Text
 from anomaly_api.rules import exactly_one
-
-Choice = Annotated[Any, WithJsonSchema({"x-kubernetes-preserve-unknown-fields": True})]
 
 
 class FloatRange(Contract):
@@ -40,8 +38,8 @@ class SearchParameter(Contract):
 
     path: RelativePath
     """Field of the spec, such as model.padim.nFeatures."""
-    choices: Annotated[tuple[Choice, ...], Field(min_length=1, max_length=64)] | None = None
-    """A list of values."""
+    choices: Annotated[tuple[Text, ...], Field(min_length=1, max_length=64)] | None = None
+    """A list of values, each written as YAML: "0.1", "[blocks.0, blocks.1]"."""
     floats: FloatRange | None = None
     """Real numbers."""
     integers: IntRange | None = None

@@ -82,7 +82,7 @@ def resource_schema(kind: Kind) -> Schema:
 
 def structural(schema: Schema, definitions: dict[str, Schema]) -> Schema:
     """The same schema without references, nulls, titles and constants."""
-    schema = _without_null(_resolved(schema, definitions))
+    schema = _resolved(_without_null(schema), definitions)
     kept = {key: value for key, value in schema.items() if key not in ("title", "additionalProperties", "const")}
     if "const" in schema:
         kept["enum"] = [schema["const"]]
@@ -113,13 +113,15 @@ def _without_null(schema: Schema) -> Schema:
 
 
 def _with_structural_default(schema: Schema) -> Schema:
-    """Objects default to {}, whose own fields then default; a null default is no default."""
-    default = schema.get("default")
-    if default is None:
-        schema.pop("default", None)
-    elif isinstance(default, dict):
-        schema["default"] = {}
-    return schema
+    """A null default is no default; an object's default is spelt out, since rules are evaluated on it as it is."""
+    default = _without_unset(schema.pop("default", None))
+    return schema if default is None else schema | {"default": default}
+
+
+def _without_unset(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_unset(item) for key, item in value.items() if item is not None}
+    return value
 
 
 class _Dumper(yaml.SafeDumper):
