@@ -84,6 +84,8 @@ def structural(schema: Schema, definitions: dict[str, Schema]) -> Schema:
     """The same schema without references, nulls, titles and constants."""
     schema = _resolved(_without_null(schema), definitions)
     kept = {key: value for key, value in schema.items() if key not in ("title", "additionalProperties", "const")}
+    if "description" in kept:
+        kept["description"] = " ".join(kept["description"].split())
     if "const" in schema:
         kept["enum"] = [schema["const"]]
     if "exclusiveMinimum" in schema:
