@@ -1,0 +1,19 @@
+"""The embedded cluster: a real one-node Kubernetes on a bare Debian machine.
+
+It exists so that developers and CI run the operator against the real API server, scheduler and
+kubelet, with no cluster to ask for and no container runtime to install first. Everything is built
+from Go modules and Debian packages, and kept under one folder (`settings.HOME`).
+
+    settings      names, addresses, versions and folders
+    shell         running commands and waiting
+    toolchain     Debian packages and the binaries built from Go modules
+    pki           certificates and kubeconfigs
+    config        configuration files, rendered from the templates in config/
+    network       the bridge that pods are attached to
+    processes     starting, recognising and stopping processes of ours
+    components    the command line of each process
+    images        the base images, and how images reach the node
+    lifecycle     up, down and status, put together from the above
+
+Only the standard library is used: the cluster must come up before any Python environment exists.
+"""

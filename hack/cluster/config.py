@@ -1,0 +1,41 @@
+"""Configuration files, rendered from the templates in config/ with the values of `settings`."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from string import Template
+
+from hack.cluster import settings
+from hack.cluster.shell import write_if_changed
+
+TEMPLATES = settings.SOURCE / "config"
+# Where a rendered file goes, below settings.CONFIG, when that is not where its template lies.
+TARGETS = {"hosts.toml": f"registries/{settings.REGISTRY}/hosts.toml"}
+
+
+def ensure() -> None:
+    """Render every template; files that are right already are not touched."""
+    for template in sorted(TEMPLATES.rglob("*")):
+        if template.is_file():
+            name = str(template.relative_to(TEMPLATES))
+            write_if_changed(settings.CONFIG / TARGETS.get(name, name), _render(template))
+
+
+def path(name: str) -> Path:
+    """Where the rendered file of the template `name` lies."""
+    return settings.CONFIG / TARGETS.get(name, name)
+
+
+def fingerprint(names: tuple[str, ...]) -> str:
+    """A digest of the rendered files: a process that started from another one is outdated."""
+    digest = hashlib.sha256()
+    for name in names:
+        digest.update(path(name).read_bytes())
+    return digest.hexdigest()
+
+
+def _render(template: Path) -> str:
+    if template.suffix == ".c":
+        return template.read_text()
+    return Template(template.read_text()).substitute(settings.TEMPLATE_VALUES)

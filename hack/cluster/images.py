@@ -1,0 +1,123 @@
+"""The images the cluster itself needs, and the way any image takes to the node.
+
+Images travel through a registry on the loopback interface: buildah pushes and containerd pulls only
+the layers that the other side lacks. For a runner image that is kilobytes after a change of code,
+where an archive would move all of its gigabytes every time.
+"""
+
+from __future__ import annotations
+
+import shutil
+import urllib.error
+import urllib.request
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from hack.cluster import config, settings
+from hack.cluster.shell import ClusterError, run, say, succeeds
+
+MANIFEST_TYPES = "application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.v2+json"
+BASE_PACKAGES = "ca-certificates,python3,python3-venv"
+
+
+def buildah_environment() -> dict[str, str]:
+    """Variables that make buildah keep its storage in the cluster's home and trust its registry."""
+    return {
+        "CONTAINERS_STORAGE_CONF": str(config.path("storage.conf")),
+        "CONTAINERS_REGISTRIES_CONF": str(config.path("registries.conf")),
+        "BUILDAH_ISOLATION": "chroot",
+    }
+
+
+def buildah(*arguments: str | Path) -> str:
+    """Run buildah on the cluster's own storage."""
+    return run("buildah", *arguments, env=buildah_environment()).strip()
+
+
+def cri(*arguments: str) -> str:
+    """Ask the node's container runtime for something, over the interface the kubelet uses."""
+    endpoint = f"--endpoint=unix://{settings.CONTAINERD_SOCKET}"
+    return run(settings.BIN / "cri", endpoint, *arguments)
+
+
+def ensure_base_images() -> None:
+    """Make the pause and the base image once, and have them in the registry."""
+    for reference, build in (
+        (settings.PAUSE_IMAGE, _build_pause),
+        (settings.BASE_IMAGE, _build_base),
+    ):
+        if in_registry(reference):
+            continue
+        if not in_storage(reference):
+            say(f"making {reference}")
+            with TemporaryDirectory(dir=settings.HOME) as folder:
+                build(Path(folder), reference)
+        push(reference)
+
+
+def load(reference: str) -> None:
+    """Bring an image that buildah built to the node; does nothing for one that is there."""
+    if not in_registry(reference):
+        push(reference)
+    if not on_node(reference):
+        cri("pull", reference)
+
+
+def push(reference: str) -> None:
+    """Push an image into the loopback registry, compressed lightly: cores are few, disk is slow."""
+    if not reference.startswith(f"{settings.REGISTRY}/"):
+        raise ClusterError(f"{reference} cannot be loaded: name it {settings.REGISTRY}/...")
+    light = ("--compression-format", "zstd", "--compression-level", "1")
+    buildah("push", "--quiet", "--format", "oci", *light, reference)
+
+
+def in_storage(reference: str) -> bool:
+    """Whether buildah has the image."""
+    return succeeds("buildah", "inspect", "--type", "image", reference, env=buildah_environment())
+
+
+def in_registry(reference: str) -> bool:
+    """Whether the loopback registry has the image."""
+    name, _, tag = reference.removeprefix(f"{settings.REGISTRY}/").rpartition(":")
+    url = f"http://{settings.REGISTRY}/v2/{name}/manifests/{tag}"
+    request = urllib.request.Request(url, method="HEAD", headers={"Accept": MANIFEST_TYPES})
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        direct.open(request, timeout=5).close()
+    except urllib.error.HTTPError as error:
+        if error.code == 404:
+            return False
+        raise
+    return True
+
+
+def on_node(reference: str) -> bool:
+    """Whether containerd has the image, unpacked and ready to run."""
+    return reference in cri("images").splitlines()
+
+
+def _build_pause(folder: Path, reference: str) -> None:
+    run("gcc", "-O2", "-static", "-o", folder / "pause", config.path("pause.c"))
+    container = buildah("from", "scratch")
+    buildah("copy", "--quiet", container, folder / "pause", "/pause")
+    buildah("config", "--entrypoint", '["/pause"]', "--user", "65535:65535", container)
+    buildah("commit", "--quiet", "--rm", container, reference)
+
+
+def _build_base(folder: Path, reference: str) -> None:
+    """Debian with Python and nothing else, the stand-in for the public Python image."""
+    root = folder / "root"
+    run("debootstrap", "--variant=minbase", f"--include={BASE_PACKAGES}", "bookworm", root)
+    for useless in (
+        "var/cache/apt",
+        "var/lib/apt/lists",
+        "var/log",
+        "usr/share/doc",
+        "usr/share/man",
+    ):
+        shutil.rmtree(root / useless, ignore_errors=True)
+        (root / useless).mkdir(parents=True)
+    container = buildah("from", "scratch")
+    buildah("copy", "--quiet", container, root, "/")
+    buildah("config", "--cmd", '["python3"]', container)
+    buildah("commit", "--quiet", "--rm", container, reference)

@@ -1,0 +1,168 @@
+"""Up, down and status: what the command line does, put together from the other modules.
+
+`up` is level-triggered like the operator it serves: it looks at what is there, starts or replaces
+only what is missing or outdated, and can be repeated at any time.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from hack.cluster import components, config, images, network, pki, processes, settings, toolchain
+from hack.cluster.shell import ClusterError, kubectl, run, say, succeeds, wait_until
+
+
+@contextmanager
+def exclusive() -> Iterator[None]:
+    """Hold the cluster's lock: two people may run `up` in two terminals at once."""
+    settings.HOME.mkdir(parents=True, exist_ok=True)
+    with (settings.HOME / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def up() -> None:
+    """Bring the cluster up, or make it right again; does nothing to what is right."""
+    toolchain.ensure()
+    pki.ensure()
+    config.ensure()
+    network.ensure()
+    _start_runtime()
+    _start_control_plane()
+    _start_node()
+    say(f"ready; KUBECONFIG={settings.KUBECONFIG}")
+
+
+def down(purge: bool = False) -> None:
+    """Delete the cluster: its pods, processes, mounts, bridge and state.
+
+    Binaries, certificates and images stay, so that the next `up` takes seconds; `purge` removes
+    these as well.
+    """
+    _stop_pods()
+    for component in reversed(components.all_components()):
+        processes.stop(component)
+    network.remove()
+    _unmount(settings.HOME if purge else settings.RUN)
+    shutil.rmtree(settings.HOME if purge else settings.RUN, ignore_errors=True)
+
+
+def status() -> bool:
+    """Print the state of each process and of the node; returns whether all is well."""
+    all_run = True
+    for component in components.all_components():
+        alive = processes.is_running(component)
+        all_run &= alive
+        print(f"{component.name:26}{'running' if alive else 'stopped'}")
+    if all_run:
+        print(kubectl("get", "nodes", "--output=wide", check=False).strip())
+    return all_run
+
+
+def environment() -> str:
+    """Shell commands that point kubectl, cri and buildah at this cluster."""
+    variables = {
+        "KUBECONFIG": str(settings.KUBECONFIG),
+        "CONTAINER_RUNTIME_ENDPOINT": f"unix://{settings.CONTAINERD_SOCKET}",
+        **images.buildah_environment(),
+    }
+    lines = [f"export {name}={value}" for name, value in variables.items()]
+    return "\n".join([*lines, f"export PATH={settings.BIN}:$PATH"])
+
+
+def ensure_running() -> None:
+    """Raise ClusterError unless the registry and the runtime that images go through are up."""
+    for component in (components.registry(), components.containerd()):
+        if not processes.is_running(component):
+            raise ClusterError(f"{component.name} is not running: bring the cluster up first")
+
+
+def _start_runtime() -> None:
+    """Registry and containerd, then the images that pods are made from."""
+    for component in (components.registry(), components.containerd()):
+        processes.ensure_running(component)
+    wait_until(_registry_answers, "an answer from the registry")
+    images.ensure_base_images()
+    wait_until(_containerd_answers, "an answer from containerd")
+    images.load(settings.PAUSE_IMAGE)
+
+
+def _registry_answers() -> bool:
+    processes.check_alive(components.registry())
+    try:
+        images.in_registry(settings.PAUSE_IMAGE)
+    except OSError:
+        return False
+    return True
+
+
+def _containerd_answers() -> bool:
+    processes.check_alive(components.containerd())
+    return succeeds(settings.BIN / "cri", f"--endpoint=unix://{settings.CONTAINERD_SOCKET}", "images")
+
+
+def _start_control_plane() -> None:
+    for component in (components.etcd(), components.api_server()):
+        processes.ensure_running(component)
+    wait_until(_api_server_ready, "a ready API server", seconds=120)
+    for component in (components.controller_manager(), components.scheduler()):
+        processes.ensure_running(component)
+
+
+def _api_server_ready() -> bool:
+    processes.check_alive(components.etcd())
+    processes.check_alive(components.api_server())
+    return kubectl("get", "--raw=/readyz", check=False) == "ok"
+
+
+def _start_node() -> None:
+    """The node's processes; returns when pods can be scheduled on it and resolve names."""
+    kubectl("apply", "--filename", str(config.path("kube-dns.yaml")))
+    for component in (components.kubelet(), components.proxy(), components.dns()):
+        processes.ensure_running(component)
+    wait_until(_node_ready, "a Ready node", seconds=120)
+    _ensure_gpus()
+    wait_until(_default_service_account_exists, "the default service account")
+
+
+def _node_ready() -> bool:
+    processes.check_alive(components.kubelet())
+    path = '{.status.conditions[?(@.type=="Ready")].status}'
+    return kubectl("get", "node", settings.NODE, f"--output=jsonpath={path}", check=False) == "True"
+
+
+def _default_service_account_exists() -> bool:
+    return kubectl("get", "serviceaccount", "default", "--output=name", check=False) != ""
+
+
+def _ensure_gpus() -> None:
+    """Add simulated GPUs to the node's capacity: scheduler and kubelet account for them alike."""
+    resource, count = settings.GPU_RESOURCE, str(settings.GPU_COUNT)
+    node = json.loads(kubectl("get", "node", settings.NODE, "--output=json"))
+    if node["status"]["capacity"].get(resource) == count:
+        return
+    pointer = resource.replace("/", "~1")
+    patch = [{"op": "add", "path": f"/status/capacity/{pointer}", "value": count}]
+    kubectl(
+        *("patch", "node", settings.NODE, "--subresource=status", "--type=json"),
+        f"--patch={json.dumps(patch)}",
+    )
+
+
+def _stop_pods() -> None:
+    """Stop the pods, with the kubelet gone so that it restarts none, while containerd can."""
+    processes.stop(components.kubelet())
+    if processes.is_running(components.containerd()):
+        images.cri("remove-pods")
+
+
+def _unmount(folder: Path) -> None:
+    """Unmount what lies below a folder, the innermost first: volumes, root and shm file systems."""
+    mounts = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
+    for mount in reversed([mount for mount in mounts if mount.startswith(f"{folder}/")]):
+        run("umount", "--lazy", mount, check=False)

@@ -1,0 +1,93 @@
+"""Names, addresses, versions and folders of the embedded cluster, all in one place."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+SOURCE = Path(__file__).resolve().parent
+
+# Everything lives here and survives a fresh clone. `down` removes RUN only, `down --purge` all.
+HOME = Path(os.environ.get("ANOMALY_CLUSTER_HOME", "/var/tmp/anomaly-cluster"))
+BIN = HOME / "bin"
+PKI = HOME / "pki"
+CONFIG = HOME / "config"
+RUN = HOME / "run"
+LOGS = RUN / "log"
+CONTAINERD_ROOT = HOME / "containerd"
+KUBECONFIG = PKI / "admin.conf"
+CONTAINERD_SOCKET = RUN / "containerd.sock"
+
+KUBERNETES_VERSION = "1.36.3"
+GO_VERSION = (1, 26)
+# Each tool is `go install`ed: the module path of its main package, and the version.
+GO_TOOLS = {
+    "coredns": "github.com/coredns/coredns@v1.15.0",
+    "helm": "helm.sh/helm/v4/cmd/helm@v4.3.1",
+    "kubeconform": "github.com/yannh/kubeconform/cmd/kubeconform@v0.8.0",
+    "kwok": "sigs.k8s.io/kwok/cmd/kwok@v0.8.0",
+    "registry": "github.com/distribution/distribution/v3/cmd/registry@v3.1.2",
+    "versitygw": "github.com/versity/versitygw/cmd/versitygw@v1.8.0",
+}
+KUBE_COMPONENTS = (
+    "etcd",
+    "kube-apiserver",
+    "kube-controller-manager",
+    "kube-scheduler",
+    "kubelet",
+    "kube-proxy",
+    "kubectl",
+    "cri",
+)
+DEBIAN_PACKAGES = (
+    "buildah",
+    "ca-certificates",
+    "containerd",
+    "containernetworking-plugins",
+    "debootstrap",
+    "gcc",
+    "iproute2",
+    "iptables",
+    "libc6-dev",
+    "nftables",
+    "openssl",
+    "procps",
+    "runc",
+)
+
+NODE = "node-0"
+BRIDGE = "anomaly0"
+GATEWAY = "10.244.0.1"
+POD_CIDR = "10.244.0.0/24"
+SERVICE_CIDR = "10.96.0.0/16"
+KUBERNETES_SERVICE_IP = "10.96.0.1"
+DNS_IP = "10.96.0.10"
+DNS_PORT = 1053
+API_SERVER = "https://127.0.0.1:6443"
+ETCD = "http://127.0.0.1:2379"
+ETCD_PEER = "http://127.0.0.1:2380"
+
+GPU_RESOURCE = "nvidia.com/gpu"
+GPU_COUNT = 4
+
+REGISTRY = "localhost:5000"
+PAUSE_IMAGE = f"{REGISTRY}/anomaly/pause:1"
+BASE_IMAGE = f"{REGISTRY}/anomaly/base:bookworm-1"
+
+# What a template in config/ may refer to as $name.
+TEMPLATE_VALUES = {
+    "home": str(HOME),
+    "run": str(RUN),
+    "pki": str(PKI),
+    "config": str(CONFIG),
+    "containerd_root": str(CONTAINERD_ROOT),
+    "containerd_socket": str(CONTAINERD_SOCKET),
+    "node": NODE,
+    "bridge": BRIDGE,
+    "gateway": GATEWAY,
+    "pod_cidr": POD_CIDR,
+    "dns_ip": DNS_IP,
+    "dns_port": str(DNS_PORT),
+    "registry": REGISTRY,
+    "pause_image": PAUSE_IMAGE,
+}

@@ -1,0 +1,106 @@
+"""Running commands and waiting: the few things every other module of the cluster needs."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from hack.cluster import settings
+
+
+class ClusterError(Exception):
+    """Something the user has to know about: printed as one message, without a traceback."""
+
+
+def say(message: str) -> None:
+    """Tell the user what happens; on stderr, because stdout holds answers for scripts."""
+    print(f"cluster: {message}", file=sys.stderr, flush=True)
+
+
+def run(
+    *command: str | Path,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    stdin: str | None = None,
+    check: bool = True,
+) -> str:
+    """Run a command quietly and return its output.
+
+    Raises ClusterError with the command's own words when it fails and `check` is set.
+    """
+    result = subprocess.run(
+        [str(word) for word in command],
+        env={**os.environ, **(env or {})},
+        cwd=cwd,
+        input=stdin,
+        stdin=subprocess.DEVNULL if stdin is None else None,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if check and result.returncode != 0:
+        words = " ".join(str(word) for word in command)
+        raise ClusterError(f"`{words}` failed ({result.returncode}):\n{result.stderr.strip()}")
+    return result.stdout
+
+
+def succeeds(*command: str | Path, env: Mapping[str, str] | None = None) -> bool:
+    """Whether a command exits with 0; its output is thrown away."""
+    return (
+        subprocess.run(
+            [str(word) for word in command],
+            env={**os.environ, **(env or {})},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            check=False,
+        ).returncode
+        == 0
+    )
+
+
+def kubectl(*arguments: str, stdin: str | None = None, check: bool = True) -> str:
+    """Run kubectl against the embedded cluster as its administrator."""
+    return run(
+        settings.BIN / "kubectl",
+        f"--kubeconfig={settings.KUBECONFIG}",
+        *arguments,
+        stdin=stdin,
+        check=check,
+    )
+
+
+def wait_until(condition: Callable[[], bool], what: str, seconds: float = 60) -> None:
+    """Poll until `condition` holds; raises ClusterError naming `what` after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise ClusterError(f"{what} did not happen within {seconds:.0f} s")
+        time.sleep(0.2)
+
+
+def tail(path: Path, lines: int = 15) -> str:
+    """The last lines of a log file, for error messages."""
+    if not path.exists():
+        return ""
+    return "\n".join(path.read_text(errors="replace").splitlines()[-lines:])
+
+
+def write_if_changed(path: Path, content: str, mode: int = 0o644) -> bool:
+    """Write a file only when its content differs; returns whether it did."""
+    if path.exists() and path.read_text() == content:
+        return False
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content)
+    path.chmod(mode)
+    return True
+
+
+def require(words: Sequence[str], reason: str) -> None:
+    """Raise ClusterError unless the program words[0] can be run."""
+    if not succeeds(*words):
+        raise ClusterError(f"`{' '.join(words)}` does not work: {reason}")
