@@ -1,0 +1,154 @@
+"""One run, brought from what is to what should be. Read ``reconcile`` from top to bottom."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+import structlog
+from pydantic import ValidationError
+
+from anomaly_api.status import RunStatus
+from anomaly_operator.apply import Later, apply, pods_selector
+from anomaly_operator.cache import Cache, in_order
+from anomaly_operator.client import ApiClient
+from anomaly_operator.desired import Desired, desired
+from anomaly_operator.errors import ApiError, NotFound, OperatorError, StatusUnreadable
+from anomaly_operator.events import post
+from anomaly_operator.keys import RunKey
+from anomaly_operator.merge_patch import merge_patch
+from anomaly_operator.metrics import RECONCILE_ERRORS, RECONCILE_SECONDS
+from anomaly_operator.notes import notes
+from anomaly_operator.observed import Observed, Refusal
+from anomaly_operator.plan import Action, CreateJob, Wait, plan
+from anomaly_operator.progress import ProgressBoard
+from anomaly_operator.resources import PODS, RUNS
+from anomaly_operator.settings import Settings
+from anomaly_operator.status import FINISHED, status
+from anomaly_operator.views import JobView, PodView, RunView, pod_view, run_view
+from anomaly_operator.work_queue import WorkQueue
+
+log = structlog.get_logger()
+
+REFUSED_SECONDS = 30.0
+"""Pause before a refused Job is tried again: a quota is seldom raised within seconds."""
+
+
+class Reconciler:
+    """Takes runs from the queue and reconciles them."""
+
+    def __init__(
+        self, *, client: ApiClient, cache: Cache, queue: WorkQueue[RunKey], board: ProgressBoard, settings: Settings,
+        clock: Callable[[], datetime],
+    ) -> None:  # fmt: skip
+        self._client = client
+        self._cache = cache
+        self._queue = queue
+        self._board = board
+        self._settings = settings
+        self._clock = clock
+
+    async def work(self) -> None:
+        """Reconcile runs for ever; the one place where a failed reconcile is logged and tried again."""
+        while True:
+            key = await self._queue.get()
+            try:
+                with RECONCILE_SECONDS.labels(key.kind).time():
+                    await self.reconcile(key)
+            except Later:
+                self._queue.retry(key)
+            except OperatorError as error:
+                self._failed(key, error)
+            except Exception as error:  # noqa: BLE001 - a defect in one run's reconcile must not stop the others
+                self._failed(key, error, exc_info=True)
+            else:
+                self._queue.succeeded(key)
+            finally:
+                self._queue.done(key)
+
+    async def reconcile(self, key: RunKey) -> None:
+        """Gather, decide, act, tell."""
+        run = self._cache.runs.get(key)
+        if run is None or run.deleting:
+            self._board.forget(key)
+            return
+        recorded = _recorded(run)
+        if recorded.phase in FINISHED:
+            self._board.forget(key)
+        wanted = desired(run, self._experiment_of(run), self._settings.pods)
+        actions = plan(key, run.uid, wanted, await self._gather(run), recorded)
+        done = await self._apply(key, actions)
+        observed = replace(await self._gather(run), refusal=done, replaced=_replaced(recorded, actions))
+        await self._tell(run, recorded, wanted, observed)
+        if done:
+            self._queue.add_after(key, REFUSED_SECONDS)
+        if any(isinstance(action, Wait) for action in actions):
+            raise Later
+
+    def _experiment_of(self, run: RunView) -> RunView | None:
+        if run.experiment is None:
+            return None
+        return self._cache.runs.get(RunKey("AnomalyExperiment", run.key.namespace, run.experiment))
+
+    async def _gather(self, run: RunView) -> Observed:
+        job = self._cache.job_of(run.key)
+        ours = job is not None and job.owner is not None and job.owner.uid == run.uid
+        pods = await self._pods(job) if job and ours else ()
+        return Observed(job=job, pods=pods, progress=self._board.latest(run.key, run.uid))
+
+    async def _apply(self, key: RunKey, actions: tuple[Action, ...]) -> Refusal | None:
+        refusal = None
+        for action in actions:
+            refusal = await apply(self._client, self._cache, key.namespace, action) or refusal
+        return refusal
+
+    async def _pods(self, job: JobView) -> tuple[PodView, ...]:
+        """The Job's pods; asked of the API server where the cache cannot yet explain how the Job ended."""
+        pods = self._cache.pods_of(job)
+        if job.finished is None or sum(pod.finished for pod in pods) >= job.failed + job.succeeded:
+            return pods
+        found: list[PodView] = []
+        async for items, _ in self._client.list(PODS, job.namespace, pods_selector(job)):
+            found += [pod_view(item) for item in items]
+        return in_order(pod for pod in found if pod.owner and pod.owner.uid == job.uid)
+
+    async def _tell(self, run: RunView, recorded: RunStatus, wanted: Desired, observed: Observed) -> None:
+        new = status(run, recorded, wanted, observed, self._clock())
+        patch = merge_patch(json.loads(run.status), new.to_json_object())
+        if not patch:
+            return
+        body: dict[str, Any] = {
+            "metadata": {"uid": run.uid, "resourceVersion": str(run.version)},
+            "status": patch,
+        }
+        try:
+            written = await self._client.patch_status(RUNS[run.key.kind], run.key.namespace, run.key.name, body)
+        except NotFound:
+            return
+        changed = self._cache.put_run(run_view(run.key.kind, written))
+        for other in changed - {run.key}:
+            self._queue.add(other)
+        for note in notes(recorded, new):
+            log.info("run changed", run=str(run.key), reason=note.reason, message=note.message)
+            await post(self._client, run, note, self._settings.identity, self._clock())
+
+    def _failed(self, key: RunKey, error: Exception, *, exc_info: bool = False) -> None:
+        delay = self._queue.retry(key)
+        kind = type(error).__name__
+        RECONCILE_ERRORS.labels(kind).inc()
+        level = log.info if isinstance(error, ApiError) and error.status == 409 else log.error
+        level("reconcile failed", run=str(key), error=kind, message=str(error), retry_s=round(delay, 1),
+              exc_info=exc_info)  # fmt: skip
+
+
+def _recorded(run: RunView) -> RunStatus:
+    try:
+        return RunStatus.model_validate_json(run.status)
+    except ValidationError as error:
+        raise StatusUnreadable(f"{run.key}: {error}") from error
+
+
+def _replaced(recorded: RunStatus, actions: tuple[Action, ...]) -> bool:
+    """Whether the Job of a started run was missing, so that somebody must have deleted it."""
+    return recorded.start_time is not None and any(isinstance(action, CreateJob) for action in actions)

@@ -1,0 +1,107 @@
+"""The operator's own configuration: flags, each with an environment variable for Deployments."""
+
+import argparse
+import socket
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+
+
+@dataclass(frozen=True)
+class PodSettings:
+    """What every run's pod has from the operator rather than from its resource."""
+
+    runner_image: str
+    """Image that trains."""
+    inference_image: str
+    """Image that runs exported models; it has no torch."""
+    progress_url: str | None = None
+    """Where pods push ProgressUpdates; None: nowhere."""
+    image_pull_policy: str = "IfNotPresent"
+    """As in a pod."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How one operator process behaves. Durations are seconds."""
+
+    pods: PodSettings
+    namespaces: tuple[str, ...] = ()
+    """Namespaces to watch; none means all."""
+    identity: str = field(default_factory=lambda: f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}")
+    """Who holds the lease; never the same twice."""
+    address: str = "127.0.0.1"
+    """Address at which the other replica reaches this one."""
+    bind: str = "0.0.0.0"  # noqa: S104 - probes and pods come from outside
+    """Address to listen on."""
+    port: int = 8080
+    """Port of progress, metrics and probes."""
+    lease_namespace: str = "anomaly-system"
+    """Namespace of the Lease."""
+    lease_name: str = "anomaly-operator"
+    """Name of the Lease."""
+    lease_seconds: float = 15.0
+    """How long a silent leader stays leader."""
+    lease_renew_deadline: float = 10.0
+    """A leader that could not renew for this long ends itself."""
+    lease_retry_seconds: float = 2.0
+    """Pause between attempts to get or renew it."""
+    resync_seconds: float = 300.0
+    """Pause between full LISTs, which heal lost watch events."""
+    progress_seconds: float = 2.0
+    """Shortest pause between status updates for progress alone."""
+    workers: int = 16
+    """Runs reconciled at the same time."""
+    log_level: str = "INFO"
+    """Least severe level that is logged."""
+
+
+def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
+    """Settings from the command line; every flag defaults to its environment variable."""
+    flags = _parser(environment).parse_args(arguments)
+    return Settings(
+        pods=PodSettings(
+            runner_image=flags.runner_image,
+            inference_image=flags.inference_image,
+            progress_url=flags.progress_url or None,
+            image_pull_policy=flags.image_pull_policy,
+        ),
+        namespaces=tuple(name for name in flags.watch_namespaces.split(",") if name),
+        address=flags.address,
+        bind=flags.bind,
+        port=flags.port,
+        lease_namespace=flags.lease_namespace,
+        resync_seconds=flags.resync_seconds,
+        log_level=flags.log_level.upper(),
+    )
+
+
+def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="anomaly-operator", description="Turns AnomalyExperiments and AnomalyInferences into Jobs."
+    )
+
+    def flag(name: str, default: str, text: str, kind: type = str) -> None:
+        variable = "ANOMALY_" + name.upper().replace("-", "_")
+        value = environment.get(variable, default)
+        parser.add_argument(f"--{name}", type=kind, default=kind(value), help=f"{text} ({variable}; now: {value!r})")
+
+    flag("runner-image", "anomaly-runner:latest", "image that trains")
+    flag("inference-image", "anomaly-inference:latest", "image that runs exported models")
+    flag("image-pull-policy", "IfNotPresent", "pull policy of both")
+    flag("progress-url", "", "URL at which pods reach this operator, such as http://anomaly-operator.NAMESPACE:8080")
+    flag("watch-namespaces", "", "comma-separated namespaces; empty means all")
+    flag("address", environment.get("POD_IP", "127.0.0.1"), "address at which the other replica reaches this one")
+    flag("bind", "0.0.0.0", "address to listen on")  # noqa: S104 - probes and pods come from outside
+    flag("port", "8080", "port of progress, metrics and probes", int)
+    flag("lease-namespace", _own_namespace(), "namespace of the Lease")
+    flag("resync-seconds", "300", "seconds between full LISTs", float)
+    flag("log-level", "INFO", "least severe level that is logged")
+    return parser
+
+
+def _own_namespace() -> str:
+    return NAMESPACE_FILE.read_text().strip() if NAMESPACE_FILE.exists() else "anomaly-system"
