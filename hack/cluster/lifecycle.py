@@ -18,10 +18,10 @@ from hack.cluster.shell import ClusterError, kubectl, run, say, succeeds, wait_u
 
 
 @contextmanager
-def exclusive() -> Iterator[None]:
-    """Hold the cluster's lock: two people may run `up` in two terminals at once."""
+def exclusive(what: str = "cluster") -> Iterator[None]:
+    """Hold a lock on this machine: two people may run `up` in two terminals at once."""
     settings.HOME.mkdir(parents=True, exist_ok=True)
-    with (settings.HOME / "lock").open("w") as lock:
+    with (settings.HOME / f"{what}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 

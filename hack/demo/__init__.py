@@ -1,0 +1,14 @@
+"""The demo: both samples from nothing to their results, on the embedded or the user's own cluster.
+
+    downloads   packages that ship the data, fetched once
+    digits      real MNIST digits as folders of pictures
+    weights     real ImageNet weights in the layout that model.weights expects
+    cluster     kubectl, and forwarded ports
+    storage     S3: uploading folders, listing, downloading
+    install     the CRDs, the operator and the services the samples need
+    follow      the progress of a run until it has ended
+    results     what there is to see afterwards
+    flow        all of it in order: what `make demo` runs
+
+`digits` and `weights` are used by the tests as well.
+"""

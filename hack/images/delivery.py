@@ -1,0 +1,97 @@
+"""Bringing images to the cluster that is to run them.
+
+The embedded cluster pulls from its own loopback registry. Any other cluster pulls from the registry
+that IMAGE_REGISTRY names; nothing can be built into a cluster that shares no registry with us.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+
+from hack.cluster import images as cluster_images
+from hack.cluster import settings
+from hack.images import builders
+from hack.images.catalog import IMAGES, Image
+from hack.images.tags import content_tag
+
+
+class DeliveryError(Exception):
+    """The images cannot reach the cluster as things are set up; the message says what to set."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where images go: a registry's prefix, and whether it is the embedded cluster's."""
+
+    prefix: str
+    embedded: bool
+    builder: str
+
+    @property
+    def base(self) -> str | None:
+        """The base image: Debian made on this machine, unless public images can be had."""
+        return settings.BASE_IMAGE if self.builder == "buildah" else None
+
+
+def target() -> Target:
+    """Decide from the environment; raises DeliveryError when a registry is needed and not set."""
+    builder = os.environ.get("BUILDER", "buildah")
+    if registry := os.environ.get("IMAGE_REGISTRY"):
+        return Target(registry.rstrip("/"), embedded=False, builder=builder)
+    if not uses_embedded_cluster():
+        names = ", ".join(image.variable for image in IMAGES)
+        raise DeliveryError(
+            "KUBECONFIG names a cluster of yours: set IMAGE_REGISTRY to a registry that it pulls "
+            f"from and you may push to, or name existing images in {names}"
+        )
+    return Target(f"{settings.REGISTRY}/anomaly", embedded=True, builder=builder)
+
+
+def uses_embedded_cluster() -> bool:
+    """Whether the cluster in use is the embedded one, because no other is asked for."""
+    return os.environ.get("KUBECONFIG", "") in ("", str(settings.KUBECONFIG))
+
+
+def reference(image: Image, where: Target) -> str:
+    """The image's full name; one given in the environment wins over what would be built."""
+    given = os.environ.get(image.variable)
+    return given or f"{where.prefix}/{image.name}:{content_tag(image, where.base or '')}"
+
+
+def deliver(image: Image, where: Target) -> str:
+    """Build the image unless it exists, bring it to the cluster, and return its reference."""
+    if given := os.environ.get(image.variable):
+        return given
+    name = reference(image, where)
+    if where.embedded and cluster_images.on_node(name):
+        return name
+    if where.builder == "docker":
+        _deliver_with_docker(image, name, where)
+    else:
+        _deliver_with_buildah(image, name, where)
+    return name
+
+
+def _deliver_with_buildah(image: Image, name: str, where: Target) -> None:
+    if not cluster_images.in_storage(name):
+        _say(f"building {name}")
+        builders.build(image, name, where.base, "buildah")
+    _say(f"delivering {name}")
+    if where.embedded:
+        cluster_images.load(name)
+    else:
+        cluster_images.buildah("push", "--quiet", name)
+
+
+def _deliver_with_docker(image: Image, name: str, where: Target) -> None:
+    builders.build(image, name, where.base, "docker")
+    subprocess.run(["docker", "push", "--quiet", name], stdout=sys.stderr, check=True)
+    if where.embedded:
+        cluster_images.load(name)
+
+
+def _say(message: str) -> None:
+    print(f"images: {message}", file=sys.stderr, flush=True)
