@@ -11,6 +11,11 @@ from anomaly_api.inference import AnomalyInference
 SAMPLES = Path(__file__).parents[1] / "manifests" / "samples"
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """One flag that rewrites every golden file; the diff is what is reviewed."""
+    parser.addoption("--update-golden", action="store_true", help="write tests/golden anew instead of comparing")
+
+
 @pytest.fixture
 def sample_experiment() -> AnomalyExperiment:
     """The experiment that ``make demo`` runs."""

@@ -1,0 +1,57 @@
+"""The cache keeps the newest view whatever the order in which views come."""
+
+from anomaly_operator.cache import Cache
+from anomaly_operator.views import job_view, pod_view
+from support.objects import EXPERIMENT, INFERENCE, KEY, job_of, pod_of, raw_job, raw_pod, run_of
+
+
+def test_an_older_view_never_replaces_a_newer_one() -> None:
+    cache = Cache()
+    assert cache.put_run(run_of(EXPERIMENT, resourceVersion="10")) == {KEY}
+    assert cache.put_run(run_of(EXPERIMENT, resourceVersion="9")) == set()
+    assert cache.put_run(run_of(EXPERIMENT, resourceVersion="10")) == set()
+    assert cache.put_run(run_of(EXPERIMENT, resourceVersion="100")) == {KEY}
+
+
+def test_what_was_seen_deleted_never_returns_but_its_successor_does() -> None:
+    cache = Cache()
+    old = run_of(EXPERIMENT)
+    cache.put_run(old)
+    assert cache.remove_run(old) == {KEY}
+    assert cache.put_run(run_of(EXPERIMENT, resourceVersion="50")) == set()
+    assert cache.put_run(run_of(EXPERIMENT, uid="new", resourceVersion="51")) == {KEY}
+    cache.remove_run(old)
+    assert cache.runs.get(KEY) is not None
+
+
+def test_an_inference_is_looked_at_when_its_experiment_changes() -> None:
+    cache = Cache()
+    inference = run_of(INFERENCE, uid="inference")
+    cache.put_run(inference)
+    assert cache.put_run(run_of(EXPERIMENT)) == {KEY, inference.key}
+    assert cache.remove_run(run_of(EXPERIMENT)) == {KEY, inference.key}
+    cache.remove_run(inference)
+    assert cache.put_run(run_of(EXPERIMENT, uid="new")) == {KEY}
+
+
+def test_pods_belong_to_the_job_of_their_owner_oldest_first() -> None:
+    cache = Cache()
+    cache.put_job(job_of())
+    assert cache.put_pod(pod_of(2)) == {KEY}
+    assert cache.put_pod(pod_of(1)) == {KEY}
+    stranger = raw_pod(3)
+    stranger["metadata"]["ownerReferences"][0]["uid"] = "an-earlier-job"
+    cache.put_pod(pod_view(stranger))
+    assert [pod.name for pod in cache.pods_of(job_of())] == ["screws-experiment-1", "screws-experiment-2"]
+    cache.remove_pod(pod_of(1))
+    assert [pod.name for pod in cache.pods_of(job_of())] == ["screws-experiment-2"]
+
+
+def test_a_list_tells_what_is_missing_but_not_of_what_came_after_it() -> None:
+    cache = Cache()
+    cache.put_job(job_of())
+    late = raw_job()
+    late["metadata"] |= {"name": "late", "resourceVersion": "99"}
+    cache.put_job(job_view(late))
+    cache.jobs.start_listing()
+    assert [job.name for job in cache.jobs.missing([], version=50)] == ["screws-experiment"]

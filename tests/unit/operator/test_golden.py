@@ -1,0 +1,84 @@
+"""Every Job and every status that the operator renders, as files under tests/golden."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from anomaly_api.run import ProgressUpdate, RunSummary
+from anomaly_api.status import RunStatus
+from anomaly_operator.desired import Blocked, Wanted, desired
+from anomaly_operator.observed import Observed, Refusal
+from anomaly_operator.settings import PodSettings
+from anomaly_operator.status import status
+from anomaly_operator.views import job_view, pod_view
+from support import golden, objects
+
+SETTINGS = PodSettings(
+    runner_image="registry/runner:1",
+    inference_image="registry/inference:1",
+    progress_url="http://anomaly-operator.anomaly-system.svc:8080",
+)
+JOBS = sorted((golden.ROOT / "jobs").glob("*.input.yaml"))
+STATUSES = sorted((golden.ROOT / "statuses").glob("*.input.yaml"))
+SAMPLES = sorted((golden.ROOT.parents[1] / "manifests" / "samples").glob("mnist-padim.yaml"))
+
+
+def case(path: Path) -> str:
+    return path.name.removesuffix(".input.yaml")
+
+
+def load(path: Path) -> Any:
+    return yaml.safe_load(path.read_text())
+
+
+@pytest.mark.parametrize("path", JOBS, ids=case)
+def test_job(path: Path, request: pytest.FixtureRequest) -> None:
+    given = load(path)
+    experiment = given.get("experiment")
+    trained = objects.run_of(experiment, experiment.get("status"), uid="trained-uid") if experiment else None
+    wanted = desired(objects.run_of(given["resource"]), trained, SETTINGS)
+    made = wanted.job if isinstance(wanted, Wanted) else {"blocked": wanted.reason.value, "message": wanted.message,
+                                                          "stalled": wanted.stalled}  # fmt: skip
+    expected = path.with_name(f"{case(path)}.job.yaml")
+    golden.check(expected, made, update=request.config.getoption("--update-golden"))
+
+
+@pytest.mark.parametrize("path", STATUSES, ids=case)
+def test_status(path: Path, request: pytest.FixtureRequest) -> None:
+    given = load(path)
+    resource = given.get("resource", objects.EXPERIMENT)
+    recorded = RunStatus.model_validate(given.get("recorded", {}))
+    run = objects.run_of(resource, generation=given.get("generation", 1))
+    wanted = desired(run, None, SETTINGS)
+    made = status(run, recorded, wanted, _observed(given), datetime(2026, 1, 2, 3, 15, tzinfo=UTC))
+    expected = path.with_name(f"{case(path)}.status.yaml")
+    golden.check(expected, made.to_json_object(), update=request.config.getoption("--update-golden"))
+    again = status(run, made, wanted, _observed(given), datetime(2026, 1, 2, 4, 0, tzinfo=UTC))
+    assert again == made, "nothing changed, so nothing may be written"
+
+
+def _observed(given: dict[str, Any]) -> Observed:
+    job = objects.raw_job(spec=given["job"].get("spec"), **given["job"].get("status", {})) if "job" in given else None
+    pods = [objects.raw_pod(number, **pod) for number, pod in enumerate(map(_with_summary, given.get("pods", [])), 1)]
+    return Observed(
+        job=job_view(job) if job else None,
+        pods=tuple(pod_view(pod) for pod in pods),
+        progress=ProgressUpdate.model_validate(given["progress"]) if "progress" in given else None,
+        refusal=Refusal(given["refusal"]) if "refusal" in given else None,
+    )
+
+
+def _with_summary(pod: dict[str, Any]) -> dict[str, Any]:
+    """``summary`` in an input stands for the termination message that carries it."""
+    if "summary" not in pod:
+        return pod
+    summary = RunSummary.model_validate(pod["summary"])
+    state = objects.said(summary, pod.get("exitCode", 0))
+    return {"phase": pod.get("phase", "Succeeded"), "state": state}
+
+
+def test_a_blocked_run_has_no_job() -> None:
+    assert isinstance(desired(objects.run_of(objects.INFERENCE), None, SETTINGS), Blocked)

@@ -1,0 +1,159 @@
+"""Progress from pods: who may push, how often it is written, who takes it."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import aiohttp
+import pytest
+
+from anomaly_api.run import PROGRESS_AUDIENCE, PROGRESS_PATH, ProgressUpdate, RunIdentity
+from anomaly_api.status import Progress, Stage
+from anomaly_operator.cache import Cache
+from anomaly_operator.keys import RunKey
+from anomaly_operator.progress import ProgressBoard
+from anomaly_operator.server import BODY_LIMIT, Server
+from anomaly_operator.tokens import TokenVerifier
+from anomaly_operator.work_queue import WorkQueue
+from support.objects import KEY, UID, job_of, pod_of
+
+UPDATE = ProgressUpdate(
+    run=RunIdentity(kind=KEY.kind, namespace=KEY.namespace, name=KEY.name, uid=UID),
+    stage=Stage.TRAIN,
+    progress=Progress(percent=42),
+)
+
+
+class FakeApi:
+    """Knows the tokens ``pod-N``, bound to the pods of that number."""
+
+    def __init__(self) -> None:
+        self.reviews = 0
+
+    async def create(self, _resource: Any, _namespace: Any, body: dict[str, Any]) -> dict[str, Any]:
+        self.reviews += 1
+        token = body["spec"]["token"]
+        if not token.startswith("pod-"):
+            return {"status": {"authenticated": False}}
+        number = token.removeprefix("pod-")
+        return {"status": {"authenticated": True, "audiences": [PROGRESS_AUDIENCE], "user": {
+            "username": "system:serviceaccount:vision:default",
+            "extra": {"authentication.kubernetes.io/pod-name": [f"screws-experiment-{number}"],
+                      "authentication.kubernetes.io/pod-uid": [f"pod-{number}"]},
+        }}}  # fmt: skip
+
+
+class FakeLease:
+    def __init__(self, held: bool, leader: str | None = None) -> None:
+        self.held = held
+        self.leader_address = leader
+
+
+class Operator:
+    """A server with all that it needs, on a free port."""
+
+    def __init__(self, lease: FakeLease) -> None:
+        self.cache, self.api, self.queue = Cache(), FakeApi(), WorkQueue[RunKey]()
+        self.board = ProgressBoard(self.queue, 2.0, lambda: 0.0)
+        self.server = Server(
+            cache=self.cache, board=self.board, lease=lease, tokens=TokenVerifier(self.api, lambda: 0.0),  # type: ignore[arg-type]
+            health=lambda: None, ready=lambda: True, refresh_metrics=lambda: None,
+        )  # fmt: skip
+        self.cache.put_job(job_of())
+        self.cache.put_pod(pod_of(1))
+        self.url = ""
+
+    async def start(self) -> None:
+        await self.server.start("127.0.0.1", 0)
+        assert self.server._runner
+        self.url = f"http://127.0.0.1:{self.server._runner.addresses[0][1]}"
+
+
+@pytest.fixture
+async def leader() -> AsyncIterator[Operator]:
+    operator = Operator(FakeLease(held=True))
+    await operator.start()
+    yield operator
+    await operator.server.close()
+
+
+async def push(url: str, token: str | None, body: str | None = None) -> int:
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    data = body if body is not None else UPDATE.model_dump_json(by_alias=True)
+    async with (
+        aiohttp.ClientSession() as session,
+        session.post(url + PROGRESS_PATH, data=data, headers=headers) as answer,
+    ):
+        return answer.status
+
+
+async def test_a_pod_of_the_run_may_push(leader: Operator) -> None:
+    assert await push(leader.url, "pod-1") == 204
+    assert leader.board.latest(KEY, UID) == UPDATE
+    assert leader.board.latest(KEY, "another-uid") is None
+    assert len(leader.queue) == 1
+
+
+@pytest.mark.parametrize(
+    ("token", "body", "status"),
+    [
+        (None, None, 401),
+        ("stolen", None, 401),
+        ("pod-2", None, 403),
+        ("pod-1", "{}", 400),
+        ("pod-1", "not json", 400),
+        ("pod-1", "x" * (BODY_LIMIT + 1), 413),
+        ("pod-1", UPDATE.model_dump_json(by_alias=True).replace(UID, "other"), 403),
+        ("pod-1", UPDATE.model_dump_json(by_alias=True).replace("screws", "bolts"), 403),
+    ],
+)
+async def test_nobody_else_may(leader: Operator, token: str | None, body: str | None, status: int) -> None:
+    assert await push(leader.url, token, body) == status
+    assert leader.board.latest(KEY, UID) is None
+
+
+async def test_a_token_is_reviewed_once_a_minute(leader: Operator) -> None:
+    for _ in range(5):
+        await push(leader.url, "pod-1")
+        await push(leader.url, "stolen")
+    assert leader.api.reviews == 2
+
+
+async def test_a_follower_passes_it_on(leader: Operator) -> None:
+    follower = Operator(FakeLease(held=False, leader=leader.url))
+    await follower.start()
+    assert await push(follower.url, "pod-1") == 204
+    assert leader.board.latest(KEY, UID) == UPDATE
+    assert follower.api.reviews == 0
+    await follower.server.close()
+
+
+async def test_without_a_leader_the_pod_is_told_to_come_again() -> None:
+    lonely = Operator(FakeLease(held=False))
+    await lonely.start()
+    assert await push(lonely.url, "pod-1") == 503
+    await lonely.server.close()
+
+
+async def test_status_follows_progress_at_most_every_two_seconds() -> None:
+    now = 0.0
+    queue: WorkQueue[RunKey] = WorkQueue()
+    board = ProgressBoard(queue, 2.0, lambda: now)
+    board.put(KEY, UPDATE)
+    assert await queue.get() == KEY
+    queue.done(KEY)
+    for _ in range(10):
+        board.put(KEY, UPDATE)
+    assert len(queue) == 0
+    now = 5.0
+    board.put(KEY, UPDATE)
+    assert len(queue) == 1
+    queue.close()
+
+
+async def test_probes_and_metrics_answer(leader: Operator) -> None:
+    async with aiohttp.ClientSession() as session:
+        for path in ("/healthz", "/readyz", "/metrics"):
+            async with session.get(leader.url + path) as answer:
+                assert answer.status == 200
+                text = await answer.text()
+    assert "anomaly_operator_progress_total" in text

@@ -1,0 +1,132 @@
+"""Small pure functions: names, merge patches, notes, outcomes."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+import anomaly_operator
+from anomaly_api.reasons import FINAL_EXIT_CODES, ExitCode, Reason
+from anomaly_api.run import RunSummary
+from anomaly_api.status import Condition, ConditionType, Phase, RunStatus, Stage
+from anomaly_operator import names
+from anomaly_operator.job import failure_policy
+from anomaly_operator.keys import RunKey
+from anomaly_operator.merge_patch import merge_patch
+from anomaly_operator.notes import notes
+from anomaly_operator.outcome import attempt_outcome
+from support.objects import pod_of, said, terminated
+
+PURE = (
+    "names", "views", "pod", "job", "desired", "plan", "outcome", "situation", "conditions", "status", "merge_patch",
+    "notes", "observed", "keys", "times", "resources",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("module", PURE)
+def test_pure_modules_have_no_clock_randomness_environment_or_network(module: str) -> None:
+    source = Path(anomaly_operator.__path__[0], f"{module}.py").read_text()
+    imported = {
+        name.split(".")[0]
+        for node in ast.walk(ast.parse(source))
+        for name in (
+            [alias.name for alias in node.names] if isinstance(node, ast.Import)
+            else [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+        )
+    }  # fmt: skip
+    assert not imported & {"os", "time", "random", "uuid", "asyncio", "aiohttp", "kopf", "structlog", "socket"}
+    assert not re.search(r"\.(now|utcnow|today)\(", source)
+
+
+@pytest.mark.parametrize(
+    "name", ["screws", "a" * 63, "a" * 253, "a.b", "x-" * 40 + "x", "one." * 30 + "end", "0", "a" * 52, "a" * 53]
+)
+def test_job_names_are_dns_labels(name: str) -> None:
+    for kind in ("AnomalyExperiment", "AnomalyInference"):
+        made = names.job(RunKey(kind, "n", name))
+        assert re.fullmatch(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?", made)
+        assert len(made) <= 63
+        for value in names.labels(RunKey(kind, "n", name)).values():
+            assert len(value) <= 63
+
+
+def test_no_two_runs_share_a_job() -> None:
+    similar = ["a.b", "a-b", "a" * 62, "a" * 63, "a" * 64, "a" * 62 + ".b", "a" * 62 + "-b"]
+    keys = [RunKey(kind, "n", name) for kind in ("AnomalyExperiment", "AnomalyInference") for name in similar]
+    assert len({names.job(key) for key in keys}) == len(keys)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "patch"),
+    [
+        ({}, {}, {}),
+        ({"a": 1}, {"a": 1.0}, {}),
+        ({"a": 1}, {}, {"a": None}),
+        ({"a": {"b": 1, "c": 2}}, {"a": {"b": 1}}, {"a": {"c": None}}),
+        ({"a": [1]}, {"a": [1, 2]}, {"a": [1, 2]}),
+        ({"a": {"b": 1}}, {"a": 3}, {"a": 3}),
+        ({}, {"a": {"b": 1}}, {"a": {"b": 1}}),
+    ],
+)
+def test_merge_patch(old: dict, new: dict, patch: dict) -> None:
+    assert merge_patch(old, new) == patch
+
+
+def test_the_failure_policy_follows_the_exit_codes() -> None:
+    disruption, final, stopped = failure_policy()["rules"]
+    assert (disruption["action"], disruption["onPodConditions"][0]["type"]) == ("Ignore", "DisruptionTarget")
+    assert final["action"] == "FailJob"
+    assert final["onExitCodes"]["values"] == sorted(FINAL_EXIT_CODES)
+    assert (stopped["action"], stopped["onExitCodes"]["values"]) == ("Ignore", [143])
+    retried = {ExitCode.STORAGE_UNAVAILABLE, ExitCode.TRACKING_UNAVAILABLE, ExitCode.INTERNAL_ERROR}
+    assert not retried & set(FINAL_EXIT_CODES)
+
+
+@pytest.mark.parametrize("code", [code for code in ExitCode if code], ids=lambda code: code.name)
+def test_every_exit_code_has_its_reason_without_a_summary(code: ExitCode) -> None:
+    outcome = attempt_outcome(pod_of(phase="Failed", state=terminated(int(code), "last words")))
+    assert outcome.reason is code.reason
+
+
+def test_a_summary_that_contradicts_the_exit_code_is_not_believed() -> None:
+    liar = said(RunSummary(reason=Reason.COMPLETE, stage=Stage.DONE), exit_code=1)
+    assert attempt_outcome(pod_of(phase="Failed", state=liar)).reason is Reason.INTERNAL_ERROR
+
+
+def test_a_preempted_pod_is_not_a_failure_of_the_run() -> None:
+    disrupted = [{"type": "DisruptionTarget", "status": "True", "message": "preempted by a better pod"}]
+    pod = pod_of(phase="Failed", state=terminated(137), conditions=disrupted)
+    assert attempt_outcome(pod).reason is Reason.PREEMPTED
+
+
+def at(phase: Phase, *true: tuple[ConditionType, Reason], start: str | None = "2026-01-02T03:04:05Z") -> RunStatus:
+    return RunStatus(phase=phase, start_time=start, conditions=tuple(
+        Condition(type=kind, status="True", reason=reason, last_transition_time="2026-01-02T03:04:05Z")
+        for kind, reason in true
+    ))  # fmt: skip
+
+
+NEW = RunStatus()
+RUNNING = at(Phase.RUNNING, (ConditionType.RECONCILING, Reason.RUNNING))
+UNSCHEDULABLE = at(Phase.PENDING, (ConditionType.RECONCILING, Reason.UNSCHEDULABLE))
+DONE = at(Phase.COMPLETE, (ConditionType.COMPLETE, Reason.COMPLETE))
+BROKEN = at(Phase.FAILED, (ConditionType.FAILED, Reason.DATA_INVALID), (ConditionType.STALLED, Reason.DATA_INVALID))
+HELD = at(Phase.SUSPENDED, (ConditionType.SUSPENDED, Reason.SUSPENDED))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "reasons"),
+    [
+        (NEW, at(Phase.SUSPENDED, (ConditionType.SUSPENDED, Reason.SUSPENDED), start=None), []),
+        (NEW, RUNNING, []),
+        (NEW, UNSCHEDULABLE, [("Warning", "Unschedulable")]),
+        (UNSCHEDULABLE, UNSCHEDULABLE, []),
+        (RUNNING, DONE, [("Normal", "Complete")]),
+        (DONE, DONE, []),
+        (RUNNING, BROKEN, [("Warning", "DataInvalid")]),
+        (RUNNING, HELD, [("Normal", "Suspended")]),
+    ],
+)
+def test_notes(old: RunStatus, new: RunStatus, reasons: list[tuple[str, str]]) -> None:
+    assert [(note.type, note.reason.value) for note in notes(old, new)] == reasons

@@ -1,0 +1,78 @@
+"""The work queue: no key lost, none worked on twice at once, failures further and further apart."""
+
+import asyncio
+
+from anomaly_operator.work_queue import LONGEST_DELAY, WorkQueue
+
+
+async def test_a_key_waits_once_however_often_it_is_added() -> None:
+    queue: WorkQueue[str] = WorkQueue()
+    for _ in range(5):
+        queue.add("a")
+    queue.add("b")
+    assert len(queue) == 2
+    assert [await queue.get(), await queue.get()] == ["a", "b"]
+
+
+async def test_a_key_added_while_worked_on_comes_again_afterwards() -> None:
+    queue: WorkQueue[str] = WorkQueue()
+    queue.add("a")
+    key = await queue.get()
+    queue.add("a")
+    queue.add("a")
+    assert len(queue) == 0
+    queue.done(key)
+    assert len(queue) == 1
+    assert await queue.get() == "a"
+    queue.done("a")
+    assert len(queue) == 0
+
+
+async def test_many_workers_never_share_a_key() -> None:
+    queue: WorkQueue[int] = WorkQueue()
+    working: set[int] = set()
+    seen: list[int] = []
+
+    async def work() -> None:
+        while True:
+            key = await queue.get()
+            assert key not in working
+            working.add(key)
+            await asyncio.sleep(0)
+            working.discard(key)
+            seen.append(key)
+            queue.done(key)
+
+    workers = [asyncio.create_task(work()) for _ in range(8)]
+    for number in range(300):
+        queue.add(number % 10)
+        if number % 7 == 0:
+            await asyncio.sleep(0)
+    while len(queue):
+        await asyncio.sleep(0.001)
+    await asyncio.sleep(0.01)
+    assert set(seen) == set(range(10))
+    for worker in workers:
+        worker.cancel()
+    await asyncio.gather(*workers, return_exceptions=True)
+
+
+async def test_delays_double_up_to_a_limit_and_success_forgets_them() -> None:
+    queue: WorkQueue[str] = WorkQueue(jitter=lambda: 1.0)
+    delays = [queue.retry("a") for _ in range(14)]
+    assert delays[:4] == [0.5, 1.0, 2.0, 4.0]
+    assert max(delays) == delays[-1] == LONGEST_DELAY
+    queue.succeeded("a")
+    assert queue.retry("a") == 0.5
+    queue.close()
+
+
+async def test_of_several_delays_the_earliest_counts() -> None:
+    queue: WorkQueue[str] = WorkQueue()
+    queue.add_after("a", 60)
+    queue.add_after("a", 0.01)
+    queue.add_after("a", 60)
+    assert await asyncio.wait_for(queue.get(), 1) == "a"
+    queue.done("a")
+    await asyncio.sleep(0.02)
+    assert len(queue) == 0
