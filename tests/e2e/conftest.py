@@ -1,0 +1,69 @@
+"""The operator, S3 and MLflow installed as the demo installs them, and a fresh namespace a module."""
+
+import json
+import os
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hack.demo import flow, install
+from hack.demo.cluster import forwarded, kubectl
+from hack.demo.digits import write_mnist_folders
+
+from support.experiments import SAMPLES, Bucket, Cell, Mlflow
+
+SMALL = "s3://data/small"
+
+
+@pytest.fixture(scope="session")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Bucket, Mlflow]]:
+    """Everything that the samples need, data included."""
+    if not os.environ.get("KUBECONFIG"):
+        pytest.skip("no cluster: set KUBECONFIG, or run `make test-e2e`, which starts one")
+    install.install_services()
+    install.install_operator()
+    with forwarded("s3", 7070, install.NAMESPACE) as s3, forwarded("mlflow", 5000, install.NAMESPACE) as mlflow:
+        bucket = Bucket(s3, install.credentials())
+        flow.upload_data(bucket.client)
+        upload_small(bucket, tmp_path_factory.mktemp("small"))
+        yield bucket, Mlflow(mlflow)
+
+
+def upload_small(bucket: Bucket, folder: Path) -> None:
+    """The same digits, five a class."""
+    write_mnist_folders(folder, per_class=5)
+    for path in sorted(folder.rglob("*.png")):
+        bucket.write(f"{SMALL}/{path.relative_to(folder).as_posix()}", path.read_bytes())
+
+
+@pytest.fixture(scope="module")
+def cell(installed: tuple[Bucket, Mlflow]) -> Iterator[Cell]:
+    """A namespace under restricted pod security, gone afterwards with all that is in it."""
+    name = f"e2e-{uuid.uuid4().hex[:8]}"
+    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+    kubectl("apply", "-f", "-", stdin=json.dumps(
+        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
+    ))  # fmt: skip
+    bucket, mlflow = installed
+    cell = Cell(name, bucket, mlflow)
+    cell.secret("s3-credentials", **bucket.credentials)
+    yield cell
+    kubectl("delete", "namespace", name, "--timeout=120s")
+
+
+@pytest.fixture(scope="session")
+def local_run(installed: tuple[Bucket, Mlflow], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """report.json of the sample experiment, run without a cluster on the same images and weights."""
+    folder = tmp_path_factory.mktemp("local")
+    flow.prepare_data(folder / "data", folder / "weights")
+    command = [sys.executable, "-m", "anomaly_runner", "run", str(SAMPLES / "mnist-padim.yaml"), "--local", str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    [report] = (folder / "results").rglob("report.json")
+    content: dict[str, Any] = yaml.safe_load(report.read_text())
+    return content

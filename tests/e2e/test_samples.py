@@ -1,0 +1,129 @@
+"""The two samples in real pods: what `make demo` shows is also true to the last digit."""
+
+import io
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from sklearn.metrics import f1_score, roc_auc_score
+
+from support.experiments import Cell, sample
+from support.kube import condition, holds, kubectl
+
+pytestmark = [pytest.mark.cluster, pytest.mark.slow]
+
+
+@pytest.fixture(scope="module")
+def trained(cell: Cell) -> dict[str, Any]:
+    """The sample experiment, run to Complete."""
+    cell.apply(sample("mnist-padim"))
+    cell.wait_for("aexp", "mnist-padim", "Complete", lambda status: holds(status, "Complete"), seconds=400)
+    return cell.get("aexp", "mnist-padim")
+
+
+@pytest.fixture(scope="module")
+def inferred(cell: Cell, trained: dict[str, Any]) -> dict[str, Any]:
+    """The sample inference over that model, run to Complete."""
+    cell.apply(sample("mnist-inference"))
+    cell.wait_for("ainf", "mnist-inference", "Complete", lambda status: holds(status, "Complete"), seconds=300)
+    return cell.get("ainf", "mnist-inference")
+
+
+def table(cell: Cell, resource: dict[str, Any]) -> dict[str, list[Any]]:
+    content = cell.s3.read(resource["status"]["artifacts"]["predictions"])
+    return pq.read_table(io.BytesIO(content)).to_pydict()
+
+
+def labelled(predictions: dict[str, list[Any]]) -> tuple[list[bool], list[float]]:
+    pairs = [
+        (label != "good", score)
+        for label, score in zip(predictions["label"], predictions["score"], strict=True)
+        if label != "unknown"
+    ]
+    return [defect for defect, _ in pairs], [score for _, score in pairs]
+
+
+@pytest.mark.parametrize("resource", ["trained", "inferred"])
+def test_metrics_in_status_are_those_of_the_published_predictions(
+    cell: Cell, resource: str, request: pytest.FixtureRequest
+) -> None:
+    run = request.getfixturevalue(resource)
+    defects, scores = labelled(table(cell, run))
+    threshold = run["status"]["thresholds"]["image"]
+    metrics = run["status"]["metrics"]["image"]
+    assert metrics["AUROC"] == pytest.approx(roc_auc_score(defects, scores), abs=1e-9)
+    assert metrics["F1Score"] == pytest.approx(f1_score(defects, [s >= threshold for s in scores]), abs=1e-9)
+
+
+def test_real_weights_tell_nines_from_other_digits(trained: dict[str, Any]) -> None:
+    assert trained["status"]["metrics"]["image"]["AUROC"] > 0.9
+
+
+def test_status_is_complete_in_every_part(trained: dict[str, Any]) -> None:
+    status = trained["status"]
+    assert status["phase"] == "Complete"
+    assert status["observedGeneration"] == trained["metadata"]["generation"]
+    assert not holds(status, "Reconciling")
+    assert not holds(status, "Stalled")
+    assert status["images"] == {
+        "train": 100,
+        "predicted": 1000,
+        "anomalous": status["images"]["anomalous"],
+        "unreadable": 0,
+    }
+    assert status["stage"] == "done"
+    assert status["attempts"] == 1
+    assert status["startTime"] < status["completionTime"]
+    assert condition(status, "Complete")["reason"] == "Complete"
+
+
+def test_kubectl_get_shows_the_result(cell: Cell, trained: dict[str, Any]) -> None:
+    header, row = cell.kubectl("get", "aexp", "mnist-padim").splitlines()
+    assert header.split() == ["NAME", "PHASE", "MODEL", "AUROC", "F1", "PROGRESS", "AGE"]
+    assert row.split()[1:4] == ["Complete", "padim", trained["status"]["display"]["auroc"]]
+
+
+def test_every_artifact_is_where_status_says(cell: Cell, trained: dict[str, Any]) -> None:
+    artifacts = trained["status"]["artifacts"]
+    for uri in (artifacts["report"], artifacts["model"], artifacts["exports"]["onnx"], artifacts["predictions"]):
+        assert len(cell.s3.read(uri)) > 100
+    wrong = sum(table(cell, trained)["wrong"])
+    pictures = cell.s3.keys(artifacts["visualizations"])
+    assert len([key for key in pictures if key.endswith((".png", ".jpg"))]) == wrong > 0
+
+
+def test_mlflow_has_the_same_metrics_and_names_the_resource(cell: Cell, trained: dict[str, Any]) -> None:
+    run = cell.mlflow.run(trained["status"]["mlflow"]["runId"])
+    assert run["info"]["status"] == "FINISHED"
+    assert {"key": "anomalyops.io/uid", "value": trained["metadata"]["uid"]} in run["data"]["tags"]
+    logged = {metric["key"]: metric["value"] for metric in run["data"]["metrics"]}
+    image = trained["status"]["metrics"]["image"]
+    assert {logged[f"image/{name}"] for name in image} == set(image.values())
+
+
+def test_unknown_images_are_scored_and_not_counted(cell: Cell, inferred: dict[str, Any]) -> None:
+    predictions = table(cell, inferred)
+    assert predictions["label"].count("unknown") > 0
+    assert len(predictions["label"]) == inferred["status"]["images"]["predicted"]
+
+
+def test_the_pod_was_confined_and_asked_for_a_gpu(cell: Cell, trained: dict[str, Any]) -> None:
+    job = cell.get("job", trained["status"]["jobName"])
+    pod = job["spec"]["template"]["spec"]
+    assert pod["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == "1"
+    assert pod["automountServiceAccountToken"] is False
+    labels = kubectl("get", "namespace", cell.name, "-o", "jsonpath={.metadata.labels}")
+    assert '"pod-security.kubernetes.io/enforce":"restricted"' in labels
+
+
+def test_no_secret_is_in_status_logs_or_report(cell: Cell, trained: dict[str, Any], inferred: dict[str, Any]) -> None:
+    told = [str(trained), str(inferred), cell.logs()]
+    told += [cell.s3.read(run["status"]["artifacts"]["report"]).decode() for run in (trained, inferred)]
+    assert not [text for text in told if cell.s3.secret_key in text]
+
+
+def test_the_same_yaml_without_a_cluster_gives_the_same_numbers(
+    cell: Cell, trained: dict[str, Any], local_run: dict[str, Any]
+) -> None:
+    assert local_run["summary"]["metrics"] == trained["status"]["metrics"]
+    assert local_run["summary"]["thresholds"] == trained["status"]["thresholds"]

@@ -1,0 +1,121 @@
+"""A namespace with S3 and MLflow at hand, and manifests that tests bend to their purpose."""
+
+import json
+import time
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hack.demo.storage import Credentials, connect, list_objects, split_uri
+
+from support.kube import Manifest, Namespace
+
+SAMPLES = Path(__file__).parents[2] / "manifests" / "samples"
+
+
+class Bucket:
+    """The demo's S3 server as its owner sees it."""
+
+    def __init__(self, address: str, keys: Credentials) -> None:
+        self.secret_key = keys.secret_key
+        self.credentials = {"AWS_ACCESS_KEY_ID": keys.access_key, "AWS_SECRET_ACCESS_KEY": keys.secret_key}
+        self.client = connect(address, keys)
+
+    def read(self, uri: str) -> bytes:
+        """Content of an object."""
+        bucket, key = split_uri(uri)
+        content: bytes = self.client.get_object(Bucket=bucket, Key=key)["Body"].read()
+        return content
+
+    def write(self, uri: str, content: bytes) -> None:
+        """Create or replace an object."""
+        bucket, key = split_uri(uri)
+        self.client.put_object(Bucket=bucket, Key=key, Body=content)
+
+    def keys(self, uri: str) -> list[str]:
+        """Keys below a prefix."""
+        bucket, prefix = split_uri(uri)
+        return [found.key for found in list_objects(self.client, bucket, prefix)]
+
+    def copy(self, source: str, target: str) -> None:
+        """Copy all objects of a prefix."""
+        bucket, prefix = split_uri(source)
+        for key in self.keys(source):
+            self.write(target + key.removeprefix(prefix), self.read(f"s3://{bucket}/{key}"))
+
+
+class Mlflow:
+    """The demo's MLflow server, by its REST API."""
+
+    def __init__(self, address: str) -> None:
+        self.url = f"http://{address}"
+
+    def run(self, run_id: str) -> Manifest:
+        """A run with its metrics and tags."""
+        with urllib.request.urlopen(f"{self.url}/api/2.0/mlflow/runs/get?run_id={run_id}", timeout=30) as answer:
+            found: Manifest = json.load(answer)["run"]
+        return found
+
+
+class Cell(Namespace):
+    """A test's own namespace, with the demo's services."""
+
+    def __init__(self, name: str, s3: Bucket, mlflow: Mlflow) -> None:
+        super().__init__(name)
+        self.s3 = s3
+        self.mlflow = mlflow
+
+    def secret(self, name: str, **values: str) -> None:
+        """Create a Secret."""
+        self.apply({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": values})
+
+    def wait_until_no_pods(self, of: str, seconds: float = 90) -> None:
+        """Until no pod of a run is left."""
+        self._wait_until_gone(("pods",), of, seconds)
+
+    def wait_until_empty(self, of: str, seconds: float = 90) -> None:
+        """Until nothing that was made for a resource is left."""
+        self._wait_until_gone(("jobs", "pods", "configmaps"), of, seconds)
+
+    def _wait_until_gone(self, kinds: tuple[str, ...], of: str, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        left: list[str] = []
+        while time.monotonic() < deadline:
+            names = [item["metadata"]["name"] for kind in kinds for item in self.list(kind)]
+            left = [name for name in names if name.startswith(of)]
+            if not left:
+                return
+            time.sleep(0.5)
+        raise AssertionError(f"still there: {left}")
+
+
+def sample(name: str) -> Manifest:
+    """A sample as it is shipped."""
+    manifest: Manifest = yaml.safe_load((SAMPLES / f"{name}.yaml").read_text())
+    return manifest
+
+
+def _shrunk(name: str, category: str, size: int, **padim: Any) -> Manifest:
+    """The sample on the CPU, with a randomly initialised backbone: quick, and in need of no weights."""
+    manifest = sample("mnist-padim")
+    manifest["metadata"]["name"] = name
+    spec = manifest["spec"]
+    spec["dataset"]["category"] = category
+    spec["transforms"]["inputSize"] = {"height": size, "width": size}
+    spec["model"] = {"name": "padim", "padim": {"backbone": "resnet18", "preTrained": False, "nFeatures": 20} | padim}
+    spec["scheduling"] = {"gpus": {"count": 0}, "resources": {"requests": {"cpu": "500m", "memory": "1Gi"}}}
+    spec["evaluation"] = {"visualization": {"enabled": False}}
+    spec["export"] = {"types": []}
+    del spec["tracking"]
+    return manifest
+
+
+def small_experiment(name: str, category: str = "small") -> Manifest:
+    """Done in the time that a pod takes to start."""
+    return _shrunk(name, category, size=64, layers=["layer1", "layer2"])
+
+
+def long_experiment(name: str) -> Manifest:
+    """At work long enough to be disturbed."""
+    return _shrunk(name, "mnist", size=256, layers=["layer1", "layer2", "layer3"])

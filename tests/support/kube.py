@@ -1,0 +1,89 @@
+"""A namespace of a real cluster, driven the way users drive it: with kubectl."""
+
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+from hack.demo.cluster import DemoError as KubectlError
+from hack.demo.cluster import kubectl
+
+Manifest = dict[str, Any]
+
+
+class Namespace:
+    """One namespace and the few verbs that tests need."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def kubectl(self, *arguments: str, stdin: str | None = None) -> str:
+        """kubectl in this namespace."""
+        return kubectl("-n", self.name, *arguments, stdin=stdin)
+
+    def apply(self, *manifests: Manifest) -> str:
+        """Apply manifests, in this namespace whatever they say."""
+        placed = [manifest | {"metadata": manifest["metadata"] | {"namespace": self.name}} for manifest in manifests]
+        return self.kubectl("apply", "-f", "-", stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": placed}))
+
+    def get(self, kind: str, name: str) -> Manifest:
+        """One object."""
+        found: Manifest = json.loads(self.kubectl("get", kind, name, "-o", "json"))
+        return found
+
+    def list(self, kind: str, selector: str = "") -> list[Manifest]:
+        """All objects of a kind."""
+        arguments = ["get", kind, "-o", "json", *(["-l", selector] if selector else [])]
+        found: list[Manifest] = json.loads(self.kubectl(*arguments))["items"]
+        return found
+
+    def patch(self, kind: str, name: str, change: Manifest) -> None:
+        """Merge a change into an object."""
+        self.kubectl("patch", kind, name, "--type=merge", "-p", json.dumps(change))
+
+    def delete(self, kind: str, name: str) -> None:
+        """Delete an object and wait until it is gone."""
+        self.kubectl("delete", kind, name, "--timeout=90s")
+
+    def status(self, kind: str, name: str) -> Manifest:
+        """Status of an object; empty before the operator has seen it."""
+        found: Manifest = self.get(kind, name).get("status", {})
+        return found
+
+    def wait_for(
+        self, kind: str, name: str, what: str, reached: Callable[[Manifest], bool], seconds: float = 240
+    ) -> Manifest:
+        """Poll the status until it is as wanted; say what it was instead when it never is."""
+        deadline = time.monotonic() + seconds
+        status: Manifest = {}
+        while time.monotonic() < deadline:
+            status = self.status(kind, name)
+            if reached(status):
+                return status
+            if status.get("phase") in ("Complete", "Failed") and not reached(status):
+                break
+            time.sleep(0.5)
+        raise AssertionError(
+            f"{kind} {name} never was {what}; its status: {json.dumps(status, indent=1)}\n{self.logs()}"
+        )
+
+    def logs(self) -> str:
+        """The last lines of every pod of the namespace, for messages of failed tests."""
+        lines = []
+        for pod in self.list("pods"):
+            name = pod["metadata"]["name"]
+            try:
+                lines.append(f"--- {name}\n" + self.kubectl("logs", name, "--tail=30"))
+            except KubectlError as error:
+                lines.append(f"--- {name}: {error}")
+        return "\n".join(lines)
+
+
+def condition(status: Manifest, of_type: str) -> Manifest:
+    """A condition of a status, {} when it is not there."""
+    return next((item for item in status.get("conditions", ()) if item["type"] == of_type), {})
+
+
+def holds(status: Manifest, of_type: str) -> bool:
+    """Whether a condition is True."""
+    return bool(condition(status, of_type).get("status") == "True")

@@ -1,0 +1,79 @@
+"""Playing the kubelet: tests write the status of pods that no node runs."""
+
+import json
+import time
+from typing import Any
+
+from anomaly_api.run import RunSummary
+from support.kube import Manifest, Namespace
+
+NOWHERE = {"anomalyops.io/test-node": "none"}
+"""A nodeSelector that no node answers to: the pod stays with the test."""
+
+
+def experiment(name: str, **spec: Any) -> Manifest:
+    """An experiment that no node takes."""
+    return {
+        "apiVersion": "anomalyops.io/v1alpha1",
+        "kind": "AnomalyExperiment",
+        "metadata": {"name": name},
+        "spec": {
+            "dataset": {"source": {"s3": {"uri": "s3://factory"}}},
+            "model": {"name": "padim"},
+            "output": {"s3": {"uri": "s3://results", "endpoint": "http://s3:9000", "credentialsSecret": "results"}},
+            "scheduling": {"gpus": {"count": 0}, "nodeSelector": NOWHERE},
+        } | spec,
+    }  # fmt: skip
+
+
+def inference(name: str, **spec: Any) -> Manifest:
+    """An inference that no node takes."""
+    return {
+        "apiVersion": "anomalyops.io/v1alpha1",
+        "kind": "AnomalyInference",
+        "metadata": {"name": name},
+        "spec": {
+            "model": {"experiment": "screws"},
+            "input": {"source": {"s3": {"uri": "s3://factory"}}},
+            "output": {"s3": {"uri": "s3://results"}},
+            "scheduling": {"gpus": {"count": 0}, "nodeSelector": NOWHERE},
+        } | spec,
+    }  # fmt: skip
+
+
+def pod_of(namespace: Namespace, job: str, seconds: float = 30) -> str:
+    """Name of the Job's pod that has not ended, once there is one."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        for pod in namespace.list("pods", f"batch.kubernetes.io/job-name={job}"):
+            if pod["status"]["phase"] in ("Pending", "Running") and "deletionTimestamp" not in pod["metadata"]:
+                name: str = pod["metadata"]["name"]
+                return name
+        time.sleep(0.1)
+    raise AssertionError(f"no pod of {job}")
+
+
+def pod_runs(namespace: Namespace, name: str) -> None:
+    """The kubelet started the container."""
+    _write(namespace, name, "Running", {"running": {"startedAt": "2026-01-02T03:04:05Z"}})
+
+
+def pod_waits(namespace: Namespace, name: str, reason: str, message: str) -> None:
+    """The kubelet cannot start the container."""
+    _write(namespace, name, "Pending", {"waiting": {"reason": reason, "message": message}})
+
+
+def pod_ends(namespace: Namespace, name: str, summary: RunSummary | str, exit_code: int = 0, reason: str = "") -> None:
+    """The container ended with these last words."""
+    message = summary if isinstance(summary, str) else summary.to_termination_message()
+    end = {"exitCode": exit_code, "reason": reason or ("Error" if exit_code else "Completed"), "message": message,
+           "startedAt": "2026-01-02T03:04:05Z", "finishedAt": "2026-01-02T03:05:05Z"}  # fmt: skip
+    _write(namespace, name, "Failed" if exit_code else "Succeeded", {"terminated": end})
+
+
+def _write(namespace: Namespace, name: str, phase: str, state: Manifest) -> None:
+    container = {"name": "runner", "image": "x", "imageID": "", "ready": False, "restartCount": 0, "state": state}
+    status = {"phase": phase, "containerStatuses": [container]}
+    namespace.kubectl(
+        "patch", "pod", name, "--subresource=status", "--type=merge", "-p", json.dumps({"status": status})
+    )

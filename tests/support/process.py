@@ -1,0 +1,133 @@
+"""An operator as a process of the tests', under the ServiceAccount that it has in a cluster."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from support.kube import kubectl
+
+ROOT = Path(__file__).parents[2]
+
+
+def service_account_kubeconfig(namespace: str, account: str, path: Path) -> Path:
+    """Write a kubeconfig with a token of the account."""
+    admin = json.loads(kubectl("config", "view", "--raw", "--minify", "--flatten", "-o", "json"))
+    token = kubectl("-n", namespace, "create", "token", account, "--duration=2h").strip()
+    config = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "current-context": "it",
+        "clusters": [{"name": "it", "cluster": admin["clusters"][0]["cluster"]}],
+        "users": [{"name": "it", "user": {"token": token}}],
+        "contexts": [{"name": "it", "context": {"cluster": "it", "user": "it"}}],
+    }
+    path.write_text(json.dumps(config))
+    return path
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+class OperatorProcess:
+    """``python -m anomaly_operator``."""
+
+    def __init__(self, kubeconfig: Path, namespaces: str, log: Path, *flags: str) -> None:
+        self._kubeconfig = kubeconfig
+        self._namespaces = namespaces
+        self._flags = flags
+        self._process: subprocess.Popen[bytes] | None = None
+        self.log = log
+        self.port = 0
+        self.url = ""
+
+    def start(self, *, wait: bool = True) -> None:
+        """Start it, and wait until its cache is filled."""
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        environment = os.environ | {"KUBECONFIG": str(self._kubeconfig), "PYTHONPATH": f"{ROOT}/crds:{ROOT}/operator"}
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "anomaly_operator", "--bind=127.0.0.1", f"--port={self.port}",
+                 f"--watch-namespaces={self._namespaces}", "--lease-namespace=anomaly-system", *self._flags],
+                env=environment, stdout=log, stderr=log,
+            )  # fmt: skip
+        if wait:
+            self.wait_until(lambda: self.get("/readyz") is not None, "ready")
+
+    @property
+    def pid(self) -> int:
+        """Of the process."""
+        assert self._process
+        return self._process.pid
+
+    @property
+    def leads(self) -> bool:
+        """Whether it acts."""
+        return self.metric("anomaly_operator_leader") == 1
+
+    def stop(self) -> None:
+        """Ask it to end, as the kubelet does."""
+        self._end(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End it without a warning."""
+        self._end(signal.SIGKILL)
+
+    def _end(self, how: signal.Signals) -> None:
+        if self._process is None:
+            return
+        self._process.send_signal(how)
+        self._process.wait(30)
+        self._process = None
+
+    def get(self, path: str) -> str | None:
+        """What it answers, None if it does not or is not well."""
+        try:
+            with urllib.request.urlopen(self.url + path, timeout=2) as answer:
+                text: str = answer.read().decode()
+                return text
+        except (urllib.error.URLError, OSError):
+            return None
+
+    def metric(self, name: str) -> float:
+        """Sum of a metric over all its labels."""
+        lines = (self.get("/metrics") or "").splitlines()
+        values = [line.rsplit(" ", 1) for line in lines if line.startswith((name + " ", name + "{"))]
+        return sum(float(value) for _, value in values)
+
+    def writes(self) -> float:
+        """Requests that changed something, its Lease and token reviews apart."""
+        lines = (self.get("/metrics") or "").splitlines()
+        counted = [
+            line for line in lines
+            if line.startswith("anomaly_operator_api_requests_total{") and "leases" not in line
+            and "tokenreviews" not in line and 'verb="list"' not in line and 'verb="get"' not in line
+        ]  # fmt: skip
+        return sum(float(line.rsplit(" ", 1)[1]) for line in counted)
+
+    def wait_until(self, reached: object, what: str, seconds: float = 60) -> None:
+        """Poll; says what its log said when it never comes true."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            if callable(reached) and reached():
+                return
+            assert self._process is None or self._process.poll() is None, f"the operator ended: {self.log.read_text()}"
+            time.sleep(0.05)
+        raise AssertionError(f"never {what}; its log:\n{self.log.read_text()[-4000:]}")
+
+    @staticmethod
+    def forget_lease() -> None:
+        """So that the next test's operator need not wait for the Lease of a killed one."""
+        kubectl("-n", "anomaly-system", "delete", "lease", "anomaly-operator", "--ignore-not-found")
