@@ -1,0 +1,157 @@
+"""Image files to batches of model input: read, hashed and decoded on several threads, in order.
+
+Every file is opened once. A file that cannot be used is noted in the ReadLog and left out of its batch.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from anomaly_api.dataset import CropArea, DatasetLimits
+from anomaly_api.run import UnreadableImage
+from anomaly_runner.dataset import Sample, check_unreadable
+from anomaly_runner.errors import StorageUnavailable
+from anomaly_runner.images import UnreadableImageError, decode, to_input
+from anomaly_runner.parallel import ordered_map
+from anomaly_runner.storage import Pull
+
+
+@dataclass(frozen=True)
+class InputForm:
+    """What the model wants to see: how an image becomes its input."""
+
+    height: int
+    width: int
+    normalization: Literal["imagenet", "none"]
+    crop: CropArea | None = None
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Consecutive readable images: samples, and input of shape (B, 3, H, W), float32."""
+
+    samples: tuple[Sample, ...]
+    images: NDArray[np.float32]
+
+
+@dataclass
+class ReadLog:
+    """What reading found out: digests of contents by key, and files that could not be used."""
+
+    limits: DatasetLimits
+    digests: dict[str, bytes] = field(default_factory=dict)
+    unreadable: list[UnreadableImage] = field(default_factory=list)
+
+    def refuse(self, path: str, problem: str) -> None:
+        """Note a file that cannot be used.
+
+        Raises:
+            DataInvalid: there are now more of them than the dataset tolerates.
+        """
+        self.unreadable.append(UnreadableImage(path=path, problem=problem))
+        check_unreadable(self.unreadable, self.limits)
+
+    def refuse_all(self, images: Iterable[UnreadableImage]) -> None:
+        """Note files that were found unusable before they were opened; raises as ``refuse``."""
+        for image in images:
+            self.refuse(image.path, image.problem)
+
+    def fingerprint(self) -> str:
+        """SHA-256 over the sorted paths and contents of all images read."""
+        total = hashlib.sha256()
+        for key in sorted(self.digests):
+            total.update(key.encode() + b"\0" + self.digests[key])
+        return total.hexdigest()
+
+
+@dataclass(frozen=True)
+class _Read:
+    sample: Sample
+    digest: bytes
+    image: NDArray[np.float32] | str
+    """The input, or what is wrong with the file."""
+
+
+def read_file(pull: Pull, key: str) -> bytes:
+    """Content of one image file.
+
+    Raises:
+        UnreadableImageError: a symbolic link that leads out of the dataset, or not a file.
+        StorageUnavailable: the file system failed.
+    """
+    path = pull.path(key)
+    if not _is_inside(path, pull.root):
+        raise UnreadableImageError("a symbolic link that leads out of the dataset")
+    try:
+        return path.read_bytes()
+    except (FileNotFoundError, IsADirectoryError) as error:
+        raise UnreadableImageError(f"not a file: {error.strerror}") from error
+    except OSError as error:
+        raise StorageUnavailable(f"cannot read {path}: {error.strerror}") from error
+
+
+def _is_inside(path: Path, root: Path) -> bool:
+    return not path.is_symlink() or path.resolve().is_relative_to(root.resolve())
+
+
+def read_batches(
+    pull: Pull,
+    samples: Sequence[Sample],
+    form: InputForm,
+    log: ReadLog,
+    *,
+    batch_size: int,
+    threads: int,
+) -> Iterator[Batch]:
+    """Batches of at most ``batch_size`` images in the order of the samples; ``log`` fills as they are read.
+
+    Raises:
+        DataInvalid: more unreadable images than tolerated.
+        RunFailed: the storage failed.
+    """
+    read = _reader(pull, form, log.limits.max_image_pixels)
+    images = ordered_map(read, samples, threads, ahead=batch_size + 2 * threads)
+    return _grouped(_readable(images, log), batch_size)
+
+
+def _reader(pull: Pull, form: InputForm, max_pixels: int) -> Callable[[Sample], _Read]:
+    def read(sample: Sample) -> _Read:
+        digest = b""
+        try:
+            data = read_file(pull, sample.key)
+            digest = hashlib.sha256(data).digest()
+            image = decode(data, max_pixels, form.crop)
+            return _Read(sample, digest, to_input(image, form.height, form.width, form.normalization))
+        except UnreadableImageError as error:
+            return _Read(sample, digest, str(error))
+
+    return read
+
+
+def _readable(images: Iterable[_Read], log: ReadLog) -> Iterator[tuple[Sample, NDArray[np.float32]]]:
+    for read in images:
+        log.digests[read.sample.key] = read.digest
+        if isinstance(read.image, str):
+            log.refuse(read.sample.key, read.image)
+        else:
+            yield read.sample, read.image
+
+
+def _grouped(images: Iterable[tuple[Sample, NDArray[np.float32]]], batch_size: int) -> Iterator[Batch]:
+    group: list[tuple[Sample, NDArray[np.float32]]] = []
+    for item in images:
+        group.append(item)
+        if len(group) == batch_size:
+            yield _batch(group)
+            group = []
+    if group:
+        yield _batch(group)
+
+
+def _batch(group: Sequence[tuple[Sample, NDArray[np.float32]]]) -> Batch:
+    return Batch(tuple(sample for sample, _ in group), np.stack([image for _, image in group]))

@@ -1,0 +1,43 @@
+"""The command line: ``anomaly-runner run FILE --local DIR`` for people, ``anomaly-runner pod`` for containers."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from anomaly_api.run import CONFIG_PATH, TERMINATION_PATH, WORK_DIR
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False,
+                  help="Runs an anomaly-detection experiment or inference.")  # fmt: skip
+
+
+@app.command()
+def run(
+    file: Annotated[Path, typer.Argument(help="An AnomalyExperiment or AnomalyInference (YAML).")],
+    local: Annotated[Path, typer.Option(help="Folder that stands for all storage: s3://BUCKET/KEY is DIR/BUCKET/KEY.")],
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what happens.")] = False,
+) -> None:
+    """Run a resource's YAML on this machine, on local folders and a local MLflow store."""
+    from anomaly_runner.logs import log_for_people
+
+    log_for_people(verbose)
+    from anomaly_runner.local import run_locally
+
+    raise typer.Exit(run_locally(file, local.resolve()))
+
+
+@app.command()
+def pod(
+    config: Annotated[Path, typer.Option(help="The RunConfig (JSON).")] = Path(CONFIG_PATH),
+    work: Annotated[Path, typer.Option(help="Scratch space.")] = Path(WORK_DIR),
+    termination: Annotated[Path, typer.Option(help="Where the last words go.")] = Path(TERMINATION_PATH),
+) -> None:
+    """Do what the mounted RunConfig says; this is what the container runs."""
+    from anomaly_runner.logs import log_for_pods
+
+    log_for_pods()
+    from anomaly_runner.pod import run_in_pod
+
+    code = run_in_pod(config, work, termination, os.environ)
+    raise typer.Exit(code)

@@ -1,0 +1,188 @@
+"""Which images there are and what is known of each: the folder layout, read from object keys alone.
+
+Layout: Bergmann et al., "MVTec AD", CVPR 2019, with ``test/unknown`` for images that are scored and never
+counted. Masks are paired with their images by name. Nothing is opened here.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import Literal
+
+from anomaly_api.dataset import DatasetLimits
+from anomaly_api.run import UnreadableImage
+from anomaly_runner.errors import DataInvalid
+from anomaly_runner.images import EXTENSIONS
+from anomaly_runner.storage.base import ObjectInfo, is_safe
+
+GOOD = "good"
+UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image: its key below the dataset's root, its label (good, unknown, or a kind of defect), its mask."""
+
+    key: str
+    label: str
+    mask: str | None = None
+
+    @property
+    def defect(self) -> bool | None:
+        """Whether it is known to be defective; None when its label is unknown."""
+        return None if self.label == UNKNOWN else self.label != GOOD
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Images of a run, sorted by path, with what is wrong with the rest."""
+
+    train: tuple[Sample, ...] = ()
+    test: tuple[Sample, ...] = ()
+    unreadable: tuple[UnreadableImage, ...] = ()
+    missing_masks: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    def keys(self) -> list[str]:
+        """Keys to bring here, in the order of use: training images, test images, masks."""
+        masks = [sample.mask for sample in self.test if sample.mask]
+        return [sample.key for sample in (*self.train, *self.test)] + masks
+
+
+@dataclass
+class _Sorted:
+    """Keys by their place in the layout."""
+
+    train: list[Sample] = field(default_factory=list)
+    test: list[Sample] = field(default_factory=list)
+    masks: dict[tuple[str, str], str] = field(default_factory=dict)
+    strays: set[str] = field(default_factory=set)
+
+
+def experiment_dataset(objects: Iterable[ObjectInfo], uri: str, mask_suffix: str, with_masks: bool) -> Dataset:
+    """Training and test images of an experiment.
+
+    Args:
+        objects: everything below ``uri``.
+        uri: the dataset's root, for messages.
+        mask_suffix: what follows an image's name in its mask's.
+        with_masks: whether masks are wanted (segmentation).
+
+    Raises:
+        DataInvalid: no training images, fewer than two, or no test images.
+    """
+    keys, hostile = _image_keys(objects)
+    found = _sort(keys, mask_suffix)
+    if not found.train:
+        raise DataInvalid(_nothing_found(uri, "train/good", keys, bool(keys or hostile)))
+    if len(found.train) == 1:
+        raise DataInvalid(f"only one training image below {uri}/train/good; at least two are needed")
+    if not found.test:
+        raise DataInvalid(f"no test images: expected some below {uri}/test/good and {uri}/test/DEFECT")
+    test, missing, unmasked = _paired(found.test, found.masks, with_masks)
+    return Dataset(tuple(found.train), test, hostile, missing, (*_strays(found.strays), *unmasked))
+
+
+def _paired(
+    samples: Sequence[Sample], masks: dict[tuple[str, str], str], with_masks: bool
+) -> tuple[tuple[Sample, ...], tuple[str, ...], tuple[str, ...]]:
+    """Samples with their masks, keys of defective ones that have none, and warnings."""
+    if not with_masks or not any(sample.defect for sample in samples):
+        return tuple(samples), (), ()
+    if not masks:
+        return tuple(samples), (), ("no masks below ground_truth/: pixel metrics are left out",)
+    paired = tuple(_with_mask(sample, masks) for sample in samples)
+    missing = tuple(sample.key for sample in paired if sample.defect and not sample.mask)
+    warned = (f"{len(missing)} defective images have no mask and count as wholly defective",) if missing else ()
+    return paired, missing, warned
+
+
+def _nothing_found(uri: str, wanted: str, keys: Sequence[str], anything: bool) -> str:
+    if not anything:
+        return f"no images below {uri}: expected {wanted}/*"
+    folders = sorted({key.partition("/")[0] for key in keys})
+    return f"no images below {uri}/{wanted}; the folder holds {', '.join(folders[:8]) or 'no images'}"
+
+
+def _strays(folders: set[str]) -> tuple[str, ...]:
+    return tuple(f"images below {folder}/ are ignored: training uses train/good alone" for folder in sorted(folders))
+
+
+def _image_keys(objects: Iterable[ObjectInfo]) -> tuple[list[str], tuple[UnreadableImage, ...]]:
+    named = [info for info in objects if info.key.lower().endswith(EXTENSIONS)]
+    hostile = [info.key for info in named if not is_safe(info.key)]
+    refused = tuple(UnreadableImage(path=key, problem="its key leads out of the folder") for key in sorted(hostile))
+    return sorted(info.key for info in named if is_safe(info.key)), refused
+
+
+def _sort(keys: Iterable[str], mask_suffix: str) -> _Sorted:
+    found = _Sorted()
+    for key in keys:
+        match key.split("/"):
+            case ["train", "good", _, *_]:
+                found.train.append(Sample(key, GOOD))
+            case ["train", folder, _, *_]:
+                found.strays.add(f"train/{folder}")
+            case ["test", label, _, *_]:
+                found.test.append(Sample(key, label))
+            case ["ground_truth", label, _, *_]:
+                _add_mask(found.masks, key, label, mask_suffix)
+    return found
+
+
+def _add_mask(masks: dict[tuple[str, str], str], key: str, label: str, suffix: str) -> None:
+    name = _stem(key)
+    if name.endswith(suffix):
+        masks.setdefault((label, name[: len(name) - len(suffix)]), key)
+
+
+def _stem(key: str) -> str:
+    """Path below the label's folder, without the extension: what pairs an image with its mask."""
+    path = PurePosixPath(key).with_suffix("")
+    skipped = 2 if path.parts[0] in ("test", "ground_truth") else 1
+    return PurePosixPath(*path.parts[skipped:]).as_posix()
+
+
+def _with_mask(sample: Sample, masks: dict[tuple[str, str], str]) -> Sample:
+    if not sample.defect:
+        return sample
+    return Sample(sample.key, sample.label, masks.get((sample.label, _stem(sample.key))))
+
+
+def inference_dataset(
+    objects: Iterable[ObjectInfo], uri: str, layout: Literal["flat", "labelled"], mask_suffix: str, with_masks: bool
+) -> Dataset:
+    """Images of an inference, in ``test``; arguments as for ``experiment_dataset``.
+
+    Raises:
+        DataInvalid: none, or for the labelled layout none inside a folder.
+    """
+    keys, hostile = _image_keys(objects)
+    if layout == "flat":
+        samples = [Sample(key, UNKNOWN) for key in keys]
+    else:
+        samples = [sample for key in keys if (sample := _labelled(key))]
+    if not samples:
+        wanted = "images" if layout == "flat" else "LABEL/* or test/LABEL/*"
+        raise DataInvalid(f"no images below {uri}: expected {wanted}")
+    test, missing, warnings = _paired(samples, _sort(keys, mask_suffix).masks, with_masks)
+    return Dataset((), test, hostile, missing, warnings)
+
+
+def _labelled(key: str) -> Sample | None:
+    match key.split("/"):
+        case ["ground_truth" | "train", *_]:
+            return None
+        case ["test", label, _, *_] | [label, _, *_] if label != "test":
+            return Sample(key, label)
+    return None
+
+
+def check_unreadable(unreadable: Sequence[UnreadableImage], limits: DatasetLimits) -> None:
+    """Raise DataInvalid once more images are unreadable than the dataset tolerates, naming the first files."""
+    if len(unreadable) <= limits.max_unreadable_images:
+        return
+    named = "; ".join(f"{image.path}: {image.problem}" for image in unreadable[:3])
+    raise DataInvalid(
+        f"{len(unreadable)} unreadable images, limits.maxUnreadableImages is {limits.max_unreadable_images}: {named}"
+    )

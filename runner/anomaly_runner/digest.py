@@ -1,0 +1,10 @@
+"""Digests of files: what is published is what is loaded."""
+
+import hashlib
+from pathlib import Path
+
+
+def digest(file: Path) -> str:
+    """SHA-256 of a file, hexadecimal."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

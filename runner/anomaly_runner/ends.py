@@ -1,0 +1,79 @@
+"""How a run ends: its last words for the kubelet, its exit code, one line in the log.
+
+The only place where failures are caught.
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from anomaly_api.reasons import ExitCode
+from anomaly_api.run import RunReport, RunSummary
+from anomaly_api.status import Stage
+from anomaly_runner.context import Context
+from anomaly_runner.errors import InternalError, OutOfMemory, RunFailed
+
+logger = logging.getLogger(__name__)
+
+_MESSAGE_LIMIT = 1024
+
+
+@dataclass(frozen=True)
+class Ending:
+    """What a run came to."""
+
+    exit_code: ExitCode
+    summary: RunSummary
+    report: RunReport | None = None
+
+
+def guarded(work: Callable[[], RunReport], context: Context) -> Ending:
+    """Do the work; whatever happens, answer how it ended."""
+    try:
+        report = work()
+    except RunFailed as error:
+        return _failed(error, context)
+    except Exception as error:  # noqa: BLE001 - the edge of the program: everything becomes an exit code
+        return _failed(_typed(error), context)
+    summary = report.summary.model_copy(update={"mlflow": context.tracker.status()})
+    return Ending(ExitCode.DONE, summary, report)
+
+
+def _typed(error: Exception) -> RunFailed:
+    """A library's exception as one of ours; the traceback of a fault of this program goes to the log."""
+    if isinstance(error, MemoryError) or _is_torch_oom(error):
+        return OutOfMemory(f"out of memory: {error}")
+    logger.error("unexpected failure", exc_info=error)
+    return InternalError(f"{type(error).__name__}: {error}")
+
+
+def _is_torch_oom(error: Exception) -> bool:
+    """Without importing torch: its GPU error by name, its CPU allocator's by message."""
+    return type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
+
+
+def _failed(error: RunFailed, context: Context) -> Ending:
+    message = str(error)[:_MESSAGE_LIMIT]
+    logger.error("run failed", extra={"reason": error.reason.value, "detail": message})
+    context.tracker.fail(f"{error.reason.value}: {message}")
+    return Ending(error.exit_code, failure_summary(error, context.progress.stage, context))
+
+
+def failure_summary(error: RunFailed, stage: Stage, context: Context | None = None) -> RunSummary:
+    """The last words of a run that failed."""
+    return RunSummary(
+        reason=error.reason,
+        message=str(error)[:_MESSAGE_LIMIT],
+        stage=stage,
+        mlflow=context.tracker.status() if context else None,
+        warnings=tuple(context.journal.warnings[:8]) if context else (),
+    )
+
+
+def write_last_words(summary: RunSummary, file: Path) -> None:
+    """Leave the summary where the kubelet picks it up."""
+    try:
+        file.write_text(summary.to_termination_message(), encoding="utf-8")
+    except OSError as error:
+        logger.warning("cannot write %s: %s", file, error)

@@ -1,0 +1,105 @@
+"""Every way a run can fail, in one tree; each leaf has its own exit code and reason.
+
+::
+
+    RunFailed
+    ├── InvalidConfig          10  the manifest asks for something that cannot be
+    ├── DataInvalid            11  images missing, unreadable or not laid out as expected
+    ├── StorageDenied          12  the storage refused the credentials
+    ├── OutOfMemory            13  the run does not fit, estimated or found out
+    ├── Diverged               14  scores that are not numbers
+    ├── WeightsNotFound        15  the backbone's weights are not where they were looked for
+    ├── ModelInvalid           16  a trained model that is missing, damaged or of an unknown form
+    ├── ExportMismatch         17  an export that disagrees with the model it came from
+    ├── StorageUnavailable     20  the storage does not answer (a retry may pass)
+    ├── TrackingUnavailable    21  the tracking server does not answer (a retry may pass)
+    ├── Stopped               143  SIGTERM: the cluster wants the node back
+    └── InternalError           1  anything else: a fault of this program
+
+A stage raises the leaf; nobody catches one but ``ends.guarded``, which turns it into the pod's last words.
+"""
+
+from typing import ClassVar
+
+from anomaly_api.reasons import ExitCode, Reason
+
+
+class RunFailed(Exception):  # noqa: N818 - an outcome, named as the reasons are
+    """The run cannot go on. ``str()`` is a message for people: what failed and what to do."""
+
+    exit_code: ClassVar[ExitCode] = ExitCode.INTERNAL_ERROR
+
+    @property
+    def reason(self) -> Reason:
+        """The reason shown in the resource's conditions."""
+        return self.exit_code.reason
+
+
+class InvalidConfig(RunFailed):
+    """The manifest asks for something that cannot be."""
+
+    exit_code = ExitCode.INVALID_CONFIG
+
+
+class DataInvalid(RunFailed):
+    """Images are missing, unreadable or not laid out as expected."""
+
+    exit_code = ExitCode.DATA_INVALID
+
+
+class StorageDenied(RunFailed):
+    """The storage refused the credentials."""
+
+    exit_code = ExitCode.STORAGE_DENIED
+
+
+class OutOfMemory(RunFailed):
+    """The run does not fit into memory."""
+
+    exit_code = ExitCode.OUT_OF_MEMORY
+
+
+class Diverged(RunFailed):
+    """Scores are not numbers."""
+
+    exit_code = ExitCode.DIVERGED
+
+
+class WeightsNotFound(RunFailed):
+    """The backbone's weights are not where they were looked for."""
+
+    exit_code = ExitCode.WEIGHTS_NOT_FOUND
+
+
+class ModelInvalid(RunFailed):
+    """A trained model is missing, damaged or of an unknown form."""
+
+    exit_code = ExitCode.MODEL_INVALID
+
+
+class ExportMismatch(RunFailed):
+    """An export disagrees with the model it came from."""
+
+    exit_code = ExitCode.EXPORT_MISMATCH
+
+
+class StorageUnavailable(RunFailed):
+    """The storage does not answer."""
+
+    exit_code = ExitCode.STORAGE_UNAVAILABLE
+
+
+class TrackingUnavailable(RunFailed):
+    """The tracking server does not answer."""
+
+    exit_code = ExitCode.TRACKING_UNAVAILABLE
+
+
+class Stopped(RunFailed):
+    """The process was asked to stop (SIGTERM)."""
+
+    exit_code = ExitCode.STOPPED
+
+
+class InternalError(RunFailed):
+    """A fault of this program."""

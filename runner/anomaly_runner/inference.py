@@ -1,0 +1,203 @@
+"""An inference from end to end: a trained model over images. No torch anywhere below this module."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from anomaly_api.evaluation import Metrics
+from anomaly_api.inference import InferenceSpec, InferenceThreshold
+from anomaly_api.resource import describe_invalid
+from anomaly_api.run import ExportedModel, ModelManifest, RunConfig, RunReport
+from anomaly_api.status import Stage, ThresholdValues
+from anomaly_api.storage import LocationRole
+from anomaly_runner import publish
+from anomaly_runner.batches import InputForm, ReadLog, read_batches
+from anomaly_runner.context import Context
+from anomaly_runner.curves import best_f1_threshold
+from anomaly_runner.dataset import Dataset, inference_dataset
+from anomaly_runner.digest import digest
+from anomaly_runner.environment import versions
+from anomaly_runner.errors import DataInvalid, ModelInvalid
+from anomaly_runner.evaluate import Evaluated, ScoreScale, Truth, evaluate, rank_truth
+from anomaly_runner.machine import cpu_limit
+from anomaly_runner.masks import mask_reader
+from anomaly_runner.onnx_predictor import OnnxPredictor, load_onnx
+from anomaly_runner.predict import Predictions, predict
+from anomaly_runner.report import Results
+from anomaly_runner.storage import Pull, Store, local_copy, start_pull
+from anomaly_runner.tracked import flat_parameters
+from anomaly_runner.visualize import select, visualize
+
+_LIBRARIES = ("onnxruntime", "onnxruntime-gpu", "numpy", "pillow")
+
+
+@dataclass(frozen=True)
+class _Job:
+    """An inference's fixed inputs."""
+
+    spec: InferenceSpec
+    manifest: ModelManifest
+    predictor: OnnxPredictor
+    dataset: Dataset
+    pull: Pull
+    form: InputForm
+    log: ReadLog
+    context: Context
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.form.height, self.form.width
+
+    @property
+    def has_masks(self) -> bool:
+        return any(sample.mask for sample in self.dataset.test)
+
+
+def run_inference(config: RunConfig, context: Context) -> RunReport:
+    """Score images with a trained model and publish what was found.
+
+    Raises:
+        RunFailed: what stopped it. Nothing has been published then, except for TrackingUnavailable.
+    """
+    assert config.inference is not None
+    spec = config.inference
+    with context.stage(Stage.FETCH):
+        manifest = read_manifest(context.stores[LocationRole.MODEL])
+        dataset, pull = _fetch(spec, manifest, context)
+    try:
+        predictor = _load(spec, manifest, context)
+        form = InputForm(manifest.input_height, manifest.input_width, manifest.normalization,
+                         spec.input.crop_area or manifest.crop_area)  # fmt: skip
+        job = _Job(spec, manifest, predictor, dataset, pull, form, ReadLog(spec.input.limits), context)
+        return _run(config, job)
+    finally:
+        pull.close()
+
+
+def read_manifest(store: Store) -> ModelManifest:
+    """model.json of a folder of artifacts.
+
+    Raises:
+        ModelInvalid: there is none, or it is not of a form that this version reads.
+    """
+    try:
+        content = store.read(publish.MANIFEST)
+    except DataInvalid as error:
+        raise ModelInvalid(f"no trained model: {error}") from error
+    if content is None:
+        raise ModelInvalid(f"no {publish.MANIFEST} in {store.uri}: is it the artifacts' folder of a complete run?")
+    try:
+        return ModelManifest.model_validate_json(content)
+    except ValidationError as error:
+        raise ModelInvalid(f"{publish.MANIFEST} in {store.uri}: {describe_invalid(error, 'model')}") from error
+
+
+def _fetch(spec: InferenceSpec, manifest: ModelManifest, context: Context) -> tuple[Dataset, Pull]:
+    """List the images and begin to bring them here."""
+    store = context.stores[LocationRole.INPUT].below(spec.input.category or "")
+    objects = store.list()
+    dataset = inference_dataset(objects, store.uri, spec.input.layout, spec.input.mask_suffix,
+                                manifest.task == "segmentation")  # fmt: skip
+    context.journal.warn(*dataset.warnings)
+    by_key = {info.key: info for info in objects}
+    wanted = [by_key[key] for key in dict.fromkeys(dataset.keys())]
+    return dataset, start_pull(store, wanted, context.work / "input", context.stop.check)
+
+
+def _load(spec: InferenceSpec, manifest: ModelManifest, context: Context) -> OnnxPredictor:
+    exported = next((model for model in manifest.exports if model.format == spec.runtime), None)
+    if exported is None:
+        raise ModelInvalid(f"the model has no {spec.runtime} export; train it with export.types: [{spec.runtime}]")
+    file = bring_model(context.stores[LocationRole.MODEL], exported, context)
+    return load_onnx(file, spec.batch_size)
+
+
+def bring_model(store: Store, exported: ExportedModel, context: Context) -> Path:
+    """The exported file on this machine, its digest checked.
+
+    Raises:
+        ModelInvalid: missing, or not the file that was published.
+    """
+    objects = [info for info in store.list(exported.file) if info.key == exported.file]
+    if not objects:
+        raise ModelInvalid(f"{exported.file} is missing in {store.uri}")
+    file = local_copy(store, objects, context.work / "model", context.stop.check) / exported.file
+    if digest(file) != exported.sha256:
+        raise ModelInvalid(f"{exported.file} in {store.uri} is not the file that was published: its SHA-256 differs")
+    return file
+
+
+def _run(config: RunConfig, job: _Job) -> RunReport:
+    job.log.refuse_all(job.dataset.unreadable)
+    predictions = _predict(job)
+    evaluated = _evaluate(job, predictions)
+    output = job.context.stores[LocationRole.OUTPUT].below(config.run.folder)
+    folder = publish.fresh_folder(job.context.work, output)
+    _visualize(job, predictions, evaluated, folder.here)
+    environment = versions(_LIBRARIES) | {"provider": job.predictor.provider}
+    results = Results(job.dataset, predictions, evaluated, job.log, environment)
+    return publish.publish(config, results, folder, job.spec.output.upload_artifacts, job.context)
+
+
+def _predict(job: _Job) -> Predictions:
+    context, count = job.context, len(job.dataset.test)
+    context.tracker.begin(flat_parameters(job.spec))
+    with context.stage(Stage.PREDICT, count):
+        readers = job.spec.num_workers or cpu_limit()
+        batches = read_batches(job.pull, job.dataset.test, job.form, job.log, batch_size=job.predictor.step,
+                               threads=readers)  # fmt: skip
+        keep_maps = job.has_masks or job.spec.visualization.enabled
+        return predict(job.predictor, batches, expected=count, size=job.size, keep_maps=keep_maps, context=context)
+
+
+def _evaluate(job: _Job, predictions: Predictions) -> Evaluated:
+    reader = mask_reader(job.pull, job.size, job.spec.input.limits, job.form.crop)
+    with job.context.stage(Stage.EVALUATE):
+        truth = rank_truth(predictions, reader if job.has_masks else None, job.context.work)
+        thresholds, warnings = inference_thresholds(job.spec.threshold, job.manifest.thresholds, truth)
+        ranges = dict(job.manifest.score_range) or {"image": (0.0, 1.0), "pixel": (0.0, 1.0)}
+        scale = ScoreScale(job.manifest.score_normalization, thresholds, ranges, job.manifest.threshold_type)
+        evaluated = evaluate(predictions, truth, thresholds, scale=scale, metrics=Metrics(), warnings=warnings)
+    job.context.journal.warn(*evaluated.warnings)
+    return evaluated
+
+
+def inference_thresholds(
+    spec: InferenceThreshold, training: ThresholdValues, truth: Truth
+) -> tuple[ThresholdValues, tuple[str, ...]]:
+    """Thresholds of an inference, and warnings; the level that is not asked for keeps its training threshold.
+
+    Raises:
+        ModelInvalid: a training threshold is needed and the model has none.
+    """
+    if spec.source == "optimalF1":
+        ranked = truth.image if spec.type == "image" else truth.pixel
+        if ranked is not None and ranked.both_classes:
+            return training.model_copy(update={spec.type: best_f1_threshold(ranked), "source": "optimalF1"}), ()
+        why = "needs labelled images of both classes" if spec.type == "image" else "needs masks of both classes"
+        return _training(training), (f"threshold.source optimalF1 {why}: the training threshold is used",)
+    if spec.source == "training":
+        return _training(training), ()
+    base = getattr(_training(training), spec.type)
+    if base is None:
+        raise ModelInvalid(f"the model has no {spec.type} threshold to take a percentage of")
+    assert spec.value is not None
+    return training.model_copy(update={spec.type: base * spec.value / 100, "source": "custom"}), ()
+
+
+def _training(training: ThresholdValues) -> ThresholdValues:
+    if training.image is None:
+        raise ModelInvalid("the model has no image threshold from training")
+    return training.model_copy(update={"source": "training"})
+
+
+def _visualize(job: _Job, predictions: Predictions, evaluated: Evaluated, folder: Path) -> None:
+    wanted = job.spec.visualization
+    if not wanted.enabled:
+        return
+    chosen = select(predictions, evaluated, wanted.only_wrong)
+    with job.context.stage(Stage.VISUALIZE, len(chosen), "pictures"):
+        visualize(chosen, predictions, evaluated, pull=job.pull, form=job.form, spec=wanted,
+                  max_pixels=job.spec.input.limits.max_image_pixels, folder=folder / publish.PICTURES,
+                  context=job.context)  # fmt: skip

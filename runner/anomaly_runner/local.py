@@ -1,0 +1,79 @@
+"""A run without a cluster: one folder stands for all storage, a progress bar for the status."""
+
+import shutil
+import tempfile
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from anomaly_api.reasons import ExitCode
+from anomaly_api.run import RunReport
+from anomaly_api.status import Stage
+from anomaly_runner.context import Context, Journal
+from anomaly_runner.ends import Ending, guarded
+from anomaly_runner.engine import execute
+from anomaly_runner.errors import RunFailed
+from anomaly_runner.manifests import read_manifest
+from anomaly_runner.places import stores_below
+from anomaly_runner.pod import tracker_of
+from anomaly_runner.progress import BarReporter, Progress
+from anomaly_runner.stop import StopSignal
+
+
+def run_locally(file: Path, folder: Path) -> int:
+    """Run a resource's YAML on local folders; answers the exit code."""
+    console = Console(stderr=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        ending = _run(file, folder, console)
+    except RunFailed as error:
+        _say_failure(console, error.reason.value, str(error))
+        return error.exit_code
+    if ending.report is None:
+        _say_failure(console, ending.summary.reason.value, ending.summary.message)
+        return ending.exit_code
+    show(ending.report, Console())
+    return ExitCode.DONE
+
+
+def _run(file: Path, folder: Path, console: Console) -> Ending:
+    config = read_manifest(file, folder)
+    stop = StopSignal()
+    stop.listen()
+    work = Path(tempfile.mkdtemp(prefix=".work-", dir=folder))
+    tracker = tracker_of(config, folder)
+    try:
+        with Progress([BarReporter(console)]) as progress:
+            context = Context(config.run, stores_below(folder, config), work, progress, stop, tracker, Journal())
+            ending = guarded(lambda: execute(config, context), context)
+            progress.enter(Stage.DONE, 0, "")
+            return ending
+    finally:
+        shutil.rmtree(work)
+
+
+def _say_failure(console: Console, reason: str, message: str) -> None:
+    console.print(f"[bold red]{reason}[/]: ", end="")
+    console.print(message, markup=False, highlight=False, soft_wrap=True)
+
+
+def show(report: RunReport, console: Console) -> None:
+    """The result in one table."""
+    summary = report.summary
+    assert summary.metrics
+    assert summary.thresholds
+    assert summary.images
+    assert summary.artifacts
+    table = Table(title=f"{report.run.namespace}/{report.run.name}", show_header=False, title_justify="left")
+    for level, values in (("image", summary.metrics.image), ("pixel", summary.metrics.pixel)):
+        for name, value in values.items():
+            table.add_row(f"{level} {name}", f"{value:.6f}")
+    table.add_row("threshold", f"{summary.thresholds.image:.6g} ({summary.thresholds.source})")
+    counts = summary.images
+    table.add_row("images", f"{counts.train} learnt, {counts.predicted} scored, {counts.anomalous} anomalous")
+    table.add_row("seconds", ", ".join(f"{stage} {value:.1f}" for stage, value in report.seconds.items()))
+    table.add_row("artifacts", summary.artifacts.root)
+    console.print(table)
+    for warning in summary.warnings:
+        console.print(f"warning: {warning}", markup=False, soft_wrap=True)

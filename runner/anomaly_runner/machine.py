@@ -1,0 +1,70 @@
+"""What this process may use: CPUs and memory of its cgroup (v1 and v2), not of the node."""
+
+import math
+import os
+from pathlib import Path
+
+_CGROUP = Path("/sys/fs/cgroup")
+_UNLIMITED = 1 << 60  # cgroup v1 says "no limit" with a number near 2**63
+
+
+def cpu_limit(root: Path = _CGROUP) -> int:
+    """CPUs that this process may use: the smaller of its affinity mask and its cgroup's quota, at least 1."""
+    available = len(os.sched_getaffinity(0))
+    quota = _quota_v2(root / "cpu.max") or _quota_v1(root / "cpu")
+    return max(1, min(available, math.ceil(quota))) if quota else available
+
+
+def _quota_v2(file: Path) -> float | None:
+    if not file.is_file():
+        return None
+    quota, period = file.read_text().split()
+    return None if quota == "max" else int(quota) / int(period)
+
+
+def _quota_v1(folder: Path) -> float | None:
+    quota = _number(folder / "cpu.cfs_quota_us")
+    period = _number(folder / "cpu.cfs_period_us")
+    return quota / period if quota and period and quota > 0 else None
+
+
+def available_memory(root: Path = _CGROUP, meminfo: Path = Path("/proc/meminfo")) -> int:
+    """Bytes that this process may still take: the node's free memory, or what its cgroup leaves if that is less."""
+    free = _available_on_node(meminfo)
+    limits = [
+        _left(root, "memory.max", "memory.current", "inactive_file"),
+        _left(root / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    ]
+    return min([free, *(left for left in limits if left is not None)])
+
+
+def _left(folder: Path, limit_file: str, usage_file: str, reclaimable: str) -> int | None:
+    limit = _number(folder / limit_file)
+    if limit is None or limit >= _UNLIMITED:
+        return None
+    usage = (_number(folder / usage_file) or 0) - _stat(folder / "memory.stat", reclaimable)
+    return max(0, limit - max(0, usage))
+
+
+def _number(file: Path) -> int | None:
+    try:
+        return int(file.read_text())
+    except (FileNotFoundError, NotADirectoryError, PermissionError, ValueError):  # absent, or "max"
+        return None
+
+
+def _stat(file: Path, key: str) -> int:
+    if not file.is_file():
+        return 0
+    rows = (line.split() for line in file.read_text().splitlines())
+    return next((int(row[1]) for row in rows if row[0] == key), 0)
+
+
+def _available_on_node(meminfo: Path) -> int:
+    rows = (line.split() for line in meminfo.read_text().splitlines())
+    return next(int(row[1]) * 1024 for row in rows if row[0] == "MemAvailable:")
+
+
+def gigabytes(size: float) -> str:
+    """A number of bytes for people: ``1.23 GB``."""
+    return f"{size / 1e9:.2f} GB"

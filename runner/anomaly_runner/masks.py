@@ -1,0 +1,30 @@
+"""Ground truth of labelled images, at the model's size."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from anomaly_api.dataset import CropArea, DatasetLimits
+from anomaly_runner.batches import read_file
+from anomaly_runner.dataset import Sample
+from anomaly_runner.errors import DataInvalid
+from anomaly_runner.evaluate import Masks
+from anomaly_runner.images import UnreadableImageError, decode_mask
+from anomaly_runner.storage import Pull
+
+
+def mask_reader(pull: Pull, size: tuple[int, int], limits: DatasetLimits, crop: CropArea | None) -> Masks:
+    """A function from a labelled sample to its mask (rows, columns), true where it is defective.
+
+    A good image is defective nowhere, a defective one without a mask everywhere. The function raises
+    DataInvalid where a mask cannot be read: a guess would bend the pixel metrics silently.
+    """
+
+    def read(sample: Sample) -> NDArray[np.bool_]:
+        if sample.mask is None:
+            return np.full(size, bool(sample.defect))
+        try:
+            return decode_mask(read_file(pull, sample.mask), *size, limits.max_image_pixels, crop)
+        except UnreadableImageError as error:
+            raise DataInvalid(f"the mask {sample.mask} cannot be read: {error}") from error
+
+    return read

@@ -1,0 +1,196 @@
+"""MLflow as a tracker.
+
+A run is found again by the resource's UID (a tag), so a retried pod goes on with the run of the one before it.
+The client costs seconds to import and a server can be slow, so all of it happens in a thread of its own.
+"""
+
+import logging
+import os
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from anomaly_api import GROUP
+from anomaly_api.artifacts import MlflowTracking
+from anomaly_api.run import RunIdentity
+from anomaly_api.status import MlflowStatus
+from anomaly_runner.errors import TrackingUnavailable
+from anomaly_runner.tracking import TrackedResult
+
+logger = logging.getLogger(__name__)
+
+LOCAL_UID = "local"
+"""UID of runs without a cluster: each of them is a run of its own in MLflow."""
+_UPLOADS = 8
+_PARAMETERS_AT_ONCE = 100
+_ATTEMPTS = 3
+_CLIENT_SETTINGS = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    "MLFLOW_ENABLE_ASYNC_LOGGING": "false",
+    "GIT_PYTHON_REFRESH": "quiet",
+}
+
+
+@dataclass(frozen=True)
+class MlflowTarget:
+    """Where and under which names a run is tracked. ``artifact_root``: folder for artifacts of a local store."""
+
+    run: RunIdentity
+    uri: str
+    experiment: str
+    name: str
+    tags: Mapping[str, str]
+    artifact_root: Path | None = None
+
+    @property
+    def all_tags(self) -> dict[str, str]:
+        """The user's tags and those that lead back to the resource."""
+        ours = {"uid": self.run.uid, "kind": self.run.kind, "namespace": self.run.namespace, "name": self.run.name}
+        return dict(self.tags) | {f"{GROUP}/{key}": value for key, value in ours.items()}
+
+
+def target_of(run: RunIdentity, spec: MlflowTracking, local: Path | None) -> MlflowTarget:
+    """The target of a manifest; without a cluster, a database below the folder ``local``."""
+    return MlflowTarget(
+        run=run,
+        uri=f"sqlite:///{local / 'mlflow.db'}" if local else spec.tracking_uri,
+        experiment=spec.experiment_name or run.namespace,
+        name=spec.run_name or run.name,
+        tags=spec.tags or {},
+        artifact_root=local / "mlartifacts" if local else None,
+    )
+
+
+class MlflowTracker:
+    """Keeps one run in MLflow. See ``tracking.Tracker``."""
+
+    def __init__(self, target: MlflowTarget, connect: Callable[[str], Any] | None = None) -> None:
+        self._target = target
+        self._connect = connect or _client
+        self._parameters: Mapping[str, str] = {}
+        self._client: Any = None
+        self._status: MlflowStatus | None = None
+        self._thread: threading.Thread | None = None
+
+    def begin(self, parameters: Mapping[str, str]) -> None:
+        """Create the run, in the background. A server that does not answer is asked again by ``finish``."""
+        self._parameters = parameters
+        self._thread = threading.Thread(target=self._begin_quietly, name="mlflow", daemon=True)
+        self._thread.start()
+
+    def _begin_quietly(self) -> None:
+        try:
+            self._ensure_run()
+        except Exception as error:  # noqa: BLE001 - finish() tries again, and raises
+            logger.warning("MLflow at %s does not answer yet: %s", self._target.uri, error)
+
+    def status(self) -> MlflowStatus | None:
+        """The run in MLflow, once it exists."""
+        return self._status
+
+    def _ensure_run(self) -> str:
+        if self._status is None:
+            self._client = self._connect(self._target.uri)
+            experiment = self._experiment()
+            run_id = self._resumed(experiment) or self._created(experiment)
+            self._log_parameters(run_id)
+            self._status = MlflowStatus(run_id=run_id, url=self._url(experiment, run_id))
+        return self._status.run_id
+
+    def _experiment(self) -> str:
+        found = self._client.get_experiment_by_name(self._target.experiment)
+        return str(found.experiment_id) if found else self._created_experiment()
+
+    def _created_experiment(self) -> str:
+        from mlflow.exceptions import MlflowException
+
+        root = self._target.artifact_root
+        try:
+            place = (root / self._target.experiment).as_uri() if root else None
+            return str(self._client.create_experiment(self._target.experiment, artifact_location=place))
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":  # another pod was faster
+                raise
+            return str(self._client.get_experiment_by_name(self._target.experiment).experiment_id)
+
+    def _resumed(self, experiment: str) -> str | None:
+        if self._target.run.uid == LOCAL_UID:
+            return None
+        found = self._client.search_runs([experiment], f"tags.`{GROUP}/uid` = '{self._target.run.uid}'", max_results=1)
+        if not found:
+            return None
+        self._client.update_run(found[0].info.run_id, status="RUNNING")
+        return str(found[0].info.run_id)
+
+    def _created(self, experiment: str) -> str:
+        run = self._client.create_run(experiment, run_name=self._target.name, tags=self._target.all_tags)
+        return str(run.info.run_id)
+
+    def _log_parameters(self, run_id: str) -> None:
+        from mlflow.entities import Param
+
+        parameters = [Param(name, value) for name, value in self._parameters.items()]
+        for start in range(0, len(parameters), _PARAMETERS_AT_ONCE):
+            self._client.log_batch(run_id, params=parameters[start : start + _PARAMETERS_AT_ONCE])
+
+    def _url(self, experiment: str, run_id: str) -> str | None:
+        uri = self._target.uri
+        return f"{uri.rstrip('/')}/#/experiments/{experiment}/runs/{run_id}" if uri.startswith("http") else None
+
+    def finish(self, result: TrackedResult) -> None:
+        """Write metrics and files and end the run; waits for the server, and asks it several times."""
+        if self._thread:
+            self._thread.join()
+        self._persistently(partial(self._finish, result))
+
+    def _persistently(self, work: Callable[[], None]) -> None:
+        from tenacity import Retrying, stop_after_attempt, wait_exponential
+
+        try:
+            Retrying(stop=stop_after_attempt(_ATTEMPTS), wait=wait_exponential(min=1, max=10), reraise=True)(work)
+        except Exception as error:
+            raise TrackingUnavailable(f"all results are stored, but MLflow at {self._target.uri} does not take them: "
+                                      f"{error}"[:1000]) from error  # fmt: skip
+
+    def _finish(self, result: TrackedResult) -> None:
+        run_id = self._ensure_run()
+        self._client.log_batch(run_id, metrics=_metrics(result.metrics))
+        with ThreadPoolExecutor(_UPLOADS, thread_name_prefix="mlflow") as pool:
+            for done in [pool.submit(self._client.log_artifact, run_id, str(file), folder or None)
+                         for folder, file in result.files]:  # fmt: skip
+                done.result()
+        self._client.set_terminated(run_id, "FINISHED")
+
+    def fail(self, message: str) -> None:
+        """Mark the run as failed, if it exists; a retried pod takes it up again."""
+        if self._status is None:
+            return
+        try:
+            self._client.set_tag(self._status.run_id, f"{GROUP}/failure", message[:1000])
+            self._client.set_terminated(self._status.run_id, "FAILED")
+        except Exception as error:  # noqa: BLE001 - the run's own failure is what matters
+            logger.warning("MLflow at %s was not told of the failure: %s", self._target.uri, error)
+
+
+def _metrics(values: Mapping[str, float]) -> list[Any]:
+    from mlflow.entities import Metric
+    from mlflow.utils.time import get_current_time_millis
+
+    now = get_current_time_millis()
+    return [Metric(name, value, now, 0) for name, value in values.items()]
+
+
+def _client(uri: str) -> Any:
+    for name, value in _CLIENT_SETTINGS.items():
+        os.environ.setdefault(name, value)
+    from mlflow.tracking import MlflowClient
+
+    for noisy in ("mlflow", "alembic"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    return MlflowClient(tracking_uri=uri)

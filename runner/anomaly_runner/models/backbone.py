@@ -1,0 +1,101 @@
+"""Frozen feature extractors by timm name: what exists, which layers it has, how it is built."""
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from anomaly_runner.errors import InvalidConfig, WeightsNotFound
+
+
+@dataclass(frozen=True)
+class BackboneChoice:
+    """A backbone that exists, with its layers in the network's order."""
+
+    name: str
+    layers: tuple[str, ...]
+    indices: tuple[int, ...]
+
+
+def choose_backbone(name: str, layers: Sequence[str]) -> BackboneChoice:
+    """Check a backbone and its layers against timm, before anything is fetched.
+
+    Builds the network once with random weights, which also draws from torch's generator: anomalib does the
+    same, so that one seed gives both the same features.
+
+    Raises:
+        InvalidConfig: unknown name, no feature layers, or unknown layers; names what is valid.
+    """
+    if not timm.is_model(name) or name.startswith(("hf-hub:", "hf_hub:", "local-dir:")):
+        raise InvalidConfig(f"model backbone {name!r} is not a timm model{_like(name, timm.list_models())}")
+    available = _layers_of(name)
+    unknown = [layer for layer in layers if layer not in available]
+    if unknown:
+        raise InvalidConfig(f"layers {', '.join(unknown)} are not in {name}{_like(unknown[0], available)}; "
+                            f"it has {', '.join(available)}")  # fmt: skip
+    indices = tuple(sorted({available.index(layer) for layer in layers}))
+    return BackboneChoice(name, tuple(available[index] for index in indices), indices)
+
+
+def _like(word: str, words: Sequence[str]) -> str:
+    close = difflib.get_close_matches(word, words, n=3, cutoff=0.6)
+    return f" (did you mean {', '.join(close)}?)" if close else ""
+
+
+def _layers_of(name: str) -> list[str]:
+    try:
+        network = timm.create_model(name, pretrained=False, features_only=True, exportable=True)
+    except (RuntimeError, AttributeError, NotImplementedError, AssertionError) as error:
+        raise InvalidConfig(f"model backbone {name!r} has no feature layers: {error}") from error
+    return [str(info["module"]) for info in network.feature_info.info]
+
+
+def hub_repository(name: str) -> str | None:
+    """Hugging Face repository of the backbone's weights, such as ``timm/resnet18.a1_in1k``."""
+    config = timm.get_pretrained_cfg(name)
+    return str(config.hf_hub_id) if config and config.hf_hub_id else None
+
+
+class Backbone(nn.Module):
+    """The first layers of a network; ``forward`` answers the chosen layers' features, largest first.
+
+    Args:
+        choice: what to build.
+        pre_trained: load ImageNet weights (from HF_HOME, or the hub where HF_HUB_OFFLINE is unset).
+
+    Raises:
+        WeightsNotFound: they could not be loaded.
+    """
+
+    def __init__(self, choice: BackboneChoice, pre_trained: bool) -> None:
+        super().__init__()
+        self.network = _build(choice, pre_trained).eval().to(memory_format=torch.channels_last)
+        self.channels: list[int] = self.network.feature_info.channels()
+        self.requires_grad_(False)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Features of images (B, 3, H, W): one tensor (B, C, h, w) a layer."""
+        features: list[Tensor] = self.network(images.contiguous(memory_format=torch.channels_last))
+        return features
+
+    def sizes(self, height: int, width: int) -> list[tuple[int, int]]:
+        """Rows and columns of each layer's features for an input of this size."""
+        with torch.inference_mode():
+            shapes = [feature.shape[-2:] for feature in self(torch.zeros(1, 3, height, width))]
+        return [(int(rows), int(columns)) for rows, columns in shapes]
+
+
+def _build(choice: BackboneChoice, pre_trained: bool) -> nn.Module:
+    try:
+        network: nn.Module = timm.create_model(
+            choice.name, pretrained=pre_trained, features_only=True, exportable=True, out_indices=choice.indices
+        )
+    except (OSError, RuntimeError) as error:
+        if not pre_trained:
+            raise
+        raise WeightsNotFound(f"cannot load the weights of {choice.name} ({hub_repository(choice.name)}): {error}; "
+                              "for a cluster with no internet set model.weights") from error  # fmt: skip
+    return network

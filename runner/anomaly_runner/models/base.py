@@ -1,0 +1,36 @@
+"""What training, prediction and export need to know of a model."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from anomaly_runner.models.threads import TorchThreads
+
+
+class MemoryModel(nn.Module, ABC):
+    """A model that is fitted to features of a frozen backbone, in one pass.
+
+    ``forward`` takes images (B, 3, H, W), float32, and answers raw scores (B,) and raw anomaly maps
+    (B, 1, H, W).
+    """
+
+    @abstractmethod
+    def embed(self, images: Tensor) -> Tensor:
+        """Features of a few images; may be called from several threads."""
+
+    @abstractmethod
+    def observe(self, embeddings: Sequence[Tensor]) -> None:
+        """Learn from one training step: the embeddings of its parts, in order."""
+
+    @abstractmethod
+    def finish(self) -> None:
+        """Training is over: prepare to score."""
+
+    def learn(self, steps: Iterable[Tensor], threads: TorchThreads) -> None:
+        """Fit to training images, one step (B, 3, H, W) at a time."""
+        with torch.inference_mode():
+            for images in steps:
+                self.observe(list(threads.map(self.embed, threads.split(images))))
+            self.finish()

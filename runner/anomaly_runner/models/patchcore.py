@@ -1,0 +1,118 @@
+"""PatchCore: distance to the nearest of a coreset of training patches.
+
+Roth et al., "Towards Total Recall in Industrial Anomaly Detection", CVPR 2022. Numbers as anomalib's
+``PatchcoreModel``: 3 x 3 average pooling, bilinear upsampling to the largest layer, image score weighted by
+the nearest patch's own neighbourhood (equation 7 of the paper).
+"""
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from anomaly_api.model import PatchcoreParameters
+from anomaly_runner.errors import InvalidConfig
+from anomaly_runner.models.backbone import Backbone, BackboneChoice
+from anomaly_runner.models.base import MemoryModel
+from anomaly_runner.models.coreset import greedy_centres, projection
+from anomaly_runner.models.smoothing import smooth, smoothing_matrix
+
+
+class Patchcore(MemoryModel):
+    """PatchCore for one input size.
+
+    Buffer: ``memory_bank`` (M, D), patches of the coreset.
+
+    Args:
+        check: called while the coreset is picked; may raise to stop.
+
+    Raises:
+        WeightsNotFound: the backbone's weights could not be loaded.
+    """
+
+    memory_bank: Tensor
+    rows: Tensor
+    columns: Tensor
+
+    def __init__(
+        self,
+        choice: BackboneChoice,
+        parameters: PatchcoreParameters,
+        size: tuple[int, int],
+        seed: int,
+        check: Callable[[int], None],
+    ) -> None:
+        super().__init__()
+        self.backbone = Backbone(choice, parameters.pre_trained)
+        self.patches = self.backbone.sizes(*size)[0]
+        self.register_buffer("memory_bank", torch.empty(0))
+        self.register_buffer("rows", smoothing_matrix(self.patches[0], size[0], "nearest"))
+        self.register_buffer("columns", smoothing_matrix(self.patches[1], size[1], "nearest"))
+        self._neighbors = parameters.num_neighbors
+        self.ratio = parameters.coreset_sampling_ratio
+        self._seed = seed
+        self._check = check
+        self._seen: list[Tensor] = []
+
+    def embed(self, images: Tensor) -> Tensor:
+        """Features of every patch of images (B, 3, H, W): (B x patches, D), float32."""
+        pooled = [functional.avg_pool2d(layer, 3, 1, 1) for layer in self.backbone(images)]
+        large = [pooled[0], *(functional.interpolate(layer, size=self.patches, mode="bilinear")
+                              for layer in pooled[1:])]  # fmt: skip
+        joined = torch.cat(large, 1)
+        return joined.permute(0, 2, 3, 1).reshape(-1, sum(self.backbone.channels))
+
+    def observe(self, embeddings: Sequence[Tensor]) -> None:
+        """Keep the patches of a training step."""
+        self._seen.extend(embeddings)
+
+    def finish(self) -> None:
+        """Reduce the training patches to their coreset.
+
+        Raises:
+            InvalidConfig: the coreset would be empty.
+        """
+        patches = torch.cat(self._seen)
+        self._seen.clear()
+        count = int(len(patches) * self.ratio)
+        if count == 0:
+            raise InvalidConfig(f"coresetSamplingRatio {self.ratio} of {len(patches)} patches leaves none")
+        matrix = projection(len(patches), patches.shape[1], self._seed).to(patches.device)
+        self.memory_bank = patches[greedy_centres(patches @ matrix.T, count, self._check)]
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Raw scores (B,) and raw maps (B, 1, H, W)."""
+        embedding = self.embed(images)
+        squared, nearest = _squared_distances(embedding, self.memory_bank).min(1)
+        distances = squared.sqrt().reshape(-1, math.prod(self.patches))
+        nearest = nearest.reshape(-1, math.prod(self.patches))
+        maps = smooth(distances.reshape(-1, 1, *self.patches), self.rows, self.columns)
+        return self._image_scores(distances, nearest, embedding), maps
+
+    def _image_scores(self, distances: Tensor, nearest: Tensor, embedding: Tensor) -> Tensor:
+        if self._neighbors == 1:
+            return distances.amax(1)
+        score, patch = distances.max(1)
+        patch_features = embedding.reshape(-1, math.prod(self.patches), embedding.shape[1])
+        worst = patch_features.gather(1, patch[:, None, None].expand(-1, 1, embedding.shape[1]))
+        neighbour = self.memory_bank[nearest.gather(1, patch[:, None]).squeeze(1)]
+        count = min(self._neighbors, self.memory_bank.shape[0])
+        support = _squared_distances(neighbour, self.memory_bank).topk(count, largest=False, dim=1).indices
+        apart = _squared_distances(worst, self.memory_bank[support]).sqrt().squeeze(1)
+        return (1 - functional.softmax(apart, 1))[:, 0] * score
+
+
+def _squared_distances(first: Tensor, second: Tensor) -> Tensor:
+    """Squared Euclidean distances (..., n, m) of rows (..., n, D) and (..., m, D)."""
+    squared = torch.matmul(first, second.mT).mul_(-2)
+    squared.add_(first.pow(2).sum(-1, keepdim=True)).add_(second.pow(2).sum(-1, keepdim=True).mT)
+    return squared.clamp_min_(0)
+
+
+def patchcore_bytes(images: int, patches: int, channels: int, ratio: float) -> int:
+    """Bytes at the peak of fitting: all patches twice, their projection, the memory bank."""
+    rows = images * patches
+    projected = int(25 * math.log(max(rows, 2)))
+    return 4 * rows * (2 * channels + projected) + int(4 * rows * ratio * channels)

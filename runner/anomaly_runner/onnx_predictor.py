@@ -1,0 +1,87 @@
+"""An ONNX model as a predictor: onnxruntime, on the GPU if there is one. No torch."""
+
+import logging
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from anomaly_runner.batches import Batch
+from anomaly_runner.errors import ModelInvalid
+from anomaly_runner.machine import cpu_limit
+from anomaly_runner.parallel import ordered_map
+from anomaly_runner.predict import Scored
+
+logger = logging.getLogger(__name__)
+
+INPUT, SCORES, MAPS = "input", "pred_score", "anomaly_map"
+MICRO_BATCH = 8
+"""Images that one CPU works on at once."""
+
+
+@dataclass(frozen=True)
+class OnnxPredictor:
+    """Scores batches with an onnxruntime session."""
+
+    session: Any
+    batch_size: int
+
+    @property
+    def provider(self) -> str:
+        """What executes the model."""
+        return str(self.session.get_providers()[0])
+
+    @property
+    def _on_cpu(self) -> bool:
+        return self.provider == "CPUExecutionProvider"
+
+    @property
+    def step(self) -> int:
+        """A few images a CPU, or what was asked for on a GPU."""
+        return min(self.batch_size, MICRO_BATCH) if self._on_cpu else self.batch_size
+
+    def score(self, batches: Iterable[Batch]) -> Iterator[Scored]:
+        """Raw scores and maps, in order; each CPU works on a batch of its own."""
+        threads = cpu_limit() if self._on_cpu else 1
+        return ordered_map(self._score, batches, threads, ahead=threads + 1)
+
+    def _score(self, batch: Batch) -> Scored:
+        scores, maps = self.run(batch.images)
+        return Scored(batch, scores, maps)
+
+    def run(self, images: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Raw scores (B,) and maps (B, H, W) of model input (B, 3, H, W)."""
+        scores, maps = self.session.run([SCORES, MAPS], {INPUT: images})
+        return scores.reshape(len(images)), maps.reshape(len(images), *maps.shape[-2:])
+
+
+def load_onnx(file: Path, batch_size: int) -> OnnxPredictor:
+    """Open an exported model.
+
+    Raises:
+        ModelInvalid: the file is not an ONNX model, or not one of ours.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1  # the CPUs work on different batches, see score()
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    try:
+        session = onnxruntime.InferenceSession(file, options, providers=_providers(onnxruntime))
+    except Exception as error:
+        raise ModelInvalid(f"{file.name} cannot be loaded: {error}") from error
+    names = {output.name for output in session.get_outputs()}
+    if not {SCORES, MAPS} <= names or session.get_inputs()[0].name != INPUT:
+        raise ModelInvalid(f"{file.name} has outputs {sorted(names)}; expected {SCORES} and {MAPS}")
+    return OnnxPredictor(session, batch_size)
+
+
+def _providers(onnxruntime: Any) -> list[str]:
+    """CUDA where a device can be used; onnxruntime itself would log errors and go on without."""
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers() and Path("/dev/nvidiactl").exists():
+        return ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    return ["CPUExecutionProvider"]

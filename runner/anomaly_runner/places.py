@@ -1,0 +1,31 @@
+"""Where a run's folders are: on S3 and mounted claims in a pod, below one folder without a cluster."""
+
+from pathlib import Path
+
+from anomaly_api.run import RunConfig, mount_path
+from anomaly_api.storage import Location, LocationRole
+from anomaly_runner.storage import FolderStore, Store
+from anomaly_runner.storage.s3 import connect
+
+
+def stores_in_pod(config: RunConfig) -> dict[LocationRole, Store]:
+    """Every location of the run, by role: S3, or a claim that the pod has mounted (at its sub-folder)."""
+    return {role: _in_pod(role, location) for role, location in config.locations().items()}
+
+
+def _in_pod(role: LocationRole, location: Location) -> Store:
+    return connect(role, location.s3) if location.s3 else FolderStore(Path(mount_path(role)))
+
+
+def stores_below(folder: Path, config: RunConfig) -> dict[LocationRole, Store]:
+    """Every location of the run below a folder: s3://BUCKET/KEY is BUCKET/KEY, a claim is CLAIM/PATH."""
+    return {role: FolderStore(folder / local_path(location)) for role, location in config.locations().items()}
+
+
+def local_path(location: Location) -> Path:
+    """Path of a location below the local folder."""
+    if location.s3:
+        return Path(location.s3.uri.removeprefix("s3://").strip("/"))
+    claim = location.persistent_volume_claim
+    assert claim is not None
+    return Path(claim.claim_name) / (claim.path or "")

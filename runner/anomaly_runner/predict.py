@@ -1,0 +1,116 @@
+"""Stage predict: every test image goes through the model once; raw scores and maps are kept.
+
+No torch here: a predictor is anything that maps a batch to scores and maps.
+"""
+
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from anomaly_runner.batches import Batch
+from anomaly_runner.context import Context
+from anomaly_runner.dataset import Sample
+from anomaly_runner.errors import DataInvalid, Diverged
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A batch's raw scores (B,) and raw maps (B, H, W), float32."""
+
+    batch: Batch
+    scores: NDArray[np.float32]
+    maps: NDArray[np.float32]
+
+
+class Predictor(Protocol):
+    """A model ready to score."""
+
+    @property
+    def step(self) -> int:
+        """Largest batch it wants, given what was asked for."""
+
+    def score(self, batches: Iterable[Batch]) -> Iterator[Scored]:
+        """Raw scores and maps, in order."""
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Raw outputs for the readable images.
+
+    ``scores``: (N,) float32. ``maps``: (N, H, W) float32 in a file that memory can let go of, or None where
+    nobody needs them. ``pixel_range``: smallest and largest pixel score.
+    """
+
+    samples: tuple[Sample, ...]
+    scores: NDArray[np.float32]
+    maps: NDArray[np.float32] | None
+    pixel_range: tuple[float, float]
+    reference: tuple[Scored, ...] = ()
+    """The first batches with their input, to hold an export against."""
+
+
+def predict(
+    predictor: Predictor,
+    batches: Iterable[Batch],
+    *,
+    expected: int,
+    size: tuple[int, int],
+    keep_maps: bool,
+    context: Context,
+    reference: int = 0,
+) -> Predictions:
+    """Score every image once.
+
+    Args:
+        predictor: the model.
+        batches: readable images in order.
+        expected: images at most.
+        size: rows and columns of the maps.
+        keep_maps: whether pixel metrics or pictures need them.
+        context: for progress and stopping.
+        reference: images whose input is kept.
+
+    Raises:
+        Diverged: a score is not a number.
+        DataInvalid: no image was readable.
+    """
+    maps = _map_file(context.work, (expected, *size)) if keep_maps else None
+    samples: list[Sample] = []
+    scores = np.empty(expected, np.float32)
+    low, high = np.inf, -np.inf
+    first: list[Scored] = []
+    for scored in predictor.score(batches):
+        _check_numbers(scored)
+        if len(samples) < reference:
+            first.append(scored)
+        rows = slice(len(samples), len(samples) + len(scored.scores))
+        scores[rows] = scored.scores
+        if maps is not None:
+            maps[rows] = scored.maps
+        low, high = min(low, float(scored.maps.min())), max(high, float(scored.maps.max()))
+        samples.extend(scored.batch.samples)
+        context.step(len(scored.scores))
+    if not samples:
+        raise DataInvalid("none of the images to score can be read")
+    kept = None if maps is None else maps[: len(samples)]
+    return Predictions(tuple(samples), scores[: len(samples)].copy(), kept, (low, high), tuple(first))
+
+
+def _map_file(work: Path, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """An array in a nameless file: it can be larger than memory, and goes with the process."""
+    with tempfile.TemporaryFile(dir=work) as file:
+        return np.memmap(file, np.float32, "w+", shape=shape)
+
+
+def _check_numbers(scored: Scored) -> None:
+    finite = np.isfinite(scored.scores)
+    if finite.all() and np.isfinite(scored.maps).all():
+        return
+    bad = [sample.key for sample, good in zip(scored.batch.samples, finite, strict=True) if not good]
+    raise Diverged(f"scores are not numbers, first for {(bad or [scored.batch.samples[0].key])[0]}: the features "
+                   "overflow or the training images are all alike")  # fmt: skip

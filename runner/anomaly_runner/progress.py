@@ -1,0 +1,179 @@
+"""How far the run is: one counter, shown as a bar, logged, or pushed to the operator.
+
+Losing progress loses nothing else, so nothing here ever fails or delays a run.
+"""
+
+import json
+import logging
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol, Self
+from urllib.parse import urlsplit
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bar
+
+from anomaly_api.run import ProgressUpdate, RunIdentity
+from anomaly_api.status import MlflowStatus, Stage
+from anomaly_api.status import Progress as Values
+
+logger = logging.getLogger(__name__)
+
+_ENDS = {
+    Stage.STARTING: 2, Stage.FETCH: 8, Stage.DATASET: 10, Stage.TRAIN: 30, Stage.PREDICT: 75, Stage.EVALUATE: 80,
+    Stage.VISUALIZE: 88, Stage.EXPORT: 93, Stage.PUBLISH: 99, Stage.DONE: 100,
+}  # fmt: skip
+"""Percent of the whole run at the end of each stage, in their order."""
+_PUSH_SECONDS = 1.0
+_PUSH_TIMEOUT = 2.0
+
+
+class ProgressReporter(Protocol):
+    """Somebody who wants to know how far the run is."""
+
+    def report(self, stage: Stage, values: Values) -> None:
+        """Take the newest state; must return at once and never raise."""
+
+    def close(self) -> None:
+        """The run is over."""
+
+
+class Progress:
+    """The state of progress; tells every reporter of each change."""
+
+    def __init__(self, reporters: Sequence[ProgressReporter] = ()) -> None:
+        self.stage = Stage.STARTING
+        self._reporters = reporters
+        self._values = Values()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for reporter in self._reporters:
+            reporter.close()
+
+    def enter(self, stage: Stage, total: int, unit: str) -> None:
+        """Begin a stage of ``total`` units (0: unknown)."""
+        self.stage = stage
+        self._tell(Values(total=total, unit=unit, percent=self._percent(0, total)))
+
+    def advance(self, count: int) -> None:
+        """Some units of the stage are done."""
+        completed = self._values.completed + count
+        percent = self._percent(completed, self._values.total)
+        self._tell(self._values.model_copy(update={"completed": completed, "percent": percent}))
+
+    def _percent(self, completed: int, total: int) -> int:
+        stages = list(_ENDS)
+        before = _ENDS[stages[max(0, stages.index(self.stage) - 1)]] if self.stage is not Stage.STARTING else 0
+        share = 1.0 if self.stage is Stage.DONE else min(1.0, completed / total) if total else 0.0
+        return max(self._values.percent, int(before + share * (_ENDS[self.stage] - before)))
+
+    def _tell(self, values: Values) -> None:
+        self._values = values
+        for reporter in self._reporters:
+            reporter.report(self.stage, values)
+
+
+class BarReporter:
+    """A progress bar on the terminal."""
+
+    def __init__(self, console: Console) -> None:
+        self._bar = Bar(TextColumn("{task.description:<10}"), BarColumn(), MofNCompleteColumn(),
+                        TextColumn("{task.fields[unit]}"), TextColumn("{task.fields[percent]:>3} %"),
+                        TimeElapsedColumn(), console=console, transient=True)  # fmt: skip
+        self._task = self._bar.add_task("starting", total=None, unit="", percent=0)
+        self._bar.start()
+
+    def report(self, stage: Stage, values: Values) -> None:
+        """Redraw."""
+        self._bar.update(self._task, description=stage.value, completed=values.completed,
+                         total=values.total or None, unit=values.unit, percent=values.percent)  # fmt: skip
+
+    def close(self) -> None:
+        """Take the bar off the screen."""
+        self._bar.stop()
+
+
+class LogReporter:
+    """A line in the log at each new stage and each tenth percent."""
+
+    def __init__(self) -> None:
+        self._last: tuple[Stage, int] | None = None
+
+    def report(self, stage: Stage, values: Values) -> None:
+        """Log if there is news."""
+        if (stage, values.percent // 10) != self._last:
+            self._last = (stage, values.percent // 10)
+            logger.info("progress", extra={"stage": stage.value, "percent": values.percent,
+                                           "completed": values.completed, "total": values.total})  # fmt: skip
+
+    def close(self) -> None:
+        """Nothing to do."""
+
+
+class PushReporter:
+    """Posts ProgressUpdates to the operator from a thread of its own, at most one a second.
+
+    The token is read anew each time: the kubelet rotates it. The first failure is logged, later ones are not.
+    """
+
+    def __init__(self, url: str, token_file: Path, run: RunIdentity, mlflow: Callable[[], MlflowStatus | None]) -> None:
+        if urlsplit(url).scheme not in ("http", "https"):
+            raise ValueError(f"not an HTTP URL: {url}")
+        self._url = url
+        self._token_file = token_file
+        self._run = run
+        self._mlflow = mlflow
+        self._latest: tuple[Stage, Values] | None = None
+        self._changed = threading.Event()
+        self._closed = threading.Event()
+        self._failed = False
+        self._thread = threading.Thread(target=self._work, name="progress", daemon=True)
+        self._thread.start()
+
+    def report(self, stage: Stage, values: Values) -> None:
+        """Note the newest state for the thread."""
+        self._latest = (stage, values)
+        self._changed.set()
+
+    def close(self) -> None:
+        """Push the last state, waiting for it no longer than one request may take."""
+        self._closed.set()
+        self._changed.set()
+        self._thread.join(2 * _PUSH_TIMEOUT)
+
+    def _work(self) -> None:
+        while not self._closed.is_set():
+            self._changed.wait()
+            self._changed.clear()
+            self._push()
+            self._closed.wait(_PUSH_SECONDS)
+        self._push()
+
+    def _push(self) -> None:
+        if self._latest is None:
+            return
+        stage, values = self._latest
+        update = ProgressUpdate(run=self._run, stage=stage, progress=values, mlflow=self._mlflow())
+        try:
+            self._post(json.dumps(update.to_json_object()).encode())
+        except (OSError, urllib.error.URLError) as error:
+            if not self._failed:
+                logger.warning("progress cannot be pushed to %s: %s", self._url, error)
+            self._failed = True
+
+    def _post(self, body: bytes) -> None:
+        token = self._token_file.read_text().strip()
+        headers = {"Content-Type": "application/json", "Authorization": f"Bearer {token}"}
+        request = urllib.request.Request(self._url, body, headers, method="POST")  # noqa: S310 - checked above
+        with urllib.request.urlopen(request, timeout=_PUSH_TIMEOUT):  # noqa: S310
+            pass

@@ -1,0 +1,110 @@
+"""Stage publish: artifacts to their place, below <output>/<namespace>/<name>/<uid>/.
+
+The order is a promise to readers: everything that model.json names is there before it, and report.json comes
+last. A folder with a report.json is whole. A retried run writes the same names again.
+"""
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from anomaly_api.base import Contract
+from anomaly_api.run import RunConfig, RunReport
+from anomaly_api.status import Artifacts, Stage
+from anomaly_runner.context import Context
+from anomaly_runner.parallel import ordered_map
+from anomaly_runner.report import Results, make_report
+from anomaly_runner.storage import Store
+from anomaly_runner.storage.base import join_uri
+from anomaly_runner.storage.s3 import THREADS
+from anomaly_runner.tables import prediction_rows, write_tables
+from anomaly_runner.tracked import tracked_result
+
+REPORT = "report.json"
+MANIFEST = "model.json"
+PREDICTIONS = "predictions.parquet"
+PICTURES = "visualizations"
+
+
+@dataclass(frozen=True)
+class Folder:
+    """Where a run's artifacts are made on this machine, and where they go."""
+
+    here: Path
+    store: Store
+
+    def write(self, name: str, content: Contract) -> Path:
+        """Write one JSON file."""
+        file = self.here / name
+        file.write_text(content.model_dump_json(by_alias=True, exclude_none=True, indent=2) + "\n", encoding="utf-8")
+        return file
+
+    def files(self) -> list[Path]:
+        """Every file made so far, model.json at the end."""
+        found = (path for path in self.here.rglob("*") if path.is_file())
+        return sorted(found, key=lambda path: (path.name == MANIFEST, path.as_posix()))
+
+
+def artifact_uris(folder: Folder, exports: Sequence[tuple[str, str]], complete: bool) -> Artifacts:
+    """URIs of what will be published.
+
+    Args:
+        folder: the run's artifacts.
+        exports: format and file name of each export.
+        complete: false where report.json alone is uploaded.
+    """
+    at = partial(join_uri, folder.store.uri)
+    if not complete:
+        return Artifacts(root=folder.store.uri, report=at(REPORT))
+    return Artifacts(
+        root=folder.store.uri,
+        report=at(REPORT),
+        model=at(MANIFEST) if (folder.here / MANIFEST).exists() else None,
+        exports={name: at(file) for name, file in exports},
+        predictions=at(PREDICTIONS),
+        visualizations=at(PICTURES) if (folder.here / PICTURES).exists() else None,
+    )
+
+
+def publish(config: RunConfig, results: Results, folder: Folder, complete: bool, context: Context) -> RunReport:
+    """Write the tables and the report, and upload everything, report.json last; then tell the tracker.
+
+    Args:
+        config: what the run was told.
+        results: what it found out.
+        folder: the other artifacts, made already.
+        complete: false uploads report.json alone.
+        context: for progress, stopping and tracking.
+
+    Raises:
+        StorageDenied, StorageUnavailable, DataInvalid: the output cannot be written.
+        TrackingUnavailable: all is stored, but the tracker does not answer.
+    """
+    with context.stage(Stage.PUBLISH, unit="files"):
+        write_tables(prediction_rows(results.predictions, results.evaluated), folder.here)
+        files = folder.files() if complete else []
+        context.progress.enter(Stage.PUBLISH, len(files) + 1, "files")
+        bulk = [file for file in files if file.name != MANIFEST]
+        for _ in ordered_map(partial(_push, folder), bulk, THREADS):
+            context.step(1)
+        for file in files[len(bulk) :]:
+            _push(folder, file)
+        uris = artifact_uris(folder, [(export.format, export.file) for export in results.exports], complete)
+        report = make_report(config, results, uris, context.tracker.status(), context.journal)
+        _push(folder, folder.write(REPORT, report))
+    context.tracker.finish(tracked_result(report, folder.here, complete))
+    return report
+
+
+def _push(folder: Folder, file: Path) -> None:
+    folder.store.push(file, file.relative_to(folder.here).as_posix())
+
+
+def fresh_folder(work: Path, store: Store) -> Folder:
+    """An empty folder for artifacts in the run's work space."""
+    here = work / "artifacts"
+    shutil.rmtree(here, ignore_errors=True)
+    here.mkdir(parents=True)
+    return Folder(here, store)

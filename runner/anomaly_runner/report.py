@@ -1,0 +1,68 @@
+"""A run's results put into words: the summary for the status and the report for people."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from anomaly_api.reasons import Reason
+from anomaly_api.run import ExportReport, RunConfig, RunReport, RunSummary
+from anomaly_api.status import Artifacts, ImageCounts, MlflowStatus, Stage
+from anomaly_runner.batches import ReadLog
+from anomaly_runner.context import Journal
+from anomaly_runner.dataset import Dataset
+from anomaly_runner.evaluate import Evaluated
+from anomaly_runner.predict import Predictions
+
+
+@dataclass(frozen=True)
+class Results:
+    """Everything that a run found out."""
+
+    dataset: Dataset
+    predictions: Predictions
+    evaluated: Evaluated
+    log: ReadLog
+    environment: Mapping[str, str]
+    trained_images: int = 0
+    exports: tuple[ExportReport, ...] = ()
+
+
+def make_summary(
+    results: Results, artifacts: Artifacts, mlflow: MlflowStatus | None, warnings: list[str]
+) -> RunSummary:
+    """What the status needs to know of a complete run."""
+    evaluated = results.evaluated
+    return RunSummary(
+        reason=Reason.COMPLETE,
+        stage=Stage.DONE,
+        metrics=evaluated.metrics,
+        thresholds=evaluated.thresholds,
+        images=ImageCounts(
+            train=results.trained_images,
+            predicted=len(results.predictions.samples),
+            anomalous=int(evaluated.anomalous.sum()),
+            unreadable=len(results.log.unreadable),
+        ),
+        artifacts=artifacts,
+        mlflow=mlflow,
+        warnings=tuple(warnings[:8]),
+    )
+
+
+def make_report(
+    config: RunConfig, results: Results, artifacts: Artifacts, mlflow: MlflowStatus | None, journal: Journal
+) -> RunReport:
+    """Everything known about a complete run."""
+    return RunReport(
+        run=config.run,
+        summary=make_summary(results, artifacts, mlflow, journal.warnings),
+        config=config,
+        confusion=results.evaluated.confusion,
+        labels=results.evaluated.labels,
+        exports=results.exports,
+        unreadable=tuple(results.log.unreadable),
+        missing_masks=results.dataset.missing_masks,
+        score_range=dict(results.evaluated.scale.ranges),
+        seconds=dict(journal.seconds),
+        environment=dict(results.environment),
+        dataset_fingerprint=results.log.fingerprint(),
+    )

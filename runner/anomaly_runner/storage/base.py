@@ -1,0 +1,69 @@
+"""What every storage can do, and which keys are let through.
+
+Keys come from whoever can write to a bucket, so they are hostile: one that would leave the folder it is
+written to, on any operating system, is refused before it touches the disk.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from anomaly_runner.errors import DataInvalid
+
+
+@dataclass(frozen=True)
+class ObjectInfo:
+    """One object below a store's root. ``etag`` changes whenever the content does."""
+
+    key: str
+    size: int
+    etag: str
+
+
+class Store(Protocol):
+    """A folder of objects; keys are relative to its root and use forward slashes."""
+
+    @property
+    def uri(self) -> str:
+        """The root, as people write it."""
+
+    @property
+    def local_root(self) -> Path | None:
+        """The root on this machine's file system, if that is where it is."""
+
+    def list(self, prefix: str = "") -> list[ObjectInfo]:
+        """Every object whose key begins with the prefix, sorted by key. Keys may be hostile (``is_safe``)."""
+
+    def pull(self, info: ObjectInfo, destination: Path) -> None:
+        """Copy one object to a file, whole or not at all."""
+
+    def read(self, key: str) -> bytes | None:
+        """Content of a small object; None if there is none."""
+
+    def push(self, source: Path, key: str) -> None:
+        """Write a file to a key, whole or not at all."""
+
+    def below(self, prefix: str) -> "Store":
+        """The sub-folder as a store of its own."""
+
+
+def is_safe(key: str) -> bool:
+    """Whether a key stays below the folder it is written to (no absolute, parent, empty or backslash parts)."""
+    hostile = "\\" in key or "\0" in key or ":" in key.split("/", maxsplit=1)[0]
+    return not hostile and all(part not in ("", ".", "..") for part in key.split("/"))
+
+
+def check_key(key: str, uri: str) -> str:
+    """The key, if it is safe.
+
+    Raises:
+        DataInvalid: it would be written outside its folder.
+    """
+    if not is_safe(key):
+        raise DataInvalid(f"refused the key {key!r} in {uri}: it leads out of the folder")
+    return key
+
+
+def join_uri(root: str, key: str) -> str:
+    """Root and key as one URI or path."""
+    return f"{root.rstrip('/')}/{key}" if key else root.rstrip("/")

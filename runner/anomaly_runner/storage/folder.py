@@ -1,0 +1,89 @@
+"""A store that is a folder: a mounted volume, or the local stand-in for a bucket."""
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from anomaly_runner.errors import StorageDenied, StorageUnavailable
+from anomaly_runner.storage.base import ObjectInfo, check_key
+
+
+@dataclass(frozen=True)
+class FolderStore:
+    """Objects are the files below ``root``. Symbolic links to folders are not followed."""
+
+    root: Path
+
+    @property
+    def uri(self) -> str:
+        """The folder's path."""
+        return str(self.root)
+
+    @property
+    def local_root(self) -> Path | None:
+        """The folder: it can be read in place."""
+        return self.root
+
+    def list(self, prefix: str = "") -> list[ObjectInfo]:
+        """Every file below the prefix, sorted by key; hidden files and folders are left out."""
+        start = self.root / prefix.rpartition("/")[0]
+        found = (self._info(path) for path in _files(start))
+        return sorted((info for info in found if info.key.startswith(prefix)), key=lambda info: info.key)
+
+    def _info(self, path: Path) -> ObjectInfo:
+        stat = path.lstat()
+        return ObjectInfo(path.relative_to(self.root).as_posix(), stat.st_size, f"{stat.st_mtime_ns}-{stat.st_size}")
+
+    def pull(self, info: ObjectInfo, destination: Path) -> None:
+        """Copy one file."""
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        with _explained(self.uri):
+            _replace(self.root / check_key(info.key, self.uri), destination)
+
+    def read(self, key: str) -> bytes | None:
+        """Content of a file; None if there is none."""
+        path = self.root / check_key(key, self.uri)
+        with _explained(self.uri):
+            return path.read_bytes() if path.is_file() else None
+
+    def push(self, source: Path, key: str) -> None:
+        """Copy a file into the folder, by rename so that no reader sees half of it."""
+        target = self.root / check_key(key, self.uri)
+        with _explained(self.uri):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            _replace(source, target)
+
+    def below(self, prefix: str) -> "FolderStore":
+        """The sub-folder."""
+        return FolderStore(self.root / prefix) if prefix else self
+
+
+def _files(start: Path) -> list[Path]:
+    found: list[Path] = []
+    for folder, names, files in os.walk(start):
+        names[:] = [name for name in names if not name.startswith(".") and not Path(folder, name).is_symlink()]
+        found.extend(Path(folder, name) for name in files if not name.startswith("."))
+    return found
+
+
+def _replace(source: Path, target: Path) -> None:
+    half = target.with_name(f".{target.name}.{os.getpid()}")
+    shutil.copyfile(source, half)
+    half.replace(target)
+
+
+class _explained:  # noqa: N801 - reads as a statement
+    """Turns the operating system's refusals into ours."""
+
+    def __init__(self, uri: str) -> None:
+        self._uri = uri
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, PermissionError):
+            raise StorageDenied(f"no permission for {error.filename} in {self._uri}") from error
+        if isinstance(error, OSError):
+            raise StorageUnavailable(f"{self._uri}: {error.strerror or error} ({error.filename})") from error

@@ -1,0 +1,120 @@
+"""Objects on their way to this machine: pulled in parallel, used as soon as each is there.
+
+A pull never makes its consumer wait for more than the object it asks for, so training starts on the first
+images while the last ones are still on their way. Objects already here with the same size and ETag (the
+index file says so) are not pulled again.
+"""
+
+import json
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from pathlib import Path
+
+from anomaly_runner.errors import StorageUnavailable
+from anomaly_runner.storage.base import ObjectInfo, Store
+from anomaly_runner.storage.s3 import THREADS
+
+_INDEX = ".etags.jsonl"
+_POLL_SECONDS = 0.5
+
+
+class Pull:
+    """Objects of one store as files below ``root``. ``path`` waits for one, ``close`` gives up on the rest."""
+
+    def __init__(self, root: Path, check: Callable[[], None]) -> None:
+        self.root = root
+        self._check = check
+        self._pending: dict[str, Future[None]] = {}
+        self._pool: ThreadPoolExecutor | None = None
+
+    def path(self, key: str) -> Path:
+        """Where the object is on this machine, once it is there.
+
+        Raises:
+            RunFailed: what its pull failed with.
+        """
+        pending = self._pending.get(key)
+        if pending is not None:
+            self._wait(pending)
+        return self.root / key
+
+    def _wait(self, pending: Future[None]) -> None:
+        while True:
+            self._check()
+            try:
+                pending.result(timeout=_POLL_SECONDS)
+            except FutureTimeoutError:
+                continue
+            return
+
+    def start(self, store: Store, objects: Sequence[ObjectInfo]) -> None:
+        """Begin to pull objects in their order."""
+        index = _Index(self.root / _INDEX)
+        missing = [info for info in objects if not index.has(info, self.root)]
+        self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="pull")
+        for info in missing:
+            self._pending[info.key] = self._pool.submit(self._pull, store, info, index)
+
+    def _pull(self, store: Store, info: ObjectInfo, index: "_Index") -> None:
+        try:
+            store.pull(info, self.root / info.key)
+        except OSError as error:
+            raise StorageUnavailable(f"cannot write {self.root / info.key}: {error}") from error
+        index.add(info)
+
+    def close(self) -> None:
+        """Drop what has not begun; wait for what has."""
+        if self._pool:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+
+
+class _Index:
+    """Which objects are here already: one JSON line each, appended as they arrive."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._lock = threading.Lock()
+        file.parent.mkdir(parents=True, exist_ok=True)
+        self._known = _read_index(file)
+
+    def has(self, info: ObjectInfo, root: Path) -> bool:
+        path = root / info.key
+        same = self._known.get(info.key) == (info.size, info.etag)
+        return same and path.is_file() and path.stat().st_size == info.size
+
+    def add(self, info: ObjectInfo) -> None:
+        line = json.dumps([info.key, info.size, info.etag])
+        with self._lock, self._file.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+
+
+def _read_index(file: Path) -> dict[str, tuple[int, str]]:
+    if not file.is_file():
+        return {}
+    whole = [line for line in file.read_text(encoding="utf-8").split("\n")[:-1] if line]
+    return {key: (size, etag) for key, size, etag in map(json.loads, whole)}
+
+
+def start_pull(store: Store, objects: Sequence[ObjectInfo], folder: Path, check: Callable[[], None]) -> Pull:
+    """Begin to bring objects to this machine; a store that is on it is used in place.
+
+    ``check`` is called while waiting, and raises to break the wait.
+    """
+    if store.local_root is not None:
+        return Pull(store.local_root, check)
+    pull = Pull(folder, check)
+    pull.start(store, objects)
+    return pull
+
+
+def local_copy(store: Store, objects: Sequence[ObjectInfo], folder: Path, check: Callable[[], None]) -> Path:
+    """Bring objects to this machine and wait for all of them; answers the folder that holds them."""
+    pull = start_pull(store, objects, folder, check)
+    try:
+        for info in objects:
+            pull.path(info.key)
+    finally:
+        pull.close()
+    return store.local_root or folder

@@ -1,0 +1,188 @@
+"""A store on any S3-compatible server.
+
+botocore retries what may pass (5xx, throttling, timeouts: standard mode, jittered back-off). A body that
+breaks off while it is read is outside botocore's retries, so reading one object is retried here.
+"""
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from anomaly_api.run import s3_env
+from anomaly_api.storage import LocationRole, S3Location
+from anomaly_runner.errors import DataInvalid, StorageDenied, StorageUnavailable
+from anomaly_runner.storage.base import ObjectInfo, check_key, is_safe, join_uri
+
+THREADS = 16
+"""Transfers at once; the connection pool is as large."""
+_ATTEMPTS = 5
+_BODY_ATTEMPTS = 3
+_MULTIPART_BYTES = 64 << 20
+_DENIED = {"403", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken",
+           "AllAccessDisabled", "AccountProblem"}  # fmt: skip
+_MISSING = {"404", "NoSuchKey", "NotFound"}
+
+
+def connect(role: LocationRole, location: S3Location, environment: Mapping[str, str] | None = None) -> "S3Store":
+    """Open a location with the credentials that the environment has for its role.
+
+    Credentials come from ``run.s3_env(role, key)``; where none are set, boto3's own chain is asked (the pod's
+    identity). Nothing is sent yet.
+    """
+    bucket, _, prefix = location.uri.removeprefix("s3://").partition("/")
+    credentials = _credentials(role, os.environ if environment is None else environment)
+    return S3Store(_client(location, credentials), bucket, prefix.strip("/"))
+
+
+def _credentials(role: LocationRole, environment: Mapping[str, str]) -> dict[str, str]:
+    names = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+    found = {name.lower(): environment.get(s3_env(role, name), "") for name in names}
+    return {name: value for name, value in found.items() if value}
+
+
+def _client(location: S3Location, credentials: Mapping[str, str]) -> Any:
+    import boto3
+    from botocore.config import Config
+
+    config = Config(
+        max_pool_connections=THREADS,
+        retries={"mode": "standard", "total_max_attempts": _ATTEMPTS},
+        connect_timeout=5,
+        read_timeout=30,
+        s3={"addressing_style": "path"} if location.endpoint else {},
+        request_checksum_calculation="when_required",
+        response_checksum_validation="when_required",
+    )
+    session = boto3.session.Session(region_name=location.region or None, **credentials)
+    return session.client("s3", endpoint_url=location.endpoint, config=config, region_name=location.region or
+                          session.region_name or "us-east-1")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class S3Store:
+    """Objects below s3://BUCKET/PREFIX. Safe to use from many threads."""
+
+    client: Any
+    bucket: str
+    prefix: str = ""
+
+    @property
+    def uri(self) -> str:
+        """The prefix as an S3 URI."""
+        return join_uri(f"s3://{self.bucket}", self.prefix)
+
+    @property
+    def local_root(self) -> Path | None:
+        """Never on this machine."""
+        return None
+
+    def list(self, prefix: str = "") -> list[ObjectInfo]:
+        """Every object below the prefix, sorted by key; folder markers and hidden files are left out."""
+        with _explained(self.uri):
+            return sorted(self._objects(prefix), key=lambda info: info.key)
+
+    def _objects(self, prefix: str) -> Iterator[ObjectInfo]:
+        skip = len(self.prefix) + 1 if self.prefix else 0
+        pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=self._root_and(prefix))
+        for page in pages:
+            for item in page.get("Contents", ()):
+                key = item["Key"][skip:]
+                if key and not key.endswith("/") and not _is_hidden(key):
+                    yield ObjectInfo(key, item["Size"], item["ETag"].strip('"'))
+
+    def _root_and(self, prefix: str) -> str:
+        return f"{self.prefix}/{prefix}" if self.prefix else prefix
+
+    def _key(self, key: str) -> str:
+        return self._root_and(check_key(key, self.uri))
+
+    def pull(self, info: ObjectInfo, destination: Path) -> None:
+        """Copy one object to a file through a temporary name; a body that breaks off is read again."""
+        from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
+
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        half = destination.with_name(f".{destination.name}.part")
+        with _explained(join_uri(self.uri, info.key)):
+            retrying = Retrying(stop=stop_after_attempt(_BODY_ATTEMPTS), wait=wait_random_exponential(max=5),
+                                retry=retry_if_exception(_is_broken_body), reraise=True)  # fmt: skip
+            retrying(partial(self._download, info, half))
+            half.replace(destination)
+
+    def _download(self, info: ObjectInfo, half: Path) -> None:
+        body = self.client.get_object(Bucket=self.bucket, Key=self._key(info.key))["Body"]
+        with half.open("wb") as file:
+            for chunk in body.iter_chunks(1 << 20):
+                file.write(chunk)
+
+    def read(self, key: str) -> bytes | None:
+        """Content of a small object; None if there is none."""
+        with _explained(join_uri(self.uri, key)):
+            try:
+                return bytes(self.client.get_object(Bucket=self.bucket, Key=self._key(key))["Body"].read())
+            except self.client.exceptions.NoSuchKey:
+                return None
+
+    def push(self, source: Path, key: str) -> None:
+        """Upload a file: one request for a small one, parts in parallel for a large one."""
+        with _explained(join_uri(self.uri, key)):
+            if source.stat().st_size < _MULTIPART_BYTES:
+                self.client.put_object(Bucket=self.bucket, Key=self._key(key), Body=source.read_bytes())
+            else:
+                self.client.upload_file(str(source), self.bucket, self._key(key))
+
+    def below(self, prefix: str) -> "S3Store":
+        """The sub-folder."""
+        return S3Store(self.client, self.bucket, self._root_and(prefix)) if prefix else self
+
+
+def _is_hidden(key: str) -> bool:
+    return is_safe(key) and any(part.startswith(".") for part in key.split("/"))
+
+
+def _is_broken_body(error: BaseException) -> bool:
+    from botocore.exceptions import IncompleteReadError, ReadTimeoutError, ResponseStreamingError
+
+    return isinstance(error, IncompleteReadError | ReadTimeoutError | ResponseStreamingError)
+
+
+@contextmanager
+def _explained(uri: str) -> Iterator[None]:
+    """Turn botocore's errors into ours, with the URI they are about.
+
+    Raises:
+        StorageDenied: the server refused the credentials, or there are none.
+        DataInvalid: the bucket or the object does not exist.
+        StorageUnavailable: no answer, or answers of 5xx, after all retries.
+    """
+    from boto3.exceptions import S3UploadFailedError
+    from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError
+
+    try:
+        yield
+    except ClientError as error:
+        raise _from_response(error, uri) from error
+    except (NoCredentialsError, PartialCredentialsError) as error:
+        raise StorageDenied(f"no credentials for {uri}: set credentialsSecret or give the pod an identity") from error
+    except S3UploadFailedError as error:
+        cause = error.__context__
+        if isinstance(cause, ClientError):
+            raise _from_response(cause, uri) from error
+        raise StorageUnavailable(f"upload to {uri} failed: {error}") from error
+    except BotoCoreError as error:
+        raise StorageUnavailable(f"{uri} does not answer: {error}") from error
+
+
+def _from_response(error: Any, uri: str) -> StorageDenied | DataInvalid | StorageUnavailable:
+    code = str(error.response.get("Error", {}).get("Code", ""))
+    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    if code in _DENIED or status in (401, 403):
+        return StorageDenied(f"the server refused access to {uri}: {code}")
+    if code == "NoSuchBucket":
+        return DataInvalid(f"{uri}: the bucket does not exist")
+    if code in _MISSING:
+        return DataInvalid(f"{uri} does not exist")
+    return StorageUnavailable(f"{uri}: the server answered {status} {code}")

@@ -1,0 +1,214 @@
+"""Stage visualize: what the model saw, image by image, at the image's own resolution (Pillow and numpy alone).
+
+A picture shows the image, the heat map over it and the segmentation's contour, with the verdict above. Small
+images are enlarged by a whole factor so that the caption can be read.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from anomaly_api.evaluation import Visualization
+from anomaly_runner.batches import InputForm, read_file
+from anomaly_runner.colormap import TURBO
+from anomaly_runner.context import Context
+from anomaly_runner.dataset import Sample
+from anomaly_runner.evaluate import Evaluated
+from anomaly_runner.images import decode, to_rgb8
+from anomaly_runner.machine import cpu_limit
+from anomaly_runner.parallel import ordered_map
+from anomaly_runner.predict import Predictions
+from anomaly_runner.storage import Pull
+
+_SMALLEST = 224
+"""Shorter side of a panel in pixels, at least."""
+_CAPTION = 44
+_GAP = 6
+_HEAT_SHARE = 0.5
+_INK, _PAPER, _DIM = (235, 238, 242), (24, 27, 33), (150, 158, 170)
+_RED, _GREEN, _AMBER = (255, 92, 92), (82, 196, 120), (255, 190, 80)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One image's decision, as its caption says it."""
+
+    sample: Sample
+    score: float
+    shown: float
+    anomalous: bool
+    threshold: float
+
+    @property
+    def wrong(self) -> bool:
+        """Decided against its label."""
+        return self.sample.defect is not None and self.sample.defect != self.anomalous
+
+    @property
+    def word(self) -> str:
+        """The decision."""
+        return "anomalous" if self.anomalous else "good"
+
+    def file_name(self, index: int) -> str:
+        """Unique in a run; tells label, decision and score."""
+        mark = "_WRONG" if self.wrong else ""
+        stem = PurePosixPath(self.sample.key).stem[:80]
+        return f"{self.sample.label}/{index:06d}_{stem}_{self.word}_{self.shown:.4g}{mark}"
+
+
+def select(predictions: Predictions, evaluated: Evaluated, only_wrong: bool) -> list[int]:
+    """Indices of the predictions that get a picture."""
+    wrong = [sample.defect is not None and sample.defect != bool(said)
+             for sample, said in zip(predictions.samples, evaluated.anomalous, strict=True)]  # fmt: skip
+    return [index for index in range(len(predictions.samples)) if wrong[index] or not only_wrong]
+
+
+def visualize(
+    chosen: Sequence[int],
+    predictions: Predictions,
+    evaluated: Evaluated,
+    *,
+    pull: Pull,
+    form: InputForm,
+    spec: Visualization,
+    max_pixels: int,
+    folder: Path,
+    context: Context,
+) -> list[Path]:
+    """Draw the pictures of the chosen predictions into ``folder``, one sub-folder a label.
+
+    With ``rawOutputs`` each picture has NAME_heatmap.png (grey, normalised scores) and NAME_segmentation.png
+    (white is anomalous) beside it, at the image's own resolution.
+    """
+    artist = _Artist(predictions, evaluated, pull, form, spec, max_pixels, folder)
+    written: list[Path] = []
+    for files in ordered_map(artist.draw, chosen, cpu_limit()):
+        written.extend(files)
+        context.step(1)
+    return written
+
+
+@dataclass(frozen=True)
+class _Artist:
+    predictions: Predictions
+    evaluated: Evaluated
+    pull: Pull
+    form: InputForm
+    spec: Visualization
+    max_pixels: int
+    folder: Path
+
+    def draw(self, index: int) -> list[Path]:
+        """Draw one prediction."""
+        assert self.predictions.maps is not None
+        sample = self.predictions.samples[index]
+        image = to_rgb8(decode(read_file(self.pull, sample.key), self.max_pixels, self.form.crop))
+        scores = np.asarray(self.predictions.maps[index])
+        heat = heat_image(self.evaluated.scale.pixel(scores), self.evaluated, image.size)
+        segmentation = _segmentation(scores, self.evaluated.thresholds.pixel, image.size)
+        verdict = self._verdict(index, sample)
+        base = self.folder / verdict.file_name(index)
+        base.parent.mkdir(parents=True, exist_ok=True)
+        return list(self._write(base, image, heat, segmentation, verdict))
+
+    def _verdict(self, index: int, sample: Sample) -> Verdict:
+        found = self.evaluated
+        threshold = found.scale.image(np.array([found.thresholds.image], np.float32))
+        return Verdict(sample, float(self.predictions.scores[index]), float(found.shown[index]),
+                       bool(found.anomalous[index]), float(threshold[0]))  # fmt: skip
+
+    def _write(
+        self, base: Path, image: Image.Image, heat: Image.Image, segmentation: NDArray[np.bool_], verdict: Verdict
+    ) -> Iterator[Path]:
+        pictures: dict[str, Callable[[], Image.Image]] = {"": lambda: compose(image, heat, segmentation, verdict)}
+        if self.spec.raw_outputs:
+            pictures["_heatmap"] = lambda: heat
+            pictures["_segmentation"] = lambda: Image.fromarray(segmentation.astype(np.uint8) * 255)
+        for suffix, draw in pictures.items():
+            file = base.with_name(f"{base.name}{suffix}.png")
+            draw().save(file, compress_level=1)
+            yield file
+
+
+def heat_image(shown: NDArray[np.float64], evaluated: Evaluated, size: tuple[int, int]) -> Image.Image:
+    """Normalised pixel scores (H, W) as a grey image of ``size`` (width, height); brighter is more anomalous.
+
+    Scores without a fixed scale (threshold, none) are spread over the range seen in the run.
+    """
+    if evaluated.scale.method != "minMax":
+        low, high = evaluated.scale.pixel(np.array(evaluated.scale.ranges["pixel"], np.float32))
+        shown = np.clip((shown - low) / (high - low if high > low else 1.0), 0, 1)
+    grey = Image.fromarray((shown * 255 + 0.5).astype(np.uint8))
+    return grey.resize(size, Image.Resampling.BILINEAR)
+
+
+def _segmentation(scores: NDArray[np.float32], threshold: float | None, size: tuple[int, int]) -> NDArray[np.bool_]:
+    full = Image.fromarray(scores).resize(size, Image.Resampling.BILINEAR)
+    return np.asarray(full) >= (np.inf if threshold is None else threshold)
+
+
+def compose(image: Image.Image, heat: Image.Image, segmentation: NDArray[np.bool_], verdict: Verdict) -> Image.Image:
+    """Three panels under a caption."""
+    factor = max(1, -(-_SMALLEST // min(image.size)))
+    size = (image.width * factor, image.height * factor)
+    panels = [
+        image.resize(size, Image.Resampling.NEAREST) if factor > 1 else image,
+        _over(image, heat, size),
+        _outlined(image, segmentation, size),
+    ]
+    width = sum(panel.width for panel in panels) + _GAP * (len(panels) - 1)
+    sheet = Image.new("RGB", (width, size[1] + _CAPTION), _PAPER)
+    for position, panel in enumerate(panels):
+        sheet.paste(panel, (position * (size[0] + _GAP), _CAPTION))
+    _write_caption(sheet, verdict)
+    return sheet
+
+
+def _over(image: Image.Image, heat: Image.Image, size: tuple[int, int]) -> Image.Image:
+    colours = heat.resize(size, Image.Resampling.BICUBIC) if heat.size != size else heat.copy()
+    colours.putpalette(TURBO)
+    base = image.convert("L").convert("RGB")  # grey below, so that all colour is heat
+    enlarged = base.resize(size, Image.Resampling.NEAREST) if base.size != size else base
+    return Image.blend(enlarged, colours.convert("RGB"), _HEAT_SHARE)
+
+
+def _outlined(image: Image.Image, segmentation: NDArray[np.bool_], size: tuple[int, int]) -> Image.Image:
+    region = Image.fromarray(segmentation.astype(np.uint8) * 255)
+    if image.size != size:
+        image = image.resize(size, Image.Resampling.NEAREST)
+        region = region.resize(size, Image.Resampling.BILINEAR)
+    inside = np.asarray(region) >= 128
+    panel = np.array(image)
+    panel[_contour(inside, thickness=max(1, min(size) // 300))] = _RED
+    return Image.fromarray(panel)
+
+
+def _contour(inside: NDArray[np.bool_], thickness: int) -> NDArray[np.bool_]:
+    """Pixels of the region that are within ``thickness`` of its border."""
+    core = inside.copy()
+    for _ in range(thickness):
+        smaller = core.copy()
+        smaller[1:] &= core[:-1]
+        smaller[:-1] &= core[1:]
+        smaller[:, 1:] &= core[:, :-1]
+        smaller[:, :-1] &= core[:, 1:]
+        core = smaller
+    return inside & ~core
+
+
+def _write_caption(sheet: Image.Image, verdict: Verdict) -> None:
+    draw = ImageDraw.Draw(sheet)
+    large, small = ImageFont.load_default(17), ImageFont.load_default(12)
+    colour = _AMBER if verdict.wrong else _RED if verdict.anomalous else _GREEN
+    draw.rectangle((0, 0, 5, _CAPTION - _GAP), fill=colour)
+    title = verdict.word.upper() + ("  -  WRONG" if verdict.wrong else "")
+    draw.text((14, 1), title, fill=colour, font=large)
+    draw.text((14, 23), f"score {verdict.shown:.4g}   threshold {verdict.threshold:.4g}   raw {verdict.score:.4g}",
+              fill=_INK, font=small)  # fmt: skip
+    draw.text((sheet.width - 8, 4), f"label: {verdict.sample.label}", fill=_INK, font=small, anchor="ra")
+    name = verdict.sample.key if len(verdict.sample.key) <= 48 else "..." + verdict.sample.key[-45:]
+    draw.text((sheet.width - 8, 23), name, fill=_DIM, font=small, anchor="ra")
