@@ -1,0 +1,100 @@
+# Everything a developer or CI does starts here; `make help` lists it.
+#
+# The embedded cluster is used unless KUBECONFIG names another one.
+
+SHELL := /usr/bin/env bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+UV := $(VENV)/bin/uv
+CLUSTER := hack/cluster/cluster
+SETUP_STAMP := $(VENV)/.setup-stamp
+# What `make generate` writes, and `make verify` therefore compares.
+GENERATED := crds helm manifests docs operator/requirements.txt runner/requirements.txt \
+	runner/inference-requirements.txt hack/demo/requirements.txt
+PYTEST := $(VENV)/bin/pytest
+
+# Runs a command against the cluster in use: the user's own, or the embedded one.
+ifdef KUBECONFIG
+USE_CLUSTER :=
+CLUSTER_TARGET :=
+else
+USE_CLUSTER := eval "$$($(CLUSTER) env)";
+CLUSTER_TARGET := cluster-up
+endif
+# The same with the images delivered, and their references in the environment.
+USE_IMAGES = $(USE_CLUSTER) images="$$(hack/images/images)"; export $$images;
+
+.PHONY: help
+help: ## Show this list
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-18s %s\n", $$1, $$2}'
+
+.PHONY: setup
+setup: $(SETUP_STAMP) ## Install Debian packages if missing, and the Python environment
+
+$(SETUP_STAMP): pyproject.toml constraints.txt hack/setup
+	hack/setup
+	touch $@
+
+.PHONY: cluster-up
+cluster-up: ## Bring the embedded Kubernetes up, or make it right again
+	$(CLUSTER) up
+
+.PHONY: cluster-down
+cluster-down: ## Delete the embedded Kubernetes; binaries and images stay
+	$(CLUSTER) down
+
+.PHONY: images
+images: $(CLUSTER_TARGET) ## Build the images and bring them to the cluster
+	$(USE_CLUSTER) hack/images/images
+
+.PHONY: demo
+demo: setup $(CLUSTER_TARGET) ## Run both samples on a cluster and show what they made
+	$(USE_IMAGES) $(PYTHON) -m hack.demo up
+
+.PHONY: demo-down
+demo-down: ## Remove everything that `make demo` started
+ifdef KUBECONFIG
+	$(PYTHON) -m hack.demo down
+else
+	$(CLUSTER) down
+endif
+
+.PHONY: generate
+generate: setup ## Write what is generated: CRDs, references, requirements
+	$(PYTHON) hack/generate/crds.py
+	$(PYTHON) -m hack.images.requirements
+
+.PHONY: verify
+verify: generate ## Fail when something generated is not up to date
+	git diff --exit-code -- $(GENERATED)
+
+.PHONY: lint
+lint: setup ## Check style, types, imports and spelling
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
+	$(VENV)/bin/codespell
+
+.PHONY: test-fast
+test-fast: setup ## Run the unit tests: seconds, no cluster
+	$(PYTEST) tests/unit
+
+.PHONY: test-integration
+test-integration: setup $(CLUSTER_TARGET) ## Run the operator's tests against a real API server
+	$(USE_CLUSTER) $(PYTEST) tests/integration
+
+.PHONY: test-e2e
+test-e2e: setup $(CLUSTER_TARGET) ## Run the samples and their failures in real pods
+	$(USE_IMAGES) $(PYTEST) tests/e2e
+
+.PHONY: test
+test: lint verify $(CLUSTER_TARGET) ## Run everything
+	$(USE_IMAGES) $(PYTEST) tests
+
+.PHONY: bench
+bench: setup $(CLUSTER_TARGET) ## Print the benchmarks
+	$(USE_IMAGES) $(PYTHON) -m benchmarks

@@ -1,0 +1,85 @@
+"""The demo from beginning to end; every step leaves alone what is right already."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from hack.demo import install, results
+from hack.demo.cluster import Object, find, forwarded, kubectl
+from hack.demo.digits import write_inference_folders, write_mnist_folders
+from hack.demo.downloads import CACHE
+from hack.demo.follow import run_sample
+from hack.demo.storage import Client, connect, upload_folder
+from hack.demo.weights import write_efficientnet_lite0
+from hack.images.catalog import ROOT
+from rich.console import Console
+
+SAMPLES = ROOT / "manifests" / "samples"
+EXPERIMENT = SAMPLES / "mnist-padim.yaml"
+INFERENCE = SAMPLES / "mnist-inference.yaml"
+# Local folders, each uploaded to the bucket of its name.
+DATA = CACHE / "buckets" / "data"
+WEIGHTS = CACHE / "buckets" / "weights"
+
+
+def up(console: Console) -> None:
+    """Install, upload, run both samples, and show the results."""
+    with console.status("installing the S3 server and MLflow"):
+        install.install_services()
+    with console.status("installing the operator"):
+        install.install_operator()
+    with s3_client() as client:
+        with console.status("uploading pictures and weights"):
+            upload_data(client)
+        _forget_lost_runs(client)
+        runs = [run_sample(sample, console) for sample in (EXPERIMENT, INFERENCE)]
+        _show(runs, client, console)
+
+
+def down(console: Console) -> None:
+    """Remove everything that `up` installed."""
+    with console.status("removing the demo"):
+        install.uninstall()
+
+
+@contextmanager
+def s3_client() -> Iterator[Client]:
+    """A client of the demo's S3 server, over a forwarded port."""
+    with forwarded("s3", 7070, install.NAMESPACE) as address:
+        yield connect(address, install.credentials())
+
+
+def upload_data(client: Client) -> None:
+    """Prepare the samples' pictures and weights, and upload what the buckets lack."""
+    prepare_data(DATA, WEIGHTS)
+    upload_folder(client, DATA, "data")
+    upload_folder(client, WEIGHTS, "weights")
+
+
+def prepare_data(data: Path, weights: Path) -> None:
+    """Write the pictures of both samples below `data`, and the weights' cache below `weights`."""
+    if not data.exists():
+        write_mnist_folders(data / "mnist")
+        write_inference_folders(data / "mnist-inference")
+    write_efficientnet_lite0(weights)
+
+
+def _forget_lost_runs(client: Client) -> None:
+    """Delete runs that are Complete while S3 has lost their files: what builds on them would fail."""
+    for kind, name in (("anomalyexperiment", "mnist-padim"), ("anomalyinference", "mnist-inference")):
+        run = find(kind, name, install.NAMESPACE)
+        if run and run.get("status", {}).get("artifacts", {}).get("root") and not results.artifacts_exist(run, client):
+            kubectl("delete", kind, name, f"--namespace={install.NAMESPACE}")
+
+
+def _show(runs: list[Object], client: Client, console: Console) -> None:
+    results.show_resources(install.NAMESPACE, console)
+    for run in runs:
+        results.show_artifacts(run, client, console)
+    with forwarded("mlflow", 5000, install.NAMESPACE) as mlflow:
+        results.show_metrics(runs[0], mlflow, console)
+    for run in runs:
+        if picture := results.fetch_picture(run, client):
+            console.print(f"\nA picture of {run['metadata']['name']}: {picture}", soft_wrap=True)

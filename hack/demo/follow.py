@@ -1,0 +1,97 @@
+"""Applying a sample and following its run, by its status alone, until it has ended."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import yaml
+from hack.demo.cluster import DemoError, Object, find, kubectl
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+POLL_SECONDS = 0.5
+RUN_SECONDS = 900.0
+LOG_LINES = 40
+
+
+class RunFailedError(DemoError):
+    """The run has ended as Failed; the message holds its reason and the logs of its pods."""
+
+
+def run_sample(manifest: Path, console: Console) -> Object:
+    """Apply a sample, show its progress, and return the object once it is Complete.
+
+    A sample that is Complete stays as it is. One that has Failed is deleted first: a finished run
+    never starts again. Raises RunFailedError, or DemoError when it takes too long.
+    """
+    metadata = yaml.safe_load(manifest.read_text())
+    kind, name, namespace = metadata["kind"], metadata["metadata"]["name"], metadata["metadata"]["namespace"]
+    existing = find(kind, name, namespace)
+    if existing and condition(existing, "Failed"):
+        kubectl("delete", kind, name, f"--namespace={namespace}")
+    kubectl("apply", f"--filename={manifest}")
+    _follow(kind, name, namespace, console)
+    kubectl("wait", "--for=condition=Complete", f"--namespace={namespace}", f"{kind}/{name}", "--timeout=10s")
+    return _get(kind, name, namespace)
+
+
+def condition(found: Object, wanted: str) -> Object | None:
+    """The condition of that type if it is True, else None."""
+    conditions: list[Object] = found.get("status", {}).get("conditions", [])
+    return next((item for item in conditions if item["type"] == wanted and item["status"] == "True"), None)
+
+
+def _follow(kind: str, name: str, namespace: str, console: Console) -> None:
+    """Show the status until the run is Complete; raises when it fails or takes too long."""
+    deadline = time.monotonic() + RUN_SECONDS
+    with _display(console) as display:
+        task = display.add_task(name, total=100, state="")
+        state = ""
+        while time.monotonic() < deadline:
+            found = _get(kind, name, namespace)
+            state = _show(found, display, task, state)
+            if condition(found, "Complete"):
+                display.update(task, completed=100)
+                return
+            if failure := condition(found, "Failed"):
+                raise RunFailedError(_failure_message(found, failure))
+            time.sleep(POLL_SECONDS)
+    raise DemoError(f"{kind} {name} is still {state} after {RUN_SECONDS:.0f} s")
+
+
+def _display(console: Console) -> Progress:
+    columns = (TextColumn("{task.description:18}"), BarColumn(), TextColumn("{task.percentage:3.0f} %"))
+    return Progress(*columns, TimeElapsedColumn(), TextColumn("{task.fields[state]}"), console=console)
+
+
+def _show(found: Object, display: Progress, task: TaskID, before: str) -> str:
+    """Update the bar; where output is no terminal, a changed state becomes a line instead."""
+    status = found.get("status", {})
+    progress = status.get("progress", {})
+    state = " ".join(filter(None, (status.get("phase", "Pending"), status.get("stage"))))
+    display.update(task, completed=progress.get("percent", 0), state=state)
+    if state != before and not display.console.is_terminal:
+        display.console.print(f"  {found['metadata']['name']}: {state}")
+    return state
+
+
+def _failure_message(found: Object, failure: Object) -> str:
+    name, namespace = found["metadata"]["name"], found["metadata"]["namespace"]
+    return f"{found['kind']} {name} failed, {failure['reason']}: {failure['message']}\n{_logs(found, namespace)}"
+
+
+def _logs(found: Object, namespace: str) -> str:
+    """The end of the logs of the run's pods; empty when they are gone."""
+    job = found.get("status", {}).get("jobName")
+    if not job:
+        return ""
+    selector = f"--selector=batch.kubernetes.io/job-name={job}"
+    return kubectl("logs", selector, f"--namespace={namespace}", f"--tail={LOG_LINES}", "--prefix")
+
+
+def _get(kind: str, name: str, namespace: str) -> Object:
+    found = find(kind, name, namespace)
+    if found is None:
+        raise DemoError(f"{kind} {name} was deleted while it was followed")
+    return found

@@ -1,0 +1,120 @@
+"""Installing what the samples need: the CRDs and the operator, and an S3 server with MLflow.
+
+The manifests are those that users install. Only the images differ, which a kustomize overlay in a
+temporary folder sets, so the checkout is never changed.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import secrets
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import yaml
+from hack.demo.cluster import DemoError, Object, find, kubectl
+from hack.demo.storage import Credentials
+from hack.images.catalog import DEMO, INFERENCE, OPERATOR, ROOT, RUNNER, Image
+
+NAMESPACE = "anomaly-demo"
+OPERATOR_NAMESPACE = "anomaly-system"
+OPERATOR_NAME = "anomaly-operator"
+SERVICES = ("s3", "mlflow")
+SECRET = "s3-credentials"
+ROLLOUT_TIMEOUT = "--timeout=180s"
+
+
+def install_operator() -> None:
+    """Apply the CRDs and the operator, and wait until it is ready."""
+    environment = [
+        {"name": "ANOMALY_RUNNER_IMAGE", "value": image_reference(RUNNER)},
+        {"name": "ANOMALY_INFERENCE_IMAGE", "value": image_reference(INFERENCE)},
+    ]
+    container = {"name": "operator", "env": environment}
+    patch = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": OPERATOR_NAME},
+        "spec": {"template": {"spec": {"containers": [container]}}},
+    }
+    # Server-side: the schemas are too large for the annotation that client-side apply keeps.
+    _apply_overlay("manifests/base", OPERATOR_NAME, image_reference(OPERATOR), [patch])
+    kubectl("wait", "--for=condition=Established", "--timeout=30s", *_crds())
+    _wait_for_rollout(OPERATOR_NAME, OPERATOR_NAMESPACE)
+
+
+def install_services() -> None:
+    """Apply the S3 server and MLflow, with fresh keys on the first time, and wait for both."""
+    _apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})
+    _ensure_credentials()
+    _apply_overlay("manifests/demo", "anomaly-demo", image_reference(DEMO), [])
+    for service in SERVICES:
+        _wait_for_rollout(service, NAMESPACE)
+
+
+def uninstall() -> None:
+    """Remove the demo; the operator too, unless runs elsewhere in the cluster depend on it."""
+    kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found")
+    if _crds_exist() and kubectl("get", "aexp,ainf", "--all-namespaces", "--output=name"):
+        raise DemoError("the operator stays: there are runs of it in other namespaces")
+    kubectl("delete", "--ignore-not-found", "--kustomize", str(ROOT / "manifests/base"))
+
+
+def credentials() -> Credentials:
+    """The keys of the S3 server, from its Secret."""
+    secret = find("secret", SECRET, NAMESPACE)
+    if secret is None:
+        raise DemoError(f"there is no Secret {NAMESPACE}/{SECRET}")
+    values = {name: base64.b64decode(value).decode() for name, value in secret["data"].items()}
+    return Credentials(values["AWS_ACCESS_KEY_ID"], values["AWS_SECRET_ACCESS_KEY"])
+
+
+def image_reference(image: Image) -> str:
+    """The image to install, which `hack/images/images` delivered and printed."""
+    reference = os.environ.get(image.variable)
+    if not reference:
+        raise DemoError(f"{image.variable} is not set: run `make demo`, or the output of `make images`")
+    return reference
+
+
+def _ensure_credentials() -> None:
+    if find("secret", SECRET, NAMESPACE) is not None:
+        return
+    keys = {"AWS_ACCESS_KEY_ID": secrets.token_hex(8), "AWS_SECRET_ACCESS_KEY": secrets.token_hex(20)}
+    metadata = {"name": SECRET, "namespace": NAMESPACE}
+    _apply({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": keys})
+
+
+def _apply_overlay(base: str, image_name: str, image: str, patches: list[Object]) -> None:
+    """Apply a kustomize folder with one image and some fields of it replaced."""
+    name, _, tag = image.rpartition(":")
+    with TemporaryDirectory() as folder:
+        overlay = {
+            "apiVersion": "kustomize.config.k8s.io/v1beta1",
+            "kind": "Kustomization",
+            # kustomize takes no absolute path.
+            "resources": [os.path.relpath(ROOT / base, Path(folder).resolve())],
+            "images": [{"name": image_name, "newName": name, "newTag": tag}],
+            "patches": [{"patch": yaml.safe_dump(patch)} for patch in patches],
+        }
+        (Path(folder) / "kustomization.yaml").write_text(yaml.safe_dump(overlay))
+        kubectl("apply", "--server-side", "--force-conflicts", "--kustomize", folder)
+
+
+def _apply(manifest: Object) -> None:
+    kubectl("apply", "--filename=-", stdin=json.dumps(manifest))
+
+
+def _wait_for_rollout(deployment: str, namespace: str) -> None:
+    kubectl("rollout", "status", f"deployment/{deployment}", f"--namespace={namespace}", ROLLOUT_TIMEOUT)
+
+
+def _crds() -> list[str]:
+    names = ("anomalyexperiments", "anomalyinferences")
+    return [f"customresourcedefinition/{name}.anomalyops.io" for name in names]
+
+
+def _crds_exist() -> bool:
+    return bool(kubectl("get", "--ignore-not-found", "--output=name", *_crds()))

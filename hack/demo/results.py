@@ -1,0 +1,81 @@
+"""What there is to see after the runs: resources, artifacts, MLflow's metrics, and a picture."""
+
+from __future__ import annotations
+
+import json
+import urllib.request
+from pathlib import Path
+
+from hack.cluster import settings
+from hack.demo.cluster import Object, kubectl
+from hack.demo.storage import Client, StoredObject, download, list_objects, split_uri
+from rich.console import Console
+from rich.table import Table
+
+PICTURES = settings.HOME / "pictures"
+# Long listings say less: of a folder with many files only the first few are shown.
+SHOWN_PER_FOLDER = 4
+
+
+def show_resources(namespace: str, console: Console) -> None:
+    """What a user sees of the runs in kubectl."""
+    console.print("\n[bold]kubectl get aexp,ainf[/bold]")
+    console.print(kubectl("get", "aexp,ainf", f"--namespace={namespace}").rstrip(), highlight=False, soft_wrap=True)
+
+
+def show_artifacts(run: Object, client: Client, console: Console) -> None:
+    """The files of a run in S3."""
+    bucket, prefix = split_uri(run["status"]["artifacts"]["root"])
+    console.print(f"\n[bold]s3://{bucket}/{prefix}[/bold]")
+    table = Table(box=None, show_header=False, pad_edge=True)
+    for size, name in _listing(list_objects(client, bucket, prefix), prefix):
+        table.add_row(size, name)
+    console.print(table)
+
+
+def artifacts_exist(run: Object, client: Client) -> bool:
+    """Whether a run's files are still in S3; the demo's server forgets them with its pod."""
+    bucket, prefix = split_uri(run["status"]["artifacts"]["root"])
+    return bool(list_objects(client, bucket, prefix))
+
+
+def show_metrics(run: Object, mlflow: str, console: Console) -> None:
+    """The metrics that MLflow has of a run; `mlflow` is the server's host:port."""
+    run_id = run["status"]["mlflow"]["runId"]
+    content = _get_json(f"http://{mlflow}/api/2.0/mlflow/runs/get?run_id={run_id}")
+    console.print(f"\n[bold]MLflow run {run_id}[/bold]")
+    table = Table(box=None, show_header=False, pad_edge=True)
+    for metric in sorted(content["run"]["data"].get("metrics", []), key=lambda metric: str(metric["key"])):
+        table.add_row(metric["key"], f"{metric['value']:.6g}")
+    console.print(table)
+
+
+def fetch_picture(run: Object, client: Client) -> Path | None:
+    """Download the first picture of a run; None when it drew none."""
+    folder = run["status"]["artifacts"].get("visualizations")
+    if folder is None:
+        return None
+    bucket, prefix = split_uri(folder)
+    pictures = [found for found in list_objects(client, bucket, prefix) if found.key.endswith((".png", ".jpg"))]
+    return download(client, bucket, pictures[0].key, PICTURES / run["metadata"]["name"]) if pictures else None
+
+
+def _listing(objects: list[StoredObject], prefix: str) -> list[tuple[str, str]]:
+    """Size and name of each object, with the rest of a long folder summed up in a line."""
+    folders: dict[str, list[StoredObject]] = {}
+    for found in objects:
+        folders.setdefault(found.key.rpartition("/")[0], []).append(found)
+    lines = []
+    for folder, content in folders.items():
+        lines += [(f"{found.size:,}", found.key.removeprefix(prefix)) for found in content[:SHOWN_PER_FOLDER]]
+        if rest := content[SHOWN_PER_FOLDER:]:
+            size = sum(found.size for found in rest)
+            lines.append((f"{size:,}", f"{folder.removeprefix(prefix)}/... {len(rest)} more"))
+    return lines
+
+
+def _get_json(url: str) -> Object:
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with direct.open(url, timeout=30) as response:
+        content: Object = json.load(response)
+        return content

@@ -1,0 +1,82 @@
+"""The demo's S3 server: uploading folders, listing, and downloading one object."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import boto3
+from botocore.config import Config
+
+REGION = "us-east-1"
+PARALLEL = 16
+
+# boto3 makes its client classes at run time, so there is no type to name.
+Client = Any
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """The keys of an S3 account."""
+
+    access_key: str
+    secret_key: str
+
+
+@dataclass(frozen=True)
+class StoredObject:
+    """An object in a bucket; `size` is in bytes."""
+
+    key: str
+    size: int
+
+
+def connect(address: str, credentials: Credentials) -> Client:
+    """A client of the S3 server at host:port, which no proxy comes between."""
+    config = Config(
+        max_pool_connections=PARALLEL,
+        proxies={"http": ""},
+        retries={"mode": "standard", "max_attempts": 5},
+        s3={"addressing_style": "path"},
+    )
+    return boto3.client(
+        "s3",
+        endpoint_url=f"http://{address}",
+        region_name=REGION,
+        aws_access_key_id=credentials.access_key,
+        aws_secret_access_key=credentials.secret_key,
+        config=config,
+    )
+
+
+def list_objects(client: Client, bucket: str, prefix: str = "") -> list[StoredObject]:
+    """All objects below a prefix, in the order of their keys."""
+    pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
+    return [StoredObject(found["Key"], found["Size"]) for page in pages for found in page.get("Contents", [])]
+
+
+def upload_folder(client: Client, folder: Path, bucket: str) -> int:
+    """Upload the files below a folder under their relative paths; returns how many were missing."""
+    present = {(found.key, found.size) for found in list_objects(client, bucket)}
+    files = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
+    missing = {key: path for key, path in files.items() if (key, path.stat().st_size) not in present}
+    with ThreadPoolExecutor(PARALLEL) as pool:
+        # Consumed, so that the first failed upload raises here.
+        list(pool.map(lambda item: client.upload_file(str(item[1]), bucket, item[0]), missing.items()))
+    return len(missing)
+
+
+def download(client: Client, bucket: str, key: str, folder: Path) -> Path:
+    """Download an object into a folder under its own file name; returns where it lies."""
+    folder.mkdir(parents=True, exist_ok=True)
+    target = folder / Path(key).name
+    client.download_file(bucket, key, str(target))
+    return target
+
+
+def split_uri(uri: str) -> tuple[str, str]:
+    """Bucket and key of s3://BUCKET/KEY."""
+    bucket, _, key = uri.removeprefix("s3://").partition("/")
+    return bucket, key
