@@ -127,8 +127,9 @@ class Reconciler:
         except NotFound:
             return
         changed = self._cache.put_run(run_view(run.key.kind, written))
-        for other in changed - {run.key}:
-            self._queue.add(other)
+        ended = {run.key} if new.phase in FINISHED else set()  # what may be cleaned up now
+        for key in (changed - {run.key}) | ended:
+            self._queue.add(key)
         for note in notes(recorded, new):
             log.info("run changed", run=str(run.key), reason=note.reason, message=note.message)
             await post(self._client, run, note, self._settings.identity, self._clock())
