@@ -65,7 +65,13 @@ endif
 .PHONY: generate
 generate: setup ## Write what is generated: CRDs, references, requirements
 	$(PYTHON) hack/generate/crds.py
+	$(PYTHON) hack/generate/reference.py
 	$(PYTHON) -m hack.images.requirements
+
+.PHONY: constraints
+constraints: setup ## Pin the newest versions that pyproject.toml allows
+	$(UV) pip compile --quiet --upgrade --system-certs --no-header --no-annotate --python-version=3.11 \
+		--all-extras --output-file=constraints.txt pyproject.toml
 
 .PHONY: verify
 verify: generate ## Fail when something generated is not up to date
