@@ -13,6 +13,7 @@ from Go modules and Debian packages, and kept under one folder (`settings.HOME`)
     processes     starting, recognising and stopping processes of ours
     components    the command line of each process
     images        the base images, and how images reach the node
+    prune         removing images that newer ones have replaced
     lifecycle     up, down and status, put together from the above
 
 Only the standard library is used: the cluster must come up before any Python environment exists.

@@ -49,7 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("build", help="install and build what the cluster is made of")
     commands.add_parser("up", help="bring the cluster up, or make it right again")
-    down = commands.add_parser("down", help="delete the cluster; keep binaries and images")
+    down = commands.add_parser("down", help="delete the cluster; keep binaries and current images")
     down.add_argument("--purge", action="store_true", help="remove binaries and images too")
     commands.add_parser("status", help="show the state of processes and node")
     commands.add_parser("env", help="print shell commands that point kubectl here")

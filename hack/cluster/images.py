@@ -10,6 +10,8 @@ from __future__ import annotations
 import shutil
 import urllib.error
 import urllib.request
+from email.message import Message
+from http import HTTPStatus
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -78,17 +80,34 @@ def in_storage(reference: str) -> bool:
 
 def in_registry(reference: str) -> bool:
     """Whether the loopback registry has the image."""
-    name, _, tag = reference.removeprefix(f"{settings.REGISTRY}/").rpartition(":")
-    url = f"http://{settings.REGISTRY}/v2/{name}/manifests/{tag}"
-    request = urllib.request.Request(url, method="HEAD", headers={"Accept": MANIFEST_TYPES})
-    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    return _registry_digest(reference) is not None
+
+
+def remove_from_registry(reference: str) -> None:
+    """Make the loopback registry forget an image; its layers stay until garbage is collected."""
+    if digest := _registry_digest(reference):
+        _ask_registry("DELETE", f"{reference.rpartition(':')[0]}:{digest}")
+
+
+def _registry_digest(reference: str) -> str | None:
+    """The digest of an image's manifest in the registry, None when it is not there."""
     try:
-        direct.open(request, timeout=5).close()
+        return _ask_registry("HEAD", reference)["Docker-Content-Digest"]
     except urllib.error.HTTPError as error:
-        if error.code == 404:
-            return False
+        if error.code == HTTPStatus.NOT_FOUND:
+            return None
         raise
-    return True
+
+
+def _ask_registry(method: str, reference: str) -> Message:
+    """Headers of the registry's answer about an image, named as NAME:TAG or NAME:DIGEST."""
+    name, _, version = reference.removeprefix(f"{settings.REGISTRY}/").partition(":")
+    url = f"http://{settings.REGISTRY}/v2/{name}/manifests/{version}"
+    request = urllib.request.Request(url, method=method, headers={"Accept": MANIFEST_TYPES})
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with direct.open(request, timeout=5) as answer:
+        headers: Message = answer.headers
+        return headers
 
 
 def on_node(reference: str) -> bool:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from hack.cluster import components, config, images, network, pki, processes, settings, toolchain
+from hack.cluster import components, config, images, network, pki, processes, prune, settings, toolchain
 from hack.cluster.shell import ClusterError, kubectl, run, say, succeeds, wait_until
 
 
@@ -41,10 +41,12 @@ def up() -> None:
 def down(purge: bool = False) -> None:
     """Delete the cluster: its pods, processes, mounts, bridge and state.
 
-    Binaries, certificates and images stay, so that the next `up` takes seconds; `purge` removes
-    these as well.
+    Binaries, certificates and current images stay, so that the next `up` takes seconds; `purge`
+    removes these as well.
     """
     _stop_pods()
+    if not purge and processes.is_running(components.registry()) and processes.is_running(components.containerd()):
+        prune.prune()
     for component in reversed(components.all_components()):
         processes.stop(component)
     network.remove()

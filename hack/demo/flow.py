@@ -34,8 +34,9 @@ def up(console: Console) -> None:
         with console.status("uploading pictures and weights"):
             upload_data(client)
         _forget_lost_runs(client)
-        runs = [run_sample(sample, console) for sample in (EXPERIMENT, INFERENCE)]
-        _show(runs, client, console)
+        experiment = run_sample(EXPERIMENT, console)
+        inference = run_sample(INFERENCE, console, after=experiment)
+        _show([experiment, inference], client, console)
 
 
 def down(console: Console) -> None:

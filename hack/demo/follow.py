@@ -19,21 +19,41 @@ class RunFailedError(DemoError):
     """The run has ended as Failed; the message holds its reason and the logs of its pods."""
 
 
-def run_sample(manifest: Path, console: Console) -> Object:
+def run_sample(manifest: Path, console: Console, after: Object | None = None) -> Object:
     """Apply a sample, show its progress, and return the object once it is Complete.
 
-    A sample that is Complete stays as it is. One that has Failed is deleted first: a finished run
-    never starts again. Raises RunFailedError, or DemoError when it takes too long.
+    A sample that is Complete stays as it is, unless its manifest has changed since, or it is older
+    than `after`, the run it builds on. Raises RunFailedError, or DemoError when it takes too long.
     """
     metadata = yaml.safe_load(manifest.read_text())
     kind, name, namespace = metadata["kind"], metadata["metadata"]["name"], metadata["metadata"]["namespace"]
-    existing = find(kind, name, namespace)
-    if existing and condition(existing, "Failed"):
+    if _is_outdated(manifest, find(kind, name, namespace), after):
         kubectl("delete", kind, name, f"--namespace={namespace}")
     kubectl("apply", f"--filename={manifest}")
     _follow(kind, name, namespace, console)
     kubectl("wait", "--for=condition=Complete", f"--namespace={namespace}", f"{kind}/{name}", "--timeout=10s")
     return _get(kind, name, namespace)
+
+
+def _is_outdated(manifest: Path, existing: Object | None, after: Object | None) -> bool:
+    """Whether a run has to make way: it failed, builds on an older run, or has another spec by now.
+
+    A run never starts again, and what it depends on never changes once it has started.
+    """
+    if existing is None:
+        return False
+    if condition(existing, "Failed") or (after and _created(existing) < _created(after)):
+        return True
+    try:
+        kubectl("apply", "--dry-run=server", f"--filename={manifest}")
+    except DemoError:
+        return True
+    return False
+
+
+def _created(found: Object) -> str:
+    """When an object was created; such timestamps sort as text."""
+    return str(found["metadata"]["creationTimestamp"])
 
 
 def condition(found: Object, wanted: str) -> Object | None:

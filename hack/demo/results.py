@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 PICTURES = settings.HOME / "pictures"
-# Long listings say less: of a folder with many files only the first few are shown.
+# Long listings say less: of a folder with many pictures only the first few are shown.
 SHOWN_PER_FOLDER = 4
 
 
@@ -27,7 +27,8 @@ def show_artifacts(run: Object, client: Client, console: Console) -> None:
     """The files of a run in S3."""
     bucket, prefix = split_uri(run["status"]["artifacts"]["root"])
     console.print(f"\n[bold]s3://{bucket}/{prefix}[/bold]")
-    table = Table(box=None, show_header=False, pad_edge=True)
+    table = Table("size", "name", box=None, show_header=False, pad_edge=True)
+    table.columns[0].justify = "right"
     for size, name in _listing(list_objects(client, bucket, prefix), prefix):
         table.add_row(size, name)
     console.print(table)
@@ -61,16 +62,17 @@ def fetch_picture(run: Object, client: Client) -> Path | None:
 
 
 def _listing(objects: list[StoredObject], prefix: str) -> list[tuple[str, str]]:
-    """Size and name of each object, with the rest of a long folder summed up in a line."""
+    """Size and name of each file at the top, and of the first few in each folder below it."""
     folders: dict[str, list[StoredObject]] = {}
     for found in objects:
-        folders.setdefault(found.key.rpartition("/")[0], []).append(found)
+        folder, separator, _ = found.key.removeprefix(prefix).strip("/").rpartition("/")
+        folders.setdefault(folder.partition("/")[0] + separator, []).append(found)
     lines = []
     for folder, content in folders.items():
-        lines += [(f"{found.size:,}", found.key.removeprefix(prefix)) for found in content[:SHOWN_PER_FOLDER]]
-        if rest := content[SHOWN_PER_FOLDER:]:
-            size = sum(found.size for found in rest)
-            lines.append((f"{size:,}", f"{folder.removeprefix(prefix)}/... {len(rest)} more"))
+        shown = SHOWN_PER_FOLDER if folder else len(content)
+        lines += [(f"{found.size:,}", found.key.removeprefix(prefix).strip("/")) for found in content[:shown]]
+        if rest := content[shown:]:
+            lines.append((f"{sum(found.size for found in rest):,}", f"{folder}... {len(rest)} more"))
     return lines
 
 
