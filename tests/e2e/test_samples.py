@@ -98,7 +98,7 @@ def test_mlflow_has_the_same_metrics_and_names_the_resource(cell: Cell, trained:
     assert {"key": "anomalyops.io/uid", "value": trained["metadata"]["uid"]} in run["data"]["tags"]
     logged = {metric["key"]: metric["value"] for metric in run["data"]["metrics"]}
     image = trained["status"]["metrics"]["image"]
-    assert {logged[f"image/{name}"] for name in image} == set(image.values())
+    assert {logged[f"image_{name}"] for name in image} == set(image.values())
 
 
 def test_unknown_images_are_scored_and_not_counted(cell: Cell, inferred: dict[str, Any]) -> None:
