@@ -19,7 +19,8 @@ from anomaly_operator.resources import Resource
 Body = dict[str, Any]
 
 CONNECTIONS = 16
-PAGE = 500
+PAGE = 100
+"""Objects a page of a LIST: what is in memory at once as parsed JSON."""
 TIMEOUT = aiohttp.ClientTimeout(total=30)
 ATTEMPTS = 5
 _BACKOFF = wait_random_exponential(multiplier=0.25, max=10)
@@ -34,11 +35,11 @@ def _wait(state: RetryCallState) -> float:
 class ApiClient:
     """The API server, as far as the operator needs it."""
 
-    def __init__(self, login: Callable[[], kopf.ConnectionInfo]) -> None:
+    def __init__(self, login: Callable[[], kopf.ConnectionInfo], connections: int = CONNECTIONS) -> None:
         self._login = login
         self._info = login()
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=CONNECTIONS, ssl=self._info.as_ssl_context()),
+            connector=aiohttp.TCPConnector(limit=connections, ssl=self._info.as_ssl_context()),
             timeout=TIMEOUT,
             json_serialize=lambda value: json.dumps(value, separators=(",", ":")),
             headers={"Accept": "application/json", "User-Agent": "anomaly-operator"},
@@ -86,7 +87,7 @@ class ApiClient:
         """The object after it was replaced; Conflict if its resourceVersion is not the newest."""
         return await self._call("PUT", resource, resource.path(namespace, name), verb="update", body=body)
 
-    async def delete(self, resource: Resource, namespace: str, name: str, uid: str | None = None) -> None:
+    async def delete(self, resource: Resource, namespace: str | None, name: str, uid: str | None = None) -> None:
         """Delete an object and, in the background, what it owns; with ``uid``, only the one that has it."""
         options: Body = {"propagationPolicy": "Background"} | ({"preconditions": {"uid": uid}} if uid else {})
         await self._call("DELETE", resource, resource.path(namespace, name), verb="delete", body=options)

@@ -21,6 +21,38 @@ from anomaly_operator.views import Raw, job_view, pod_view, run_view
 Changed = Callable[[Cache, bool, Raw], set[RunKey]]
 
 
+class _NoDiffBase(kopf.DiffBaseStorage):
+    """kopf would copy every object it sees three times over to compare it with a last state that nobody keeps."""
+
+    def build(self, **_: Any) -> Any:
+        return {}
+
+    def fetch(self, **_: Any) -> Any:
+        return None
+
+    def store(self, **_: Any) -> None:
+        """Nothing is kept."""
+
+
+class _NoProgress(kopf.ProgressStorage):
+    """Handlers that are never retried have no progress to keep."""
+
+    def fetch(self, **_: Any) -> Any:
+        return None
+
+    def store(self, **_: Any) -> None:
+        """Nothing is kept."""
+
+    def purge(self, **_: Any) -> None:
+        """Nothing is kept."""
+
+    def touch(self, **_: Any) -> None:
+        """Nothing is kept."""
+
+    def clear(self, *, essence: Any) -> Any:
+        return essence
+
+
 def kopf_settings() -> kopf.OperatorSettings:
     """kopf as a watcher and nothing else."""
     settings = kopf.OperatorSettings()
@@ -30,7 +62,9 @@ def kopf_settings() -> kopf.OperatorSettings:
     settings.watching.initial_streaming = True
     settings.watching.label_selectors["batch", "v1", "jobs"] = names.SELECTOR
     settings.watching.label_selectors["", "v1", "pods"] = names.SELECTOR
-    settings.queueing.idle_timeout = 1
+    settings.queueing.idle_timeout = 0.1  # a kopf worker keeps its object's last body for as long
+    settings.persistence.diffbase_storage = _NoDiffBase()
+    settings.persistence.progress_storage = _NoProgress()
     return settings
 
 

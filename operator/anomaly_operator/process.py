@@ -45,7 +45,9 @@ class Process:
         self.queue: WorkQueue[RunKey] = WorkQueue()
         self._client = ApiClient(lambda: login(kopf_settings))
         self._board = ProgressBoard(self.queue, settings.progress_seconds, time.monotonic)
-        self._lease = Lease(self._client, settings, time.monotonic)
+        # The Lease has a connection of its own: a renewal must not queue behind the work that it allows.
+        self._lease_client = ApiClient(lambda: login(kopf_settings), connections=1)
+        self._lease = Lease(self._lease_client, settings, time.monotonic)
         self._resync = Resync(
             client=self._client, cache=self.cache, queue=self.queue, namespaces=settings.namespaces,
             seconds=settings.resync_seconds, monotonic=time.monotonic,
@@ -74,6 +76,7 @@ class Process:
         await self._lease.release()
         await self._server.close()
         await self._client.close()
+        await self._lease_client.close()
 
     async def _lead(self) -> None:
         """A follower keeps a warm cache; a leader begins with a fresh LIST and acts until the Lease is lost."""

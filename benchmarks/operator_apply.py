@@ -1,0 +1,168 @@
+"""300 suspended resources applied at once: how far behind the posting is the operator, and what does it cost?
+
+    python benchmarks/operator_apply.py [--resources 300]
+
+Needs a Kubernetes API server (KUBECONFIG) with the CRDs, on which no other operator acts. The operator runs as its
+image has it, without the `kubernetes` package. Prints one line a figure; asserts nothing.
+"""
+
+import argparse
+import asyncio
+import os
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+import uuid
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import kopf
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT / "crds"), str(ROOT / "operator")]
+
+from anomaly_operator import names  # noqa: E402
+from anomaly_operator.client import ApiClient  # noqa: E402
+from anomaly_operator.credentials import login  # noqa: E402
+from anomaly_operator.resources import EXPERIMENTS, JOBS, Resource  # noqa: E402
+
+PORT = 18099
+AS_IN_THE_IMAGE = "import sys; sys.modules['kubernetes'] = None\nfrom anomaly_operator.__main__ import main\nmain()"
+NAMESPACES = Resource("", "v1", "namespaces")
+
+
+def experiment(number: int) -> dict[str, Any]:
+    """A suspended experiment, as large as usual."""
+    s3 = {"endpoint": "http://s3.anomaly-demo.svc:7070", "region": "us-east-1", "credentialsSecret": "s3-credentials"}
+    return {
+        "apiVersion": "anomalyops.io/v1alpha1",
+        "kind": "AnomalyExperiment",
+        "metadata": {"name": f"bench-{number:05}"},
+        "spec": {
+            "dataset": {"source": {"s3": s3 | {"uri": "s3://data"}}, "category": "mnist"},
+            "model": {"name": "padim", "weights": {"s3": s3 | {"uri": "s3://weights"}}},
+            "output": {"s3": s3 | {"uri": "s3://results"}},
+            "tracking": {"mlflow": {"trackingUri": "http://mlflow.anomaly-demo.svc:5000"}},
+            "runPolicy": {"suspend": True},
+        },
+    }
+
+
+def start_operator(python: str, namespace: str) -> "subprocess.Popen[bytes]":
+    """The operator, cluster-wide, with a Lease of its own."""
+    environment = os.environ | {"PYTHONPATH": f"{ROOT}/crds:{ROOT}/operator"}
+    return subprocess.Popen(
+        [python, "-c", AS_IN_THE_IMAGE, "--bind=127.0.0.1", f"--port={PORT}", f"--lease-namespace={namespace}",
+         "--log-level=WARNING"],
+        env=environment,
+    )  # fmt: skip
+
+
+def metrics() -> list[str]:
+    """What it tells Prometheus; nothing while it does not answer."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{PORT}/metrics", timeout=5) as answer:
+            return answer.read().decode().splitlines()
+    except (urllib.error.URLError, OSError):
+        return []
+
+
+def metric(name: str, *having: str) -> float:
+    """Sum of a metric over the label sets that contain these texts."""
+    lines = [line for line in metrics() if line.startswith((name + " ", name + "{")) and all(h in line for h in having)]
+    return sum(float(line.rsplit(" ", 1)[1]) for line in lines)
+
+
+def memory(pid: int, field: str) -> float:
+    """A field of /proc/PID/status in MiB."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(field))
+
+
+async def until(reached: Any, seconds: float = 120) -> None:
+    """Poll until it is so."""
+    deadline = time.perf_counter() + seconds
+    while not reached():
+        if time.perf_counter() > deadline:
+            raise TimeoutError
+        await asyncio.sleep(0.05)
+
+
+async def all_jobs_exist(info: kopf.ConnectionInfo, namespace: str, count: int, version: str) -> float:
+    """When the watch told of the last Job."""
+    query = {"watch": "1", "labelSelector": names.SELECTOR, "resourceVersion": version}
+    seen: set[str] = set()
+    connector = aiohttp.TCPConnector(ssl=info.as_ssl_context())
+    async with (
+        aiohttp.ClientSession(connector=connector, headers=info.as_http_headers(), read_bufsize=2**22) as session,
+        session.get(info.server + JOBS.path(namespace), params=query) as stream,
+    ):
+        async for line in stream.content:
+            if line.startswith(b'{"type":"ADDED"'):
+                seen.add(line[:200].decode(errors="replace"))
+                if len(seen) == count:
+                    break
+    return time.perf_counter()
+
+
+async def main() -> None:
+    """Set the stage, measure, and clear it."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--resources", type=int, default=300)
+    parser.add_argument(
+        "--python", default=sys.executable, help="interpreter of the operator: its image has less in it"
+    )
+    arguments = parser.parse_args()
+    count = arguments.resources
+    info = login(kopf.OperatorSettings())
+    client = ApiClient(lambda: info)
+    namespace = f"bench-{uuid.uuid4().hex[:6]}"
+    await client.create(NAMESPACES, None, {"metadata": {"name": namespace}})
+    operator = start_operator(arguments.python, namespace)
+    try:
+        await until(lambda: metric("anomaly_operator_leader") == 1)
+        await asyncio.sleep(2)
+        await measure(client, info, operator.pid, namespace, count)
+    finally:
+        operator.terminate()
+        operator.wait(30)
+        await client.delete(NAMESPACES, None, namespace)
+        await client.close()
+
+
+async def measure(client: ApiClient, info: kopf.ConnectionInfo, pid: int, namespace: str, count: int) -> None:
+    """Post, wait, print."""
+    idle, cpu = memory(pid, "VmRSS"), metric("process_cpu_seconds_total")
+    version = [version async for _, version in client.list(JOBS, namespace)][-1]
+    jobs = asyncio.create_task(all_jobs_exist(info, namespace, count, version))
+    await asyncio.sleep(0.5)
+    began = time.perf_counter()
+    await asyncio.gather(*(client.create(EXPERIMENTS, namespace, experiment(number)) for number in range(count)))
+    posted = time.perf_counter() - began
+    existed = await jobs - began
+    await until(lambda: metric("anomaly_operator_runs", 'phase="Suspended"') >= count)
+    settled = time.perf_counter() - began
+    await asyncio.sleep(3)
+    api = "anomaly_operator_api_requests_total"
+    writes = {
+        "Job creations": metric(api, 'verb="create"', "jobs"),
+        "status patches": metric(api, 'verb="patch_status"'),
+        "everything else": metric(api) - metric(api, "leases") - metric(api, 'verb="list"')
+        - metric(api, 'verb="create"', "jobs") - metric(api, 'verb="patch_status"'),
+    }  # fmt: skip
+    print(f"resources                         {count}")
+    print(f"posting them                      {posted:.2f} s")
+    print(f"all Jobs exist                    {existed:.2f} s  ({existed - posted:+.2f} s after the posting)")
+    print(f"all statuses written              {settled:.2f} s")
+    print(f"operator CPU                      {metric('process_cpu_seconds_total') - cpu:.2f} s")
+    print(f"operator RSS idle / now / peak    {idle:.1f} / {memory(pid, 'VmRSS'):.1f} / {memory(pid, 'VmHWM'):.1f} MiB")
+    for name, number in writes.items():
+        print(f"{name} a resource".ljust(33), f"{number / count:.2f}")
+    print("API writes a resource".ljust(33), f"{sum(writes.values()) / count:.2f}")
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

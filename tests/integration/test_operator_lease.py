@@ -1,0 +1,68 @@
+"""Two replicas, one acts; the other takes over when it ends, gently or not."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from support.kube import Namespace, kubectl
+from support.play import experiment
+from support.process import OperatorProcess
+
+pytestmark = pytest.mark.cluster
+
+
+@pytest.fixture
+def pair(account: Path, namespace: Namespace, tmp_path: Path) -> Iterator[tuple[OperatorProcess, OperatorProcess]]:
+    first = OperatorProcess(account, namespace.name, tmp_path / "first.log")
+    second = OperatorProcess(account, namespace.name, tmp_path / "second.log")
+    OperatorProcess.forget_lease()
+    first.start()
+    first.wait_until(lambda: first.leads, "leading")
+    second.start()
+    yield first, second
+    for process in (second, first):
+        process.stop()
+    OperatorProcess.forget_lease()
+
+
+def holder() -> str:
+    return kubectl("-n", "anomaly-system", "get", "lease", "anomaly-operator", "-o", "jsonpath={.spec.holderIdentity}")
+
+
+def acted(namespace: Namespace, name: str) -> bool:
+    return any(job["metadata"]["name"] == f"{name}-experiment" for job in namespace.list("jobs"))
+
+
+@pytest.mark.parametrize(("gently", "seconds"), [(True, 8), (False, 22)], ids=["stopped", "killed"])
+def test_takeover(
+    pair: tuple[OperatorProcess, OperatorProcess], namespace: Namespace, gently: bool, seconds: float
+) -> None:
+    first, second = pair
+    leader = holder()
+    namespace.apply(experiment("before"))
+    first.wait_until(lambda: acted(namespace, "before"), "acting")
+    assert not second.leads
+    assert second.writes() == 0
+    if gently:
+        first.stop()
+    else:
+        first.kill()
+    began = time.monotonic()
+    namespace.apply(experiment("between"))
+    second.wait_until(lambda: acted(namespace, "between"), "acting", seconds=40)
+    took = time.monotonic() - began
+    assert took < seconds
+    assert holder() != leader
+
+
+def test_who_lost_the_lease_ends(pair: tuple[OperatorProcess, OperatorProcess]) -> None:
+    first, _ = pair
+    kubectl("-n", "anomaly-system", "patch", "lease", "anomaly-operator", "--type=merge",
+            "-p", '{"spec": {"holderIdentity": "somebody-else"}}')  # fmt: skip
+    process = first._process
+    assert process
+    assert process.wait(15) == 1
+    assert "lease lost" in first.log.read_text()
+    first._process = None

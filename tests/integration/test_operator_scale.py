@@ -1,0 +1,93 @@
+"""Many resources at once, restarts over them, and watches that lose events."""
+
+import asyncio
+import time
+from datetime import UTC, datetime
+from typing import Any
+
+import kopf
+import pytest
+
+from anomaly_operator.cache import Cache
+from anomaly_operator.client import ApiClient
+from anomaly_operator.credentials import login
+from anomaly_operator.keys import RunKey
+from anomaly_operator.progress import ProgressBoard
+from anomaly_operator.reconciler import Reconciler
+from anomaly_operator.resources import EXPERIMENTS, JOBS
+from anomaly_operator.resync import Resync
+from anomaly_operator.settings import PodSettings, Settings
+from anomaly_operator.work_queue import WorkQueue
+from support.kube import Namespace
+from support.play import experiment
+from support.process import OperatorProcess
+
+pytestmark = pytest.mark.cluster
+
+MANY = 300
+
+
+async def post(namespace: Namespace, count: int, **spec: Any) -> None:
+    client = ApiClient(lambda: login(kopf.OperatorSettings()))
+    bodies = [experiment(f"many-{number:03}", runPolicy={"suspend": True}, **spec) for number in range(count)]
+    await asyncio.gather(*(client.create(EXPERIMENTS, namespace.name, body) for body in bodies))
+    await client.close()
+
+
+def suspended(namespace: Namespace) -> int:
+    phases = namespace.kubectl("get", "aexp", "-o", "jsonpath={.items[*].status.phase}").split()
+    return phases.count("Suspended")
+
+
+def test_three_hundred_at_once_and_a_restart_over_them(namespace: Namespace, operator: OperatorProcess) -> None:
+    asyncio.run(post(namespace, MANY))
+    operator.wait_until(lambda: suspended(namespace) == MANY, f"at {MANY} suspended runs", seconds=120)
+    assert len(namespace.list("jobs")) == MANY
+    time.sleep(3)
+    # Now and then a user's change overtakes a status patch, which is then written a second time.
+    assert operator.writes() / MANY == pytest.approx(2.0, abs=0.1)
+    operator.stop()
+    operator.start()
+    operator.wait_until(lambda: operator.leads, "leading")
+    time.sleep(5)
+    assert operator.writes() == 0, "a restart over a settled cluster writes nothing"
+
+
+def test_no_watch_at_all(namespace: Namespace, cluster: str) -> None:
+    """The periodic LIST alone brings everything about: whatever event is lost, it heals."""
+    asyncio.run(_without_watches(namespace))
+
+
+async def _without_watches(namespace: Namespace) -> None:
+    client, cache, queue = ApiClient(lambda: login(kopf.OperatorSettings())), Cache(), WorkQueue[RunKey]()
+    loop = asyncio.get_running_loop()
+    resync = Resync(client=client, cache=cache, queue=queue, namespaces=[namespace.name], seconds=0.5,
+                    monotonic=loop.time)  # fmt: skip
+    reconciler = Reconciler(
+        client=client, cache=cache, queue=queue, board=ProgressBoard(queue, 2.0, loop.time),
+        settings=Settings(pods=PodSettings("runner", "inference")), clock=lambda: datetime.now(UTC),
+    )  # fmt: skip
+    tasks = [asyncio.create_task(resync.run()), *(asyncio.create_task(reconciler.work()) for _ in range(4))]
+    try:
+        await client.create(EXPERIMENTS, namespace.name, experiment("lonely", runPolicy={"suspend": True}))
+        await _until(lambda: len(cache.jobs) == 1 and suspended(namespace) == 1)
+        first = next(job.uid for job in cache.jobs)
+        await client.delete(JOBS, namespace.name, "lonely-experiment")
+        await _until(lambda: [job.uid != first for job in cache.jobs] == [True])
+        await client.delete(EXPERIMENTS, namespace.name, "lonely")
+        await _until(lambda: len(cache.runs) == 0 and len(cache.jobs) == 0)
+        assert namespace.list("jobs") == []
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        queue.close()
+        await client.close()
+
+
+async def _until(reached: Any) -> None:
+    for _ in range(300):
+        if reached():
+            return
+        await asyncio.sleep(0.1)
+    raise AssertionError("never came about")
