@@ -13,8 +13,9 @@ _BLUE = (0.10667330, 12.64194608, -60.58204836, 110.36276771, -89.90310912, 27.3
 def turbo_palette() -> bytes:
     """256 RGB triples, from dark blue over green to dark red."""
     level = np.linspace(0, 1, 256)
-    channels = [sum(weight * level**power for power, weight in enumerate(weights)) for weights in (_RED, _GREEN, _BLUE)]
-    return (np.clip(np.stack(channels, 1), 0, 1) * 255).round().astype(np.uint8).tobytes()
+    powers = level[:, None] ** np.arange(6)
+    channels = powers @ np.array([_RED, _GREEN, _BLUE]).T
+    return bytes((np.clip(channels, 0, 1) * 255).round().astype(np.uint8).tobytes())
 
 
 TURBO = turbo_palette()

@@ -43,7 +43,7 @@ class Dataset:
     missing_masks: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
-    def keys(self) -> list[str]:
+    def wanted(self) -> list[str]:
         """Keys to bring here, in the order of use: training images, test images, masks."""
         masks = [sample.mask for sample in self.test if sample.mask]
         return [sample.key for sample in (*self.train, *self.test)] + masks

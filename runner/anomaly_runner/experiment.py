@@ -103,7 +103,7 @@ def _fetch(spec: ExperimentSpec, context: Context) -> tuple[Dataset, Pull]:
         dataset = experiment_dataset(objects, store.uri, spec.dataset.mask_suffix, with_masks)
         context.journal.warn(*dataset.warnings)
         by_key = {info.key: info for info in objects}
-        wanted = [by_key[key] for key in dict.fromkeys(dataset.keys())]
+        wanted = [by_key[key] for key in dict.fromkeys(dataset.wanted())]
         return dataset, start_pull(store, wanted, context.work / "dataset", context.stop.check)
 
 

@@ -15,13 +15,13 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from anomaly_api.dataset import CropArea
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".ppm", ".jp2")
 """Names that count as images; everything else in a folder is ignored."""
-_FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "PPM", "JPEG2000", "MPO")
+_FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "PPM", "JPEG2000")
 _FLOAT_TOLERANCE = 1e-3
 _BROKEN = (OSError, ValueError, SyntaxError, EOFError, struct.error, zlib.error, IndexError, KeyError, OverflowError,
            TypeError)  # fmt: skip
@@ -61,7 +61,7 @@ def _check_size(image: Image.Image, max_pixels: int) -> None:
 
 
 def _problem(error: Exception) -> str:
-    if isinstance(error, Image.UnidentifiedImageError):
+    if isinstance(error, UnidentifiedImageError):
         return "not an image in a known format"
     return f"damaged file: {error}"[:200]
 

@@ -101,7 +101,7 @@ def _fetch(spec: InferenceSpec, manifest: ModelManifest, context: Context) -> tu
                                 manifest.task == "segmentation")  # fmt: skip
     context.journal.warn(*dataset.warnings)
     by_key = {info.key: info for info in objects}
-    wanted = [by_key[key] for key in dict.fromkeys(dataset.keys())]
+    wanted = [by_key[key] for key in dict.fromkeys(dataset.wanted())]
     return dataset, start_pull(store, wanted, context.work / "input", context.stop.check)
 
 

@@ -1,10 +1,12 @@
 """What this process may use: CPUs and memory of its cgroup (v1 and v2), not of the node."""
 
+import ctypes
 import math
 import os
 from pathlib import Path
 
 _CGROUP = Path("/sys/fs/cgroup")
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 _UNLIMITED = 1 << 60  # cgroup v1 says "no limit" with a number near 2**63
 
 
@@ -63,6 +65,20 @@ def _stat(file: Path, key: str) -> int:
 def _available_on_node(meminfo: Path) -> int:
     rows = (line.split() for line in meminfo.read_text().splitlines())
     return next(int(row[1]) * 1024 for row in rows if row[0] == "MemAvailable:")
+
+
+def keep_freed_memory() -> None:
+    """Let glibc keep large blocks that are freed, for the next operator, instead of giving them back each time.
+
+    Feature maps of tens of megabytes come and go a hundred times a batch; faulting their pages in anew took a
+    quarter of the time. Without effect on other C libraries.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):
+        return
+    mallopt(_M_MMAP_THRESHOLD, 1 << 30)
+    mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
 
 
 def gigabytes(size: float) -> str:

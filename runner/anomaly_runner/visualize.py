@@ -28,7 +28,8 @@ _SMALLEST = 224
 """Shorter side of a panel in pixels, at least."""
 _CAPTION = 44
 _GAP = 6
-_HEAT_SHARE = 0.5
+_COVER = [int(70 + 0.5 * level) for level in range(256)]
+"""How much a heat map hides of the image, by heat: the image stays visible where nothing is wrong."""
 _INK, _PAPER, _DIM = (235, 238, 242), (24, 27, 33), (150, 158, 170)
 _RED, _GREEN, _AMBER = (255, 92, 92), (82, 196, 120), (255, 190, 80)
 
@@ -81,7 +82,7 @@ def visualize(
 ) -> list[Path]:
     """Draw the pictures of the chosen predictions into ``folder``, one sub-folder a label.
 
-    With ``rawOutputs`` each picture has NAME_heatmap.png (grey, normalised scores) and NAME_segmentation.png
+    With ``rawOutputs`` each picture has NAME_heatmap.png (grey, 128 is the threshold) and NAME_segmentation.png
     (white is anomalous) beside it, at the image's own resolution.
     """
     artist = _Artist(predictions, evaluated, pull, form, spec, max_pixels, folder)
@@ -108,7 +109,7 @@ class _Artist:
         sample = self.predictions.samples[index]
         image = to_rgb8(decode(read_file(self.pull, sample.key), self.max_pixels, self.form.crop))
         scores = np.asarray(self.predictions.maps[index])
-        heat = heat_image(self.evaluated.scale.pixel(scores), self.evaluated, image.size)
+        heat = heat_image(scores, self.evaluated, image.size)
         segmentation = _segmentation(scores, self.evaluated.thresholds.pixel, image.size)
         verdict = self._verdict(index, sample)
         base = self.folder / verdict.file_name(index)
@@ -134,16 +135,21 @@ class _Artist:
             yield file
 
 
-def heat_image(shown: NDArray[np.float64], evaluated: Evaluated, size: tuple[int, int]) -> Image.Image:
-    """Normalised pixel scores (H, W) as a grey image of ``size`` (width, height); brighter is more anomalous.
-
-    Scores without a fixed scale (threshold, none) are spread over the range seen in the run.
+def heat_image(scores: NDArray[np.float32], evaluated: Evaluated, size: tuple[int, int]) -> Image.Image:
+    """Raw pixel scores (H, W) as a grey image of ``size`` (width, height): 0 is the lowest score of the range, 128
+    the threshold, 255 the highest, linear in between, so that colours mean the same in every picture of a run.
     """
-    if evaluated.scale.method != "minMax":
-        low, high = evaluated.scale.pixel(np.array(evaluated.scale.ranges["pixel"], np.float32))
-        shown = np.clip((shown - low) / (high - low if high > low else 1.0), 0, 1)
-    grey = Image.fromarray((shown * 255 + 0.5).astype(np.uint8))
-    return grey.resize(size, Image.Resampling.BILINEAR)
+    low, high = evaluated.scale.ranges["pixel"]
+    threshold = evaluated.thresholds.pixel
+    middle = (low + high) / 2 if threshold is None else min(max(threshold, low), high)
+    levels = np.interp(scores, *_increasing((low, middle, high), (0.0, 128.0, 255.0)))
+    return Image.fromarray((levels + 0.5).astype(np.uint8)).resize(size, Image.Resampling.BILINEAR)
+
+
+def _increasing(points: tuple[float, ...], values: tuple[float, ...]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Without points that are no higher than the one before: what numpy.interp wants."""
+    kept = [index for index in range(len(points)) if index == 0 or points[index] > points[index - 1]]
+    return tuple(points[index] for index in kept), tuple(values[index] for index in kept)
 
 
 def _segmentation(scores: NDArray[np.float32], threshold: float | None, size: tuple[int, int]) -> NDArray[np.bool_]:
@@ -169,11 +175,12 @@ def compose(image: Image.Image, heat: Image.Image, segmentation: NDArray[np.bool
 
 
 def _over(image: Image.Image, heat: Image.Image, size: tuple[int, int]) -> Image.Image:
-    colours = heat.resize(size, Image.Resampling.BICUBIC) if heat.size != size else heat.copy()
+    grey = heat.resize(size, Image.Resampling.BICUBIC) if heat.size != size else heat
+    colours = grey.copy()
     colours.putpalette(TURBO)
     base = image.convert("L").convert("RGB")  # grey below, so that all colour is heat
     enlarged = base.resize(size, Image.Resampling.NEAREST) if base.size != size else base
-    return Image.blend(enlarged, colours.convert("RGB"), _HEAT_SHARE)
+    return Image.composite(colours.convert("RGB"), enlarged, grey.point(_COVER))
 
 
 def _outlined(image: Image.Image, segmentation: NDArray[np.bool_], size: tuple[int, int]) -> Image.Image:

@@ -3,6 +3,7 @@
 import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import timm
 import torch
@@ -72,8 +73,9 @@ class Backbone(nn.Module):
 
     def __init__(self, choice: BackboneChoice, pre_trained: bool) -> None:
         super().__init__()
-        self.network = _build(choice, pre_trained).eval().to(memory_format=torch.channels_last)
-        self.channels: list[int] = self.network.feature_info.channels()
+        network = _build(choice, pre_trained)
+        self.channels: list[int] = network.feature_info.channels()
+        self.network: nn.Module = network.eval().to(memory_format=torch.channels_last)
         self.requires_grad_(False)
 
     def forward(self, images: Tensor) -> list[Tensor]:
@@ -88,9 +90,9 @@ class Backbone(nn.Module):
         return [(int(rows), int(columns)) for rows, columns in shapes]
 
 
-def _build(choice: BackboneChoice, pre_trained: bool) -> nn.Module:
+def _build(choice: BackboneChoice, pre_trained: bool) -> Any:
     try:
-        network: nn.Module = timm.create_model(
+        return timm.create_model(
             choice.name, pretrained=pre_trained, features_only=True, exportable=True, out_indices=choice.indices
         )
     except (OSError, RuntimeError) as error:
@@ -98,4 +100,3 @@ def _build(choice: BackboneChoice, pre_trained: bool) -> nn.Module:
             raise
         raise WeightsNotFound(f"cannot load the weights of {choice.name} ({hub_repository(choice.name)}): {error}; "
                               "for a cluster with no internet set model.weights") from error  # fmt: skip
-    return network

@@ -11,6 +11,7 @@ d(a, c) >= 2 d(p, a) (triangle inequality; Elkan, "Using the Triangle Inequality
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,12 +34,13 @@ def projection(samples: int, features: int, seed: int) -> Tensor:
     components = int(4 * np.log(samples) / (_EPSILON**2 / 2 - _EPSILON**3 / 3))
     density = 1 / math.sqrt(features)
     matrix = torch.zeros(components, features)
-    half = torch.distributions.Binomial(total_count=1, probs=torch.tensor(0.5))
-    count = torch.distributions.Binomial(total_count=features, probs=torch.tensor(density))
+    half: Any = torch.distributions.Binomial(total_count=1, probs=torch.tensor(0.5))
+    count: Any = torch.distributions.Binomial(total_count=features, probs=torch.tensor(density))
     for row in matrix:
         chosen = sample_without_replacement(features, int(count.sample()), random_state=random)
         row[torch.as_tensor(chosen, dtype=torch.long)] = half.sample(torch.Size([len(chosen)])) * 2 - 1
-    return matrix * np.float32(np.sqrt(1 / density)) / np.float32(np.sqrt(components))
+    # as a numpy scalar would: anomalib multiplies by this one product
+    return matrix * float(np.sqrt(1 / density) / np.sqrt(components))
 
 
 def greedy_centres(points: Tensor, count: int, check: Callable[[int], None]) -> Tensor:

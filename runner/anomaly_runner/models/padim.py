@@ -12,6 +12,7 @@ become their inverses in place.
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import accumulate, pairwise
 
 import torch
 from torch import Tensor
@@ -34,7 +35,8 @@ _POSITIONS = 64
 class Padim(MemoryModel):
     """PaDiM for one input size.
 
-    Buffers: ``idx`` (C,), channels kept; ``mean`` (positions, 1, C); ``inv_covariance`` (positions, C, C).
+    Buffers: ``idx`` (C,), channels kept, ascending over all layers together; ``mean`` (positions, 1, C);
+    ``inv_covariance`` (positions, C, C).
 
     Raises:
         InvalidConfig: nFeatures is more than the layers have.
@@ -54,7 +56,10 @@ class Padim(MemoryModel):
         self.backbone = Backbone(choice, parameters.pre_trained)
         total = sum(self.backbone.channels)
         kept = feature_count(choice.name, parameters.n_features, total)
-        self.register_buffer("idx", torch.randperm(total)[:kept])
+        self.register_buffer("idx", torch.randperm(total)[:kept].sort().values)
+        self._firsts = list(accumulate(self.backbone.channels[:-1], initial=0))
+        ends = torch.searchsorted(self.idx, torch.tensor([*self._firsts, total])).tolist()
+        self._parts = [slice(start, end) for start, end in pairwise(ends)]
         sizes = self.backbone.sizes(*size)
         self.patches = sizes[0]
         positions = math.prod(self.patches)
@@ -67,11 +72,10 @@ class Padim(MemoryModel):
 
     def embed(self, images: Tensor) -> Tensor:
         """Chosen features of images (B, 3, H, W) at every position: (positions, B, C), float32."""
-        features = self.backbone(images)
-        large = [features[0], *(functional.interpolate(layer, size=self.patches, mode="nearest")
-                                for layer in features[1:])]  # fmt: skip
-        chosen = torch.index_select(torch.cat(large, 1), 1, self.idx)
-        return chosen.permute(2, 3, 0, 1).reshape(math.prod(self.patches), -1, len(self.idx))
+        layers = zip(self.backbone(images), self._parts, self._firsts, strict=True)
+        chosen = [torch.index_select(layer, 1, self.idx[part] - first) for layer, part, first in layers]
+        large = [functional.interpolate(layer, size=self.patches, mode="nearest") for layer in chosen]
+        return torch.cat(large, 1).permute(2, 3, 0, 1).reshape(math.prod(self.patches), -1, len(self.idx))
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Raw scores (B,) and raw maps (B, 1, H, W)."""

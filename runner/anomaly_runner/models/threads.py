@@ -11,7 +11,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from anomaly_runner.machine import cpu_limit
+from anomaly_runner.machine import cpu_limit, keep_freed_memory
 from anomaly_runner.parallel import ordered_map
 
 MICRO_BATCH = 8
@@ -29,6 +29,7 @@ class TorchThreads:
         self._threads = cpu_limit() if device.type == "cpu" else 1
         if device.type == "cpu":
             _one_thread()
+            keep_freed_memory()
         else:
             _exact_on_gpu()
 
@@ -40,7 +41,7 @@ class TorchThreads:
     def split(self, images: Tensor) -> Sequence[Tensor]:
         """The parts of a batch that are worked on at once, on the device."""
         if self.device.type == "cpu":
-            return images.split(MICRO_BATCH)
+            return torch.split(images, MICRO_BATCH)
         return [images.to(self.device, non_blocking=True)]
 
     def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:

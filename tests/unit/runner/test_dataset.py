@@ -1,0 +1,131 @@
+"""The folder layout, read from keys alone."""
+
+import pytest
+
+from anomaly_api.dataset import DatasetLimits
+from anomaly_api.run import UnreadableImage
+from anomaly_runner.dataset import check_unreadable, experiment_dataset, inference_dataset
+from anomaly_runner.errors import DataInvalid
+from anomaly_runner.storage.base import ObjectInfo, is_safe
+
+LAYOUT = [
+    "train/good/b.png", "train/good/a.png", "test/good/000.png", "test/scratch/000.png", "test/scratch/001.jpg",
+    "test/dent/000.png", "test/unknown/x.tif", "ground_truth/scratch/000_mask.png", "ground_truth/dent/000_mask.png",
+    "license.txt", "train/good/notes.json",
+]  # fmt: skip
+
+
+def objects(keys):
+    return [ObjectInfo(key, 1, "e") for key in keys]
+
+
+def experiment(keys, suffix="_mask", masks=True):
+    return experiment_dataset(objects(keys), "s3://b/p", suffix, masks)
+
+
+def test_the_layout():
+    dataset = experiment(LAYOUT)
+    assert [sample.key for sample in dataset.train] == ["train/good/a.png", "train/good/b.png"]
+    assert {sample.key: sample.mask for sample in dataset.test} == {
+        "test/dent/000.png": "ground_truth/dent/000_mask.png",
+        "test/good/000.png": None,
+        "test/scratch/000.png": "ground_truth/scratch/000_mask.png",
+        "test/scratch/001.jpg": None,
+        "test/unknown/x.tif": None,
+    }
+    assert {sample.label: sample.defect for sample in dataset.test} == {
+        "dent": True, "good": False, "scratch": True, "unknown": None,
+    }  # fmt: skip
+    assert dataset.missing_masks == ("test/scratch/001.jpg",)
+
+
+def test_masks_pair_by_name_and_never_by_position():
+    """Two kinds of defects with the same file names, one mask fewer than images."""
+    keys = ["train/good/a.png", "train/good/b.png", "test/x/0.png", "test/x/1.png", "test/y/0.png", "test/y/1.png",
+            "ground_truth/x/1_mask.png", "ground_truth/y/0_mask.png"]  # fmt: skip
+    assert [sample.mask for sample in experiment(keys).test] == [
+        None, "ground_truth/x/1_mask.png", "ground_truth/y/0_mask.png", None,
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("suffix", "mask"), [("", "0.png"), ("_mask", "0_mask.png"), ("-gt", "0-gt.bmp")])
+def test_mask_suffixes(suffix, mask):
+    keys = ["train/good/a.png", "train/good/b.png", "test/x/0.png", f"ground_truth/x/{mask}"]
+    assert experiment(keys, suffix).test[0].mask == f"ground_truth/x/{mask}"
+
+
+def test_images_in_deeper_folders_pair_with_masks_in_deeper_folders():
+    keys = ["train/good/a.png", "train/good/s/b.png", "test/x/s/0.png", "ground_truth/x/s/0_mask.png"]
+    assert experiment(keys).test[0].mask == "ground_truth/x/s/0_mask.png"
+
+
+def test_without_any_mask_pixel_metrics_are_left_out_and_said_so():
+    dataset = experiment([key for key in LAYOUT if not key.startswith("ground_truth")])
+    assert dataset.missing_masks == ()
+    assert any("pixel metrics" in warning for warning in dataset.warnings)
+
+
+def test_classification_needs_no_masks():
+    dataset = experiment(LAYOUT, masks=False)
+    assert all(sample.mask is None for sample in dataset.test)
+    assert dataset.missing_masks == ()
+
+
+def test_training_folders_other_than_good_are_named():
+    assert "train/bad" in experiment([*LAYOUT, "train/bad/0.png"]).warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ([], "no images below s3://b/p: expected train/good"),
+        (["readme.md"], "expected train/good"),
+        (["images/0.png"], "no images below s3://b/p/train/good; the folder holds images"),
+        (["train/good/0.png", "test/good/0.png"], "only one training image"),
+        (["train/good/0.png", "train/good/1.png"], "no test images"),
+    ],
+)
+def test_what_is_missing_is_named(keys, message):
+    with pytest.raises(DataInvalid, match=message):
+        experiment(keys)
+
+
+@pytest.mark.parametrize(
+    "key", ["../../etc/passwd.png", "/etc/x.png", "a/../../b.png", "a\\..\\b.png", "a//b.png", "C:/x.png", "./a.png",
+            "a/\0.png", ""],
+)  # fmt: skip
+def test_keys_that_leave_the_folder_are_not_safe(key):
+    assert not is_safe(key)
+
+
+def test_hostile_keys_are_named_and_never_used():
+    dataset = experiment([*LAYOUT, "../../etc/evil.png"])
+    assert [image.path for image in dataset.unreadable] == ["../../etc/evil.png"]
+    assert not any(".." in key for key in dataset.wanted())
+
+
+def test_unreadable_images_up_to_the_limit():
+    broken = [UnreadableImage(path=f"{index}.png", problem="damaged") for index in range(3)]
+    check_unreadable(broken, DatasetLimits(max_unreadable_images=3))
+    with pytest.raises(DataInvalid, match=r"3 unreadable images.*is 2.*0\.png: damaged; 1\.png"):
+        check_unreadable(broken, DatasetLimits(max_unreadable_images=2))
+
+
+def test_flat_input():
+    dataset = inference_dataset(objects(["b.png", "sub/a.png", "c.txt"]), "u", "flat", "_mask", True)
+    assert [(sample.key, sample.label) for sample in dataset.test] == [("b.png", "unknown"), ("sub/a.png", "unknown")]
+
+
+@pytest.mark.parametrize("prefix", ["", "test/"])
+def test_labelled_input(prefix):
+    keys = [f"{prefix}good/a.png", f"{prefix}dent/b.png", f"{prefix}unknown/c.png", "stray.png",
+            "ground_truth/dent/b_mask.png"]  # fmt: skip
+    dataset = inference_dataset(objects(keys), "u", "labelled", "_mask", True)
+    assert {sample.label: sample.mask for sample in dataset.test} == {
+        "dent": "ground_truth/dent/b_mask.png", "good": None, "unknown": None,
+    }  # fmt: skip
+
+
+def test_labelled_input_without_folders_says_what_was_expected():
+    with pytest.raises(DataInvalid, match="LABEL"):
+        inference_dataset(objects(["a.png"]), "u", "labelled", "_mask", True)

@@ -1,0 +1,182 @@
+"""PaDiM and PatchCore score as anomalib's own models do, image by image."""
+
+import subprocess
+import sys
+import warnings
+
+import numpy as np
+import pytest
+import torch
+
+from anomaly_api.model import PadimParameters, PatchcoreParameters
+from anomaly_runner.models.backbone import choose_backbone
+from anomaly_runner.models.coreset import greedy_centres, projection
+from anomaly_runner.models.padim import Padim
+from anomaly_runner.models.patchcore import Patchcore
+from anomaly_runner.models.threads import TorchThreads
+
+SEED = 7
+SIZE = (96, 64)
+LAYERS = ("layer1", "layer2", "layer3")
+THREADS = TorchThreads(torch.device("cpu"))
+
+
+@pytest.fixture(scope="module")
+def anomalib():
+    """anomalib's torch models; importing them warns about its own deprecations."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from anomalib.models.components import KCenterGreedy
+        from anomalib.models.image.padim.torch_model import PadimModel
+        from anomalib.models.image.patchcore.torch_model import PatchcoreModel
+    return {"padim": PadimModel, "patchcore": PatchcoreModel, "coreset": KCenterGreedy}
+
+
+def images(count: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(count, 3, *SIZE, generator=torch.Generator().manual_seed(seed))
+
+
+def report(capsys, line: str) -> None:
+    with capsys.disabled():
+        sys.stdout.write(f"\n{line}\n")
+
+
+def seed_everything() -> None:
+    torch.manual_seed(SEED)
+    np.random.seed(SEED)
+
+
+def padim() -> Padim:
+    torch.manual_seed(SEED)
+    choice = choose_backbone("resnet18", LAYERS)
+    return Padim(choice, PadimParameters(pre_trained=False, n_features=40), SIZE, THREADS).eval()
+
+
+@pytest.fixture(scope="module")
+def padims(anomalib):
+    """Ours and anomalib's PaDiM from one seed, fitted to the same 21 images, ours in uneven steps."""
+    seed_everything()
+    reference = anomalib["padim"](backbone="resnet18", layers=list(LAYERS), pre_trained=False, n_features=40)
+    train = images(21)
+    reference.train()
+    reference(train)
+    reference.fit()
+    reference.eval()
+    ours = padim()
+    ours.learn(train.split(8), THREADS)
+    return ours, reference
+
+
+def test_padim_draws_the_same_channels_from_the_same_seed(padims):
+    ours, reference = padims
+    assert ours.idx.tolist() == sorted(reference.idx.tolist())
+
+
+def test_padim_fits_the_same_gaussians(padims):
+    ours, reference = padims
+    order = reference.idx.argsort()
+    mean = reference.gaussian.mean[order].T
+    inverse = reference.gaussian.inv_covariance[:, order][:, :, order]
+    assert (ours.mean[:, 0] - mean).abs().max() < 1e-6 * mean.abs().max()
+    assert (ours.inv_covariance - inverse).abs().max() < 1e-4 * inverse.abs().max()
+
+
+def test_padim_scores_image_by_image(padims, capsys):
+    ours, reference = padims
+    test = images(9, seed=1)
+    with torch.inference_mode():
+        expected = reference(test)
+        scores, maps = ours(test)
+    scale = float(expected.anomaly_map.max())
+    score_difference = float((scores - expected.pred_score.reshape(-1)).abs().max()) / scale
+    map_difference = float((maps - expected.anomaly_map).abs().max()) / scale
+    report(capsys, f"PaDiM beside anomalib: scores differ by {score_difference:.1e}, maps by {map_difference:.1e}")
+    assert score_difference < 2e-5
+    assert map_difference < 2e-5
+
+
+def test_padim_does_not_depend_on_the_number_of_steps(padims):
+    ours, _ = padims
+    other = padim()
+    other.learn(images(21).split(21), THREADS)
+    assert (ours.inv_covariance - other.inv_covariance).abs().max() < 1e-5 * ours.inv_covariance.abs().max()
+
+
+@pytest.fixture(scope="module")
+def patchcores(anomalib):
+    """Ours and anomalib's PatchCore from one seed, on the same images."""
+    seed_everything()
+    reference = anomalib["patchcore"](layers=["layer2", "layer3"], backbone="resnet18", pre_trained=False)
+    torch.manual_seed(SEED)
+    choice = choose_backbone("resnet18", ("layer2", "layer3"))
+    parameters = PatchcoreParameters(backbone="resnet18", pre_trained=False, coreset_sampling_ratio=0.1)
+    ours = Patchcore(choice, parameters, SIZE, SEED, lambda _: None).eval()
+    train = images(12)
+    reference.train()
+    reference(train)
+    seed_everything()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # anomalib warns of an argument that it passes itself
+        reference.subsample_embedding(sampling_ratio=0.1)
+    reference.eval()
+    torch.manual_seed(SEED)
+    ours.learn(train.split(5), THREADS)
+    return ours, reference
+
+
+def test_patchcore_keeps_the_same_coreset(patchcores):
+    ours, reference = patchcores
+    assert ours.memory_bank.shape == reference.memory_bank.shape
+    assert torch.equal(ours.memory_bank, reference.memory_bank) or torch.allclose(
+        ours.memory_bank, reference.memory_bank, atol=1e-6
+    )
+
+
+def test_patchcore_scores_image_by_image(patchcores, capsys):
+    ours, reference = patchcores
+    test = images(9, seed=1)
+    with torch.inference_mode():
+        expected = reference(test)
+        scores, maps = ours(test)
+    scale = float(expected.anomaly_map.max())
+    score_difference = float((scores - expected.pred_score.reshape(-1)).abs().max()) / scale
+    map_difference = float((maps - expected.anomaly_map).abs().max()) / scale
+    report(capsys, f"PatchCore beside anomalib: scores differ by {score_difference:.1e}, maps by {map_difference:.1e}")
+    assert score_difference < 2e-5
+    assert map_difference < 2e-5
+
+
+@pytest.mark.parametrize("clusters", [None, 5, 60])
+def test_pruned_coreset_picks_what_anomalib_picks(anomalib, clusters):
+    """On scattered and on clustered points, where the triangle inequality prunes nothing or nearly all."""
+    generator = torch.Generator().manual_seed(3)
+    points = torch.randn(3000, 48, generator=generator)
+    if clusters:
+        points = points * 0.05 + torch.randn(clusters, 48, generator=generator).repeat(3000 // clusters, 1)
+    seed_everything()
+    expected = anomalib["coreset"](points, 0.1).select_coreset_idxs()
+    torch.manual_seed(SEED)
+    projected = points @ projection(3000, 48, SEED).T
+    assert greedy_centres(projected, 300, lambda _: None).tolist() == expected
+
+
+def test_results_do_not_depend_on_the_number_of_threads():
+    """Same bits with one CPU and with two."""
+    program = (
+        "import sys, torch, hashlib\n"
+        "import anomaly_runner.models.threads as threads\n"
+        "threads.cpu_limit = lambda: int(sys.argv[1])\n"
+        "from anomaly_api.model import PadimParameters\n"
+        "from anomaly_runner.models.backbone import choose_backbone\n"
+        "from anomaly_runner.models.padim import Padim\n"
+        "torch.manual_seed(1)\n"
+        "t = threads.TorchThreads(torch.device('cpu'))\n"
+        "choice = choose_backbone('resnet18', ('layer1', 'layer2'))\n"
+        "m = Padim(choice, PadimParameters(pre_trained=False), (64, 64), t)\n"
+        "m.eval().learn(torch.randn(30, 3, 64, 64).split(20), t)\n"
+        "out = list(t.map(m, torch.randn(20, 3, 64, 64).split(8)))\n"
+        "print(hashlib.sha256(b''.join(s.numpy().tobytes() + a.numpy().tobytes() for s, a in out)).hexdigest())\n"
+    )
+    run = [subprocess.run([sys.executable, "-W", "ignore", "-c", program, str(count)], capture_output=True, text=True,
+                          check=True).stdout for count in (1, 2, 3)]  # fmt: skip
+    assert run[0] == run[1] == run[2]
