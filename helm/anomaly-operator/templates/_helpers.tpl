@@ -1,0 +1,37 @@
+{{- define "anomaly.labels" -}}
+app.kubernetes.io/name: anomaly-operator
+app.kubernetes.io/part-of: anomaly-operator
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
+{{- end }}
+
+{{- define "anomaly.selector" -}}
+app.kubernetes.io/name: anomaly-operator
+{{- end }}
+
+{{- define "anomaly.rules" -}}
+- apiGroups: [anomalyops.io]
+  resources: [anomalyexperiments, anomalyinferences]
+  verbs: [list, watch]
+- apiGroups: [anomalyops.io]
+  resources: [anomalyexperiments/status, anomalyinferences/status]
+  verbs: [patch]
+- apiGroups: [batch]
+  resources: [jobs]
+  verbs: [get, list, watch, create, patch, delete]
+# Finished pods are deleted where runPolicy.retainPods says so.
+- apiGroups: [""]
+  resources: [pods]
+  verbs: [list, watch, delete]
+- apiGroups: [events.k8s.io]
+  resources: [events]
+  verbs: [create]
+{{- end }}
+
+{{- define "anomaly.tokenRule" -}}
+# Whether a token that comes with progress belongs to the pod that it claims.
+- apiGroups: [authentication.k8s.io]
+  resources: [tokenreviews]
+  verbs: [create]
+{{- end }}

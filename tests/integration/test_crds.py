@@ -1,0 +1,143 @@
+"""The CRDs on a real API server: what is good is taken, what is bad is refused with the field's path, by both sides."""
+
+import copy
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import ValidationError
+
+from anomaly_api.experiment import AnomalyExperiment
+from anomaly_api.inference import AnomalyInference
+from support.kube import KubectlError, Manifest, Namespace, kubectl
+
+pytestmark = pytest.mark.cluster
+
+ROOT = Path(__file__).parents[2]
+SAMPLES = sorted((ROOT / "manifests" / "samples").glob("*.yaml"))
+BAD = yaml.safe_load((Path(__file__).parent / "bad_manifests.yaml").read_text())
+KINDS = {"AnomalyExperiment": AnomalyExperiment, "AnomalyInference": AnomalyInference}
+
+
+def manifests() -> list[Any]:
+    return [
+        pytest.param(kind, case["change"], case["path"], id=f"{kind}: {case['why']}")
+        for kind, cases in BAD.items()
+        for case in cases
+    ]
+
+
+def base(kind: str) -> Manifest:
+    name = {"AnomalyExperiment": "mnist-padim", "AnomalyInference": "mnist-inference"}[kind]
+    manifest: Manifest = yaml.safe_load((ROOT / "manifests" / "samples" / f"{name}.yaml").read_text())
+    return manifest
+
+
+def merged(target: Manifest, change: Manifest) -> Manifest:
+    """RFC 7396."""
+    result = copy.deepcopy(target)
+    for name, value in change.items():
+        if value is None:
+            result.pop(name, None)
+        elif isinstance(value, dict) and isinstance(result.get(name), dict):
+            result[name] = merged(result[name], value)
+        else:
+            result[name] = value
+    return result
+
+
+@pytest.mark.parametrize("path", SAMPLES, ids=lambda path: path.stem)
+def test_samples_are_taken_and_come_back_as_pydantic_reads_them(namespace: Namespace, path: Path) -> None:
+    for manifest in yaml.safe_load_all(path.read_text()):
+        namespace.apply(manifest)
+        kind = KINDS[manifest["kind"]]
+        stored = namespace.get(kind.plural, manifest["metadata"]["name"])
+        assert kind.model_validate(stored).spec == kind.model_validate(manifest).spec, "defaults are the same"
+
+
+def test_there_are_many_bad_manifests() -> None:
+    assert sum(map(len, BAD.values())) >= 40
+
+
+@pytest.mark.parametrize(("kind", "change", "path"), manifests())
+def test_bad_manifests_are_refused_by_both_sides(cluster: str, kind: str, change: Manifest, path: str) -> None:
+    bad = merged(base(kind), {"spec": change} | {"metadata": {"namespace": "default"}})
+    with pytest.raises(KubectlError) as refusal:
+        kubectl("create", "--dry-run=server", "-f", "-", stdin=json.dumps(bad))
+    assert path in refusal.value.args[0], "the message leads to the field"
+    with pytest.raises(ValidationError) as fault:
+        KINDS[kind].model_validate(bad)
+    places = [".".join(map(str, error["loc"])) + " " + error["msg"] for error in fault.value.errors()]
+    last = re.split(r"[.\[]", path.strip('"'))[-1].rstrip("]")
+    assert any(last in place or path.rsplit(".", 1)[0] in place for place in places), places
+
+
+@pytest.mark.parametrize("field", ["aexp.spec", "aexp.spec.model", "aexp.spec.model.padim", "ainf.spec.threshold",
+                                   "aexp.spec.scheduling.gpus", "aexp.status.conditions"])  # fmt: skip
+def test_kubectl_explains_every_field(cluster: str, field: str) -> None:
+    text = kubectl("explain", field)
+    described = re.findall(r"^  (\w+)\t<.*\n(?:  enum:.*\n)?    (\S.*)$", text, re.MULTILINE)
+    fields = re.findall(r"^  (\w+)\t<", text, re.MULTILINE)
+    assert fields
+    assert [name for name, _ in described] == fields, "each field has a description"
+
+
+def test_a_started_run_keeps_what_it_depends_on(namespace: Namespace) -> None:
+    for kind, resource in (("AnomalyExperiment", "aexp"), ("AnomalyInference", "ainf")):
+        manifest = base(kind)
+        name = manifest["metadata"]["name"]
+        namespace.apply(manifest)
+        namespace.patch(resource, name, {"spec": {"tracking": {"mlflow": {"experimentName": "before"}}}})
+        started = {"status": {"startTime": "2026-01-02T03:04:05Z"}}
+        namespace.kubectl("patch", resource, name, "--subresource=status", "--type=merge", "-p", json.dumps(started))
+        blocks = set(KINDS[kind].model_fields["spec"].annotation.model_fields)  # type: ignore[union-attr]
+        for block, change in CHANGES[kind].items():
+            with pytest.raises(KubectlError, match=rf"spec\.{block}.*cannot change once the run has started"):
+                namespace.patch(resource, name, {"spec": {block: change}})
+        namespace.patch(resource, name, {"spec": {"runPolicy": {"suspend": True, "backoffLimit": 1}}})
+        assert "run_policy" in blocks
+
+
+CHANGES: dict[str, dict[str, Any]] = {
+    "AnomalyExperiment": {
+        "dataset": {"category": "other"},
+        "transforms": {"inputSize": {"height": 64}},
+        "model": {"padim": {"nFeatures": 7}},
+        "training": {"trainBatchSize": 7},
+        "evaluation": {"visualization": None},
+        "export": {"types": []},
+        "output": {"keepCheckpoint": True},
+        "tracking": {"mlflow": None},
+        "scheduling": {"gpus": {"count": 2}},
+    },
+    "AnomalyInference": {
+        "model": {"experiment": "other"},
+        "input": {"category": "other"},
+        "threshold": {"source": "training"},
+        "batchSize": 7,
+        "numWorkers": 7,
+        "visualization": {"enabled": False},
+        "output": {"keepCheckpoint": True},
+        "tracking": {"mlflow": None},
+        "scheduling": {"gpus": {"count": 2}},
+    },
+}
+
+
+def test_status_is_as_strict_as_spec(namespace: Namespace) -> None:
+    manifest = base("AnomalyExperiment")
+    namespace.apply(manifest)
+    name = manifest["metadata"]["name"]
+    for status in ({"phase": "Dancing"}, {"conditions": [{"type": "Nonsense"}]}, {"progress": {"percent": 101}}):
+        with pytest.raises(KubectlError, match=r"status\."):
+            namespace.kubectl("patch", "aexp", name, "--subresource=status", "--type=merge",
+                              "-p", json.dumps({"status": status}))  # fmt: skip
+
+
+def test_both_kinds_are_listed_by_their_category(namespace: Namespace) -> None:
+    namespace.apply(base("AnomalyExperiment"), base("AnomalyInference"))
+    names = namespace.kubectl("get", "anomaly", "-o", "name").split()
+    assert len(names) == 2
