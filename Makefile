@@ -12,12 +12,15 @@ UV := $(VENV)/bin/uv
 CLUSTER := hack/cluster/cluster
 SETUP_STAMP := $(VENV)/.setup-stamp
 # What `make generate` writes, and `make verify` therefore compares.
-GENERATED := crds helm manifests docs operator/requirements.txt runner/requirements.txt \
-	runner/inference-requirements.txt hack/demo/requirements.txt
+GENERATED := crds/*.yaml manifests/base/crds helm/anomaly-operator/crds docs/reference.md \
+	operator/requirements.txt runner/requirements.txt runner/inference-requirements.txt \
+	hack/demo/requirements.txt
 PYTEST := $(VENV)/bin/pytest
 
 # Runs a command against the cluster in use: the user's own, or the embedded one.
-ifdef KUBECONFIG
+EMBEDDED_KUBECONFIG := $(or $(ANOMALY_CLUSTER_HOME),/var/tmp/anomaly-cluster)/pki/admin.conf
+OWN_CLUSTER := $(filter-out $(EMBEDDED_KUBECONFIG),$(KUBECONFIG))
+ifdef OWN_CLUSTER
 USE_CLUSTER :=
 CLUSTER_TARGET :=
 else
@@ -56,7 +59,7 @@ demo: setup $(CLUSTER_TARGET) ## Run both samples on a cluster and show what the
 
 .PHONY: demo-down
 demo-down: ## Remove everything that `make demo` started
-ifdef KUBECONFIG
+ifdef OWN_CLUSTER
 	$(PYTHON) -m hack.demo down
 else
 	$(CLUSTER) down
