@@ -10,6 +10,9 @@ from anomaly_operator.pod import Manifest
 from anomaly_operator.resources import JOBS, PODS
 from anomaly_operator.views import JobView, job_view
 
+NAMESPACE_ENDS = "because it is being terminated"
+"""How the API server refuses new objects in a namespace that goes, and all runs in it with it."""
+
 
 class Later(Exception):  # noqa: N818 - no failure
     """The run has to be looked at again: something that is not ours to do must happen first."""
@@ -38,6 +41,8 @@ async def _create_job(client: ApiClient, cache: Cache, namespace: str, manifest:
     except Conflict:
         return await _adopt_job(client, cache, namespace, manifest)
     except (Forbidden, Invalid) as refusal:
+        if NAMESPACE_ENDS in refusal.message:
+            raise Later from refusal
         return Refusal(refusal.message)
     cache.put_job(job_view(created))
     return None

@@ -14,6 +14,7 @@ from anomaly_api.run import (
     CONFIG_PATH,
     MLFLOW_SECRET_KEYS,
     PROGRESS_AUDIENCE,
+    PROGRESS_PATH,
     PROGRESS_TOKEN_PATH,
     PROGRESS_URL_ENV,
     S3_SECRET_KEYS,
@@ -117,8 +118,8 @@ def _resources(scheduling: Scheduling) -> Manifest:
 
 def _environment(config: RunConfig, overlay: PodTemplate, settings: PodSettings) -> list[Manifest]:
     ours = [{"name": "HOME", "value": "/tmp"}]  # noqa: S108 - the pod's own emptyDir
-    if settings.progress_url:
-        ours.append({"name": PROGRESS_URL_ENV, "value": settings.progress_url})
+    if settings.service_url:
+        ours.append({"name": PROGRESS_URL_ENV, "value": settings.service_url.rstrip("/") + PROGRESS_PATH})
     ours += _credentials(config)
     taken = {variable["name"] for variable in ours}
     extra = [{"name": found.name, "value": found.value} for found in overlay.env or () if found.name not in taken]

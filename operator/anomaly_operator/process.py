@@ -30,6 +30,8 @@ log = structlog.get_logger()
 
 STALE_RESYNCS = 3
 """A process without a complete LIST for this many periods is not healthy."""
+STUCK_SECONDS = 300.0
+"""Longest time without the end of a reconcile while runs wait for one: twice what all retries of a request take."""
 START_SECONDS = 300.0
 """How long the first LIST may take: custom resource definitions may come after the operator."""
 
@@ -112,7 +114,12 @@ class Process:
     def _problem(self) -> str | None:
         """What keeps this process from being healthy: the loop answering is not enough, work must get done."""
         allowed = START_SECONDS + (STALE_RESYNCS * self._settings.resync_seconds if self._filled() else 0)
-        return f"no complete LIST for {self._age():.0f} s" if self._age() > allowed else None
+        if self._age() > allowed:
+            return f"no complete LIST for {self._age():.0f} s"
+        idle = (datetime.now(UTC) - self._reconciler.finished_at).total_seconds()
+        if self._lease.held and len(self.queue) and idle > STUCK_SECONDS:
+            return f"{len(self.queue)} runs wait, and no reconcile ended for {idle:.0f} s"
+        return None
 
     def _refresh_metrics(self) -> None:
         RESYNC_AGE.set(self._age())

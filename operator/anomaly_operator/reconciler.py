@@ -48,6 +48,8 @@ class Reconciler:
         self._board = board
         self._settings = settings
         self._clock = clock
+        self.finished_at = clock()
+        """When the last reconcile ended, either way."""
 
     async def work(self) -> None:
         """Reconcile runs for ever; the one place where a failed reconcile is logged and tried again."""
@@ -65,6 +67,7 @@ class Reconciler:
             else:
                 self._queue.succeeded(key)
             finally:
+                self.finished_at = self._clock()
                 self._queue.done(key)
 
     async def reconcile(self, key: RunKey) -> None:

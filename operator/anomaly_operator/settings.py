@@ -18,8 +18,8 @@ class PodSettings:
     """Image that trains."""
     inference_image: str
     """Image that runs exported models; it has no torch."""
-    progress_url: str | None = None
-    """Where pods push ProgressUpdates; None: nowhere."""
+    service_url: str | None = None
+    """Base URL at which pods reach the operator; None: they push no progress."""
     image_pull_policy: str = "IfNotPresent"
     """As in a pod."""
 
@@ -66,7 +66,7 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
         pods=PodSettings(
             runner_image=flags.runner_image,
             inference_image=flags.inference_image,
-            progress_url=flags.progress_url or None,
+            service_url=flags.service_url or None,
             image_pull_policy=flags.image_pull_policy,
         ),
         namespaces=tuple(name for name in flags.watch_namespaces.split(",") if name),
@@ -92,7 +92,7 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     flag("runner-image", "anomaly-runner:latest", "image that trains")
     flag("inference-image", "anomaly-inference:latest", "image that runs exported models")
     flag("image-pull-policy", "IfNotPresent", "pull policy of both")
-    flag("progress-url", "", "URL at which pods reach this operator, such as http://anomaly-operator.NAMESPACE:8080")
+    flag("service-url", "", "URL at which pods reach this operator, such as http://anomaly-operator.NAMESPACE:8080")
     flag("watch-namespaces", "", "comma-separated namespaces; empty means all")
     flag("address", environment.get("POD_IP", "127.0.0.1"), "address at which the other replica reaches this one")
     flag("bind", "0.0.0.0", "address to listen on")  # noqa: S104 - probes and pods come from outside

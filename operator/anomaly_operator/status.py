@@ -68,7 +68,7 @@ def _unfinished(run: RunView, recorded: RunStatus, observed: Observed, where: Si
 
 
 def _ended(run: RunView, recorded: RunStatus, observed: Observed, outcome: Outcome, now: datetime) -> RunStatus:
-    holds = Holds(outcome.reason, outcome.message)
+    holds = Holds(outcome.reason, outcome.message or _where(outcome))
     true = {ConditionType.COMPLETE: holds} if outcome.complete else {
         ConditionType.FAILED: holds, ConditionType.STALLED: holds,
     }  # fmt: skip
@@ -89,6 +89,12 @@ def _ended(run: RunView, recorded: RunStatus, observed: Observed, outcome: Outco
         display=_display(summary.metrics if summary else None, stage, None),
         **_results(outcome),
     )
+
+
+def _where(outcome: Outcome) -> str:
+    """What to say of a run that had nothing to say itself."""
+    artifacts = outcome.summary.artifacts if outcome.summary else None
+    return f"results are in {artifacts.root}" if artifacts and artifacts.root else ""
 
 
 def _results(outcome: Outcome) -> dict[str, Any]:

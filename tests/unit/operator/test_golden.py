@@ -19,7 +19,7 @@ from support import golden, objects
 SETTINGS = PodSettings(
     runner_image="registry/runner:1",
     inference_image="registry/inference:1",
-    progress_url="http://anomaly-operator.anomaly-system.svc:8080",
+    service_url="http://anomaly-operator.anomaly-system.svc:8080",
 )
 JOBS = sorted((golden.ROOT / "jobs").glob("*.input.yaml"))
 STATUSES = sorted((golden.ROOT / "statuses").glob("*.input.yaml"))
