@@ -12,7 +12,8 @@ from anomaly_api.reasons import ExitCode
 from anomaly_api.run import RunReport, RunSummary
 from anomaly_api.status import Stage
 from anomaly_runner.context import Context
-from anomaly_runner.errors import InternalError, OutOfMemory, RunFailed
+from anomaly_runner.errors import InternalError, OutOfMemory, RunFailed, TrackingUnavailable
+from anomaly_runner.publish import Published
 
 logger = logging.getLogger(__name__)
 
@@ -28,16 +29,28 @@ class Ending:
     report: RunReport | None = None
 
 
-def guarded(work: Callable[[], RunReport], context: Context) -> Ending:
-    """Do the work; whatever happens, answer how it ended."""
+def guarded(work: Callable[[], Published], context: Context) -> Ending:
+    """Do the work and tell the tracker; whatever happens, answer how it ended."""
     try:
-        report = work()
+        done = work()
     except RunFailed as error:
         return _failed(error, context)
     except Exception as error:  # noqa: BLE001 - the edge of the program: everything becomes an exit code
         return _failed(_typed(error), context)
-    summary = report.summary.model_copy(update={"mlflow": context.tracker.status()})
-    return Ending(ExitCode.DONE, summary, report)
+    return _tracked(done, context)
+
+
+def _tracked(done: Published, context: Context) -> Ending:
+    """The end of a run whose results are stored: they are in its last words even if the tracker is down."""
+    summary = done.report.summary
+    try:
+        context.tracker.finish(done.tracked)
+    except TrackingUnavailable as error:
+        logger.error("run failed", extra={"reason": error.reason.value, "detail": str(error)})
+        lost = {"reason": error.reason, "message": str(error)[:_MESSAGE_LIMIT], "stage": Stage.PUBLISH}
+        return Ending(error.exit_code, summary.model_copy(update=lost), done.report)
+    context.progress.enter(Stage.DONE, 0, "images")
+    return Ending(ExitCode.DONE, summary.model_copy(update={"mlflow": context.tracker.status()}), done.report)
 
 
 def _typed(error: Exception) -> RunFailed:

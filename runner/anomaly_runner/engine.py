@@ -1,16 +1,29 @@
 """Which straight line a run takes. Imports only the one that it takes: inference has no torch."""
 
-from anomaly_api.run import RunConfig, RunReport
+from anomaly_api.run import RunConfig
 from anomaly_runner.context import Context
+from anomaly_runner.mlflow_tracker import LOCAL_UID
+from anomaly_runner.publish import Published, already_published
+from anomaly_runner.tracked import flat_parameters
 from anomaly_runner.weights import go_offline
 
 
-def execute(config: RunConfig, context: Context) -> RunReport:
-    """Do what the config says.
+def execute(config: RunConfig, context: Context) -> Published:
+    """Do what the config says, unless an earlier pod of the same run has done it.
 
     Raises:
         RunFailed: what stopped it.
     """
+    done = already_published(config, context) if config.run.uid != LOCAL_UID else None
+    if done is None:
+        return _do(config, context)
+    spec = config.experiment or config.inference
+    assert spec is not None
+    context.tracker.begin(flat_parameters(spec))
+    return done
+
+
+def _do(config: RunConfig, context: Context) -> Published:
     if config.experiment is None:
         from anomaly_runner.inference import run_inference
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from anomaly_api.experiment import ExperimentSpec
-from anomaly_api.run import ExportedModel, ModelManifest, RunConfig, RunReport
+from anomaly_api.run import ExportedModel, ModelManifest, RunConfig
 from anomaly_api.status import Stage
 from anomaly_api.storage import LocationRole
 from anomaly_runner import publish
@@ -66,11 +66,11 @@ class _Job:
         return any(sample.mask for sample in self.dataset.test)
 
 
-def run_experiment(config: RunConfig, context: Context) -> RunReport:
-    """Train, test, export and publish; answers the report that was published.
+def run_experiment(config: RunConfig, context: Context) -> publish.Published:
+    """Train, test, export and publish.
 
     Raises:
-        RunFailed: what stopped it. Nothing has been published then, except for TrackingUnavailable.
+        RunFailed: what stopped it. Nothing has been published then.
     """
     assert config.experiment is not None
     spec = config.experiment
@@ -107,7 +107,7 @@ def _fetch(spec: ExperimentSpec, context: Context) -> tuple[Dataset, Pull]:
         return dataset, start_pull(store, wanted, context.work / "dataset", context.stop.check)
 
 
-def _run(config: RunConfig, job: _Job) -> RunReport:
+def _run(config: RunConfig, job: _Job) -> publish.Published:
     job.log.refuse_all(job.dataset.unreadable)
     trained = _train(job)
     predictions = _predict(job, trained)

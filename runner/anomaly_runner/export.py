@@ -7,6 +7,7 @@ that it covers, and it takes 1 s where the newer one takes 5. Parity is measured
 
 import contextlib
 import io
+import logging
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.onnx.errors import OnnxExporterError
 
 from anomaly_api.run import ExportedModel, ExportReport
 from anomaly_runner.batches import Batch
@@ -21,6 +23,8 @@ from anomaly_runner.errors import ExportMismatch
 from anomaly_runner.models.base import MemoryModel
 from anomaly_runner.onnx_predictor import INPUT, MAPS, SCORES, load_onnx
 from anomaly_runner.predict import Predictions, Scored
+
+logger = logging.getLogger(__name__)
 
 OPSET = 18
 COMPARED = 32
@@ -43,20 +47,27 @@ class Exported:
 
 def export_onnx(model: MemoryModel, size: tuple[int, int], file: Path) -> None:
     """Write the model for inputs (B, 3, *size)."""
-    device = next(model.buffers()).device
-    example = torch.zeros(2, 3, *size, device=device)
+    example = torch.zeros(2, 3, *size, device=next(model.buffers()).device)
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), torch.no_grad():
         warnings.simplefilter("ignore")  # the exporter's own deprecation, and traced constants: shapes are fixed
-        torch.onnx.export(
-            model,
-            (example,),
-            str(file),
-            dynamo=False,
-            opset_version=OPSET,
-            input_names=[INPUT],
-            output_names=[SCORES, MAPS],
-            dynamic_axes={INPUT: {0: "batch"}, SCORES: {0: "batch"}, MAPS: {0: "batch"}},
-        )
+        try:
+            _trace(model, example, file)
+        except OnnxExporterError as error:
+            logger.info("the tracing exporter cannot write this backbone (%s); using torch.export", error)
+            _torch_export(model, example, file)
+
+
+def _trace(model: MemoryModel, example: torch.Tensor, file: Path) -> None:
+    axes = {name: {0: "batch"} for name in (INPUT, SCORES, MAPS)}
+    torch.onnx.export(model, (example,), str(file), dynamo=False, opset_version=OPSET, input_names=[INPUT],
+                      output_names=[SCORES, MAPS], dynamic_axes=axes)  # fmt: skip
+
+
+def _torch_export(model: MemoryModel, example: torch.Tensor, file: Path) -> None:
+    batch = torch.export.Dim("batch")
+    torch.onnx.export(model, (example,), str(file), dynamo=True, opset_version=OPSET, input_names=[INPUT],
+                      output_names=[SCORES, MAPS], dynamic_shapes=({0: batch},), external_data=False,
+                      verbose=False)  # fmt: skip
 
 
 def compare(file: Path, predictions: Predictions) -> ExportReport:

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from anomaly_api.evaluation import Metrics
 from anomaly_api.inference import InferenceSpec, InferenceThreshold
 from anomaly_api.resource import describe_invalid
-from anomaly_api.run import ExportedModel, ModelManifest, RunConfig, RunReport
+from anomaly_api.run import ExportedModel, ModelManifest, RunConfig
 from anomaly_api.status import Stage, ThresholdValues
 from anomaly_api.storage import LocationRole
 from anomaly_runner import publish
@@ -54,11 +54,11 @@ class _Job:
         return any(sample.mask for sample in self.dataset.test)
 
 
-def run_inference(config: RunConfig, context: Context) -> RunReport:
+def run_inference(config: RunConfig, context: Context) -> publish.Published:
     """Score images with a trained model and publish what was found.
 
     Raises:
-        RunFailed: what stopped it. Nothing has been published then, except for TrackingUnavailable.
+        RunFailed: what stopped it. Nothing has been published then.
     """
     assert config.inference is not None
     spec = config.inference
@@ -128,7 +128,7 @@ def bring_model(store: Store, exported: ExportedModel, context: Context) -> Path
     return file
 
 
-def _run(config: RunConfig, job: _Job) -> RunReport:
+def _run(config: RunConfig, job: _Job) -> publish.Published:
     job.log.refuse_all(job.dataset.unreadable)
     predictions = _predict(job)
     evaluated = _evaluate(job, predictions)

@@ -9,7 +9,6 @@ from rich.table import Table
 
 from anomaly_api.reasons import ExitCode
 from anomaly_api.run import RunReport
-from anomaly_api.status import Stage
 from anomaly_runner.context import Context, Journal
 from anomaly_runner.ends import Ending, guarded
 from anomaly_runner.engine import execute
@@ -30,25 +29,21 @@ def run_locally(file: Path, folder: Path) -> int:
     except RunFailed as error:
         _say_failure(console, error.reason.value, str(error))
         return error.exit_code
-    if ending.report is None:
+    if ending.report:
+        show(ending.report, Console())
+    if ending.exit_code is not ExitCode.DONE:
         _say_failure(console, ending.summary.reason.value, ending.summary.message)
-        return ending.exit_code
-    show(ending.report, Console())
-    return ExitCode.DONE
+    return ending.exit_code
 
 
 def _run(file: Path, folder: Path, console: Console) -> Ending:
     config = read_manifest(file, folder)
-    stop = StopSignal()
-    stop.listen()
     work = Path(tempfile.mkdtemp(prefix=".work-", dir=folder))
     tracker = tracker_of(config, folder)
     try:
-        with Progress([BarReporter(console)]) as progress:
+        with StopSignal().listening() as stop, Progress([BarReporter(console)]) as progress:
             context = Context(config.run, stores_below(folder, config), work, progress, stop, tracker, Journal())
-            ending = guarded(lambda: execute(config, context), context)
-            progress.enter(Stage.DONE, 0, "")
-            return ending
+            return guarded(lambda: execute(config, context), context)
     finally:
         shutil.rmtree(work)
 

@@ -1,5 +1,6 @@
 """A run in a pod: configuration from the mount, last words to the kubelet, progress to the operator."""
 
+import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,27 +18,27 @@ from anomaly_runner.progress import LogReporter, Progress, ProgressReporter, Pus
 from anomaly_runner.stop import StopSignal
 from anomaly_runner.tracking import NoTracker, Tracker
 
+logger = logging.getLogger(__name__)
+
 
 def run_in_pod(config_file: Path, work: Path, termination: Path, environment: Mapping[str, str]) -> int:
     """Do what the mounted configuration says; answers the exit code."""
-    stop = StopSignal()
-    stop.listen()
-    try:
-        config = read_config(config_file)
+    with StopSignal().listening() as stop:
+        try:
+            config = read_config(config_file)
+            stores = stores_in_pod(config)
+        except RunFailed as error:
+            logger.error("run failed", extra={"reason": error.reason.value, "detail": str(error)})
+            write_last_words(failure_summary(error, Stage.STARTING), termination)
+            return error.exit_code
         work.mkdir(parents=True, exist_ok=True)
         os.environ.setdefault("HF_HOME", str(work / "huggingface"))
         tracker = tracker_of(config, None)
-        stores = stores_in_pod(config)
-    except RunFailed as error:
-        write_last_words(failure_summary(error, Stage.STARTING), termination)
-        return error.exit_code
-    with Progress(_reporters(config, tracker, environment)) as progress:
-        context = Context(config.run, stores, work, progress, stop, tracker, Journal())
-        ending = guarded(lambda: execute(config, context), context)
-        write_last_words(ending.summary, termination)
-        if ending.report:
-            progress.enter(Stage.DONE, 0, "images")
-    return ending.exit_code
+        with Progress(_reporters(config, tracker, environment)) as progress:
+            context = Context(config.run, stores, work, progress, stop, tracker, Journal())
+            ending = guarded(lambda: execute(config, context), context)
+            write_last_words(ending.summary, termination)
+            return ending.exit_code
 
 
 def tracker_of(config: RunConfig, local: Path | None) -> Tracker:

@@ -10,17 +10,21 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from anomaly_api.base import Contract
 from anomaly_api.run import RunConfig, RunReport
 from anomaly_api.status import Artifacts, Stage
+from anomaly_api.storage import LocationRole
 from anomaly_runner.context import Context
 from anomaly_runner.parallel import ordered_map
 from anomaly_runner.report import Results, make_report
-from anomaly_runner.storage import Store
+from anomaly_runner.storage import Store, local_copy
 from anomaly_runner.storage.base import join_uri
 from anomaly_runner.storage.s3 import THREADS
 from anomaly_runner.tables import prediction_rows, write_tables
 from anomaly_runner.tracked import tracked_result
+from anomaly_runner.tracking import TrackedResult
 
 REPORT = "report.json"
 MANIFEST = "model.json"
@@ -68,19 +72,26 @@ def artifact_uris(folder: Folder, exports: Sequence[tuple[str, str]], complete: 
     )
 
 
-def publish(config: RunConfig, results: Results, folder: Folder, complete: bool, context: Context) -> RunReport:
-    """Write the tables and the report, and upload everything, report.json last; then tell the tracker.
+@dataclass(frozen=True)
+class Published:
+    """A report that is stored, and what the tracker should be told of it."""
+
+    report: RunReport
+    tracked: TrackedResult
+
+
+def publish(config: RunConfig, results: Results, folder: Folder, complete: bool, context: Context) -> Published:
+    """Write the tables and the report, and upload everything, report.json last.
 
     Args:
         config: what the run was told.
         results: what it found out.
         folder: the other artifacts, made already.
         complete: false uploads report.json alone.
-        context: for progress, stopping and tracking.
+        context: for progress and stopping.
 
     Raises:
         StorageDenied, StorageUnavailable, DataInvalid: the output cannot be written.
-        TrackingUnavailable: all is stored, but the tracker does not answer.
     """
     with context.stage(Stage.PUBLISH, unit="files"):
         write_tables(prediction_rows(results.predictions, results.evaluated), folder.here)
@@ -94,8 +105,7 @@ def publish(config: RunConfig, results: Results, folder: Folder, complete: bool,
         uris = artifact_uris(folder, [(export.format, export.file) for export in results.exports], complete)
         report = make_report(config, results, uris, context.tracker.status(), context.journal)
         _push(folder, folder.write(REPORT, report))
-    context.tracker.finish(tracked_result(report, folder.here, complete))
-    return report
+    return Published(report, tracked_result(report, folder.here, complete))
 
 
 def _push(folder: Folder, file: Path) -> None:
@@ -108,3 +118,28 @@ def fresh_folder(work: Path, store: Store) -> Folder:
     shutil.rmtree(here, ignore_errors=True)
     here.mkdir(parents=True)
     return Folder(here, store)
+
+
+def already_published(config: RunConfig, context: Context) -> Published | None:
+    """What an earlier pod of the same run has published, if it came that far; nothing needs to be done again then.
+
+    Also finds out early that the output cannot be reached.
+
+    Raises:
+        StorageDenied, StorageUnavailable, DataInvalid: the output cannot be read.
+    """
+    store = context.stores[LocationRole.OUTPUT].below(config.run.folder)
+    content = store.read(REPORT)
+    report = _same_run(content, config) if content else None
+    if report is None:
+        return None
+    here = local_copy(store, store.list(), context.work / "published", context.stop.check)
+    return Published(report, tracked_result(report, here, complete=True))
+
+
+def _same_run(content: bytes, config: RunConfig) -> RunReport | None:
+    try:
+        report = RunReport.model_validate_json(content)
+    except ValidationError:  # of another version: done again by this one
+        return None
+    return report if report.config == config else None

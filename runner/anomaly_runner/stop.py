@@ -2,7 +2,10 @@
 
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
+from typing import Self
 
 from anomaly_runner.errors import Stopped
 
@@ -13,10 +16,15 @@ class StopSignal:
     def __init__(self) -> None:
         self._event = threading.Event()
 
-    def listen(self) -> None:
-        """Take over SIGTERM and SIGINT (main thread only)."""
-        signal.signal(signal.SIGTERM, self._received)
-        signal.signal(signal.SIGINT, self._received)
+    @contextmanager
+    def listening(self) -> Iterator[Self]:
+        """Take over SIGTERM and SIGINT for a while (main thread only)."""
+        before = [(number, signal.signal(number, self._received)) for number in (signal.SIGTERM, signal.SIGINT)]
+        try:
+            yield self
+        finally:
+            for number, handler in before:
+                signal.signal(number, handler)
 
     def _received(self, signum: int, frame: FrameType | None) -> None:
         self._event.set()

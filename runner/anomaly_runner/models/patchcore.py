@@ -106,8 +106,8 @@ class Patchcore(MemoryModel):
 
 def _squared_distances(first: Tensor, second: Tensor) -> Tensor:
     """Squared Euclidean distances (..., n, m) of rows (..., n, D) and (..., m, D)."""
-    squared = torch.matmul(first, second.mT).mul_(-2)
-    squared.add_(first.pow(2).sum(-1, keepdim=True)).add_(second.pow(2).sum(-1, keepdim=True).mT)
+    squared = torch.matmul(first, second.transpose(-1, -2)).mul_(-2)
+    squared.add_(first.pow(2).sum(-1, keepdim=True)).add_(second.pow(2).sum(-1).unsqueeze(-2))
     return squared.clamp_min_(0)
 
 

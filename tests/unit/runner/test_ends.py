@@ -1,0 +1,133 @@
+"""Every way to end has its exit code, reason and last words."""
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from anomaly_api.reasons import ExitCode, Reason
+from anomaly_api.run import RunIdentity, RunSummary
+from anomaly_api.status import MlflowStatus, Stage
+from anomaly_runner import errors
+from anomaly_runner.context import Context, Journal
+from anomaly_runner.ends import guarded, write_last_words
+from anomaly_runner.progress import Progress
+from anomaly_runner.stop import StopSignal
+
+RUN = RunIdentity(kind="AnomalyExperiment", namespace="ns", name="x", uid="u")
+
+
+class RecordingTracker:
+    def __init__(self):
+        self.failure = None
+
+    def begin(self, parameters):
+        pass
+
+    def status(self):
+        return MlflowStatus(run_id="r")
+
+    def finish(self, result):
+        pass
+
+    def fail(self, message):
+        self.failure = message
+
+
+def context_at(stage, tracker):
+    context = Context(RUN, {}, Path("/nowhere"), Progress(), StopSignal(), tracker, Journal())
+    context.progress.enter(stage, 0, "images")
+    return context
+
+
+def leaves(kind=errors.RunFailed):
+    return [kind] if not kind.__subclasses__() else [leaf for child in kind.__subclasses__() for leaf in leaves(child)]
+
+
+@pytest.mark.parametrize("kind", leaves(), ids=lambda kind: kind.__name__)
+def test_every_failure_has_an_exit_code_and_a_reason(kind):
+    tracker = RecordingTracker()
+    context = context_at(Stage.PREDICT, tracker)
+    context.journal.warn("beware")
+
+    def work():
+        raise kind("because")
+
+    ending = guarded(work, context)
+    assert ending.exit_code is kind.exit_code
+    assert ending.summary.reason is kind.exit_code.reason
+    assert (ending.summary.message, ending.summary.stage) == ("because", Stage.PREDICT)
+    assert ending.summary.warnings == ("beware",)
+    assert ending.summary.mlflow.run_id == "r"
+    assert "because" in tracker.failure
+
+
+def test_failures_cover_all_exit_codes_of_a_run():
+    codes = {kind.exit_code for kind in leaves()}
+    assert codes == set(ExitCode) - {ExitCode.DONE, ExitCode.KILLED}
+
+
+def test_the_tree_in_the_docstring_is_complete():
+    for kind in leaves():
+        assert f"{kind.__name__} " in errors.__doc__
+        assert str(int(kind.exit_code)) in errors.__doc__
+
+
+class OutOfMemoryError(RuntimeError):
+    """As torch names its own."""
+
+
+@pytest.mark.parametrize(
+    ("raised", "reason"),
+    [
+        (MemoryError("no room"), Reason.OUT_OF_MEMORY),
+        (OutOfMemoryError("CUDA out of memory"), Reason.OUT_OF_MEMORY),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), Reason.OUT_OF_MEMORY),
+        (ZeroDivisionError("division by zero"), Reason.INTERNAL_ERROR),
+    ],
+)
+def test_what_libraries_raise(raised, reason):
+    def work():
+        raise raised
+
+    ending = guarded(work, context_at(Stage.TRAIN, RecordingTracker()))
+    assert ending.summary.reason is reason
+    if reason is Reason.INTERNAL_ERROR:
+        assert ending.summary.message == "ZeroDivisionError: division by zero"
+
+
+def test_last_words_that_cannot_be_written_do_not_hide_the_end(tmp_path, caplog):
+    write_last_words(RunSummary(reason=Reason.COMPLETE, stage=Stage.DONE), tmp_path / "missing" / "file")
+    assert "cannot write" in caplog.text
+
+
+def pod(*arguments, **options):
+    return subprocess.run([sys.executable, "-m", "anomaly_runner", "pod", *arguments], capture_output=True, text=True,
+                          check=False, **options)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("content", "message"), [("{}", "exactly one of"), ("not json", "Invalid JSON"), (None, "cannot read")]
+)
+def test_a_config_that_cannot_be_read(tmp_path, content, message):
+    config, words = tmp_path / "run.json", tmp_path / "words"
+    if content is not None:
+        config.write_text(content)
+    done = pod("--config", str(config), "--work", str(tmp_path / "work"), "--termination", str(words))
+    assert done.returncode == ExitCode.INVALID_CONFIG
+    summary = RunSummary.model_validate_json(words.read_text())
+    assert summary.reason is Reason.INVALID_CONFIG
+    assert json.loads(done.stderr.splitlines()[-1])["reason"] == "InvalidConfig"
+
+
+def test_sigterm_sets_the_flag_and_handlers_come_back():
+    before = signal.getsignal(signal.SIGTERM)
+    with StopSignal().listening() as stop:
+        stop.check()
+        signal.raise_signal(signal.SIGTERM)
+        with pytest.raises(errors.Stopped):
+            stop.check()
+    assert signal.getsignal(signal.SIGTERM) is before

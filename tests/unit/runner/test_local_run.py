@@ -1,0 +1,350 @@
+"""The same YAML without a cluster: an experiment and the inference that uses it, end to end on small textures."""
+
+import csv
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet
+import pytest
+import yaml
+from PIL import Image
+from sklearn.metrics import f1_score, roc_auc_score
+from tests.unit.runner.conftest import EXPERIMENT, INFERENCE, SIDE, write_manifest
+
+from anomaly_api.run import ModelManifest, RunReport
+from anomaly_runner.digest import digest
+from anomaly_runner.local import run_locally
+
+RESULTS = Path("results/factory")
+
+
+def results(folder: Path, name: str = "textures") -> Path:
+    return folder / RESULTS / name / "local"
+
+
+def report_of(folder: Path, name: str = "textures") -> RunReport:
+    return RunReport.model_validate_json((results(folder, name) / "report.json").read_bytes())
+
+
+def experiment(folder: Path, change=None) -> int:
+    return run_locally(write_manifest(folder, EXPERIMENT, change), folder)
+
+
+def inference(folder: Path, change=None) -> int:
+    return run_locally(write_manifest(folder, INFERENCE, change), folder)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A folder in which the experiment has run; tests only read it."""
+    from tests.unit.runner.conftest import write_textures
+
+    folder = tmp_path_factory.mktemp("trained")
+    write_textures(folder / "data" / "textures")
+    assert experiment(folder) == 0
+    return folder
+
+
+@pytest.fixture
+def textures_and_model(trained, tmp_path):
+    """A copy of that folder to change."""
+    shutil.copytree(trained, tmp_path / "copy")
+    return tmp_path / "copy"
+
+
+def test_report(trained):
+    report = report_of(trained)
+    assert report.summary.reason == "Complete"
+    counts = report.summary.images
+    assert (counts.train, counts.predicted, counts.unreadable) == (8, 10, 0)
+    assert set(report.labels) == {"good", "scratch", "unknown"}
+    assert report.summary.metrics.image["AUROC"] > 0.9
+    assert report.summary.metrics.pixel["AUROC"] > 0.9
+    assert report.config.experiment is not None
+    assert {"train", "predict", "evaluate", "visualize", "export", "publish"} <= set(report.seconds) | {"publish"}
+    assert len(report.dataset_fingerprint) == 64
+    assert report.environment["device"].startswith(("cpu", "NVIDIA"))
+
+
+def test_metrics_equal_scikit_learn_on_the_published_table(trained):
+    table = pyarrow.parquet.read_table(results(trained) / "predictions.parquet").to_pylist()
+    known = [row for row in table if row["defect"] is not None]
+    labels, scores = [row["defect"] for row in known], [row["score"] for row in known]
+    report = report_of(trained)
+    assert report.summary.metrics.image["AUROC"] == pytest.approx(roc_auc_score(labels, scores), abs=1e-9)
+    decided = np.array(scores) >= report.summary.thresholds.image
+    assert report.summary.metrics.image["F1Score"] == pytest.approx(f1_score(labels, decided), abs=1e-9)
+
+
+def test_csv_and_parquet_say_the_same(trained):
+    table = pyarrow.parquet.read_table(results(trained) / "predictions.parquet").to_pylist()
+    with (results(trained) / "predictions.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["path"] for row in rows] == [row["path"] for row in table]
+    assert [float(row["score"]) for row in rows] == [row["score"] for row in table]
+    unknown = next(row for row in rows if row["label"] == "unknown")
+    assert (unknown["defect"], unknown["wrong"]) == ("", "")
+    assert {row["anomalous"] for row in rows} <= {"true", "false"}
+
+
+def test_model_json_carries_thresholds_and_digests(trained):
+    manifest = ModelManifest.model_validate_json((results(trained) / "model.json").read_bytes())
+    assert manifest.thresholds == report_of(trained).summary.thresholds
+    assert (manifest.input_height, manifest.input_width) == (SIDE, SIDE)
+    assert manifest.exports[0].sha256 == digest(results(trained) / manifest.exports[0].file)
+    assert set(manifest.score_range) == {"image", "pixel"}
+
+
+def test_export_agrees_with_torch(trained):
+    export = report_of(trained).exports[0]
+    assert export.images_compared == 10
+    assert export.max_score_difference < 1e-4
+    assert export.max_map_difference < 1e-4
+    assert [file.name for file in results(trained).glob("model.onnx*")] == ["model.onnx"]
+
+
+def test_pictures_name_label_score_and_decision(trained):
+    pictures = sorted(results(trained).glob("visualizations/*/*.png"))
+    assert len(pictures) == 10
+    assert {picture.parent.name for picture in pictures} == {"good", "scratch", "unknown"}
+    assert all("_good_" in picture.name or "_anomalous_" in picture.name for picture in pictures)
+    with Image.open(pictures[0]) as image:
+        assert image.width > 3 * SIDE
+
+
+def test_same_digits_twice(trained, textures):
+    """A second run, elsewhere, repeats every score and metric to the last digit."""
+    assert experiment(textures) == 0
+    first, second = report_of(trained), report_of(textures)
+    assert first.summary.metrics == second.summary.metrics
+    assert first.summary.thresholds == second.summary.thresholds
+    assert first.dataset_fingerprint == second.dataset_fingerprint
+    tables = [(results(folder) / "predictions.csv").read_text() for folder in (trained, textures)]
+    assert tables[0] == tables[1]
+
+
+def test_inference_repeats_the_experiment_scores(textures_and_model):
+    assert inference(textures_and_model) == 0
+    report = report_of(textures_and_model, "look")
+    assert report.summary.thresholds.source == "optimalF1"
+    assert report.summary.metrics.image["AUROC"] == report_of(textures_and_model).summary.metrics.image["AUROC"]
+    assert report.summary.metrics.pixel.keys() == {"AUROC", "AUPR", "F1Score"}
+    scores = {}
+    for name in ("textures", "look"):
+        table = pyarrow.parquet.read_table(results(textures_and_model, name) / "predictions.parquet").to_pylist()
+        scores[name] = {row["path"]: row["score"] for row in table}
+    for path, score in scores["look"].items():
+        assert score == pytest.approx(scores["textures"][path], rel=1e-5)
+
+
+def test_inference_on_a_flat_folder_uses_the_training_threshold(textures_and_model):
+    def flat(document):
+        document["spec"]["input"] |= {"layout": "flat", "category": "textures/test/scratch"}
+
+    assert inference(textures_and_model, flat) == 0
+    report = report_of(textures_and_model, "look")
+    assert report.summary.thresholds.image == report_of(textures_and_model).summary.thresholds.image
+    assert report.summary.thresholds.source == "training"
+    assert report.summary.metrics.image == {}
+    assert "training threshold is used" in report.summary.warnings[0]
+
+
+def test_inference_needs_no_torch(textures_and_model):
+    """In a process where torch and what belongs to it cannot be imported."""
+    manifest = write_manifest(textures_and_model, INFERENCE)
+    program = (
+        "import sys\n"
+        "class Refuse:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name.split('.')[0] in {'torch', 'torchvision', 'timm', 'anomalib', 'lightning', 'onnx', 'scipy'}:\n"
+        "            raise ImportError(name + ' is not in the inference image')\n"
+        "sys.meta_path.insert(0, Refuse())\n"
+        "from pathlib import Path\n"
+        "from anomaly_runner.local import run_locally\n"
+        "sys.exit(run_locally(Path(sys.argv[1]), Path(sys.argv[2])))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program, str(manifest), str(textures_and_model)],
+                          capture_output=True, text=True, check=False)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert report_of(textures_and_model, "look").summary.images.predicted == 10
+
+
+def test_a_changed_model_file_is_refused(textures_and_model, capsys):
+    with (results(textures_and_model) / "model.onnx").open("ab") as file:
+        file.write(b"x")
+    assert inference(textures_and_model) == 16
+    assert "SHA-256" in capsys.readouterr().err
+    assert not results(textures_and_model, "look").exists()
+
+
+def test_a_damaged_manifest_is_refused(textures_and_model, capsys):
+    file = results(textures_and_model) / "model.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"formatVersion": 9}))
+    assert inference(textures_and_model) == 16
+    assert "model.formatVersion" in capsys.readouterr().err
+
+
+def test_inference_before_the_experiment_says_so(textures, capsys):
+    assert inference(textures) == 10
+    assert "run it first" in capsys.readouterr().err
+
+
+def test_classification_with_a_checkpoint_and_without_export(textures):
+    def change(document):
+        document["spec"]["dataset"]["task"] = "classification"
+        document["spec"]["output"]["keepCheckpoint"] = True
+        document["spec"]["export"] = {"types": []}
+        document["spec"]["evaluation"] = {"normalization": "threshold"}
+
+    assert experiment(textures, change) == 0
+    report = report_of(textures)
+    assert report.summary.metrics.pixel == {}
+    assert report.exports == ()
+    assert not (results(textures) / "visualizations").exists()
+    from safetensors.numpy import load_file
+
+    state = load_file(results(textures) / "model.safetensors")
+    assert state["mean"].shape == (16 * 16, 1, 20)
+
+
+def test_report_alone(textures):
+    assert experiment(textures, lambda document: document["spec"]["output"].update(uploadArtifacts=False)) == 0
+    assert [file.name for file in results(textures).iterdir()] == ["report.json"]
+    assert report_of(textures).summary.artifacts.model is None
+
+
+def test_patchcore_from_images_to_inference(textures):
+    def change(document):
+        document["spec"]["model"] = {"name": "patchcore", "patchcore": {"backbone": "resnet18", "preTrained": False}}
+
+    assert experiment(textures, change) == 0
+    assert report_of(textures).summary.metrics.image["AUROC"] > 0.8
+    assert inference(textures) == 0
+
+
+def test_raw_outputs_at_the_images_resolution(textures):
+    def change(document):
+        document["spec"]["transforms"]["inputSize"] = {"height": 96, "width": 96}
+        document["spec"]["evaluation"]["visualization"] = {"enabled": True, "rawOutputs": True}
+
+    assert experiment(textures, change) == 0
+    for suffix in ("heatmap", "segmentation"):
+        files = sorted(results(textures).glob(f"visualizations/*/*_{suffix}.png"))
+        assert len(files) == 10
+        with Image.open(files[0]) as image:
+            assert (image.size, image.mode) == ((SIDE, SIDE), "L")
+
+
+def test_only_wrong_predictions_get_pictures(textures):
+    def change(document):
+        document["spec"]["evaluation"] = {"threshold": {"method": "manual", "image": 1e9},
+                                          "visualization": {"enabled": True, "onlyWrong": True}}  # fmt: skip
+
+    assert experiment(textures, change) == 0
+    pictures = [file.name for file in results(textures).glob("visualizations/*/*.png")]
+    assert len(pictures) == 5
+    assert all(name.endswith("_WRONG.png") for name in pictures)
+
+
+def test_unreadable_images_are_skipped_named_and_counted(textures):
+    (textures / "data/textures/test/scratch/zzz.png").write_bytes(b"not an image")
+    (textures / "data/textures/train/good/zzz.png").write_bytes(b"")
+    (textures / "data/textures/test/good/zzz.png").symlink_to("/etc/hostname")
+    assert experiment(textures, lambda document: document["spec"]["dataset"].update(
+        limits={"maxUnreadableImages": 3})) == 0  # fmt: skip
+    report = report_of(textures)
+    assert report.summary.images.unreadable == 3
+    assert {image.path for image in report.unreadable} == {
+        "train/good/zzz.png", "test/good/zzz.png", "test/scratch/zzz.png",
+    }  # fmt: skip
+    assert "symbolic link" in next(image.problem for image in report.unreadable if image.path == "test/good/zzz.png")
+
+
+def test_one_unreadable_image_too_many_fails_and_names_it(textures, capsys):
+    (textures / "data/textures/test/scratch/zzz.png").write_bytes(b"not an image")
+    assert experiment(textures) == 11
+    assert "test/scratch/zzz.png: not an image" in capsys.readouterr().err
+    assert not results(textures).exists()
+
+
+def test_a_missing_mask_counts_as_wholly_defective(textures):
+    (textures / "data/textures/ground_truth/scratch/002_mask.png").unlink()
+    assert experiment(textures) == 0
+    report = report_of(textures)
+    assert report.missing_masks == ("test/scratch/002.png",)
+    assert "wholly defective" in report.summary.warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"backbone": "resnet19", "layers": ["layer1"]}, "did you mean"),
+        ({"backbone": "resnet18", "layers": ["layer9"]}, "it has act1, layer1, layer2, layer3, layer4"),
+        ({"backbone": "resnet18", "layers": ["layer1"], "nFeatures": 65}, "64 channels"),
+    ],
+)
+def test_model_parameters_that_cannot_be(textures, capsys, change, message):
+    assert experiment(textures, lambda document: document["spec"]["model"]["padim"].update(
+        {"nFeatures": 20} | change)) == 10  # fmt: skip
+    assert message in capsys.readouterr().err
+
+
+def test_an_invalid_manifest_is_one_line_with_field_paths(tmp_path, capsys):
+    def change(document):
+        document["spec"]["model"]["padim"]["backbon"] = "x"
+        document["spec"]["transforms"]["inputSize"]["height"] = 7
+
+    assert experiment(tmp_path, change) == 10
+    error = capsys.readouterr().err
+    assert "spec.model.padim.backbon" in error
+    assert "spec.transforms.inputSize.height" in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("text", ["kind: Pod", "- a\n- b", "a: [", "\x00"])
+def test_files_that_are_no_manifest(tmp_path, text, capsys):
+    file = tmp_path / "m.yaml"
+    file.write_text(text)
+    assert run_locally(file, tmp_path) == 10
+    assert "InvalidConfig" in capsys.readouterr().err
+
+
+def test_too_little_memory_is_said_before_anything_is_learnt(textures, capsys, monkeypatch):
+    monkeypatch.setattr("anomaly_runner.train.available_memory", lambda: 100_000_000)
+    assert experiment(textures) == 13
+    assert "0.10 GB are free" in capsys.readouterr().err
+
+
+def test_nothing_is_left_in_the_local_folder(trained):
+    assert {path.name for path in trained.iterdir()} == {"data", "results", "textures.yaml"}
+
+
+@pytest.mark.filterwarnings("ignore")  # of mlflow's own libraries
+def test_mlflow_keeps_parameters_metrics_and_files(textures):
+    def change(document):
+        document["spec"]["tracking"] = {"mlflow": {"trackingUri": "http://nowhere:5000", "experimentName": "lab"}}
+
+    assert experiment(textures, change) == 0
+    status = report_of(textures)
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", READ_MLFLOW, str(textures / "mlflow.db")],
+                          capture_output=True, text=True, check=True)  # fmt: skip
+    run = yaml.safe_load(done.stdout)
+    assert run["status"] == "FINISHED"
+    assert run["metrics"]["image_AUROC"] == status.summary.metrics.image["AUROC"]
+    assert run["params"]["model.padim.backbone"] == "resnet18"
+    assert run["tags"]["anomalyops.io/uid"] == "local"
+    assert {"model.onnx", "report.json", "visualizations"} <= set(run["files"])
+
+
+READ_MLFLOW = """
+import sys, json
+from mlflow.tracking import MlflowClient
+client = MlflowClient("sqlite:///" + sys.argv[1])
+run = client.search_runs([client.get_experiment_by_name("lab").experiment_id])[0]
+print(json.dumps({"status": run.info.status, "metrics": run.data.metrics, "params": run.data.params,
+                  "tags": run.data.tags, "files": [f.path for f in client.list_artifacts(run.info.run_id)]}))
+"""

@@ -1,0 +1,156 @@
+"""The MLflow tracker against a client that records, fails and remembers as a server would."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from anomaly_api.artifacts import MlflowTracking
+from anomaly_api.run import RunIdentity
+from anomaly_runner import mlflow_tracker
+from anomaly_runner.errors import TrackingUnavailable
+from anomaly_runner.mlflow_tracker import MlflowTracker, target_of
+from anomaly_runner.tracked import flat_parameters
+from anomaly_runner.tracking import TrackedResult
+
+RUN = RunIdentity(kind="AnomalyExperiment", namespace="factory", name="x", uid="0-1")
+SPEC = MlflowTracking(tracking_uri="http://mlflow:5000/", tags={"team": "vision"})
+RESULT = TrackedResult({"image_AUROC": 0.9}, ())
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # of mlflow's own libraries
+
+
+class Server:
+    """What an MLflow server holds; ``down`` makes every call fail that many times."""
+
+    def __init__(self, down=0):
+        self.down = down
+        self.experiments, self.runs, self.calls = {}, {}, []
+
+    def client(self, uri):
+        if self.down:
+            self.down -= 1
+            raise ConnectionError("refused")
+        return self
+
+    def get_experiment_by_name(self, name):
+        return SimpleNamespace(experiment_id=self.experiments[name]) if name in self.experiments else None
+
+    def create_experiment(self, name, artifact_location=None):
+        self.experiments[name] = str(len(self.experiments) + 1)
+        return self.experiments[name]
+
+    def search_runs(self, experiments, query, max_results):
+        return [run for run in self.runs.values() if f"'{run.tags['anomalyops.io/uid']}'" in query]
+
+    def create_run(self, experiment, run_name, tags):
+        run = SimpleNamespace(info=SimpleNamespace(run_id=f"run{len(self.runs)}"), tags=tags, name=run_name,
+                              status="RUNNING", metrics={}, params={})  # fmt: skip
+        self.runs[run.info.run_id] = run
+        return run
+
+    def update_run(self, run_id, status):
+        self.runs[run_id].status = status
+
+    def log_batch(self, run_id, metrics=(), params=()):
+        self.runs[run_id].metrics |= {metric.key: metric.value for metric in metrics}
+        self.runs[run_id].params |= {param.key: param.value for param in params}
+
+    def log_artifact(self, run_id, file, folder):
+        self.calls.append((file, folder))
+
+    def set_tag(self, run_id, key, value):
+        self.runs[run_id].tags[key] = value
+
+    def set_terminated(self, run_id, status):
+        self.runs[run_id].status = status
+
+
+@pytest.fixture(autouse=True)
+def no_waiting(monkeypatch):
+    monkeypatch.setattr("tenacity.nap.time.sleep", lambda seconds: None)
+
+
+def tracker(server, run=RUN):
+    return MlflowTracker(target_of(run, SPEC, None), server.client)
+
+
+def test_a_run_from_begin_to_finish(tmp_path):
+    server = Server()
+    picture = tmp_path / "a.png"
+    found = tracker(server)
+    found.begin({"model.name": "padim"})
+    found.finish(TrackedResult({"image_AUROC": 0.9}, (("visualizations", picture), ("", tmp_path / "report.json"))))
+    run = server.runs["run0"]
+    assert (run.status, run.name, run.metrics, run.params) == (
+        "FINISHED",
+        "x",
+        {"image_AUROC": 0.9},
+        {"model.name": "padim"},
+    )
+    assert run.tags == {
+        "team": "vision", "anomalyops.io/uid": "0-1", "anomalyops.io/kind": "AnomalyExperiment",
+        "anomalyops.io/namespace": "factory", "anomalyops.io/name": "x",
+    }  # fmt: skip
+    assert server.experiments == {"factory": "1"}
+    assert set(server.calls) == {(str(picture), "visualizations"), (str(tmp_path / "report.json"), None)}
+    assert found.status().url == "http://mlflow:5000/#/experiments/1/runs/run0"
+
+
+def test_a_retried_pod_goes_on_with_the_same_run():
+    server = Server()
+    first = tracker(server)
+    first.begin({})
+    first._thread.join()
+    first.fail("StorageUnavailable: gone")
+    assert server.runs["run0"].status == "FAILED"
+    second = tracker(server)
+    second.begin({})
+    second.finish(RESULT)
+    assert list(server.runs) == ["run0"]
+    assert server.runs["run0"].status == "FINISHED"
+
+
+def test_runs_without_a_cluster_are_runs_of_their_own():
+    server = Server()
+    for _ in range(2):
+        local = tracker(server, RUN.model_copy(update={"uid": "local"}))
+        local.begin({})
+        local.finish(RESULT)
+    assert len(server.runs) == 2
+
+
+def test_a_server_that_comes_back_is_caught_up():
+    server = Server(down=2)
+    late = tracker(server)
+    late.begin({"seed": "42"})
+    late._thread.join()
+    assert late.status() is None
+    late.finish(RESULT)
+    assert server.runs["run0"].params == {"seed": "42"}
+    assert server.runs["run0"].status == "FINISHED"
+
+
+def test_a_server_that_stays_down_is_a_failure_of_its_own():
+    lost = tracker(Server(down=100))
+    lost.begin({})
+    with pytest.raises(TrackingUnavailable, match=r"all results are stored.*mlflow:5000.*refused"):
+        lost.finish(RESULT)
+    lost.fail("does not raise")
+
+
+def test_the_local_store_is_a_database_below_the_folder(tmp_path):
+    target = target_of(RUN, SPEC, tmp_path)
+    assert target.uri == f"sqlite:///{tmp_path}/mlflow.db"
+    assert target.artifact_root == tmp_path / "mlartifacts"
+
+
+def test_parameters_are_the_spec_by_path(sample_experiment):
+    parameters = flat_parameters(sample_experiment.spec)
+    assert parameters["model.padim.backbone"] == "tf_efficientnet_lite0"
+    assert parameters["model.padim.layers"] == ", ".join(sample_experiment.spec.model.padim.layers)
+    assert parameters["transforms.inputSize.height"] == "224"
+    assert all(isinstance(value, str) for value in parameters.values())
+
+
+def test_the_client_is_imported_in_the_background_only():
+    assert "mlflow" not in mlflow_tracker.__dict__

@@ -1,0 +1,136 @@
+"""Progress only grows, is pushed with a fresh token, and never gets in the way."""
+
+import json
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import pytest
+
+from anomaly_api.run import ProgressUpdate, RunIdentity
+from anomaly_api.status import MlflowStatus, Stage
+from anomaly_runner import progress as module
+from anomaly_runner.progress import Progress, PushReporter
+
+RUN = RunIdentity(kind="AnomalyExperiment", namespace="ns", name="x", uid="u")
+
+
+class Recorder:
+    def __init__(self):
+        self.seen = []
+        self.closed = False
+
+    def report(self, stage, values):
+        self.seen.append((stage, values))
+
+    def close(self):
+        self.closed = True
+
+
+def test_percent_covers_the_whole_run_and_never_falls():
+    recorder = Recorder()
+    with Progress([recorder]) as progress:
+        for stage in Stage:
+            progress.enter(stage, 10, "images")
+            for _ in range(12):  # more than announced
+                progress.advance(1)
+        progress.enter(Stage.TRAIN, 10, "images")  # a stage out of order
+    percents = [values.percent for _, values in recorder.seen]
+    assert percents == sorted(percents)
+    assert (percents[0], percents[-1]) == (0, 100)
+    assert recorder.closed
+
+
+def test_units_of_the_stage():
+    recorder = Recorder()
+    with Progress([recorder]) as progress:
+        progress.enter(Stage.PREDICT, 100, "images")
+        progress.advance(8)
+        progress.advance(8)
+    stage, values = recorder.seen[-1]
+    assert (stage, values.completed, values.total, values.unit) == (Stage.PREDICT, 16, 100, "images")
+    assert 30 < values.percent < 75
+
+
+@pytest.fixture
+def operator():
+    """An HTTP server that keeps what is posted to it."""
+    received = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self):
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            received.append((self.headers["Authorization"], ProgressUpdate.model_validate_json(body)))
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *arguments):
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}/v1/progress", received
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def test_pushes_carry_the_token_of_the_moment(operator, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "_PUSH_SECONDS", 0.05)
+    url, received = operator
+    token = tmp_path / "token"
+    token.write_text("first\n")
+    with Progress([PushReporter(url, token, RUN, lambda: MlflowStatus(run_id="r"))]) as progress:
+        progress.enter(Stage.TRAIN, 10, "images")
+        wait_for(lambda: received)
+        token.write_text("second\n")
+        progress.advance(10)
+        progress.enter(Stage.DONE, 0, "images")
+    assert received[0][0] == "Bearer first"
+    authorization, last = received[-1]
+    assert authorization == "Bearer second"
+    assert (last.stage, last.progress.percent, last.mlflow.run_id, last.run) == (Stage.DONE, 100, "r", RUN)
+
+
+def test_at_most_one_push_a_second(operator, tmp_path):
+    url, received = operator
+    (tmp_path / "token").write_text("t")
+    with Progress([PushReporter(url, tmp_path / "token", RUN, lambda: None)]) as progress:
+        progress.enter(Stage.PREDICT, 500, "images")
+        for _ in range(500):
+            progress.advance(1)
+    assert len(received) <= 3
+    assert received[-1][1].progress.completed == 500
+
+
+@pytest.mark.parametrize("broken", ["no server", "no token"])
+def test_a_push_that_fails_is_logged_once_and_dropped(broken, operator, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(module, "_PUSH_SECONDS", 0.01)
+    url = operator[0] if broken == "no token" else "http://127.0.0.1:9/v1/progress"
+    if broken == "no server":
+        (tmp_path / "token").write_text("t")
+    with Progress([PushReporter(url, tmp_path / "token", RUN, lambda: None)]) as progress:
+        progress.enter(Stage.PREDICT, 5, "images")
+        for _ in range(5):
+            progress.advance(1)
+            time.sleep(0.05)
+    assert sum("cannot be pushed" in record.message for record in caplog.records) == 1
+
+
+def test_other_protocols_are_refused():
+    with pytest.raises(ValueError, match="not an HTTP URL"):
+        PushReporter("file:///etc/passwd", None, RUN, lambda: None)
+
+
+def wait_for(condition) -> None:
+    for _ in range(200):
+        if condition():
+            return
+        time.sleep(0.02)
+    raise AssertionError("did not happen")
+
+
+def test_updates_are_json_in_camel_case(operator, tmp_path):
+    update = ProgressUpdate(run=RUN, stage=Stage.TRAIN, progress=module.Values())
+    assert json.loads(json.dumps(update.to_json_object()))["stage"] == "train"

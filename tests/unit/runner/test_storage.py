@@ -1,0 +1,211 @@
+"""Stores and pulls: what is copied, what is refused, how a server's refusals read."""
+
+import os
+import threading
+from pathlib import Path
+
+import pytest
+from botocore.exceptions import EndpointConnectionError, NoCredentialsError
+from botocore.stub import Stubber
+
+from anomaly_api.storage import LocationRole, S3Location
+from anomaly_runner.errors import DataInvalid, Stopped, StorageDenied, StorageUnavailable
+from anomaly_runner.storage import FolderStore, ObjectInfo, local_copy, start_pull
+from anomaly_runner.storage.s3 import S3Store, connect
+
+KEYS = {"ANOMALY_DATASET_AWS_ACCESS_KEY_ID": "id", "ANOMALY_DATASET_AWS_SECRET_ACCESS_KEY": "secret"}
+
+
+def go_on() -> None:
+    """Never stop waiting."""
+
+
+@pytest.fixture
+def s3():
+    store = connect(
+        LocationRole.DATASET, S3Location(uri="s3://bucket/some/prefix/", endpoint="http://127.0.0.1:1"), KEYS
+    )
+    with Stubber(store.client) as stub:
+        yield store, stub
+
+
+def test_folder_store_lists_files_in_order_and_hides_what_is_hidden(tmp_path):
+    for name in ("b/2.png", "a/1.png", ".cache/x", "b/.DS_Store"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"12")
+    (tmp_path / "loop").symlink_to(tmp_path)
+    store = FolderStore(tmp_path)
+    assert [info.key for info in store.list()] == ["a/1.png", "b/2.png"]
+    assert [info.key for info in store.list("b/")] == ["b/2.png"]
+    assert store.list()[0].size == 2
+
+
+def test_folder_store_writes_whole_files(tmp_path):
+    source = tmp_path / "source"
+    source.write_bytes(b"content")
+    store = FolderStore(tmp_path / "out").below("ns/name")
+    store.push(source, "deep/file.bin")
+    assert store.read("deep/file.bin") == b"content"
+    assert store.read("other") is None
+    assert [path.name for path in (tmp_path / "out/ns/name/deep").iterdir()] == ["file.bin"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_folder_store_without_permission(tmp_path):
+    (tmp_path / "out").mkdir(mode=0o500)
+    with pytest.raises(StorageDenied):
+        FolderStore(tmp_path / "out").push(Path(__file__), "x")
+
+
+def test_folder_store_on_a_failing_file_system(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(StorageUnavailable, match="file"):
+        FolderStore(tmp_path / "file").push(Path(__file__), "x")
+
+
+@pytest.mark.parametrize("key", ["../x", "/etc/x", "a/../../x", "a\\b"])
+def test_hostile_keys_are_never_written(tmp_path, s3, key):
+    for store in (FolderStore(tmp_path), s3[0]):
+        with pytest.raises(DataInvalid, match="leads out"):
+            store.push(Path(__file__), key)
+        if isinstance(store, S3Store):
+            with pytest.raises(DataInvalid, match="leads out"):
+                store.pull(ObjectInfo(key, 1, "e"), tmp_path / "x")
+
+
+def test_s3_keys_are_relative_to_the_prefix(s3):
+    store, stub = s3
+    names = ("train/good/b.png", "train/good/a.png", "folder/", ".hidden/x", "../evil.png")
+    contents = [{"Key": f"some/prefix/{name}", "Size": 3, "ETag": '"abc"'} for name in names]
+    stub.add_response("list_objects_v2", {"Contents": contents}, {"Bucket": "bucket", "Prefix": "some/prefix/"})
+    assert [info.key for info in store.list()] == ["../evil.png", "train/good/a.png", "train/good/b.png"]
+    assert store.uri == "s3://bucket/some/prefix"
+    assert store.below("x").uri == "s3://bucket/some/prefix/x"
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "error"),
+    [
+        ("AccessDenied", 403, StorageDenied),
+        ("InvalidAccessKeyId", 403, StorageDenied),
+        ("SignatureDoesNotMatch", 403, StorageDenied),
+        ("Unauthorized", 401, StorageDenied),
+        ("NoSuchBucket", 404, DataInvalid),
+        ("NoSuchKey", 404, DataInvalid),
+        ("InternalError", 500, StorageUnavailable),
+        ("SlowDown", 503, StorageUnavailable),
+    ],
+)
+def test_a_servers_refusals_become_ours(s3, code, status, error, monkeypatch):
+    monkeypatch.setattr("botocore.endpoint.time.sleep", lambda seconds: None)
+    store, stub = s3
+    for _ in range(5):
+        stub.add_client_error("list_objects_v2", code, http_status_code=status)
+    with pytest.raises(error, match="s3://bucket/some/prefix"):
+        store.list()
+
+
+@pytest.mark.parametrize(
+    ("raised", "error"),
+    [(NoCredentialsError(), StorageDenied), (EndpointConnectionError(endpoint_url="http://x"), StorageUnavailable)],
+)
+def test_what_never_reaches_a_server(raised, error, monkeypatch):
+    store = connect(LocationRole.DATASET, S3Location(uri="s3://bucket", endpoint="http://127.0.0.1:1"), KEYS)
+    monkeypatch.setattr(store.client, "put_object", lambda **_: (_ for _ in ()).throw(raised))
+    with pytest.raises(error, match="s3://bucket/key"):
+        store.push(Path(__file__), "key")
+
+
+def test_each_role_has_credentials_of_its_own():
+    location = S3Location(uri="s3://bucket", endpoint="http://127.0.0.1:1")
+    keys = KEYS | {"ANOMALY_OUTPUT_AWS_ACCESS_KEY_ID": "other", "ANOMALY_OUTPUT_AWS_SECRET_ACCESS_KEY": "s",
+                   "ANOMALY_OUTPUT_AWS_SESSION_TOKEN": "token"}  # fmt: skip
+    found = {role: connect(role, location, keys).client._request_signer._credentials
+             for role in (LocationRole.DATASET, LocationRole.OUTPUT)}  # fmt: skip
+    assert (found[LocationRole.DATASET].access_key, found[LocationRole.DATASET].token) == ("id", None)
+    assert (found[LocationRole.OUTPUT].access_key, found[LocationRole.OUTPUT].token) == ("other", "token")
+
+
+class MemoryStore:
+    """Objects in a dictionary; counts pulls, can be held up."""
+
+    uri = "memory"
+    local_root = None
+
+    def __init__(self, contents):
+        self.contents = contents
+        self.pulled = []
+        self.gate = threading.Event()
+        self.gate.set()
+
+    def list(self, prefix=""):
+        return [ObjectInfo(key, len(value), value.decode()) for key, value in sorted(self.contents.items())]
+
+    def pull(self, info, destination):
+        if not self.gate.wait(5):
+            raise StorageUnavailable("held up")
+        self.pulled.append(info.key)
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        destination.write_bytes(self.contents[info.key])
+
+
+def test_what_is_here_is_not_pulled_again(tmp_path):
+    store = MemoryStore({"a": b"1", "d/b": b"22", "c": b"3"})
+    local_copy(store, store.list(), tmp_path, go_on)
+    assert sorted(store.pulled) == ["a", "c", "d/b"]
+    assert (tmp_path / "d/b").read_bytes() == b"22"
+    store.pulled.clear()
+    local_copy(store, store.list(), tmp_path, go_on)
+    assert store.pulled == []
+    store.contents["a"] = b"9"
+    (tmp_path / "c").unlink()
+    local_copy(store, store.list(), tmp_path, go_on)
+    assert sorted(store.pulled) == ["a", "c"]
+    assert (tmp_path / "a").read_bytes() == b"9"
+
+
+def test_an_index_that_broke_off_is_read_up_to_there(tmp_path):
+    store = MemoryStore({"a": b"1", "b": b"2"})
+    local_copy(store, store.list(), tmp_path, go_on)
+    index = tmp_path / ".etags.jsonl"
+    index.write_text(index.read_text()[:-4])
+    store.pulled.clear()
+    local_copy(store, store.list(), tmp_path, go_on)
+    assert len(store.pulled) == 1
+
+
+def test_a_file_is_ready_before_the_whole_pull_is(tmp_path):
+    store = MemoryStore({"a": b"1", "b": b"2"})
+    store.gate.clear()
+    pull = start_pull(store, store.list(), tmp_path, go_on)
+    store.gate.set()
+    assert pull.path("a").read_bytes() == b"1"
+    pull.close()
+
+
+def test_waiting_for_a_file_ends_when_the_run_is_stopped(tmp_path):
+    store = MemoryStore({"a": b"1"})
+    store.gate.clear()
+
+    def check():
+        raise Stopped("now")
+
+    pull = start_pull(store, store.list(), tmp_path, check)
+    with pytest.raises(Stopped):
+        pull.path("a")
+    store.gate.set()
+    pull.close()
+
+
+def test_a_folder_is_used_in_place(tmp_path):
+    (tmp_path / "a").write_bytes(b"1")
+    store = FolderStore(tmp_path)
+    assert local_copy(store, store.list(), tmp_path / "unused", go_on) == tmp_path
+    assert not (tmp_path / "unused").exists()
+
+
+def test_a_failed_pull_reaches_who_waits_for_it(tmp_path):
+    store = MemoryStore({"a": b"1"})
+    store.pull = lambda info, destination: (_ for _ in ()).throw(StorageDenied("no"))
+    with pytest.raises(StorageDenied):
+        local_copy(store, store.list(), tmp_path, go_on)
