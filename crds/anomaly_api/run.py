@@ -1,6 +1,7 @@
 """What passes between the operator and a pod.
 
-In: a RunConfig (mounted from a ConfigMap at ``CONFIG_PATH``) and credentials by environment variables.
+In: a RunConfig (an annotation of the pod, which the kubelet writes to ``CONFIG_PATH``) and credentials by
+environment variables.
 Out: a RunSummary in the termination message (at most 4 KiB), a RunReport as report.json beside the
 artifacts, the exit code (``reasons.ExitCode``), and ProgressUpdates pushed while running.
 """

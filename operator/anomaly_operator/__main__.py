@@ -1,5 +1,6 @@
 """Run the operator: ``python -m anomaly_operator``."""
 
+import gc
 import os
 import sys
 
@@ -15,6 +16,9 @@ def main() -> None:
     logs.configure(settings.log_level)
     registry = kopf.OperatorRegistry()
     handlers.register(registry, settings)
+    # What was imported stays: the garbage collector need not look at it again and again.
+    gc.collect()
+    gc.freeze()
     kopf.run(
         registry=registry,
         settings=handlers.kopf_settings(),

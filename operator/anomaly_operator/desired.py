@@ -1,6 +1,8 @@
 """From a resource to the Job that it wants, or to why there can be none yet. Pure."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from pydantic import ValidationError
 
@@ -23,8 +25,10 @@ class Wanted:
     """The run can go: its Job."""
 
     policy: RunPolicy
-    job: Manifest
     digest: str
+    """Of what the run does; another one than the Job's means another Job."""
+    job: Callable[[], Manifest]
+    """Makes the Job. Most reconciles find theirs and need no new one."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,7 @@ def _inference(run: RunView, experiment: RunView | None, settings: PodSettings) 
 
 
 def _wanted(run: RunView, config: RunConfig, policy: RunPolicy, settings: PodSettings) -> Wanted:
-    return Wanted(policy=policy, job=make_job(run.key, config, policy, settings), digest=config_digest(config))
+    return Wanted(policy, config_digest(config), partial(make_job, run.key, config, policy, settings))
 
 
 def _trained_model(name: str, experiment: RunView | None, policy: RunPolicy) -> Location | Blocked:

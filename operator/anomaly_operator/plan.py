@@ -57,7 +57,7 @@ def plan(key: RunKey, uid: str, wanted: Desired, observed: Observed, recorded: R
     if recorded.phase in (Phase.COMPLETE, Phase.FAILED):
         return _after_the_end(wanted.policy, observed, recorded)
     if job is None:
-        return (CreateJob(wanted.job),) if isinstance(wanted, Wanted) else ()
+        return (CreateJob(wanted.job()),) if isinstance(wanted, Wanted) else ()
     if job.deleting or job.owner is None or job.owner.uid != uid:
         return (Wait(),)
     if job.finished or wanted.policy is None:

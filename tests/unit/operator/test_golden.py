@@ -40,7 +40,7 @@ def test_job(path: Path, request: pytest.FixtureRequest) -> None:
     experiment = given.get("experiment")
     trained = objects.run_of(experiment, experiment.get("status"), uid="trained-uid") if experiment else None
     wanted = desired(objects.run_of(given["resource"]), trained, SETTINGS)
-    made = wanted.job if isinstance(wanted, Wanted) else {"blocked": wanted.reason.value, "message": wanted.message,
+    made = wanted.job() if isinstance(wanted, Wanted) else {"blocked": wanted.reason.value, "message": wanted.message,
                                                           "stalled": wanted.stalled}  # fmt: skip
     expected = path.with_name(f"{case(path)}.job.yaml")
     golden.check(expected, made, update=request.config.getoption("--update-golden"))

@@ -20,7 +20,7 @@ QUEUED = {"kueue.x-k8s.io/queue-name": "q"}
 
 
 def wanted(**policy: Any) -> Wanted:
-    return Wanted(policy=RunPolicy(**policy), job=JOB, digest="digest")
+    return Wanted(policy=RunPolicy(**policy), job=lambda: JOB, digest="digest")
 
 
 BLOCKED = Blocked(Reason.EXPERIMENT_NOT_FOUND, "", policy=RunPolicy())
@@ -54,11 +54,11 @@ DONE = job_of(**ended("Complete"))
             (PatchJob(NAME, {"activeDeadlineSeconds": None}),), id="no deadline any more",
         ),
         pytest.param(
-            Wanted(policy=RunPolicy(), job=JOB, digest="other"), observed(job_of()), NOTHING,
+            Wanted(policy=RunPolicy(), job=lambda: JOB, digest="other"), observed(job_of()), NOTHING,
             (DeleteJob(NAME, JOB_UID), Wait()), id="another spec before the start",
         ),
         pytest.param(
-            Wanted(policy=RunPolicy(), job=JOB, digest="other"), observed(job_of()), STARTED, (),
+            Wanted(policy=RunPolicy(), job=lambda: JOB, digest="other"), observed(job_of()), STARTED, (),
             id="another operator version after the start",
         ),
         pytest.param(wanted(suspend=True), observed(DONE), STARTED, (), id="ended but not yet recorded"),
