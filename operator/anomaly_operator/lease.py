@@ -37,7 +37,7 @@ class Lease:
 
     async def acquire(self) -> None:
         """Return when this process is the leader."""
-        while not await self._try():
+        while not await self._try(within=self._settings.lease_renew_deadline):
             await asyncio.sleep(self._settings.lease_retry_seconds)
         self.held = True
         LEADER.set(1)
@@ -45,11 +45,11 @@ class Lease:
 
     async def hold(self) -> None:
         """Renew for ever; returns when the Lease was lost."""
-        renewed = self._monotonic()
-        while self._monotonic() - renewed < self._settings.lease_renew_deadline:
+        deadline = self._monotonic() + self._settings.lease_renew_deadline
+        while self._monotonic() < deadline:
             await asyncio.sleep(self._settings.lease_retry_seconds)
-            if await self._try():
-                renewed = self._monotonic()
+            if await self._try(within=deadline - self._monotonic()):
+                deadline = self._monotonic() + self._settings.lease_renew_deadline
             elif self._seen[0] not in ("", self._settings.identity):
                 break
         self.held = False
@@ -69,10 +69,10 @@ class Lease:
         except ApiError as error:
             log.warning("lease not released", message=str(error))
 
-    async def _try(self) -> bool:
-        """One attempt to get or renew the Lease, no longer than a renewal may take."""
+    async def _try(self, within: float) -> bool:
+        """One attempt to get or renew the Lease; a hanging one leaves time for another."""
         try:
-            async with asyncio.timeout(self._settings.lease_renew_deadline / 2):
+            async with asyncio.timeout(max(0.0, min(within, self._settings.lease_renew_deadline / 2))):
                 return await self._get_or_renew()
         except (ApiError, TimeoutError) as error:
             if not isinstance(error, Conflict):

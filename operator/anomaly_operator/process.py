@@ -15,7 +15,7 @@ import structlog
 from anomaly_operator.cache import Cache
 from anomaly_operator.client import ApiClient
 from anomaly_operator.credentials import login
-from anomaly_operator.keys import KINDS, RunKey
+from anomaly_operator.keys import RunKey
 from anomaly_operator.lease import Lease
 from anomaly_operator.metrics import RESYNC_AGE, RUNS
 from anomaly_operator.progress import ProgressBoard
@@ -127,9 +127,6 @@ class Process:
         RUNS.clear()
         for (kind, phase), number in counts.items():
             RUNS.labels(kind, phase).set(number)
-        for kind in KINDS:
-            if not any(found == kind for found, _ in counts):
-                RUNS.labels(kind, "Running").set(0)
 
 
 def _end_on_defect(task: "asyncio.Task[None]") -> None:

@@ -46,7 +46,7 @@ def _without_job(wanted: Desired, observed: Observed) -> Situation:
         return Situation(phase, wanted.reason, wanted.message, stalled=wanted.stalled)
     if observed.refusal:
         return Situation(Phase.PENDING, Reason.JOB_REFUSED, observed.refusal.message[:1024], stalled=True)
-    return Situation(Phase.PENDING, Reason.PENDING, "the Job of an earlier run of this name is still being deleted")
+    return Situation(Phase.PENDING, Reason.PENDING, "a Job of this name is still being deleted")
 
 
 def _held(job: JobView, *, suspended: bool) -> Situation:
