@@ -2,6 +2,7 @@
 
 from anomaly_api.run import RunConfig
 from anomaly_runner.context import Context
+from anomaly_runner.fetch import list_experiment
 from anomaly_runner.mlflow_tracker import LOCAL_UID
 from anomaly_runner.publish import Published, already_published
 from anomaly_runner.tracked import flat_parameters
@@ -28,8 +29,9 @@ def _do(config: RunConfig, context: Context) -> Published:
         from anomaly_runner.inference import run_inference
 
         return run_inference(config, context)
+    listed = list_experiment(config.experiment, context)
     if config.experiment.model.weights is not None:
         go_offline()
     from anomaly_runner.experiment import run_experiment
 
-    return run_experiment(config, context)
+    return run_experiment(config, listed, context)

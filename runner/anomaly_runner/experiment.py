@@ -12,7 +12,7 @@ from anomaly_api.storage import LocationRole
 from anomaly_runner import publish
 from anomaly_runner.batches import InputForm, ReadLog, read_batches
 from anomaly_runner.context import Context
-from anomaly_runner.dataset import Dataset, experiment_dataset
+from anomaly_runner.dataset import Dataset
 from anomaly_runner.digest import digest
 from anomaly_runner.environment import versions
 from anomaly_runner.evaluate import (
@@ -24,13 +24,14 @@ from anomaly_runner.evaluate import (
     score_range,
 )
 from anomaly_runner.export import COMPARED, Exported, compare, export_onnx
+from anomaly_runner.fetch import Listed, bring
 from anomaly_runner.machine import cpu_limit
 from anomaly_runner.masks import mask_reader
 from anomaly_runner.models.backbone import BackboneChoice, choose_backbone, hub_repository
 from anomaly_runner.models.threads import TorchThreads, pick_device
 from anomaly_runner.predict import Predictions, predict
 from anomaly_runner.report import Results
-from anomaly_runner.storage import Pull, start_pull
+from anomaly_runner.storage import Pull
 from anomaly_runner.torch_predictor import TorchPredictor
 from anomaly_runner.tracked import flat_parameters
 from anomaly_runner.train import Trained, build_model, check_memory, checkpoint, train
@@ -66,8 +67,8 @@ class _Job:
         return any(sample.mask for sample in self.dataset.test)
 
 
-def run_experiment(config: RunConfig, context: Context) -> publish.Published:
-    """Train, test, export and publish.
+def run_experiment(config: RunConfig, listed: Listed, context: Context) -> publish.Published:
+    """Train, test, export and publish. Model and weights are checked before any image is pulled.
 
     Raises:
         RunFailed: what stopped it. Nothing has been published then.
@@ -77,12 +78,12 @@ def run_experiment(config: RunConfig, context: Context) -> publish.Published:
     torch.manual_seed(spec.dataset.seed)
     choice = choose_backbone(spec.model.parameters.backbone, spec.model.parameters.layers)
     _bring_weights(spec, choice, context)
-    dataset, pull = _fetch(spec, context)
+    pull = bring(listed, context)
     size = spec.transforms.input_size
     form = InputForm(size.height, size.width, spec.transforms.normalization, spec.dataset.crop_area)
-    job = _Job(spec, choice, dataset, pull, form, ReadLog(spec.dataset.limits), TorchThreads(pick_device()), context)
+    log, threads = ReadLog(spec.dataset.limits), TorchThreads(pick_device())
     try:
-        return _run(config, job)
+        return _run(config, _Job(spec, choice, listed.dataset, pull, form, log, threads, context))
     finally:
         pull.close()
 
@@ -91,20 +92,6 @@ def _bring_weights(spec: ExperimentSpec, choice: BackboneChoice, context: Contex
     store = context.stores.get(LocationRole.WEIGHTS)
     if store is not None and spec.model.parameters.pre_trained:
         bring_weights(store, hub_repository(choice.name), choice.name, context.work / "weights", context.stop.check)
-
-
-def _fetch(spec: ExperimentSpec, context: Context) -> tuple[Dataset, Pull]:
-    """List the images and begin to bring them here; training does not wait for the test images."""
-    with context.stage(Stage.FETCH):
-        store = context.stores[LocationRole.DATASET].below(spec.dataset.category or "")
-        objects = store.list()
-    with context.stage(Stage.DATASET):
-        with_masks = spec.dataset.task == "segmentation" and bool(spec.evaluation.metrics.pixel)
-        dataset = experiment_dataset(objects, store.uri, spec.dataset.mask_suffix, with_masks)
-        context.journal.warn(*dataset.warnings)
-        by_key = {info.key: info for info in objects}
-        wanted = [by_key[key] for key in dict.fromkeys(dataset.wanted())]
-        return dataset, start_pull(store, wanted, context.work / "dataset", context.stop.check)
 
 
 def _run(config: RunConfig, job: _Job) -> publish.Published:

@@ -15,17 +15,18 @@ from anomaly_runner import publish
 from anomaly_runner.batches import InputForm, ReadLog, read_batches
 from anomaly_runner.context import Context
 from anomaly_runner.curves import best_f1_threshold
-from anomaly_runner.dataset import Dataset, inference_dataset
+from anomaly_runner.dataset import Dataset
 from anomaly_runner.digest import digest
 from anomaly_runner.environment import versions
 from anomaly_runner.errors import DataInvalid, ModelInvalid
 from anomaly_runner.evaluate import Evaluated, ScoreScale, Truth, evaluate, rank_truth
+from anomaly_runner.fetch import bring, list_inference
 from anomaly_runner.machine import cpu_limit
 from anomaly_runner.masks import mask_reader
 from anomaly_runner.onnx_predictor import OnnxPredictor, load_onnx
 from anomaly_runner.predict import Predictions, predict
 from anomaly_runner.report import Results
-from anomaly_runner.storage import Pull, Store, local_copy, start_pull
+from anomaly_runner.storage import Pull, Store, local_copy
 from anomaly_runner.tracked import flat_parameters
 from anomaly_runner.visualize import select, visualize
 
@@ -62,15 +63,15 @@ def run_inference(config: RunConfig, context: Context) -> publish.Published:
     """
     assert config.inference is not None
     spec = config.inference
-    with context.stage(Stage.FETCH):
-        manifest = read_manifest(context.stores[LocationRole.MODEL])
-        dataset, pull = _fetch(spec, manifest, context)
+    manifest = read_manifest(context.stores[LocationRole.MODEL])
+    listed = list_inference(spec, manifest, context)
+    pull = bring(listed, context)
     try:
         predictor = _load(spec, manifest, context)
         form = InputForm(manifest.input_height, manifest.input_width, manifest.normalization,
                          spec.input.crop_area or manifest.crop_area)  # fmt: skip
-        job = _Job(spec, manifest, predictor, dataset, pull, form, ReadLog(spec.input.limits), context)
-        return _run(config, job)
+        log = ReadLog(spec.input.limits)
+        return _run(config, _Job(spec, manifest, predictor, listed.dataset, pull, form, log, context))
     finally:
         pull.close()
 
@@ -91,18 +92,6 @@ def read_manifest(store: Store) -> ModelManifest:
         return ModelManifest.model_validate_json(content)
     except ValidationError as error:
         raise ModelInvalid(f"{publish.MANIFEST} in {store.uri}: {describe_invalid(error, 'model')}") from error
-
-
-def _fetch(spec: InferenceSpec, manifest: ModelManifest, context: Context) -> tuple[Dataset, Pull]:
-    """List the images and begin to bring them here."""
-    store = context.stores[LocationRole.INPUT].below(spec.input.category or "")
-    objects = store.list()
-    dataset = inference_dataset(objects, store.uri, spec.input.layout, spec.input.mask_suffix,
-                                manifest.task == "segmentation")  # fmt: skip
-    context.journal.warn(*dataset.warnings)
-    by_key = {info.key: info for info in objects}
-    wanted = [by_key[key] for key in dict.fromkeys(dataset.wanted())]
-    return dataset, start_pull(store, wanted, context.work / "input", context.stop.check)
 
 
 def _load(spec: InferenceSpec, manifest: ModelManifest, context: Context) -> OnnxPredictor:

@@ -22,8 +22,7 @@ THREADS = 16
 _ATTEMPTS = 5
 _BODY_ATTEMPTS = 3
 _MULTIPART_BYTES = 64 << 20
-_DENIED = {"403", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken",
-           "AllAccessDisabled", "AccountProblem"}  # fmt: skip
+_MAY_PASS = (408, 429)
 _MISSING = {"404", "NoSuchKey", "NotFound"}
 
 
@@ -179,10 +178,10 @@ def _explained(uri: str) -> Iterator[None]:
 def _from_response(error: Any, uri: str) -> StorageDenied | DataInvalid | StorageUnavailable:
     code = str(error.response.get("Error", {}).get("Code", ""))
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-    if code in _DENIED or status in (401, 403):
-        return StorageDenied(f"the server refused access to {uri}: {code}")
     if code == "NoSuchBucket":
         return DataInvalid(f"{uri}: the bucket does not exist")
     if code in _MISSING:
         return DataInvalid(f"{uri} does not exist")
+    if 300 <= status < 500 and status not in _MAY_PASS:  # wrong keys, wrong region: each server has its own code
+        return StorageDenied(f"the server refused access to {uri}: {code}")
     return StorageUnavailable(f"{uri}: the server answered {status} {code}")

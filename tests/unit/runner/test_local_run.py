@@ -13,11 +13,11 @@ import pytest
 import yaml
 from PIL import Image
 from sklearn.metrics import f1_score, roc_auc_score
-from tests.unit.runner.conftest import EXPERIMENT, INFERENCE, SIDE, write_manifest
 
 from anomaly_api.run import ModelManifest, RunReport
 from anomaly_runner.digest import digest
 from anomaly_runner.local import run_locally
+from support.textures import EXPERIMENT, INFERENCE, SIDE, write_manifest
 
 RESULTS = Path("results/factory")
 
@@ -41,7 +41,7 @@ def inference(folder: Path, change=None) -> int:
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """A folder in which the experiment has run; tests only read it."""
-    from tests.unit.runner.conftest import write_textures
+    from support.textures import write_textures
 
     folder = tmp_path_factory.mktemp("trained")
     write_textures(folder / "data" / "textures")

@@ -90,10 +90,13 @@ def test_s3_keys_are_relative_to_the_prefix(s3):
         ("InvalidAccessKeyId", 403, StorageDenied),
         ("SignatureDoesNotMatch", 403, StorageDenied),
         ("Unauthorized", 401, StorageDenied),
+        ("XAdminUserNotFound", 404, StorageDenied),
+        ("AuthorizationHeaderMalformed", 400, StorageDenied),
         ("NoSuchBucket", 404, DataInvalid),
         ("NoSuchKey", 404, DataInvalid),
         ("InternalError", 500, StorageUnavailable),
         ("SlowDown", 503, StorageUnavailable),
+        ("TooManyRequests", 429, StorageUnavailable),
     ],
 )
 def test_a_servers_refusals_become_ours(s3, code, status, error, monkeypatch):

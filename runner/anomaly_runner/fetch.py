@@ -1,0 +1,62 @@
+"""Stages fetch and dataset: what there is, then the files themselves. Fails in seconds where data is missing.
+
+Listing comes before anything heavy is imported, pulling after everything else has been found in order.
+"""
+
+from dataclasses import dataclass
+
+from anomaly_api.experiment import ExperimentSpec
+from anomaly_api.inference import InferenceSpec
+from anomaly_api.run import ModelManifest
+from anomaly_api.status import Stage
+from anomaly_api.storage import LocationRole
+from anomaly_runner.context import Context
+from anomaly_runner.dataset import Dataset, experiment_dataset, inference_dataset
+from anomaly_runner.storage import ObjectInfo, Pull, Store, start_pull
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A dataset known by its keys, and the objects that its files are."""
+
+    dataset: Dataset
+    store: Store
+    objects: tuple[ObjectInfo, ...]
+
+
+def list_experiment(spec: ExperimentSpec, context: Context) -> Listed:
+    """The images of an experiment.
+
+    Raises:
+        DataInvalid: not the layout that was expected.
+        StorageDenied, StorageUnavailable: they cannot be listed.
+    """
+    with context.stage(Stage.FETCH):
+        store = context.stores[LocationRole.DATASET].below(spec.dataset.category or "")
+        objects = store.list()
+    with context.stage(Stage.DATASET):
+        with_masks = spec.dataset.task == "segmentation" and bool(spec.evaluation.metrics.pixel)
+        dataset = experiment_dataset(objects, store.uri, spec.dataset.mask_suffix, with_masks)
+        return _listed(dataset, store, objects, context)
+
+
+def list_inference(spec: InferenceSpec, manifest: ModelManifest, context: Context) -> Listed:
+    """The images of an inference; raises as ``list_experiment``."""
+    with context.stage(Stage.FETCH):
+        store = context.stores[LocationRole.INPUT].below(spec.input.category or "")
+        objects = store.list()
+    with context.stage(Stage.DATASET):
+        segmentation = manifest.task == "segmentation"
+        dataset = inference_dataset(objects, store.uri, spec.input.layout, spec.input.mask_suffix, segmentation)
+        return _listed(dataset, store, objects, context)
+
+
+def _listed(dataset: Dataset, store: Store, objects: list[ObjectInfo], context: Context) -> Listed:
+    context.journal.warn(*dataset.warnings)
+    by_key = {info.key: info for info in objects}
+    return Listed(dataset, store, tuple(by_key[key] for key in dict.fromkeys(dataset.wanted())))
+
+
+def bring(listed: Listed, context: Context) -> Pull:
+    """Begin to bring the files here, those that are needed first at first; nobody has to wait for all of them."""
+    return start_pull(listed.store, listed.objects, context.work / "dataset", context.stop.check)

@@ -1,0 +1,303 @@
+"""``anomaly-runner pod`` as the container runs it, with a real S3 server and a real MLflow server on loopback."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from anomaly_api.experiment import ExperimentSpec
+from anomaly_api.inference import InferenceSpec
+from anomaly_api.reasons import ExitCode, Reason
+from anomaly_api.run import RunConfig, RunIdentity, RunReport, RunSummary, s3_env
+from anomaly_api.storage import LocationRole
+from support.process import free_port
+from support.textures import EXPERIMENT, INFERENCE, write_textures
+
+KEY, SECRET = "owner", "a-secret-of-the-owner"
+S3_PROGRAM = shutil.which("versitygw") or "/var/tmp/anomaly-cluster/bin/versitygw"
+MLFLOW_PROGRAM = Path(sys.executable).with_name("mlflow")
+
+pytestmark = [
+    pytest.mark.skipif(not Path(S3_PROGRAM).exists(), reason="needs versitygw (hack/cluster builds it)"),
+    pytest.mark.slow,
+]
+
+
+@pytest.fixture(scope="module")
+def s3(tmp_path_factory) -> Iterator[str]:
+    """URL of an S3 server with the buckets data (textures in it) and results."""
+    root = tmp_path_factory.mktemp("s3")
+    for bucket in ("data", "results", "empty"):
+        (root / bucket).mkdir()
+    write_textures(root / "data/textures", train=12, good=10, defects=10)
+    port = free_port()
+    with served([S3_PROGRAM, "--port", f"127.0.0.1:{port}", "--quiet", "posix", str(root)], f"http://127.0.0.1:{port}",
+                {"ROOT_ACCESS_KEY": KEY, "ROOT_SECRET_KEY": SECRET}) as url:  # fmt: skip
+        yield url
+
+
+@pytest.fixture(scope="module")
+def mlflow(tmp_path_factory) -> Iterator[str]:
+    """URL of an MLflow server."""
+    root = tmp_path_factory.mktemp("mlflow")
+    port = free_port()
+    command = [str(MLFLOW_PROGRAM), "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
+               "--backend-store-uri", f"sqlite:///{root}/mlflow.db", "--artifacts-destination",
+               str(root / "files")]  # fmt: skip
+    with served(command, f"http://127.0.0.1:{port}", {}) as url:
+        yield url
+
+
+class served:  # noqa: N801 - reads as a statement
+    """A server process for the duration of a ``with``; entered when it answers."""
+
+    def __init__(self, command: list[str], url: str, environment: dict[str, str]) -> None:
+        self._command, self._url, self._environment = command, url, os.environ | environment
+
+    def __enter__(self) -> str:
+        self._process = subprocess.Popen(self._command, env=self._environment, stdout=subprocess.DEVNULL,
+                                         stderr=subprocess.DEVNULL, start_new_session=True)  # fmt: skip
+        for _ in range(600):
+            if _answers(self._url):
+                return self._url
+            assert self._process.poll() is None, f"{self._command[0]} ended"
+            time.sleep(0.1)
+        raise AssertionError(f"{self._url} does not answer")
+
+    def __exit__(self, *error: object) -> None:
+        os.killpg(self._process.pid, signal.SIGTERM)
+        self._process.wait(30)
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=2):
+            return True
+    except urllib.error.HTTPError:
+        return True
+    except OSError:
+        return False
+
+
+class Pod:
+    """One container's worth of files, environment and process."""
+
+    def __init__(self, folder: Path, s3: str, config: RunConfig) -> None:
+        self.folder = folder
+        self._config = folder / "run.json"
+        self._config.write_text(config.model_dump_json(by_alias=True, exclude_none=True))
+        self._words = folder / "words"
+        credentials = {"AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET}
+        self.environment = {s3_env(role, name): value for role in LocationRole for name, value in credentials.items()}
+
+    def start(self) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "anomaly_runner", "pod", "--config", str(self._config), "--work",
+                   str(self.folder / "work"), "--termination", str(self._words)]  # fmt: skip
+        return subprocess.Popen(command, env=os.environ | self.environment, stderr=subprocess.PIPE, text=True)
+
+    def run(self) -> tuple[int, RunSummary, str]:
+        process = self.start()
+        log = process.communicate(timeout=300)[1]
+        return process.returncode, self.words(), log
+
+    def words(self) -> RunSummary:
+        assert self._words.stat().st_size <= 4096
+        return RunSummary.model_validate_json(self._words.read_text())
+
+
+@pytest.fixture
+def pod(tmp_path, s3):
+    """Makes pods for a spec, all with the same storage."""
+    count = iter(range(100))
+
+    def make(text: str, uid: str, change=None) -> Pod:
+        document = yaml.safe_load(text)
+        spec = document["spec"]
+        for location in (
+            spec.get("dataset", spec.get("input"))["source"],
+            spec["output"],
+            spec["model"].get("location"),
+        ):
+            if location:
+                location["s3"] |= {"endpoint": s3, "region": "us-east-1"}
+        if change:
+            change(spec)
+        run = RunIdentity(kind=document["kind"], namespace="factory", name=document["metadata"]["name"], uid=uid)
+        folder = tmp_path / str(next(count))
+        folder.mkdir()
+        if document["kind"] == "AnomalyExperiment":
+            return Pod(folder, s3, RunConfig(run=run, experiment=ExperimentSpec.model_validate(spec)))
+        return Pod(folder, s3, RunConfig(run=run, inference=InferenceSpec.model_validate(spec)))
+
+    return make
+
+
+def objects(s3: str, prefix: str) -> dict[str, bytes]:
+    """Contents below a prefix of the bucket results."""
+    import boto3
+
+    client = boto3.client("s3", endpoint_url=s3, region_name="us-east-1", aws_access_key_id=KEY,
+                          aws_secret_access_key=SECRET)  # fmt: skip
+    found = client.list_objects_v2(Bucket="results", Prefix=prefix).get("Contents", [])
+    return {item["Key"].removeprefix(prefix): client.get_object(Bucket="results", Key=item["Key"])["Body"].read()
+            for item in found}  # fmt: skip
+
+
+def tracked(uri: str):
+    def change(spec):
+        spec["tracking"] = {"mlflow": {"trackingUri": uri, "experimentName": "lab"}}
+
+    return change
+
+
+def mlflow_get(uri: str, path: str) -> dict:
+    with urllib.request.urlopen(f"{uri}/api/2.0/mlflow/{path}") as answer:
+        return json.load(answer)
+
+
+def test_experiment_and_inference(pod, s3, mlflow):
+    code, words, log = pod(EXPERIMENT, "e1", tracked(mlflow)).run()
+    assert code == 0, log
+    assert words.reason is Reason.COMPLETE
+    assert words.artifacts.root == "s3://results/factory/textures/e1"
+    files = objects(s3, "factory/textures/e1/")
+    assert {"report.json", "model.json", "model.onnx", "predictions.parquet", "predictions.csv"} <= set(files)
+    assert sum(name.startswith("visualizations/") for name in files) == 21
+    report = RunReport.model_validate_json(files["report.json"])
+    assert report.summary.metrics == words.metrics
+    assert all(isinstance(json.loads(line), dict) for line in log.splitlines())
+    assert SECRET not in log
+
+    run = mlflow_get(mlflow, f"runs/get?run_id={words.mlflow.run_id}")["run"]
+    metrics = {metric["key"]: metric["value"] for metric in run["data"]["metrics"]}
+    assert run["info"]["status"] == "FINISHED"
+    assert metrics["image_AUROC"] == words.metrics.image["AUROC"]
+    assert {"key": "anomalyops.io/uid", "value": "e1"} in run["data"]["tags"]
+    assert SECRET not in json.dumps(run)
+    listed = mlflow_get(mlflow, f"artifacts/list?run_id={words.mlflow.run_id}")["files"]
+    assert {"model.onnx", "report.json", "visualizations"} <= {file["path"] for file in listed}
+
+    def published_model(spec):
+        spec["model"] = {"location": {"s3": {"uri": words.artifacts.root, "endpoint": s3, "region": "us-east-1"}}}
+
+    code, looked, log = pod(INFERENCE, "i1", published_model).run()
+    assert code == 0, log
+    assert looked.metrics.image["AUROC"] == words.metrics.image["AUROC"]
+    assert looked.images.predicted == words.images.predicted
+
+
+def test_a_pod_whose_predecessor_finished_only_tells_again(pod, s3):
+    first = pod(EXPERIMENT, "e2").run()
+    second = pod(EXPERIMENT, "e2").run()
+    assert second[0] == 0
+    assert second[1] == first[1]
+    assert "train" not in [json.loads(line).get("stage") for line in second[2].splitlines()]
+
+
+def test_tracking_that_is_down_loses_nothing_and_is_caught_up_by_a_retry(pod, s3, mlflow):
+    """The retried pod is told of a server that is back at the same address; here: another configuration's."""
+    nowhere = f"http://127.0.0.1:{free_port()}"
+    code, words, log = pod(EXPERIMENT, "e3", tracked(nowhere)).run()
+    assert code == ExitCode.TRACKING_UNAVAILABLE, log
+    assert words.reason is Reason.TRACKING_UNAVAILABLE
+    assert words.metrics is not None
+    assert "report.json" in objects(s3, "factory/textures/e3/")
+
+    port = int(nowhere.rsplit(":", 1)[1])
+    with forwarded(port, mlflow):
+        code, words, log = pod(EXPERIMENT, "e3", tracked(nowhere)).run()
+    assert code == 0, log
+    assert words.mlflow is not None
+    assert "train" not in [json.loads(line).get("stage") for line in log.splitlines()]
+
+
+class forwarded:  # noqa: N801 - reads as a statement
+    """A port that leads to a server's."""
+
+    def __init__(self, port: int, url: str) -> None:
+        program = (
+            "import asyncio, sys\n"
+            "async def copy(r, w):\n"
+            "    while data := await r.read(65536):\n"
+            "        w.write(data); await w.drain()\n"
+            "    w.close()\n"
+            "async def serve(r, w):\n"
+            "    r2, w2 = await asyncio.open_connection('127.0.0.1', int(sys.argv[2]))\n"
+            "    await asyncio.gather(copy(r, w2), copy(r2, w), return_exceptions=True)\n"
+            "async def main():\n"
+            "    async with await asyncio.start_server(serve, '127.0.0.1', int(sys.argv[1])) as s:\n"
+            "        await s.serve_forever()\n"
+            "asyncio.run(main())\n"
+        )
+        self._server = served([sys.executable, "-c", program, str(port), url.rsplit(":", 1)[1]],
+                              f"http://127.0.0.1:{port}", {})  # fmt: skip
+
+    def __enter__(self) -> None:
+        self._server.__enter__()
+
+    def __exit__(self, *error: object) -> None:
+        self._server.__exit__()
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "message"),
+    [
+        ("wrong key", ExitCode.STORAGE_DENIED, "refused access to s3://results"),
+        ("wrong data key", ExitCode.STORAGE_DENIED, "refused access to s3://data/textures"),
+        ("no bucket", ExitCode.DATA_INVALID, "s3://nothing-here: the bucket does not exist|nothing-here"),
+        ("empty prefix", ExitCode.DATA_INVALID, "no images below s3://empty/textures: expected train/good"),
+        ("no server", ExitCode.STORAGE_UNAVAILABLE, "does not answer"),
+        ("no weights", ExitCode.WEIGHTS_NOT_FOUND, "s3://empty/hub/models--timm--resnet18.a1_in1k/snapshots"),
+    ],
+)
+def test_storage_failures_say_what_to_do(pod, s3, name, code, message):
+    def change(spec):
+        if name == "no bucket":
+            spec["dataset"]["source"]["s3"]["uri"] = "s3://nothing-here"
+        if name == "empty prefix":
+            spec["dataset"]["source"]["s3"]["uri"] = "s3://empty"
+        if name == "no server":
+            spec["dataset"]["source"]["s3"]["endpoint"] = f"http://127.0.0.1:{free_port()}"
+        if name == "no weights":
+            spec["model"]["padim"]["preTrained"] = True
+            spec["model"]["weights"] = {"s3": {"uri": "s3://empty", "endpoint": s3, "region": "us-east-1"}}
+
+    failing = pod(EXPERIMENT, f"f-{name.replace(' ', '-')}", change)
+    if name == "wrong key":
+        failing.environment |= {s3_env(role, "AWS_ACCESS_KEY_ID"): "stranger" for role in LocationRole}
+    if name == "wrong data key":
+        failing.environment[s3_env(LocationRole.DATASET, "AWS_SECRET_ACCESS_KEY")] = "wrong"
+    found, words, log = failing.run()
+    assert found == code, log
+    assert words.reason is code.reason
+    assert any(part in words.message for part in message.split("|")), words.message
+    assert SECRET not in log
+
+
+def test_sigterm_stops_promptly_and_publishes_nothing(pod, s3):
+    def slow(spec):
+        spec["transforms"]["inputSize"] = {"height": 512, "width": 512}
+
+    stopped = pod(EXPERIMENT, "e4", slow)
+    process = stopped.start()
+    assert process.stderr is not None
+    for line in process.stderr:
+        if json.loads(line).get("stage") == "train":
+            break
+    process.send_signal(signal.SIGTERM)
+    began = time.monotonic()
+    process.communicate(timeout=60)
+    assert time.monotonic() - began < 15
+    assert process.returncode == ExitCode.STOPPED
+    assert stopped.words().reason is Reason.PREEMPTED
+    assert objects(s3, "factory/textures/e4/") == {}
