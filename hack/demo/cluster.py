@@ -39,12 +39,11 @@ def find(kind: str, name: str, namespace: str) -> Object | None:
 def forwarded(service: str, port: int, namespace: str) -> Iterator[str]:
     """Forward a local port to a Service while the context lasts; yields host:port."""
     command = ["kubectl", "port-forward", f"--namespace={namespace}", f"service/{service}", f":{port}"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    try:
-        yield _forwarded_address(process, service)
-    finally:
-        process.terminate()
-        process.wait()
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            yield _forwarded_address(process, service)
+        finally:
+            process.terminate()
 
 
 def _forwarded_address(process: subprocess.Popen[str], service: str) -> str:
