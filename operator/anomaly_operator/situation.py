@@ -57,7 +57,7 @@ def _held(job: JobView, *, suspended: bool) -> Situation:
 
 def of_pod(pod: PodView) -> Situation:
     """What a pod that has not ended is doing or waiting for."""
-    if pod.running:
+    if pod.running or pod.termination:  # the container ends a moment before the pod's phase says so
         return Situation(Phase.RUNNING, Reason.RUNNING)
     if refused := pod.condition("PodScheduled", "False"):
         return Situation(Phase.PENDING, Reason.UNSCHEDULABLE, refused.message[:1024])
