@@ -40,3 +40,4 @@ def _use(handler: logging.Handler, level: int) -> None:
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
     logging.getLogger("anomaly_runner").setLevel(level)
+    logging.getLogger("timm").setLevel(logging.ERROR)  # it warns of the head that feature extractors leave out

@@ -108,7 +108,7 @@ def test_export_agrees_with_torch(trained):
 
 
 def test_pictures_name_label_score_and_decision(trained):
-    pictures = sorted(results(trained).glob("visualizations/*/*.png"))
+    pictures = sorted(results(trained).glob("visualizations/*/*.jpg"))
     assert len(pictures) == 10
     assert {picture.parent.name for picture in pictures} == {"good", "scratch", "unknown"}
     assert all("_good_" in picture.name or "_anomalous_" in picture.name for picture in pictures)
@@ -245,9 +245,9 @@ def test_only_wrong_predictions_get_pictures(textures):
                                           "visualization": {"enabled": True, "onlyWrong": True}}  # fmt: skip
 
     assert experiment(textures, change) == 0
-    pictures = [file.name for file in results(textures).glob("visualizations/*/*.png")]
+    pictures = [file.name for file in results(textures).glob("visualizations/*/*.jpg")]
     assert len(pictures) == 5
-    assert all(name.endswith("_WRONG.png") for name in pictures)
+    assert all(name.endswith("_WRONG.jpg") for name in pictures)
 
 
 def test_unreadable_images_are_skipped_named_and_counted(textures):

@@ -1,0 +1,91 @@
+"""From the start of the process to the first training step, and to the first inference.
+
+Both processes run the MNIST sample's shape on local folders, with the log's progress lines as witnesses. ::
+
+    python -m benchmarks.runner_startup [--repeat N]
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import yaml
+
+from benchmarks.runner_experiment import ROOT, manifest
+from hack.demo.digits import write_inference_folders, write_mnist_folders
+
+WATCHED = """
+import sys, time
+from pathlib import Path
+from anomaly_runner.progress import BarReporter
+class Witness:
+    def __init__(self, console): pass
+    def report(self, stage, values):
+        if values.completed and stage.value in ("train", "predict"):
+            print(stage.value, flush=True)
+    def close(self): pass
+import anomaly_runner.local
+anomaly_runner.local.BarReporter = Witness
+sys.exit(anomaly_runner.local.run_locally(Path(sys.argv[1]), Path(sys.argv[2])))
+"""
+
+
+def first_step(stage: str, file: Path, folder: Path) -> float:
+    """Seconds from the start of the process until the first batch of the stage is done."""
+    began = time.perf_counter()
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    process = subprocess.Popen([sys.executable, "-c", WATCHED, str(file), str(folder)], cwd=ROOT, text=True,
+                               stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment)  # fmt: skip
+    assert process.stdout
+    for line in process.stdout:
+        if line.strip() == stage:
+            seconds = time.perf_counter() - began
+            break
+    else:
+        raise SystemExit(f"no {stage} step")
+    process.stdout.read()
+    if process.wait():
+        raise SystemExit("the run failed")
+    return seconds
+
+
+def inference_manifest(folder: Path) -> Path:
+    """An inference with the experiment's model."""
+    document = {
+        "apiVersion": "anomalyops.io/v1alpha1",
+        "kind": "AnomalyInference",
+        "metadata": {"name": "look", "namespace": "bench"},
+        "spec": {
+            "model": {"experiment": "bench"},
+            "input": {"source": {"s3": {"uri": "s3://data"}}, "category": "look", "layout": "labelled"},
+            "output": {"s3": {"uri": "s3://results"}},
+        },
+    }
+    file = folder / "look.yaml"
+    file.write_text(yaml.safe_dump(document))
+    return file
+
+
+def main() -> None:
+    """Print both, for each repetition."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--repeat", type=int, default=3)
+    repeat = parser.parse_args().repeat
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_mnist_folders(folder / "data/mnist", per_class=32)
+        write_inference_folders(folder / "data/look")
+        experiment, inference = manifest(folder, "padim"), inference_manifest(folder)
+        for _ in range(repeat):
+            train = first_step("train", experiment, folder)
+            predict = first_step("predict", inference, folder)
+            print(f"load {os.getloadavg()[0]:.1f}: first training step (32 images) after {train:.1f} s, "
+                  f"first inference after {predict:.1f} s", flush=True)  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,74 @@
+"""The MNIST sample with real ImageNet weights and real digits: what ``make demo`` shows, without a cluster."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from anomaly_api.run import RunReport
+
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
+SAMPLES = Path(__file__).parents[3] / "manifests" / "samples"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """The sample's buckets: 40 nines to learn from, 400 digits to test on, 200 to look at."""
+    from hack.demo.digits import write_inference_folders, write_mnist_folders
+    from hack.demo.weights import write_efficientnet_lite0
+
+    root = tmp_path_factory.mktemp("mnist")
+    write_mnist_folders(root / "data/mnist", per_class=40)
+    write_inference_folders(root / "data/mnist-inference")
+    write_efficientnet_lite0(root / "weights")
+    return root
+
+
+def run(manifest, folder, cpus=None):
+    affinity = {"preexec_fn": lambda: os.sched_setaffinity(0, cpus)} if cpus else {}
+    done = subprocess.run([sys.executable, "-m", "anomaly_runner", "run", str(manifest), "--local", str(folder)],
+                          capture_output=True, text=True, check=False, **affinity)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    document = yaml.safe_load(Path(manifest).read_text())["metadata"]
+    return folder / "results" / document["namespace"] / document["name"] / "local"
+
+
+def untracked(manifest, folder):
+    document = yaml.safe_load(manifest.read_text())
+    del document["spec"]["tracking"]
+    copy = folder / manifest.name
+    copy.write_text(yaml.safe_dump(document))
+    return copy
+
+
+def test_the_samples_tell_nines_from_other_digits_the_same_on_one_cpu_and_on_all(folder):
+    experiment = untracked(SAMPLES / "mnist-padim.yaml", folder)
+    report = RunReport.model_validate_json((run(experiment, folder) / "report.json").read_bytes())
+    assert report.summary.metrics.image["AUROC"] > 0.7
+    assert report.exports[0].max_score_difference < 1e-4 * report.score_range["image"][1]
+
+    first = (folder / "results/anomaly-demo/mnist-padim/local/predictions.csv").read_text()
+    one_cpu = {min(os.sched_getaffinity(0))}
+    again = json.loads((run(experiment, folder, one_cpu) / "report.json").read_text())
+    assert again["summary"]["metrics"] == json.loads(report.model_dump_json(by_alias=True))["summary"]["metrics"]
+    assert (folder / "results/anomaly-demo/mnist-padim/local/predictions.csv").read_text() == first
+
+    inference = untracked(SAMPLES / "mnist-inference.yaml", folder)
+    looked = RunReport.model_validate_json((run(inference, folder) / "report.json").read_bytes())
+    assert looked.summary.images.predicted == 200
+    assert looked.labels["unknown"].images == 100
+    assert looked.summary.metrics.image["AUROC"] > 0.7
+
+
+def test_weights_that_are_not_in_the_cache_fail_fast(folder, tmp_path):
+    (tmp_path / "data").symlink_to(folder / "data")
+    manifest = untracked(SAMPLES / "mnist-padim.yaml", tmp_path)
+    done = subprocess.run([sys.executable, "-m", "anomaly_runner", "run", str(manifest), "--local", str(tmp_path)],
+                          capture_output=True, text=True, check=False)  # fmt: skip
+    assert done.returncode == 15
+    wanted = f"{tmp_path}/weights/hub/models--timm--tf_efficientnet_lite0.in1k/snapshots/REVISION/model.safetensors"
+    assert wanted in done.stderr

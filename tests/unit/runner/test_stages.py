@@ -1,0 +1,294 @@
+"""Stages one by one: limits of the machine, prediction, export parity, pictures, parallel work, the command line."""
+
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner
+
+from anomaly_api.model import PadimParameters
+from anomaly_api.run import RunIdentity
+from anomaly_api.status import Stage, ThresholdValues
+from anomaly_runner import machine
+from anomaly_runner.batches import Batch
+from anomaly_runner.cli import app
+from anomaly_runner.context import Context, Journal
+from anomaly_runner.dataset import Sample
+from anomaly_runner.errors import DataInvalid, Diverged, ExportMismatch, ModelInvalid, Stopped
+from anomaly_runner.evaluate import Evaluated, ScoreScale
+from anomaly_runner.export import compare, export_onnx
+from anomaly_runner.models.backbone import choose_backbone
+from anomaly_runner.models.padim import Padim
+from anomaly_runner.models.threads import TorchThreads
+from anomaly_runner.onnx_predictor import load_onnx
+from anomaly_runner.parallel import ordered_map
+from anomaly_runner.predict import predict
+from anomaly_runner.progress import Progress
+from anomaly_runner.stop import StopSignal
+from anomaly_runner.torch_predictor import TorchPredictor
+from anomaly_runner.tracking import NoTracker
+from anomaly_runner.visualize import Verdict, compose, heat_image
+
+SIZE = (64, 48)
+RUN = RunIdentity(kind="AnomalyExperiment", namespace="ns", name="x", uid="u")
+THREADS = TorchThreads(torch.device("cpu"))
+
+
+@pytest.fixture
+def context(tmp_path):
+    return Context(RUN, {}, tmp_path, Progress(), StopSignal(), NoTracker(), Journal())
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(3)
+    padim = Padim(choose_backbone("resnet18", ("layer1", "layer2")), PadimParameters(pre_trained=False), SIZE, THREADS)
+    padim.eval().learn(images(12).split(6), THREADS)
+    return padim
+
+
+def images(count, seed=0):
+    return torch.randn(count, 3, *SIZE, generator=torch.Generator().manual_seed(seed))
+
+
+def batches(count, size=8):
+    samples = [Sample(f"test/good/{index}.png", "good") for index in range(count)]
+    pixels = images(count, 1).numpy()
+    return [Batch(tuple(samples[at : at + size]), pixels[at : at + size]) for at in range(0, count, size)]
+
+
+def predicted(model, context, count=11, keep_maps=True, reference=16):
+    return predict(TorchPredictor(model, THREADS, 32), batches(count), expected=count, size=SIZE, keep_maps=keep_maps,
+                   context=context, reference=reference)  # fmt: skip
+
+
+def test_every_image_is_scored_once_in_order(model, context):
+    found = predicted(model, context)
+    with torch.inference_mode():
+        scores, maps = model(images(11, 1))
+    assert [sample.key for sample in found.samples] == [f"test/good/{index}.png" for index in range(11)]
+    assert np.array_equal(found.scores, scores.numpy())
+    assert np.array_equal(found.maps, maps[:, 0].numpy())
+    assert found.pixel_range == (float(maps.min()), float(maps.max()))
+
+
+def test_maps_are_kept_only_where_they_are_needed(model, context):
+    assert predicted(model, context, keep_maps=False).maps is None
+
+
+def test_scores_that_are_not_numbers(model, context):
+    broken = Padim(choose_backbone("resnet18", ("layer1",)), PadimParameters(pre_trained=False), SIZE, THREADS).eval()
+    broken.inv_covariance = torch.full((16 * 12, 64, 64), torch.nan)
+    with pytest.raises(Diverged, match=r"test/good/0\.png"):
+        predicted(broken, context)
+
+
+def test_nothing_to_score(model, context):
+    with pytest.raises(DataInvalid, match="none of the images"):
+        predict(TorchPredictor(model, THREADS, 8), [], expected=3, size=SIZE, keep_maps=False, context=context)
+
+
+def test_stop_between_batches(model, context):
+    context.stop.set()
+    with pytest.raises(Stopped):
+        predicted(model, context)
+
+
+def test_the_export_agrees_at_every_batch_size(model, context, tmp_path, capsys):
+    file = tmp_path / "model.onnx"
+    export_onnx(model, SIZE, file)
+    found = predicted(model, context)
+    report = compare(file, found)
+    assert report.images_compared == 11
+    assert report.max_score_difference < 1e-5 * found.scores.max()
+    predictor = load_onnx(file, 32)
+    for size in (1, 3, 11):
+        scores, maps = predictor.run(images(11, 1).numpy()[:size])
+        assert scores.shape == (size,)
+        assert maps.shape == (size, *SIZE)
+        assert scores == pytest.approx(found.scores[:size], rel=1e-5)
+
+
+def test_the_export_is_of_opset_18(model, tmp_path):
+    import onnx
+
+    export_onnx(model, SIZE, tmp_path / "model.onnx")
+    loaded = onnx.load(tmp_path / "model.onnx")
+    assert [item.version for item in loaded.opset_import if not item.domain] == [18]
+    assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
+
+
+def test_an_export_of_something_else_is_refused(model, context, tmp_path):
+    file = tmp_path / "model.onnx"
+    mean = model.mean.clone()
+    model.mean += 0.01
+    export_onnx(model, SIZE, file)
+    model.mean.copy_(mean)
+    with pytest.raises(ExportMismatch, match="disagrees with torch"):
+        compare(file, predicted(model, context))
+
+
+def test_a_backbone_beyond_the_tracing_exporter(model, context, tmp_path, monkeypatch):
+    """torch.export writes what tracing cannot."""
+    from torch.onnx.errors import OnnxExporterError
+
+    def refuse(*arguments):
+        raise OnnxExporterError("operator")
+
+    monkeypatch.setattr("anomaly_runner.export._trace", refuse)
+    export_onnx(model, SIZE, tmp_path / "model.onnx")
+    assert compare(tmp_path / "model.onnx", predicted(model, context)).images_compared == 11
+
+
+def test_a_file_that_is_no_model(tmp_path):
+    (tmp_path / "model.onnx").write_bytes(b"not a model")
+    with pytest.raises(ModelInvalid, match="cannot be loaded"):
+        load_onnx(tmp_path / "model.onnx", 8)
+
+
+def test_a_model_that_is_not_ours(tmp_path):
+    import onnx
+    from onnx import TensorProto, helper
+
+    value = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1])
+    other = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1])
+    graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "g", [value], [other])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    onnx.save(model, tmp_path / "model.onnx")
+    with pytest.raises(ModelInvalid, match="expected pred_score"):
+        load_onnx(tmp_path / "model.onnx", 8)
+
+
+@pytest.mark.parametrize(
+    ("files", "cpus"),
+    [
+        ({"cpu.max": "max 100000"}, None),
+        ({"cpu.max": "100000 100000"}, 1),
+        ({"cpu.max": "50000 100000"}, 1),
+        ({"cpu/cpu.cfs_quota_us": "100000", "cpu/cpu.cfs_period_us": "100000"}, 1),
+        ({"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, None),
+        ({}, None),
+    ],
+)
+def test_cpus_of_the_cgroup(tmp_path, monkeypatch, files, cpus):
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(8)))
+    write(tmp_path, files)
+    assert machine.cpu_limit(tmp_path) == (cpus or 8)
+
+
+@pytest.mark.parametrize(
+    ("files", "free"),
+    [
+        ({}, 4_096_000),
+        ({"memory.max": "max", "memory.current": "5"}, 4_096_000),
+        (
+            {"memory.max": "3000000", "memory.current": "1000000", "memory.stat": "anon 1\ninactive_file 400000\n"},
+            2_400_000,
+        ),
+        ({"memory/memory.limit_in_bytes": "2000000", "memory/memory.usage_in_bytes": "500000"}, 1_500_000),
+        ({"memory/memory.limit_in_bytes": "9223372036854771712", "memory/memory.usage_in_bytes": "5"}, 4_096_000),
+        ({"memory.max": "1000", "memory.current": "5000"}, 0),
+    ],
+)
+def test_memory_of_the_cgroup(tmp_path, files, free):
+    write(tmp_path, files | {"meminfo": "MemTotal: 9000 kB\nMemAvailable: 4000 kB\n"})
+    assert machine.available_memory(tmp_path, tmp_path / "meminfo") == free
+
+
+def write(folder: Path, files):
+    for name, content in files.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(content)
+
+
+def test_ordered_map_keeps_order_and_runs_no_further_ahead_than_asked():
+    begun, lock = [], threading.Lock()
+
+    def work(item):
+        with lock:
+            begun.append(item)
+        time.sleep(0.01 if item % 3 else 0.03)
+        return item * 10
+
+    results = ordered_map(work, range(30), 3, ahead=4)
+    assert next(results) == 0
+    time.sleep(0.1)
+    assert max(begun) <= 4
+    assert list(results) == [item * 10 for item in range(1, 30)]
+
+
+def test_ordered_map_passes_on_the_first_failure():
+    with pytest.raises(ZeroDivisionError):
+        list(ordered_map(lambda item: 1 // item, [1, 0, 1], 2))
+
+
+def shown(ranges=(0.0, 10.0), threshold=4.0):
+    thresholds = ThresholdValues(image=threshold, pixel=threshold)
+    scale = ScoreScale("minMax", thresholds, {"image": ranges, "pixel": ranges})
+    return Evaluated(thresholds, None, scale, np.empty(0), np.empty(0), None, {})
+
+
+def test_heat_is_dark_at_the_lowest_score_and_half_at_the_threshold():
+    scores = np.array([[0, 2], [4, 10]], np.float32)
+    assert np.asarray(heat_image(scores, shown(), (2, 2))).tolist() == [[0, 64], [128, 255]]
+
+
+@pytest.mark.parametrize(("ranges", "threshold"), [((5.0, 5.0), 5.0), ((0.0, 10.0), 99.0), ((0.0, 10.0), -1.0)])
+def test_heat_of_odd_ranges(ranges, threshold):
+    heat = heat_image(np.full((4, 4), 5, np.float32), shown(ranges, threshold), (4, 4))
+    assert heat.size == (4, 4)
+
+
+@pytest.mark.parametrize("size", [(28, 28), (640, 300), (17, 400)])
+def test_a_sheet_has_three_panels_at_the_images_resolution_or_a_whole_multiple(size):
+    image = Image.new("RGB", size, (90, 90, 90))
+    heat = Image.new("L", size, 200)
+    segmentation = np.zeros((size[1], size[0]), bool)
+    segmentation[5:12, 5:12] = True
+    verdict = Verdict(Sample("test/x/a.png", "x"), 12.0, 0.8, True, 0.5)
+    sheet = compose(image, heat, segmentation, verdict)
+    panel = (sheet.width - 12) // 3
+    assert panel % size[0] == 0
+    assert panel >= size[0]
+    pixels = np.asarray(sheet)
+    assert (pixels[44:, :panel] == 90).all()
+    assert (pixels[44:, -panel:] == (255, 92, 92)).all(-1).any()
+    assert not (pixels[44:, panel + 6 : 2 * panel] == 90).all()
+
+
+def test_names_tell_label_score_and_decision():
+    wrong = Verdict(Sample("test/good/0042.png", "good"), 12.0, 0.81234, True, 0.5)
+    assert wrong.file_name(7) == "good/000007_0042_anomalous_0.8123_WRONG"
+    unknown = Verdict(Sample("test/unknown/a.png", "unknown"), 1.0, 0.2, False, 0.5)
+    assert unknown.file_name(8) == "unknown/000008_a_good_0.2"
+
+
+def test_the_context_times_stages_and_leaves_when_stopped(context):
+    with context.stage(Stage.TRAIN, 10):
+        context.step(5)
+    assert context.journal.seconds["train"] >= 0
+    context.stop.set()
+    with pytest.raises(Stopped), context.stage(Stage.PREDICT):
+        pass
+
+
+def test_the_command_line_explains_itself():
+    result = CliRunner().invoke(app, ["--help"])
+    assert result.exit_code == 0
+    assert "pod" in result.output
+    assert CliRunner().invoke(app, ["run", "x.yaml"]).exit_code == 2
+
+
+def test_help_imports_nothing_heavy():
+    assert "anomaly_runner.cli" in sys.modules
+    import subprocess
+
+    heavy = {"torch", "boto3", "onnxruntime", "mlflow"}
+    program = f"import sys, anomaly_runner.cli; print(sorted({heavy} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
