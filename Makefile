@@ -12,7 +12,8 @@ UV := $(VENV)/bin/uv
 CLUSTER := hack/cluster/cluster
 SETUP_STAMP := $(VENV)/.setup-stamp
 # What `make generate` writes, and `make verify` therefore compares.
-GENERATED := crds/*.yaml manifests/base/crds helm/anomaly-operator/crds docs/reference.md \
+GENERATED := crds/anomalyexperiments.yaml crds/anomalyinferences.yaml \
+	manifests/base/crds helm/anomaly-operator/crds docs/reference.md \
 	operator/requirements.txt runner/requirements.txt runner/inference-requirements.txt \
 	hack/demo/requirements.txt
 PYTEST := $(VENV)/bin/pytest
@@ -44,6 +45,12 @@ $(SETUP_STAMP): pyproject.toml constraints.txt hack/setup
 .PHONY: cluster-up
 cluster-up: ## Bring the embedded Kubernetes up, or make it right again
 	$(CLUSTER) up
+
+.PHONY: test-tools
+test-tools:
+ifndef OWN_CLUSTER
+	$(CLUSTER) build --tool helm
+endif
 
 .PHONY: cluster-down
 cluster-down: ## Delete the embedded Kubernetes; binaries and images stay
@@ -77,8 +84,8 @@ constraints: setup ## Pin the newest versions that pyproject.toml allows
 		--all-extras --output-file=constraints.txt pyproject.toml
 
 .PHONY: verify
-verify: generate ## Fail when something generated is not up to date
-	git diff --exit-code -- $(GENERATED)
+verify: setup ## Fail when something generated is not up to date
+	hack/verify $(GENERATED)
 
 .PHONY: lint
 lint: setup ## Check style, types, imports and spelling
@@ -93,7 +100,7 @@ test-fast: setup ## Run the unit tests: seconds, no cluster
 	$(PYTEST) tests/unit
 
 .PHONY: test-integration
-test-integration: setup $(CLUSTER_TARGET) ## Run the operator's tests against a real API server
+test-integration: setup test-tools $(CLUSTER_TARGET) ## Run the operator's tests against a real API server
 	$(USE_CLUSTER) $(PYTEST) tests/integration
 
 .PHONY: test-e2e
@@ -101,7 +108,7 @@ test-e2e: setup $(CLUSTER_TARGET) ## Run the samples and their failures in real 
 	$(USE_IMAGES) $(PYTEST) tests/e2e
 
 .PHONY: test
-test: lint verify $(CLUSTER_TARGET) ## Run everything
+test: lint verify test-tools $(CLUSTER_TARGET) ## Run everything
 	$(USE_IMAGES) $(PYTEST) tests
 
 .PHONY: bench

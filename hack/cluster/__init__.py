@@ -6,7 +6,9 @@ from Go modules and Debian packages, and kept under one folder (`settings.HOME`)
 
     settings      names, addresses, versions and folders
     shell         running commands and waiting
-    toolchain     Debian packages and the binaries built from Go modules
+    packages      Debian packages
+    golang        Go, the machine's own or one from a Python package
+    toolchain     the binaries built from Go modules
     pki           certificates and kubeconfigs
     config        configuration files, rendered from the templates in config/
     network       the bridge that pods are attached to

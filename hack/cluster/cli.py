@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from hack.cluster import images, lifecycle, toolchain
+from hack.cluster import images, lifecycle, settings, toolchain
 from hack.cluster.shell import ClusterError
 
 
@@ -33,7 +33,7 @@ def _run(arguments: argparse.Namespace) -> int:
 def _change(arguments: argparse.Namespace) -> None:
     match arguments.command:
         case "build":
-            toolchain.ensure()
+            toolchain.ensure(tuple(arguments.tools))
         case "up":
             lifecycle.up()
         case "down":
@@ -47,7 +47,9 @@ def _change(arguments: argparse.Namespace) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="cluster", description="A real one-node Kubernetes for development and CI.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    commands.add_parser("build", help="install and build what the cluster is made of")
+    build = commands.add_parser("build", help="install and build what the cluster is made of")
+    tools = sorted(settings.GO_TOOLS)
+    build.add_argument("--tool", dest="tools", action="append", default=[], choices=tools, help="build this one too")
     commands.add_parser("up", help="bring the cluster up, or make it right again")
     down = commands.add_parser("down", help="delete the cluster; keep binaries and current images")
     down.add_argument("--purge", action="store_true", help="remove binaries and images too")

@@ -36,6 +36,4 @@ def fingerprint(names: tuple[str, ...]) -> str:
 
 
 def _render(template: Path) -> str:
-    if template.suffix == ".c":
-        return template.read_text()
     return Template(template.read_text()).substitute(settings.TEMPLATE_VALUES)

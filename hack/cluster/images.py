@@ -44,17 +44,20 @@ def cri(*arguments: str) -> str:
 
 def ensure_base_images() -> None:
     """Make the pause and the base image once, and have them in the registry."""
-    for reference, build in (
-        (settings.PAUSE_IMAGE, _build_pause),
-        (settings.BASE_IMAGE, _build_base),
-    ):
-        if in_registry(reference):
-            continue
-        if not in_storage(reference):
-            say(f"making {reference}")
-            with TemporaryDirectory(dir=settings.HOME) as folder:
-                build(Path(folder), reference)
-        push(reference)
+    for reference in (settings.PAUSE_IMAGE, settings.BASE_IMAGE):
+        if not in_registry(reference):
+            ensure_made(reference)
+            push(reference)
+
+
+def ensure_made(reference: str) -> None:
+    """Make the pause or the base image unless buildah has it."""
+    if in_storage(reference):
+        return
+    say(f"making {reference}")
+    build = {settings.PAUSE_IMAGE: _build_pause, settings.BASE_IMAGE: _build_base}[reference]
+    with TemporaryDirectory(dir=settings.HOME) as folder:
+        build(Path(folder), reference)
 
 
 def load(reference: str) -> None:
@@ -115,10 +118,9 @@ def on_node(reference: str) -> bool:
     return reference in cri("images").splitlines()
 
 
-def _build_pause(folder: Path, reference: str) -> None:
-    run("gcc", "-O2", "-static", "-o", folder / "pause", config.path("pause.c"))
+def _build_pause(_: Path, reference: str) -> None:
     container = buildah("from", "scratch")
-    buildah("copy", "--quiet", container, folder / "pause", "/pause")
+    buildah("copy", "--quiet", container, settings.BIN / "pause", "/pause")
     buildah("config", "--entrypoint", '["/pause"]', "--user", "65535:65535", container)
     buildah("commit", "--quiet", "--rm", container, reference)
 

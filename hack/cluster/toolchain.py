@@ -1,69 +1,51 @@
 """The programs the cluster is made of: Debian packages, and binaries built from Go modules.
 
 Binaries are rebuilt when what they are built from changes, which a stamp beside each remembers.
-The Go build cache is private and removed afterwards: it would hold gigabytes for nothing, since
-the next build happens only when a version changes.
+They are built one after the other, since each keeps all cores busy, without cgo, so that they share
+the compiled standard library and need no C compiler. The Go build cache is private and removed
+afterwards: it would hold gigabytes for nothing, since the next build happens only when a version
+changes.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
-import re
 import shutil
 from pathlib import Path
 
-from hack.cluster import settings
-from hack.cluster.shell import ClusterError, run, say
+from hack.cluster import golang, packages, settings
+from hack.cluster.shell import run, say
 
-KUBE_SOURCE = settings.SOURCE / "kube"
 STAMPS = settings.BIN / ".stamps"
 GO_CACHE = settings.HOME / "go-build-cache"
+# Nobody debugs these binaries, and to write no debugging information saves a seventh of the time.
+GO_OPTIONS = ("-trimpath", "-gcflags=all=-dwarf=false")
 
 
-def ensure() -> None:
-    """Install and build whatever is missing or outdated."""
-    ensure_debian_packages(settings.DEBIAN_PACKAGES)
-    ensure_binaries()
+def ensure(tools: tuple[str, ...] = ()) -> None:
+    """Install and build whatever is missing or outdated; `tools` are wanted beyond the usual ones."""
+    packages.ensure(*settings.DEBIAN_PACKAGES)
+    ensure_programs(*settings.BINARIES, *settings.DEFAULT_TOOLS, *tools)
 
 
-def ensure_debian_packages(names: tuple[str, ...]) -> None:
-    """Install the Debian packages that are missing; asks apt for nothing when all are there."""
-    missing = [name for name in names if not _package_installed(name)]
-    if not missing:
-        return
-    if os.geteuid() != 0:
-        raise ClusterError(f"run as root, or install these yourself: {' '.join(missing)}")
-    say(f"installing Debian packages: {' '.join(missing)}")
-    quiet = {"DEBIAN_FRONTEND": "noninteractive"}
-    run("apt-get", "update", "-qq", env=quiet)
-    run("apt-get", "install", "-y", "-qq", "--no-install-recommends", *missing, env=quiet)
-
-
-def _package_installed(name: str) -> bool:
-    status = run("dpkg-query", "--show", "--showformat=${Status}", name, check=False)
-    return status == "install ok installed"
-
-
-def ensure_binaries() -> None:
-    """Build the Kubernetes binary and the Go tools whose sources changed since they were built."""
-    wanted = {"kube": _kube_fingerprint(), **settings.GO_TOOLS}
+def ensure_programs(*names: str) -> None:
+    """Build the binaries and Go tools of these names whose sources changed since they were built."""
+    wanted = {name: settings.GO_TOOLS.get(name) or _fingerprint(name) for name in names}
     outdated = [name for name, stamp in wanted.items() if not _is_current(name, stamp)]
     if not outdated:
         return
-    _check_go()
-    settings.BIN.mkdir(parents=True, exist_ok=True)
+    go = golang.command()
     for name in outdated:
         say(f"building {name} (once; {'minutes' if name == 'kube' else 'a while'})")
-        _build_kube() if name == "kube" else _install(name)
-        _stamp(name).parent.mkdir(exist_ok=True)
+        _build(go, name) if name in settings.BINARIES else _install(go, name)
+        _stamp(name).parent.mkdir(parents=True, exist_ok=True)
         _stamp(name).write_text(wanted[name])
     shutil.rmtree(GO_CACHE, ignore_errors=True)
 
 
-def _kube_fingerprint() -> str:
+def _fingerprint(name: str) -> str:
     digest = hashlib.sha256(settings.KUBERNETES_VERSION.encode())
-    for source in sorted(KUBE_SOURCE.iterdir()):
+    for source in sorted((settings.SOURCE / name).iterdir()):
         digest.update(source.read_bytes())
     return digest.hexdigest()
 
@@ -77,16 +59,8 @@ def _is_current(name: str, stamp: str) -> bool:
     return built and _stamp(name).read_text() == stamp
 
 
-def _check_go() -> None:
-    wanted = ".".join(map(str, settings.GO_VERSION))
-    if shutil.which("go") is None:
-        raise ClusterError(f"the cluster is built with Go {wanted} or newer: install it first")
-    found = re.search(r"go(\d+)\.(\d+)", run("go", "env", "GOVERSION"))
-    if found is None or tuple(map(int, found.groups())) < settings.GO_VERSION:
-        raise ClusterError(f"the cluster is built with Go {wanted} or newer: yours is older")
-
-
-def _build_kube() -> None:
+def _build(go: str, name: str) -> None:
+    """Build a binary of ours, and link the commands that it holds to it."""
     major, minor, _ = settings.KUBERNETES_VERSION.split(".")
     version = f"v{settings.KUBERNETES_VERSION}"
     flags = " ".join(
@@ -98,19 +72,20 @@ def _build_kube() -> None:
             f"-X k8s.io/client-go/pkg/version.gitVersion={version}",
         ]
     )
-    _go("build", "-trimpath", f"-ldflags={flags}", "-o", str(settings.BIN / "kube"), ".")
-    for component in settings.KUBE_COMPONENTS:
-        link = settings.BIN / component
+    # The checkout may belong to someone else, or be no repository at all: no version from git.
+    options = (*GO_OPTIONS, "-buildvcs=false", f"-ldflags={flags}", "-o", str(settings.BIN / name))
+    _run_go(go, "build", *options, ".", folder=settings.SOURCE / name)
+    for command in settings.BINARIES[name]:
+        link = settings.BIN / command
         link.unlink(missing_ok=True)
-        link.symlink_to("kube")
+        link.symlink_to(name)
 
 
-def _install(name: str) -> None:
-    """Without cgo: a static binary runs in any image, as the S3 server's has to."""
-    _go("install", "-trimpath", "-ldflags=-s -w", settings.GO_TOOLS[name], CGO_ENABLED="0")
+def _install(go: str, name: str) -> None:
+    _run_go(go, "install", *GO_OPTIONS, "-ldflags=-s -w", settings.GO_TOOLS[name], folder=settings.HOME)
 
 
-def _go(*arguments: str, **environment: str) -> None:
+def _run_go(go: str, *arguments: str, folder: Path) -> None:
     """Run go politely, since others may share the machine."""
-    env = {"GOCACHE": str(GO_CACHE), "GOBIN": str(settings.BIN), **environment}
-    run("nice", "-n", "5", "go", *arguments, env=env, cwd=KUBE_SOURCE)
+    env = {"GOCACHE": str(GO_CACHE), "GOBIN": str(settings.BIN), "CGO_ENABLED": "0"}
+    run("nice", "-n", "5", go, *arguments, env=env, cwd=folder)

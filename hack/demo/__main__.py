@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import sys
 
+from rich.console import Console
+
 from hack.demo import flow
 from hack.demo.cluster import DemoError
-from rich.console import Console
 
 COMMANDS = {"up": flow.up, "down": flow.down}
 

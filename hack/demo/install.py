@@ -14,6 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import yaml
+
 from hack.demo.cluster import DemoError, Object, find, kubectl
 from hack.demo.storage import Credentials
 from hack.images.catalog import DEMO, INFERENCE, OPERATOR, ROOT, RUNNER, Image

@@ -6,11 +6,12 @@ import json
 import urllib.request
 from pathlib import Path
 
+from rich.console import Console
+from rich.table import Table
+
 from hack.cluster import settings
 from hack.demo.cluster import Object, kubectl
 from hack.demo.storage import Client, StoredObject, download, list_objects, split_uri
-from rich.console import Console
-from rich.table import Table
 
 PICTURES = settings.HOME / "pictures"
 # Long listings say less: of a folder with many pictures only the first few are shown.

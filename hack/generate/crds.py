@@ -108,7 +108,7 @@ def _resolved(schema: Schema, definitions: dict[str, Schema]) -> Schema:
 
 def _without_null(schema: Schema) -> Schema:
     """``anyOf: [X, null]`` is how pydantic says optional; Kubernetes says it by leaving the field out."""
-    options = [option for option in schema.get("anyOf", ()) if option != {"type": "null"}]
+    options: list[Schema] = [option for option in schema.get("anyOf", ()) if option != {"type": "null"}]
     if len(options) != 1:
         return schema
     return options[0] | {key: value for key, value in schema.items() if key != "anyOf"}

@@ -12,7 +12,7 @@ import sys
 from hack.cluster import lifecycle
 from hack.cluster.shell import ClusterError
 from hack.images.catalog import IMAGES
-from hack.images.delivery import DeliveryError, deliver, reference, target
+from hack.images.delivery import DeliveryError, deliver, prepare, reference, target
 
 
 def main() -> int:
@@ -36,9 +36,8 @@ def _run(names: list[str], only_references: bool) -> None:
         for image in chosen:
             print(f"{image.variable}={reference(image, where)}")
         return
-    if where.embedded:
-        lifecycle.ensure_running()
     with lifecycle.exclusive("images"):
+        prepare(where)
         for image in chosen:
             print(f"{image.variable}={deliver(image, where)}", flush=True)
 

@@ -11,11 +11,14 @@ import subprocess
 import sys
 from dataclasses import dataclass
 
+from hack.cluster import config, lifecycle, packages, settings, toolchain
 from hack.cluster import images as cluster_images
-from hack.cluster import settings
 from hack.images import builders
 from hack.images.catalog import IMAGES, Image
 from hack.images.tags import content_tag
+
+# What buildah's builds and the base image need; the embedded cluster has more.
+BUILD_PACKAGES = ("buildah", "ca-certificates", "debootstrap")
 
 
 class DeliveryError(Exception):
@@ -53,6 +56,18 @@ def target() -> Target:
 def uses_embedded_cluster() -> bool:
     """Whether the cluster in use is the embedded one, because no other is asked for."""
     return os.environ.get("KUBECONFIG", "") in ("", str(settings.KUBECONFIG))
+
+
+def prepare(where: Target) -> None:
+    """Have what builds need, or raise ClusterError: a cluster of the user's may be all there is so far."""
+    if where.embedded:
+        lifecycle.ensure_running()
+        return
+    toolchain.ensure_programs(*settings.DEFAULT_TOOLS)
+    if where.builder == "buildah":
+        packages.ensure(*BUILD_PACKAGES)
+        config.ensure()
+        cluster_images.ensure_made(settings.BASE_IMAGE)
 
 
 def reference(image: Image, where: Target) -> str:

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 import yaml
+
 from hack.demo import flow, install
 from hack.demo.cluster import forwarded, kubectl
 from hack.demo.digits import write_mnist_folders
-
 from support.experiments import SAMPLES, Bucket, Cell, Mlflow
 
 SMALL = "s3://data/small"

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from hack.demo.storage import Credentials, connect, list_objects, split_uri
 
+from hack.demo.storage import Credentials, connect, list_objects, split_uri
 from support.kube import Manifest, Namespace
 
 SAMPLES = Path(__file__).parents[2] / "manifests" / "samples"

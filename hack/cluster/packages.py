@@ -1,0 +1,32 @@
+"""Debian packages: installed when they are missing, and apt is asked for nothing otherwise."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+
+from hack.cluster.shell import ClusterError, run, say
+
+
+def ensure(*names: str) -> None:
+    """Install the packages that are missing."""
+    missing = [name for name in names if not _is_installed(name)]
+    if not missing:
+        return
+    if os.geteuid() != 0:
+        raise ClusterError(f"run as root, or install these yourself: {' '.join(missing)}")
+    say(f"installing Debian packages: {' '.join(missing)}")
+    quiet = {"DEBIAN_FRONTEND": "noninteractive"}
+    run("apt-get", "update", "-qq", env=quiet)
+    run("apt-get", "install", "-y", "-qq", "--no-install-recommends", *missing, env=quiet)
+
+
+def ensure_venv() -> None:
+    """Make Python able to create virtual environments: Debian splits that off."""
+    if importlib.util.find_spec("ensurepip") is None:
+        ensure("python3-venv")
+
+
+def _is_installed(name: str) -> bool:
+    status = run("dpkg-query", "--show", "--showformat=${Status}", name, check=False)
+    return status == "install ok installed"

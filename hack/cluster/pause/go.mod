@@ -1,0 +1,3 @@
+module anomalyops.io/hack/cluster/pause
+
+go 1.26.0
