@@ -1,8 +1,9 @@
 """The MNIST experiment beside plain anomalib, whole processes, one after the other in one run.
 
 PaDiM, resnet18's shape with random weights, 224 px; 100 nines to learn from, 1,000 digits to test on. anomalib's
-side is what its documentation shows: Folder datamodule, ``Engine.fit``, ``Engine.test``. Ours also writes the ONNX
-model, tables and report. ::
+side is what its documentation shows: Folder datamodule, ``Engine.fit``, ``Engine.test``; once as it comes, which
+also draws every test image, and once without pictures. Ours draws none here, but also writes the ONNX model, tables
+and report. ::
 
     python -m benchmarks.runner_experiment [--skip-anomalib] [--repeat N] [--model padim|patchcore]
 """
@@ -26,7 +27,7 @@ LAYERS = {"padim": ["layer1", "layer2", "layer3"], "patchcore": ["layer2", "laye
 ANOMALIB = """
 import sys, warnings
 warnings.simplefilter("ignore")
-root, model_name, out = sys.argv[1:4]
+root, model_name, out, visualizer = sys.argv[1:5]
 from anomalib.data import Folder
 from anomalib.engine import Engine
 from anomalib.models import Padim, Patchcore
@@ -34,10 +35,10 @@ from lightning import seed_everything
 seed_everything(42)
 if model_name == "padim":
     model = Padim(backbone="resnet18", layers=["layer1", "layer2", "layer3"], pre_trained=False,
-                  pre_processor=Padim.configure_pre_processor((224, 224)), visualizer=False)
+                  pre_processor=Padim.configure_pre_processor((224, 224)), visualizer=visualizer == "pictures")
 else:
     model = Patchcore(backbone="resnet18", layers=["layer2", "layer3"], pre_trained=False,
-                      pre_processor=Patchcore.configure_pre_processor((224, 224)), visualizer=False)
+                      pre_processor=Patchcore.configure_pre_processor((224, 224)), visualizer=visualizer == "pictures")
 data = Folder(name="mnist", root=root, normal_dir="train/good", normal_test_dir="test/good",
               abnormal_dir=[f"test/{digit}" for digit in range(9)], num_workers=2,
               train_batch_size=32, eval_batch_size=32)
@@ -101,21 +102,21 @@ def main() -> None:
         write_mnist_folders(folder / "data/mnist")
         file = manifest(folder, options.model)
         print(f"{options.model}, 100 + 1000 images, load {os.getloadavg()[0]:.1f} on {os.cpu_count()} CPUs")
-        print(f"{'':14}{'wall s':>9}{'CPU s':>9}{'images/s':>10}{'peak MB':>9}")
+        print(f"{'':20}{'wall s':>9}{'CPU s':>9}{'images/s':>10}{'peak MB':>9}")
         for _ in range(options.repeat):
             ours = measured([sys.executable, "-m", "anomaly_runner", "run", str(file), "--local", str(folder)])
             show("anomaly-runner", ours)
-            if not options.skip_anomalib:
+            for pictures in () if options.skip_anomalib else ("pictures", "none"):
                 theirs = measured([sys.executable, "-c", ANOMALIB, str(folder / "data/mnist"), options.model,
-                                   str(folder / "anomalib")])  # fmt: skip
-                show("anomalib", theirs)
-                print(f"{'times':14}{theirs.seconds / ours.seconds:9.1f}{theirs.cpu_seconds / ours.cpu_seconds:9.1f}"
+                                   str(folder / "anomalib"), pictures])  # fmt: skip
+                show(f"anomalib, {pictures}", theirs)
+                print(f"{'times':20}{theirs.seconds / ours.seconds:9.1f}{theirs.cpu_seconds / ours.cpu_seconds:9.1f}"
                       f"{'':10}{theirs.megabytes / ours.megabytes:9.1f}")  # fmt: skip
 
 
 def show(name: str, cost: Cost) -> None:
     """One line."""
-    print(f"{name:14}{cost.seconds:9.1f}{cost.cpu_seconds:9.1f}{1100 / cost.seconds:10.1f}{cost.megabytes:9.0f}",
+    print(f"{name:20}{cost.seconds:9.1f}{cost.cpu_seconds:9.1f}{1100 / cost.seconds:10.1f}{cost.megabytes:9.0f}",
           flush=True)  # fmt: skip
 
 

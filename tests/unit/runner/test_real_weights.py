@@ -17,12 +17,12 @@ SAMPLES = Path(__file__).parents[3] / "manifests" / "samples"
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """The sample's buckets: 40 nines to learn from, 400 digits to test on, 200 to look at."""
+    """The sample's buckets: 100 nines to learn from, 1,000 digits to test on, 200 to look at."""
     from hack.demo.digits import write_inference_folders, write_mnist_folders
     from hack.demo.weights import write_efficientnet_lite0
 
     root = tmp_path_factory.mktemp("mnist")
-    write_mnist_folders(root / "data/mnist", per_class=40)
+    write_mnist_folders(root / "data/mnist", per_class=100)
     write_inference_folders(root / "data/mnist-inference")
     write_efficientnet_lite0(root / "weights")
     return root
@@ -48,7 +48,7 @@ def untracked(manifest, folder):
 def test_the_samples_tell_nines_from_other_digits_the_same_on_one_cpu_and_on_all(folder):
     experiment = untracked(SAMPLES / "mnist-padim.yaml", folder)
     report = RunReport.model_validate_json((run(experiment, folder) / "report.json").read_bytes())
-    assert report.summary.metrics.image["AUROC"] > 0.7
+    assert report.summary.metrics.image["AUROC"] > 0.85
     assert report.exports[0].max_score_difference < 1e-4 * report.score_range["image"][1]
 
     first = (folder / "results/anomaly-demo/mnist-padim/local/predictions.csv").read_text()
@@ -61,7 +61,7 @@ def test_the_samples_tell_nines_from_other_digits_the_same_on_one_cpu_and_on_all
     looked = RunReport.model_validate_json((run(inference, folder) / "report.json").read_bytes())
     assert looked.summary.images.predicted == 200
     assert looked.labels["unknown"].images == 100
-    assert looked.summary.metrics.image["AUROC"] > 0.7
+    assert looked.summary.metrics.image["AUROC"] > 0.8
 
 
 def test_weights_that_are_not_in_the_cache_fail_fast(folder, tmp_path):
