@@ -23,6 +23,9 @@ from anomaly_runner.models.base import MemoryModel
 from anomaly_runner.models.coreset import greedy_centres, projection
 from anomaly_runner.models.smoothing import smooth, smoothing_matrix
 
+_PATCHES = 512
+"""Patches whose distances to the memory bank are held at once."""
+
 
 class Patchcore(MemoryModel):
     """PatchCore for one input size.
@@ -89,11 +92,17 @@ class Patchcore(MemoryModel):
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Raw scores (B,) and raw maps (B, 1, H, W)."""
         embedding = self.embed(images)
-        nearest = _squared_distances(embedding, self.memory_bank).min(1).indices
+        nearest = self._nearest(embedding)
         distances = (embedding - self.memory_bank[nearest]).pow(2).sum(1).sqrt()
         distances, nearest = (found.reshape(-1, math.prod(self.patches)) for found in (distances, nearest))
         maps = smooth(distances.reshape(-1, 1, *self.patches), self.rows, self.columns)
         return self._image_scores(distances, nearest, embedding), maps
+
+    def _nearest(self, embedding: Tensor) -> Tensor:
+        """Index of each patch's nearest in the memory bank, some hundred patches at a time; a graph has no loop."""
+        whole = torch.onnx.is_in_onnx_export() or torch.compiler.is_compiling()
+        parts = [embedding] if whole else torch.split(embedding, _PATCHES)
+        return torch.cat([_squared_distances(part, self.memory_bank).min(1).indices for part in parts])
 
     def _image_scores(self, distances: Tensor, nearest: Tensor, embedding: Tensor) -> Tensor:
         if self._neighbors == 1:
