@@ -86,17 +86,19 @@ def register(registry: kopf.OperatorRegistry, settings: Settings) -> None:
 
     operator_settings = settings
     for kind in KINDS:
-        _watch(registry, (GROUP, VERSION, RUNS[kind].plural), _run_changed(kind))
+        _watch(registry, (GROUP, VERSION, RUNS[kind].plural), _run_changed(kind), urgent=True)
     _watch(registry, ("batch", "v1", "jobs"), _job_changed)
     _watch(registry, ("", "v1", "pods"), _pod_changed)
 
 
-def _watch(registry: kopf.OperatorRegistry, resource: tuple[str, str, str], changed: Changed) -> None:
+def _watch(
+    registry: kopf.OperatorRegistry, resource: tuple[str, str, str], changed: Changed, *, urgent: bool = False
+) -> None:
     @kopf.on.event(*resource, id=f"{resource[2]}-event", registry=registry)
     async def on_event(event: kopf.RawEvent, memo: kopf.Memo, **_: Any) -> None:
         process: Process = memo.process
         for key in changed(process.cache, event["type"] == "DELETED", event["object"]):
-            process.queue.add(key)
+            process.queue.add(key, urgent=urgent)
 
 
 def _run_changed(kind: Kind) -> Changed:

@@ -9,6 +9,7 @@ from typing import Any
 import structlog
 from pydantic import ValidationError
 
+from anomaly_api import API_VERSION
 from anomaly_api.status import RunStatus
 from anomaly_operator.apply import Later, apply, pods_selector
 from anomaly_operator.cache import Cache, in_order
@@ -17,7 +18,6 @@ from anomaly_operator.desired import Desired, desired
 from anomaly_operator.errors import ApiError, NotFound, OperatorError, StatusUnreadable
 from anomaly_operator.events import post
 from anomaly_operator.keys import RunKey
-from anomaly_operator.merge_patch import merge_patch
 from anomaly_operator.metrics import RECONCILE_ERRORS, RECONCILE_SECONDS
 from anomaly_operator.notes import notes
 from anomaly_operator.observed import Observed, Refusal
@@ -81,10 +81,13 @@ class Reconciler:
             self._board.forget(key)
         wanted = desired(run, self._experiment_of(run), self._settings.pods)
         actions = plan(key, run.uid, wanted, await self._gather(run), recorded)
-        done = await self._apply(key, actions)
-        observed = replace(await self._gather(run), refusal=done, replaced=_replaced(recorded, actions))
-        await self._tell(run, recorded, wanted, observed)
-        if done:
+        refusal = await self._apply(key, actions)
+        again = _replaced(recorded, actions)
+        if actions and isinstance(actions[0], CreateJob) and not refusal and not again:
+            self._queue.add(key)  # tell after all others that are new have their Job too
+            return
+        await self._tell(run, recorded, wanted, replace(await self._gather(run), refusal=refusal, replaced=again))
+        if refusal:
             self._queue.add_after(key, REFUSED_SECONDS)
         if any(isinstance(action, Wait) for action in actions):
             raise Later
@@ -118,15 +121,17 @@ class Reconciler:
 
     async def _tell(self, run: RunView, recorded: RunStatus, wanted: Desired, observed: Observed) -> None:
         new = status(run, recorded, wanted, observed, self._clock())
-        patch = merge_patch(json.loads(run.status), new.to_json_object())
-        if not patch:
+        if new.to_json_object() == json.loads(run.status):
             return
         body: dict[str, Any] = {
-            "metadata": {"uid": run.uid, "resourceVersion": str(run.version)},
-            "status": patch,
-        }
+            "apiVersion": API_VERSION,
+            "kind": run.key.kind,
+            "metadata": {"name": run.key.name, "namespace": run.key.namespace, "uid": run.uid,
+                         "resourceVersion": str(run.version)},
+            "status": new.to_json_object(),
+        }  # fmt: skip
         try:
-            written = await self._client.patch_status(RUNS[run.key.kind], run.key.namespace, run.key.name, body)
+            written = await self._client.replace_status(RUNS[run.key.kind], run.key.namespace, run.key.name, body)
         except NotFound:
             return
         changed = self._cache.put_run(run_view(run.key.kind, written))

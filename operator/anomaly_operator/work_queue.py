@@ -1,7 +1,8 @@
 """A queue of keys to reconcile, as client-go's workqueue: one entry a key, one worker a key, backoff on failure.
 
 A key added while it is being worked on is handed out again afterwards, so that no change is lost and no two workers
-ever hold the same key.
+ever hold the same key. What users did is urgent and comes before what happened by itself: in a burst, all runs are
+started first and told about afterwards. Every fourth key is one that is not urgent, so that none waits for ever.
 """
 
 import asyncio
@@ -23,23 +24,25 @@ class WorkQueue(Generic[K]):
 
     def __init__(self, jitter: Callable[[], float] = lambda: random.uniform(0.8, 1.2)) -> None:  # noqa: S311 - no secret
         self._jitter = jitter
+        self._urgent: deque[K] = deque()
         self._waiting: deque[K] = deque()
+        self._picked = 0
         self._since: dict[K, float] = {}
         self._working: set[K] = set()
-        self._again: set[K] = set()
+        self._again: dict[K, bool] = {}
         self._failures: dict[K, int] = {}
         self._timers: dict[K, asyncio.TimerHandle] = {}
         self._ready = asyncio.Event()
 
-    def add(self, key: K) -> None:
+    def add(self, key: K, *, urgent: bool = False) -> None:
         """Hand the key out as soon as a worker is free."""
         if key in self._working:
-            self._again.add(key)
+            self._again[key] = urgent or self._again.get(key, False)
         elif key not in self._since:
             self._since[key] = asyncio.get_running_loop().time()
-            self._waiting.append(key)
+            (self._urgent if urgent else self._waiting).append(key)
             self._ready.set()
-            QUEUE_DEPTH.set(len(self._waiting))
+            QUEUE_DEPTH.set(len(self))
 
     def add_after(self, key: K, seconds: float) -> None:
         """Hand the key out after a while; of several such wishes the earliest counts."""
@@ -65,21 +68,25 @@ class WorkQueue(Generic[K]):
 
     async def get(self) -> K:
         """The next key; whoever gets it calls ``done`` when finished."""
-        while not self._waiting:
+        while not len(self):
             self._ready.clear()
             await self._ready.wait()
-        key = self._waiting.popleft()
+        key = self._next()
         self._working.add(key)
         QUEUE_SECONDS.observe(asyncio.get_running_loop().time() - self._since.pop(key))
-        QUEUE_DEPTH.set(len(self._waiting))
+        QUEUE_DEPTH.set(len(self))
         return key
+
+    def _next(self) -> K:
+        self._picked += 1
+        turn = self._waiting and (not self._urgent or self._picked % 4 == 0)
+        return (self._waiting if turn else self._urgent).popleft()
 
     def done(self, key: K) -> None:
         """The worker is finished with the key."""
         self._working.discard(key)
         if key in self._again:
-            self._again.discard(key)
-            self.add(key)
+            self.add(key, urgent=self._again.pop(key))
 
     def close(self) -> None:
         """Forget everything that was to come back later."""
@@ -88,7 +95,7 @@ class WorkQueue(Generic[K]):
         self._timers.clear()
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        return len(self._urgent) + len(self._waiting)
 
     def _due(self, key: K) -> None:
         self._timers.pop(key, None)

@@ -12,7 +12,7 @@ pytestmark = pytest.mark.cluster
 ALLOWED = [
     ("list", "anomalyexperiments.anomalyops.io"),
     ("watch", "anomalyinferences.anomalyops.io"),
-    ("patch", "anomalyexperiments.anomalyops.io/status"),
+    ("update", "anomalyexperiments.anomalyops.io/status"),
     ("create", "jobs.batch"),
     ("patch", "jobs.batch"),
     ("list", "pods"),

@@ -16,7 +16,7 @@ app.kubernetes.io/name: anomaly-operator
   verbs: [list, watch]
 - apiGroups: [anomalyops.io]
   resources: [anomalyexperiments/status, anomalyinferences/status]
-  verbs: [patch]
+  verbs: [update]
 - apiGroups: [batch]
   resources: [jobs]
   verbs: [get, list, watch, create, patch, delete]

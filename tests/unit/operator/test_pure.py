@@ -1,4 +1,4 @@
-"""Small pure functions: names, merge patches, notes, outcomes."""
+"""Small pure functions: names, notes, outcomes."""
 
 import ast
 import re
@@ -13,13 +13,12 @@ from anomaly_api.status import Condition, ConditionType, Phase, RunStatus, Stage
 from anomaly_operator import names
 from anomaly_operator.job import failure_policy
 from anomaly_operator.keys import RunKey
-from anomaly_operator.merge_patch import merge_patch
 from anomaly_operator.notes import notes
 from anomaly_operator.outcome import attempt_outcome
 from support.objects import pod_of, said, terminated
 
 PURE = (
-    "names", "views", "pod", "job", "desired", "plan", "outcome", "situation", "conditions", "status", "merge_patch",
+    "names", "views", "pod", "job", "desired", "plan", "outcome", "situation", "conditions", "status",
     "notes", "observed", "keys", "times", "resources",
 )  # fmt: skip
 
@@ -55,22 +54,6 @@ def test_no_two_runs_share_a_job() -> None:
     similar = ["a.b", "a-b", "a" * 62, "a" * 63, "a" * 64, "a" * 62 + ".b", "a" * 62 + "-b"]
     keys = [RunKey(kind, "n", name) for kind in ("AnomalyExperiment", "AnomalyInference") for name in similar]
     assert len({names.job(key) for key in keys}) == len(keys)
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "patch"),
-    [
-        ({}, {}, {}),
-        ({"a": 1}, {"a": 1.0}, {}),
-        ({"a": 1}, {}, {"a": None}),
-        ({"a": {"b": 1, "c": 2}}, {"a": {"b": 1}}, {"a": {"c": None}}),
-        ({"a": [1]}, {"a": [1, 2]}, {"a": [1, 2]}),
-        ({"a": {"b": 1}}, {"a": 3}, {"a": 3}),
-        ({}, {"a": {"b": 1}}, {"a": {"b": 1}}),
-    ],
-)
-def test_merge_patch(old: dict, new: dict, patch: dict) -> None:
-    assert merge_patch(old, new) == patch
 
 
 def test_the_failure_policy_follows_the_exit_codes() -> None:

@@ -76,3 +76,20 @@ async def test_of_several_delays_the_earliest_counts() -> None:
     queue.done("a")
     await asyncio.sleep(0.02)
     assert len(queue) == 0
+
+
+async def test_what_users_did_comes_first_but_the_rest_comes_too() -> None:
+    queue: WorkQueue[str] = WorkQueue()
+    for number in range(4):
+        queue.add(f"slow-{number}")
+    for number in range(6):
+        queue.add(f"urgent-{number}", urgent=True)
+    order = [await queue.get() for _ in range(10)]
+    assert order[:4] == ["urgent-0", "urgent-1", "urgent-2", "slow-0"]
+    assert order.index("urgent-5") < order.index("slow-2")
+    assert sorted(order) == sorted([f"slow-{n}" for n in range(4)] + [f"urgent-{n}" for n in range(6)])
+    queue.add("slow-0", urgent=True)
+    queue.add("slow-1")
+    for key in ("slow-1", "slow-0"):
+        queue.done(key)
+    assert [await queue.get(), await queue.get()] == ["slow-0", "slow-1"]
