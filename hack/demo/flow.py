@@ -73,7 +73,7 @@ def _forget_lost_runs(client: Client) -> None:
     for kind, name in (("anomalyexperiment", "mnist-padim"), ("anomalyinference", "mnist-inference")):
         run = find(kind, name, install.NAMESPACE)
         if run and run.get("status", {}).get("artifacts", {}).get("root") and not results.artifacts_exist(run, client):
-            kubectl("delete", kind, name, f"--namespace={install.NAMESPACE}")
+            kubectl("delete", kind, name, "--ignore-not-found", f"--namespace={install.NAMESPACE}")
 
 
 def _show(runs: list[Object], client: Client, console: Console) -> None:

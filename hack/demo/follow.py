@@ -29,7 +29,7 @@ def run_sample(manifest: Path, console: Console, after: Object | None = None) ->
     metadata = yaml.safe_load(manifest.read_text())
     kind, name, namespace = metadata["kind"], metadata["metadata"]["name"], metadata["metadata"]["namespace"]
     if _is_outdated(manifest, find(kind, name, namespace), after):
-        kubectl("delete", kind, name, f"--namespace={namespace}")
+        kubectl("delete", kind, name, "--ignore-not-found", f"--namespace={namespace}")
     kubectl("apply", f"--filename={manifest}")
     _follow(kind, name, namespace, console)
     kubectl("wait", "--for=condition=Complete", f"--namespace={namespace}", f"{kind}/{name}", "--timeout=10s")
