@@ -113,4 +113,6 @@ test: lint verify test-tools $(CLUSTER_TARGET) ## Run everything
 
 .PHONY: bench
 bench: setup $(CLUSTER_TARGET) ## Print the benchmarks
-	$(USE_IMAGES) $(PYTHON) -m benchmarks
+	$(USE_CLUSTER) $(PYTHON) -m benchmarks.operator_apply
+	$(PYTHON) -m benchmarks.runner_startup
+	$(PYTHON) -m benchmarks.runner_experiment
