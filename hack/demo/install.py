@@ -25,6 +25,8 @@ OPERATOR_NAME = "anomaly-operator"
 SERVICES = ("s3", "mlflow")
 SECRET = "s3-credentials"
 ROLLOUT_TIMEOUT = "--timeout=180s"
+# The schemas are too large for the annotation that client-side apply keeps.
+SERVER_SIDE = ("--server-side", "--force-conflicts")
 
 
 def install_operator() -> None:
@@ -40,7 +42,6 @@ def install_operator() -> None:
         "metadata": {"name": OPERATOR_NAME},
         "spec": {"template": {"spec": {"containers": [container]}}},
     }
-    # Server-side: the schemas are too large for the annotation that client-side apply keeps.
     _apply_overlay("manifests/base", OPERATOR_NAME, image_reference(OPERATOR), [patch])
     kubectl("wait", "--for=condition=Established", "--timeout=30s", *_crds())
     _wait_for_rollout(OPERATOR_NAME, OPERATOR_NAMESPACE)
@@ -48,7 +49,8 @@ def install_operator() -> None:
 
 def install_services() -> None:
     """Apply the S3 server and MLflow, with fresh keys on the first time, and wait for both."""
-    _apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})
+    # The namespace first and as the overlay has it, or each apply would undo a part of the other.
+    kubectl("apply", *SERVER_SIDE, "--filename", str(ROOT / "manifests/demo/namespace.yaml"))
     _ensure_credentials()
     _apply_overlay("manifests/demo", "anomaly-demo", image_reference(DEMO), [])
     for service in SERVICES:
@@ -85,7 +87,8 @@ def _ensure_credentials() -> None:
         return
     keys = {"AWS_ACCESS_KEY_ID": secrets.token_hex(8), "AWS_SECRET_ACCESS_KEY": secrets.token_hex(20)}
     metadata = {"name": SECRET, "namespace": NAMESPACE}
-    _apply({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": keys})
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": keys}
+    kubectl("create", "--filename=-", stdin=json.dumps(secret))
 
 
 def _apply_overlay(base: str, image_name: str, image: str, patches: list[Object]) -> None:
@@ -101,11 +104,7 @@ def _apply_overlay(base: str, image_name: str, image: str, patches: list[Object]
             "patches": [{"patch": yaml.safe_dump(patch)} for patch in patches],
         }
         (Path(folder) / "kustomization.yaml").write_text(yaml.safe_dump(overlay))
-        kubectl("apply", "--server-side", "--force-conflicts", "--kustomize", folder)
-
-
-def _apply(manifest: Object) -> None:
-    kubectl("apply", "--filename=-", stdin=json.dumps(manifest))
+        kubectl("apply", *SERVER_SIDE, "--kustomize", folder)
 
 
 def _wait_for_rollout(deployment: str, namespace: str) -> None:
