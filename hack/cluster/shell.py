@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from hack.cluster import settings
@@ -98,9 +98,3 @@ def write_if_changed(path: Path, content: str, mode: int = 0o644) -> bool:
     path.write_text(content)
     path.chmod(mode)
     return True
-
-
-def require(words: Sequence[str], reason: str) -> None:
-    """Raise ClusterError unless the program words[0] can be run."""
-    if not succeeds(*words):
-        raise ClusterError(f"`{' '.join(words)}` does not work: {reason}")

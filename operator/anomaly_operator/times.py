@@ -6,8 +6,3 @@ from datetime import UTC, datetime
 def to_timestamp(moment: datetime) -> str:
     """As metav1.Time is written."""
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def from_timestamp(text: str) -> datetime:
-    """The moment that a timestamp tells."""
-    return datetime.fromisoformat(text)

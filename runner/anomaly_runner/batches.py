@@ -30,6 +30,11 @@ class InputForm:
     normalization: Literal["imagenet", "none"]
     crop: CropArea | None = None
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Rows and columns."""
+        return self.height, self.width
+
 
 @dataclass(frozen=True)
 class Batch:

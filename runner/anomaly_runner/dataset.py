@@ -43,6 +43,11 @@ class Dataset:
     missing_masks: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
+    @property
+    def has_masks(self) -> bool:
+        """Whether any test image has a mask: pixel metrics need one."""
+        return any(sample.mask for sample in self.test)
+
     def wanted(self) -> list[str]:
         """Keys to bring here, in the order of use: training images, test images, masks."""
         masks = [sample.mask for sample in self.test if sample.mask]

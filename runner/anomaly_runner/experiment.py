@@ -35,7 +35,7 @@ from anomaly_runner.storage import Pull
 from anomaly_runner.torch_predictor import TorchPredictor
 from anomaly_runner.tracked import flat_parameters
 from anomaly_runner.train import Trained, build_model, check_memory, checkpoint, train
-from anomaly_runner.visualize import select, visualize
+from anomaly_runner.visualize import visualize
 from anomaly_runner.weights import bring_weights
 
 _LIBRARIES = ("torch", "timm", "onnx", "onnxruntime", "onnxruntime-gpu", "numpy", "pillow")
@@ -55,16 +55,8 @@ class _Job:
     context: Context
 
     @property
-    def size(self) -> tuple[int, int]:
-        return self.form.height, self.form.width
-
-    @property
     def readers(self) -> int:
         return self.spec.training.num_workers or cpu_limit()
-
-    @property
-    def has_masks(self) -> bool:
-        return any(sample.mask for sample in self.dataset.test)
 
 
 def run_experiment(config: RunConfig, listed: Listed, context: Context) -> publish.Published:
@@ -101,7 +93,9 @@ def _run(config: RunConfig, job: _Job) -> publish.Published:
     evaluated = _evaluate(job, predictions)
     output = job.context.stores[LocationRole.OUTPUT].below(config.run.folder)
     folder = publish.fresh_folder(job.context.work, output)
-    _visualize(job, predictions, evaluated, folder.here)
+    visualize(predictions, evaluated, pull=job.pull, form=job.form, spec=job.spec.evaluation.visualization,
+              max_pixels=job.spec.dataset.limits.max_image_pixels, folder=folder.here / publish.PICTURES,
+              context=job.context)  # fmt: skip
     exports = _export(job, trained, predictions, folder.here)
     folder.write(publish.MANIFEST, _manifest(config, job, evaluated, exports))
     if job.spec.output.keep_checkpoint:
@@ -123,19 +117,19 @@ def _train(job: _Job) -> Trained:
 
 def _predict(job: _Job, trained: Trained) -> Predictions:
     predictor = TorchPredictor(trained.model, job.threads, job.spec.training.eval_batch_size)
-    keep_maps = job.has_masks or job.spec.evaluation.visualization.enabled
+    keep_maps = job.dataset.has_masks or job.spec.evaluation.visualization.enabled
     with job.context.stage(Stage.PREDICT, len(job.dataset.test)):
         batches = read_batches(job.pull, job.dataset.test, job.form, job.log, batch_size=predictor.step,
                                threads=job.readers)  # fmt: skip
-        return predict(predictor, batches, expected=len(job.dataset.test), size=job.size, keep_maps=keep_maps,
+        return predict(predictor, batches, expected=len(job.dataset.test), size=job.form.size, keep_maps=keep_maps,
                        context=job.context, reference=COMPARED)  # fmt: skip
 
 
 def _evaluate(job: _Job, predictions: Predictions) -> Evaluated:
     spec = job.spec.evaluation
-    reader = mask_reader(job.pull, job.size, job.spec.dataset.limits, job.form.crop)
+    reader = mask_reader(job.pull, job.form.size, job.spec.dataset.limits, job.form.crop)
     with job.context.stage(Stage.EVALUATE):
-        truth = rank_truth(predictions, reader if job.has_masks else None, job.context.work)
+        truth = rank_truth(predictions, reader if job.dataset.has_masks else None, job.context.work)
         thresholds, warnings = experiment_thresholds(spec.threshold, truth)
         scale = experiment_scale(spec, thresholds, score_range(predictions))
         evaluated = evaluate(predictions, truth, thresholds, scale=scale, metrics=spec.metrics, warnings=warnings)
@@ -143,23 +137,12 @@ def _evaluate(job: _Job, predictions: Predictions) -> Evaluated:
     return evaluated
 
 
-def _visualize(job: _Job, predictions: Predictions, evaluated: Evaluated, folder: Path) -> None:
-    wanted = job.spec.evaluation.visualization
-    if not wanted.enabled:
-        return
-    chosen = select(predictions, evaluated, wanted.only_wrong)
-    with job.context.stage(Stage.VISUALIZE, len(chosen), "pictures"):
-        visualize(chosen, predictions, evaluated, pull=job.pull, form=job.form, spec=wanted,
-                  max_pixels=job.spec.dataset.limits.max_image_pixels, folder=folder / publish.PICTURES,
-                  context=job.context)  # fmt: skip
-
-
 def _export(job: _Job, trained: Trained, predictions: Predictions, folder: Path) -> tuple[Exported, ...]:
     if "onnx" not in job.spec.export.types:
         return ()
     with job.context.stage(Stage.EXPORT, unit="files"):
         file = folder / "model.onnx"
-        export_onnx(trained.model, job.size, file)
+        export_onnx(trained.model, job.form.size, file)
         report = compare(file, predictions)
         return (Exported(ExportedModel(format="onnx", file=file.name, sha256=digest(file)), report),)
 

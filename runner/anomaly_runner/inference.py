@@ -28,7 +28,7 @@ from anomaly_runner.predict import Predictions, predict
 from anomaly_runner.report import Results
 from anomaly_runner.storage import Pull, Store, local_copy
 from anomaly_runner.tracked import flat_parameters
-from anomaly_runner.visualize import select, visualize
+from anomaly_runner.visualize import visualize
 
 _LIBRARIES = ("onnxruntime", "onnxruntime-gpu", "numpy", "pillow")
 
@@ -45,14 +45,6 @@ class _Job:
     form: InputForm
     log: ReadLog
     context: Context
-
-    @property
-    def size(self) -> tuple[int, int]:
-        return self.form.height, self.form.width
-
-    @property
-    def has_masks(self) -> bool:
-        return any(sample.mask for sample in self.dataset.test)
 
 
 def run_inference(config: RunConfig, context: Context) -> publish.Published:
@@ -123,7 +115,9 @@ def _run(config: RunConfig, job: _Job) -> publish.Published:
     evaluated = _evaluate(job, predictions)
     output = job.context.stores[LocationRole.OUTPUT].below(config.run.folder)
     folder = publish.fresh_folder(job.context.work, output)
-    _visualize(job, predictions, evaluated, folder.here)
+    visualize(predictions, evaluated, pull=job.pull, form=job.form, spec=job.spec.visualization,
+              max_pixels=job.spec.input.limits.max_image_pixels, folder=folder.here / publish.PICTURES,
+              context=job.context)  # fmt: skip
     environment = versions(_LIBRARIES) | {"provider": job.predictor.provider}
     results = Results(job.dataset, predictions, evaluated, job.log, environment)
     return publish.publish(config, results, folder, job.spec.output.upload_artifacts, job.context)
@@ -136,14 +130,14 @@ def _predict(job: _Job) -> Predictions:
         readers = job.spec.num_workers or cpu_limit()
         batches = read_batches(job.pull, job.dataset.test, job.form, job.log, batch_size=job.predictor.step,
                                threads=readers)  # fmt: skip
-        keep_maps = job.has_masks or job.spec.visualization.enabled
-        return predict(job.predictor, batches, expected=count, size=job.size, keep_maps=keep_maps, context=context)
+        keep_maps = job.dataset.has_masks or job.spec.visualization.enabled
+        return predict(job.predictor, batches, expected=count, size=job.form.size, keep_maps=keep_maps, context=context)
 
 
 def _evaluate(job: _Job, predictions: Predictions) -> Evaluated:
-    reader = mask_reader(job.pull, job.size, job.spec.input.limits, job.form.crop)
+    reader = mask_reader(job.pull, job.form.size, job.spec.input.limits, job.form.crop)
     with job.context.stage(Stage.EVALUATE):
-        truth = rank_truth(predictions, reader if job.has_masks else None, job.context.work)
+        truth = rank_truth(predictions, reader if job.dataset.has_masks else None, job.context.work)
         thresholds, warnings = inference_thresholds(job.spec.threshold, job.manifest.thresholds, truth)
         ranges = dict(job.manifest.score_range) or {"image": (0.0, 1.0), "pixel": (0.0, 1.0)}
         scale = ScoreScale(job.manifest.score_normalization, thresholds, ranges, job.manifest.threshold_type)
@@ -179,14 +173,3 @@ def _training(training: ThresholdValues) -> ThresholdValues:
     if training.image is None:
         raise ModelInvalid("the model has no image threshold from training")
     return training.model_copy(update={"source": "training"})
-
-
-def _visualize(job: _Job, predictions: Predictions, evaluated: Evaluated, folder: Path) -> None:
-    wanted = job.spec.visualization
-    if not wanted.enabled:
-        return
-    chosen = select(predictions, evaluated, wanted.only_wrong)
-    with job.context.stage(Stage.VISUALIZE, len(chosen), "pictures"):
-        visualize(chosen, predictions, evaluated, pull=job.pull, form=job.form, spec=wanted,
-                  max_pixels=job.spec.input.limits.max_image_pixels, folder=folder / publish.PICTURES,
-                  context=job.context)  # fmt: skip

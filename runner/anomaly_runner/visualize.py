@@ -5,7 +5,7 @@ images are enlarged by a whole factor so that the caption can be read. Pictures 
 write than PNG; raw outputs, which programs read, are PNG.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from anomaly_api.evaluation import Visualization
+from anomaly_api.status import Stage
 from anomaly_runner.batches import InputForm, read_file
 from anomaly_runner.colormap import TURBO
 from anomaly_runner.context import Context
@@ -70,7 +71,6 @@ def select(predictions: Predictions, evaluated: Evaluated, only_wrong: bool) -> 
 
 
 def visualize(
-    chosen: Sequence[int],
     predictions: Predictions,
     evaluated: Evaluated,
     *,
@@ -81,16 +81,20 @@ def visualize(
     folder: Path,
     context: Context,
 ) -> list[Path]:
-    """Draw the pictures of the chosen predictions into ``folder``, one sub-folder a label.
+    """Draw the pictures that are asked for into ``folder``, one sub-folder a label; none unless enabled.
 
     With ``rawOutputs`` each picture has NAME_heatmap.png (grey, 128 is the threshold) and NAME_segmentation.png
     (white is anomalous) beside it, at the image's own resolution.
     """
+    if not spec.enabled:
+        return []
+    chosen = select(predictions, evaluated, spec.only_wrong)
     artist = _Artist(predictions, evaluated, pull, form, spec, max_pixels, folder)
     written: list[Path] = []
-    for files in ordered_map(artist.draw, chosen, cpu_limit()):
-        written.extend(files)
-        context.step(1)
+    with context.stage(Stage.VISUALIZE, len(chosen), "pictures"):
+        for files in ordered_map(artist.draw, chosen, cpu_limit()):
+            written.extend(files)
+            context.step(1)
     return written
 
 
