@@ -6,20 +6,19 @@ from pydantic import Field
 
 from anomaly_api.base import Contract
 from anomaly_api.primitives import HttpUrl, LabelMap, Name, Text
-from anomaly_api.rules import all_yet, exactly_one, not_yet, only_yet
+from anomaly_api.rules import exactly_one
 from anomaly_api.storage import Location
-from anomaly_api.training import Precision
+
+ExportFormat = Literal["onnx", "torchscript", "openvino"]
 
 
 class Export(Contract):
     """Portable forms of the trained model."""
 
-    rules = (all_yet("types", "onnx"), only_yet("precision", "float32"))
-
-    types: Annotated[tuple[Literal["onnx", "torchscript", "openvino"], ...], Field(max_length=3)] = ("onnx",)
+    types: Annotated[tuple[ExportFormat, ...], Field(max_length=3)] = ("onnx",)
     """Formats to write; each is compared with torch on real images."""
-    precision: Precision = "float32"
-    """Floating-point type of the exports."""
+    precision: Literal["float32", "float16"] = "float32"
+    """Floating-point type of the weights and the arithmetic inside the exports; inputs and outputs stay float32."""
 
 
 class Output(Location):
@@ -28,15 +27,13 @@ class Output(Location):
     rules = (exactly_one("s3", "persistent_volume_claim"),)
 
     keep_checkpoint: bool = False
-    """Also keep the model's state (safetensors)."""
+    """Also keep the model's state (safetensors), which inference with runtime torch needs."""
     upload_artifacts: bool = True
     """Write exports, pictures and tables; false writes report.json alone."""
 
 
 class MlflowTracking(Contract):
     """An MLflow tracking server."""
-
-    rules = (not_yet("register_model"),)
 
     tracking_uri: HttpUrl
     """URL of the server."""

@@ -6,7 +6,8 @@ Layout below ``source`` (and ``category`` if set)::
     test/good/*             good images to test on
     test/DEFECT/*           one folder a kind of defect
     test/unknown/*          scored, never counted in metrics
-    ground_truth/DEFECT/NAME{maskSuffix}.png    masks, paired by name
+    val/good/*, val/DEFECT/*                    optional: thresholds and early stopping use these
+    ground_truth/DEFECT/NAME{maskSuffix}.png    masks, paired by name (of val/: ground_truth/val/DEFECT/ first)
 
 Source: Bergmann et al., "MVTec AD", CVPR 2019.
 """
@@ -16,30 +17,32 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from anomaly_api.base import Contract
-from anomaly_api.primitives import Fraction, HttpUrl, Pattern, RelativePath
-from anomaly_api.rules import exactly_one, not_yet
+from anomaly_api.primitives import HttpUrl, Pattern, RelativePath
+from anomaly_api.rules import exactly_one, only_when, required_when
 from anomaly_api.storage import PersistentVolumeClaimLocation, S3Location
 
 Task = Literal["segmentation", "classification"]
 
 
 class BuiltinDataset(Contract):
-    """A public dataset fetched by the runner."""
+    """A public dataset fetched by the runner; every file is checked against its published digest."""
+
+    rules = (required_when("good_label", "name", "mnist"), only_when("good_label", "name", "mnist"))
 
     name: Literal["mnist", "mvtec"]
-    """Which dataset."""
+    """mnist: handwritten digits, one of them good. mvtec: MVTec AD; dataset.category names the product."""
     good_label: Annotated[int, Field(ge=0, le=9)] | None = None
-    """mnist: the digit that counts as good."""
+    """mnist: the digit that counts as good; every other digit is a kind of defect."""
     limit: Annotated[int, Field(ge=1, le=100_000)] | None = None
-    """Images a class at most."""
+    """Images a class at most, of the training and of the test set each; unset means all."""
     mirror: HttpUrl | None = None
-    """Base URL of a mirror, for clusters with no internet."""
+    """Base URL of a mirror with the same file names, for clusters with no internet."""
 
 
 class DataSource(Contract):
     """Where the images are: exactly one of the fields."""
 
-    rules = (exactly_one("s3", "persistent_volume_claim", "builtin"), not_yet("builtin"))
+    rules = (exactly_one("s3", "persistent_volume_claim", "builtin"),)
 
     s3: S3Location | None = None
     """A prefix on S3."""
@@ -74,16 +77,30 @@ class DatasetLimits(Contract):
 class DatasetSplits(Contract):
     """How to make the parts that the folders lack."""
 
-    good_test_fraction: Fraction | None = None
-    """Share of train/good moved to the test set when test/good is missing."""
-    validation_fraction: Fraction | None = None
-    """Share of the test set moved to validation when val/ is missing."""
+    good_test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    """Share of train/good moved to the test set when test/good is missing, drawn by the seed."""
+    validation_fraction: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Share of the test set moved to validation when val/ is missing, drawn by the seed from each label; unset
+    means that thresholds are found on the test set itself, which the status then says."""
+
+
+class NodeCache(Contract):
+    """A folder on each node that the cluster's administrator gave the operator for this (its nodeCache setting)."""
+
+
+class DataCache(Contract):
+    """Where files from S3 are kept for the next run, by their ETag: exactly one of the fields."""
+
+    rules = (exactly_one("node", "persistent_volume_claim"),)
+
+    node: NodeCache | None = None
+    """The node's own folder, shared by the runs of one namespace on that node."""
+    persistent_volume_claim: PersistentVolumeClaimLocation | None = None
+    """A folder on a volume, written by the run."""
 
 
 class Dataset(Contract):
     """Images to learn from and to test on."""
-
-    rules = (not_yet("valid_area_mask"), not_yet("splits"))
 
     source: DataSource
     """Where the images are stored."""
@@ -94,13 +111,16 @@ class Dataset(Contract):
     mask_suffix: Pattern = "_mask"
     """What follows the image's name in its mask's file name: 000.png has 000_mask.png."""
     valid_area_mask: RelativePath | None = None
-    """Image below the source whose black pixels are ignored in every image."""
+    """Image below the source (and category) whose black pixels are ignored in every image: they are black for the
+    model and count in no pixel metric. It is scaled to each image's size before cropArea cuts both."""
     crop_area: CropArea | None = None
     """Cut every image (and mask) to this rectangle first."""
     limits: DatasetLimits = DatasetLimits()
     """How much bad data is tolerated."""
-    splits: DatasetSplits | None = None
+    splits: DatasetSplits = DatasetSplits()
     """How missing parts are made."""
+    cache: DataCache | None = None
+    """Keep files from S3 for the next run; unset means that every pod pulls them anew."""
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 42
     """Seed of everything random in the run: splits, feature selection, coresets."""
 
@@ -121,3 +141,5 @@ class InputData(Contract):
     """Cut every image to this rectangle first; unset means as the model was trained."""
     limits: DatasetLimits = DatasetLimits()
     """How much bad data is tolerated."""
+    cache: DataCache | None = None
+    """Keep files from S3 for the next run."""

@@ -10,8 +10,8 @@ from pydantic import Field
 from anomaly_api.base import Contract
 from anomaly_api.rules import required_when
 
-ImageMetric = Literal["AUROC", "AUPR", "F1Score", "Precision", "Recall"]
-PixelMetric = Literal["AUROC", "AUPR", "F1Score", "Precision", "Recall"]
+ImageMetric = Literal["AUROC", "AUPR", "F1Score", "F1Max", "Precision", "Recall", "Accuracy"]
+PixelMetric = Literal["AUROC", "AUPR", "F1Score", "F1Max", "Precision", "Recall", "AUPRO", "IoU", "Dice"]
 ScoreLevel = Literal["image", "pixel"]
 
 
@@ -36,7 +36,11 @@ class Metrics(Contract):
     )  # fmt: skip
     """Metrics of image scores against good and defect."""
     pixel: Annotated[tuple[PixelMetric, ...], Field(max_length=16)] = ("AUROC", "AUPR", "F1Score")
-    """Metrics of pixel scores against the masks; empty, and for classification, none are computed."""
+    """Metrics of pixel scores against the masks; empty, and for classification, none are computed. AUPRO is the
+    area under the per-region overlap up to a false positive rate of 0.3 (Bergmann et al., CVPR 2020); F1Score, IoU,
+    Dice, Precision and Recall are those at the pixel threshold."""
+    confidence_intervals: bool = True
+    """Report 95 % intervals beside the image metrics: DeLong's for AUROC, Wilson's for shares."""
 
 
 class Visualization(Contract):

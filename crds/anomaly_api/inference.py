@@ -10,7 +10,7 @@ from anomaly_api.dataset import InputData
 from anomaly_api.evaluation import ScoreLevel, Visualization
 from anomaly_api.primitives import BatchSize, Name, Text
 from anomaly_api.resource import ObjectMeta
-from anomaly_api.rules import Rule, exactly_one, immutable_once_started, not_yet, only_when, only_yet, required_when
+from anomaly_api.rules import Rule, exactly_one, immutable_once_started, not_yet, only_when, required_when
 from anomaly_api.scheduling import RunPolicy, Scheduling
 from anomaly_api.status import RunStatus
 from anomaly_api.storage import Location
@@ -54,11 +54,13 @@ class InferenceThreshold(Contract):
     """Percent of the training threshold: 100 decides as in training, 120 is more tolerant."""
 
 
+Runtime = Literal["onnx", "torchscript", "torch"]
+
+
 class InferenceSpec(Contract):
     """Which model, over which images, and where the results go."""
 
     rules = (
-        only_yet("runtime", "onnx"),
         not_yet("shards"),
         not_yet("parallelism"),
     )
@@ -69,8 +71,9 @@ class InferenceSpec(Contract):
     """The images."""
     threshold: InferenceThreshold = InferenceThreshold()
     """How decisions are made."""
-    runtime: Literal["onnx", "torchscript", "torch"] = "onnx"
-    """What executes the model: onnx runs on onnxruntime in an image without torch."""
+    runtime: Runtime = "onnx"
+    """What executes the model: onnx runs on onnxruntime in an image without torch; torchscript needs that export,
+    torch needs output.keepCheckpoint of the experiment."""
     batch_size: BatchSize = 32
     """Images a step."""
     num_workers: Annotated[int, Field(ge=0, le=128)] | None = None

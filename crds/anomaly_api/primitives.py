@@ -23,6 +23,7 @@ HttpUrl = Annotated[str, Field(max_length=1024, pattern=r"^https?://[^\s/]+(/\S*
 Fraction = Annotated[float, Field(ge=0, le=1)]
 PixelSize = Annotated[int, Field(ge=32, le=4096)]
 BatchSize = Annotated[int, Field(ge=1, le=4096)]
+Steps = Annotated[int, Field(ge=1, le=100_000_000)]
 
 Quantity = Annotated[
     str,

@@ -6,14 +6,16 @@ Out: a RunSummary in the termination message (at most 4 KiB), a RunReport as rep
 artifacts, the exit code (``reasons.ExitCode``), and ProgressUpdates pushed while running.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
+from anomaly_api.artifacts import ExportFormat
 from anomaly_api.base import Contract
-from anomaly_api.dataset import CropArea
+from anomaly_api.dataset import CropArea, DataCache, DataSource
 from anomaly_api.experiment import ExperimentSpec
 from anomaly_api.inference import InferenceSpec
+from anomaly_api.model import Model
 from anomaly_api.reasons import Reason
 from anomaly_api.rules import exactly_one
 from anomaly_api.status import (
@@ -48,9 +50,22 @@ MLFLOW_SECRET_KEYS = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "M
 """Optional keys of a credentialsSecret for MLflow; they become environment variables of the same names."""
 
 
+NODE_CACHE_PATH = "/mnt/node-cache"
+"""Where the node's cache folder (of this namespace) is mounted, if the resource asks for it."""
+CA_KEY = "ca.crt"
+"""Key of a caConfigMap."""
+CA_DIR = "/etc/anomaly/ca"
+"""Folder with ``<role>/ca.crt`` for each location whose S3 endpoint has authorities of its own."""
+
+
 def s3_env(role: LocationRole, key: str) -> str:
     """Environment variable that carries a key of the S3 credentials for one location of the run."""
     return f"ANOMALY_{role.upper()}_{key}"
+
+
+def ca_path(role: LocationRole) -> str:
+    """File with the certificates (PEM) for one location's S3 endpoint."""
+    return f"{CA_DIR}/{role.value}/{CA_KEY}"
 
 
 def mount_path(role: LocationRole) -> str:
@@ -92,18 +107,29 @@ class RunConfig(Contract):
         """Every folder that the run reads or writes, by role."""
         if self.experiment:
             spec = self.experiment
-            found = {LocationRole.DATASET: _as_location(spec.dataset.source), LocationRole.WEIGHTS: spec.model.weights,
-                     LocationRole.OUTPUT: spec.output}  # fmt: skip
+            found = {LocationRole.DATASET: _source(spec.dataset.source), LocationRole.CACHE: _cache(spec.dataset.cache),
+                     LocationRole.WEIGHTS: spec.model.weights, LocationRole.OUTPUT: spec.output}  # fmt: skip
         else:
             assert self.inference is not None
             found = {LocationRole.MODEL: self.inference.model.location,
-                     LocationRole.INPUT: _as_location(self.inference.input.source),
+                     LocationRole.INPUT: _source(self.inference.input.source),
+                     LocationRole.CACHE: _cache(self.inference.input.cache),
                      LocationRole.OUTPUT: self.inference.output}  # fmt: skip
         return {role: location for role, location in found.items() if location is not None}
 
 
-def _as_location(source: Any) -> Location:
+def _source(source: DataSource) -> Location | None:
+    """Where the images are; None for a builtin dataset, which is fetched from elsewhere."""
+    if source.builtin is not None:
+        return None
     return Location(s3=source.s3, persistent_volume_claim=source.persistent_volume_claim)
+
+
+def _cache(cache: DataCache | None) -> Location | None:
+    """The cache on a volume; the node's own folder is the operator's business (``NODE_CACHE_PATH``)."""
+    if cache is None or cache.persistent_volume_claim is None:
+        return None
+    return Location(persistent_volume_claim=cache.persistent_volume_claim)
 
 
 class ProgressUpdate(Contract):
@@ -157,16 +183,20 @@ class RunSummary(Contract):
 class ExportReport(Contract):
     """One exported model and how well it agrees with torch."""
 
-    format: Literal["onnx", "torchscript", "openvino"]
+    format: ExportFormat
     """Format."""
+    precision: Literal["float32", "float16"] = "float32"
+    """Floating-point type of its weights."""
     file: str
     """Path below the artifacts' root."""
     size_bytes: int
     """Size of the file."""
     max_score_difference: float
     """Largest absolute difference of a raw image score from torch's, over the images compared."""
-    max_map_difference: float
-    """Largest absolute difference of a raw pixel score."""
+    max_map_difference: float | None = None
+    """Largest absolute difference of a raw pixel score; unset for models without maps."""
+    tolerance: float | None = None
+    """Largest difference that would have passed."""
     images_compared: int
     """How many real images were compared."""
 
@@ -204,6 +234,47 @@ class LabelSummary(Contract):
     """Decided anomalous."""
 
 
+class Mistake(Contract):
+    """An image that was decided wrongly."""
+
+    path: str
+    """Path below the dataset's root."""
+    label: str
+    """good (a false alarm) or the kind of defect (missed)."""
+    score: float
+    """Raw image score."""
+
+
+class ScoreHistogram(Contract):
+    """Raw image scores of the labelled images, counted in bins of equal width."""
+
+    edges: tuple[float, ...]
+    """Bin edges, ascending, one more than bins; the last bin includes its upper edge."""
+    good: tuple[int, ...]
+    """Good images a bin."""
+    defect: tuple[int, ...]
+    """Defective images a bin."""
+
+
+class TrainingReport(Contract):
+    """The course of a training by gradient."""
+
+    epochs: int
+    """Epochs that were completed, over all attempts."""
+    steps: int
+    """Changes of the weights."""
+    batch_size: int
+    """Images a step, found or asked for."""
+    stopped_early: bool = False
+    """Whether earlyStopping ended it."""
+    kept_epoch: int | None = None
+    """Epoch (from 0) whose state was tested and exported."""
+    resumed_from_step: int | None = None
+    """Step at which a checkpoint of an earlier pod was taken up; unset where training began anew."""
+    history: dict[str, tuple[tuple[int, float], ...]] = Field(default_factory=dict)
+    """Values by name (trainLoss, imageAUROC, ...): (step, value)."""
+
+
 class RunReport(Contract):
     """report.json: everything known about the run."""
 
@@ -217,6 +288,18 @@ class RunReport(Contract):
     """Decisions against labels."""
     labels: dict[str, LabelSummary] = Field(default_factory=dict)
     """By label: good, each kind of defect, unknown."""
+    metrics_by_defect: dict[str, MetricValues] = Field(default_factory=dict)
+    """By kind of defect: the metrics of its images beside the good ones."""
+    intervals: dict[str, tuple[float, float]] = Field(default_factory=dict)
+    """95 % confidence intervals of image metrics."""
+    histogram: ScoreHistogram | None = None
+    """Distribution of the image scores."""
+    mistakes: tuple[Mistake, ...] = ()
+    """The worst mistakes: furthest on the wrong side of the threshold first, 100 at most."""
+    thresholds_from: Literal["validation", "test", "manual", "model"] | None = None
+    """Which images the thresholds were found on; model: taken over from training."""
+    training: TrainingReport | None = None
+    """The course of training, for models that train by gradient."""
     exports: tuple[ExportReport, ...] = ()
     """Exported models."""
     unreadable: tuple[UnreadableImage, ...] = ()
@@ -236,10 +319,21 @@ class RunReport(Contract):
 class ExportedModel(Contract):
     """One file of a trained model."""
 
-    format: Literal["onnx", "torchscript", "openvino"]
+    format: ExportFormat
     """Format."""
     file: str
     """Path beside model.json."""
+    sha256: str
+    """Digest of the file: checked before it is loaded."""
+    companions: dict[str, str] = Field(default_factory=dict)
+    """Further files that it needs, by path, with their digests (OpenVINO keeps its weights apart)."""
+
+
+class ModelFile(Contract):
+    """A file beside model.json."""
+
+    file: str
+    """Path."""
     sha256: str
     """Digest of the file: checked before it is loaded."""
 
@@ -261,8 +355,16 @@ class ModelManifest(Contract):
     """How pixel values are scaled; as in transforms.normalization."""
     crop_area: CropArea | None = None
     """As in dataset.cropArea."""
+    valid_area_mask: ModelFile | None = None
+    """Image whose black pixels are ignored, as in dataset.validAreaMask."""
+    localises: bool = True
+    """Whether it answers anomaly maps beside image scores."""
     exports: tuple[ExportedModel, ...]
-    """Files."""
+    """Exported models."""
+    checkpoint: ModelFile | None = None
+    """The state (safetensors), to be loaded into the model that ``definition`` says."""
+    definition: Model | None = None
+    """As in spec.model, with all defaults."""
     thresholds: ThresholdValues
     """Thresholds of raw scores from training."""
     score_range: dict[str, tuple[float, float]] = Field(default_factory=dict)

@@ -80,6 +80,8 @@ class Progress(Contract):
     """What is counted."""
     percent: Annotated[int, Field(ge=0, le=100)] = 0
     """Of the whole run."""
+    remaining_seconds: Annotated[int, Field(ge=0)] | None = None
+    """Seconds that the stage will still take, judged by its pace so far."""
 
 
 class MetricValues(Contract):
@@ -109,10 +111,14 @@ class Artifacts(Contract):
     """Folder of all artifacts of the run."""
     report: str | None = None
     """report.json."""
+    html: str | None = None
+    """report.html: the same for people, in one file."""
     model: str | None = None
     """model.json, which names the exports and carries the thresholds."""
     exports: Annotated[dict[str, str], Field(max_length=8)] = Field(default_factory=dict)
     """Exported models by format."""
+    checkpoint: str | None = None
+    """The model's state (safetensors)."""
     predictions: str | None = None
     """Table of predictions (Parquet; CSV beside it)."""
     visualizations: str | None = None
@@ -133,6 +139,8 @@ class ImageCounts(Contract):
 
     train: int = 0
     """Learnt from."""
+    validation: int = 0
+    """Scored to find the thresholds; 0 where the test set served for it."""
     predicted: int = 0
     """Scored."""
     anomalous: int = 0

@@ -19,6 +19,9 @@ class S3Location(Contract):
     credentials_secret: Name | None = None
     """Secret in the same namespace with the keys AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (and
     AWS_SESSION_TOKEN if needed); unset means the pod's own identity."""
+    ca_config_map: Name | None = None
+    """ConfigMap in the same namespace whose key ca.crt holds the certificates (PEM) that the endpoint's HTTPS is
+    checked against; unset means the public authorities."""
 
 
 class PersistentVolumeClaimLocation(Contract):
@@ -49,3 +52,4 @@ class LocationRole(StrEnum):
     MODEL = "model"
     INPUT = "input"
     OUTPUT = "output"
+    CACHE = "cache"

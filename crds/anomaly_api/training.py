@@ -1,12 +1,12 @@
-"""How the model is trained. PaDiM and PatchCore see every training image once and have no epochs."""
+"""How the model is trained. Memory-bank models (PaDiM, PatchCore, DFM ...) see every training image once and have no
+epochs; for the others, what is unset here is what the model's paper did (see the table of models in docs/)."""
 
 from typing import Annotated, Literal
 
 from pydantic import Field
 
 from anomaly_api.base import Contract
-from anomaly_api.primitives import BatchSize
-from anomaly_api.rules import not_yet, only_yet
+from anomaly_api.primitives import BatchSize, Steps
 
 Precision = Literal["float32", "float16", "bfloat16"]
 
@@ -14,10 +14,15 @@ Precision = Literal["float32", "float16", "bfloat16"]
 class EarlyStopping(Contract):
     """Stop when a metric has not improved for a while."""
 
-    metric: Literal["imageAUROC", "imageF1Score", "pixelAUROC", "trainLoss"] = "imageAUROC"
-    """What is watched."""
+    enabled: bool = True
+    """false: train all epochs, also where the model's default would stop early."""
+    metric: Literal["imageAUROC", "imageF1Max", "pixelAUROC", "trainLoss"] = "imageAUROC"
+    """What is watched: metrics of the validation images' raw scores (the test images' where there is no
+    validation set), or the mean training loss of an epoch."""
     patience: Annotated[int, Field(ge=1, le=10_000)] = 3
     """Validations without improvement before stopping."""
+    min_delta: Annotated[float, Field(ge=0)] = 0.0
+    """Smallest change that counts as improvement."""
 
 
 class BatchSizeFinder(Contract):
@@ -34,10 +39,16 @@ class BatchSizeFinder(Contract):
 
 
 class Checkpointing(Contract):
-    """Save the state of training so that a stopped run can go on."""
+    """Save the state of training so that a stopped run can go on, and choose which state is kept in the end."""
 
+    enabled: bool = True
+    """Save to the output location at every SIGTERM and as often as said below; false: a stopped run starts anew."""
     every_n_epochs: Annotated[int, Field(ge=1, le=10_000)] = 1
     """Epochs between checkpoints."""
+    every_n_minutes: Annotated[float, Field(gt=0)] = 10.0
+    """And at least so much time between two of them, minutes."""
+    keep: Literal["last", "best"] = "last"
+    """Which state the run tests and exports: that after the last epoch, or the best by earlyStopping.metric."""
 
 
 class GradientClipping(Contract):
@@ -52,36 +63,30 @@ class GradientClipping(Contract):
 class Training(Contract):
     """Batch sizes and the course of training."""
 
-    rules = (
-        not_yet("max_epochs"),
-        not_yet("check_val_every_n_epoch"),
-        not_yet("early_stopping"),
-        not_yet("batch_size_finder"),
-        not_yet("checkpointing"),
-        not_yet("gradient_clipping"),
-        not_yet("devices"),
-        only_yet("precision", "float32"),
-    )
-
-    max_epochs: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    max_epochs: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     """Passes over the training images, for models that train by gradient."""
-    train_batch_size: BatchSize = 32
-    """Images a training step."""
+    max_steps: Steps | None = None
+    """Training steps at most, whichever of the two limits comes first."""
+    train_batch_size: BatchSize | None = None
+    """Images a training step; unset means the model's default."""
+    accumulate_gradient_batches: Annotated[int, Field(ge=1, le=1024)] = 1
+    """Training steps whose gradients are added up before the weights change."""
     eval_batch_size: BatchSize = 32
     """Images a prediction step."""
     num_workers: Annotated[int, Field(ge=0, le=128)] | None = None
     """Threads that read and decode images; unset means one a CPU of the pod."""
     precision: Precision = "float32"
-    """Floating-point type of the model."""
+    """Floating-point type of training: float16 and bfloat16 are mixed precision, weights stay float32."""
     devices: Annotated[int, Field(ge=1, le=64)] | None = None
-    """GPUs used; unset means what scheduling.gpus asks for."""
+    """Processes that train together, one a GPU; unset means one for each GPU of the pod where the model allows it."""
     check_val_every_n_epoch: Annotated[int, Field(ge=1, le=10_000)] | None = None
-    """Epochs between validations."""
+    """Epochs between validations; unset means only at the end, or every epoch where earlyStopping or
+    checkpointing.keep best need them."""
     early_stopping: EarlyStopping | None = None
-    """When to stop early."""
+    """When to stop early; unset means the model's default."""
     batch_size_finder: BatchSizeFinder | None = None
-    """Find the batch size."""
-    checkpointing: Checkpointing | None = None
+    """Find the batch size instead of taking trainBatchSize; unset means off."""
+    checkpointing: Checkpointing = Checkpointing()
     """Save the state of training."""
     gradient_clipping: GradientClipping | None = None
     """Bound the gradients."""

@@ -6,7 +6,6 @@ from pydantic import Field
 
 from anomaly_api.base import Contract
 from anomaly_api.primitives import Fraction, PixelSize
-from anomaly_api.rules import not_yet
 
 
 class InputSize(Contract):
@@ -35,8 +34,6 @@ class Augmentations(Contract):
 
 class Transforms(Contract):
     """Resize and normalise."""
-
-    rules = (not_yet("augmentations"),)
 
     input_size: InputSize = InputSize()
     """Every image is resized to this size by itself (bilinear, antialiased), never padded with its neighbours."""

@@ -38,6 +38,7 @@ class Dataset:
     """Images of a run, sorted by path, with what is wrong with the rest."""
 
     train: tuple[Sample, ...] = ()
+    validation: tuple[Sample, ...] = ()
     test: tuple[Sample, ...] = ()
     unreadable: tuple[UnreadableImage, ...] = ()
     missing_masks: tuple[str, ...] = ()
@@ -85,7 +86,8 @@ def experiment_dataset(objects: Iterable[ObjectInfo], uri: str, mask_suffix: str
     if not found.test:
         raise DataInvalid(f"no test images: expected some below {uri}/test/good and {uri}/test/DEFECT")
     test, missing, unmasked = _paired(found.test, found.masks, with_masks)
-    return Dataset(tuple(found.train), test, hostile, missing, (*_strays(found.strays), *unmasked))
+    return Dataset(train=tuple(found.train), test=test, unreadable=hostile, missing_masks=missing,
+                   warnings=(*_strays(found.strays), *unmasked))  # fmt: skip
 
 
 def _paired(
@@ -171,7 +173,7 @@ def inference_dataset(
         wanted = "images" if layout == "flat" else "LABEL/* or test/LABEL/*"
         raise DataInvalid(f"no images below {uri}: expected {wanted}")
     test, missing, warnings = _paired(samples, _sort(keys, mask_suffix).masks, with_masks)
-    return Dataset((), test, hostile, missing, warnings)
+    return Dataset(test=test, unreadable=hostile, missing_masks=missing, warnings=warnings)
 
 
 def _labelled(key: str) -> Sample | None:

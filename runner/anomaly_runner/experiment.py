@@ -111,7 +111,7 @@ def _train(job: _Job) -> Trained:
         model = build_model(job.spec, job.choice, job.threads, job.context.stop)
         check_memory(model, job.spec, len(job.dataset.train), job.threads)
         batches = read_batches(job.pull, job.dataset.train, job.form, job.log,
-                               batch_size=job.spec.training.train_batch_size, threads=job.readers)  # fmt: skip
+                               batch_size=job.spec.training.train_batch_size or 32, threads=job.readers)  # fmt: skip
         return train(model, batches, job.spec.dataset.seed, job.threads, job.context)
 
 

@@ -43,6 +43,9 @@ class Store(Protocol):
     def push(self, source: Path, key: str) -> None:
         """Write a file to a key, whole or not at all."""
 
+    def delete(self, key: str) -> None:
+        """Remove an object, if there is one."""
+
     def below(self, prefix: str) -> "Store":
         """The sub-folder as a store of its own."""
 

@@ -54,6 +54,11 @@ class FolderStore:
             target.parent.mkdir(parents=True, exist_ok=True)
             _replace(source, target)
 
+    def delete(self, key: str) -> None:
+        """Remove a file, if there is one."""
+        with _explained(self.uri):
+            (self.root / check_key(key, self.uri)).unlink(missing_ok=True)
+
     def below(self, prefix: str) -> "FolderStore":
         """The sub-folder."""
         return FolderStore(self.root / prefix) if prefix else self

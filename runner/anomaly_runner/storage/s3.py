@@ -133,6 +133,11 @@ class S3Store:
             else:
                 self.client.upload_file(str(source), self.bucket, self._key(key))
 
+    def delete(self, key: str) -> None:
+        """Remove an object, if there is one."""
+        with _explained(join_uri(self.uri, key)):
+            self.client.delete_object(Bucket=self.bucket, Key=self._key(key))
+
     def below(self, prefix: str) -> "S3Store":
         """The sub-folder."""
         return S3Store(self.client, self.bucket, self._root_and(prefix)) if prefix else self
