@@ -54,7 +54,7 @@ NODE_CACHE_PATH = "/mnt/node-cache"
 """Where the node's cache folder (of this namespace) is mounted, if the resource asks for it."""
 CA_KEY = "ca.crt"
 """Key of a caConfigMap."""
-CA_DIR = "/etc/anomaly/ca"
+CA_DIR = "/etc/anomaly-ca"
 """Folder with ``<role>/ca.crt`` for each location whose S3 endpoint has authorities of its own."""
 
 

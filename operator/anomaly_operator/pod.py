@@ -5,29 +5,15 @@ a ConfigMap: it is one object less to write, to watch, to own and to keep in ste
 under a running pod. Annotations may take 256 KiB together; a RunConfig takes 1 to 3.
 """
 
-import posixpath
-from collections.abc import Iterable
 from typing import Any
 
 from anomaly_api.artifacts import MlflowTracking
-from anomaly_api.run import (
-    CONFIG_PATH,
-    MLFLOW_SECRET_KEYS,
-    PROGRESS_AUDIENCE,
-    PROGRESS_PATH,
-    PROGRESS_TOKEN_PATH,
-    PROGRESS_URL_ENV,
-    S3_SECRET_KEYS,
-    WORK_DIR,
-    RunConfig,
-    mount_path,
-    s3_env,
-)
+from anomaly_api.run import MLFLOW_SECRET_KEYS, PROGRESS_PATH, PROGRESS_URL_ENV, S3_SECRET_KEYS, RunConfig, s3_env
 from anomaly_api.scheduling import PodTemplate, Scheduling
-from anomaly_api.storage import Location, LocationRole
 from anomaly_operator import names
 from anomaly_operator.keys import RunKey
 from anomaly_operator.settings import PodSettings
+from anomaly_operator.volumes import pod_volumes
 
 Manifest = dict[str, Any]
 
@@ -35,9 +21,6 @@ USER = 65532
 """The user of the images (nonroot, as in distroless)."""
 GRACE_SECONDS = 60
 """Between SIGTERM and SIGKILL: time to save state and say goodbye."""
-SHARED_MEMORY = "1Gi"
-"""Upper bound of /dev/shm, which libraries use between processes; it counts as the pod's memory only when used."""
-TOKEN_SECONDS = 3600
 
 
 def pod_template(key: RunKey, config: RunConfig, settings: PodSettings) -> Manifest:
@@ -49,7 +32,7 @@ def pod_template(key: RunKey, config: RunConfig, settings: PodSettings) -> Manif
             "labels": (overlay.labels or {}) | names.labels(key),
             "annotations": (overlay.annotations or {}) | {names.CONFIG_ANNOTATION: config_json(config)},
         },
-        "spec": _pod_spec(config, scheduling, overlay, settings),
+        "spec": _pod_spec(key, config, scheduling, overlay, settings),
     }
 
 
@@ -65,7 +48,10 @@ def config_json(config: RunConfig) -> str:
     return config.model_dump_json(by_alias=True, exclude_none=True)
 
 
-def _pod_spec(config: RunConfig, scheduling: Scheduling, overlay: PodTemplate, settings: PodSettings) -> Manifest:
+def _pod_spec(
+    key: RunKey, config: RunConfig, scheduling: Scheduling, overlay: PodTemplate, settings: PodSettings
+) -> Manifest:
+    volumes = pod_volumes(config, key.namespace, settings)
     spec = {
         "restartPolicy": "Never",
         "automountServiceAccountToken": False,
@@ -75,8 +61,8 @@ def _pod_spec(config: RunConfig, scheduling: Scheduling, overlay: PodTemplate, s
             "runAsNonRoot": True, "runAsUser": USER, "runAsGroup": USER, "fsGroup": USER,
             "fsGroupChangePolicy": "OnRootMismatch", "seccompProfile": {"type": "RuntimeDefault"},
         },
-        "containers": [_container(config, scheduling, overlay, settings)],
-        "volumes": _volumes(config),
+        "containers": [_container(config, scheduling, overlay, settings) | {"volumeMounts": [volume.mount for volume in volumes]}],
+        "volumes": [volume.source for volume in volumes],
         "serviceAccountName": scheduling.service_account_name,
         "nodeSelector": scheduling.node_selector,
         "tolerations": [found.to_json_object() for found in scheduling.tolerations or ()],
@@ -90,10 +76,9 @@ def _pod_spec(config: RunConfig, scheduling: Scheduling, overlay: PodTemplate, s
 
 
 def _container(config: RunConfig, scheduling: Scheduling, overlay: PodTemplate, settings: PodSettings) -> Manifest:
-    default = settings.runner_image if config.experiment else settings.inference_image
     return {
         "name": names.CONTAINER,
-        "image": scheduling.image or default,
+        "image": scheduling.image or _default_image(config, settings),
         "imagePullPolicy": settings.image_pull_policy,
         "args": ["pod"],
         "env": _environment(config, overlay, settings),
@@ -102,8 +87,13 @@ def _container(config: RunConfig, scheduling: Scheduling, overlay: PodTemplate, 
             "allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]},
         },
         "terminationMessagePolicy": "File",
-        "volumeMounts": _mounts(config),
     }  # fmt: skip
+
+
+def _default_image(config: RunConfig, settings: PodSettings) -> str:
+    """Exported ONNX models run in an image without torch."""
+    onnx = config.inference is not None and config.inference.runtime == "onnx"
+    return settings.inference_image if onnx else settings.runner_image
 
 
 def _resources(scheduling: Scheduling) -> Manifest:
@@ -153,49 +143,3 @@ def _from_secret(variable: str, secret: str, key: str, *, optional: bool) -> Man
     if optional:
         reference["optional"] = True
     return {"name": variable, "valueFrom": {"secretKeyRef": reference}}
-
-
-def _claims(config: RunConfig) -> Iterable[tuple[LocationRole, Location]]:
-    return ((role, where) for role, where in config.locations().items() if where.persistent_volume_claim)
-
-
-def _volumes(config: RunConfig) -> list[Manifest]:
-    volumes: list[Manifest] = [
-        {"name": "config", "downwardAPI": {"items": [{
-            "path": posixpath.basename(CONFIG_PATH),
-            "fieldRef": {"fieldPath": f"metadata.annotations['{names.CONFIG_ANNOTATION}']"},
-        }]}},
-        {"name": "progress-token", "projected": {"sources": [{"serviceAccountToken": {
-            "path": posixpath.basename(PROGRESS_TOKEN_PATH), "audience": PROGRESS_AUDIENCE,
-            "expirationSeconds": TOKEN_SECONDS,
-        }}]}},
-        {"name": "work", "emptyDir": {}},
-        {"name": "tmp", "emptyDir": {}},
-        {"name": "shared-memory", "emptyDir": {"medium": "Memory", "sizeLimit": SHARED_MEMORY}},
-    ]  # fmt: skip
-    for role, location in _claims(config):
-        claim = location.persistent_volume_claim
-        assert claim is not None
-        source = {"claimName": claim.claim_name} | ({} if role is LocationRole.OUTPUT else {"readOnly": True})
-        volumes.append({"name": role.value, "persistentVolumeClaim": source})
-    return volumes
-
-
-def _mounts(config: RunConfig) -> list[Manifest]:
-    mounts: list[Manifest] = [
-        {"name": "config", "mountPath": posixpath.dirname(CONFIG_PATH), "readOnly": True},
-        {"name": "progress-token", "mountPath": posixpath.dirname(PROGRESS_TOKEN_PATH), "readOnly": True},
-        {"name": "work", "mountPath": WORK_DIR},
-        {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - the pod's own emptyDir
-        {"name": "shared-memory", "mountPath": "/dev/shm"},  # noqa: S108
-    ]
-    for role, location in _claims(config):
-        claim = location.persistent_volume_claim
-        assert claim is not None
-        mount: Manifest = {"name": role.value, "mountPath": mount_path(role)}
-        if claim.path:
-            mount["subPath"] = claim.path
-        if role is not LocationRole.OUTPUT:
-            mount["readOnly"] = True
-        mounts.append(mount)
-    return mounts

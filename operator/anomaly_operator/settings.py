@@ -22,6 +22,8 @@ class PodSettings:
     """Base URL at which pods reach the operator; None: they push no progress."""
     image_pull_policy: str = "IfNotPresent"
     """As in a pod."""
+    node_cache: str | None = None
+    """Folder on every node for dataset.cache.node; None: runs that ask for it go without."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,7 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
             inference_image=flags.inference_image,
             service_url=flags.service_url or None,
             image_pull_policy=flags.image_pull_policy,
+            node_cache=flags.node_cache or None,
         ),
         namespaces=tuple(name for name in flags.watch_namespaces.split(",") if name),
         address=flags.address,
@@ -93,6 +96,7 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     flag("inference-image", "anomaly-inference:latest", "image that runs exported models")
     flag("image-pull-policy", "IfNotPresent", "pull policy of both")
     flag("service-url", "", "URL at which pods reach this operator, such as http://anomaly-operator.NAMESPACE:8080")
+    flag("node-cache", "", "folder on every node that keeps pulled data for dataset.cache.node; empty means none")
     flag("watch-namespaces", "", "comma-separated namespaces; empty means all")
     flag("address", environment.get("POD_IP", "127.0.0.1"), "address at which the other replica reaches this one")
     flag("bind", "0.0.0.0", "address to listen on")  # noqa: S104 - probes and pods come from outside

@@ -20,6 +20,7 @@ SETTINGS = PodSettings(
     runner_image="registry/runner:1",
     inference_image="registry/inference:1",
     service_url="http://anomaly-operator.anomaly-system.svc:8080",
+    node_cache="/var/cache/anomaly",
 )
 JOBS = sorted((golden.ROOT / "jobs").glob("*.input.yaml"))
 STATUSES = sorted((golden.ROOT / "statuses").glob("*.input.yaml"))
