@@ -52,6 +52,7 @@ def _pod_spec(
     key: RunKey, config: RunConfig, scheduling: Scheduling, overlay: PodTemplate, settings: PodSettings
 ) -> Manifest:
     volumes = pod_volumes(config, key.namespace, settings)
+    mounts = [volume.mount for volume in volumes]
     spec = {
         "restartPolicy": "Never",
         "automountServiceAccountToken": False,
@@ -61,7 +62,7 @@ def _pod_spec(
             "runAsNonRoot": True, "runAsUser": USER, "runAsGroup": USER, "fsGroup": USER,
             "fsGroupChangePolicy": "OnRootMismatch", "seccompProfile": {"type": "RuntimeDefault"},
         },
-        "containers": [_container(config, scheduling, overlay, settings) | {"volumeMounts": [volume.mount for volume in volumes]}],
+        "containers": [_container(config, scheduling, overlay, settings) | {"volumeMounts": mounts}],
         "volumes": [volume.source for volume in volumes],
         "serviceAccountName": scheduling.service_account_name,
         "nodeSelector": scheduling.node_selector,
