@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from anomaly_runner.errors import InvalidConfig, WeightsNotFound
+from anomaly_runner.models.compiled import CompiledNetwork, may_run_compiled
 
 
 @dataclass(frozen=True)
@@ -77,11 +78,18 @@ class Backbone(nn.Module):
         self.channels: list[int] = network.feature_info.channels()
         self.network: nn.Module = network.eval().to(memory_format=torch.channels_last)
         self.requires_grad_(False)
+        self._compiled: CompiledNetwork | None = None
+
+    def accelerate(self) -> None:
+        """From now on, let onnxruntime run the network on the CPU; its weights may not change any more."""
+        self._compiled = CompiledNetwork(self.network)
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Features of images (B, 3, H, W): one tensor (B, C, h, w) a layer."""
-        features: list[Tensor] = self.network(images.contiguous(memory_format=torch.channels_last))
-        return features
+        if self._compiled and may_run_compiled(images) and (features := self._compiled(images)):
+            return features
+        found: list[Tensor] = self.network(images.contiguous(memory_format=torch.channels_last))
+        return found
 
     def sizes(self, height: int, width: int) -> list[tuple[int, int]]:
         """Rows and columns of each layer's features for an input of this size."""

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
+from anomaly_runner.models.backbone import Backbone
 from anomaly_runner.models.threads import TorchThreads
 
 
@@ -15,6 +16,8 @@ class MemoryModel(nn.Module, ABC):
     ``forward`` takes images (B, 3, H, W), float32, and answers raw scores (B,) and raw anomaly maps
     (B, 1, H, W).
     """
+
+    backbone: Backbone
 
     @abstractmethod
     def embed(self, images: Tensor) -> Tensor:
@@ -30,6 +33,7 @@ class MemoryModel(nn.Module, ABC):
 
     def learn(self, steps: Iterable[Tensor], threads: TorchThreads) -> None:
         """Fit to training images, one step (B, 3, H, W) at a time."""
+        self.backbone.accelerate()
         with torch.inference_mode():
             for images in steps:
                 self.observe(list(threads.map(self.embed, threads.split(images))))

@@ -1,0 +1,65 @@
+"""A backbone compiled by onnxruntime is the same network."""
+
+import copy
+import logging
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from anomaly_runner.models.backbone import Backbone, choose_backbone
+from anomaly_runner.models.compiled import CompiledNetwork, may_run_compiled, torch_only
+
+
+@pytest.fixture(scope="module")
+def backbone() -> Backbone:
+    torch.manual_seed(0)
+    made = Backbone(choose_backbone("tf_efficientnet_lite0", ["blocks.0", "blocks.1"]), pre_trained=False)
+    made.accelerate()
+    return made
+
+
+@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("size", [(64, 64), (64, 96)])
+def test_features_are_torchs(backbone: Backbone, count: int, size: tuple[int, int]) -> None:
+    images = torch.randn(count, 3, *size)
+    with torch.inference_mode():
+        compiled = backbone(images)
+        with torch_only():
+            expected = backbone(images)
+    assert [feature.shape for feature in compiled] == [feature.shape for feature in expected]
+    for ours, theirs in zip(compiled, expected, strict=True):
+        assert not torch.equal(ours, theirs), "another program computed them"
+        assert (ours - theirs).abs().max() <= 1e-5 * theirs.abs().max()
+
+
+def test_gradients_graphs_and_other_types_stay_with_torch(backbone: Backbone) -> None:
+    images = torch.zeros(1, 3, 64, 64)
+    assert not may_run_compiled(images)
+    with torch.no_grad():
+        assert may_run_compiled(images)
+        assert not may_run_compiled(images.half())
+        exported = torch.export.export(backbone, (images,))
+    assert any("conv" in str(node.target) for node in exported.graph.nodes), "no graph holds a call of onnxruntime"
+
+
+def test_a_copy_is_a_network_of_its_own(backbone: Backbone) -> None:
+    images = torch.randn(1, 3, 64, 64)
+    with torch.inference_mode():
+        before = backbone(images)[0]
+        other = copy.deepcopy(backbone)
+        for parameter in other.parameters():
+            parameter.zero_()
+        assert not torch.equal(other(images)[0], before)
+        assert torch.equal(backbone(images)[0], before)
+
+
+class _Unwritable(nn.Module):
+    def forward(self, images: Tensor) -> list[Tensor]:
+        return [torch.linalg.eigvals(images).real]
+
+
+def test_a_network_that_no_graph_can_hold_is_left_to_torch(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO), torch.no_grad():
+        assert CompiledNetwork(_Unwritable())(torch.zeros(1, 3, 32, 32)) is None
+    assert "onnxruntime cannot compile it" in caplog.text
