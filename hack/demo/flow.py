@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from hack.demo.cluster import Object, find, forwarded, kubectl
 from hack.demo.digits import write_inference_folders, write_mnist_folders
 from hack.demo.downloads import CACHE
 from hack.demo.follow import run_sample
+from hack.demo.gravel import write_gravel
 from hack.demo.storage import Client, connect, upload_folder
 from hack.demo.weights import write_efficientnet_lite0
 from hack.images.catalog import ROOT
@@ -61,10 +63,15 @@ def upload_data(client: Client) -> None:
 
 
 def prepare_data(data: Path, weights: Path) -> None:
-    """Write the pictures of both samples below `data`, and the weights' cache below `weights`."""
-    if not data.exists():
-        write_mnist_folders(data / "mnist")
-        write_inference_folders(data / "mnist-inference")
+    """Write the pictures of the samples below `data`, and the weights' cache below `weights`."""
+    writers: dict[str, Callable[[Path], None]] = {"mnist": write_mnist_folders, "mnist-inference": write_inference_folders,
+                                                  "gravel": write_gravel}  # fmt: skip
+    for name, write in writers.items():
+        if not (data / name).exists():
+            half = data / f".{name}"
+            shutil.rmtree(half, ignore_errors=True)
+            write(half)
+            half.rename(data / name)
     write_efficientnet_lite0(weights)
 
 
