@@ -18,10 +18,19 @@ from pydantic import Field
 
 from anomaly_api.base import Contract
 from anomaly_api.primitives import HttpUrl, Pattern, RelativePath
-from anomaly_api.rules import exactly_one, only_when, required_when
+from anomaly_api.rules import Rule, exactly_one, only_when, required_when
 from anomaly_api.storage import PersistentVolumeClaimLocation, S3Location
 
 Task = Literal["segmentation", "classification"]
+
+_BUILTIN_CATEGORY = Rule(
+    cel="!has(self.source.builtin) || has(self.category) == (self.source.builtin.name == 'mvtec')",
+    message="category names the product of builtin mvtec (bottle, cable, ...) and is not for builtin mnist",
+    field="category",
+    holds=lambda owner: (
+        owner.source.builtin is None or (owner.category is not None) == (owner.source.builtin.name == "mvtec")
+    ),
+)
 
 
 class BuiltinDataset(Contract):
@@ -80,8 +89,8 @@ class DatasetSplits(Contract):
     good_test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
     """Share of train/good moved to the test set when test/good is missing, drawn by the seed."""
     validation_fraction: Annotated[float, Field(gt=0, lt=1)] | None = None
-    """Share of the test set moved to validation when val/ is missing, drawn by the seed from each label; unset
-    means that thresholds are found on the test set itself, which the status then says."""
+    """Share of the test set moved to validation when val/ is missing, drawn by the seed from each label (unknown
+    stays); unset means that thresholds are found on the test set itself, which the status then says."""
 
 
 class NodeCache(Contract):
@@ -102,6 +111,8 @@ class DataCache(Contract):
 class Dataset(Contract):
     """Images to learn from and to test on."""
 
+    rules = (_BUILTIN_CATEGORY,)
+
     source: DataSource
     """Where the images are stored."""
     category: RelativePath | None = None
@@ -112,7 +123,8 @@ class Dataset(Contract):
     """What follows the image's name in its mask's file name: 000.png has 000_mask.png."""
     valid_area_mask: RelativePath | None = None
     """Image below the source (and category) whose black pixels are ignored in every image: they are black for the
-    model and count in no pixel metric. It is scaled to each image's size before cropArea cuts both."""
+    model and count in no pixel metric. It is scaled to each image's size; with cropArea, which is in pixels, it must
+    have that size itself."""
     crop_area: CropArea | None = None
     """Cut every image (and mask) to this rectangle first."""
     limits: DatasetLimits = DatasetLimits()
@@ -126,7 +138,9 @@ class Dataset(Contract):
 
 
 class InputData(Contract):
-    """Images to run inference on."""
+    """Images to run inference on; of a builtin dataset its test images."""
+
+    rules = (_BUILTIN_CATEGORY,)
 
     source: DataSource
     """Where the images are stored."""

@@ -6,20 +6,24 @@ from anomaly_api.artifacts import Export, Output, Tracking
 from anomaly_api.base import Contract
 from anomaly_api.dataset import Dataset
 from anomaly_api.evaluation import Evaluation
-from anomaly_api.model import Model
+from anomaly_api.model import ONE_PASS_MODELS, Model
 from anomaly_api.resource import ObjectMeta
-from anomaly_api.rules import Rule, immutable_once_started, not_yet
+from anomaly_api.rules import Rule, immutable_once_started, not_yet, unset_when
 from anomaly_api.scheduling import RunPolicy, Scheduling
 from anomaly_api.status import RunStatus
 from anomaly_api.sweep import Sweep
-from anomaly_api.training import Training
+from anomaly_api.training import EPOCH_FIELDS, Training
 from anomaly_api.transforms import Transforms
 
 
 class ExperimentSpec(Contract):
     """What to train, on what, how it is judged, and where the results go."""
 
-    rules = (not_yet("sweep"),)
+    rules = (
+        *(unset_when("training", field, ("model", "name"), ONE_PASS_MODELS, "it sees every training image once")
+          for field in EPOCH_FIELDS),
+        not_yet("sweep"),
+    )  # fmt: skip
 
     dataset: Dataset
     """Images to learn from and to test on."""

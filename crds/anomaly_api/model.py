@@ -1,57 +1,27 @@
-"""Which model, with which parameters. ``name`` selects the block of parameters of the same name.
+"""Which model, with which parameters. ``name`` selects the block of parameters of the same name."""
 
-Parameters are anomalib 2.7's, in Kubernetes spelling; defaults are those of the papers named at each class.
-"""
+from typing import Literal, get_args
 
-from typing import Annotated, Literal
+from pydantic.alias_generators import to_snake
 
-from pydantic import Field
-
+from anomaly_api import parameters as blocks
 from anomaly_api.base import Contract
-from anomaly_api.primitives import PixelSize, Text
-from anomaly_api.rules import not_yet, only_when, only_yet
+from anomaly_api.primitives import PixelSize
+from anomaly_api.rules import only_when
 from anomaly_api.storage import Location
 
 ModelName = Literal[
-    "padim", "patchcore", "cfa", "cflow", "csflow", "dfkde", "dfm", "draem", "efficientad", "fastflow", "fre",
+    "padim", "patchcore", "cfa", "cflow", "csflow", "dfkde", "dfm", "draem", "dsr", "efficientad", "fastflow", "fre",
     "ganomaly", "reverseDistillation", "stfpm", "supersimplenet", "uflow", "dinomaly", "anomalydino", "winclip",
 ]  # fmt: skip
-SUPPORTED_MODELS: tuple[ModelName, ...] = ("padim", "patchcore")
-
-Layers = Annotated[tuple[Text, ...], Field(min_length=1, max_length=8)]
-
-
-class PadimParameters(Contract):
-    """PaDiM: a Gaussian a patch position over features of a frozen backbone (Defard et al., ICPR 2020)."""
-
-    backbone: Text = "resnet18"
-    """Name of a timm model."""
-    layers: Layers = ("layer1", "layer2", "layer3")
-    """Feature layers of the backbone, as timm's feature_info names them (tf_efficientnet_lite0: blocks.0 ...)."""
-    pre_trained: bool = True
-    """Load ImageNet weights; false gives random weights (for tests)."""
-    n_features: Annotated[int, Field(ge=1, le=2048)] | None = None
-    """Channels kept, drawn by the run's seed; unset means 100 for resnet18, 550 for wide_resnet50_2, else all
-    up to 100."""
-
-
-class PatchcoreParameters(Contract):
-    """PatchCore: nearest neighbours in a coreset of patch features (Roth et al., CVPR 2022)."""
-
-    backbone: Text = "wide_resnet50_2"
-    """Name of a timm model."""
-    layers: Layers = ("layer2", "layer3")
-    """Feature layers of the backbone."""
-    pre_trained: bool = True
-    """Load ImageNet weights; false gives random weights (for tests)."""
-    coreset_sampling_ratio: Annotated[float, Field(gt=0, le=1)] = 0.1
-    """Share of the training patches kept in the memory bank."""
-    num_neighbors: Annotated[int, Field(ge=1, le=64)] = 9
-    """Neighbours that weigh the image score."""
+MODEL_NAMES: tuple[ModelName, ...] = get_args(ModelName)
+TILED_MODELS: tuple[ModelName, ...] = ("padim", "patchcore", "reverseDistillation", "stfpm")
+ONE_PASS_MODELS: tuple[ModelName, ...] = ("padim", "patchcore", "dfkde", "dfm", "anomalydino", "winclip")
+"""Models that see every training image once, or none: they have no epochs and no gradients."""
 
 
 class Tiling(Contract):
-    """Cut each image into tiles and run the model on every tile."""
+    """Cut each image into tiles and run the backbone on every tile."""
 
     tile_size: PixelSize
     """Side of a tile in pixels."""
@@ -63,27 +33,63 @@ class Model(Contract):
     """The model to train."""
 
     rules = (
-        only_yet("name", *SUPPORTED_MODELS),
-        only_when("padim", "name", "padim"),
-        only_when("patchcore", "name", "patchcore"),
-        not_yet("tiling"),
+        *(only_when(to_snake(name), "name", name) for name in MODEL_NAMES),
+        only_when("tiling", "name", *TILED_MODELS),
     )
 
     name: ModelName
     """Model family."""
-    padim: PadimParameters | None = None
+    padim: blocks.PadimParameters | None = None
     """Parameters of PaDiM."""
-    patchcore: PatchcoreParameters | None = None
+    patchcore: blocks.PatchcoreParameters | None = None
     """Parameters of PatchCore."""
+    cfa: blocks.CfaParameters | None = None
+    """Parameters of CFA."""
+    cflow: blocks.CflowParameters | None = None
+    """Parameters of CFLOW."""
+    csflow: blocks.CsflowParameters | None = None
+    """Parameters of CS-Flow."""
+    dfkde: blocks.DfkdeParameters | None = None
+    """Parameters of DFKDE."""
+    dfm: blocks.DfmParameters | None = None
+    """Parameters of DFM."""
+    draem: blocks.DraemParameters | None = None
+    """Parameters of DRAEM."""
+    dsr: blocks.DsrParameters | None = None
+    """Parameters of DSR."""
+    efficientad: blocks.EfficientadParameters | None = None
+    """Parameters of EfficientAD."""
+    fastflow: blocks.FastflowParameters | None = None
+    """Parameters of FastFlow."""
+    fre: blocks.FreParameters | None = None
+    """Parameters of FRE."""
+    ganomaly: blocks.GanomalyParameters | None = None
+    """Parameters of GANomaly."""
+    reverse_distillation: blocks.ReverseDistillationParameters | None = None
+    """Parameters of reverse distillation."""
+    stfpm: blocks.StfpmParameters | None = None
+    """Parameters of STFPM."""
+    supersimplenet: blocks.SupersimplenetParameters | None = None
+    """Parameters of SuperSimpleNet."""
+    uflow: blocks.UflowParameters | None = None
+    """Parameters of U-Flow."""
+    dinomaly: blocks.DinomalyParameters | None = None
+    """Parameters of Dinomaly."""
+    anomalydino: blocks.AnomalydinoParameters | None = None
+    """Parameters of AnomalyDINO."""
+    winclip: blocks.WinclipParameters | None = None
+    """Parameters of WinCLIP."""
     tiling: Tiling | None = None
     """Cut images into tiles."""
     weights: Location | None = None
-    """A Hugging Face cache (hub/models--timm--NAME/...) with the backbone's weights, for clusters with no
-    internet. Set, nothing is downloaded from a hub: weights that are not in it fail the run at once."""
+    """A folder with the weights and auxiliary images that the model needs, for clusters with no internet: a Hugging
+    Face cache (hub/models--timm--NAME/...), torch/hub/checkpoints, anomalib and datasets; docs/models.md says what each
+    model wants. Set, nothing is downloaded: what is not in it fails the run at once."""
 
     @property
-    def parameters(self) -> PadimParameters | PatchcoreParameters:
+    def parameters(self) -> Contract:
         """The selected model's parameters, defaults where the manifest has none."""
-        if self.name == "patchcore":
-            return self.patchcore or PatchcoreParameters()
-        return self.padim or PadimParameters()
+        field = to_snake(self.name)
+        block: type[Contract] = get_args(Model.model_fields[field].annotation)[0]
+        found: Contract | None = getattr(self, field)
+        return found or block()

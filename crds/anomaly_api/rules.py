@@ -81,27 +81,18 @@ def not_yet(field: str) -> Rule:
     )
 
 
-def only_yet(field: str, *values: str) -> Rule:
-    """The field takes further values in the API, but this version can act only on these."""
-    name = to_camel(field)
-    allowed = ", ".join(repr(value) for value in values)
+def unset_when(block: str, field: str, discriminator: tuple[str, str], values: tuple[str, ...], why: str) -> Rule:
+    """``<block>.<field>`` may not be set when ``<discriminator block>.<field>`` has one of these values."""
+    path, by = f"{to_camel(block)}.{to_camel(field)}", ".".join(map(to_camel, discriminator))
+    listed = ", ".join(repr(value) for value in values)
     return Rule(
-        cel=f"!has(self.{name}) || self.{name} in [{allowed}]",
-        message=f"this version of anomaly-operator supports only {' and '.join(values)} for {name}",
-        field=name,
-        holds=lambda owner: not _is_set(owner, field) or getattr(owner, field) in values,
-    )
-
-
-def all_yet(field: str, *values: str) -> Rule:
-    """As only_yet, for each item of a list field."""
-    name = to_camel(field)
-    allowed = ", ".join(repr(value) for value in values)
-    return Rule(
-        cel=f"!has(self.{name}) || self.{name}.all(item, item in [{allowed}])",
-        message=f"this version of anomaly-operator supports only {' and '.join(values)} in {name}",
-        field=name,
-        holds=lambda owner: all(item in values for item in getattr(owner, field) or ()),
+        cel=f"!has(self.{path}) || !(self.{by} in [{listed}])",
+        message=f"{to_camel(field)} cannot be set for this model: {why}",
+        field=path,
+        holds=lambda owner: (
+            not _is_set(getattr(owner, block), field)
+            or getattr(getattr(owner, discriminator[0]), discriminator[1]) not in values
+        ),
     )
 
 

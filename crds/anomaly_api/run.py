@@ -353,6 +353,8 @@ class ModelManifest(Contract):
     """Columns of the model's input."""
     normalization: Literal["imagenet", "none"]
     """How pixel values are scaled; as in transforms.normalization."""
+    bit_depth: int | None = None
+    """As in transforms.bitDepth."""
     crop_area: CropArea | None = None
     """As in dataset.cropArea."""
     valid_area_mask: ModelFile | None = None

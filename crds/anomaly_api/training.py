@@ -90,3 +90,9 @@ class Training(Contract):
     """Save the state of training."""
     gradient_clipping: GradientClipping | None = None
     """Bound the gradients."""
+
+
+EPOCH_FIELDS = (
+    "max_epochs", "max_steps", "check_val_every_n_epoch", "early_stopping", "batch_size_finder", "gradient_clipping",
+)  # fmt: skip
+"""What only a training by gradient can act on."""

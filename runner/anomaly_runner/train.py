@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from anomaly_api.experiment import ExperimentSpec
-from anomaly_api.model import PadimParameters
+from anomaly_api.parameters import PadimParameters
 from anomaly_runner.batches import Batch
 from anomaly_runner.context import Context
 from anomaly_runner.errors import DataInvalid, InvalidConfig, OutOfMemory

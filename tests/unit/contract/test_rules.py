@@ -47,6 +47,7 @@ def test_every_sample_is_valid(path: Path) -> None:
         ("spec.dataset.source.s3.uri", "http://data", "spec.dataset.source.s3.uri: String should match"),
         ("spec.dataset.category", "../etc", "spec.dataset.category: String should match pattern"),
         ("spec.dataset.source.builtin", {"name": "mnist"}, "goodLabel is required when name is mnist"),
+        ("spec.dataset.source", {"builtin": {"name": "mnist", "goodLabel": 9}}, "category: category names the product"),
         ("spec.dataset.source.builtin", {"name": "mvtec"}, "spec.dataset.source: exactly one of"),
         ("spec.evaluation.threshold", {"method": "manual"}, "image is required when method is manual"),
         ("spec.export.types", ["onnx", "tflite"], "spec.export.types[1]: Input should be 'onnx', 'torchscript'"),

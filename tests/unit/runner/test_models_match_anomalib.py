@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from anomaly_api.model import PadimParameters, PatchcoreParameters
+from anomaly_api.parameters import PadimParameters, PatchcoreParameters
 from anomaly_runner.models.backbone import choose_backbone
 from anomaly_runner.models.coreset import greedy_centres, projection
 from anomaly_runner.models.padim import Padim
@@ -171,7 +171,7 @@ def test_results_do_not_depend_on_the_number_of_threads():
         "import sys, torch, hashlib\n"
         "import anomaly_runner.models.threads as threads\n"
         "threads.cpu_limit = lambda: int(sys.argv[1])\n"
-        "from anomaly_api.model import PadimParameters\n"
+        "from anomaly_api.parameters import PadimParameters\n"
         "from anomaly_runner.models.backbone import choose_backbone\n"
         "from anomaly_runner.models.padim import Padim\n"
         "torch.manual_seed(1)\n"

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from anomaly_api.model import PadimParameters
+from anomaly_api.parameters import PadimParameters
 from anomaly_api.run import RunIdentity
 from anomaly_api.status import Stage, ThresholdValues
 from anomaly_runner import machine

@@ -1,0 +1,316 @@
+"""Parameters of each model: anomalib 2.7's, in Kubernetes spelling, with the defaults of the papers named at each.
+
+What cannot be chosen is not here: the input size is ``transforms.inputSize``, epochs and batch sizes are those of
+``training``, auxiliary images and weights come from ``model.weights``.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from anomaly_api.base import Contract
+from anomaly_api.primitives import Fraction, Text
+
+Layers = Annotated[tuple[Text, ...], Field(min_length=1, max_length=8)]
+LearningRate = Annotated[float, Field(gt=0, le=10)]
+Weight = Annotated[float, Field(ge=0, le=10_000)]
+Count = Annotated[int, Field(ge=1, le=1_000_000)]
+
+
+class PadimParameters(Contract):
+    """PaDiM: a Gaussian a patch position over features of a frozen backbone (Defard et al., ICPR 2020)."""
+
+    backbone: Text = "resnet18"
+    """Name of a timm model."""
+    layers: Layers = ("layer1", "layer2", "layer3")
+    """Feature layers of the backbone, as timm's feature_info names them (tf_efficientnet_lite0: blocks.0 ...)."""
+    pre_trained: bool = True
+    """Load ImageNet weights; false gives random weights (for tests)."""
+    n_features: Annotated[int, Field(ge=1, le=2048)] | None = None
+    """Channels kept, drawn by the run's seed; unset means 100 for resnet18, 550 for wide_resnet50_2, else all
+    up to 100."""
+
+
+class PatchcoreParameters(Contract):
+    """PatchCore: nearest neighbours in a coreset of patch features (Roth et al., CVPR 2022)."""
+
+    backbone: Text = "wide_resnet50_2"
+    """Name of a timm model."""
+    layers: Layers = ("layer2", "layer3")
+    """Feature layers of the backbone."""
+    pre_trained: bool = True
+    """Load ImageNet weights; false gives random weights (for tests)."""
+    coreset_sampling_ratio: Annotated[float, Field(gt=0, le=1)] = 0.1
+    """Share of the training patches kept in the memory bank."""
+    num_neighbors: Annotated[int, Field(ge=1, le=64)] = 9
+    """Neighbours that weigh the image score."""
+
+
+class CfaParameters(Contract):
+    """CFA: coupled-hypersphere feature adaptation (Lee et al., IEEE Access 2022)."""
+
+    backbone: Literal["vgg19_bn", "resnet18", "wide_resnet50_2", "efficientnet_b5"] = "wide_resnet50_2"
+    """torchvision model, with its ImageNet weights."""
+    gamma_c: Count = 1
+    """Channels of the descriptors are divided by this."""
+    gamma_d: Count = 1
+    """Centroids: patch positions divided by this."""
+    num_nearest_neighbors: Annotated[int, Field(ge=1, le=64)] = 3
+    """Centroids that attract a patch."""
+    num_hard_negative_features: Annotated[int, Field(ge=1, le=64)] = 3
+    """Centroids that repel a patch."""
+    radius: Annotated[float, Field(gt=0)] = 1e-5
+    """Radius of the hyperspheres at the start."""
+
+
+class CflowParameters(Contract):
+    """CFLOW-AD: conditional normalising flows over features of a frozen backbone (Gudovskiy et al., WACV 2022)."""
+
+    backbone: Text = "wide_resnet50_2"
+    """Name of a timm model."""
+    layers: Layers = ("layer2", "layer3", "layer4")
+    """Feature layers of the backbone."""
+    pre_trained: bool = True
+    """Load ImageNet weights; false gives random weights (for tests)."""
+    fiber_batch_size: Annotated[int, Field(ge=1, le=65_536)] = 64
+    """Patches a step of a decoder."""
+    condition_vector: Annotated[int, Field(ge=4, le=1024, multiple_of=4)] = 128
+    """Length of the positional encoding."""
+    coupling_blocks: Annotated[int, Field(ge=1, le=64)] = 8
+    """Coupling blocks of each flow."""
+    clamp_alpha: Annotated[float, Field(gt=0, le=10)] = 1.9
+    """Bound of the log-scale in a block."""
+    permute_soft: bool = False
+    """Soft permutations between blocks."""
+    learning_rate: LearningRate = 1e-4
+    """Adam's learning rate."""
+
+
+class CsflowParameters(Contract):
+    """CS-Flow: fully convolutional cross-scale flows over EfficientNet-B5 (Rudolph et al., WACV 2022)."""
+
+    cross_conv_hidden_channels: Annotated[int, Field(ge=1, le=4096)] = 1024
+    """Hidden channels of the subnetworks."""
+    n_coupling_blocks: Annotated[int, Field(ge=1, le=64)] = 4
+    """Coupling blocks."""
+    clamp: Annotated[float, Field(gt=0, le=10)] = 3
+    """Bound of the log-scale in a block."""
+
+
+class DfkdeParameters(Contract):
+    """DFKDE: kernel density of deep features, after PCA; image scores only (anomalib)."""
+
+    backbone: Text = "resnet18"
+    """Name of a timm model."""
+    layers: Layers = ("layer4",)
+    """Feature layers of the backbone."""
+    pre_trained: bool = True
+    """Load ImageNet weights; false gives random weights (for tests)."""
+    n_pca_components: Annotated[int, Field(ge=1, le=2048)] = 16
+    """Principal components kept."""
+    feature_scaling_method: Literal["norm", "scale"] = "scale"
+    """How features are scaled: to unit length, or by their largest length."""
+    max_training_points: Count = 40_000
+    """Training images kept."""
+
+
+class DfmParameters(Contract):
+    """DFM: probabilistic model of deep features (Ahuja et al., arXiv:1909.11786, 2019)."""
+
+    backbone: Text = "resnet50"
+    """Name of a timm model."""
+    layer: Text = "layer3"
+    """Feature layer of the backbone."""
+    pre_trained: bool = True
+    """Load ImageNet weights; false gives random weights (for tests)."""
+    pooling_kernel_size: Annotated[int, Field(ge=1, le=64)] = 4
+    """Average pooling of the features."""
+    pca_level: Annotated[float, Field(gt=0, le=1)] = 0.97
+    """Share of the variance that the principal components keep."""
+    score_type: Literal["fre", "nll"] = "fre"
+    """fre: feature reconstruction error, which also localises; nll: negative log-likelihood, image scores only."""
+
+
+class DraemParameters(Contract):
+    """DRAEM: reconstruction and segmentation of simulated defects (Zavrtanik et al., ICCV 2021)."""
+
+    enable_sspcab: bool = False
+    """Add the self-supervised predictive convolutional block (Ristea et al., CVPR 2022)."""
+    sspcab_lambda: Weight = 0.1
+    """Weight of its loss."""
+    opacity_low: Fraction = 0.1
+    """Smallest opacity of the simulated defects."""
+    opacity_high: Fraction = 1.0
+    """Largest opacity of the simulated defects."""
+
+
+class DsrParameters(Contract):
+    """DSR: dual subspace re-projection of a quantised feature space (Zavrtanik et al., ECCV 2022)."""
+
+    latent_anomaly_strength: Fraction = 0.2
+    """Strength of the anomalies generated in latent space."""
+    upsampling_train_ratio: Annotated[float, Field(gt=0, lt=1)] = 0.7
+    """Share of the epochs before the upsampling module is trained."""
+
+
+class EfficientadParameters(Contract):
+    """EfficientAD: a student that imitates a small teacher, and an autoencoder (Batzner et al., WACV 2024)."""
+
+    model_size: Literal["small", "medium"] = "small"
+    """Size of student and teacher."""
+    teacher_out_channels: Annotated[int, Field(ge=1, le=2048)] = 384
+    """Channels of the teacher's features; the published teachers have 384."""
+    learning_rate: LearningRate = 1e-4
+    """Adam's learning rate."""
+    weight_decay: Weight = 1e-5
+    """Adam's weight decay."""
+    padding: bool = False
+    """Pad inside the networks."""
+    pad_maps: bool = True
+    """Pad the maps where padding is off."""
+
+
+class FastflowParameters(Contract):
+    """FastFlow: 2D normalising flows over features of a frozen backbone (Yu et al., arXiv:2111.07677, 2021)."""
+
+    backbone: Literal["resnet18", "wide_resnet50_2", "cait_m48_448", "deit_base_distilled_patch16_384"] = "resnet18"
+    """Name of a timm model."""
+    pre_trained: bool = True
+    """Load ImageNet weights; false gives random weights (for tests)."""
+    flow_steps: Annotated[int, Field(ge=1, le=64)] = 8
+    """Steps of each flow."""
+    conv3x3_only: bool = False
+    """Only 3 x 3 convolutions in the subnetworks, instead of 3 x 3 and 1 x 1 in turn."""
+    hidden_ratio: Annotated[float, Field(gt=0, le=16)] = 1.0
+    """Hidden channels of the subnetworks, as a share of their input."""
+
+
+class FreParameters(Contract):
+    """FRE: a linear autoencoder of deep features (Ndiour et al., ICIP 2022)."""
+
+    backbone: Text = "resnet50"
+    """Name of a timm model."""
+    layer: Text = "layer3"
+    """Feature layer of the backbone."""
+    pre_trained: bool = True
+    """Load ImageNet weights; false gives random weights (for tests)."""
+    pooling_kernel_size: Annotated[int, Field(ge=1, le=64)] = 2
+    """Average pooling of the features."""
+    latent_dim: Annotated[int, Field(ge=1, le=8192)] = 220
+    """Size of the reduced features."""
+
+
+class GanomalyParameters(Contract):
+    """GANomaly: distance of an image's code and that of its reconstruction (Akcay et al., ACCV 2018)."""
+
+    n_features: Annotated[int, Field(ge=1, le=1024)] = 64
+    """Feature maps of the first layer."""
+    latent_vec_size: Annotated[int, Field(ge=1, le=4096)] = 100
+    """Length of the code."""
+    extra_layers: Annotated[int, Field(ge=0, le=16)] = 0
+    """Further layers in encoder and decoder."""
+    add_final_conv_layer: bool = True
+    """A final convolution."""
+    adversarial_weight: Weight = 1
+    """Weight of the adversarial loss."""
+    contextual_weight: Weight = 50
+    """Weight of the image's reconstruction loss."""
+    encoder_weight: Weight = 1
+    """Weight of the code's reconstruction loss."""
+    learning_rate: LearningRate = 2e-4
+    """Adam's learning rate."""
+    beta1: Fraction = 0.5
+    """Adam's first decay."""
+    beta2: Fraction = 0.999
+    """Adam's second decay."""
+
+
+class ReverseDistillationParameters(Contract):
+    """Reverse distillation: a decoder that restores a teacher's features (Deng and Li, CVPR 2022)."""
+
+    backbone: Text = "wide_resnet50_2"
+    """A ResNet of timm; its decoder mirrors it."""
+    layers: Layers = ("layer1", "layer2", "layer3")
+    """Feature layers of the backbone."""
+    anomaly_map_mode: Literal["add", "multiply"] = "add"
+    """How the layers' maps are joined."""
+    pre_trained: bool = True
+    """Load ImageNet weights; false gives random weights (for tests)."""
+
+
+class StfpmParameters(Contract):
+    """STFPM: a student that imitates a teacher's feature pyramid (Wang et al., BMVC 2021)."""
+
+    backbone: Text = "resnet18"
+    """Name of a timm model; the teacher has its ImageNet weights."""
+    layers: Layers = ("layer1", "layer2", "layer3")
+    """Feature layers of the backbone."""
+
+
+class SupersimplenetParameters(Contract):
+    """SuperSimpleNet: simulated defects in feature space (Rolih et al., ICPR 2024), trained on good images alone."""
+
+    perlin_threshold: Fraction = 0.2
+    """Threshold of the noise that shapes simulated defects."""
+    backbone: Text = "wide_resnet50_2.tv_in1k"
+    """Name of a timm model, with its ImageNet weights."""
+    layers: Layers = ("layer2", "layer3")
+    """Feature layers of the backbone."""
+    adapt_cls_features: bool = False
+    """Adapt the features of the classification head too."""
+
+
+class UflowParameters(Contract):
+    """U-Flow: a U-shaped normalising flow (Tailanian et al., JMIV 2024); input size 448 x 448."""
+
+    backbone: Literal["mcait", "resnet18", "wide_resnet50_2"] = "mcait"
+    """Feature extractor, with its ImageNet weights."""
+    flow_steps: Annotated[int, Field(ge=1, le=64)] = 4
+    """Steps of each flow."""
+    affine_clamp: Annotated[float, Field(gt=0, le=10)] = 2.0
+    """Bound of the log-scale in a block."""
+    affine_subnet_channels_ratio: Annotated[float, Field(gt=0, le=16)] = 1.0
+    """Hidden channels of the subnetworks, as a share of their input."""
+    permute_soft: bool = False
+    """Soft permutations between blocks."""
+
+
+class DinomalyParameters(Contract):
+    """Dinomaly: a decoder that restores DINOv2's features (Guo et al., CVPR 2025)."""
+
+    encoder_name: Text = "vit_base_patch14_reg4_dinov2"
+    """A DINOv2 vision transformer of timm."""
+    bottleneck_dropout: Fraction = 0.2
+    """Dropout in the bottleneck."""
+    decoder_depth: Annotated[int, Field(ge=2, le=64)] = 8
+    """Layers of the decoder."""
+    remove_class_token: bool = False
+    """Leave the class token out."""
+    use_context_recentering: bool = False
+    """Subtract the class token from the patch tokens."""
+
+
+class AnomalydinoParameters(Contract):
+    """AnomalyDINO: nearest neighbours of DINOv2 patches (Damm et al., WACV 2025)."""
+
+    encoder_name: Text = "vit_small_patch14_dinov2"
+    """A DINOv2 vision transformer of timm."""
+    num_neighbours: Annotated[int, Field(ge=1, le=64)] = 1
+    """Neighbours whose distances are averaged."""
+    masking: bool = False
+    """Leave out the background, found by the first principal component."""
+    coreset_subsampling: bool = False
+    """Keep a coreset of the patches."""
+    sampling_ratio: Annotated[float, Field(gt=0, le=1)] = 0.1
+    """Share kept, with coresetSubsampling."""
+
+
+class WinclipParameters(Contract):
+    """WinCLIP: CLIP's similarity to words for good and defective, in windows (Jeong et al., CVPR 2023)."""
+
+    class_name: Text | None = None
+    """What the images show, in English, such as screw; unset means dataset.category, else object."""
+    k_shot: Annotated[int, Field(ge=0, le=64)] = 0
+    """Training images that are compared with too; 0 looks at none."""
+    scales: Annotated[tuple[Annotated[int, Field(ge=1, le=15)], ...], Field(min_length=1, max_length=4)] = (2, 3)
+    """Window sizes, in patches."""
