@@ -2,6 +2,7 @@
 
 import json
 import time
+import urllib.parse
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,14 @@ class Mlflow:
         """A run with its metrics and tags."""
         with urllib.request.urlopen(f"{self.url}/api/2.0/mlflow/runs/get?run_id={run_id}", timeout=30) as answer:
             found: Manifest = json.load(answer)["run"]
+        return found
+
+    def model_versions(self, name: str) -> list[Manifest]:
+        """Versions of a registered model."""
+        query = urllib.parse.quote(f"name='{name}'")
+        url = f"{self.url}/api/2.0/mlflow/model-versions/search?filter={query}"
+        with urllib.request.urlopen(url, timeout=30) as answer:
+            found: list[Manifest] = json.load(answer).get("model_versions", [])
         return found
 
 

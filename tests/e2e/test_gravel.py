@@ -1,0 +1,131 @@
+"""Segmentation in real pods: masks, a valid area, every export, and training that a killed pod does not lose."""
+
+import io
+import json
+import re
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from support.experiments import Cell, sample
+from support.kube import holds
+
+pytestmark = [pytest.mark.cluster, pytest.mark.slow]
+
+
+def report(cell: Cell, run: dict[str, Any]) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(cell.s3.read(run["status"]["artifacts"]["report"]))
+    return content
+
+
+def complete(cell: Cell, kind: str, name: str, seconds: float = 400) -> dict[str, Any]:
+    cell.wait_for(kind, name, "Complete", lambda status: holds(status, "Complete"), seconds=seconds)
+    run: dict[str, Any] = cell.get(kind, name)
+    return run
+
+
+@pytest.fixture(scope="module")
+def patchcore(cell: Cell) -> dict[str, Any]:
+    """The sample experiment, run to Complete."""
+    cell.apply(sample("gravel-patchcore"))
+    return complete(cell, "aexp", "gravel-patchcore")
+
+
+@pytest.fixture(scope="module")
+def looked_at(cell: Cell, patchcore: dict[str, Any]) -> dict[str, Any]:
+    """The sample inference with its TorchScript export, run to Complete."""
+    cell.apply(sample("gravel-inference"))
+    return complete(cell, "ainf", "gravel-inference")
+
+
+@pytest.fixture(scope="module")
+def resumed(cell: Cell) -> dict[str, Any]:
+    """The sample that trains by gradient, its pod deleted in mid-training, run to Complete."""
+    cell.apply(sample("gravel-cflow"))
+    cell.wait_for("aexp", "gravel-cflow", "past an epoch", _is_past_an_epoch, seconds=300)
+    [pod] = [item["metadata"]["name"] for item in cell.list("pods") if "gravel-cflow" in item["metadata"]["name"]]
+    cell.delete("pod", pod)
+    return complete(cell, "aexp", "gravel-cflow", seconds=600)
+
+
+def _is_past_an_epoch(status: dict[str, Any]) -> bool:
+    progress = status.get("progress", {})
+    return status.get("stage") == "train" and progress.get("completed", 0) > progress.get("total", 0) / 6 > 0
+
+
+def test_pixel_metrics_and_every_export_are_there(cell: Cell, patchcore: dict[str, Any]) -> None:
+    status = patchcore["status"]
+    assert set(status["metrics"]["pixel"]) == {"AUROC", "AUPR", "F1Score", "AUPRO", "IoU"}
+    assert status["metrics"]["image"]["AUROC"] > 0.9
+    assert status["metrics"]["pixel"]["AUROC"] > 0.9
+    assert set(status["artifacts"]["exports"]) == {"onnx", "torchscript", "openvino"}
+    for uri in (*status["artifacts"]["exports"].values(), status["artifacts"]["checkpoint"]):
+        assert len(cell.s3.read(uri)) > 1000
+
+
+def test_every_export_was_held_against_torch(cell: Cell, patchcore: dict[str, Any]) -> None:
+    exports = report(cell, patchcore)["exports"]
+    assert {export["format"] for export in exports} == {"onnx", "torchscript", "openvino"}
+    for export in exports:
+        assert export["imagesCompared"] >= 30
+        assert max(export["maxScoreDifference"], export["maxMapDifference"]) <= export["tolerance"]
+
+
+def test_thresholds_come_from_the_validation_images(cell: Cell, patchcore: dict[str, Any]) -> None:
+    assert report(cell, patchcore)["thresholdsFrom"] == "validation"
+    assert patchcore["status"]["images"]["validation"] == 18
+
+
+def test_the_page_for_people_is_one_file(cell: Cell, patchcore: dict[str, Any]) -> None:
+    page = cell.s3.read(patchcore["status"]["artifacts"]["html"]).decode()
+    assert "gravel-patchcore" in page
+    assert not re.findall(r"""(?:src|href)\s*=\s*["']?(?!#|data:)[^\s>]+|url\((?!["']?data:)""", page)
+
+
+def test_the_model_is_registered_in_mlflow(cell: Cell, patchcore: dict[str, Any]) -> None:
+    run_id = patchcore["status"]["mlflow"]["runId"]
+    [version] = [found for found in cell.mlflow.model_versions("gravel") if found["run_id"] == run_id]
+    assert version["status"] == "READY"
+
+
+def test_torchscript_gives_the_scores_of_training(
+    cell: Cell, patchcore: dict[str, Any], looked_at: dict[str, Any]
+) -> None:
+    tables = [
+        pq.read_table(io.BytesIO(cell.s3.read(run["status"]["artifacts"]["predictions"]))).to_pydict()
+        for run in (patchcore, looked_at)
+    ]
+    trained, inferred = (dict(zip(table["path"], table["score"], strict=True)) for table in tables)
+    for path in trained.keys() & inferred.keys():
+        assert inferred[path] == pytest.approx(trained[path], rel=1e-4)
+    assert len(trained.keys() & inferred.keys()) == 34
+    labels, scores = tables[1]["label"], tables[1]["score"]
+    known = [(label != "good", score) for label, score in zip(labels, scores, strict=True) if label != "unknown"]
+    expected = roc_auc_score([defect for defect, _ in known], [score for _, score in known])
+    assert looked_at["status"]["metrics"]["image"]["AUROC"] == pytest.approx(expected, abs=1e-9)
+
+
+def test_a_custom_threshold_is_a_share_of_the_training_threshold(
+    patchcore: dict[str, Any], looked_at: dict[str, Any]
+) -> None:
+    trained, used = (run["status"]["thresholds"]["image"] for run in (patchcore, looked_at))
+    assert used == pytest.approx(1.1 * trained, rel=1e-12)
+    assert looked_at["status"]["thresholds"]["source"] == "custom"
+
+
+def test_a_killed_pod_loses_no_epoch(cell: Cell, resumed: dict[str, Any]) -> None:
+    status, training = resumed["status"], report(cell, resumed)["training"]
+    assert status["attempts"] == 2
+    assert training["resumedFromStep"] > 0
+    assert training["epochs"] <= 6
+    steps = [step for step, _ in training["history"]["trainLoss"]]
+    assert steps == sorted(set(steps)), "no epoch was trained twice"
+    assert [key for key in cell.s3.keys(status["artifacts"]["root"]) if "checkpoint" in key] == []
+
+
+def test_early_stopping_watched_the_validation_images(cell: Cell, resumed: dict[str, Any]) -> None:
+    history = report(cell, resumed)["training"]["history"]
+    assert len(history["imageAUROC"]) == len(history["trainLoss"])
+    assert all(0 <= value <= 1 for _, value in history["imageAUROC"])
