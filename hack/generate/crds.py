@@ -88,8 +88,9 @@ def structural(schema: Schema, definitions: dict[str, Schema]) -> Schema:
         kept["description"] = " ".join(kept["description"].split())
     if "const" in schema:
         kept["enum"] = [schema["const"]]
-    if "exclusiveMinimum" in schema:
-        kept["minimum"], kept["exclusiveMinimum"] = schema["exclusiveMinimum"], True
+    for bound in ("Minimum", "Maximum"):
+        if f"exclusive{bound}" in schema:  # a number in JSON Schema, a flag beside the bound in a CRD
+            kept[bound.lower()], kept[f"exclusive{bound}"] = schema[f"exclusive{bound}"], True
     if isinstance(values := schema.get("additionalProperties"), dict):
         kept["additionalProperties"] = structural(values, definitions)
     if "items" in schema:
