@@ -6,11 +6,13 @@ Every file is opened once. A file that cannot be used is noted in the ReadLog an
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from anomaly_api.dataset import CropArea, DatasetLimits
 from anomaly_api.run import UnreadableImage
@@ -19,6 +21,7 @@ from anomaly_runner.errors import StorageUnavailable
 from anomaly_runner.images import UnreadableImageError, decode, to_input
 from anomaly_runner.parallel import ordered_map
 from anomaly_runner.storage import Pull
+from anomaly_runner.valid_area import ValidArea
 
 
 @dataclass(frozen=True)
@@ -29,11 +32,27 @@ class InputForm:
     width: int
     normalization: Literal["imagenet", "none"]
     crop: CropArea | None = None
+    bit_depth: int | None = None
+    valid_area: ValidArea | None = None
 
     @property
     def size(self) -> tuple[int, int]:
         """Rows and columns."""
         return self.height, self.width
+
+    @cached_property
+    def valid(self) -> NDArray[np.bool_] | None:
+        """Pixels of the model's maps (height, width) that count; None where all do."""
+        return self.valid_area.at(self.height, self.width, self.crop) if self.valid_area else None
+
+    def decode(self, data: bytes, max_pixels: int) -> Image.Image:
+        """A file as the image that the model is shown, at its own resolution: see ``images.decode``."""
+        blacken = partial(self.valid_area.blacken, exactly=self.crop is not None) if self.valid_area else None
+        return decode(data, max_pixels, self.crop, bit_depth=self.bit_depth, before_crop=blacken)
+
+    def to_input(self, image: Image.Image) -> NDArray[np.float32]:
+        """A decoded image as the model's input, (3, height, width)."""
+        return to_input(image, self.height, self.width, self.normalization)
 
 
 @dataclass(frozen=True)
@@ -130,8 +149,7 @@ def _reader(pull: Pull, form: InputForm, max_pixels: int) -> Callable[[Sample], 
         try:
             data = read_file(pull, sample.key)
             digest = hashlib.sha256(data).digest()
-            image = decode(data, max_pixels, form.crop)
-            return _Read(sample, digest, to_input(image, form.height, form.width, form.normalization))
+            return _Read(sample, digest, form.to_input(form.decode(data, max_pixels)))
         except UnreadableImageError as error:
             return _Read(sample, digest, str(error))
 

@@ -1,11 +1,12 @@
 """Which images there are and what is known of each: the folder layout, read from object keys alone.
 
 Layout: Bergmann et al., "MVTec AD", CVPR 2019, with ``test/unknown`` for images that are scored and never
-counted. Masks are paired with their images by name. Nothing is opened here.
+counted, and ``val/`` for images that thresholds are found on. Masks are paired with their images by name.
+Nothing is opened here. What a folder lacks, ``splits.py`` makes.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Literal
 
@@ -17,6 +18,7 @@ from anomaly_runner.storage.base import ObjectInfo, is_safe
 
 GOOD = "good"
 UNKNOWN = "unknown"
+_USED = {"train": "training uses train/good alone", "val": "thresholds are found on val/good and val/DEFECT"}
 
 
 @dataclass(frozen=True)
@@ -50,9 +52,9 @@ class Dataset:
         return any(sample.mask for sample in self.test)
 
     def wanted(self) -> list[str]:
-        """Keys to bring here, in the order of use: training images, test images, masks."""
-        masks = [sample.mask for sample in self.test if sample.mask]
-        return [sample.key for sample in (*self.train, *self.test)] + masks
+        """Keys to bring here, in the order of use: training, validation and test images, then masks."""
+        scored = (*self.validation, *self.test)
+        return [sample.key for sample in (*self.train, *scored)] + [sample.mask for sample in scored if sample.mask]
 
 
 @dataclass
@@ -60,13 +62,14 @@ class _Sorted:
     """Keys by their place in the layout."""
 
     train: list[Sample] = field(default_factory=list)
+    validation: list[Sample] = field(default_factory=list)
     test: list[Sample] = field(default_factory=list)
     masks: dict[tuple[str, str], str] = field(default_factory=dict)
     strays: set[str] = field(default_factory=set)
 
 
 def experiment_dataset(objects: Iterable[ObjectInfo], uri: str, mask_suffix: str, with_masks: bool) -> Dataset:
-    """Training and test images of an experiment.
+    """Training, validation and test images of an experiment, as its folders have them.
 
     Args:
         objects: everything below ``uri``.
@@ -85,8 +88,9 @@ def experiment_dataset(objects: Iterable[ObjectInfo], uri: str, mask_suffix: str
         raise DataInvalid(f"only one training image below {uri}/train/good; at least two are needed")
     if not found.test:
         raise DataInvalid(f"no test images: expected some below {uri}/test/good and {uri}/test/DEFECT")
-    test, missing, unmasked = _paired(found.test, found.masks, with_masks)
-    return Dataset(train=tuple(found.train), test=test, unreadable=hostile, missing_masks=missing,
+    paired, missing, unmasked = _paired([*found.validation, *found.test], found.masks, with_masks)
+    count = len(found.validation)
+    return Dataset(tuple(found.train), paired[:count], paired[count:], unreadable=hostile, missing_masks=missing,
                    warnings=(*_strays(found.strays), *unmasked))  # fmt: skip
 
 
@@ -112,7 +116,7 @@ def _nothing_found(uri: str, wanted: str, keys: Sequence[str], anything: bool) -
 
 
 def _strays(folders: set[str]) -> tuple[str, ...]:
-    return tuple(f"images below {folder}/ are ignored: training uses train/good alone" for folder in sorted(folders))
+    return tuple(f"images below {folder}/ are ignored: {_USED[folder.partition('/')[0]]}" for folder in sorted(folders))
 
 
 def _image_keys(objects: Iterable[ObjectInfo]) -> tuple[list[str], tuple[UnreadableImage, ...]]:
@@ -130,6 +134,10 @@ def _sort(keys: Iterable[str], mask_suffix: str) -> _Sorted:
                 found.train.append(Sample(key, GOOD))
             case ["train", folder, _, *_]:
                 found.strays.add(f"train/{folder}")
+            case ["val", "unknown", _, *_]:
+                found.strays.add("val/unknown")
+            case ["val", label, _, *_]:
+                found.validation.append(Sample(key, label))
             case ["test", label, _, *_]:
                 found.test.append(Sample(key, label))
             case ["ground_truth", label, _, *_]:
@@ -146,14 +154,16 @@ def _add_mask(masks: dict[tuple[str, str], str], key: str, label: str, suffix: s
 def _stem(key: str) -> str:
     """Path below the label's folder, without the extension: what pairs an image with its mask."""
     path = PurePosixPath(key).with_suffix("")
-    skipped = 2 if path.parts[0] in ("test", "ground_truth") else 1
+    skipped = 2 if path.parts[0] in ("test", "val", "ground_truth") else 1
     return PurePosixPath(*path.parts[skipped:]).as_posix()
 
 
 def _with_mask(sample: Sample, masks: dict[tuple[str, str], str]) -> Sample:
     if not sample.defect:
         return sample
-    return Sample(sample.key, sample.label, masks.get((sample.label, _stem(sample.key))))
+    name = _stem(sample.key)
+    mask = masks.get(("val", f"{sample.label}/{name}")) if sample.key.startswith("val/") else None
+    return replace(sample, mask=mask or masks.get((sample.label, name)))
 
 
 def inference_dataset(

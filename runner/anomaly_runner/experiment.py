@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from anomaly_api.experiment import ExperimentSpec
-from anomaly_api.run import ExportedModel, ModelManifest, RunConfig
+from anomaly_api.run import ExportedModel, ModelFile, ModelManifest, RunConfig
 from anomaly_api.status import Stage
 from anomaly_api.storage import LocationRole
 from anomaly_runner import publish
@@ -72,7 +72,8 @@ def run_experiment(config: RunConfig, listed: Listed, context: Context) -> publi
     _bring_weights(spec, choice, context)
     pull = bring(listed, context)
     size = spec.transforms.input_size
-    form = InputForm(size.height, size.width, spec.transforms.normalization, spec.dataset.crop_area)
+    form = InputForm(size.height, size.width, spec.transforms.normalization, spec.dataset.crop_area,
+                     spec.transforms.bit_depth, listed.valid_area)  # fmt: skip
     log, threads = ReadLog(spec.dataset.limits), TorchThreads(pick_device())
     try:
         return _run(config, _Job(spec, choice, listed.dataset, pull, form, log, threads, context))
@@ -97,7 +98,8 @@ def _run(config: RunConfig, job: _Job) -> publish.Published:
               max_pixels=job.spec.dataset.limits.max_image_pixels, folder=folder.here / publish.PICTURES,
               context=job.context)  # fmt: skip
     exports = _export(job, trained, predictions, folder.here)
-    folder.write(publish.MANIFEST, _manifest(config, job, evaluated, exports))
+    area = publish.write_valid_area(folder, job.form.valid_area)
+    folder.write(publish.MANIFEST, _manifest(config, job, evaluated, exports, area))
     if job.spec.output.keep_checkpoint:
         _save_checkpoint(trained, folder.here / "model.safetensors")
     results = Results(job.dataset, predictions, evaluated, job.log, _environment(job), trained.images,
@@ -147,14 +149,18 @@ def _export(job: _Job, trained: Trained, predictions: Predictions, folder: Path)
         return (Exported(ExportedModel(format="onnx", file=file.name, sha256=digest(file)), report),)
 
 
-def _manifest(config: RunConfig, job: _Job, evaluated: Evaluated, exports: tuple[Exported, ...]) -> ModelManifest:
+def _manifest(
+    config: RunConfig, job: _Job, evaluated: Evaluated, exports: tuple[Exported, ...], area: ModelFile | None
+) -> ModelManifest:
     return ModelManifest(
         run=config.run,
         model=job.spec.model.name,
         input_height=job.form.height,
         input_width=job.form.width,
         normalization=job.form.normalization,
+        bit_depth=job.form.bit_depth,
         crop_area=job.form.crop,
+        valid_area_mask=area,
         exports=tuple(export.model for export in exports),
         thresholds=evaluated.thresholds,
         score_range=dict(evaluated.scale.ranges),

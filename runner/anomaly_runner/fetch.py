@@ -3,7 +3,7 @@
 Listing comes before anything heavy is imported, pulling after everything else has been found in order.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from anomaly_api.experiment import ExperimentSpec
 from anomaly_api.inference import InferenceSpec
@@ -12,7 +12,10 @@ from anomaly_api.status import Stage
 from anomaly_api.storage import LocationRole
 from anomaly_runner.context import Context
 from anomaly_runner.dataset import Dataset, experiment_dataset, inference_dataset
+from anomaly_runner.errors import DataInvalid
+from anomaly_runner.splits import fill_in
 from anomaly_runner.storage import ObjectInfo, Pull, Store, start_pull
+from anomaly_runner.valid_area import ValidArea
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,7 @@ class Listed:
     dataset: Dataset
     store: Store
     objects: tuple[ObjectInfo, ...]
+    valid_area: ValidArea | None = None
 
 
 def list_experiment(spec: ExperimentSpec, context: Context) -> Listed:
@@ -36,8 +40,22 @@ def list_experiment(spec: ExperimentSpec, context: Context) -> Listed:
         objects = store.list()
     with context.stage(Stage.DATASET):
         with_masks = spec.dataset.task == "segmentation" and bool(spec.evaluation.metrics.pixel)
-        dataset = experiment_dataset(objects, store.uri, spec.dataset.mask_suffix, with_masks)
-        return _listed(dataset, store, objects, context)
+        found = experiment_dataset(objects, store.uri, spec.dataset.mask_suffix, with_masks)
+        dataset = fill_in(found, spec.dataset.splits, spec.dataset.seed)
+        valid_area = _valid_area(spec, store)
+        return replace(_listed(dataset, store, objects, context), valid_area=valid_area)
+
+
+def _valid_area(spec: ExperimentSpec, store: Store) -> ValidArea | None:
+    name = spec.dataset.valid_area_mask
+    if name is None:
+        return None
+    content = store.read(name)
+    if content is None:
+        raise DataInvalid(f"validAreaMask {name} is missing in {store.uri}")
+    area = ValidArea.read(content, name, spec.dataset.limits.max_image_pixels)
+    area.at(spec.transforms.input_size.height, spec.transforms.input_size.width, spec.dataset.crop_area)  # or raises
+    return area
 
 
 def list_inference(spec: InferenceSpec, manifest: ModelManifest, context: Context) -> Listed:

@@ -1,8 +1,13 @@
 """Image files to pixels and to the model's input, the same in training and in inference (Pillow and numpy only).
 
-Depths: 8-bit images of any colour model become RGB; 16-bit grey is scaled by its full range (65535 is 1.0,
-so the pictures of a 12-bit camera stay dark, and stay comparable); float images hold 0..1. What Pillow's own
-``convert("RGB")`` would clip to white is refused instead.
+Depths: 8-bit images of any colour model become RGB; 16-bit grey is scaled by its full range (65535 is 1.0, or
+what ``transforms.bitDepth`` says: 4095 for a 12-bit camera); float images hold 0..1; of 16-bit colour, which
+Pillow cannot hold, the upper 8 bits are used. What Pillow's own ``convert("RGB")`` would clip to white is
+refused instead.
+
+Choices where files leave one: alpha is dropped, not composited (as OpenCV and Pillow do: cameras write it, nobody
+means it), the first frame of several is used, and EXIF orientation is applied, to masks too, as OpenCV does, since
+people label what they see.
 
 Files are hostile: only the formats of cameras are opened, the size is read from the header before anything is
 decoded, and a file that breaks off is a fault of the file, never half an image.
@@ -10,12 +15,16 @@ decoded, and a file that breaks off is a fault of the file, never half an image.
 
 import struct
 import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from io import BytesIO
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
+from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION, TiffImageFile
 
 from anomaly_api.dataset import CropArea
 
@@ -37,22 +46,60 @@ class UnreadableImageError(Exception):
     """This file is not an image that can be used; ``str()`` says why."""
 
 
-def decode(data: bytes, max_pixels: int, crop: CropArea | None = None) -> Image.Image:
+def decode(
+    data: bytes,
+    max_pixels: int,
+    crop: CropArea | None = None,
+    *,
+    bit_depth: int | None = None,
+    before_crop: Callable[[Image.Image], Image.Image] | None = None,
+) -> Image.Image:
     """An image file's bytes as an image of mode RGB (8 bits a channel), or F (grey, 0..1) where depth is higher.
 
+    Args:
+        data: the file.
+        max_pixels: largest width x height that is decoded.
+        crop: the part that is kept.
+        bit_depth: significant bits of 16-bit grey, 8..16; None means what the file says.
+        before_crop: what else is done to the whole image.
+
     Raises:
-        UnreadableImageError: not an image, damaged, larger than ``max_pixels``, of an unknown depth, or smaller
-            than the crop.
+        UnreadableImageError: not an image, damaged, larger than ``max_pixels``, of an unknown depth, of values
+            beyond its depth, or smaller than the crop.
     """
+    with _opened(data, max_pixels) as file:
+        whole = _standard(file, bit_depth)
+        return _cropped(before_crop(whole) if before_crop else whole, crop)
+
+
+@dataclass(frozen=True)
+class _File:
+    """A file's first frame, decoded and upright."""
+
+    image: Image.Image
+    deep_colour: bool
+    """It has colour of 16 bits a channel, of which Pillow has read the upper 8."""
+
+
+@contextmanager
+def _opened(data: bytes, max_pixels: int) -> Iterator[_File]:
+    """Decode a file; what Pillow raises on damaged ones becomes ours."""
     try:
         with Image.open(BytesIO(data), formats=_FORMATS) as image:
             _check_size(image, max_pixels)
+            deep_colour = _is_deep_colour(image)
             image.load()
-            return _cropped(_standard(image), crop)
-    except UnreadableImageError:
-        raise
+            _turn_upright(image)
+            yield _File(image, deep_colour)
     except _BROKEN as error:
         raise UnreadableImageError(_problem(error)) from error
+
+
+def _turn_upright(image: Image.Image) -> None:
+    """Apply EXIF orientation in place. Pillow has done it for TIFF; a damaged EXIF block says nothing."""
+    if "exif" in image.info:
+        with suppress(*_BROKEN):
+            ImageOps.exif_transpose(image, in_place=True)
 
 
 def _check_size(image: Image.Image, max_pixels: int) -> None:
@@ -66,19 +113,49 @@ def _problem(error: Exception) -> str:
     return f"damaged file: {error}"[:200]
 
 
-def _standard(image: Image.Image) -> Image.Image:
+def _standard(file: _File, bit_depth: int | None) -> Image.Image:
+    image = file.image
     if image.mode == "F":
         return _unit_range(np.asarray(image, np.float32), 1.0)
     if image.mode.startswith("I"):  # I;16 in its byte orders, and I, which Pillow also uses for 16 bits
-        return _unit_range(np.asarray(image).astype(np.float32), 65535.0)
+        return _deep_grey(image, _white(image, bit_depth))
+    if file.deep_colour and bit_depth not in (None, 16):
+        raise UnreadableImageError(f"16-bit colour, of which the upper 8 bits are read: bitDepth {bit_depth} "
+                                   "cannot be used; store 8 bits a channel")  # fmt: skip
     return image.convert("RGBA").convert("RGB") if image.mode in ("PA", "P") else image.convert("RGB")
+
+
+def _white(image: Image.Image, bit_depth: int | None) -> int:
+    """The value of white. PGM and JPEG 2000 files say their depth, and Pillow has scaled them by it."""
+    if image.format in ("PPM", "JPEG2000"):
+        return 65535
+    stored = _tiff_tag(image, BITSPERSAMPLE, 16)
+    return (1 << (bit_depth or min(stored, 16))) - 1
+
+
+def _deep_grey(image: Image.Image, white: int) -> Image.Image:
+    values = np.asarray(image).astype(np.float32)
+    if _tiff_tag(image, PHOTOMETRIC_INTERPRETATION, 1) == 0:  # 0 is white, which Pillow ignores beyond 8 bits
+        values = white - values
+    return _unit_range(values, float(white))
+
+
+def _tiff_tag(image: Image.Image, tag: int, default: int) -> int:
+    found = image.tag_v2.get(tag, default) if isinstance(image, TiffImageFile) else default
+    return int(found[0] if isinstance(found, tuple) else found)
+
+
+def _is_deep_colour(image: Image.Image) -> bool:
+    """Whether the decoder's raw mode, all that tells it, has 16 bits a channel. Loading forgets it."""
+    tiles = image.tile if isinstance(image, ImageFile.ImageFile) else []
+    return not image.mode.startswith("I") and any(";16" in str(tile.args) for tile in tiles)
 
 
 def _unit_range(values: NDArray[np.float32], full: float) -> Image.Image:
     scaled = values / np.float32(full)
     low, high = float(scaled.min()), float(scaled.max())
-    if not (low >= -_FLOAT_TOLERANCE and high <= 1 + _FLOAT_TOLERANCE):  # also catches NaN
-        kind = "float" if full == 1.0 else "32-bit"
+    kind, tolerance = ("float", _FLOAT_TOLERANCE) if full == 1.0 else ("grey", 0.0)
+    if not (low >= -tolerance and high <= 1 + tolerance):  # also catches NaN
         raise UnreadableImageError(f"{kind} values from {low * full:g} to {high * full:g}; expected 0 to {full:g}")
     return Image.fromarray(np.clip(scaled, 0, 1))
 
@@ -124,21 +201,31 @@ def to_rgb8(image: Image.Image) -> Image.Image:
     return Image.fromarray((np.asarray(image) * 255 + 0.5).astype(np.uint8)).convert("RGB")
 
 
+def open_mask(data: bytes, max_pixels: int) -> Image.Image:
+    """A mask of any depth at its own size: mode 1, every pixel that is not black is set.
+
+    Raises:
+        UnreadableImageError: as ``decode``.
+    """
+    with _opened(data, max_pixels) as file:
+        image = file.image
+        flat: Any = image if image.mode in ("1", "L", "F") or image.mode.startswith("I") else image.convert("L")
+        return Image.fromarray(np.asarray(flat) > 0)
+
+
 def decode_mask(data: bytes, height: int, width: int, max_pixels: int, crop: CropArea | None) -> NDArray[np.bool_]:
     """A ground-truth mask at the model's size (height, width): every pixel that is not black is defective.
 
     Raises:
         UnreadableImageError: as ``decode``.
     """
-    try:
-        with Image.open(BytesIO(data), formats=_FORMATS) as image:
-            _check_size(image, max_pixels)
-            image.load()
-            flat: Any = image if image.mode in ("1", "L") or image.mode.startswith("I") else image.convert("L")
-            white = Image.fromarray((np.asarray(flat) > 0).astype(np.uint8) * 255)
-            resized = _cropped(white, crop).resize((width, height), Image.Resampling.NEAREST)
-            return np.asarray(resized) > 0
-    except UnreadableImageError:
-        raise
-    except _BROKEN as error:
-        raise UnreadableImageError(_problem(error)) from error
+    return mask_at(open_mask(data, max_pixels), height, width, crop)
+
+
+def mask_at(mask: Image.Image, height: int, width: int, crop: CropArea | None) -> NDArray[np.bool_]:
+    """The cropped mask at (height, width), by the nearest pixel.
+
+    Raises:
+        UnreadableImageError: smaller than the crop.
+    """
+    return np.asarray(_cropped(mask, crop).resize((width, height), Image.Resampling.NEAREST))

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from anomaly_api.evaluation import Metrics
 from anomaly_api.inference import InferenceSpec, InferenceThreshold
 from anomaly_api.resource import describe_invalid
-from anomaly_api.run import ExportedModel, ModelManifest, RunConfig
+from anomaly_api.run import ExportedModel, ModelFile, ModelManifest, RunConfig
 from anomaly_api.status import Stage, ThresholdValues
 from anomaly_api.storage import LocationRole
 from anomaly_runner import publish
@@ -28,6 +28,7 @@ from anomaly_runner.predict import Predictions, predict
 from anomaly_runner.report import Results
 from anomaly_runner.storage import Pull, Store, local_copy
 from anomaly_runner.tracked import flat_parameters
+from anomaly_runner.valid_area import ValidArea
 from anomaly_runner.visualize import visualize
 
 _LIBRARIES = ("onnxruntime", "onnxruntime-gpu", "numpy", "pillow")
@@ -61,7 +62,8 @@ def run_inference(config: RunConfig, context: Context) -> publish.Published:
     try:
         predictor = _load(spec, manifest, context)
         form = InputForm(manifest.input_height, manifest.input_width, manifest.normalization,
-                         spec.input.crop_area or manifest.crop_area)  # fmt: skip
+                         spec.input.crop_area or manifest.crop_area, manifest.bit_depth,
+                         _valid_area(spec, manifest, context))  # fmt: skip
         log = ReadLog(spec.input.limits)
         return _run(config, _Job(spec, manifest, predictor, listed.dataset, pull, form, log, context))
     finally:
@@ -94,7 +96,7 @@ def _load(spec: InferenceSpec, manifest: ModelManifest, context: Context) -> Onn
     return load_onnx(file, spec.batch_size)
 
 
-def bring_model(store: Store, exported: ExportedModel, context: Context) -> Path:
+def bring_model(store: Store, exported: ExportedModel | ModelFile, context: Context) -> Path:
     """The exported file on this machine, its digest checked.
 
     Raises:
@@ -107,6 +109,14 @@ def bring_model(store: Store, exported: ExportedModel, context: Context) -> Path
     if digest(file) != exported.sha256:
         raise ModelInvalid(f"{exported.file} in {store.uri} is not the file that was published: its SHA-256 differs")
     return file
+
+
+def _valid_area(spec: InferenceSpec, manifest: ModelManifest, context: Context) -> ValidArea | None:
+    """What the model was trained to ignore."""
+    if manifest.valid_area_mask is None:
+        return None
+    file = bring_model(context.stores[LocationRole.MODEL], manifest.valid_area_mask, context)
+    return ValidArea.read(file.read_bytes(), file.name, spec.input.limits.max_image_pixels)
 
 
 def _run(config: RunConfig, job: _Job) -> publish.Published:

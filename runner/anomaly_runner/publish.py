@@ -13,10 +13,11 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from anomaly_api.base import Contract
-from anomaly_api.run import RunConfig, RunReport
+from anomaly_api.run import ModelFile, RunConfig, RunReport
 from anomaly_api.status import Artifacts, Stage
 from anomaly_api.storage import LocationRole
 from anomaly_runner.context import Context
+from anomaly_runner.digest import digest
 from anomaly_runner.parallel import ordered_map
 from anomaly_runner.report import Results, make_report
 from anomaly_runner.storage import Store, local_copy
@@ -25,6 +26,8 @@ from anomaly_runner.storage.s3 import THREADS
 from anomaly_runner.tables import prediction_rows, write_tables
 from anomaly_runner.tracked import tracked_result
 from anomaly_runner.tracking import TrackedResult
+from anomaly_runner.valid_area import FILE as VALID_AREA
+from anomaly_runner.valid_area import ValidArea
 
 REPORT = "report.json"
 MANIFEST = "model.json"
@@ -70,6 +73,15 @@ def artifact_uris(folder: Folder, exports: Sequence[tuple[str, str]], complete: 
         predictions=at(PREDICTIONS),
         visualizations=at(PICTURES) if (folder.here / PICTURES).exists() else None,
     )
+
+
+def write_valid_area(folder: Folder, area: ValidArea | None) -> ModelFile | None:
+    """Write the valid-area mask beside model.json, which will name it; nothing where there is none."""
+    if area is None:
+        return None
+    file = folder.here / VALID_AREA
+    file.write_bytes(area.to_png())
+    return ModelFile(file=file.name, sha256=digest(file))
 
 
 @dataclass(frozen=True)

@@ -59,6 +59,29 @@ def test_images_in_deeper_folders_pair_with_masks_in_deeper_folders():
     assert experiment(keys).test[0].mask == "ground_truth/x/s/0_mask.png"
 
 
+VALIDATION = ["val/good/0.png", "val/scratch/000.png", "val/dent/000.png", "val/unknown/x.png",
+              "ground_truth/val/scratch/000_mask.png"]  # fmt: skip
+
+
+def test_validation_images_have_masks_of_their_own_or_share_those_of_the_test_images():
+    dataset = experiment([*LAYOUT, *VALIDATION])
+    assert {sample.key: sample.mask for sample in dataset.validation} == {
+        "val/dent/000.png": "ground_truth/dent/000_mask.png",
+        "val/good/0.png": None,
+        "val/scratch/000.png": "ground_truth/val/scratch/000_mask.png",
+    }
+    by_key = {sample.key: sample.mask for sample in dataset.test}
+    assert by_key["test/scratch/000.png"] == "ground_truth/scratch/000_mask.png"
+    assert dataset.warnings[0].startswith("images below val/unknown/ are ignored")
+
+
+def test_what_is_wanted_comes_in_the_order_of_use():
+    wanted = experiment([*LAYOUT, *VALIDATION]).wanted()
+    folders = [key.split("/")[0] for key in wanted]
+    assert folders == sorted(folders, key=["train", "val", "test", "ground_truth"].index)
+    assert {"ground_truth/val/scratch/000_mask.png", "ground_truth/dent/000_mask.png"} <= set(wanted)
+
+
 def test_without_any_mask_pixel_metrics_are_left_out_and_said_so():
     dataset = experiment([key for key in LAYOUT if not key.startswith("ground_truth")])
     assert dataset.missing_masks == ()

@@ -1,5 +1,9 @@
 """Every depth and colour model of camera images is read as what it shows; broken files say why."""
 
+import random
+import struct
+import zlib
+from contextlib import suppress
 from io import BytesIO
 
 import numpy as np
@@ -7,7 +11,7 @@ import pytest
 from PIL import Image
 
 from anomaly_api.dataset import CropArea
-from anomaly_runner.images import UnreadableImageError, decode, decode_mask, to_input, to_rgb8
+from anomaly_runner.images import UnreadableImageError, decode, decode_mask, open_mask, to_input, to_rgb8
 
 RAMP = np.linspace(0, 1, 64 * 48, dtype=np.float64).reshape(48, 64)
 LIMIT = 1_000_000
@@ -51,6 +55,122 @@ def test_every_kind_of_file_shows_the_same_ramp(name):
     assert tensor.shape == (3, 48, 64)
     assert tensor.dtype == np.float32
     assert np.abs(tensor - RAMP).max() < (0.02 if "jpeg" in name or name == "palette" else 0.005)
+
+
+def png16(values: np.ndarray, colour_type: int) -> bytes:
+    """A PNG of 16 bits a channel, which Pillow cannot write: values (height, width, channels), big-endian."""
+    height, width, _ = values.shape
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    chunks = {b"IHDR": struct.pack(">IIBBBBB", width, height, 16, colour_type, 0, 0, 0),
+              b"IDAT": zlib.compress(rows), b"IEND": b""}  # fmt: skip
+    parts = (struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+             for kind, data in chunks.items())  # fmt: skip
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+def ramp_as(channels: int, white: int = 65535) -> np.ndarray:
+    return np.repeat((RAMP * white).round()[..., None], channels, axis=2)
+
+
+@pytest.mark.parametrize("mode", ["I;16", "I;16B"])
+@pytest.mark.parametrize("kind", ["TIFF", "PNG", "JPEG2000", "PPM"])
+def test_16_bits_in_both_byte_orders(mode, kind):
+    if mode == "I;16B" and kind in ("JPEG2000", "PPM"):
+        pytest.skip("these formats have one byte order")
+    image = Image.fromarray((RAMP * 65535).round().astype(">u2" if mode == "I;16B" else "<u2"))
+    tensor = to_input(decode(encoded(image, kind), LIMIT), 48, 64, "none")
+    assert np.abs(tensor - RAMP).max() < (0.02 if kind == "JPEG2000" else 1e-4)
+
+
+@pytest.mark.parametrize(("colour_type", "channels"), [(2, 3), (6, 4), (4, 2)])
+def test_16_bit_colour_is_read_by_its_upper_8_bits(colour_type, channels):
+    data = png16(ramp_as(channels), colour_type)
+    assert np.abs(to_input(decode(data, LIMIT), 48, 64, "none") - RAMP).max() < 0.005
+
+
+def test_a_depth_that_colour_cannot_have_is_refused_instead_of_shown_dark():
+    data = png16(ramp_as(3, 4095), 2)
+    with pytest.raises(UnreadableImageError, match=r"16-bit colour.*bitDepth 12"):
+        decode(data, LIMIT, bit_depth=12)
+    assert decode(FILES["rgb png"], LIMIT, bit_depth=12).mode == "RGB"
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_12_bit_cameras_fill_the_range_if_told(kind):
+    data = encoded(Image.fromarray((RAMP * 4095).round().astype(np.uint16)), kind)
+    assert to_input(decode(data, LIMIT), 48, 64, "none").max() < 0.07
+    assert np.abs(to_input(decode(data, LIMIT, bit_depth=12), 48, 64, "none") - RAMP).max() < 1e-3
+
+
+def test_values_beyond_the_depth_are_refused():
+    with pytest.raises(UnreadableImageError, match="grey values from 0 to 65535; expected 0 to 4095"):
+        decode(FILES["16-bit png"], LIMIT, bit_depth=12)
+
+
+def test_a_format_that_says_its_depth_needs_no_telling():
+    values = (RAMP * 4095).round().astype(">u2")
+    data = b"P5\n64 48\n4095\n" + values.tobytes()
+    for bit_depth in (None, 12):
+        assert np.abs(to_input(decode(data, LIMIT, bit_depth=bit_depth), 48, 64, "none") - RAMP).max() < 1e-3
+
+
+def test_tiff_of_12_bits_a_pixel():
+    """Two pixels in three bytes, as scientific cameras pack them."""
+    values = (RAMP * 4095).round().astype(np.uint32).reshape(-1, 2)
+    packed = (values[:, 0] << 12 | values[:, 1]).astype(">u4").view(np.uint8).reshape(-1, 4)[:, 1:].tobytes()
+    tags = [(256, 64), (257, 48), (258, 12), (259, 1), (262, 1), (273, 8), (277, 1), (278, 48), (279, len(packed))]
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
+    data = struct.pack("<2sHI", b"II", 42, 8 + len(packed)) + packed
+    data += struct.pack("<H", len(tags)) + entries + struct.pack("<I", 0)
+    assert np.abs(to_input(decode(data, LIMIT), 48, 64, "none") - RAMP).max() < 1e-3
+
+
+def test_tiff_whose_zero_is_white():
+    data = encoded(Image.fromarray((RAMP * 65535).round().astype(np.uint16)), "TIFF", tiffinfo={262: 0})
+    assert np.abs(to_input(decode(data, LIMIT), 48, 64, "none") - (1 - RAMP)).max() < 1e-4
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF"])
+def test_alpha_is_dropped_and_colours_below_it_stay(kind):
+    image = ramp8("RGB")
+    image.putalpha(Image.new("L", image.size, 0))
+    options = {"lossless": True, "exact": True} if kind == "WEBP" else {}
+    assert np.array_equal(np.asarray(decode(encoded(image, kind, **options), LIMIT)), np.asarray(ramp8("RGB")))
+
+
+def test_a_palette_with_a_transparent_colour():
+    data = encoded(ramp8("L").convert("P"), transparency=0)
+    assert np.abs(to_input(decode(data, LIMIT), 48, 64, "none") - RAMP).max() < 0.02
+
+
+def test_the_first_frame_of_several_counts():
+    data = encoded(ramp8("RGB"), "TIFF", save_all=True, append_images=[Image.new("RGB", (9, 9), "red")])
+    assert np.abs(to_input(decode(data, LIMIT), 48, 64, "none") - RAMP).max() < 0.005
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("orientation", [3, 6, 8])
+def test_images_are_upright_as_people_see_them(kind, orientation):
+    turns = {3: Image.Transpose.ROTATE_180, 6: Image.Transpose.ROTATE_90, 8: Image.Transpose.ROTATE_270}
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    options = {"lossless": True} if kind == "WEBP" else {"quality": 100} if kind == "JPEG" else {}
+    data = encoded(ramp8("RGB").transpose(turns[orientation]), kind, exif=exif, **options)
+    decoded = decode(data, LIMIT)
+    assert decoded.size == (64, 48)
+    assert np.abs(to_input(decoded, 48, 64, "none") - RAMP).max() < 0.02
+    assert open_mask(data, LIMIT).size == (64, 48)
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
+def test_a_damaged_exif_block_harms_nobody():
+    data = encoded(ramp8("RGB"), "PNG", exif=b"Exif\0\0MM\0*\0\0\xff\xff\xff")
+    assert np.array_equal(np.asarray(decode(data, LIMIT)), np.asarray(ramp8("RGB")))
+
+
+def test_the_content_decides_and_not_the_name():
+    """There is no name here at all: a JPEG called .png is a JPEG."""
+    assert decode(FILES["jpeg"], LIMIT).size == decode(FILES["grey png"], LIMIT).size
 
 
 def test_16_bits_keep_their_depth():
@@ -103,12 +223,26 @@ def test_float_images_resize_without_rounding_to_8_bits():
         (encoded(Image.new("1", (40000, 40000))), "1600000000 pixels|40000 x 40000"),
         (encoded(Image.fromarray(RAMP.astype(np.float32) * 300), "TIFF"), "float values from 0 to 300"),
         (encoded(Image.fromarray(np.full((4, 4), np.nan, np.float32)), "TIFF"), "float values"),
+        (encoded(Image.fromarray(np.full((4, 4), 1 << 20, np.int32)), "TIFF"), "grey values from 1.04858e.06"),
+        (encoded(Image.fromarray(np.full((4, 4), -5, np.int32)), "TIFF"), "grey values from -5"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not an image"),
     ],
 )
 def test_files_that_cannot_be_used_say_why(data, problem):
     with pytest.raises(UnreadableImageError, match=problem):
         decode(data, LIMIT)
+
+
+@pytest.mark.filterwarnings("ignore")  # Pillow's, about what it found
+@pytest.mark.parametrize("name", FILES)
+def test_damage_anywhere_is_either_harmless_or_told(name):
+    draw = random.Random(name)
+    for _ in range(40):
+        data = bytearray(FILES[name])
+        for _ in range(draw.choice((1, 3, 20))):
+            data[draw.randrange(min(len(data), draw.choice((64, 400, len(data)))))] = draw.randrange(256)
+        with suppress(UnreadableImageError):
+            assert decode(bytes(data), LIMIT).mode in ("RGB", "F")
 
 
 def test_crop_comes_first():

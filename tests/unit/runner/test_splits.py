@@ -1,0 +1,81 @@
+"""Missing parts are drawn by the seed: the same whatever the order of listing, and never an image twice."""
+
+import random
+
+import pytest
+
+from anomaly_api.dataset import DatasetSplits
+from anomaly_runner.dataset import experiment_dataset
+from anomaly_runner.errors import DataInvalid
+from anomaly_runner.splits import fill_in
+from anomaly_runner.storage.base import ObjectInfo
+
+TRAIN = [f"train/good/{index:03d}.png" for index in range(50)]
+GOOD = [f"test/good/{index:03d}.png" for index in range(20)]
+DENT = [f"test/dent/{index:03d}.png" for index in range(11)]
+ONE = ["test/rare/000.png"]
+UNKNOWN = [f"test/unknown/{index}.png" for index in range(5)]
+
+
+def dataset(keys):
+    return experiment_dataset([ObjectInfo(key, 1, "e") for key in keys], "s3://b/p", "_mask", False)
+
+
+def keys(samples):
+    return [sample.key for sample in samples]
+
+
+def labels(samples):
+    return sorted({sample.label for sample in samples})
+
+
+def test_what_is_there_stays_as_it_is():
+    found = dataset(TRAIN + GOOD + DENT)
+    assert fill_in(found, DatasetSplits(), 1) == found
+
+
+def test_good_test_images_come_from_the_training_images():
+    found = fill_in(dataset(TRAIN + DENT), DatasetSplits(good_test_fraction=0.3), 7)
+    moved = [key for key in keys(found.test) if key.startswith("train/")]
+    assert len(moved) == 15
+    assert sorted(moved + keys(found.train)) == TRAIN
+    assert labels(found.test) == ["dent", "good"]
+    assert found.warnings == ("no images below test/good: 15 of 50 from train/good serve as good test images",)
+
+
+def test_the_draw_depends_on_the_seed_and_not_on_the_order_of_listing():
+    shuffled = TRAIN + DENT
+    random.Random(0).shuffle(shuffled)
+    splits = DatasetSplits(validation_fraction=0.5)
+    first, again = fill_in(dataset(TRAIN + DENT), splits, 3), fill_in(dataset(shuffled), splits, 3)
+    assert first == again
+    assert keys(fill_in(dataset(TRAIN + DENT), splits, 4).train) != keys(first.train)
+
+
+def test_a_new_image_moves_few_others():
+    before = set(keys(fill_in(dataset(TRAIN + DENT), DatasetSplits(), 3).train))
+    after = set(keys(fill_in(dataset([*TRAIN, "train/good/new.png", *DENT]), DatasetSplits(), 3).train))
+    assert len(before ^ after) <= 2
+
+
+def test_validation_takes_its_share_of_each_label_and_leaves_one():
+    found = fill_in(dataset(TRAIN + GOOD + DENT + ONE + UNKNOWN), DatasetSplits(validation_fraction=0.4), 5)
+    counts = {label: sum(sample.label == label for sample in found.validation) for label in ("good", "dent", "rare")}
+    assert counts == {"good": 8, "dent": 4, "rare": 0}
+    assert not set(keys(found.validation)) & set(keys(found.test))
+    assert len(found.validation) + len(found.test) == 37
+    assert sum(sample.label == "unknown" for sample in found.test) == 5
+    assert found.warnings == ("no images below val/: 12 of the 37 test images serve for validation",)
+    assert keys(found.train) == TRAIN
+
+
+def test_folders_of_validation_images_win_over_a_share():
+    found = fill_in(dataset(TRAIN + GOOD + DENT + ["val/good/0.png", "val/dent/0.png"]),
+                    DatasetSplits(validation_fraction=0.9), 5)  # fmt: skip
+    assert keys(found.validation) == ["val/dent/0.png", "val/good/0.png"]
+    assert keys(found.test) == sorted(GOOD + DENT)
+
+
+def test_too_few_to_give_some_up():
+    with pytest.raises(DataInvalid, match=r"goodTestFraction 0\.2 of the 2 below train/good"):
+        fill_in(dataset(TRAIN[:2] + DENT), DatasetSplits(), 1)

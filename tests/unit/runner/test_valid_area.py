@@ -1,0 +1,96 @@
+"""Ignored pixels are black for the model whatever the image's size, and out of the maps' count."""
+
+from io import BytesIO
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from anomaly_api.dataset import CropArea
+from anomaly_runner.batches import InputForm
+from anomaly_runner.errors import DataInvalid
+from anomaly_runner.images import UnreadableImageError
+from anomaly_runner.valid_area import ValidArea
+
+LIMIT = 1_000_000
+CROP = CropArea(left=4, top=2, width=8, height=6)
+
+
+def png(array: np.ndarray) -> bytes:
+    buffer = BytesIO()
+    Image.fromarray(array).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def border(height: int = 12, width: int = 16, thickness: int = 3) -> np.ndarray:
+    """White but for a black border."""
+    mask = np.zeros((height, width), np.uint8)
+    mask[thickness:-thickness, thickness:-thickness] = 255
+    return mask
+
+
+def area(mask: np.ndarray | None = None) -> ValidArea:
+    return ValidArea.read(png(border() if mask is None else mask), "valid.png", LIMIT)
+
+
+def form(crop=None, **fields):
+    return InputForm(24, 32, "none", crop, valid_area=area(), **fields)
+
+
+@pytest.mark.parametrize("factor", [1, 2, 5])
+def test_every_size_of_image_is_blackened_where_the_mask_is(factor):
+    pixels = np.full((12 * factor, 16 * factor, 3), 200, np.uint8)
+    seen = np.asarray(form().decode(png(pixels), LIMIT))
+    expected = np.kron(border(), np.ones((factor, factor), np.uint8))[..., None] > 0
+    assert np.array_equal(seen, np.where(expected, pixels, 0))
+
+
+def test_deep_images_keep_their_depth():
+    values = np.random.default_rng(0).integers(0, 65536, (12, 16)).astype(np.uint16)
+    seen = np.asarray(form().decode(png(values), LIMIT))
+    expected = np.where(border() > 0, values.astype(np.float32) / np.float32(65535), 0)
+    assert seen.dtype == np.float32
+    assert np.array_equal(seen, expected)
+
+
+def test_maps_count_the_same_pixels():
+    assert np.array_equal(form().valid, np.kron(border(), np.ones((2, 2))) > 0)
+    assert InputForm(24, 32, "none").valid is None
+
+
+def test_the_crop_cuts_image_and_mask_alike():
+    cropped = form(CROP)
+    seen = np.asarray(cropped.decode(png(np.full((12, 16, 3), 200, np.uint8)), LIMIT))
+    assert np.array_equal(seen[..., 0] > 0, border()[2:8, 4:12] > 0)
+    assert np.array_equal(cropped.valid, np.kron(border()[2:8, 4:12], np.ones((4, 4))) > 0)
+
+
+def test_with_a_crop_the_sizes_must_agree():
+    with pytest.raises(UnreadableImageError, match=r"32 x 24 pixels, but validAreaMask.*16 x 12"):
+        form(CROP).decode(png(np.zeros((24, 32, 3), np.uint8)), LIMIT)
+
+
+def test_it_travels_as_a_file():
+    again = ValidArea.read(area().to_png(), "valid_area.png", LIMIT)
+    assert np.array_equal(again.at(12, 16, None), border() > 0)
+
+
+@pytest.mark.parametrize(
+    ("data", "problem"),
+    [(b"no image", "valid.png cannot be read: not an image"), (png(np.zeros((4, 4), np.uint8)), "black everywhere")],
+)
+def test_masks_that_cannot_be_used(data, problem):
+    with pytest.raises(DataInvalid, match=problem):
+        ValidArea.read(data, "valid.png", LIMIT)
+
+
+@pytest.mark.parametrize(
+    ("crop", "problem"),
+    [
+        (CropArea(left=0, top=0, width=17, height=2), "validAreaMask: 16 x 12 pixels do not cover"),
+        (CropArea(left=0, top=0, width=2, height=2), "black everywhere inside cropArea"),
+    ],
+)
+def test_crops_that_leave_nothing(crop, problem):
+    with pytest.raises(DataInvalid, match=problem):
+        area().at(24, 32, crop)
