@@ -16,9 +16,10 @@ from PIL import Image
 
 from anomaly_api.dataset import CropArea, DatasetLimits
 from anomaly_api.run import UnreadableImage
+from anomaly_runner.augment import Augmenter
 from anomaly_runner.dataset import Sample, check_unreadable
 from anomaly_runner.errors import StorageUnavailable
-from anomaly_runner.images import UnreadableImageError, decode, to_input
+from anomaly_runner.images import UnreadableImageError, decode, resized, to_input
 from anomaly_runner.parallel import ordered_map
 from anomaly_runner.storage import Pull
 from anomaly_runner.valid_area import ValidArea
@@ -50,8 +51,12 @@ class InputForm:
         blacken = partial(self.valid_area.blacken, exactly=self.crop is not None) if self.valid_area else None
         return decode(data, max_pixels, self.crop, bit_depth=self.bit_depth, before_crop=blacken)
 
+    def resize(self, image: Image.Image) -> Image.Image:
+        """A decoded image at the model's size, still of mode RGB or F: what augmentations change."""
+        return resized(image, self.height, self.width)
+
     def to_input(self, image: Image.Image) -> NDArray[np.float32]:
-        """A decoded image as the model's input, (3, height, width)."""
+        """A decoded image of any size as the model's input, (3, height, width)."""
         return to_input(image, self.height, self.width, self.normalization)
 
 
@@ -131,25 +136,30 @@ def read_batches(
     *,
     batch_size: int,
     threads: int,
+    augment: Augmenter | None = None,
 ) -> Iterator[Batch]:
     """Batches of at most ``batch_size`` images in the order of the samples; ``log`` fills as they are read.
+
+    ``augment`` changes training images as one epoch wants them.
 
     Raises:
         DataInvalid: more unreadable images than tolerated.
         RunFailed: the storage failed.
     """
-    read = _reader(pull, form, log.limits.max_image_pixels)
+    read = _reader(pull, form, log.limits.max_image_pixels, augment)
     images = ordered_map(read, samples, threads, ahead=batch_size + 2 * threads)
     return _grouped(_readable(images, log), batch_size)
 
 
-def _reader(pull: Pull, form: InputForm, max_pixels: int) -> Callable[[Sample], _Read]:
+def _reader(pull: Pull, form: InputForm, max_pixels: int, augment: Augmenter | None) -> Callable[[Sample], _Read]:
     def read(sample: Sample) -> _Read:
         digest = b""
         try:
             data = read_file(pull, sample.key)
             digest = hashlib.sha256(data).digest()
-            return _Read(sample, digest, form.to_input(form.decode(data, max_pixels)))
+            image = form.decode(data, max_pixels)
+            shown = augment(form.resize(image), sample.key) if augment else image
+            return _Read(sample, digest, form.to_input(shown))
         except UnreadableImageError as error:
             return _Read(sample, digest, str(error))
 

@@ -175,15 +175,18 @@ def to_input(
 ) -> NDArray[np.float32]:
     """The model's input for one image: float32 (3, height, width), RGB.
 
-    Resized by itself (bilinear, antialiased, Pillow's), scaled to 0..1, then normalised.
+    Resized by itself (see ``resized``), scaled to 0..1, then normalised.
     """
-    if image.size != (width, height):
-        image = image.resize((width, height), Image.Resampling.BILINEAR)
-    pixels = _channels_first(image)
+    pixels = _channels_first(resized(image, height, width))
     if normalization == "imagenet":
         pixels -= MEAN[:, None, None]
         pixels /= STD[:, None, None]
     return pixels
+
+
+def resized(image: Image.Image, height: int, width: int) -> Image.Image:
+    """The image at (height, width): bilinear and antialiased, Pillow's."""
+    return image if image.size == (width, height) else image.resize((width, height), Image.Resampling.BILINEAR)
 
 
 def _channels_first(image: Image.Image) -> NDArray[np.float32]:

@@ -1,0 +1,104 @@
+"""Augmentations: what they do to a picture, and that they repeat."""
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy.ndimage import rotate
+from skimage.data import gravel
+
+from anomaly_api.dataset import DatasetLimits
+from anomaly_api.transforms import Augmentations
+from anomaly_runner.augment import Augmenter, augment, rotated
+from anomaly_runner.batches import InputForm, ReadLog, read_batches
+from anomaly_runner.dataset import Sample
+from anomaly_runner.storage import FolderStore, start_pull
+
+GREY = gravel()[:96, :128]
+ALL = Augmentations(horizontal_flip=0.5, vertical_flip=0.5, rotation_degrees=20, brightness=0.3, contrast=0.3)
+
+
+def picture(mode: str) -> Image.Image:
+    return Image.fromarray(GREY.astype(np.float32) / 255) if mode == "F" else Image.fromarray(GREY).convert("RGB")
+
+
+def changed(mode: str, seed: int = 0, **spec) -> np.ndarray:
+    return np.asarray(augment(picture(mode), Augmentations(**spec), np.random.default_rng(seed)))
+
+
+@pytest.mark.parametrize("mode", ["RGB", "F"])
+def test_flips(mode):
+    original = np.asarray(picture(mode))
+    assert np.array_equal(changed(mode, horizontal_flip=1), original[:, ::-1])
+    assert np.array_equal(changed(mode, vertical_flip=1), original[::-1])
+    assert np.array_equal(changed(mode), original)
+
+
+def test_flips_come_as_often_as_asked():
+    original = np.asarray(picture("RGB"))
+    flipped = sum(not np.array_equal(changed("RGB", seed, horizontal_flip=0.25), original) for seed in range(400))
+    assert 75 < flipped < 125
+
+
+@pytest.mark.parametrize("degrees", [-33.0, 7.5, 90.0])
+def test_rotation_is_scipys_with_mirrored_corners(degrees):
+    ours = np.asarray(rotated(picture("F"), degrees))
+    theirs = rotate(GREY.astype(np.float32) / 255, degrees, reshape=False, order=1, mode="reflect")
+    assert ours.shape == GREY.shape
+    assert np.abs(ours - theirs).mean() < 0.01
+
+
+def test_rotation_stays_within_its_limit():
+    row = np.zeros((65, 65), np.float32)
+    row[32] = 1
+    for seed in range(30):
+        turned = np.asarray(
+            augment(Image.fromarray(row), Augmentations(rotation_degrees=10), np.random.default_rng(seed))
+        )
+        ys, xs = np.nonzero(turned > 0.5)
+        assert abs(np.degrees(np.arctan(np.polyfit(xs, ys, 1)[0]))) <= 10.5
+
+
+@pytest.mark.parametrize(("mode", "tolerance"), [("F", 1e-6), ("RGB", 1.0)])
+def test_light(mode, tolerance):
+    """The same as torchvision's, but for its grey mean: brightness first, then contrast about the mean."""
+    white = 1.0 if mode == "F" else 255.0
+    draws = np.random.default_rng(5).random(5)
+    brightness, contrast = 1 + (2 * draws[3] - 1) * 0.4, 1 + (2 * draws[4] - 1) * 0.6
+    lit = np.asarray(picture(mode), np.float64) * brightness
+    expected = np.clip(lit.mean() + (lit - lit.mean()) * contrast, 0, white)
+    assert np.abs(changed(mode, 5, brightness=0.4, contrast=0.6) - expected).max() <= tolerance
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    for index in range(6):
+        Image.fromarray(GREY).save(tmp_path / f"{index}.png")
+    return tmp_path
+
+
+def read(folder, samples, augmenter, threads=2):
+    store = FolderStore(folder)
+    pull = start_pull(store, store.list(), folder, lambda: None)
+    batches = read_batches(pull, samples, InputForm(48, 64, "none"), ReadLog(DatasetLimits()), batch_size=2,
+                           threads=threads, augment=augmenter)  # fmt: skip
+    return {sample.key: image for batch in batches for sample, image in zip(batch.samples, batch.images, strict=True)}
+
+
+def test_an_epoch_repeats_whatever_the_order_and_the_threads(pictures):
+    samples = [Sample(f"{index}.png", "good") for index in range(6)]
+    first = read(pictures, samples, Augmenter(ALL, 3, 1))
+    again = read(pictures, samples[::-1], Augmenter(ALL, 3, 1), threads=1)
+    assert all(np.array_equal(first[key], again[key]) for key in first)
+    assert not np.array_equal(first["0.png"], first["1.png"])
+
+
+@pytest.mark.parametrize(("seed", "epoch"), [(3, 2), (4, 1)])
+def test_epochs_and_seeds_differ(pictures, seed, epoch):
+    samples = [Sample("0.png", "good")]
+    first = read(pictures, samples, Augmenter(ALL, 3, 1))["0.png"]
+    assert not np.array_equal(first, read(pictures, samples, Augmenter(ALL, seed, epoch))["0.png"])
+
+
+def test_without_augmentations_nothing_changes(pictures):
+    plain = read(pictures, [Sample("0.png", "good")], None)["0.png"]
+    assert np.array_equal(plain, read(pictures, [Sample("0.png", "good")], Augmenter(Augmentations(), 3, 1))["0.png"])
