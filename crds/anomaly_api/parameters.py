@@ -49,7 +49,7 @@ class PatchcoreParameters(Contract):
 class CfaParameters(Contract):
     """CFA: coupled-hypersphere feature adaptation (Lee et al., IEEE Access 2022)."""
 
-    backbone: Literal["vgg19_bn", "resnet18", "wide_resnet50_2", "efficientnet_b5"] = "wide_resnet50_2"
+    backbone: Literal["vgg19_bn", "resnet18", "wide_resnet50_2"] = "wide_resnet50_2"
     """torchvision model, with its ImageNet weights."""
     gamma_c: Count = 1
     """Channels of the descriptors are divided by this."""

@@ -37,9 +37,9 @@ class Transforms(Contract):
 
     input_size: InputSize = InputSize()
     """Every image is resized to this size by itself (bilinear, antialiased), never padded with its neighbours."""
-    normalization: Literal["imagenet", "none"] = "imagenet"
+    normalization: Literal["imagenet", "none"] | None = None
     """imagenet: subtract the channel means (0.485, 0.456, 0.406) and divide by (0.229, 0.224, 0.225), after
-    scaling to 0..1; none: only scale to 0..1."""
+    scaling to 0..1; none: only scale to 0..1. Unset means what the model wants, which is imagenet for most."""
     bit_depth: Annotated[int, Field(ge=8, le=16)] | None = None
     """Significant bits of grey images stored with 16: a 12-bit camera's white is 4095, not 65535. Unset means what the
     file says, which is 16 but for the few TIFF files with 10, 12 or 14 bits a pixel. Higher values are refused."""

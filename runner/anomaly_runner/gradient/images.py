@@ -1,0 +1,104 @@
+"""Training and validation images as Lightning's data: decoded once, shuffled anew each epoch, the same for the same seed.
+
+Decoded inputs lie in a nameless file, which memory can let go of, so that an epoch costs no decoding and the memory
+does not grow with the images. Augmented images are made anew each epoch.
+"""
+
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningDataModule
+from numpy.typing import NDArray
+
+from anomaly_runner.batches import Batch
+from anomaly_runner.dataset import Sample
+
+Augmented = Callable[[Sequence[Sample], int, int], Iterator[Batch]]
+"""Batches of the samples in this order, augmented for an epoch: (samples, epoch, batch size)."""
+
+
+@dataclass(frozen=True)
+class DecodedImages:
+    """Readable images: samples, and inputs (N, 3, H, W), float32."""
+
+    samples: tuple[Sample, ...]
+    inputs: NDArray[np.float32]
+
+    def batch(self, rows: Sequence[int]) -> Batch:
+        """Some of the images, in this order."""
+        return Batch(tuple(self.samples[row] for row in rows), self.inputs[list(rows)])
+
+
+def decode_all(batches: Iterable[Batch], expected: int, size: tuple[int, int], work: Path) -> DecodedImages:
+    """Keep every readable image; ``expected`` at most."""
+    with tempfile.TemporaryFile(dir=work) as file:
+        inputs: NDArray[np.float32] = np.memmap(file, np.float32, "w+", shape=(max(expected, 1), 3, *size))
+    samples: list[Sample] = []
+    for batch in batches:
+        inputs[len(samples) : len(samples) + len(batch.samples)] = batch.images
+        samples.extend(batch.samples)
+    return DecodedImages(tuple(samples), inputs[: len(samples)])
+
+
+class Batches:
+    """One pass over images as anomalib's batches; a new pass each time it is iterated."""
+
+    def __init__(self, count: int, batch_size: int, make: Callable[[], Iterator[Batch]]) -> None:
+        self._count, self._batch_size, self._make = count, batch_size, make
+
+    def __len__(self) -> int:
+        return -(-self._count // self._batch_size)
+
+    def __iter__(self) -> Iterator[Any]:
+        return map(as_anomalib, self._make())
+
+
+def as_anomalib(batch: Batch) -> Any:
+    """A batch as anomalib's modules take it; masks are empty: those that train on masks simulate the defects."""
+    from anomalib.data import ImageBatch
+
+    images = torch.from_numpy(np.ascontiguousarray(batch.images))
+    labels = torch.tensor([bool(sample.defect) for sample in batch.samples])
+    masks = torch.zeros(len(images), *images.shape[-2:], dtype=torch.bool)
+    return ImageBatch(image=images, gt_label=labels, gt_mask=masks, image_path=[found.key for found in batch.samples])
+
+
+class ImageData(LightningDataModule):
+    """What the Trainer and, where they look for it, anomalib's modules find their images by."""
+
+    def __init__(
+        self, training: DecodedImages, validation: DecodedImages, plan_seed: int, train_batch_size: int,
+        eval_batch_size: int, augmented: Augmented | None,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.train_batch_size = train_batch_size
+        self._eval_batch_size = eval_batch_size
+        self._training, self._validation = training, validation
+        self._seed, self._augmented = plan_seed, augmented
+
+    def train_dataloader(self) -> Batches:
+        """The training images in the epoch's order."""
+        return Batches(len(self._training.samples), self.train_batch_size, self._shuffled)
+
+    def val_dataloader(self) -> Batches:
+        """The validation images in their own order."""
+        return Batches(len(self._validation.samples), self._eval_batch_size, self._in_order)
+
+    def _in_order(self) -> Iterator[Batch]:
+        return _cut(self._validation, range(len(self._validation.samples)), self._eval_batch_size)
+
+    def _shuffled(self) -> Iterator[Batch]:
+        epoch = self.trainer.current_epoch if self.trainer else 0
+        order = np.random.default_rng([self._seed, epoch]).permutation(len(self._training.samples))
+        if self._augmented is None:
+            return _cut(self._training, order.tolist(), self.train_batch_size)
+        return self._augmented([self._training.samples[row] for row in order], epoch, self.train_batch_size)
+
+
+def _cut(images: DecodedImages, order: Sequence[int], size: int) -> Iterator[Batch]:
+    return (images.batch(order[start : start + size]) for start in range(0, len(order), size))

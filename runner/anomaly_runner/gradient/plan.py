@@ -1,0 +1,100 @@
+"""What a training by gradient will do, settled from the manifest and the model's own defaults. No torch."""
+
+from dataclasses import dataclass
+
+from anomaly_api.experiment import ExperimentSpec
+from anomaly_api.training import BatchSizeFinder, Checkpointing, EarlyStopping, GradientClipping
+from anomaly_runner.errors import InvalidConfig
+from anomaly_runner.models.catalog import CATALOG, ModelEntry
+
+_LOSS = "trainLoss"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The course of a training.
+
+    ``epochs`` or ``steps`` bound it, whichever comes first; None is no bound. ``validate_every``: epochs between
+    validations, None for none but the model's own calibration.
+    """
+
+    model: str
+    seed: int
+    batch_size: int
+    epochs: int | None
+    steps: int | None
+    accumulate: int
+    precision: str
+    clipping: GradientClipping | None
+    early_stopping: EarlyStopping | None
+    validate_every: int | None
+    checkpointing: Checkpointing
+    finder: BatchSizeFinder | None
+
+    @property
+    def watched(self) -> str:
+        """The metric that early stopping and the best state go by."""
+        return (self.early_stopping or EarlyStopping()).metric
+
+    @property
+    def keeps_best(self) -> bool:
+        """Whether the best state is kept instead of the last."""
+        return self.checkpointing.keep == "best"
+
+    def total_steps(self, images: int) -> int:
+        """Training steps at most, for this many images."""
+        batches = -(-images // self.batch_size)
+        bounds = [bound for bound in (self.epochs and self.epochs * batches, self.steps) if bound]
+        return min(bounds)
+
+
+def make_plan(spec: ExperimentSpec, has_gpu: bool) -> Plan:
+    """The plan of an experiment.
+
+    Raises:
+        InvalidConfig: something that this model or this machine cannot do.
+    """
+    entry, training = CATALOG[spec.model.name], spec.training
+    _check(spec, entry, has_gpu)
+    early_stopping = _early_stopping(training.early_stopping, entry)
+    bounded = training.max_epochs or training.max_steps
+    plan = Plan(
+        model=spec.model.name,
+        seed=spec.dataset.seed,
+        batch_size=training.train_batch_size or entry.batch_size,
+        epochs=training.max_epochs if bounded else entry.epochs,
+        steps=training.max_steps if bounded else entry.steps,
+        accumulate=training.accumulate_gradient_batches,
+        precision=training.precision,
+        clipping=training.gradient_clipping or (GradientClipping(value=entry.clip) if entry.clip else None),
+        early_stopping=early_stopping,
+        validate_every=None,
+        checkpointing=training.checkpointing,
+        finder=training.batch_size_finder,
+    )
+    needs = plan.keeps_best or early_stopping is not None
+    every = training.check_val_every_n_epoch or (1 if needs and plan.watched != _LOSS else None)
+    return Plan(**(vars(plan) | {"validate_every": every}))
+
+
+def _early_stopping(asked: EarlyStopping | None, entry: ModelEntry) -> EarlyStopping | None:
+    if asked is not None:
+        return asked if asked.enabled else None
+    return EarlyStopping(patience=entry.patience) if entry.patience else None
+
+
+def _check(spec: ExperimentSpec, entry: ModelEntry, has_gpu: bool) -> None:
+    training, name = spec.training, spec.model.name
+    if entry.fixed_batch and (training.batch_size_finder or training.train_batch_size not in (None, entry.batch_size)):
+        raise InvalidConfig(f"training.trainBatchSize: {name} trains with {entry.batch_size} image a step alone; "
+                            "remove it and batchSizeFinder")  # fmt: skip
+    if entry.manual_optimisation and (training.gradient_clipping or training.accumulate_gradient_batches > 1):
+        raise InvalidConfig(f"training: {name} takes its own optimiser steps, which gradientClipping and "
+                            "accumulateGradientBatches cannot change; remove them")  # fmt: skip
+    if training.precision == "float16" and not has_gpu:
+        raise InvalidConfig("training.precision float16 needs a GPU; use bfloat16 or float32")
+    if (training.devices or 1) > 1:
+        raise InvalidConfig("training.devices: this version trains on one device; set 1, or leave it out")
+    watched = training.early_stopping.metric if training.early_stopping else None
+    if watched == "pixelAUROC" and not entry.localises:
+        raise InvalidConfig(f"training.earlyStopping.metric pixelAUROC: {name} has no pixel scores")

@@ -1,0 +1,217 @@
+"""anomalib's models as this runner trains and scores them.
+
+The Lightning module is built from our parameters alone, without anomalib's pre-processor, post-processor, metrics and
+pictures: input is prepared, and raw scores are judged, in one place for all models. Never by load_from_checkpoint,
+which would build it anew and download its weights again.
+"""
+
+import importlib
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from torch import Tensor, nn
+
+from anomaly_api.base import Contract
+from anomaly_api.model import Model
+from anomaly_runner.errors import InvalidConfig, WeightsNotFound
+from anomaly_runner.models.backbone import Backbone, choose_backbone
+from anomaly_runner.models.catalog import CATALOG, DTD, IMAGENETTE, ModelEntry
+
+_CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+_CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What a model is built for, beside its parameters.
+
+    ``size``: rows and columns of its input. ``batch_size``: of training. ``weights``: folder with auxiliary images.
+    ``subject``: what the images show, in English.
+    """
+
+    size: tuple[int, int]
+    batch_size: int
+    weights: Path
+    subject: str
+
+
+class AnomalibModel(nn.Module):
+    """A network of anomalib that answers raw scores (B,) and raw maps (B, 1, H, W) or None.
+
+    Args:
+        network: anomalib's torch model.
+        size: rows and columns of the maps.
+        clip: images are 0..1 and have to be normalised as CLIP wants.
+    """
+
+    def __init__(self, network: nn.Module, size: tuple[int, int], localises: bool, clip: bool) -> None:
+        super().__init__()
+        self.network = network
+        self.localises = localises
+        self._size = size
+        self._clip = clip
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Raw scores and maps of images (B, 3, H, W)."""
+        found = self.network(_as_clip_wants(images) if self._clip else images)
+        maps = None if found.anomaly_map is None or not self.localises else self._maps(found.anomaly_map)
+        scores = found.pred_score if found.pred_score is not None else _highest(maps)
+        return scores.reshape(-1).float(), maps
+
+    def _maps(self, maps: Tensor) -> Tensor:
+        if maps.dim() == 3:
+            maps = maps.unsqueeze(1)
+        if tuple(maps.shape[-2:]) != self._size:
+            maps = nn.functional.interpolate(maps, size=self._size, mode="bilinear", align_corners=False)
+        return maps.float()
+
+
+def _highest(maps: Tensor | None) -> Tensor:
+    assert maps is not None, "a model answers scores, maps or both"
+    return maps.amax((1, 2, 3))
+
+
+def _as_clip_wants(images: Tensor) -> Tensor:
+    mean, std = (images.new_tensor(values)[:, None, None] for values in (_CLIP_MEAN, _CLIP_STD))
+    return (images - mean) / std
+
+
+def check_model(model: Model, size: tuple[int, int], normalization: str | None) -> None:
+    """Check what can be known before anything is fetched.
+
+    Raises:
+        InvalidConfig: an unknown backbone or layer, an input size or normalisation that the model does not take.
+    """
+    entry, parameters = CATALOG[model.name], model.parameters
+    if entry.size and size != entry.size:
+        raise InvalidConfig(f"{model.name} takes images of {entry.size[0]} x {entry.size[1]}: set transforms.inputSize")
+    if any(side % entry.multiple for side in size):
+        raise InvalidConfig(f"{model.name} wants an inputSize of multiples of {entry.multiple}, not {size[0]} x {size[1]}")
+    if entry.scaled_only and normalization == "imagenet":
+        raise InvalidConfig(f"{model.name} wants images of 0..1: set transforms.normalization: none, or leave it out")
+    backbone, layers = getattr(parameters, "backbone", None), layers_of(parameters)
+    if backbone and layers:
+        choose_backbone(backbone, layers)
+
+
+def layers_of(parameters: Contract) -> Sequence[str]:
+    """The feature layers that a model takes from its backbone, if it can be told which."""
+    layers: Sequence[str] = getattr(parameters, "layers", ()) or ()
+    layer: str | None = getattr(parameters, "layer", None)
+    return (layer,) if layer else layers
+
+
+def build_module(model: Model, around: Surroundings) -> Any:
+    """anomalib's Lightning module for training.
+
+    Raises:
+        WeightsNotFound: pre-trained weights could not be loaded.
+        InvalidConfig: parameters that anomalib refuses.
+    """
+    entry = CATALOG[model.name]
+    arguments = _arguments(model, entry, around)
+    models = importlib.import_module("anomalib.models")
+    try:
+        module = getattr(models, str(entry.anomalib))(
+            **arguments, pre_processor=_size_carrier(around.size), post_processor=False, evaluator=False,
+            visualizer=False,
+        )  # fmt: skip
+    except (OSError, RuntimeError) as error:
+        raise WeightsNotFound(f"cannot build {model.name} with its pre-trained weights: {error}; for a cluster with no "
+                              "internet set model.weights") from error  # fmt: skip
+    except (ValueError, NotImplementedError, KeyError) as error:
+        raise InvalidConfig(f"model.{model.name}: {error}") from error
+    module.pre_processor = None
+    return module
+
+
+def _size_carrier(size: tuple[int, int]) -> Any:
+    """anomalib reads a model's input size from its pre-processor alone."""
+    from anomalib.pre_processing import PreProcessor
+    from torchvision.transforms.v2 import Resize
+
+    return PreProcessor(transform=Resize(size, antialias=True))
+
+
+def _arguments(model: Model, entry: ModelEntry, around: Surroundings) -> dict[str, Any]:
+    plain = {
+        entry.renamed.get(name, name): list(value) if isinstance(value, tuple) else value
+        for name, value in model.parameters.model_dump(exclude_none=True).items()
+    }
+    special = _SPECIAL.get(model.name)
+    return special(plain, around) if special else plain
+
+
+def _draem(plain: dict[str, Any], around: Surroundings) -> dict[str, Any]:
+    low, high = plain.pop("opacity_low"), plain.pop("opacity_high")
+    return plain | {"beta": (low, high), "dtd_dir": around.weights / DTD}
+
+
+def _efficientad(plain: dict[str, Any], around: Surroundings) -> dict[str, Any]:
+    return plain | {"imagenet_dir": around.weights / IMAGENETTE}
+
+
+def _fre(plain: dict[str, Any], around: Surroundings) -> dict[str, Any]:
+    backbone = Backbone(choose_backbone(plain["backbone"], [plain["layer"]]), pre_trained=False)
+    [(rows, columns)], pool = backbone.sizes(*around.size), plain["pooling_kernel_size"]
+    return plain | {"input_dim": backbone.channels[0] * math.prod((rows // pool, columns // pool))}
+
+
+def _ganomaly(plain: dict[str, Any], around: Surroundings) -> dict[str, Any]:
+    return plain | {"batch_size": around.batch_size}
+
+
+def _winclip(plain: dict[str, Any], around: Surroundings) -> dict[str, Any]:
+    return {"class_name": around.subject} | plain | {"scales": tuple(plain["scales"])}
+
+
+_SPECIAL: Mapping[str, Callable[[dict[str, Any], Surroundings], dict[str, Any]]] = {
+    "draem": _draem, "efficientad": _efficientad, "fre": _fre, "ganomaly": _ganomaly, "winclip": _winclip,
+}  # fmt: skip
+
+
+def scoring_model(model: Model, module: Any, size: tuple[int, int]) -> AnomalibModel:
+    """The trained module's network, ready to score."""
+    entry = CATALOG[model.name]
+    localises = entry.localises and getattr(model.parameters, "score_type", "fre") != "nll"
+    return AnomalibModel(module.model, size, localises, clip=model.name == "winclip")
+
+
+@contextmanager
+def without_pretrained_weights() -> Iterator[None]:
+    """Within this block timm, torchvision and open_clip build networks with random weights, whatever is asked for.
+
+    For a model whose whole state is loaded afterwards.
+    """
+    import open_clip
+    import timm
+    from torchvision.models._api import WeightsEnum
+
+    timm_create, clip_create = timm.create_model, open_clip.create_model_and_transforms
+    random_timm = lambda name, *args, **options: timm_create(name, *args, **(options | {"pretrained": False}))  # noqa: E731
+    random_clip = lambda name, *args, **options: clip_create(name, *args, **(options | {"pretrained": None}))  # noqa: E731
+    with (
+        patch("timm.create_model", random_timm),
+        patch("open_clip.create_model_and_transforms", random_clip),
+        patch.object(WeightsEnum, "get_state_dict", _random_state),
+    ):
+        yield
+
+
+def _random_state(weights: Any, *args: Any, **options: Any) -> Mapping[str, Tensor]:
+    import torchvision
+
+    name = type(weights).__name__.removesuffix("_Weights").lower()
+    state: Mapping[str, Tensor] = torchvision.models.get_model(name, weights=None).state_dict()
+    return state
+
+
+def few_shots(images: Sequence[Tensor], count: int) -> Tensor | None:
+    """The first training images (count, 3, H, W), for models that are shown some; None for none."""
+    return torch.cat(list(images))[:count] if count else None

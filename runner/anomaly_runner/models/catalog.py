@@ -1,0 +1,132 @@
+"""What there is to know of each model before it is built: how it learns, what it needs, what it leaves. No torch.
+
+Epochs, steps, batch sizes and early stopping are the papers' or, where a paper is silent, those that anomalib's or the
+reference system's published results were made with; ``source`` says which. Everything can be overridden by
+``spec.training``. The table in docs/models.md is made from this one.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from anomaly_api.model import ModelName
+
+Learning = Literal["onePass", "gradient", "zeroShot"]
+
+DTD = "datasets/dtd"
+IMAGENETTE = "datasets/imagenette"
+TEACHERS = "anomalib/pre_trained/efficientad_pretrained_weights"
+QUANTISED = "anomalib/pre_trained/vq_model_pretrained_128_4096.pckl"
+CHECKPOINTS = "torch/hub/checkpoints"
+
+
+@dataclass(frozen=True)
+class ModelEntry:
+    """One model.
+
+    ``anomalib``: class in anomalib.models, or None for those written out here. ``renamed``: constructor arguments whose
+    names differ from the parameters'. ``scaled_only``: takes images of 0..1 without ImageNet normalisation. ``size``: the one input size it takes.
+    ``multiple``: sides must be multiples of this. ``weights``: files or folders below model.weights, as text for people;
+    {backbone}, {encoder_name} and {model_size} stand for parameters.
+    """
+
+    title: str
+    learning: Learning
+    source: str
+    anomalib: str | None = None
+    renamed: dict[str, str] = field(default_factory=dict)
+    localises: bool = True
+    scaled_only: bool = False
+    size: tuple[int, int] | None = None
+    multiple: int = 1
+    batch_size: int = 32
+    fixed_batch: bool = False
+    epochs: int | None = None
+    steps: int | None = None
+    patience: int | None = None
+    clip: float | None = None
+    manual_optimisation: bool = False
+    calibrates: bool = False
+    tiling: bool = False
+    weights: tuple[str, ...] = ()
+
+    @property
+    def by_gradient(self) -> bool:
+        """Whether it has epochs."""
+        return self.learning == "gradient"
+
+
+_TIMM = "hub/models--timm--{backbone}"
+_ENCODER = "hub/models--timm--{encoder_name}"
+
+CATALOG: dict[ModelName, ModelEntry] = {
+    "padim": ModelEntry("PaDiM", "onePass", "Defard et al., ICPR 2020", tiling=True, weights=(_TIMM,)),
+    "patchcore": ModelEntry("PatchCore", "onePass", "Roth et al., CVPR 2022", tiling=True, weights=(_TIMM,)),
+    "cfa": ModelEntry(
+        "CFA", "gradient", "30 epochs: the reference system; patience 5: anomalib's results", anomalib="Cfa",
+        batch_size=4, epochs=30, patience=5, weights=(f"{CHECKPOINTS}/FILE of torchvision's {{backbone}}",),
+    ),
+    "cflow": ModelEntry(
+        "CFLOW-AD", "gradient", "50 epochs: the reference system", anomalib="Cflow", batch_size=16, epochs=50,
+        renamed={"learning_rate": "lr"}, manual_optimisation=True, weights=(_TIMM,),
+    ),
+    "csflow": ModelEntry(
+        "CS-Flow", "gradient", "240 epochs, batch 16: the paper", anomalib="Csflow", batch_size=16, epochs=240,
+        clip=1.0, weights=(f"{CHECKPOINTS}/efficientnet_b5_lukemelas-1a07897c.pth",),
+    ),
+    "dfkde": ModelEntry("DFKDE", "onePass", "anomalib", anomalib="Dfkde", localises=False, weights=(_TIMM,)),
+    "dfm": ModelEntry("DFM", "onePass", "Ahuja et al., 2019", anomalib="Dfm", weights=(_TIMM,)),
+    "draem": ModelEntry(
+        "DRAEM", "gradient", "700 epochs, batch 8: the paper; patience 20: the reference system", anomalib="Draem",
+        scaled_only=True, batch_size=8, epochs=700, patience=20, weights=(DTD,),
+    ),
+    "dsr": ModelEntry(
+        "DSR", "gradient", "700 epochs, batch 8: anomalib's results", anomalib="Dsr", scaled_only=True, batch_size=8,
+        epochs=700, manual_optimisation=True, weights=(QUANTISED,),
+    ),
+    "efficientad": ModelEntry(
+        "EfficientAD", "gradient", "batch 1: the paper; 20,000 steps: the reference system", anomalib="EfficientAd",
+        renamed={"learning_rate": "lr"}, scaled_only=True, batch_size=1, fixed_batch=True, steps=20_000,
+        calibrates=True, weights=(f"{TEACHERS}/pretrained_teacher_{{model_size}}.pth", IMAGENETTE),
+    ),
+    "fastflow": ModelEntry(
+        "FastFlow", "gradient", "500 epochs, batch 32: the paper; patience 3: anomalib's results", anomalib="Fastflow",
+        epochs=500, patience=3, weights=(_TIMM,),
+    ),
+    "fre": ModelEntry(
+        "FRE", "gradient", "220 epochs: anomalib's results", anomalib="Fre", epochs=220, weights=(_TIMM,),
+    ),
+    "ganomaly": ModelEntry(
+        "GANomaly", "gradient", "100 epochs, patience 5: anomalib's results", anomalib="Ganomaly", localises=False,
+        renamed={"learning_rate": "lr", "adversarial_weight": "wadv", "contextual_weight": "wcon",
+                 "encoder_weight": "wenc"},
+        epochs=100, patience=5, manual_optimisation=True,
+    ),
+    "reverseDistillation": ModelEntry(
+        "Reverse distillation", "gradient", "200 epochs, batch 16: the paper; patience 3: anomalib's results",
+        anomalib="ReverseDistillation", batch_size=16, epochs=200, patience=3, tiling=True, weights=(_TIMM,),
+    ),
+    "stfpm": ModelEntry(
+        "STFPM", "gradient", "100 epochs, batch 32: the paper; patience 5: anomalib's results", anomalib="Stfpm",
+        epochs=100, patience=5, tiling=True, weights=(_TIMM,),
+    ),
+    "supersimplenet": ModelEntry(
+        "SuperSimpleNet", "gradient", "300 epochs, batch 32: the paper", anomalib="Supersimplenet", epochs=300,
+        weights=(_TIMM,),
+    ),
+    "uflow": ModelEntry(
+        "U-Flow", "gradient", "200 epochs, patience 20: anomalib's results", anomalib="Uflow", size=(448, 448),
+        batch_size=8, epochs=200, patience=20,
+        weights=("hub/models--timm--{backbone} (mcait: cait_m48_448 and cait_s24_224)",),
+    ),
+    "dinomaly": ModelEntry(
+        "Dinomaly", "gradient", "5,000 steps, batch 16: the paper and anomalib's results", anomalib="Dinomaly",
+        multiple=14, batch_size=16, steps=5_000, clip=0.1, weights=(_ENCODER,),
+    ),
+    "anomalydino": ModelEntry(
+        "AnomalyDINO", "onePass", "Damm et al., WACV 2025", anomalib="AnomalyDINO", multiple=14, weights=(_ENCODER,),
+    ),
+    "winclip": ModelEntry(
+        "WinCLIP", "zeroShot", "Jeong et al., CVPR 2023", anomalib="WinClip", scaled_only=True, size=(240, 240),
+        weights=("hub/models--timm--vit_base_patch16_plus_clip_240.laion400m_e31",),
+    ),
+}  # fmt: skip
