@@ -39,7 +39,8 @@ class BuiltinDataset(Contract):
     rules = (required_when("good_label", "name", "mnist"), only_when("good_label", "name", "mnist"))
 
     name: Literal["mnist", "mvtec"]
-    """mnist: handwritten digits, one of them good. mvtec: MVTec AD; dataset.category names the product."""
+    """mnist: handwritten digits, one of them good. mvtec: MVTec AD (licence CC BY-NC-SA 4.0: not for commercial
+    use); dataset.category names the product."""
     good_label: Annotated[int, Field(ge=0, le=9)] | None = None
     """mnist: the digit that counts as good; every other digit is a kind of defect."""
     limit: Annotated[int, Field(ge=1, le=100_000)] | None = None

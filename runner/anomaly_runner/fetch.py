@@ -5,16 +5,19 @@ Listing comes before anything heavy is imported, pulling after everything else h
 
 from dataclasses import dataclass, replace
 
+from anomaly_api.dataset import Dataset, InputData
 from anomaly_api.experiment import ExperimentSpec
 from anomaly_api.inference import InferenceSpec
 from anomaly_api.run import ModelManifest
 from anomaly_api.status import Stage
 from anomaly_api.storage import LocationRole
+from anomaly_runner.builtin import PUBLISHED, Catalog, files_of, prepare
 from anomaly_runner.context import Context
-from anomaly_runner.dataset import Dataset, experiment_dataset, inference_dataset
+from anomaly_runner.dataset import Dataset as ImageSet
+from anomaly_runner.dataset import experiment_dataset, inference_dataset
 from anomaly_runner.errors import DataInvalid
 from anomaly_runner.splits import fill_in
-from anomaly_runner.storage import ObjectInfo, Pull, Store, start_pull
+from anomaly_runner.storage import FolderStore, ObjectInfo, Pull, Store, start_pull
 from anomaly_runner.valid_area import ValidArea
 
 
@@ -22,21 +25,21 @@ from anomaly_runner.valid_area import ValidArea
 class Listed:
     """A dataset known by its keys, and the objects that its files are."""
 
-    dataset: Dataset
+    dataset: ImageSet
     store: Store
     objects: tuple[ObjectInfo, ...]
     valid_area: ValidArea | None = None
 
 
-def list_experiment(spec: ExperimentSpec, context: Context) -> Listed:
-    """The images of an experiment.
+def list_experiment(spec: ExperimentSpec, context: Context, catalog: Catalog = PUBLISHED) -> Listed:
+    """The images of an experiment; those of a builtin dataset are fetched as ``catalog`` says.
 
     Raises:
         DataInvalid: not the layout that was expected.
         StorageDenied, StorageUnavailable: they cannot be listed.
     """
+    store = _store(spec.dataset, LocationRole.DATASET, context, catalog)
     with context.stage(Stage.FETCH):
-        store = context.stores[LocationRole.DATASET].below(spec.dataset.category or "")
         objects = store.list()
     with context.stage(Stage.DATASET):
         with_masks = spec.dataset.task == "segmentation" and bool(spec.evaluation.metrics.pixel)
@@ -58,10 +61,14 @@ def _valid_area(spec: ExperimentSpec, store: Store) -> ValidArea | None:
     return area
 
 
-def list_inference(spec: InferenceSpec, manifest: ModelManifest, context: Context) -> Listed:
-    """The images of an inference; raises as ``list_experiment``."""
+def list_inference(
+    spec: InferenceSpec, manifest: ModelManifest, context: Context, catalog: Catalog = PUBLISHED
+) -> Listed:
+    """The images of an inference, of a builtin dataset its test images; raises as ``list_experiment``."""
+    store = _store(spec.input, LocationRole.INPUT, context, catalog)
+    if spec.input.source.builtin is not None and spec.input.layout == "flat":
+        store = store.below("test")
     with context.stage(Stage.FETCH):
-        store = context.stores[LocationRole.INPUT].below(spec.input.category or "")
         objects = store.list()
     with context.stage(Stage.DATASET):
         segmentation = manifest.task == "segmentation"
@@ -69,7 +76,33 @@ def list_inference(spec: InferenceSpec, manifest: ModelManifest, context: Contex
         return _listed(dataset, store, objects, context)
 
 
-def _listed(dataset: Dataset, store: Store, objects: list[ObjectInfo], context: Context) -> Listed:
+def _store(data: Dataset | InputData, role: LocationRole, context: Context, catalog: Catalog) -> Store:
+    """The folder of the images; a builtin dataset is brought here first."""
+    spec = data.source.builtin
+    if spec is None:
+        return context.stores[role].below(data.category or "")
+    meter = _Megabytes(context)
+    total = sum(file.size for file in files_of(spec, catalog)) >> 20
+    with context.stage(Stage.FETCH, total, "MB"):
+        folder = prepare(spec, data.category, context.work / "builtin", step=meter.step, check=context.stop.check,
+                         catalog=catalog)  # fmt: skip
+    return FolderStore(folder)
+
+
+class _Megabytes:
+    """Tells progress in whole megabytes of bytes as they come."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._bytes = 0
+
+    def step(self, count: int) -> None:
+        before = self._bytes >> 20
+        self._bytes += count
+        self._context.step((self._bytes >> 20) - before)
+
+
+def _listed(dataset: ImageSet, store: Store, objects: list[ObjectInfo], context: Context) -> Listed:
     context.journal.warn(*dataset.warnings)
     by_key = {info.key: info for info in objects}
     return Listed(dataset, store, tuple(by_key[key] for key in dict.fromkeys(dataset.wanted())))

@@ -1,0 +1,65 @@
+"""A public dataset as a folder: fetched, checked, laid out."""
+
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from anomaly_api.dataset import BuiltinDataset
+from anomaly_runner.builtin import mnist, mvtec
+from anomaly_runner.builtin.catalog import Catalog, RemoteFile
+from anomaly_runner.builtin.download import download
+from anomaly_runner.errors import StorageUnavailable
+
+
+def files_of(spec: BuiltinDataset, catalog: Catalog) -> Sequence[RemoteFile]:
+    """What has to be fetched for a dataset."""
+    if spec.name == "mvtec":
+        return (catalog.mvtec,)
+    found = catalog.mnist
+    return found.train_images, found.train_labels, found.test_images, found.test_labels
+
+
+def prepare(
+    spec: BuiltinDataset,
+    category: str | None,
+    folder: Path,
+    *,
+    step: Callable[[int], None],
+    check: Callable[[], None],
+    catalog: Catalog,
+) -> Path:
+    """Fetch a dataset and lay it out; answers the folder with its train/ and test/.
+
+    Args:
+        spec: which dataset.
+        category: the product, for MVTec AD.
+        folder: scratch space.
+        step: called with the number of bytes that came.
+        check: called while unpacking.
+        catalog: what is published where.
+
+    Raises:
+        DataInvalid: a file is not there, not the published one, or has no such category.
+        StorageUnavailable: a server does not answer.
+    """
+    files = [download(file, spec.mirror, folder / "files", step) for file in files_of(spec, catalog)]
+    here = folder / "images"
+    shutil.rmtree(here, ignore_errors=True)
+    try:
+        return _lay_out(spec, category, files, here, check)
+    except OSError as error:
+        raise StorageUnavailable(f"cannot write below {here}: {error.strerror}") from error
+
+
+def _lay_out(
+    spec: BuiltinDataset, category: str | None, files: Sequence[Path], here: Path, check: Callable[[], None]
+) -> Path:
+    if spec.name == "mnist":
+        assert spec.good_label is not None
+        mnist.write_folders((files[0], files[1]), (files[2], files[3]), spec.good_label, spec.limit, here)
+        return here
+    assert category is not None
+    mvtec.extract(files[0], category, here, check)
+    if spec.limit is not None:
+        mvtec.keep_first(here / category, spec.limit)
+    return here / category

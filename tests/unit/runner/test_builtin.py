@@ -1,0 +1,307 @@
+"""Public datasets from a local mirror: real digits as IDX files, a small archive laid out like MVTec AD."""
+
+import gzip
+import hashlib
+import io
+import socket
+import struct
+import tarfile
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from anomaly_api.dataset import BuiltinDataset
+from anomaly_api.experiment import AnomalyExperiment
+from anomaly_api.inference import InferenceSpec
+from anomaly_api.run import ModelManifest, RunIdentity
+from anomaly_api.status import Stage, ThresholdValues
+from anomaly_runner.builtin import PUBLISHED, prepare
+from anomaly_runner.builtin.catalog import Catalog, MnistFiles, RemoteFile
+from anomaly_runner.builtin.download import download
+from anomaly_runner.builtin.mnist import read_idx
+from anomaly_runner.context import Context, Journal
+from anomaly_runner.errors import DataInvalid, Stopped, StorageUnavailable
+from anomaly_runner.fetch import bring, list_experiment, list_inference
+from anomaly_runner.progress import Progress
+from anomaly_runner.stop import StopSignal
+from anomaly_runner.tracking import NoTracker
+from hack.demo.digits import digit_images
+from support.web import serve
+
+NAMES = [file.name for file in vars(PUBLISHED.mnist).values()]
+DIGITS = range(10)
+
+
+def nothing(*_):
+    """Neither counts nor stops."""
+
+
+def idx(values: np.ndarray) -> bytes:
+    head = struct.pack(f">BBBB{values.ndim}I", 0, 0, 8, values.ndim, *values.shape)
+    return gzip.compress(head + values.tobytes(), mtime=0)
+
+
+def digit_set(places: range) -> tuple[np.ndarray, np.ndarray]:
+    """Real digits in mixed order."""
+    images = np.concatenate([digit_images(digit)[places.start : places.stop] for digit in DIGITS])
+    labels = np.repeat(np.arange(10, dtype=np.uint8), len(places))
+    order = np.random.default_rng(0).permutation(len(labels))
+    return images[order], labels[order]
+
+
+@pytest.fixture(scope="module")
+def digits() -> dict[str, bytes]:
+    contents = [idx(values) for places in (range(20), range(20, 35)) for values in digit_set(places)]
+    return dict(zip(NAMES, contents, strict=True))
+
+
+def picture(value: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 8), (value, value, value)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+PRODUCTS = {
+    f"{product}/{name}.png": picture(value)
+    for product, value in (("bottle", 40), ("metal_nut", 90))
+    for name in ("train/good/000", "train/good/001", "train/good/002", "test/good/000", "test/scratch/000",
+                 "ground_truth/scratch/000_mask")
+}  # fmt: skip
+
+
+def archive(files: dict[str, bytes], *special: tarfile.TarInfo) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:xz") as tar:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+        for member in special:
+            tar.addfile(member)
+    return buffer.getvalue()
+
+
+def remote(name: str, content: bytes, algorithm: str = "sha256") -> RemoteFile:
+    return RemoteFile("http://nowhere.invalid/", name, len(content), algorithm,
+                      hashlib.new(algorithm, content).hexdigest())  # fmt: skip
+
+
+def catalog(digits: dict[str, bytes], tar: bytes = b"") -> Catalog:
+    return Catalog(MnistFiles(*(remote(name, digits[name], "md5") for name in NAMES)), remote("mvtec.tar.xz", tar))
+
+
+@pytest.fixture
+def context(tmp_path):
+    run = RunIdentity(kind="AnomalyExperiment", namespace="ns", name="x", uid="u")
+    return Context(run, {}, tmp_path / "work", Progress(), StopSignal(), NoTracker(), Journal())
+
+
+def experiment(source: dict, **dataset) -> AnomalyExperiment:
+    return AnomalyExperiment.model_validate({
+        "metadata": {"name": "x", "namespace": "ns"},
+        "spec": {"dataset": {"source": {"builtin": source}, **dataset}, "model": {"name": "padim", "padim": {}},
+                 "output": {"s3": {"uri": "s3://results"}}},
+    })  # fmt: skip
+
+
+def test_mnist_goes_the_way_of_every_dataset(digits, context):
+    with serve(digits) as web:
+        spec = experiment({"name": "mnist", "goodLabel": 9, "limit": 12, "mirror": web.url}).spec
+        listed = list_experiment(spec, context, catalog(digits))
+    counts = {label: sum(sample.label == label for sample in listed.dataset.test) for label in ("good", "0", "8")}
+    assert counts == {"good": 12, "0": 12, "8": 12}
+    assert len(listed.dataset.train) == 12
+    images, labels = digit_set(range(20))
+    pull = bring(listed, context)
+    for sample in listed.dataset.train:
+        place = int(sample.key.rpartition("/")[2][:5])
+        assert labels[place] == 9
+        assert np.array_equal(np.asarray(Image.open(pull.path(sample.key))), images[place])
+    assert [path for path, _ in web.asked] == [f"/data/{name}" for name in NAMES]
+
+
+def test_the_test_set_is_what_inference_sees(digits, context):
+    manifest = ModelManifest(run=context.run, model="padim", input_height=32, input_width=32, normalization="none",
+                             exports=(), thresholds=ThresholdValues(), score_normalization="none",
+                             threshold_type="image", task="classification")  # fmt: skip
+    with serve(digits) as web:
+        source = {"builtin": {"name": "mnist", "goodLabel": 9, "mirror": web.url}}
+        for layout, labels in (("labelled", {"good", *"012345678"}), ("flat", {"unknown"})):
+            spec = InferenceSpec.model_validate({
+                "model": {"experiment": "x"}, "output": {"s3": {"uri": "s3://results"}},
+                "input": {"layout": layout, "source": source},
+            })  # fmt: skip
+            listed = list_inference(spec, manifest, context, catalog(digits))
+            assert len(listed.dataset.test) == 150
+            assert {sample.label for sample in listed.dataset.test} == labels
+
+
+def test_mvtec_takes_one_product_with_its_masks(digits, context):
+    tar = archive(PRODUCTS)
+    with serve({"mvtec.tar.xz": tar}) as web:
+        spec = experiment({"name": "mvtec", "mirror": web.url, "limit": 2}, category="metal_nut").spec
+        listed = list_experiment(spec, context, catalog(digits, tar))
+    assert [sample.key for sample in listed.dataset.train] == ["train/good/000.png", "train/good/001.png"]
+    assert {sample.key: sample.mask for sample in listed.dataset.test} == {
+        "test/good/000.png": None, "test/scratch/000.png": "ground_truth/scratch/000_mask.png",
+    }  # fmt: skip
+    assert (listed.store.local_root / "train/good/000.png").read_bytes() == PRODUCTS["metal_nut/train/good/000.png"]
+    assert not list((context.work / "builtin").rglob("bottle"))
+
+
+def test_an_unknown_product_is_named_with_those_that_are(digits, tmp_path):
+    tar = archive(PRODUCTS)
+    with serve({"mvtec.tar.xz": tar}) as web, pytest.raises(DataInvalid, match=r"no category nut.*bottle, metal_nut"):
+        prepare(BuiltinDataset(name="mvtec", mirror=web.url), "nut", tmp_path, step=nothing, check=nothing,
+                catalog=catalog(digits, tar))  # fmt: skip
+
+
+def link(name: str, kind: bytes) -> tarfile.TarInfo:
+    member = tarfile.TarInfo(name)
+    member.type, member.linkname = kind, "/etc/passwd"
+    return member
+
+
+@pytest.mark.parametrize(
+    ("tar", "problem"),
+    [
+        (archive({"../evil": b"x"}), "leads out"),
+        (archive({"/etc/evil": b"x"}), "leads out"),
+        (archive({"bottle/../../evil": b"x"}), "leads out"),
+        (archive(PRODUCTS, link("bottle/train/good/x.png", tarfile.SYMTYPE)), "a link or a device"),
+        (archive(PRODUCTS, link("bottle/train/good/x.png", tarfile.LNKTYPE)), "a link or a device"),
+        (archive(PRODUCTS, link("bottle/train/good/x.png", tarfile.CHRTYPE)), "a link or a device"),
+        (b"no archive at all", "cannot be unpacked"),
+        (archive(PRODUCTS)[:-300], "cannot be unpacked"),
+    ],
+)
+def test_hostile_archives_are_refused(digits, tmp_path, tar, problem):
+    with serve({"mvtec.tar.xz": tar}) as web, pytest.raises(DataInvalid, match=problem):
+        prepare(BuiltinDataset(name="mvtec", mirror=web.url), "bottle", tmp_path / "work", step=nothing, check=nothing,
+                catalog=catalog(digits, tar))  # fmt: skip
+    assert not (tmp_path / "evil").exists()
+
+
+def test_an_archive_of_endless_size_is_refused(digits, tmp_path, monkeypatch):
+    monkeypatch.setattr("anomaly_runner.builtin.mvtec._LARGEST_PRODUCT", 200)
+    tar = archive(PRODUCTS)
+    with serve({"mvtec.tar.xz": tar}) as web, pytest.raises(DataInvalid, match="takes more than"):
+        prepare(BuiltinDataset(name="mvtec", mirror=web.url), "bottle", tmp_path, step=nothing, check=nothing,
+                catalog=catalog(digits, tar))  # fmt: skip
+
+
+CONTENT = np.random.default_rng(1).bytes(3_000_000)
+FILE = remote("file.bin", CONTENT)
+
+
+@pytest.fixture
+def web(monkeypatch):
+    monkeypatch.setattr("anomaly_runner.builtin.download._LONGEST_PAUSE", 0.01)
+    with serve({"file.bin": CONTENT}) as served:
+        yield served
+
+
+def test_a_download_goes_on_where_it_broke_off(web, tmp_path):
+    web.faults = [-1_000_000, 503, -700_000]
+    seen = []
+    assert download(FILE, web.url, tmp_path, seen.append).read_bytes() == CONTENT
+    assert [wanted for _, wanted in web.asked] == [None, "bytes=1000000-", "bytes=1000000-", "bytes=1700000-"]
+    assert sum(seen) == len(CONTENT)
+    assert [path.name for path in tmp_path.iterdir()] == ["file.bin"]
+
+
+def test_a_server_without_ranges_sends_everything_again(web, tmp_path):
+    web.faults, web.ranges = [-1_000_000], False
+    assert download(FILE, web.url, tmp_path, nothing).read_bytes() == CONTENT
+
+
+def test_what_another_attempt_left_complete_is_only_checked(web, tmp_path):
+    (tmp_path / ".file.bin.part").write_bytes(CONTENT)
+    assert download(FILE, web.url, tmp_path, nothing).read_bytes() == CONTENT
+    assert web.asked == [("/data/file.bin", f"bytes={len(CONTENT)}-")]
+
+
+def test_what_is_here_is_not_fetched_again(web, tmp_path):
+    for _ in range(2):
+        download(FILE, web.url, tmp_path, nothing)
+    assert len(web.asked) == 1
+
+
+def test_another_content_is_refused_and_thrown_away(web, tmp_path):
+    web.files["file.bin"] = CONTENT[:-1] + b"x"
+    with pytest.raises(DataInvalid, match=rf"{web.url}file\.bin is not the file that was published: its sha256"):
+        download(FILE, web.url, tmp_path, nothing)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("status", "error"), [(404, DataInvalid), (403, DataInvalid), (500, StorageUnavailable),
+                                               (429, StorageUnavailable)])  # fmt: skip
+def test_refusals_name_the_url_and_the_way_out(web, tmp_path, status, error):
+    web.faults = [status] * 10
+    with pytest.raises(error, match=rf"{web.url}file\.bin.*{status}.*source\.builtin\.mirror"):
+        download(FILE, web.url, tmp_path, nothing)
+
+
+def test_nobody_there(tmp_path, monkeypatch):
+    monkeypatch.setattr("anomaly_runner.builtin.download._LONGEST_PAUSE", 0.01)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with pytest.raises(StorageUnavailable, match="Connection refused"):
+        download(FILE, f"http://127.0.0.1:{port}/", tmp_path, nothing)
+
+
+def test_a_server_that_never_ends_is_stopped(web, tmp_path):
+    web.files["file.bin"] = CONTENT * 4
+    with pytest.raises(DataInvalid, match="sends more than"):
+        download(FILE, web.url, tmp_path, nothing)
+
+
+def test_a_stop_ends_a_download_and_the_next_pod_goes_on(web, tmp_path, context):
+    def step(count):
+        context.stop.set()
+        context.step(count)
+
+    with pytest.raises(Stopped):
+        download(FILE, web.url, tmp_path, step)
+    assert download(FILE, web.url, tmp_path, nothing).read_bytes() == CONTENT
+    assert web.asked[1][1] == "bytes=1048576-"
+
+
+def test_progress_is_in_megabytes(context, web):
+    told = []
+    context.progress.enter(Stage.FETCH, 3, "MB")
+    context.progress._tell = lambda values: told.append(values.completed)
+    from anomaly_runner.fetch import _Megabytes
+
+    download(FILE, web.url, context.work, _Megabytes(context).step)
+    assert len(told) == 3
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"\0\0\x08", idx(np.zeros((2, 2), np.uint8))[:-9], gzip.compress(b"\0\0\x0d\1\0\0\0\1abcd"),
+     gzip.compress(b"\0\0\x08\1\0\0\0\5abc"), gzip.compress(b"\0\0\x08\xff" + bytes(9))],
+)  # fmt: skip
+def test_files_that_are_not_idx(tmp_path, content):
+    (tmp_path / "x.gz").write_bytes(content)
+    with pytest.raises(DataInvalid, match=r"x\.gz"):
+        read_idx(tmp_path / "x.gz")
+
+
+def source_of(package: str, file: str) -> str:
+    """A library's source: importing it takes seconds."""
+    (folder,) = find_spec(package).submodule_search_locations
+    return Path(folder, file).read_text()
+
+
+def test_published_digests_are_torchvisions_and_anomalibs():
+    theirs = source_of("torchvision", "datasets/mnist.py")
+    for file in vars(PUBLISHED.mnist).values():
+        assert f'("{file.name}", "{file.digest}")' in theirs
+        assert f'"{file.base}"' in theirs
+    theirs = source_of("anomalib", "data/datamodules/image/mvtecad.py").replace('"\n    "', "")
+    assert PUBLISHED.mvtec.digest in theirs
+    assert PUBLISHED.mvtec.url(None) in theirs
