@@ -17,7 +17,7 @@ from anomaly_runner.dataset import Dataset as ImageSet
 from anomaly_runner.dataset import experiment_dataset, inference_dataset
 from anomaly_runner.errors import DataInvalid
 from anomaly_runner.splits import fill_in
-from anomaly_runner.storage import FolderStore, ObjectInfo, Pull, Store, start_pull
+from anomaly_runner.storage import FileCache, FolderStore, ObjectInfo, Pull, Store, cached, start_pull
 from anomaly_runner.valid_area import ValidArea
 
 
@@ -29,6 +29,7 @@ class Listed:
     store: Store
     objects: tuple[ObjectInfo, ...]
     valid_area: ValidArea | None = None
+    cache: FileCache | None = None
 
 
 def list_experiment(spec: ExperimentSpec, context: Context, catalog: Catalog = PUBLISHED) -> Listed:
@@ -38,7 +39,8 @@ def list_experiment(spec: ExperimentSpec, context: Context, catalog: Catalog = P
         DataInvalid: not the layout that was expected.
         StorageDenied, StorageUnavailable: they cannot be listed.
     """
-    store = _store(spec.dataset, LocationRole.DATASET, context, catalog)
+    cache = _cache(spec.dataset, context)
+    store = _store(spec.dataset, LocationRole.DATASET, context, catalog, cache)
     with context.stage(Stage.FETCH):
         objects = store.list()
     with context.stage(Stage.DATASET):
@@ -46,7 +48,7 @@ def list_experiment(spec: ExperimentSpec, context: Context, catalog: Catalog = P
         found = experiment_dataset(objects, store.uri, spec.dataset.mask_suffix, with_masks)
         dataset = fill_in(found, spec.dataset.splits, spec.dataset.seed)
         valid_area = _valid_area(spec, store)
-        return replace(_listed(dataset, store, objects, context), valid_area=valid_area)
+        return replace(_listed(dataset, store, objects, context), valid_area=valid_area, cache=cache)
 
 
 def _valid_area(spec: ExperimentSpec, store: Store) -> ValidArea | None:
@@ -65,7 +67,8 @@ def list_inference(
     spec: InferenceSpec, manifest: ModelManifest, context: Context, catalog: Catalog = PUBLISHED
 ) -> Listed:
     """The images of an inference, of a builtin dataset its test images; raises as ``list_experiment``."""
-    store = _store(spec.input, LocationRole.INPUT, context, catalog)
+    cache = _cache(spec.input, context)
+    store = _store(spec.input, LocationRole.INPUT, context, catalog, cache)
     if spec.input.source.builtin is not None and spec.input.layout == "flat":
         store = store.below("test")
     with context.stage(Stage.FETCH):
@@ -73,10 +76,23 @@ def list_inference(
     with context.stage(Stage.DATASET):
         segmentation = manifest.task == "segmentation"
         dataset = inference_dataset(objects, store.uri, spec.input.layout, spec.input.mask_suffix, segmentation)
-        return _listed(dataset, store, objects, context)
+        return replace(_listed(dataset, store, objects, context), cache=cache)
 
 
-def _store(data: Dataset | InputData, role: LocationRole, context: Context, catalog: Catalog) -> Store:
+def _cache(data: Dataset | InputData, context: Context) -> FileCache | None:
+    """The cache that the resource asks for, if there is a folder for it."""
+    if data.cache is None:
+        return None
+    store = context.stores.get(LocationRole.CACHE)
+    if store is None or store.local_root is None:
+        context.journal.warn("there is no node cache here: every run pulls its files anew")
+        return None
+    return FileCache(store.local_root, context.journal.warn)
+
+
+def _store(
+    data: Dataset | InputData, role: LocationRole, context: Context, catalog: Catalog, cache: FileCache | None
+) -> Store:
     """The folder of the images; a builtin dataset is brought here first."""
     spec = data.source.builtin
     if spec is None:
@@ -85,7 +101,7 @@ def _store(data: Dataset | InputData, role: LocationRole, context: Context, cata
     total = sum(file.size for file in files_of(spec, catalog)) >> 20
     with context.stage(Stage.FETCH, total, "MB"):
         folder = prepare(spec, data.category, context.work / "builtin", step=meter.step, check=context.stop.check,
-                         catalog=catalog)  # fmt: skip
+                         catalog=catalog, cache=cache)  # fmt: skip
     return FolderStore(folder)
 
 
@@ -110,4 +126,4 @@ def _listed(dataset: ImageSet, store: Store, objects: list[ObjectInfo], context:
 
 def bring(listed: Listed, context: Context) -> Pull:
     """Begin to bring the files here, those that are needed first at first; nobody has to wait for all of them."""
-    return start_pull(listed.store, listed.objects, context.work / "dataset", context.stop.check)
+    return start_pull(cached(listed.store, listed.cache), listed.objects, context.work / "dataset", context.stop.check)

@@ -2,15 +2,22 @@
 
 from pathlib import Path
 
-from anomaly_api.run import RunConfig, mount_path
+from anomaly_api.run import NODE_CACHE_PATH, RunConfig, mount_path
 from anomaly_api.storage import Location, LocationRole
 from anomaly_runner.storage import FolderStore, Store
 from anomaly_runner.storage.s3 import connect
 
 
 def stores_in_pod(config: RunConfig) -> dict[LocationRole, Store]:
-    """Every location of the run, by role: S3, or a claim that the pod has mounted (at its sub-folder)."""
-    return {role: _in_pod(role, location) for role, location in config.locations().items()}
+    """Every location of the run, by role: S3, or a claim that the pod has mounted (at its sub-folder).
+
+    The cache may also be the node's own folder, where the operator has mounted one.
+    """
+    stores: dict[LocationRole, Store] = {role: _in_pod(role, location) for role, location in config.locations().items()}
+    node_cache = Path(NODE_CACHE_PATH)
+    if node_cache.is_dir():
+        stores.setdefault(LocationRole.CACHE, FolderStore(node_cache))
+    return stores
 
 
 def _in_pod(role: LocationRole, location: Location) -> Store:

@@ -9,6 +9,8 @@ from anomaly_runner.builtin import mnist, mvtec
 from anomaly_runner.builtin.catalog import Catalog, RemoteFile
 from anomaly_runner.builtin.download import download
 from anomaly_runner.errors import StorageUnavailable
+from anomaly_runner.storage import FileCache
+from anomaly_runner.storage.cache import Entry
 
 
 def files_of(spec: BuiltinDataset, catalog: Catalog) -> Sequence[RemoteFile]:
@@ -27,6 +29,7 @@ def prepare(
     step: Callable[[int], None],
     check: Callable[[], None],
     catalog: Catalog,
+    cache: FileCache | None = None,
 ) -> Path:
     """Fetch a dataset and lay it out; answers the folder with its train/ and test/.
 
@@ -37,18 +40,30 @@ def prepare(
         step: called with the number of bytes that came.
         check: called while unpacking.
         catalog: what is published where.
+        cache: where files are kept for the next run.
 
     Raises:
         DataInvalid: a file is not there, not the published one, or has no such category.
         StorageUnavailable: a server does not answer.
     """
-    files = [download(file, spec.mirror, folder / "files", step) for file in files_of(spec, catalog)]
+    files = [_bring(file, spec.mirror, folder / "files", step, cache) for file in files_of(spec, catalog)]
     here = folder / "images"
     shutil.rmtree(here, ignore_errors=True)
     try:
         return _lay_out(spec, category, files, here, check)
     except OSError as error:
         raise StorageUnavailable(f"cannot write below {here}: {error.strerror}") from error
+
+
+def _bring(
+    file: RemoteFile, mirror: str | None, folder: Path, step: Callable[[int], None], cache: FileCache | None
+) -> Path:
+    entry = Entry.of_content(file.algorithm, file.digest)
+    if cache is None or cache.take(entry, folder / file.name):
+        return download(file, mirror, folder, step)
+    found = download(file, mirror, folder, step)
+    cache.keep(entry, found)
+    return found
 
 
 def _lay_out(

@@ -20,22 +20,29 @@ class ObjectInfo:
     etag: str
 
 
-class Store(Protocol):
+class Source(Protocol):
+    """What objects can be pulled from."""
+
+    @property
+    def local_root(self) -> Path | None:
+        """The root on this machine's file system, if that is where it is."""
+
+    def pull(self, info: ObjectInfo, destination: Path) -> None:
+        """Copy one object to a file, whole or not at all."""
+
+
+class Store(Source, Protocol):
     """A folder of objects; keys are relative to its root and use forward slashes."""
 
     @property
     def uri(self) -> str:
         """The root, as people write it."""
 
-    @property
-    def local_root(self) -> Path | None:
-        """The root on this machine's file system, if that is where it is."""
+    def address(self, key: str) -> str:
+        """What an object is called by every run, on every machine that sees the same storage."""
 
     def list(self, prefix: str = "") -> list[ObjectInfo]:
         """Every object whose key begins with the prefix, sorted by key. Keys may be hostile (``is_safe``)."""
-
-    def pull(self, info: ObjectInfo, destination: Path) -> None:
-        """Copy one object to a file, whole or not at all."""
 
     def read(self, key: str) -> bytes | None:
         """Content of a small object; None if there is none."""

@@ -25,6 +25,10 @@ class FolderStore:
         """The folder: it can be read in place."""
         return self.root
 
+    def address(self, key: str) -> str:
+        """The file's path."""
+        return str(self.root / key)
+
     def list(self, prefix: str = "") -> list[ObjectInfo]:
         """Every file below the prefix, sorted by key; hidden files and folders are left out."""
         start = self.root / prefix.rpartition("/")[0]

@@ -6,6 +6,7 @@ index file says so) are not pulled again.
 """
 
 import json
+import logging
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,8 +14,10 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 from pathlib import Path
 
 from anomaly_runner.errors import StorageUnavailable
-from anomaly_runner.storage.base import ObjectInfo, Store
+from anomaly_runner.storage.base import ObjectInfo, Source
 from anomaly_runner.storage.s3 import THREADS
+
+logger = logging.getLogger(__name__)
 
 _INDEX = ".etags.jsonl"
 _POLL_SECONDS = 0.5
@@ -49,25 +52,50 @@ class Pull:
                 continue
             return
 
-    def start(self, store: Store, objects: Sequence[ObjectInfo]) -> None:
+    def start(self, source: Source, objects: Sequence[ObjectInfo]) -> None:
         """Begin to pull objects in their order."""
         index = _Index(self.root / _INDEX)
         missing = [info for info in objects if not index.has(info, self.root)]
+        count = _Count(missing)
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="pull")
         for info in missing:
-            self._pending[info.key] = self._pool.submit(self._pull, store, info, index)
+            self._pending[info.key] = self._pool.submit(self._pull, source, info, index, count)
 
-    def _pull(self, store: Store, info: ObjectInfo, index: "_Index") -> None:
+    def _pull(self, source: Source, info: ObjectInfo, index: "_Index", count: "_Count") -> None:
         try:
-            store.pull(info, self.root / info.key)
+            source.pull(info, self.root / info.key)
         except OSError as error:
             raise StorageUnavailable(f"cannot write {self.root / info.key}: {error}") from error
         index.add(info)
+        count.add(info)
 
     def close(self) -> None:
         """Drop what has not begun; wait for what has."""
         if self._pool:
             self._pool.shutdown(wait=True, cancel_futures=True)
+
+
+class _Count:
+    """Logs how far a pull is, at each tenth of its bytes: nobody waits for it, so no stage shows it."""
+
+    def __init__(self, objects: Sequence[ObjectInfo]) -> None:
+        self._files = len(objects)
+        self._bytes = sum(info.size for info in objects)
+        self._lock = threading.Lock()
+        self._files_done = self._bytes_done = 0
+
+    def add(self, info: ObjectInfo) -> None:
+        with self._lock:
+            tenth = self._tenth()
+            self._files_done += 1
+            self._bytes_done += info.size
+            news = self._tenth() > tenth or self._files_done == self._files
+        if news:
+            logger.info("pulled", extra={"files": self._files_done, "of": self._files,
+                                         "megabytes": self._bytes_done >> 20})  # fmt: skip
+
+    def _tenth(self) -> int:
+        return 10 * self._bytes_done // max(1, self._bytes)
 
 
 class _Index:
@@ -97,24 +125,24 @@ def _read_index(file: Path) -> dict[str, tuple[int, str]]:
     return {key: (size, etag) for key, size, etag in map(json.loads, whole)}
 
 
-def start_pull(store: Store, objects: Sequence[ObjectInfo], folder: Path, check: Callable[[], None]) -> Pull:
+def start_pull(source: Source, objects: Sequence[ObjectInfo], folder: Path, check: Callable[[], None]) -> Pull:
     """Begin to bring objects to this machine; a store that is on it is used in place.
 
     ``check`` is called while waiting, and raises to break the wait.
     """
-    if store.local_root is not None:
-        return Pull(store.local_root, check)
+    if source.local_root is not None:
+        return Pull(source.local_root, check)
     pull = Pull(folder, check)
-    pull.start(store, objects)
+    pull.start(source, objects)
     return pull
 
 
-def local_copy(store: Store, objects: Sequence[ObjectInfo], folder: Path, check: Callable[[], None]) -> Path:
+def local_copy(source: Source, objects: Sequence[ObjectInfo], folder: Path, check: Callable[[], None]) -> Path:
     """Bring objects to this machine and wait for all of them; answers the folder that holds them."""
-    pull = start_pull(store, objects, folder, check)
+    pull = start_pull(source, objects, folder, check)
     try:
         for info in objects:
             pull.path(info.key)
     finally:
         pull.close()
-    return store.local_root or folder
+    return source.local_root or folder

@@ -1,28 +1,38 @@
 """A store on any S3-compatible server.
 
-botocore retries what may pass (5xx, throttling, timeouts: standard mode, jittered back-off). A body that
-breaks off while it is read is outside botocore's retries, so reading one object is retried here.
+botocore retries what may pass (5xx, throttling, timeouts: standard mode, jittered back-off). Outside its retries are
+a body that breaks off while it is read, answers of 429 without a code that it knows, and throttling that lasts (its
+retries draw on a quota that all threads share): those are retried here, with longer pauses.
 """
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from anomaly_api.run import s3_env
+from anomaly_api.run import ca_path, s3_env
 from anomaly_api.storage import LocationRole, S3Location
 from anomaly_runner.errors import DataInvalid, StorageDenied, StorageUnavailable
 from anomaly_runner.storage.base import ObjectInfo, check_key, is_safe, join_uri
 
+Result = TypeVar("Result")
+
 THREADS = 16
 """Transfers at once; the connection pool is as large."""
+_CONNECT_SECONDS = 5.0
+_READ_SECONDS = 30.0
 _ATTEMPTS = 5
-_BODY_ATTEMPTS = 3
+"""Of botocore, for one request."""
+_ROUNDS = 6
+"""Of ours, for one object: throttling outlasts botocore's patience when many threads share it."""
+_LONGEST_PAUSE = 15.0
 _MULTIPART_BYTES = 64 << 20
+_CHUNK = 1 << 20
 _MAY_PASS = (408, 429)
+_THROTTLED = (429, 503)
 _MISSING = {"404", "NoSuchKey", "NotFound"}
 
 
@@ -30,11 +40,13 @@ def connect(role: LocationRole, location: S3Location, environment: Mapping[str, 
     """Open a location with the credentials that the environment has for its role.
 
     Credentials come from ``run.s3_env(role, key)``; where none are set, boto3's own chain is asked (the pod's
-    identity). Nothing is sent yet.
+    identity). The endpoint's certificate is checked against ``run.ca_path(role)``, if that file is mounted. Nothing
+    is sent yet.
     """
     bucket, _, prefix = location.uri.removeprefix("s3://").partition("/")
     credentials = _credentials(role, os.environ if environment is None else environment)
-    return S3Store(_client(location, credentials), bucket, prefix.strip("/"))
+    authorities = Path(ca_path(role))
+    return S3Store(_client(location, credentials, authorities), bucket, prefix.strip("/"))
 
 
 def _credentials(role: LocationRole, environment: Mapping[str, str]) -> dict[str, str]:
@@ -43,22 +55,27 @@ def _credentials(role: LocationRole, environment: Mapping[str, str]) -> dict[str
     return {name: value for name, value in found.items() if value}
 
 
-def _client(location: S3Location, credentials: Mapping[str, str]) -> Any:
+def _client(location: S3Location, credentials: Mapping[str, str], authorities: Path) -> Any:
     import boto3
     from botocore.config import Config
 
     config = Config(
         max_pool_connections=THREADS,
         retries={"mode": "standard", "total_max_attempts": _ATTEMPTS},
-        connect_timeout=5,
-        read_timeout=30,
+        connect_timeout=_CONNECT_SECONDS,
+        read_timeout=_READ_SECONDS,
         s3={"addressing_style": "path"} if location.endpoint else {},
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
     )
     session = boto3.session.Session(region_name=location.region or None, **credentials)
-    return session.client("s3", endpoint_url=location.endpoint, config=config, region_name=location.region or
-                          session.region_name or "us-east-1")  # fmt: skip
+    return session.client(
+        "s3",
+        endpoint_url=location.endpoint,
+        config=config,
+        region_name=location.region or session.region_name or "us-east-1",
+        verify=str(authorities) if authorities.is_file() else None,
+    )
 
 
 @dataclass(frozen=True)
@@ -79,10 +96,14 @@ class S3Store:
         """Never on this machine."""
         return None
 
+    def address(self, key: str) -> str:
+        """The object's URL."""
+        return join_uri(f"{self.client.meta.endpoint_url}/{self.bucket}", self._root_and(key))
+
     def list(self, prefix: str = "") -> list[ObjectInfo]:
         """Every object below the prefix, sorted by key; folder markers and hidden files are left out."""
         with _explained(self.uri):
-            return sorted(self._objects(prefix), key=lambda info: info.key)
+            return _patiently(lambda: sorted(self._objects(prefix), key=lambda info: info.key))
 
     def _objects(self, prefix: str) -> Iterator[ObjectInfo]:
         skip = len(self.prefix) + 1 if self.prefix else 0
@@ -100,43 +121,51 @@ class S3Store:
         return self._root_and(check_key(key, self.uri))
 
     def pull(self, info: ObjectInfo, destination: Path) -> None:
-        """Copy one object to a file through a temporary name; a body that breaks off is read again."""
-        from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
-
+        """Copy one object to a file through a temporary name; where a body breaks off, the rest is asked for."""
         destination.parent.mkdir(parents=True, exist_ok=True)
         half = destination.with_name(f".{destination.name}.part")
+        half.unlink(missing_ok=True)
         with _explained(join_uri(self.uri, info.key)):
-            retrying = Retrying(stop=stop_after_attempt(_BODY_ATTEMPTS), wait=wait_random_exponential(max=5),
-                                retry=retry_if_exception(_is_broken_body), reraise=True)  # fmt: skip
-            retrying(partial(self._download, info, half))
-            half.replace(destination)
+            _patiently(partial(self._download, info, half))
+        if half.stat().st_size != info.size:
+            raise StorageUnavailable(_changed(join_uri(self.uri, info.key)))
+        half.replace(destination)
 
     def _download(self, info: ObjectInfo, half: Path) -> None:
-        body = self.client.get_object(Bucket=self.bucket, Key=self._key(info.key))["Body"]
-        with half.open("wb") as file:
-            for chunk in body.iter_chunks(1 << 20):
-                file.write(chunk)
+        with half.open("ab") as file:
+            here = file.tell()
+            rest = {"Range": f"bytes={here}-", "IfMatch": f'"{info.etag}"'} if here else {}
+            if here < info.size or not info.size:
+                body = self.client.get_object(Bucket=self.bucket, Key=self._key(info.key), **rest)["Body"]
+                for chunk in body.iter_chunks(_CHUNK):
+                    file.write(chunk)
 
     def read(self, key: str) -> bytes | None:
         """Content of a small object; None if there is none."""
         with _explained(join_uri(self.uri, key)):
             try:
-                return bytes(self.client.get_object(Bucket=self.bucket, Key=self._key(key))["Body"].read())
+                return _patiently(partial(self._content, key))
             except self.client.exceptions.NoSuchKey:
                 return None
+
+    def _content(self, key: str) -> bytes:
+        return bytes(self.client.get_object(Bucket=self.bucket, Key=self._key(key))["Body"].read())
 
     def push(self, source: Path, key: str) -> None:
         """Upload a file: one request for a small one, parts in parallel for a large one."""
         with _explained(join_uri(self.uri, key)):
-            if source.stat().st_size < _MULTIPART_BYTES:
-                self.client.put_object(Bucket=self.bucket, Key=self._key(key), Body=source.read_bytes())
-            else:
-                self.client.upload_file(str(source), self.bucket, self._key(key))
+            _patiently(partial(self._upload, source, self._key(key)))
+
+    def _upload(self, source: Path, key: str) -> None:
+        if source.stat().st_size < _MULTIPART_BYTES:
+            self.client.put_object(Bucket=self.bucket, Key=key, Body=source.read_bytes())
+        else:
+            self.client.upload_file(str(source), self.bucket, key)
 
     def delete(self, key: str) -> None:
         """Remove an object, if there is one."""
         with _explained(join_uri(self.uri, key)):
-            self.client.delete_object(Bucket=self.bucket, Key=self._key(key))
+            _patiently(partial(self.client.delete_object, Bucket=self.bucket, Key=self._key(key)))
 
     def below(self, prefix: str) -> "S3Store":
         """The sub-folder."""
@@ -147,9 +176,20 @@ def _is_hidden(key: str) -> bool:
     return is_safe(key) and any(part.startswith(".") for part in key.split("/"))
 
 
-def _is_broken_body(error: BaseException) -> bool:
-    from botocore.exceptions import IncompleteReadError, ReadTimeoutError, ResponseStreamingError
+def _patiently(operation: Callable[[], Result]) -> Result:
+    """Do something, again where the server was too busy or a body broke off."""
+    from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
+    retrying = Retrying(stop=stop_after_attempt(_ROUNDS), wait=wait_random_exponential(max=_LONGEST_PAUSE),
+                        retry=retry_if_exception(_may_pass), reraise=True)  # fmt: skip
+    return retrying(operation)
+
+
+def _may_pass(error: BaseException) -> bool:
+    from botocore.exceptions import ClientError, IncompleteReadError, ReadTimeoutError, ResponseStreamingError
+
+    if isinstance(error, ClientError):
+        return error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") in _THROTTLED
     return isinstance(error, IncompleteReadError | ReadTimeoutError | ResponseStreamingError)
 
 
@@ -163,7 +203,7 @@ def _explained(uri: str) -> Iterator[None]:
         StorageUnavailable: no answer, or answers of 5xx, after all retries.
     """
     from boto3.exceptions import S3UploadFailedError
-    from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError
+    from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError, SSLError
 
     try:
         yield
@@ -176,8 +216,14 @@ def _explained(uri: str) -> Iterator[None]:
         if isinstance(cause, ClientError):
             raise _from_response(cause, uri) from error
         raise StorageUnavailable(f"upload to {uri} failed: {error}") from error
+    except SSLError as error:
+        raise StorageDenied(f"the certificate of {uri} is not trusted: set caConfigMap ({error})") from error
     except BotoCoreError as error:
         raise StorageUnavailable(f"{uri} does not answer: {error}") from error
+
+
+def _changed(uri: str) -> str:
+    return f"{uri} changed while it was read"
 
 
 def _from_response(error: Any, uri: str) -> StorageDenied | DataInvalid | StorageUnavailable:
@@ -185,6 +231,8 @@ def _from_response(error: Any, uri: str) -> StorageDenied | DataInvalid | Storag
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     if code == "NoSuchBucket":
         return DataInvalid(f"{uri}: the bucket does not exist")
+    if code == "PreconditionFailed":
+        return StorageUnavailable(_changed(uri))
     if code in _MISSING:
         return DataInvalid(f"{uri} does not exist")
     if 300 <= status < 500 and status not in _MAY_PASS:  # wrong keys, wrong region: each server has its own code

@@ -102,7 +102,7 @@ def test_s3_keys_are_relative_to_the_prefix(s3):
 def test_a_servers_refusals_become_ours(s3, code, status, error, monkeypatch):
     monkeypatch.setattr("botocore.endpoint.time.sleep", lambda seconds: None)
     store, stub = s3
-    for _ in range(5):
+    for _ in range(6):
         stub.add_client_error("list_objects_v2", code, http_status_code=status)
     with pytest.raises(error, match="s3://bucket/some/prefix"):
         store.list()

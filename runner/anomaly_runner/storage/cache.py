@@ -1,0 +1,196 @@
+"""Files from S3 kept for the next run, on a folder that several runs share at once.
+
+An entry is named by a hash of the object's address, ETag and size, so a changed object is another entry and nothing is
+ever stale. Entries appear by rename, whole or not at all; where two runs bring the same object, the last one wins and
+both are right. A run links an entry into its own folder, or copies it where that is another file system, so it keeps
+its files whatever happens to the cache.
+
+ETags that are plain MD5 digests are checked whenever an entry is used; of other objects (multipart uploads, encrypted
+ones) the size is. Whatever goes wrong with the cache costs a download and a warning, never the run.
+"""
+
+import hashlib
+import os
+import re
+import shutil
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from anomaly_runner.storage.base import ObjectInfo, Source, Store
+
+_FOLDER = "objects"
+_KEPT_FREE = 0.10
+"""Share of the disk that the cache leaves free: the oldest entries go first."""
+_MD5 = re.compile(r"[0-9a-f]{32}")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What a cached file is called and how it is recognised; None is what nobody knows."""
+
+    name: str
+    size: int | None
+    digest: str | None
+    algorithm: str = "md5"
+
+    @classmethod
+    def of_object(cls, address: str, info: ObjectInfo) -> "Entry":
+        """The entry of an object at an address that is the same for every run."""
+        digest = info.etag if _MD5.fullmatch(info.etag) else None
+        return cls(_hash(f"{address}\n{info.etag}\n{info.size}"), info.size, digest)
+
+    @classmethod
+    def of_content(cls, algorithm: str, digest: str) -> "Entry":
+        """The entry of a file that is known by its digest, wherever it comes from."""
+        return cls(_hash(f"{algorithm}\n{digest}"), None, digest, algorithm)
+
+    def by_size(self) -> "Entry":
+        """The same for an object whose ETag looks like an MD5 and is none, as encryption makes them."""
+        return Entry(f"{self.name}-size", self.size, None)
+
+    def matches(self, file: Path) -> bool:
+        """Whether a file has the size and the digest that are known."""
+        if self.size not in (None, file.stat().st_size):
+            return False
+        return self.digest is None or self.digest == _digest(file, self.algorithm)
+
+
+class FileCache:
+    """Cached files below a folder. Safe to use from many threads and processes.
+
+    Args:
+        root: the folder.
+        warn: told once of whatever makes the cache useless.
+    """
+
+    def __init__(self, root: Path, warn: Callable[[str], None]) -> None:
+        self._root = root / _FOLDER
+        self._warn = warn
+        self._lock = threading.Lock()
+        self._given_up = False
+
+    def take(self, entry: Entry, destination: Path) -> bool:
+        """Make the entry a file of the run; false if there is none, or it is damaged (which removes it)."""
+        try:
+            return self._take(entry, destination) or self._take(entry.by_size(), destination)
+        except OSError as error:
+            self._give_up(f"cannot be read ({error.strerror})")
+            return False
+
+    def _take(self, entry: Entry, destination: Path) -> bool:
+        kept = self._place(entry)
+        try:
+            _link_or_copy(kept, destination)
+        except FileNotFoundError:  # never kept, or evicted meanwhile
+            return False
+        if entry.matches(destination):
+            os.utime(kept)  # used last: evicted last
+            return True
+        kept.unlink(missing_ok=True)
+        return False
+
+    def keep(self, entry: Entry, source: Path) -> None:
+        """Put a file of the run into the cache, if there is room."""
+        if self._given_up:
+            return
+        try:
+            kept = entry if entry.matches(source) else entry.by_size()
+            if kept.matches(source) and self._make_room(source.stat().st_size):
+                _link_or_copy(source, self._place(kept))
+        except OSError as error:
+            self._give_up(f"cannot be written ({error.strerror})")
+
+    def _place(self, entry: Entry) -> Path:
+        return self._root / entry.name[:2] / entry.name
+
+    def _give_up(self, why: str) -> None:
+        with self._lock:
+            if not self._given_up:
+                self._given_up = True
+                self._warn(f"the data cache {why}: files are pulled instead")
+
+    def _make_room(self, size: int) -> bool:
+        self._root.mkdir(parents=True, exist_ok=True)
+        with self._lock:
+            missing = _missing_room(self._root, size)
+            if missing > 0:
+                missing -= _evict(self._root, missing)
+        if missing > 0:
+            self._give_up("is on a full disk")
+        return missing <= 0
+
+
+def _missing_room(folder: Path, size: int) -> int:
+    """Bytes to be freed before a file of this size may come; not positive if it may."""
+    disk = shutil.disk_usage(folder)
+    return int(disk.total * _KEPT_FREE) + size - disk.free
+
+
+def _evict(root: Path, wanted: int) -> int:
+    """Remove the entries that were used longest ago until the wanted bytes are free; answers how many are."""
+    freed = 0
+    for _, size, file in sorted(_entries(root)):
+        if freed >= wanted:
+            break
+        file.unlink(missing_ok=True)
+        freed += size
+    return freed
+
+
+def _entries(root: Path) -> Iterator[tuple[float, int, Path]]:
+    for folder in os.scandir(root):
+        for file in os.scandir(folder):
+            with suppress(FileNotFoundError):  # another run evicts too
+                stat = file.stat()
+                yield stat.st_mtime, stat.st_size, Path(file.path)
+
+
+def _link_or_copy(source: Path, destination: Path) -> None:
+    """Make the destination the same file, or where it is on another file system a copy; by rename."""
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    half = destination.with_name(f".{uuid.uuid4().hex}")  # pods have the same process numbers
+    try:
+        half.hardlink_to(source)
+    except FileNotFoundError:
+        raise
+    except OSError:
+        shutil.copyfile(source, half)
+    half.replace(destination)
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _digest(file: Path, algorithm: str) -> str:
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, algorithm).hexdigest()
+
+
+@dataclass(frozen=True)
+class CachedSource:
+    """A store whose objects are looked for in the cache before they are pulled."""
+
+    store: Store
+    cache: FileCache
+
+    @property
+    def local_root(self) -> Path | None:
+        """As the store's."""
+        return self.store.local_root
+
+    def pull(self, info: ObjectInfo, destination: Path) -> None:
+        """Make one object a file, from the cache or by pulling it."""
+        entry = Entry.of_object(self.store.address(info.key), info)
+        if not self.cache.take(entry, destination):
+            self.store.pull(info, destination)
+            self.cache.keep(entry, destination)
+
+
+def cached(store: Store, cache: FileCache | None) -> Source:
+    """The store behind the cache, if there is one."""
+    return CachedSource(store, cache) if cache else store

@@ -1,0 +1,101 @@
+"""An S3 server of one bucket that reads, lists and misbehaves on request: throttles, breaks bodies, stalls."""
+
+import hashlib
+import re
+import ssl
+import threading
+import urllib.parse
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+THROTTLED = "<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
+
+
+@dataclass
+class FakeS3:
+    """What is stored, how the server misbehaves, and what was asked for."""
+
+    objects: dict[str, bytes]
+    url: str = ""
+    faults: list[object] = field(default_factory=list)
+    """One a request, first come first: a status to answer, minus the bytes after which a body breaks off, ``stall``
+    for silence, None for nothing."""
+    asked: list[str] = field(default_factory=list)
+    """Method, path and Range header of each request."""
+    released: threading.Event = field(default_factory=threading.Event)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    s3: FakeS3
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *arguments: object) -> None:
+        """Quiet."""
+
+    def do_GET(self) -> None:
+        path, _, query = self.path.partition("?")
+        key = urllib.parse.unquote(path).lstrip("/").partition("/")[2]
+        self.s3.asked.append(f"GET {key} {self.headers.get('Range', '')}".strip())
+        fault = self.s3.faults.pop(0) if self.s3.faults else None
+        if fault == "stall":
+            self.s3.released.wait(10)
+            self.close_connection = True
+        elif isinstance(fault, int) and fault > 0:
+            self._answer(fault, THROTTLED.encode() if fault != 429 else b"busy", {})
+        elif "list-type" in query:
+            self._answer(200, self._listing(), {})
+        else:
+            self._object(key, -fault if isinstance(fault, int) else None)
+
+    def _object(self, key: str, broken_after: int | None) -> None:
+        content = self.s3.objects[key]
+        etag = f'"{hashlib.md5(content).hexdigest()}"'
+        if self.headers.get("If-Match") not in (None, etag):
+            self._answer(412, b"<Error><Code>PreconditionFailed</Code></Error>", {})
+            return
+        found = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
+        start = int(found[1]) if found else 0
+        extra = {"ETag": etag} | (
+            {"Content-Range": f"bytes {start}-{len(content) - 1}/{len(content)}"} if found else {}
+        )
+        self._answer(206 if found else 200, content[start:], extra, broken_after)
+
+    def _answer(self, status: int, body: bytes, headers: dict[str, str], broken_after: int | None = None) -> None:
+        self.send_response(status)
+        for name, value in (headers | {"Content-Length": str(len(body))}).items():
+            self.send_header(name, value)
+        self.end_headers()
+        with suppress(ConnectionError):  # who asked has left
+            self.wfile.write(body[:broken_after])
+        self.close_connection = broken_after is not None
+
+    def _listing(self) -> bytes:
+        items = "".join(
+            f'<Contents><Key>{key}</Key><Size>{len(content)}</Size><ETag>"{hashlib.md5(content).hexdigest()}"</ETag>'
+            "</Contents>"
+            for key, content in sorted(self.s3.objects.items())
+        )
+        return f"<ListBucketResult><IsTruncated>false</IsTruncated>{items}</ListBucketResult>".encode()
+
+
+@contextmanager
+def fake_s3(objects: dict[str, bytes], tls: ssl.SSLContext | None = None) -> Iterator[FakeS3]:
+    """Serve objects of the bucket ``data`` on 127.0.0.1."""
+    s3 = FakeS3(objects)
+    handler = type("Handler", (_Handler,), {"s3": s3})
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        server.daemon_threads = True
+        server.block_on_close = False
+        if tls:
+            server.socket = tls.wrap_socket(server.socket, server_side=True)
+        s3.url = f"http{'s' if tls else ''}://127.0.0.1:{server.server_port}"
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+        thread.start()
+        try:
+            yield s3
+        finally:
+            s3.released.set()
+            server.shutdown()
+            thread.join()

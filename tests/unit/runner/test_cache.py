@@ -1,0 +1,242 @@
+"""The data cache: a second pull asks for nothing, damage costs a download, several runs share it."""
+
+import hashlib
+import multiprocessing
+import os
+from collections import namedtuple
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from anomaly_api.dataset import BuiltinDataset
+from anomaly_api.experiment import AnomalyExperiment
+from anomaly_api.run import RunConfig, RunIdentity
+from anomaly_api.storage import LocationRole, S3Location
+from anomaly_runner import places
+from anomaly_runner.builtin import prepare
+from anomaly_runner.builtin.catalog import Catalog, RemoteFile
+from anomaly_runner.context import Context, Journal
+from anomaly_runner.errors import DataInvalid
+from anomaly_runner.fetch import bring, list_experiment
+from anomaly_runner.progress import Progress
+from anomaly_runner.stop import StopSignal
+from anomaly_runner.storage import FileCache, FolderStore, ObjectInfo, cached, local_copy
+from anomaly_runner.storage.cache import Entry
+from anomaly_runner.storage.s3 import connect
+from anomaly_runner.tracking import NoTracker
+from support.fake_s3 import fake_s3
+from support.web import serve
+
+KEYS = {"ANOMALY_DATASET_AWS_ACCESS_KEY_ID": "id", "ANOMALY_DATASET_AWS_SECRET_ACCESS_KEY": "secret"}
+FOLDERS = ("train/good", "test/good", "test/dent")
+OBJECTS = {
+    f"set/{folder}/{index}.png": np.random.default_rng(index).bytes(5000 + index)
+    for folder in FOLDERS for index in range(8)
+}  # fmt: skip
+RUN = RunIdentity(kind="AnomalyExperiment", namespace="ns", name="x", uid="u")
+
+
+def go_on() -> None:
+    """Never stop waiting."""
+
+
+@pytest.fixture
+def s3():
+    with fake_s3(dict(OBJECTS)) as server:
+        yield server
+
+
+def pull(server_url: str, root: Path, destination: Path) -> list[str]:
+    """Bring everything through the cache; answers its warnings."""
+    warnings: list[str] = []
+    store = connect(LocationRole.DATASET, S3Location(uri="s3://data/set", endpoint=server_url), KEYS)
+    local_copy(cached(store, FileCache(root, warnings.append)), store.list(), destination, go_on)
+    return warnings
+
+
+def gets(server) -> list[str]:
+    """Objects asked for since the last time."""
+    asked = [line for line in server.asked if line.endswith(".png")]
+    server.asked.clear()
+    return asked
+
+
+def assert_whole(destination: Path) -> None:
+    found = {f"set/{file.relative_to(destination)}": file.read_bytes() for file in destination.rglob("*.png")}
+    assert found == OBJECTS
+
+
+def kept(root: Path) -> list[Path]:
+    return sorted(path for path in root.rglob("*") if path.is_file())
+
+
+def test_a_second_pull_asks_for_nothing(s3, tmp_path):
+    assert pull(s3.url, tmp_path / "cache", tmp_path / "a") == []
+    assert len(gets(s3)) == len(OBJECTS)
+    assert pull(s3.url, tmp_path / "cache", tmp_path / "b") == []
+    assert gets(s3) == []
+    assert_whole(tmp_path / "a")
+    assert_whole(tmp_path / "b")
+
+
+def test_a_changed_object_is_pulled_alone(s3, tmp_path):
+    pull(s3.url, tmp_path / "cache", tmp_path / "a")
+    s3.objects["set/test/dent/3.png"] = b"another"
+    gets(s3)
+    pull(s3.url, tmp_path / "cache", tmp_path / "b")
+    assert gets(s3) == ["GET set/test/dent/3.png"]
+    assert (tmp_path / "b/test/dent/3.png").read_bytes() == b"another"
+
+
+@pytest.mark.parametrize("damage", [lambda content: content[:-1], lambda content: content[:-1] + b"?", lambda _: b""])
+def test_damaged_entries_are_found_and_replaced(s3, tmp_path, damage):
+    pull(s3.url, tmp_path / "cache", tmp_path / "a")
+    gets(s3)
+    for entry in kept(tmp_path / "cache")[:3]:
+        content = entry.read_bytes()
+        entry.unlink()  # the first run's own file stays as it is
+        entry.write_bytes(damage(content))
+    pull(s3.url, tmp_path / "cache", tmp_path / "b")
+    assert len(gets(s3)) == 3
+    pull(s3.url, tmp_path / "cache", tmp_path / "c")
+    assert gets(s3) == []
+    for folder in "abc":
+        assert_whole(tmp_path / folder)
+
+
+def test_etags_that_are_no_digests_are_recognised_by_size(tmp_path):
+    """Of multipart uploads, and of encrypted objects, whose ETags only look like MD5."""
+    cache = FileCache(tmp_path / "cache", pytest.fail)
+    (tmp_path / "file").write_bytes(b"content")
+    for etag in ("d41d8cd98f00b204e9800998ecf8427e-3", "0123456789abcdef0123456789abcdef"):
+        entry = Entry.of_object("http://s3/data/x", ObjectInfo("x", 7, etag))
+        assert not cache.take(entry, tmp_path / "out")
+        cache.keep(entry, tmp_path / "file")
+        assert cache.take(entry, tmp_path / "out")
+        assert (tmp_path / "out").read_bytes() == b"content"
+
+
+def test_the_same_key_elsewhere_is_another_entry():
+    info = ObjectInfo("x", 7, "e")
+    names = {Entry.of_object(address, info).name for address in ("http://a/b/x", "http://a/c/x", "http://d/b/x")}
+    assert len(names) == 3
+
+
+def test_two_processes_at_once(s3, tmp_path):
+    spawn = multiprocessing.get_context("spawn")
+    runs = [spawn.Process(target=pull, args=(s3.url, tmp_path / "cache", tmp_path / name)) for name in "ab"]
+    for run in runs:
+        run.start()
+    for run in runs:
+        run.join(60)
+    assert [run.exitcode for run in runs] == [0, 0]
+    assert_whole(tmp_path / "a")
+    assert_whole(tmp_path / "b")
+    gets(s3)
+    pull(s3.url, tmp_path / "cache", tmp_path / "c")
+    assert gets(s3) == []
+    assert len(kept(tmp_path / "cache")) == len(OBJECTS)
+
+
+def test_another_file_system_gets_copies(s3, tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(18, "Invalid cross-device link")
+
+    monkeypatch.setattr(Path, "hardlink_to", refuse)
+    pull(s3.url, tmp_path / "cache", tmp_path / "a")
+    pull(s3.url, tmp_path / "cache", tmp_path / "b")
+    assert len(gets(s3)) == len(OBJECTS)
+    assert_whole(tmp_path / "b")
+
+
+def test_a_cache_that_cannot_be_written_costs_one_warning(s3, tmp_path):
+    (tmp_path / "cache").write_text("in the way")
+    warnings = pull(s3.url, tmp_path / "cache", tmp_path / "a")
+    assert len(warnings) == 1
+    assert "the data cache cannot be" in warnings[0]
+    assert_whole(tmp_path / "a")
+
+
+Usage = namedtuple("Usage", "total used free")
+
+
+def test_the_oldest_entries_make_room(s3, tmp_path, monkeypatch):
+    pull(s3.url, tmp_path / "cache", tmp_path / "a")
+    entries = kept(tmp_path / "cache")
+    for age, entry in enumerate(entries):
+        os.utime(entry, (1_000_000 - age, 1_000_000 - age))
+    oldest = entries[-4:]
+    removed = sum(entry.stat().st_size for entry in oldest)
+    (tmp_path / "new").write_bytes(b"n" * 1000)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: Usage(1_000_000, 0, 100_000 + 1000 - removed))
+    cache = FileCache(tmp_path / "cache", pytest.fail)
+    entry = Entry.of_object("http://s3/data/new", ObjectInfo("new", 1000, hashlib.md5(b"n" * 1000).hexdigest()))
+    cache.keep(entry, tmp_path / "new")
+    assert not any(entry.exists() for entry in oldest)
+    assert all(entry.exists() for entry in entries[:-4])
+    assert cache.take(entry, tmp_path / "out")
+
+
+def test_a_full_disk_costs_one_warning(s3, tmp_path, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda _: Usage(1_000_000, 1_000_000, 0))
+    warnings = pull(s3.url, tmp_path / "cache", tmp_path / "a")
+    assert warnings == ["the data cache is on a full disk: files are pulled instead"]
+    assert_whole(tmp_path / "a")
+    assert kept(tmp_path / "cache") == []
+
+
+def experiment(cache: dict) -> AnomalyExperiment:
+    return AnomalyExperiment.model_validate({
+        "metadata": {"name": "x", "namespace": "ns"},
+        "spec": {
+            "dataset": {"source": {"s3": {"uri": "s3://data"}}, "category": "set", "cache": cache},
+            "model": {"name": "padim"}, "output": {"s3": {"uri": "s3://results"}},
+        },
+    })  # fmt: skip
+
+
+def context(work: Path, stores) -> Context:
+    return Context(RUN, stores, work, Progress(), StopSignal(), NoTracker(), Journal())
+
+
+def test_runs_of_a_node_share_its_folder(s3, tmp_path, monkeypatch):
+    monkeypatch.setattr(places, "NODE_CACHE_PATH", str(tmp_path / "node"))
+    monkeypatch.setattr(places, "connect", lambda role, location: connect(role, S3Location(
+        uri=location.uri, endpoint=s3.url), KEYS))  # fmt: skip
+    (tmp_path / "node").mkdir()
+    config = RunConfig(run=RUN, experiment=experiment({"node": {}}).spec)
+    for name in ("first", "second"):
+        here = context(tmp_path / name, places.stores_in_pod(config))
+        listed = list_experiment(config.experiment, here)
+        brought = bring(listed, here)
+        assert all(brought.path(key).is_file() for key in listed.dataset.wanted())
+        brought.close()
+        assert not any("cache" in text for text in here.journal.warnings)
+    assert len(gets(s3)) == len(OBJECTS)
+
+
+def test_a_node_without_a_cache_is_said_once(s3, tmp_path):
+    store = connect(LocationRole.DATASET, S3Location(uri="s3://data", endpoint=s3.url), KEYS)
+    here = context(tmp_path, {LocationRole.DATASET: store})
+    assert list_experiment(experiment({"node": {}}).spec, here).cache is None
+    assert here.journal.warnings[0] == "there is no node cache here: every run pulls its files anew"
+
+
+def test_a_claim_serves_as_well(tmp_path):
+    config = RunConfig(run=RUN, experiment=experiment({"persistentVolumeClaim": {"claimName": "cache"}}).spec)
+    assert places.stores_below(tmp_path, config)[LocationRole.CACHE] == FolderStore(tmp_path / "cache")
+
+
+def test_public_datasets_are_kept_too(tmp_path):
+    content = b"not an archive, but the one that was published"
+    file = RemoteFile("http://nowhere.invalid/", "mvtec.tar", len(content), "sha256",
+                      hashlib.sha256(content).hexdigest())  # fmt: skip
+    with serve({"mvtec.tar": content}) as web:
+        for name in ("first", "second"):
+            cache = FileCache(tmp_path / "cache", pytest.fail)
+            spec = BuiltinDataset(name="mvtec", mirror=web.url)
+            with pytest.raises(DataInvalid, match="cannot be unpacked"):
+                prepare(spec, "bottle", tmp_path / name, step=lambda _: None, check=go_on,
+                        catalog=Catalog(None, file), cache=cache)  # fmt: skip
+    assert len(web.asked) == 1

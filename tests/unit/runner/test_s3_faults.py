@@ -1,0 +1,136 @@
+"""S3 servers that throttle, break off, stall or are signed by nobody: what is brought is whole, or it is said why."""
+
+import ssl
+import subprocess
+
+import numpy as np
+import pytest
+
+from anomaly_api.storage import LocationRole, S3Location
+from anomaly_runner.errors import StorageDenied, StorageUnavailable
+from anomaly_runner.storage import ObjectInfo, local_copy
+from anomaly_runner.storage.s3 import connect
+from support.fake_s3 import fake_s3
+
+KEYS = {"ANOMALY_DATASET_AWS_ACCESS_KEY_ID": "id", "ANOMALY_DATASET_AWS_SECRET_ACCESS_KEY": "secret"}
+CONTENT = np.random.default_rng(0).bytes(3_000_000)
+OBJECTS = {"set/large.png": CONTENT, "set/empty.png": b""} | {f"set/{index}.png": b"%d" % index for index in range(40)}
+
+
+def go_on() -> None:
+    """Never stop waiting."""
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch):
+    monkeypatch.setattr("anomaly_runner.storage.s3._LONGEST_PAUSE", 0.01)
+    monkeypatch.setattr("anomaly_runner.storage.s3._READ_SECONDS", 0.3)
+    monkeypatch.setattr("botocore.retries.standard.ExponentialBackoff.delay_amount", lambda *_: 0.001)
+
+
+@pytest.fixture
+def s3():
+    with fake_s3(dict(OBJECTS)) as server:
+        yield server
+
+
+def store_of(server):
+    return connect(LocationRole.DATASET, S3Location(uri="s3://data/set", endpoint=server.url), KEYS)
+
+
+def large(server) -> ObjectInfo:
+    return next(found for found in store_of(server).list() if found.key == "large.png")
+
+
+def test_everything_is_brought_whole(s3, tmp_path):
+    store = store_of(s3)
+    local_copy(store, store.list(), tmp_path, go_on)
+    assert {f"set/{path.name}": path.read_bytes() for path in tmp_path.glob("*.png")} == OBJECTS
+    assert not list(tmp_path.glob(".*.part"))
+
+
+@pytest.mark.parametrize("status", [503, 429, 500])
+def test_a_server_that_is_busy_for_a_while(s3, tmp_path, status):
+    """Sixteen threads against a server that refuses four requests of five."""
+    store = store_of(s3)
+    objects = store.list()
+    count = 60 if status != 500 else 4
+    s3.faults = [status if index % 5 else None for index in range(count)]
+    local_copy(store, objects, tmp_path, go_on)
+    assert all((tmp_path / found.key).stat().st_size == found.size for found in objects)
+
+
+@pytest.mark.parametrize("status", [503, 429])
+def test_a_server_that_stays_busy(s3, tmp_path, status):
+    objects = [large(s3)]
+    s3.faults = [status] * 100
+    with pytest.raises(StorageUnavailable, match=rf"s3://data/set/large\.png: the server answered {status}"):
+        local_copy(store_of(s3), objects, tmp_path, go_on)
+
+
+def test_a_busy_server_is_waited_for_when_listing_and_reading(s3):
+    s3.faults = [503] * 7
+    assert len(store_of(s3).list()) == len(OBJECTS)
+    s3.faults = [429, 429]
+    assert store_of(s3).read("3.png") == b"3"
+
+
+def test_a_body_goes_on_where_it_broke_off(s3, tmp_path):
+    objects = [large(s3)]
+    s3.asked.clear()
+    s3.faults = [-1_500_000, -1_000_000]
+    local_copy(store_of(s3), objects, tmp_path, go_on)
+    assert (tmp_path / "large.png").read_bytes() == CONTENT
+    starts = [int(line.partition("bytes=")[2].rstrip("-") or 0) for line in s3.asked]
+    assert len(starts) == 3
+    assert 0 < starts[1] <= 1_500_000 < starts[2] <= 2_500_000
+
+
+def test_a_silent_server_is_asked_again(s3, tmp_path):
+    objects = [large(s3)]
+    s3.faults = ["stall"]
+    local_copy(store_of(s3), objects, tmp_path, go_on)
+    assert (tmp_path / "large.png").read_bytes() == CONTENT
+
+
+def test_an_object_that_changes_while_it_is_read_is_never_patched_together(s3, tmp_path):
+    objects = [large(s3)]
+    s3.objects["set/large.png"] = CONTENT[::-1] + b"x"
+    s3.faults = [-1_500_000]
+    with pytest.raises(StorageUnavailable, match="changed while it was read"):
+        local_copy(store_of(s3), objects, tmp_path, go_on)
+
+
+def test_an_object_that_changed_since_it_was_listed(s3, tmp_path):
+    objects = [large(s3)]
+    s3.objects["set/large.png"] = b"short"
+    with pytest.raises(StorageUnavailable, match="changed while it was read"):
+        local_copy(store_of(s3), objects, tmp_path, go_on)
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory):
+    """A certificate for 127.0.0.1 that signs itself, and its key."""
+    folder = tmp_path_factory.mktemp("tls")
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=127.0.0.1",
+                    "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", folder / "key", "-out", folder / "ca.crt"],
+                   check=True, capture_output=True)  # fmt: skip
+    return folder / "ca.crt", folder / "key"
+
+
+@pytest.fixture
+def secure(certificate):
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(*certificate)
+    with fake_s3(dict(OBJECTS), tls) as server:
+        yield server
+
+
+def test_an_authority_of_the_clusters_own(secure, certificate, monkeypatch):
+    monkeypatch.setattr("anomaly_runner.storage.s3.ca_path", lambda role: str(certificate[0]))
+    assert store_of(secure).read("7.png") == b"7"
+
+
+def test_an_unknown_authority_is_refused_with_the_way_out(secure):
+    with pytest.raises(StorageDenied, match=r"certificate of s3://data/set/7\.png is not trusted: set caConfigMap"):
+        store_of(secure).read("7.png")
