@@ -20,7 +20,7 @@ from anomaly_runner.colormap import TURBO
 from anomaly_runner.context import Context
 from anomaly_runner.dataset import Sample
 from anomaly_runner.evaluate import Evaluated
-from anomaly_runner.images import decode, to_rgb8
+from anomaly_runner.images import to_rgb8
 from anomaly_runner.machine import cpu_limit
 from anomaly_runner.parallel import ordered_map
 from anomaly_runner.predict import Predictions
@@ -112,7 +112,7 @@ class _Artist:
         """Draw one prediction."""
         assert self.predictions.maps is not None
         sample = self.predictions.samples[index]
-        image = to_rgb8(decode(read_file(self.pull, sample.key), self.max_pixels, self.form.crop))
+        image = to_rgb8(self.form.decode(read_file(self.pull, sample.key), self.max_pixels))
         scores = np.asarray(self.predictions.maps[index])
         heat = heat_image(scores, self.evaluated, image.size)
         segmentation = _segmentation(scores, self.evaluated.thresholds.pixel, image.size)
