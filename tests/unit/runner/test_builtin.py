@@ -1,10 +1,8 @@
 """Public datasets from a local mirror: real digits as IDX files, a small archive laid out like MVTec AD."""
 
 import gzip
-import hashlib
 import io
 import socket
-import struct
 import tarfile
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,7 +17,6 @@ from anomaly_api.inference import InferenceSpec
 from anomaly_api.run import ModelManifest, RunIdentity
 from anomaly_api.status import Stage, ThresholdValues
 from anomaly_runner.builtin import PUBLISHED, prepare
-from anomaly_runner.builtin.catalog import Catalog, MnistFiles, RemoteFile
 from anomaly_runner.builtin.download import download
 from anomaly_runner.builtin.mnist import read_idx
 from anomaly_runner.context import Context, Journal
@@ -28,34 +25,17 @@ from anomaly_runner.fetch import bring, list_experiment, list_inference
 from anomaly_runner.progress import Progress
 from anomaly_runner.stop import StopSignal
 from anomaly_runner.tracking import NoTracker
-from hack.demo.digits import digit_images
+from support.public import NAMES, TRAIN, catalog, digit_set, idx, mnist_files, remote
 from support.web import serve
-
-NAMES = [file.name for file in vars(PUBLISHED.mnist).values()]
-DIGITS = range(10)
 
 
 def nothing(*_):
     """Neither counts nor stops."""
 
 
-def idx(values: np.ndarray) -> bytes:
-    head = struct.pack(f">BBBB{values.ndim}I", 0, 0, 8, values.ndim, *values.shape)
-    return gzip.compress(head + values.tobytes(), mtime=0)
-
-
-def digit_set(places: range) -> tuple[np.ndarray, np.ndarray]:
-    """Real digits in mixed order."""
-    images = np.concatenate([digit_images(digit)[places.start : places.stop] for digit in DIGITS])
-    labels = np.repeat(np.arange(10, dtype=np.uint8), len(places))
-    order = np.random.default_rng(0).permutation(len(labels))
-    return images[order], labels[order]
-
-
 @pytest.fixture(scope="module")
 def digits() -> dict[str, bytes]:
-    contents = [idx(values) for places in (range(20), range(20, 35)) for values in digit_set(places)]
-    return dict(zip(NAMES, contents, strict=True))
+    return mnist_files()
 
 
 def picture(value: int) -> bytes:
@@ -84,15 +64,6 @@ def archive(files: dict[str, bytes], *special: tarfile.TarInfo) -> bytes:
     return buffer.getvalue()
 
 
-def remote(name: str, content: bytes, algorithm: str = "sha256") -> RemoteFile:
-    return RemoteFile("http://nowhere.invalid/", name, len(content), algorithm,
-                      hashlib.new(algorithm, content).hexdigest())  # fmt: skip
-
-
-def catalog(digits: dict[str, bytes], tar: bytes = b"") -> Catalog:
-    return Catalog(MnistFiles(*(remote(name, digits[name], "md5") for name in NAMES)), remote("mvtec.tar.xz", tar))
-
-
 @pytest.fixture
 def context(tmp_path):
     run = RunIdentity(kind="AnomalyExperiment", namespace="ns", name="x", uid="u")
@@ -114,7 +85,7 @@ def test_mnist_goes_the_way_of_every_dataset(digits, context):
     counts = {label: sum(sample.label == label for sample in listed.dataset.test) for label in ("good", "0", "8")}
     assert counts == {"good": 12, "0": 12, "8": 12}
     assert len(listed.dataset.train) == 12
-    images, labels = digit_set(range(20))
+    images, labels = digit_set(TRAIN)
     pull = bring(listed, context)
     for sample in listed.dataset.train:
         place = int(sample.key.rpartition("/")[2][:5])

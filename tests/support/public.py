@@ -1,0 +1,47 @@
+"""Small stand-ins for public datasets, and the catalogue that knows their digests."""
+
+import gzip
+import hashlib
+import struct
+
+import numpy as np
+
+from anomaly_runner.builtin import PUBLISHED
+from anomaly_runner.builtin.catalog import Catalog, MnistFiles, RemoteFile
+from hack.demo.digits import digit_images
+
+NAMES = [file.name for file in vars(PUBLISHED.mnist).values()]
+DIGITS = range(10)
+TRAIN, TEST = range(20), range(20, 35)
+"""Places, in the packaged digits of each class, of the pictures of the two sets."""
+
+
+def idx(values: np.ndarray) -> bytes:
+    """Values as MNIST is published."""
+    head = struct.pack(f">BBBB{values.ndim}I", 0, 0, 8, values.ndim, *values.shape)
+    return gzip.compress(head + values.tobytes(), mtime=0)
+
+
+def digit_set(places: range) -> tuple[np.ndarray, np.ndarray]:
+    """Real digits in mixed order, and what they are."""
+    images = np.concatenate([digit_images(digit)[places.start : places.stop] for digit in DIGITS])
+    labels = np.repeat(np.arange(10, dtype=np.uint8), len(places))
+    order = np.random.default_rng(0).permutation(len(labels))
+    return images[order], labels[order]
+
+
+def mnist_files() -> dict[str, bytes]:
+    """The four files of MNIST, with fewer pictures."""
+    contents = [idx(values) for places in (TRAIN, TEST) for values in digit_set(places)]
+    return dict(zip(NAMES, contents, strict=True))
+
+
+def remote(name: str, content: bytes, algorithm: str = "sha256") -> RemoteFile:
+    """A published file, to be found on mirrors alone."""
+    return RemoteFile("http://nowhere.invalid/", name, len(content), algorithm,
+                      hashlib.new(algorithm, content).hexdigest())  # fmt: skip
+
+
+def catalog(digits: dict[str, bytes], tar: bytes = b"") -> Catalog:
+    """The catalogue of these files."""
+    return Catalog(MnistFiles(*(remote(name, digits[name], "md5") for name in NAMES)), remote("mvtec.tar.xz", tar))

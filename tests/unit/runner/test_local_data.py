@@ -1,0 +1,146 @@
+"""What a dataset may ask for, end to end on small textures: valid areas, crops, depths, parts that are missing."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet
+import pytest
+from PIL import Image
+
+from anomaly_api.run import ModelManifest, RunReport
+from anomaly_api.storage import LocationRole
+from anomaly_runner.context import Context, Journal
+from anomaly_runner.digest import digest
+from anomaly_runner.experiment import run_experiment
+from anomaly_runner.fetch import list_experiment
+from anomaly_runner.local import run_locally
+from anomaly_runner.manifests import read_manifest
+from anomaly_runner.progress import Progress
+from anomaly_runner.stop import StopSignal
+from anomaly_runner.storage import FolderStore
+from anomaly_runner.tracking import NoTracker
+from support.public import catalog, mnist_files
+from support.textures import EXPERIMENT, INFERENCE, SIDE, write_manifest
+from support.web import serve
+
+MARGIN = 6
+
+
+def results(folder: Path, name: str = "textures") -> Path:
+    return folder / "results/factory" / name / "local"
+
+
+def report_of(folder: Path, name: str = "textures") -> RunReport:
+    return RunReport.model_validate_json((results(folder, name) / "report.json").read_bytes())
+
+
+def scores(folder: Path, name: str = "textures") -> dict[str, float]:
+    table = pyarrow.parquet.read_table(results(folder, name) / "predictions.parquet").to_pylist()
+    return {row["path"]: row["score"] for row in table}
+
+
+def run(folder: Path, change=None, text: str = EXPERIMENT) -> int:
+    return run_locally(write_manifest(folder, text, change), folder)
+
+
+def dataset(**fields):
+    return lambda document: document["spec"]["dataset"].update(fields)
+
+
+def images_of(folder: Path) -> list[Path]:
+    return sorted(path for part in ("train", "test") for path in (folder / "data/textures" / part).rglob("*.png"))
+
+
+def valid_area() -> np.ndarray:
+    mask = np.zeros((SIDE, SIDE), np.uint8)
+    mask[MARGIN:-MARGIN, MARGIN:-MARGIN] = 255
+    return mask
+
+
+def rubbish_outside(folder: Path) -> None:
+    """Noise where nothing counts, another one in every image."""
+    for index, path in enumerate(images_of(folder)):
+        noise = np.random.default_rng(index).integers(0, 255, (SIDE, SIDE, 3)).astype(np.uint8)
+        with Image.open(path) as image:
+            kept = np.where(valid_area()[..., None] > 0, np.asarray(image), noise)
+        Image.fromarray(kept).save(path)
+
+
+CROP = {"left": 2, "top": 2, "width": 56, "height": 52}
+
+
+@pytest.mark.parametrize("crop", [{}, {"cropArea": CROP}], ids=["whole", "cropped"])
+def test_what_lies_outside_the_valid_area_counts_nowhere(textures, crop):
+    Image.fromarray(valid_area()).save(textures / "data/textures/valid_area.png")
+    ask = dataset(validAreaMask="valid_area.png", **crop)
+    assert run(textures, ask) == 0
+    before = scores(textures)
+    rubbish_outside(textures)
+    assert run(textures, ask) == 0
+    assert scores(textures) == before
+    manifest = ModelManifest.model_validate_json((results(textures) / "model.json").read_bytes())
+    assert manifest.valid_area_mask.sha256 == digest(results(textures) / manifest.valid_area_mask.file)
+    (textures / "data/textures/valid_area.png").unlink()
+    assert run(textures, text=INFERENCE) == 0
+    assert scores(textures, "look") == pytest.approx(before, rel=1e-5)
+
+
+def test_a_changed_valid_area_of_a_model_is_refused(textures, capsys):
+    Image.fromarray(valid_area()).save(textures / "data/textures/valid_area.png")
+    assert run(textures, dataset(validAreaMask="valid_area.png")) == 0
+    Image.fromarray(255 - valid_area()).save(results(textures) / "valid_area.png")
+    assert run(textures, text=INFERENCE) == 16
+    assert "valid_area.png" in capsys.readouterr().err
+
+
+def test_a_valid_area_that_is_missing(textures, capsys):
+    assert run(textures, dataset(validAreaMask="nowhere.png")) == 11
+    assert "validAreaMask nowhere.png is missing in" in capsys.readouterr().err
+
+
+def test_a_12_bit_camera_is_as_good_as_an_8_bit_one(textures):
+    """The same pictures with 12 bits: the same scores but for the rounding that 8 bits bring."""
+    for path in images_of(textures):
+        with Image.open(path) as image:
+            grey = image.convert("L")
+        grey.save(path)
+    assert run(textures) == 0
+    expected = scores(textures)
+    for path in images_of(textures):
+        with Image.open(path) as image:
+            Image.fromarray((np.asarray(image) / 255 * 4095).round().astype(np.uint16)).save(path)
+    assert run(textures, lambda document: document["spec"]["transforms"].update(bitDepth=12)) == 0
+    assert scores(textures) == pytest.approx(expected, rel=1e-2)
+    assert run(textures, text=INFERENCE) == 0
+    assert scores(textures, "look") == pytest.approx(scores(textures), rel=1e-5)
+
+
+def test_without_good_test_images_some_training_images_serve(textures):
+    for path in (textures / "data/textures/test/good").iterdir():
+        path.unlink()
+    assert run(textures, dataset(splits={"goodTestFraction": 0.3})) == 0
+    report = report_of(textures)
+    assert report.summary.images.train == 6
+    assert sum(path.startswith("train/") for path in scores(textures)) == 2
+    assert any("2 of 8 from train/good serve as good test images" in text for text in report.summary.warnings)
+
+
+def test_mnist_from_a_mirror(tmp_path):
+    """The whole line from published files to a report: the digit that was learnt scores lowest."""
+    digits = mnist_files()
+    with serve(digits) as web:
+
+        def mnist(document):
+            document["spec"]["dataset"] = {"source": {"builtin": {"name": "mnist", "goodLabel": 1, "limit": 10,
+                                                                  "mirror": web.url}}}  # fmt: skip
+            document["spec"]["evaluation"] = {"visualization": {"enabled": False}}
+
+        config = read_manifest(write_manifest(tmp_path, EXPERIMENT, mnist), tmp_path)
+        context = Context(config.run, {LocationRole.OUTPUT: FolderStore(tmp_path / "out")}, tmp_path / "work",
+                          Progress(), StopSignal(), NoTracker(), Journal())  # fmt: skip
+        assert config.experiment is not None
+        listed = list_experiment(config.experiment, context, catalog(digits))
+        report = run_experiment(config, listed, context).report
+    assert report.summary.images.train == 10
+    assert report.summary.images.predicted == 100
+    assert report.summary.metrics.image["AUROC"] > 0.8
