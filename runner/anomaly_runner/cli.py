@@ -8,6 +8,8 @@ import typer
 
 from anomaly_api.run import CONFIG_PATH, TERMINATION_PATH, WORK_DIR
 
+os.environ.setdefault("TQDM_DISABLE", "1")  # libraries' bars would run into ours; read when they are imported
+
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False,
                   help="Runs an anomaly-detection experiment or inference.")  # fmt: skip
 

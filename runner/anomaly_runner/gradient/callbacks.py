@@ -24,7 +24,7 @@ from anomaly_runner.predict import Predictions
 History = dict[str, list[tuple[int, float]]]
 
 
-class Watch(Callback):
+class Watch(Callback):  # type: ignore[misc]
     """Counts steps, gathers the loss, and stops what has diverged.
 
     Args:
@@ -55,6 +55,14 @@ class Watch(Callback):
         self._history.setdefault("trainLoss", []).append((trainer.global_step, mean))
         pl_module.log("trainLoss", mean)
 
+    def state_dict(self) -> dict[str, Any]:
+        """The history goes on where a checkpoint is taken up."""
+        return {name: [list(entry) for entry in values] for name, values in self._history.items()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """From a checkpoint."""
+        self._history.update({name: [(step, value) for step, value in values] for name, values in state_dict.items()})
+
 
 def _loss_of(outputs: Any) -> float:
     """The step's loss; of several (GANomaly), their sum."""
@@ -63,7 +71,7 @@ def _loss_of(outputs: Any) -> float:
     return float(sum(float(torch.as_tensor(part).detach().sum()) for part in parts))
 
 
-class Judge(Callback):
+class Judge(Callback):  # type: ignore[misc]
     """Metrics of each validation, from the raw scores of all its images.
 
     Args:
@@ -78,9 +86,8 @@ class Judge(Callback):
         self._maps: list[np.ndarray[Any, Any]] = []
 
     def on_validation_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:  # fmt: skip
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *place: Any, **where: Any
+    ) -> None:
         """Keep the raw outputs."""
         self._scores.append(outputs.pred_score.detach().float().reshape(-1).cpu().numpy().copy())
         if self._masks is not None:
@@ -112,7 +119,7 @@ class Judge(Callback):
         return found
 
 
-class Best(Callback):
+class Best(Callback):  # type: ignore[misc]
     """The best state by the watched metric, kept on the CPU, and carried through checkpoints."""
 
     def __init__(self, metric: str) -> None:

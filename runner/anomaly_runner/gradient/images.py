@@ -1,9 +1,10 @@
-"""Training and validation images as Lightning's data: decoded once, shuffled anew each epoch, the same for the same seed.
+"""Training and validation images as Lightning's data: decoded once, shuffled each epoch, the same for the same seed.
 
 Decoded inputs lie in a nameless file, which memory can let go of, so that an epoch costs no decoding and the memory
 does not grow with the images. Augmented images are made anew each epoch.
 """
 
+import math
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -52,7 +53,7 @@ class Batches:
         self._count, self._batch_size, self._make = count, batch_size, make
 
     def __len__(self) -> int:
-        return -(-self._count // self._batch_size)
+        return math.ceil(self._count / self._batch_size)
 
     def __iter__(self) -> Iterator[Any]:
         return map(as_anomalib, self._make())
@@ -68,18 +69,29 @@ def as_anomalib(batch: Batch) -> Any:
     return ImageBatch(image=images, gt_label=labels, gt_mask=masks, image_path=[found.key for found in batch.samples])
 
 
-class ImageData(LightningDataModule):
+class ImageData(LightningDataModule):  # type: ignore[misc]
     """What the Trainer and, where they look for it, anomalib's modules find their images by."""
 
     def __init__(
-        self, training: DecodedImages, validation: DecodedImages, plan_seed: int, train_batch_size: int,
-        eval_batch_size: int, augmented: Augmented | None,
-    ) -> None:  # fmt: skip
+        self,
+        training: DecodedImages,
+        validation: DecodedImages,
+        *,
+        seed: int,
+        train_batch_size: int,
+        eval_batch_size: int,
+        augmented: Augmented | None = None,
+    ) -> None:
         super().__init__()
         self.train_batch_size = train_batch_size
         self._eval_batch_size = eval_batch_size
         self._training, self._validation = training, validation
-        self._seed, self._augmented = plan_seed, augmented
+        self._seed, self._augmented = seed, augmented
+
+    @property
+    def validation_samples(self) -> tuple[Sample, ...]:
+        """The validation images, in their order."""
+        return self._validation.samples
 
     def train_dataloader(self) -> Batches:
         """The training images in the epoch's order."""
@@ -93,11 +105,14 @@ class ImageData(LightningDataModule):
         return _cut(self._validation, range(len(self._validation.samples)), self._eval_batch_size)
 
     def _shuffled(self) -> Iterator[Batch]:
+        # a generator: Lightning makes the iterator before it counts the epoch that a checkpoint is taken up at
         epoch = self.trainer.current_epoch if self.trainer else 0
         order = np.random.default_rng([self._seed, epoch]).permutation(len(self._training.samples))
         if self._augmented is None:
-            return _cut(self._training, order.tolist(), self.train_batch_size)
-        return self._augmented([self._training.samples[row] for row in order], epoch, self.train_batch_size)
+            yield from _cut(self._training, order.tolist(), self.train_batch_size)
+        else:
+            samples = [self._training.samples[row] for row in order]
+            yield from self._augmented(samples, epoch, self.train_batch_size)
 
 
 def _cut(images: DecodedImages, order: Sequence[int], size: int) -> Iterator[Batch]:

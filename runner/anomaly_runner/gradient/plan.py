@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from anomaly_api.experiment import ExperimentSpec
+from anomaly_api.model import ModelName
 from anomaly_api.training import BatchSizeFinder, Checkpointing, EarlyStopping, GradientClipping
 from anomaly_runner.errors import InvalidConfig
 from anomaly_runner.models.catalog import CATALOG, ModelEntry
@@ -18,7 +19,7 @@ class Plan:
     validations, None for none but the model's own calibration.
     """
 
-    model: str
+    model: ModelName
     seed: int
     batch_size: int
     epochs: int | None

@@ -128,6 +128,7 @@ def build_module(model: Model, around: Surroundings) -> Any:
     except (ValueError, NotImplementedError, KeyError) as error:
         raise InvalidConfig(f"model.{model.name}: {error}") from error
     module.pre_processor = None
+    module.hparams.clear()  # classes of anomalib would go into checkpoints, which hold plain data alone
     return module
 
 

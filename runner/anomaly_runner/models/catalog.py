@@ -25,7 +25,8 @@ class ModelEntry:
 
     ``anomalib``: class in anomalib.models, or None for those written out here. ``renamed``: constructor arguments whose
     names differ from the parameters'. ``scaled_only``: takes images of 0..1 without ImageNet normalisation. ``size``: the one input size it takes.
-    ``multiple``: sides must be multiples of this. ``weights``: files or folders below model.weights, as text for people;
+    ``calibrates``: needs a validation after training. ``prepares``: looks at all training images before the first epoch,
+    and keeps what it found in its state. ``multiple``: sides must be multiples of this. ``weights``: files or folders below model.weights, as text for people;
     {backbone}, {encoder_name} and {model_size} stand for parameters.
     """
 
@@ -46,6 +47,7 @@ class ModelEntry:
     clip: float | None = None
     manual_optimisation: bool = False
     calibrates: bool = False
+    prepares: bool = False
     tiling: bool = False
     weights: tuple[str, ...] = ()
 
@@ -63,7 +65,7 @@ CATALOG: dict[ModelName, ModelEntry] = {
     "patchcore": ModelEntry("PatchCore", "onePass", "Roth et al., CVPR 2022", tiling=True, weights=(_TIMM,)),
     "cfa": ModelEntry(
         "CFA", "gradient", "30 epochs: the reference system; patience 5: anomalib's results", anomalib="Cfa",
-        batch_size=4, epochs=30, patience=5, weights=(f"{CHECKPOINTS}/FILE of torchvision's {{backbone}}",),
+        batch_size=4, epochs=30, patience=5, prepares=True, weights=(f"{CHECKPOINTS}/FILE of torchvision's {{backbone}}",),
     ),
     "cflow": ModelEntry(
         "CFLOW-AD", "gradient", "50 epochs: the reference system", anomalib="Cflow", batch_size=16, epochs=50,

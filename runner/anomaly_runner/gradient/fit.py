@@ -1,0 +1,193 @@
+"""A training by gradient from beginning to end."""
+
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, Trainer, seed_everything
+from lightning.pytorch.tuner.tuning import Tuner
+
+from anomaly_api.run import TrainingReport
+from anomaly_runner.errors import InvalidConfig, Stopped
+from anomaly_runner.evaluate import Masks
+from anomaly_runner.gradient.callbacks import Best, History, Judge, Watch, early_stopping
+from anomaly_runner.gradient.checkpoints import Chance, Keeper
+from anomaly_runner.gradient.images import ImageData
+from anomaly_runner.gradient.plan import Plan
+from anomaly_runner.machine import cpu_limit
+from anomaly_runner.models.catalog import CATALOG
+
+_PRECISIONS = {"float32": "32-true", "float16": "16-mixed", "bfloat16": "bf16-mixed"}
+_METRICS = ("imageAUROC", "imageF1Max")
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What a training works in: a device, a folder, somebody to tell of steps done."""
+
+    device: torch.device
+    work: Path
+    step: Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Training:
+    """Everything that takes part in a training.
+
+    ``module``: anomalib's Lightning module, trained in place. ``judge``: of validations, where the plan has some.
+    ``history``: (step, value) by name, filled as it goes.
+    """
+
+    module: Any
+    data: ImageData
+    plan: Plan
+    keeper: Keeper
+    around: Surroundings
+    judge: Judge | None
+    history: History
+
+
+def fit(training: Training) -> TrainingReport:
+    """Train the module in place.
+
+    Raises:
+        Diverged: the loss, or a score, is not a number.
+        Stopped: the cluster wants the node back; the newest state has been stored.
+    """
+    plan, keeper, around = training.plan, training.keeper, training.around
+    best = Best(plan.watched) if plan.keeps_best else None
+    watch = Watch(lambda: around.step(1), training.history)
+    callbacks = [watch, training.judge, best, early_stopping(plan), Chance(), keeper]
+    with _training_threads(around.device), _quiet():
+        trainer = _trainer(plan, around, [found for found in callbacks if found], validates=training.judge is not None)
+        _fit(trainer, training)
+        if best is not None:
+            best.restore(training.module)
+        if CATALOG[plan.model].calibrates:
+            trainer.validate(training.module, datamodule=training.data, verbose=False)
+    training.module.eval()
+    return _report(trainer, training, best)
+
+
+def _fit(trainer: Trainer, training: Training) -> None:
+    state = training.keeper.find()
+    if state and CATALOG[training.plan.model].prepares:
+        training.module.on_train_start = lambda: None
+    training.around.step(training.keeper.resumed_from or 0)
+    try:
+        trainer.fit(training.module, datamodule=training.data, ckpt_path=state, weights_only=True)
+    except Stopped:
+        training.keeper.store()
+        raise
+
+
+def find_batch_size(module: Any, data: ImageData, plan: Plan, around: Surroundings) -> int:
+    """The largest training batch that fits in memory, by Lightning's own search.
+
+    The module is as before afterwards.
+    """
+    finder = plan.finder
+    assert finder is not None
+    with _training_threads(around.device), _quiet():
+        trainer = _trainer(plan, around, [], validates=False)
+        found = Tuner(trainer).scale_batch_size(
+            module, datamodule=data, mode="power" if finder.mode == "power" else "binsearch",
+            steps_per_trial=finder.steps, init_val=finder.initial, max_val=finder.maximum,
+            batch_arg_name="train_batch_size",
+        )  # fmt: skip
+    return min(int(found or finder.initial), finder.maximum)
+
+
+def check_watched(plan: Plan, judge: Judge | None, both_classes: bool, has_masks: bool) -> None:
+    """Whether the watched metric can be computed at all.
+
+    Raises:
+        InvalidConfig: the validation images cannot tell.
+    """
+    if plan.watched == "trainLoss" or not (plan.keeps_best or plan.early_stopping):
+        return
+    if plan.watched in _METRICS and not both_classes:
+        raise InvalidConfig(f"training.earlyStopping: {plan.watched} needs good and defective images in val/ or test/; "
+                            "watch trainLoss instead")  # fmt: skip
+    if plan.watched == "pixelAUROC" and not has_masks:
+        raise InvalidConfig("training.earlyStopping: pixelAUROC needs masks; watch imageAUROC instead")
+
+
+def judge_of(plan: Plan, data: ImageData, masks: Masks | None, work: Path, history: History) -> Judge | None:
+    """Who judges the validations of this plan; nobody if there are none."""
+    if plan.validate_every is None:
+        return None
+    return Judge(data.validation_samples, masks if plan.watched == "pixelAUROC" else None, work, history)
+
+
+def _trainer(plan: Plan, around: Surroundings, callbacks: list[Callback], validates: bool) -> Trainer:
+    seed_everything(plan.seed, workers=False, verbose=False)
+    return Trainer(
+        accelerator="gpu" if around.device.type == "cuda" else "cpu",
+        devices=1,
+        precision=_PRECISIONS[plan.precision],
+        max_epochs=plan.epochs or -1,
+        max_steps=plan.steps or -1,
+        accumulate_grad_batches=plan.accumulate,
+        gradient_clip_val=plan.clipping.value if plan.clipping else None,
+        gradient_clip_algorithm=plan.clipping.algorithm if plan.clipping else None,
+        limit_val_batches=None if validates else 0,
+        check_val_every_n_epoch=plan.validate_every or 1,
+        num_sanity_val_steps=0,
+        callbacks=callbacks,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        deterministic="warn" if around.device.type == "cuda" else True,
+        default_root_dir=around.work,
+    )
+
+
+def _report(trainer: Trainer, training: Training, best: Best | None) -> TrainingReport:
+    return TrainingReport(
+        epochs=trainer.current_epoch,
+        steps=trainer.global_step,
+        batch_size=training.data.train_batch_size,
+        stopped_early=_stopped_early(trainer),
+        kept_epoch=best.epoch if best else max(trainer.current_epoch - 1, 0),
+        resumed_from_step=training.keeper.resumed_from,
+        history={name: tuple(values) for name, values in training.history.items()},
+    )
+
+
+def _stopped_early(trainer: Trainer) -> bool:
+    return any(callback.stopped_epoch > 0 for callback in trainer.early_stopping_callbacks)
+
+
+@contextmanager
+def _training_threads(device: torch.device) -> Iterator[None]:
+    """All CPUs inside each operator: steps depend on each other, so there is nothing else to spread."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(cpu_limit() if device.type == "cpu" else before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+        torch.use_deterministic_algorithms(False)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without Lightning's advice about loggers, workers and devices, all of which are as they should be."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric", "anomalib")]
+    before = [logger.level for logger in loggers]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, before, strict=True):
+                logger.setLevel(level)
