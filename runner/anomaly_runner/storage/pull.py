@@ -31,6 +31,7 @@ class Pull:
         self._check = check
         self._pending: dict[str, Future[None]] = {}
         self._pool: ThreadPoolExecutor | None = None
+        self._index: _Index | None = None
 
     def path(self, key: str) -> Path:
         """Where the object is on this machine, once it is there.
@@ -54,7 +55,7 @@ class Pull:
 
     def start(self, source: Source, objects: Sequence[ObjectInfo]) -> None:
         """Begin to pull objects in their order."""
-        index = _Index(self.root / _INDEX)
+        index = self._index = _Index(self.root / _INDEX)
         missing = [info for info in objects if not index.has(info, self.root)]
         count = _Count(missing)
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="pull")
@@ -71,8 +72,9 @@ class Pull:
 
     def close(self) -> None:
         """Drop what has not begun; wait for what has."""
-        if self._pool:
+        if self._pool and self._index:
             self._pool.shutdown(wait=True, cancel_futures=True)
+            self._index.close()
 
 
 class _Count:
@@ -102,10 +104,10 @@ class _Index:
     """Which objects are here already: one JSON line each, appended as they arrive."""
 
     def __init__(self, file: Path) -> None:
-        self._file = file
         self._lock = threading.Lock()
         file.parent.mkdir(parents=True, exist_ok=True)
         self._known = _read_index(file)
+        self._file = file.open("a", encoding="utf-8", buffering=1)  # by lines: an index that broke off is still true
 
     def has(self, info: ObjectInfo, root: Path) -> bool:
         path = root / info.key
@@ -114,8 +116,11 @@ class _Index:
 
     def add(self, info: ObjectInfo) -> None:
         line = json.dumps([info.key, info.size, info.etag])
-        with self._lock, self._file.open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
+        with self._lock:
+            self._file.write(line + "\n")
+
+    def close(self) -> None:
+        self._file.close()
 
 
 def _read_index(file: Path) -> dict[str, tuple[int, str]]:

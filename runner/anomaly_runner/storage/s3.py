@@ -8,15 +8,16 @@ retries draw on a quota that all threads share): those are retried here, with lo
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 from anomaly_api.run import ca_path, s3_env
 from anomaly_api.storage import LocationRole, S3Location
 from anomaly_runner.errors import DataInvalid, StorageDenied, StorageUnavailable
 from anomaly_runner.storage.base import ObjectInfo, check_key, is_safe, join_uri
+from anomaly_runner.storage.signed_get import SignedGet, bucket_url
 
 Result = TypeVar("Result")
 
@@ -46,7 +47,8 @@ def connect(role: LocationRole, location: S3Location, environment: Mapping[str, 
     bucket, _, prefix = location.uri.removeprefix("s3://").partition("/")
     credentials = _credentials(role, os.environ if environment is None else environment)
     authorities = Path(ca_path(role))
-    return S3Store(_client(location, credentials, authorities), bucket, prefix.strip("/"))
+    verify = str(authorities) if authorities.is_file() else None
+    return S3Store(*_client(location, credentials, bucket, verify), bucket, prefix.strip("/"))
 
 
 def _credentials(role: LocationRole, environment: Mapping[str, str]) -> dict[str, str]:
@@ -55,7 +57,10 @@ def _credentials(role: LocationRole, environment: Mapping[str, str]) -> dict[str
     return {name: value for name, value in found.items() if value}
 
 
-def _client(location: S3Location, credentials: Mapping[str, str], authorities: Path) -> Any:
+def _client(
+    location: S3Location, credentials: Mapping[str, str], bucket: str, verify: str | None
+) -> tuple[Any, SignedGet | None]:
+    """boto3's client, and the quick way to read the bucket, which needs credentials."""
     import boto3
     from botocore.config import Config
 
@@ -69,13 +74,24 @@ def _client(location: S3Location, credentials: Mapping[str, str], authorities: P
         response_checksum_validation="when_required",
     )
     session = boto3.session.Session(region_name=location.region or None, **credentials)
-    return session.client(
+    client = session.client(
         "s3",
         endpoint_url=location.endpoint,
         config=config,
         region_name=location.region or session.region_name or "us-east-1",
-        verify=str(authorities) if authorities.is_file() else None,
+        verify=verify,
     )
+    found = session.get_credentials()
+    base = bucket_url(client.meta.endpoint_url, bucket, path_style=location.endpoint is not None)
+    return client, SignedGet(base, client.meta.region_name, found, _http(base, verify)) if found else None
+
+
+def _http(url: str, verify: str | None) -> Any:
+    from botocore.httpsession import URLLib3Session
+    from botocore.utils import get_environ_proxies
+
+    authorities = verify or os.environ.get("AWS_CA_BUNDLE") or True
+    return URLLib3Session(authorities, get_environ_proxies(url), (_CONNECT_SECONDS, _READ_SECONDS), THREADS)
 
 
 @dataclass(frozen=True)
@@ -83,6 +99,7 @@ class S3Store:
     """Objects below s3://BUCKET/PREFIX. Safe to use from many threads."""
 
     client: Any
+    quick: SignedGet | None
     bucket: str
     prefix: str = ""
 
@@ -122,23 +139,26 @@ class S3Store:
 
     def pull(self, info: ObjectInfo, destination: Path) -> None:
         """Copy one object to a file through a temporary name; where a body breaks off, the rest is asked for."""
-        destination.parent.mkdir(parents=True, exist_ok=True)
         half = destination.with_name(f".{destination.name}.part")
-        half.unlink(missing_ok=True)
-        with _explained(join_uri(self.uri, info.key)):
-            _patiently(partial(self._download, info, half))
-        if half.stat().st_size != info.size:
+        with _explained(join_uri(self.uri, info.key)), _created(half) as file:
+            _patiently(partial(self._download, info, file))
+            size = file.tell()
+        if size != info.size:
             raise StorageUnavailable(_changed(join_uri(self.uri, info.key)))
         half.replace(destination)
 
-    def _download(self, info: ObjectInfo, half: Path) -> None:
-        with half.open("ab") as file:
-            here = file.tell()
-            rest = {"Range": f"bytes={here}-", "IfMatch": f'"{info.etag}"'} if here else {}
-            if here < info.size or not info.size:
-                body = self.client.get_object(Bucket=self.bucket, Key=self._key(info.key), **rest)["Body"]
-                for chunk in body.iter_chunks(_CHUNK):
-                    file.write(chunk)
+    def _download(self, info: ObjectInfo, file: BinaryIO) -> None:
+        """Write what the file lacks."""
+        here = file.tell()
+        rest = {"Range": f"bytes={here}-", "IfMatch": f'"{info.etag}"'} if here else {}
+        if here < info.size or not info.size:
+            for chunk in self._body(self._key(info.key), rest).iter_chunks(_CHUNK):
+                file.write(chunk)
+
+    def _body(self, key: str, rest: Mapping[str, str]) -> Any:
+        headers = {"If-Match" if name == "IfMatch" else name: value for name, value in rest.items()}
+        body = self.quick.body(key, headers) if self.quick else None
+        return body if body is not None else self.client.get_object(Bucket=self.bucket, Key=key, **rest)["Body"]
 
     def read(self, key: str) -> bytes | None:
         """Content of a small object; None if there is none."""
@@ -169,11 +189,20 @@ class S3Store:
 
     def below(self, prefix: str) -> "S3Store":
         """The sub-folder."""
-        return S3Store(self.client, self.bucket, self._root_and(prefix)) if prefix else self
+        return replace(self, prefix=self._root_and(prefix)) if prefix else self
 
 
 def _is_hidden(key: str) -> bool:
     return is_safe(key) and any(part.startswith(".") for part in key.split("/"))
+
+
+def _created(file: Path) -> BinaryIO:
+    """A new file, in a folder that is made where it is missing."""
+    try:
+        return file.open("wb")
+    except FileNotFoundError:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        return file.open("wb")
 
 
 def _patiently(operation: Callable[[], Result]) -> Result:
