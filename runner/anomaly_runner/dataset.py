@@ -68,7 +68,9 @@ class _Sorted:
     strays: set[str] = field(default_factory=set)
 
 
-def experiment_dataset(objects: Iterable[ObjectInfo], uri: str, mask_suffix: str, with_masks: bool) -> Dataset:
+def experiment_dataset(
+    objects: Iterable[ObjectInfo], uri: str, mask_suffix: str, with_masks: bool, *, max_bytes: int | None = None
+) -> Dataset:
     """Training, validation and test images of an experiment, as its folders have them.
 
     Args:
@@ -76,11 +78,12 @@ def experiment_dataset(objects: Iterable[ObjectInfo], uri: str, mask_suffix: str
         uri: the dataset's root, for messages.
         mask_suffix: what follows an image's name in its mask's.
         with_masks: whether masks are wanted (segmentation).
+        max_bytes: size of the largest file that may be an image; larger ones are not even brought here.
 
     Raises:
         DataInvalid: no training images, fewer than two, or no test images.
     """
-    keys, hostile = _image_keys(objects)
+    keys, hostile = _image_keys(objects, max_bytes)
     found = _sort(keys, mask_suffix)
     if not found.train:
         raise DataInvalid(_nothing_found(uri, "train/good", keys, bool(keys or hostile)))
@@ -119,11 +122,19 @@ def _strays(folders: set[str]) -> tuple[str, ...]:
     return tuple(f"images below {folder}/ are ignored: {_USED[folder.partition('/')[0]]}" for folder in sorted(folders))
 
 
-def _image_keys(objects: Iterable[ObjectInfo]) -> tuple[list[str], tuple[UnreadableImage, ...]]:
-    named = [info for info in objects if info.key.lower().endswith(EXTENSIONS)]
-    hostile = [info.key for info in named if not is_safe(info.key)]
-    refused = tuple(UnreadableImage(path=key, problem="its key leads out of the folder") for key in sorted(hostile))
-    return sorted(info.key for info in named if is_safe(info.key)), refused
+def _image_keys(objects: Iterable[ObjectInfo], max_bytes: int | None) -> tuple[list[str], tuple[UnreadableImage, ...]]:
+    """Keys of image files, sorted, and those that are refused unopened."""
+    problems = {info.key: _problem(info, max_bytes) for info in objects if info.key.lower().endswith(EXTENSIONS)}
+    refused = tuple(UnreadableImage(path=key, problem=why) for key, why in sorted(problems.items()) if why)
+    return sorted(key for key, why in problems.items() if not why), refused
+
+
+def _problem(info: ObjectInfo, max_bytes: int | None) -> str:
+    if not is_safe(info.key):
+        return "its key leads out of the folder"
+    if max_bytes is not None and info.size > max_bytes:
+        return f"{info.size} bytes are more than an image of maxImagePixels can have"
+    return ""
 
 
 def _sort(keys: Iterable[str], mask_suffix: str) -> _Sorted:
@@ -167,14 +178,20 @@ def _with_mask(sample: Sample, masks: dict[tuple[str, str], str]) -> Sample:
 
 
 def inference_dataset(
-    objects: Iterable[ObjectInfo], uri: str, layout: Literal["flat", "labelled"], mask_suffix: str, with_masks: bool
+    objects: Iterable[ObjectInfo],
+    uri: str,
+    layout: Literal["flat", "labelled"],
+    mask_suffix: str,
+    with_masks: bool,
+    *,
+    max_bytes: int | None = None,
 ) -> Dataset:
     """Images of an inference, in ``test``; arguments as for ``experiment_dataset``.
 
     Raises:
         DataInvalid: none, or for the labelled layout none inside a folder.
     """
-    keys, hostile = _image_keys(objects)
+    keys, hostile = _image_keys(objects, max_bytes)
     if layout == "flat":
         samples = [Sample(key, UNKNOWN) for key in keys]
     else:

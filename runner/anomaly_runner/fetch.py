@@ -16,6 +16,7 @@ from anomaly_runner.context import Context
 from anomaly_runner.dataset import Dataset as ImageSet
 from anomaly_runner.dataset import experiment_dataset, inference_dataset
 from anomaly_runner.errors import DataInvalid
+from anomaly_runner.images import largest_file
 from anomaly_runner.splits import fill_in
 from anomaly_runner.storage import FileCache, FolderStore, ObjectInfo, Pull, Store, cached, start_pull
 from anomaly_runner.valid_area import ValidArea
@@ -45,7 +46,8 @@ def list_experiment(spec: ExperimentSpec, context: Context, catalog: Catalog = P
         objects = store.list()
     with context.stage(Stage.DATASET):
         with_masks = spec.dataset.task == "segmentation" and bool(spec.evaluation.metrics.pixel)
-        found = experiment_dataset(objects, store.uri, spec.dataset.mask_suffix, with_masks)
+        largest = largest_file(spec.dataset.limits.max_image_pixels)
+        found = experiment_dataset(objects, store.uri, spec.dataset.mask_suffix, with_masks, largest)
         dataset = fill_in(found, spec.dataset.splits, spec.dataset.seed)
         valid_area = _valid_area(spec, store)
         return replace(_listed(dataset, store, objects, context), valid_area=valid_area, cache=cache)
@@ -75,7 +77,10 @@ def list_inference(
         objects = store.list()
     with context.stage(Stage.DATASET):
         segmentation = manifest.task == "segmentation"
-        dataset = inference_dataset(objects, store.uri, spec.input.layout, spec.input.mask_suffix, segmentation)
+        largest = largest_file(spec.input.limits.max_image_pixels)
+        dataset = inference_dataset(
+            objects, store.uri, spec.input.layout, spec.input.mask_suffix, segmentation, largest
+        )
         return replace(_listed(dataset, store, objects, context), cache=cache)
 
 

@@ -42,6 +42,11 @@ STD = np.array([0.229, 0.224, 0.225], np.float32)
 Image.MAX_IMAGE_PIXELS = None  # the limit is the dataset's own, checked in decode()
 
 
+def largest_file(max_pixels: int) -> int:
+    """Bytes of the largest file that an image of so many pixels may take: uncompressed, four channels of 32 bits."""
+    return 16 * max_pixels + (1 << 20)
+
+
 class UnreadableImageError(Exception):
     """This file is not an image that can be used; ``str()`` says why."""
 

@@ -6,6 +6,7 @@ from anomaly_api.dataset import DatasetLimits
 from anomaly_api.run import UnreadableImage
 from anomaly_runner.dataset import check_unreadable, experiment_dataset, inference_dataset
 from anomaly_runner.errors import DataInvalid
+from anomaly_runner.images import largest_file
 from anomaly_runner.storage.base import ObjectInfo, is_safe
 
 LAYOUT = [
@@ -125,6 +126,14 @@ def test_hostile_keys_are_named_and_never_used():
     dataset = experiment([*LAYOUT, "../../etc/evil.png"])
     assert [image.path for image in dataset.unreadable] == ["../../etc/evil.png"]
     assert not any(".." in key for key in dataset.wanted())
+
+
+def test_files_too_large_for_any_image_are_named_and_not_brought():
+    listed = [*objects(LAYOUT), ObjectInfo("test/good/bomb.png", 1 << 40, "e")]
+    dataset = experiment_dataset(listed, "s3://b/p", "_mask", True, largest_file(1_000_000))
+    assert [image.path for image in dataset.unreadable] == ["test/good/bomb.png"]
+    assert "1099511627776 bytes are more than an image of maxImagePixels" in dataset.unreadable[0].problem
+    assert "test/good/bomb.png" not in dataset.wanted()
 
 
 def test_unreadable_images_up_to_the_limit():
