@@ -47,7 +47,7 @@ def list_experiment(spec: ExperimentSpec, context: Context, catalog: Catalog = P
     with context.stage(Stage.DATASET):
         with_masks = spec.dataset.task == "segmentation" and bool(spec.evaluation.metrics.pixel)
         largest = largest_file(spec.dataset.limits.max_image_pixels)
-        found = experiment_dataset(objects, store.uri, spec.dataset.mask_suffix, with_masks, largest)
+        found = experiment_dataset(objects, store.uri, spec.dataset.mask_suffix, with_masks, max_bytes=largest)
         dataset = fill_in(found, spec.dataset.splits, spec.dataset.seed)
         valid_area = _valid_area(spec, store)
         return replace(_listed(dataset, store, objects, context), valid_area=valid_area, cache=cache)
@@ -79,7 +79,7 @@ def list_inference(
         segmentation = manifest.task == "segmentation"
         largest = largest_file(spec.input.limits.max_image_pixels)
         dataset = inference_dataset(
-            objects, store.uri, spec.input.layout, spec.input.mask_suffix, segmentation, largest
+            objects, store.uri, spec.input.layout, spec.input.mask_suffix, segmentation, max_bytes=largest
         )
         return replace(_listed(dataset, store, objects, context), cache=cache)
 

@@ -130,7 +130,7 @@ def test_hostile_keys_are_named_and_never_used():
 
 def test_files_too_large_for_any_image_are_named_and_not_brought():
     listed = [*objects(LAYOUT), ObjectInfo("test/good/bomb.png", 1 << 40, "e")]
-    dataset = experiment_dataset(listed, "s3://b/p", "_mask", True, largest_file(1_000_000))
+    dataset = experiment_dataset(listed, "s3://b/p", "_mask", True, max_bytes=largest_file(1_000_000))
     assert [image.path for image in dataset.unreadable] == ["test/good/bomb.png"]
     assert "1099511627776 bytes are more than an image of maxImagePixels" in dataset.unreadable[0].problem
     assert "test/good/bomb.png" not in dataset.wanted()
