@@ -82,6 +82,8 @@ class ReadLog:
         Raises:
             DataInvalid: there are now more of them than the dataset tolerates.
         """
+        if any(image.path == path for image in self.unreadable):  # files may be read once an epoch
+            return
         self.unreadable.append(UnreadableImage(path=path, problem=problem))
         check_unreadable(self.unreadable, self.limits)
 

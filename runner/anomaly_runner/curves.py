@@ -55,6 +55,17 @@ class Counts:
         """Harmonic mean of precision and recall; 0 when nothing is found."""
         return _share(2 * self.true_positive, 2 * self.true_positive + self.false_positive + self.false_negative)
 
+    @property
+    def iou(self) -> float:
+        """Intersection over union (Jaccard index) of what is found and what is defective; 0 when nothing is found."""
+        return _share(self.true_positive, self.true_positive + self.false_positive + self.false_negative)
+
+    @property
+    def accuracy(self) -> float:
+        """Share of right decisions."""
+        right = self.true_positive + self.true_negative
+        return _share(right, right + self.false_positive + self.false_negative)
+
 
 def _share(part: int, whole: int) -> float:
     return part / whole if whole else 0.0

@@ -1,8 +1,9 @@
 """Stage evaluate: raw scores to thresholds, decisions, metrics and normalised scores. numpy alone."""
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Literal
 
@@ -10,12 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anomaly_api.evaluation import Evaluation, Metrics, Threshold
-from anomaly_api.run import ConfusionMatrix, LabelSummary
+from anomaly_api.run import ConfusionMatrix, LabelSummary, Mistake, ScoreHistogram
 from anomaly_api.status import MetricValues, ThresholdValues
 from anomaly_runner.curves import Ranked, auroc, average_precision, best_f1_threshold, count_at, rank
 from anomaly_runner.dataset import GOOD, Sample
+from anomaly_runner.intervals import image_intervals
 from anomaly_runner.predict import Predictions
+from anomaly_runner.regions import aupro
 
+_BINS = 40
+_MISTAKES = 100
 ScoreRange = dict[str, tuple[float, float]]
 Masks = Callable[[Sample], NDArray[np.bool_]]
 """Ground truth of a labelled sample at the maps' size."""
@@ -44,10 +49,36 @@ class ScoreScale:
         if self.method == "none" or threshold is None:
             return values
         if self.method == "threshold":
-            return values / threshold * 100 if threshold else values
-        low, high = self.ranges[level]
+            return 100 + 100 * (values - threshold) / percent_unit(threshold, self.ranges.get(level))
+        low, high = self.ranges.get(level, (0.0, 0.0))
         spread = high - low if high > low else 1.0
         return np.clip((values - threshold) / spread + 0.5, 0, 1)
+
+
+def percent_unit(threshold: float, seen: tuple[float, float] | None) -> float:
+    """How much raw score is 100 percent of a threshold.
+
+    That is the threshold itself where scores are distances. Flows answer log-likelihoods, so that thresholds may be
+    negative: then it is their size, and 110 percent is still the more tolerant threshold. Of a threshold of 0, it is
+    the spread of the scores seen.
+    """
+    low, high = seen or (0.0, 0.0)
+    return abs(threshold) or (high - low) or 1.0
+
+
+@dataclass(frozen=True)
+class Truth:
+    """Scores that have labels, by level, sorted: ``pixel`` is None where there are no masks.
+
+    ``image_by_defect`` and ``pixel_by_defect``: those of one kind of defect beside all good ones.
+    """
+
+    image: Ranked
+    pixel: Ranked | None
+    image_by_defect: Mapping[str, Ranked] = field(default_factory=dict)
+    pixel_by_defect: Mapping[str, Ranked] = field(default_factory=dict)
+    region_overlap: Callable[[], float | None] = lambda: None
+    """AUPRO; maps are read again for it."""
 
 
 @dataclass(frozen=True)
@@ -64,40 +95,90 @@ class Evaluated:
     shown: NDArray[np.float64]
     confusion: ConfusionMatrix | None
     labels: dict[str, LabelSummary]
+    by_defect: dict[str, MetricValues] = field(default_factory=dict)
+    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
+    histogram: ScoreHistogram | None = None
+    mistakes: tuple[Mistake, ...] = ()
+    truth: Truth | None = None
     warnings: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class Truth:
-    """Scores that have labels, by level, sorted: ``pixel`` is None where there are no masks."""
-
-    image: Ranked
-    pixel: Ranked | None
-
-
-def rank_truth(predictions: Predictions, masks: Masks | None, work: Path) -> Truth:
+def rank_truth(
+    predictions: Predictions, masks: Masks | None, work: Path, valid: NDArray[np.bool_] | None = None
+) -> Truth:
     """Sort what is labelled. Pixel scores are sorted in files that memory can let go of.
 
     Args:
         predictions: raw outputs, with maps if ``masks`` is given.
         masks: ground truth of a labelled sample; None for image level alone.
         work: folder for the files.
+        valid: pixels that count (H, W); None where all do.
     """
     labelled = np.array([sample.defect is not None for sample in predictions.samples])
     positive = np.array([bool(sample.defect) for sample in predictions.samples])
     image = rank(predictions.scores[labelled], positive[labelled])
-    return Truth(image, None if masks is None else _rank_pixels(predictions, masks, work))
+    kinds = {label: rank_of(predictions, label) for label in _defects(predictions)}
+    by_defect = {label: Ranked(scores, image.negative) for label, scores in kinds.items()}
+    if masks is None:
+        return Truth(image, None, by_defect)
+    good, pixels = _rank_pixels(predictions, masks, work, valid)
+    return Truth(
+        image,
+        Ranked(_merged(pixels.values(), work), good),
+        by_defect,
+        {label: Ranked(scores, good) for label, scores in pixels.items()},
+        lambda: aupro(_defective_maps(predictions, masks, valid), good) if len(good) else None,
+    )
 
 
-def _rank_pixels(predictions: Predictions, masks: Masks, work: Path) -> Ranked:
+def rank_of(predictions: Predictions, label: str) -> NDArray[np.float32]:
+    """Sorted image scores of one label."""
+    chosen = np.array([sample.label == label for sample in predictions.samples])
+    return np.sort(predictions.scores[chosen])
+
+
+def _defects(predictions: Predictions) -> list[str]:
+    return sorted({sample.label for sample in predictions.samples if sample.defect})
+
+
+def _rank_pixels(
+    predictions: Predictions, masks: Masks, work: Path, valid: NDArray[np.bool_] | None
+) -> tuple[NDArray[np.float32], dict[str, NDArray[np.float32]]]:
+    """Sorted scores of the good pixels, and of the defective ones by kind of defect."""
     assert predictions.maps is not None
-    with tempfile.TemporaryFile(dir=work) as defective, tempfile.TemporaryFile(dir=work) as good:
+    with ExitStack() as files:
+        good = files.enter_context(tempfile.TemporaryFile(dir=work))
+        kinds = {label: files.enter_context(tempfile.TemporaryFile(dir=work)) for label in _defects(predictions)}
         for sample, scores in zip(predictions.samples, predictions.maps, strict=True):
             if sample.defect is not None:
                 mask = masks(sample)
-                scores[mask].tofile(defective)
-                scores[~mask].tofile(good)
-        return Ranked(_sorted_file(defective), _sorted_file(good))
+                scores[_counted(~mask, valid)].tofile(good)
+                if sample.defect:
+                    scores[_counted(mask, valid)].tofile(kinds[sample.label])
+        return _sorted_file(good), {label: _sorted_file(file) for label, file in kinds.items()}
+
+
+def _counted(pixels: NDArray[np.bool_], valid: NDArray[np.bool_] | None) -> NDArray[np.bool_]:
+    return pixels if valid is None else pixels & valid
+
+
+def _defective_maps(
+    predictions: Predictions, masks: Masks, valid: NDArray[np.bool_] | None
+) -> Iterator[tuple[NDArray[np.float32], NDArray[np.bool_]]]:
+    assert predictions.maps is not None
+    for sample, scores in zip(predictions.samples, predictions.maps, strict=True):
+        if sample.defect:
+            yield scores, _counted(masks(sample), valid)
+
+
+def _merged(parts: Iterable[NDArray[np.float32]], work: Path) -> NDArray[np.float32]:
+    parts = list(parts)
+    if len(parts) == 1:
+        return parts[0]
+    with tempfile.TemporaryFile(dir=work) as file:
+        for part in parts:
+            part.tofile(file)
+        return _sorted_file(file)
 
 
 def _sorted_file(file: IO[bytes]) -> NDArray[np.float32]:
@@ -112,7 +193,8 @@ def _sorted_file(file: IO[bytes]) -> NDArray[np.float32]:
 def score_range(predictions: Predictions) -> ScoreRange:
     """Smallest and largest raw score seen, for image and pixel."""
     scores = predictions.scores
-    return {"image": (float(scores.min()), float(scores.max())), "pixel": predictions.pixel_range}
+    image = {"image": (float(scores.min()), float(scores.max()))}
+    return image | ({"pixel": predictions.pixel_range} if predictions.pixel_range else {})
 
 
 def experiment_thresholds(spec: Threshold, truth: Truth) -> tuple[ThresholdValues, tuple[str, ...]]:
@@ -146,25 +228,42 @@ def evaluate(
     """Apply thresholds: decisions, metrics, normalised scores, summaries."""
     assert thresholds.image is not None
     anomalous = predictions.scores.astype(np.float64) >= thresholds.image
-    image, image_warnings = _metrics(truth.image, metrics.image, thresholds.image, "image")
-    pixel: dict[str, float] = {}
-    pixel_warnings: tuple[str, ...] = ()
-    if truth.pixel is not None and thresholds.pixel is not None:
-        pixel, pixel_warnings = _metrics(truth.pixel, metrics.pixel, thresholds.pixel, "pixel")
+    values, lacking = _both_levels(truth, metrics, thresholds)
+    intervals = {}
+    if metrics.confidence_intervals and truth.image.both_classes:
+        intervals = image_intervals(truth.image, count_at(truth.image, thresholds.image))
     return Evaluated(
         thresholds=thresholds,
-        metrics=MetricValues(image=image, pixel=pixel),
+        metrics=values,
         scale=scale,
         anomalous=anomalous,
         shown=scale.image(predictions.scores),
         confusion=_confusion(truth.image, thresholds.image),
         labels=_label_summaries(predictions, anomalous),
-        warnings=(*warnings, *image_warnings, *pixel_warnings),
+        by_defect=_by_defect(truth, metrics, thresholds),
+        intervals={name: ends for name, ends in intervals.items() if name in metrics.image},
+        histogram=_histogram(truth.image),
+        mistakes=_mistakes(predictions, anomalous, thresholds.image),
+        truth=truth,
+        warnings=(*warnings, *lacking),
     )
 
 
+def _both_levels(truth: Truth, metrics: Metrics, thresholds: ThresholdValues) -> tuple[MetricValues, tuple[str, ...]]:
+    assert thresholds.image is not None
+    image, lacking = _metrics(truth.image, metrics.image, thresholds.image, "image")
+    if truth.pixel is None or thresholds.pixel is None:
+        return MetricValues(image=image), lacking
+    pixel, more = _metrics(truth.pixel, metrics.pixel, thresholds.pixel, "pixel", truth.region_overlap)
+    return MetricValues(image=image, pixel=pixel), (*lacking, *more)
+
+
 def _metrics(
-    ranked: Ranked, names: Sequence[str], threshold: float, level: str
+    ranked: Ranked,
+    names: Sequence[str],
+    threshold: float,
+    level: str,
+    region_overlap: Callable[[], float | None] = lambda: None,
 ) -> tuple[dict[str, float], tuple[str, ...]]:
     """Metrics by name; those that need both classes are left out where one is missing, with a warning."""
     if not len(ranked.positive) and not len(ranked.negative):
@@ -174,14 +273,49 @@ def _metrics(
         items = "images" if level == "image" else "pixels"
         return {}, (f"no {missing} {items} among the labelled ones: {level} metrics are left out",)
     counts = count_at(ranked, threshold)
-    known: dict[str, Callable[[], float]] = {
+    known: dict[str, Callable[[], float | None]] = {
         "AUROC": lambda: auroc(ranked),
         "AUPR": lambda: average_precision(ranked),
         "F1Score": lambda: counts.f1,
+        "F1Max": lambda: count_at(ranked, best_f1_threshold(ranked)).f1,
         "Precision": lambda: counts.precision,
         "Recall": lambda: counts.recall,
+        "Accuracy": lambda: counts.accuracy,
+        "IoU": lambda: counts.iou,
+        "Dice": lambda: counts.f1,
+        "AUPRO": region_overlap,
     }
-    return {name: known[name]() for name in names}, ()
+    values = {name: known[name]() for name in names}
+    return {name: value for name, value in values.items() if value is not None}, ()
+
+
+def _by_defect(truth: Truth, metrics: Metrics, thresholds: ThresholdValues) -> dict[str, MetricValues]:
+    """Metrics of each kind of defect beside all good images (pixels); AUPRO is told for all kinds together."""
+    found = {}
+    for label, ranked in truth.image_by_defect.items():
+        alone = Truth(ranked, truth.pixel_by_defect.get(label))
+        found[label], _ = _both_levels(alone, metrics, thresholds)
+    return found
+
+
+def _histogram(ranked: Ranked) -> ScoreHistogram | None:
+    if not len(ranked.positive) and not len(ranked.negative):
+        return None
+    both = [np.asarray(scores, np.float64) for scores in (ranked.negative, ranked.positive)]
+    edges = np.histogram_bin_edges(np.concatenate(both), _BINS)
+    good, defect = (np.histogram(scores, edges)[0] for scores in both)
+    return ScoreHistogram(edges=tuple(edges.tolist()), good=tuple(good.tolist()), defect=tuple(defect.tolist()))
+
+
+def _mistakes(predictions: Predictions, anomalous: NDArray[np.bool_], threshold: float) -> tuple[Mistake, ...]:
+    wrong = [index for index, sample in enumerate(predictions.samples)
+             if sample.defect is not None and sample.defect != bool(anomalous[index])]  # fmt: skip
+    wrong.sort(key=lambda index: -abs(float(predictions.scores[index]) - threshold))
+    return tuple(
+        Mistake(path=predictions.samples[index].key, label=predictions.samples[index].label,
+                score=float(predictions.scores[index]))
+        for index in wrong[:_MISTAKES]
+    )  # fmt: skip
 
 
 def _confusion(ranked: Ranked, threshold: float) -> ConfusionMatrix | None:

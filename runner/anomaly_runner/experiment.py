@@ -1,62 +1,48 @@
 """An experiment from end to end: fetch, dataset, train, predict, evaluate, visualize, export, publish."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 
 from anomaly_api.experiment import ExperimentSpec
-from anomaly_api.run import ExportedModel, ModelFile, ModelManifest, RunConfig
+from anomaly_api.run import ModelFile, ModelManifest, RunConfig
 from anomaly_api.status import Stage
 from anomaly_api.storage import LocationRole
 from anomaly_runner import publish
-from anomaly_runner.batches import InputForm, ReadLog, read_batches
+from anomaly_runner.batches import InputForm, ReadLog
 from anomaly_runner.context import Context
-from anomaly_runner.dataset import Dataset
+from anomaly_runner.dataset import Sample
 from anomaly_runner.digest import digest
 from anomaly_runner.environment import versions
 from anomaly_runner.evaluate import (
     Evaluated,
+    Masks,
     evaluate,
     experiment_scale,
     experiment_thresholds,
     rank_truth,
     score_range,
 )
-from anomaly_runner.export import COMPARED, Exported, compare, export_onnx
+from anomaly_runner.export import COMPARED, Exported, export_all
 from anomaly_runner.fetch import Listed, bring
-from anomaly_runner.machine import cpu_limit
-from anomaly_runner.masks import mask_reader
-from anomaly_runner.models.backbone import BackboneChoice, choose_backbone, hub_repository
+from anomaly_runner.job import ExperimentJob
+from anomaly_runner.models.catalog import input_normalization
+from anomaly_runner.models.check import check_model
 from anomaly_runner.models.threads import TorchThreads, pick_device
 from anomaly_runner.predict import Predictions, predict
 from anomaly_runner.report import Results
-from anomaly_runner.storage import Pull
 from anomaly_runner.torch_predictor import TorchPredictor
 from anomaly_runner.tracked import flat_parameters
-from anomaly_runner.train import Trained, build_model, check_memory, checkpoint, train
+from anomaly_runner.train import Trained, checkpoint, train
 from anomaly_runner.visualize import visualize
-from anomaly_runner.weights import bring_weights
+from anomaly_runner.weights import bring_weights, wanted_weights
 
-_LIBRARIES = ("torch", "timm", "onnx", "onnxruntime", "onnxruntime-gpu", "numpy", "pillow")
-
-
-@dataclass(frozen=True)
-class _Job:
-    """An experiment's fixed inputs: what to do, on which images, with what."""
-
-    spec: ExperimentSpec
-    choice: BackboneChoice
-    dataset: Dataset
-    pull: Pull
-    form: InputForm
-    log: ReadLog
-    threads: TorchThreads
-    context: Context
-
-    @property
-    def readers(self) -> int:
-        return self.spec.training.num_workers or cpu_limit()
+_LIBRARIES = ("torch", "timm", "lightning", "anomalib", "onnx", "onnxruntime", "onnxruntime-gpu", "openvino", "numpy",
+              "pillow")  # fmt: skip
+CHECKPOINT = "model.safetensors"
+_ON_TEST = ("no validation images (val/, or splits.validationFraction): the thresholds were chosen on the test images, "
+            "so F1Score, Precision and Recall are better than on new ones")  # fmt: skip
 
 
 def run_experiment(config: RunConfig, listed: Listed, context: Context) -> publish.Published:
@@ -67,91 +53,100 @@ def run_experiment(config: RunConfig, listed: Listed, context: Context) -> publi
     """
     assert config.experiment is not None
     spec = config.experiment
-    torch.manual_seed(spec.dataset.seed)
-    choice = choose_backbone(spec.model.parameters.backbone, spec.model.parameters.layers)
-    _bring_weights(spec, choice, context)
+    size, normalization = spec.transforms.input_size, input_normalization(spec)
+    check_model(spec.model, (size.height, size.width))
+    weights = _weights(spec, context)
     pull = bring(listed, context)
-    size = spec.transforms.input_size
-    form = InputForm(size.height, size.width, spec.transforms.normalization, spec.dataset.crop_area,
-                     spec.transforms.bit_depth, listed.valid_area)  # fmt: skip
-    log, threads = ReadLog(spec.dataset.limits), TorchThreads(pick_device())
+    form = InputForm(size.height, size.width, normalization, spec.dataset.crop_area, spec.transforms.bit_depth,
+                     listed.valid_area)  # fmt: skip
+    artifacts = context.stores[LocationRole.OUTPUT].below(config.run.folder)
+    job = ExperimentJob(spec, listed.dataset, pull, form, ReadLog(spec.dataset.limits), TorchThreads(pick_device()),
+                        weights, artifacts, context)  # fmt: skip
     try:
-        return _run(config, _Job(spec, choice, listed.dataset, pull, form, log, threads, context))
+        return _run(config, job)
     finally:
         pull.close()
 
 
-def _bring_weights(spec: ExperimentSpec, choice: BackboneChoice, context: Context) -> None:
-    store = context.stores.get(LocationRole.WEIGHTS)
-    if store is not None and spec.model.parameters.pre_trained:
-        bring_weights(store, hub_repository(choice.name), choice.name, context.work / "weights", context.stop.check)
+def _weights(spec: ExperimentSpec, context: Context) -> Path:
+    store, folder = context.stores.get(LocationRole.WEIGHTS), context.work / "weights"
+    if store is None:
+        return folder
+    return bring_weights(store, wanted_weights(spec.model), folder, context.stop.check)
 
 
-def _run(config: RunConfig, job: _Job) -> publish.Published:
+def _run(config: RunConfig, job: ExperimentJob) -> publish.Published:
     job.log.refuse_all(job.dataset.unreadable)
-    trained = _train(job)
-    predictions = _predict(job, trained)
-    evaluated = _evaluate(job, predictions)
-    output = job.context.stores[LocationRole.OUTPUT].below(config.run.folder)
-    folder = publish.fresh_folder(job.context.work, output)
+    job.context.tracker.begin(flat_parameters(job.spec))
+    trained = train(job)
+    predictor = TorchPredictor(trained.model, job.threads, job.spec.training.eval_batch_size)
+    validation = _predict(job, predictor, job.dataset.validation) if job.dataset.validation else None
+    predictions = _predict(job, predictor, job.dataset.test, reference=COMPARED)
+    evaluated = _evaluate(job, predictions, validation)
+    folder = publish.fresh_folder(job.context.work, job.artifacts)
     visualize(predictions, evaluated, pull=job.pull, form=job.form, spec=job.spec.evaluation.visualization,
               max_pixels=job.spec.dataset.limits.max_image_pixels, folder=folder.here / publish.PICTURES,
               context=job.context)  # fmt: skip
-    exports = _export(job, trained, predictions, folder.here)
+    exports = _export(job, predictor, predictions, folder.here)
     area = publish.write_valid_area(folder, job.form.valid_area)
-    folder.write(publish.MANIFEST, _manifest(config, job, evaluated, exports, area))
-    if job.spec.output.keep_checkpoint:
-        _save_checkpoint(trained, folder.here / "model.safetensors")
+    state = _save_checkpoint(trained, folder.here / CHECKPOINT) if job.spec.output.keep_checkpoint else None
+    files = {"area": area, "state": state}
+    manifest = _manifest(config, job, evaluated, exports, files, localises=trained.model.localises)
+    folder.write(publish.MANIFEST, manifest)
     results = Results(job.dataset, predictions, evaluated, job.log, _environment(job), trained.images,
-                      tuple(export.report for export in exports))  # fmt: skip
-    return publish.publish(config, results, folder, job.spec.output.upload_artifacts, job.context)
+                      tuple(export.report for export in exports), trained.report,
+                      0 if validation is None else len(validation.samples))  # fmt: skip
+    done = publish.publish(config, results, folder, job.spec.output.upload_artifacts, job.context)
+    trained.forget()
+    return done
 
 
-def _train(job: _Job) -> Trained:
-    job.context.tracker.begin(flat_parameters(job.spec))
-    with job.context.stage(Stage.TRAIN, len(job.dataset.train)):
-        model = build_model(job.spec, job.choice, job.threads, job.context.stop)
-        check_memory(model, job.spec, len(job.dataset.train), job.threads)
-        batches = read_batches(job.pull, job.dataset.train, job.form, job.log,
-                               batch_size=job.spec.training.train_batch_size or 32, threads=job.readers)  # fmt: skip
-        return train(model, batches, job.spec.dataset.seed, job.threads, job.context)
+def _predict(
+    job: ExperimentJob, predictor: TorchPredictor, samples: Sequence[Sample], reference: int = 0
+) -> Predictions:
+    keep_maps = any(sample.mask for sample in samples) or job.spec.evaluation.visualization.enabled
+    with job.context.stage(Stage.PREDICT, len(samples)):
+        batches = job.read(samples, predictor.step)
+        return predict(predictor, batches, expected=len(samples), size=job.form.size,
+                       keep_maps=keep_maps and predictor.model.localises, context=job.context,
+                       reference=reference)  # fmt: skip
 
 
-def _predict(job: _Job, trained: Trained) -> Predictions:
-    predictor = TorchPredictor(trained.model, job.threads, job.spec.training.eval_batch_size)
-    keep_maps = job.dataset.has_masks or job.spec.evaluation.visualization.enabled
-    with job.context.stage(Stage.PREDICT, len(job.dataset.test)):
-        batches = read_batches(job.pull, job.dataset.test, job.form, job.log, batch_size=predictor.step,
-                               threads=job.readers)  # fmt: skip
-        return predict(predictor, batches, expected=len(job.dataset.test), size=job.form.size, keep_maps=keep_maps,
-                       context=job.context, reference=COMPARED)  # fmt: skip
-
-
-def _evaluate(job: _Job, predictions: Predictions) -> Evaluated:
-    spec = job.spec.evaluation
-    reader = mask_reader(job.pull, job.form.size, job.spec.dataset.limits, job.form.crop)
+def _evaluate(job: ExperimentJob, predictions: Predictions, validation: Predictions | None) -> Evaluated:
+    """Thresholds and scale from the validation images where there are some, everything else from the test images."""
+    spec, work = job.spec.evaluation, job.context.work
     with job.context.stage(Stage.EVALUATE):
-        truth = rank_truth(predictions, reader if job.dataset.has_masks else None, job.context.work)
-        thresholds, warnings = experiment_thresholds(spec.threshold, truth)
-        scale = experiment_scale(spec, thresholds, score_range(predictions))
+        truth = rank_truth(predictions, _masks(job, predictions), work, job.form.valid)
+        judged = validation or predictions
+        ground = truth if validation is None else rank_truth(judged, _masks(job, judged), work, job.form.valid)
+        thresholds, warnings = experiment_thresholds(spec.threshold, ground)
+        scale = experiment_scale(spec, thresholds, score_range(judged))
         evaluated = evaluate(predictions, truth, thresholds, scale=scale, metrics=spec.metrics, warnings=warnings)
+    if validation is None and thresholds.source == "adaptive":
+        job.context.journal.warn(_ON_TEST)
     job.context.journal.warn(*evaluated.warnings)
     return evaluated
 
 
-def _export(job: _Job, trained: Trained, predictions: Predictions, folder: Path) -> tuple[Exported, ...]:
-    if "onnx" not in job.spec.export.types:
+def _masks(job: ExperimentJob, predictions: Predictions) -> Masks | None:
+    return job.masks(predictions.samples) if predictions.maps is not None else None
+
+
+def _export(
+    job: ExperimentJob, predictor: TorchPredictor, predictions: Predictions, folder: Path
+) -> tuple[Exported, ...]:
+    if not job.spec.export.types:
         return ()
     with job.context.stage(Stage.EXPORT, unit="files"):
-        file = folder / "model.onnx"
-        export_onnx(trained.model, job.form.size, file)
-        report = compare(file, predictions)
-        return (Exported(ExportedModel(format="onnx", file=file.name, sha256=digest(file)), report),)
+        reference = predictor.in_torch(predictions.reference)
+        largest = max(abs(end) for ends in score_range(predictions).values() for end in ends)
+        return export_all(predictor.model, job.spec.export, reference, largest, folder)
 
 
 def _manifest(
-    config: RunConfig, job: _Job, evaluated: Evaluated, exports: tuple[Exported, ...], area: ModelFile | None
-) -> ModelManifest:
+    config: RunConfig, job: ExperimentJob, evaluated: Evaluated, exports: tuple[Exported, ...],
+    files: Mapping[str, ModelFile | None], *, localises: bool,
+) -> ModelManifest:  # fmt: skip
     return ModelManifest(
         run=config.run,
         model=job.spec.model.name,
@@ -160,8 +155,11 @@ def _manifest(
         normalization=job.form.normalization,
         bit_depth=job.form.bit_depth,
         crop_area=job.form.crop,
-        valid_area_mask=area,
+        valid_area_mask=files["area"],
+        localises=localises,
         exports=tuple(export.model for export in exports),
+        checkpoint=files["state"],
+        definition=job.spec.model.model_copy(update={"weights": None}),
         thresholds=evaluated.thresholds,
         score_range=dict(evaluated.scale.ranges),
         score_normalization=job.spec.evaluation.normalization,
@@ -170,13 +168,14 @@ def _manifest(
     )
 
 
-def _save_checkpoint(trained: Trained, file: Path) -> None:
+def _save_checkpoint(trained: Trained, file: Path) -> ModelFile:
     from safetensors.numpy import save_file
 
     save_file(checkpoint(trained.model), file)
+    return ModelFile(file=file.name, sha256=digest(file))
 
 
-def _environment(job: _Job) -> dict[str, str]:
+def _environment(job: ExperimentJob) -> dict[str, str]:
     device = job.threads.device
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu x {job.threads.count}"
     return versions(_LIBRARIES) | {"device": name}

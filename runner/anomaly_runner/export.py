@@ -1,104 +1,243 @@
-"""Stage export: the fitted model as ONNX, held against torch on real images.
+"""Stage export: the fitted model in portable forms, each held against torch on real images.
 
-The graph takes normalised input (B, 3, H, W) and answers raw scores and raw maps, with any batch size; weights
-are inside the one file. torch's older, tracing exporter writes it: these models are plain tensor programs
-that it covers, and it takes 1 s where the newer one takes 5. Parity is measured, not assumed.
+Every form takes normalised input (B, 3, H, W), float32, with any batch size, and answers raw scores and, if the model
+localises, raw maps. Parity is measured, not assumed: a form that disagrees, or that has the batch size of the tracing
+baked in, fails the run.
+
+- ONNX, written by torch's tracing exporter: these models are plain tensor programs that it covers, and it takes 1 s
+  where the newer one takes 5. Weights are inside the one file.
+- TorchScript, by tracing.
+- OpenVINO, from the ONNX graph; weights are a second file.
 """
 
 import contextlib
+import copy
 import io
 import logging
 import warnings
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor, nn
 from torch.onnx.errors import OnnxExporterError
 
+from anomaly_api.artifacts import Export, ExportFormat
 from anomaly_api.run import ExportedModel, ExportReport
 from anomaly_runner.batches import Batch
-from anomaly_runner.errors import ExportMismatch
-from anomaly_runner.models.base import MemoryModel
+from anomaly_runner.digest import digest
+from anomaly_runner.errors import ExportMismatch, InvalidConfig
+from anomaly_runner.models.base import ScoringModel
 from anomaly_runner.onnx_predictor import INPUT, MAPS, SCORES, load_onnx
-from anomaly_runner.predict import Predictions, Scored
+from anomaly_runner.openvino_model import load_openvino, write_openvino
+from anomaly_runner.predict import Scored
+from anomaly_runner.torchscript_predictor import load_torchscript
 
 logger = logging.getLogger(__name__)
 
 OPSET = 18
 COMPARED = 32
 """Real images on which an export is held against torch."""
-TOLERANCE = 1e-4
+TOLERANCES = {"float32": 1e-4, "float16": 2e-2}
 """Largest difference from torch, as a share of the largest raw score in the run.
 
-Scores are roots of sums of hundreds of float32 products, added up in another order: rounding alone gives some
-1e-6 of their size. A wrong operator shows at 1e-2 and more.
+float32: scores are roots of sums of hundreds of products, added up in another order; rounding alone gives some 1e-6 of
+their size, and a wrong operator shows at 1e-2 and more. float16: its rounding is 5e-4 a number, and tens of layers add
+up; a wrong operator shows at 1e-1.
 """
+
+Outputs = tuple[NDArray[np.float32], NDArray[np.float32] | None]
+
+
+class Runnable(Protocol):
+    """An export, loaded as inference loads it."""
+
+    def run(self, images: NDArray[np.float32]) -> Outputs:
+        """Raw scores (B,) and maps (B, H, W), or None."""
 
 
 @dataclass(frozen=True)
 class Exported:
-    """One exported file and its comparison with torch."""
+    """One exported model and its comparison with torch."""
 
     model: ExportedModel
     report: ExportReport
 
 
-def export_onnx(model: MemoryModel, size: tuple[int, int], file: Path) -> None:
-    """Write the model for inputs (B, 3, *size)."""
-    example = torch.zeros(2, 3, *size, device=next(model.buffers()).device)
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), torch.no_grad():
-        warnings.simplefilter("ignore")  # the exporter's own deprecation, and traced constants: shapes are fixed
+class HalfModel(nn.Module):
+    """A model that computes in float16, between float32 inputs and outputs."""
+
+    def __init__(self, model: ScoringModel) -> None:
+        super().__init__()
+        self.model = copy.deepcopy(model).half()
+        self.eval()  # an exporter puts every part back into the mode of the whole
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """As the model, in float32."""
+        return tuple(found.float() for found in self.model(images.half()) if found is not None)
+
+
+class PlainModel(nn.Module):
+    """A model whose outputs are a tuple of tensors, as graphs want them: maps are left out where there are none."""
+
+    def __init__(self, model: ScoringModel) -> None:
+        super().__init__()
+        self.model = model
+        self.eval()
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Scores, and maps if there are any."""
+        return tuple(found for found in self.model(images) if found is not None)
+
+
+def export_all(
+    model: ScoringModel, spec: Export, reference: Sequence[Scored], scale: float, folder: Path
+) -> tuple[Exported, ...]:
+    """Write the wanted forms into a folder and hold each against torch.
+
+    Args:
+        model: ready to score.
+        spec: which forms.
+        reference: torch's own scores of real images.
+        scale: largest raw score in the run, to which differences are related.
+        folder: where files go.
+
+    Raises:
+        ExportMismatch: a form is further from torch than rounding explains.
+        InvalidConfig: the model cannot be written in this form.
+    """
+    plain = HalfModel(model) if spec.precision == "float16" else PlainModel(model)
+    size = reference[0].batch.images.shape[-2:]
+    example = torch.zeros(2, 3, *size, device=_device(model))
+    found = []
+    for name in spec.types:
+        with _explained(name):
+            files = _WRITERS[name](plain, example, folder)
+        report = compare(name, files[0], reference, TOLERANCES[spec.precision] * scale)
+        report = report.model_copy(update={"precision": spec.precision})
+        companions = {file.name: digest(file) for file in files[1:]}
+        exported = ExportedModel(format=name, file=files[0].name, sha256=digest(files[0]), companions=companions)
+        found.append(Exported(exported, report))
+    return tuple(found)
+
+
+def _device(model: nn.Module) -> torch.device:
+    return next((tensor.device for tensor in (*model.buffers(), *model.parameters())), torch.device("cpu"))
+
+
+@contextlib.contextmanager
+def _explained(name: str) -> Iterator[None]:
+    try:
+        yield
+    except (OnnxExporterError, RuntimeError, TypeError, ValueError, NotImplementedError) as error:
+        raise InvalidConfig(f"export.types: this model cannot be written as {name}: {str(error)[:500]}") from error
+
+
+def write_onnx(model: nn.Module, example: Tensor, folder: Path) -> list[Path]:
+    """Write model.onnx."""
+    file = folder / "model.onnx"
+    with _quiet(), torch.no_grad():
+        names = [SCORES, MAPS][: len(model(example))]
         try:
-            _trace(model, example, file)
+            _trace(model, example, file, names)
         except OnnxExporterError as error:
-            logger.info("the tracing exporter cannot write this backbone (%s); using torch.export", error)
-            _torch_export(model, example, file)
+            logger.info("the tracing exporter cannot write this model (%s); using torch.export", error)
+            _torch_export(model, example, file, names)
+    return [file]
 
 
-def _trace(model: MemoryModel, example: torch.Tensor, file: Path) -> None:
-    axes = {name: {0: "batch"} for name in (INPUT, SCORES, MAPS)}
+def write_torchscript(model: nn.Module, example: Tensor, folder: Path) -> list[Path]:
+    """Write model.pt."""
+    file = folder / "model.pt"
+    with _quiet(), torch.no_grad():
+        traced = torch.jit.trace(model, example, check_trace=False)  # type: ignore[no-untyped-call]
+        torch.jit.freeze(traced.eval()).save(str(file))
+    return [file]
+
+
+def write_openvino_files(model: nn.Module, example: Tensor, folder: Path) -> list[Path]:
+    """Write model.xml and model.bin."""
+    made = folder / "model.onnx"
+    kept = made.exists()
+    source = made if kept else write_onnx(model, example, folder)[0]
+    try:
+        return write_openvino(source, folder)
+    finally:
+        if not kept:
+            source.unlink()
+
+
+_WRITERS: dict[ExportFormat, Callable[[nn.Module, Tensor, Path], list[Path]]] = {
+    "onnx": write_onnx, "torchscript": write_torchscript, "openvino": write_openvino_files,
+}  # fmt: skip
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the exporters' own deprecations, and their notes on traced constants: shapes are fixed here."""
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _trace(model: nn.Module, example: Tensor, file: Path, names: list[str]) -> None:
+    axes = {name: {0: "batch"} for name in (INPUT, *names)}
     torch.onnx.export(model, (example,), str(file), dynamo=False, opset_version=OPSET, input_names=[INPUT],
-                      output_names=[SCORES, MAPS], dynamic_axes=axes)  # fmt: skip
+                      output_names=names, dynamic_axes=axes)  # fmt: skip
 
 
-def _torch_export(model: MemoryModel, example: torch.Tensor, file: Path) -> None:
+def _torch_export(model: nn.Module, example: Tensor, file: Path, names: list[str]) -> None:
     batch = torch.export.Dim("batch")
     torch.onnx.export(model, (example,), str(file), dynamo=True, opset_version=OPSET, input_names=[INPUT],
-                      output_names=[SCORES, MAPS], dynamic_shapes=({0: batch},), external_data=False,
+                      output_names=names, dynamic_shapes=({0: batch},), external_data=False,
                       verbose=False)  # fmt: skip
 
 
-def compare(file: Path, predictions: Predictions) -> ExportReport:
-    """Hold an export against torch's raw outputs for the run's first images, in the same batches and one alone.
+def load(name: ExportFormat, file: Path) -> Runnable:
+    """An export as inference would load it."""
+    if name == "onnx":
+        return load_onnx(file, COMPARED)
+    if name == "openvino":
+        return load_openvino(file)
+    return load_torchscript(file, COMPARED)
+
+
+def compare(name: ExportFormat, file: Path, reference: Sequence[Scored], allowed: float) -> ExportReport:
+    """Hold an export against torch's raw outputs for real images, in the same batches and one alone.
 
     Raises:
-        ExportMismatch: further apart than rounding explains.
+        ExportMismatch: further apart than ``allowed``.
     """
-    predictor = load_onnx(file, COMPARED)
-    score, pixel = 0.0, 0.0
-    for expected in (*predictions.reference, _first_alone(predictions.reference[0])):
-        scores, maps = predictor.run(expected.batch.images)
+    loaded = load(name, file)
+    score, pixel = 0.0, None if reference[0].maps is None else 0.0
+    for expected in (*reference, _first_alone(reference[0])):
+        scores, maps = _run(name, loaded, expected.batch.images)
         score = max(score, _distance(scores, expected.scores))
-        pixel = max(pixel, _distance(maps, expected.maps))
-    _check(score, pixel, predictions)
-    count = sum(len(scored.scores) for scored in predictions.reference)
-    return ExportReport(format="onnx", file=file.name, size_bytes=file.stat().st_size, max_score_difference=score,
-                        max_map_difference=pixel, images_compared=count)  # fmt: skip
+        if pixel is not None and expected.maps is not None and maps is not None:
+            pixel = max(pixel, _distance(maps, expected.maps))
+    if not max(score, pixel or 0.0) <= allowed:
+        apart = f"scores by {score:.3g}" + ("" if pixel is None else f", maps by {pixel:.3g}")
+        raise ExportMismatch(f"the {name} model disagrees with torch: {apart}, where {allowed:.3g} is allowed")
+    count = sum(len(scored.scores) for scored in reference)
+    return ExportReport(format=name, file=file.name, size_bytes=file.stat().st_size, max_score_difference=score,
+                        max_map_difference=pixel, images_compared=count, tolerance=allowed)  # fmt: skip
+
+
+def _run(name: str, loaded: Runnable, images: NDArray[np.float32]) -> Outputs:
+    try:
+        return loaded.run(images)
+    except Exception as error:  # whatever the runtime raises for a graph that takes one batch size alone
+        raise ExportMismatch(f"the {name} model cannot score a batch of {len(images)}: {str(error)[:300]}") from error
 
 
 def _first_alone(scored: Scored) -> Scored:
     batch = Batch(scored.batch.samples[:1], scored.batch.images[:1])
-    return Scored(batch, scored.scores[:1], scored.maps[:1])
+    return Scored(batch, scored.scores[:1], None if scored.maps is None else scored.maps[:1])
 
 
 def _distance(first: NDArray[np.float32], second: NDArray[np.float32]) -> float:
     return float(np.abs(first.astype(np.float64) - second).max())
-
-
-def _check(score: float, pixel: float, predictions: Predictions) -> None:
-    scale = max(float(np.abs(predictions.scores).max()), abs(predictions.pixel_range[1]))
-    if not max(score, pixel) <= TOLERANCE * scale:
-        raise ExportMismatch(f"the ONNX model disagrees with torch: scores by {score:.3g}, maps by {pixel:.3g}, where "
-                             f"{TOLERANCE * scale:.3g} is allowed")  # fmt: skip

@@ -1,5 +1,6 @@
 """An inference from end to end: a trained model over images. No torch anywhere below this module."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from anomaly_runner.dataset import Dataset
 from anomaly_runner.digest import digest
 from anomaly_runner.environment import versions
 from anomaly_runner.errors import DataInvalid, ModelInvalid
-from anomaly_runner.evaluate import Evaluated, ScoreScale, Truth, evaluate, rank_truth
+from anomaly_runner.evaluate import Evaluated, ScoreScale, Truth, evaluate, percent_unit, rank_truth
 from anomaly_runner.fetch import bring, list_inference
 from anomaly_runner.machine import cpu_limit
 from anomaly_runner.masks import mask_reader
@@ -147,9 +148,11 @@ def _predict(job: _Job) -> Predictions:
 def _evaluate(job: _Job, predictions: Predictions) -> Evaluated:
     reader = mask_reader(job.pull, job.form.size, job.spec.input.limits, job.form.crop)
     with job.context.stage(Stage.EVALUATE):
-        truth = rank_truth(predictions, reader if job.dataset.has_masks else None, job.context.work)
-        thresholds, warnings = inference_thresholds(job.spec.threshold, job.manifest.thresholds, truth)
-        ranges = dict(job.manifest.score_range) or {"image": (0.0, 1.0), "pixel": (0.0, 1.0)}
+        truth = rank_truth(predictions, reader if predictions.maps is not None and job.dataset.has_masks else None,
+                           job.context.work, job.form.valid)  # fmt: skip
+        thresholds, warnings = inference_thresholds(job.spec.threshold, job.manifest.thresholds, truth,
+                                                    job.manifest.score_range)  # fmt: skip
+        ranges = dict(job.manifest.score_range)
         scale = ScoreScale(job.manifest.score_normalization, thresholds, ranges, job.manifest.threshold_type)
         evaluated = evaluate(predictions, truth, thresholds, scale=scale, metrics=Metrics(), warnings=warnings)
     job.context.journal.warn(*evaluated.warnings)
@@ -157,13 +160,23 @@ def _evaluate(job: _Job, predictions: Predictions) -> Evaluated:
 
 
 def inference_thresholds(
-    spec: InferenceThreshold, training: ThresholdValues, truth: Truth
+    spec: InferenceThreshold,
+    training: ThresholdValues,
+    truth: Truth,
+    ranges: Mapping[str, tuple[float, float]] | None = None,
 ) -> tuple[ThresholdValues, tuple[str, ...]]:
     """Thresholds of an inference, and warnings; the level that is not asked for keeps its training threshold.
+
+    Args:
+        spec: what is asked for.
+        training: thresholds of the model.
+        truth: labelled scores of this run.
+        ranges: scores seen in training.
 
     Raises:
         ModelInvalid: a training threshold is needed and the model has none.
     """
+    ranges = ranges or {}
     if spec.source == "optimalF1":
         ranked = truth.image if spec.type == "image" else truth.pixel
         if ranked is not None and ranked.both_classes:
@@ -176,7 +189,8 @@ def inference_thresholds(
     if base is None:
         raise ModelInvalid(f"the model has no {spec.type} threshold to take a percentage of")
     assert spec.value is not None
-    return training.model_copy(update={spec.type: base * spec.value / 100, "source": "custom"}), ()
+    value = base + percent_unit(base, ranges.get(spec.type)) * (spec.value - 100) / 100
+    return training.model_copy(update={spec.type: value, "source": "custom"}), ()
 
 
 def _training(training: ThresholdValues) -> ThresholdValues:

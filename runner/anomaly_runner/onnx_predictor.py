@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -52,10 +53,15 @@ class OnnxPredictor:
         scores, maps = self.run(batch.images)
         return Scored(batch, scores, maps)
 
-    def run(self, images: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Raw scores (B,) and maps (B, H, W) of model input (B, 3, H, W)."""
-        scores, maps = self.session.run([SCORES, MAPS], {INPUT: images})
-        return scores.reshape(len(images)), maps.reshape(len(images), *maps.shape[-2:])
+    def run(self, images: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+        """Raw scores (B,) and maps (B, H, W), or None, of model input (B, 3, H, W)."""
+        scores, *maps = self.session.run(self._outputs, {INPUT: images})
+        found = maps[0].reshape(len(images), *maps[0].shape[-2:]) if maps else None
+        return scores.reshape(len(images)), found
+
+    @cached_property
+    def _outputs(self) -> list[str]:
+        return [output.name for output in self.session.get_outputs() if output.name in (SCORES, MAPS)]
 
 
 def load_onnx(file: Path, batch_size: int) -> OnnxPredictor:
@@ -75,8 +81,8 @@ def load_onnx(file: Path, batch_size: int) -> OnnxPredictor:
     except Exception as error:
         raise ModelInvalid(f"{file.name} cannot be loaded: {error}") from error
     names = {output.name for output in session.get_outputs()}
-    if not {SCORES, MAPS} <= names or session.get_inputs()[0].name != INPUT:
-        raise ModelInvalid(f"{file.name} has outputs {sorted(names)}; expected {SCORES} and {MAPS}")
+    if SCORES not in names or session.get_inputs()[0].name != INPUT:
+        raise ModelInvalid(f"{file.name} has outputs {sorted(names)}; expected {SCORES} and, if it localises, {MAPS}")
     return OnnxPredictor(session, batch_size)
 
 

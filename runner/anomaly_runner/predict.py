@@ -20,11 +20,11 @@ from anomaly_runner.errors import DataInvalid, Diverged
 
 @dataclass(frozen=True)
 class Scored:
-    """A batch's raw scores (B,) and raw maps (B, H, W), float32."""
+    """A batch's raw scores (B,) and raw maps (B, H, W), float32; no maps where the model does not localise."""
 
     batch: Batch
     scores: NDArray[np.float32]
-    maps: NDArray[np.float32]
+    maps: NDArray[np.float32] | None
 
 
 class Predictor(Protocol):
@@ -43,13 +43,13 @@ class Predictions:
     """Raw outputs for the readable images.
 
     ``scores``: (N,) float32. ``maps``: (N, H, W) float32 in a file that memory can let go of, or None where
-    nobody needs them. ``pixel_range``: smallest and largest pixel score.
+    nobody needs them. ``pixel_range``: smallest and largest pixel score; None where the model does not localise.
     """
 
     samples: tuple[Sample, ...]
     scores: NDArray[np.float32]
     maps: NDArray[np.float32] | None
-    pixel_range: tuple[float, float]
+    pixel_range: tuple[float, float] | None
     reference: tuple[Scored, ...] = ()
     """The first batches with their input, to hold an export against."""
 
@@ -82,7 +82,7 @@ def predict(
     maps = _map_file(context.work, (expected, *size)) if keep_maps else None
     samples: list[Sample] = []
     scores = np.empty(expected, np.float32)
-    low, high = np.inf, -np.inf
+    span = _Span()
     first: list[Scored] = []
     for scored in predictor.score(batches):
         _check_numbers(scored)
@@ -90,15 +90,27 @@ def predict(
             first.append(scored)
         rows = slice(len(samples), len(samples) + len(scored.scores))
         scores[rows] = scored.scores
-        if maps is not None:
-            maps[rows] = scored.maps
-        low, high = min(low, float(scored.maps.min())), max(high, float(scored.maps.max()))
+        if scored.maps is not None:
+            span.widen(scored.maps)
+            if maps is not None:
+                maps[rows] = scored.maps
         samples.extend(scored.batch.samples)
         context.step(len(scored.scores))
     if not samples:
         raise DataInvalid("none of the images to score can be read")
-    kept = None if maps is None else maps[: len(samples)]
-    return Predictions(tuple(samples), scores[: len(samples)].copy(), kept, (low, high), tuple(first))
+    kept = None if maps is None or span.ends is None else maps[: len(samples)]
+    return Predictions(tuple(samples), scores[: len(samples)].copy(), kept, span.ends, tuple(first))
+
+
+class _Span:
+    """Smallest and largest value seen."""
+
+    def __init__(self) -> None:
+        self.ends: tuple[float, float] | None = None
+
+    def widen(self, values: NDArray[np.float32]) -> None:
+        low, high = float(values.min()), float(values.max())
+        self.ends = (low, high) if self.ends is None else (min(self.ends[0], low), max(self.ends[1], high))
 
 
 def _map_file(work: Path, shape: tuple[int, ...]) -> NDArray[np.float32]:
@@ -109,7 +121,7 @@ def _map_file(work: Path, shape: tuple[int, ...]) -> NDArray[np.float32]:
 
 def _check_numbers(scored: Scored) -> None:
     finite = np.isfinite(scored.scores)
-    if finite.all() and np.isfinite(scored.maps).all():
+    if finite.all() and (scored.maps is None or np.isfinite(scored.maps).all()):
         return
     bad = [sample.key for sample, good in zip(scored.batch.samples, finite, strict=True) if not good]
     raise Diverged(f"scores are not numbers, first for {(bad or [scored.batch.samples[0].key])[0]}: the features "

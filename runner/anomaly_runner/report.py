@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from anomaly_api.reasons import Reason
-from anomaly_api.run import ExportReport, RunConfig, RunReport, RunSummary
+from anomaly_api.run import ExportReport, RunConfig, RunReport, RunSummary, TrainingReport
 from anomaly_api.status import Artifacts, ImageCounts, MlflowStatus, Stage
 from anomaly_runner.batches import ReadLog
 from anomaly_runner.context import Journal
@@ -24,6 +25,18 @@ class Results:
     environment: Mapping[str, str]
     trained_images: int = 0
     exports: tuple[ExportReport, ...] = ()
+    training: TrainingReport | None = None
+    validation_images: int = 0
+
+    @property
+    def thresholds_from(self) -> Literal["validation", "test", "manual", "model"]:
+        """Which images the thresholds were found on."""
+        source = self.evaluated.thresholds.source
+        if source in ("training", "custom"):
+            return "model"
+        if source == "manual":
+            return "manual"
+        return "validation" if self.validation_images else "test"
 
 
 def make_summary(
@@ -38,6 +51,7 @@ def make_summary(
         thresholds=evaluated.thresholds,
         images=ImageCounts(
             train=results.trained_images,
+            validation=results.validation_images,
             predicted=len(results.predictions.samples),
             anomalous=int(evaluated.anomalous.sum()),
             unreadable=len(results.log.unreadable),
@@ -58,6 +72,12 @@ def make_report(
         config=config,
         confusion=results.evaluated.confusion,
         labels=results.evaluated.labels,
+        metrics_by_defect=results.evaluated.by_defect,
+        intervals=results.evaluated.intervals,
+        histogram=results.evaluated.histogram,
+        mistakes=results.evaluated.mistakes,
+        thresholds_from=results.thresholds_from,
+        training=results.training,
         exports=results.exports,
         unreadable=tuple(results.log.unreadable),
         missing_masks=results.dataset.missing_masks,

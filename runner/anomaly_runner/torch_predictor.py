@@ -1,12 +1,13 @@
 """A fitted torch model as a predictor."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 
 from anomaly_runner.batches import Batch
-from anomaly_runner.models.base import MemoryModel
+from anomaly_runner.models.base import ScoringModel
+from anomaly_runner.models.compiled import torch_only
 from anomaly_runner.models.threads import MICRO_BATCH, TorchThreads
 from anomaly_runner.predict import Scored
 
@@ -15,7 +16,7 @@ from anomaly_runner.predict import Scored
 class TorchPredictor:
     """Scores batches with a model of this process."""
 
-    model: MemoryModel
+    model: ScoringModel
     threads: TorchThreads
     batch_size: int
 
@@ -31,4 +32,13 @@ class TorchPredictor:
     def _score(self, batch: Batch) -> Scored:
         images = torch.from_numpy(batch.images).to(self.threads.device, non_blocking=True)
         scores, maps = self.model(images)
-        return Scored(batch, scores.cpu().numpy(), maps[:, 0].cpu().numpy())
+        return Scored(batch, scores.cpu().numpy(), None if maps is None else maps[:, 0].cpu().numpy())
+
+    def in_torch(self, scored: Sequence[Scored]) -> list[Scored]:
+        """The same batches scored by torch alone, whatever may run them faster."""
+
+        def score(found: Scored) -> Scored:
+            with torch_only():
+                return self._score(found.batch)
+
+        return list(self.threads.map(score, scored))

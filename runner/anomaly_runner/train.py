@@ -1,20 +1,27 @@
-"""Stage train: a model that has seen every training image once."""
+"""Stage train: from training images to a model that can score.
 
-from collections.abc import Iterable, Iterator
+PaDiM and PatchCore are fitted here, in one pass; everything that needs anomalib is imported only when asked for.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from anomaly_api.experiment import ExperimentSpec
-from anomaly_api.parameters import PadimParameters
+from anomaly_api.parameters import PadimParameters, PatchcoreParameters
+from anomaly_api.run import TrainingReport
+from anomaly_api.status import Stage
 from anomaly_runner.batches import Batch
 from anomaly_runner.context import Context
 from anomaly_runner.errors import DataInvalid, InvalidConfig, OutOfMemory
+from anomaly_runner.job import ExperimentJob
 from anomaly_runner.machine import available_memory, gigabytes
-from anomaly_runner.models.backbone import BackboneChoice
-from anomaly_runner.models.base import MemoryModel
+from anomaly_runner.models.backbone import choose_backbone
+from anomaly_runner.models.base import MemoryModel, ScoringModel
+from anomaly_runner.models.catalog import CATALOG
 from anomaly_runner.models.padim import Padim, padim_bytes
 from anomaly_runner.models.patchcore import Patchcore, patchcore_bytes
 from anomaly_runner.models.threads import TorchThreads
@@ -28,16 +35,22 @@ _ONNX_LIMIT = 2_000_000_000
 """A protobuf message, and so an ONNX file, holds at most 2 GB."""
 
 
+_BATCH = 32
+
+
 @dataclass(frozen=True)
 class Trained:
-    """A fitted model and how many images it learnt from."""
+    """A fitted model, how many images it learnt from, and for a training by gradient its course."""
 
-    model: MemoryModel
+    model: ScoringModel
     images: int
+    report: TrainingReport | None = None
+    forget: Callable[[], None] = lambda: None
+    """Called once the run is published: what was kept for a stopped run is not needed any more."""
 
 
-def build_model(spec: ExperimentSpec, choice: BackboneChoice, threads: TorchThreads, stop: StopSignal) -> MemoryModel:
-    """The experiment's model, with its frozen weights, not yet fitted.
+def build_model(spec: ExperimentSpec, threads: TorchThreads, stop: StopSignal) -> MemoryModel:
+    """One of the models that are written out here, with its frozen weights, not yet fitted.
 
     Raises:
         InvalidConfig: parameters that the backbone cannot meet, or an export that cannot hold the model.
@@ -45,6 +58,8 @@ def build_model(spec: ExperimentSpec, choice: BackboneChoice, threads: TorchThre
     """
     size = (spec.transforms.input_size.height, spec.transforms.input_size.width)
     parameters = spec.model.parameters
+    assert isinstance(parameters, PadimParameters | PatchcoreParameters)
+    choice = choose_backbone(parameters.backbone, parameters.layers)
     if isinstance(parameters, PadimParameters):
         model: MemoryModel = Padim(choice, parameters, size, threads)
     else:
@@ -89,28 +104,66 @@ def _estimate(model: MemoryModel, spec: ExperimentSpec, images: int) -> tuple[in
     return int(images * patches * ratio) * channels * 4, patchcore_bytes(images, patches, channels, ratio)
 
 
-def train(model: MemoryModel, batches: Iterable[Batch], seed: int, threads: TorchThreads, context: Context) -> Trained:
-    """Fit the model to the training images, in the order of their paths.
+def train(job: ExperimentJob) -> Trained:
+    """Train the experiment's model on its training images.
 
     Raises:
         DataInvalid: fewer than two readable training images.
+        RunFailed: what stopped it.
     """
-    torch.manual_seed(seed)
-    seen = 0
+    entry = CATALOG[job.spec.model.name]
+    if entry.anomalib is None:
+        return _fit_memory(job)
+    from anomaly_runner import anomalib_training
 
-    def steps() -> Iterator[Tensor]:
-        nonlocal seen
-        for batch in batches:
+    return anomalib_training.by_gradient(job) if entry.by_gradient else anomalib_training.in_one_pass(job)
+
+
+def _fit_memory(job: ExperimentJob) -> Trained:
+    """Fit one of the models that are written out here, in the order of the images' paths."""
+    spec, count = job.spec, len(job.dataset.train)
+    with job.context.stage(Stage.TRAIN, count):
+        torch.manual_seed(spec.dataset.seed)
+        model = build_model(spec, job.threads, job.context.stop)
+        check_memory(model, spec, count, job.threads)
+        torch.manual_seed(spec.dataset.seed)
+        batches = job.read(job.dataset.train, spec.training.train_batch_size or _BATCH, epoch=0)
+        counted = CountedBatches(batches, job.context)
+        model.learn(counted.images(), job.threads)
+        return Trained(model, counted.seen)
+
+
+class CountedBatches:
+    """Images on their way to a model, counted as they are used."""
+
+    def __init__(self, batches: Iterable[Batch], context: Context) -> None:
+        self._batches, self._context = batches, context
+        self.seen = 0
+
+    def batches(self) -> Iterator[Batch]:
+        """The batches."""
+        for batch in self._batches:
+            yield batch
+            self.seen += len(batch.samples)
+            self._context.step(len(batch.samples))
+
+    def images(self) -> Iterator[Tensor]:
+        """Images (B, 3, H, W) to learn from.
+
+        Raises:
+            DataInvalid: fewer than two of them were readable.
+        """
+        for batch in self.batches():
             yield torch.from_numpy(batch.images)
-            seen += len(batch.samples)
-            context.step(len(batch.samples))
-        if seen < 2:
-            raise DataInvalid(f"only {seen} of the training images can be read; at least two are needed")
-
-    model.learn(steps(), threads)
-    return Trained(model, seen)
+        check_count(self.seen)
 
 
-def checkpoint(model: MemoryModel) -> dict[str, np.ndarray]:
+def check_count(images: int) -> None:
+    """Raise DataInvalid if there is too little to learn from."""
+    if images < 2:
+        raise DataInvalid(f"only {images} of the training images can be read; at least two are needed")
+
+
+def checkpoint(model: nn.Module) -> dict[str, np.ndarray]:
     """The model's state by name, as numpy arrays."""
     return {name: tensor.cpu().contiguous().numpy() for name, tensor in model.state_dict().items()}

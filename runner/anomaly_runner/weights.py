@@ -1,18 +1,36 @@
-"""ImageNet weights of backbones from a Hugging Face cache of the cluster's own.
+"""Pre-trained weights and auxiliary images from a cluster's own cache: exactly what a model needs is brought here.
 
-Layout: ``hub/models--timm--NAME.TAG/refs/main`` holds a revision, ``.../snapshots/REVISION/model.safetensors``
-the weights. Only the wanted model's files are brought here.
+Layout, so that the libraries find their files as in their own caches::
+
+    hub/models--timm--NAME.TAG/{refs/main, snapshots/REVISION/model.safetensors}    Hugging Face (timm, open_clip)
+    torch/hub/checkpoints/FILE.pth                                                  torchvision
+    anomalib/pre_trained/...                                                        anomalib
+    datasets/dtd, datasets/imagenette                                               images in sub-folders
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
+from anomaly_api.model import Model
 from anomaly_runner.errors import DataInvalid, WeightsNotFound
+from anomaly_runner.models.catalog import CATALOG
 from anomaly_runner.storage import ObjectInfo, Store, local_copy
 from anomaly_runner.storage.base import join_uri
 
-_NAMES = ("model.safetensors", "pytorch_model.bin")
+_NAMES = ("model.safetensors", "open_clip_model.safetensors", "pytorch_model.bin", "open_clip_pytorch_model.bin")
+_MIXED = {"mcait": ("cait_m48_448", "cait_s24_224")}
+"""U-Flow's name for a pair of timm models."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """One thing that a model loads: a repository of the hub, a file, or a folder of images."""
+
+    kind: Literal["hub", "file", "folder"]
+    name: str
 
 
 def go_offline() -> None:
@@ -21,25 +39,84 @@ def go_offline() -> None:
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 
 
-def bring_weights(store: Store, repository: str | None, backbone: str, folder: Path, check: Callable[[], None]) -> None:
-    """Make the cached weights of a hub repository loadable by timm.
+def wanted_weights(model: Model) -> list[Wanted]:
+    """What a model with these parameters loads.
 
     Raises:
-        WeightsNotFound: the cache does not hold them; names the exact path that was looked for.
+        WeightsNotFound: timm knows no repository for the backbone's weights.
     """
-    if repository is None:
+    if not getattr(model.parameters, "pre_trained", True):
+        return []
+    values = model.parameters.model_dump()
+    found: list[Wanted] = []
+    for entry in CATALOG[model.name].weights:
+        kind, _, name = entry.partition(":")
+        found += _resolved(kind, name.format(**values))
+    return found
+
+
+def _resolved(kind: str, name: str) -> list[Wanted]:
+    match kind:
+        case "timm":
+            return [Wanted("hub", _repository(backbone)) for backbone in _MIXED.get(name, (name,))]
+        case "torchvision":
+            return [Wanted("file", f"torch/hub/checkpoints/{_torchvision_file(name)}")]
+        case "hub":
+            return [Wanted("hub", name)]
+        case "folder":
+            return [Wanted("folder", name)]
+        case _:
+            return [Wanted("file", name)]
+
+
+def _repository(backbone: str) -> str:
+    import timm
+
+    config = timm.get_pretrained_cfg(backbone)
+    if not config or not config.hf_hub_id:
         raise WeightsNotFound(f"timm knows no hub repository for the weights of {backbone}, so a cache cannot hold it")
-    prefix = f"hub/models--{repository.replace('/', '--')}/"
-    files = _cached(store, prefix)
-    root = local_copy(store, files, folder, check)
-    _use_cache(root / "hub")
+    return str(config.hf_hub_id)
 
 
-def _cached(store: Store, prefix: str) -> list[ObjectInfo]:
+def _torchvision_file(name: str) -> str:
+    import torchvision
+
+    url: str = torchvision.models.get_model_weights(name).DEFAULT.url
+    return url.rpartition("/")[2]
+
+
+def bring_weights(store: Store, wanted: Sequence[Wanted], folder: Path, check: Callable[[], None]) -> Path:
+    """Bring what a model loads to this machine, where its libraries will look for it; answers the cache's root.
+
+    Raises:
+        WeightsNotFound: the cache does not hold it; names the exact path that was looked for.
+    """
+    objects = [info for want in wanted for info in _found(store, want)]
+    root = local_copy(store, objects, folder, check)
+    use_cache(root)
+    return root
+
+
+def _found(store: Store, wanted: Wanted) -> list[ObjectInfo]:
     try:
-        objects = store.list(prefix)
+        if wanted.kind == "hub":
+            return _repository_files(store, f"hub/models--{wanted.name.replace('/', '--')}/")
+        return _files(store, wanted)
     except DataInvalid as error:
-        raise WeightsNotFound(f"{error}: expected a cache with {prefix}snapshots/REVISION/{_NAMES[0]}") from error
+        raise WeightsNotFound(f"{error}: expected a cache with {wanted.name}") from error
+
+
+def _files(store: Store, wanted: Wanted) -> list[ObjectInfo]:
+    prefix = f"{wanted.name}/" if wanted.kind == "folder" else wanted.name
+    found = [info for info in store.list(prefix) if wanted.kind == "folder" or info.key == wanted.name]
+    if not found:
+        what = "no images below" if wanted.kind == "folder" else "no weights at"
+        raise WeightsNotFound(f"{what} {join_uri(store.uri, wanted.name)}")
+    return found
+
+
+def _repository_files(store: Store, prefix: str) -> list[ObjectInfo]:
+    objects = store.list(prefix)
     revision = (store.read(f"{prefix}refs/main") or b"").decode().strip()
     wanted = {f"{prefix}snapshots/{revision or 'REVISION'}/{name}" for name in _NAMES}
     if not any(info.key in wanted for info in objects):
@@ -49,9 +126,13 @@ def _cached(store: Store, prefix: str) -> list[ObjectInfo]:
     return [info for info in objects if "/blobs/" not in info.key]
 
 
-def _use_cache(hub: Path) -> None:
+def use_cache(root: Path) -> None:
+    """Let timm, open_clip, torchvision and anomalib look below this folder; what they load may hold no code."""
     from huggingface_hub import constants
 
-    constants.HF_HUB_CACHE = str(hub)
-    constants.HUGGINGFACE_HUB_CACHE = str(hub)
-    os.environ["HF_HUB_CACHE"] = str(hub)
+    hub = str(root / "hub")
+    constants.HF_HUB_CACHE = constants.HUGGINGFACE_HUB_CACHE = hub
+    os.environ["HF_HUB_CACHE"] = hub
+    os.environ["TORCH_HOME"] = str(root / "torch")
+    os.environ["XDG_CACHE_HOME"] = str(root)
+    os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"

@@ -2,7 +2,7 @@
 
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +13,7 @@ from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.tuner.tuning import Tuner
 
 from anomaly_api.run import TrainingReport
+from anomaly_runner.dataset import Sample
 from anomaly_runner.errors import InvalidConfig, Stopped
 from anomaly_runner.evaluate import Masks
 from anomaly_runner.gradient.callbacks import Best, History, Judge, Watch, early_stopping
@@ -23,7 +24,6 @@ from anomaly_runner.machine import cpu_limit
 from anomaly_runner.models.catalog import CATALOG
 
 _PRECISIONS = {"float32": "32-true", "float16": "16-mixed", "bfloat16": "bf16-mixed"}
-_METRICS = ("imageAUROC", "imageF1Max")
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def fit(training: Training) -> TrainingReport:
     best = Best(plan.watched) if plan.keeps_best else None
     watch = Watch(lambda: around.step(1), training.history)
     callbacks = [watch, training.judge, best, early_stopping(plan), Chance(), keeper]
-    with _training_threads(around.device), _quiet():
+    with training_threads(around.device), _quiet():
         trainer = _trainer(plan, around, [found for found in callbacks if found], validates=training.judge is not None)
         _fit(trainer, training)
         if best is not None:
@@ -93,7 +93,7 @@ def find_batch_size(module: Any, data: ImageData, plan: Plan, around: Surroundin
     """
     finder = plan.finder
     assert finder is not None
-    with _training_threads(around.device), _quiet():
+    with training_threads(around.device), _quiet():
         trainer = _trainer(plan, around, [], validates=False)
         found = Tuner(trainer).scale_batch_size(
             module, datamodule=data, mode="power" if finder.mode == "power" else "binsearch",
@@ -103,26 +103,26 @@ def find_batch_size(module: Any, data: ImageData, plan: Plan, around: Surroundin
     return min(int(found or finder.initial), finder.maximum)
 
 
-def check_watched(plan: Plan, judge: Judge | None, both_classes: bool, has_masks: bool) -> None:
-    """Whether the watched metric can be computed at all.
+def check_watched(plan: Plan, samples: Sequence[Sample], has_masks: bool) -> None:
+    """Whether the watched metric can be computed from these validation images at all.
 
     Raises:
-        InvalidConfig: the validation images cannot tell.
+        InvalidConfig: they cannot tell.
     """
-    if plan.watched == "trainLoss" or not (plan.keeps_best or plan.early_stopping):
+    if plan.watched == "trainLoss" or plan.validate_every is None or not (plan.keeps_best or plan.early_stopping):
         return
-    if plan.watched in _METRICS and not both_classes:
+    if not {sample.defect for sample in samples} >= {True, False}:
         raise InvalidConfig(f"training.earlyStopping: {plan.watched} needs good and defective images in val/ or test/; "
                             "watch trainLoss instead")  # fmt: skip
     if plan.watched == "pixelAUROC" and not has_masks:
         raise InvalidConfig("training.earlyStopping: pixelAUROC needs masks; watch imageAUROC instead")
 
 
-def judge_of(plan: Plan, data: ImageData, masks: Masks | None, work: Path, history: History) -> Judge | None:
+def judge_of(
+    plan: Plan, samples: tuple[Sample, ...], masks: Masks | None, work: Path, history: History
+) -> Judge | None:
     """Who judges the validations of this plan; nobody if there are none."""
-    if plan.validate_every is None:
-        return None
-    return Judge(data.validation_samples, masks if plan.watched == "pixelAUROC" else None, work, history)
+    return None if plan.validate_every is None else Judge(samples, masks, work, history)
 
 
 def _trainer(plan: Plan, around: Surroundings, callbacks: list[Callback], validates: bool) -> Trainer:
@@ -166,7 +166,7 @@ def _stopped_early(trainer: Trainer) -> bool:
 
 
 @contextmanager
-def _training_threads(device: torch.device) -> Iterator[None]:
+def training_threads(device: torch.device) -> Iterator[None]:
     """All CPUs inside each operator: steps depend on each other, so there is nothing else to spread."""
     before = torch.get_num_threads()
     torch.set_num_threads(cpu_limit() if device.type == "cpu" else before)

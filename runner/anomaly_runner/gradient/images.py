@@ -89,6 +89,16 @@ class ImageData(LightningDataModule):  # type: ignore[misc]
         self._seed, self._augmented = seed, augmented
 
     @property
+    def training_samples(self) -> tuple[Sample, ...]:
+        """The training images, in the order of their paths."""
+        return self._training.samples
+
+    @property
+    def training_count(self) -> int:
+        """How many they are."""
+        return len(self._training.samples)
+
+    @property
     def validation_samples(self) -> tuple[Sample, ...]:
         """The validation images, in their order."""
         return self._validation.samples

@@ -7,21 +7,20 @@ which would build it anew and download its weights again.
 
 import importlib
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
-import torch
 from torch import Tensor, nn
 
-from anomaly_api.base import Contract
 from anomaly_api.model import Model
 from anomaly_runner.errors import InvalidConfig, WeightsNotFound
 from anomaly_runner.models.backbone import Backbone, choose_backbone
+from anomaly_runner.models.base import ScoringModel
 from anomaly_runner.models.catalog import CATALOG, DTD, IMAGENETTE, ModelEntry
+from anomaly_runner.models.tails import TAILS
 
 _CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 _CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -41,8 +40,8 @@ class Surroundings:
     subject: str
 
 
-class AnomalibModel(nn.Module):
-    """A network of anomalib that answers raw scores (B,) and raw maps (B, 1, H, W) or None.
+class AnomalibModel(ScoringModel):
+    """A network of anomalib, its answers brought to one form.
 
     Args:
         network: anomalib's torch model.
@@ -80,31 +79,6 @@ def _highest(maps: Tensor | None) -> Tensor:
 def _as_clip_wants(images: Tensor) -> Tensor:
     mean, std = (images.new_tensor(values)[:, None, None] for values in (_CLIP_MEAN, _CLIP_STD))
     return (images - mean) / std
-
-
-def check_model(model: Model, size: tuple[int, int], normalization: str | None) -> None:
-    """Check what can be known before anything is fetched.
-
-    Raises:
-        InvalidConfig: an unknown backbone or layer, an input size or normalisation that the model does not take.
-    """
-    entry, parameters = CATALOG[model.name], model.parameters
-    if entry.size and size != entry.size:
-        raise InvalidConfig(f"{model.name} takes images of {entry.size[0]} x {entry.size[1]}: set transforms.inputSize")
-    if any(side % entry.multiple for side in size):
-        raise InvalidConfig(f"{model.name} wants an inputSize of multiples of {entry.multiple}, not {size[0]} x {size[1]}")
-    if entry.scaled_only and normalization == "imagenet":
-        raise InvalidConfig(f"{model.name} wants images of 0..1: set transforms.normalization: none, or leave it out")
-    backbone, layers = getattr(parameters, "backbone", None), layers_of(parameters)
-    if backbone and layers:
-        choose_backbone(backbone, layers)
-
-
-def layers_of(parameters: Contract) -> Sequence[str]:
-    """The feature layers that a model takes from its backbone, if it can be told which."""
-    layers: Sequence[str] = getattr(parameters, "layers", ()) or ()
-    layer: str | None = getattr(parameters, "layer", None)
-    return (layer,) if layer else layers
 
 
 def build_module(model: Model, around: Surroundings) -> Any:
@@ -179,30 +153,46 @@ _SPECIAL: Mapping[str, Callable[[dict[str, Any], Surroundings], dict[str, Any]]]
 
 def scoring_model(model: Model, module: Any, size: tuple[int, int]) -> AnomalibModel:
     """The trained module's network, ready to score."""
-    entry = CATALOG[model.name]
-    localises = entry.localises and getattr(model.parameters, "score_type", "fre") != "nll"
-    return AnomalibModel(module.model, size, localises, clip=model.name == "winclip")
+    localises = CATALOG[model.name].localises and getattr(model.parameters, "score_type", "fre") != "nll"
+    tail = TAILS.get(model.name)
+    network = tail(module.model) if tail else module.model
+    return AnomalibModel(network, size, localises, clip=model.name == "winclip")
 
 
 @contextmanager
 def without_pretrained_weights() -> Iterator[None]:
     """Within this block timm, torchvision and open_clip build networks with random weights, whatever is asked for.
 
-    For a model whose whole state is loaded afterwards.
+    For a model whose whole state is loaded afterwards: anomalib builds several with their weights and no way around.
     """
     import open_clip
     import timm
     from torchvision.models._api import WeightsEnum
 
-    timm_create, clip_create = timm.create_model, open_clip.create_model_and_transforms
-    random_timm = lambda name, *args, **options: timm_create(name, *args, **(options | {"pretrained": False}))  # noqa: E731
-    random_clip = lambda name, *args, **options: clip_create(name, *args, **(options | {"pretrained": None}))  # noqa: E731
     with (
-        patch("timm.create_model", random_timm),
-        patch("open_clip.create_model_and_transforms", random_clip),
-        patch.object(WeightsEnum, "get_state_dict", _random_state),
-    ):
+        _replaced(timm, "create_model", _with(timm.create_model, pretrained=False)),
+        _replaced(open_clip, "create_model_and_transforms",
+                  _with(open_clip.create_model_and_transforms, pretrained=None)),
+        _replaced(WeightsEnum, "get_state_dict", _random_state),
+    ):  # fmt: skip
         yield
+
+
+def _with(function: Callable[..., Any], **fixed: Any) -> Callable[..., Any]:
+    def call(*arguments: Any, **options: Any) -> Any:
+        return function(*arguments, **(options | fixed))
+
+    return call
+
+
+@contextmanager
+def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
+    before = getattr(owner, name)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        setattr(owner, name, before)
 
 
 def _random_state(weights: Any, *args: Any, **options: Any) -> Mapping[str, Tensor]:
@@ -211,8 +201,3 @@ def _random_state(weights: Any, *args: Any, **options: Any) -> Mapping[str, Tens
     name = type(weights).__name__.removesuffix("_Weights").lower()
     state: Mapping[str, Tensor] = torchvision.models.get_model(name, weights=None).state_dict()
     return state
-
-
-def few_shots(images: Sequence[Tensor], count: int) -> Tensor | None:
-    """The first training images (count, 3, H, W), for models that are shown some; None for none."""
-    return torch.cat(list(images))[:count] if count else None

@@ -10,12 +10,18 @@ from anomaly_runner.models.backbone import Backbone
 from anomaly_runner.models.threads import TorchThreads
 
 
-class MemoryModel(nn.Module, ABC):
-    """A model that is fitted to features of a frozen backbone, in one pass.
+class ScoringModel(nn.Module):
+    """A model that is ready to score.
 
-    ``forward`` takes images (B, 3, H, W), float32, and answers raw scores (B,) and raw anomaly maps
-    (B, 1, H, W).
+    ``forward`` takes images (B, 3, H, W), float32, and answers raw scores (B,) and raw anomaly maps (B, 1, H, W), or
+    None in their place where ``localises`` is false.
     """
+
+    localises: bool = True
+
+
+class MemoryModel(ScoringModel, ABC):
+    """A model that is fitted to features of a frozen backbone, in one pass."""
 
     backbone: Backbone
 

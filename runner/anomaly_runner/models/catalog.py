@@ -8,7 +8,9 @@ reference system's published results were made with; ``source`` says which. Ever
 from dataclasses import dataclass, field
 from typing import Literal
 
+from anomaly_api.experiment import ExperimentSpec
 from anomaly_api.model import ModelName
+from anomaly_runner.errors import InvalidConfig
 
 Learning = Literal["onePass", "gradient", "zeroShot"]
 
@@ -16,18 +18,25 @@ DTD = "datasets/dtd"
 IMAGENETTE = "datasets/imagenette"
 TEACHERS = "anomalib/pre_trained/efficientad_pretrained_weights"
 QUANTISED = "anomalib/pre_trained/vq_model_pretrained_128_4096.pckl"
-CHECKPOINTS = "torch/hub/checkpoints"
 
 
 @dataclass(frozen=True)
 class ModelEntry:
     """One model.
 
-    ``anomalib``: class in anomalib.models, or None for those written out here. ``renamed``: constructor arguments whose
-    names differ from the parameters'. ``scaled_only``: takes images of 0..1 without ImageNet normalisation. ``size``: the one input size it takes.
-    ``calibrates``: needs a validation after training. ``prepares``: looks at all training images before the first epoch,
-    and keeps what it found in its state. ``multiple``: sides must be multiples of this. ``weights``: files or folders below model.weights, as text for people;
-    {backbone}, {encoder_name} and {model_size} stand for parameters.
+    title, source: for people: its name, and where its defaults are from.
+    learning: how often it sees the training images.
+    anomalib: class in anomalib.models, or None for those written out here.
+    renamed: constructor arguments whose names differ from the parameters'.
+    localises: answers anomaly maps beside image scores.
+    scaled_only: takes images of 0..1 without ImageNet normalisation.
+    size: the one input size that it takes. multiple: sides must be multiples of this.
+    batch_size, fixed_batch: images a training step, and whether it takes no others.
+    epochs, steps, patience, clip: of its training, where the manifest says nothing.
+    manual_optimisation: steps its optimisers itself.
+    calibrates: needs a validation after training.
+    prepares: looks at all training images before the first epoch, and keeps what it found in its state.
+    weights: what it loads, as KIND:NAME with parameters in braces; see ``weights.wanted_weights``.
     """
 
     title: str
@@ -57,15 +66,14 @@ class ModelEntry:
         return self.learning == "gradient"
 
 
-_TIMM = "hub/models--timm--{backbone}"
-_ENCODER = "hub/models--timm--{encoder_name}"
+_TIMM = "timm:{backbone}"
 
 CATALOG: dict[ModelName, ModelEntry] = {
     "padim": ModelEntry("PaDiM", "onePass", "Defard et al., ICPR 2020", tiling=True, weights=(_TIMM,)),
     "patchcore": ModelEntry("PatchCore", "onePass", "Roth et al., CVPR 2022", tiling=True, weights=(_TIMM,)),
     "cfa": ModelEntry(
         "CFA", "gradient", "30 epochs: the reference system; patience 5: anomalib's results", anomalib="Cfa",
-        batch_size=4, epochs=30, patience=5, prepares=True, weights=(f"{CHECKPOINTS}/FILE of torchvision's {{backbone}}",),
+        batch_size=4, epochs=30, patience=5, prepares=True, weights=("torchvision:{backbone}",),
     ),
     "cflow": ModelEntry(
         "CFLOW-AD", "gradient", "50 epochs: the reference system", anomalib="Cflow", batch_size=16, epochs=50,
@@ -73,22 +81,22 @@ CATALOG: dict[ModelName, ModelEntry] = {
     ),
     "csflow": ModelEntry(
         "CS-Flow", "gradient", "240 epochs, batch 16: the paper", anomalib="Csflow", batch_size=16, epochs=240,
-        clip=1.0, weights=(f"{CHECKPOINTS}/efficientnet_b5_lukemelas-1a07897c.pth",),
+        clip=1.0, weights=("torchvision:efficientnet_b5",),
     ),
     "dfkde": ModelEntry("DFKDE", "onePass", "anomalib", anomalib="Dfkde", localises=False, weights=(_TIMM,)),
     "dfm": ModelEntry("DFM", "onePass", "Ahuja et al., 2019", anomalib="Dfm", weights=(_TIMM,)),
     "draem": ModelEntry(
         "DRAEM", "gradient", "700 epochs, batch 8: the paper; patience 20: the reference system", anomalib="Draem",
-        scaled_only=True, batch_size=8, epochs=700, patience=20, weights=(DTD,),
+        scaled_only=True, batch_size=8, epochs=700, patience=20, weights=(f"folder:{DTD}",),
     ),
     "dsr": ModelEntry(
         "DSR", "gradient", "700 epochs, batch 8: anomalib's results", anomalib="Dsr", scaled_only=True, batch_size=8,
-        epochs=700, manual_optimisation=True, weights=(QUANTISED,),
+        epochs=700, manual_optimisation=True, weights=(f"file:{QUANTISED}",),
     ),
     "efficientad": ModelEntry(
         "EfficientAD", "gradient", "batch 1: the paper; 20,000 steps: the reference system", anomalib="EfficientAd",
         renamed={"learning_rate": "lr"}, scaled_only=True, batch_size=1, fixed_batch=True, steps=20_000,
-        calibrates=True, weights=(f"{TEACHERS}/pretrained_teacher_{{model_size}}.pth", IMAGENETTE),
+        calibrates=True, weights=(f"file:{TEACHERS}/pretrained_teacher_{{model_size}}.pth", f"folder:{IMAGENETTE}"),
     ),
     "fastflow": ModelEntry(
         "FastFlow", "gradient", "500 epochs, batch 32: the paper; patience 3: anomalib's results", anomalib="Fastflow",
@@ -118,17 +126,32 @@ CATALOG: dict[ModelName, ModelEntry] = {
     "uflow": ModelEntry(
         "U-Flow", "gradient", "200 epochs, patience 20: anomalib's results", anomalib="Uflow", size=(448, 448),
         batch_size=8, epochs=200, patience=20,
-        weights=("hub/models--timm--{backbone} (mcait: cait_m48_448 and cait_s24_224)",),
+        weights=(_TIMM,),
     ),
     "dinomaly": ModelEntry(
         "Dinomaly", "gradient", "5,000 steps, batch 16: the paper and anomalib's results", anomalib="Dinomaly",
-        multiple=14, batch_size=16, steps=5_000, clip=0.1, weights=(_ENCODER,),
+        multiple=14, batch_size=16, steps=5_000, clip=0.1, weights=("timm:{encoder_name}",),
     ),
     "anomalydino": ModelEntry(
-        "AnomalyDINO", "onePass", "Damm et al., WACV 2025", anomalib="AnomalyDINO", multiple=14, weights=(_ENCODER,),
+        "AnomalyDINO", "onePass", "Damm et al., WACV 2025", anomalib="AnomalyDINO", multiple=14,
+        weights=("timm:{encoder_name}",),
     ),
     "winclip": ModelEntry(
         "WinCLIP", "zeroShot", "Jeong et al., CVPR 2023", anomalib="WinClip", scaled_only=True, size=(240, 240),
-        weights=("hub/models--timm--vit_base_patch16_plus_clip_240.laion400m_e31",),
+        weights=("hub:timm/vit_base_patch16_plus_clip_240.laion400m_e31",),
     ),
 }  # fmt: skip
+
+
+def input_normalization(spec: ExperimentSpec) -> Literal["imagenet", "none"]:
+    """How pixel values are scaled for the model.
+
+    Raises:
+        InvalidConfig: the manifest asks for what the model cannot use.
+    """
+    asked, scaled_only = spec.transforms.normalization, CATALOG[spec.model.name].scaled_only
+    if scaled_only and asked == "imagenet":
+        raise InvalidConfig(
+            f"{spec.model.name} wants images of 0..1: set transforms.normalization: none, or leave it out"
+        )
+    return asked or ("none" if scaled_only else "imagenet")

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
+from anomaly_api.artifacts import Export
 from anomaly_api.parameters import PadimParameters
 from anomaly_api.run import RunIdentity
 from anomaly_api.status import Stage, ThresholdValues
@@ -19,9 +20,10 @@ from anomaly_runner.batches import Batch
 from anomaly_runner.cli import app
 from anomaly_runner.context import Context, Journal
 from anomaly_runner.dataset import Sample
+from anomaly_runner.digest import digest
 from anomaly_runner.errors import DataInvalid, Diverged, ExportMismatch, ModelInvalid, Stopped
 from anomaly_runner.evaluate import Evaluated, ScoreScale
-from anomaly_runner.export import compare, export_onnx
+from anomaly_runner.export import TOLERANCES, PlainModel, compare, export_all, load, write_onnx
 from anomaly_runner.models.backbone import choose_backbone
 from anomaly_runner.models.padim import Padim
 from anomaly_runner.models.threads import TorchThreads
@@ -99,38 +101,64 @@ def test_stop_between_batches(model, context):
         predicted(model, context)
 
 
-def test_the_export_agrees_at_every_batch_size(model, context, tmp_path, capsys):
-    file = tmp_path / "model.onnx"
-    export_onnx(model, SIZE, file)
+FORMATS = ("onnx", "torchscript", "openvino")
+
+
+def exported(model, context, folder, *types, precision="float32"):
+    """The forms, written and held against torch; and what torch found."""
     found = predicted(model, context)
-    report = compare(file, found)
-    assert report.images_compared == 11
-    assert report.max_score_difference < 1e-5 * found.scores.max()
-    predictor = load_onnx(file, 32)
+    reference = TorchPredictor(model, THREADS, 32).in_torch(found.reference)
+    scale = float(found.scores.max())
+    return export_all(model, Export(types=types, precision=precision), reference, scale, folder), found
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_an_export_agrees_at_every_batch_size(model, context, tmp_path, name):
+    [made], found = exported(model, context, tmp_path, name)
+    assert made.report.images_compared == 11
+    assert made.report.max_score_difference < 1e-5 * found.scores.max()
+    assert made.report.max_map_difference < 1e-5 * found.scores.max()
+    loaded = load(name, tmp_path / made.model.file)
     for size in (1, 3, 11):
-        scores, maps = predictor.run(images(11, 1).numpy()[:size])
+        scores, maps = loaded.run(images(11, 1).numpy()[:size])
         assert scores.shape == (size,)
         assert maps.shape == (size, *SIZE)
         assert scores == pytest.approx(found.scores[:size], rel=1e-5)
 
 
+def test_every_file_of_an_export_has_its_digest(model, context, tmp_path):
+    made, _ = exported(model, context, tmp_path, *FORMATS)
+    listed = {one.model.file: one.model.sha256 for one in made} | made[2].model.companions
+    assert listed == {path.name: digest(path) for path in tmp_path.iterdir()}
+    assert sorted(listed) == ["model.bin", "model.onnx", "model.pt", "model.xml"]
+
+
+def test_half_precision_is_half_as_large_and_near(model, context, tmp_path):
+    (tmp_path / "whole").mkdir()
+    [whole], _ = exported(model, context, tmp_path / "whole", "onnx")
+    [half], found = exported(model, context, tmp_path, "onnx", precision="float16")
+    assert half.report.precision == "float16"
+    assert half.report.size_bytes < 0.55 * whole.report.size_bytes
+    assert 0 < half.report.max_score_difference < 0.02 * found.scores.max()
+
+
 def test_the_export_is_of_opset_18(model, tmp_path):
     import onnx
 
-    export_onnx(model, SIZE, tmp_path / "model.onnx")
+    write_onnx(PlainModel(model), torch.zeros(2, 3, *SIZE), tmp_path)
     loaded = onnx.load(tmp_path / "model.onnx")
     assert [item.version for item in loaded.opset_import if not item.domain] == [18]
     assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
 
 
 def test_an_export_of_something_else_is_refused(model, context, tmp_path):
-    file = tmp_path / "model.onnx"
     mean = model.mean.clone()
     model.mean += 0.01
-    export_onnx(model, SIZE, file)
+    write_onnx(PlainModel(model), torch.zeros(2, 3, *SIZE), tmp_path)
     model.mean.copy_(mean)
+    found = predicted(model, context)
     with pytest.raises(ExportMismatch, match="disagrees with torch"):
-        compare(file, predicted(model, context))
+        compare("onnx", tmp_path / "model.onnx", found.reference, TOLERANCES["float32"] * float(found.scores.max()))
 
 
 def test_a_backbone_beyond_the_tracing_exporter(model, context, tmp_path, monkeypatch):
@@ -141,8 +169,8 @@ def test_a_backbone_beyond_the_tracing_exporter(model, context, tmp_path, monkey
         raise OnnxExporterError("operator")
 
     monkeypatch.setattr("anomaly_runner.export._trace", refuse)
-    export_onnx(model, SIZE, tmp_path / "model.onnx")
-    assert compare(tmp_path / "model.onnx", predicted(model, context)).images_compared == 11
+    [made], _ = exported(model, context, tmp_path, "onnx")
+    assert made.report.images_compared == 11
 
 
 def test_a_file_that_is_no_model(tmp_path):

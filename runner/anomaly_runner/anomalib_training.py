@@ -1,0 +1,130 @@
+"""Stage train for anomalib's models: by gradient under Lightning, or in one pass over the images."""
+
+import hashlib
+import json
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from anomaly_api.status import Stage
+from anomaly_runner.dataset import Sample
+from anomaly_runner.gradient.callbacks import History
+from anomaly_runner.gradient.checkpoints import Keeper
+from anomaly_runner.gradient.fit import Surroundings as TrainingSurroundings
+from anomaly_runner.gradient.fit import Training, check_watched, find_batch_size, fit, judge_of, training_threads
+from anomaly_runner.gradient.images import Augmented, DecodedImages, ImageData, decode_all
+from anomaly_runner.gradient.plan import Plan, make_plan
+from anomaly_runner.job import ExperimentJob
+from anomaly_runner.models.anomalib_model import Surroundings, build_module, scoring_model
+from anomaly_runner.models.catalog import CATALOG
+from anomaly_runner.train import CountedBatches, Trained, check_count
+
+_DECODED_BATCH = 32
+
+
+def by_gradient(job: ExperimentJob) -> Trained:
+    """Train by gradient; a run that was stopped goes on from where it was.
+
+    Raises:
+        RunFailed: what stopped it.
+    """
+    plan = make_plan(job.spec, job.threads.device.type == "cuda")
+    torch.manual_seed(job.spec.dataset.seed)
+    with job.context.stage(Stage.TRAIN, len(job.dataset.train) + len(job.judged)):
+        module = _module(job, plan.batch_size)
+        data = _image_data(job, plan)
+    plan = _with_found_batch(job, module, data, plan)
+    with job.context.stage(Stage.TRAIN, plan.total_steps(data.training_count), unit="steps"):
+        training = _training(job, module, data, plan)
+        report = fit(training)
+    model = scoring_model(job.spec.model, module, job.form.size).to(job.threads.device).eval()
+    return Trained(model, data.training_count, report, training.keeper.forget)
+
+
+def _training(job: ExperimentJob, module: Any, data: ImageData, plan: Plan) -> Training:
+    samples, work, history = data.validation_samples, job.context.work, History()
+    masks = job.masks(samples) if plan.watched == "pixelAUROC" else None
+    check_watched(plan, samples, masks is not None)
+    keeper = Keeper(job.artifacts, work, plan.checkpointing, _fingerprint(job, data))
+    return Training(module, data, plan, keeper, _around(job), judge_of(plan, samples, masks, work, history), history)
+
+
+def _around(job: ExperimentJob) -> TrainingSurroundings:
+    return TrainingSurroundings(job.threads.device, job.context.work, job.context.step)
+
+
+def _with_found_batch(job: ExperimentJob, module: Any, data: ImageData, plan: Plan) -> Plan:
+    if plan.finder is None:
+        return plan
+    data.train_batch_size = find_batch_size(module, data, plan, _around(job))
+    return replace(plan, batch_size=data.train_batch_size)
+
+
+def in_one_pass(job: ExperimentJob) -> Trained:
+    """Fit a memory-bank model of anomalib, or set up one that needs no training.
+
+    Raises:
+        RunFailed: what stopped it.
+    """
+    torch.manual_seed(job.spec.dataset.seed)
+    with job.context.stage(Stage.TRAIN, len(job.dataset.train)):
+        batch_size = job.spec.training.train_batch_size or _DECODED_BATCH
+        module = _module(job, batch_size)
+        module.model.to(job.threads.device)
+        shots: int | None = getattr(job.spec.model.parameters, "k_shot", None)
+        with training_threads(job.threads.device), torch.no_grad():
+            seen = _learn(job, module, batch_size) if shots is None else _show(job, module, shots)
+    model = scoring_model(job.spec.model, module, job.form.size).to(job.threads.device).eval()
+    return Trained(model, seen)
+
+
+def _learn(job: ExperimentJob, module: Any, batch_size: int) -> int:
+    counted = CountedBatches(job.read(job.dataset.train, batch_size, epoch=0), job.context)
+    module.model.train()
+    for images in counted.images():
+        module.model(images.to(job.threads.device))
+    module.fit()
+    return counted.seen
+
+
+def _show(job: ExperimentJob, module: Any, shots: int) -> int:
+    """WinCLIP: words for the class, and the first training images, if any."""
+    batches = list(job.read(job.dataset.train[:shots], max(shots, 1))) if shots else []
+    images = [torch.from_numpy(batch.images).to(job.threads.device) for batch in batches]
+    module.model.setup(_subject(job), torch.cat(images) if images else None)
+    return sum(len(batch.samples) for batch in batches)
+
+
+def _module(job: ExperimentJob, batch_size: int) -> Any:
+    return build_module(job.spec.model, Surroundings(job.form.size, batch_size, job.weights, _subject(job)))
+
+
+def _subject(job: ExperimentJob) -> str:
+    named: str | None = getattr(job.spec.model.parameters, "class_name", None)
+    return named or (job.spec.dataset.category or "object").rpartition("/")[2].replace("_", " ")
+
+
+def _image_data(job: ExperimentJob, plan: Plan) -> ImageData:
+    training = _decoded(job, job.dataset.train)
+    check_count(len(training.samples))
+    augmented = _augmented(job) if job.spec.transforms.augmentations else None
+    judged = job.judged if plan.validate_every or CATALOG[plan.model].calibrates else ()
+    return ImageData(training, _decoded(job, judged), seed=plan.seed, train_batch_size=plan.batch_size,
+                     eval_batch_size=job.spec.training.eval_batch_size, augmented=augmented)  # fmt: skip
+
+
+def _decoded(job: ExperimentJob, samples: tuple[Sample, ...]) -> DecodedImages:
+    counted = CountedBatches(job.read(samples, _DECODED_BATCH), job.context)
+    return decode_all(counted.batches(), len(samples), job.form.size, job.context.work)
+
+
+def _augmented(job: ExperimentJob) -> Augmented:
+    return lambda samples, epoch, batch_size: job.read(samples, batch_size, epoch)
+
+
+def _fingerprint(job: ExperimentJob, data: ImageData) -> str:
+    """Of everything that the course of training depends on; a state of another one is not taken up."""
+    spec = job.spec.model_dump(mode="json", include={"dataset", "transforms", "model", "training"})
+    keys = [sample.key for sample in data.training_samples]
+    return hashlib.sha256(json.dumps([spec, keys, data.train_batch_size], sort_keys=True).encode()).hexdigest()

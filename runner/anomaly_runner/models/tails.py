@@ -1,0 +1,84 @@
+"""The last steps of some of anomalib's models, written for any batch size.
+
+Their own code writes the batch's size into the graph when it is traced, or loops over its images in Python. The same
+arithmetic, without both.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+class Raw(NamedTuple):
+    """As anomalib's InferenceBatch."""
+
+    pred_score: Tensor
+    anomaly_map: Tensor | None = None
+
+
+class _Tail(nn.Module):
+    def __init__(self, network: Any) -> None:
+        super().__init__()
+        self.network = network
+
+    def _pooled(self, images: Tensor) -> Tensor:
+        features: Tensor = self.network.feature_extractor(images)[self.network.layer]
+        kernel = self.network.pooling_kernel_size
+        return functional.avg_pool2d(features, kernel) if kernel > 1 else features
+
+
+class DfmTail(_Tail):
+    """DFM: feature reconstruction error, or negative log-likelihood, of pooled features."""
+
+    def forward(self, images: Tensor) -> Raw:
+        """Raw scores and maps of images (B, 3, H, W)."""
+        features = self._pooled(images)
+        centred = features.flatten(1) - self.network.pca_model.mean
+        reduced = torch.matmul(centred, self.network.pca_model.singular_vectors)
+        if self.network.score_type == "nll":
+            return Raw(self.network.gaussian_model.score_samples(reduced))
+        error = (centred - self.network.pca_model.inverse_transform(reduced)).square()
+        return Raw(error.sum(1), _as_map(error, features, images))
+
+
+class FreTail(_Tail):
+    """FRE: reconstruction error of pooled features."""
+
+    def forward(self, images: Tensor) -> Raw:
+        """Raw scores and maps of images (B, 3, H, W)."""
+        features = self._pooled(images)
+        flat = features.flatten(1)
+        error = (flat - self.network.fre_model(flat)).square()
+        return Raw(error.sum(1), _as_map(error, features, images))
+
+
+def _as_map(error: Tensor, features: Tensor, images: Tensor) -> Tensor:
+    maps = error.reshape(-1, *features.shape[1:]).sum(1, keepdim=True)
+    return functional.interpolate(maps, size=images.shape[-2:], mode="bilinear", align_corners=False)
+
+
+class DfkdeTail(nn.Module):
+    """DFKDE: kernel density of pooled features."""
+
+    def __init__(self, network: Any) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Raw:
+        """Raw scores of images (B, 3, H, W)."""
+        features = self.network.feature_extractor(images)
+        pooled = torch.cat([functional.adaptive_avg_pool2d(found, 1).flatten(1) for found in features.values()])
+        classifier = self.network.classifier
+        reduced = torch.matmul(pooled - classifier.pca_model.mean, classifier.pca_model.singular_vectors)
+        scaled, _ = classifier.pre_process(reduced, classifier.max_length)
+        density = classifier.kde_model
+        projected = torch.matmul(scaled, density.bw_transform)
+        squared = (projected[:, None] - density.dataset).square().sum(2)
+        likelihood = ((-squared / 2).exp() * density.norm).mean(1)
+        return Raw(classifier.compute_probabilities((likelihood + 1e-300).log()))
+
+
+TAILS: Mapping[str, Callable[[Any], nn.Module]] = {"dfm": DfmTail, "fre": FreTail, "dfkde": DfkdeTail}
