@@ -115,7 +115,7 @@ class DfkdeParameters(Contract):
 
 
 class DfmParameters(Contract):
-    """DFM: probabilistic model of deep features (Ahuja et al., arXiv:1909.11786, 2019)."""
+    """DFM: reconstruction error of deep features after PCA (Ahuja et al., arXiv:1909.11786, 2019)."""
 
     backbone: Text = "resnet50"
     """Name of a timm model."""
@@ -127,8 +127,6 @@ class DfmParameters(Contract):
     """Average pooling of the features."""
     pca_level: Annotated[float, Field(gt=0, le=1)] = 0.97
     """Share of the variance that the principal components keep."""
-    score_type: Literal["fre", "nll"] = "fre"
-    """fre: feature reconstruction error, which also localises; nll: negative log-likelihood, image scores only."""
 
 
 class DraemParameters(Contract):

@@ -16,11 +16,13 @@ from anomaly_runner.gradient.fit import Training, check_watched, find_batch_size
 from anomaly_runner.gradient.images import Augmented, DecodedImages, ImageData, decode_all
 from anomaly_runner.gradient.plan import Plan, make_plan
 from anomaly_runner.job import ExperimentJob
-from anomaly_runner.models.anomalib_model import Surroundings, build_module, scoring_model
+from anomaly_runner.models.anomalib_model import AnomalibModel, Surroundings, build_module, scoring_model
 from anomaly_runner.models.catalog import CATALOG
 from anomaly_runner.train import CountedBatches, Trained, check_count
 
 _DECODED_BATCH = 32
+_CALIBRATION = 32
+"""Training images that likelihoods are related to."""
 
 
 def by_gradient(job: ExperimentJob) -> Trained:
@@ -36,10 +38,27 @@ def by_gradient(job: ExperimentJob) -> Trained:
         data = _image_data(job, plan)
     plan = _with_found_batch(job, module, data, plan)
     with job.context.stage(Stage.TRAIN, plan.total_steps(data.training_count), unit="steps"):
+        model = scoring_model(job.spec.model, module, job.form.size)
+        validate_alike(module, model, data)
         training = _training(job, module, data, plan)
         report = fit(training)
-    model = scoring_model(job.spec.model, module, job.form.size).to(job.threads.device).eval()
+    model = model.to(job.threads.device).eval()
+    model.calibrate(torch.from_numpy(data.some_training_images(_CALIBRATION)).to(job.threads.device))
     return Trained(model, data.training_count, report, training.keeper.forget)
+
+
+def validate_alike(module: Any, model: AnomalibModel, data: ImageData) -> None:
+    """Let a model whose scores are related to training images be judged by those scores in validations too."""
+    images = torch.from_numpy(data.some_training_images(_CALIBRATION))
+    if not model.calibrate(images):
+        return
+
+    def validation_step(batch: Any, batch_idx: int) -> Any:
+        if batch_idx == 0:
+            model.to(batch.image.device).calibrate(images.to(batch.image.device))
+        return model.network(batch.image)
+
+    module.validation_step = validation_step
 
 
 def _training(job: ExperimentJob, module: Any, data: ImageData, plan: Plan) -> Training:

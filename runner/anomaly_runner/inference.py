@@ -1,8 +1,9 @@
-"""An inference from end to end: a trained model over images. No torch anywhere below this module."""
+"""An inference from end to end: a trained model over images. torch is imported only by the runtimes that are torch."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from pydantic import ValidationError
 
@@ -24,8 +25,8 @@ from anomaly_runner.evaluate import Evaluated, ScoreScale, Truth, evaluate, perc
 from anomaly_runner.fetch import bring, list_inference
 from anomaly_runner.machine import cpu_limit
 from anomaly_runner.masks import mask_reader
-from anomaly_runner.onnx_predictor import OnnxPredictor, load_onnx
-from anomaly_runner.predict import Predictions, predict
+from anomaly_runner.onnx_predictor import load_onnx
+from anomaly_runner.predict import Predictions, Predictor, predict
 from anomaly_runner.report import Results
 from anomaly_runner.storage import Pull, Store, local_copy
 from anomaly_runner.tracked import flat_parameters
@@ -35,13 +36,21 @@ from anomaly_runner.visualize import visualize
 _LIBRARIES = ("onnxruntime", "onnxruntime-gpu", "numpy", "pillow")
 
 
+class Provided(Predictor, Protocol):
+    """A predictor that can say what executes it."""
+
+    @property
+    def provider(self) -> str:
+        """What executes the model."""
+
+
 @dataclass(frozen=True)
 class _Job:
     """An inference's fixed inputs."""
 
     spec: InferenceSpec
     manifest: ModelManifest
-    predictor: OnnxPredictor
+    predictor: Provided
     dataset: Dataset
     pull: Pull
     form: InputForm
@@ -89,12 +98,23 @@ def read_manifest(store: Store) -> ModelManifest:
         raise ModelInvalid(f"{publish.MANIFEST} in {store.uri}: {describe_invalid(error, 'model')}") from error
 
 
-def _load(spec: InferenceSpec, manifest: ModelManifest, context: Context) -> OnnxPredictor:
+def _load(spec: InferenceSpec, manifest: ModelManifest, context: Context) -> Provided:
+    store = context.stores[LocationRole.MODEL]
+    if spec.runtime == "torch":
+        if manifest.checkpoint is None:
+            raise ModelInvalid("the model's state was not kept; train it with output.keepCheckpoint: true")
+        from anomaly_runner.restore import load_torch
+
+        return load_torch(manifest, bring_model(store, manifest.checkpoint, context), spec.batch_size)
     exported = next((model for model in manifest.exports if model.format == spec.runtime), None)
     if exported is None:
         raise ModelInvalid(f"the model has no {spec.runtime} export; train it with export.types: [{spec.runtime}]")
-    file = bring_model(context.stores[LocationRole.MODEL], exported, context)
-    return load_onnx(file, spec.batch_size)
+    file = bring_model(store, exported, context)
+    if spec.runtime == "onnx":
+        return load_onnx(file, spec.batch_size)
+    from anomaly_runner.torchscript_predictor import load_torchscript
+
+    return load_torchscript(file, spec.batch_size)
 
 
 def bring_model(store: Store, exported: ExportedModel | ModelFile, context: Context) -> Path:

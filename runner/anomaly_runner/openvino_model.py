@@ -27,11 +27,11 @@ class OpenvinoModel:
 
     def run(self, images: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
         """Raw scores (B,) and maps (B, H, W), or None, of model input (B, 3, H, W)."""
-        answer = self.compiled(images)
-        found = {next(iter(port.names)): values for port, values in answer.to_dict().items()}
+        answer = self.compiled(images).to_dict()
+        found = {name: np.array(values) for port, values in answer.items() for name in port.names}
         maps = found.get(MAPS)
-        reshaped = None if maps is None else np.array(maps).reshape(len(images), *maps.shape[-2:])
-        return np.array(found[SCORES]).reshape(len(images)), reshaped
+        reshaped = None if maps is None else maps.reshape(len(images), *maps.shape[-2:])
+        return found[SCORES].reshape(len(images)), reshaped
 
 
 def load_openvino(file: Path) -> OpenvinoModel:

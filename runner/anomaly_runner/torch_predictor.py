@@ -21,6 +21,11 @@ class TorchPredictor:
     batch_size: int
 
     @property
+    def provider(self) -> str:
+        """What executes the model."""
+        return f"torch {self.threads.device.type}"
+
+    @property
     def step(self) -> int:
         """A few images a CPU, or what was asked for on a GPU."""
         return min(self.batch_size, MICRO_BATCH) if self.threads.device.type == "cpu" else self.batch_size

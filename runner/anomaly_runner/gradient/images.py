@@ -93,6 +93,10 @@ class ImageData(LightningDataModule):  # type: ignore[misc]
         """The training images, in the order of their paths."""
         return self._training.samples
 
+    def some_training_images(self, count: int) -> NDArray[np.float32]:
+        """The first training images (count, 3, H, W)."""
+        return np.ascontiguousarray(self._training.inputs[:count])
+
     @property
     def training_count(self) -> int:
         """How many they are."""

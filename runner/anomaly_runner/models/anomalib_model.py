@@ -30,13 +30,13 @@ _CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 class Surroundings:
     """What a model is built for, beside its parameters.
 
-    ``size``: rows and columns of its input. ``batch_size``: of training. ``weights``: folder with auxiliary images.
-    ``subject``: what the images show, in English.
+    ``size``: rows and columns of its input. ``batch_size``: of training. ``weights``: folder with auxiliary images,
+    None where it will not be trained. ``subject``: what the images show, in English.
     """
 
     size: tuple[int, int]
     batch_size: int
-    weights: Path
+    weights: Path | None
     subject: str
 
 
@@ -69,6 +69,13 @@ class AnomalibModel(ScoringModel):
         if tuple(maps.shape[-2:]) != self._size:
             maps = nn.functional.interpolate(maps, size=self._size, mode="bilinear", align_corners=False)
         return maps.float()
+
+    def calibrate(self, images: Tensor) -> bool:
+        """Relate scores to these training images (B, 3, H, W), where the network does so; answers whether it does."""
+        calibrate = getattr(self.network, "calibrate", None)
+        if calibrate is not None:
+            calibrate(images)
+        return calibrate is not None
 
 
 def _highest(maps: Tensor | None) -> Tensor:
@@ -125,11 +132,11 @@ def _arguments(model: Model, entry: ModelEntry, around: Surroundings) -> dict[st
 
 def _draem(plain: dict[str, Any], around: Surroundings) -> dict[str, Any]:
     low, high = plain.pop("opacity_low"), plain.pop("opacity_high")
-    return plain | {"beta": (low, high), "dtd_dir": around.weights / DTD}
+    return plain | {"beta": (low, high), "dtd_dir": around.weights and around.weights / DTD}
 
 
 def _efficientad(plain: dict[str, Any], around: Surroundings) -> dict[str, Any]:
-    return plain | {"imagenet_dir": around.weights / IMAGENETTE}
+    return plain | ({"imagenet_dir": around.weights / IMAGENETTE} if around.weights else {})
 
 
 def _fre(plain: dict[str, Any], around: Surroundings) -> dict[str, Any]:
@@ -153,10 +160,9 @@ _SPECIAL: Mapping[str, Callable[[dict[str, Any], Surroundings], dict[str, Any]]]
 
 def scoring_model(model: Model, module: Any, size: tuple[int, int]) -> AnomalibModel:
     """The trained module's network, ready to score."""
-    localises = CATALOG[model.name].localises and getattr(model.parameters, "score_type", "fre") != "nll"
     tail = TAILS.get(model.name)
     network = tail(module.model) if tail else module.model
-    return AnomalibModel(network, size, localises, clip=model.name == "winclip")
+    return AnomalibModel(network, size, CATALOG[model.name].localises, clip=model.name == "winclip")
 
 
 @contextmanager

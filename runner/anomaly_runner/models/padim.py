@@ -58,8 +58,8 @@ class Padim(MemoryModel):
         kept = feature_count(choice.name, parameters.n_features, total)
         self.register_buffer("idx", torch.randperm(total)[:kept].sort().values)
         self._firsts = list(accumulate(self.backbone.channels[:-1], initial=0))
-        ends = torch.searchsorted(self.idx, torch.tensor([*self._firsts, total])).tolist()
-        self._parts = [slice(start, end) for start, end in pairwise(ends)]
+        self._parts = self._cut()
+        self.register_load_state_dict_post_hook(_cut_again)  # type: ignore[no-untyped-call]
         sizes = self.backbone.sizes(*size)
         self.patches = sizes[0]
         positions = math.prod(self.patches)
@@ -69,6 +69,11 @@ class Padim(MemoryModel):
         self.register_buffer("columns", smoothing_matrix(self.patches[1], size[1], "bilinear"))
         self._threads = threads
         self._seen = 0
+
+    def _cut(self) -> list[slice]:
+        """Which of the channels kept are each layer's."""
+        ends = torch.searchsorted(self.idx, self.idx.new_tensor([*self._firsts, sum(self.backbone.channels)])).tolist()
+        return [slice(start, end) for start, end in pairwise(ends)]
 
     def embed(self, images: Tensor) -> Tensor:
         """Chosen features of images (B, 3, H, W) at every position: (positions, B, C), float32."""
@@ -122,6 +127,10 @@ class Padim(MemoryModel):
         starts = range(0, self.mean.shape[0], _POSITIONS)
         for _ in self._threads.map(work, (slice(start, start + _POSITIONS) for start in starts)):
             pass
+
+
+def _cut_again(model: Padim, _: object) -> None:
+    model._parts = model._cut()
 
 
 def feature_count(backbone: str, asked: int | None, total: int) -> int:

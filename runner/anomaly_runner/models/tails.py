@@ -31,15 +31,13 @@ class _Tail(nn.Module):
 
 
 class DfmTail(_Tail):
-    """DFM: feature reconstruction error, or negative log-likelihood, of pooled features."""
+    """DFM: feature reconstruction error of pooled features."""
 
     def forward(self, images: Tensor) -> Raw:
         """Raw scores and maps of images (B, 3, H, W)."""
         features = self._pooled(images)
         centred = features.flatten(1) - self.network.pca_model.mean
         reduced = torch.matmul(centred, self.network.pca_model.singular_vectors)
-        if self.network.score_type == "nll":
-            return Raw(self.network.gaussian_model.score_samples(reduced))
         error = (centred - self.network.pca_model.inverse_transform(reduced)).square()
         return Raw(error.sum(1), _as_map(error, features, images))
 
@@ -81,4 +79,52 @@ class DfkdeTail(nn.Module):
         return Raw(classifier.compute_probabilities((likelihood + 1e-300).log()))
 
 
-TAILS: Mapping[str, Callable[[Any], nn.Module]] = {"dfm": DfmTail, "fre": FreTail, "dfkde": DfkdeTail}
+class CflowTail(nn.Module):
+    """CFLOW: how unlikely each patch is, over all layers.
+
+    anomalib relates likelihoods to the largest of the batch, so that an image's score depends on its neighbours. Here
+    they are related to the largest of some training images (``calibrate``), which changes no order within a batch of
+    one, and makes scores of different batches comparable.
+    """
+
+    peaks: Tensor
+
+    def __init__(self, network: Any) -> None:
+        super().__init__()
+        self.network = network
+        self.register_buffer("peaks", torch.zeros(len(network.pool_layers)))
+
+    @torch.no_grad()
+    def calibrate(self, images: Tensor) -> None:
+        """Note each layer's largest log-likelihood of these images (B, 3, H, W)."""
+        self.peaks = torch.stack([likelihood.max() for likelihood in self._log_likelihoods(images)])
+
+    def forward(self, images: Tensor) -> Raw:
+        """Raw scores and maps of images (B, 3, H, W)."""
+        likelihoods = self._log_likelihoods(images)
+        layers = [functional.interpolate((likelihood - peak).exp(), size=images.shape[-2:], mode="bilinear",
+                                         align_corners=True)
+                  for likelihood, peak in zip(likelihoods, self.peaks, strict=True)]  # fmt: skip
+        maps = len(layers) - torch.stack(layers).sum(0)
+        return Raw(maps.amax((1, 2, 3)), maps)
+
+    def _log_likelihoods(self, images: Tensor) -> list[Tensor]:
+        """Log-likelihood a channel of each patch, one (B, 1, h, w) a layer."""
+        features = self.network.encoder(images)
+        layers = zip(self.network.pool_layers, self.network.decoders, strict=True)
+        return [self._of_layer(features[name], decoder) for name, decoder in layers]
+
+    def _of_layer(self, features: Tensor, decoder: nn.Module) -> Tensor:
+        from anomalib.models.image.cflow.utils import get_logp, positional_encoding_2d
+
+        channels, rows, columns = features.shape[1:]
+        place = positional_encoding_2d(self.network.condition_vector, rows, columns).to(features)
+        places = place.permute(1, 2, 0).expand(features.shape[0], -1, -1, -1).reshape(-1, place.shape[0])
+        latent, volume = decoder(features.permute(0, 2, 3, 1).reshape(-1, channels), [places])
+        likelihood: Tensor = get_logp(channels, latent, volume) / channels
+        return likelihood.reshape(-1, 1, rows, columns)
+
+
+TAILS: Mapping[str, Callable[[Any], nn.Module]] = {
+    "cflow": CflowTail, "dfm": DfmTail, "fre": FreTail, "dfkde": DfkdeTail,
+}  # fmt: skip
