@@ -145,7 +145,8 @@ def write_onnx(model: nn.Module, example: Tensor, folder: Path) -> list[Path]:
         try:
             _trace(model, example, file, names)
         except OnnxExporterError as error:
-            logger.info("the tracing exporter cannot write this model (%s); using torch.export", error)
+            why = str(error).partition("\n")[0]  # the rest is the whole graph
+            logger.info("the tracing exporter cannot write this model (%s); using torch.export", why)
             _torch_export(model, example, file, names)
     return [file]
 

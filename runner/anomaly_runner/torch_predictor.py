@@ -1,7 +1,8 @@
 """A fitted torch model as a predictor."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 
@@ -10,6 +11,8 @@ from anomaly_runner.models.base import ScoringModel
 from anomaly_runner.models.compiled import torch_only
 from anomaly_runner.models.threads import MICRO_BATCH, TorchThreads
 from anomaly_runner.predict import Scored
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,7 @@ class TorchPredictor:
 
     def score(self, batches: Iterable[Batch]) -> Iterator[Scored]:
         """Raw scores and maps, in order."""
-        return self.threads.map(self._score, batches)
+        return self._map(self._score, batches)
 
     def _score(self, batch: Batch) -> Scored:
         images = torch.from_numpy(batch.images).to(self.threads.device, non_blocking=True)
@@ -46,4 +49,7 @@ class TorchPredictor:
             with torch_only():
                 return self._score(found.batch)
 
-        return list(self.threads.map(score, scored))
+        return list(self._map(score, scored))
+
+    def _map(self, function: Callable[[Item], Scored], items: Iterable[Item]) -> Iterator[Scored]:
+        return self.threads.map(function, items) if self.model.concurrent else self.threads.in_turn(function, items)

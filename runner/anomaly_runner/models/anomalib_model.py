@@ -53,6 +53,7 @@ class AnomalibModel(ScoringModel):
         super().__init__()
         self.network = network
         self.localises = localises
+        self.concurrent = not clip  # WinCLIP hands feature maps from layer to layer through itself
         self._size = size
         self._clip = clip
 

@@ -14,10 +14,11 @@ class ScoringModel(nn.Module):
     """A model that is ready to score.
 
     ``forward`` takes images (B, 3, H, W), float32, and answers raw scores (B,) and raw anomaly maps (B, 1, H, W), or
-    None in their place where ``localises`` is false.
+    None in their place where ``localises`` is false. ``concurrent``: may be called from several threads at once.
     """
 
     localises: bool = True
+    concurrent: bool = True
 
 
 class MemoryModel(ScoringModel, ABC):

@@ -47,14 +47,22 @@ class TorchThreads:
     def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
         """Results in order."""
 
-        def without_gradients(item: Item) -> Result:
-            with torch.inference_mode():
-                return function(item)
-
         if self._threads == 1:
-            return map(without_gradients, items)
-        return ordered_map(without_gradients, items, self._threads, ahead=self._threads + 1,
+            return self.in_turn(function, items)
+        return ordered_map(_without_gradients(function), items, self._threads, ahead=self._threads + 1,
                            prepare_thread=_one_thread)  # fmt: skip
+
+    def in_turn(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+        """The same, one after the other."""
+        return map(_without_gradients(function), items)
+
+
+def _without_gradients(function: Callable[[Item], Result]) -> Callable[[Item], Result]:
+    def call(item: Item) -> Result:
+        with torch.inference_mode():
+            return function(item)
+
+    return call
 
 
 def _one_thread() -> None:
