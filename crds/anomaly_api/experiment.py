@@ -15,6 +15,19 @@ from anomaly_api.sweep import Sweep
 from anomaly_api.training import EPOCH_FIELDS, Training
 from anomaly_api.transforms import Transforms
 
+_REGISTERS_WHAT_IT_KEEPS = Rule(
+    cel="!has(self.tracking.mlflow) || !has(self.tracking.mlflow.registerModel) || "
+    "(self.output.uploadArtifacts && (size(self.export.types) > 0 || self.output.keepCheckpoint))",
+    message="registerModel needs a model that is kept: export.types or output.keepCheckpoint, and "
+    "output.uploadArtifacts",
+    field="tracking.mlflow.registerModel",
+    holds=lambda owner: (
+        owner.tracking.mlflow is None
+        or owner.tracking.mlflow.register_model is None
+        or (owner.output.upload_artifacts and bool(owner.export.types or owner.output.keep_checkpoint))
+    ),
+)
+
 
 class ExperimentSpec(Contract):
     """What to train, on what, how it is judged, and where the results go."""
@@ -22,6 +35,7 @@ class ExperimentSpec(Contract):
     rules = (
         *(unset_when("training", field, ("model", "name"), ONE_PASS_MODELS, "it sees every training image once")
           for field in EPOCH_FIELDS),
+        _REGISTERS_WHAT_IT_KEEPS,
         not_yet("sweep"),
     )  # fmt: skip
 

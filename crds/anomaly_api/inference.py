@@ -56,14 +56,18 @@ class InferenceThreshold(Contract):
 
 Runtime = Literal["onnx", "torchscript", "torch"]
 
+_TRAINS_NOTHING = Rule(
+    cel="!has(self.tracking.mlflow) || !has(self.tracking.mlflow.registerModel)",
+    message="an inference trains no model that could be registered; set it in the experiment",
+    field="tracking.mlflow.registerModel",
+    holds=lambda owner: owner.tracking.mlflow is None or owner.tracking.mlflow.register_model is None,
+)
+
 
 class InferenceSpec(Contract):
     """Which model, over which images, and where the results go."""
 
-    rules = (
-        not_yet("shards"),
-        not_yet("parallelism"),
-    )
+    rules = (_TRAINS_NOTHING, not_yet("shards"), not_yet("parallelism"))
 
     model: TrainedModelSource
     """The model."""

@@ -50,6 +50,8 @@ MLFLOW_SECRET_KEYS = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "M
 """Optional keys of a credentialsSecret for MLflow; they become environment variables of the same names."""
 
 
+MODEL_MANIFEST = "model.json"
+"""The ModelManifest's name in a run's folder of artifacts."""
 NODE_CACHE_PATH = "/mnt/node-cache"
 """Where the node's cache folder (of this namespace) is mounted, if the resource asks for it."""
 CA_KEY = "ca.crt"
@@ -377,3 +379,9 @@ class ModelManifest(Contract):
     """As in evaluation.thresholdType."""
     task: Literal["segmentation", "classification"]
     """As in dataset.task."""
+
+    @property
+    def files(self) -> frozenset[str]:
+        """Paths of all files that it names."""
+        exports = {name for model in self.exports for name in (model.file, *model.companions)}
+        return frozenset(exports | {part.file for part in (self.checkpoint, self.valid_area_mask) if part})

@@ -132,6 +132,8 @@ class MlflowStatus(Contract):
     """Identifier of the run."""
     url: str | None = None
     """Page of the run."""
+    model: str | None = None
+    """URI of the registered model's version, models:/NAME/VERSION."""
 
 
 class ImageCounts(Contract):

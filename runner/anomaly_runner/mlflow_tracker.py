@@ -1,13 +1,16 @@
 """MLflow as a tracker.
 
-A run is found again by the resource's UID (a tag), so a retried pod goes on with the run of the one before it.
-The client costs seconds to import and a server can be slow, so all of it happens in a thread of its own.
+A run is found again by the resource's UID (a tag), so a retried pod goes on with the run of the one before it, and
+tells only what the server does not know yet.
+The client costs seconds to import and a server can be slow, so all of it happens in a thread of its own: it creates
+the run, and then brings the course of the training every few seconds. What could not be brought is brought at the end.
 """
 
 import logging
 import os
+import tempfile
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -16,10 +19,10 @@ from typing import Any
 
 from anomaly_api import GROUP
 from anomaly_api.artifacts import MlflowTracking
-from anomaly_api.run import RunIdentity
+from anomaly_api.run import ModelManifest, RunIdentity
 from anomaly_api.status import MlflowStatus
 from anomaly_runner.errors import TrackingUnavailable
-from anomaly_runner.tracking import TrackedResult
+from anomaly_runner.tracking import MODEL_FOLDER, History, TrackedResult
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +30,12 @@ LOCAL_UID = "local"
 """UID of runs without a cluster: each of them is a run of its own in MLflow."""
 _UPLOADS = 8
 _PARAMETERS_AT_ONCE = 100
+_METRICS_AT_ONCE = 500
 _ATTEMPTS = 3
+_PACE = 5.0
+"""Seconds between reports of a training that goes on."""
+_PATIENCE = 60.0
+"""Seconds until a server that did not answer is asked again."""
 _CLIENT_SETTINGS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
@@ -39,13 +47,18 @@ _CLIENT_SETTINGS = {
 
 @dataclass(frozen=True)
 class MlflowTarget:
-    """Where and under which names a run is tracked. ``artifact_root``: folder for artifacts of a local store."""
+    """Where and under which names a run is tracked.
+
+    ``register``: the name under which its model is registered, if it is to be. ``artifact_root``: folder for
+    artifacts of a local store.
+    """
 
     run: RunIdentity
     uri: str
     experiment: str
     name: str
     tags: Mapping[str, str]
+    register: str | None = None
     artifact_root: Path | None = None
 
     @property
@@ -63,6 +76,7 @@ def target_of(run: RunIdentity, spec: MlflowTracking, local: Path | None) -> Mlf
         experiment=spec.experiment_name or run.namespace,
         name=spec.run_name or run.name,
         tags=spec.tags or {},
+        register=spec.register_model,
         artifact_root=local / "mlartifacts" if local else None,
     )
 
@@ -77,18 +91,35 @@ class MlflowTracker:
         self._client: Any = None
         self._status: MlflowStatus | None = None
         self._thread: threading.Thread | None = None
+        self._measured: list[tuple[str, int, float]] = []
+        self._over = threading.Event()
 
     def begin(self, parameters: Mapping[str, str]) -> None:
         """Create the run, in the background. A server that does not answer is asked again by ``finish``."""
         self._parameters = parameters
-        self._thread = threading.Thread(target=self._begin_quietly, name="mlflow", daemon=True)
+        self._thread = threading.Thread(target=self._accompany, name="mlflow", daemon=True)
         self._thread.start()
 
-    def _begin_quietly(self) -> None:
+    def measure(self, step: int, values: Mapping[str, float]) -> None:
+        """Values of the training, to be brought in the background."""
+        self._measured.extend((name, step, value) for name, value in values.items())
+
+    def _accompany(self) -> None:
+        while not self._over.wait(_PACE if self._bring_measured() else _PATIENCE):
+            pass
+
+    def _bring_measured(self) -> bool:
         try:
-            self._ensure_run()
+            self._log_measured(self._ensure_run())
         except Exception as error:  # noqa: BLE001 - finish() tries again, and raises
             logger.warning("MLflow at %s does not answer yet: %s", self._target.uri, error)
+            return False
+        return True
+
+    def _log_measured(self, run_id: str) -> None:
+        points = list(self._measured)
+        self._log_points(run_id, points)
+        del self._measured[: len(points)]
 
     def status(self) -> MlflowStatus | None:
         """The run in MLflow, once it exists."""
@@ -145,6 +176,7 @@ class MlflowTracker:
 
     def finish(self, result: TrackedResult) -> None:
         """Write metrics and files and end the run; waits for the server, and asks it several times."""
+        self._over.set()
         if self._thread:
             self._thread.join()
         self._persistently(partial(self._finish, result))
@@ -159,16 +191,49 @@ class MlflowTracker:
                                       f"{error}"[:1000]) from error  # fmt: skip
 
     def _finish(self, result: TrackedResult) -> None:
+        from anomaly_runner.mlflow_forms import dataset_input, final_points
+
         run_id = self._ensure_run()
-        self._client.log_batch(run_id, metrics=_metrics(result.metrics))
+        if result.dataset is not None:
+            self._client.log_inputs(run_id, [dataset_input(result.dataset)])
+        self._log_measured(run_id)
+        self._log_points(run_id, self._unknown_points(run_id, result.history))
+        self._log_points(run_id, final_points(result.metrics))
+        self._log_files(run_id, result.files)
+        if result.model is not None:
+            self._log_model(run_id, result.model)
+        self._client.set_terminated(run_id, "FINISHED")
+
+    def _log_points(self, run_id: str, points: Sequence[tuple[str, int, float]]) -> None:
+        from anomaly_runner.mlflow_forms import metrics
+
+        for start in range(0, len(points), _METRICS_AT_ONCE):
+            self._client.log_batch(run_id, metrics=metrics(points[start : start + _METRICS_AT_ONCE]))
+
+    def _unknown_points(self, run_id: str, history: History) -> list[tuple[str, int, float]]:
+        """What the server has not been told while the training went on, by this pod or the one before it."""
+        known = {(name, metric.step) for name in history for metric in self._client.get_metric_history(run_id, name)}
+        return [(name, step, value) for name, points in history.items() for step, value in points
+                if (name, step) not in known]  # fmt: skip
+
+    def _log_files(self, run_id: str, files: Iterable[tuple[str, Path]]) -> None:
         with ThreadPoolExecutor(_UPLOADS, thread_name_prefix="mlflow") as pool:
             for done in [pool.submit(self._client.log_artifact, run_id, str(file), folder or None)
-                         for folder, file in result.files]:  # fmt: skip
+                         for folder, file in files]:  # fmt: skip
                 done.result()
-        self._client.set_terminated(run_id, "FINISHED")
+
+    def _log_model(self, run_id: str, model: ModelManifest) -> None:
+        from anomaly_runner.mlflow_models import register, write_description
+
+        with tempfile.TemporaryDirectory() as folder:
+            self._log_files(run_id, [(MODEL_FOLDER, file) for file in write_description(model, run_id, Path(folder))])
+        if self._target.register and self._status:
+            found = register(self._client, self._target.register, run_id, self._target.all_tags)
+            self._status = self._status.model_copy(update={"model": found})
 
     def fail(self, message: str) -> None:
         """Mark the run as failed, if it exists; a retried pod takes it up again."""
+        self._over.set()
         if self._status is None:
             return
         try:
@@ -176,14 +241,6 @@ class MlflowTracker:
             self._client.set_terminated(self._status.run_id, "FAILED")
         except Exception as error:  # noqa: BLE001 - the run's own failure is what matters
             logger.warning("MLflow at %s was not told of the failure: %s", self._target.uri, error)
-
-
-def _metrics(values: Mapping[str, float]) -> list[Any]:
-    from mlflow.entities import Metric
-    from mlflow.utils.time import get_current_time_millis
-
-    now = get_current_time_millis()
-    return [Metric(name, value, now, 0) for name, value in values.items()]
 
 
 def _client(uri: str) -> Any:

@@ -13,11 +13,12 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from anomaly_api.base import Contract
-from anomaly_api.run import ModelFile, RunConfig, RunReport
+from anomaly_api.run import MODEL_MANIFEST, ModelFile, RunConfig, RunReport
 from anomaly_api.status import Artifacts, Stage
 from anomaly_api.storage import LocationRole
 from anomaly_runner.context import Context
 from anomaly_runner.digest import digest
+from anomaly_runner.html_report import render
 from anomaly_runner.parallel import ordered_map
 from anomaly_runner.report import Results, make_report
 from anomaly_runner.storage import Store, local_copy
@@ -30,9 +31,11 @@ from anomaly_runner.valid_area import FILE as VALID_AREA
 from anomaly_runner.valid_area import ValidArea
 
 REPORT = "report.json"
-MANIFEST = "model.json"
+PAGE = "report.html"
+MANIFEST = MODEL_MANIFEST
 PREDICTIONS = "predictions.parquet"
 PICTURES = "visualizations"
+CHECKPOINT = "model.safetensors"
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,8 @@ def artifact_uris(folder: Folder, exports: Sequence[tuple[str, str]], complete: 
     return Artifacts(
         root=folder.store.uri,
         report=at(REPORT),
+        html=at(PAGE),
+        checkpoint=at(CHECKPOINT) if (folder.here / CHECKPOINT).exists() else None,
         model=at(MANIFEST) if (folder.here / MANIFEST).exists() else None,
         exports={name: at(file) for name, file in exports},
         predictions=at(PREDICTIONS),
@@ -116,6 +121,10 @@ def publish(config: RunConfig, results: Results, folder: Folder, complete: bool,
             _push(folder, file)
         uris = artifact_uris(folder, [(export.format, export.file) for export in results.exports], complete)
         report = make_report(config, results, uris, context.tracker.status(), context.journal)
+        if complete:
+            page = folder.here / PAGE
+            page.write_text(render(report, results.evaluated.truth, results.shown), encoding="utf-8")
+            _push(folder, page)
         _push(folder, folder.write(REPORT, report))
     return Published(report, tracked_result(report, folder.here, complete))
 

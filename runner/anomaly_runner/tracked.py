@@ -1,12 +1,13 @@
-"""What a run tells an experiment tracker, as flat names and values."""
+"""What a run tells an experiment tracker, as flat names and values, files, its images and its model."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from anomaly_api.base import Contract
-from anomaly_api.run import RunReport
-from anomaly_runner.tracking import TrackedResult
+from anomaly_api.dataset import DataSource
+from anomaly_api.run import MODEL_MANIFEST, ModelManifest, RunConfig, RunReport
+from anomaly_runner.tracking import MODEL_FOLDER, TrackedDataset, TrackedResult
 
 
 def flat_parameters(spec: Contract) -> dict[str, str]:
@@ -25,10 +26,21 @@ def _leaves(value: Any, path: str) -> Iterator[tuple[str, str]]:
 
 
 def tracked_result(report: RunReport, folder: Path, complete: bool) -> TrackedResult:
-    """Metrics by name (image_AUROC), thresholds, seconds a stage, and the files made.
+    """Metrics by name (image_AUROC), thresholds, seconds a stage, the training's course, the images, the files made.
 
     Unless ``complete``, report.json is the only file.
     """
+    model = _model(folder) if complete else None
+    return TrackedResult(
+        metrics=_metrics(report),
+        files=tuple(_files(folder, model, complete)),
+        history=report.training.history if report.training else {},
+        dataset=_dataset(report),
+        model=model,
+    )
+
+
+def _metrics(report: RunReport) -> dict[str, float]:
     summary = report.summary
     assert summary.metrics
     assert summary.thresholds
@@ -36,12 +48,51 @@ def tracked_result(report: RunReport, folder: Path, complete: bool) -> TrackedRe
     metrics |= {f"pixel_{name}": value for name, value in summary.metrics.pixel.items()}
     thresholds = {"image_threshold": summary.thresholds.image, "pixel_threshold": summary.thresholds.pixel}
     metrics |= {name: value for name, value in thresholds.items() if value is not None}
-    metrics |= {f"seconds_{stage}": value for stage, value in report.seconds.items()}
-    return TrackedResult(metrics, tuple(_files(folder, complete)))
+    return metrics | {f"seconds_{stage}": value for stage, value in report.seconds.items()}
 
 
-def _files(folder: Path, complete: bool) -> Iterator[tuple[str, Path]]:
+def _model(folder: Path) -> ModelManifest | None:
+    file = folder / MODEL_MANIFEST
+    return ModelManifest.model_validate_json(file.read_bytes()) if file.exists() else None
+
+
+def _files(folder: Path, model: ModelManifest | None, complete: bool) -> Iterator[tuple[str, Path]]:
+    parts = model.files | {MODEL_MANIFEST} if model else frozenset()
     for file in sorted(folder.rglob("*")):
         if file.is_file() and (complete or (file.parent == folder and file.name == "report.json")):
-            inside = file.parent.relative_to(folder).as_posix()
-            yield ("" if inside == "." else inside), file
+            inside = file.relative_to(folder)
+            where = MODEL_FOLDER if inside.as_posix() in parts else inside.parent.as_posix()
+            yield ("" if where == "." else where), file
+
+
+def _dataset(report: RunReport) -> TrackedDataset | None:
+    if report.dataset_fingerprint is None or report.summary.images is None:
+        return None
+    name, (kind, uri) = _images(report.config)
+    return TrackedDataset(
+        name=name or uri,
+        digest=report.dataset_fingerprint,
+        kind=kind,
+        uri=uri,
+        images=report.summary.images.model_dump(exclude={"anomalous"}),
+        context="training" if report.config.experiment else "inference",
+    )
+
+
+def _images(config: RunConfig) -> tuple[str | None, tuple[str, str]]:
+    """Category, and kind and address of where the images are."""
+    if config.experiment is not None:
+        return config.experiment.dataset.category, _place(config.experiment.dataset.source)
+    assert config.inference is not None
+    return config.inference.input.category, _place(config.inference.input.source)
+
+
+def _place(source: DataSource) -> tuple[str, str]:
+    """Kind and address of where the images are."""
+    if source.s3 is not None:
+        return "s3", source.s3.uri
+    if source.persistent_volume_claim is not None:
+        claim = source.persistent_volume_claim
+        return "persistentVolumeClaim", f"pvc://{claim.claim_name}/{claim.path or ''}"
+    assert source.builtin is not None
+    return "builtin", source.builtin.name

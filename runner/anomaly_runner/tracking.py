@@ -1,23 +1,53 @@
-"""Experiment trackers: told early that a run has begun, and at the end what came of it.
+"""Experiment trackers: told early that a run has begun, then how training goes, and at the end what came of it.
 
-Tracking never delays the work: ``begin`` returns at once, and whatever the server needs is done in a thread
-of its own. Only ``finish`` waits, after everything is stored.
+Tracking never delays the work: ``begin`` and ``measure`` return at once, and whatever the server needs is done in a
+thread of its own. Only ``finish`` waits, after everything is stored.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
+from anomaly_api.run import ModelManifest
 from anomaly_api.status import MlflowStatus
+
+History = Mapping[str, Sequence[tuple[int, float]]]
+"""Values by name: (step, value)."""
+
+
+@dataclass(frozen=True)
+class TrackedDataset:
+    """The images that a run has seen.
+
+    ``digest``: SHA-256 over their paths and contents. ``kind``: s3, persistentVolumeClaim or builtin. ``images``:
+    how many of each sort.
+    """
+
+    name: str
+    digest: str
+    kind: str
+    uri: str
+    images: Mapping[str, int]
+    context: Literal["training", "inference"]
 
 
 @dataclass(frozen=True)
 class TrackedResult:
-    """What a finished run tells its tracker. ``files``: folder in the run's artifacts and file on this machine."""
+    """What a finished run tells its tracker.
+
+    ``files``: folder in the run's artifacts and file on this machine; the trained model's are in ``MODEL_FOLDER``.
+    ``model``: that model, if all of it is among the files.
+    """
 
     metrics: Mapping[str, float]
     files: tuple[tuple[str, Path], ...]
+    history: History = field(default_factory=dict)
+    dataset: TrackedDataset | None = None
+    model: ModelManifest | None = None
+
+
+MODEL_FOLDER = "model"
 
 
 class Tracker(Protocol):
@@ -25,6 +55,9 @@ class Tracker(Protocol):
 
     def begin(self, parameters: Mapping[str, str]) -> None:
         """The run has begun; returns at once."""
+
+    def measure(self, step: int, values: Mapping[str, float]) -> None:
+        """Values of a training that goes on; returns at once."""
 
     def status(self) -> MlflowStatus | None:
         """The run in the tracker, once it exists."""
@@ -44,6 +77,9 @@ class NoTracker:
     """For runs that nobody tracks."""
 
     def begin(self, parameters: Mapping[str, str]) -> None:
+        """Nothing to do."""
+
+    def measure(self, step: int, values: Mapping[str, float]) -> None:
         """Nothing to do."""
 
     def status(self) -> MlflowStatus | None:

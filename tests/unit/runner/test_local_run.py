@@ -337,7 +337,9 @@ def test_mlflow_keeps_parameters_metrics_and_files(textures):
     assert run["metrics"]["image_AUROC"] == status.summary.metrics.image["AUROC"]
     assert run["params"]["model.padim.backbone"] == "resnet18"
     assert run["tags"]["anomalyops.io/uid"] == "local"
-    assert {"model.onnx", "report.json", "visualizations"} <= set(run["files"])
+    assert {"model", "report.json", "visualizations"} <= set(run["files"])
+    assert {"model/MLmodel", "model/model.json", "model/model.onnx"} <= set(run["model"])
+    assert run["inputs"] == [["textures", status.dataset_fingerprint[:32]]]
 
 
 READ_MLFLOW = """
@@ -346,5 +348,7 @@ from mlflow.tracking import MlflowClient
 client = MlflowClient("sqlite:///" + sys.argv[1])
 run = client.search_runs([client.get_experiment_by_name("lab").experiment_id])[0]
 print(json.dumps({"status": run.info.status, "metrics": run.data.metrics, "params": run.data.params,
-                  "tags": run.data.tags, "files": [f.path for f in client.list_artifacts(run.info.run_id)]}))
+                  "tags": run.data.tags, "files": [f.path for f in client.list_artifacts(run.info.run_id)],
+                  "model": [f.path for f in client.list_artifacts(run.info.run_id, "model")],
+                  "inputs": [[i.dataset.name, i.dataset.digest] for i in run.inputs.dataset_inputs]}))
 """

@@ -1,5 +1,6 @@
 """The MLflow tracker against a client that records, fails and remembers as a server would."""
 
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -55,6 +56,9 @@ class Server:
         self.runs[run_id].metrics |= {metric.key: metric.value for metric in metrics}
         self.runs[run_id].params |= {param.key: param.value for param in params}
 
+    def get_metric_history(self, run_id, name):
+        return []
+
     def log_artifact(self, run_id, file, folder):
         self.calls.append((file, folder))
 
@@ -72,6 +76,12 @@ def no_waiting(monkeypatch):
 
 def tracker(server, run=RUN):
     return MlflowTracker(target_of(run, SPEC, None), server.client)
+
+
+def wait_for(condition):
+    until = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < until
 
 
 def test_a_run_from_begin_to_finish(tmp_path):
@@ -100,7 +110,7 @@ def test_a_retried_pod_goes_on_with_the_same_run():
     server = Server()
     first = tracker(server)
     first.begin({})
-    first._thread.join()
+    wait_for(first.status)
     first.fail("StorageUnavailable: gone")
     assert server.runs["run0"].status == "FAILED"
     second = tracker(server)
@@ -123,7 +133,7 @@ def test_a_server_that_comes_back_is_caught_up():
     server = Server(down=2)
     late = tracker(server)
     late.begin({"seed": "42"})
-    late._thread.join()
+    wait_for(lambda: server.down == 1)
     assert late.status() is None
     late.finish(RESULT)
     assert server.runs["run0"].params == {"seed": "42"}

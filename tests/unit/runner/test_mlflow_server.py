@@ -1,0 +1,155 @@
+"""The MLflow tracker against MLflow's own server: history, images, model and registry, retries and outages."""
+
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from anomaly_api.artifacts import MlflowTracking
+from anomaly_api.model import Model
+from anomaly_api.run import ExportedModel, ModelManifest, RunIdentity
+from anomaly_api.status import ThresholdValues
+from anomaly_runner.digest import digest
+from anomaly_runner.export import write_onnx
+from anomaly_runner.mlflow_tracker import MlflowTracker, target_of
+from anomaly_runner.tracking import MODEL_FOLDER, TrackedDataset, TrackedResult
+from support.mlflow_server import mlflow_server
+from support.process import free_port
+
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # of mlflow's own libraries
+
+RUN = RunIdentity(kind="AnomalyExperiment", namespace="factory", name="screws", uid="0-1")
+HISTORY = {"trainLoss": ((10, 0.5), (20, 0.25)), "imageAUROC": ((20, 0.75),)}
+DATASET = TrackedDataset("screws", "ab" * 32, "s3", "s3://data/screws", {"train": 8, "predicted": 4}, "training")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    with mlflow_server(tmp_path_factory.mktemp("mlflow"), free_port()) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def client(server):
+    from mlflow.tracking import MlflowClient
+
+    return MlflowClient(server)
+
+
+class Brightness(nn.Module):
+    """A model as our exports are: scores and maps."""
+
+    def forward(self, images):
+        maps = images.mean(1, keepdim=True)
+        return maps.amax((1, 2, 3)), maps
+
+
+@pytest.fixture
+def result(tmp_path):
+    """A run's result with a trained model."""
+    write_onnx(Brightness().eval(), torch.zeros(2, 3, 16, 24), tmp_path)
+    file = tmp_path / "model.onnx"
+    manifest = ModelManifest(
+        run=RUN, model="padim", input_height=16, input_width=24, normalization="imagenet",
+        exports=(ExportedModel(format="onnx", file=file.name, sha256=digest(file)),),
+        thresholds=ThresholdValues(image=1.0), score_normalization="minMax", threshold_type="image",
+        task="segmentation", definition=Model(name="padim"),
+    )  # fmt: skip
+    (tmp_path / "model.json").write_text(manifest.model_dump_json(by_alias=True))
+    files = [(MODEL_FOLDER, file), (MODEL_FOLDER, tmp_path / "model.json")]
+    return TrackedResult({"image_AUROC": 0.875}, tuple(files), HISTORY, DATASET, manifest)
+
+
+def tracker(server, register=None, uid="0-1"):
+    spec = MlflowTracking(tracking_uri=server, register_model=register)
+    return MlflowTracker(target_of(RUN.model_copy(update={"uid": uid}), spec, None))
+
+
+def wait_for(condition):
+    until = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
+def test_a_training_is_seen_while_it_goes_on_and_told_once(server, client, result, monkeypatch):
+    monkeypatch.setattr("anomaly_runner.mlflow_tracker._PACE", 0.05)
+    found = tracker(server, uid="live")
+    found.begin({"seed": "1"})
+    found.measure(10, {"trainLoss": 0.5})
+    wait_for(lambda: found.status() and client.get_metric_history(found.status().run_id, "trainLoss"))
+    run_id = found.status().run_id
+    assert client.get_run(run_id).info.status == "RUNNING"
+    found.finish(result)
+    losses = client.get_metric_history(run_id, "trainLoss")
+    assert [(point.step, point.value) for point in losses] == [(10, 0.5), (20, 0.25)]
+    assert [point.value for point in client.get_metric_history(run_id, "imageAUROC")] == [0.75]
+    run = client.get_run(run_id)
+    assert (run.info.status, run.data.metrics["image_AUROC"], run.data.params) == ("FINISHED", 0.875, {"seed": "1"})
+
+
+def test_the_images_are_an_input_with_their_digest(server, client, result):
+    found = tracker(server, uid="images")
+    found.begin({})
+    found.finish(result)
+    [entry] = client.get_run(found.status().run_id).inputs.dataset_inputs
+    assert (entry.dataset.name, entry.dataset.source_type) == ("screws", "s3")
+    assert json.loads(entry.dataset.source) == {"uri": "s3://data/screws"}
+    assert json.loads(entry.dataset.profile) == {"images": {"train": 8, "predicted": 4}, "sha256": "ab" * 32}
+    assert entry.dataset.digest * 2 == "ab" * 32
+    assert {tag.key: tag.value for tag in entry.tags} == {"mlflow.data.context": "training"}
+
+
+def test_a_registered_model_is_run_by_mlflow_alone_and_registered_once(server, client, result, tmp_path):
+    for _ in range(2):  # a retried pod
+        found = tracker(server, "screws", uid="registered")
+        found.begin({})
+        found.finish(result)
+    assert found.status().model == "models:/screws/1"
+    [version] = client.search_model_versions("name = 'screws'")
+    assert (version.run_id, version.tags["anomalyops.io/uid"]) == (found.status().run_id, "registered")
+
+    import mlflow
+
+    mlflow.set_tracking_uri(server)
+    model = mlflow.pyfunc.load_model("models:/screws/1")
+    assert [item.name for item in model.metadata.signature.outputs.inputs] == ["pred_score", "anomaly_map"]
+    images = np.random.default_rng(0).random((5, 3, 16, 24), np.float32)
+    answer = model.predict(images)
+    assert np.asarray(answer["pred_score"]) == pytest.approx(images.mean(1).max((1, 2)), rel=1e-6)
+    path = Path(mlflow.artifacts.download_artifacts("models:/screws/1"))
+    assert ModelManifest.model_validate_json((path / "model.json").read_bytes()) == result.model
+
+
+def test_a_second_run_is_a_second_version(server, result):
+    found = [tracker(server, "bolts", uid=uid) for uid in ("bolts-1", "bolts-2")]
+    for one in found:
+        one.begin({})
+        one.finish(result)
+    assert [one.status().model for one in found] == ["models:/bolts/1", "models:/bolts/2"]
+
+
+def test_a_server_that_is_down_while_training_delays_nothing_and_is_caught_up(tmp_path, result, monkeypatch):
+    """It comes back, at the same address, when the run has ended."""
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    port = free_port()
+    found = tracker(f"http://127.0.0.1:{port}", "late", uid="late")
+    began = time.perf_counter()
+    found.begin({"seed": "1"})
+    for step in range(100):
+        found.measure(step, {"trainLoss": 1 / (step + 1)})
+    assert time.perf_counter() - began < 0.1
+    (tmp_path / "server").mkdir()
+    with mlflow_server(tmp_path / "server", port) as url:
+        found.finish(result)
+        from mlflow.tracking import MlflowClient
+
+        client = MlflowClient(url)
+        steps = [point.step for point in client.get_metric_history(found.status().run_id, "trainLoss")]
+        assert sorted(steps) == list(range(100))
+        assert found.status().model == "models:/late/1"
+        assert client.get_run(found.status().run_id).data.params == {"seed": "1"}
