@@ -26,6 +26,7 @@ from anomaly_runner.evaluate import (
 )
 from anomaly_runner.export import COMPARED, Exported, export_all
 from anomaly_runner.fetch import Listed, bring
+from anomaly_runner.gallery import gallery
 from anomaly_runner.job import ExperimentJob
 from anomaly_runner.models.catalog import input_normalization
 from anomaly_runner.models.check import check_model
@@ -40,7 +41,6 @@ from anomaly_runner.weights import bring_weights, wanted_weights
 
 _LIBRARIES = ("torch", "timm", "lightning", "anomalib", "onnx", "onnxruntime", "onnxruntime-gpu", "openvino", "numpy",
               "pillow")  # fmt: skip
-CHECKPOINT = "model.safetensors"
 _ON_TEST = ("no validation images (val/, or splits.validationFraction): the thresholds were chosen on the test images, "
             "so F1Score, Precision and Recall are better than on new ones")  # fmt: skip
 
@@ -89,13 +89,15 @@ def _run(config: RunConfig, job: ExperimentJob) -> publish.Published:
               context=job.context)  # fmt: skip
     exports = _export(job, predictor, predictions, folder.here)
     area = publish.write_valid_area(folder, job.form.valid_area)
-    state = _save_checkpoint(trained, folder.here / CHECKPOINT) if job.spec.output.keep_checkpoint else None
+    state = _save_checkpoint(trained, folder.here / publish.CHECKPOINT) if job.spec.output.keep_checkpoint else None
     files = {"area": area, "state": state}
     manifest = _manifest(config, job, evaluated, exports, files, localises=trained.model.localises)
     folder.write(publish.MANIFEST, manifest)
     results = Results(job.dataset, predictions, evaluated, job.log, _environment(job), trained.images,
                       tuple(export.report for export in exports), trained.report,
-                      0 if validation is None else len(validation.samples))  # fmt: skip
+                      0 if validation is None else len(validation.samples),
+                      tuple(gallery(predictions, evaluated, job.pull, job.form,
+                                    job.spec.dataset.limits.max_image_pixels)))  # fmt: skip
     done = publish.publish(config, results, folder, job.spec.output.upload_artifacts, job.context)
     trained.forget()
     return done

@@ -23,6 +23,7 @@ from anomaly_runner.environment import versions
 from anomaly_runner.errors import DataInvalid, ModelInvalid
 from anomaly_runner.evaluate import Evaluated, ScoreScale, Truth, evaluate, percent_unit, rank_truth
 from anomaly_runner.fetch import bring, list_inference
+from anomaly_runner.gallery import gallery
 from anomaly_runner.machine import cpu_limit
 from anomaly_runner.masks import mask_reader
 from anomaly_runner.onnx_predictor import load_onnx
@@ -150,7 +151,8 @@ def _run(config: RunConfig, job: _Job) -> publish.Published:
               max_pixels=job.spec.input.limits.max_image_pixels, folder=folder.here / publish.PICTURES,
               context=job.context)  # fmt: skip
     environment = versions(_LIBRARIES) | {"provider": job.predictor.provider}
-    results = Results(job.dataset, predictions, evaluated, job.log, environment)
+    shown = gallery(predictions, evaluated, job.pull, job.form, job.spec.input.limits.max_image_pixels)
+    results = Results(job.dataset, predictions, evaluated, job.log, environment, shown=tuple(shown))
     return publish.publish(config, results, folder, job.spec.output.upload_artifacts, job.context)
 
 

@@ -11,6 +11,7 @@ from anomaly_runner.batches import ReadLog
 from anomaly_runner.context import Journal
 from anomaly_runner.dataset import Dataset
 from anomaly_runner.evaluate import Evaluated
+from anomaly_runner.gallery import Shown
 from anomaly_runner.predict import Predictions
 
 
@@ -27,6 +28,7 @@ class Results:
     exports: tuple[ExportReport, ...] = ()
     training: TrainingReport | None = None
     validation_images: int = 0
+    shown: tuple[Shown, ...] = ()
 
     @property
     def thresholds_from(self) -> Literal["validation", "test", "manual", "model"]:

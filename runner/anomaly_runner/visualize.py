@@ -88,6 +88,9 @@ def visualize(
     """
     if not spec.enabled:
         return []
+    if predictions.maps is None:
+        context.journal.warn("this model answers no anomaly maps: no pictures are drawn")
+        return []
     chosen = select(predictions, evaluated, spec.only_wrong)
     artist = _Artist(predictions, evaluated, pull, form, spec, max_pixels, folder)
     written: list[Path] = []
@@ -116,16 +119,10 @@ class _Artist:
         scores = np.asarray(self.predictions.maps[index])
         heat = heat_image(scores, self.evaluated, image.size)
         segmentation = _segmentation(scores, self.evaluated.thresholds.pixel, image.size)
-        verdict = self._verdict(index, sample)
+        verdict = verdict_of(self.predictions, self.evaluated, index)
         base = self.folder / verdict.file_name(index)
         base.parent.mkdir(parents=True, exist_ok=True)
         return list(self._write(base, image, heat, segmentation, verdict))
-
-    def _verdict(self, index: int, sample: Sample) -> Verdict:
-        found = self.evaluated
-        threshold = found.scale.image(np.array([found.thresholds.image], np.float32))
-        return Verdict(sample, float(self.predictions.scores[index]), float(found.shown[index]),
-                       bool(found.anomalous[index]), float(threshold[0]))  # fmt: skip
 
     def _write(
         self, base: Path, image: Image.Image, heat: Image.Image, segmentation: NDArray[np.bool_], verdict: Verdict
@@ -139,6 +136,22 @@ class _Artist:
                 file = base.with_name(f"{base.name}_{name}.png")
                 content.save(file, compress_level=1)
                 yield file
+
+
+def verdict_of(predictions: Predictions, evaluated: Evaluated, index: int) -> Verdict:
+    """What was decided of one prediction."""
+    threshold = evaluated.scale.image(np.array([evaluated.thresholds.image], np.float32))
+    return Verdict(predictions.samples[index], float(predictions.scores[index]), float(evaluated.shown[index]),
+                   bool(evaluated.anomalous[index]), float(threshold[0]))  # fmt: skip
+
+
+def draw_picture(predictions: Predictions, evaluated: Evaluated, index: int, image: Image.Image) -> Image.Image:
+    """One prediction's picture over its image."""
+    assert predictions.maps is not None
+    scores = np.asarray(predictions.maps[index])
+    segmentation = _segmentation(scores, evaluated.thresholds.pixel, image.size)
+    return compose(image, heat_image(scores, evaluated, image.size), segmentation,
+                   verdict_of(predictions, evaluated, index))  # fmt: skip
 
 
 def heat_image(scores: NDArray[np.float32], evaluated: Evaluated, size: tuple[int, int]) -> Image.Image:

@@ -20,6 +20,7 @@ from anomaly_api.parameters import PatchcoreParameters
 from anomaly_runner.errors import InvalidConfig
 from anomaly_runner.models.backbone import Backbone, BackboneChoice
 from anomaly_runner.models.base import MemoryModel
+from anomaly_runner.models.compiled import in_graph
 from anomaly_runner.models.coreset import greedy_centres, projection
 from anomaly_runner.models.smoothing import smooth, smoothing_matrix
 
@@ -100,7 +101,7 @@ class Patchcore(MemoryModel):
 
     def _nearest(self, embedding: Tensor) -> Tensor:
         """Index of each patch's nearest in the memory bank, some hundred patches at a time; a graph has no loop."""
-        whole = torch.onnx.is_in_onnx_export() or torch.compiler.is_compiling()
+        whole = in_graph()
         parts = [embedding] if whole else torch.split(embedding, _PATCHES)
         return torch.cat([_squared_distances(part, self.memory_bank).min(1).indices for part in parts])
 

@@ -1,0 +1,94 @@
+"""The report for people: one HTML file that needs nothing else, and lets nothing in.
+
+Names of files and labels come from whoever made the data, so everything is escaped, and the page's content security
+policy allows no script and no address at all.
+"""
+
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+import yaml
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+from markupsafe import Markup
+
+from anomaly_api.run import RunReport, TrainingReport
+from anomaly_runner.evaluate import Truth
+from anomaly_runner.figures import (
+    Axes,
+    Curve,
+    cumulative_chart,
+    histogram_chart,
+    line_chart,
+    precision_recall_points,
+    roc_points,
+)
+from anomaly_runner.gallery import Shown
+
+_TEMPLATES = Path(__file__).parent / "templates"
+_UNIT = (0.0, 1.0)
+
+
+def render(report: RunReport, truth: Truth | None, shown: Sequence[Shown]) -> str:
+    """The page.
+
+    Args:
+        report: everything that is known of the run.
+        truth: labelled scores, for the curves.
+        shown: pictures of the worst mistakes.
+    """
+    spec = report.config.experiment or report.config.inference
+    assert spec is not None
+    return _template().render(
+        report=report,
+        summary=report.summary,
+        model=report.config.experiment.model.name if report.config.experiment else "",
+        charts=[Markup(chart) for chart in _charts(report, truth)],  # noqa: S704 - drawn by figures.py, which escapes
+        shown=shown,
+        config=yaml.safe_dump(spec.to_json_object(), sort_keys=False, allow_unicode=True),
+    )
+
+
+@cache
+def _template() -> Template:
+    environment = Environment(
+        loader=FileSystemLoader(_TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True,
+    )  # fmt: skip
+    return environment.get_template("report.html.j2")
+
+
+def _charts(report: RunReport, truth: Truth | None) -> list[str]:
+    threshold = report.summary.thresholds.image if report.summary.thresholds else None
+    charts = []
+    if report.histogram:
+        charts += [histogram_chart(report.histogram, threshold), cumulative_chart(report.histogram, threshold)]
+    if truth:
+        charts += _curves(truth)
+    if report.training:
+        charts += _training(report.training)
+    return charts
+
+
+def _curves(truth: Truth) -> list[str]:
+    levels = [("images", truth.image, "defect"), ("pixels", truth.pixel, "pixel")]
+    ranked = [(name, found, style) for name, found, style in levels if found is not None and found.both_classes]
+    if not ranked:
+        return []
+    roc = [Curve(name, roc_points(found), style) for name, found, style in ranked]
+    recall = [Curve(name, precision_recall_points(found), style) for name, found, style in ranked]
+    chance = [Curve("chance", [(0.0, 0.0), (1.0, 1.0)], "dashed")]
+    return [
+        line_chart("ROC curve", Axes("false positive rate", "recall", _UNIT, _UNIT), roc, chance),
+        line_chart("Precision and recall", Axes("recall", "precision", _UNIT, _UNIT), recall),
+    ]
+
+
+def _training(training: TrainingReport) -> list[str]:
+    charts = []
+    for name, values in training.history.items():
+        if len(values) > 1:
+            steps, heights = [float(step) for step, _ in values], [value for _, value in values]
+            axes = Axes("step", name, (min(steps), max(steps)), (min(heights), max(heights)))
+            charts.append(line_chart(f"{name} over training", axes, [Curve(name, values, "defect")]))
+    return charts
