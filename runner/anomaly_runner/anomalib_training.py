@@ -70,7 +70,8 @@ def _training(job: ExperimentJob, module: Any, data: ImageData, plan: Plan) -> T
 
 
 def _around(job: ExperimentJob) -> TrainingSurroundings:
-    return TrainingSurroundings(job.threads.device, job.context.work, job.context.step)
+    context = job.context
+    return TrainingSurroundings(job.threads.device, context.work, context.step, context.tracker.measure)
 
 
 def _with_found_batch(job: ExperimentJob, module: Any, data: ImageData, plan: Plan) -> Plan:

@@ -22,6 +22,7 @@ from anomaly_runner.gradient.plan import Plan
 from anomaly_runner.predict import Predictions
 
 History = dict[str, list[tuple[int, float]]]
+Measure = Callable[[int, Mapping[str, float]], None]
 
 
 class Watch(Callback):  # type: ignore[misc]
@@ -157,6 +158,30 @@ class Best(Callback):  # type: ignore[misc]
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """From a checkpoint."""
         self._value, self.epoch, self._state = state_dict["value"], state_dict["epoch"], state_dict["state"]
+
+
+class Tell(Callback):  # type: ignore[misc]
+    """Tells somebody after each epoch what is new in the history.
+
+    Args:
+        measure: takes a step and values by name, and returns at once.
+    """
+
+    def __init__(self, measure: Measure, history: History) -> None:
+        self._measure, self._history = measure, history
+        self._told = 0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """What lies before a checkpoint has been told by the pod that was there."""
+        self._told = trainer.global_step
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Tell; Lightning's validations come before."""
+        for name, points in self._history.items():
+            for step, value in points:
+                if step > self._told:
+                    self._measure(step, {name: value})
+        self._told = trainer.global_step
 
 
 def early_stopping(plan: Plan) -> EarlyStopping | None:

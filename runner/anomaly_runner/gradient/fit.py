@@ -16,7 +16,7 @@ from anomaly_api.run import TrainingReport
 from anomaly_runner.dataset import Sample
 from anomaly_runner.errors import InvalidConfig, Stopped
 from anomaly_runner.evaluate import Masks
-from anomaly_runner.gradient.callbacks import Best, History, Judge, Watch, early_stopping
+from anomaly_runner.gradient.callbacks import Best, History, Judge, Measure, Tell, Watch, early_stopping
 from anomaly_runner.gradient.checkpoints import Chance, Keeper
 from anomaly_runner.gradient.images import ImageData
 from anomaly_runner.gradient.plan import Plan
@@ -28,11 +28,12 @@ _PRECISIONS = {"float32": "32-true", "float16": "16-mixed", "bfloat16": "bf16-mi
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What a training works in: a device, a folder, somebody to tell of steps done."""
+    """What a training works in: a device, a folder, somebody to tell of steps done and of values measured."""
 
     device: torch.device
     work: Path
     step: Callable[[int], None]
+    measure: Measure
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,8 @@ def fit(training: Training) -> TrainingReport:
     plan, keeper, around = training.plan, training.keeper, training.around
     best = Best(plan.watched) if plan.keeps_best else None
     watch = Watch(lambda: around.step(1), training.history)
-    callbacks = [watch, training.judge, best, early_stopping(plan), Chance(), keeper]
+    tell = Tell(around.measure, training.history)
+    callbacks = [watch, training.judge, best, early_stopping(plan), tell, Chance(), keeper]
     with training_threads(around.device), _quiet():
         trainer = _trainer(plan, around, [found for found in callbacks if found], validates=training.judge is not None)
         _fit(trainer, training)

@@ -11,14 +11,16 @@ from torch import nn
 
 from anomaly_api.artifacts import MlflowTracking
 from anomaly_api.model import Model
-from anomaly_api.run import ExportedModel, ModelManifest, RunIdentity
+from anomaly_api.run import ExportedModel, ModelManifest, RunIdentity, RunReport
 from anomaly_api.status import ThresholdValues
 from anomaly_runner.digest import digest
 from anomaly_runner.export import write_onnx
+from anomaly_runner.local import run_locally
 from anomaly_runner.mlflow_tracker import MlflowTracker, target_of
 from anomaly_runner.tracking import MODEL_FOLDER, TrackedDataset, TrackedResult
 from support.mlflow_server import mlflow_server
 from support.process import free_port
+from support.textures import EXPERIMENT, write_manifest
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # of mlflow's own libraries
 
@@ -153,3 +155,22 @@ def test_a_server_that_is_down_while_training_delays_nothing_and_is_caught_up(tm
         assert sorted(steps) == list(range(100))
         assert found.status().model == "models:/late/1"
         assert client.get_run(found.status().run_id).data.params == {"seed": "1"}
+
+
+def test_a_training_by_gradient_is_told_epoch_by_epoch(textures, monkeypatch):
+    monkeypatch.setattr("anomaly_runner.mlflow_tracker._PACE", 0.05)
+    brought = []
+    log_points = MlflowTracker._log_points
+    monkeypatch.setattr(MlflowTracker, "_log_points",
+                        lambda self, run, points: [brought.extend(points), log_points(self, run, points)])  # fmt: skip
+
+    def change(document):
+        document["spec"]["model"] = {"name": "fastflow", "fastflow": {"backbone": "resnet18", "preTrained": False}}
+        document["spec"]["training"] = {"maxEpochs": 3, "trainBatchSize": 4}
+        document["spec"]["tracking"] = {"mlflow": {"trackingUri": "http://nowhere:5000"}}
+
+    assert run_locally(write_manifest(textures, EXPERIMENT, change), textures) == 0
+    report = RunReport.model_validate_json((textures / "results/factory/textures/local/report.json").read_bytes())
+    told = [point for point in brought if point[0] == "trainLoss"]
+    assert told == [("trainLoss", step, value) for step, value in report.training.history["trainLoss"]]
+    assert [step for _, step, _ in told] == [2, 4, 6]
