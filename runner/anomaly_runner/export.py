@@ -118,7 +118,8 @@ def export_all(
         with _explained(name):
             files = _WRITERS[name](plain, example, folder)
         report = compare(name, files[0], reference, TOLERANCES[spec.precision] * scale)
-        report = report.model_copy(update={"precision": spec.precision})
+        size_bytes = sum(file.stat().st_size for file in files)
+        report = report.model_copy(update={"precision": spec.precision, "size_bytes": size_bytes})
         companions = {file.name: digest(file) for file in files[1:]}
         exported = ExportedModel(format=name, file=files[0].name, sha256=digest(files[0]), companions=companions)
         found.append(Exported(exported, report))

@@ -14,7 +14,7 @@ from anomaly_api.run import ScoreHistogram
 from anomaly_runner.curves import Ranked
 
 _WIDTH, _HEIGHT = 360, 260
-_LEFT, _TOP, _RIGHT, _BOTTOM = 46, 12, 12, 40
+_LEFT, _TOP, _RIGHT, _BOTTOM = 46, 28, 12, 40
 _POINTS = 300
 _TICKS = 5
 
@@ -67,10 +67,14 @@ def precision_recall_points(ranked: Ranked) -> list[Point]:
 
 
 def _at_thresholds(ranked: Ranked) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Missed and passed items at up to some hundred of the scores, spread evenly over them."""
-    scores = np.unique(np.concatenate([ranked.positive, ranked.negative]))
-    chosen = scores[np.unique(np.linspace(0, len(scores) - 1, _POINTS).astype(int))]
+    """Missed and passed items at some hundred of the scores of each class, spread evenly over its items."""
+    chosen = np.unique(np.concatenate([_spread(ranked.positive), _spread(ranked.negative)]))
     return np.searchsorted(ranked.positive, chosen), np.searchsorted(ranked.negative, chosen)
+
+
+def _spread(scores: NDArray[np.float32]) -> NDArray[np.float32]:
+    found: NDArray[np.float32] = scores[np.unique(np.linspace(0, len(scores) - 1, _POINTS).astype(int))]
+    return found
 
 
 def _pairs(first: NDArray[np.float64], second: NDArray[np.float64]) -> list[Point]:
@@ -151,4 +155,4 @@ def _frame(axes: Axes) -> list[str]:
 def _drawing(title: str, parts: Sequence[str]) -> str:
     name = escape(title, quote=True)
     return (f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{name}"><title>{name}</title>'
-            f'{"".join(parts)}</svg>')  # fmt: skip
+            f'<text x="{_LEFT}" y="16" class="title">{name}</text>{"".join(parts)}</svg>')  # fmt: skip
