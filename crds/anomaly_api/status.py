@@ -120,7 +120,7 @@ class Artifacts(Contract):
     checkpoint: str | None = None
     """The model's state (safetensors)."""
     predictions: str | None = None
-    """Table of predictions (Parquet; CSV beside it)."""
+    """Table of predictions (Parquet; the same as CSV and results.json beside it)."""
     visualizations: str | None = None
     """Folder of pictures."""
 

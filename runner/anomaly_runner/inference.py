@@ -152,7 +152,8 @@ def _run(config: RunConfig, job: _Job) -> publish.Published:
               context=job.context)  # fmt: skip
     environment = versions(_LIBRARIES) | {"provider": job.predictor.provider}
     shown = gallery(predictions, evaluated, job.pull, job.form, job.spec.input.limits.max_image_pixels)
-    results = Results(job.dataset, predictions, evaluated, job.log, environment, shown=tuple(shown))
+    results = Results(job.dataset, predictions, evaluated, job.log, environment, shown=tuple(shown),
+                      model_thresholds=job.manifest.thresholds)  # fmt: skip
     return publish.publish(config, results, folder, job.spec.output.upload_artifacts, job.context)
 
 
@@ -174,11 +175,17 @@ def _evaluate(job: _Job, predictions: Predictions) -> Evaluated:
                            job.context.work, job.form.valid)  # fmt: skip
         thresholds, warnings = inference_thresholds(job.spec.threshold, job.manifest.thresholds, truth,
                                                     job.manifest.score_range)  # fmt: skip
-        ranges = dict(job.manifest.score_range)
-        scale = ScoreScale(job.manifest.score_normalization, thresholds, ranges, job.manifest.threshold_type)
-        evaluated = evaluate(predictions, truth, thresholds, scale=scale, metrics=Metrics(), warnings=warnings)
+        evaluated = evaluate(predictions, truth, thresholds, scale=inference_scale(job.manifest, thresholds),
+                             metrics=Metrics(), warnings=warnings)  # fmt: skip
     job.context.journal.warn(*evaluated.warnings)
     return evaluated
+
+
+def inference_scale(manifest: ModelManifest, thresholds: ThresholdValues) -> ScoreScale:
+    """How scores are shown: 100 stays the training threshold, whereas 0.5 (minMax) is always where decisions change."""
+    method = manifest.score_normalization
+    based_on = manifest.thresholds if method == "threshold" else thresholds
+    return ScoreScale(method, based_on, dict(manifest.score_range), manifest.threshold_type)
 
 
 def inference_thresholds(

@@ -13,12 +13,14 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from anomaly_api.base import Contract
+from anomaly_api.results import RESULTS, ImageResults
 from anomaly_api.run import MODEL_MANIFEST, ModelFile, RunConfig, RunReport
 from anomaly_api.status import Artifacts, Stage
 from anomaly_api.storage import LocationRole
 from anomaly_runner.context import Context
 from anomaly_runner.digest import digest
 from anomaly_runner.html_report import render
+from anomaly_runner.image_results import image_results
 from anomaly_runner.parallel import ordered_map
 from anomaly_runner.report import Results, make_report
 from anomaly_runner.storage import Store, local_copy
@@ -112,6 +114,7 @@ def publish(config: RunConfig, results: Results, folder: Folder, complete: bool,
     """
     with context.stage(Stage.PUBLISH, unit="files"):
         write_tables(prediction_rows(results.predictions, results.evaluated), folder.here)
+        folder.write(RESULTS, _image_results(results, folder.here))
         files = folder.files() if complete else []
         context.progress.enter(Stage.PUBLISH, len(files) + 1, "files")
         bulk = [file for file in files if file.name != MANIFEST]
@@ -127,6 +130,11 @@ def publish(config: RunConfig, results: Results, folder: Folder, complete: bool,
             _push(folder, page)
         _push(folder, folder.write(REPORT, report))
     return Published(report, tracked_result(report, folder.here, complete))
+
+
+def _image_results(results: Results, folder: Path) -> ImageResults:
+    evaluated = results.evaluated
+    return image_results(results.predictions, evaluated, results.model_thresholds or evaluated.thresholds, folder)
 
 
 def _push(folder: Folder, file: Path) -> None:

@@ -6,7 +6,7 @@ from typing import Literal
 
 from anomaly_api.reasons import Reason
 from anomaly_api.run import ExportReport, RunConfig, RunReport, RunSummary, TrainingReport
-from anomaly_api.status import Artifacts, ImageCounts, MlflowStatus, Stage
+from anomaly_api.status import Artifacts, ImageCounts, MlflowStatus, Stage, ThresholdValues
 from anomaly_runner.batches import ReadLog
 from anomaly_runner.context import Journal
 from anomaly_runner.dataset import Dataset
@@ -17,7 +17,7 @@ from anomaly_runner.predict import Predictions
 
 @dataclass(frozen=True)
 class Results:
-    """Everything that a run found out."""
+    """Everything that a run found out. ``model_thresholds``: of the trained model that was given, if one was."""
 
     dataset: Dataset
     predictions: Predictions
@@ -29,6 +29,7 @@ class Results:
     training: TrainingReport | None = None
     validation_images: int = 0
     shown: tuple[Shown, ...] = ()
+    model_thresholds: ThresholdValues | None = None
 
     @property
     def thresholds_from(self) -> Literal["validation", "test", "manual", "model"]:

@@ -12,7 +12,7 @@ import pyarrow.parquet
 import pytest
 import yaml
 from PIL import Image
-from sklearn.metrics import f1_score, roc_auc_score
+from sklearn.metrics import confusion_matrix, f1_score, roc_auc_score
 
 from anomaly_api.run import ModelManifest, RunReport
 from anomaly_runner.digest import digest
@@ -89,6 +89,46 @@ def test_csv_and_parquet_say_the_same(trained):
     unknown = next(row for row in rows if row["label"] == "unknown")
     assert (unknown["defect"], unknown["wrong"]) == ("", "")
     assert {row["anomalous"] for row in rows} <= {"true", "false"}
+
+
+def image_results(folder: Path, name: str = "textures"):
+    return json.loads((results(folder, name) / "results.json").read_text())
+
+
+def test_results_json_says_what_the_table_says(trained):
+    table = pyarrow.parquet.read_table(results(trained) / "predictions.parquet").to_pylist()
+    found, threshold = image_results(trained), report_of(trained).summary.thresholds.image
+    assert (found["threshold"], found["unnormalized_threshold"]) == (100, threshold)
+    rows = found["observations"]
+    assert [f"{row['image_path']}/{row['file_name']}" for row in rows] == [row["path"] for row in table]
+    assert [row["unnormalized_score"] for row in rows] == [row["score"] for row in table]
+    assert [row["prediction"] for row in rows] == [int(row["anomalous"]) for row in table]
+    assert [row["anomaly_score"] for row in rows] == pytest.approx([100 * row["score"] / threshold for row in table])
+    assert all((row["anomaly_probability"] >= 0.5) == bool(row["prediction"]) for row in rows)
+    known = [row for row in rows if row["expectation"] != ""]
+    truth, decided = [row["expectation"] for row in known], [row["prediction"] for row in known]
+    assert found["f1_score"] == pytest.approx(f1_score(truth, decided), abs=1e-12)
+    assert found["metrics"]["confusion_matrix"]["matrix"] == confusion_matrix(truth, decided).tolist()
+    assert [row["is_correct"] for row in known] == [a == b for a, b in zip(truth, decided, strict=True)]
+
+
+@pytest.mark.parametrize("normalization", ["minMax", "threshold"])
+def test_a_custom_threshold_is_percent_of_the_training_threshold(textures_and_model, normalization):
+    file = results(textures_and_model) / "model.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"scoreNormalization": normalization}))
+
+    def change(document):
+        document["spec"]["threshold"] = {"source": "custom", "value": 120}
+
+    assert inference(textures_and_model, change) == 0
+    trained = report_of(textures_and_model).summary.thresholds.image
+    found = image_results(textures_and_model, "look")
+    assert found["threshold"] == pytest.approx(120, abs=1e-9)
+    assert found["unnormalized_threshold"] == pytest.approx(1.2 * trained, rel=1e-12)
+    table = pyarrow.parquet.read_table(results(textures_and_model, "look") / "predictions.parquet").to_pylist()
+    limit = 120 if normalization == "threshold" else 0.5
+    assert all(row["anomalous"] == (row["normalized_score"] >= limit) for row in table)
+    assert {row["anomalous"] for row in table} == {True, False}
 
 
 def test_model_json_carries_thresholds_and_digests(trained):
@@ -237,6 +277,9 @@ def test_raw_outputs_at_the_images_resolution(textures):
         assert len(files) == 10
         with Image.open(files[0]) as image:
             assert (image.size, image.mode) == ((SIDE, SIDE), "L")
+    for row in image_results(textures)["observations"]:
+        assert (results(textures) / row["prediction_heatmap"]).name.endswith("_heatmap.png")
+        assert (results(textures) / row["prediction_mask"]).is_file()
 
 
 def test_only_wrong_predictions_get_pictures(textures):
