@@ -2,7 +2,6 @@
 
 import io
 import json
-import re
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -11,6 +10,7 @@ from sklearn.metrics import roc_auc_score
 
 from support.experiments import Cell, sample
 from support.kube import holds
+from support.pages import outside_addresses
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
@@ -88,7 +88,7 @@ def test_thresholds_come_from_the_validation_images(cell: Cell, patchcore: dict[
 def test_the_page_for_people_is_one_file(cell: Cell, patchcore: dict[str, Any]) -> None:
     page = cell.s3.read(patchcore["status"]["artifacts"]["html"]).decode()
     assert "gravel-patchcore" in page
-    assert not re.findall(r"<[^>]*(?:src|href)=.(?!data:)|url\(", page.split("<pre>")[0])
+    assert outside_addresses(page) == []
 
 
 def test_the_model_is_registered_in_mlflow(cell: Cell, patchcore: dict[str, Any]) -> None:

@@ -1,0 +1,19 @@
+"""What an HTML page asks the world for."""
+
+from html.parser import HTMLParser
+
+
+class _Addresses(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found += [value or "" for name, value in attrs if name in ("src", "href", "srcset", "data", "action")]
+
+
+def outside_addresses(page: str) -> list[str]:
+    """Addresses in tags that are not inside the page itself."""
+    parser = _Addresses()
+    parser.feed(page)
+    return [address for address in parser.found if not address.startswith(("data:", "#"))]
