@@ -7,6 +7,7 @@ which would build it anew and download its weights again.
 
 import importlib
 import math
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -98,9 +99,8 @@ def build_module(model: Model, around: Surroundings) -> Any:
     """
     entry = CATALOG[model.name]
     arguments = _arguments(model, entry, around)
-    models = importlib.import_module("anomalib.models")
     try:
-        module = getattr(models, str(entry.anomalib))(
+        module = _anomalib_class(str(entry.anomalib))(
             **arguments, pre_processor=_size_carrier(around.size), post_processor=False, evaluator=False,
             visualizer=False,
         )  # fmt: skip
@@ -112,6 +112,12 @@ def build_module(model: Model, around: Surroundings) -> Any:
     module.pre_processor = None
     module.hparams.clear()  # classes of anomalib would go into checkpoints, which hold plain data alone
     return module
+
+
+def _anomalib_class(name: str) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of what anomalib itself imports
+        return getattr(importlib.import_module("anomalib.models"), name)
 
 
 def _size_carrier(size: tuple[int, int]) -> Any:

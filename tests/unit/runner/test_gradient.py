@@ -1,0 +1,192 @@
+"""Training by gradient: the same for the same seed, whether it was stopped or not; judged by exact metrics."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import roc_auc_score
+
+from anomaly_api.experiment import ExperimentSpec
+from anomaly_runner.dataset import Sample
+from anomaly_runner.errors import Diverged, InvalidConfig, Stopped
+from anomaly_runner.gradient import checkpoints
+from anomaly_runner.gradient.checkpoints import KEY, Keeper
+from anomaly_runner.gradient.fit import Surroundings, Training, check_watched, find_batch_size, fit, judge_of
+from anomaly_runner.gradient.images import DecodedImages, ImageData
+from anomaly_runner.gradient.plan import make_plan
+from anomaly_runner.models import anomalib_model
+from anomaly_runner.models.anomalib_model import build_module
+from anomaly_runner.storage import FolderStore
+
+SIDE = 64
+RANDOM = {"backbone": "resnet18", "preTrained": False}
+FASTFLOW = {"name": "fastflow", "fastflow": RANDOM | {"flowSteps": 2}}
+CFLOW = {"name": "cflow", "cflow": RANDOM | {"layers": ["layer1"], "couplingBlocks": 2, "fiberBatchSize": 512}}
+GANOMALY = {"name": "ganomaly", "ganomaly": {"nFeatures": 8}}
+
+
+def spec(model, **training):
+    return ExperimentSpec.model_validate({
+        "dataset": {"source": {"s3": {"uri": "s3://data"}}}, "model": model, "training": training,
+        "transforms": {"inputSize": {"height": SIDE, "width": SIDE}}, "output": {"s3": {"uri": "s3://results"}},
+    })  # fmt: skip
+
+
+def images(count, seed, defects=False):
+    random = np.random.default_rng(seed)
+    pixels = random.normal(size=(count, 3, SIDE, SIDE)).astype(np.float32) * 0.3
+    samples = []
+    for index in range(count):
+        label = "spot" if defects and index % 2 else "good"
+        if label == "spot":
+            pixels[index, :, 10:30, 10:30] += 1.5
+        samples.append(Sample(f"{label}/{index:02d}.png", label))
+    return DecodedImages(tuple(samples), pixels)
+
+
+class Run:
+    """One training in a folder of its own, or in that of an earlier one."""
+
+    def __init__(self, folder, model, stop_after=None, **training):
+        work = folder / f"work{len(list(folder.iterdir()))}"
+        work.mkdir()
+        asked = spec(model, trainBatchSize=4, **training)
+        self.plan = make_plan(asked, has_gpu=False)
+        torch.manual_seed(1)
+        self.module = build_module(asked.model, anomalib_model.Surroundings((SIDE, SIDE), 4, work, "object"))
+        validation = images(8, 2, defects=True)
+        self.data = ImageData(images(10, 1), validation, seed=7, train_batch_size=4, eval_batch_size=3)
+        self.store, self.done, self.stop_after = FolderStore(folder / "store"), 0, stop_after
+        self.around = Surroundings(torch.device("cpu"), work, self._step, lambda step, values: None)
+        keeper = Keeper(self.store, work, self.plan.checkpointing, "fingerprint")
+        history = {}
+        judge = judge_of(self.plan, validation.samples, None, work, history)
+        self.training = Training(self.module, self.data, self.plan, keeper, self.around, judge, history)
+
+    def _step(self, count):
+        self.done += count
+        if self.stop_after is not None and self.done >= self.stop_after:
+            raise Stopped("the node is wanted back")
+
+    def fit(self):
+        self.report = fit(self.training)
+        return self
+
+    @property
+    def state(self):
+        return self.module.state_dict()
+
+
+def same(first, second):
+    return all(torch.equal(value, second[name]) for name, value in first.items())
+
+
+@pytest.fixture(autouse=True)
+def save_every_epoch(monkeypatch):
+    monkeypatch.setattr(checkpoints, "_SHARE", 0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", [FASTFLOW, CFLOW, GANOMALY], ids=lambda model: model["name"])
+def test_a_stopped_training_ends_with_the_same_weights_bit_for_bit(tmp_path, model):
+    folders = [tmp_path / name for name in ("whole", "again", "broken")]
+    for folder in folders:
+        folder.mkdir()
+    options = {"maxEpochs": 4, "earlyStopping": {"enabled": False}}
+    whole, again = (Run(folder, model, **options).fit() for folder in folders[:2])
+    assert same(whole.state, again.state)
+    with pytest.raises(Stopped):
+        Run(folders[2], model, stop_after=8, **options).fit()
+    assert (folders[2] / "store" / KEY).is_file()
+    torch.manual_seed(99)
+    resumed = Run(folders[2], model, **options).fit()
+    assert resumed.report.resumed_from_step == resumed.report.history["trainLoss"][1][0]
+    assert same(whole.state, resumed.state)
+    assert resumed.report.history == whole.report.history
+    resumed.training.keeper.forget()
+    assert not (folders[2] / "store" / KEY).exists()
+
+
+@pytest.mark.slow
+def test_a_state_of_another_configuration_is_not_taken_up(tmp_path, caplog):
+    with pytest.raises(Stopped):
+        Run(tmp_path, FASTFLOW, stop_after=5, maxEpochs=4).fit()
+    other = Run(tmp_path, FASTFLOW, maxEpochs=4)
+    assert Keeper(other.store, tmp_path, other.plan.checkpointing, "another").find() is None
+    assert "another configuration" in caplog.text
+
+
+@pytest.mark.slow
+def test_the_best_epoch_is_kept_by_an_auroc_that_scikit_learn_confirms(tmp_path):
+    run = Run(tmp_path, FASTFLOW, maxEpochs=4, checkpointing={"keep": "best"}, earlyStopping={"enabled": False}).fit()
+    values = [value for _, value in run.report.history["imageAUROC"]]
+    assert run.report.kept_epoch == int(np.argmax(values))
+    validation = images(8, 2, defects=True)
+    with torch.inference_mode():
+        scores = run.module.model(torch.from_numpy(validation.inputs)).pred_score.numpy()
+    truth = [bool(sample.defect) for sample in validation.samples]
+    assert max(values) == pytest.approx(roc_auc_score(truth, scores), abs=1e-9)
+
+
+@pytest.mark.slow
+def test_early_stopping_ends_a_training_that_gets_no_better(tmp_path):
+    run = Run(tmp_path, FASTFLOW, maxEpochs=30, earlyStopping={"patience": 2}).fit()
+    assert run.report.stopped_early
+    assert run.report.epochs < 30
+
+
+def test_a_loss_that_is_no_number_names_epoch_and_step(tmp_path):
+    run = Run(tmp_path, FASTFLOW, maxEpochs=3, earlyStopping={"enabled": False})
+    with torch.no_grad():
+        next(run.module.model.fast_flow_blocks.parameters()).fill_(torch.nan)
+    with pytest.raises(Diverged, match="loss became nan in epoch 0"):
+        run.fit()
+
+
+@pytest.mark.slow
+def test_the_batch_size_finder_stays_within_its_bounds_and_leaves_no_trace(tmp_path):
+    run = Run(tmp_path, FASTFLOW, maxEpochs=3, batchSizeFinder={"initial": 2, "maximum": 8, "steps": 1})
+    before = {name: value.clone() for name, value in run.state.items()}
+    found = find_batch_size(run.module, run.data, run.plan, run.around)
+    assert 2 <= found <= 8
+    assert same(before, run.state)
+
+
+@pytest.mark.parametrize(
+    ("model", "training", "complaint"),
+    [
+        ({"name": "efficientad"}, {"trainBatchSize": 8}, "trains with 1 image a step"),
+        (CFLOW, {"gradientClipping": {"value": 1}}, "takes its own optimiser steps"),
+        (FASTFLOW, {"precision": "float16"}, "needs a GPU"),
+        (FASTFLOW, {"devices": 2}, "one device"),
+        (GANOMALY, {"earlyStopping": {"metric": "pixelAUROC"}}, "has no pixel scores"),
+    ],
+)
+def test_what_a_model_cannot_do_is_said_before_it_is_built(model, training, complaint):
+    with pytest.raises(InvalidConfig, match=complaint):
+        make_plan(spec(model, **training), has_gpu=False)
+
+
+@pytest.mark.parametrize(
+    ("model", "expected"),
+    [
+        ({"name": "draem"}, (700, None, 8, 20)),
+        ({"name": "efficientad"}, (None, 20_000, 1, None)),
+        ({"name": "cflow"}, (50, None, 16, None)),
+        ({"name": "cfa"}, (30, None, 4, 5)),
+    ],
+)
+def test_defaults_are_those_of_papers_and_reference(model, expected):
+    plan = make_plan(spec(model), has_gpu=False)
+    patience = plan.early_stopping.patience if plan.early_stopping else None
+    assert (plan.epochs, plan.steps, plan.batch_size, patience) == expected
+
+
+def test_steps_alone_replace_the_default_epochs():
+    plan = make_plan(spec(FASTFLOW, maxSteps=9), has_gpu=False)
+    assert (plan.epochs, plan.steps, plan.total_steps(100)) == (None, 9, 9)
+
+
+def test_a_metric_that_the_images_cannot_tell(tmp_path):
+    plan = make_plan(spec(FASTFLOW, earlyStopping={"metric": "imageAUROC"}), has_gpu=False)
+    with pytest.raises(InvalidConfig, match="needs good and defective images"):
+        check_watched(plan, images(4, 1).samples, has_masks=False)
