@@ -15,7 +15,7 @@ from support.pages import outside_addresses
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
 
-EPOCHS = 60
+EPOCHS = 300
 """Long enough to be killed in the midst of them."""
 
 

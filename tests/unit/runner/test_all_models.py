@@ -1,0 +1,141 @@
+"""Every model from images to exports and back: all forms of it give the same scores, whatever their batch.
+
+Weights that cannot be had here are random; what is tested does not depend on them.
+"""
+
+import shutil
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from anomaly_api.run import ModelManifest, RunReport
+from anomaly_runner import anomalib_training
+from anomaly_runner.local import run_locally
+from anomaly_runner.models.anomalib_model import Surroundings as ModelSurroundings
+from anomaly_runner.models.anomalib_model import build_module, scoring_model, without_pretrained_weights
+from anomaly_runner.models.catalog import CATALOG
+from support.textures import EXPERIMENT, INFERENCE, texture, write_manifest, write_textures
+
+pytestmark = pytest.mark.slow
+
+RANDOM = {"backbone": "resnet18", "preTrained": False}
+SHORT = {"maxEpochs": 2, "trainBatchSize": 4, "earlyStopping": {"enabled": False}}
+MODELS = {
+    "cfa": ({"backbone": "resnet18"}, 64, SHORT),
+    "cflow": (RANDOM | {"layers": ["layer1", "layer2"], "couplingBlocks": 2, "fiberBatchSize": 256}, 64, SHORT),
+    "dfkde": (RANDOM | {"nPcaComponents": 4}, 64, {}),
+    "dfm": (RANDOM | {"layer": "layer2", "poolingKernelSize": 2}, 64, {}),
+    "fastflow": (RANDOM | {"flowSteps": 2}, 64, SHORT),
+    "fre": (RANDOM | {"layer": "layer2", "latentDim": 20}, 64, SHORT),
+    "ganomaly": ({"nFeatures": 8}, 64, SHORT),
+    "reverseDistillation": (RANDOM, 64, SHORT),
+    "stfpm": ({}, 64, SHORT),
+    "supersimplenet": ({"backbone": "resnet18"}, 128, SHORT),
+    "dinomaly": ({"encoderName": "vit_small_patch14_dinov2", "decoderDepth": 8}, 56, {"maxSteps": 2}),
+    "anomalydino": ({}, 56, {}),
+}
+TOO_LARGE_HERE = {"csflow", "draem", "dsr", "efficientad", "uflow", "winclip"}
+"""Minutes each, or weights that nothing stands in for: run by hand, see docs/models.md."""
+
+
+def test_every_model_is_here_or_named():
+    assert set(MODELS) | TOO_LARGE_HERE | {"padim", "patchcore"} == set(CATALOG)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    made = tmp_path_factory.mktemp("models")
+    write_textures(made / "data/textures")
+    return made
+
+
+@pytest.fixture
+def random_weights(monkeypatch):
+    def build(model, around):
+        with without_pretrained_weights():
+            return build_module(model, replace(around, weights=None))
+
+    monkeypatch.setattr(anomalib_training, "build_module", build)
+
+
+def say(capsys, text):
+    with capsys.disabled():
+        sys.stdout.write(f"\n{text}")
+
+
+def scores_of(table):
+    content = pq.read_table(table).to_pydict()
+    return dict(zip(content["path"], content["score"], strict=True))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_model_and_its_exports_agree(folder, random_weights, name, capsys):
+    parameters, side, training = MODELS[name]
+
+    def experiment(document):
+        document["spec"] |= {
+            "model": {"name": name, name: parameters}, "training": training, "evaluation": {},
+            "transforms": {"inputSize": {"height": side, "width": side}},
+            "export": {"types": ["onnx", "torchscript"]},
+        }  # fmt: skip
+        document["spec"]["output"]["keepCheckpoint"] = True
+
+    shutil.rmtree(folder / "results", ignore_errors=True)
+    assert run_locally(write_manifest(folder, EXPERIMENT, experiment), folder) == 0
+    root = folder / "results/factory/textures/local"
+    report = RunReport.model_validate_json((root / "report.json").read_bytes())
+    expected = scores_of(root / "predictions.parquet")
+    assert len(set(expected.values())) > 1
+    assert (report.training is not None) == CATALOG[name].by_gradient
+    assert {export.format for export in report.exports} == {"onnx", "torchscript"}
+    assert ModelManifest.model_validate_json((root / "model.json").read_bytes()).localises == CATALOG[name].localises
+    scale = max(map(abs, expected.values()))
+    for runtime in ("onnx", "torchscript", "torch"):
+        found = look(folder, runtime)
+        apart = max(abs(found[path] - expected[path]) for path in expected) / scale
+        say(capsys, f"{name} by {runtime}: scores differ by {apart:.1e} of the largest")
+        assert apart <= (1e-6 if runtime == "torch" else 1e-4)
+
+
+def look(folder, runtime):
+    def inference(document):
+        document["spec"] |= {"runtime": runtime, "visualization": {}, "batchSize": 3}
+
+    shutil.rmtree(folder / "results/factory/look", ignore_errors=True)
+    assert run_locally(write_manifest(folder, INFERENCE, inference), folder) == 0
+    return scores_of(folder / "results/factory/look/local/predictions.parquet")
+
+
+@pytest.mark.parametrize("name", ["cflow", "dfm", "fre", "dfkde"])
+def test_tails_do_the_arithmetic_of_anomalib(name, tmp_path, capsys):
+    """What is written anew here, beside anomalib's own forward on the same state."""
+    from anomaly_api.model import Model
+
+    parameters, side, _ = MODELS[name]
+    model = Model.model_validate({"name": name, name: parameters})
+    torch.manual_seed(0)
+    module = build_module(model, ModelSurroundings((side, side), 4, None, "object"))
+    images = torch.stack([torch.from_numpy(np.asarray(texture(index), np.float32)).permute(2, 0, 1) / 255
+                          for index in range(12)])  # fmt: skip
+    with torch.no_grad():
+        if not CATALOG[name].by_gradient:
+            module.model.train()
+            module.model(images)
+            module.fit()
+        module.eval()
+        ours = scoring_model(model, module, (side, side)).eval()
+        ours.calibrate(images)
+        scores, maps = ours(images.clone())
+        theirs = module.model(images.clone())
+    pairs = [(scores, theirs.pred_score.reshape(-1))]
+    if maps is not None:
+        pairs.append((maps[:, 0], theirs.anomaly_map.reshape(maps[:, 0].shape)))
+    for found, expected in pairs:
+        shift = (found - expected).mean() if name == "cflow" else 0.0  # anomalib counts from the batch's best pixel
+        apart = float((found - expected - shift).abs().max() / expected.abs().max())
+        say(capsys, f"{name} beside anomalib: differ by {apart:.1e} of the largest")
+        assert apart < 2e-5
