@@ -26,6 +26,8 @@ from anomaly_runner.models.smoothing import smooth, smoothing_matrix
 
 _PATCHES = 512
 """Patches whose distances to the memory bank are held at once."""
+_ROWS, _MOST_PARTS = 1024, 128
+"""Rows of the memory bank that an exported graph looks at at once, and parts that they make at most."""
 
 
 class Patchcore(MemoryModel):
@@ -100,9 +102,10 @@ class Patchcore(MemoryModel):
         return self._image_scores(distances, nearest, embedding), maps
 
     def _nearest(self, embedding: Tensor) -> Tensor:
-        """Index of each patch's nearest in the memory bank, some hundred patches at a time; a graph has no loop."""
-        whole = in_graph()
-        parts = [embedding] if whole else torch.split(embedding, _PATCHES)
+        """Index of each patch's nearest in the memory bank; never more than a part of all distances is held."""
+        if in_graph():
+            return _nearest_by_rows(embedding, self.memory_bank)
+        parts = torch.split(embedding, _PATCHES)
         return torch.cat([_squared_distances(part, self.memory_bank).min(1).indices for part in parts])
 
     def _image_scores(self, distances: Tensor, nearest: Tensor, embedding: Tensor) -> Tensor:
@@ -113,9 +116,33 @@ class Patchcore(MemoryModel):
         worst = patch_features.gather(1, patch[:, None, None].expand(-1, 1, embedding.shape[1]))
         neighbour = self.memory_bank[nearest.gather(1, patch[:, None]).squeeze(1)]
         count = min(self._neighbors, self.memory_bank.shape[0])
-        support = _squared_distances(neighbour, self.memory_bank).topk(count, largest=False, dim=1).indices
+        support = torch.cat(_by_rows(neighbour, self.memory_bank), 1).topk(count, largest=False, dim=1).indices
         apart = (worst - self.memory_bank[support]).pow(2).sum(2).sqrt()
         return (1 - functional.softmax(apart, 1))[:, 0] * score
+
+
+def _nearest_by_rows(patches: Tensor, bank: Tensor) -> Tensor:
+    """Index of the nearest row of a memory bank, some of its rows after the other.
+
+    For exported graphs, which have no loops: the number of patches is open in them, that of rows is not.
+    """
+    found = [part.topk(1, 1, largest=False) for part in _by_rows(patches, bank)]  # faster than a minimum and its index
+    least = torch.cat([part.values for part in found], 1).argmin(1, keepdim=True)
+    index = torch.cat([part.indices + number * _rows_at_once(bank) for number, part in enumerate(found)], 1)
+    return index.gather(1, least).squeeze(1)
+
+
+def _by_rows(patches: Tensor, bank: Tensor) -> list[Tensor]:
+    """Squared distances of patches to all rows but for a patch's own length: (n, rows) for some rows after the other.
+
+    In float32 whatever the model is in. Without the split, exporters would store the bank's transpose beside it.
+    """
+    parts = torch.split(bank.float(), _rows_at_once(bank))
+    return [torch.addmm(rows.pow(2).sum(1), patches.float(), rows.t(), alpha=-2) for rows in parts]
+
+
+def _rows_at_once(bank: Tensor) -> int:
+    return max(_ROWS, math.ceil(len(bank) / _MOST_PARTS))
 
 
 def _squared_distances(first: Tensor, second: Tensor) -> Tensor:

@@ -1,0 +1,67 @@
+"""PatchCore in portable forms: a memory bank of several parts, stored once, never held against all patches at once."""
+
+import pytest
+import torch
+
+from anomaly_api.artifacts import Export
+from anomaly_api.parameters import PatchcoreParameters
+from anomaly_runner.batches import Batch
+from anomaly_runner.dataset import Sample
+from anomaly_runner.export import export_all, load
+from anomaly_runner.models.backbone import choose_backbone
+from anomaly_runner.models.patchcore import _ROWS, Patchcore
+from anomaly_runner.predict import Scored
+
+SIZE = (96, 64)
+ROWS = 2 * _ROWS + 452
+
+
+def images(count, seed):
+    return torch.randn(count, 3, *SIZE, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    parameters = PatchcoreParameters(backbone="resnet18", pre_trained=False)
+    found = Patchcore(choose_backbone("resnet18", ("layer2", "layer3")), parameters, SIZE, 0, lambda _: None).eval()
+    with torch.inference_mode():
+        found.memory_bank = found.embed(images(ROWS // 96 + 1, 1))[:ROWS]
+    return found
+
+
+@pytest.fixture(scope="module")
+def reference(model):
+    with torch.inference_mode():
+        scores, maps = model(images(6, 2))
+    samples = tuple(Sample(f"test/good/{index}.png", "good") for index in range(6))
+    return [Scored(Batch(samples, images(6, 2).numpy()), scores.numpy(), maps[:, 0].numpy())]
+
+
+@pytest.mark.parametrize("name", ["onnx", "torchscript", "openvino"])
+def test_scores_are_those_of_torch_at_every_batch_size(model, reference, tmp_path, name):
+    scale = float(reference[0].scores.max())
+    [made] = export_all(model, Export(types=(name,)), reference, scale, tmp_path)
+    assert made.report.max_score_difference < 1e-5 * scale
+    assert made.report.max_map_difference < 1e-5 * scale
+    loaded = load(name, tmp_path / made.model.file)
+    for size in (1, 4):
+        scores, _ = loaded.run(images(6, 2).numpy()[:size])
+        assert scores == pytest.approx(reference[0].scores[:size], rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ["onnx", "openvino"])
+def test_half_precision_finds_neighbours_in_float32(model, reference, tmp_path, name):
+    scale = float(reference[0].scores.max())
+    [made] = export_all(model, Export(types=(name,), precision="float16"), reference, scale, tmp_path)
+    assert 0 < made.report.max_score_difference < 5e-3 * scale
+
+
+def test_the_memory_bank_is_stored_once_and_looked_at_in_parts(model, reference, tmp_path):
+    import onnx
+
+    export_all(model, Export(types=("onnx",)), reference, float(reference[0].scores.max()), tmp_path)
+    graph = onnx.load(tmp_path / "model.onnx").graph
+    banks = [tuple(tensor.dims) for tensor in graph.initializer if ROWS in tensor.dims]
+    assert banks == [(ROWS, 384)]
+    assert len([node for node in graph.node if node.op_type == "TopK"]) == 3 + 1
