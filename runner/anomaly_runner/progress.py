@@ -6,9 +6,11 @@ Losing progress loses nothing else, so nothing here ever fails or delays a run.
 import json
 import logging
 import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
@@ -44,12 +46,19 @@ class ProgressReporter(Protocol):
 
 
 class Progress:
-    """The state of progress; tells every reporter of each change."""
+    """The state of progress; tells every reporter of each change.
 
-    def __init__(self, reporters: Sequence[ProgressReporter] = ()) -> None:
+    Args:
+        reporters: who wants to know.
+        clock: seconds since any moment, never going back; the pace of a stage is measured with it.
+    """
+
+    def __init__(self, reporters: Sequence[ProgressReporter] = (), clock: Callable[[], float] = time.monotonic) -> None:
         self.stage = Stage.STARTING
         self._reporters = reporters
+        self._clock = clock
         self._values = Values()
+        self._first: tuple[float, int] | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -63,13 +72,26 @@ class Progress:
     def enter(self, stage: Stage, total: int, unit: str) -> None:
         """Begin a stage of ``total`` units (0: unknown)."""
         self.stage = stage
+        self._first = None
         self._tell(Values(total=total, unit=unit, percent=self._percent(0, total)))
 
     def advance(self, count: int) -> None:
         """Some units of the stage are done."""
         completed = self._values.completed + count
-        percent = self._percent(completed, self._values.total)
-        self._tell(self._values.model_copy(update={"completed": completed, "percent": percent}))
+        changed = {"completed": completed, "percent": self._percent(completed, self._values.total),
+                   "remaining_seconds": self._remaining(completed, self._values.total)}  # fmt: skip
+        self._tell(self._values.model_copy(update=changed))
+
+    def _remaining(self, completed: int, total: int) -> int | None:
+        """Seconds until the stage is done, at its pace since the first units; None while it has none.
+
+        The first units do not count: they hold what happens once (a model warms up), and what an earlier pod had done.
+        """
+        now = self._clock()
+        began, already = self._first = self._first or (now, completed)
+        if completed <= already or not total:
+            return None
+        return round(max(0, total - completed) * (now - began) / (completed - already))
 
     def _percent(self, completed: int, total: int) -> int:
         stages = list(_ENDS)
@@ -89,18 +111,25 @@ class BarReporter:
     def __init__(self, console: Console) -> None:
         self._bar = Bar(TextColumn("{task.description:<10}"), BarColumn(), MofNCompleteColumn(),
                         TextColumn("{task.fields[unit]}"), TextColumn("{task.fields[percent]:>3} %"),
-                        TimeElapsedColumn(), console=console, transient=True)  # fmt: skip
-        self._task = self._bar.add_task("starting", total=None, unit="", percent=0)
+                        TimeElapsedColumn(), TextColumn("{task.fields[left]}"), console=console,
+                        transient=True)  # fmt: skip
+        self._task = self._bar.add_task("starting", total=None, unit="", percent=0, left="")
         self._bar.start()
 
     def report(self, stage: Stage, values: Values) -> None:
         """Redraw."""
         self._bar.update(self._task, description=stage.value, completed=values.completed,
-                         total=values.total or None, unit=values.unit, percent=values.percent)  # fmt: skip
+                         total=values.total or None, unit=values.unit, percent=values.percent,
+                         left=_left(values.remaining_seconds))  # fmt: skip
 
     def close(self) -> None:
         """Take the bar off the screen."""
         self._bar.stop()
+
+
+def _left(seconds: int | None) -> str:
+    """For people: how long the stage will still take."""
+    return "" if seconds is None else f"{timedelta(seconds=seconds)} left"
 
 
 class LogReporter:
@@ -114,7 +143,8 @@ class LogReporter:
         if (stage, values.percent // 10) != self._last:
             self._last = (stage, values.percent // 10)
             logger.info("progress", extra={"stage": stage.value, "percent": values.percent,
-                                           "completed": values.completed, "total": values.total})  # fmt: skip
+                                           "completed": values.completed, "total": values.total,
+                                           "remaining_seconds": values.remaining_seconds})  # fmt: skip
 
     def close(self) -> None:
         """Nothing to do."""

@@ -1,16 +1,19 @@
 """Progress only grows, is pushed with a fresh token, and never gets in the way."""
 
+import io
 import json
+import logging
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
+from rich.console import Console
 
 from anomaly_api.run import ProgressUpdate, RunIdentity
 from anomaly_api.status import MlflowStatus, Stage
 from anomaly_runner import progress as module
-from anomaly_runner.progress import Progress, PushReporter
+from anomaly_runner.progress import BarReporter, LogReporter, Progress, PushReporter
 
 RUN = RunIdentity(kind="AnomalyExperiment", namespace="ns", name="x", uid="u")
 
@@ -50,6 +53,71 @@ def test_units_of_the_stage():
     stage, values = recorder.seen[-1]
     assert (stage, values.completed, values.total, values.unit) == (Stage.PREDICT, 16, 100, "images")
     assert 30 < values.percent < 75
+
+
+class Clock:
+    """Seconds that pass when they are told to."""
+
+    def __init__(self):
+        self.now = 1000.0
+
+    def __call__(self):
+        return self.now
+
+
+def remaining(counts, *, total=100, seconds=2.0):
+    """What is said to remain after each step, with ``seconds`` before each of them."""
+    clock, recorder = Clock(), Recorder()
+    progress = Progress([recorder], clock)
+    progress.enter(Stage.PREDICT, total, "images")
+    for count in counts:
+        clock.now += seconds
+        progress.advance(count)
+    return [values.remaining_seconds for _, values in recorder.seen]
+
+
+@pytest.mark.parametrize(
+    ("counts", "expected"),
+    [
+        pytest.param([10, 10, 10, 70], [None, None, 16, 14, 0], id="steady: 5 images a second, 80 and 70 to go"),
+        pytest.param([10, 10, 30], [None, None, 16, 5], id="faster: 40 images in 4 seconds, 50 to go"),
+        pytest.param([60, 10, 10], [None, None, 6, 4], id="60 were done by an earlier pod"),
+        pytest.param([0, 20], [None, None, 8], id="an earlier pod had done nothing"),
+        pytest.param([50, 60], [None, None, 0], id="more than announced"),
+        pytest.param([10, 0, 0], [None, None, None, None], id="no pace yet"),
+    ],
+)
+def test_remaining_seconds_are_what_the_pace_says(counts, expected):
+    assert remaining(counts) == expected
+
+
+def test_nobody_knows_how_long_without_a_total():
+    assert remaining([10, 10], total=0) == [None, None, None]
+
+
+def test_each_stage_has_a_pace_of_its_own():
+    clock, recorder = Clock(), Recorder()
+    progress = Progress([recorder], clock)
+    for stage, seconds in ((Stage.TRAIN, 100), (Stage.PREDICT, 1)):
+        progress.enter(stage, 4, "images")
+        assert recorder.seen[-1][1].remaining_seconds is None
+        for _ in range(2):
+            clock.now += seconds
+            progress.advance(1)
+        assert recorder.seen[-1][1].remaining_seconds == 2 * seconds
+
+
+def test_people_are_told_how_long_it_takes(caplog):
+    clock = Clock()
+    screen = io.StringIO()
+    bar = BarReporter(Console(file=screen, force_terminal=True, width=120))
+    with caplog.at_level(logging.INFO, "anomaly_runner"), Progress([LogReporter(), bar], clock) as progress:
+        progress.enter(Stage.PREDICT, 100, "images")
+        for _ in range(2):
+            clock.now += 100
+            progress.advance(25)
+    assert [record.remaining_seconds for record in caplog.records] == [None, None, 200]
+    assert "0:03:20 left" in screen.getvalue()
 
 
 @pytest.fixture
