@@ -20,7 +20,7 @@ class RemoteFile:
     """Bytes, about: for progress, and to stop a server that sends far more."""
     algorithm: Literal["md5", "sha256"]
     digest: str
-    """Hexadecimal. It holds for mirrors too."""
+    """Hexadecimal, or its first digits where no more is published. It holds for mirrors too."""
 
     def url(self, mirror: str | None) -> str:
         """Where to fetch it."""

@@ -1,0 +1,54 @@
+"""What anomalib publishes beside its models: archives, their SHA-256, and where their content goes in a cache.
+
+URLs and digests are those of anomalib 2.7 (``DownloadInfo`` in efficient_ad, draem and dsr).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from anomaly_runner.builtin.catalog import RemoteFile
+
+_ANOMALIB = "https://github.com/open-edge-platform/anomalib/releases/download/"
+
+
+@dataclass(frozen=True)
+class Archive:
+    """An archive: what of a cache it serves, the folder that it fills, and the folder inside it that is taken."""
+
+    serves: str
+    file: RemoteFile
+    target: str
+    inside: str = ""
+
+
+TEACHERS = Archive(
+    "anomalib/pre_trained/efficientad_pretrained_weights/",
+    RemoteFile(_ANOMALIB + "efficientad_pretrained_weights/", "efficientad_pretrained_weights.zip", 40_000_000,
+               "sha256", "c09aeaa2b33f244b3261a5efdaeae8f8284a949470a4c5a526c61275fe62684a"),
+    "anomalib/pre_trained",
+)  # fmt: skip
+QUANTISED = Archive(
+    "anomalib/pre_trained/vq_model_pretrained_128_4096.pckl",
+    RemoteFile(_ANOMALIB + "dsr_pretrained_weights/", "dsr_vq_model_pretrained.zip", 40_000_000, "sha256",
+               "52fe7504ec8e9df70b4382f287ab26269dcfe000cd7a7e146a52c6f146f34afb"),
+    "anomalib/pre_trained",
+)  # fmt: skip
+TEXTURES = Archive(
+    "datasets/dtd",
+    RemoteFile("https://www.robots.ox.ac.uk/~vgg/data/dtd/download/", "dtd-r1.0.1.tar.gz", 625_239_812, "sha256",
+               "e42855a52a4950a3b59612834602aa253914755c95b0cff9ead6d07395f8e205"),
+    "datasets/dtd", "dtd/images",
+)  # fmt: skip
+IMAGENETTE = Archive(
+    "datasets/imagenette",
+    RemoteFile("https://s3.amazonaws.com/fast-ai-imageclas/", "imagenette2.tgz", 1_557_161_267, "sha256",
+               "6cbfac238434d89fe99e651496f0812ebc7a10fa62bd42d6874042bf01de4efd"),
+    "datasets/imagenette", "imagenette2/train",
+)  # fmt: skip
+ARCHIVES = (TEACHERS, QUANTISED, TEXTURES, IMAGENETTE)
+
+
+def archive_for(name: str) -> Archive | None:
+    """The archive that holds a file or folder of the cache, by its path there."""
+    return next((archive for archive in ARCHIVES if name.startswith(archive.serves)), None)
