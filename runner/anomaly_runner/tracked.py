@@ -26,9 +26,10 @@ def _leaves(value: Any, path: str) -> Iterator[tuple[str, str]]:
 
 
 def tracked_result(report: RunReport, folder: Path, complete: bool) -> TrackedResult:
-    """Metrics by name (image_AUROC), thresholds, seconds a stage, the training's course, the images, the files made.
+    """What the report says, by names fit for a tracker, with the images, the model and the files made.
 
-    Unless ``complete``, report.json is the only file.
+    Metrics are named by level (image_AUROC) and the ends of their 95 % intervals after them (image_AUROC_low);
+    thresholds and the seconds of a stage are among them. Unless ``complete``, report.json is the only file.
     """
     model = _model(folder) if complete else None
     return TrackedResult(
@@ -48,6 +49,8 @@ def _metrics(report: RunReport) -> dict[str, float]:
     metrics |= {f"pixel_{name}": value for name, value in summary.metrics.pixel.items()}
     thresholds = {"image_threshold": summary.thresholds.image, "pixel_threshold": summary.thresholds.pixel}
     metrics |= {name: value for name, value in thresholds.items() if value is not None}
+    for name, (low, high) in report.intervals.items():
+        metrics |= {f"image_{name}_low": low, f"image_{name}_high": high}
     return metrics | {f"seconds_{stage}": value for stage, value in report.seconds.items()}
 
 

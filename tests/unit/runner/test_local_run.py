@@ -378,6 +378,8 @@ def test_mlflow_keeps_parameters_metrics_and_files(textures):
     run = yaml.safe_load(done.stdout)
     assert run["status"] == "FINISHED"
     assert run["metrics"]["image_AUROC"] == status.summary.metrics.image["AUROC"]
+    ends = [run["metrics"][f"image_AUROC_{end}"] for end in ("low", "high")]
+    assert ends == list(status.intervals["AUROC"])
     assert run["params"]["model.padim.backbone"] == "resnet18"
     assert run["tags"]["anomalyops.io/uid"] == "local"
     assert {"model", "report.json", "visualizations"} <= set(run["files"])

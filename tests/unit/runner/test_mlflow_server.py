@@ -113,7 +113,8 @@ def test_a_registered_model_is_run_by_mlflow_alone_and_registered_once(server, c
         found.finish(result)
     assert found.status().model == "models:/screws/1"
     [version] = client.search_model_versions("name = 'screws'")
-    assert (version.run_id, version.tags["anomalyops.io/uid"]) == (found.status().run_id, "registered")
+    assert (version.run_id, version.status) == (found.status().run_id, "READY")
+    assert version.tags["anomalyops.io/uid"] == "registered"
 
     import mlflow
 
