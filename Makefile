@@ -13,7 +13,7 @@ CLUSTER := hack/cluster/cluster
 SETUP_STAMP := $(VENV)/.setup-stamp
 # What `make generate` writes, and `make verify` therefore compares.
 GENERATED := crds/anomalyexperiments.yaml crds/anomalyinferences.yaml \
-	manifests/base/crds helm/anomaly-operator/crds docs/reference.md \
+	manifests/base/crds helm/anomaly-operator/crds docs/reference.md docs/models.md \
 	operator/requirements.txt runner/requirements.txt runner/inference-requirements.txt \
 	hack/demo/requirements.txt
 PYTEST := $(VENV)/bin/pytest
@@ -76,6 +76,7 @@ endif
 generate: setup ## Write what is generated: CRDs, references, requirements
 	$(PYTHON) hack/generate/crds.py
 	$(PYTHON) hack/generate/reference.py
+	$(PYTHON) hack/generate/models.py
 	$(PYTHON) -m hack.images.requirements
 
 .PHONY: constraints

@@ -142,15 +142,6 @@ class DraemParameters(Contract):
     """Largest opacity of the simulated defects."""
 
 
-class DsrParameters(Contract):
-    """DSR: dual subspace re-projection of a quantised feature space (Zavrtanik et al., ECCV 2022)."""
-
-    latent_anomaly_strength: Fraction = 0.2
-    """Strength of the anomalies generated in latent space."""
-    upsampling_train_ratio: Annotated[float, Field(gt=0, lt=1)] = 0.7
-    """Share of the epochs before the upsampling module is trained."""
-
-
 class EfficientadParameters(Contract):
     """EfficientAD: a student that imitates a small teacher, and an autoencoder (Batzner et al., WACV 2024)."""
 

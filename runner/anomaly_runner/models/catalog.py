@@ -17,7 +17,6 @@ Learning = Literal["onePass", "gradient", "zeroShot"]
 DTD = "datasets/dtd"
 IMAGENETTE = "datasets/imagenette"
 TEACHERS = "anomalib/pre_trained/efficientad_pretrained_weights"
-QUANTISED = "anomalib/pre_trained/vq_model_pretrained_128_4096.pckl"
 
 
 @dataclass(frozen=True)
@@ -88,10 +87,6 @@ CATALOG: dict[ModelName, ModelEntry] = {
     "draem": ModelEntry(
         "DRAEM", "gradient", "700 epochs, batch 8: the paper; patience 20: the reference system", anomalib="Draem",
         scaled_only=True, batch_size=8, epochs=700, patience=20, weights=(f"folder:{DTD}",),
-    ),
-    "dsr": ModelEntry(
-        "DSR", "gradient", "700 epochs, batch 8: anomalib's results", anomalib="Dsr", scaled_only=True, batch_size=8,
-        epochs=700, manual_optimisation=True, weights=(f"file:{QUANTISED}",),
     ),
     "efficientad": ModelEntry(
         "EfficientAD", "gradient", "batch 1: the paper; 20,000 steps: the reference system", anomalib="EfficientAd",
