@@ -7,11 +7,11 @@ from pydantic.alias_generators import to_snake
 from anomaly_api import parameters as blocks
 from anomaly_api.base import Contract
 from anomaly_api.primitives import PixelSize
-from anomaly_api.rules import only_when
+from anomaly_api.rules import at_most, only_when
 from anomaly_api.storage import Location
 
 ModelName = Literal[
-    "padim", "patchcore", "cfa", "cflow", "csflow", "dfkde", "dfm", "draem", "dsr", "efficientad", "fastflow", "fre",
+    "padim", "patchcore", "cfa", "cflow", "csflow", "dfkde", "dfm", "draem", "efficientad", "fastflow", "fre",
     "ganomaly", "reverseDistillation", "stfpm", "supersimplenet", "uflow", "dinomaly", "anomalydino", "winclip",
 ]  # fmt: skip
 MODEL_NAMES: tuple[ModelName, ...] = get_args(ModelName)
@@ -21,12 +21,16 @@ ONE_PASS_MODELS: tuple[ModelName, ...] = ("padim", "patchcore", "dfkde", "dfm", 
 
 
 class Tiling(Contract):
-    """Cut each image into tiles and run the backbone on every tile."""
+    """Cut each image into tiles, run the backbone on every tile, and join its features: for defects that are small in
+    large images. Tiles begin a stride apart, the last one ends with the image; inputSize, tileSize and stride have to be
+    multiples of what one feature of the chosen layers stands for (16 pixels for layer3 of a ResNet)."""
+
+    rules = (at_most("stride", "tile_size"),)
 
     tile_size: PixelSize
     """Side of a tile in pixels."""
     stride: PixelSize
-    """Distance between tiles in pixels."""
+    """Distance between tiles in pixels; less than tileSize for tiles that overlap, where the mean counts."""
 
 
 class Model(Contract):
@@ -55,8 +59,6 @@ class Model(Contract):
     """Parameters of DFM."""
     draem: blocks.DraemParameters | None = None
     """Parameters of DRAEM."""
-    dsr: blocks.DsrParameters | None = None
-    """Parameters of DSR."""
     efficientad: blocks.EfficientadParameters | None = None
     """Parameters of EfficientAD."""
     fastflow: blocks.FastflowParameters | None = None

@@ -70,6 +70,17 @@ def only_when(field: str, discriminator: str, *values: str) -> Rule:
     )
 
 
+def at_most(field: str, other: str) -> Rule:
+    """The field's value may not exceed another field's."""
+    name, bound = to_camel(field), to_camel(other)
+    return Rule(
+        cel=f"self.{name} <= self.{bound}",
+        message=f"{name} may be at most {bound}",
+        field=name,
+        holds=lambda owner: bool(getattr(owner, field) <= getattr(owner, other)),
+    )
+
+
 def not_yet(field: str) -> Rule:
     """The field belongs to the API, but this version cannot act on it: refused, never ignored."""
     name = to_camel(field)
