@@ -22,8 +22,8 @@ ONE_PASS_MODELS: tuple[ModelName, ...] = ("padim", "patchcore", "dfkde", "dfm", 
 
 class Tiling(Contract):
     """Cut each image into tiles, run the backbone on every tile, and join its features: for defects that are small in
-    large images. Tiles begin a stride apart, the last one ends with the image; inputSize, tileSize and stride have to be
-    multiples of what one feature of the chosen layers stands for (16 pixels for layer3 of a ResNet)."""
+    large images. Tiles begin a stride apart, the last one ends with the image. Sides of images and tiles and the stride
+    have to be multiples of what one feature of the chosen layers stands for (16 pixels for layer3 of a ResNet)."""
 
     rules = (at_most("stride", "tile_size"),)
 

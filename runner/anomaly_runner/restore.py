@@ -55,8 +55,8 @@ def _built(definition: Model, size: tuple[int, int], threads: TorchThreads) -> S
         choice = choose_backbone(parameters.backbone, parameters.layers)
         plain = parameters.model_copy(update={"pre_trained": False})
         if isinstance(plain, PadimParameters):
-            return Padim(choice, plain, size, threads)
-        return Patchcore(choice, plain, size, 0, lambda _: None)
+            return Padim(choice, plain, size, threads, definition.tiling)
+        return Patchcore(choice, plain, size, 0, lambda _: None, definition.tiling)
     return _built_by_anomalib(definition, size)
 
 

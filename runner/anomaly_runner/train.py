@@ -61,9 +61,9 @@ def build_model(spec: ExperimentSpec, threads: TorchThreads, stop: StopSignal) -
     assert isinstance(parameters, PadimParameters | PatchcoreParameters)
     choice = choose_backbone(parameters.backbone, parameters.layers)
     if isinstance(parameters, PadimParameters):
-        model: MemoryModel = Padim(choice, parameters, size, threads)
+        model: MemoryModel = Padim(choice, parameters, size, threads, spec.model.tiling)
     else:
-        model = Patchcore(choice, parameters, size, spec.dataset.seed, lambda _: stop.check())
+        model = Patchcore(choice, parameters, size, spec.dataset.seed, lambda _: stop.check(), spec.model.tiling)
     return model.to(threads.device).eval()
 
 

@@ -22,6 +22,7 @@ from anomaly_runner.models.backbone import Backbone, choose_backbone
 from anomaly_runner.models.base import ScoringModel
 from anomaly_runner.models.catalog import CATALOG, DTD, IMAGENETTE, ModelEntry
 from anomaly_runner.models.tails import TAILS
+from anomaly_runner.models.tiling import Tiles
 
 _CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 _CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -110,6 +111,8 @@ def build_module(model: Model, around: Surroundings) -> Any:
     except (ValueError, NotImplementedError, KeyError) as error:
         raise InvalidConfig(f"model.{model.name}: {error}") from error
     module.pre_processor = None
+    if model.tiling is not None:
+        module.model.tiler = Tiles(around.size, model.tiling)
     module.hparams.clear()  # classes of anomalib would go into checkpoints, which hold plain data alone
     return module
 

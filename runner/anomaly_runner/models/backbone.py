@@ -15,11 +15,15 @@ from anomaly_runner.models.compiled import CompiledNetwork, may_run_compiled
 
 @dataclass(frozen=True)
 class BackboneChoice:
-    """A backbone that exists, with its layers in the network's order."""
+    """A backbone that exists, with its layers in the network's order.
+
+    ``reductions``: pixels along a side that one feature of each layer stands for.
+    """
 
     name: str
     layers: tuple[str, ...]
     indices: tuple[int, ...]
+    reductions: tuple[int, ...]
 
 
 def choose_backbone(name: str, layers: Sequence[str]) -> BackboneChoice:
@@ -33,13 +37,15 @@ def choose_backbone(name: str, layers: Sequence[str]) -> BackboneChoice:
     """
     if not timm.is_model(name) or name.startswith(("hf-hub:", "hf_hub:", "local-dir:")):
         raise InvalidConfig(f"model backbone {name!r} is not a timm model{_like(name, timm.list_models())}")
-    available = _layers_of(name)
+    found = _layers_of(name)
+    available = [layer for layer, _ in found]
     unknown = [layer for layer in layers if layer not in available]
     if unknown:
         raise InvalidConfig(f"layers {', '.join(unknown)} are not in {name}{_like(unknown[0], available)}; "
                             f"it has {', '.join(available)}")  # fmt: skip
     indices = tuple(sorted({available.index(layer) for layer in layers}))
-    return BackboneChoice(name, tuple(available[index] for index in indices), indices)
+    names, reductions = zip(*(found[index] for index in indices), strict=True)
+    return BackboneChoice(name, names, indices, reductions)
 
 
 def _like(word: str, words: Sequence[str]) -> str:
@@ -47,12 +53,13 @@ def _like(word: str, words: Sequence[str]) -> str:
     return f" (did you mean {', '.join(close)}?)" if close else ""
 
 
-def _layers_of(name: str) -> list[str]:
+def _layers_of(name: str) -> list[tuple[str, int]]:
+    """Names and reductions."""
     try:
         network = timm.create_model(name, pretrained=False, features_only=True, exportable=True)
     except (RuntimeError, AttributeError, NotImplementedError, AssertionError) as error:
         raise InvalidConfig(f"model backbone {name!r} has no feature layers: {error}") from error
-    return [str(info["module"]) for info in network.feature_info.info]
+    return [(str(info["module"]), int(info["reduction"])) for info in network.feature_info.info]
 
 
 def hub_repository(name: str) -> str | None:

@@ -7,13 +7,15 @@ from anomaly_api.model import Model
 from anomaly_runner.errors import InvalidConfig
 from anomaly_runner.models.backbone import choose_backbone
 from anomaly_runner.models.catalog import CATALOG
+from anomaly_runner.models.tiling import Tiles
 
 
 def check_model(model: Model, size: tuple[int, int]) -> None:
     """Check the model against what is installed, and the input size against the model.
 
     Raises:
-        InvalidConfig: an unknown backbone or layer, or an input size that the model does not take.
+        InvalidConfig: an unknown backbone or layer, an input size that the model does not take, or tiles that do not
+            fit into it.
     """
     entry, parameters = CATALOG[model.name], model.parameters
     if entry.size and size != entry.size:
@@ -23,7 +25,8 @@ def check_model(model: Model, size: tuple[int, int]) -> None:
                             f"{size[1]}")  # fmt: skip
     backbone, layers = getattr(parameters, "backbone", None), layers_of(parameters)
     if backbone and layers:
-        choose_backbone(backbone, layers)
+        choice = choose_backbone(backbone, layers)
+        Tiles(size, model.tiling).check_aligned(choice.reductions)
 
 
 def layers_of(parameters: Contract) -> Sequence[str]:

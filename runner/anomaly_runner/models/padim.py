@@ -18,12 +18,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from anomaly_api.model import Tiling
 from anomaly_api.parameters import PadimParameters
 from anomaly_runner.errors import InvalidConfig
 from anomaly_runner.models.backbone import Backbone, BackboneChoice
 from anomaly_runner.models.base import MemoryModel
 from anomaly_runner.models.smoothing import smooth, smoothing_matrix
 from anomaly_runner.models.threads import TorchThreads
+from anomaly_runner.models.tiling import Tiles
 
 _PAPER_FEATURES = {"resnet18": 100, "wide_resnet50_2": 550}
 _DEFAULT_FEATURES = 100
@@ -39,7 +41,7 @@ class Padim(MemoryModel):
     ``inv_covariance`` (positions, C, C).
 
     Raises:
-        InvalidConfig: nFeatures is more than the layers have.
+        InvalidConfig: nFeatures is more than the layers have, or tiles that do not fit.
         WeightsNotFound: the backbone's weights could not be loaded.
     """
 
@@ -50,7 +52,12 @@ class Padim(MemoryModel):
     columns: Tensor
 
     def __init__(
-        self, choice: BackboneChoice, parameters: PadimParameters, size: tuple[int, int], threads: TorchThreads
+        self,
+        choice: BackboneChoice,
+        parameters: PadimParameters,
+        size: tuple[int, int],
+        threads: TorchThreads,
+        tiling: Tiling | None = None,
     ) -> None:
         super().__init__()
         self.backbone = Backbone(choice, parameters.pre_trained)
@@ -60,8 +67,9 @@ class Padim(MemoryModel):
         self._firsts = list(accumulate(self.backbone.channels[:-1], initial=0))
         self._parts = self._cut()
         self.register_load_state_dict_post_hook(_cut_again)  # type: ignore[no-untyped-call]
-        sizes = self.backbone.sizes(*size)
-        self.patches = sizes[0]
+        self._tiles = Tiles(size, tiling)
+        self._tile_patches = self.backbone.sizes(*self._tiles.side)[0]
+        self.patches = self._tiles.patches(self._tile_patches)
         positions = math.prod(self.patches)
         self.register_buffer("mean", torch.zeros(positions, 1, kept))
         self.register_buffer("inv_covariance", torch.empty(0))
@@ -77,10 +85,14 @@ class Padim(MemoryModel):
 
     def embed(self, images: Tensor) -> Tensor:
         """Chosen features of images (B, 3, H, W) at every position: (positions, B, C), float32."""
-        layers = zip(self.backbone(images), self._parts, self._firsts, strict=True)
+        chosen = self._tiles.embed(images, self._features)
+        return chosen.permute(2, 3, 0, 1).reshape(math.prod(self.patches), -1, len(self.idx))
+
+    def _features(self, tiles: Tensor) -> Tensor:
+        layers = zip(self.backbone(tiles), self._parts, self._firsts, strict=True)
         chosen = [torch.index_select(layer, 1, self.idx[part] - first) for layer, part, first in layers]
-        large = [functional.interpolate(layer, size=self.patches, mode="nearest") for layer in chosen]
-        return torch.cat(large, 1).permute(2, 3, 0, 1).reshape(math.prod(self.patches), -1, len(self.idx))
+        large = [functional.interpolate(layer, size=self._tile_patches, mode="nearest") for layer in chosen]
+        return torch.cat(large, 1)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Raw scores (B,) and raw maps (B, 1, H, W)."""

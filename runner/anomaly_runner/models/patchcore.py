@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from anomaly_api.model import Tiling
 from anomaly_api.parameters import PatchcoreParameters
 from anomaly_runner.errors import InvalidConfig
 from anomaly_runner.models.backbone import Backbone, BackboneChoice
@@ -23,6 +24,7 @@ from anomaly_runner.models.base import MemoryModel
 from anomaly_runner.models.compiled import in_graph
 from anomaly_runner.models.coreset import greedy_centres, projection
 from anomaly_runner.models.smoothing import smooth, smoothing_matrix
+from anomaly_runner.models.tiling import Tiles
 
 _PATCHES = 512
 """Patches whose distances to the memory bank are held at once."""
@@ -39,6 +41,7 @@ class Patchcore(MemoryModel):
         check: called while the coreset is picked; may raise to stop.
 
     Raises:
+        InvalidConfig: tiles that do not fit.
         WeightsNotFound: the backbone's weights could not be loaded.
     """
 
@@ -53,10 +56,13 @@ class Patchcore(MemoryModel):
         size: tuple[int, int],
         seed: int,
         check: Callable[[int], None],
+        tiling: Tiling | None = None,
     ) -> None:
         super().__init__()
         self.backbone = Backbone(choice, parameters.pre_trained)
-        self.patches = self.backbone.sizes(*size)[0]
+        self._tiles = Tiles(size, tiling)
+        self._tile_patches = self.backbone.sizes(*self._tiles.side)[0]
+        self.patches = self._tiles.patches(self._tile_patches)
         self.register_buffer("memory_bank", torch.empty(0))
         self.register_buffer("rows", smoothing_matrix(self.patches[0], size[0], "nearest"))
         self.register_buffer("columns", smoothing_matrix(self.patches[1], size[1], "nearest"))
@@ -68,11 +74,14 @@ class Patchcore(MemoryModel):
 
     def embed(self, images: Tensor) -> Tensor:
         """Features of every patch of images (B, 3, H, W): (B x patches, D), float32."""
-        pooled = [functional.avg_pool2d(layer, 3, 1, 1) for layer in self.backbone(images)]
-        large = [pooled[0], *(functional.interpolate(layer, size=self.patches, mode="bilinear")
-                              for layer in pooled[1:])]  # fmt: skip
-        joined = torch.cat(large, 1)
+        joined = self._tiles.embed(images, self._features)
         return joined.permute(0, 2, 3, 1).reshape(-1, sum(self.backbone.channels))
+
+    def _features(self, tiles: Tensor) -> Tensor:
+        pooled = [functional.avg_pool2d(layer, 3, 1, 1) for layer in self.backbone(tiles)]
+        large = [pooled[0], *(functional.interpolate(layer, size=self._tile_patches, mode="bilinear")
+                              for layer in pooled[1:])]  # fmt: skip
+        return torch.cat(large, 1)
 
     def observe(self, embeddings: Sequence[Tensor]) -> None:
         """Keep the patches of a training step."""

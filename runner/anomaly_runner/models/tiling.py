@@ -1,0 +1,108 @@
+"""Large images in tiles: a backbone sees one tile at a time, and what it found is put together again.
+
+As anomalib's ``Tiler``, with two differences. Where the last tile would reach over the border it is moved back inside,
+instead of padding the image with black, which anomalib then scores as part of it. And means over overlaps are taken one
+side after the other by joining slices, so that exported graphs hold no loops, scatters or batch sizes.
+"""
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from anomaly_api.model import Tiling
+from anomaly_runner.errors import InvalidConfig
+from anomaly_runner.models.compiled import in_graph
+from anomaly_runner.models.threads import MICRO_BATCH
+
+_TILES_ON_GPU = 64
+"""Tiles that a GPU works on at once: enough to keep it busy, however large the images are."""
+
+
+class Tiles:
+    """The tiles of images of one size. ``tile`` and ``untile`` are what anomalib's models call of a ``tiler``.
+
+    Args:
+        size: rows and columns of the images.
+        tiling: side and stride of the tiles; None for one tile, the image.
+
+    Raises:
+        InvalidConfig: the tiles are larger than the images.
+    """
+
+    def __init__(self, size: tuple[int, int], tiling: Tiling | None) -> None:
+        if tiling is not None and tiling.tile_size > min(size):
+            raise InvalidConfig(f"model.tiling.tileSize is {tiling.tile_size}, but images are {size[0]} x {size[1]}")
+        self._size = size
+        self.side = (tiling.tile_size, tiling.tile_size) if tiling else size
+        stride = tiling.stride if tiling else max(size)
+        self._rows, self._columns = (_starts(*lengths, stride) for lengths in zip(size, self.side, strict=True))
+
+    @property
+    def count(self) -> int:
+        """Tiles of an image."""
+        return len(self._rows) * len(self._columns)
+
+    def check_aligned(self, reductions: Sequence[int]) -> None:
+        """Check that tiles lie on whole positions of feature maps, each smaller than the image by such a factor.
+
+        Raises:
+            InvalidConfig: they do not; names the factor.
+        """
+        factor = max(reductions)
+        if self.count > 1 and any(length % factor for length in (*self.side, *self._rows, *self._columns)):
+            raise InvalidConfig(f"model.tiling: inputSize, tileSize and stride have to be multiples of {factor}, the "
+                                "pixels that one feature of these layers stands for")  # fmt: skip
+
+    def patches(self, of_tile: tuple[int, int]) -> tuple[int, int]:
+        """Rows and columns of joined feature maps, for those of a tile's."""
+        whole = (side * of // tile for side, of, tile in zip(self._size, of_tile, self.side, strict=True))
+        rows, columns = whole
+        return rows, columns
+
+    def tile(self, images: Tensor) -> Tensor:
+        """Tiles (B x count, C, h, w) of images (B, C, H, W): image by image, row by row."""
+        if self.count == 1:
+            return images
+        height, width = self.side
+        cut = [images[..., row : row + height, column : column + width]
+               for row in self._rows for column in self._columns]  # fmt: skip
+        return torch.stack(cut, 1).flatten(0, 1)
+
+    def untile(self, features: Tensor) -> Tensor:
+        """Maps (B, C, H / r, W / r) from those of tiles (B x count, C, h / r, w / r); means where tiles overlap."""
+        if self.count == 1:
+            return features
+        channels, height, width = (int(length) for length in features.shape[1:])
+        apart = features.reshape(-1, self.count, channels, height, width).unbind(1)
+        columns = [column * width // self.side[1] for column in self._columns]
+        rows = [row * height // self.side[0] for row in self._rows]
+        across = len(columns)
+        bands = [_joined(apart[start : start + across], columns, -1) for start in range(0, self.count, across)]
+        return _joined(bands, rows, -2)
+
+    def embed(self, images: Tensor, embed: Callable[[Tensor], Tensor]) -> Tensor:
+        """Feature maps of images, found tile by tile; a graph has no loop."""
+        tiles = self.tile(images)
+        at_once = MICRO_BATCH if images.device.type == "cpu" else _TILES_ON_GPU
+        parts = [tiles] if in_graph() or self.count == 1 else torch.split(tiles, at_once)
+        return self.untile(torch.cat([embed(part) for part in parts]) if len(parts) > 1 else embed(tiles))
+
+
+def _starts(length: int, side: int, stride: int) -> list[int]:
+    """Where tiles begin along a side: one a stride, and one that ends with it."""
+    last = length - side
+    return [*range(0, last, stride), last]
+
+
+def _joined(parts: Sequence[Tensor], starts: Sequence[int], side: int) -> Tensor:
+    """Parts laid out along a side (a dimension), each from its start; where several lie, their mean."""
+    length = int(parts[0].shape[side])
+    bounds = sorted({*starts, *(start + length for start in starts)})
+    pieces = []
+    for low, high in pairwise(bounds):
+        there = [part.narrow(side, low - start, high - low)
+                 for part, start in zip(parts, starts, strict=True) if start <= low < start + length]  # fmt: skip
+        pieces.append(there[0] if len(there) == 1 else sum(there[1:], there[0]) / len(there))
+    return torch.cat(pieces, side)
