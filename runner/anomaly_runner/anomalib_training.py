@@ -33,7 +33,7 @@ def by_gradient(job: ExperimentJob) -> Trained:
     """
     plan = make_plan(job.spec, job.threads.device.type == "cuda")
     torch.manual_seed(job.spec.dataset.seed)
-    with job.context.stage(Stage.TRAIN, len(job.dataset.train) + len(job.judged)):
+    with job.context.stage(Stage.DATASET, len(job.dataset.train) + len(job.judged)):
         module = _module(job, plan.batch_size)
         data = _image_data(job, plan)
     plan = _with_found_batch(job, module, data, plan)
