@@ -1,6 +1,7 @@
 """The chart holds what manifests/base holds: the same objects, up to Helm's own labels."""
 
 import shutil
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -31,8 +32,15 @@ def rendered(*flags: str) -> Objects:
     return by_name(helm("template", "anomaly-operator", str(CHART), f"--namespace={SYSTEM}", "--include-crds", *flags))
 
 
+class Yaml12(yaml.SafeLoader):
+    """Reads 1e-05 as a number, as Kubernetes does and kustomize writes it; YAML 1.1 wants a point in it."""
+
+
+Yaml12.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"^-?\d+(\.\d*)?[eE][-+]?\d+$"), list("-0123456789"))
+
+
 def by_name(text: str) -> Objects:
-    objects = [item for item in yaml.safe_load_all(text) if item]
+    objects = [item for item in yaml.load_all(text, Loader=Yaml12) if item]
     return {
         (item["kind"], item["metadata"].get("namespace", ""), item["metadata"]["name"]): without_labels(item)
         for item in objects
