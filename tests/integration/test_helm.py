@@ -1,7 +1,7 @@
 """The chart holds what manifests/base holds: the same objects, up to Helm's own labels."""
 
-import shutil
 import re
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
