@@ -31,12 +31,12 @@ from anomaly_runner.job import ExperimentJob
 from anomaly_runner.models.catalog import input_normalization
 from anomaly_runner.models.check import check_model
 from anomaly_runner.models.threads import TorchThreads, pick_device
-from anomaly_runner.predict import Predictions, predict
+from anomaly_runner.predict import Predictions, maps_by_key, predict
 from anomaly_runner.report import Results
 from anomaly_runner.torch_predictor import TorchPredictor
 from anomaly_runner.tracked import flat_parameters
 from anomaly_runner.train import Trained, checkpoint, train
-from anomaly_runner.visualize import visualize
+from anomaly_runner.visualize import Artist, visualize
 from anomaly_runner.weights import bring_weights, wanted_weights
 
 _LIBRARIES = ("torch", "timm", "lightning", "anomalib", "onnx", "onnxruntime", "onnxruntime-gpu", "openvino", "numpy",
@@ -84,9 +84,8 @@ def _run(config: RunConfig, job: ExperimentJob) -> publish.Published:
     predictions = _predict(job, predictor, job.dataset.test, reference=COMPARED)
     evaluated = _evaluate(job, predictions, validation)
     folder = publish.fresh_folder(job.context.work, job.artifacts)
-    visualize(predictions, evaluated, pull=job.pull, form=job.form, spec=job.spec.evaluation.visualization,
-              max_pixels=job.spec.dataset.limits.max_image_pixels, folder=folder.here / publish.PICTURES,
-              context=job.context)  # fmt: skip
+    artist = Artist(predictions, evaluated, job.pull, job.form, job.spec.dataset.limits)
+    visualize(artist, job.spec.evaluation.visualization, folder.here / publish.PICTURES, job.context)
     exports = _export(job, predictor, predictions, folder.here)
     area = publish.write_valid_area(folder, job.form.valid_area)
     state = _save_checkpoint(trained, folder.here / publish.CHECKPOINT) if job.spec.output.keep_checkpoint else None
@@ -96,8 +95,7 @@ def _run(config: RunConfig, job: ExperimentJob) -> publish.Published:
     results = Results(job.dataset, predictions, evaluated, job.log, _environment(job), trained.images,
                       tuple(export.report for export in exports), trained.report,
                       0 if validation is None else len(validation.samples),
-                      tuple(gallery(predictions, evaluated, job.pull, job.form,
-                                    job.spec.dataset.limits.max_image_pixels)))  # fmt: skip
+                      gallery(artist, lambda few: maps_by_key(predictor, job.read(few, predictor.step))))  # fmt: skip
     done = publish.publish(config, results, folder, job.spec.output.upload_artifacts, job.context)
     trained.forget()
     return done

@@ -1,23 +1,26 @@
 """The few pictures of the report: the worst mistakes or, where nothing is labelled, the most anomalous images."""
 
 import base64
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from io import BytesIO
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
-from anomaly_runner.batches import InputForm, read_file
+from anomaly_runner.dataset import Sample
 from anomaly_runner.evaluate import Evaluated
-from anomaly_runner.images import UnreadableImageError, to_rgb8
+from anomaly_runner.images import UnreadableImageError
 from anomaly_runner.machine import cpu_limit
 from anomaly_runner.parallel import ordered_map
 from anomaly_runner.predict import Predictions
-from anomaly_runner.storage import Pull
-from anomaly_runner.visualize import draw_picture
+from anomaly_runner.visualize import Artist
 
 _MISTAKES = 18
 _UNLABELLED = 12
+MapsByKey = Callable[[Sequence[Sample]], Mapping[str, NDArray[np.float32]]]
+"""Samples to maps (H, W) by key."""
 _WIDE, _NARROW = 720, 240
 """Pixels across, with and without a heat map."""
 
@@ -41,23 +44,35 @@ def pick(predictions: Predictions, evaluated: Evaluated) -> list[int]:
     return np.argsort(-predictions.scores, kind="stable")[:_UNLABELLED].tolist()  # type: ignore[no-any-return]
 
 
-def gallery(
-    predictions: Predictions, evaluated: Evaluated, pull: Pull, form: InputForm, max_pixels: int
-) -> list[Shown]:
-    """The pictures, drawn in parallel; a file that has gone since it was scored is left out."""
+def gallery(artist: Artist, score_again: MapsByKey) -> tuple[Shown, ...]:
+    """The pictures, drawn in parallel; a file that has gone since it was scored is left out.
 
-    def show(index: int) -> Shown | None:
-        sample = predictions.samples[index]
-        try:
-            image = to_rgb8(form.decode(read_file(pull, sample.key), max_pixels))
-        except UnreadableImageError:
-            return None
-        drawn = draw_picture(predictions, evaluated, index, image) if predictions.maps is not None else image
-        picture = _data_uri(drawn, _NARROW if drawn is image else _WIDE)
-        return Shown(sample.key, sample.label, float(evaluated.shown[index]), bool(evaluated.anomalous[index]), picture)
+    Args:
+        artist: for the predictions of the run.
+        score_again: answers maps of samples. Most runs do not keep maps, and these few are made in no time.
+    """
+    chosen = pick(artist.predictions, artist.evaluated)
+    if artist.predictions.maps is None and artist.predictions.pixel_range is not None:
+        maps = score_again([artist.predictions.samples[index] for index in chosen])
+        keys = {index: artist.predictions.samples[index].key for index in chosen}
+        artist = replace(artist, maps={index: maps[key] for index, key in keys.items() if key in maps})
+    found = ordered_map(lambda index: _show(artist, index), chosen, cpu_limit())
+    return tuple(shown for shown in found if shown is not None)
 
-    found = ordered_map(show, pick(predictions, evaluated), cpu_limit())
-    return [shown for shown in found if shown is not None]
+
+def _show(artist: Artist, index: int) -> Shown | None:
+    try:
+        picture = _picture(artist, index)
+    except UnreadableImageError:
+        return None
+    sample, evaluated = artist.predictions.samples[index], artist.evaluated
+    return Shown(sample.key, sample.label, float(evaluated.shown[index]), bool(evaluated.anomalous[index]), picture)
+
+
+def _picture(artist: Artist, index: int) -> str:
+    if artist.predictions.pixel_range is None:
+        return _data_uri(artist.image(index), _NARROW)
+    return _data_uri(artist.draw(index).sheet, _WIDE)
 
 
 def _data_uri(image: Image.Image, width: int) -> str:

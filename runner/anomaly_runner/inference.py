@@ -1,6 +1,6 @@
 """An inference from end to end: a trained model over images. torch is imported only by the runtimes that are torch."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -14,10 +14,10 @@ from anomaly_api.run import ExportedModel, ModelFile, ModelManifest, RunConfig
 from anomaly_api.status import Stage, ThresholdValues
 from anomaly_api.storage import LocationRole
 from anomaly_runner import publish
-from anomaly_runner.batches import InputForm, ReadLog, read_batches
+from anomaly_runner.batches import Batch, InputForm, ReadLog, read_batches
 from anomaly_runner.context import Context
 from anomaly_runner.curves import best_f1_threshold
-from anomaly_runner.dataset import Dataset
+from anomaly_runner.dataset import Dataset, Sample
 from anomaly_runner.digest import digest
 from anomaly_runner.environment import versions
 from anomaly_runner.errors import DataInvalid, ModelInvalid
@@ -27,12 +27,12 @@ from anomaly_runner.gallery import gallery
 from anomaly_runner.machine import cpu_limit
 from anomaly_runner.masks import mask_reader
 from anomaly_runner.onnx_predictor import load_onnx
-from anomaly_runner.predict import Predictions, Predictor, predict
+from anomaly_runner.predict import Predictions, Predictor, maps_by_key, predict
 from anomaly_runner.report import Results
 from anomaly_runner.storage import Pull, Store, local_copy
 from anomaly_runner.tracked import flat_parameters
 from anomaly_runner.valid_area import ValidArea
-from anomaly_runner.visualize import visualize
+from anomaly_runner.visualize import Artist, visualize
 
 _LIBRARIES = ("onnxruntime", "onnxruntime-gpu", "numpy", "pillow")
 
@@ -147,12 +147,11 @@ def _run(config: RunConfig, job: _Job) -> publish.Published:
     evaluated = _evaluate(job, predictions)
     output = job.context.stores[LocationRole.OUTPUT].below(config.run.folder)
     folder = publish.fresh_folder(job.context.work, output)
-    visualize(predictions, evaluated, pull=job.pull, form=job.form, spec=job.spec.visualization,
-              max_pixels=job.spec.input.limits.max_image_pixels, folder=folder.here / publish.PICTURES,
-              context=job.context)  # fmt: skip
+    artist = Artist(predictions, evaluated, job.pull, job.form, job.spec.input.limits)
+    visualize(artist, job.spec.visualization, folder.here / publish.PICTURES, job.context)
     environment = versions(_LIBRARIES) | {"provider": job.predictor.provider}
-    shown = gallery(predictions, evaluated, job.pull, job.form, job.spec.input.limits.max_image_pixels)
-    results = Results(job.dataset, predictions, evaluated, job.log, environment, shown=tuple(shown),
+    shown = gallery(artist, lambda few: maps_by_key(job.predictor, _read(job, few)))
+    results = Results(job.dataset, predictions, evaluated, job.log, environment, shown=shown,
                       model_thresholds=job.manifest.thresholds)  # fmt: skip
     return publish.publish(config, results, folder, job.spec.output.upload_artifacts, job.context)
 
@@ -161,11 +160,14 @@ def _predict(job: _Job) -> Predictions:
     context, count = job.context, len(job.dataset.test)
     context.tracker.begin(flat_parameters(job.spec))
     with context.stage(Stage.PREDICT, count):
-        readers = job.spec.num_workers or cpu_limit()
-        batches = read_batches(job.pull, job.dataset.test, job.form, job.log, batch_size=job.predictor.step,
-                               threads=readers)  # fmt: skip
         keep_maps = job.dataset.has_masks or job.spec.visualization.enabled
-        return predict(job.predictor, batches, expected=count, size=job.form.size, keep_maps=keep_maps, context=context)
+        return predict(job.predictor, _read(job, job.dataset.test), expected=count, size=job.form.size,
+                       keep_maps=keep_maps, context=context)  # fmt: skip
+
+
+def _read(job: _Job, samples: Sequence[Sample]) -> Iterator[Batch]:
+    readers = job.spec.num_workers or cpu_limit()
+    return read_batches(job.pull, samples, job.form, job.log, batch_size=job.predictor.step, threads=readers)
 
 
 def _evaluate(job: _Job, predictions: Predictions) -> Evaluated:

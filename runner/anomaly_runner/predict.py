@@ -102,6 +102,15 @@ def predict(
     return Predictions(tuple(samples), scores[: len(samples)].copy(), kept, span.ends, tuple(first))
 
 
+def maps_by_key(predictor: Predictor, batches: Iterable[Batch]) -> dict[str, NDArray[np.float32]]:
+    """Maps (H, W) of a few images by key; empty where the model does not localise."""
+    found: dict[str, NDArray[np.float32]] = {}
+    for scored in predictor.score(batches):
+        if scored.maps is not None:
+            found |= {sample.key: scores for sample, scores in zip(scored.batch.samples, scored.maps, strict=True)}
+    return found
+
+
 class _Span:
     """Smallest and largest value seen."""
 

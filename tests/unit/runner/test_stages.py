@@ -1,4 +1,4 @@
-"""Stages one by one: limits of the machine, prediction, export parity, pictures, parallel work, the command line."""
+"""Stages one by one: limits of the machine, prediction, export parity, parallel work, the command line."""
 
 import sys
 import threading
@@ -8,13 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from typer.testing import CliRunner
 
 from anomaly_api.artifacts import Export
 from anomaly_api.parameters import PadimParameters
 from anomaly_api.run import RunIdentity
-from anomaly_api.status import Stage, ThresholdValues
+from anomaly_api.status import Stage
 from anomaly_runner import machine
 from anomaly_runner.batches import Batch
 from anomaly_runner.cli import app
@@ -22,7 +21,6 @@ from anomaly_runner.context import Context, Journal
 from anomaly_runner.dataset import Sample
 from anomaly_runner.digest import digest
 from anomaly_runner.errors import DataInvalid, Diverged, ExportMismatch, ModelInvalid, Stopped
-from anomaly_runner.evaluate import Evaluated, ScoreScale
 from anomaly_runner.export import TOLERANCES, PlainModel, compare, export_all, load, write_onnx
 from anomaly_runner.models.backbone import choose_backbone
 from anomaly_runner.models.padim import Padim
@@ -34,7 +32,6 @@ from anomaly_runner.progress import Progress
 from anomaly_runner.stop import StopSignal
 from anomaly_runner.torch_predictor import TorchPredictor
 from anomaly_runner.tracking import NoTracker
-from anomaly_runner.visualize import Verdict, compose, heat_image
 
 SIZE = (64, 48)
 RUN = RunIdentity(kind="AnomalyExperiment", namespace="ns", name="x", uid="u")
@@ -253,47 +250,6 @@ def test_ordered_map_keeps_order_and_runs_no_further_ahead_than_asked():
 def test_ordered_map_passes_on_the_first_failure():
     with pytest.raises(ZeroDivisionError):
         list(ordered_map(lambda item: 1 // item, [1, 0, 1], 2))
-
-
-def shown(ranges=(0.0, 10.0), threshold=4.0):
-    thresholds = ThresholdValues(image=threshold, pixel=threshold)
-    scale = ScoreScale("minMax", thresholds, {"image": ranges, "pixel": ranges})
-    return Evaluated(thresholds, None, scale, np.empty(0), np.empty(0), None, {})
-
-
-def test_heat_is_dark_at_the_lowest_score_and_half_at_the_threshold():
-    scores = np.array([[0, 2], [4, 10]], np.float32)
-    assert np.asarray(heat_image(scores, shown(), (2, 2))).tolist() == [[0, 64], [128, 255]]
-
-
-@pytest.mark.parametrize(("ranges", "threshold"), [((5.0, 5.0), 5.0), ((0.0, 10.0), 99.0), ((0.0, 10.0), -1.0)])
-def test_heat_of_odd_ranges(ranges, threshold):
-    heat = heat_image(np.full((4, 4), 5, np.float32), shown(ranges, threshold), (4, 4))
-    assert heat.size == (4, 4)
-
-
-@pytest.mark.parametrize("size", [(28, 28), (640, 300), (17, 400)])
-def test_a_sheet_has_three_panels_at_the_images_resolution_or_a_whole_multiple(size):
-    image = Image.new("RGB", size, (90, 90, 90))
-    heat = Image.new("L", size, 200)
-    segmentation = np.zeros((size[1], size[0]), bool)
-    segmentation[5:12, 5:12] = True
-    verdict = Verdict(Sample("test/x/a.png", "x"), 12.0, 0.8, True, 0.5)
-    sheet = compose(image, heat, segmentation, verdict)
-    panel = (sheet.width - 12) // 3
-    assert panel % size[0] == 0
-    assert panel >= size[0]
-    pixels = np.asarray(sheet)
-    assert (pixels[44:, :panel] == 90).all()
-    assert (pixels[44:, -panel:] == (255, 92, 92)).all(-1).any()
-    assert not (pixels[44:, panel + 6 : 2 * panel] == 90).all()
-
-
-def test_names_tell_label_score_and_decision():
-    wrong = Verdict(Sample("test/good/0042.png", "good"), 12.0, 0.81234, True, 0.5)
-    assert wrong.file_name(7) == "good/000007_0042_anomalous_0.8123_WRONG"
-    unknown = Verdict(Sample("test/unknown/a.png", "unknown"), 1.0, 0.2, False, 0.5)
-    assert unknown.file_name(8) == "unknown/000008_a_good_0.2"
 
 
 def test_the_context_times_stages_and_leaves_when_stopped(context):

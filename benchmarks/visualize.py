@@ -1,0 +1,123 @@
+"""What a picture costs: CPU time of an image, with and without reading and writing the files.
+
+Photographs that scikit-image ships, stored as JPEG at 256 and 1024 px, with maps of 256 x 256 in which a part is
+anomalous, are drawn as in a run, on one thread. Beside it anomalib's own visualiser draws the same predictions. ::
+
+    python -m benchmarks.visualize [--images N] [--without-anomalib]
+"""
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from anomaly_api.dataset import DatasetLimits
+from anomaly_api.status import ThresholdValues
+from anomaly_runner.batches import InputForm
+from anomaly_runner.dataset import Sample
+from anomaly_runner.evaluate import Evaluated, ScoreScale
+from anomaly_runner.predict import Predictions
+from anomaly_runner.storage import Pull
+from anomaly_runner.visualize import Artist, Drawn
+
+MAP = (256, 256)
+
+
+def scores(index: int) -> NDArray[np.float32]:
+    """A smooth map with one hot spot."""
+    from scipy.ndimage import gaussian_filter
+
+    random = np.random.default_rng(index)
+    smooth = gaussian_filter(random.normal(size=MAP), 8) * 20
+    row, column = random.integers(20, 180, 2)
+    smooth[row : row + 50, column : column + 40] += 6
+    return gaussian_filter(smooth, 3).astype(np.float32)
+
+
+def write_images(folder: Path, count: int, side: int) -> list[Sample]:
+    """Square parts of a photograph as JPEG files."""
+    import skimage.data
+
+    whole = Image.fromarray(skimage.data.astronaut()).resize((side + 64, side + 64))
+    for index in range(count):
+        whole.crop((index % 64, index % 64, index % 64 + side, index % 64 + side)).save(folder / f"{index}.jpg")
+    return [Sample(f"{index}.jpg", "defect") for index in range(count)]
+
+
+def artist_of(folder: Path, samples: list[Sample]) -> Artist:
+    """As a run would have it."""
+    maps = np.stack([scores(index) for index in range(len(samples))])
+    ends = (float(maps.min()), float(maps.max()))
+    thresholds = ThresholdValues(image=4.0, pixel=4.0)
+    scale = ScoreScale("minMax", thresholds, {"image": ends, "pixel": ends})
+    predictions = Predictions(tuple(samples), maps.max((1, 2)), maps, ends)
+    evaluated = Evaluated(thresholds, None, scale, predictions.scores >= 4, scale.image(predictions.scores), None, {})  # type: ignore[arg-type]
+    return Artist(predictions, evaluated, Pull(folder, lambda: None), InputForm(*MAP, "none"), DatasetLimits())
+
+
+def cpu_ms(work: Callable[[int], object], count: int) -> float:
+    """CPU milliseconds an item, all threads of the process."""
+    work(0)
+    began = time.process_time()
+    for index in range(count):
+        work(index)
+    return (time.process_time() - began) / count * 1000
+
+
+def ours(artist: Artist, count: int, folder: Path) -> Iterator[tuple[str, float]]:
+    """Parts of our picture, and the whole."""
+    reading = cpu_ms(artist.image, count)
+    drawing = cpu_ms(artist.draw, count)
+    drawn: Drawn = artist.draw(0)
+    encoding = cpu_ms(lambda index: drawn.sheet.save(folder / f"sheet{index}.jpg", quality=90, subsampling=0), count)
+    yield "read and decode the image", reading
+    yield "draw", drawing - reading
+    yield "encode and write the picture", encoding
+    yield "everything", drawing + encoding
+
+
+def anomalibs(artist: Artist, count: int, folder: Path) -> float:
+    """anomalib's ImageVisualizer over one image after the other, files included."""
+    import torch
+    from anomalib.data import ImageItem
+    from anomalib.visualization.image.item_visualizer import visualize_image_item
+
+    assert artist.predictions.maps is not None
+    maps = artist.predictions.maps
+
+    def draw(index: int) -> None:
+        path = artist.pull.path(artist.predictions.samples[index].key)
+        found = torch.from_numpy(maps[index])
+        item = ImageItem(image_path=str(path), image=torch.zeros(3, *MAP), anomaly_map=found / found.max(),
+                         pred_mask=found >= 4, pred_score=found.max(), pred_label=torch.tensor(True))  # fmt: skip
+        picture = visualize_image_item(item, fields=["image", "gt_mask"], overlay_fields=[("image", ["anomaly_map"]),
+                                       ("image", ["pred_mask"])], field_size=artist.image(index).size)  # fmt: skip
+        assert picture
+        picture.save(folder / f"anomalib{index}.png")
+
+    return cpu_ms(draw, count)
+
+
+def main() -> None:
+    """Print CPU milliseconds an image."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--images", type=int, default=40)
+    parser.add_argument("--without-anomalib", action="store_true")
+    arguments = parser.parse_args()
+    for side in (256, 1024):
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            artist = artist_of(folder, write_images(folder, arguments.images, side))
+            for part, value in ours(artist, arguments.images, folder):
+                print(f"{side:5} px  {part:32} {value:8.1f} ms CPU")
+            if not arguments.without_anomalib:
+                print(f"{side:5} px  {'anomalib, everything':32} {anomalibs(artist, 5, folder):8.1f} ms CPU")
+
+
+if __name__ == "__main__":
+    main()

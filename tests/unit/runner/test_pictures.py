@@ -1,0 +1,114 @@
+"""Heat maps, segmentations and sheets, pixel by pixel; the segmentation against interpolating everything."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from anomaly_runner.colormap import TURBO
+from anomaly_runner.dataset import Sample
+from anomaly_runner.pictures import PixelLevels, Verdict, compose, heat_image, segment
+
+RED, GREEN = (255, 92, 92), (82, 196, 120)
+
+
+def verdict(key="test/x/a.png", label="x"):
+    return Verdict(Sample(key, label), 12.0, 0.8, True, 0.5)
+
+
+def square(size, start=5, stop=12):
+    mask = np.zeros((size[1], size[0]), bool)
+    mask[start:stop, start:stop] = True
+    return mask
+
+
+def test_heat_is_dark_at_the_lowest_score_and_half_at_the_threshold():
+    scores = np.array([[0, 2], [4, 10]], np.float32)
+    assert np.asarray(heat_image(scores, PixelLevels(0, 4, 10), (2, 2))).tolist() == [[0, 64], [128, 255]]
+
+
+def test_heat_of_negative_scores():
+    scores = np.array([[-30, -20], [-15, -10]], np.float32)
+    assert np.asarray(heat_image(scores, PixelLevels(-30, -20, -10), (2, 2))).tolist() == [[0, 128], [192, 255]]
+
+
+@pytest.mark.parametrize("levels", [PixelLevels(5, 5, 5), PixelLevels(0, 99, 10), PixelLevels(0, -1, 10),
+                                    PixelLevels(0, None, 10)])  # fmt: skip
+def test_heat_of_odd_ranges(levels):
+    heat = heat_image(np.full((4, 4), 5, np.float32), levels, (4, 4))
+    assert heat.size == (4, 4)
+
+
+@pytest.mark.parametrize("size", [(64, 48), (200, 130), (17, 400), (20, 9), (1000, 700)])
+@pytest.mark.parametrize("quantile", [0.0, 0.3, 0.97, 1.0])
+def test_a_segmentation_is_that_of_the_whole_interpolated_map(size, quantile):
+    random = np.random.default_rng(3)
+    scores = np.kron(random.normal(size=(6, 8)), np.ones((8, 8))).astype(np.float32)
+    scores += random.normal(scale=0.1, size=scores.shape).astype(np.float32)
+    threshold = float(np.quantile(scores, quantile))
+    whole = np.asarray(Image.fromarray(scores).resize(size, Image.Resampling.BILINEAR))
+    assert np.array_equal(segment(scores, threshold, size), whole >= threshold)
+
+
+@pytest.mark.parametrize("place", [(0, 0), (47, 63), (0, 30), (24, 63)])
+@pytest.mark.parametrize("size", [(256, 192), (31, 23)])
+def test_a_single_pixel_at_an_edge_is_found(place, size):
+    scores = np.zeros((48, 64), np.float32)
+    scores[place] = 10
+    whole = np.asarray(Image.fromarray(scores).resize(size, Image.Resampling.BILINEAR))
+    found = segment(scores, 1.0, size)
+    assert np.array_equal(found, whole >= 1.0)
+    assert found.any()
+
+
+@pytest.mark.parametrize("threshold", [None, 11.0, np.inf])
+def test_nothing_is_found_above_all_scores(threshold):
+    assert not segment(np.full((4, 4), 10, np.float32), threshold, (8, 8)).any()
+
+
+@pytest.mark.parametrize("size", [(28, 28), (640, 300), (17, 400)])
+def test_a_sheet_has_three_panels_at_the_images_resolution_or_a_whole_multiple(size):
+    image = Image.new("RGB", size, (90, 90, 90))
+    sheet = compose(image, Image.new("L", size, 200), square(size), verdict())
+    panel = (sheet.width - 12) // 3
+    assert panel % size[0] == 0
+    assert panel >= size[0]
+    pixels = np.asarray(sheet)
+    assert (pixels[44:, :panel] == 90).all()
+    assert (pixels[44:, -panel:] == RED).all(-1).any()
+    assert not (pixels[44:, panel + 6 : 2 * panel] == 90).all()
+
+
+def test_outlines_run_along_the_inside_of_what_they_bound():
+    size = (300, 260)
+    found, truth = square(size, 100, 150), square(size, 20, 60)
+    sheet = np.asarray(compose(Image.new("RGB", size), Image.new("L", size), found, verdict(), truth))
+    for place, colour, mask in ((0, GREEN, truth), (2 * (size[0] + 6), RED, found)):
+        panel = sheet[44:, place : place + size[0]]
+        border = mask & ~np.pad(mask[4:, 4:] & mask[:-4, :-4], 2)
+        assert np.array_equal((panel == colour).all(-1), border)
+
+
+def test_heat_mixes_turbo_into_the_grey_image():
+    size = (230, 230)
+    grey = np.full((size[1], size[0], 3), 120, np.uint8)
+    grey[:, 115:] = (200, 30, 60)  # luma 85
+    sheet = np.asarray(compose(Image.fromarray(grey), Image.new("L", size, 255), np.zeros(size, bool), verdict()))
+    cover = (70 + 0.5 * 255) / 255
+    for column, luma in ((236 + 10, 120), (236 + 200, 84)):
+        expected = np.array(list(TURBO[-3:])) * cover + luma * (1 - cover)
+        assert np.abs(sheet[200, column] - expected).max() <= 1
+
+
+def test_names_tell_label_score_and_decision():
+    wrong = Verdict(Sample("test/good/0042.png", "good"), 12.0, 0.81234, True, 0.5)
+    assert wrong.file_name(7) == "good/000007_0042_anomalous_0.8123_WRONG"
+    unknown = Verdict(Sample("test/unknown/a.png", "unknown"), 1.0, 0.2, False, 0.5)
+    assert unknown.file_name(8) == "unknown/000008_a_good_0.2"
+
+
+@pytest.mark.parametrize("name", ["检" * 80, "\U0001f600" * 60, "a\nb\tc", "é" * 250])
+def test_any_name_makes_a_file_and_a_caption(name, tmp_path):
+    shown = verdict(f"test/x/{name}.png", "odd\nlabel")
+    (tmp_path / (shown.file_name(1).split("/")[1] + "_segmentation.png")).write_bytes(b"")
+    assert "\n" not in shown.file_name(1).split("/")[1]
+    compose(Image.new("RGB", (230, 230)), Image.new("L", (230, 230)), square((230, 230)), shown)
