@@ -55,6 +55,7 @@ class Cost:
     seconds: float
     cpu_seconds: float
     megabytes: float
+    output: str = ""
 
 
 def measured(command: list[str]) -> Cost:
@@ -68,7 +69,8 @@ def measured(command: list[str]) -> Cost:
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise SystemExit(f"{command[:3]} failed:\n{output[-4000:]}")
-    return Cost(time.perf_counter() - began, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
+    return Cost(time.perf_counter() - began, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024,
+                output)  # fmt: skip
 
 
 def manifest(folder: Path, model: str) -> Path:

@@ -1,0 +1,171 @@
+"""Inference beside a bare onnxruntime loop, and how it grows with the number of images.
+
+PaDiM, real ImageNet weights (tf_efficientnet_lite0), MNIST digits at 224 px, trained once by the runner. Three loops
+over the same images, each in a process of its own:
+
+- bare, from memory: ``session.run`` over inputs that are there already; nothing can be faster;
+- bare, from files: the same with Pillow's decoding, resizing and normalisation in front, as people write it;
+- ours: ``anomaly-runner run``; its loop is stage predict, which also hashes files and keeps scores.
+
+The bare loops use whichever is fastest here of: all CPUs inside an operator, or a batch a CPU. Beside each loop stands
+the whole process, import and tables included. With ``--runtimes`` the same images go through torchscript and torch::
+
+    python -m benchmarks.inference_runtimes [--images 100 1000 10000] [--repeat N] [--runtimes]
+"""
+
+import argparse
+import json
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from benchmarks.runner_experiment import Cost, measured
+from hack.demo.digits import write_mnist_folders
+
+SIZE = 224
+MODES = ("operators", "batches")
+
+# In a process of its own: a process's peak memory counts from that of the one that started it, and torch is large.
+WEIGHTS = """
+import sys
+from pathlib import Path
+from hack.demo.weights import write_efficientnet_lite0
+write_efficientnet_lite0(Path(sys.argv[1]))
+"""
+BARE = """
+import sys, time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+import numpy as np, onnxruntime
+from PIL import Image
+model, folder, source, mode, cpus, size = *sys.argv[1:5], int(sys.argv[5]), int(sys.argv[6])
+mean, std = np.array([0.485, 0.456, 0.406], np.float32), np.array([0.229, 0.224, 0.225], np.float32)
+def read(file):
+    with Image.open(file) as image:
+        pixels = np.asarray(image.convert("RGB").resize((size, size), Image.Resampling.BILINEAR), np.float32)
+    return ((pixels / 255 - mean) / std).transpose(2, 0, 1)
+options = onnxruntime.SessionOptions()
+options.intra_op_num_threads = cpus if mode == "operators" else 1
+session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+files = sorted(path for path in Path(folder).rglob("*") if path.suffix == ".png")
+parts = [files[start : start + 8] for start in range(0, len(files), 8)]
+ready = {part[0]: np.stack([read(file) for file in part]) for part in parts[:16]} if source == "memory" else {}
+inputs = list(ready.values())
+def score(number):
+    batch = inputs[number % len(inputs)] if inputs else np.stack([read(file) for file in parts[number]])
+    return session.run(None, {"input": batch[: len(parts[number])]})[0]
+score(0)
+began = time.perf_counter()
+with ThreadPoolExecutor(1 if mode == "operators" and source == "memory" else cpus) as pool:
+    scores = np.concatenate(list(pool.map(score, range(len(parts)))))
+print("seconds", time.perf_counter() - began)
+"""
+
+
+def document(kind: str, name: str, spec: dict[str, Any]) -> dict[str, Any]:
+    """A resource."""
+    return {"apiVersion": "anomalyops.io/v1alpha1", "kind": kind, "metadata": {"name": name, "namespace": "bench"},
+            "spec": spec | {"output": {"s3": {"uri": "s3://results"}, "keepCheckpoint": True}}}  # fmt: skip
+
+
+def train(root: Path) -> Path:
+    """Train and export the model; the folder of its artifacts."""
+    write_mnist_folders(root / "data/mnist")
+    measured([sys.executable, "-c", WEIGHTS, str(root / "weights")])
+    run(root, document("AnomalyExperiment", "bench", {
+        "dataset": {"source": {"s3": {"uri": "s3://data"}}, "category": "mnist", "task": "classification"},
+        "transforms": {"inputSize": {"height": SIZE, "width": SIZE}},
+        "model": {"name": "padim", "weights": {"s3": {"uri": "s3://weights"}}, "padim": {
+            "backbone": "tf_efficientnet_lite0", "layers": ["blocks.1", "blocks.2", "blocks.4"], "nFeatures": 50}},
+        "export": {"types": ["onnx", "torchscript"]},
+    }))  # fmt: skip
+    return root / "results/bench/bench/local"
+
+
+def run(root: Path, resource: dict[str, Any]) -> Cost:
+    """Run a resource without a cluster."""
+    file = root / f"{resource['metadata']['name']}.yaml"
+    file.write_text(yaml.safe_dump(resource))
+    return measured([sys.executable, "-m", "anomaly_runner", "run", str(file), "--local", str(root)])
+
+
+def repeat_images(root: Path, count: int) -> Path:
+    """A folder with so many of the test images, some of them several times."""
+    folder = root / f"data/images-{count}"
+    files = sorted((root / "data/mnist/test").rglob("*.png"))
+    folder.mkdir(parents=True)
+    for index in range(count):
+        source = files[index % len(files)]
+        os.link(source, folder / f"{index:06d}-{source.parent.name}.png")
+    return folder
+
+
+def bare(model: Path, folder: Path, source: str) -> tuple[float, Cost]:
+    """Seconds of the loop and the whole process, for the faster way to use the CPUs."""
+    found = [bare_in(model, folder, source, mode) for mode in MODES]
+    return min(found, key=lambda one: one[0])
+
+
+def bare_in(model: Path, folder: Path, source: str, mode: str) -> tuple[float, Cost]:
+    """The same for one way."""
+    cpus = len(os.sched_getaffinity(0))
+    cost = measured([sys.executable, "-c", BARE, str(model), str(folder), source, mode, str(cpus), str(SIZE)])
+    return float(cost.output.rsplit("seconds", 1)[1]), cost
+
+
+def ours(root: Path, folder: Path, runtime: str) -> tuple[float, Cost]:
+    """Seconds of stage predict and the whole process."""
+    name = f"look-{runtime}"
+    cost = run(root, document("AnomalyInference", name, {
+        "model": {"experiment": "bench"}, "runtime": runtime,
+        "input": {"source": {"s3": {"uri": "s3://data"}}, "category": folder.name, "layout": "flat"},
+    }))  # fmt: skip
+    report = json.loads((root / f"results/bench/{name}/local/report.json").read_text())
+    shutil.rmtree(root / f"results/bench/{name}")
+    return report["seconds"]["predict"], cost
+
+
+def show(name: str, images: int, found: Iterable[tuple[float, Cost]]) -> float:
+    """One line, of the fastest of several runs; answers the loop's images a second."""
+    seconds, cost = min(found, key=lambda one: one[0])
+    print(f"{name:24}{images:8}{images / seconds:12.1f}{images / cost.seconds:12.1f}{cost.cpu_seconds:10.1f}"
+          f"{cost.megabytes:10.0f}", flush=True)  # fmt: skip
+    return images / seconds
+
+
+def compare(root: Path, artifacts: Path, images: int, repeat: int, runtimes: Iterable[str]) -> None:
+    """All lines for one number of images."""
+    folder, model, turns = repeat_images(root, images), artifacts / "model.onnx", range(repeat)
+    memory = show("bare, from memory", images, [bare(model, folder, "memory") for _ in turns])
+    files = show("bare, from files", images, [bare(model, folder, "files") for _ in turns])
+    own = show("ours, onnx", images, [ours(root, folder, "onnx") for _ in turns])
+    print(f"{'ours / bare':24}{images:8}{own / memory:12.1%} of memory, {own / files:.1%} of files", flush=True)
+    for runtime in runtimes:
+        show(f"ours, {runtime}", images, [ours(root, folder, runtime) for _ in turns])
+    shutil.rmtree(folder)
+
+
+def main() -> None:
+    """Print all comparisons."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--images", type=int, nargs="+", default=[100, 1000, 10_000])
+    parser.add_argument("--repeat", type=int, default=1)
+    parser.add_argument("--runtimes", action="store_true")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        root = Path(name)
+        artifacts = train(root)
+        print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} CPUs")
+        print(f"{'':24}{'images':>8}{'loop im/s':>12}{'whole im/s':>12}{'CPU s':>10}{'peak MB':>10}")
+        for images in options.images:
+            compare(root, artifacts, images, options.repeat, ("torchscript", "torch") if options.runtimes else ())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,64 @@
+"""What executes a model does not change what it says: every runtime, any batch size, images of many sizes."""
+
+import pyarrow.parquet
+import pytest
+from PIL import Image
+
+from anomaly_runner.local import run_locally
+from support.textures import EXPERIMENT, INFERENCE, scratched, texture, write_manifest, write_textures
+
+MODELS = {
+    "padim": {"padim": {"backbone": "resnet18", "layers": ["layer1", "layer2"], "preTrained": False, "nFeatures": 20}},
+    "patchcore": {"patchcore": {"backbone": "resnet18", "preTrained": False, "numNeighbors": 3}},
+}
+SIDES = (64, 96, 50, 133, 64, 31, 200)
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def folder(request, tmp_path_factory):
+    """A trained model in every form, and images of many sizes to look at."""
+
+    def change(document):
+        document["spec"]["model"] = {"name": request.param} | MODELS[request.param]
+        document["spec"]["export"] = {"types": ["onnx", "torchscript"]}
+        document["spec"]["output"]["keepCheckpoint"] = True
+
+    made = tmp_path_factory.mktemp(request.param)
+    write_textures(made / "data/textures")
+    (made / "data/mixed").mkdir()
+    for index, side in enumerate(SIDES):
+        image = scratched(400 + index)[0] if index % 2 else texture(400 + index)
+        image.resize((side, side + 7), Image.Resampling.BICUBIC).save(made / f"data/mixed/{index}.png")
+    assert run_locally(write_manifest(made, EXPERIMENT, change), made) == 0
+    return made
+
+
+def scores(folder, category="textures", layout="labelled", **spec):
+    def change(document):
+        document["spec"] |= spec
+        document["spec"]["visualization"] = {}
+        document["spec"]["input"] |= {"category": category, "layout": layout}
+
+    assert run_locally(write_manifest(folder, INFERENCE, change), folder) == 0
+    return table(folder, "look")
+
+
+def table(folder, name):
+    file = folder / "results/factory" / name / "local/predictions.parquet"
+    rows = pyarrow.parquet.read_table(file).to_pylist()
+    return {row["path"]: row["score"] for row in rows}
+
+
+@pytest.mark.parametrize("runtime", ["onnx", "torchscript", "torch"])
+def test_scores_are_those_of_training(folder, runtime):
+    trained, found = table(folder, "textures"), scores(folder, runtime=runtime)
+    assert found == pytest.approx({path: trained[path] for path in found}, rel=1e-5)
+    assert len(found) == 10
+
+
+@pytest.mark.parametrize("runtime", ["onnx", "torchscript", "torch"])
+def test_images_of_many_sizes_are_scored_together_as_each_alone(folder, runtime):
+    together = scores(folder, "mixed", "flat", runtime=runtime, batchSize=len(SIDES))
+    alone = scores(folder, "mixed", "flat", runtime=runtime, batchSize=1)
+    assert len(together) == len(SIDES)
+    assert alone == pytest.approx(together, rel=1e-6)
