@@ -3,6 +3,9 @@
 The folder ``model`` of the run's artifacts is a model in MLflow's sense: where there is an ONNX export,
 ``mlflow.pyfunc.load_model`` runs it on anybody's machine with mlflow and onnxruntime, without this project. Input is
 what our own inference feeds: resized and normalised images (B, 3, H, W), float32.
+
+Only runs that train log a model: mlflow-skinny has signatures where pandas is installed, which anomalib brings to the
+training image and the inference image lacks.
 """
 
 from pathlib import Path
@@ -11,7 +14,8 @@ from typing import Any
 import numpy as np
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
-from mlflow.models import Model, ModelSignature
+from mlflow.models import Model
+from mlflow.models.signature import ModelSignature
 from mlflow.types import Schema, TensorSpec
 
 from anomaly_api import GROUP
