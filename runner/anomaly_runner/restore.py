@@ -56,7 +56,7 @@ def _built(definition: Model, size: tuple[int, int], threads: TorchThreads) -> S
         plain = parameters.model_copy(update={"pre_trained": False})
         if isinstance(plain, PadimParameters):
             return Padim(choice, plain, size, threads, definition.tiling)
-        return Patchcore(choice, plain, size, 0, lambda _: None, definition.tiling)
+        return Patchcore(choice, plain, size, 0, lambda _: None, tiling=definition.tiling)
     return _built_by_anomalib(definition, size)
 
 

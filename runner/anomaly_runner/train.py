@@ -63,7 +63,7 @@ def build_model(spec: ExperimentSpec, threads: TorchThreads, stop: StopSignal) -
     if isinstance(parameters, PadimParameters):
         model: MemoryModel = Padim(choice, parameters, size, threads, spec.model.tiling)
     else:
-        model = Patchcore(choice, parameters, size, spec.dataset.seed, lambda _: stop.check(), spec.model.tiling)
+        model = Patchcore(choice, parameters, size, spec.dataset.seed, lambda _: stop.check(), tiling=spec.model.tiling)
     return model.to(threads.device).eval()
 
 

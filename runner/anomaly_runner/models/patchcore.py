@@ -56,6 +56,7 @@ class Patchcore(MemoryModel):
         size: tuple[int, int],
         seed: int,
         check: Callable[[int], None],
+        *,
         tiling: Tiling | None = None,
     ) -> None:
         super().__init__()
