@@ -248,7 +248,7 @@ class Mistake(Contract):
 
 
 class ScoreHistogram(Contract):
-    """Raw image scores of the labelled images, counted in bins of equal width."""
+    """Raw image scores, counted in bins of equal width."""
 
     edges: tuple[float, ...]
     """Bin edges, ascending, one more than bins; the last bin includes its upper edge."""
@@ -256,6 +256,8 @@ class ScoreHistogram(Contract):
     """Good images a bin."""
     defect: tuple[int, ...]
     """Defective images a bin."""
+    unknown: tuple[int, ...] = ()
+    """Images whose label is unknown, a bin; empty where there are none."""
 
 
 class TrainingReport(Contract):
@@ -291,7 +293,7 @@ class RunReport(Contract):
     labels: dict[str, LabelSummary] = Field(default_factory=dict)
     """By label: good, each kind of defect, unknown."""
     metrics_by_defect: dict[str, MetricValues] = Field(default_factory=dict)
-    """By kind of defect: the metrics of its images beside the good ones."""
+    """By kind of defect: the metrics of its images beside the good ones, of its pixels beside all good pixels."""
     intervals: dict[str, tuple[float, float]] = Field(default_factory=dict)
     """95 % confidence intervals of image metrics."""
     histogram: ScoreHistogram | None = None

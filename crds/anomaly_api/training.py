@@ -78,7 +78,7 @@ class Training(Contract):
     precision: Precision = "float32"
     """Floating-point type of training: float16 and bfloat16 are mixed precision, weights stay float32."""
     devices: Annotated[int, Field(ge=1, le=64)] | None = None
-    """Processes that train together, one a GPU; unset means one for each GPU of the pod where the model allows it."""
+    """GPUs that train together; this version trains on one."""
     check_val_every_n_epoch: Annotated[int, Field(ge=1, le=10_000)] | None = None
     """Epochs between validations; unset means only at the end, or every epoch where earlyStopping or
     checkpointing.keep best need them."""

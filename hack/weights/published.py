@@ -19,14 +19,14 @@ class Archive:
     serves: str
     file: RemoteFile
     target: str
-    inside: str = ""
+    inside: str
 
 
 TEACHERS = Archive(
     "anomalib/pre_trained/efficientad_pretrained_weights/",
     RemoteFile(_ANOMALIB + "efficientad_pretrained_weights/", "efficientad_pretrained_weights.zip", 40_000_000,
                "sha256", "c09aeaa2b33f244b3261a5efdaeae8f8284a949470a4c5a526c61275fe62684a"),
-    "anomalib/pre_trained",
+    "anomalib/pre_trained/efficientad_pretrained_weights", "efficientad_pretrained_weights",
 )  # fmt: skip
 TEXTURES = Archive(
     "datasets/dtd",

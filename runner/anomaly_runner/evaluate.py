@@ -48,11 +48,17 @@ class ScoreScale:
         values = scores.astype(np.float64)
         if self.method == "none" or threshold is None:
             return values
+        shown, limit = self._about(values - threshold, threshold, level)
+        # Rounding must not lift a score onto the threshold that it does not reach.
+        return np.where(values < threshold, np.minimum(shown, np.nextafter(limit, -np.inf)), shown)
+
+    def _about(self, above: NDArray[np.float64], threshold: float, level: str) -> tuple[NDArray[np.float64], float]:
+        """Scores above the threshold on the scale, and where the threshold is on it."""
         if self.method == "threshold":
-            return 100 + 100 * (values - threshold) / percent_unit(threshold, self.ranges.get(level))
+            return 100 + 100 * above / percent_unit(threshold, self.ranges.get(level)), 100.0
         low, high = self.ranges.get(level, (0.0, 0.0))
         spread = high - low if high > low else 1.0
-        return np.clip((values - threshold) / spread + 0.5, 0, 1)
+        return np.clip(above / spread + 0.5, 0, 1), 0.5
 
 
 def percent_unit(threshold: float, seen: tuple[float, float] | None) -> float:
@@ -242,7 +248,7 @@ def evaluate(
         labels=_label_summaries(predictions, anomalous),
         by_defect=_by_defect(truth, metrics, thresholds),
         intervals={name: ends for name, ends in intervals.items() if name in metrics.image},
-        histogram=_histogram(truth.image),
+        histogram=_histogram(predictions),
         mistakes=_mistakes(predictions, anomalous, thresholds.image),
         truth=truth,
         warnings=(*warnings, *lacking),
@@ -298,13 +304,15 @@ def _by_defect(truth: Truth, metrics: Metrics, thresholds: ThresholdValues) -> d
     return found
 
 
-def _histogram(ranked: Ranked) -> ScoreHistogram | None:
-    if not len(ranked.positive) and not len(ranked.negative):
-        return None
-    both = [np.asarray(scores, np.float64) for scores in (ranked.negative, ranked.positive)]
-    edges = np.histogram_bin_edges(np.concatenate(both), _BINS)
-    good, defect = (np.histogram(scores, edges)[0] for scores in both)
-    return ScoreHistogram(edges=tuple(edges.tolist()), good=tuple(good.tolist()), defect=tuple(defect.tolist()))
+def _histogram(predictions: Predictions) -> ScoreHistogram:
+    scores = predictions.scores.astype(np.float64)
+    edges = np.histogram_bin_edges(scores, _BINS)
+
+    def counts(defect: bool | None) -> tuple[int, ...]:
+        chosen = np.array([sample.defect is defect for sample in predictions.samples])
+        return tuple(np.histogram(scores[chosen], edges)[0].tolist()) if chosen.any() or defect is not None else ()
+
+    return ScoreHistogram(edges=tuple(edges.tolist()), good=counts(False), defect=counts(True), unknown=counts(None))
 
 
 def _mistakes(predictions: Predictions, anomalous: NDArray[np.bool_], threshold: float) -> tuple[Mistake, ...]:

@@ -109,7 +109,7 @@ def _predict(
         batches = job.read(samples, predictor.step)
         return predict(predictor, batches, expected=len(samples), size=job.form.size,
                        keep_maps=keep_maps and predictor.model.localises, context=job.context,
-                       reference=reference)  # fmt: skip
+                       reference=reference, valid=job.form.valid)  # fmt: skip
 
 
 def _evaluate(job: ExperimentJob, predictions: Predictions, validation: Predictions | None) -> Evaluated:

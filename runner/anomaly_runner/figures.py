@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from anomaly_api.run import ScoreHistogram
 from anomaly_runner.curves import Ranked
 
-_WIDTH, _HEIGHT = 360, 260
-_LEFT, _TOP, _RIGHT, _BOTTOM = 46, 28, 12, 40
+_WIDTH, _HEIGHT = 420, 280
+_LEFT, _TOP, _RIGHT, _BOTTOM = 48, 42, 14, 40
 _POINTS = 300
 _TICKS = 5
 
@@ -81,12 +81,21 @@ def _pairs(first: NDArray[np.float64], second: NDArray[np.float64]) -> list[Poin
     return list(zip(first.tolist(), second.tolist(), strict=True))
 
 
-def line_chart(title: str, axes: Axes, curves: Sequence[Curve], marks: Sequence[Curve] = ()) -> str:
-    """Curves with a frame, ticks and a legend; ``marks`` are dashed lines that explain themselves."""
+def line_chart(
+    title: str, axes: Axes, curves: Sequence[Curve], *, marks: Sequence[Curve] = (), dots: Sequence[Curve] = ()
+) -> str:
+    """Curves with a frame, ticks and a legend.
+
+    Args:
+        title: also read aloud.
+        axes: labels and ranges.
+        curves: what the legend names.
+        marks: further lines that explain themselves.
+        dots: points that stand out; names are shown when the pointer rests on them.
+    """
     lines = [_polyline(curve, axes) for curve in (*marks, *curves)]
-    legend = [f'<text x="{_WIDTH - _RIGHT - 4}" y="{_HEIGHT - _BOTTOM - 8 - 15 * row}" class="{curve.style}" '
-              f'text-anchor="end">{escape(curve.name)}</text>' for row, curve in enumerate(curves)]  # fmt: skip
-    return _drawing(title, [*_frame(axes), *lines, *legend])
+    circles = [_dot(dot.name, axes.place(point), dot.style) for dot in dots for point in dot.points]
+    return _drawing(title, [*_frame(axes), *lines, *circles, _legend([(one.name, one.style) for one in curves])])
 
 
 def _polyline(curve: Curve, axes: Axes) -> str:
@@ -94,29 +103,52 @@ def _polyline(curve: Curve, axes: Axes) -> str:
     return f'<polyline points="{points}" class="line {curve.style}"/>'
 
 
+def _dot(name: str, place: Point, style: str) -> str:
+    return f'<circle cx="{place[0]}" cy="{place[1]}" r="4" class="dot {style}"><title>{escape(name)}</title></circle>'
+
+
+def _legend(entries: Sequence[tuple[str, str]]) -> str:
+    """Names in their colours below the title."""
+    names = "   ".join(f'<tspan class="{style}">\u25a0 {escape(name)}</tspan>' for name, style in entries)
+    return f'<text x="{_LEFT}" y="32" xml:space="preserve">{names}</text>'
+
+
 def histogram_chart(histogram: ScoreHistogram, threshold: float | None) -> str:
-    """Good and defective images by score, with the threshold."""
-    highest = max((*histogram.good, *histogram.defect, 1))
-    axes = Axes("raw image score", "images", (histogram.edges[0], histogram.edges[-1]), (0, highest))
-    parts = _frame(axes)
-    for counts, style in ((histogram.good, "good"), (histogram.defect, "defect")):
-        for count, low, high in zip(counts, histogram.edges, histogram.edges[1:], strict=False):
-            if count:
-                parts.append(_bar(axes, low, high, count, style))
-    return _drawing("Scores of good and defective images", [*parts, *_threshold(axes, threshold)])
+    """Images by score and label, with the threshold."""
+    kinds = [(name, style, counts) for name, style, counts in
+             (("good", "good", histogram.good), ("defective", "defect", histogram.defect),
+              ("unknown", "unknown", histogram.unknown)) if any(counts)]  # fmt: skip
+    highest = max((count for _, _, counts in kinds for count in counts), default=1)
+    step = -(-highest // (_TICKS - 1))  # so that ticks are whole images
+    axes = Axes("raw image score", "images", _score_range(histogram, threshold), (0, step * (_TICKS - 1)))
+    bins = list(zip(histogram.edges, histogram.edges[1:], strict=False))
+    bars = [_bar(axes, *ends, count, style) for _, style, counts in kinds
+            for ends, count in zip(bins, counts, strict=True) if count]  # fmt: skip
+    legend = _legend([(name, style) for name, style, _ in kinds])
+    return _drawing("Images by score", [*_frame(axes), *bars, *_threshold(axes, threshold), legend])
 
 
 def cumulative_chart(histogram: ScoreHistogram, threshold: float | None) -> str:
-    """Share of good images below, and of defective images above, each score."""
-    axes = Axes("raw image score", "share of images", (histogram.edges[0], histogram.edges[-1]), (0, 1))
+    """Share of good images below, and of defective images above, each score: what any threshold would give."""
+    axes = Axes("raw image score", "share of images", _score_range(histogram, threshold), (0, 1))
     curves = []
     good, defect = np.cumsum([0, *histogram.good]), np.cumsum([0, *histogram.defect])
     if good[-1]:
         curves.append(Curve("good below", _pairs(np.array(histogram.edges), good / good[-1]), "good"))
     if defect[-1]:
-        curves.append(Curve("defects above", _pairs(np.array(histogram.edges), 1 - defect / defect[-1]), "defect"))
+        curves.append(Curve("defective above", _pairs(np.array(histogram.edges), 1 - defect / defect[-1]), "defect"))
     lines = [_polyline(curve, axes) for curve in curves]
-    return _drawing("Cumulative share of images by score", [*_frame(axes), *lines, *_threshold(axes, threshold)])
+    legend = _legend([(curve.name, curve.style) for curve in curves])
+    return _drawing("Share of images by score", [*_frame(axes), *lines, *_threshold(axes, threshold), legend])
+
+
+def _score_range(histogram: ScoreHistogram, threshold: float | None) -> Point:
+    """Every score that is drawn, and the threshold with a little room."""
+    ends = [histogram.edges[0], histogram.edges[-1]]
+    if threshold is None or ends[0] < threshold < ends[1]:
+        return ends[0], ends[1]
+    room = 0.03 * (ends[1] - ends[0])
+    return min(ends[0], threshold - room), max(ends[1], threshold + room)
 
 
 def _bar(axes: Axes, low: float, high: float, count: int, style: str) -> str:
@@ -127,11 +159,12 @@ def _bar(axes: Axes, low: float, high: float, count: int, style: str) -> str:
 
 
 def _threshold(axes: Axes, threshold: float | None) -> list[str]:
-    if threshold is None or not axes.x[0] <= threshold <= axes.x[1]:
+    if threshold is None:
         return []
     x, _ = axes.place((threshold, axes.y[0]))
+    side, shift = ("end", -4) if x > (_LEFT + _WIDTH) / 2 else ("start", 4)
     line = f'<line x1="{x}" x2="{x}" y1="{_TOP}" y2="{_HEIGHT - _BOTTOM}" class="threshold"/>'
-    return [line, f'<text x="{x + 4}" y="{_TOP + 10}">threshold</text>']
+    return [line, f'<text x="{x + shift}" y="{_TOP + 10}" text-anchor="{side}" class="mark">threshold</text>']
 
 
 def _frame(axes: Axes) -> list[str]:

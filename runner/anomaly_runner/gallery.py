@@ -1,4 +1,4 @@
-"""The few pictures of the report: the worst mistakes or, where nothing is labelled, the most anomalous images."""
+"""The few pictures of the report: what a person would want to look at first."""
 
 import base64
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +18,7 @@ from anomaly_runner.predict import Predictions
 from anomaly_runner.visualize import Artist
 
 _MISTAKES = 18
-_UNLABELLED = 12
+_OTHERS = 8
 MapsByKey = Callable[[Sequence[Sample]], Mapping[str, NDArray[np.float32]]]
 """Samples to maps (H, W) by key."""
 _WIDE, _NARROW = 720, 240
@@ -37,11 +37,18 @@ class Shown:
 
 
 def pick(predictions: Predictions, evaluated: Evaluated) -> list[int]:
-    """Which images are shown, worst first."""
-    if any(sample.defect is not None for sample in predictions.samples):
+    """Which images are shown: the worst mistakes or, without any, the labelled ones that are nearest to the threshold;
+    where nothing is labelled, the most anomalous.
+    """
+    if evaluated.mistakes:
         places = {sample.key: index for index, sample in enumerate(predictions.samples)}
         return [places[mistake.path] for mistake in evaluated.mistakes[:_MISTAKES]]
-    return np.argsort(-predictions.scores, kind="stable")[:_UNLABELLED].tolist()  # type: ignore[no-any-return]
+    labelled = np.flatnonzero([sample.defect is not None for sample in predictions.samples])
+    if len(labelled):
+        assert evaluated.thresholds.image is not None
+        distance = np.abs(predictions.scores[labelled].astype(np.float64) - evaluated.thresholds.image)
+        return [int(index) for index in labelled[np.argsort(distance, kind="stable")[:_OTHERS]]]
+    return [int(index) for index in np.argsort(-predictions.scores, kind="stable")[:_OTHERS]]
 
 
 def gallery(artist: Artist, score_again: MapsByKey) -> tuple[Shown, ...]:

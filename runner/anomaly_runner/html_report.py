@@ -13,6 +13,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from anomaly_api.run import RunReport, TrainingReport
+from anomaly_api.status import ThresholdValues
+from anomaly_runner.curves import count_at
 from anomaly_runner.evaluate import Truth
 from anomaly_runner.figures import (
     Axes,
@@ -27,6 +29,14 @@ from anomaly_runner.gallery import Shown
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _UNIT = (0.0, 1.0)
+_LISTED = 100
+"""Rows of a list of files at most: the page stays small."""
+_ORIGINS = {
+    "validation": "Chosen on the validation images.",
+    "test": "Chosen on the images that are judged here, so the decisions are better than they would be on new ones.",
+    "manual": "Set by hand.",
+    "model": "Taken over from the trained model.",
+}
 
 
 def render(report: RunReport, truth: Truth | None, shown: Sequence[Shown]) -> str:
@@ -45,8 +55,17 @@ def render(report: RunReport, truth: Truth | None, shown: Sequence[Shown]) -> st
         model=report.config.experiment.model.name if report.config.experiment else "",
         charts=[Markup(chart) for chart in _charts(report, truth)],  # noqa: S704 - drawn by figures.py, which escapes
         shown=shown,
+        gallery_title=_gallery_title(report),
+        origin=_ORIGINS[report.thresholds_from] if report.thresholds_from else "",
+        limit=_LISTED,
         config=yaml.safe_dump(spec.to_json_object(), sort_keys=False, allow_unicode=True),
     )
+
+
+def _gallery_title(report: RunReport) -> str:
+    if report.mistakes:
+        return "Worst mistakes"
+    return "No mistakes: the closest decisions" if report.confusion else "Most anomalous images"
 
 
 @cache
@@ -64,23 +83,32 @@ def _charts(report: RunReport, truth: Truth | None) -> list[str]:
     if report.histogram:
         charts += [histogram_chart(report.histogram, threshold), cumulative_chart(report.histogram, threshold)]
     if truth:
-        charts += _curves(truth)
+        charts += _curves(truth, report.summary.thresholds or ThresholdValues())
     if report.training:
         charts += _training(report.training)
     return charts
 
 
-def _curves(truth: Truth) -> list[str]:
-    levels = [("images", truth.image, "defect"), ("pixels", truth.pixel, "pixel")]
-    ranked = [(name, found, style) for name, found, style in levels if found is not None and found.both_classes]
-    if not ranked:
+def _curves(truth: Truth, thresholds: ThresholdValues) -> list[str]:
+    levels = [("images", truth.image, "image", thresholds.image), ("pixels", truth.pixel, "pixel", thresholds.pixel)]
+    roc, recall, at_roc, at_recall = [], [], [], []
+    for name, ranked, style, threshold in levels:
+        if ranked is None or not ranked.both_classes:
+            continue
+        roc.append(Curve(name, roc_points(ranked), style))
+        recall.append(Curve(name, precision_recall_points(ranked), style))
+        if threshold is not None:
+            counts, where = count_at(ranked, threshold), f"{name} at the threshold"
+            alarms = counts.false_positive / len(ranked.negative)
+            at_roc.append(Curve(where, [(alarms, counts.recall)], style))
+            at_recall.append(Curve(where, [(counts.recall, counts.precision)], style))
+    if not roc:
         return []
-    roc = [Curve(name, roc_points(found), style) for name, found, style in ranked]
-    recall = [Curve(name, precision_recall_points(found), style) for name, found, style in ranked]
     chance = [Curve("chance", [(0.0, 0.0), (1.0, 1.0)], "dashed")]
+    rates, shares = Axes("false positive rate", "recall", _UNIT, _UNIT), Axes("recall", "precision", _UNIT, _UNIT)
     return [
-        line_chart("ROC curve", Axes("false positive rate", "recall", _UNIT, _UNIT), roc, chance),
-        line_chart("Precision and recall", Axes("recall", "precision", _UNIT, _UNIT), recall),
+        line_chart("ROC curve", rates, roc, marks=chance, dots=at_roc),
+        line_chart("Precision and recall", shares, recall, dots=at_recall),
     ]
 
 
@@ -90,5 +118,5 @@ def _training(training: TrainingReport) -> list[str]:
         if len(values) > 1:
             steps, heights = [float(step) for step, _ in values], [value for _, value in values]
             axes = Axes("step", name, (min(steps), max(steps)), (min(heights), max(heights)))
-            charts.append(line_chart(f"{name} over training", axes, [Curve(name, values, "defect")]))
+            charts.append(line_chart(f"{name} over training", axes, [Curve(name, values, "image")]))
     return charts

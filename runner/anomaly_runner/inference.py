@@ -162,7 +162,7 @@ def _predict(job: _Job) -> Predictions:
     with context.stage(Stage.PREDICT, count):
         keep_maps = job.dataset.has_masks or job.spec.visualization.enabled
         return predict(job.predictor, _read(job, job.dataset.test), expected=count, size=job.form.size,
-                       keep_maps=keep_maps, context=context)  # fmt: skip
+                       keep_maps=keep_maps, context=context, valid=job.form.valid)  # fmt: skip
 
 
 def _read(job: _Job, samples: Sequence[Sample]) -> Iterator[Batch]:

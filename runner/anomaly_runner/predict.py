@@ -63,6 +63,7 @@ def predict(
     keep_maps: bool,
     context: Context,
     reference: int = 0,
+    valid: NDArray[np.bool_] | None = None,
 ) -> Predictions:
     """Score every image once.
 
@@ -74,6 +75,7 @@ def predict(
         keep_maps: whether pixel metrics or pictures need them.
         context: for progress and stopping.
         reference: images whose input is kept.
+        valid: pixels of the maps (H, W) that ``pixel_range`` is about; None where all are.
 
     Raises:
         Diverged: a score is not a number.
@@ -91,7 +93,7 @@ def predict(
         rows = slice(len(samples), len(samples) + len(scored.scores))
         scores[rows] = scored.scores
         if scored.maps is not None:
-            span.widen(scored.maps)
+            span.widen(scored.maps if valid is None else scored.maps[:, valid])
             if maps is not None:
                 maps[rows] = scored.maps
         samples.extend(scored.batch.samples)

@@ -2,7 +2,11 @@
 
 import hashlib
 import http.server
+import io
+import os
+import tarfile
 import threading
+import warnings
 import zipfile
 from dataclasses import replace
 from functools import partial
@@ -14,8 +18,22 @@ from anomaly_runner.errors import DataInvalid
 from anomaly_runner.weights import Wanted
 from hack.weights import fill, published
 from hack.weights.__main__ import app
+from hack.weights.cache import contents, is_there
+from support.hub import REVISION, serve_hub
+from support.web import serve
 
 TEACHER = "anomalib/pre_trained/efficientad_pretrained_weights/pretrained_teacher_small.pth"
+RESNET = "timm/resnet18.a1_in1k"
+
+
+def run(*arguments):
+    """The command line's outcome."""
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def files_below(folder):
+    """Content of every file, by its path in the folder."""
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.fixture
@@ -50,9 +68,9 @@ def test_an_archive_is_checked_unpacked_and_kept_inside(tmp_path, teachers):
     cache = tmp_path / "cache"
     cache.mkdir()
     wanted = Wanted("file", TEACHER)
-    assert not fill.is_there(wanted, cache)
+    assert not is_there(wanted, cache)
     fill.fill(wanted, cache, teachers, lambda _: None)
-    assert fill.is_there(wanted, cache)
+    assert is_there(wanted, cache)
     assert [path.read_bytes() for path in tmp_path.rglob("*.pth")] == [b"weights"]
 
 
@@ -82,3 +100,142 @@ def test_list_names_what_a_cache_lacks(tmp_path):
     assert found.exit_code == 1
     assert f"LACKING file   {TEACHER}" in found.output
     assert "there   folder datasets/imagenette" in found.output
+
+
+def tarred(**members):
+    """A gzipped tar archive: content by name, or None for a link."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as tar:
+        for name, content in members.items():
+            member = tarfile.TarInfo(name)
+            if content is None:
+                member.type, member.linkname = tarfile.SYMTYPE, "/etc/passwd"
+            member.size = len(content or b"")
+            tar.addfile(member, io.BytesIO(content or b""))
+    return packed.getvalue()
+
+
+@pytest.fixture
+def textures_published(monkeypatch):
+    """Makes content the published archive of textures."""
+
+    def publish(content):
+        digest = hashlib.sha256(content).hexdigest()
+        known = replace(published.TEXTURES, file=replace(published.TEXTURES.file, digest=digest))
+        monkeypatch.setattr(published, "ARCHIVES", (known,))
+        return {known.file.name: content}
+
+    return publish
+
+
+def test_a_folder_of_images_out_of_a_tar_archive(tmp_path, textures_published):
+    files = textures_published(tarred(**{
+        "dtd/images/banded/1.jpg": b"stripes", "dtd/images/banded/2.jpg": None, "dtd/labels/1.txt": b"not an image",
+        "dtd/images/../../../outside.jpg": b"hostile",
+    }))  # fmt: skip
+    with serve(files) as web:
+        found = run("fill", tmp_path, "--model", "draem", "--mirror", web.url)
+    assert found.exit_code == 0, found.output
+    assert files_below(tmp_path) == {"datasets/dtd/banded/1.jpg": b"stripes"}
+
+
+def test_an_archive_that_cannot_be_unpacked_leaves_nothing_that_looks_complete(tmp_path, textures_published):
+    images = {f"dtd/images/banded/{index}.jpg": os.urandom(4096) for index in range(50)}
+    whole = tarred(**images)
+    with serve(textures_published(whole[: len(whole) // 2])) as web:
+        found = run("fill", tmp_path, "--model", "draem", "--mirror", web.url)
+    assert found.exit_code == 1
+    assert "dtd-r1.0.1.tar.gz cannot be unpacked" in found.output
+    assert run("list", tmp_path, "--model", "draem").output == "LACKING folder datasets/dtd\n"
+    with serve(textures_published(tarred(**{"elsewhere/1.jpg": b"x"}))) as web:
+        assert "holds nothing below dtd/images/" in run("fill", tmp_path / "other", "--model", "draem", "--mirror",
+                                                        web.url).output  # fmt: skip
+
+
+def test_a_download_that_broke_off_goes_on_the_next_time(tmp_path, textures_published):
+    whole = tarred(**{"dtd/images/banded/1.jpg": os.urandom(4096)})
+    with serve(textures_published(whole)) as web:
+        web.faults = [-1000, 404]
+        assert run("fill", tmp_path, "--model", "draem", "--mirror", web.url).exit_code == 1
+        assert run("fill", tmp_path, "--model", "draem", "--mirror", web.url).exit_code == 0
+    assert [wanted for _, wanted in web.asked] == [None, "bytes=1000-", "bytes=1000-"]
+    assert list(files_below(tmp_path)) == ["datasets/dtd/banded/1.jpg"]
+
+
+def test_another_models_teacher_stays(tmp_path, teachers):
+    own = tmp_path / "anomalib/pre_trained/efficientad_pretrained_weights/own.pth"
+    own.parent.mkdir(parents=True)
+    own.write_bytes(b"own")
+    fill.fill(Wanted("file", TEACHER), tmp_path, teachers, lambda _: None)
+    assert own.read_bytes() == b"own"
+    assert (tmp_path / TEACHER).read_bytes() == b"weights"
+
+
+def test_a_repository_of_the_hub_becomes_plain_files_that_a_run_finds(tmp_path):
+    files = {"model.safetensors": b"weights", "config.json": b"{}", "open_clip_config.json": b"{}",
+             "pytorch_model.bin": b"a pickle", "README.md": b"x"}  # fmt: skip
+    came = []
+    with serve_hub(RESNET, files) as url:
+        fill.fill(Wanted("hub", RESNET), tmp_path, url, came.append)
+    repository = f"hub/models--{RESNET.replace('/', '--')}"
+    kept = {f"{repository}/snapshots/{REVISION}/{name}": files[name]
+            for name in ("model.safetensors", "config.json", "open_clip_config.json")}  # fmt: skip
+    assert files_below(tmp_path) == kept | {f"{repository}/refs/main": REVISION.encode()}
+    assert not any(path.is_symlink() for path in tmp_path.rglob("*"))
+    assert sum(came) == sum(map(len, {files["model.safetensors"], files["config.json"]}))
+    assert is_there(Wanted("hub", RESNET), tmp_path)
+
+
+def test_a_repository_without_safetensors_is_not_taken_for_filled(tmp_path):
+    with serve_hub(RESNET, {"config.json": b"{}", "pytorch_model.bin": b"a pickle"}) as url:
+        found = run("fill", tmp_path, "--model", "padim", "--mirror", url)
+    assert found.exit_code == 1
+    assert "without the weights that are wanted" in found.output
+    assert run("list", tmp_path, "--model", "padim").exit_code == 1
+
+
+def test_a_backbone_in_place_of_the_default(tmp_path):
+    found = run("list", tmp_path, "--model", "patchcore", "--model", "draem", "--backbone", "resnet18")
+    assert found.output == f"LACKING hub    {RESNET}\nLACKING folder datasets/dtd\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--model", "nosuch"], "list: --model nosuch: name: Input should be 'padim'"),
+        (["--model", "{name: padim"], "is not YAML"),
+        (["--model", "draem", "--backbone", "resnet18"], "--backbone resnet18: draem have none to choose"),
+        (["--model", "fastflow", "--backbone", "resnet50"], "fastflow.backbone: Input should be 'resnet18'"),
+        (["--model", "padim", "--backbone", "nosuch"], "timm knows no hub repository for the weights of nosuch"),
+    ],
+)
+def test_what_cannot_be_is_said_in_a_line(tmp_path, arguments, message):
+    found = run("list", tmp_path, *arguments)
+    assert found.exit_code == 1
+    assert message in found.output
+
+
+def test_list_says_what_a_cache_holds(tmp_path):
+    for name in (
+        "datasets/dtd/a/1.jpg",
+        "datasets/dtd/b/2.jpg",
+        "torch/hub/checkpoints/x.pth",
+        "hub/models--a--b/refs/main",
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(bytes(500))
+    assert contents(tmp_path) == {"datasets/dtd": 1000, "hub/models--a--b": 500, "torch/hub/checkpoints/x.pth": 500}
+    assert run("list", tmp_path).output.splitlines()[0] == "    1.0 kB  datasets/dtd"
+
+
+@pytest.mark.slow
+def test_urls_and_digests_are_anomalibs():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # importing anomalib warns about its own deprecations
+        from anomalib.models.image.draem.lightning_model import DTD_DOWNLOAD_INFO
+        from anomalib.models.image.efficient_ad.lightning_model import IMAGENETTE_DOWNLOAD_INFO, WEIGHTS_DOWNLOAD_INFO
+
+    pairs = ((published.TEXTURES, DTD_DOWNLOAD_INFO), (published.IMAGENETTE, IMAGENETTE_DOWNLOAD_INFO),
+             (published.TEACHERS, WEIGHTS_DOWNLOAD_INFO))  # fmt: skip
+    for ours, theirs in pairs:
+        assert (ours.file.url(None), ours.file.digest) == (theirs.url, theirs.hashsum)

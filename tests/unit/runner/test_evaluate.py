@@ -1,8 +1,19 @@
-"""Thresholds, decisions, normalised scores; pixel metrics against scikit-learn."""
+"""Thresholds, decisions, normalised scores; metrics against scikit-learn and torchmetrics on raw scores."""
 
 import numpy as np
 import pytest
-from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
+import torch
+from sklearn.metrics import (
+    accuracy_score,
+    average_precision_score,
+    f1_score,
+    jaccard_score,
+    precision_recall_curve,
+    precision_score,
+    recall_score,
+    roc_auc_score,
+)
+from torchmetrics.functional.classification import binary_f1_score, binary_jaccard_index
 
 from anomaly_api.evaluation import Evaluation, Metrics, Threshold
 from anomaly_api.inference import InferenceThreshold
@@ -178,3 +189,196 @@ def test_optimal_f1_without_labels_of_both_classes_falls_back_and_says_so(labels
     values, warnings = inference_thresholds(InferenceThreshold(type=level), TRAINING, ranked)
     assert values == TRAINING.model_copy(update={"source": "training"})
     assert "training threshold is used" in warnings[0]
+
+
+def negatives(count=400, seed=4):
+    """Scores as flows give them: log-likelihoods, all below zero."""
+    random = np.random.default_rng(seed)
+    scores = (random.normal(size=count) * 3 - 40).astype(np.float32)
+    return scores, float(scores[count // 2])
+
+
+@pytest.mark.parametrize("method", ["minMax", "threshold"])
+def test_negative_scores_keep_their_order_and_their_side(method):
+    scores, threshold = negatives()
+    thresholds = ThresholdValues(image=threshold, pixel=threshold)
+    ends = (float(scores.min()), float(scores.max()))
+    shown = ScoreScale(method, thresholds, {"image": ends, "pixel": ends}).image(scores)
+    assert (np.diff(shown[np.argsort(scores)]) >= 0).all()
+    assert np.array_equal(shown >= (0.5 if method == "minMax" else 100.0), scores >= threshold)
+
+
+def quadra(raw, threshold):
+    """As quadra normalises by a threshold other than 0, without its clipping."""
+    return raw / threshold * 100.0 if threshold > 0 else 200.0 - raw / threshold * 100.0
+
+
+@pytest.mark.parametrize("threshold", [-40.25, 12.5])
+def test_percent_of_a_threshold_is_quadras(threshold):
+    scores = np.linspace(-60, 60, 41).astype(np.float32)
+    shown = ScoreScale("threshold", ThresholdValues(image=threshold), {}).image(scores)
+    assert shown == pytest.approx(quadra(scores.astype(float), threshold), abs=1e-9)
+
+
+@pytest.mark.parametrize("threshold", [-40.25, 12.5, 0.0])
+@pytest.mark.parametrize("percent", [50, 100, 130])
+def test_a_custom_threshold_is_where_that_percentage_is_shown(threshold, percent, tmp_path):
+    training = ThresholdValues(image=threshold, pixel=threshold)
+    ranges = {"image": (-60.0, 20.0), "pixel": (-60.0, 20.0)}
+    ranked = rank_truth(predictions(LABELS), None, tmp_path)
+    spec = InferenceThreshold(source="custom", value=percent)
+    found, _ = inference_thresholds(spec, training, ranked, ranges)
+    shown = ScoreScale("threshold", training, ranges).image(np.array([found.image], np.float32))
+    assert shown == pytest.approx([percent], abs=1e-5)
+
+
+def test_rounding_lifts_no_score_onto_the_threshold():
+    threshold = 1.0
+    below = np.nextafter(np.float32(threshold), np.float32(0))
+    scale = ScoreScale("minMax", ThresholdValues(image=threshold), {"image": (0.0, 1e12)})
+    shown = scale.image(np.array([below, threshold], np.float32))
+    assert shown[0] < 0.5 <= shown[1]
+
+
+RANKED = ("AUROC", "AUPR", "F1Score", "F1Max", "Precision", "Recall")
+EVERYTHING = Metrics(image=(*RANKED, "Accuracy"), pixel=(*RANKED, "AUPRO", "IoU", "Dice"))
+
+
+def judged(found, tmp_path, valid=None, threshold=None):
+    """Everything that is asked for, with thresholds that are not the best ones."""
+    ranked = rank_truth(found, truth, tmp_path, valid)
+    thresholds, _ = experiment_thresholds(threshold or Threshold(method="manual", image=20.0, pixel=14.0), ranked)
+    scale = experiment_scale(Evaluation(), thresholds, score_range(found))
+    return evaluate(found, ranked, thresholds, scale=scale, metrics=EVERYTHING)
+
+
+def reference(labels, scores, threshold):
+    """Metrics by scikit-learn and torchmetrics on raw scores."""
+    labels, scores = np.asarray(labels, bool), np.asarray(scores, np.float64)
+    decided = scores >= threshold
+    precision, recall, _ = precision_recall_curve(labels, scores)
+    both = torch.from_numpy(decided.astype(int)), torch.from_numpy(labels.astype(int))
+    return {
+        "AUROC": roc_auc_score(labels, scores),
+        "AUPR": average_precision_score(labels, scores),
+        "F1Score": f1_score(labels, decided),
+        "F1Max": np.max(2 * precision * recall / np.maximum(precision + recall, 1e-30)),
+        "Precision": precision_score(labels, decided, zero_division=0),
+        "Recall": recall_score(labels, decided),
+        "Accuracy": accuracy_score(labels, decided),
+        "IoU": float(binary_jaccard_index(*both)),
+        "Dice": float(binary_f1_score(*both)),
+    }
+
+
+def beside(found, chosen, level, threshold, valid):
+    """The reference of these images at this level."""
+    if level == "image":
+        return reference([found.samples[index].defect for index in chosen], found.scores[chosen], threshold)
+    masks = np.stack([truth(found.samples[index]) for index in chosen])
+    where = np.ones(SHAPE, bool) if valid is None else valid
+    return reference(masks[:, where].ravel(), found.maps[chosen][:, where].ravel(), threshold)
+
+
+def right_half():
+    valid = np.zeros(SHAPE, bool)
+    valid[:, 5:] = True
+    return valid
+
+
+@pytest.mark.parametrize("level", ["image", "pixel"])
+@pytest.mark.parametrize("valid", [None, right_half()], ids=["all", "valid"])
+def test_every_metric_equals_scikit_learn_or_torchmetrics(level, valid, tmp_path):
+    found = predictions(LABELS)
+    result = judged(found, tmp_path, valid)
+    known = [index for index, sample in enumerate(found.samples) if sample.defect is not None]
+    expected = beside(found, known, level, 20.0 if level == "image" else 14.0, valid)
+    values = getattr(result.metrics, level)
+    assert set(values) == set(getattr(EVERYTHING, level))
+    for name, value in values.items():
+        if name in ("IoU", "Dice"):  # torchmetrics answers float32
+            assert value == pytest.approx(expected[name], abs=1e-6)
+        elif name != "AUPRO":
+            assert value == pytest.approx(expected[name], abs=1e-9)
+
+
+def test_iou_and_dice_from_counts(tmp_path):
+    found = predictions(LABELS)
+    values = judged(found, tmp_path).metrics.pixel
+    known = [index for index, sample in enumerate(found.samples) if sample.defect is not None]
+    masks = np.stack([truth(found.samples[index]) for index in known])
+    said = found.maps[known] >= 14.0
+    assert values["IoU"] == pytest.approx(jaccard_score(masks.ravel(), said.ravel()), abs=1e-12)
+    assert values["Dice"] == pytest.approx(2 * (masks & said).sum() / (masks.sum() + said.sum()), abs=1e-12)
+
+
+@pytest.mark.parametrize("label", ["dent", "scratch"])
+def test_metrics_of_one_kind_of_defect(label, tmp_path):
+    found = predictions(LABELS)
+    result = judged(found, tmp_path)
+    chosen = [index for index, sample in enumerate(found.samples) if sample.label in ("good", label)]
+    expected = beside(found, chosen, "image", 20.0, None)
+    values = result.by_defect[label].image
+    assert {name: pytest.approx(expected[name], abs=1e-9) for name in values} == values
+    masks = np.stack([truth(sample) for sample in found.samples])
+    good = np.concatenate([found.maps[index][~masks[index]] for index, sample in enumerate(found.samples)
+                           if sample.defect is not None])  # fmt: skip
+    bad = np.concatenate([found.maps[index][masks[index]] for index in chosen])
+    expected = reference(np.arange(len(bad) + len(good)) < len(bad), np.concatenate([bad, good]), 14.0)
+    pixel = result.by_defect[label].pixel
+    assert "AUPRO" not in pixel
+    for name in ("AUROC", "AUPR", "F1Score", "F1Max", "Precision", "Recall"):
+        assert pixel[name] == pytest.approx(expected[name], abs=1e-9)
+
+
+def test_intervals_are_those_that_were_asked_for(tmp_path):
+    found = predictions(LABELS)
+    result = judged(found, tmp_path)
+    assert set(result.intervals) == {"AUROC", "Precision", "Recall", "Accuracy"}
+    for name, (low, high) in result.intervals.items():
+        assert 0 <= low <= result.metrics.image[name] <= high <= 1
+    ranked = rank_truth(found, None, tmp_path)
+    metrics = Metrics(image=("Recall",), confidence_intervals=False)
+    assert evaluate(found, ranked, result.thresholds, scale=result.scale, metrics=metrics).intervals == {}
+    metrics = Metrics(image=("Recall",))
+    assert set(evaluate(found, ranked, result.thresholds, scale=result.scale, metrics=metrics).intervals) == {"Recall"}
+
+
+def test_the_histogram_counts_every_image_once(tmp_path):
+    found = predictions(LABELS)
+    histogram = judged(found, tmp_path).histogram
+    assert (sum(histogram.good), sum(histogram.defect), sum(histogram.unknown)) == (6, 7, 3)
+    assert len(histogram.edges) == len(histogram.good) + 1
+    assert (histogram.edges[0], histogram.edges[-1]) == (found.scores.min(), found.scores.max())
+    assert judged(predictions(["good", "dent"]), tmp_path).histogram.unknown == ()
+
+
+def test_mistakes_are_the_worst_first_and_a_hundred_at_most(tmp_path):
+    found = predictions(["good"] * 130 + ["dent"] * 130)
+    result = judged(found, tmp_path, threshold=Threshold(method="manual", image=float(np.median(found.scores))))
+    wrong = {sample.key: abs(float(score) - result.thresholds.image)
+             for sample, score, said in zip(found.samples, found.scores, result.anomalous, strict=True)
+             if sample.defect != said}  # fmt: skip
+    distances = [wrong[mistake.path] for mistake in result.mistakes]
+    assert distances == sorted(wrong.values(), reverse=True)[:100]
+    assert "unknown" not in {mistake.label for mistake in judged(predictions(LABELS), tmp_path).mistakes}
+
+
+def test_pixels_outside_the_valid_area_change_nothing(tmp_path):
+    found, valid = predictions(LABELS), right_half()
+    wild = found.maps.copy()
+    wild[:, ~valid] = 1000
+    other = Predictions(found.samples, found.scores, wild, found.pixel_range)
+    assert judged(found, tmp_path, valid).metrics == judged(other, tmp_path, valid).metrics
+
+
+def test_a_model_without_maps_has_image_metrics_alone(tmp_path):
+    found = predictions(LABELS)
+    without = Predictions(found.samples, found.scores, None, None)
+    ranked = rank_truth(without, None, tmp_path)
+    thresholds, _ = experiment_thresholds(Threshold(), ranked)
+    scale = experiment_scale(Evaluation(), thresholds, score_range(without))
+    result = evaluate(without, ranked, thresholds, scale=scale, metrics=EVERYTHING)
+    assert set(result.metrics.image) == set(EVERYTHING.image)
+    assert result.metrics.pixel == {}
+    assert set(scale.ranges) == {"image"}

@@ -3,10 +3,18 @@
 import re
 import shutil
 import subprocess
+import time
 
+import numpy as np
 import pytest
+from sklearn.metrics import auc, precision_recall_curve, roc_auc_score, roc_curve
 
-from anomaly_api.run import RunReport
+from anomaly_api.run import RunReport, ScoreHistogram
+from anomaly_runner.curves import rank
+from anomaly_runner.evaluate import Truth
+from anomaly_runner.figures import cumulative_chart, histogram_chart, precision_recall_points, roc_points
+from anomaly_runner.gallery import Shown
+from anomaly_runner.html_report import render
 from anomaly_runner.local import run_locally
 from support.pages import outside_addresses
 from support.textures import EXPERIMENT, scratched, write_manifest, write_textures
@@ -34,10 +42,18 @@ def report(page):
 @pytest.fixture(scope="module")
 def shown(page, tmp_path_factory):
     """The page's DOM after the browser has loaded it, and what the browser complained about."""
+    return browse(find_browser(), page, tmp_path_factory.mktemp("profile"))
+
+
+def find_browser():
     browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if browser is None:
         pytest.skip("no Chromium: `hack/setup` installs it on Debian")
-    profile = tmp_path_factory.mktemp("profile")
+    return browser
+
+
+def browse(browser, page, profile):
+    """The page's DOM and the lines of the browser's console."""
     command = [browser, *FLAGS, f"--user-data-dir={profile}", "--enable-logging=stderr", "--dump-dom", page.as_uri()]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
@@ -65,6 +81,27 @@ def test_pictures_of_the_worst_mistakes_are_inside(shown, report):
     assert all(len(picture) > 1000 for picture in pictures)
 
 
+def test_every_picture_loads(page, report, tmp_path):
+    """A script of the test's own, in a copy that lets scripts in, asks the browser how wide the pictures came out."""
+    opened = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", page.read_text())
+    probe = "<script>document.title = [...document.images].map(image => image.naturalWidth).join()</script></body>"
+    copy = tmp_path / "report.html"
+    copy.write_text(opened.replace("</body>", probe))
+    dom, _ = browse(find_browser(), copy, tmp_path / "profile")
+    widths = re.search(r"<title>([\d,]+)</title>", dom)[1].split(",")
+    assert len(widths) == len(report.mistakes)
+    assert all(int(width) > 200 for width in widths)
+
+
+def test_no_script_runs_in_the_page_itself(page, tmp_path):
+    """The same script in a copy that keeps the page's policy is refused, and the browser says so."""
+    copy = tmp_path / "report.html"
+    copy.write_text(page.read_text().replace("</body>", "<script>document.title = 'run'</script></body>"))
+    dom, complaints = browse(find_browser(), copy, tmp_path / "profile")
+    assert "<title>factory/textures</title>" in dom
+    assert any("Content Security Policy" in line for line in complaints)
+
+
 def test_hostile_names_stay_text(shown, page):
     dom, _ = shown
     assert "onerror=alert(1)&gt;" in dom
@@ -83,4 +120,84 @@ def test_the_page_needs_nothing_but_itself(page):
 def test_charts_have_titles(shown):
     dom, _ = shown
     titles = re.findall(r'role="img" aria-label="([^"]+)"', dom)
-    assert {"ROC curve", "Precision and recall", "Scores of good and defective images"} <= set(titles)
+    assert {"ROC curve", "Precision and recall", "Images by score", "Share of images by score"} <= set(titles)
+
+
+def bare_report(**changes):
+    """The least that a report can say of an inference."""
+    spec = {"model": {"location": {"s3": {"uri": "s3://models"}}}, "input": {"source": {"s3": {"uri": "s3://images"}}},
+            "output": {"s3": {"uri": "s3://results"}}}  # fmt: skip
+    run = {"kind": "AnomalyInference", "namespace": "factory", "name": "look", "uid": "u"}
+    summary = {"reason": "Complete", "stage": "done", "metrics": {}, "thresholds": {"image": 3.0, "source": "training"},
+               "images": {"predicted": 12, "anomalous": 5}}  # fmt: skip
+    document = {"run": run, "summary": summary, "config": {"run": run, "inference": spec}}
+    return RunReport.model_validate(document | changes)
+
+
+def test_an_unlabelled_inference_shows_scores_and_no_decisions():
+    histogram = {"edges": [0.0, 1.0, 2.0], "good": [0, 0], "defect": [0, 0], "unknown": [4, 8]}
+    shown = Shown("a.png", "unknown", 2.0, True, "data:image/jpeg;base64,AAAA")
+    page = render(bare_report(histogram=histogram, thresholdsFrom="model"), None, [shown])
+    assert "<b>5 of 12</b> images are anomalous" in page
+    assert "Most anomalous images" in page
+    assert "Taken over from the trained model" in page
+    assert 'aria-label="Images by score"' in page
+    assert "ROC curve" not in page
+    assert "decided good" not in page
+
+
+def test_a_training_has_its_curves_and_says_how_it_ended():
+    training = {"epochs": 7, "steps": 70, "batchSize": 16, "stoppedEarly": True, "keptEpoch": 4,
+                "history": {"trainLoss": [[10, 0.5], [20, 0.25]], "<b>": [[10, 1.0], [20, 2.0]]}}  # fmt: skip
+    page = render(bare_report(training=training), None, [])
+    assert "7, stopped early" in page
+    assert "of epoch 4" in page
+    assert 'aria-label="trainLoss over training"' in page
+    assert 'aria-label="&lt;b&gt; over training"' in page
+
+
+def test_long_lists_are_cut():
+    page = render(bare_report(missingMasks=[f"test/x/{index}.png" for index in range(5000)]), None, [])
+    assert page.count("no mask: counted as wholly defective") == 100
+    assert "and 4900 more, which report.json lists" in page
+
+
+def test_curves_pass_through_what_scikit_learn_draws():
+    """Thinned, but never off the line."""
+    random = np.random.default_rng(1)
+    labels = random.random(50_000) < 0.2
+    scores = np.round(random.normal(labels * 1.5), 3).astype(np.float32)
+    ranked = rank(scores, labels)
+    drawn = roc_points(ranked)
+    assert len(drawn) < 1000
+    rates, recalls, _ = roc_curve(labels, scores, drop_intermediate=False)
+    assert rounded(drawn) <= rounded(zip(rates, recalls, strict=True))
+    assert auc(*zip(*drawn, strict=True)) == pytest.approx(roc_auc_score(labels, scores), abs=1e-4)
+    precisions, found, _ = precision_recall_curve(labels, scores)
+    assert rounded(precision_recall_points(ranked)) <= rounded(zip(found, precisions, strict=True))
+
+
+def rounded(points):
+    return {(round(float(x), 9), round(float(y), 9)) for x, y in points}
+
+
+@pytest.mark.parametrize("threshold", [-5.0, 1.0, 99.0])
+def test_the_threshold_is_always_in_the_picture(threshold):
+    histogram = ScoreHistogram(edges=(0.0, 1.0, 2.0), good=(3, 0), defect=(0, 2))
+    for chart in (histogram_chart(histogram, threshold), cumulative_chart(histogram, threshold)):
+        place = float(re.search(r'<line x1="([\d.]+)"[^>]*class="threshold"', chart)[1])
+        assert 48 <= place <= 406
+
+
+def test_a_thousand_images_take_less_than_a_second():
+    random = np.random.default_rng(2)
+    labels = np.arange(1000) < 500
+    ranked = rank((random.normal(size=1000) + labels).astype(np.float32), labels)
+    pixels = rank(random.normal(size=1_000_000).astype(np.float32), np.arange(1_000_000) < 100_000)
+    picture = "data:image/jpeg;base64," + "A" * 80_000
+    shown = [Shown(f"test/x/{index}.png", "x", 1.0, True, picture) for index in range(18)]
+    render(bare_report(), None, [])  # the template is compiled once a process
+    began = time.perf_counter()
+    page = render(bare_report(), Truth(ranked, pixels), shown)
+    assert time.perf_counter() - began < 1
+    assert len(page) < 3_000_000

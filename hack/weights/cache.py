@@ -1,0 +1,37 @@
+"""What a weights cache holds: whether a model's file is there, and everything that is."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+from anomaly_runner.storage import FolderStore
+from anomaly_runner.weights import Wanted
+
+_DEPTH = {"hub": 2, "datasets": 2}
+"""Path components that name one thing: a repository, a folder of images. Elsewhere every file is one."""
+
+
+def repository_folder(repository: str, cache: Path) -> Path:
+    """Where a repository of the hub is in a cache."""
+    return cache / "hub" / f"models--{repository.replace('/', '--')}"
+
+
+def is_there(wanted: Wanted, cache: Path) -> bool:
+    """Whether a cache holds something already."""
+    if wanted.kind == "hub":
+        repository = repository_folder(wanted.name, cache)
+        revision = repository / "refs" / "main"
+        name = revision.read_text().strip() if revision.is_file() else ""
+        return bool(name) and any((repository / "snapshots" / name).glob("*.safetensors"))
+    path = cache / wanted.name
+    return path.is_file() if wanted.kind == "file" else any(path.rglob("*.*"))
+
+
+def contents(cache: Path) -> dict[str, int]:
+    """Bytes of each repository, file and folder of images in a cache, by its path there."""
+    sizes: Counter[str] = Counter()
+    for info in FolderStore(cache).list():
+        parts = info.key.split("/")
+        sizes["/".join(parts[: _DEPTH.get(parts[0])])] += (cache / info.key).stat().st_size
+    return dict(sizes)

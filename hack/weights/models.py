@@ -1,0 +1,45 @@
+"""What models load, as people name models on a command line: by name, or by the block of a manifest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import yaml
+from pydantic import ValidationError
+
+from anomaly_api.model import Model
+from anomaly_runner.errors import InvalidConfig
+from anomaly_runner.weights import Wanted, wanted_weights
+
+
+def wanted_of(models: Sequence[str], backbone: str | None) -> list[Wanted]:
+    """Everything that the models load, each once.
+
+    Args:
+        models: names, or blocks in YAML.
+        backbone: takes the place of the default of each model that has one.
+
+    Raises:
+        InvalidConfig: there is no such model, or it cannot have these parameters.
+        WeightsNotFound: timm knows no repository for the backbone's weights.
+    """
+    found = [_model(text, backbone) for text in models]
+    if backbone and not any(hasattr(model.parameters, "backbone") for model in found):
+        raise InvalidConfig(f"--backbone {backbone}: {' and '.join(model.name for model in found)} have none to choose")
+    return list(dict.fromkeys(wanted for model in found for wanted in wanted_weights(model)))
+
+
+def _model(text: str, backbone: str | None) -> Model:
+    try:
+        block = yaml.safe_load(text)
+        model = Model.model_validate(block if isinstance(block, dict) else {"name": block})
+        if not backbone or not hasattr(model.parameters, "backbone"):
+            return model
+        chosen = model.parameters.model_dump(by_alias=True) | {"backbone": backbone}
+        return Model.model_validate({"name": model.name, model.name: chosen})
+    except yaml.YAMLError as error:
+        raise InvalidConfig(f"--model {text} is not YAML: {error}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise InvalidConfig(f"--model {text}: {where}: {first['msg']}") from error

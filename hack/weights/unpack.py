@@ -1,0 +1,75 @@
+"""Files of a zip or tar archive, written by us: none of its links, devices, modes, owners or ways out of the folder."""
+
+from __future__ import annotations
+
+import shutil
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+from anomaly_runner.errors import DataInvalid
+from anomaly_runner.storage.base import is_safe
+
+_LARGEST = 8 << 30
+"""Bytes of an unpacked archive at most."""
+
+
+def unpack(archive: Path, inside: str, folder: Path) -> None:
+    """Write what an archive holds below one of its folders.
+
+    Args:
+        archive: a zip or tar file, compressed in any way.
+        inside: the folder in it.
+        folder: where its content goes.
+
+    Raises:
+        DataInvalid: the archive is damaged, far too large, or holds no such folder.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        for path, source in _members(archive):
+            if path.startswith(f"{inside}/"):
+                _write(source, folder / path.removeprefix(f"{inside}/"))
+    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError) as error:
+        raise DataInvalid(f"{archive.name} cannot be unpacked: {error}") from error
+    if not any(folder.iterdir()):
+        raise DataInvalid(f"{archive.name} holds nothing below {inside}/")
+
+
+def _members(file: Path) -> Iterator[tuple[str, IO[bytes]]]:
+    return _zipped(file) if zipfile.is_zipfile(file) else _tarred(file)
+
+
+def _zipped(file: Path) -> Iterator[tuple[str, IO[bytes]]]:
+    total = 0
+    with zipfile.ZipFile(file) as packed:
+        for entry in packed.infolist():
+            total = _counted(total, entry.file_size, file)
+            if not entry.is_dir() and is_safe(entry.filename):
+                with packed.open(entry) as source:
+                    yield entry.filename, source
+
+
+def _tarred(file: Path) -> Iterator[tuple[str, IO[bytes]]]:
+    total = 0
+    with tarfile.open(file, "r|*") as tar:
+        for member in tar:
+            total = _counted(total, member.size, file)
+            source = tar.extractfile(member) if member.isfile() and is_safe(member.name) else None
+            if source is not None:
+                yield PurePosixPath(member.name).as_posix(), source
+
+
+def _counted(total: int, size: int, file: Path) -> int:
+    if total + size > _LARGEST:
+        raise DataInvalid(f"{file.name} takes more than {_LARGEST} bytes unpacked")
+    return total + size
+
+
+def _write(source: IO[bytes], target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with target.open("wb") as file:
+        shutil.copyfileobj(source, file, 1 << 20)

@@ -1,0 +1,193 @@
+"""Runs from folder to scores beside plain anomalib: its modules with its own pre-processing, under Lightning's Trainer.
+
+Both start from the same weights, which are random here, and see the same images in the same order; everything else is
+each side's own: reading, normalisation, constructor arguments, trainer arguments, the steps, and the scoring.
+"""
+
+import math
+import shutil
+import sys
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import lightning
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+
+from anomaly_api.model import Model
+from anomaly_runner import anomalib_training
+from anomaly_runner.local import run_locally
+from anomaly_runner.machine import cpu_limit
+from anomaly_runner.models.anomalib_model import build_module, scoring_model, without_pretrained_weights
+from anomaly_runner.models.catalog import CATALOG
+from support.textures import EXPERIMENT, write_manifest, write_textures
+
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
+
+SEED, BATCH = 11, 4
+TOLERANCE = 1e-5
+"""Images in another order change the scores by 2e-3 and more."""
+RANDOM = {"backbone": "resnet18", "preTrained": False}
+PLAIN = {"backbone": "resnet18", "pre_trained": False}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model: our parameters, and anomalib's arguments that mean the same."""
+
+    ours: dict[str, Any]
+    theirs: dict[str, Any] = field(default_factory=dict)
+    side: int = 64
+    training: dict[str, Any] = field(default_factory=lambda: {"maxEpochs": 2})
+    crop: dict[str, int] = field(default_factory=dict)
+
+
+CASES = {
+    "cfa": Case({"backbone": "resnet18"}, {"backbone": "resnet18"}),
+    "cflow": Case(RANDOM | {"layers": ["layer1", "layer2"], "couplingBlocks": 2, "fiberBatchSize": 256},
+                  PLAIN | {"layers": ["layer1", "layer2"], "coupling_blocks": 2, "fiber_batch_size": 256}),
+    "dfkde": Case(RANDOM | {"nPcaComponents": 4}, PLAIN | {"n_pca_components": 4}, training={}),
+    "dfm": Case(RANDOM | {"layer": "layer2", "poolingKernelSize": 2},
+                PLAIN | {"layer": "layer2", "pooling_kernel_size": 2}, training={}),
+    "fastflow": Case(RANDOM | {"flowSteps": 2}, PLAIN | {"flow_steps": 2}),
+    "fre": Case(RANDOM | {"layer": "layer2", "latentDim": 20},
+                PLAIN | {"layer": "layer2", "latent_dim": 20, "input_dim": 128 * 4 * 4}),
+    "ganomaly": Case({"nFeatures": 8}, {"n_features": 8, "batch_size": BATCH}),
+    "reverseDistillation": Case(RANDOM, PLAIN),
+    "stfpm": Case({}, {}),
+    "supersimplenet": Case({"backbone": "resnet18"}, {"backbone": "resnet18"}, side=128),
+    "dinomaly": Case({"encoderName": "vit_small_patch14_dinov2"}, {"encoder_name": "vit_small_patch14_dinov2"},
+                     side=56, training={"maxSteps": 3}, crop={"crop_size": 56}),
+    "anomalydino": Case({}, {}, side=56, training={}),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    made = tmp_path_factory.mktemp("beside")
+    write_textures(made / "data/textures")
+    return made
+
+
+@pytest.fixture
+def start(monkeypatch):
+    """The state that our module starts with, once it is built; its weights are random."""
+    found: dict[str, torch.Tensor] = {}
+
+    def build(model, around):
+        with without_pretrained_weights():
+            module = build_module(model, replace(around, weights=None))
+        found.update({name: value.clone() for name, value in module.state_dict().items()})
+        return module
+
+    monkeypatch.setattr(anomalib_training, "build_module", build)
+    return found
+
+
+def our_scores(folder, name, case):
+    def experiment(document):
+        spec = document["spec"]
+        training = {"trainBatchSize": BATCH} | case.training
+        if CATALOG[name].by_gradient:
+            training |= {"earlyStopping": {"enabled": False}}
+        spec["dataset"]["seed"] = SEED
+        spec |= {
+            "model": {"name": name, name: case.ours},
+            "training": training,
+            "evaluation": {},
+            "export": {"types": []},
+        }
+        spec["transforms"] = {"inputSize": {"height": case.side, "width": case.side}}
+
+    shutil.rmtree(folder / "results", ignore_errors=True)
+    assert run_locally(write_manifest(folder, EXPERIMENT, experiment), folder) == 0
+    table = pq.read_table(folder / "results/factory/textures/local/predictions.parquet").to_pydict()
+    return dict(zip(table["path"], table["score"], strict=True))
+
+
+def pictures(paths, side):
+    """Images (N, 3, side, side) of 0..1."""
+    opened = (Image.open(path).convert("RGB").resize((side, side), Image.Resampling.BILINEAR) for path in paths)
+    return torch.stack([torch.from_numpy(np.asarray(image, np.float32) / 255).permute(2, 0, 1) for image in opened])
+
+
+class InOurOrder(lightning.LightningDataModule):
+    """Training images of 0..1, as anomalib's batches, in the order that our runs take them in."""
+
+    def __init__(self, images, shuffles):
+        super().__init__()
+        self.images, self.shuffles = images, shuffles
+
+    def train_dataloader(self):
+        return self
+
+    def __len__(self):
+        return math.ceil(len(self.images) / BATCH)
+
+    def __iter__(self):
+        from anomalib.data import ImageBatch
+
+        order = np.arange(len(self.images))
+        if self.shuffles:
+            order = np.random.default_rng([SEED, self.trainer.current_epoch]).permutation(len(self.images))
+        for rows in np.split(order, range(BATCH, len(order), BATCH)):
+            images = self.images[rows].clone()
+            yield ImageBatch(image=images, gt_label=torch.zeros(len(rows), dtype=torch.bool),
+                             gt_mask=torch.zeros(len(rows), *images.shape[-2:], dtype=torch.bool))  # fmt: skip
+
+
+def trained_by_anomalib(folder, name, case, start):
+    import anomalib.models
+
+    kind = getattr(anomalib.models, str(CATALOG[name].anomalib))
+    with without_pretrained_weights():
+        module = kind(**case.theirs, pre_processor=kind.configure_pre_processor((case.side, case.side), **case.crop),
+                      post_processor=False, evaluator=False, visualizer=False)  # fmt: skip
+    module.load_state_dict(start)
+    images = pictures(sorted((folder / "data/textures/train/good").iterdir()), case.side)
+    if name == "cfa":  # whose first centroids anomalib takes from images that it has not normalised
+        images, module.configure_callbacks = module.pre_processor(images), list
+    bounds = {"max_epochs": case.training.get("maxEpochs", -1 if "maxSteps" in case.training else 1),
+              "max_steps": case.training.get("maxSteps", -1)}  # fmt: skip
+    torch.set_num_threads(cpu_limit())
+    lightning.seed_everything(SEED)
+    trainer = lightning.Trainer(**module.trainer_arguments | bounds, accelerator="cpu", limit_val_batches=0,
+                                logger=False, enable_checkpointing=False, enable_progress_bar=False,
+                                enable_model_summary=False, deterministic=True,
+                                default_root_dir=folder)  # fmt: skip
+    trainer.fit(module, datamodule=InOurOrder(images, CATALOG[name].by_gradient))
+    torch.use_deterministic_algorithms(False)
+    torch.set_num_threads(1)
+    return module.eval()
+
+
+def their_scores(module, name, case, folder, paths):
+    data = folder / "data/textures"
+    with torch.inference_mode():
+        images = module.pre_processor(pictures([data / path for path in paths], case.side))
+        if name != "cflow":
+            return module.model(images).pred_score.reshape(-1).numpy()
+        # anomalib relates these scores to the batch that they are in; ours are related to the training images
+        model = scoring_model(Model(name="cflow"), module, (case.side, case.side)).eval()
+        model.calibrate(module.pre_processor(pictures(sorted((data / "train/good").iterdir()), case.side)))
+        return model(images)[0].numpy()
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_run_scores_as_plain_anomalib(folder, start, name, capsys):
+    case = CASES[name]
+    ours = our_scores(folder, name, case)
+    module = trained_by_anomalib(folder, name, case, start)
+    theirs = their_scores(module, name, case, folder, ours)
+    found = np.array(list(ours.values()))
+    apart = np.abs(found - theirs).max() / np.abs(theirs).max()
+    moved = max(float((value - start[key]).abs().max().detach()) for key, value in module.named_parameters())
+    with capsys.disabled():
+        sys.stdout.write(f"\n{name} trained beside anomalib: scores differ by {apart:.1e} of the largest "
+                         f"(weights moved by {moved:.1e})")  # fmt: skip
+    assert len(set(ours.values())) > 1
+    assert (moved > 0) == CATALOG[name].by_gradient
+    assert apart < TOLERANCE
