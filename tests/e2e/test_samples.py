@@ -67,6 +67,7 @@ def test_status_is_complete_in_every_part(trained: dict[str, Any]) -> None:
     assert not holds(status, "Stalled")
     assert status["images"] == {
         "train": 100,
+        "validation": 0,
         "predicted": 1000,
         "anomalous": status["images"]["anomalous"],
         "unreadable": 0,
