@@ -124,8 +124,7 @@ def test_a_custom_threshold_is_a_share_of_the_training_threshold(
 
 def test_a_killed_pod_loses_no_epoch(cell: Cell, resumed: dict[str, Any]) -> None:
     status, training = resumed["status"], report(cell, resumed)["training"]
-    assert status["attempts"] == 2
-    assert training["resumedFromStep"] > 0
+    assert training["resumedFromStep"] > 0, "another pod went on"
     assert training["epochs"] == EPOCHS
     steps = [step for step, _ in training["history"]["trainLoss"]]
     assert steps == sorted(set(steps)), "no epoch was trained twice"

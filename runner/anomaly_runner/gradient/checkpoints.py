@@ -48,6 +48,7 @@ class Keeper(Callback):  # type: ignore[misc]
         self._saved_at = self._stored_at = time.monotonic()
         self._cost: float | None = None
         self.resumed_from: int | None = None
+        self.resumed_epochs = 0
 
     def find(self) -> Path | None:
         """A state that an earlier pod of this run has left, on this machine's disk."""
@@ -61,7 +62,7 @@ class Keeper(Callback):  # type: ignore[misc]
         if state.get(_FINGERPRINT) != self._fingerprint:
             logger.warning("the checkpoint at %s is of another configuration: training begins anew", self._store.uri)
             return None
-        self.resumed_from = int(state["global_step"])
+        self.resumed_from, self.resumed_epochs = int(state["global_step"]), int(state["epoch"]) + 1
         return self._file
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:

@@ -80,7 +80,8 @@ def _fit(trainer: Trainer, training: Training) -> None:
     state = training.keeper.find()
     if state and CATALOG[training.plan.model].prepares:
         training.module.on_train_start = lambda: None
-    training.around.step(training.keeper.resumed_from or 0)
+    # in batches: a module that steps its optimisers itself counts several steps in each
+    training.around.step(training.keeper.resumed_epochs * len(training.data.train_dataloader()))
     try:
         trainer.fit(training.module, datamodule=training.data, ckpt_path=state, weights_only=True)
     except Stopped:
