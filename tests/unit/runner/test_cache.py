@@ -41,6 +41,12 @@ def go_on() -> None:
     """Never stop waiting."""
 
 
+@pytest.fixture(autouse=True)
+def roomy_disk(monkeypatch):
+    """A disk with room, whatever this machine's has; some tests take it away."""
+    monkeypatch.setattr("shutil.disk_usage", lambda _: Usage(1_000_000_000, 0, 900_000_000))
+
+
 @pytest.fixture
 def s3():
     with fake_s3(dict(OBJECTS)) as server:
