@@ -9,7 +9,7 @@ import torch
 from anomaly_runner.batches import Batch
 from anomaly_runner.models.base import ScoringModel
 from anomaly_runner.models.compiled import torch_only
-from anomaly_runner.models.threads import MICRO_BATCH, TorchThreads
+from anomaly_runner.models.threads import TorchThreads
 from anomaly_runner.predict import Scored
 
 Item = TypeVar("Item")
@@ -26,12 +26,12 @@ class TorchPredictor:
     @property
     def provider(self) -> str:
         """What executes the model."""
-        return f"torch {self.threads.device.type}"
+        return self.threads.provider
 
     @property
     def step(self) -> int:
         """A few images a CPU, or what was asked for on a GPU."""
-        return min(self.batch_size, MICRO_BATCH) if self.threads.device.type == "cpu" else self.batch_size
+        return self.threads.step(self.batch_size)
 
     def score(self, batches: Iterable[Batch]) -> Iterator[Scored]:
         """Raw scores and maps, in order."""

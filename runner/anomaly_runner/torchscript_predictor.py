@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from anomaly_runner.batches import Batch
 from anomaly_runner.errors import ModelInvalid
-from anomaly_runner.models.threads import MICRO_BATCH, TorchThreads, pick_device
+from anomaly_runner.models.threads import TorchThreads, pick_device
 from anomaly_runner.predict import Scored
 
 
@@ -31,12 +31,12 @@ class TorchscriptPredictor:
     @property
     def provider(self) -> str:
         """What executes the model."""
-        return f"torch {self.threads.device.type}"
+        return self.threads.provider
 
     @property
     def step(self) -> int:
         """A few images a CPU, or what was asked for on a GPU."""
-        return min(self.batch_size, MICRO_BATCH) if self.threads.device.type == "cpu" else self.batch_size
+        return self.threads.step(self.batch_size)
 
     def score(self, batches: Iterable[Batch]) -> Iterator[Scored]:
         """Raw scores and maps, in order."""

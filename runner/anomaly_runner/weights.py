@@ -70,12 +70,12 @@ def _resolved(kind: str, name: str) -> list[Wanted]:
 
 
 def _repository(backbone: str) -> str:
-    import timm
+    from anomaly_runner.models.backbone import hub_repository
 
-    config = timm.get_pretrained_cfg(backbone)
-    if not config or not config.hf_hub_id:
+    repository = hub_repository(backbone)
+    if repository is None:
         raise WeightsNotFound(f"timm knows no hub repository for the weights of {backbone}, so a cache cannot hold it")
-    return str(config.hf_hub_id)
+    return repository
 
 
 def _torchvision_file(name: str) -> str:

@@ -56,7 +56,6 @@ class ModelEntry:
     manual_optimisation: bool = False
     calibrates: bool = False
     prepares: bool = False
-    tiling: bool = False
     weights: tuple[str, ...] = ()
 
     @property
@@ -68,8 +67,8 @@ class ModelEntry:
 _TIMM = "timm:{backbone}"
 
 CATALOG: dict[ModelName, ModelEntry] = {
-    "padim": ModelEntry("PaDiM", "onePass", "Defard et al., ICPR 2020", tiling=True, weights=(_TIMM,)),
-    "patchcore": ModelEntry("PatchCore", "onePass", "Roth et al., CVPR 2022", tiling=True, weights=(_TIMM,)),
+    "padim": ModelEntry("PaDiM", "onePass", "Defard et al., ICPR 2020", weights=(_TIMM,)),
+    "patchcore": ModelEntry("PatchCore", "onePass", "Roth et al., CVPR 2022", weights=(_TIMM,)),
     "cfa": ModelEntry(
         "CFA", "gradient", "30 epochs: the reference system; patience 5: anomalib's results", anomalib="Cfa",
         batch_size=4, epochs=30, patience=5, prepares=True, weights=("torchvision:{backbone}",),
@@ -108,11 +107,11 @@ CATALOG: dict[ModelName, ModelEntry] = {
     ),
     "reverseDistillation": ModelEntry(
         "Reverse distillation", "gradient", "200 epochs, batch 16: the paper; patience 3: anomalib's results",
-        anomalib="ReverseDistillation", batch_size=16, epochs=200, patience=3, tiling=True, weights=(_TIMM,),
+        anomalib="ReverseDistillation", batch_size=16, epochs=200, patience=3, weights=(_TIMM,),
     ),
     "stfpm": ModelEntry(
         "STFPM", "gradient", "100 epochs, batch 32: the paper; patience 5: anomalib's results", anomalib="Stfpm",
-        epochs=100, patience=5, tiling=True, weights=(_TIMM,),
+        epochs=100, patience=5, weights=(_TIMM,),
     ),
     "supersimplenet": ModelEntry(
         "SuperSimpleNet", "gradient", "300 epochs, batch 32: the paper", anomalib="Supersimplenet", epochs=300,

@@ -38,6 +38,15 @@ class TorchThreads:
         """Items worked on at once."""
         return self._threads
 
+    @property
+    def provider(self) -> str:
+        """What executes models."""
+        return f"torch {self.device.type}"
+
+    def step(self, batch_size: int) -> int:
+        """Images worked on at once: a few a CPU, or what was asked for on a GPU."""
+        return min(batch_size, MICRO_BATCH) if self.device.type == "cpu" else batch_size
+
     def split(self, images: Tensor) -> Sequence[Tensor]:
         """The parts of a batch that are worked on at once, on the device."""
         if self.device.type == "cpu":
