@@ -21,7 +21,7 @@ class FakeS3:
     url: str = ""
     faults: list[object] = field(default_factory=list)
     """One a request, first come first: a status to answer, minus the bytes after which a body breaks off, ``stall``
-    for silence, None for nothing."""
+    for silence, ``stall 503`` for a refusal whose body never comes, None for nothing."""
     asked: list[str] = field(default_factory=list)
     """Method, path and Range header of each request."""
     released: threading.Event = field(default_factory=threading.Event)
@@ -40,14 +40,20 @@ class _Handler(BaseHTTPRequestHandler):
         self.s3.asked.append(f"GET {key} {self.headers.get('Range', '')}".strip())
         fault = self.s3.faults.pop(0) if self.s3.faults else None
         if fault == "stall":
-            self.s3.released.wait(10)
-            self.close_connection = True
+            self._stall()
+        elif fault == "stall 503":
+            self._answer(503, THROTTLED.encode(), {}, broken_after=0)
+            self._stall()
         elif isinstance(fault, int) and fault > 0:
             self._answer(fault, THROTTLED.encode() if fault != 429 else b"busy", {})
         elif "list-type" in query:
             self._answer(200, self._listing(), {})
         else:
             self._object(key, -fault if isinstance(fault, int) else None)
+
+    def _stall(self) -> None:
+        self.s3.released.wait(10)
+        self.close_connection = True
 
     def _object(self, key: str, broken_after: int | None) -> None:
         content = self.s3.objects[key]

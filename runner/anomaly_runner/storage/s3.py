@@ -216,10 +216,11 @@ def _patiently(operation: Callable[[], Result]) -> Result:
 
 def _may_pass(error: BaseException) -> bool:
     from botocore.exceptions import ClientError, IncompleteReadError, ReadTimeoutError, ResponseStreamingError
+    from urllib3.exceptions import HTTPError
 
     if isinstance(error, ClientError):
         return error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") in _THROTTLED
-    return isinstance(error, IncompleteReadError | ReadTimeoutError | ResponseStreamingError)
+    return isinstance(error, IncompleteReadError | ReadTimeoutError | ResponseStreamingError | HTTPError)
 
 
 @contextmanager
@@ -233,6 +234,7 @@ def _explained(uri: str) -> Iterator[None]:
     """
     from boto3.exceptions import S3UploadFailedError
     from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError, SSLError
+    from urllib3.exceptions import HTTPError
 
     try:
         yield
@@ -247,7 +249,7 @@ def _explained(uri: str) -> Iterator[None]:
         raise StorageUnavailable(f"upload to {uri} failed: {error}") from error
     except SSLError as error:
         raise StorageDenied(f"the certificate of {uri} is not trusted: set caConfigMap ({error})") from error
-    except BotoCoreError as error:
+    except (BotoCoreError, HTTPError) as error:  # urllib3's escape botocore where the body of a refusal breaks off
         raise StorageUnavailable(f"{uri} does not answer: {error}") from error
 
 

@@ -28,14 +28,15 @@ class SignedGet:
         """The object's content as botocore's StreamingBody; None where the client should be asked instead."""
         from botocore.exceptions import HTTPClientError
         from botocore.response import StreamingBody
+        from urllib3.exceptions import HTTPError
 
         try:
             response = self.session.send(self._request(key, headers))
-        except HTTPClientError:
-            return None
-        if response.status_code in _SUCCESS:
-            return StreamingBody(response.raw, response.headers.get("content-length"))
-        response.content  # noqa: B018 - read to its end, so that the connection can serve again
+            if response.status_code in _SUCCESS:
+                return StreamingBody(response.raw, response.headers.get("content-length"))
+            response.content  # noqa: B018 - read to its end, so that the connection can serve again
+        except (HTTPClientError, HTTPError):
+            pass
         return None
 
     def _request(self, key: str, headers: Mapping[str, str]) -> Any:

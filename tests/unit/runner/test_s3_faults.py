@@ -93,6 +93,19 @@ def test_a_silent_server_is_asked_again(s3, tmp_path):
     assert (tmp_path / "large.png").read_bytes() == CONTENT
 
 
+@pytest.mark.parametrize("count", [1, 2, 100])
+def test_a_refusal_whose_body_never_comes(s3, tmp_path, count):
+    """urllib3's timeout escapes botocore here."""
+    objects = [large(s3)]
+    s3.faults = ["stall 503"] * count
+    if count == 100:
+        with pytest.raises(StorageUnavailable, match=r"s3://data/set/large\.png does not answer"):
+            local_copy(store_of(s3), objects, tmp_path, go_on)
+    else:
+        local_copy(store_of(s3), objects, tmp_path, go_on)
+        assert (tmp_path / "large.png").read_bytes() == CONTENT
+
+
 def test_an_object_that_changes_while_it_is_read_is_never_patched_together(s3, tmp_path):
     objects = [large(s3)]
     s3.objects["set/large.png"] = CONTENT[::-1] + b"x"
