@@ -7,7 +7,6 @@ the run, and then brings the course of the training every few seconds. What coul
 """
 
 import logging
-import os
 import tempfile
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -22,6 +21,7 @@ from anomaly_api.artifacts import MlflowTracking
 from anomaly_api.run import ModelManifest, RunIdentity
 from anomaly_api.status import MlflowStatus
 from anomaly_runner.errors import TrackingUnavailable
+from anomaly_runner.mlflow_client import connect, local_uri
 from anomaly_runner.tracking import MODEL_FOLDER, History, TrackedResult
 
 logger = logging.getLogger(__name__)
@@ -36,14 +36,6 @@ _PACE = 5.0
 """Seconds between reports of a training that goes on."""
 _PATIENCE = 60.0
 """Seconds until a server that did not answer is asked again."""
-_CLIENT_SETTINGS = {
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
-    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
-    "MLFLOW_ENABLE_ASYNC_LOGGING": "false",
-    "GIT_PYTHON_REFRESH": "quiet",
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-}
 
 
 @dataclass(frozen=True)
@@ -73,7 +65,7 @@ def target_of(run: RunIdentity, spec: MlflowTracking, local: Path | None) -> Mlf
     """The target of a manifest; without a cluster, a database below the folder ``local``."""
     return MlflowTarget(
         run=run,
-        uri=f"sqlite:///{local / 'mlflow.db'}" if local else spec.tracking_uri,
+        uri=local_uri(local) if local else spec.tracking_uri,
         experiment=spec.experiment_name or run.namespace,
         name=spec.run_name or run.name,
         tags=spec.tags or {},
@@ -85,9 +77,9 @@ def target_of(run: RunIdentity, spec: MlflowTracking, local: Path | None) -> Mlf
 class MlflowTracker:
     """Keeps one run in MLflow. See ``tracking.Tracker``."""
 
-    def __init__(self, target: MlflowTarget, connect: Callable[[str], Any] | None = None) -> None:
+    def __init__(self, target: MlflowTarget, connect: Callable[[str], Any] = connect) -> None:
         self._target = target
-        self._connect = connect or _client
+        self._connect = connect
         self._parameters: Mapping[str, str] = {}
         self._client: Any = None
         self._status: MlflowStatus | None = None
@@ -242,13 +234,3 @@ class MlflowTracker:
             self._client.set_terminated(self._status.run_id, "FAILED")
         except Exception as error:  # noqa: BLE001 - the run's own failure is what matters
             logger.warning("MLflow at %s was not told of the failure: %s", self._target.uri, error)
-
-
-def _client(uri: str) -> Any:
-    for name, value in _CLIENT_SETTINGS.items():
-        os.environ.setdefault(name, value)
-    from mlflow.tracking import MlflowClient
-
-    for noisy in ("mlflow", "alembic"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
-    return MlflowClient(tracking_uri=uri)

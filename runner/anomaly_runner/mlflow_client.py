@@ -1,0 +1,35 @@
+"""MLflow's client, told to give up in time: left to itself it asks a server that is down for minutes.
+
+It costs seconds to import, so it is imported where it is needed.
+"""
+
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+_SETTINGS = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    "MLFLOW_ENABLE_ASYNC_LOGGING": "false",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "GIT_PYTHON_REFRESH": "quiet",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+}
+
+
+def connect(uri: str) -> Any:
+    """A client of the server or database at ``uri``. Nothing is sent yet."""
+    for name, value in _SETTINGS.items():
+        os.environ.setdefault(name, value)
+    from mlflow.tracking import MlflowClient
+
+    for noisy in ("mlflow", "alembic"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    return MlflowClient(tracking_uri=uri)
+
+
+def local_uri(folder: Path) -> str:
+    """The database that stands for a server in runs without a cluster."""
+    return f"sqlite:///{folder / 'mlflow.db'}"
