@@ -8,36 +8,51 @@ from anomaly_api.artifacts import Output, Tracking
 from anomaly_api.base import Contract
 from anomaly_api.dataset import InputData
 from anomaly_api.evaluation import ScoreLevel, Visualization
-from anomaly_api.primitives import BatchSize, Name, Text
+from anomaly_api.primitives import BatchSize, HttpUrl, Name, Text
 from anomaly_api.resource import ObjectMeta
-from anomaly_api.rules import Rule, exactly_one, immutable_once_started, not_yet, only_when, required_when
+from anomaly_api.rules import (
+    Rule,
+    at_most_one,
+    exactly_one,
+    immutable_once_started,
+    not_yet,
+    only_when,
+    required_when,
+)
 from anomaly_api.scheduling import RunPolicy, Scheduling
 from anomaly_api.status import RunStatus
 from anomaly_api.storage import Location
 
 
 class RegisteredModel(Contract):
-    """A model in MLflow's registry."""
+    """A model in MLflow's registry: its newest version, unless version or alias says which."""
+
+    rules = (at_most_one("version", "alias"),)
 
     name: Text
     """Registered name."""
     version: Annotated[int, Field(ge=1)] | None = None
-    """Version."""
+    """Version; with neither version nor alias it is the newest one when the run starts."""
     alias: Text | None = None
     """Alias, such as champion."""
+    tracking_uri: HttpUrl | None = None
+    """URL of the server; unset means tracking.mlflow.trackingUri."""
+    credentials_secret: Name | None = None
+    """Secret with MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN; unset means those
+    of tracking.mlflow, if its server is the same."""
 
 
 class TrainedModelSource(Contract):
     """Where the model comes from: exactly one of the fields."""
 
-    rules = (exactly_one("experiment", "location", "mlflow"), not_yet("mlflow"))
+    rules = (exactly_one("experiment", "location", "mlflow"),)
 
     experiment: Name | None = None
     """An AnomalyExperiment in the same namespace; the inference waits until it is Complete."""
     location: Location | None = None
     """Folder of an experiment's artifacts (the one that holds model.json)."""
     mlflow: RegisteredModel | None = None
-    """A registered model."""
+    """A registered model; one that an experiment registered (tracking.mlflow.registerModel)."""
 
 
 class InferenceThreshold(Contract):
@@ -62,12 +77,20 @@ _TRAINS_NOTHING = Rule(
     field="tracking.mlflow.registerModel",
     holds=lambda owner: owner.tracking.mlflow is None or owner.tracking.mlflow.register_model is None,
 )
+_REGISTRY_IS_NAMED = Rule(
+    cel="!has(self.model.mlflow) || has(self.model.mlflow.trackingUri) || has(self.tracking.mlflow)",
+    message="set model.mlflow.trackingUri, or tracking.mlflow.trackingUri where that is the model's server too",
+    field="model.mlflow.trackingUri",
+    holds=lambda owner: (
+        owner.model.mlflow is None or owner.model.mlflow.tracking_uri is not None or owner.tracking.mlflow is not None
+    ),
+)
 
 
 class InferenceSpec(Contract):
     """Which model, over which images, and where the results go."""
 
-    rules = (_TRAINS_NOTHING, not_yet("shards"), not_yet("parallelism"))
+    rules = (_TRAINS_NOTHING, _REGISTRY_IS_NAMED, not_yet("shards"), not_yet("parallelism"))
 
     model: TrainedModelSource
     """The model."""

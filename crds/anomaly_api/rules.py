@@ -49,6 +49,16 @@ def exactly_one(*fields: str) -> Rule:
     )
 
 
+def at_most_one(field: str, other: str) -> Rule:
+    """Not both of the fields are set."""
+    name, excluded = to_camel(field), to_camel(other)
+    return Rule(
+        cel=f"!has(self.{name}) || !has(self.{excluded})",
+        message=f"at most one of {name}, {excluded} may be set",
+        holds=lambda owner: not (_is_set(owner, field) and _is_set(owner, other)),
+    )
+
+
 def required_when(field: str, discriminator: str, value: str) -> Rule:
     """The field must be set when the discriminator has this value."""
     name, by = to_camel(field), to_camel(discriminator)

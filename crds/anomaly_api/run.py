@@ -47,8 +47,8 @@ PROGRESS_AUDIENCE = "progress.anomalyops.io"
 S3_SECRET_KEYS = {"AWS_ACCESS_KEY_ID": True, "AWS_SECRET_ACCESS_KEY": True, "AWS_SESSION_TOKEN": False}
 """Keys of a credentialsSecret for S3, and whether each must be there."""
 MLFLOW_SECRET_KEYS = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
-"""Optional keys of a credentialsSecret for MLflow; they become environment variables of the same names."""
-
+"""Optional keys of a credentialsSecret for MLflow; the tracking server's become environment variables of the same
+names, the registry's those of ``registry_env``."""
 
 MODEL_MANIFEST = "model.json"
 """The ModelManifest's name in a run's folder of artifacts."""
@@ -63,6 +63,11 @@ CA_DIR = "/etc/anomaly-ca"
 def s3_env(role: LocationRole, key: str) -> str:
     """Environment variable that carries a key of the S3 credentials for one location of the run."""
     return f"ANOMALY_{role.upper()}_{key}"
+
+
+def registry_env(key: str) -> str:
+    """Environment variable that carries a key of the credentials for the server that the model is registered at."""
+    return f"ANOMALY_MODEL_{key}"
 
 
 def ca_path(role: LocationRole) -> str:
@@ -103,7 +108,7 @@ class RunConfig(Contract):
     experiment: ExperimentSpec | None = None
     """Train, test, export."""
     inference: InferenceSpec | None = None
-    """Run a trained model; model.location is set (a reference to an experiment is resolved by the operator)."""
+    """Run a trained model, of model.location or model.mlflow (the operator resolves a reference to an experiment)."""
 
     def locations(self) -> dict[LocationRole, Location]:
         """Every folder that the run reads or writes, by role."""
@@ -315,7 +320,7 @@ class RunReport(Contract):
     seconds: dict[str, float] = Field(default_factory=dict)
     """Wall-clock seconds a stage."""
     environment: dict[str, str] = Field(default_factory=dict)
-    """Versions of the libraries, device, provider."""
+    """Versions of the libraries, device, provider; of an inference, where the model came from."""
     dataset_fingerprint: str | None = None
     """SHA-256 over the sorted paths and contents of the images."""
 

@@ -5,10 +5,18 @@ a ConfigMap: it is one object less to write, to watch, to own and to keep in ste
 under a running pod. Annotations may take 256 KiB together; a RunConfig takes 1 to 3.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
-from anomaly_api.artifacts import MlflowTracking
-from anomaly_api.run import MLFLOW_SECRET_KEYS, PROGRESS_PATH, PROGRESS_URL_ENV, S3_SECRET_KEYS, RunConfig, s3_env
+from anomaly_api.run import (
+    MLFLOW_SECRET_KEYS,
+    PROGRESS_PATH,
+    PROGRESS_URL_ENV,
+    S3_SECRET_KEYS,
+    RunConfig,
+    registry_env,
+    s3_env,
+)
 from anomaly_api.scheduling import PodTemplate, Scheduling
 from anomaly_operator import names
 from anomaly_operator.keys import RunKey
@@ -127,16 +135,20 @@ def _credentials(config: RunConfig) -> list[Manifest]:
                 _from_secret(s3_env(role, key), secret, key, optional=not needed)
                 for key, needed in S3_SECRET_KEYS.items()
             ]
-    mlflow = _mlflow(config)
-    if mlflow and mlflow.credentials_secret:
-        found += [_from_secret(key, mlflow.credentials_secret, key, optional=True) for key in MLFLOW_SECRET_KEYS]
-    return found
+    return [*found, *_mlflow_credentials(config)]
 
 
-def _mlflow(config: RunConfig) -> MlflowTracking | None:
+def _mlflow_credentials(config: RunConfig) -> Iterator[Manifest]:
+    """The tracking server's as MLflow reads them, the registry's beside them."""
     spec = config.experiment or config.inference
     assert spec is not None
-    return spec.tracking.mlflow
+    tracking, registered = spec.tracking.mlflow, config.inference.model.mlflow if config.inference else None
+    for key in MLFLOW_SECRET_KEYS:
+        if tracking and tracking.credentials_secret:
+            yield _from_secret(key, tracking.credentials_secret, key, optional=True)
+    for key in MLFLOW_SECRET_KEYS:
+        if registered and registered.credentials_secret:
+            yield _from_secret(registry_env(key), registered.credentials_secret, key, optional=True)
 
 
 def _from_secret(variable: str, secret: str, key: str, *, optional: bool) -> Manifest:

@@ -1,9 +1,14 @@
-"""Where a run's folders are: on S3 and mounted claims in a pod, below one folder without a cluster."""
+"""Where a run's folders are: on S3 and mounted claims in a pod, below one folder without a cluster.
 
+A registered model is a folder as well, at its MLflow server or in the local stand-in for one.
+"""
+
+import os
 from pathlib import Path
 
 from anomaly_api.run import NODE_CACHE_PATH, RunConfig, mount_path
 from anomaly_api.storage import Location, LocationRole
+from anomaly_runner.mlflow_store import registered_model
 from anomaly_runner.storage import FolderStore, Store
 from anomaly_runner.storage.s3 import connect
 
@@ -14,10 +19,18 @@ def stores_in_pod(config: RunConfig) -> dict[LocationRole, Store]:
     The cache may also be the node's own folder, where the operator has mounted one.
     """
     stores: dict[LocationRole, Store] = {role: _in_pod(role, location) for role, location in config.locations().items()}
+    stores |= _registered(config, None)
     node_cache = Path(NODE_CACHE_PATH)
     if node_cache.is_dir():
         stores.setdefault(LocationRole.CACHE, FolderStore(node_cache))
     return stores
+
+
+def _registered(config: RunConfig, local: Path | None) -> dict[LocationRole, Store]:
+    """The model of an inference, if it comes from a registry."""
+    if config.inference is None or config.inference.model.mlflow is None:
+        return {}
+    return {LocationRole.MODEL: registered_model(config.inference, os.environ, local)}
 
 
 def _in_pod(role: LocationRole, location: Location) -> Store:
@@ -26,7 +39,10 @@ def _in_pod(role: LocationRole, location: Location) -> Store:
 
 def stores_below(folder: Path, config: RunConfig) -> dict[LocationRole, Store]:
     """Every location of the run below a folder: s3://BUCKET/KEY is BUCKET/KEY, a claim is CLAIM/PATH."""
-    return {role: FolderStore(folder / local_path(location)) for role, location in config.locations().items()}
+    stores: dict[LocationRole, Store] = {
+        role: FolderStore(folder / local_path(location)) for role, location in config.locations().items()
+    }
+    return stores | _registered(config, folder)
 
 
 def local_path(location: Location) -> Path:

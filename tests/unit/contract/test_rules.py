@@ -72,7 +72,13 @@ def test_a_bad_experiment_is_refused_with_the_path_of_the_field(path: str, value
         ("spec.threshold", {"source": "training", "value": 3.0}, "value may be set only when source is custom"),
         ("spec.runtime", "tensorrt", "spec.runtime: Input should be 'onnx', 'torchscript' or 'torch'"),
         ("spec.model", {"experiment": "a", "mlflow": {"name": "b"}}, "exactly one of experiment, location, mlflow"),
-        ("spec.model", {"mlflow": {"name": "b"}}, "mlflow is not supported by this version"),
+        (
+            "spec.model",
+            {"mlflow": {"name": "b", "version": 1, "alias": "c"}},
+            "at most one of version, alias may be set",
+        ),
+        ("spec.model", {"mlflow": {"name": "b", "version": 0}}, "spec.model.mlflow.version: Input should be greater"),
+        ("spec.model", {"mlflow": {"version": 1}}, "spec.model.mlflow.name: Field required"),
         ("spec.shards", 4, "shards is not supported by this version"),
     ],
 )
@@ -80,6 +86,15 @@ def test_a_bad_inference_is_refused_with_the_path_of_the_field(path: str, value:
     with pytest.raises(ValidationError) as refusal:
         AnomalyInference.model_validate(with_change(sample("mnist-inference"), path, value))
     assert complaint in describe_invalid(refusal.value, root="")
+
+
+def test_a_registered_model_needs_a_server() -> None:
+    manifest = with_change(sample("mnist-inference"), "spec.model", {"mlflow": {"name": "screws"}})
+    AnomalyInference.model_validate(manifest)
+    with pytest.raises(ValidationError) as refusal:
+        AnomalyInference.model_validate(with_change(manifest, "spec.tracking", None))
+    assert "model.mlflow.trackingUri: set model.mlflow.trackingUri, or tracking.mlflow" in str(refusal.value)
+    AnomalyInference.model_validate(with_change(manifest, "spec.model.mlflow.trackingUri", "http://registry:5000"))
 
 
 def test_many_faults_are_told_in_one_line() -> None:

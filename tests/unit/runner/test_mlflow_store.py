@@ -1,0 +1,275 @@
+"""Inference with a registered model, against MLflow's own server: which version, which account, what goes wrong."""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pyarrow.parquet
+import pytest
+
+from anomaly_api.inference import InferenceSpec
+from anomaly_api.run import RunConfig, RunIdentity, RunReport
+from anomaly_api.storage import LocationRole
+from anomaly_runner.context import Context, Journal
+from anomaly_runner.ends import guarded
+from anomaly_runner.engine import execute
+from anomaly_runner.errors import DataInvalid, ModelInvalid, StorageDenied, StorageUnavailable
+from anomaly_runner.inference import read_manifest
+from anomaly_runner.local import run_locally
+from anomaly_runner.manifests import read_manifest as read_resource
+from anomaly_runner.mlflow_store import registered_model
+from anomaly_runner.places import stores_below, stores_in_pod
+from anomaly_runner.pod import tracker_of
+from anomaly_runner.progress import Progress
+from anomaly_runner.stop import StopSignal
+from anomaly_runner.storage import ObjectInfo
+from support.gate import gate
+from support.mlflow_server import mlflow_server
+from support.process import free_port
+from support.textures import EXPERIMENT, INFERENCE, write_manifest, write_textures
+
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # of mlflow's own libraries
+
+ENVIRONMENT = {"ANOMALY_MODEL_MLFLOW_TRACKING_USERNAME": "robot", "ANOMALY_MODEL_MLFLOW_TRACKING_PASSWORD": "secret"}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    with mlflow_server(tmp_path_factory.mktemp("mlflow"), free_port()) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def client(server):
+    from mlflow.tracking import MlflowClient
+
+    return MlflowClient(server)
+
+
+def run(folder: Path, text: str, change):
+    """A run on local folders, but with MLflow's server as in a pod."""
+    config = read_resource(write_manifest(folder, text, change), folder)
+    stores = stores_below(folder, config)
+    if config.inference and config.inference.model.mlflow:
+        stores[LocationRole.MODEL] = registered_model(config.inference, {}, None)
+    work = folder / "work"
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir()
+    with Progress([]) as progress:
+        context = Context(config.run, stores, work, progress, StopSignal(), tracker_of(config, None), Journal())
+        return guarded(lambda: execute(config, context), context)
+
+
+def trained_as(name: str, features: int, server: str):
+    def change(document):
+        document["metadata"]["name"] = name
+        document["spec"]["model"]["padim"]["nFeatures"] = features
+        document["spec"]["output"]["keepCheckpoint"] = True
+        document["spec"]["tracking"] = {"mlflow": {"trackingUri": server, "registerModel": "gravel"}}
+
+    return change
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, server, client):
+    """A folder in which two experiments have run, and registered versions 1 and 2 of gravel."""
+    folder = tmp_path_factory.mktemp("trained")
+    write_textures(folder / "data" / "textures")
+    for version, (name, features) in enumerate((("small", 10), ("large", 20)), 1):
+        ending = run(folder, EXPERIMENT, trained_as(name, features, server))
+        assert ending.exit_code == 0, ending.summary
+        assert ending.summary.mlflow.model == f"models:/gravel/{version}"
+    client.set_registered_model_alias("gravel", "champion", "1")
+    return folder
+
+
+def looked(folder: Path, name: str, model, runtime="onnx", tracking=None):
+    """An inference; answers its end and its scores by path."""
+
+    def change(document):
+        document["metadata"]["name"] = name
+        document["spec"] |= {"model": model, "runtime": runtime, "tracking": tracking or {}}
+
+    ending = run(folder, INFERENCE, change)
+    assert ending.exit_code == 0, ending.summary
+    table = pyarrow.parquet.read_table(folder / "results/factory" / name / "local/predictions.parquet").to_pylist()
+    return ending, {row["path"]: (row["score"], row["anomalous"]) for row in table}
+
+
+@pytest.mark.parametrize(
+    ("which", "runtime", "version"),
+    [({}, "onnx", 2), ({"version": 1}, "onnx", 1), ({"alias": "champion"}, "onnx", 1), ({"version": 2}, "torch", 2)],
+    ids=["newest", "version", "alias", "torch"],
+)
+def test_a_registered_model_scores_as_its_experiment(trained, client, which, runtime, version):
+    server, experiment = client.tracking_uri, {1: "small", 2: "large"}[version]
+    tracking = {"mlflow": {"trackingUri": server}}
+    ending, scores = looked(trained, "registered", {"mlflow": {"name": "gravel"} | which}, runtime, tracking)
+    assert scores == looked(trained, "by-name", {"experiment": experiment}, runtime)[1]
+    assert len(scores) == 10
+    assert ending.report.environment["model"] == f"models:/gravel/{version}"
+    assert client.get_run(ending.summary.mlflow.run_id).data.params["model.uri"] == f"models:/gravel/{version}"
+
+
+def test_versions_differ(trained):
+    scores = [looked(trained, name, {"experiment": name})[1] for name in ("small", "large")]
+    assert scores[0] != scores[1]
+
+
+def spec_of(server: str, tracking=None, **model) -> InferenceSpec:
+    return InferenceSpec.model_validate({
+        "model": {"mlflow": {"name": "gravel", "trackingUri": server} | model},
+        "input": {"source": {"s3": {"uri": "s3://data"}}}, "output": {"s3": {"uri": "s3://results"}},
+        "tracking": {"mlflow": tracking},
+    })  # fmt: skip
+
+
+def store(server: str, environment=None, **model):
+    return registered_model(spec_of(server, **model), environment or {}, None)
+
+
+def test_files_are_listed_and_read(trained, server, tmp_path):
+    found = store(server, version=1)
+    assert found.uri == "models:/gravel/1"
+    names = [info.key for info in found.list()]
+    assert names == sorted(names)
+    assert {"MLmodel", "model.json", "model.onnx", "model.safetensors"} <= set(names)
+    published = trained / "results/factory/small/local"
+    [onnx] = found.list("model.onnx")
+    assert onnx.size == (published / "model.onnx").stat().st_size
+    found.pull(onnx, tmp_path / "new" / "model.onnx")
+    assert (tmp_path / "new" / "model.onnx").read_bytes() == (published / "model.onnx").read_bytes()
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["model.onnx"]
+    assert found.read("model.json") == (published / "model.json").read_bytes()
+    assert found.read("nothing.json") is None
+    with pytest.raises(DataInvalid, match="leads out of the folder"):
+        found.pull(ObjectInfo("../model.json", 1, "x"), tmp_path / "x")
+
+
+def test_the_version_that_was_found_stays(trained, server, client):
+    found = store(server, alias="moving")
+    client.set_registered_model_alias("gravel", "moving", "1")
+    assert found.uri == "models:/gravel/1"
+    client.set_registered_model_alias("gravel", "moving", "2")
+    assert found.uri == "models:/gravel/1"
+    assert store(server, alias="moving").uri == "models:/gravel/2"
+
+
+@pytest.mark.parametrize(
+    ("model", "complaint"),
+    [
+        ({"name": "sand"}, "there is no version of a registered model sand at http://127"),
+        ({"name": "sa'nd"}, "there is no version of a registered model sa'nd at http://127"),
+        ({"name": "sand", "version": 1}, "there is no version 1 of the registered model sand at http://127"),
+        ({"version": 77}, "there is no version 77 of the registered model gravel at http://127"),
+        ({"alias": "nobody"}, "there is no version with the alias nobody of the registered model gravel at http://127"),
+    ],
+)
+def test_what_is_not_registered(trained, server, model, complaint):
+    with pytest.raises(ModelInvalid, match=complaint):
+        read_manifest(store(server, **model))
+
+
+def test_a_registered_model_that_is_not_ours(trained, server, client):
+    version = client.get_model_version("gravel", "1")
+    client.create_registered_model("pictures")
+    client.create_model_version("pictures", f"{version.source.rpartition('/')[0]}/visualizations", version.run_id)
+    with pytest.raises(ModelInvalid, match=r"no model\.json in models:/pictures/1"):
+        read_manifest(store(server, name="pictures"))
+
+
+def test_a_server_that_does_not_answer():
+    nowhere = f"http://127.0.0.1:{free_port()}"
+    began = time.monotonic()
+    with pytest.raises(StorageUnavailable, match=rf"{nowhere} does not give version of a registered model gravel"):
+        read_manifest(store(nowhere))
+    assert time.monotonic() - began < 60
+
+
+def test_a_server_that_goes_after_the_version_was_found(trained, server):
+    with gate(server) as before:
+        found = store(before.url)
+        [manifest] = found.list("model.json")
+    with pytest.raises(StorageUnavailable, match="does not give models:/gravel/2"):
+        found.read(manifest.key)
+
+
+def test_a_download_that_breaks_off_is_repeated(trained, server):
+    with gate(server) as before:
+        before.cut = ["/model/model.json"]
+        assert read_manifest(store(before.url, version=1)).model == "padim"
+        assert before.cut == []
+
+
+def test_the_registry_has_an_account_of_its_own(trained, server, monkeypatch):
+    """The tracking server's is in the environment all the while, and afterwards."""
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "of-the-tracker")
+    for name, value in ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+    run_id = RunIdentity(kind="AnomalyInference", namespace="factory", name="look", uid="1")
+    with gate(server, "robot", "secret") as before:
+        config = RunConfig(run=run_id, inference=spec_of(before.url, version=1, credentialsSecret="registry"))
+        assert read_manifest(stores_in_pod(config)[LocationRole.MODEL]).run.name == "small"
+        assert set(before.seen) == {before.wanted}
+    assert {key: value for key, value in os.environ.items() if key.startswith("MLFLOW_TRACKING_")} == {
+        "MLFLOW_TRACKING_TOKEN": "of-the-tracker"
+    }
+
+
+@pytest.mark.parametrize("account", [{}, ENVIRONMENT | {"ANOMALY_MODEL_MLFLOW_TRACKING_PASSWORD": "wrong"}])
+def test_a_server_that_refuses_the_account(trained, server, account):
+    with (
+        gate(server, "robot", "secret") as before,
+        pytest.raises(StorageDenied, match=r"refused access to version 1 .* check model\.mlflow\.credentialsSecret"),
+    ):
+        read_manifest(store(before.url, account, version=1, credentialsSecret="registry"))
+
+
+@pytest.mark.parametrize(
+    ("elsewhere", "secret", "seen"),
+    [(False, "tracker", "Bearer of-the-tracker"), (True, "tracker", None), (True, None, "Bearer of-the-tracker")],
+    ids=["the same server", "another server", "the pod's own environment"],
+)
+@pytest.mark.usefixtures("trained")
+def test_whose_account_it_is_where_the_model_names_none(server, monkeypatch, elsewhere, secret, seen):
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "of-the-tracker")
+    with gate(server) as before:
+        uri = "http://tracker:5000" if elsewhere else f"{before.url}/"
+        spec = spec_of(before.url, {"trackingUri": uri, "credentialsSecret": secret}, version=1)
+        assert registered_model(spec, ENVIRONMENT, None).uri == "models:/gravel/1"
+        assert set(before.seen) == {seen}
+
+
+def test_without_a_cluster_the_local_database_is_the_registry(textures, capsys):
+    def tracked(document):
+        document["spec"]["tracking"] = {"mlflow": {"trackingUri": "http://nowhere:5000", "registerModel": "gravel"}}
+
+    def registered(document):
+        document["metadata"]["name"] = "registered"
+        document["spec"]["model"] = {"mlflow": {"name": "gravel", "trackingUri": "http://nowhere:5000"}}
+
+    def unknown(document):
+        document["metadata"]["name"] = "unknown"
+        document["spec"]["model"] = {"mlflow": {"name": "sand", "trackingUri": "http://nowhere:5000"}}
+
+    assert run_locally(write_manifest(textures, EXPERIMENT, tracked), textures) == 0
+    for change in (registered, None):
+        assert run_locally(write_manifest(textures, INFERENCE, change), textures) == 0
+    results = textures / "results/factory"
+    tables = [
+        pyarrow.parquet.read_table(results / name / "local/predictions.parquet") for name in ("registered", "look")
+    ]
+    assert tables[0]["score"].to_pylist() == tables[1]["score"].to_pylist()
+    report = RunReport.model_validate_json((results / "registered/local/report.json").read_bytes())
+    assert report.environment["model"] == "models:/gravel/1"
+    assert run_locally(write_manifest(textures, INFERENCE, unknown), textures) == 16
+    assert "there is no version of a registered model sand at sqlite:///" in capsys.readouterr().err
+
+
+def test_mlflow_is_imported_where_a_model_comes_from_it_only():
+    program = "import sys, anomaly_runner.mlflow_store, anomaly_runner.pod; print('mlflow' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
