@@ -1,15 +1,23 @@
-"""The MNIST experiment beside plain anomalib, whole processes, one after the other in one run.
+"""The MNIST experiment beside plain anomalib and beside nothing but the network, whole processes in one run.
 
-PaDiM, resnet18's shape with random weights, 224 px; 100 nines to learn from, 1,000 digits to test on. anomalib's
-side is what its documentation shows: Folder datamodule, ``Engine.fit``, ``Engine.test``; once as it comes, which
-also draws every test image, and once without pictures. Ours draws none here, but also writes the ONNX model, tables
-and report. ::
+Nines to learn from, all digits to test on; random weights. Sides, each in processes of their own, one after the other:
 
-    python -m benchmarks.runner_experiment [--skip-anomalib] [--repeat N] [--model padim|patchcore]
+- anomaly-runner, which also writes the ONNX model, tables and the report; no pictures;
+- anomalib as its documentation shows it, which draws every test image, and the same without pictures;
+- bare: the network in torch, fed from memory (bare_torch.py).
+
+Gradient models validate on the test images after each epoch on the first three sides. ``train`` and ``test`` are images
+a second of those stages alone. ``--grow`` goes through several sizes, of both sets, on our side and beside the bare
+loop; some models learn from fewer images (networks.LEARNT)::
+
+    python -m benchmarks.runner_experiment [--models NAME...] [--test N] [--skip-anomalib] [--repeat N]
+    python -m benchmarks.runner_experiment --grow 100 1000 10000 [--models NAME...] [--skip-anomalib]
 """
 
 import argparse
+import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -19,33 +27,16 @@ from pathlib import Path
 
 import yaml
 
-from hack.demo.digits import write_mnist_folders
+from benchmarks.networks import BATCHES, EPOCHS, LEARNT, MODELS, SIDES, parameters
+from hack.demo.digits import DIGITS, write_mnist_folders
 
 ROOT = Path(__file__).parents[1]
-LAYERS = {"padim": ["layer1", "layer2", "layer3"], "patchcore": ["layer2", "layer3"]}
-
-ANOMALIB = """
-import sys, warnings
-warnings.simplefilter("ignore")
-root, model_name, out, visualizer = sys.argv[1:5]
-from anomalib.data import Folder
-from anomalib.engine import Engine
-from anomalib.models import Padim, Patchcore
-from lightning import seed_everything
-seed_everything(42)
-if model_name == "padim":
-    model = Padim(backbone="resnet18", layers=["layer1", "layer2", "layer3"], pre_trained=False,
-                  pre_processor=Padim.configure_pre_processor((224, 224)), visualizer=visualizer == "pictures")
-else:
-    model = Patchcore(backbone="resnet18", layers=["layer2", "layer3"], pre_trained=False,
-                      pre_processor=Patchcore.configure_pre_processor((224, 224)), visualizer=visualizer == "pictures")
-data = Folder(name="mnist", root=root, normal_dir="train/good", normal_test_dir="test/good",
-              abnormal_dir=[f"test/{digit}" for digit in range(9)], num_workers=2,
-              train_batch_size=32, eval_batch_size=32)
-engine = Engine(default_root_dir=out, logger=False, enable_progress_bar=False)
-engine.fit(model=model, datamodule=data)
-print(engine.test(model=model, datamodule=data, verbose=False))
-"""
+PER_CLASS = 100
+BANK = ("patchcore",)
+WEIGHTS = (
+    "import sys; from pathlib import Path; from benchmarks.networks import write_weights as w; w(Path(sys.argv[1]))"
+)
+"""In a process of its own: a process's peak memory counts from that of the one that started it, and torch is large."""
 
 
 @dataclass(frozen=True)
@@ -58,12 +49,28 @@ class Cost:
     output: str = ""
 
 
-def measured(command: list[str]) -> Cost:
+@dataclass(frozen=True)
+class Task:
+    """One model on so many images, below a folder with data/mnist and weights."""
+
+    model: str
+    folder: Path
+    train: int
+    test: int
+
+    @property
+    def arguments(self) -> list[str]:
+        """For the other sides' scripts."""
+        numbers = (SIDES.get(self.model, 224), BATCHES.get(self.model, 32), EPOCHS.get(self.model, 0))
+        return [self.model, str(self.folder), *map(str, numbers)]
+
+
+def measured(command: list[str], **environment: str) -> Cost:
     """Run a process to its end."""
+    inherited = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     began = time.perf_counter()
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                               env={name: value for name, value in os.environ.items()
-                                    if name != "PYTHONDONTWRITEBYTECODE"})  # fmt: skip
+                               env=inherited | environment)  # fmt: skip
     output = process.stdout.read() if process.stdout else ""
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
@@ -73,53 +80,120 @@ def measured(command: list[str]) -> Cost:
                 output)  # fmt: skip
 
 
-def manifest(folder: Path, model: str) -> Path:
+def manifest(task: Task) -> Path:
     """Our side's experiment."""
-    parameters = {"backbone": "resnet18", "layers": LAYERS[model], "preTrained": False}
+    side = SIDES.get(task.model, 224)
+    epochs = EPOCHS.get(task.model, 0)
+    training = {"maxEpochs": epochs, "checkValEveryNEpoch": 1, "earlyStopping": {"enabled": False}} if epochs else {}
     document = {
         "apiVersion": "anomalyops.io/v1alpha1",
         "kind": "AnomalyExperiment",
         "metadata": {"name": "bench", "namespace": "bench"},
         "spec": {
             "dataset": {"source": {"s3": {"uri": "s3://data"}}, "category": "mnist", "task": "classification"},
-            "transforms": {"inputSize": {"height": 224, "width": 224}},
-            "model": {"name": model, model: parameters},
+            "transforms": {"inputSize": {"height": side, "width": side}},
+            "model": {
+                "name": task.model,
+                task.model: parameters(task.model),
+                "weights": {"s3": {"uri": "s3://weights"}},
+            },
+            "training": training,
             "output": {"s3": {"uri": "s3://results"}},
         },
     }
-    file = folder / "bench.yaml"
+    file = task.folder / "bench.yaml"
     file.write_text(yaml.safe_dump(document))
     return file
 
 
+def ours(task: Task) -> tuple[Cost, dict[str, float]]:
+    """anomaly-runner: the process, and seconds of its stages."""
+    shutil.rmtree(task.folder / "results", ignore_errors=True)
+    cost = measured([sys.executable, "-m", "anomaly_runner", "run", str(manifest(task)), "--local", str(task.folder)])
+    report = json.loads((task.folder / "results/bench/bench/local/report.json").read_text())
+    return cost, report["seconds"]
+
+
+def other(task: Task, script: str, *arguments: str) -> tuple[Cost, dict[str, float]]:
+    """Another side: the process, and seconds of its stages."""
+    cost = measured([sys.executable, "-m", f"benchmarks.{script}", *task.arguments, *arguments],
+                    XDG_CACHE_HOME=str(task.folder / "weights"))  # fmt: skip
+    return cost, json.loads(cost.output.strip().rsplit("\n", 1)[-1])
+
+
+def compare(task: Task, with_anomalib: bool) -> None:
+    """All sides of one task, and how many times ours they take."""
+    own = ours(task)
+    show(task, "anomaly-runner", own)
+    sides = {"anomalib, pictures": ("plain_anomalib", "pictures"), "anomalib, none": ("plain_anomalib", "none"),
+             "bare torch": ("bare_torch",)}  # fmt: skip
+    for name, command in sides.items():
+        if with_anomalib or command[0] == "bare_torch":
+            found = other(task, *command)
+            show(task, name, found)
+            ratios = (theirs / mine for theirs, mine in zip(columns(found), columns(own), strict=True))
+            print(f"{'  times ours':34}" + "".join(f"{ratio:9.1f}" for ratio in ratios), flush=True)
+
+
+def columns(found: tuple[Cost, dict[str, float]]) -> tuple[float, ...]:
+    """Seconds of the process, of CPU, of training and of testing; megabytes at the peak."""
+    cost, seconds = found
+    return cost.seconds, cost.cpu_seconds, seconds["train"], seconds["predict"], cost.megabytes
+
+
+def show(task: Task, name: str, found: tuple[Cost, dict[str, float]]) -> None:
+    """One line."""
+    whole, cpu, train, test, megabytes = columns(found)
+    learnt = task.train * max(1, EPOCHS.get(task.model, 0))
+    print(f"{task.model:12}{name:22}{whole:9.1f}{cpu:9.1f}{learnt / train:9.1f}{task.test / test:9.1f}{megabytes:9.0f}",
+          flush=True)  # fmt: skip
+
+
+def header(train: int, test: int) -> None:
+    """Above the lines of one size."""
+    print(f"\n{train} + {test} images, load {os.getloadavg()[0]:.1f} on {os.cpu_count()} CPUs")
+    print(f"{'':34}{'wall s':>9}{'CPU s':>9}{'train/s':>9}{'test/s':>9}{'peak MB':>9}", flush=True)
+
+
+def repeat(folder: Path, count: int) -> None:
+    """Make a folder hold so many images, the same ones again where there are fewer."""
+    files = sorted(folder.glob("*.png"))
+    for file in files[count:]:
+        file.unlink()
+    for index in range(len(files), count):
+        os.link(files[index % len(files)], folder / f"again-{index:06d}.png")
+
+
+def prepare(root: Path, train: int, test: int) -> Path:
+    """A folder with images and weights; ``test`` is rounded to ten classes of one size."""
+    folder = root / f"{train}-{test}"
+    write_mnist_folders(folder / "data/mnist", PER_CLASS)
+    repeat(folder / "data/mnist/train/good", train)
+    for name in ("good", *(str(digit) for digit in DIGITS if digit != 9)):
+        repeat(folder / "data/mnist/test" / name, test // 10)
+    measured([sys.executable, "-c", WEIGHTS, str(folder / "weights")])
+    return folder
+
+
 def main() -> None:
-    """Print both sides, and how they compare."""
+    """Print all sides, and how they compare."""
     parser = argparse.ArgumentParser()
+    parser.add_argument("--models", choices=MODELS, nargs="+", default=MODELS)
+    parser.add_argument("--test", type=int, default=1000)
+    parser.add_argument("--grow", type=int, nargs="+")
     parser.add_argument("--skip-anomalib", action="store_true")
     parser.add_argument("--repeat", type=int, default=1)
-    parser.add_argument("--model", choices=LAYERS, default="padim")
     options = parser.parse_args()
+    sizes = [(count, count) for count in options.grow] if options.grow else [(PER_CLASS, options.test)]
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        write_mnist_folders(folder / "data/mnist")
-        file = manifest(folder, options.model)
-        print(f"{options.model}, 100 + 1000 images, load {os.getloadavg()[0]:.1f} on {os.cpu_count()} CPUs")
-        print(f"{'':20}{'wall s':>9}{'CPU s':>9}{'images/s':>10}{'peak MB':>9}")
-        for _ in range(options.repeat):
-            ours = measured([sys.executable, "-m", "anomaly_runner", "run", str(file), "--local", str(folder)])
-            show("anomaly-runner", ours)
-            for pictures in () if options.skip_anomalib else ("pictures", "none"):
-                theirs = measured([sys.executable, "-c", ANOMALIB, str(folder / "data/mnist"), options.model,
-                                   str(folder / "anomalib"), pictures])  # fmt: skip
-                show(f"anomalib, {pictures}", theirs)
-                print(f"{'times':20}{theirs.seconds / ours.seconds:9.1f}{theirs.cpu_seconds / ours.cpu_seconds:9.1f}"
-                      f"{'':10}{theirs.megabytes / ours.megabytes:9.1f}")  # fmt: skip
-
-
-def show(name: str, cost: Cost) -> None:
-    """One line."""
-    print(f"{name:20}{cost.seconds:9.1f}{cost.cpu_seconds:9.1f}{1100 / cost.seconds:10.1f}{cost.megabytes:9.0f}",
-          flush=True)  # fmt: skip
+        for train, test in sizes:
+            header(train, test)
+            for model in options.models:
+                learnt = min(train, LEARNT.get(model, train))
+                task = Task(model, prepare(Path(name) / model, learnt, test), learnt, test)
+                for _ in range(options.repeat):
+                    compare(task, not options.skip_anomalib)
+                shutil.rmtree(task.folder)
 
 
 if __name__ == "__main__":

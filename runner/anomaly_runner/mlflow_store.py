@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 from anomaly_api.inference import InferenceSpec, RegisteredModel
 from anomaly_api.run import MLFLOW_SECRET_KEYS, registry_env
@@ -158,7 +159,10 @@ class MlflowStore:
         found = self._registry.ask(what, partial(_find, client, self._model))
         if found is None:
             raise ModelInvalid(f"there is no {what} at {server}")
-        files = self._registry.ask(what, partial(_files, client, found, server))
+        source = self._registry.ask(what, partial(client.get_model_version_download_uri, found.name, found.version))
+        if not _is_trusted(source, server):
+            raise ModelInvalid(f"the {what} has its files at {source}: only the artifacts of {server} and s3:// are read")
+        files = self._registry.ask(what, partial(_files, source, server))
         version = _Version(f"models:/{found.name}/{found.version}", files)
         logger.info("registered model", extra={"model": version.uri, "trained_by": found.run_id})
         return version
@@ -226,12 +230,20 @@ def _find(client: Any, model: RegisteredModel) -> Any:
     return newest[0] if newest else None
 
 
-def _files(client: Any, version: Any, uri: str) -> Any:
-    """MLflow's ArtifactRepository of the version's folder; artifacts without a host are the server's own."""
+def _is_trusted(source: str, server: str) -> bool:
+    """Whether files may be asked for there: whoever registers a version chooses, and MLflow would send the account."""
+    if not server.startswith(("http://", "https://")):
+        return True
+    parts = urlsplit(source)
+    own = parts.scheme == "mlflow-artifacts" and parts.netloc in ("", urlsplit(server).netloc)
+    return own or parts.scheme == "s3"
+
+
+def _files(source: str, server: str) -> Any:
+    """MLflow's ArtifactRepository of a version's folder."""
     from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
-    source = client.get_model_version_download_uri(version.name, version.version)
-    return get_artifact_repository(source, tracking_uri=uri, registry_uri=uri)
+    return get_artifact_repository(source, tracking_uri=server, registry_uri=server)
 
 
 def _walk(files: Any, folder: str | None) -> Iterator[Any]:

@@ -181,6 +181,17 @@ def test_a_registered_model_that_is_not_ours(trained, server, client):
         read_manifest(store(server, name="pictures"))
 
 
+@pytest.mark.parametrize("scheme", ["mlflow-artifacts", "http", "file"])
+def test_no_other_place_is_asked_for_the_files(trained, server, monkeypatch, scheme):
+    """Whoever may register a version could otherwise collect accounts. MLflow's newest servers refuse such versions."""
+    with gate(server) as other:
+        source = f"{scheme}{other.url.removeprefix('http')}/1/a/artifacts/model"
+        monkeypatch.setattr("mlflow.tracking.MlflowClient.get_model_version_download_uri", lambda *_: source)
+        with pytest.raises(ModelInvalid, match=rf"has its files at {source}: only the artifacts of {server} and s3"):
+            read_manifest(store(server, version=1))
+        assert other.seen == []
+
+
 def test_a_server_that_does_not_answer():
     nowhere = f"http://127.0.0.1:{free_port()}"
     began = time.monotonic()

@@ -1,0 +1,92 @@
+"""Nothing but the network: anomalib's torch model fed from memory. The limit for whatever runs it in torch.
+
+Gradient models take the same optimiser steps as the benchmark's other sides; PaDiM and PatchCore pass each training
+image through the backbone once. Then every test image is scored (PaDiM and PatchCore: passed through the backbone).
+Run by runner_experiment.py in a process of its own; prints ``{"train": SECONDS, "predict": SECONDS}`` last.
+"""
+
+import json
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from benchmarks.plain_anomalib import build
+
+warnings.simplefilter("ignore")
+Network = Callable[[Tensor], Any]
+
+
+def read(files: list[Path], side: int) -> Tensor:
+    """Images (N, 3, side, side) of 0..1."""
+    opened = (Image.open(file).convert("RGB").resize((side, side), Image.Resampling.BILINEAR) for file in files)
+    return torch.stack([torch.from_numpy(np.asarray(image, np.float32) / 255).permute(2, 0, 1) for image in opened])
+
+
+def one_pass(module: Any, images: Tensor, batch: int, _: int, __: Path) -> Network:
+    """The backbone is all there is to run."""
+    network = module.model.feature_extractor.eval()
+    with torch.inference_mode():
+        for part in images.split(batch):
+            network(part)
+    return network
+
+
+def fastflow(module: Any, images: Tensor, batch: int, epochs: int, _: Path) -> Network:
+    """Adam over the flow's loss."""
+    network, loss, adam = module.model.train(), module.loss, module.configure_optimizers()
+    for _epoch in range(epochs):
+        for part in images.split(batch):
+            adam.zero_grad()
+            loss(*network(part)).backward()
+            adam.step()
+    return network.eval()
+
+
+def efficientad(module: Any, images: Tensor, batch: int, epochs: int, folder: Path) -> Network:
+    """Adam over student and autoencoder, after the teacher's statistics."""
+    network = module.model.train()
+    module.prepare_pretrained_model()
+    photographs = cycle(
+        read(sorted((folder / "weights/datasets/imagenette").rglob("*.jpg")), images.shape[-1])[:, None]
+    )
+    adam = torch.optim.Adam([*network.student.parameters(), *network.ae.parameters()], lr=module.lr)
+    with torch.inference_mode():
+        for part in images.split(batch):
+            network.teacher(part)
+    for _epoch in range(epochs):
+        for part in images.split(batch):
+            adam.zero_grad()
+            sum(network(batch=part, batch_imagenet=next(photographs))).backward()
+            adam.step()
+    return network.eval()
+
+
+TRAINERS = {"padim": one_pass, "patchcore": one_pass, "fastflow": fastflow, "efficientad": efficientad}
+
+
+def main() -> None:
+    """Train, then score."""
+    name, folder, side, batch, epochs = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]), sys.argv[5]
+    root = folder / "data/mnist"
+    images, tests = (read(sorted(root.joinpath(part).rglob("*.png")), side) for part in ("train", "test"))
+    module = build(name, side, False, folder)
+    began = time.perf_counter()
+    network = TRAINERS[name](module, images, batch, int(epochs), folder)
+    trained = time.perf_counter()
+    with torch.inference_mode():
+        for part in tests.split(32):
+            network(part)
+    print(json.dumps({"train": trained - began, "predict": time.perf_counter() - trained}))
+
+
+if __name__ == "__main__":
+    main()

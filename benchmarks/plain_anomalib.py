@@ -1,0 +1,53 @@
+"""One experiment as anomalib's documentation shows it: Folder datamodule, ``Engine.fit``, ``Engine.test``.
+
+Run by runner_experiment.py in a process of its own; prints ``{"train": SECONDS, "predict": SECONDS}`` last.
+"""
+
+import json
+import sys
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+from benchmarks.networks import arguments
+
+warnings.simplefilter("ignore")
+
+
+def build(name: str, side: int, pictures: bool, folder: Path) -> Any:
+    """The model with its own pre-processing."""
+    import anomalib.models
+
+    kind = {"padim": "Padim", "patchcore": "Patchcore", "fastflow": "Fastflow", "efficientad": "EfficientAd"}[name]
+    model = getattr(anomalib.models, kind)
+    extra = {"imagenet_dir": folder / "weights/datasets/imagenette"} if name == "efficientad" else {}
+    pre_processor = model.configure_pre_processor((side, side))
+    return model(**arguments(name), **extra, pre_processor=pre_processor, visualizer=pictures)
+
+
+def main() -> None:
+    """Train, then test."""
+    name, folder, side, batch, epochs = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]), sys.argv[5]
+    pictures = sys.argv[6] == "pictures"
+    from anomalib.data import Folder
+    from anomalib.engine import Engine
+    from lightning import seed_everything
+
+    seed_everything(42)
+    root = folder / "data/mnist"
+    data = Folder(name="mnist", root=root, normal_dir="train/good", normal_test_dir="test/good",
+                  abnormal_dir=[f"test/{digit}" for digit in range(9)], num_workers=2, train_batch_size=batch,
+                  eval_batch_size=32, val_split_mode="same_as_test")  # fmt: skip
+    model = build(name, side, pictures, folder)
+    bound = {"max_epochs": int(epochs)} if int(epochs) else {}
+    engine = Engine(default_root_dir=folder / "anomalib", logger=False, enable_progress_bar=False, **bound)
+    began = time.perf_counter()
+    engine.fit(model=model, datamodule=data)
+    fitted = time.perf_counter()
+    engine.test(model=model, datamodule=data, verbose=False)
+    print(json.dumps({"train": fitted - began, "predict": time.perf_counter() - fitted}))
+
+
+if __name__ == "__main__":
+    main()
