@@ -161,7 +161,9 @@ class MlflowStore:
             raise ModelInvalid(f"there is no {what} at {server}")
         source = self._registry.ask(what, partial(client.get_model_version_download_uri, found.name, found.version))
         if not _is_trusted(source, server):
-            raise ModelInvalid(f"the {what} has its files at {source}: only the artifacts of {server} and s3:// are read")
+            raise ModelInvalid(
+                f"the {what} has its files at {source}: only the artifacts of {server} and of S3 are read"
+            )
         files = self._registry.ask(what, partial(_files, source, server))
         version = _Version(f"models:/{found.name}/{found.version}", files)
         logger.info("registered model", extra={"model": version.uri, "trained_by": found.run_id})

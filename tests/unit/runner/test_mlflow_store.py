@@ -187,7 +187,7 @@ def test_no_other_place_is_asked_for_the_files(trained, server, monkeypatch, sch
     with gate(server) as other:
         source = f"{scheme}{other.url.removeprefix('http')}/1/a/artifacts/model"
         monkeypatch.setattr("mlflow.tracking.MlflowClient.get_model_version_download_uri", lambda *_: source)
-        with pytest.raises(ModelInvalid, match=rf"has its files at {source}: only the artifacts of {server} and s3"):
+        with pytest.raises(ModelInvalid, match=rf"has its files at {source}: only the artifacts of {server} and of S3"):
             read_manifest(store(server, version=1))
         assert other.seen == []
 
