@@ -33,10 +33,13 @@ from hack.demo.digits import DIGITS, write_mnist_folders
 ROOT = Path(__file__).parents[1]
 PER_CLASS = 100
 BANK = ("patchcore",)
-WEIGHTS = (
-    "import sys; from pathlib import Path; from benchmarks.networks import write_weights as w; w(Path(sys.argv[1]))"
-)
-"""In a process of its own: a process's peak memory counts from that of the one that started it, and torch is large."""
+WEIGHTS = """
+import sys
+from pathlib import Path
+from hack.demo.auxiliary import write_auxiliary_weights
+write_auxiliary_weights(Path(sys.argv[1]))
+"""
+# In a process of its own: a process's peak memory counts from that of the one that started it, and torch is large.
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from anomaly_runner.curves import auroc, best_f1_threshold, count_at
 from anomaly_runner.dataset import Sample
 from anomaly_runner.errors import Diverged
 from anomaly_runner.evaluate import Masks, rank_truth
-from anomaly_runner.gradient.plan import Plan
+from anomaly_runner.gradient.plan import LOSS, Plan
 from anomaly_runner.predict import Predictions
 
 History = dict[str, list[tuple[int, float]]]
@@ -83,6 +83,8 @@ class Judge(Callback):  # type: ignore[misc]
 
     def __init__(self, samples: tuple[Sample, ...], masks: Masks | None, work: Path, history: History) -> None:
         self._samples, self._masks, self._work, self._history = samples, masks, work, history
+        self.step: int | None = None
+        """Of training, when the validation images were last looked at."""
         self._scores: list[np.ndarray[Any, Any]] = []
         self._maps: list[np.ndarray[Any, Any]] = []
 
@@ -97,6 +99,7 @@ class Judge(Callback):  # type: ignore[misc]
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Judge them all together."""
+        self.step = trainer.global_step
         scores, maps = np.concatenate(self._scores), np.concatenate(self._maps) if self._maps else None
         self._scores.clear()
         self._maps.clear()
@@ -125,19 +128,19 @@ class Best(Callback):  # type: ignore[misc]
 
     def __init__(self, metric: str) -> None:
         self._metric = metric
-        self._sign = -1.0 if metric == "trainLoss" else 1.0
+        self._sign = -1.0 if metric == LOSS else 1.0
         self._value = -math.inf
         self.epoch: int | None = None
         self._state: dict[str, torch.Tensor] = {}
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Look at a validation."""
-        if not trainer.sanity_checking and self._metric != "trainLoss":
+        if not trainer.sanity_checking and self._metric != LOSS:
             self._consider(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Look at an epoch's loss."""
-        if self._metric == "trainLoss":
+        if self._metric == LOSS:
             self._consider(trainer, pl_module)
 
     def _consider(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -189,6 +192,6 @@ def early_stopping(plan: Plan) -> EarlyStopping | None:
     spec = plan.early_stopping
     if spec is None:
         return None
-    loss = spec.metric == "trainLoss"
+    loss = spec.metric == LOSS
     return EarlyStopping(monitor=spec.metric, patience=spec.patience, min_delta=spec.min_delta,
                          mode="min" if loss else "max", strict=False, check_on_train_epoch_end=loss)  # fmt: skip

@@ -19,7 +19,7 @@ from anomaly_runner.evaluate import Masks
 from anomaly_runner.gradient.callbacks import Best, History, Judge, Measure, Tell, Watch, early_stopping
 from anomaly_runner.gradient.checkpoints import Chance, Keeper
 from anomaly_runner.gradient.images import ImageData
-from anomaly_runner.gradient.plan import Plan
+from anomaly_runner.gradient.plan import LOSS, Plan
 from anomaly_runner.machine import cpu_limit
 from anomaly_runner.models.catalog import CATALOG
 
@@ -70,9 +70,10 @@ def fit(training: Training) -> TrainingReport:
         _fit(trainer, training)
         if best is not None:
             best.restore(training.module)
-        if CATALOG[plan.model].calibrates:
-            trainer.validate(training.module, datamodule=training.data, verbose=False)
-    training.module.eval()
+        training.module.to(around.device).eval()
+        if CATALOG[plan.model].calibrates and not _is_calibrated(trainer, training, best):
+            with torch.no_grad():
+                training.module.on_validation_start()
     return _report(trainer, training, best)
 
 
@@ -112,7 +113,7 @@ def check_watched(plan: Plan, samples: Sequence[Sample], has_masks: bool) -> Non
     Raises:
         InvalidConfig: they cannot tell.
     """
-    if plan.watched == "trainLoss" or plan.validate_every is None or not (plan.keeps_best or plan.early_stopping):
+    if plan.watched == LOSS or plan.validate_every is None or not (plan.keeps_best or plan.early_stopping):
         return
     if not {sample.defect for sample in samples} >= {True, False}:
         raise InvalidConfig(f"training.earlyStopping: {plan.watched} needs good and defective images in val/ or test/; "
@@ -150,6 +151,15 @@ def _trainer(plan: Plan, around: Surroundings, callbacks: list[Callback], valida
         deterministic="warn" if around.device.type == "cuda" else True,
         default_root_dir=around.work,
     )
+
+
+def _is_calibrated(trainer: Trainer, training: Training, best: Best | None) -> bool:
+    """Whether the state that is kept was there when validation images were last looked at."""
+    if training.judge is None:
+        return False
+    if best is not None and best.epoch is not None:
+        return training.plan.watched != LOSS
+    return training.judge.step == trainer.global_step
 
 
 def _report(trainer: Trainer, training: Training, best: Best | None) -> TrainingReport:

@@ -60,11 +60,14 @@ class Batches:
 
 
 def as_anomalib(batch: Batch) -> Any:
-    """A batch as anomalib's modules take it; masks are empty: those that train on masks simulate the defects."""
+    """A batch as anomalib's modules take it; masks are empty: those that train on masks simulate the defects.
+
+    Images of unknown kind are labelled as defects: EfficientAD calibrates itself on the good ones.
+    """
     from anomalib.data import ImageBatch
 
     images = torch.from_numpy(np.ascontiguousarray(batch.images))
-    labels = torch.tensor([bool(sample.defect) for sample in batch.samples])
+    labels = torch.tensor([sample.defect is not False for sample in batch.samples])
     masks = torch.zeros(len(images), *images.shape[-2:], dtype=torch.bool)
     return ImageBatch(image=images, gt_label=labels, gt_mask=masks, image_path=[found.key for found in batch.samples])
 

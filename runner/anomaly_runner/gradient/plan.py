@@ -8,7 +8,7 @@ from anomaly_api.training import BatchSizeFinder, Checkpointing, EarlyStopping, 
 from anomaly_runner.errors import InvalidConfig
 from anomaly_runner.models.catalog import CATALOG, ModelEntry
 
-_LOSS = "trainLoss"
+LOSS = "trainLoss"
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def make_plan(spec: ExperimentSpec, has_gpu: bool) -> Plan:
         finder=training.batch_size_finder,
     )
     needs = plan.keeps_best or early_stopping is not None
-    every = training.check_val_every_n_epoch or (1 if needs and plan.watched != _LOSS else None)
+    every = training.check_val_every_n_epoch or (1 if needs and plan.watched != LOSS else None)
     return Plan(**(vars(plan) | {"validate_every": every}))
 
 

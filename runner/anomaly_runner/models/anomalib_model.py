@@ -111,6 +111,8 @@ def build_module(model: Model, around: Surroundings) -> Any:
     except (ValueError, NotImplementedError, KeyError) as error:
         raise InvalidConfig(f"model.{model.name}: {error}") from error
     module.pre_processor = None
+    if model.name == "draem":  # which picks by index from files in the disk's order
+        module.augmenter.anomaly_source_paths.sort()
     if model.tiling is not None:
         module.model.tiler = Tiles(around.size, model.tiling)
     module.hparams.clear()  # classes of anomalib would go into checkpoints, which hold plain data alone

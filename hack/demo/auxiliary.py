@@ -1,0 +1,38 @@
+"""What EfficientAD and DRAEM load beside a backbone, made here: a random teacher, and pieces of photographs."""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from anomaly_runner.models.catalog import DTD, IMAGENETTE, TEACHERS
+
+SIDE = 256
+
+
+def write_auxiliary_weights(cache: Path, pictures: int = 12) -> None:
+    """Fill a cache, in the layout of ``model.weights``."""
+    write_teacher(cache / TEACHERS / "pretrained_teacher_small.pth")
+    for folder in (DTD, IMAGENETTE):
+        write_pictures(cache / folder / "photographs", pictures)
+
+
+def write_teacher(file: Path) -> None:
+    """The small teacher of EfficientAD, with random weights."""
+    import torch
+    from anomalib.models.image.efficient_ad.torch_model import SmallPatchDescriptionNetwork
+
+    file.parent.mkdir(parents=True)
+    torch.manual_seed(0)
+    torch.save(SmallPatchDescriptionNetwork(out_channels=384, padding=False).state_dict(), file)
+
+
+def write_pictures(folder: Path, count: int) -> None:
+    """Pieces of photographs that scikit-image brings."""
+    import skimage.data
+
+    folder.mkdir(parents=True)
+    for index in range(count):
+        whole = (skimage.data.astronaut, skimage.data.coffee, skimage.data.chelsea)[index % 3]()
+        top, left = np.random.default_rng(index).integers(0, np.array(whole.shape[:2]) - SIDE)
+        Image.fromarray(whole[top : top + SIDE, left : left + SIDE]).save(folder / f"{index}.jpg")
