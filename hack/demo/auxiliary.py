@@ -29,10 +29,10 @@ def write_teacher(file: Path) -> None:
 
 def write_pictures(folder: Path, count: int) -> None:
     """Pieces of photographs that scikit-image brings."""
-    import skimage.data
+    from skimage import data
 
     folder.mkdir(parents=True)
     for index in range(count):
-        whole = (skimage.data.astronaut, skimage.data.coffee, skimage.data.chelsea)[index % 3]()
+        whole = getattr(data, ("astronaut", "coffee", "chelsea")[index % 3])()
         top, left = np.random.default_rng(index).integers(0, np.array(whole.shape[:2]) - SIDE)
         Image.fromarray(whole[top : top + SIDE, left : left + SIDE]).save(folder / f"{index}.jpg")

@@ -33,17 +33,18 @@ class StoredObject:
     size: int
 
 
-def connect(address: str, credentials: Credentials) -> Client:
-    """A client of the S3 server at host:port, which no proxy comes between."""
+def connect(address: str, credentials: Credentials, authorities: Path | None = None) -> Client:
+    """A client of the S3 server at host:port, which no proxy comes between; HTTPS where authorities are given."""
     config = Config(
         max_pool_connections=PARALLEL,
-        proxies={"http": ""},
+        proxies={"http": "", "https": ""},
         retries={"mode": "standard", "max_attempts": 5},
         s3={"addressing_style": "path"},
     )
     return boto3.client(
         "s3",
-        endpoint_url=f"http://{address}",
+        endpoint_url=f"{'https' if authorities else 'http'}://{address}",
+        verify=str(authorities) if authorities else None,
         region_name=REGION,
         aws_access_key_id=credentials.access_key,
         aws_secret_access_key=credentials.secret_key,

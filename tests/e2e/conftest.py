@@ -21,7 +21,15 @@ SMALL = "s3://data/small"
 
 
 @pytest.fixture(scope="session")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Bucket, Mlflow]]:
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the same digits as the samples', five a class."""
+    folder = tmp_path_factory.mktemp("small")
+    write_mnist_folders(folder, per_class=5)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def installed(digits: Path) -> Iterator[tuple[Bucket, Mlflow]]:
     """Everything that the samples need, data included."""
     if not os.environ.get("KUBECONFIG"):
         pytest.skip("no cluster: set KUBECONFIG, or run `make test-e2e`, which starts one")
@@ -30,15 +38,9 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Bucket
     with forwarded("s3", 7070, install.NAMESPACE) as s3, forwarded("mlflow", 5000, install.NAMESPACE) as mlflow:
         bucket = Bucket(s3, install.credentials())
         flow.upload_data(bucket.client)
-        upload_small(bucket, tmp_path_factory.mktemp("small"))
+        for path in sorted(digits.rglob("*.png")):
+            bucket.write(f"{SMALL}/{path.relative_to(digits).as_posix()}", path.read_bytes())
         yield bucket, Mlflow(mlflow)
-
-
-def upload_small(bucket: Bucket, folder: Path) -> None:
-    """The same digits, five a class."""
-    write_mnist_folders(folder, per_class=5)
-    for path in sorted(folder.rglob("*.png")):
-        bucket.write(f"{SMALL}/{path.relative_to(folder).as_posix()}", path.read_bytes())
 
 
 @pytest.fixture(scope="module")

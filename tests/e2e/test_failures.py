@@ -47,6 +47,17 @@ def test_a_broken_image_within_the_limit_is_skipped_and_counted(cell: Cell) -> N
     assert status["images"]["unreadable"] == 1
 
 
+def test_a_mirror_of_a_public_dataset_that_lacks_its_files_is_named(cell: Cell) -> None:
+    mirror = "http://s3.anomaly-demo.svc:7070/data/mirror"
+    experiment = small_experiment("builtin")
+    builtin = {"name": "mnist", "goodLabel": 9, "limit": 10, "mirror": mirror}
+    experiment["spec"]["dataset"] = {"source": {"builtin": builtin}, "task": "classification"}
+    cell.apply(experiment)
+    reason, message = failure(cell, "builtin")
+    assert reason.startswith("Storage")
+    assert f"{mirror}/train-images-idx3-ubyte.gz" in message
+
+
 def test_wrong_credentials_are_denied_once(cell: Cell) -> None:
     cell.secret("wrong-credentials", AWS_ACCESS_KEY_ID="nobody", AWS_SECRET_ACCESS_KEY="nothing")
     experiment = small_experiment("denied")

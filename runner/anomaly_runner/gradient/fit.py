@@ -159,7 +159,7 @@ def _is_calibrated(trainer: Trainer, training: Training, best: Best | None) -> b
         return False
     if best is not None and best.epoch is not None:
         return training.plan.watched != LOSS
-    return training.judge.step == trainer.global_step
+    return bool(training.judge.step == trainer.global_step)
 
 
 def _report(trainer: Trainer, training: Training, best: Best | None) -> TrainingReport:

@@ -1,0 +1,131 @@
+"""Data from an HTTPS endpoint with an authority of its own, kept on a volume that later runs share."""
+
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hack.demo import install
+from hack.demo.cluster import forwarded, kubectl
+from hack.demo.storage import connect, upload_folder
+from support.experiments import Cell, small_experiment
+from support.kube import Manifest, condition, holds
+
+pytestmark = [pytest.mark.cluster, pytest.mark.slow]
+
+SERVER = "s3-tls"
+AUTHORITY = "s3-authority"
+PORT = 7070
+IMAGES_LEARNT, IMAGES = 5, 55
+"""Of five a class: nines to learn from, and everything."""
+
+
+def self_signed(folder: Path, host: str) -> tuple[Path, Path]:
+    """A certificate for a host name and the loopback address, which is its own authority; and its key."""
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", f"/CN={host}",
+                    "-addext", f"subjectAltName=DNS:{host},IP:127.0.0.1", "-keyout", folder / "tls.key",
+                    "-out", folder / "ca.crt"], check=True, capture_output=True)  # fmt: skip
+    return folder / "ca.crt", folder / "tls.key"
+
+
+def behind_tls(namespace: str) -> tuple[Manifest, Manifest]:
+    """The demo's S3 server, once more, with the certificate of the Secret s3-tls."""
+    found = json.loads(kubectl("-n", install.NAMESPACE, "get", "deployment/s3", "-o", "json"))
+    labels, template = {"app.kubernetes.io/name": SERVER}, found["spec"]["template"]
+    template["metadata"] = {"labels": labels}
+    [container] = template["spec"]["containers"]
+    gateway, *arguments = container["command"]
+    container["command"] = [gateway, "--cert", "/tls/ca.crt", "--key", "/tls/tls.key", *arguments]
+    container["volumeMounts"] = [*container["volumeMounts"], {"name": "tls", "mountPath": "/tls", "readOnly": True}]
+    container["readinessProbe"]["httpGet"]["scheme"] = "HTTPS"
+    template["spec"]["volumes"].append({"name": "tls", "secret": {"secretName": SERVER}})
+    deployment = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": SERVER},
+                  "spec": {"selector": {"matchLabels": labels}, "template": template}}  # fmt: skip
+    service = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": SERVER},
+               "spec": {"selector": labels, "ports": [{"port": PORT}]}}  # fmt: skip
+    return deployment, service
+
+
+@pytest.fixture(scope="module")
+def endpoint(cell: Cell, digits: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """URL of an S3 server that holds the small digits; its authority is in the ConfigMap s3-authority."""
+    host = f"{SERVER}.{cell.name}.svc"
+    certificate, key = self_signed(tmp_path_factory.mktemp("tls"), host)
+    cell.secret(SERVER, **{"ca.crt": certificate.read_text(), "tls.key": key.read_text()})
+    cell.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": AUTHORITY},
+                "data": {"ca.crt": certificate.read_text()}}, *behind_tls(cell.name))  # fmt: skip
+    cell.kubectl("rollout", "status", f"deployment/{SERVER}", "--timeout=120s")
+    with forwarded(SERVER, PORT, cell.name) as address:
+        client = connect(address, install.credentials(), certificate)
+        upload_folder(client, digits, "data")
+    return f"https://{host}:{PORT}"
+
+
+@pytest.fixture(scope="module")
+def cache(cell: Cell, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The folder behind the claim ``cache``, which is on this machine: its contents can be looked at."""
+    [node] = cell.list("nodes")
+    if node["status"]["nodeInfo"]["bootID"] != Path("/proc/sys/kernel/random/boot_id").read_text().strip():
+        pytest.skip("the cluster's node is another machine, whose folders cannot be looked at from here")
+    folder, name = tmp_path_factory.mktemp("cache"), f"cache-{cell.name}"
+    size = {"storage": "1Gi"}
+    on_node = {"required": {"nodeSelectorTerms": [{"matchExpressions": [
+        {"key": "kubernetes.io/hostname", "operator": "Exists"}]}]}}  # fmt: skip
+    kubectl("apply", "-f", "-", stdin=json.dumps({
+        "apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": name},
+        "spec": {"capacity": size, "accessModes": ["ReadWriteMany"], "storageClassName": "",
+                 "persistentVolumeReclaimPolicy": "Retain", "local": {"path": str(folder)}, "nodeAffinity": on_node},
+    }))  # fmt: skip
+    cell.apply({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "cache"},
+                "spec": {"accessModes": ["ReadWriteMany"], "storageClassName": "", "volumeName": name,
+                         "resources": {"requests": size}}})  # fmt: skip
+    yield folder
+    kubectl("delete", "persistentvolume", name, "--wait=false")
+
+
+def experiment(name: str, endpoint: str, **dataset: Any) -> Manifest:
+    """Learns from the images at the endpoint."""
+    manifest = small_experiment(name)
+    source = manifest["spec"]["dataset"]["source"]["s3"] | {"uri": "s3://data", "endpoint": endpoint}
+    manifest["spec"]["dataset"] = {"source": {"s3": source}, "task": "classification"} | dataset
+    return manifest
+
+
+def trusting(manifest: Manifest) -> Manifest:
+    """The same with the endpoint's authority."""
+    manifest["spec"]["dataset"]["source"]["s3"]["caConfigMap"] = AUTHORITY
+    return manifest
+
+
+def kept(cache: Path) -> dict[str, tuple[int, int]]:
+    """Inode and time of each cached file."""
+    files = [file for file in cache.rglob("*") if file.is_file()]
+    return {file.name: (file.stat().st_ino, file.stat().st_mtime_ns) for file in files}
+
+
+def test_an_endpoint_of_an_unknown_authority_is_not_trusted(cell: Cell, endpoint: str) -> None:
+    cell.apply(experiment("careful", endpoint))
+    status = cell.wait_for("aexp", "careful", "Failed", lambda status: holds(status, "Failed"))
+    failed = condition(status, "Failed")
+    assert failed["reason"] == "StorageDenied"
+    assert "s3://data" in failed["message"]
+    assert "caConfigMap" in failed["message"]
+
+
+def test_a_second_run_takes_its_images_from_the_volume(cell: Cell, endpoint: str, cache: Path) -> None:
+    volume = {"cache": {"persistentVolumeClaim": {"claimName": "cache"}}}
+    found = []
+    for name in ("first", "second"):
+        cell.apply(trusting(experiment(name, endpoint, **volume)))
+        status = cell.wait_for("aexp", name, "Complete", lambda status: holds(status, "Complete"))
+        assert status["images"]["train"] == IMAGES_LEARNT
+        found.append((status["metrics"], kept(cache)))
+    (metrics, before), (again, after) = found
+    assert metrics == again
+    assert len(before) == IMAGES
+    assert before.keys() == after.keys()
+    assert all(before[name][0] == after[name][0] for name in before), "files were pulled once more"
+    assert all(before[name][1] < after[name][1] for name in before), "files were not used"
