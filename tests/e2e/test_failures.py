@@ -54,7 +54,7 @@ def test_a_mirror_of_a_public_dataset_that_lacks_its_files_is_named(cell: Cell) 
     experiment["spec"]["dataset"] = {"source": {"builtin": builtin}, "task": "classification"}
     cell.apply(experiment)
     reason, message = failure(cell, "builtin")
-    assert reason.startswith("Storage")
+    assert reason == "DataInvalid"
     assert f"{mirror}/train-images-idx3-ubyte.gz" in message
 
 

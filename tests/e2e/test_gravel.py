@@ -24,6 +24,18 @@ def report(cell: Cell, run: dict[str, Any]) -> dict[str, Any]:
     return content
 
 
+def predictions(cell: Cell, run: dict[str, Any]) -> dict[str, list[Any]]:
+    """The table of a run's predictions, by column."""
+    table: dict[str, list[Any]] = pq.read_table(
+        io.BytesIO(cell.s3.read(run["status"]["artifacts"]["predictions"]))
+    ).to_pydict()
+    return table
+
+
+def scores(table: dict[str, list[Any]]) -> dict[str, float]:
+    return dict(zip(table["path"], table["score"], strict=True))
+
+
 def complete(cell: Cell, kind: str, name: str, seconds: float = 400) -> dict[str, Any]:
     cell.wait_for(kind, name, "Complete", lambda status: holds(status, "Complete"), seconds=seconds)
     run: dict[str, Any] = cell.get(kind, name)
@@ -97,19 +109,30 @@ def test_the_model_is_registered_in_mlflow(cell: Cell, patchcore: dict[str, Any]
     assert version["status"] == "READY"
 
 
+def test_a_registered_model_scores_as_its_training(cell: Cell, patchcore: dict[str, Any]) -> None:
+    run_id = patchcore["status"]["mlflow"]["runId"]
+    [version] = [found["version"] for found in cell.mlflow.model_versions("gravel") if found["run_id"] == run_id]
+    manifest = sample("gravel-registered")
+    manifest["spec"]["model"]["mlflow"]["version"] = int(version)
+    cell.apply(manifest)
+    looked = complete(cell, "ainf", "gravel-registered")
+    assert report(cell, looked)["environment"]["model"] == f"models:/gravel/{version}"
+    trained, inferred = (scores(predictions(cell, run)) for run in (patchcore, looked))
+    assert len(trained.keys() & inferred.keys()) == 34
+    for path in trained.keys() & inferred.keys():
+        assert inferred[path] == pytest.approx(trained[path], rel=1e-4)
+
+
 def test_torchscript_gives_the_scores_of_training(
     cell: Cell, patchcore: dict[str, Any], looked_at: dict[str, Any]
 ) -> None:
-    tables = [
-        pq.read_table(io.BytesIO(cell.s3.read(run["status"]["artifacts"]["predictions"]))).to_pydict()
-        for run in (patchcore, looked_at)
-    ]
-    trained, inferred = (dict(zip(table["path"], table["score"], strict=True)) for table in tables)
+    tables = [predictions(cell, run) for run in (patchcore, looked_at)]
+    trained, inferred = (scores(table) for table in tables)
     for path in trained.keys() & inferred.keys():
         assert inferred[path] == pytest.approx(trained[path], rel=1e-4)
     assert len(trained.keys() & inferred.keys()) == 34
-    labels, scores = tables[1]["label"], tables[1]["score"]
-    known = [(label != "good", score) for label, score in zip(labels, scores, strict=True) if label != "unknown"]
+    found = zip(tables[1]["label"], tables[1]["score"], strict=True)
+    known = [(label != "good", score) for label, score in found if label != "unknown"]
     expected = roc_auc_score([defect for defect, _ in known], [score for _, score in known])
     assert looked_at["status"]["metrics"]["image"]["AUROC"] == pytest.approx(expected, abs=1e-9)
 
