@@ -68,7 +68,7 @@ class Training(Contract):
     max_steps: Steps | None = None
     """Training steps at most, whichever of the two limits comes first."""
     train_batch_size: BatchSize | None = None
-    """Images a training step; unset means the model's default."""
+    """Images a training step, on all devices together; unset means the model's default."""
     accumulate_gradient_batches: Annotated[int, Field(ge=1, le=1024)] = 1
     """Training steps whose gradients are added up before the weights change."""
     eval_batch_size: BatchSize = 32
@@ -78,7 +78,8 @@ class Training(Contract):
     precision: Precision = "float32"
     """Floating-point type of training: float16 and bfloat16 are mixed precision, weights stay float32."""
     devices: Annotated[int, Field(ge=1, le=64)] | None = None
-    """GPUs that train together; this version trains on one."""
+    """GPUs of the pod that train together, each on an equal share of trainBatchSize, where the model allows it; unset
+    means one."""
     check_val_every_n_epoch: Annotated[int, Field(ge=1, le=10_000)] | None = None
     """Epochs between validations; unset means only at the end, or every epoch where earlyStopping or
     checkpointing.keep best need them."""

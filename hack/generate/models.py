@@ -16,7 +16,7 @@ HEADER = """<!-- Generated from the runner's catalogue by `make generate`; do no
 Every model exports to ONNX, TorchScript and OpenVINO, at any batch size; each export is held against torch on the
 run's own images. *Weights* are what `model.weights` has to hold (`python -m hack.weights fill DEST --model NAME`
 brings them); without it they are downloaded from their publishers. Epochs, batch sizes and early stopping are defaults,
-which `training` overrides.
+which `training` overrides. *Devices*: whether `training.devices` may be more than one.
 
 """
 LEARNS = {"onePass": "sees each image once", "gradient": "by gradient", "zeroShot": "not at all, or from a few images"}
@@ -46,10 +46,14 @@ def input_form(entry: ModelEntry) -> str:
 
 def overview() -> str:
     """One row a model."""
-    head = "| `model.name` | Model | Learns | Default course | Maps | Tiling | Input |\n|---|---|---|---|---|---|---|\n"
+    head = (
+        "| `model.name` | Model | Learns | Default course | Maps | Tiling | Devices | Input |\n"
+        "|---|---|---|---|---|---|---|---|\n"
+    )
     rows = [
         f"| [`{name}`](#{name.lower()}) | {entry.title} | {LEARNS[entry.learning]} | {course(entry)} | "
-        f"{'yes' if entry.localises else 'no'} | {'yes' if name in TILED_MODELS else ''} | {input_form(entry)} |"
+        f"{'yes' if entry.localises else 'no'} | {'yes' if name in TILED_MODELS else ''} | "
+        f"{'several' if entry.parallel else 'one'} | {input_form(entry)} |"
         for name, entry in ((name, CATALOG[name]) for name in MODEL_NAMES)
     ]
     return head + "\n".join(rows) + "\n"
@@ -65,7 +69,13 @@ def section(name: ModelName) -> str:
         for field, info in parameters.model_fields.items()
     ]
     table = "| Parameter | Default | |\n|---|---|---|\n" + "\n".join(rows)
-    return f"\n## {name}\n{text}\n\nDefaults of training: {entry.source}. Weights: {weights}.\n\n{table}\n"
+    return (
+        f"\n## {name}\n{text}\n\nDefaults of training: {entry.source}. Weights: {weights}.{_alone(entry)}\n\n{table}\n"
+    )
+
+
+def _alone(entry: ModelEntry) -> str:
+    return f" Trains on one device: {entry.alone}." if entry.alone else ""
 
 
 def _default(value: object) -> str:

@@ -14,8 +14,10 @@ from anomaly_runner.gradient.checkpoints import Keeper
 from anomaly_runner.gradient.fit import Surroundings as TrainingSurroundings
 from anomaly_runner.gradient.fit import Training, check_watched, find_batch_size, fit, judge_of, training_threads
 from anomaly_runner.gradient.images import Augmented, DecodedImages, ImageData, decode_all
+from anomaly_runner.gradient.order import Order, ReadAgain
 from anomaly_runner.gradient.plan import Plan, make_plan
 from anomaly_runner.job import ExperimentJob
+from anomaly_runner.machine import cpu_limit
 from anomaly_runner.models.anomalib_model import AnomalibModel, Surroundings, build_module, scoring_model
 from anomaly_runner.models.catalog import CATALOG
 from anomaly_runner.train import CountedBatches, Trained, check_count
@@ -66,7 +68,21 @@ def _training(job: ExperimentJob, module: Any, data: ImageData, plan: Plan) -> T
     masks = job.masks(samples) if plan.watched == "pixelAUROC" else None
     check_watched(plan, samples, masks is not None)
     keeper = Keeper(job.artifacts, work, plan.checkpointing, _fingerprint(job, data))
-    return Training(module, data, plan, keeper, _around(job), judge_of(plan, samples, masks, work, history), history)
+    order = _order(job, data, plan) if plan.devices > 1 else None
+    judge = judge_of(plan, samples, masks, work, history)
+    return Training(module, data, plan, keeper, _around(job), judge, history, order)
+
+
+def _order(job: ExperimentJob, data: ImageData, plan: Plan) -> Order:
+    return Order(
+        model=job.spec.model,
+        built_for=_built_for(job, plan.batch_size),
+        plan=plan,
+        samples=data.training_samples,
+        augmented=_augmented_elsewhere(job, plan),
+        kind=job.threads.device.type,
+        work=job.context.work,
+    )
 
 
 def _around(job: ExperimentJob) -> TrainingSurroundings:
@@ -117,7 +133,11 @@ def _show(job: ExperimentJob, module: Any, shots: int) -> int:
 
 
 def _module(job: ExperimentJob, batch_size: int) -> Any:
-    return build_module(job.spec.model, Surroundings(job.form.size, batch_size, job.weights, _subject(job)))
+    return build_module(job.spec.model, _built_for(job, batch_size))
+
+
+def _built_for(job: ExperimentJob, batch_size: int) -> Surroundings:
+    return Surroundings(job.form.size, batch_size, job.weights, _subject(job))
 
 
 def _subject(job: ExperimentJob) -> str:
@@ -141,6 +161,15 @@ def _decoded(job: ExperimentJob, samples: tuple[Sample, ...]) -> DecodedImages:
 
 def _augmented(job: ExperimentJob) -> Augmented:
     return lambda samples, epoch, batch_size: job.read(samples, batch_size, epoch)
+
+
+def _augmented_elsewhere(job: ExperimentJob, plan: Plan) -> ReadAgain | None:
+    """The same for another process, on its share of the CPUs."""
+    spec = job.spec.transforms.augmentations
+    if spec is None:
+        return None
+    threads = max(1, (job.spec.training.num_workers or cpu_limit()) // plan.devices)
+    return ReadAgain(job.pull.root, job.form, job.log.limits, spec, plan.seed, threads)
 
 
 def _fingerprint(job: ExperimentJob, data: ImageData) -> str:

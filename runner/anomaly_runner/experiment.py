@@ -29,7 +29,7 @@ from anomaly_runner.fetch import Listed, bring
 from anomaly_runner.gallery import gallery
 from anomaly_runner.job import ExperimentJob
 from anomaly_runner.models.catalog import input_normalization
-from anomaly_runner.models.check import check_model
+from anomaly_runner.models.check import check_devices, check_model
 from anomaly_runner.models.threads import TorchThreads, pick_device
 from anomaly_runner.predict import Predictions, maps_by_key, predict
 from anomaly_runner.report import Results
@@ -55,6 +55,7 @@ def run_experiment(config: RunConfig, listed: Listed, context: Context) -> publi
     spec = config.experiment
     size, normalization = spec.transforms.input_size, input_normalization(spec)
     check_model(spec.model, (size.height, size.width))
+    check_devices(spec, torch.cuda.device_count())
     weights = _weights(spec, context)
     pull = bring(listed, context)
     form = InputForm(size.height, size.width, normalization, spec.dataset.crop_area, spec.transforms.bit_depth,

@@ -3,8 +3,8 @@
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,9 @@ from anomaly_runner.errors import InvalidConfig, Stopped
 from anomaly_runner.evaluate import Masks
 from anomaly_runner.gradient.callbacks import Best, History, Judge, Measure, Tell, Watch, early_stopping
 from anomaly_runner.gradient.checkpoints import Chance, Keeper
+from anomaly_runner.gradient.followers import followers
 from anomaly_runner.gradient.images import ImageData
+from anomaly_runner.gradient.order import Order
 from anomaly_runner.gradient.plan import LOSS, Plan
 from anomaly_runner.machine import cpu_limit
 from anomaly_runner.models.catalog import CATALOG
@@ -41,7 +43,8 @@ class Training:
     """Everything that takes part in a training.
 
     ``module``: anomalib's Lightning module, trained in place. ``judge``: of validations, where the plan has some.
-    ``history``: (step, value) by name, filled as it goes.
+    ``history``: (step, value) by name, filled as it goes. ``order``: for the processes of the other devices, where the
+    plan has several.
     """
 
     module: Any
@@ -51,6 +54,7 @@ class Training:
     around: Surroundings
     judge: Judge | None
     history: History
+    order: Order | None = None
 
 
 def fit(training: Training) -> TrainingReport:
@@ -65,9 +69,13 @@ def fit(training: Training) -> TrainingReport:
     watch = Watch(lambda: around.step(1), training.history)
     tell = Tell(around.measure, training.history)
     callbacks = [watch, training.judge, best, early_stopping(plan), tell, Chance(), keeper]
-    with training_threads(around.device), _quiet():
-        trainer = _trainer(plan, around, [found for found in callbacks if found], validates=training.judge is not None)
-        _fit(trainer, training)
+    with training_threads(around.device, plan.devices), quiet():
+        state = keeper.find()
+        order = replace(training.order, state=state) if training.order else None
+        with followers(order, training.data) if order else nullcontext() as together:
+            callbacks = [found for found in (*callbacks, together) if found]
+            trainer = make_trainer(plan, around, callbacks, validates=training.judge is not None)
+            _fit(trainer, training, state)
         if best is not None:
             best.restore(training.module)
         training.module.to(around.device).eval()
@@ -77,10 +85,9 @@ def fit(training: Training) -> TrainingReport:
     return _report(trainer, training, best)
 
 
-def _fit(trainer: Trainer, training: Training) -> None:
-    state = training.keeper.find()
-    if state and CATALOG[training.plan.model].prepares:
-        training.module.on_train_start = lambda: None
+def _fit(trainer: Trainer, training: Training, state: Path | None) -> None:
+    if state:
+        skip_preparing(training.module, training.plan)
     # in batches: a module that steps its optimisers itself counts several steps in each
     training.around.step(training.keeper.resumed_epochs * len(training.data.train_dataloader()))
     try:
@@ -90,6 +97,12 @@ def _fit(trainer: Trainer, training: Training) -> None:
         raise
 
 
+def skip_preparing(module: Any, plan: Plan) -> None:
+    """Keep what a checkpoint has brought, instead of looking at all training images again."""
+    if CATALOG[plan.model].prepares:
+        module.on_train_start = lambda: None
+
+
 def find_batch_size(module: Any, data: ImageData, plan: Plan, around: Surroundings) -> int:
     """The largest training batch that fits in memory, by Lightning's own search.
 
@@ -97,8 +110,8 @@ def find_batch_size(module: Any, data: ImageData, plan: Plan, around: Surroundin
     """
     finder = plan.finder
     assert finder is not None
-    with training_threads(around.device), _quiet():
-        trainer = _trainer(plan, around, [], validates=False)
+    with training_threads(around.device), quiet():
+        trainer = make_trainer(plan, around, [], validates=False)
         found = Tuner(trainer).scale_batch_size(
             module, datamodule=data, mode="power" if finder.mode == "power" else "binsearch",
             steps_per_trial=finder.steps, init_val=finder.initial, max_val=finder.maximum,
@@ -129,11 +142,12 @@ def judge_of(
     return None if plan.validate_every is None else Judge(samples, masks, work, history)
 
 
-def _trainer(plan: Plan, around: Surroundings, callbacks: list[Callback], validates: bool) -> Trainer:
+def make_trainer(plan: Plan, around: Surroundings, callbacks: list[Callback], validates: bool) -> Trainer:
+    """Lightning's Trainer on this process's own device."""
     seed_everything(plan.seed, workers=False, verbose=False)
     return Trainer(
         accelerator="gpu" if around.device.type == "cuda" else "cpu",
-        devices=1,
+        devices=[around.device.index or 0] if around.device.type == "cuda" else 1,
         precision=_PRECISIONS[plan.precision],
         max_epochs=plan.epochs or -1,
         max_steps=plan.steps or -1,
@@ -179,10 +193,10 @@ def _stopped_early(trainer: Trainer) -> bool:
 
 
 @contextmanager
-def training_threads(device: torch.device) -> Iterator[None]:
-    """All CPUs inside each operator: steps depend on each other, so there is nothing else to spread."""
+def training_threads(device: torch.device, processes: int = 1) -> Iterator[None]:
+    """All CPUs of each process inside each operator: steps depend on each other, so there is nothing else to spread."""
     before = torch.get_num_threads()
-    torch.set_num_threads(cpu_limit() if device.type == "cpu" else before)
+    torch.set_num_threads(max(1, cpu_limit() // processes) if device.type == "cpu" else before)
     try:
         yield
     finally:
@@ -191,7 +205,7 @@ def training_threads(device: torch.device) -> Iterator[None]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Without Lightning's advice about loggers, workers and devices, all of which are as they should be."""
     loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric", "anomalib")]
     before = [logger.level for logger in loggers]

@@ -5,11 +5,13 @@ does not grow with the images. Augmented images are made anew each epoch.
 """
 
 import math
+import os
 import tempfile
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -25,10 +27,18 @@ Augmented = Callable[[Sequence[Sample], int, int], Iterator[Batch]]
 
 @dataclass(frozen=True)
 class DecodedImages:
-    """Readable images: samples, and inputs (N, 3, H, W), float32."""
+    """Readable images: samples, and inputs (N, 3, H, W), float32, with the open file that they lie in, if any."""
 
     samples: tuple[Sample, ...]
     inputs: NDArray[np.float32]
+    descriptor: int | None = None
+
+    @classmethod
+    def opened(cls, samples: tuple[Sample, ...], size: tuple[int, int], descriptor: int) -> Self:
+        """Images that another process has decoded."""
+        with os.fdopen(descriptor, "rb") as file:
+            inputs: NDArray[np.float32] = np.memmap(file, np.float32, "r", shape=(len(samples), 3, *size))
+        return cls(samples, inputs)
 
     def batch(self, rows: Sequence[int]) -> Batch:
         """Some of the images, in this order."""
@@ -39,11 +49,35 @@ def decode_all(batches: Iterable[Batch], expected: int, size: tuple[int, int], w
     """Keep every readable image; ``expected`` at most."""
     with tempfile.TemporaryFile(dir=work) as file:
         inputs: NDArray[np.float32] = np.memmap(file, np.float32, "w+", shape=(max(expected, 1), 3, *size))
+        descriptor = os.dup(file.fileno())
+    weakref.finalize(inputs, os.close, descriptor)
     samples: list[Sample] = []
     for batch in batches:
         inputs[len(samples) : len(samples) + len(batch.samples)] = batch.images
         samples.extend(batch.samples)
-    return DecodedImages(tuple(samples), inputs[: len(samples)])
+    return DecodedImages(tuple(samples), inputs[: len(samples)], descriptor)
+
+
+@dataclass(frozen=True)
+class Share:
+    """What one of several devices takes of each training step: every ``devices``-th image, from the ``rank``-th on."""
+
+    rank: int = 0
+    devices: int = 1
+
+    def of(self, order: Sequence[int], batch_size: int) -> list[int]:
+        """Its images of an epoch, ``batch_size // devices`` a step.
+
+        The last step may have fewer images than there are devices: who gets none takes one all the same, which
+        counts for nothing, because all devices take part in each step.
+        """
+        own = list(order[self.rank :: self.devices])
+        missing = math.ceil(len(order) / batch_size) - math.ceil(len(own) / (batch_size // self.devices))
+        return own + [order[-1]] * missing
+
+    def weight(self, images: int) -> float:
+        """What its mean over its own images of a step counts for in the mean of all devices' means."""
+        return len(range(self.rank, images, self.devices)) * self.devices / images
 
 
 class Batches:
@@ -90,6 +124,8 @@ class ImageData(LightningDataModule):  # type: ignore[misc]
         self._eval_batch_size = eval_batch_size
         self._training, self._validation = training, validation
         self._seed, self._augmented = seed, augmented
+        self.share = Share()
+        """Of each training step, which a callback of several devices sets when all of them have seen all images."""
 
     @property
     def training_samples(self) -> tuple[Sample, ...]:
@@ -106,12 +142,17 @@ class ImageData(LightningDataModule):  # type: ignore[misc]
         return len(self._training.samples)
 
     @property
+    def training_descriptor(self) -> int | None:
+        """Of the file that their inputs lie in, for other processes."""
+        return self._training.descriptor
+
+    @property
     def validation_samples(self) -> tuple[Sample, ...]:
         """The validation images, in their order."""
         return self._validation.samples
 
     def train_dataloader(self) -> Batches:
-        """The training images in the epoch's order."""
+        """The training images in the epoch's order, or this device's share of them."""
         return Batches(len(self._training.samples), self.train_batch_size, self._shuffled)
 
     def val_dataloader(self) -> Batches:
@@ -125,11 +166,11 @@ class ImageData(LightningDataModule):  # type: ignore[misc]
         # a generator: Lightning makes the iterator before it counts the epoch that a checkpoint is taken up at
         epoch = self.trainer.current_epoch if self.trainer else 0
         order = np.random.default_rng([self._seed, epoch]).permutation(len(self._training.samples))
+        rows, step = self.share.of(order.tolist(), self.train_batch_size), self.train_batch_size // self.share.devices
         if self._augmented is None:
-            yield from _cut(self._training, order.tolist(), self.train_batch_size)
+            yield from _cut(self._training, rows, step)
         else:
-            samples = [self._training.samples[row] for row in order]
-            yield from self._augmented(samples, epoch, self.train_batch_size)
+            yield from self._augmented([self._training.samples[row] for row in rows], epoch, step)
 
 
 def _cut(images: DecodedImages, order: Sequence[int], size: int) -> Iterator[Batch]:

@@ -16,7 +16,7 @@ class Plan:
     """The course of a training.
 
     ``epochs`` or ``steps`` bound it, whichever comes first; None is no bound. ``validate_every``: epochs between
-    validations, None for none but the model's own calibration.
+    validations, None for none but the model's own calibration. ``batch_size``: images of a step on all ``devices``.
     """
 
     model: ModelName
@@ -31,6 +31,7 @@ class Plan:
     validate_every: int | None
     checkpointing: Checkpointing
     finder: BatchSizeFinder | None
+    devices: int = 1
 
     @property
     def watched(self) -> str:
@@ -72,6 +73,7 @@ def make_plan(spec: ExperimentSpec, has_gpu: bool) -> Plan:
         validate_every=None,
         checkpointing=training.checkpointing,
         finder=training.batch_size_finder,
+        devices=training.devices or 1,
     )
     needs = plan.keeps_best or early_stopping is not None
     every = training.check_val_every_n_epoch or (1 if needs and plan.watched != LOSS else None)
@@ -94,8 +96,6 @@ def _check(spec: ExperimentSpec, entry: ModelEntry, has_gpu: bool) -> None:
                             "accumulateGradientBatches cannot change; remove them")  # fmt: skip
     if training.precision == "float16" and not has_gpu:
         raise InvalidConfig("training.precision float16 needs a GPU; use bfloat16 or float32")
-    if (training.devices or 1) > 1:
-        raise InvalidConfig("training.devices: this version trains on one device; set 1, or leave it out")
     watched = training.early_stopping.metric if training.early_stopping else None
     if watched == "pixelAUROC" and not entry.localises:
         raise InvalidConfig(f"training.earlyStopping.metric pixelAUROC: {name} has no pixel scores")

@@ -35,6 +35,7 @@ class ModelEntry:
     manual_optimisation: steps its optimisers itself.
     calibrates: needs a validation after training.
     prepares: looks at all training images before the first epoch, and keeps what it found in its state.
+    alone: why it trains on one device, if it does; others give each of several a share of a step's images.
     weights: what it loads, as KIND:NAME with parameters in braces; see ``weights.wanted_weights``.
     """
 
@@ -56,6 +57,7 @@ class ModelEntry:
     manual_optimisation: bool = False
     calibrates: bool = False
     prepares: bool = False
+    alone: str = ""
     weights: tuple[str, ...] = ()
 
     @property
@@ -63,8 +65,16 @@ class ModelEntry:
         """Whether it has epochs."""
         return self.learning == "gradient"
 
+    @property
+    def parallel(self) -> bool:
+        """Whether several devices can train it together: a step is a mean over images that do not see each other."""
+        return self.by_gradient and not self.alone
+
 
 _TIMM = "timm:{backbone}"
+_BATCH_NORM = "its batch normalisation sees the images of a step together"
+_SUM = "its loss adds up over the images of a step instead of being their mean"
+_OWN_STEPS = "it takes its own optimiser steps"
 
 CATALOG: dict[ModelName, ModelEntry] = {
     "padim": ModelEntry("PaDiM", "onePass", "Defard et al., ICPR 2020", weights=(_TIMM,)),
@@ -75,22 +85,24 @@ CATALOG: dict[ModelName, ModelEntry] = {
     ),
     "cflow": ModelEntry(
         "CFLOW-AD", "gradient", "50 epochs: the reference system", anomalib="Cflow", batch_size=16, epochs=50,
-        renamed={"learning_rate": "lr"}, manual_optimisation=True, weights=(_TIMM,),
+        renamed={"learning_rate": "lr"}, manual_optimisation=True, alone=_OWN_STEPS, weights=(_TIMM,),
     ),
     "csflow": ModelEntry(
         "CS-Flow", "gradient", "240 epochs, batch 16: the paper", anomalib="Csflow", batch_size=16, epochs=240,
-        clip=1.0, weights=("torchvision:efficientnet_b5",),
+        clip=1.0, alone=_SUM, weights=("torchvision:efficientnet_b5",),
     ),
     "dfkde": ModelEntry("DFKDE", "onePass", "anomalib", anomalib="Dfkde", localises=False, weights=(_TIMM,)),
     "dfm": ModelEntry("DFM", "onePass", "Ahuja et al., 2019", anomalib="Dfm", weights=(_TIMM,)),
     "draem": ModelEntry(
         "DRAEM", "gradient", "700 epochs, batch 8: the paper; patience 20: the reference system", anomalib="Draem",
-        scaled_only=True, batch_size=8, epochs=700, patience=20, weights=(f"folder:{DTD}",),
+        scaled_only=True, batch_size=8, epochs=700, patience=20, alone=_BATCH_NORM,
+        weights=(f"folder:{DTD}",),
     ),
     "efficientad": ModelEntry(
         "EfficientAD", "gradient", "batch 1: the paper; 20,000 steps: the reference system", anomalib="EfficientAd",
         renamed={"learning_rate": "lr"}, scaled_only=True, batch_size=1, fixed_batch=True, steps=20_000,
-        calibrates=True, weights=(f"file:{TEACHERS}/pretrained_teacher_{{model_size}}.pth", f"folder:{IMAGENETTE}"),
+        calibrates=True, alone="it trains with one image a step",
+        weights=(f"file:{TEACHERS}/pretrained_teacher_{{model_size}}.pth", f"folder:{IMAGENETTE}"),
     ),
     "fastflow": ModelEntry(
         "FastFlow", "gradient", "500 epochs, batch 32: the paper; patience 3: anomalib's results", anomalib="Fastflow",
@@ -103,28 +115,29 @@ CATALOG: dict[ModelName, ModelEntry] = {
         "GANomaly", "gradient", "100 epochs, patience 5: anomalib's results", anomalib="Ganomaly", localises=False,
         renamed={"learning_rate": "lr", "adversarial_weight": "wadv", "contextual_weight": "wcon",
                  "encoder_weight": "wenc"},
-        epochs=100, patience=5, manual_optimisation=True,
+        epochs=100, patience=5, manual_optimisation=True, alone=_OWN_STEPS,
     ),
     "reverseDistillation": ModelEntry(
         "Reverse distillation", "gradient", "200 epochs, batch 16: the paper; patience 3: anomalib's results",
-        anomalib="ReverseDistillation", batch_size=16, epochs=200, patience=3, weights=(_TIMM,),
+        anomalib="ReverseDistillation", batch_size=16, epochs=200, patience=3, alone=_BATCH_NORM, weights=(_TIMM,),
     ),
     "stfpm": ModelEntry(
         "STFPM", "gradient", "100 epochs, batch 32: the paper; patience 5: anomalib's results", anomalib="Stfpm",
-        epochs=100, patience=5, weights=(_TIMM,),
+        epochs=100, patience=5, alone=_BATCH_NORM, weights=(_TIMM,),
     ),
     "supersimplenet": ModelEntry(
         "SuperSimpleNet", "gradient", "300 epochs, batch 32: the paper", anomalib="Supersimplenet", epochs=300,
-        weights=(_TIMM,),
+        alone=_BATCH_NORM, weights=(_TIMM,),
     ),
     "uflow": ModelEntry(
         "U-Flow", "gradient", "200 epochs, patience 20: anomalib's results", anomalib="Uflow", size=(448, 448),
-        batch_size=8, epochs=200, patience=20,
+        batch_size=8, epochs=200, patience=20, alone=_SUM,
         weights=(_TIMM,),
     ),
     "dinomaly": ModelEntry(
         "Dinomaly", "gradient", "5,000 steps, batch 16: the paper and anomalib's results", anomalib="Dinomaly",
-        multiple=14, batch_size=16, steps=5_000, clip=0.1, weights=("timm:{encoder_name}",),
+        multiple=14, batch_size=16, steps=5_000, clip=0.1,
+        alone="its loss weighs the images of a step against each other", weights=("timm:{encoder_name}",),
     ),
     "anomalydino": ModelEntry(
         "AnomalyDINO", "onePass", "Damm et al., WACV 2025", anomalib="AnomalyDINO", multiple=14,

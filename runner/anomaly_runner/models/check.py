@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from anomaly_api.base import Contract
+from anomaly_api.experiment import ExperimentSpec
 from anomaly_api.model import Model
 from anomaly_runner.errors import InvalidConfig
 from anomaly_runner.models.backbone import choose_backbone
@@ -27,6 +28,29 @@ def check_model(model: Model, size: tuple[int, int]) -> None:
     if backbone and layers:
         choice = choose_backbone(backbone, layers)
         Tiles(size, model.tiling).check_aligned(choice.reductions)
+
+
+def check_devices(spec: ExperimentSpec, gpus: int) -> None:
+    """Check that the model can be trained on the devices asked for; a pod without GPUs takes processes for devices.
+
+    Raises:
+        InvalidConfig: it cannot, its batches have no equal shares, or the pod has fewer GPUs.
+    """
+    entry, training, name = CATALOG[spec.model.name], spec.training, spec.model.name
+    devices, batch = training.devices or 1, training.train_batch_size or entry.batch_size
+    if devices == 1:
+        return
+    if not entry.parallel:
+        why = entry.alone or "it sees every training image once"
+        raise InvalidConfig(f"training.devices: {name} trains on one device, because {why}; set 1, or leave it out")
+    if training.batch_size_finder:
+        raise InvalidConfig("training.batchSizeFinder looks at one device; with training.devices set trainBatchSize")
+    if batch % devices:
+        raise InvalidConfig(f"training.trainBatchSize {batch} is the number of images of a step on all devices: make "
+                            f"it a multiple of training.devices, {devices}")  # fmt: skip
+    if gpus and devices > gpus:
+        raise InvalidConfig(f"training.devices is {devices}, the pod sees {gpus} GPUs: set scheduling.gpus.count to "
+                            f"{devices}, or training.devices to {gpus}")  # fmt: skip
 
 
 def layers_of(parameters: Contract) -> Sequence[str]:

@@ -157,7 +157,6 @@ def test_the_batch_size_finder_stays_within_its_bounds_and_leaves_no_trace(tmp_p
         ({"name": "efficientad"}, {"trainBatchSize": 8}, "trains with 1 image a step"),
         (CFLOW, {"gradientClipping": {"value": 1}}, "takes its own optimiser steps"),
         (FASTFLOW, {"precision": "float16"}, "needs a GPU"),
-        (FASTFLOW, {"devices": 2}, "one device"),
         (GANOMALY, {"earlyStopping": {"metric": "pixelAUROC"}}, "has no pixel scores"),
     ],
 )
