@@ -28,6 +28,19 @@ _REGISTERS_WHAT_IT_KEEPS = Rule(
     ),
 )
 
+_HAS_THE_GPUS_IT_TRAINS_ON = Rule(
+    cel="!has(self.training.devices) || self.scheduling.gpus.count == 0 || has(self.scheduling.resourceClaims) || "
+    "self.training.devices <= self.scheduling.gpus.count",
+    message="devices may be at most scheduling.gpus.count, unless that is 0 or scheduling.resourceClaims has them",
+    field="training.devices",
+    holds=lambda owner: (
+        owner.training.devices is None
+        or owner.scheduling.gpus.count == 0
+        or owner.scheduling.resource_claims is not None
+        or owner.training.devices <= owner.scheduling.gpus.count
+    ),
+)
+
 
 class ExperimentSpec(Contract):
     """What to train, on what, how it is judged, and where the results go."""
@@ -36,6 +49,7 @@ class ExperimentSpec(Contract):
         *(unset_when("training", field, ("model", "name"), ONE_PASS_MODELS, "it sees every training image once")
           for field in EPOCH_FIELDS),
         _REGISTERS_WHAT_IT_KEEPS,
+        _HAS_THE_GPUS_IT_TRAINS_ON,
         not_yet("sweep"),
     )  # fmt: skip
 

@@ -53,6 +53,7 @@ def test_every_sample_is_valid(path: Path) -> None:
         ("spec.evaluation.threshold", {"method": "manual"}, "image is required when method is manual"),
         ("spec.export.types", ["onnx", "tflite"], "spec.export.types[1]: Input should be 'onnx', 'torchscript'"),
         ("spec.sweep", {"parameters": [{"path": "a.b", "choices": ["1"]}]}, "spec: sweep: sweep is not supported"),
+        ("spec.training.devices", 2, "spec: training.devices: devices may be at most scheduling.gpus.count"),
         ("spec.output", None, "spec.output: Field required"),
         ("spec.scheduling.gpus.count", -1, "spec.scheduling.gpus.count: Input should be greater than or equal to 0"),
         ("spec.scheduling.resources.limits.memory", "8 GB", "spec.scheduling.resources.limits.memory: String should"),
