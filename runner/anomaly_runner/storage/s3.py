@@ -17,7 +17,7 @@ from anomaly_api.run import ca_path, s3_env
 from anomaly_api.storage import LocationRole, S3Location
 from anomaly_runner.errors import DataInvalid, StorageDenied, StorageUnavailable
 from anomaly_runner.storage.base import ObjectInfo, check_key, is_safe, join_uri
-from anomaly_runner.storage.signed_get import SignedGet, bucket_url
+from anomaly_runner.storage.quick_get import QuickGet, open_bucket
 
 Result = TypeVar("Result")
 
@@ -59,7 +59,7 @@ def _credentials(role: LocationRole, environment: Mapping[str, str]) -> dict[str
 
 def _client(
     location: S3Location, credentials: Mapping[str, str], bucket: str, verify: str | None
-) -> tuple[Any, SignedGet | None]:
+) -> tuple[Any, QuickGet | None]:
     """boto3's client, and the quick way to read the bucket, which needs credentials."""
     import boto3
     from botocore.config import Config
@@ -81,17 +81,10 @@ def _client(
         region_name=location.region or session.region_name or "us-east-1",
         verify=verify,
     )
-    found = session.get_credentials()
-    base = bucket_url(client.meta.endpoint_url, bucket, path_style=location.endpoint is not None)
-    return client, SignedGet(base, client.meta.region_name, found, _http(base, verify)) if found else None
-
-
-def _http(url: str, verify: str | None) -> Any:
-    from botocore.httpsession import URLLib3Session
-    from botocore.utils import get_environ_proxies
-
-    authorities = verify or os.environ.get("AWS_CA_BUNDLE") or True
-    return URLLib3Session(authorities, get_environ_proxies(url), (_CONNECT_SECONDS, _READ_SECONDS), THREADS)
+    if session.get_credentials() is None:
+        return client, None
+    return client, open_bucket(bucket, location.endpoint, session, client.meta.region_name, verify,
+                               seconds={"connect": _CONNECT_SECONDS, "read": _READ_SECONDS})  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -99,7 +92,7 @@ class S3Store:
     """Objects below s3://BUCKET/PREFIX. Safe to use from many threads."""
 
     client: Any
-    quick: SignedGet | None
+    quick: QuickGet | None
     bucket: str
     prefix: str = ""
 
@@ -149,16 +142,13 @@ class S3Store:
 
     def _download(self, info: ObjectInfo, file: BinaryIO) -> None:
         """Write what the file lacks."""
+        key = self._key(info.key)
+        if _is_whole(info, file) or (self.quick and self.quick.append(key, file, info.etag)):
+            return
         here = file.tell()
         rest = {"Range": f"bytes={here}-", "IfMatch": f'"{info.etag}"'} if here else {}
-        if here < info.size or not info.size:
-            for chunk in self._body(self._key(info.key), rest).iter_chunks(_CHUNK):
-                file.write(chunk)
-
-    def _body(self, key: str, rest: Mapping[str, str]) -> Any:
-        headers = {"If-Match" if name == "IfMatch" else name: value for name, value in rest.items()}
-        body = self.quick.body(key, headers) if self.quick else None
-        return body if body is not None else self.client.get_object(Bucket=self.bucket, Key=key, **rest)["Body"]
+        for chunk in self.client.get_object(Bucket=self.bucket, Key=key, **rest)["Body"].iter_chunks(_CHUNK):
+            file.write(chunk)
 
     def read(self, key: str) -> bytes | None:
         """Content of a small object; None if there is none."""
@@ -190,6 +180,10 @@ class S3Store:
     def below(self, prefix: str) -> "S3Store":
         """The sub-folder."""
         return replace(self, prefix=self._root_and(prefix)) if prefix else self
+
+
+def _is_whole(info: ObjectInfo, file: BinaryIO) -> bool:
+    return 0 < info.size <= file.tell()
 
 
 def _is_hidden(key: str) -> bool:

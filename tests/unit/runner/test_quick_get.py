@@ -1,6 +1,7 @@
-"""Reading without botocore's client: signatures that a real server accepts, and a way back to the client."""
+"""Reading without botocore's client: keys as a real server reads them, and a way back to the client."""
 
 import hashlib
+import io
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,6 @@ from anomaly_api.storage import LocationRole, S3Location
 from anomaly_runner.errors import StorageDenied
 from anomaly_runner.storage import local_copy
 from anomaly_runner.storage.s3 import S3Store, connect
-from anomaly_runner.storage.signed_get import bucket_url
 from benchmarks.storage_transport import BUCKET, KEY, SECRET, SERVER, server
 
 NAMES = ["a b.png", "a+b.png", "ü~é.png", "x#y?z=1&k.png", "100%25.png", "(1)!*'.png", "d/e@f:g;h,i.png", "q$=w.png",
@@ -38,18 +38,24 @@ def content(name: str) -> bytes:
     return b"" if name == "empty.png" else name.encode()
 
 
+def etag(name: str) -> str:
+    return hashlib.md5(content(name)).hexdigest()
+
+
 @pytest.mark.parametrize("name", NAMES)
-def test_every_key_is_signed_as_the_server_reads_it(url, name):
-    body = store_at(url).quick.body(f"an odd/prefix/{name}", {})
-    assert body is not None
-    assert body.read() == content(name)
+def test_every_key_is_read_as_the_server_knows_it(url, name):
+    file = io.BytesIO()
+    assert store_at(url).quick.append(f"an odd/prefix/{name}", file, etag(name))
+    assert file.getvalue() == content(name)
 
 
-def test_ranges_hold_for_the_object_that_was_meant(url):
+def test_what_is_missing_is_of_the_object_that_was_meant(url):
     quick, key = store_at(url).quick, "an odd/prefix/a b.png"
-    etag = hashlib.md5(b"a b.png").hexdigest()
-    assert quick.body(key, {"Range": "bytes=2-", "If-Match": f'"{etag}"'}).read() == b"b.png"
-    assert quick.body(key, {"Range": "bytes=2-", "If-Match": '"another"'}) is None
+    file = io.BytesIO(b"a ")
+    file.seek(2)
+    assert not quick.append(key, file, "another")
+    assert quick.append(key, file, etag("a b.png"))
+    assert file.getvalue() == b"a b.png"
 
 
 def test_a_pull_of_all_of_them(url, tmp_path):
@@ -74,12 +80,15 @@ def test_without_credentials_the_client_is_asked(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("endpoint", "bucket", "path_style", "expected"),
+    ("uri", "endpoint", "expected"),
     [
-        ("http://minio:9000/", "data", True, "http://minio:9000/data"),
-        ("https://s3.eu-west-1.amazonaws.com", "data", False, "https://data.s3.eu-west-1.amazonaws.com"),
-        ("https://s3.eu-west-1.amazonaws.com", "my.data", False, "https://s3.eu-west-1.amazonaws.com/my.data"),
+        ("s3://data/x", "http://minio:9000", ("http://minio:9000", "false")),
+        ("s3://data/x", None, (None, "true")),
+        ("s3://my.data/x", None, (None, "false")),
     ],
 )
-def test_where_a_bucket_is(endpoint, bucket, path_style, expected):
-    assert bucket_url(endpoint, bucket, path_style=path_style) == expected
+def test_where_a_bucket_is(uri, endpoint, expected):
+    """Below the endpoint, or at AWS as a part of the host's name where certificates allow that."""
+    keys = {"ANOMALY_DATASET_AWS_ACCESS_KEY_ID": KEY, "ANOMALY_DATASET_AWS_SECRET_ACCESS_KEY": SECRET}
+    found = connect(LocationRole.DATASET, S3Location(uri=uri, endpoint=endpoint), keys).quick.store.config
+    assert (found.get("endpoint"), str(found["virtual_hosted_style_request"]).lower()) == expected
