@@ -10,7 +10,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+if TYPE_CHECKING:
+    from obstore import GetOptions
+    from obstore.store import ClientConfig, S3Config
 
 _FOREVER = timedelta(days=30)
 """A large object may take its time, as long as something comes."""
@@ -34,7 +38,7 @@ class QuickGet:
         from obstore.exceptions import BaseError
 
         here = file.tell()
-        rest = {"range": {"offset": here}, "if_match": f'"{etag}"'} if here else None
+        rest: GetOptions = {"range": {"offset": here}, "if_match": f'"{etag}"'} if here else {}
         try:
             for chunk in obstore.get(self.store, key, options=rest).stream(min_chunk_size=_CHUNK):
                 file.write(chunk)
@@ -66,7 +70,7 @@ def open_bucket(
     from obstore.store import S3Store
 
     certificates = authorities or os.environ.get("AWS_CA_BUNDLE")
-    options: dict[str, Any] = {
+    options: ClientConfig = {
         "allow_http": True,
         "timeout": _FOREVER,
         "connect_timeout": timedelta(seconds=seconds["connect"]),
@@ -74,9 +78,11 @@ def open_bucket(
     }
     if certificates:
         options["root_certificate"] = Path(certificates).read_bytes()
-    place = {"endpoint": endpoint} if endpoint else {}
-    return QuickGet(S3Store(
-        bucket, **place, region=region, virtual_hosted_style_request=endpoint is None and "." not in bucket,
-        client_options=options, retry_config={"max_retries": 0},
-        credential_provider=Boto3CredentialProvider(session),
-    ))  # fmt: skip
+    place: S3Config = {
+        "region": region,
+        "virtual_hosted_style_request": endpoint is None and "." not in bucket,
+    }
+    if endpoint:
+        place["endpoint"] = endpoint
+    return QuickGet(S3Store(bucket, config=place, client_options=options, retry_config={"max_retries": 0},
+                            credential_provider=Boto3CredentialProvider(session)))  # fmt: skip
