@@ -9,7 +9,7 @@ BATCHES = {"efficientad": 1}
 """Images a training step; 32 where nothing is said."""
 EPOCHS = {"fastflow": 2, "efficientad": 1}
 """Passes over the training images; 0 for models that need none."""
-LEARNT = {"patchcore": 100, "efficientad": 20}
+LEARNT = {"patchcore": 100, "efficientad": 10}
 """Training images at most: a memory bank grows with them, and a step of EfficientAD takes two seconds."""
 
 _OURS: dict[str, dict[str, Any]] = {

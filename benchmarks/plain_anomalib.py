@@ -1,4 +1,4 @@
-"""One experiment as anomalib's documentation shows it: Folder datamodule, ``Engine.fit``, ``Engine.test``.
+"""One experiment as anomalib's documentation shows it: Folder, ``Engine.fit``, ``Engine.test``, ``Engine.export``.
 
 Run by runner_experiment.py in a process of its own; prints ``{"train": SECONDS, "predict": SECONDS}`` last.
 """
@@ -16,21 +16,25 @@ warnings.simplefilter("ignore")
 
 
 def build(name: str, side: int, pictures: bool, folder: Path) -> Any:
-    """The model with its own pre-processing."""
+    """The model with its own pre-processing; image metrics alone, as there are no masks."""
     import anomalib.models
+    from anomalib.metrics import AUROC, Evaluator, F1Score
 
+    metrics = [AUROC(fields=["pred_score", "gt_label"]), F1Score(fields=["pred_label", "gt_label"])]
     kind = {"padim": "Padim", "patchcore": "Patchcore", "fastflow": "Fastflow", "efficientad": "EfficientAd"}[name]
     model = getattr(anomalib.models, kind)
     extra = {"imagenet_dir": folder / "weights/datasets/imagenette"} if name == "efficientad" else {}
     pre_processor = model.configure_pre_processor((side, side))
-    return model(**arguments(name), **extra, pre_processor=pre_processor, visualizer=pictures)
+    return model(**arguments(name), **extra, pre_processor=pre_processor, visualizer=pictures,
+                 evaluator=Evaluator(test_metrics=metrics))  # fmt: skip
 
 
 def main() -> None:
-    """Train, then test."""
+    """Train, test, export."""
     name, folder, side, batch, epochs = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]), sys.argv[5]
     pictures = sys.argv[6] == "pictures"
     from anomalib.data import Folder
+    from anomalib.deploy import ExportType
     from anomalib.engine import Engine
     from lightning import seed_everything
 
@@ -46,7 +50,9 @@ def main() -> None:
     engine.fit(model=model, datamodule=data)
     fitted = time.perf_counter()
     engine.test(model=model, datamodule=data, verbose=False)
-    print(json.dumps({"train": fitted - began, "predict": time.perf_counter() - fitted}))
+    tested = time.perf_counter()
+    engine.export(model=model, export_type=ExportType.ONNX)
+    print(json.dumps({"train": fitted - began, "predict": tested - fitted}))
 
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 
 Nines to learn from, all digits to test on; random weights. Sides, each in processes of their own, one after the other:
 
-- anomaly-runner, which also writes the ONNX model, tables and the report; no pictures;
-- anomalib as its documentation shows it, which draws every test image, and the same without pictures;
+- anomaly-runner: the ONNX model, held against torch on 32 images, tables and the report; no pictures;
+- anomalib as its documentation shows it, with the ONNX model; draws every test image, and the same without pictures;
 - bare: the network in torch, fed from memory (bare_torch.py).
 
 Gradient models validate on the test images after each epoch on the first three sides. ``train`` and ``test`` are images

@@ -51,9 +51,9 @@ def by_gradient(job: ExperimentJob) -> Trained:
 
 def validate_alike(module: Any, model: AnomalibModel, data: ImageData) -> None:
     """Let a model whose scores are related to training images be judged by those scores in validations too."""
-    images = torch.from_numpy(data.some_training_images(_CALIBRATION))
-    if not model.calibrate(images):
+    if not model.relates_scores:
         return
+    images = torch.from_numpy(data.some_training_images(_CALIBRATION))
 
     def validation_step(batch: Any, batch_idx: int) -> Any:
         if batch_idx == 0:
@@ -150,8 +150,9 @@ def _image_data(job: ExperimentJob, plan: Plan) -> ImageData:
     check_count(len(training.samples))
     augmented = _augmented(job) if job.spec.transforms.augmentations else None
     judged = job.judged if plan.validate_every or CATALOG[plan.model].calibrates else ()
+    eval_batch_size = job.threads.step(job.spec.training.eval_batch_size)
     return ImageData(training, _decoded(job, judged), seed=plan.seed, train_batch_size=plan.batch_size,
-                     eval_batch_size=job.spec.training.eval_batch_size, augmented=augmented)  # fmt: skip
+                     eval_batch_size=eval_batch_size, augmented=augmented)  # fmt: skip
 
 
 def _decoded(job: ExperimentJob, samples: tuple[Sample, ...]) -> DecodedImages:

@@ -31,9 +31,11 @@ from anomaly_api.run import ExportedModel, ExportReport
 from anomaly_runner.batches import Batch
 from anomaly_runner.digest import digest
 from anomaly_runner.errors import ExportMismatch, InvalidConfig
+from anomaly_runner.machine import cpu_limit
 from anomaly_runner.models.base import ScoringModel
 from anomaly_runner.onnx_predictor import INPUT, MAPS, SCORES, load_onnx
 from anomaly_runner.openvino_model import load_openvino, write_openvino
+from anomaly_runner.parallel import ordered_map
 from anomaly_runner.predict import Scored
 from anomaly_runner.torchscript_predictor import load_torchscript
 
@@ -216,8 +218,10 @@ def compare(name: ExportFormat, file: Path, reference: Sequence[Scored], allowed
     """
     loaded = load(name, file)
     score, pixel = 0.0, None if reference[0].maps is None else 0.0
-    for expected in (*reference, _first_alone(reference[0])):
-        scores, maps = _run(name, loaded, expected.batch.images)
+    batches = (*reference, _first_alone(reference[0]))
+    threads = 1 if name == "openvino" else cpu_limit()  # which takes all CPUs for each batch
+    answers = ordered_map(lambda expected: _run(name, loaded, expected.batch.images), batches, threads)
+    for expected, (scores, maps) in zip(batches, answers, strict=True):
         score = max(score, _distance(scores, expected.scores))
         if pixel is not None and expected.maps is not None and maps is not None:
             pixel = max(pixel, _distance(maps, expected.maps))

@@ -63,12 +63,23 @@ def show(report: RunReport, console: Console) -> None:
     table = Table(title=f"{report.run.namespace}/{report.run.name}", show_header=False, title_justify="left")
     for level, values in (("image", summary.metrics.image), ("pixel", summary.metrics.pixel)):
         for name, value in values.items():
-            table.add_row(f"{level} {name}", f"{value:.6f}")
-    table.add_row("threshold", f"{summary.thresholds.image:.6g} ({summary.thresholds.source})")
+            table.add_row(f"{level} {name}", f"{value:.6f}{_interval(report, level, name)}")
+    for level, threshold in (("image", summary.thresholds.image), ("pixel", summary.thresholds.pixel)):
+        if threshold is not None:
+            table.add_row(f"{level} threshold", f"{threshold:.6g} ({summary.thresholds.source})")
     counts = summary.images
     table.add_row("images", f"{counts.train} learnt, {counts.predicted} scored, {counts.anomalous} anomalous")
     table.add_row("seconds", ", ".join(f"{stage} {value:.1f}" for stage, value in report.seconds.items()))
     table.add_row("artifacts", summary.artifacts.root)
+    if summary.artifacts.html:
+        table.add_row("report", summary.artifacts.html)
     console.print(table)
     for warning in summary.warnings:
         console.print(f"warning: {warning}", markup=False, soft_wrap=True)
+
+
+def _interval(report: RunReport, level: str, name: str) -> str:
+    if level != "image" or name not in report.intervals:
+        return ""
+    low, high = report.intervals[name]
+    return f" (95 %: {low:.3f} to {high:.3f})"

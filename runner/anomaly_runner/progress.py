@@ -31,6 +31,14 @@ _ENDS = {
     Stage.VISUALIZE: 88, Stage.EXPORT: 93, Stage.PUBLISH: 99, Stage.DONE: 100,
 }  # fmt: skip
 """Percent of the whole run at the end of each stage, in their order."""
+_ENDS_WITH_STEPS = _ENDS | {
+    Stage.TRAIN: 85,
+    Stage.PREDICT: 93,
+    Stage.EVALUATE: 94,
+    Stage.VISUALIZE: 95,
+    Stage.EXPORT: 97,
+}
+"""The same where the training counts steps: by gradient it outlasts everything else."""
 _PUSH_SECONDS = 1.0
 _PUSH_TIMEOUT = 2.0
 
@@ -59,6 +67,7 @@ class Progress:
         self._clock = clock
         self._values = Values()
         self._first: tuple[float, int] | None = None
+        self._ends = _ENDS
 
     def __enter__(self) -> Self:
         return self
@@ -73,6 +82,8 @@ class Progress:
         """Begin a stage of ``total`` units (0: unknown)."""
         self.stage = stage
         self._first = None
+        if unit == "steps":
+            self._ends = _ENDS_WITH_STEPS
         self._tell(Values(total=total, unit=unit, percent=self._percent(0, total)))
 
     def advance(self, count: int) -> None:
@@ -94,10 +105,10 @@ class Progress:
         return round(max(0, total - completed) * (now - began) / (completed - already))
 
     def _percent(self, completed: int, total: int) -> int:
-        stages = list(_ENDS)
-        before = _ENDS[stages[max(0, stages.index(self.stage) - 1)]] if self.stage is not Stage.STARTING else 0
+        stages, ends = list(self._ends), self._ends
+        before = ends[stages[max(0, stages.index(self.stage) - 1)]] if self.stage is not Stage.STARTING else 0
         share = 1.0 if self.stage is Stage.DONE else min(1.0, completed / total) if total else 0.0
-        return max(self._values.percent, int(before + share * (_ENDS[self.stage] - before)))
+        return max(self._values.percent, int(before + share * (ends[self.stage] - before)))
 
     def _tell(self, values: Values) -> None:
         self._values = values

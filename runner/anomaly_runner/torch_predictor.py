@@ -49,7 +49,7 @@ class TorchPredictor:
             with torch_only():
                 return self._score(found.batch)
 
-        return list(self._map(score, scored))
+        return list(self._map(score, scored) if self.model.accelerated else scored)
 
     def _map(self, function: Callable[[Item], Scored], items: Iterable[Item]) -> Iterator[Scored]:
         return self.threads.map(function, items) if self.model.concurrent else self.threads.in_turn(function, items)

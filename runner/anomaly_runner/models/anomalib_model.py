@@ -73,12 +73,15 @@ class AnomalibModel(ScoringModel):
             maps = nn.functional.interpolate(maps, size=self._size, mode="bilinear", align_corners=False)
         return maps.float()
 
-    def calibrate(self, images: Tensor) -> bool:
-        """Relate scores to these training images (B, 3, H, W), where the network does so; answers whether it does."""
-        calibrate = getattr(self.network, "calibrate", None)
-        if calibrate is not None:
-            calibrate(images)
-        return calibrate is not None
+    @property
+    def relates_scores(self) -> bool:
+        """Whether scores are relative to those of some training images."""
+        return hasattr(self.network, "calibrate")
+
+    def calibrate(self, images: Tensor) -> None:
+        """Relate scores to these training images (B, 3, H, W), where the network does so."""
+        if self.relates_scores:
+            self.network.calibrate(images)
 
 
 def _highest(maps: Tensor | None) -> Tensor:

@@ -91,6 +91,11 @@ class Backbone(nn.Module):
         """From now on, let onnxruntime run the network on the CPU; its weights may not change any more."""
         self._compiled = CompiledNetwork(self.network)
 
+    @property
+    def accelerated(self) -> bool:
+        """Whether onnxruntime may run the network."""
+        return self._compiled is not None
+
     def forward(self, images: Tensor) -> list[Tensor]:
         """Features of images (B, 3, H, W): one tensor (B, C, h, w) a layer."""
         if self._compiled and may_run_compiled(images) and (features := self._compiled(images)):

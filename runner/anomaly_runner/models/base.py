@@ -20,6 +20,11 @@ class ScoringModel(nn.Module):
     localises: bool = True
     concurrent: bool = True
 
+    @property
+    def accelerated(self) -> bool:
+        """Whether a part of it may run in onnxruntime."""
+        return any(isinstance(part, Backbone) and part.accelerated for part in self.modules())
+
 
 class MemoryModel(ScoringModel, ABC):
     """A model that is fitted to features of a frozen backbone, in one pass."""

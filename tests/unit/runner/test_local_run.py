@@ -1,6 +1,7 @@
 """The same YAML without a cluster: an experiment and the inference that uses it, end to end on small textures."""
 
 import csv
+import io
 import json
 import shutil
 import subprocess
@@ -12,11 +13,12 @@ import pyarrow.parquet
 import pytest
 import yaml
 from PIL import Image
+from rich.console import Console
 from sklearn.metrics import confusion_matrix, f1_score, roc_auc_score
 
 from anomaly_api.run import ModelManifest, RunReport
 from anomaly_runner.digest import digest
-from anomaly_runner.local import run_locally
+from anomaly_runner.local import run_locally, show
 from support.textures import EXPERIMENT, INFERENCE, SIDE, write_manifest
 
 RESULTS = Path("results/factory")
@@ -68,6 +70,16 @@ def test_report(trained):
     assert {"train", "predict", "evaluate", "visualize", "export", "publish"} <= set(report.seconds) | {"publish"}
     assert len(report.dataset_fingerprint) == 64
     assert report.environment["device"].startswith(("cpu", "NVIDIA"))
+
+
+def test_the_table_on_the_terminal(trained):
+    report, terminal = report_of(trained), Console(file=io.StringIO(), width=200)
+    show(report, terminal)
+    shown = terminal.file.getvalue()
+    low, high = report.intervals["AUROC"]
+    assert f"{report.summary.metrics.image['AUROC']:.6f} (95 %: {low:.3f} to {high:.3f})" in shown
+    assert f"{report.summary.thresholds.pixel:.6g} (adaptive)" in shown
+    assert str(results(trained) / "report.html") in shown
 
 
 def test_metrics_equal_scikit_learn_on_the_published_table(trained):
@@ -204,7 +216,7 @@ def test_inference_needs_no_torch(textures_and_model):
         "            raise ImportError(name + ' is not in the inference image')\n"
         "sys.meta_path.insert(0, Refuse())\n"
         "from pathlib import Path\n"
-        "from anomaly_runner.local import run_locally\n"
+        "from anomaly_runner.local import run_locally, show\n"
         "sys.exit(run_locally(Path(sys.argv[1]), Path(sys.argv[2])))\n"
     )
     done = subprocess.run([sys.executable, "-c", program, str(manifest), str(textures_and_model)],

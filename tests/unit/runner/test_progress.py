@@ -55,6 +55,18 @@ def test_units_of_the_stage():
     assert 30 < values.percent < 75
 
 
+def test_a_training_by_gradient_is_most_of_the_run():
+    recorder = Recorder()
+    with Progress([recorder]) as progress:
+        for stage in Stage:
+            progress.enter(stage, 10, "steps" if stage is Stage.TRAIN else "images")
+            progress.advance(5)
+    percents = {stage: values.percent for stage, values in recorder.seen}
+    assert 40 < percents[Stage.TRAIN] < 60
+    assert 85 < percents[Stage.PREDICT] < 93
+    assert list(percents.values()) == sorted(percents.values())
+
+
 class Clock:
     """Seconds that pass when they are told to."""
 
