@@ -80,8 +80,9 @@ class AnomalibModel(ScoringModel):
 
     def calibrate(self, images: Tensor) -> None:
         """Relate scores to these training images (B, 3, H, W), where the network does so."""
-        if self.relates_scores:
-            self.network.calibrate(images)
+        calibrate = getattr(self.network, "calibrate", None)
+        if calibrate is not None:
+            calibrate(images)
 
 
 def _highest(maps: Tensor | None) -> Tensor:
