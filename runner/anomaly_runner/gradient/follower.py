@@ -11,14 +11,14 @@ import threading
 
 import torch
 from torch import distributed as dist
-from torch._C._distributed_c10d import TCPStore
+from torch._C._distributed_c10d import FileStore
 
 from anomaly_api.reasons import ExitCode
 from anomaly_runner.gradient.fit import Surroundings, make_trainer, quiet, skip_preparing, training_threads
 from anomaly_runner.gradient.followers import ready
 from anomaly_runner.gradient.images import DecodedImages, ImageData
 from anomaly_runner.gradient.order import Order
-from anomaly_runner.gradient.together import HOST, Together, join
+from anomaly_runner.gradient.together import Together, join
 from anomaly_runner.models.anomalib_model import build_module, without_pretrained_weights
 from anomaly_runner.models.threads import TorchThreads
 
@@ -35,7 +35,7 @@ def follow(order: Order, descriptor: int) -> None:
     data = ImageData(images, images, seed=plan.seed, train_batch_size=plan.batch_size, eval_batch_size=1,
                      augmented=order.augmented)  # fmt: skip
     around = Surroundings(device, order.work, lambda _: None, lambda *_: None)
-    store = TCPStore(HOST, order.port, is_master=False)
+    store = FileStore(str(order.meeting), plan.devices)
     store.set(ready(order.rank), "")
     join(store, order.share, device)
     together = Together(order.share, plan.batch_size, data.training_count, lambda: None)

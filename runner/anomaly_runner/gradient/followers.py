@@ -19,12 +19,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from torch import distributed as dist
-from torch._C._distributed_c10d import Store, TCPStore
+from torch._C._distributed_c10d import FileStore, Store
 
 from anomaly_runner.errors import InternalError, OutOfMemory, RunFailed
 from anomaly_runner.gradient.images import ImageData
 from anomaly_runner.gradient.order import Order
-from anomaly_runner.gradient.together import HOST, Together, join
+from anomaly_runner.gradient.together import Together, join
 
 logger = logging.getLogger(__name__)
 
@@ -149,8 +149,9 @@ def followers(order: Order, data: ImageData) -> Iterator[Together]:
     """Other processes that train with this one; what is raised inside on a follower's account says so."""
     descriptor = data.training_descriptor
     assert descriptor is not None, "images that other processes can open"
-    store = TCPStore(HOST, 0, is_master=True, wait_for_workers=False)
-    crew = Followers(replace(order, port=store.port), descriptor)
+    order.meeting.unlink(missing_ok=True)
+    store = FileStore(str(order.meeting), order.plan.devices)
+    crew = Followers(order, descriptor)
     try:
         crew.wait_for(store)
         join(store, order.share, order.device)

@@ -42,7 +42,7 @@ class Order:
 
     ``built_for``: what the model is built for. ``samples``: of training. ``augmented``: makes their inputs anew, None
     where they are as decoded. ``kind``: of device. ``state``: checkpoint that the training is taken up from. ``rank``:
-    of the process that it is for. ``port``: where the first process keeps what they have to know of each other.
+    of the process that it is for.
     """
 
     model: Model
@@ -54,7 +54,11 @@ class Order:
     work: Path
     state: Path | None = None
     rank: int = 0
-    port: int = 0
+
+    @property
+    def meeting(self) -> Path:
+        """File in which the processes find each other."""
+        return self.work / "devices.store"
 
     @property
     def share(self) -> Share:

@@ -9,6 +9,7 @@ ends with the same weights on any number of devices, but for rounding.
 Weights and buffers are the first process's: the others are sent them before the first step.
 """
 
+import os
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -22,7 +23,7 @@ from torch._C._distributed_c10d import Store
 from anomaly_runner.errors import DataInvalid
 from anomaly_runner.gradient.images import Share
 
-HOST = "127.0.0.1"
+_LOOPBACK = "lo"
 _FOR_EVER = timedelta(days=365)
 """Nobody waits for a dead process (see ``followers``), and validations may take any time."""
 
@@ -30,8 +31,10 @@ _FOR_EVER = timedelta(days=365)
 def join(store: Store, share: Share, device: torch.device) -> None:
     """Meet the other processes; returns when all are there.
 
-    CPU tensors go by gloo also between GPUs, so that waiting for a validation keeps no GPU busy.
+    CPU tensors go by gloo also between GPUs, so that waiting for a validation keeps no GPU busy. All of them are in one
+    pod: they meet in a file and listen on the loopback interface alone.
     """
+    os.environ |= {"GLOO_SOCKET_IFNAME": _LOOPBACK, "NCCL_SOCKET_IFNAME": _LOOPBACK}
     if device.type == "cuda":
         torch.cuda.set_device(device)
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"

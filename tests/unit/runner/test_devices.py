@@ -242,8 +242,7 @@ def test_a_follower_that_cannot_start_fails_the_run_with_its_last_words(folders)
 @pytest.mark.slow
 def test_a_follower_ends_when_the_first_process_does(folders):
     run = Run(*folders("orphan"), FASTFLOW, devices=2)
-    store = followers.TCPStore(followers.HOST, 0, is_master=True, wait_for_workers=False)
-    order = replace(run.training.order, rank=1, port=store.port)
+    order = replace(run.training.order, rank=1)
     process = followers._start(order, run.training.data.training_descriptor, order.work / "device1.log")
     process.stdin.close()
     assert process.wait(60) == ExitCode.STOPPED
