@@ -303,3 +303,27 @@ class WinclipParameters(Contract):
     """Training images that are compared with too; 0 looks at none."""
     scales: Annotated[tuple[Annotated[int, Field(ge=1, le=15)], ...], Field(min_length=1, max_length=4)] = (2, 3)
     """Window sizes, in patches."""
+
+
+class PatchflowParameters(Contract):
+    """PatchFlow: one normalising flow over the features of several layers and scales (Zhang et al., arXiv:2602.05238,
+    2026)."""
+
+    backbone: Text = "tf_efficientnet_b5"
+    """Name of a timm model: a CNN, of which stages 2 to 4 are taken, or a DINOv2 vision transformer."""
+    pre_trained: bool = True
+    """Load ImageNet weights; false gives random weights (for tests)."""
+    flow_steps: Annotated[int, Field(ge=1, le=64)] = 1
+    """Coupling blocks of the flow."""
+    flow_feature_dim: Annotated[int, Field(ge=2, le=4096)] = 128
+    """Channels that the features are brought to before the flow."""
+    flow_hidden_dim: Annotated[int, Field(ge=1, le=4096)] = 128
+    """Hidden channels of the subnetworks."""
+    num_scales: Annotated[int, Field(ge=1, le=4)] = 3
+    """Sizes at which the backbone sees an image, each half of the one before."""
+    patch_size: Annotated[int, Field(ge=1, le=15)] = 3
+    """Side of the neighbourhood whose features are averaged."""
+    learning_rate: LearningRate = 1e-3
+    """Adam's learning rate."""
+    weight_decay: Weight = 1e-4
+    """Adam's weight decay."""

@@ -147,6 +147,11 @@ CATALOG: dict[ModelName, ModelEntry] = {
         "WinCLIP", "zeroShot", "Jeong et al., CVPR 2023", anomalib="WinClip", scaled_only=True, size=(240, 240),
         weights=("hub:timm/vit_base_patch16_plus_clip_240.laion400m_e31",),
     ),
+    "patchflow": ModelEntry(
+        "PatchFlow", "gradient", "batch 8: the authors' code; 200 epochs, patience 10: anomalib's configuration",
+        anomalib="Patchflow", renamed={"learning_rate": "lr"}, batch_size=8, epochs=200, patience=10,
+        alone=_BATCH_NORM, weights=(_TIMM,),
+    ),
 }  # fmt: skip
 
 

@@ -37,6 +37,7 @@ MODELS = {
     "supersimplenet": ({"backbone": "resnet18"}, 128, SHORT),
     "dinomaly": ({"encoderName": "vit_small_patch14_dinov2", "decoderDepth": 8}, 56, {"maxSteps": 2}),
     "anomalydino": ({}, 56, {}),
+    "patchflow": (RANDOM | {"numScales": 2, "flowFeatureDim": 16, "flowHiddenDim": 8}, 64, SHORT),
 }
 TOO_LARGE_HERE = {"csflow", "draem", "efficientad", "uflow", "winclip"}
 """Minutes each, or weights that nothing stands in for: run by hand, see docs/models.md."""
