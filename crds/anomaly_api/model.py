@@ -13,7 +13,7 @@ from anomaly_api.storage import Location
 ModelName = Literal[
     "padim", "patchcore", "cfa", "cflow", "csflow", "dfkde", "dfm", "draem", "efficientad", "fastflow", "fre",
     "ganomaly", "reverseDistillation", "stfpm", "supersimplenet", "uflow", "dinomaly", "anomalydino", "winclip",
-    "patchflow",
+    "patchflow", "inpFormer",
 ]  # fmt: skip
 MODEL_NAMES: tuple[ModelName, ...] = get_args(ModelName)
 TILED_MODELS: tuple[ModelName, ...] = ("padim", "patchcore", "reverseDistillation", "stfpm")
@@ -84,6 +84,8 @@ class Model(Contract):
     """Parameters of WinCLIP."""
     patchflow: blocks.PatchflowParameters | None = None
     """Parameters of PatchFlow."""
+    inp_former: blocks.InpFormerParameters | None = None
+    """Parameters of INP-Former."""
     tiling: Tiling | None = None
     """Cut images into tiles."""
     weights: Location | None = None

@@ -327,3 +327,15 @@ class PatchflowParameters(Contract):
     """Adam's learning rate."""
     weight_decay: Weight = 1e-4
     """Adam's weight decay."""
+
+
+class InpFormerParameters(Contract):
+    """INP-Former: a decoder that restores DINOv2's features from prototypes of the image itself (Luo et al., CVPR
+    2025)."""
+
+    encoder_name: Text = "vit_base_patch14_reg4_dinov2"
+    """A DINOv2 vision transformer of timm: small, base or large."""
+    inp_num: Annotated[int, Field(ge=1, le=64)] = 6
+    """Prototypes of an image."""
+    remove_class_token: bool = True
+    """Leave the class token out."""

@@ -41,7 +41,9 @@ def input_form(entry: ModelEntry) -> str:
     """What it asks of its input."""
     size = f"{entry.size[0]} x {entry.size[1]} only" if entry.size else ""
     multiple = f"multiples of {entry.multiple}" if entry.multiple > 1 else ""
-    return ", ".join(part for part in (size, multiple, "0..1, not normalised" if entry.scaled_only else "") if part)
+    square = "square" if entry.square else ""
+    scaled = "0..1, not normalised" if entry.scaled_only else ""
+    return ", ".join(part for part in (size, multiple, square, scaled) if part)
 
 
 def overview() -> str:

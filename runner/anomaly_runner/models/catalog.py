@@ -29,7 +29,7 @@ class ModelEntry:
     renamed: constructor arguments whose names differ from the parameters'.
     localises: answers anomaly maps beside image scores.
     scaled_only: takes images of 0..1 without ImageNet normalisation.
-    size: the one input size that it takes. multiple: sides must be multiples of this.
+    size: the one input size that it takes. multiple: sides must be multiples of this. square: and equal.
     batch_size, fixed_batch: images a training step, and whether it takes no others.
     epochs, steps, patience, clip: of its training, where the manifest says nothing.
     manual_optimisation: steps its optimisers itself.
@@ -48,6 +48,7 @@ class ModelEntry:
     scaled_only: bool = False
     size: tuple[int, int] | None = None
     multiple: int = 1
+    square: bool = False
     batch_size: int = 32
     fixed_batch: bool = False
     epochs: int | None = None
@@ -151,6 +152,11 @@ CATALOG: dict[ModelName, ModelEntry] = {
         "PatchFlow", "gradient", "batch 8: the authors' code; 200 epochs, patience 10: anomalib's configuration",
         anomalib="Patchflow", renamed={"learning_rate": "lr"}, batch_size=8, epochs=200, patience=10,
         alone=_BATCH_NORM, weights=(_TIMM,),
+    ),
+    "inpFormer": ModelEntry(
+        "INP-Former", "gradient", "200 epochs, batch 16: the authors' code", anomalib="InpFormer", multiple=14,
+        square=True, batch_size=16, epochs=200, clip=0.1,
+        alone="its loss weighs the images of a step against each other", weights=("timm:{encoder_name}",),
     ),
 }  # fmt: skip
 

@@ -24,6 +24,8 @@ def check_model(model: Model, size: tuple[int, int]) -> None:
     if any(side % entry.multiple for side in size):
         raise InvalidConfig(f"{model.name} wants an inputSize of multiples of {entry.multiple}, not {size[0]} x "
                             f"{size[1]}")  # fmt: skip
+    if entry.square and size[0] != size[1]:
+        raise InvalidConfig(f"{model.name} wants a square inputSize, not {size[0]} x {size[1]}")
     backbone, layers = getattr(parameters, "backbone", None), layers_of(parameters)
     if backbone and layers:
         choice = choose_backbone(backbone, layers)

@@ -38,6 +38,7 @@ MODELS = {
     "dinomaly": ({"encoderName": "vit_small_patch14_dinov2", "decoderDepth": 8}, 56, {"maxSteps": 2}),
     "anomalydino": ({}, 56, {}),
     "patchflow": (RANDOM | {"numScales": 2, "flowFeatureDim": 16, "flowHiddenDim": 8}, 64, SHORT),
+    "inpFormer": ({"encoderName": "vit_small_patch14_dinov2"}, 56, {"maxSteps": 2}),
 }
 TOO_LARGE_HERE = {"csflow", "draem", "efficientad", "uflow", "winclip"}
 """Minutes each, or weights that nothing stands in for: run by hand, see docs/models.md."""

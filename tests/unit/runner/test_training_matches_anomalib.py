@@ -71,6 +71,8 @@ CASES = {
     "anomalydino": Case({}, {}, side=56, training={}),
     "patchflow": Case(RANDOM | {"numScales": 2, "flowSteps": 2, "flowFeatureDim": 16, "flowHiddenDim": 8},
                       PLAIN | {"num_scales": 2, "flow_steps": 2, "flow_feature_dim": 16, "flow_hidden_dim": 8}),
+    "inpFormer": Case({"encoderName": "vit_small_patch14_dinov2"}, {"encoder_name": "vit_small_patch14_dinov2"},
+                      side=56, training={"maxSteps": 12}, crop={"crop_size": 56}),
 }  # fmt: skip
 
 
