@@ -13,7 +13,7 @@ from anomaly_api.storage import Location
 ModelName = Literal[
     "padim", "patchcore", "cfa", "cflow", "csflow", "dfkde", "dfm", "draem", "efficientad", "fastflow", "fre",
     "ganomaly", "reverseDistillation", "stfpm", "supersimplenet", "uflow", "dinomaly", "anomalydino", "winclip",
-    "patchflow", "inpFormer",
+    "patchflow", "inpFormer", "uninet",
 ]  # fmt: skip
 MODEL_NAMES: tuple[ModelName, ...] = get_args(ModelName)
 TILED_MODELS: tuple[ModelName, ...] = ("padim", "patchcore", "reverseDistillation", "stfpm")
@@ -86,6 +86,8 @@ class Model(Contract):
     """Parameters of PatchFlow."""
     inp_former: blocks.InpFormerParameters | None = None
     """Parameters of INP-Former."""
+    uninet: blocks.UninetParameters | None = None
+    """Parameters of UniNet."""
     tiling: Tiling | None = None
     """Cut images into tiles."""
     weights: Location | None = None

@@ -339,3 +339,15 @@ class InpFormerParameters(Contract):
     """Prototypes of an image."""
     remove_class_token: bool = True
     """Leave the class token out."""
+
+
+class UninetParameters(Contract):
+    """UniNet: a student that restores the features of two teachers, contrastively (Wei et al., CVPR 2025), trained on
+    good images alone."""
+
+    student_backbone: Literal["resnet50", "wide_resnet50_2"] = "wide_resnet50_2"
+    """The ResNet that the student mirrors."""
+    teacher_backbone: Literal["resnet50", "wide_resnet50_2"] = "wide_resnet50_2"
+    """torchvision model of both teachers, with its ImageNet weights; one of them is trained along."""
+    temperature: Annotated[float, Field(gt=0, le=100)] = 0.1
+    """Divides the similarities in the contrastive loss."""

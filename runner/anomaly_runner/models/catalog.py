@@ -158,6 +158,10 @@ CATALOG: dict[ModelName, ModelEntry] = {
         square=True, batch_size=16, epochs=200, clip=0.1,
         alone="its loss weighs the images of a step against each other", weights=("timm:{encoder_name}",),
     ),
+    "uninet": ModelEntry(
+        "UniNet", "gradient", "100 epochs, batch 8: the authors' code", anomalib="UniNet", multiple=32, batch_size=8,
+        epochs=100, alone=_BATCH_NORM, weights=("torchvision:{teacher_backbone}",),
+    ),
 }  # fmt: skip
 
 

@@ -39,6 +39,7 @@ MODELS = {
     "anomalydino": ({}, 56, {}),
     "patchflow": (RANDOM | {"numScales": 2, "flowFeatureDim": 16, "flowHiddenDim": 8}, 64, SHORT),
     "inpFormer": ({"encoderName": "vit_small_patch14_dinov2"}, 56, {"maxSteps": 2}),
+    "uninet": ({"studentBackbone": "resnet50", "teacherBackbone": "resnet50"}, 64, SHORT),
 }
 TOO_LARGE_HERE = {"csflow", "draem", "efficientad", "uflow", "winclip"}
 """Minutes each, or weights that nothing stands in for: run by hand, see docs/models.md."""

@@ -73,6 +73,8 @@ CASES = {
                       PLAIN | {"num_scales": 2, "flow_steps": 2, "flow_feature_dim": 16, "flow_hidden_dim": 8}),
     "inpFormer": Case({"encoderName": "vit_small_patch14_dinov2"}, {"encoder_name": "vit_small_patch14_dinov2"},
                       side=56, training={"maxSteps": 12}, crop={"crop_size": 56}),
+    "uninet": Case({"studentBackbone": "resnet50", "teacherBackbone": "resnet50"},
+                   {"student_backbone": "resnet50", "teacher_backbone": "resnet50"}, training={"maxEpochs": 1}),
 }  # fmt: skip
 
 
