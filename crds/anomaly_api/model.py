@@ -13,7 +13,7 @@ from anomaly_api.storage import Location
 ModelName = Literal[
     "padim", "patchcore", "cfa", "cflow", "csflow", "dfkde", "dfm", "draem", "efficientad", "fastflow", "fre",
     "ganomaly", "reverseDistillation", "stfpm", "supersimplenet", "uflow", "dinomaly", "anomalydino", "winclip",
-    "patchflow", "inpFormer", "uninet",
+    "patchflow", "inpFormer", "uninet", "glass",
 ]  # fmt: skip
 MODEL_NAMES: tuple[ModelName, ...] = get_args(ModelName)
 TILED_MODELS: tuple[ModelName, ...] = ("padim", "patchcore", "reverseDistillation", "stfpm")
@@ -88,6 +88,8 @@ class Model(Contract):
     """Parameters of INP-Former."""
     uninet: blocks.UninetParameters | None = None
     """Parameters of UniNet."""
+    glass: blocks.GlassParameters | None = None
+    """Parameters of GLASS."""
     tiling: Tiling | None = None
     """Cut images into tiles."""
     weights: Location | None = None

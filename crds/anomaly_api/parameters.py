@@ -351,3 +351,40 @@ class UninetParameters(Contract):
     """torchvision model of both teachers, with its ImageNet weights; one of them is trained along."""
     temperature: Annotated[float, Field(gt=0, le=100)] = 0.1
     """Divides the similarities in the contrastive loss."""
+
+
+class GlassParameters(Contract):
+    """GLASS: a discriminator of features, taught by defects simulated in images and, by gradient ascent, in features
+    (Chen et al., ECCV 2024)."""
+
+    backbone: Text = "wide_resnet50_2"
+    """Name of a timm model, with its ImageNet weights."""
+    layers: Layers = ("layer2", "layer3")
+    """Feature layers of the backbone."""
+    pretrain_embed_dim: Annotated[int, Field(ge=1, le=8192)] = 1536
+    """Length that each layer's features of a patch are pooled to."""
+    target_embed_dim: Annotated[int, Field(ge=1, le=8192)] = 1536
+    """Length that those of all layers are pooled to."""
+    patch_size: Literal[1, 3, 5, 7, 9] = 3
+    """Side of the neighbourhood of a patch."""
+    pre_projection: Annotated[int, Field(ge=0, le=8)] = 1
+    """Linear layers that adapt the features."""
+    discriminator_layers: Annotated[int, Field(ge=2, le=8)] = 2
+    """Layers of the discriminator."""
+    discriminator_hidden: Annotated[int, Field(ge=1, le=8192)] = 1024
+    """Their hidden width."""
+    learning_rate: LearningRate = 1e-4
+    """Adam's learning rate for the adaptation; the discriminator has twice that."""
+    ascent_steps: Annotated[int, Field(ge=1, le=1000)] = 20
+    """Steps of gradient ascent from noisy features to simulated ones."""
+    hypersphere: bool = False
+    """Simulated features keep away from the centre of the good ones (for products that all look alike), instead of
+    from each good one."""
+    gaussian_noise_std: Annotated[float, Field(gt=0, le=10)] = 0.015
+    """Standard deviation of the noise that the ascent begins with."""
+    radius_quantile: Fraction = 0.75
+    """Quantile of the distances to the centre that is the hypersphere's radius."""
+    focal_loss_quantile_threshold: Fraction = 0.5
+    """Share of the easiest patches left out of the focal loss."""
+    mining: bool = True
+    """Do the gradient ascent."""

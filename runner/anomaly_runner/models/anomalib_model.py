@@ -115,8 +115,9 @@ def build_module(model: Model, around: Surroundings) -> Any:
     except (ValueError, NotImplementedError, KeyError) as error:
         raise InvalidConfig(f"model.{model.name}: {error}") from error
     module.pre_processor = None
-    if model.name == "draem":  # which picks by index from files in the disk's order
-        module.augmenter.anomaly_source_paths.sort()
+    for part in module.modules():
+        if hasattr(part, "anomaly_source_paths"):  # DRAEM and GLASS pick by index from files in the disk's order
+            part.anomaly_source_paths.sort()
     if model.tiling is not None:
         module.model.tiler = Tiles(around.size, model.tiling)
     module.hparams.clear()  # classes of anomalib would go into checkpoints, which hold plain data alone
@@ -165,12 +166,18 @@ def _ganomaly(plain: dict[str, Any], around: Surroundings) -> dict[str, Any]:
     return plain | {"batch_size": around.batch_size}
 
 
+def _glass(plain: dict[str, Any], around: Surroundings) -> dict[str, Any]:
+    source = around.weights and str(around.weights / DTD)
+    return plain | {"input_shape": around.size, "anomaly_source_path": source}
+
+
 def _winclip(plain: dict[str, Any], around: Surroundings) -> dict[str, Any]:
     return {"class_name": around.subject} | plain | {"scales": tuple(plain["scales"])}
 
 
 _SPECIAL: Mapping[str, Callable[[dict[str, Any], Surroundings], dict[str, Any]]] = {
-    "draem": _draem, "efficientad": _efficientad, "fre": _fre, "ganomaly": _ganomaly, "winclip": _winclip,
+    "draem": _draem, "efficientad": _efficientad, "fre": _fre, "ganomaly": _ganomaly, "glass": _glass,
+    "winclip": _winclip,
 }  # fmt: skip
 
 

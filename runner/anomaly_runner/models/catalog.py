@@ -28,7 +28,7 @@ class ModelEntry:
     anomalib: class in anomalib.models, or None for those written out here.
     renamed: constructor arguments whose names differ from the parameters'.
     localises: answers anomaly maps beside image scores.
-    scaled_only: takes images of 0..1 without ImageNet normalisation.
+    scaled_only: takes images of 0..1 without ImageNet normalisation. normalised_only: takes no others.
     size: the one input size that it takes. multiple: sides must be multiples of this. square: and equal.
     batch_size, fixed_batch: images a training step, and whether it takes no others.
     epochs, steps, patience, clip: of its training, where the manifest says nothing.
@@ -46,6 +46,7 @@ class ModelEntry:
     renamed: dict[str, str] = field(default_factory=dict)
     localises: bool = True
     scaled_only: bool = False
+    normalised_only: bool = False
     size: tuple[int, int] | None = None
     multiple: int = 1
     square: bool = False
@@ -162,6 +163,11 @@ CATALOG: dict[ModelName, ModelEntry] = {
         "UniNet", "gradient", "100 epochs, batch 8: the authors' code", anomalib="UniNet", multiple=32, batch_size=8,
         epochs=100, alone=_BATCH_NORM, weights=("torchvision:{teacher_backbone}",),
     ),
+    "glass": ModelEntry(
+        "GLASS", "gradient", "batch 8: the paper; 100 epochs: anomalib's results", anomalib="Glass",
+        renamed={"patch_size": "patchsize", "ascent_steps": "step", "hypersphere": "svd"}, normalised_only=True,
+        batch_size=8, epochs=100, manual_optimisation=True, alone=_OWN_STEPS, weights=(_TIMM, f"folder:{DTD}"),
+    ),
 }  # fmt: skip
 
 
@@ -171,9 +177,13 @@ def input_normalization(spec: ExperimentSpec) -> Literal["imagenet", "none"]:
     Raises:
         InvalidConfig: the manifest asks for what the model cannot use.
     """
-    asked, scaled_only = spec.transforms.normalization, CATALOG[spec.model.name].scaled_only
-    if scaled_only and asked == "imagenet":
+    asked, entry = spec.transforms.normalization, CATALOG[spec.model.name]
+    if entry.scaled_only and asked == "imagenet":
         raise InvalidConfig(
             f"{spec.model.name} wants images of 0..1: set transforms.normalization: none, or leave it out"
         )
-    return asked or ("none" if scaled_only else "imagenet")
+    if entry.normalised_only and asked == "none":
+        raise InvalidConfig(
+            f"{spec.model.name} wants normalised images: set transforms.normalization: imagenet, or leave it out"
+        )
+    return asked or ("none" if entry.scaled_only else "imagenet")

@@ -125,6 +125,44 @@ class CflowTail(nn.Module):
         return likelihood.reshape(-1, 1, rows, columns)
 
 
+class GlassTail(nn.Module):
+    """GLASS: what the discriminator says of each patch."""
+
+    def __init__(self, network: Any) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Raw:
+        """Raw scores and maps of images (B, 3, H, W)."""
+        found, parts = self.network.forward_modules["feature_aggregator"](images), self.network.forward_modules
+        layers = [self._patches(found[layer]) for layer in self.network.layers]
+        rows, columns = map(int, layers[0].shape[-2:])
+        pooled = [_pooled_to(parts["preprocessing"].output_dim, _by_patch(layer, rows, columns)) for layer in layers]
+        features = _pooled_to(parts["preadapt_aggregator"].target_dim, torch.cat(pooled, 2)).squeeze(1)
+        if self.network.pre_projection:
+            features = self.network.projection(features)
+        patches = self.network.discriminator(features).reshape(-1, rows, columns)
+        return Raw(patches.amax((1, 2)), self.network.anomaly_segmentor.convert_to_segmentation(patches))
+
+    def _patches(self, features: Tensor) -> Tensor:
+        """Each position's neighbourhood (B, C * side * side, h, w)."""
+        channels, rows, columns = map(int, features.shape[1:])
+        side = self.network.patch_maker.patchsize
+        patches = functional.unfold(features, side, padding=side // 2)
+        return patches.reshape(-1, channels * side * side, rows, columns)
+
+
+def _by_patch(layer: Tensor, rows: int, columns: int) -> Tensor:
+    """A layer's features at these many positions (B * rows * columns, 1, C)."""
+    channels = int(layer.shape[1])
+    sized = functional.interpolate(layer, size=(rows, columns), mode="bilinear", align_corners=False)
+    return sized.permute(0, 2, 3, 1).reshape(-1, 1, channels)
+
+
+def _pooled_to(length: int, features: Tensor) -> Tensor:
+    return functional.adaptive_avg_pool1d(features, length)
+
+
 TAILS: Mapping[str, Callable[[Any], nn.Module]] = {
-    "cflow": CflowTail, "dfm": DfmTail, "fre": FreTail, "dfkde": DfkdeTail,
+    "cflow": CflowTail, "dfm": DfmTail, "fre": FreTail, "dfkde": DfkdeTail, "glass": GlassTail,
 }  # fmt: skip

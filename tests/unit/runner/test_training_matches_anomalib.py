@@ -75,6 +75,9 @@ CASES = {
                       side=56, training={"maxSteps": 12}, crop={"crop_size": 56}),
     "uninet": Case({"studentBackbone": "resnet50", "teacherBackbone": "resnet50"},
                    {"student_backbone": "resnet50", "teacher_backbone": "resnet50"}, training={"maxEpochs": 1}),
+    "glass": Case({"backbone": "resnet18", "pretrainEmbedDim": 384, "targetEmbedDim": 384, "discriminatorHidden": 64},
+                  {"backbone": "resnet18", "pretrain_embed_dim": 384, "target_embed_dim": 384,
+                   "discriminator_hidden": 64, "input_shape": (64, 64)}, files={"anomaly_source_path": DTD}),
 }  # fmt: skip
 
 
@@ -83,6 +86,10 @@ def folder(tmp_path_factory):
     made = tmp_path_factory.mktemp("beside")
     write_textures(made / "data/textures")
     write_auxiliary_weights(made / "weights")
+    for name in ("refs/main", "snapshots/any/model.safetensors"):  # looked for, and not loaded: weights are random here
+        file = made / "weights/hub/models--timm--resnet18.a1_in1k" / name
+        file.parent.mkdir(parents=True)
+        file.write_text("any")
     return made
 
 
@@ -163,7 +170,7 @@ def trained_by_anomalib(folder, name, case, start, monkeypatch):
     import anomalib.models
 
     kind = getattr(anomalib.models, str(CATALOG[name].anomalib))
-    torch.manual_seed(SEED)  # DRAEM draws a part of its augmentations when it is built
+    torch.manual_seed(SEED)  # DRAEM and GLASS draw a part of their augmentations when they are built
     with without_pretrained_weights():
         files = {argument: folder / "weights" / place for argument, place in case.files.items()}
         pre_processor = kind.configure_pre_processor((case.side, case.side), **case.crop)
@@ -172,8 +179,9 @@ def trained_by_anomalib(folder, name, case, start, monkeypatch):
     module.load_state_dict(start)
     images, good = (pictures(sorted((folder / "data/textures" / part / "good").iterdir()), case.side)
                     for part in ("train", "test"))  # fmt: skip
-    if name == "draem":
-        module.augmenter.anomaly_source_paths.sort()
+    if name in ("draem", "glass"):
+        augmenter = module.augmenter if name == "draem" else module.model.augmentor
+        augmenter.anomaly_source_paths.sort()
     if name == "cfa":  # whose first centroids anomalib takes from images that it has not normalised
         images, module.configure_callbacks = module.pre_processor(images), list
     bounds = {"max_epochs": case.training.get("maxEpochs", -1 if "maxSteps" in case.training else 1),

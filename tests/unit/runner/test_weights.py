@@ -76,6 +76,10 @@ def test_files_and_folders(tmp_path, wanted):
         ({"name": "uflow"}, [("hub", "timm/cait_m48_448.fb_dist_in1k"), ("hub", "timm/cait_s24_224.fb_dist_in1k")]),
         ({"name": "draem"}, [("folder", "datasets/dtd")]),
         (
+            {"name": "glass", "glass": {"backbone": "resnet18"}},
+            [("hub", "timm/resnet18.a1_in1k"), ("folder", "datasets/dtd")],
+        ),
+        (
             {"name": "efficientad", "efficientad": {"modelSize": "medium"}},
             [
                 ("file", "anomalib/pre_trained/efficientad_pretrained_weights/pretrained_teacher_medium.pth"),
