@@ -3,10 +3,10 @@
 from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler, model_validator
-from pydantic.alias_generators import to_camel
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError
 
+from anomaly_api.names import camel
 from anomaly_api.rules import Rule
 
 
@@ -20,7 +20,7 @@ class Contract(BaseModel):
     model_config = ConfigDict(
         frozen=True,
         extra="forbid",
-        alias_generator=to_camel,
+        alias_generator=camel,
         populate_by_name=True,
         use_attribute_docstrings=True,
         ser_json_inf_nan="null",

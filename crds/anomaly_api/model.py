@@ -2,10 +2,9 @@
 
 from typing import Literal, get_args
 
-from pydantic.alias_generators import to_snake
-
 from anomaly_api import parameters as blocks
 from anomaly_api.base import Contract
+from anomaly_api.names import snake
 from anomaly_api.primitives import PixelSize
 from anomaly_api.rules import at_most, only_when
 from anomaly_api.storage import Location
@@ -13,7 +12,7 @@ from anomaly_api.storage import Location
 ModelName = Literal[
     "padim", "patchcore", "cfa", "cflow", "csflow", "dfkde", "dfm", "draem", "efficientad", "fastflow", "fre",
     "ganomaly", "reverseDistillation", "stfpm", "supersimplenet", "uflow", "dinomaly", "anomalydino", "winclip",
-    "patchflow", "inpFormer", "uninet", "glass",
+    "patchflow", "inpFormer", "uninet", "glass", "l2bt",
 ]  # fmt: skip
 MODEL_NAMES: tuple[ModelName, ...] = get_args(ModelName)
 TILED_MODELS: tuple[ModelName, ...] = ("padim", "patchcore", "reverseDistillation", "stfpm")
@@ -38,7 +37,7 @@ class Model(Contract):
     """The model to train."""
 
     rules = (
-        *(only_when(to_snake(name), "name", name) for name in MODEL_NAMES),
+        *(only_when(snake(name), "name", name) for name in MODEL_NAMES),
         only_when("tiling", "name", *TILED_MODELS),
     )
 
@@ -90,6 +89,8 @@ class Model(Contract):
     """Parameters of UniNet."""
     glass: blocks.GlassParameters | None = None
     """Parameters of GLASS."""
+    l2bt: blocks.L2btParameters | None = None
+    """Parameters of L2BT."""
     tiling: Tiling | None = None
     """Cut images into tiles."""
     weights: Location | None = None
@@ -100,7 +101,7 @@ class Model(Contract):
     @property
     def parameters(self) -> Contract:
         """The selected model's parameters, defaults where the manifest has none."""
-        field = to_snake(self.name)
+        field = snake(self.name)
         block: type[Contract] = get_args(Model.model_fields[field].annotation)[0]
         found: Contract | None = getattr(self, field)
         return found or block()

@@ -388,3 +388,14 @@ class GlassParameters(Contract):
     """Share of the easiest patches left out of the focal loss."""
     mining: bool = True
     """Do the gradient ascent."""
+
+
+class L2btParameters(Contract):
+    """L2BT: two students that map a layer of DINOv2 to another and back (Costanzino et al., IEEE Access 2025)."""
+
+    layers: Annotated[tuple[Annotated[int, Field(ge=0, le=11)], ...], Field(min_length=2, max_length=2)] = (7, 11)
+    """The two blocks of vit_base_patch14_reg4_dinov2, counted from 0."""
+    topk_ratio: Annotated[float, Field(gt=0, le=1)] = 0.001
+    """Share of the map, its largest values, whose mean is the image score."""
+    learning_rate: LearningRate = 1e-4
+    """Adam's learning rate."""

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic.alias_generators import to_camel
+from anomaly_api.names import camel
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ def _is_set(owner: Any, field: str) -> bool:
 
 def exactly_one(*fields: str) -> Rule:
     """One of the fields is set, no more and no fewer."""
-    names = [to_camel(field) for field in fields]
+    names = [camel(field) for field in fields]
     count = " + ".join(f"(has(self.{name}) ? 1 : 0)" for name in names)
     return Rule(
         cel=f"{count} == 1",
@@ -51,7 +51,7 @@ def exactly_one(*fields: str) -> Rule:
 
 def at_most_one(field: str, other: str) -> Rule:
     """Not both of the fields are set."""
-    name, excluded = to_camel(field), to_camel(other)
+    name, excluded = camel(field), camel(other)
     return Rule(
         cel=f"!has(self.{name}) || !has(self.{excluded})",
         message=f"at most one of {name}, {excluded} may be set",
@@ -61,7 +61,7 @@ def at_most_one(field: str, other: str) -> Rule:
 
 def required_when(field: str, discriminator: str, value: str) -> Rule:
     """The field must be set when the discriminator has this value."""
-    name, by = to_camel(field), to_camel(discriminator)
+    name, by = camel(field), camel(discriminator)
     return Rule(
         cel=f"self.{by} != '{value}' || has(self.{name})",
         message=f"{name} is required when {by} is {value}",
@@ -71,7 +71,7 @@ def required_when(field: str, discriminator: str, value: str) -> Rule:
 
 def only_when(field: str, discriminator: str, *values: str) -> Rule:
     """The field may be set only when the discriminator has one of these values."""
-    name, by = to_camel(field), to_camel(discriminator)
+    name, by = camel(field), camel(discriminator)
     return Rule(
         cel=f"!has(self.{name}) || self.{by} in [{', '.join(repr(value) for value in values)}]",
         message=f"{name} may be set only when {by} is {' or '.join(values)}",
@@ -82,7 +82,7 @@ def only_when(field: str, discriminator: str, *values: str) -> Rule:
 
 def at_most(field: str, other: str) -> Rule:
     """The field's value may not exceed another field's."""
-    name, bound = to_camel(field), to_camel(other)
+    name, bound = camel(field), camel(other)
     return Rule(
         cel=f"self.{name} <= self.{bound}",
         message=f"{name} may be at most {bound}",
@@ -93,7 +93,7 @@ def at_most(field: str, other: str) -> Rule:
 
 def not_yet(field: str) -> Rule:
     """The field belongs to the API, but this version cannot act on it: refused, never ignored."""
-    name = to_camel(field)
+    name = camel(field)
     return Rule(
         cel=f"!has(self.{name})",
         message=f"{name} is not supported by this version of anomaly-operator; remove it",
@@ -104,11 +104,11 @@ def not_yet(field: str) -> Rule:
 
 def unset_when(block: str, field: str, discriminator: tuple[str, str], values: tuple[str, ...], why: str) -> Rule:
     """``<block>.<field>`` may not be set when ``<discriminator block>.<field>`` has one of these values."""
-    path, by = f"{to_camel(block)}.{to_camel(field)}", ".".join(map(to_camel, discriminator))
+    path, by = f"{camel(block)}.{camel(field)}", ".".join(map(camel, discriminator))
     listed = ", ".join(repr(value) for value in values)
     return Rule(
         cel=f"!has(self.{path}) || !(self.{by} in [{listed}])",
-        message=f"{to_camel(field)} cannot be set for this model: {why}",
+        message=f"{camel(field)} cannot be set for this model: {why}",
         field=path,
         holds=lambda owner: (
             not _is_set(getattr(owner, block), field)
@@ -119,7 +119,7 @@ def unset_when(block: str, field: str, discriminator: tuple[str, str], values: t
 
 def immutable_once_started(block: str) -> Rule:
     """``spec.<block>`` may not change after the run has started (the API server compares old and new)."""
-    name = to_camel(block)
+    name = camel(block)
     unchanged = (
         f"has(self.spec.{name}) == has(oldSelf.spec.{name}) && "
         f"(!has(self.spec.{name}) || self.spec.{name} == oldSelf.spec.{name})"

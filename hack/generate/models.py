@@ -3,10 +3,9 @@
 from pathlib import Path
 from typing import get_args
 
-from pydantic.alias_generators import to_camel, to_snake
-
 from anomaly_api.base import Contract
 from anomaly_api.model import MODEL_NAMES, TILED_MODELS, Model, ModelName
+from anomaly_api.names import camel, snake
 from anomaly_runner.models.catalog import CATALOG, ModelEntry
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "models.md"
@@ -24,7 +23,7 @@ LEARNS = {"onePass": "sees each image once", "gradient": "by gradient", "zeroSho
 
 def block(name: ModelName) -> type[Contract]:
     """The type of a model's parameters."""
-    found: type[Contract] = get_args(Model.model_fields[to_snake(name)].annotation)[0]
+    found: type[Contract] = get_args(Model.model_fields[snake(name)].annotation)[0]
     return found
 
 
@@ -67,7 +66,7 @@ def section(name: ModelName) -> str:
     text = " ".join((parameters.__doc__ or "").split())
     weights = ", ".join(f"`{weight}`" for weight in entry.weights) or "none"
     rows = [
-        f"| `{to_camel(field)}` | {_default(info.default)} | {' '.join((info.description or '').split())} |"
+        f"| `{camel(field)}` | {_default(info.default)} | {' '.join((info.description or '').split())} |"
         for field, info in parameters.model_fields.items()
     ]
     table = "| Parameter | Default | |\n|---|---|---|\n" + "\n".join(rows)

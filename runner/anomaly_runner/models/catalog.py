@@ -168,6 +168,10 @@ CATALOG: dict[ModelName, ModelEntry] = {
         renamed={"patch_size": "patchsize", "ascent_steps": "step", "hypersphere": "svd"}, normalised_only=True,
         batch_size=8, epochs=100, manual_optimisation=True, alone=_OWN_STEPS, weights=(_TIMM, f"folder:{DTD}"),
     ),
+    "l2bt": ModelEntry(
+        "L2BT", "gradient", "50 epochs, batch 4: the authors' code", anomalib="L2BT", multiple=14,
+        renamed={"learning_rate": "lr"}, batch_size=4, epochs=50, weights=("timm:vit_base_patch14_reg4_dinov2",),
+    ),
 }  # fmt: skip
 
 

@@ -45,6 +45,7 @@ MODELS = {
         64,
         SHORT,
     ),
+    "l2bt": ({}, 56, SHORT),
 }
 TOO_LARGE_HERE = {"csflow", "draem", "efficientad", "uflow", "winclip"}
 """Minutes each, or weights that nothing stands in for: run by hand, see docs/models.md."""

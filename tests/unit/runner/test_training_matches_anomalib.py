@@ -78,6 +78,7 @@ CASES = {
     "glass": Case({"backbone": "resnet18", "pretrainEmbedDim": 384, "targetEmbedDim": 384, "discriminatorHidden": 64},
                   {"backbone": "resnet18", "pretrain_embed_dim": 384, "target_embed_dim": 384,
                    "discriminator_hidden": 64, "input_shape": (64, 64)}, files={"anomaly_source_path": DTD}),
+    "l2bt": Case({}, {}, side=56),
 }  # fmt: skip
 
 
