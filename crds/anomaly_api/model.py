@@ -12,7 +12,7 @@ from anomaly_api.storage import Location
 ModelName = Literal[
     "padim", "patchcore", "cfa", "cflow", "csflow", "dfkde", "dfm", "draem", "efficientad", "fastflow", "fre",
     "ganomaly", "reverseDistillation", "stfpm", "supersimplenet", "uflow", "dinomaly", "anomalydino", "winclip",
-    "patchflow", "inpFormer", "uninet", "glass", "l2bt",
+    "patchflow", "inpFormer", "uninet", "glass", "l2bt", "generalAd",
 ]  # fmt: skip
 MODEL_NAMES: tuple[ModelName, ...] = get_args(ModelName)
 TILED_MODELS: tuple[ModelName, ...] = ("padim", "patchcore", "reverseDistillation", "stfpm")
@@ -91,6 +91,8 @@ class Model(Contract):
     """Parameters of GLASS."""
     l2bt: blocks.L2btParameters | None = None
     """Parameters of L2BT."""
+    general_ad: blocks.GeneralAdParameters | None = None
+    """Parameters of GeneralAD."""
     tiling: Tiling | None = None
     """Cut images into tiles."""
     weights: Location | None = None

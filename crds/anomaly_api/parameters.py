@@ -399,3 +399,42 @@ class L2btParameters(Contract):
     """Share of the map, its largest values, whose mean is the image score."""
     learning_rate: LearningRate = 1e-4
     """Adam's learning rate."""
+
+
+class GeneralAdParameters(Contract):
+    """GeneralAD: a discriminator of a vision transformer's patches, taught by distorted features (Strater et al., ECCV
+    2024)."""
+
+    encoder_name: Text = "vit_large_patch14_dinov2.lvd142m"
+    """A vision transformer of timm with patches of 14 pixels; its name begins with vit or eva."""
+    pre_trained: bool = True
+    """Load its weights; false gives random weights (for tests)."""
+    blocks: Annotated[tuple[Annotated[int, Field(ge=1, le=64)], ...], Field(min_length=1, max_length=8)] = (24,)
+    """Its blocks whose features are taken, counted from 1."""
+    hidden_dim: Annotated[int, Field(ge=1, le=8192)] = 2048
+    """Hidden width of the discriminator."""
+    dsc_layers: Annotated[int, Field(ge=1, le=16)] = 1
+    """Attention blocks of the discriminator."""
+    dsc_heads: Annotated[int, Field(ge=1, le=64)] = 4
+    """Their heads."""
+    dsc_dropout: Fraction = 0.1
+    """Their dropout."""
+    noise_std: Annotated[float, Field(gt=0, le=10)] = 0.25
+    """Standard deviation of the noise that distorts features."""
+    fake_feature_type: Literal[
+        "random", "attn", "copy_out", "shuffle", "randshuffle", "copy_out_and_random", "copy_out_and_attn",
+        "shuffle_and_random", "shuffle_and_attn", "randshuffle_and_random", "randshuffle_and_attn",
+    ] = "random"  # fmt: skip
+    """How features are distorted: noise on random or attended patches, patches copied, patches shuffled."""
+    num_fake_patches: Annotated[int, Field(ge=1, le=65_536)] | None = None
+    """Patches of an image that are copied or shuffled, at most; unset means all."""
+    top_k: Annotated[int, Field(ge=1, le=65_536)] = 10
+    """Patches, the most anomalous ones, whose mean is the image score."""
+    learning_rate: LearningRate = 5e-4
+    """AdamW's learning rate at the start."""
+    lr_decay_factor: Fraction = 0.2
+    """What is left of it in the end."""
+    schedule_epochs: Count = 160
+    """Epochs over which it falls."""
+    weight_decay: Weight = 1e-5
+    """AdamW's weight decay."""

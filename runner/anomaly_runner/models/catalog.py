@@ -172,6 +172,13 @@ CATALOG: dict[ModelName, ModelEntry] = {
         "L2BT", "gradient", "50 epochs, batch 4: the authors' code", anomalib="L2BT", multiple=14,
         renamed={"learning_rate": "lr"}, batch_size=4, epochs=50, weights=("timm:vit_base_patch14_reg4_dinov2",),
     ),
+    "generalAd": ModelEntry(
+        "GeneralAD", "gradient", "160 epochs, batch 16: the authors' code", anomalib="GeneralAD",
+        renamed={"encoder_name": "backbone", "blocks": "layers", "learning_rate": "lr", "schedule_epochs": "epochs"},
+        multiple=14, square=True, batch_size=16, epochs=160,
+        alone="its loss is a mean over simulated patches, of which each image has its own number",
+        weights=("timm:{encoder_name}",),
+    ),
 }  # fmt: skip
 
 

@@ -163,6 +163,15 @@ def _pooled_to(length: int, features: Tensor) -> Tensor:
     return functional.adaptive_avg_pool1d(features, length)
 
 
+class GeneralAdTail(_Tail):
+    """GeneralAD: the same without the attention that only training looks at."""
+
+    def forward(self, images: Tensor) -> Raw:
+        """Raw scores and maps of images (B, 3, H, W)."""
+        return Raw(*self.network.score_features(self.network.feature_extractor(images)))
+
+
 TAILS: Mapping[str, Callable[[Any], nn.Module]] = {
     "cflow": CflowTail, "dfm": DfmTail, "fre": FreTail, "dfkde": DfkdeTail, "glass": GlassTail,
+    "generalAd": GeneralAdTail,
 }  # fmt: skip

@@ -46,6 +46,11 @@ MODELS = {
         SHORT,
     ),
     "l2bt": ({}, 56, SHORT),
+    "generalAd": (
+        {"encoderName": "vit_small_patch14_dinov2", "preTrained": False, "blocks": [12], "hiddenDim": 64, "topK": 3},
+        56,
+        SHORT,
+    ),
 }
 TOO_LARGE_HERE = {"csflow", "draem", "efficientad", "uflow", "winclip"}
 """Minutes each, or weights that nothing stands in for: run by hand, see docs/models.md."""
@@ -119,7 +124,7 @@ def look(folder, runtime):
     return scores_of(folder / "results/factory/look/local/predictions.parquet")
 
 
-@pytest.mark.parametrize("name", ["cflow", "dfm", "fre", "dfkde", "glass"])
+@pytest.mark.parametrize("name", ["cflow", "dfm", "fre", "dfkde", "generalAd", "glass"])
 def test_tails_do_the_arithmetic_of_anomalib(name, tmp_path, capsys):
     """What is written anew here, beside anomalib's own forward on the same state."""
     from anomaly_api.model import Model
@@ -129,8 +134,8 @@ def test_tails_do_the_arithmetic_of_anomalib(name, tmp_path, capsys):
     torch.manual_seed(0)
     with without_pretrained_weights():
         module = build_module(model, ModelSurroundings((side, side), 4, None, "object"))
-    images = torch.stack([torch.from_numpy(np.asarray(texture(index), np.float32)).permute(2, 0, 1) / 255
-                          for index in range(12)])  # fmt: skip
+    pictures = [np.asarray(texture(index).resize((side, side)), np.float32) / 255 for index in range(12)]
+    images = torch.stack([torch.from_numpy(picture).permute(2, 0, 1) for picture in pictures])
     with torch.no_grad():
         if not CATALOG[name].by_gradient:
             module.model.train()

@@ -79,6 +79,8 @@ CASES = {
                   {"backbone": "resnet18", "pretrain_embed_dim": 384, "target_embed_dim": 384,
                    "discriminator_hidden": 64, "input_shape": (64, 64)}, files={"anomaly_source_path": DTD}),
     "l2bt": Case({}, {}, side=56),
+    "generalAd": Case({"encoderName": "vit_small_patch14_dinov2", "blocks": [10, 12], "hiddenDim": 64},
+                      {"backbone": "vit_small_patch14_dinov2", "layers": [10, 12], "hidden_dim": 64}, side=56),
 }  # fmt: skip
 
 
