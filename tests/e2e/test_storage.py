@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from hack.demo import install
-from hack.demo.cluster import forwarded, kubectl
+from hack.demo.cluster import kubectl
 from hack.demo.storage import connect, upload_folder
 from support.experiments import Cell, small_experiment
 from support.kube import Manifest, condition, holds
@@ -23,15 +23,15 @@ IMAGES_LEARNT, IMAGES = 5, 55
 """Of five a class: nines to learn from, and everything."""
 
 
-def self_signed(folder: Path, host: str) -> tuple[Path, Path]:
-    """A certificate for a host name and the loopback address, which is its own authority; and its key."""
+def self_signed(folder: Path, host: str, address: str) -> tuple[Path, Path]:
+    """A certificate for a host name and its address, which is its own authority; and its key."""
     subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", f"/CN={host}",
-                    "-addext", f"subjectAltName=DNS:{host},IP:127.0.0.1", "-keyout", folder / "tls.key",
+                    "-addext", f"subjectAltName=DNS:{host},IP:{address}", "-keyout", folder / "tls.key",
                     "-out", folder / "ca.crt"], check=True, capture_output=True)  # fmt: skip
     return folder / "ca.crt", folder / "tls.key"
 
 
-def behind_tls(namespace: str) -> tuple[Manifest, Manifest]:
+def behind_tls() -> Manifest:
     """The demo's S3 server, once more, with the certificate of the Secret s3-tls."""
     found = json.loads(kubectl("-n", install.NAMESPACE, "get", "deployment/s3", "-o", "json"))
     labels, template = {"app.kubernetes.io/name": SERVER}, found["spec"]["template"]
@@ -42,34 +42,36 @@ def behind_tls(namespace: str) -> tuple[Manifest, Manifest]:
     container["volumeMounts"] = [*container["volumeMounts"], {"name": "tls", "mountPath": "/tls", "readOnly": True}]
     container["readinessProbe"]["httpGet"]["scheme"] = "HTTPS"
     template["spec"]["volumes"].append({"name": "tls", "secret": {"secretName": SERVER}})
-    deployment = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": SERVER},
-                  "spec": {"selector": {"matchLabels": labels}, "template": template}}  # fmt: skip
-    service = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": SERVER},
-               "spec": {"selector": labels, "ports": [{"port": PORT}]}}  # fmt: skip
-    return deployment, service
+    return {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": SERVER},
+            "spec": {"selector": {"matchLabels": labels}, "template": template}}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
-def endpoint(cell: Cell, digits: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+def node_is_here(cell: Cell) -> None:
+    """The cluster's node is this machine: addresses in the cluster can be reached, folders of the node looked at."""
+    [node] = cell.list("nodes")
+    if node["status"]["nodeInfo"]["bootID"] != Path("/proc/sys/kernel/random/boot_id").read_text().strip():
+        pytest.skip("the cluster's node is another machine, whose folders cannot be looked at from here")
+
+
+@pytest.fixture(scope="module")
+def endpoint(cell: Cell, node_is_here: None, digits: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     """URL of an S3 server that holds the small digits; its authority is in the ConfigMap s3-authority."""
-    host = f"{SERVER}.{cell.name}.svc"
-    certificate, key = self_signed(tmp_path_factory.mktemp("tls"), host)
+    cell.apply({"apiVersion": "v1", "kind": "Service", "metadata": {"name": SERVER},
+                "spec": {"selector": {"app.kubernetes.io/name": SERVER}, "ports": [{"port": PORT}]}})  # fmt: skip
+    host, address = f"{SERVER}.{cell.name}.svc", cell.get("service", SERVER)["spec"]["clusterIP"]
+    certificate, key = self_signed(tmp_path_factory.mktemp("tls"), host, address)
     cell.secret(SERVER, **{"ca.crt": certificate.read_text(), "tls.key": key.read_text()})
     cell.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": AUTHORITY},
-                "data": {"ca.crt": certificate.read_text()}}, *behind_tls(cell.name))  # fmt: skip
+                "data": {"ca.crt": certificate.read_text()}}, behind_tls())  # fmt: skip
     cell.kubectl("rollout", "status", f"deployment/{SERVER}", "--timeout=120s")
-    with forwarded(SERVER, PORT, cell.name) as address:
-        client = connect(address, install.credentials(), certificate)
-        upload_folder(client, digits, "data")
+    upload_folder(connect(f"{address}:{PORT}", install.credentials(), certificate), digits, "data")
     return f"https://{host}:{PORT}"
 
 
 @pytest.fixture(scope="module")
-def cache(cell: Cell, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The folder behind the claim ``cache``, which is on this machine: its contents can be looked at."""
-    [node] = cell.list("nodes")
-    if node["status"]["nodeInfo"]["bootID"] != Path("/proc/sys/kernel/random/boot_id").read_text().strip():
-        pytest.skip("the cluster's node is another machine, whose folders cannot be looked at from here")
+def cache(cell: Cell, node_is_here: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The folder behind the claim ``cache``."""
     folder, name = tmp_path_factory.mktemp("cache"), f"cache-{cell.name}"
     size = {"storage": "1Gi"}
     on_node = {"required": {"nodeSelectorTerms": [{"matchExpressions": [
