@@ -1,8 +1,10 @@
 """The command line: ``anomaly-runner run FILE --local DIR`` for people, ``anomaly-runner pod`` for containers."""
 
+import logging
 import os
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -41,5 +43,16 @@ def pod(
     log_for_pods()
     from anomaly_runner.pod import run_in_pod
 
-    code = run_in_pod(config, work, termination, os.environ)
-    raise typer.Exit(code)
+    _end(run_in_pod(config, work, termination, os.environ))
+
+
+def _end(code: int) -> NoReturn:
+    """End the process without taking its libraries down: all is stored and said by now.
+
+    One of them may fork as it goes, and the child then waits for a lock that a thread of another one held: a pod that
+    has its result would run for ever.
+    """
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

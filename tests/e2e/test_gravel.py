@@ -15,8 +15,8 @@ from support.pages import outside_addresses
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
 
-EPOCHS = 20
-"""Long enough to be killed in the midst of them."""
+EPOCHS = 100
+"""Long enough to be killed in the midst of them: 20 take less time than a pod to be deleted."""
 
 
 def report(cell: Cell, run: dict[str, Any]) -> dict[str, Any]:

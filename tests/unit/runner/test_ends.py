@@ -131,3 +131,12 @@ def test_sigterm_sets_the_flag_and_handlers_come_back():
         with pytest.raises(errors.Stopped):
             stop.check()
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_pod_ends_whatever_its_libraries_do_when_they_are_taken_down():
+    code = (
+        "import atexit, time; atexit.register(time.sleep, 600); print('said', end='')\n"
+        "from anomaly_runner.cli import _end; _end(3)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (3, "said")
