@@ -15,7 +15,7 @@ from support.pages import outside_addresses
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
 
-EPOCHS = 100
+EPOCHS = 60
 """Long enough to be killed in the midst of them: 20 take less time than a pod to be deleted."""
 
 
