@@ -29,19 +29,6 @@ HISTORY = {"trainLoss": ((10, 0.5), (20, 0.25)), "imageAUROC": ((20, 0.75),)}
 DATASET = TrackedDataset("screws", "ab" * 32, "s3", "s3://data/screws", {"train": 8, "predicted": 4}, "training")
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    with mlflow_server(tmp_path_factory.mktemp("mlflow"), free_port()) as url:
-        yield url
-
-
-@pytest.fixture(scope="module")
-def client(server):
-    from mlflow.tracking import MlflowClient
-
-    return MlflowClient(server)
-
-
 class Brightness(nn.Module):
     """A model as our exports are: scores and maps."""
 

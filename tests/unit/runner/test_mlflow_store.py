@@ -27,26 +27,12 @@ from anomaly_runner.progress import Progress
 from anomaly_runner.stop import StopSignal
 from anomaly_runner.storage import ObjectInfo
 from support.gate import gate
-from support.mlflow_server import mlflow_server
 from support.process import free_port
 from support.textures import EXPERIMENT, INFERENCE, write_manifest, write_textures
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # of mlflow's own libraries
 
 ENVIRONMENT = {"ANOMALY_MODEL_MLFLOW_TRACKING_USERNAME": "robot", "ANOMALY_MODEL_MLFLOW_TRACKING_PASSWORD": "secret"}
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    with mlflow_server(tmp_path_factory.mktemp("mlflow"), free_port()) as url:
-        yield url
-
-
-@pytest.fixture(scope="module")
-def client(server):
-    from mlflow.tracking import MlflowClient
-
-    return MlflowClient(server)
 
 
 def run(folder: Path, text: str, change):
