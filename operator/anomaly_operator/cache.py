@@ -6,6 +6,7 @@ object the one with the higher resourceVersion stays, and an object that was see
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from typing import Generic, Protocol, TypeVar
 
 from anomaly_operator import names
@@ -77,13 +78,18 @@ class Store(Generic[K, V]):
 
 
 class Cache:
-    """Runs, Jobs and pods, and which run each of them concerns."""
+    """Runs, Jobs and pods, and which run each of them concerns.
+
+    A pod that had ended before it was deleted stays, as deleted, for as long as its Job: the API server tells of its
+    last words once, and a Job may count a pod as succeeded that a drained node took away at once.
+    """
 
     def __init__(self) -> None:
         self.runs: Store[RunKey, RunView] = Store(lambda run: run.key)
         self.jobs: Store[tuple[str, str], JobView] = Store(lambda job: (job.namespace, job.name))
         self.pods: Store[tuple[str, str], PodView] = Store(lambda pod: (pod.namespace, pod.name))
         self._pods_of: defaultdict[tuple[str, str], set[tuple[str, str]]] = defaultdict(set)
+        self._departed: defaultdict[str, dict[str, PodView]] = defaultdict(dict)  # by the UIDs of Job and pod
         self._users: defaultdict[RunKey, set[RunKey]] = defaultdict(set)
 
     def put_run(self, run: RunView) -> set[RunKey]:
@@ -108,7 +114,8 @@ class Cache:
         return _one(job.key) if self.jobs.put(job) else set()
 
     def remove_job(self, job: JobView) -> set[RunKey]:
-        """Forget a Job; returns the runs to look at."""
+        """Forget a Job and its pods that are gone; returns the runs to look at."""
+        self._departed.pop(job.uid, None)
         return _one(job.key) if self.jobs.remove(job) else set()
 
     def put_pod(self, pod: PodView) -> set[RunKey]:
@@ -120,7 +127,10 @@ class Cache:
         return self._run_of(pod)
 
     def remove_pod(self, pod: PodView) -> set[RunKey]:
-        """Forget a pod; returns the runs to look at."""
+        """Forget a pod, unless it has ended and its Job is there; returns the runs to look at."""
+        job = self.jobs.get((pod.namespace, pod.owner.name)) if pod.owner else None
+        if pod.finished and job and pod.owner and pod.owner.uid == job.uid:
+            self._departed[job.uid][pod.uid] = replace(pod, deleting=True)
         if not self.pods.remove(pod):
             return set()
         if pod.owner:
@@ -137,8 +147,13 @@ class Cache:
     def pods_of(self, job: JobView) -> tuple[PodView, ...]:
         """The Job's pods, oldest first."""
         keys = self._pods_of.get((job.namespace, job.name), ())
-        pods = (self.pods.get(key) for key in keys)
-        return in_order(pod for pod in pods if pod and pod.owner and pod.owner.uid == job.uid)
+        return self.with_departed(job, (pod for key in keys if (pod := self.pods.get(key))))
+
+    def with_departed(self, job: JobView, pods: Iterable[PodView]) -> tuple[PodView, ...]:
+        """Those of ``pods`` that are the Job's, and those that had ended before they were deleted; oldest first."""
+        ours = {pod.uid: pod for pod in pods if pod.owner and pod.owner.uid == job.uid}
+        ours |= self._departed.get(job.uid, {})
+        return tuple(sorted(ours.values(), key=lambda pod: (pod.created, pod.version)))
 
     def _run_of(self, pod: PodView) -> set[RunKey]:
         job = self.jobs.get((pod.namespace, pod.owner.name)) if pod.owner else None
@@ -149,11 +164,6 @@ class Cache:
             users.discard(run.key)
             if not users:
                 del self._users[_experiment(run)]
-
-
-def in_order(pods: Iterable[PodView]) -> tuple[PodView, ...]:
-    """Oldest first."""
-    return tuple(sorted(pods, key=lambda pod: (pod.created, pod.version)))
 
 
 def _experiment(run: RunView) -> RunKey:

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from anomaly_api import API_VERSION
 from anomaly_api.status import RunStatus
 from anomaly_operator.apply import Later, apply, pods_selector
-from anomaly_operator.cache import Cache, in_order
+from anomaly_operator.cache import Cache
 from anomaly_operator.client import ApiClient
 from anomaly_operator.desired import Desired, desired
 from anomaly_operator.errors import ApiError, NotFound, OperatorError, StatusUnreadable
@@ -117,7 +117,7 @@ class Reconciler:
         found: list[PodView] = []
         async for items, _ in self._client.list(PODS, job.namespace, pods_selector(job)):
             found += [pod_view(item) for item in items]
-        return in_order(pod for pod in found if pod.owner and pod.owner.uid == job.uid)
+        return self._cache.with_departed(job, found)
 
     async def _tell(self, run: RunView, recorded: RunStatus, wanted: Desired, observed: Observed) -> None:
         new = status(run, recorded, wanted, observed, self._clock())

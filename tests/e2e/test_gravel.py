@@ -15,8 +15,9 @@ from support.pages import outside_addresses
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
 
-EPOCHS = 60
-"""Long enough to be killed in the midst of them: 20 take less time than a pod to be deleted."""
+EPOCHS = 150
+"""Long enough to be killed in the midst of them: where nothing else runs, 60 take less than 20 s, and the status that
+tells of the first may be ten seconds old."""
 
 
 def report(cell: Cell, run: dict[str, Any]) -> dict[str, Any]:
@@ -71,7 +72,7 @@ def resumed(cell: Cell) -> dict[str, Any]:
 def _is_past_some_epochs(status: dict[str, Any]) -> bool:
     progress = status.get("progress", {})
     steps = progress.get("unit") == "steps"
-    return status.get("stage") == "train" and steps and progress["completed"] > 0.2 * progress["total"]
+    return status.get("stage") == "train" and steps and progress["completed"] > 0.1 * progress["total"]
 
 
 def test_pixel_metrics_and_every_export_are_there(cell: Cell, patchcore: dict[str, Any]) -> None:

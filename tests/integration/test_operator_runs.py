@@ -109,6 +109,19 @@ def test_garbage_instead_of_a_result_is_told(namespace: Namespace, operator: Ope
     assert condition(failed, "Failed")["reason"] == "ResultLost"
 
 
+def test_a_pod_deleted_in_its_last_second_loses_no_result(namespace: Namespace, operator: OperatorProcess) -> None:
+    namespace.apply(experiment("screws"))
+    pod = pod_of(namespace, JOB)
+    pod_runs(namespace, pod)
+    namespace.wait_for("aexp", "screws", "running", phase("Running"))
+    namespace.kubectl("delete", "pod", pod, "--wait=false")
+    pod_ends(namespace, pod, SUMMARY)
+    namespace.kubectl("wait", "--for=delete", f"pod/{pod}", "--timeout=30s")
+    done = namespace.wait_for("aexp", "screws", "ended", lambda status: status.get("phase") in ("Complete", "Failed"))
+    assert holds(done, "Complete")
+    assert done["metrics"]["image"] == {"AUROC": 0.98765432101234, "F1Score": 0.95}
+
+
 def test_what_keeps_a_pod_from_starting_is_told(namespace: Namespace, operator: OperatorProcess) -> None:
     namespace.apply(experiment("screws"))
     pod = pod_of(namespace, JOB)

@@ -47,6 +47,21 @@ def test_pods_belong_to_the_job_of_their_owner_oldest_first() -> None:
     assert [pod.name for pod in cache.pods_of(job_of())] == ["screws-experiment-2"]
 
 
+def test_the_last_words_of_a_pod_outlive_it_but_not_its_job() -> None:
+    cache = Cache()
+    cache.put_job(job_of())
+    ended = raw_pod(1)
+    ended["status"]["phase"] = "Succeeded"
+    cache.put_pod(pod_view(ended))
+    cache.remove_pod(pod_view(ended))
+    [kept] = cache.pods_of(job_of())
+    assert kept.finished
+    assert kept.deleting
+    assert cache.with_departed(job_of(), [pod_view(ended)]) == (kept,), "a LIST may be older than the deletion"
+    cache.remove_job(job_of())
+    assert cache.pods_of(job_of()) == ()
+
+
 def test_a_list_tells_what_is_missing_but_not_of_what_came_after_it() -> None:
     cache = Cache()
     cache.put_job(job_of())
