@@ -35,7 +35,7 @@ def guarded(work: Callable[[], Published], context: Context) -> Ending:
         done = work()
     except RunFailed as error:
         return _failed(error, context)
-    except Exception as error:  # noqa: BLE001 - the edge of the program: everything becomes an exit code
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - the edge of the program: everything becomes an exit code
         return _failed(_typed(error), context)
     return _tracked(done, context)
 
@@ -53,7 +53,7 @@ def _tracked(done: Published, context: Context) -> Ending:
     return Ending(ExitCode.DONE, summary.model_copy(update={"mlflow": context.tracker.status()}), done.report)
 
 
-def _typed(error: Exception) -> RunFailed:
+def _typed(error: BaseException) -> RunFailed:
     """A library's exception as one of ours; the traceback of a fault of this program goes to the log."""
     if isinstance(error, MemoryError) or _is_torch_oom(error):
         return OutOfMemory(f"out of memory: {error}")
@@ -61,7 +61,7 @@ def _typed(error: Exception) -> RunFailed:
     return InternalError(f"{type(error).__name__}: {error}")
 
 
-def _is_torch_oom(error: Exception) -> bool:
+def _is_torch_oom(error: BaseException) -> bool:
     """Without importing torch: its GPU error by name, its CPU allocator's by message."""
     return type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
 

@@ -100,6 +100,11 @@ class Stopped(RunFailed):
 
     exit_code = ExitCode.STOPPED
 
+    def __init__(
+        self, message: str = "stopped by the cluster (SIGTERM) before the run was complete; nothing was published"
+    ) -> None:
+        super().__init__(message)
+
 
 class InternalError(RunFailed):
     """A fault of this program."""

@@ -41,4 +41,4 @@ class StopSignal:
     def check(self) -> None:
         """Raise Stopped if the run was asked to stop; call it between units of work."""
         if self._event.is_set():
-            raise Stopped("stopped by the cluster (SIGTERM) before the run was complete; nothing was published")
+            raise Stopped

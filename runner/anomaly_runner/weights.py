@@ -36,7 +36,6 @@ class Wanted:
 def go_offline() -> None:
     """Keep the hub's client from looking for a network: a missing file then fails at once. Before importing timm."""
     os.environ["HF_HUB_OFFLINE"] = "1"
-    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 
 
 def wanted_weights(model: Model) -> list[Wanted]:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.tuner.tuning import Tuner
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from anomaly_api.run import TrainingReport
 from anomaly_runner.dataset import Sample
@@ -91,10 +92,20 @@ def _fit(trainer: Trainer, training: Training, state: Path | None) -> None:
     # in batches: a module that steps its optimisers itself counts several steps in each
     training.around.step(training.keeper.resumed_epochs * len(training.data.train_dataloader()))
     try:
-        trainer.fit(training.module, datamodule=training.data, ckpt_path=state, weights_only=True)
+        with stopped_by_lightning():
+            trainer.fit(training.module, datamodule=training.data, ckpt_path=state, weights_only=True)
     except Stopped:
         training.keeper.store()
         raise
+
+
+@contextmanager
+def stopped_by_lightning() -> Iterator[None]:
+    """Raise Stopped where Lightning sees SIGTERM first: its own exception would end the process as if all were done."""
+    try:
+        yield
+    except SIGTERMException as error:
+        raise Stopped from error
 
 
 def skip_preparing(module: Any, plan: Plan) -> None:
@@ -110,7 +121,7 @@ def find_batch_size(module: Any, data: ImageData, plan: Plan, around: Surroundin
     """
     finder = plan.finder
     assert finder is not None
-    with training_threads(around.device), quiet():
+    with training_threads(around.device), quiet(), stopped_by_lightning():
         trainer = make_trainer(plan, around, [], validates=False)
         found = Tuner(trainer).scale_batch_size(
             module, datamodule=data, mode="power" if finder.mode == "power" else "binsearch",

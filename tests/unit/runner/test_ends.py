@@ -87,6 +87,7 @@ class OutOfMemoryError(RuntimeError):
         (OutOfMemoryError("CUDA out of memory"), Reason.OUT_OF_MEMORY),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), Reason.OUT_OF_MEMORY),
         (ZeroDivisionError("division by zero"), Reason.INTERNAL_ERROR),
+        (SystemExit(), Reason.INTERNAL_ERROR),
     ],
 )
 def test_what_libraries_raise(raised, reason):
@@ -95,8 +96,9 @@ def test_what_libraries_raise(raised, reason):
 
     ending = guarded(work, context_at(Stage.TRAIN, RecordingTracker()))
     assert ending.summary.reason is reason
+    assert ending.exit_code is not ExitCode.DONE
     if reason is Reason.INTERNAL_ERROR:
-        assert ending.summary.message == "ZeroDivisionError: division by zero"
+        assert ending.summary.message == f"{type(raised).__name__}: {raised}"
 
 
 def test_last_words_that_cannot_be_written_do_not_hide_the_end(tmp_path, caplog):

@@ -1,5 +1,7 @@
 """Training by gradient: the same for the same seed, whether it was stopped or not; judged by exact metrics."""
 
+import signal
+
 import numpy as np
 import pytest
 import torch
@@ -15,6 +17,7 @@ from anomaly_runner.gradient.images import DecodedImages, ImageData
 from anomaly_runner.gradient.plan import make_plan
 from anomaly_runner.models import anomalib_model
 from anomaly_runner.models.anomalib_model import build_module
+from anomaly_runner.stop import StopSignal
 from anomaly_runner.storage import FolderStore
 
 SIDE = 64
@@ -65,7 +68,10 @@ class Run:
     def _step(self, count):
         self.done += count
         if self.stop_after is not None and self.done >= self.stop_after:
-            raise Stopped("the node is wanted back")
+            self.stop()
+
+    def stop(self):
+        raise Stopped("the node is wanted back")
 
     def fit(self):
         self.report = fit(self.training)
@@ -104,6 +110,17 @@ def test_a_stopped_training_ends_with_the_same_weights_bit_for_bit(tmp_path, mod
     assert resumed.report.history == whole.report.history
     resumed.training.keeper.forget()
     assert not (folders[2] / "store" / KEY).exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("step", [4, 6], ids=["in an epoch", "before a validation"])
+def test_lightning_seeing_the_signal_first_is_stopped_and_not_done(tmp_path, step):
+    with StopSignal().listening():
+        run = Run(tmp_path, FASTFLOW, stop_after=step, maxEpochs=4, earlyStopping={"enabled": False})
+        run.stop = lambda: signal.raise_signal(signal.SIGTERM)
+        with pytest.raises(Stopped):
+            run.fit()
+    assert (tmp_path / "store" / KEY).is_file()
 
 
 @pytest.mark.slow
