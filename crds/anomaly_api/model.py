@@ -12,12 +12,15 @@ from anomaly_api.storage import Location
 ModelName = Literal[
     "padim", "patchcore", "cfa", "cflow", "csflow", "dfkde", "dfm", "draem", "efficientad", "fastflow", "fre",
     "ganomaly", "reverseDistillation", "stfpm", "supersimplenet", "uflow", "dinomaly", "anomalydino", "winclip",
-    "patchflow", "inpFormer", "uninet", "glass", "l2bt", "generalAd",
+    "patchflow", "inpFormer", "uninet", "glass", "l2bt", "generalAd", "rad", "superAdd", "foundAd", "mhPatchcore",
+    "dsr",
 ]  # fmt: skip
 MODEL_NAMES: tuple[ModelName, ...] = get_args(ModelName)
 TILED_MODELS: tuple[ModelName, ...] = ("padim", "patchcore", "reverseDistillation", "stfpm")
-ONE_PASS_MODELS: tuple[ModelName, ...] = ("padim", "patchcore", "dfkde", "dfm", "anomalydino", "winclip")
-"""Models that see every training image once, or none: they have no epochs and no gradients."""
+ONE_PASS_MODELS: tuple[ModelName, ...] = (
+    "padim", "patchcore", "dfkde", "dfm", "anomalydino", "winclip", "rad", "superAdd", "mhPatchcore",
+)  # fmt: skip
+"""Models that see every training image once (mhPatchcore thrice), or none: they have no epochs and no gradients."""
 
 
 class Tiling(Contract):
@@ -93,6 +96,16 @@ class Model(Contract):
     """Parameters of L2BT."""
     general_ad: blocks.GeneralAdParameters | None = None
     """Parameters of GeneralAD."""
+    rad: blocks.RadParameters | None = None
+    """Parameters of RAD."""
+    super_add: blocks.SuperAddParameters | None = None
+    """Parameters of SuperADD."""
+    found_ad: blocks.FoundAdParameters | None = None
+    """Parameters of FoundAD."""
+    mh_patchcore: blocks.MhPatchcoreParameters | None = None
+    """Parameters of MH-PatchCore."""
+    dsr: blocks.DsrParameters | None = None
+    """Parameters of DSR."""
     tiling: Tiling | None = None
     """Cut images into tiles."""
     weights: Location | None = None

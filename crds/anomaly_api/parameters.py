@@ -15,6 +15,7 @@ Layers = Annotated[tuple[Text, ...], Field(min_length=1, max_length=8)]
 LearningRate = Annotated[float, Field(gt=0, le=10)]
 Weight = Annotated[float, Field(ge=0, le=10_000)]
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
+Blocks = Annotated[tuple[Annotated[int, Field(ge=0, le=63)], ...], Field(min_length=1, max_length=8)]
 
 
 class PadimParameters(Contract):
@@ -438,3 +439,103 @@ class GeneralAdParameters(Contract):
     """Epochs over which it falls."""
     weight_decay: Weight = 1e-5
     """AdamW's weight decay."""
+
+
+class RadParameters(Contract):
+    """RAD: patches of the most similar training images, at about the same place (arXiv:2601.22763, 2026)."""
+
+    encoder_name: Text = "vit_base_patch16_dinov3"
+    """A vision transformer of timm."""
+    pre_trained: bool = True
+    """Load its weights; false gives random weights (for tests)."""
+    blocks: Blocks = (3, 6, 9, 11)
+    """Its blocks whose features are taken, counted from 0."""
+    layer_weights: Annotated[tuple[Weight, ...], Field(min_length=1, max_length=8)] | None = None
+    """What each block's distances count; unset means all the same."""
+    k_image: Annotated[int, Field(ge=1, le=1_000_000)] = 150
+    """Training images that an image is compared with, the most similar ones."""
+    use_positional_bank: bool = True
+    """Compare patches with those at about the same place alone."""
+    pos_radius: Annotated[int, Field(ge=0, le=16)] = 1
+    """How far away these may be, in patches."""
+    max_ratio: Fraction = 0.01
+    """Share of the map's pixels, the highest ones, whose mean is the image score; 0 takes the highest one alone."""
+
+
+class SuperAddParameters(Contract):
+    """SuperADD: nearest neighbours of DINOv3 features, taken from overlapping windows of large images."""
+
+    encoder_name: Text = "vit_huge_plus_patch16_dinov3"
+    """A DINOv3 vision transformer of timm, with its weights."""
+    blocks: Blocks | None = None
+    """Its blocks whose features are taken, counted from 0; unset means those for its size."""
+    window_size: Annotated[int, Field(ge=16, le=4096)] = 448
+    """Side of the windows in pixels: a multiple of the transformer's patches, no larger than the image."""
+    window_overlap: Annotated[int, Field(ge=1, le=2048)] = 16
+    """How far they overlap: a multiple of the transformer's patches, less than half of windowSize."""
+    gaussian_blur_sigma: Annotated[float, Field(ge=0, le=64)] = 4.0
+    """Smoothing of the map, in pixels; 0 leaves it as it is."""
+    score_quantile: Annotated[float, Field(gt=0, le=1)] = 0.001
+    """Share of the map's pixels, the highest ones, whose mean is the image score."""
+
+
+class FoundAdParameters(Contract):
+    """FoundAD: projects features of a frozen DINO back onto those of good parts; for few images (Zhai et al., ICLR
+    2026)."""
+
+    encoder_name: Literal[
+        "vit_small_patch14_dinov2.lvd142m", "vit_base_patch14_dinov2.lvd142m", "vit_large_patch14_dinov2.lvd142m",
+        "vit_small_patch16_dinov3.lvd1689m", "vit_base_patch16_dinov3.lvd1689m", "vit_large_patch16_dinov3.lvd1689m",
+    ] = "vit_base_patch14_dinov2.lvd142m"  # fmt: skip
+    """A DINO vision transformer of timm, with its weights."""
+    n_layer: Annotated[int, Field(ge=1, le=24)] = 3
+    """Its block whose features are taken, counted from the end."""
+    feat_normed: bool = False
+    """Scale features to length 1."""
+    pred_depth: Annotated[int, Field(ge=1, le=64)] = 6
+    """Blocks of the projector."""
+    pred_emb_dim: Annotated[int, Field(ge=16, le=8192)] = 384
+    """Its width."""
+    dropout: Fraction = 0.2
+    """Dropout of the features that it sees."""
+    top_k: Annotated[int, Field(ge=1, le=65_536)] = 10
+    """Patches, the most anomalous ones, whose mean is the image score."""
+    color_jitter: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """How much pasted pieces of the simulated defects change their colours."""
+    use_few_shot_augmentation: bool = True
+    """Turn, flip, tint and blur training images."""
+    learning_rate: LearningRate = 1e-3
+    """AdamW's learning rate."""
+    weight_decay: Weight = 1e-4
+    """AdamW's weight decay."""
+
+
+class MhPatchcoreParameters(Contract):
+    """MH-PatchCore: PatchCore by Mahalanobis distances in a space of principal components, with a small bank."""
+
+    backbone: Text = "wide_resnet50_2.tv2_in1k"
+    """Name of a timm model."""
+    layers: Layers = ("layer2", "layer3")
+    """Feature layers of the backbone."""
+    pre_trained: bool = True
+    """Load ImageNet weights; false gives random weights (for tests)."""
+    pca_variance_ratio: Annotated[float, Field(gt=0, le=1)] = 0.99
+    """Share of the variance that the principal components keep."""
+    covariance_shrinkage: Fraction = 0.07
+    """How far the covariance is drawn to a multiple of the identity."""
+    memory_bank_size: Count = 1000
+    """Patches kept in the memory bank."""
+    local_coreset_size: Count = 256
+    """Patches kept of each block that is merged into it."""
+    num_neighbors: Annotated[int, Field(ge=1, le=64)] = 9
+    """Neighbours that weigh the image score."""
+
+
+class DsrParameters(Contract):
+    """DSR: restores quantised features that were spoilt, and segments what changed (Zavrtanik et al., ECCV 2022). Codes
+    change by jumps, so that an export which rounds otherwise (OpenVINO) may fail its comparison with torch."""
+
+    latent_anomaly_strength: Fraction = 0.2
+    """Least strength of the simulated anomalies."""
+    upsampling_train_ratio: Annotated[float, Field(gt=0, lt=1)] = 0.7
+    """Share of the epochs after which the network that sharpens maps is trained instead of the others."""

@@ -1,11 +1,11 @@
-"""What EfficientAD and DRAEM load beside a backbone, made here: a random teacher, and pieces of photographs."""
+"""What EfficientAD, DSR and DRAEM load beside a backbone, made here: random networks, and pieces of photographs."""
 
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from anomaly_runner.models.catalog import DTD, IMAGENETTE, TEACHERS
+from anomaly_runner.models.catalog import DTD, IMAGENETTE, QUANTISER, TEACHERS
 
 SIDE = 256
 
@@ -13,6 +13,7 @@ SIDE = 256
 def write_auxiliary_weights(cache: Path, pictures: int = 12) -> None:
     """Fill a cache, in the layout of ``model.weights``."""
     write_teacher(cache / TEACHERS / "pretrained_teacher_small.pth")
+    write_quantiser(cache / QUANTISER)
     for folder in (DTD, IMAGENETTE):
         write_pictures(cache / folder / "photographs", pictures)
 
@@ -25,6 +26,16 @@ def write_teacher(file: Path) -> None:
     file.parent.mkdir(parents=True)
     torch.manual_seed(0)
     torch.save(SmallPatchDescriptionNetwork(out_channels=384, padding=False).state_dict(), file)
+
+
+def write_quantiser(file: Path) -> None:
+    """The quantising autoencoder of DSR, with random weights."""
+    import torch
+    from anomalib.models.image.dsr.torch_model import DsrModel
+
+    file.parent.mkdir(parents=True)
+    torch.manual_seed(0)
+    torch.save(DsrModel().discrete_latent_model.state_dict(), file)
 
 
 def write_pictures(folder: Path, count: int) -> None:

@@ -1,6 +1,6 @@
 """What anomalib publishes beside its models: archives, their SHA-256, and where their content goes in a cache.
 
-URLs and digests are those of anomalib 2.7 (``DownloadInfo`` in efficient_ad and draem).
+URLs and digests are those of anomalib 2.7 (``DownloadInfo`` in efficient_ad, draem and dsr).
 """
 
 from __future__ import annotations
@@ -28,6 +28,12 @@ TEACHERS = Archive(
                "sha256", "c09aeaa2b33f244b3261a5efdaeae8f8284a949470a4c5a526c61275fe62684a"),
     "anomalib/pre_trained/efficientad_pretrained_weights", "efficientad_pretrained_weights",
 )  # fmt: skip
+QUANTISER = Archive(
+    "anomalib/pre_trained/dsr/",
+    RemoteFile(_ANOMALIB + "dsr_pretrained_weights/", "dsr_vq_model_pretrained.zip", 16_000_000, "sha256",
+               "52fe7504ec8e9df70b4382f287ab26269dcfe000cd7a7e146a52c6f146f34afb"),
+    "anomalib/pre_trained/dsr", "",
+)  # fmt: skip
 TEXTURES = Archive(
     "datasets/dtd",
     RemoteFile("https://www.robots.ox.ac.uk/~vgg/data/dtd/download/", "dtd-r1.0.1.tar.gz", 625_239_812, "sha256",
@@ -40,7 +46,7 @@ IMAGENETTE = Archive(
                "6cbfac238434d89fe99e651496f0812ebc7a10fa62bd42d6874042bf01de4efd"),
     "datasets/imagenette", "imagenette2/train",
 )  # fmt: skip
-ARCHIVES = (TEACHERS, TEXTURES, IMAGENETTE)
+ARCHIVES = (TEACHERS, QUANTISER, TEXTURES, IMAGENETTE)
 
 
 def archive_for(name: str) -> Archive | None:

@@ -22,21 +22,22 @@ def unpack(archive: Path, inside: str, folder: Path) -> None:
 
     Args:
         archive: a zip or tar file, compressed in any way.
-        inside: the folder in it.
+        inside: the folder in it; empty for all of it.
         folder: where its content goes.
 
     Raises:
         DataInvalid: the archive is damaged, far too large, or holds no such folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    prefix = f"{inside}/" if inside else ""
     try:
         for path, source in _members(archive):
-            if path.startswith(f"{inside}/"):
-                _write(source, folder / path.removeprefix(f"{inside}/"))
+            if path.startswith(prefix):
+                _write(source, folder / path.removeprefix(prefix))
     except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError) as error:
         raise DataInvalid(f"{archive.name} cannot be unpacked: {error}") from error
     if not any(folder.iterdir()):
-        raise DataInvalid(f"{archive.name} holds nothing below {inside}/")
+        raise DataInvalid(f"{archive.name} holds nothing below {prefix}")
 
 
 def _members(file: Path) -> Iterator[tuple[str, IO[bytes]]]:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -104,7 +104,7 @@ def in_one_pass(job: ExperimentJob) -> Trained:
         RunFailed: what stopped it.
     """
     torch.manual_seed(job.spec.dataset.seed)
-    with job.context.stage(Stage.TRAIN, len(job.dataset.train)):
+    with job.context.stage(Stage.TRAIN, len(job.dataset.train) * CATALOG[job.spec.model.name].passes):
         batch_size = job.spec.training.train_batch_size or _DECODED_BATCH
         module = _module(job, batch_size)
         module.model.to(job.threads.device)
@@ -115,12 +115,19 @@ def in_one_pass(job: ExperimentJob) -> Trained:
     return Trained(model, seen)
 
 
+class _Images(NamedTuple):
+    """What a training step of a model without gradients looks at."""
+
+    image: torch.Tensor
+
+
 def _learn(job: ExperimentJob, module: Any, batch_size: int) -> int:
-    counted = CountedBatches(job.read(job.dataset.train, batch_size, epoch=0), job.context)
-    module.model.train()
-    for images in counted.images():
-        module.model(images.to(job.threads.device))
-    module.fit()
+    module.to(job.threads.device).train()
+    for _ in range(CATALOG[job.spec.model.name].passes):
+        counted = CountedBatches(job.read(job.dataset.train, batch_size, epoch=0), job.context)
+        for images in counted.images():
+            module.training_step(_Images(images.to(job.threads.device)))
+        module.fit()
     return counted.seen
 
 

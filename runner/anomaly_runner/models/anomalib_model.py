@@ -171,13 +171,20 @@ def _glass(plain: dict[str, Any], around: Surroundings) -> dict[str, Any]:
     return plain | {"input_shape": around.size, "anomaly_source_path": source}
 
 
+def _found_ad(plain: dict[str, Any], around: Surroundings) -> dict[str, Any]:
+    from anomalib.models.image.foundad.components.encoder_loader import TIMM_MODEL_NAMES
+
+    [encoder] = [theirs for theirs, timm_name in TIMM_MODEL_NAMES.items() if timm_name == plain["encoder_name"]]
+    return plain | {"encoder_name": encoder, "image_size": around.size[0]}
+
+
 def _winclip(plain: dict[str, Any], around: Surroundings) -> dict[str, Any]:
     return {"class_name": around.subject} | plain | {"scales": tuple(plain["scales"])}
 
 
 _SPECIAL: Mapping[str, Callable[[dict[str, Any], Surroundings], dict[str, Any]]] = {
     "draem": _draem, "efficientad": _efficientad, "fre": _fre, "ganomaly": _ganomaly, "glass": _glass,
-    "winclip": _winclip,
+    "winclip": _winclip, "foundAd": _found_ad,
 }  # fmt: skip
 
 

@@ -16,6 +16,7 @@ Learning = Literal["onePass", "gradient", "zeroShot"]
 
 DTD = "datasets/dtd"
 IMAGENETTE = "datasets/imagenette"
+QUANTISER = "anomalib/pre_trained/dsr/vq_model_pretrained_128_4096.pckl"
 TEACHERS = "anomalib/pre_trained/efficientad_pretrained_weights"
 
 
@@ -24,12 +25,13 @@ class ModelEntry:
     """One model.
 
     title, source: for people: its name, and where its defaults are from.
-    learning: how often it sees the training images.
+    learning: how often it sees the training images. passes: of a model without epochs, over the training images.
     anomalib: class in anomalib.models, or None for those written out here.
     renamed: constructor arguments whose names differ from the parameters'.
     localises: answers anomaly maps beside image scores.
     scaled_only: takes images of 0..1 without ImageNet normalisation. normalised_only: takes no others.
-    size: the one input size that it takes. multiple: sides must be multiples of this. square: and equal.
+    size: the one input size that it takes. multiple: sides must be multiples of this, or of the patches
+        that the encoder's name tells of. square: and equal.
     batch_size, fixed_batch: images a training step, and whether it takes no others.
     epochs, steps, patience, clip: of its training, where the manifest says nothing.
     manual_optimisation: steps its optimisers itself.
@@ -49,6 +51,7 @@ class ModelEntry:
     normalised_only: bool = False
     size: tuple[int, int] | None = None
     multiple: int = 1
+    passes: int = 1
     square: bool = False
     batch_size: int = 32
     fixed_batch: bool = False
@@ -178,6 +181,28 @@ CATALOG: dict[ModelName, ModelEntry] = {
         multiple=14, square=True, batch_size=16, epochs=160,
         alone="its loss is a mean over simulated patches, of which each image has its own number",
         weights=("timm:{encoder_name}",),
+    ),
+    "rad": ModelEntry(
+        "RAD", "onePass", "anomalib", anomalib="Rad", renamed={"encoder_name": "backbone", "blocks": "layers"},
+        multiple=16, weights=("timm:{encoder_name}",),
+    ),
+    "superAdd": ModelEntry(
+        "SuperADD", "onePass", "anomalib", anomalib="SuperADD",
+        renamed={"encoder_name": "backbone", "blocks": "layers", "window_size": "patch_size",
+                 "window_overlap": "patch_overlap"},
+        multiple=16, weights=("timm:{encoder_name}",),
+    ),
+    "foundAd": ModelEntry(
+        "FoundAD", "gradient", "2,000 epochs, batch 8: the authors' code, for one to four images", anomalib="FoundAD",
+        renamed={"learning_rate": "lr"}, multiple=14, batch_size=8, epochs=2000,
+        alone="one draw decides whether the images of a step are spoilt", weights=("timm:{encoder_name}",),
+    ),
+    "mhPatchcore": ModelEntry(
+        "MH-PatchCore", "onePass", "anomalib", anomalib="MHPatchcore", passes=3, weights=(_TIMM,),
+    ),
+    "dsr": ModelEntry(
+        "DSR", "gradient", "100 epochs, batch 8: the authors' code", anomalib="Dsr", scaled_only=True,
+        batch_size=8, epochs=100, manual_optimisation=True, alone=_OWN_STEPS, weights=(f"file:{QUANTISER}",),
     ),
 }  # fmt: skip
 

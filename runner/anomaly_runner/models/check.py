@@ -1,10 +1,12 @@
 """What can be known of a model before anything is fetched: its backbone, its layers, the sizes that it takes."""
 
+import re
 from collections.abc import Sequence
 
 from anomaly_api.base import Contract
 from anomaly_api.experiment import ExperimentSpec
 from anomaly_api.model import Model
+from anomaly_api.parameters import SuperAddParameters
 from anomaly_runner.errors import InvalidConfig
 from anomaly_runner.models.backbone import choose_backbone
 from anomaly_runner.models.catalog import CATALOG
@@ -21,15 +23,25 @@ def check_model(model: Model, size: tuple[int, int]) -> None:
     entry, parameters = CATALOG[model.name], model.parameters
     if entry.size and size != entry.size:
         raise InvalidConfig(f"{model.name} takes images of {entry.size[0]} x {entry.size[1]}: set transforms.inputSize")
-    if any(side % entry.multiple for side in size):
-        raise InvalidConfig(f"{model.name} wants an inputSize of multiples of {entry.multiple}, not {size[0]} x "
-                            f"{size[1]}")  # fmt: skip
+    multiple = patches_of(parameters) or entry.multiple
+    if any(side % multiple for side in size):
+        raise InvalidConfig(f"{model.name} wants an inputSize of multiples of {multiple}, not {size[0]} x {size[1]}")
     if entry.square and size[0] != size[1]:
         raise InvalidConfig(f"{model.name} wants a square inputSize, not {size[0]} x {size[1]}")
+    if isinstance(parameters, SuperAddParameters):
+        _check_windows(parameters, size, multiple)
     backbone, layers = getattr(parameters, "backbone", None), layers_of(parameters)
     if backbone and layers:
         choice = choose_backbone(backbone, layers)
         Tiles(size, model.tiling).check_aligned(choice.reductions)
+
+
+def _check_windows(parameters: SuperAddParameters, size: tuple[int, int], multiple: int) -> None:
+    side, overlap = parameters.window_size, parameters.window_overlap
+    if side % multiple or overlap % multiple or 2 * overlap >= side or side > min(size):
+        raise InvalidConfig(f"model.superAdd: windowSize {side} and windowOverlap {overlap} must be multiples of "
+                            f"{multiple}, the overlap less than half a window, and windows no larger than inputSize, "
+                            f"{size[0]} x {size[1]}")  # fmt: skip
 
 
 def check_devices(spec: ExperimentSpec, gpus: int) -> None:
@@ -60,3 +72,9 @@ def layers_of(parameters: Contract) -> Sequence[str]:
     layers: Sequence[str] = getattr(parameters, "layers", ()) or ()
     layer: str | None = getattr(parameters, "layer", None)
     return (layer,) if layer else layers
+
+
+def patches_of(parameters: Contract) -> int | None:
+    """Side of a vision transformer's patches in pixels, where its name tells it (vit_base_patch16_dinov3)."""
+    found = re.search(r"patch(\d+)", getattr(parameters, "encoder_name", ""))
+    return int(found[1]) if found else None

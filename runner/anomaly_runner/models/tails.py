@@ -171,7 +171,131 @@ class GeneralAdTail(_Tail):
         return Raw(*self.network.score_features(self.network.feature_extractor(images)))
 
 
+class RadTail(nn.Module):
+    """RAD: distance of each patch to those of the most similar training images, at about its place.
+
+    anomalib gathers these images' patches, one image at a time. Here patches are compared with those of all training
+    images, and what the others answer is left out.
+    """
+
+    def __init__(self, network: Any) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Raw:
+        """Raw scores and maps of images (B, 3, H, W)."""
+        rows, columns = (int(side) // self.network.patch_size for side in images.shape[-2:])
+        features = self.network._extract_features(images)
+        left_out = self._dissimilar(features[-1][1])
+        layers = zip(features, self.network.patch_banks, self.network._layer_weights, strict=True)
+        best = [weight * self._similarity(found, bank, left_out, rows, columns) for (found, _), bank, weight in layers]
+        small = sum(self.network._layer_weights) - torch.stack(best).sum(0)
+        maps = functional.interpolate(small.reshape(-1, 1, rows, columns), size=images.shape[-2:], mode="bilinear",
+                                      align_corners=False)  # fmt: skip
+        maps = self.network.blur(maps)
+        return Raw(self.network._image_score(maps), maps)
+
+    def _dissimilar(self, summary: Tensor) -> Tensor:
+        """What is subtracted from a training image's similarities: (1, B, N), 0 for the most similar ones, else 3."""
+        similarity = functional.normalize(summary, dim=-1) @ self.network.cls_banks[-1].T
+        count = int(self.network.cls_banks.shape[1])
+        nearest = similarity.topk(min(self.network.k_image, count), dim=1).indices
+        return torch.full_like(similarity, 3.0).scatter(1, nearest, 0.0)[None]
+
+    def _similarity(self, patches: Tensor, bank: Tensor, left_out: Tensor, rows: int, columns: int) -> Tensor:
+        """Best cosine (B, rows * columns) of patches (B, L, C) with those of a bank (L, N, C)."""
+        query = functional.normalize(patches, dim=-1).transpose(0, 1)
+        if not self.network.use_positional_bank:
+            places = [(query @ place.T - left_out).amax(-1) for place in bank]  # of one place with all patches
+            return torch.stack(places).amax(0).T
+        bank, reach, best = bank.reshape(rows, columns, *bank.shape[1:]), self.network.pos_radius, []
+        for down in range(-reach, reach + 1):
+            for right in range(-reach, reach + 1):
+                found = torch.matmul(query, _shifted(bank, down, right).flatten(0, 1).transpose(1, 2)) - left_out
+                inside = _shifted(torch.ones_like(bank[..., 0, 0]), down, right).flatten()
+                best.append(torch.where(inside[:, None] > 0, found.amax(-1), -1.0))
+        return torch.stack(best).amax(0).clamp(min=-1).T
+
+
+def _shifted(grid: Tensor, down: int, right: int) -> Tensor:
+    """A grid (rows, columns, ...) whose every place holds what lies so far away; zeros beyond the edge."""
+    rows, columns = int(grid.shape[0]), int(grid.shape[1])
+    moved = torch.zeros_like(grid)
+    top, left, bottom, end = max(0, -down), max(0, -right), rows - max(0, down), columns - max(0, right)
+    if top < bottom and left < end:
+        moved[top:bottom, left:end] = grid[top + down : bottom + down, left + right : end + right]
+    return moved
+
+
+class SuperAddTail(nn.Module):
+    """SuperADD: distance of each patch to the nearest one of the memory bank, with windows put together by columns."""
+
+    def __init__(self, network: Any) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Raw:
+        """Raw scores and maps of images (B, 3, H, W)."""
+        layers = [self._distances(*found) for found in zip(self._features(images), self.network.memory_bank,
+                                                           strict=True)]  # fmt: skip
+        sized = functional.interpolate(torch.stack(layers, 1), size=images.shape[-2:], mode="bilinear",
+                                       align_corners=False)  # fmt: skip
+        maps = sized.mean(1, keepdim=True)
+        if self.network.blur is not None:
+            maps = self.network.blur(maps)
+        pixels = maps.flatten(1)
+        highest = pixels.topk(max(1, int(pixels.shape[1] * self.network.score_quantile)), dim=1).values
+        return Raw(highest.mean(1), maps)
+
+    def _distances(self, features: Tensor, bank: Tensor) -> Tensor:
+        """Of features (B, h, w, C) to a bank (N, C), a channel: (B, h, w)."""
+        nearest: Tensor
+        nearest, _ = self.network.nearest_neighbors_chunked(features.flatten(1, 2), bank, knn_neighbors=1)
+        return nearest.reshape(-1, *map(int, features.shape[1:3])) / int(features.shape[-1])
+
+    def _features(self, images: Tensor) -> list[Tensor]:
+        """Each layer's features (B, h, w, C)."""
+        windows = self.network.patch_exec
+        down, across = (windows.axis_patch_split(int(side)) for side in images.shape[-2:])
+        rows = []
+        for (top, bottom), (first, last), _ in zip(*down, strict=True):
+            parts = [self._window(images[..., top:bottom, left:right])[:, :, first:last, start:end]
+                     for (left, right), (start, end), _ in zip(*across, strict=True)]  # fmt: skip
+            rows.append(torch.cat(parts, 3))
+        return list(torch.cat(rows, 2))
+
+    def _window(self, images: Tensor) -> Tensor:
+        """Features (layers, B, h, w, C) of one window."""
+        backbone = self.network.backbone
+        found = backbone.dino.forward_intermediates(
+            images, indices=backbone.layers, norm=False, output_fmt="NLC", intermediates_only=True
+        )
+        side = int(images.shape[-1]) // backbone.model_patch_size
+        return torch.stack([layer.reshape(-1, side, side, int(layer.shape[-1])) for layer in found])
+
+
+class MhPatchcoreTail(nn.Module):
+    """MH-PatchCore: the same, with the nearest neighbours of all patches at once: its bank is small."""
+
+    def __init__(self, network: Any) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Raw:
+        """Raw scores and maps of images (B, 3, H, W)."""
+        from anomalib.models.image.mh_patchcore.torch_model import _compute_anomaly_score, _squared_l2_distance
+
+        features, bank = self.network.feature_extractor(images), self.network.memory_bank.bank
+        patches = self.network.covariance(self.network.pca(self.network.generate_embedding(features))).to(bank.dtype)
+        rows, columns = map(int, features[self.network.layers[0]].shape[-2:])
+        distances, places = _squared_l2_distance(patches, bank).min(1)
+        distances, places = distances.reshape(-1, rows * columns), places.reshape(-1, rows * columns)
+        scores = _compute_anomaly_score(distances, places, patches, bank, self.network.num_neighbors)
+        maps = self.network.anomaly_map_generator(distances.reshape(-1, 1, rows, columns), images.shape[-2:])
+        return Raw(scores, maps)
+
+
 TAILS: Mapping[str, Callable[[Any], nn.Module]] = {
     "cflow": CflowTail, "dfm": DfmTail, "fre": FreTail, "dfkde": DfkdeTail, "glass": GlassTail,
-    "generalAd": GeneralAdTail,
+    "generalAd": GeneralAdTail, "rad": RadTail, "superAdd": SuperAddTail, "mhPatchcore": MhPatchcoreTail,
 }  # fmt: skip

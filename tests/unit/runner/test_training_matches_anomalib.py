@@ -48,6 +48,8 @@ class Case:
     batch: int = BATCH
     files: dict[str, str] = field(default_factory=dict)
     """anomalib's arguments that name folders of the weights' cache."""
+    cached: bool = False
+    """Whether it looks into that cache by itself."""
 
 
 CASES = {
@@ -81,6 +83,18 @@ CASES = {
     "l2bt": Case({}, {}, side=56),
     "generalAd": Case({"encoderName": "vit_small_patch14_dinov2", "blocks": [10, 12], "hiddenDim": 64},
                       {"backbone": "vit_small_patch14_dinov2", "layers": [10, 12], "hidden_dim": 64}, side=56),
+    "rad": Case({"encoderName": "vit_tiny_patch16_224", "blocks": [5, 11], "kImage": 5},
+                {"backbone": "vit_tiny_patch16_224", "layers": [5, 11], "k_image": 5}, training={},
+                crop={"center_crop_size": (64, 64)}),
+    "superAdd": Case({"encoderName": "vit_small_patch16_dinov3", "blocks": [5, 8], "windowSize": 64,
+                      "windowOverlap": 16},
+                     {"backbone": "vit_small_patch16_dinov3", "layers": [5, 8], "patch_size": 64,
+                      "patch_overlap": 16}, side=96, training={}),
+    "foundAd": Case({"encoderName": "vit_small_patch14_dinov2.lvd142m", "predDepth": 1},
+                    {"encoder_name": "dinov2_vit_small_14", "pred_depth": 1, "image_size": 56}, side=56),
+    "mhPatchcore": Case(RANDOM | {"memoryBankSize": 50, "localCoresetSize": 20},
+                        PLAIN | {"memory_bank_size": 50, "local_coreset_size": 20}, side=224, training={}),
+    "dsr": Case({}, {}, side=128, cached=True),
 }  # fmt: skip
 
 
@@ -119,7 +133,7 @@ def our_scores(folder, name, case):
             training |= {"earlyStopping": {"enabled": False}}
         spec["dataset"]["seed"] = SEED
         spec |= {
-            "model": {"name": name, name: case.ours} | ({"weights": WEIGHTS} if case.files else {}),
+            "model": {"name": name, name: case.ours} | ({"weights": WEIGHTS} if case.files or case.cached else {}),
             "training": training,
             "evaluation": {},
             "export": {"types": []},
@@ -187,7 +201,7 @@ def trained_by_anomalib(folder, name, case, start, monkeypatch):
         augmenter.anomaly_source_paths.sort()
     if name == "cfa":  # whose first centroids anomalib takes from images that it has not normalised
         images, module.configure_callbacks = module.pre_processor(images), list
-    bounds = {"max_epochs": case.training.get("maxEpochs", -1 if "maxSteps" in case.training else 1),
+    bounds = {"max_epochs": case.training.get("maxEpochs", -1 if "maxSteps" in case.training else CATALOG[name].passes),
               "max_steps": case.training.get("maxSteps", -1)}  # fmt: skip
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "weights"))
     torch.set_num_threads(cpu_limit())
