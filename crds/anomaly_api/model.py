@@ -13,12 +13,13 @@ ModelName = Literal[
     "padim", "patchcore", "cfa", "cflow", "csflow", "dfkde", "dfm", "draem", "efficientad", "fastflow", "fre",
     "ganomaly", "reverseDistillation", "stfpm", "supersimplenet", "uflow", "dinomaly", "anomalydino", "winclip",
     "patchflow", "inpFormer", "uninet", "glass", "l2bt", "generalAd", "rad", "superAdd", "foundAd", "mhPatchcore",
-    "dsr",
+    "dsr", "anomalyVfm",
 ]  # fmt: skip
 MODEL_NAMES: tuple[ModelName, ...] = get_args(ModelName)
 TILED_MODELS: tuple[ModelName, ...] = ("padim", "patchcore", "reverseDistillation", "stfpm")
 ONE_PASS_MODELS: tuple[ModelName, ...] = (
     "padim", "patchcore", "dfkde", "dfm", "anomalydino", "winclip", "rad", "superAdd", "mhPatchcore",
+    "anomalyVfm",
 )  # fmt: skip
 """Models that see every training image once (mhPatchcore thrice), or none: they have no epochs and no gradients."""
 
@@ -106,6 +107,8 @@ class Model(Contract):
     """Parameters of MH-PatchCore."""
     dsr: blocks.DsrParameters | None = None
     """Parameters of DSR."""
+    anomaly_vfm: blocks.AnomalyVfmParameters | None = None
+    """Parameters of AnomalyVFM."""
     tiling: Tiling | None = None
     """Cut images into tiles."""
     weights: Location | None = None

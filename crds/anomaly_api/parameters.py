@@ -510,6 +510,11 @@ class FoundAdParameters(Contract):
     """AdamW's weight decay."""
 
 
+class AnomalyVfmParameters(Contract):
+    """AnomalyVFM: a vision foundation model taught by synthetic anomalies; sees no image of the task. It has
+    no parameters."""
+
+
 class MhPatchcoreParameters(Contract):
     """MH-PatchCore: PatchCore by Mahalanobis distances in a space of principal components, with a small bank."""
 

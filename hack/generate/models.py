@@ -69,10 +69,8 @@ def section(name: ModelName) -> str:
         f"| `{camel(field)}` | {_default(info.default)} | {' '.join((info.description or '').split())} |"
         for field, info in parameters.model_fields.items()
     ]
-    table = "| Parameter | Default | |\n|---|---|---|\n" + "\n".join(rows)
-    return (
-        f"\n## {name}\n{text}\n\nDefaults of training: {entry.source}. Weights: {weights}.{_alone(entry)}\n\n{table}\n"
-    )
+    table = "\n\n| Parameter | Default | |\n|---|---|---|\n" + "\n".join(rows) if rows else ""
+    return f"\n## {name}\n{text}\n\nDefaults of training: {entry.source}. Weights: {weights}.{_alone(entry)}{table}\n"
 
 
 def _alone(entry: ModelEntry) -> str:

@@ -43,7 +43,7 @@ def fill(wanted: Wanted, cache: Path, mirror: str | None, step: Step) -> None:
     staging = cache / STAGING / wanted.name.replace("/", "--")
     staging.mkdir(parents=True, exist_ok=True)
     if wanted.kind == "hub":
-        bring_repository(wanted.name, cache, staging, mirror, step)
+        bring_repository(wanted, cache, staging, mirror, step)
     elif wanted.name.startswith("torch/"):
         _from_torchvision(cache / wanted.name, staging, mirror, step)
     else:

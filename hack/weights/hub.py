@@ -11,18 +11,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from anomaly_runner.weights import Wanted
 from hack.weights.cache import repository_folder
 
 _PATTERNS = ("*.safetensors", "*.json")
 
 
 def bring_repository(
-    repository: str, cache: Path, staging: Path, endpoint: str | None, step: Callable[[int], None]
+    wanted: Wanted, cache: Path, staging: Path, endpoint: str | None, step: Callable[[int], None]
 ) -> None:
     """Bring the weights and configuration of a repository.
 
     Args:
-        repository: its name, OWNER/NAME.
+        wanted: the repository, OWNER/NAME, and a commit of it, or the newest.
         cache: the weights cache.
         staging: folder where a download that broke off goes on.
         endpoint: URL of a mirror of the hub; None means HF_ENDPOINT, or the hub itself.
@@ -33,9 +34,10 @@ def bring_repository(
     """
     from huggingface_hub import snapshot_download
 
-    found = snapshot_download(repository, cache_dir=staging, allow_patterns=list(_PATTERNS), endpoint=endpoint,
+    found = snapshot_download(wanted.name, revision=wanted.revision or None, cache_dir=staging,
+                              allow_patterns=list(_PATTERNS), endpoint=endpoint,
                               tqdm_class=_reporting(step))  # fmt: skip
-    _settle(Path(str(found)), repository_folder(repository, cache))
+    _settle(Path(str(found)), repository_folder(wanted.name, cache))
 
 
 def _settle(snapshot: Path, target: Path) -> None:

@@ -108,11 +108,18 @@ def in_one_pass(job: ExperimentJob) -> Trained:
         batch_size = job.spec.training.train_batch_size or _DECODED_BATCH
         module = _module(job, batch_size)
         module.model.to(job.threads.device)
-        shots: int | None = getattr(job.spec.model.parameters, "k_shot", None)
         with training_threads(job.threads.device), torch.no_grad():
-            seen = _learn(job, module, batch_size) if shots is None else _show(job, module, shots)
+            seen = _see(job, module, batch_size)
     model = scoring_model(job.spec.model, module, job.form.size).to(job.threads.device).eval()
     return Trained(model, seen)
+
+
+def _see(job: ExperimentJob, module: Any, batch_size: int) -> int:
+    """Training images that the model was shown."""
+    shots: int | None = getattr(job.spec.model.parameters, "k_shot", None)
+    if shots is not None:
+        return _show(job, module, shots)
+    return _learn(job, module, batch_size) if CATALOG[job.spec.model.name].learning == "onePass" else 0
 
 
 class _Images(NamedTuple):

@@ -27,10 +27,12 @@ _MIXED = {"mcait": ("cait_m48_448", "cait_s24_224")}
 
 @dataclass(frozen=True)
 class Wanted:
-    """One thing that a model loads: a repository of the hub, a file, or a folder of images."""
+    """One thing that a model loads: a repository of the hub (at a revision, or the newest), a file, or a folder of
+    images."""
 
     kind: Literal["hub", "file", "folder"]
     name: str
+    revision: str = ""
 
 
 def go_offline() -> None:
@@ -61,7 +63,8 @@ def _resolved(kind: str, name: str) -> list[Wanted]:
         case "torchvision":
             return [Wanted("file", f"torch/hub/checkpoints/{_torchvision_file(name)}")]
         case "hub":
-            return [Wanted("hub", name)]
+            repository, _, revision = name.partition("@")
+            return [Wanted("hub", repository, revision)]
         case "folder":
             return [Wanted("folder", name)]
         case _:
@@ -99,7 +102,7 @@ def bring_weights(store: Store, wanted: Sequence[Wanted], folder: Path, check: C
 def _found(store: Store, wanted: Wanted) -> list[ObjectInfo]:
     try:
         if wanted.kind == "hub":
-            return _repository_files(store, f"hub/models--{wanted.name.replace('/', '--')}/")
+            return _repository_files(store, f"hub/models--{wanted.name.replace('/', '--')}/", wanted.revision)
         return _files(store, wanted)
     except DataInvalid as error:
         raise WeightsNotFound(f"{error}: expected a cache with {wanted.name}") from error
@@ -114,9 +117,9 @@ def _files(store: Store, wanted: Wanted) -> list[ObjectInfo]:
     return found
 
 
-def _repository_files(store: Store, prefix: str) -> list[ObjectInfo]:
+def _repository_files(store: Store, prefix: str, revision: str) -> list[ObjectInfo]:
     objects = store.list(prefix)
-    revision = (store.read(f"{prefix}refs/main") or b"").decode().strip()
+    revision = revision or (store.read(f"{prefix}refs/main") or b"").decode().strip()
     wanted = {f"{prefix}snapshots/{revision or 'REVISION'}/{name}" for name in _NAMES}
     if not any(info.key in wanted for info in objects):
         exact = join_uri(store.uri, f"{prefix}snapshots/{revision or 'REVISION'}/{_NAMES[0]}")

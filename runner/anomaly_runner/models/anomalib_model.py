@@ -203,6 +203,7 @@ def without_pretrained_weights() -> Iterator[None]:
     """
     import open_clip
     import timm
+    from anomalib.models.image.anomalyvfm import torch_model as anomalyvfm
     from torchvision.models._api import WeightsEnum
 
     with (
@@ -210,6 +211,9 @@ def without_pretrained_weights() -> Iterator[None]:
         _replaced(open_clip, "create_model_and_transforms",
                   _with(open_clip.create_model_and_transforms, pretrained=None)),
         _replaced(WeightsEnum, "get_state_dict", _random_state),
+        _replaced(anomalyvfm, "hf_hub_download", lambda **_: ""),
+        _replaced(anomalyvfm, "load_file", lambda _: {}),
+        _replaced(anomalyvfm.AnomalyVFMModel, "load_state_dict", lambda model, state: None),
     ):  # fmt: skip
         yield
 

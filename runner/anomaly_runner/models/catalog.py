@@ -204,6 +204,10 @@ CATALOG: dict[ModelName, ModelEntry] = {
         "DSR", "gradient", "100 epochs, batch 8: the authors' code", anomalib="Dsr", scaled_only=True,
         batch_size=8, epochs=100, manual_optimisation=True, alone=_OWN_STEPS, weights=(f"file:{QUANTISER}",),
     ),
+    "anomalyVfm": ModelEntry(
+        "AnomalyVFM", "zeroShot", "anomalib", anomalib="AnomalyVFM", scaled_only=True, multiple=16,
+        weights=("hub:MaticFuc/anomalyvfm_radio@17654e763c8fae5ae1c44e2ec421a427783d6196",),
+    ),
 }  # fmt: skip
 
 

@@ -295,7 +295,20 @@ class MhPatchcoreTail(nn.Module):
         return Raw(scores, maps)
 
 
+class AnomalyVfmTail(nn.Module):
+    """AnomalyVFM: its scores and maps in one form with the others'."""
+
+    def __init__(self, network: Any) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Raw:
+        """Raw scores and maps of images (B, 3, H, W)."""
+        return Raw(*self.network(images))
+
+
 TAILS: Mapping[str, Callable[[Any], nn.Module]] = {
     "cflow": CflowTail, "dfm": DfmTail, "fre": FreTail, "dfkde": DfkdeTail, "glass": GlassTail,
     "generalAd": GeneralAdTail, "rad": RadTail, "superAdd": SuperAddTail, "mhPatchcore": MhPatchcoreTail,
+    "anomalyVfm": AnomalyVfmTail,
 }  # fmt: skip
