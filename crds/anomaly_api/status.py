@@ -159,7 +159,7 @@ class Display(Contract):
     f1: str | None = None
     """Image F1 at the threshold."""
     progress: str | None = None
-    """Stage and percent."""
+    """Stage, percent of the whole run, and what the stage will still take."""
 
 
 class RunStatus(Contract):

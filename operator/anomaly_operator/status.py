@@ -13,7 +13,7 @@ from anomaly_operator.desired import Desired
 from anomaly_operator.observed import Observed
 from anomaly_operator.outcome import Outcome, job_outcome
 from anomaly_operator.situation import Situation, situation
-from anomaly_operator.times import to_timestamp
+from anomaly_operator.times import to_age, to_timestamp
 from anomaly_operator.views import JobView, RunView
 
 FINISHED = (Phase.COMPLETE, Phase.FAILED)
@@ -155,4 +155,7 @@ def _rounded(value: float | None) -> str | None:
 def _progress_text(stage: Stage | None, progress: Progress | None) -> str | None:
     if stage is None:
         return None
-    return f"{stage.value} {progress.percent}%" if progress else stage.value
+    if progress is None:
+        return stage.value
+    left = f", {to_age(progress.remaining_seconds)} left" if progress.remaining_seconds else ""
+    return f"{stage.value} {progress.percent}%{left}"

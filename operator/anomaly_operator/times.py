@@ -1,4 +1,4 @@
-"""Kubernetes' timestamps: RFC 3339 in UTC, whole seconds."""
+"""Kubernetes' ways to write times: RFC 3339 in UTC, whole seconds; durations as kubectl shows ages."""
 
 from datetime import UTC, datetime
 
@@ -6,3 +6,15 @@ from datetime import UTC, datetime
 def to_timestamp(moment: datetime) -> str:
     """As metav1.Time is written."""
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def to_age(seconds: int) -> str:
+    """A duration in one or two units, as in kubectl's AGE column: 90s, 12m, 3h20m, 2d4h."""
+    minutes, hours, days = seconds // 60, seconds // 3600, seconds // 86_400
+    if minutes < 2:
+        return f"{seconds}s"
+    if hours < 2:
+        return f"{minutes}m"
+    if days < 2:
+        return f"{hours}h{minutes % 60}m"
+    return f"{days}d{hours % 24}h"

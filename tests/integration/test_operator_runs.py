@@ -305,11 +305,11 @@ def test_progress_is_taken_from_the_runs_own_pod_alone(namespace: Namespace, ope
     uid = namespace.get("aexp", "screws")["metadata"]["uid"]
     update = ProgressUpdate(
         run=RunIdentity(kind="AnomalyExperiment", namespace=namespace.name, name="screws", uid=uid),
-        stage=Stage.TRAIN, progress=Progress(completed=42, total=100, percent=42),
+        stage=Stage.TRAIN, progress=Progress(completed=42, total=100, percent=42, remaining_seconds=754),
     )  # fmt: skip
     assert _push(operator, _token(namespace, pod), update) == 204
     status = namespace.wait_for("aexp", "screws", "training", lambda status: status.get("stage") == "train")
-    assert status["display"]["progress"] == "train 42%"
+    assert status["display"]["progress"] == "train 42%, 12m left"
     assert _push(operator, _token(namespace, other), update) == 403
     assert _push(operator, _token(namespace, pod, audience="https://kubernetes.default.svc"), update) == 401
     assert _push(operator, "nonsense", update) == 401
