@@ -7,8 +7,9 @@ over the same images, each in a process of its own:
 - bare, from files: the same with Pillow's decoding, resizing and normalisation in front, as people write it;
 - ours: ``anomaly-runner run``; its loop is stage predict, which also hashes files and keeps scores.
 
-The bare loops use whichever is fastest here of: all CPUs inside an operator, or a batch a CPU. Beside each loop stands
-the whole process, import and tables included. With ``--runtimes`` the same images go through torchscript and torch::
+The bare loops use whichever is fastest here of: all CPUs inside an operator, batches of 8 a CPU, or of 2. Beside each
+loop stands the whole process, import and tables included. With ``--runtimes`` the same images go through torchscript
+and torch::
 
     python -m benchmarks.inference_runtimes [--images 100 1000 10000] [--repeat N] [--runtimes]
 """
@@ -29,7 +30,8 @@ from benchmarks.runner_experiment import Cost, measured
 from hack.demo.digits import write_mnist_folders
 
 SIZE = 224
-MODES = ("operators", "batches")
+MODES = (("operators", 8), ("batches", 8), ("batches", 2))
+"""Ways of the bare loops: what the CPUs share, and images a batch."""
 
 # In a process of its own: a process's peak memory counts from that of the one that started it, and torch is large.
 WEIGHTS = """
@@ -44,7 +46,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 import numpy as np, onnxruntime
 from PIL import Image
-model, folder, source, mode, cpus, size = *sys.argv[1:5], int(sys.argv[5]), int(sys.argv[6])
+model, folder, source, mode, many, cpus, size = *sys.argv[1:5], *map(int, sys.argv[5:8])
 mean, std = np.array([0.485, 0.456, 0.406], np.float32), np.array([0.229, 0.224, 0.225], np.float32)
 def read(file):
     with Image.open(file) as image:
@@ -54,8 +56,8 @@ options = onnxruntime.SessionOptions()
 options.intra_op_num_threads = cpus if mode == "operators" else 1
 session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 files = sorted(path for path in Path(folder).rglob("*") if path.suffix == ".png")
-parts = [files[start : start + 8] for start in range(0, len(files), 8)]
-ready = {part[0]: np.stack([read(file) for file in part]) for part in parts[:16]} if source == "memory" else {}
+parts = [files[start : start + many] for start in range(0, len(files), many)]
+ready = {part[0]: np.stack([read(file) for file in part]) for part in parts[:128 // many]} if source == "memory" else {}
 inputs = list(ready.values())
 def score(number):
     batch = inputs[number % len(inputs)] if inputs else np.stack([read(file) for file in parts[number]])
@@ -112,10 +114,12 @@ def bare(model: Path, folder: Path, source: str) -> tuple[float, Cost]:
     return min(found, key=lambda one: one[0])
 
 
-def bare_in(model: Path, folder: Path, source: str, mode: str) -> tuple[float, Cost]:
+def bare_in(model: Path, folder: Path, source: str, mode: tuple[str, int]) -> tuple[float, Cost]:
     """The same for one way."""
+    sharing, many = mode
     cpus = len(os.sched_getaffinity(0))
-    cost = measured([sys.executable, "-c", BARE, str(model), str(folder), source, mode, str(cpus), str(SIZE)])
+    cost = measured([sys.executable, "-c", BARE, str(model), str(folder), source, sharing, str(many), str(cpus),
+                     str(SIZE)])  # fmt: skip
     return float(cost.output.rsplit("seconds", 1)[1]), cost
 
 

@@ -17,7 +17,7 @@ from anomaly_runner.gradient.images import Augmented, DecodedImages, ImageData, 
 from anomaly_runner.gradient.order import Order, ReadAgain
 from anomaly_runner.gradient.plan import Plan, make_plan
 from anomaly_runner.job import ExperimentJob
-from anomaly_runner.machine import cpu_limit
+from anomaly_runner.machine import cpu_limit, give_back_freed_memory
 from anomaly_runner.models.anomalib_model import AnomalibModel, Surroundings, build_module, scoring_model
 from anomaly_runner.models.catalog import CATALOG
 from anomaly_runner.train import CountedBatches, Trained, check_count
@@ -44,6 +44,7 @@ def by_gradient(job: ExperimentJob) -> Trained:
         validate_alike(module, model, data)
         training = _training(job, module, data, plan)
         report = fit(training)
+        give_back_freed_memory()
     model = model.to(job.threads.device).eval()
     model.calibrate(torch.from_numpy(data.some_training_images(_CALIBRATION)).to(job.threads.device))
     return Trained(model, data.training_count, report, training.keeper.forget)

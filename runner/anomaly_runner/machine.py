@@ -4,10 +4,20 @@ import ctypes
 import math
 import os
 from pathlib import Path
+from typing import Any
 
 _CGROUP = Path("/sys/fs/cgroup")
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 _UNLIMITED = 1 << 60  # cgroup v1 says "no limit" with a number near 2**63
+
+
+def _find_glibc() -> Any:
+    """glibc in this process; None where the C library is another one."""
+    library = ctypes.CDLL(None)
+    return library if hasattr(library, "mallopt") and hasattr(library, "malloc_trim") else None
+
+
+_glibc = _find_glibc()
 
 
 def cpu_limit(root: Path = _CGROUP) -> int:
@@ -73,12 +83,15 @@ def keep_freed_memory() -> None:
     Feature maps of tens of megabytes come and go a hundred times a batch; faulting their pages in anew took a
     quarter of the time. Without effect on other C libraries.
     """
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError):
-        return
-    mallopt(_M_MMAP_THRESHOLD, 1 << 30)
-    mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
+    if _glibc:
+        _glibc.mallopt(_M_MMAP_THRESHOLD, 1 << 30)
+        _glibc.mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
+
+
+def give_back_freed_memory() -> None:
+    """Give back what ``keep_freed_memory`` has kept: what comes next needs blocks of other sizes, on other threads."""
+    if _glibc:
+        _glibc.malloc_trim(0)
 
 
 def gigabytes(size: float) -> str:

@@ -19,8 +19,9 @@ from anomaly_runner.predict import Scored
 logger = logging.getLogger(__name__)
 
 INPUT, SCORES, MAPS = "input", "pred_score", "anomaly_map"
-MICRO_BATCH = 8
-"""Images that one CPU works on at once."""
+MICRO_BATCH = 2
+"""Images that one CPU works on at once: 8 are a tenth slower, as their features leave its cache, and take twice the
+memory (benchmarks/inference_runtimes.py)."""
 
 
 @dataclass(frozen=True)
