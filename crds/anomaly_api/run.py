@@ -335,7 +335,8 @@ class ExportedModel(Contract):
     sha256: str
     """Digest of the file: checked before it is loaded."""
     companions: dict[str, str] = Field(default_factory=dict)
-    """Further files that it needs, by path, with their digests (OpenVINO keeps its weights apart)."""
+    """Further files that it needs, by path, with their digests (OpenVINO keeps its weights apart, ONNX those of more
+    than 2 GB)."""
 
 
 class ModelFile(Contract):

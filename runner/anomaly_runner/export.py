@@ -14,6 +14,7 @@ import contextlib
 import copy
 import io
 import logging
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -143,9 +144,9 @@ def _explained(name: str) -> Iterator[None]:
 
 
 def write_onnx(model: nn.Module, example: Tensor, folder: Path) -> list[Path]:
-    """Write model.onnx."""
-    file = folder / "model.onnx"
-    with _quiet(), torch.no_grad():
+    """Write model.onnx, and model.onnx.data where weights do not fit into a protocol buffer (2 GB)."""
+    with tempfile.TemporaryDirectory(dir=folder) as made, _quiet(), torch.no_grad():
+        file = Path(made, "model.onnx")
         names = [SCORES, MAPS][: len(model(example))]
         try:
             _trace(model, example, file, names)
@@ -153,7 +154,19 @@ def write_onnx(model: nn.Module, example: Tensor, folder: Path) -> list[Path]:
             why = str(error).partition("\n")[0]  # the rest is the whole graph
             logger.info("the tracing exporter cannot write this model (%s); using torch.export", why)
             _torch_export(model, example, file, names)
-    return [file]
+        return joined(file, folder)
+
+
+def joined(file: Path, folder: Path) -> list[Path]:
+    """Move an ONNX file into a folder; weights that lie beside it, each in a file of its own, become one."""
+    import onnx
+
+    target = folder / file.name
+    if len(list(file.parent.iterdir())) == 1:
+        return [file.replace(target)]
+    weights = target.with_name(f"{target.name}.data")
+    onnx.save_model(onnx.load(file), target, save_as_external_data=True, location=weights.name)
+    return [target, weights]
 
 
 def write_torchscript(model: nn.Module, example: Tensor, folder: Path) -> list[Path]:
@@ -167,14 +180,13 @@ def write_torchscript(model: nn.Module, example: Tensor, folder: Path) -> list[P
 
 def write_openvino_files(model: nn.Module, example: Tensor, folder: Path) -> list[Path]:
     """Write model.xml and model.bin."""
-    made = folder / "model.onnx"
-    kept = made.exists()
-    source = made if kept else write_onnx(model, example, folder)[0]
+    exported = folder / "model.onnx"
+    made = [] if exported.exists() else write_onnx(model, example, folder)
     try:
-        return write_openvino(source, folder)
+        return write_openvino(exported, folder)
     finally:
-        if not kept:
-            source.unlink()
+        for file in made:
+            file.unlink()
 
 
 _WRITERS: dict[ExportFormat, Callable[[nn.Module, Tensor, Path], list[Path]]] = {

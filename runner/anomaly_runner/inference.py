@@ -119,18 +119,22 @@ def _load(spec: InferenceSpec, manifest: ModelManifest, context: Context) -> Pro
 
 
 def bring_model(store: Store, exported: ExportedModel | ModelFile, context: Context) -> Path:
-    """The exported file on this machine, its digest checked.
+    """The exported file on this machine, beside it what it needs, all digests checked.
 
     Raises:
         ModelInvalid: missing, or not the file that was published.
     """
-    objects = [info for info in store.list(exported.file) if info.key == exported.file]
-    if not objects:
-        raise ModelInvalid(f"{exported.file} is missing in {store.uri}")
-    file = local_copy(store, objects, context.work / "model", context.stop.check) / exported.file
-    if digest(file) != exported.sha256:
-        raise ModelInvalid(f"{exported.file} in {store.uri} is not the file that was published: its SHA-256 differs")
-    return file
+    wanted = {exported.file: exported.sha256}
+    if isinstance(exported, ExportedModel):
+        wanted |= exported.companions
+    objects = [info for name in wanted for info in store.list(name) if info.key == name]
+    for name in wanted.keys() - {info.key for info in objects}:
+        raise ModelInvalid(f"{name} is missing in {store.uri}")
+    folder = local_copy(store, objects, context.work / "model", context.stop.check)
+    for name, sha256 in wanted.items():
+        if digest(folder / name) != sha256:
+            raise ModelInvalid(f"{name} in {store.uri} is not the file that was published: its SHA-256 differs")
+    return folder / exported.file
 
 
 def _valid_area(spec: InferenceSpec, manifest: ModelManifest, context: Context) -> ValidArea | None:

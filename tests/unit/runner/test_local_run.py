@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pyarrow.parquet
 import pytest
 import yaml
@@ -231,6 +232,29 @@ def test_a_changed_model_file_is_refused(textures_and_model, capsys):
     assert inference(textures_and_model) == 16
     assert "SHA-256" in capsys.readouterr().err
     assert not results(textures_and_model, "look").exists()
+
+
+def test_weights_beside_the_graph_are_brought_and_checked(textures_and_model, capsys):
+    root = results(textures_and_model)
+    assert inference(textures_and_model) == 0
+    expected = (results(textures_and_model, "look") / "predictions.parquet").read_bytes()
+    onnx.save_model(onnx.load(root / "model.onnx"), root / "model.onnx", save_as_external_data=True,
+                    location="model.onnx.data")  # fmt: skip
+    manifest = json.loads((root / "model.json").read_text())
+    manifest["exports"][0] |= {"sha256": digest(root / "model.onnx"),
+                               "companions": {"model.onnx.data": digest(root / "model.onnx.data")}}  # fmt: skip
+    (root / "model.json").write_text(json.dumps(manifest))
+    shutil.rmtree(results(textures_and_model, "look"))
+    assert inference(textures_and_model) == 0
+    assert (results(textures_and_model, "look") / "predictions.parquet").read_bytes() == expected
+    shutil.rmtree(results(textures_and_model, "look"))
+    with (root / "model.onnx.data").open("ab") as file:
+        file.write(b"x")
+    assert inference(textures_and_model) == 16
+    assert "model.onnx.data in" in capsys.readouterr().err
+    (root / "model.onnx.data").unlink()
+    assert inference(textures_and_model) == 16
+    assert "model.onnx.data is missing" in capsys.readouterr().err
 
 
 def test_a_damaged_manifest_is_refused(textures_and_model, capsys):

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from typer.testing import CliRunner
@@ -21,7 +22,7 @@ from anomaly_runner.context import Context, Journal
 from anomaly_runner.dataset import Sample
 from anomaly_runner.digest import digest
 from anomaly_runner.errors import DataInvalid, Diverged, ExportMismatch, ModelInvalid, Stopped
-from anomaly_runner.export import TOLERANCES, PlainModel, compare, export_all, load, write_onnx
+from anomaly_runner.export import TOLERANCES, PlainModel, compare, export_all, joined, load, write_onnx
 from anomaly_runner.models.backbone import choose_backbone
 from anomaly_runner.models.padim import Padim
 from anomaly_runner.models.threads import TorchThreads
@@ -130,6 +131,21 @@ def test_every_file_of_an_export_has_its_digest(model, context, tmp_path):
     assert sorted(listed) == ["model.bin", "model.onnx", "model.pt", "model.xml"]
 
 
+def test_weights_that_do_not_fit_into_the_graph_lie_in_one_file_beside_it(model, context, tmp_path):
+    [made], found = exported(model, context, tmp_path, "onnx")
+    (tmp_path / "apart").mkdir()
+    apart = tmp_path / "apart" / "model.onnx"
+    onnx.save_model(onnx.load(tmp_path / made.model.file), apart, save_as_external_data=True,
+                    all_tensors_to_one_file=False, size_threshold=1024)  # fmt: skip
+    assert len(list(apart.parent.iterdir())) > 3
+    (tmp_path / "whole").mkdir()
+    files = joined(apart, tmp_path / "whole")
+    assert files == [tmp_path / "whole" / name for name in ("model.onnx", "model.onnx.data")]
+    assert {*(tmp_path / "whole").iterdir()} == {*files}
+    scores, _ = load_onnx(files[0], 8).run(images(11, 1).numpy())
+    assert scores == pytest.approx(found.scores, rel=1e-5)
+
+
 def test_half_precision_is_half_as_large_and_near(model, context, tmp_path):
     (tmp_path / "whole").mkdir()
     [whole], _ = exported(model, context, tmp_path / "whole", "onnx")
@@ -140,7 +156,6 @@ def test_half_precision_is_half_as_large_and_near(model, context, tmp_path):
 
 
 def test_the_export_is_of_opset_18(model, tmp_path):
-    import onnx
 
     write_onnx(PlainModel(model), torch.zeros(2, 3, *SIZE), tmp_path)
     loaded = onnx.load(tmp_path / "model.onnx")
@@ -177,7 +192,6 @@ def test_a_file_that_is_no_model(tmp_path):
 
 
 def test_a_model_that_is_not_ours(tmp_path):
-    import onnx
     from onnx import TensorProto, helper
 
     value = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1])
