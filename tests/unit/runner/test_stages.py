@@ -156,7 +156,6 @@ def test_half_precision_is_half_as_large_and_near(model, context, tmp_path):
 
 
 def test_the_export_is_of_opset_18(model, tmp_path):
-
     write_onnx(PlainModel(model), torch.zeros(2, 3, *SIZE), tmp_path)
     loaded = onnx.load(tmp_path / "model.onnx")
     assert [item.version for item in loaded.opset_import if not item.domain] == [18]
