@@ -125,9 +125,13 @@ def build_module(model: Model, around: Surroundings) -> Any:
 
 
 def _anomalib_class(name: str) -> Any:
+    return getattr(_quietly_imported("anomalib.models"), name)
+
+
+def _quietly_imported(module: str) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # of what anomalib itself imports
-        return getattr(importlib.import_module("anomalib.models"), name)
+        return importlib.import_module(module)
 
 
 def _size_carrier(size: tuple[int, int]) -> Any:
@@ -203,9 +207,9 @@ def without_pretrained_weights() -> Iterator[None]:
     """
     import open_clip
     import timm
-    from anomalib.models.image.anomalyvfm import torch_model as anomalyvfm
     from torchvision.models._api import WeightsEnum
 
+    anomalyvfm = _quietly_imported("anomalib.models.image.anomalyvfm.torch_model")
     with (
         _replaced(timm, "create_model", _with(timm.create_model, pretrained=False)),
         _replaced(open_clip, "create_model_and_transforms",

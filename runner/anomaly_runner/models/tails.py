@@ -208,23 +208,23 @@ class RadTail(nn.Module):
         if not self.network.use_positional_bank:
             places = [(query @ place.T - left_out).amax(-1) for place in bank]  # of one place with all patches
             return torch.stack(places).amax(0).T
-        bank, reach, best = bank.reshape(rows, columns, *bank.shape[1:]), self.network.pos_radius, []
-        for down in range(-reach, reach + 1):
-            for right in range(-reach, reach + 1):
-                found = torch.matmul(query, _shifted(bank, down, right).flatten(0, 1).transpose(1, 2)) - left_out
-                inside = _shifted(torch.ones_like(bank[..., 0, 0]), down, right).flatten()
-                best.append(torch.where(inside[:, None] > 0, found.amax(-1), -1.0))
+        grid, reach, best = query.reshape(rows, columns, *query.shape[1:]), self.network.pos_radius, []
+        everywhere = torch.ones_like(query[:, :, 0]).reshape(rows, columns, -1)
+        for down in range(-min(reach, rows - 1), min(reach, rows - 1) + 1):
+            for right in range(-min(reach, columns - 1), min(reach, columns - 1) + 1):
+                moved = _shifted(grid, -down, -right).flatten(0, 1)  # to the bank's places: it is much the larger one
+                found = (torch.matmul(moved, bank.transpose(1, 2)) - left_out).amax(-1).reshape(rows, columns, -1)
+                back, inside = (_shifted(places, down, right) for places in (found, everywhere))
+                best.append(torch.where(inside > 0, back, -1.0).flatten(0, 1))
         return torch.stack(best).amax(0).clamp(min=-1).T
 
 
 def _shifted(grid: Tensor, down: int, right: int) -> Tensor:
     """A grid (rows, columns, ...) whose every place holds what lies so far away; zeros beyond the edge."""
     rows, columns = int(grid.shape[0]), int(grid.shape[1])
-    moved = torch.zeros_like(grid)
-    top, left, bottom, end = max(0, -down), max(0, -right), rows - max(0, down), columns - max(0, right)
-    if top < bottom and left < end:
-        moved[top:bottom, left:end] = grid[top + down : bottom + down, left + right : end + right]
-    return moved
+    part = grid[max(0, down) : rows + min(0, down), max(0, right) : columns + min(0, right)]
+    edges = (max(0, -right), max(0, right), max(0, -down), max(0, down))
+    return functional.pad(part, (0, 0) * (grid.dim() - 2) + edges)
 
 
 class SuperAddTail(nn.Module):
