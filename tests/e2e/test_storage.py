@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from botocore.exceptions import EndpointConnectionError
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from hack.demo import install
 from hack.demo.cluster import kubectl
@@ -65,7 +67,11 @@ def endpoint(cell: Cell, node_is_here: None, digits: Path, tmp_path_factory: pyt
     cell.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": AUTHORITY},
                 "data": {"ca.crt": certificate.read_text()}}, behind_tls())  # fmt: skip
     cell.kubectl("rollout", "status", f"deployment/{SERVER}", "--timeout=120s")
-    upload_folder(connect(f"{address}:{PORT}", install.credentials(), certificate), digits, "data")
+    client = connect(f"{address}:{PORT}", install.credentials(), certificate)
+    for attempt in Retrying(retry=retry_if_exception_type(EndpointConnectionError), stop=stop_after_delay(60),
+                            wait=wait_fixed(0.5), reraise=True):  # fmt: skip
+        with attempt:  # the node's proxy hears of the ready pod a moment later than we do
+            upload_folder(client, digits, "data")
     return f"https://{host}:{PORT}"
 
 
