@@ -1,6 +1,8 @@
 """What EfficientAD, DSR and DRAEM load beside a backbone, made here: random networks, and pieces of photographs."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -20,22 +22,24 @@ def write_auxiliary_weights(cache: Path, pictures: int = 12) -> None:
 
 def write_teacher(file: Path) -> None:
     """The small teacher of EfficientAD, with random weights."""
-    import torch
     from anomalib.models.image.efficient_ad.torch_model import SmallPatchDescriptionNetwork
 
-    file.parent.mkdir(parents=True)
-    torch.manual_seed(0)
-    torch.save(SmallPatchDescriptionNetwork(out_channels=384, padding=False).state_dict(), file)
+    _write_state(lambda: SmallPatchDescriptionNetwork(out_channels=384, padding=False), file)
 
 
 def write_quantiser(file: Path) -> None:
     """The quantising autoencoder of DSR, with random weights."""
-    import torch
     from anomalib.models.image.dsr.torch_model import DsrModel
+
+    _write_state(lambda: DsrModel().discrete_latent_model, file)
+
+
+def _write_state(build: Callable[[], Any], file: Path) -> None:
+    import torch
 
     file.parent.mkdir(parents=True)
     torch.manual_seed(0)
-    torch.save(DsrModel().discrete_latent_model.state_dict(), file)
+    torch.save(build().state_dict(), file)
 
 
 def write_pictures(folder: Path, count: int) -> None:

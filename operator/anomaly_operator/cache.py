@@ -128,7 +128,7 @@ class Cache:
 
     def remove_pod(self, pod: PodView) -> set[RunKey]:
         """Forget a pod, unless it has ended and its Job is there; returns the runs to look at."""
-        job = self.jobs.get((pod.namespace, pod.owner.name)) if pod.owner else None
+        job = self._owner_of(pod)
         if pod.finished and job and pod.owner and pod.owner.uid == job.uid:
             self._departed[job.uid][pod.uid] = replace(pod, deleting=True)
         if not self.pods.remove(pod):
@@ -156,8 +156,12 @@ class Cache:
         return tuple(sorted(ours.values(), key=lambda pod: (pod.created, pod.version)))
 
     def _run_of(self, pod: PodView) -> set[RunKey]:
-        job = self.jobs.get((pod.namespace, pod.owner.name)) if pod.owner else None
+        job = self._owner_of(pod)
         return _one(job.key) if job else set()
+
+    def _owner_of(self, pod: PodView) -> JobView | None:
+        """The Job by the name of the pod's owner."""
+        return self.jobs.get((pod.namespace, pod.owner.name)) if pod.owner else None
 
     def _forget_use(self, run: RunView) -> None:
         if run.experiment and (users := self._users.get(_experiment(run))):

@@ -232,7 +232,7 @@ def compare(name: ExportFormat, file: Path, reference: Sequence[Scored], allowed
     """
     loaded = load(name, file)
     score, pixel = 0.0, None if reference[0].maps is None else 0.0
-    batches = (*_few(reference), _first_alone(reference[0]))
+    batches = (*_few(reference), _rows(reference[0], slice(1)))
     threads = 1 if name == "openvino" else cpu_limit()  # which takes all CPUs for each batch
     answers = ordered_map(lambda expected: _run(name, loaded, expected.batch.images), batches, threads)
     for expected, (scores, maps) in zip(batches, answers, strict=True):
@@ -258,14 +258,12 @@ def _few(reference: Sequence[Scored]) -> Iterator[Scored]:
     """The same in batches of ``_AT_ONCE``."""
     for scored in reference:
         for start in range(0, len(scored.scores), _AT_ONCE):
-            rows = slice(start, start + _AT_ONCE)
-            batch = Batch(scored.batch.samples[rows], scored.batch.images[rows])
-            yield Scored(batch, scored.scores[rows], None if scored.maps is None else scored.maps[rows])
+            yield _rows(scored, slice(start, start + _AT_ONCE))
 
 
-def _first_alone(scored: Scored) -> Scored:
-    batch = Batch(scored.batch.samples[:1], scored.batch.images[:1])
-    return Scored(batch, scored.scores[:1], None if scored.maps is None else scored.maps[:1])
+def _rows(scored: Scored, rows: slice) -> Scored:
+    batch = Batch(scored.batch.samples[rows], scored.batch.images[rows])
+    return Scored(batch, scored.scores[rows], None if scored.maps is None else scored.maps[rows])
 
 
 def _distance(first: NDArray[np.float32], second: NDArray[np.float32]) -> float:

@@ -24,13 +24,15 @@ class _Tail(nn.Module):
         super().__init__()
         self.network = network
 
+
+class _PooledTail(_Tail):
     def _pooled(self, images: Tensor) -> Tensor:
         features: Tensor = self.network.feature_extractor(images)[self.network.layer]
         kernel = self.network.pooling_kernel_size
         return functional.avg_pool2d(features, kernel) if kernel > 1 else features
 
 
-class DfmTail(_Tail):
+class DfmTail(_PooledTail):
     """DFM: feature reconstruction error of pooled features."""
 
     def forward(self, images: Tensor) -> Raw:
@@ -42,7 +44,7 @@ class DfmTail(_Tail):
         return Raw(error.sum(1), _as_map(error, features, images))
 
 
-class FreTail(_Tail):
+class FreTail(_PooledTail):
     """FRE: reconstruction error of pooled features."""
 
     def forward(self, images: Tensor) -> Raw:
@@ -58,12 +60,8 @@ def _as_map(error: Tensor, features: Tensor, images: Tensor) -> Tensor:
     return functional.interpolate(maps, size=images.shape[-2:], mode="bilinear", align_corners=False)
 
 
-class DfkdeTail(nn.Module):
+class DfkdeTail(_Tail):
     """DFKDE: kernel density of pooled features."""
-
-    def __init__(self, network: Any) -> None:
-        super().__init__()
-        self.network = network
 
     def forward(self, images: Tensor) -> Raw:
         """Raw scores of images (B, 3, H, W)."""
@@ -125,12 +123,8 @@ class CflowTail(nn.Module):
         return likelihood.reshape(-1, 1, rows, columns)
 
 
-class GlassTail(nn.Module):
+class GlassTail(_Tail):
     """GLASS: what the discriminator says of each patch."""
-
-    def __init__(self, network: Any) -> None:
-        super().__init__()
-        self.network = network
 
     def forward(self, images: Tensor) -> Raw:
         """Raw scores and maps of images (B, 3, H, W)."""
@@ -171,16 +165,12 @@ class GeneralAdTail(_Tail):
         return Raw(*self.network.score_features(self.network.feature_extractor(images)))
 
 
-class RadTail(nn.Module):
+class RadTail(_Tail):
     """RAD: distance of each patch to those of the most similar training images, at about its place.
 
     anomalib gathers these images' patches, one image at a time. Here patches are compared with those of all training
     images, and what the others answer is left out.
     """
-
-    def __init__(self, network: Any) -> None:
-        super().__init__()
-        self.network = network
 
     def forward(self, images: Tensor) -> Raw:
         """Raw scores and maps of images (B, 3, H, W)."""
@@ -227,12 +217,8 @@ def _shifted(grid: Tensor, down: int, right: int) -> Tensor:
     return functional.pad(part, (0, 0) * (grid.dim() - 2) + edges)
 
 
-class SuperAddTail(nn.Module):
+class SuperAddTail(_Tail):
     """SuperADD: distance of each patch to the nearest one of the memory bank, with windows put together by columns."""
-
-    def __init__(self, network: Any) -> None:
-        super().__init__()
-        self.network = network
 
     def forward(self, images: Tensor) -> Raw:
         """Raw scores and maps of images (B, 3, H, W)."""
@@ -274,12 +260,8 @@ class SuperAddTail(nn.Module):
         return torch.stack([layer.reshape(-1, side, side, int(layer.shape[-1])) for layer in found])
 
 
-class MhPatchcoreTail(nn.Module):
+class MhPatchcoreTail(_Tail):
     """MH-PatchCore: the same, with the nearest neighbours of all patches at once: its bank is small."""
-
-    def __init__(self, network: Any) -> None:
-        super().__init__()
-        self.network = network
 
     def forward(self, images: Tensor) -> Raw:
         """Raw scores and maps of images (B, 3, H, W)."""
@@ -295,12 +277,8 @@ class MhPatchcoreTail(nn.Module):
         return Raw(scores, maps)
 
 
-class AnomalyVfmTail(nn.Module):
+class AnomalyVfmTail(_Tail):
     """AnomalyVFM: its scores and maps in one form with the others'."""
-
-    def __init__(self, network: Any) -> None:
-        super().__init__()
-        self.network = network
 
     def forward(self, images: Tensor) -> Raw:
         """Raw scores and maps of images (B, 3, H, W)."""

@@ -48,8 +48,6 @@ class Case:
     batch: int = BATCH
     files: dict[str, str] = field(default_factory=dict)
     """anomalib's arguments that name folders of the weights' cache."""
-    cached: bool = False
-    """Whether it looks into that cache by itself."""
 
 
 CASES = {
@@ -94,7 +92,7 @@ CASES = {
                     {"encoder_name": "dinov2_vit_small_14", "pred_depth": 1, "image_size": 56}, side=56),
     "mhPatchcore": Case(RANDOM | {"memoryBankSize": 50, "localCoresetSize": 20},
                         PLAIN | {"memory_bank_size": 50, "local_coreset_size": 20}, side=224, training={}),
-    "dsr": Case({}, {}, side=128, cached=True),
+    "dsr": Case({}, {}, side=128),
 }  # fmt: skip
 
 
@@ -125,6 +123,11 @@ def start(monkeypatch):
     return found
 
 
+def has_files(name):
+    """Whether it loads more than a backbone."""
+    return any(weight.startswith(("file:", "folder:")) for weight in CATALOG[name].weights)
+
+
 def our_scores(folder, name, case):
     def experiment(document):
         spec = document["spec"]
@@ -133,7 +136,7 @@ def our_scores(folder, name, case):
             training |= {"earlyStopping": {"enabled": False}}
         spec["dataset"]["seed"] = SEED
         spec |= {
-            "model": {"name": name, name: case.ours} | ({"weights": WEIGHTS} if case.files or case.cached else {}),
+            "model": {"name": name, name: case.ours} | ({"weights": WEIGHTS} if has_files(name) else {}),
             "training": training,
             "evaluation": {},
             "export": {"types": []},
