@@ -23,7 +23,11 @@ def is_there(wanted: Wanted, cache: Path) -> bool:
         repository = repository_folder(wanted.name, cache)
         revision = repository / "refs" / "main"
         name = revision.read_text().strip() if revision.is_file() else ""
-        return bool(name) and any((repository / "snapshots" / name).glob("*.safetensors"))
+        return (
+            bool(name)
+            and wanted.revision in ("", name)
+            and any((repository / "snapshots" / name).glob("*.safetensors"))
+        )
     path = cache / wanted.name
     return path.is_file() if wanted.kind == "file" else any(path.rglob("*.*"))
 

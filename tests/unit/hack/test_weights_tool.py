@@ -128,6 +128,15 @@ def textures_published(monkeypatch):
     return publish
 
 
+def test_another_revision_of_a_repository_is_not_the_one_that_is_wanted(tmp_path):
+    repository = tmp_path / "hub/models--maker--network"
+    for name, content in {"refs/main": "first", "snapshots/first/model.safetensors": "weights"}.items():
+        (repository / name).parent.mkdir(parents=True, exist_ok=True)
+        (repository / name).write_text(content)
+    found = [is_there(Wanted("hub", "maker/network", revision), tmp_path) for revision in ("", "first", "second")]
+    assert found == [True, True, False]
+
+
 def test_a_folder_of_images_out_of_a_tar_archive(tmp_path, textures_published):
     files = textures_published(tarred(**{
         "dtd/images/banded/1.jpg": b"stripes", "dtd/images/banded/2.jpg": None, "dtd/labels/1.txt": b"not an image",
