@@ -17,6 +17,8 @@ GENERATED := crds/anomalyexperiments.yaml crds/anomalyinferences.yaml \
 	operator/requirements.txt runner/requirements.txt runner/inference-requirements.txt \
 	hack/demo/requirements.txt
 PYTEST := $(VENV)/bin/pytest
+# Processes of `make test`; one of them has the cluster, whose tests mostly wait.
+TEST_PROCESSES ?= 3
 
 # Runs a command against the cluster in use: the user's own, or the embedded one.
 EMBEDDED_KUBECONFIG := $(or $(ANOMALY_CLUSTER_HOME),/var/tmp/anomaly-cluster)/pki/admin.conf
@@ -110,7 +112,7 @@ test-e2e: setup $(CLUSTER_TARGET) ## Run the samples and their failures in real 
 
 .PHONY: test
 test: lint verify test-tools $(CLUSTER_TARGET) ## Run everything
-	$(USE_IMAGES) $(PYTEST) tests
+	$(USE_IMAGES) $(PYTEST) tests --numprocesses $(TEST_PROCESSES) --dist loadgroup
 
 .PHONY: bench
 bench: setup $(CLUSTER_TARGET) ## Print the benchmarks

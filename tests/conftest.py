@@ -1,5 +1,7 @@
-"""Fixtures that every kind of test shares."""
+"""What every kind of test shares: how they are spread over processes, what they measured, the samples."""
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -9,11 +11,37 @@ from anomaly_api.experiment import AnomalyExperiment
 from anomaly_api.inference import AnomalyInference
 
 SAMPLES = Path(__file__).parents[1] / "manifests" / "samples"
+MEASURED = "measured"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """One flag that rewrites every golden file; the diff is what is reviewed."""
     parser.addoption("--update-golden", action="store_true", help="write tests/golden anew instead of comparing")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """For `--dist loadgroup`: one process has the cluster, modules stay whole unless marked spread."""
+    for item in items:
+        if item.get_closest_marker("cluster"):
+            item.add_marker(pytest.mark.xdist_group("cluster"))
+        elif not item.get_closest_marker("spread"):
+            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
+
+
+@pytest.fixture
+def measured(record_property: Callable[[str, object], None]) -> Callable[[str], None]:
+    """Keeps a line, which is printed below all tests' results."""
+    return partial(record_property, MEASURED)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what the tests measured."""
+    reports = [report for category in ("passed", "failed") for report in terminalreporter.stats.get(category, [])]
+    lines = [line for report in reports for name, line in report.user_properties if name == MEASURED]
+    if lines:
+        terminalreporter.section(MEASURED)
+        terminalreporter.write("\n".join(sorted(lines)) + "\n")
 
 
 @pytest.fixture

@@ -17,8 +17,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from anomaly_api.base import Contract
-from anomaly_api.primitives import HttpUrl, Pattern, RelativePath
-from anomaly_api.rules import Rule, exactly_one, only_when, required_when
+from anomaly_api.primitives import Digest, HttpUrl, Pattern, RelativePath
+from anomaly_api.rules import Rule, exactly_one, only_when, only_with, required_when
 from anomaly_api.storage import PersistentVolumeClaimLocation, S3Location
 
 Task = Literal["segmentation", "classification"]
@@ -34,9 +34,13 @@ _BUILTIN_CATEGORY = Rule(
 
 
 class BuiltinDataset(Contract):
-    """A public dataset fetched by the runner; every file is checked against its published digest."""
+    """A public dataset fetched by the runner; every file is checked against its digest."""
 
-    rules = (required_when("good_label", "name", "mnist"), only_when("good_label", "name", "mnist"))
+    rules = (
+        required_when("good_label", "name", "mnist"),
+        only_when("good_label", "name", "mnist"),
+        only_with("digests", "mirror"),
+    )
 
     name: Literal["mnist", "mvtec"]
     """mnist: handwritten digits, one of them good. mvtec: MVTec AD (licence CC BY-NC-SA 4.0: not for commercial
@@ -47,6 +51,9 @@ class BuiltinDataset(Contract):
     """Images a class at most, of the training and of the test set each; unset means all."""
     mirror: HttpUrl | None = None
     """Base URL of a mirror with the same file names, for clusters with no internet."""
+    digests: Annotated[dict[str, Digest], Field(max_length=8)] | None = None
+    """Digests of the mirror's files that are not those published (a smaller copy, another compression), by file
+    name; every other file must be the published one."""
 
 
 class DataSource(Contract):

@@ -20,6 +20,7 @@ S3Uri = Annotated[
     Field(max_length=1024, pattern=r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/.*)?$"),
 ]
 HttpUrl = Annotated[str, Field(max_length=1024, pattern=r"^https?://[^\s/]+(/\S*)?$")]
+Digest = Annotated[str, Field(max_length=71, pattern=r"^sha256:[0-9a-f]{64}$")]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 PixelSize = Annotated[int, Field(ge=32, le=4096)]
 BatchSize = Annotated[int, Field(ge=1, le=4096)]

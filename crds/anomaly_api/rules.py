@@ -80,6 +80,17 @@ def only_when(field: str, discriminator: str, *values: str) -> Rule:
     )
 
 
+def only_with(field: str, other: str) -> Rule:
+    """The field may be set only together with another one."""
+    name, needed = camel(field), camel(other)
+    return Rule(
+        cel=f"!has(self.{name}) || has(self.{needed})",
+        message=f"{name} may be set only together with {needed}",
+        field=name,
+        holds=lambda owner: not _is_set(owner, field) or _is_set(owner, other),
+    )
+
+
 def at_most(field: str, other: str) -> Rule:
     """The field's value may not exceed another field's."""
     name, bound = camel(field), camel(other)

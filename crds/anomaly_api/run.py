@@ -274,6 +274,8 @@ class TrainingReport(Contract):
     """Changes of the weights."""
     batch_size: int
     """Images a step, found or asked for."""
+    devices: int = 1
+    """Devices that shared the images of each step."""
     stopped_early: bool = False
     """Whether earlyStopping ended it."""
     kept_epoch: int | None = None

@@ -22,24 +22,24 @@ def write_auxiliary_weights(cache: Path, pictures: int = 12) -> None:
 
 def write_teacher(file: Path) -> None:
     """The small teacher of EfficientAD, with random weights."""
-    from anomalib.models.image.efficient_ad.torch_model import SmallPatchDescriptionNetwork
-
-    _write_state(lambda: SmallPatchDescriptionNetwork(out_channels=384, padding=False), file)
+    _write_state("efficient_ad", lambda found: found.SmallPatchDescriptionNetwork(384, padding=False), file)
 
 
 def write_quantiser(file: Path) -> None:
     """The quantising autoencoder of DSR, with random weights."""
-    from anomalib.models.image.dsr.torch_model import DsrModel
-
-    _write_state(lambda: DsrModel().discrete_latent_model, file)
+    _write_state("dsr", lambda found: found.DsrModel().discrete_latent_model, file)
 
 
-def _write_state(build: Callable[[], Any], file: Path) -> None:
+def _write_state(model: str, build: Callable[[Any], Any], file: Path) -> None:
+    """The state of what ``build`` makes out of the module of anomalib's ``model``."""
     import torch
 
+    from anomaly_runner.models.anomalib_model import quietly_imported
+
+    module = quietly_imported(f"anomalib.models.image.{model}.torch_model")
     file.parent.mkdir(parents=True)
     torch.manual_seed(0)
-    torch.save(build().state_dict(), file)
+    torch.save(build(module).state_dict(), file)
 
 
 def write_pictures(folder: Path, count: int) -> None:

@@ -35,7 +35,7 @@ def augment(image: Image.Image, spec: Augmentations, random: np.random.Generator
     Every number is drawn whatever the spec, so that one setting does not change what another one does.
 
     Args:
-        image: mode RGB, or F with values of 0..1.
+        image: mode RGB, L, or F with values of 0..1.
         spec: how much may change.
         random: the source of chance.
     """

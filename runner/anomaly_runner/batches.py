@@ -52,7 +52,7 @@ class InputForm:
         return decode(data, max_pixels, self.crop, bit_depth=self.bit_depth, before_crop=blacken)
 
     def resize(self, image: Image.Image) -> Image.Image:
-        """A decoded image at the model's size, still of mode RGB or F: what augmentations change."""
+        """A decoded image at the model's size, of the same mode: what augmentations change."""
         return resized(image, self.height, self.width)
 
     def to_input(self, image: Image.Image) -> NDArray[np.float32]:

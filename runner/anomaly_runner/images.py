@@ -31,6 +31,7 @@ from anomaly_api.dataset import CropArea
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".ppm", ".jp2")
 """Names that count as images; everything else in a folder is ignored."""
 _FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "PPM", "JPEG2000")
+_GREY = ("1", "L", "LA", "La")
 _FLOAT_TOLERANCE = 1e-3
 _BROKEN = (OSError, ValueError, SyntaxError, EOFError, struct.error, zlib.error, IndexError, KeyError, OverflowError,
            TypeError)  # fmt: skip
@@ -59,7 +60,7 @@ def decode(
     bit_depth: int | None = None,
     before_crop: Callable[[Image.Image], Image.Image] | None = None,
 ) -> Image.Image:
-    """An image file's bytes as an image of mode RGB (8 bits a channel), or F (grey, 0..1) where depth is higher.
+    """An image file's bytes as an image of mode RGB or L (grey), 8 bits a channel, or F (grey, 0..1) of higher depth.
 
     Args:
         data: the file.
@@ -127,7 +128,9 @@ def _standard(file: _File, bit_depth: int | None) -> Image.Image:
     if file.deep_colour and bit_depth not in (None, 16):
         raise UnreadableImageError(f"16-bit colour, of which the upper 8 bits are read: bitDepth {bit_depth} "
                                    "cannot be used; store 8 bits a channel")  # fmt: skip
-    return image.convert("RGBA").convert("RGB") if image.mode in ("PA", "P") else image.convert("RGB")
+    if image.mode in ("PA", "P"):
+        return image.convert("RGBA").convert("RGB")
+    return image.convert("L" if image.mode in _GREY else "RGB")
 
 
 def _white(image: Image.Image, bit_depth: int | None) -> int:
@@ -180,9 +183,12 @@ def to_input(
 ) -> NDArray[np.float32]:
     """The model's input for one image: float32 (3, height, width), RGB.
 
-    Resized by itself (see ``resized``), scaled to 0..1, then normalised.
+    Resized by itself (see ``resized``), scaled to 0..1, then normalised; the channels of a grey image are alike.
     """
-    pixels = _channels_first(resized(image, height, width))
+    bands = _bands(resized(image, height, width))
+    pixels = np.empty((3, height, width), np.float32)
+    for channel in range(3):
+        pixels[channel] = bands[channel % len(bands)]
     if normalization == "imagenet":
         pixels -= MEAN[:, None, None]
         pixels /= STD[:, None, None]
@@ -194,18 +200,16 @@ def resized(image: Image.Image, height: int, width: int) -> Image.Image:
     return image if image.size == (width, height) else image.resize((width, height), Image.Resampling.BILINEAR)
 
 
-def _channels_first(image: Image.Image) -> NDArray[np.float32]:
-    if image.mode == "F":
-        return np.repeat(np.asarray(image, np.float32)[None], 3, axis=0)
-    pixels = np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1)).astype(np.float32)
-    pixels /= np.float32(255)
-    return pixels
+def _bands(image: Image.Image) -> list[NDArray[np.float32]]:
+    """Its channels, each (height, width) of 0..1."""
+    white = np.float32(1 if image.mode == "F" else 255)
+    return [np.asarray(band, np.float32) / white for band in image.split()]
 
 
 def to_rgb8(image: Image.Image) -> Image.Image:
     """The image as people look at it: 8-bit RGB."""
     if image.mode != "F":
-        return image
+        return image.convert("RGB")
     return Image.fromarray((np.asarray(image) * 255 + 0.5).astype(np.uint8)).convert("RGB")
 
 

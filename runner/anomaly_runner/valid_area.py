@@ -59,7 +59,7 @@ class ValidArea:
         return valid
 
     def blacken(self, image: Image.Image, *, exactly: bool) -> Image.Image:
-        """The image (mode RGB or F) with black where pixels do not count.
+        """The image (mode RGB, L or F) with black where pixels do not count.
 
         Args:
             image: a whole image.
@@ -72,7 +72,7 @@ class ValidArea:
             raise UnreadableImageError(f"{image.width} x {image.height} pixels, but validAreaMask, which cropArea cuts "
                                        f"too, has {self.mask.width} x {self.mask.height}")  # fmt: skip
         result = image.copy()
-        result.paste((0, 0, 0) if image.mode == "RGB" else 0.0, mask=_ignored(self, image.size))
+        result.paste((0, 0, 0) if image.mode == "RGB" else 0, mask=_ignored(self, image.size))
         return result
 
     def to_png(self) -> bytes:

@@ -25,7 +25,7 @@ def test_the_operator_killed_in_mid_run_loses_nothing(cell: Cell) -> None:
         job = cell.status("aexp", "survivor")["jobName"]
         cell.kubectl("wait", "--for=condition=Complete", f"job/{job}", "--timeout=300s")
         assert not holds(cell.status("aexp", "survivor"), "Complete")
-    status = cell.wait_for("aexp", "survivor", "Complete", lambda status: holds(status, "Complete"))
+    status = cell.complete("aexp", "survivor")["status"]
     assert set(status["metrics"]["image"]) >= {"AUROC", "F1Score"}
     assert status["attempts"] == 1
     assert not set(running_operator_pods()) & set(killed)
@@ -48,6 +48,6 @@ def test_a_suspended_run_stops_and_a_resumed_one_completes(cell: Cell) -> None:
     assert status["phase"] == "Suspended"
     cell.wait_until_no_pods(of="paused")
     cell.patch("aexp", "paused", {"spec": {"runPolicy": {"suspend": False}}})
-    status = cell.wait_for("aexp", "paused", "Complete", lambda status: holds(status, "Complete"))
+    status = cell.complete("aexp", "paused")["status"]
     assert condition(status, "Suspended")["status"] == "False"
     assert status["images"]["predicted"] > 0

@@ -43,7 +43,7 @@ def test_a_broken_image_within_the_limit_is_skipped_and_counted(cell: Cell) -> N
     experiment = small_experiment("tolerant", category="tolerated")
     experiment["spec"]["dataset"]["limits"] = {"maxUnreadableImages": 1}
     cell.apply(experiment)
-    status = cell.wait_for("aexp", "tolerant", "Complete", lambda status: holds(status, "Complete"))
+    status = cell.complete("aexp", "tolerant")["status"]
     assert status["images"]["unreadable"] == 1
 
 
@@ -79,7 +79,7 @@ def test_a_missing_secret_is_waited_for(cell: Cell) -> None:
     )  # fmt: skip
     assert "late-credentials" in condition(status, "Reconciling")["message"]
     cell.secret("late-credentials", **cell.s3.credentials)
-    cell.wait_for("aexp", "early", "Complete", lambda status: holds(status, "Complete"))
+    cell.complete("aexp", "early")
 
 
 def test_an_unknown_parameter_is_refused_before_anything_starts(cell: Cell) -> None:

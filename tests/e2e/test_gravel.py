@@ -1,7 +1,6 @@
 """Segmentation in real pods: masks, a valid area, every export, and training that a killed pod does not lose."""
 
 import io
-import json
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -9,7 +8,6 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from support.experiments import Cell, sample
-from support.kube import holds
 from support.pages import outside_addresses
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
@@ -17,11 +15,6 @@ pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
 EPOCHS = 20
 """Half a minute of training or more, in a pod."""
-
-
-def report(cell: Cell, run: dict[str, Any]) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(cell.s3.read(run["status"]["artifacts"]["report"]))
-    return content
 
 
 def predictions(cell: Cell, run: dict[str, Any]) -> dict[str, list[Any]]:
@@ -36,24 +29,18 @@ def scores(table: dict[str, list[Any]]) -> dict[str, float]:
     return dict(zip(table["path"], table["score"], strict=True))
 
 
-def complete(cell: Cell, kind: str, name: str, seconds: float = 400) -> dict[str, Any]:
-    cell.wait_for(kind, name, "Complete", lambda status: holds(status, "Complete"), seconds=seconds)
-    run: dict[str, Any] = cell.get(kind, name)
-    return run
-
-
 @pytest.fixture(scope="module")
 def patchcore(cell: Cell) -> dict[str, Any]:
     """The sample experiment, run to Complete."""
     cell.apply(sample("gravel-patchcore"))
-    return complete(cell, "aexp", "gravel-patchcore")
+    return cell.complete("aexp", "gravel-patchcore")
 
 
 @pytest.fixture(scope="module")
 def looked_at(cell: Cell, patchcore: dict[str, Any]) -> dict[str, Any]:
     """The sample inference with its TorchScript export, run to Complete."""
     cell.apply(sample("gravel-inference"))
-    return complete(cell, "ainf", "gravel-inference")
+    return cell.complete("ainf", "gravel-inference")
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +52,7 @@ def resumed(cell: Cell) -> dict[str, Any]:
     cell.wait_for("aexp", "gravel-cflow", "past some epochs", _is_past_some_epochs, seconds=300)
     [pod] = [item["metadata"]["name"] for item in cell.list("pods") if "gravel-cflow" in item["metadata"]["name"]]
     cell.delete("pod", pod)
-    return complete(cell, "aexp", "gravel-cflow", seconds=600)
+    return cell.complete("aexp", "gravel-cflow", seconds=600)
 
 
 def _is_past_some_epochs(status: dict[str, Any]) -> bool:
@@ -85,7 +72,7 @@ def test_pixel_metrics_and_every_export_are_there(cell: Cell, patchcore: dict[st
 
 
 def test_every_export_was_held_against_torch(cell: Cell, patchcore: dict[str, Any]) -> None:
-    exports = report(cell, patchcore)["exports"]
+    exports = cell.report(patchcore)["exports"]
     assert {export["format"] for export in exports} == {"onnx", "torchscript", "openvino"}
     for export in exports:
         assert export["imagesCompared"] >= 30
@@ -93,7 +80,7 @@ def test_every_export_was_held_against_torch(cell: Cell, patchcore: dict[str, An
 
 
 def test_thresholds_come_from_the_validation_images(cell: Cell, patchcore: dict[str, Any]) -> None:
-    assert report(cell, patchcore)["thresholdsFrom"] == "validation"
+    assert cell.report(patchcore)["thresholdsFrom"] == "validation"
     assert patchcore["status"]["images"]["validation"] == 18
 
 
@@ -115,8 +102,8 @@ def test_a_registered_model_scores_as_its_training(cell: Cell, patchcore: dict[s
     manifest = sample("gravel-registered")
     manifest["spec"]["model"]["mlflow"]["version"] = int(version)
     cell.apply(manifest)
-    looked = complete(cell, "ainf", "gravel-registered")
-    assert report(cell, looked)["environment"]["model"] == f"models:/gravel/{version}"
+    looked = cell.complete("ainf", "gravel-registered")
+    assert cell.report(looked)["environment"]["model"] == f"models:/gravel/{version}"
     trained, inferred = (scores(predictions(cell, run)) for run in (patchcore, looked))
     assert len(trained.keys() & inferred.keys()) == 34
     for path in trained.keys() & inferred.keys():
@@ -146,7 +133,7 @@ def test_a_custom_threshold_is_a_share_of_the_training_threshold(
 
 
 def test_a_killed_pod_loses_no_epoch(cell: Cell, resumed: dict[str, Any]) -> None:
-    status, training = resumed["status"], report(cell, resumed)["training"]
+    status, training = resumed["status"], cell.report(resumed)["training"]
     assert training["resumedFromStep"] > 0, "another pod went on"
     assert training["epochs"] == EPOCHS
     steps = [step for step, _ in training["history"]["trainLoss"]]
@@ -155,6 +142,6 @@ def test_a_killed_pod_loses_no_epoch(cell: Cell, resumed: dict[str, Any]) -> Non
 
 
 def test_every_epoch_was_judged_by_the_validation_images(cell: Cell, resumed: dict[str, Any]) -> None:
-    history = report(cell, resumed)["training"]["history"]
+    history = cell.report(resumed)["training"]["history"]
     assert len(history["imageAUROC"]) == len(history["trainLoss"])
     assert all(0 <= value <= 1 for _, value in history["imageAUROC"])

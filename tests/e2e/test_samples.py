@@ -17,16 +17,14 @@ pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 def trained(cell: Cell) -> dict[str, Any]:
     """The sample experiment, run to Complete."""
     cell.apply(sample("mnist-padim"))
-    cell.wait_for("aexp", "mnist-padim", "Complete", lambda status: holds(status, "Complete"), seconds=400)
-    return cell.get("aexp", "mnist-padim")
+    return cell.complete("aexp", "mnist-padim")
 
 
 @pytest.fixture(scope="module")
 def inferred(cell: Cell, trained: dict[str, Any]) -> dict[str, Any]:
     """The sample inference over that model, run to Complete."""
     cell.apply(sample("mnist-inference"))
-    cell.wait_for("ainf", "mnist-inference", "Complete", lambda status: holds(status, "Complete"), seconds=300)
-    return cell.get("ainf", "mnist-inference")
+    return cell.complete("ainf", "mnist-inference")
 
 
 def table(cell: Cell, resource: dict[str, Any]) -> dict[str, list[Any]]:

@@ -128,7 +128,7 @@ def test_a_second_run_takes_its_images_from_the_volume(cell: Cell, endpoint: str
     found = []
     for name in ("first", "second"):
         cell.apply(trusting(experiment(name, endpoint, **volume)))
-        status = cell.wait_for("aexp", name, "Complete", lambda status: holds(status, "Complete"))
+        status = cell.complete("aexp", name)["status"]
         assert status["images"]["train"] == IMAGES_LEARNT
         found.append((status["metrics"], kept(cache)))
     (metrics, before), (again, after) = found

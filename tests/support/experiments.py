@@ -1,5 +1,6 @@
 """A namespace with S3 and MLflow at hand, and manifests that tests bend to their purpose."""
 
+import contextlib
 import json
 import time
 import urllib.parse
@@ -10,7 +11,7 @@ from typing import Any
 import yaml
 
 from hack.demo.storage import Credentials, connect, list_objects, split_uri
-from support.kube import Manifest, Namespace
+from support.kube import Manifest, Namespace, holds
 
 SAMPLES = Path(__file__).parents[2] / "manifests" / "samples"
 
@@ -33,6 +34,19 @@ class Bucket:
         """Create or replace an object."""
         bucket, key = split_uri(uri)
         self.client.put_object(Bucket=bucket, Key=key, Body=content)
+
+    def create(self, bucket: str) -> None:
+        """Create a bucket, unless it is there."""
+        with contextlib.suppress(self.client.exceptions.BucketAlreadyOwnedByYou):
+            self.client.create_bucket(Bucket=bucket)
+
+    def publish(self, bucket: str) -> None:
+        """Let anybody read a bucket's objects who asks for them over HTTP."""
+        statement = {"Effect": "Allow", "Principal": "*", "Action": "s3:GetObject",
+                     "Resource": f"arn:aws:s3:::{bucket}/*"}  # fmt: skip
+        self.client.put_bucket_policy(
+            Bucket=bucket, Policy=json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+        )
 
     def keys(self, uri: str) -> list[str]:
         """Keys below a prefix."""
@@ -78,6 +92,16 @@ class Cell(Namespace):
     def secret(self, name: str, **values: str) -> None:
         """Create a Secret."""
         self.apply({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": values})
+
+    def complete(self, kind: str, name: str, seconds: float = 400) -> Manifest:
+        """The resource, once it is Complete."""
+        self.wait_for(kind, name, "Complete", lambda status: holds(status, "Complete"), seconds=seconds)
+        return self.get(kind, name)
+
+    def report(self, run: Manifest) -> Manifest:
+        """report.json of a resource that is Complete."""
+        content: Manifest = json.loads(self.s3.read(run["status"]["artifacts"]["report"]))
+        return content
 
     def wait_until_no_pods(self, of: str, seconds: float = 90) -> None:
         """Until no pod of a run is left."""

@@ -5,7 +5,7 @@ torchvision.datasets.MNIST. MVTec AD: Bergmann et al., CVPR 2019, licence CC BY-
 anomalib 2.7.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 
@@ -20,11 +20,16 @@ class RemoteFile:
     """Bytes, about: for progress, and to stop a server that sends far more."""
     algorithm: Literal["md5", "sha256"]
     digest: str
-    """Hexadecimal, or its first digits where no more is published. It holds for mirrors too."""
+    """Hexadecimal, or its first digits where no more is published. It holds for mirrors too, unless a manifest gives
+    another."""
 
     def url(self, mirror: str | None) -> str:
         """Where to fetch it."""
         return f"{mirror.rstrip('/')}/{self.name}" if mirror else self.base + self.name
+
+    def with_digest(self, digest: str) -> "RemoteFile":
+        """The same file with other content, whose digest is given as ``sha256:HEX``."""
+        return replace(self, algorithm="sha256", digest=digest.removeprefix("sha256:"))
 
 
 @dataclass(frozen=True)

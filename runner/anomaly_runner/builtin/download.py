@@ -112,10 +112,10 @@ class _Transfer:
         raise DataInvalid(f"cannot fetch {self.url}: the server answered {status}; {_HINT}")
 
     def check_digest(self) -> None:
-        """Compare what came with what was published; throw it away if it differs."""
+        """Compare what came with what is expected; throw it away if it differs."""
         with self.half.open("rb") as content:
             found = hashlib.file_digest(content, self.file.algorithm).hexdigest()
         if not found.startswith(self.file.digest):
             self.half.unlink()
-            raise DataInvalid(f"{self.url} is not the file that was published: its {self.file.algorithm} is {found}, "
-                              f"not {self.file.digest}")  # fmt: skip
+            raise DataInvalid(f"{self.url} is not the expected file: its {self.file.algorithm} is {found}, not "
+                              f"{self.file.digest}")  # fmt: skip

@@ -8,17 +8,25 @@ from anomaly_api.dataset import BuiltinDataset
 from anomaly_runner.builtin import mnist, mvtec
 from anomaly_runner.builtin.catalog import Catalog, RemoteFile
 from anomaly_runner.builtin.download import download
-from anomaly_runner.errors import StorageUnavailable
+from anomaly_runner.errors import InvalidConfig, StorageUnavailable
 from anomaly_runner.storage import FileCache
 from anomaly_runner.storage.cache import Entry
 
 
 def files_of(spec: BuiltinDataset, catalog: Catalog) -> Sequence[RemoteFile]:
-    """What has to be fetched for a dataset."""
-    if spec.name == "mvtec":
-        return (catalog.mvtec,)
-    found = catalog.mnist
-    return found.train_images, found.train_labels, found.test_images, found.test_labels
+    """What has to be fetched for a dataset, with the digests that the manifest gives.
+
+    Raises:
+        InvalidConfig: the manifest gives the digest of a file that the dataset does not have.
+    """
+    published = (catalog.mvtec,) if spec.name == "mvtec" else tuple(vars(catalog.mnist).values())
+    digests, names = spec.digests or {}, [file.name for file in published]
+    if strangers := digests.keys() - set(names):
+        raise InvalidConfig(
+            f"source.builtin.digests: {spec.name} has no file {', '.join(sorted(strangers))}; "
+            f"its files are {', '.join(names)}"
+        )
+    return [file.with_digest(digests[file.name]) if file.name in digests else file for file in published]
 
 
 def prepare(
@@ -43,7 +51,8 @@ def prepare(
         cache: where files are kept for the next run.
 
     Raises:
-        DataInvalid: a file is not there, not the published one, or has no such category.
+        DataInvalid: a file is not there, not the expected one, or has no such category.
+        InvalidConfig: as ``files_of``.
         StorageUnavailable: a server does not answer.
     """
     files = [_bring(file, spec.mirror, folder / "files", step, cache) for file in files_of(spec, catalog)]

@@ -192,6 +192,7 @@ def _report(trainer: Trainer, training: Training, best: Best | None) -> Training
         epochs=trainer.current_epoch,
         steps=trainer.global_step,
         batch_size=training.data.train_batch_size,
+        devices=training.plan.devices,
         stopped_early=_stopped_early(trainer),
         kept_epoch=best.epoch if best else max(trainer.current_epoch - 1, 0),
         resumed_from_step=training.keeper.resumed_from,

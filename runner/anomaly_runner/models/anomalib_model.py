@@ -125,12 +125,13 @@ def build_module(model: Model, around: Surroundings) -> Any:
 
 
 def _anomalib_class(name: str) -> Any:
-    return getattr(_quietly_imported("anomalib.models"), name)
+    return getattr(quietly_imported("anomalib.models"), name)
 
 
-def _quietly_imported(module: str) -> Any:
+def quietly_imported(module: str) -> Any:
+    """A module of anomalib, without warnings about what it imports."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # of what anomalib itself imports
+        warnings.simplefilter("ignore", FutureWarning)
         return importlib.import_module(module)
 
 
@@ -201,20 +202,24 @@ def scoring_model(model: Model, module: Any, size: tuple[int, int]) -> AnomalibM
 
 @contextmanager
 def without_pretrained_weights() -> Iterator[None]:
-    """Within this block timm, torchvision and open_clip build networks with random weights, whatever is asked for.
+    """Within this block timm, torchvision and open_clip build networks with random weights, whatever is asked for, and
+    nothing is downloaded.
 
-    For a model whose whole state is loaded afterwards: anomalib builds several with their weights and no way around.
+    For a model whose whole state is loaded afterwards: anomalib builds several with their weights, or with the images
+    that they train with, and no way around.
     """
     import open_clip
     import timm
     from torchvision.models._api import WeightsEnum
 
-    anomalyvfm = _quietly_imported("anomalib.models.image.anomalyvfm.torch_model")
+    draem = quietly_imported("anomalib.models.image.draem.lightning_model")
+    anomalyvfm = quietly_imported("anomalib.models.image.anomalyvfm.torch_model")
     with (
         _replaced(timm, "create_model", _with(timm.create_model, pretrained=False)),
         _replaced(open_clip, "create_model_and_transforms",
                   _with(open_clip.create_model_and_transforms, pretrained=None)),
         _replaced(WeightsEnum, "get_state_dict", _random_state),
+        _replaced(draem, "download_and_extract", lambda *_: None),
         _replaced(anomalyvfm, "hf_hub_download", lambda **_: ""),
         _replaced(anomalyvfm, "load_file", lambda _: {}),
         _replaced(anomalyvfm.AnomalyVFMModel, "load_state_dict", lambda model, state: None),

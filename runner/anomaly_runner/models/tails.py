@@ -285,8 +285,17 @@ class AnomalyVfmTail(_Tail):
         return Raw(*self.network(images))
 
 
+def readable_winclip(network: Any) -> nn.Module:
+    """WinCLIP: TorchScript reads every property, and two of anomalib's raise where there are no reference images."""
+    if not network._patch_embeddings.numel():
+        network._patch_embeddings = torch.zeros(1)
+        network._visual_embeddings = [torch.zeros(1) for _ in network.scales]
+    module: nn.Module = network
+    return module
+
+
 TAILS: Mapping[str, Callable[[Any], nn.Module]] = {
     "cflow": CflowTail, "dfm": DfmTail, "fre": FreTail, "dfkde": DfkdeTail, "glass": GlassTail,
     "generalAd": GeneralAdTail, "rad": RadTail, "superAdd": SuperAddTail, "mhPatchcore": MhPatchcoreTail,
-    "anomalyVfm": AnomalyVfmTail,
+    "anomalyVfm": AnomalyVfmTail, "winclip": readable_winclip,
 }  # fmt: skip

@@ -33,6 +33,16 @@ def test_flips(mode):
     assert np.array_equal(changed(mode), original)
 
 
+def test_grey_changes_as_the_same_image_in_colour():
+    """Up to one level, as the mean is of other sums."""
+    for seed in range(20):
+        grey, colour = (
+            augment(picture("RGB").convert(mode), ALL, np.random.default_rng(seed)) for mode in ("L", "RGB")
+        )
+        assert grey.mode == "L"
+        assert np.abs(np.asarray(grey)[..., None] - np.asarray(colour, np.int16)).max() <= 1
+
+
 def test_flips_come_as_often_as_asked():
     original = np.asarray(picture("RGB"))
     flipped = sum(not np.array_equal(changed("RGB", seed, horizontal_flip=0.25), original) for seed in range(400))

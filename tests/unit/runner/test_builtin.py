@@ -1,6 +1,7 @@
 """Public datasets from a local mirror: real digits as IDX files, a small archive laid out like MVTec AD."""
 
 import gzip
+import hashlib
 import io
 import socket
 import tarfile
@@ -16,11 +17,11 @@ from anomaly_api.experiment import AnomalyExperiment
 from anomaly_api.inference import InferenceSpec
 from anomaly_api.run import ModelManifest, RunIdentity
 from anomaly_api.status import Stage, ThresholdValues
-from anomaly_runner.builtin import PUBLISHED, prepare
+from anomaly_runner.builtin import PUBLISHED, files_of, prepare
 from anomaly_runner.builtin.download import download
 from anomaly_runner.builtin.mnist import read_idx
 from anomaly_runner.context import Context, Journal
-from anomaly_runner.errors import DataInvalid, Stopped, StorageUnavailable
+from anomaly_runner.errors import DataInvalid, InvalidConfig, Stopped, StorageUnavailable
 from anomaly_runner.fetch import bring, list_experiment, list_inference
 from anomaly_runner.progress import Progress
 from anomaly_runner.stop import StopSignal
@@ -92,6 +93,26 @@ def test_mnist_goes_the_way_of_every_dataset(digits, context):
         assert labels[place] == 9
         assert np.array_equal(np.asarray(Image.open(pull.path(sample.key))), images[place])
     assert [path for path, _ in web.asked] == [f"/data/{name}" for name in NAMES]
+
+
+def test_a_mirror_may_hold_files_of_its_own(digits, tmp_path):
+    """Beside the catalogue as published: only the digests in the manifest make these files the right ones."""
+    own = {name: f"sha256:{hashlib.sha256(content).hexdigest()}" for name, content in digits.items()}
+    mnist = {"name": "mnist", "good_label": 3, "limit": 2}
+    with serve(digits) as web:
+        found = prepare(BuiltinDataset(**mnist, mirror=web.url, digests=own), None, tmp_path / "own", step=nothing,
+                        check=nothing, catalog=PUBLISHED)  # fmt: skip
+        assert len(list(found.rglob("*.png"))) == 22
+        del own[NAMES[3]]
+        with pytest.raises(DataInvalid, match=rf"{NAMES[3]} is not the expected file: its md5"):
+            prepare(BuiltinDataset(**mnist, mirror=web.url, digests=own), None, tmp_path / "other", step=nothing,
+                    check=nothing, catalog=PUBLISHED)  # fmt: skip
+
+
+def test_a_digest_of_no_file_is_named():
+    spec = BuiltinDataset(name="mvtec", mirror="http://mirror.invalid", digests={"mvtec.zip": f"sha256:{'0' * 64}"})
+    with pytest.raises(InvalidConfig, match=r"no file mvtec\.zip; its files are mvtec_anomaly_detection\.tar\.xz"):
+        files_of(spec, PUBLISHED)
 
 
 def test_the_test_set_is_what_inference_sees(digits, context):
@@ -203,7 +224,7 @@ def test_what_is_here_is_not_fetched_again(web, tmp_path):
 
 def test_another_content_is_refused_and_thrown_away(web, tmp_path):
     web.files["file.bin"] = CONTENT[:-1] + b"x"
-    with pytest.raises(DataInvalid, match=rf"{web.url}file\.bin is not the file that was published: its sha256"):
+    with pytest.raises(DataInvalid, match=rf"{web.url}file\.bin is not the expected file: its sha256"):
         download(FILE, web.url, tmp_path, nothing)
     assert list(tmp_path.iterdir()) == []
 

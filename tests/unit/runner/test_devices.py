@@ -2,7 +2,6 @@
 
 import os
 import signal
-import sys
 import threading
 import time
 from dataclasses import replace
@@ -137,16 +136,15 @@ def folders(tmp_path):
     (FASTFLOW, {"images": 11}), (FASTFLOW, {"images": 9, "accumulateGradientBatches": 2}),
     (FRE, {"images": 10}), (CFA, {"images": 11}),
 ], ids=["fastflow", "accumulated", "fre", "cfa"])  # fmt: skip
-def test_two_devices_train_as_one(folders, model, options, capsys):
+def test_two_devices_train_as_one(folders, model, options, measured):
     """Also where the last step of an epoch has 3 images, or 1."""
     one, two, shuffled = folders("one", "two", "shuffled")
     options |= {"maxEpochs": 3, "earlyStopping": {"enabled": False}}
     alone, other = Run(one, model, **options).fit(), Run(shuffled, model, seed=8, **options).fit()
     together = Run(two, model, devices=2, **options).fit()
     (weights, scores), (order_weights, order_scores) = apart(alone, together), apart(alone, other)
-    with capsys.disabled():
-        sys.stdout.write(f"\n{model['name']} on two devices: weights {weights:.1e}, scores {scores:.1e} from one; "
-                         f"in another order of images {order_weights:.1e}, {order_scores:.1e}")  # fmt: skip
+    measured(f"{model['name']} on two devices: weights {weights:.1e}, scores {scores:.1e} from one; "
+             f"in another order of images {order_weights:.1e}, {order_scores:.1e}")  # fmt: skip
     assert weights < min(WEIGHTS, order_weights / 100)
     assert scores < min(SCORES, order_scores / 100)
     assert together.report.steps == alone.report.steps

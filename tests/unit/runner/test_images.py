@@ -206,6 +206,14 @@ def test_resizing_is_torchvisions_antialiased_bilinear_to_one_level(size):
     assert np.abs(to_input(image, *size, "none") - expected).max() <= 1.01 / 255
 
 
+@pytest.mark.parametrize("size", [(48, 64), (20, 31), (100, 200)])
+@pytest.mark.parametrize("normalization", ["imagenet", "none"])
+def test_grey_gives_what_the_same_image_in_colour_gives(size, normalization):
+    grey = decode(FILES["grey png"], LIMIT)
+    assert grey.mode == "L"
+    assert np.array_equal(to_input(grey, *size, normalization), to_input(grey.convert("RGB"), *size, normalization))
+
+
 def test_float_images_resize_without_rounding_to_8_bits():
     tensor = to_input(decode(FILES["float tiff"], LIMIT), 24, 32, "none")
     assert np.abs(tensor[0] - RAMP.reshape(24, 2, 32, 2).mean((1, 3))).max() < 0.02
@@ -242,7 +250,7 @@ def test_damage_anywhere_is_either_harmless_or_told(name):
         for _ in range(draw.choice((1, 3, 20))):
             data[draw.randrange(min(len(data), draw.choice((64, 400, len(data)))))] = draw.randrange(256)
         with suppress(UnreadableImageError):
-            assert decode(bytes(data), LIMIT).mode in ("RGB", "F")
+            assert decode(bytes(data), LIMIT).mode in ("RGB", "L", "F")
 
 
 def test_crop_comes_first():

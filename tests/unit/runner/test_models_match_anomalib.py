@@ -37,11 +37,6 @@ def images(count: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(count, 3, *SIZE, generator=torch.Generator().manual_seed(seed))
 
 
-def report(capsys, line: str) -> None:
-    with capsys.disabled():
-        sys.stdout.write(f"\n{line}\n")
-
-
 def seed_everything() -> None:
     torch.manual_seed(SEED)
     np.random.seed(SEED)
@@ -82,7 +77,7 @@ def test_padim_fits_the_same_gaussians(padims):
     assert (ours.inv_covariance - inverse).abs().max() < 1e-4 * inverse.abs().max()
 
 
-def test_padim_scores_image_by_image(padims, capsys):
+def test_padim_scores_image_by_image(padims, measured):
     ours, reference = padims
     test = images(9, seed=1)
     with torch.inference_mode():
@@ -91,7 +86,7 @@ def test_padim_scores_image_by_image(padims, capsys):
     scale = float(expected.anomaly_map.max())
     score_difference = float((scores - expected.pred_score.reshape(-1)).abs().max()) / scale
     map_difference = float((maps - expected.anomaly_map).abs().max()) / scale
-    report(capsys, f"PaDiM beside anomalib: scores differ by {score_difference:.1e}, maps by {map_difference:.1e}")
+    measured(f"PaDiM beside anomalib: scores differ by {score_difference:.1e}, maps by {map_difference:.1e}")
     assert score_difference < 2e-5
     assert map_difference < 2e-5
 
@@ -133,7 +128,7 @@ def test_patchcore_keeps_the_same_coreset(patchcores):
     )
 
 
-def test_patchcore_scores_image_by_image(patchcores, capsys):
+def test_patchcore_scores_image_by_image(patchcores, measured):
     """Within anomalib's own float32 noise of anomalib, and within float32 rounding of anomalib in float64."""
     ours, reference = patchcores
     test = images(9, seed=1)
@@ -145,7 +140,7 @@ def test_patchcore_scores_image_by_image(patchcores, capsys):
         scale = float(found.anomaly_map.max())
         score_difference = float((scores - found.pred_score.reshape(-1)).abs().max()) / scale
         map_difference = float((maps - found.anomaly_map).abs().max()) / scale
-        report(capsys, f"PatchCore beside anomalib in {name}: scores differ by {score_difference:.1e}, "
+        measured(f"PatchCore beside anomalib in {name}: scores differ by {score_difference:.1e}, "
                        f"maps by {map_difference:.1e}")  # fmt: skip
         assert score_difference < tolerance
         assert map_difference < tolerance

@@ -1,6 +1,5 @@
 """Tiles: cut and joined as anomalib does it, the same scores with them, and refusals of those that do not fit."""
 
-import sys
 import warnings
 from types import SimpleNamespace
 
@@ -48,19 +47,14 @@ def images(count, seed=0, size=SIZE):
     return torch.randn(count, 3, *size, generator=torch.Generator().manual_seed(seed))
 
 
-def report(capsys, line):
-    with capsys.disabled():
-        sys.stdout.write(f"\n{line}\n")
-
-
-def compare(capsys, name, ours, reference, tolerance):
+def compare(measured, name, ours, reference, tolerance):
     with torch.inference_mode():
         scores, maps = ours(images(5, seed=1))
         expected = reference(images(5, seed=1))
     scale = float(expected.anomaly_map.max())
     score = float((scores - expected.pred_score.reshape(-1)).abs().max()) / scale
     pixel = float((maps - expected.anomaly_map).abs().max()) / scale
-    report(capsys, f"{name} in tiles beside anomalib: scores differ by {score:.1e}, maps by {pixel:.1e}")
+    measured(f"{name} in tiles beside anomalib: scores differ by {score:.1e}, maps by {pixel:.1e}")
     assert score < tolerance
     assert pixel < tolerance
 
@@ -91,7 +85,7 @@ def test_the_last_tile_ends_with_the_image_instead_of_beyond_it():
 
 
 @both
-def test_padim_scores_as_anomalib_in_tiles(anomalib, capsys, tiling):
+def test_padim_scores_as_anomalib_in_tiles(anomalib, measured, tiling):
     torch.manual_seed(SEED)
     reference = anomalib.padim(backbone="resnet18", layers=list(LAYERS), pre_trained=False, n_features=40)
     reference.tiler = anomalib.tiler(tiling.tile_size, tiling.stride)
@@ -100,11 +94,11 @@ def test_padim_scores_as_anomalib_in_tiles(anomalib, capsys, tiling):
     reference.fit()
     ours = padim(tiling)
     ours.learn(images(12).split(5), THREADS)
-    compare(capsys, "PaDiM", ours, reference.eval(), 2e-5)
+    compare(measured, "PaDiM", ours, reference.eval(), 2e-5)
 
 
 @both
-def test_patchcore_scores_as_anomalib_in_tiles(anomalib, capsys, tiling):
+def test_patchcore_scores_as_anomalib_in_tiles(anomalib, measured, tiling):
     torch.manual_seed(SEED)
     reference = anomalib.patchcore(layers=["layer2", "layer3"], backbone="resnet18", pre_trained=False)
     reference.tiler = anomalib.tiler(tiling.tile_size, tiling.stride)
@@ -121,11 +115,11 @@ def test_patchcore_scores_as_anomalib_in_tiles(anomalib, capsys, tiling):
         reference.subsample_embedding(sampling_ratio=0.1)
     torch.manual_seed(SEED)
     ours.learn(images(6).split(4), THREADS)
-    compare(capsys, "PatchCore", ours, reference.eval(), 1e-4)
+    compare(measured, "PatchCore", ours, reference.eval(), 1e-4)
 
 
 @pytest.mark.parametrize("name", ["stfpm", "reverseDistillation"])
-def test_anomalibs_own_models_take_these_tiles_for_theirs(anomalib, capsys, name):
+def test_anomalibs_own_models_take_these_tiles_for_theirs(anomalib, measured, name):
     options = {"layers": [*LAYERS, "layer3"], "backbone": "resnet18"}
     model = Model.model_validate({"name": name, name: options, "tiling": HALVES.model_dump(by_alias=True)})
     with without_pretrained_weights():
@@ -141,7 +135,7 @@ def test_anomalibs_own_models_take_these_tiles_for_theirs(anomalib, capsys, name
         finally:
             module.model.tiler = tiles
 
-    compare(capsys, name, ours, reference, 1e-5)
+    compare(measured, name, ours, reference, 1e-5)
 
 
 def test_what_is_in_tiles_is_exported_for_any_batch_and_restored(tmp_path):

@@ -6,7 +6,6 @@ each side's own: reading, normalisation, constructor arguments, trainer argument
 
 import math
 import shutil
-import sys
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,7 +25,7 @@ from anomaly_runner.models.catalog import CATALOG, DTD, IMAGENETTE
 from hack.demo.auxiliary import write_auxiliary_weights
 from support.textures import EXPERIMENT, write_manifest, write_textures
 
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
+pytestmark = [pytest.mark.slow, pytest.mark.spread, pytest.mark.filterwarnings("ignore")]
 
 SEED, BATCH = 11, 4
 TOLERANCE = 1e-5
@@ -235,7 +234,7 @@ def their_scores(module, name, case, folder, paths):
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_a_run_scores_as_plain_anomalib(folder, start, name, capsys, monkeypatch):
+def test_a_run_scores_as_plain_anomalib(folder, start, name, measured, monkeypatch):
     case = CASES[name]
     ours = our_scores(folder, name, case)
     module = trained_by_anomalib(folder, name, case, start, monkeypatch)
@@ -243,9 +242,8 @@ def test_a_run_scores_as_plain_anomalib(folder, start, name, capsys, monkeypatch
     found = np.array(list(ours.values()))
     apart = np.abs(found - theirs).max() / np.abs(theirs).max()
     moved = max(float((value - start[key]).abs().max().detach()) for key, value in module.named_parameters())
-    with capsys.disabled():
-        sys.stdout.write(f"\n{name} trained beside anomalib: scores differ by {apart:.1e} of the largest "
-                         f"(weights moved by {moved:.1e})")  # fmt: skip
+    measured(f"{name} trained beside anomalib: scores differ by {apart:.1e} of the largest "
+             f"(weights moved by {moved:.1e})")  # fmt: skip
     assert len(set(ours.values())) > 1
     assert (moved > 0) == CATALOG[name].by_gradient
     assert apart < TOLERANCE

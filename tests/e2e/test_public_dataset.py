@@ -1,0 +1,51 @@
+"""A public dataset from a mirror inside the cluster, and training on several devices, in real pods."""
+
+import hashlib
+from typing import Any
+
+import pytest
+
+from support.experiments import Cell, sample
+from support.public import mnist_files
+
+pytestmark = [pytest.mark.cluster, pytest.mark.slow]
+
+MIRROR = "mirror"
+GOOD, LEARNT, EPOCHS, BATCH = 9, 20, 2, 4
+
+
+@pytest.fixture(scope="module")
+def mirror(cell: Cell) -> dict[str, Any]:
+    """A bucket that anybody may read, with fewer digits than MNIST has: what a manifest says of it."""
+    files = mnist_files()
+    cell.s3.create(MIRROR)
+    cell.s3.publish(MIRROR)
+    for name, content in files.items():
+        cell.s3.write(f"s3://{MIRROR}/{name}", content)
+    digests = {name: f"sha256:{hashlib.sha256(content).hexdigest()}" for name, content in files.items()}
+    return {"mirror": f"http://s3.anomaly-demo.svc:7070/{MIRROR}", "digests": digests}
+
+
+@pytest.fixture(scope="module")
+def trained(cell: Cell, mirror: dict[str, Any]) -> dict[str, Any]:
+    """The sample, two processes on CPUs in the place of GPUs, run to Complete."""
+    manifest = sample("mnist-fastflow")
+    spec = manifest["spec"]
+    spec["dataset"]["source"]["builtin"] |= mirror
+    spec["transforms"]["inputSize"] = {"height": 64, "width": 64}
+    spec["training"] |= {"maxEpochs": EPOCHS, "trainBatchSize": BATCH}
+    spec["scheduling"] = {"gpus": {"count": 0}, "resources": {"requests": {"cpu": "500m", "memory": "2Gi"}}}
+    cell.apply(manifest)
+    return cell.complete("aexp", "mnist-fastflow")
+
+
+def test_its_images_are_those_of_the_mirror(trained: dict[str, Any]) -> None:
+    images = trained["status"]["images"]
+    assert (images["train"], images["predicted"]) == (LEARNT, 150)
+
+
+def test_two_devices_share_the_steps(cell: Cell, trained: dict[str, Any]) -> None:
+    training = cell.report(trained)["training"]
+    assert training["devices"] == 2
+    assert training["epochs"] == EPOCHS
+    assert training["steps"] == EPOCHS * LEARNT // BATCH
