@@ -45,7 +45,7 @@ def installed(digits: Path) -> Iterator[tuple[Bucket, Mlflow]]:
 
 @pytest.fixture(scope="module")
 def cell(installed: tuple[Bucket, Mlflow]) -> Iterator[Cell]:
-    """A namespace under restricted pod security, gone afterwards with all that is in it."""
+    """A namespace under restricted pod security, deleted afterwards with all that is in it."""
     name = f"e2e-{uuid.uuid4().hex[:8]}"
     labels = {"pod-security.kubernetes.io/enforce": "restricted"}
     kubectl("apply", "-f", "-", stdin=json.dumps(
@@ -55,7 +55,7 @@ def cell(installed: tuple[Bucket, Mlflow]) -> Iterator[Cell]:
     cell = Cell(name, bucket, mlflow)
     cell.secret("s3-credentials", **bucket.credentials)
     yield cell
-    kubectl("delete", "namespace", name, "--timeout=120s")
+    kubectl("delete", "namespace", name, "--wait=false")
 
 
 @pytest.fixture(scope="session")

@@ -28,9 +28,8 @@ def weights(cell: Cell, tmp_path_factory: pytest.TempPathFactory) -> str:
 def test_efficientad_finds_its_teacher_and_pictures(cell: Cell, weights: str) -> None:
     manifest = sample("gravel-efficientad")
     manifest["spec"]["model"]["weights"]["s3"]["uri"] = weights
-    manifest["spec"]["training"] = {"maxSteps": STEPS}
+    manifest["spec"] |= {"training": {"maxSteps": STEPS}, "export": {"types": []}}
     cell.apply(manifest)
     run = cell.complete("aexp", "gravel-efficientad")
     assert cell.report(run)["training"]["steps"] == STEPS
     assert set(run["status"]["metrics"]["image"]) >= {"AUROC", "F1Score"}
-    assert len(cell.s3.read(run["status"]["artifacts"]["exports"]["onnx"])) > 1000

@@ -77,7 +77,7 @@ def test_an_archive_is_checked_unpacked_and_kept_inside(tmp_path, teachers):
 def test_an_archive_that_is_not_the_published_one(tmp_path, publisher):
     folder, url = publisher
     (folder / published.TEACHERS.file.name).write_bytes(b"something else")
-    with pytest.raises(DataInvalid, match="is not the file that was published"):
+    with pytest.raises(DataInvalid, match="is not the expected file"):
         fill.fill(Wanted("file", TEACHER), tmp_path, url, lambda _: None)
 
 
@@ -89,7 +89,7 @@ def test_torchvisions_names_carry_their_digests(tmp_path, publisher):
     fill.fill(Wanted("file", name), tmp_path, url, lambda _: None)
     assert (tmp_path / name).read_bytes() == b"weights"
     (folder / "resnet-00000000.pth").write_bytes(b"weights")
-    with pytest.raises(DataInvalid, match="is not the file that was published"):
+    with pytest.raises(DataInvalid, match="is not the expected file"):
         fill.fill(Wanted("file", "torch/hub/checkpoints/resnet-00000000.pth"), tmp_path, url, lambda _: None)
 
 
