@@ -276,6 +276,7 @@ def test_progress_is_in_megabytes(context, web):
     "content",
     [b"", b"\0\0\x08", idx(np.zeros((2, 2), np.uint8))[:-9], gzip.compress(b"\0\0\x0d\1\0\0\0\1abcd"),
      gzip.compress(b"\0\0\x08\1\0\0\0\5abc"), gzip.compress(b"\0\0\x08\xff" + bytes(9))],
+    ids=["empty", "a head", "an IDX file cut off", "32-bit values", "fewer values", "too many dimensions"],
 )  # fmt: skip
 def test_files_that_are_not_idx(tmp_path, content):
     (tmp_path / "x.gz").write_bytes(content)
