@@ -21,7 +21,9 @@ class Threshold(Contract):
     rules = (required_when("image", "method", "manual"),)
 
     method: Literal["adaptive", "manual"] = "adaptive"
-    """adaptive: the score with the best F1 on the labelled test images; manual: the values below."""
+    """adaptive: the score with the best F1 on the labelled validation images or, without any, on the test images;
+    pixels of data without masks have the one at which images are told apart best by their highest pixel. manual: the
+    values below."""
     image: float | None = None
     """Manual threshold of the raw image score."""
     pixel: float | None = None
@@ -51,7 +53,8 @@ class Visualization(Contract):
     only_wrong: bool = False
     """Only of images that were decided wrongly."""
     raw_outputs: bool = False
-    """Also write the heat map and the segmentation as files of their own."""
+    """Also write, as files of their own and as large as the image file: the heat map (grey PNG, 128 is the threshold),
+    the segmentation (PNG) and the normalised pixel scores (TIFF of float32, NaN outside of dataset.cropArea)."""
 
 
 class Evaluation(Contract):
@@ -62,8 +65,9 @@ class Evaluation(Contract):
     normalization: Literal["minMax", "threshold", "none"] = "minMax"
     """Scale of the scores in predictions and pictures. minMax: 0..1 over the scores seen, threshold at 0.5;
     threshold: percent of the threshold (100 = threshold); none: raw."""
-    threshold_type: ScoreLevel = "image"
-    """Which threshold normalises pixel scores."""
+    threshold_type: ScoreLevel = "pixel"
+    """Which threshold normalises pixel scores, and so is 128 in heat maps; segmentations are those of the pixel
+    threshold always."""
     metrics: Metrics = Metrics()
     """Which metrics are reported."""
     visualization: Visualization = Visualization()

@@ -203,7 +203,9 @@ class ExportReport(Contract):
     max_map_difference: float | None = None
     """Largest absolute difference of a raw pixel score; unset for models without maps."""
     tolerance: float | None = None
-    """Largest difference that would have passed."""
+    """Largest difference of an image score that would have passed."""
+    map_tolerance: float | None = None
+    """The same of a pixel score."""
     images_compared: int
     """How many real images were compared."""
 

@@ -125,11 +125,18 @@ def _strays(folders: set[str]) -> tuple[str, ...]:
 def _image_keys(objects: Iterable[ObjectInfo], max_bytes: int | None) -> tuple[list[str], tuple[UnreadableImage, ...]]:
     """Keys of image files, sorted, and those that are refused unopened."""
     problems = {info.key: _problem(info, max_bytes) for info in objects if info.key.lower().endswith(EXTENSIONS)}
-    refused = tuple(UnreadableImage(path=key, problem=why) for key, why in sorted(problems.items()) if why)
+    refused = tuple(UnreadableImage(path=_escaped(key), problem=why) for key, why in sorted(problems.items()) if why)
     return sorted(key for key, why in problems.items() if not why), refused
 
 
+def _escaped(key: str) -> str:
+    """A key that tables and reports can hold: what is no UTF-8 in a file's name as hexadecimal codes."""
+    return key.encode(errors="surrogateescape").decode(errors="backslashreplace")
+
+
 def _problem(info: ObjectInfo, max_bytes: int | None) -> str:
+    if _escaped(info.key) != info.key:
+        return "its name is not UTF-8"
     if not is_safe(info.key):
         return "its key leads out of the folder"
     if max_bytes is not None and info.size > max_bytes:

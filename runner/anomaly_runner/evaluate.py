@@ -15,6 +15,7 @@ from anomaly_api.run import ConfusionMatrix, LabelSummary, Mistake, ScoreHistogr
 from anomaly_api.status import MetricValues, ThresholdValues
 from anomaly_runner.curves import Ranked, auroc, average_precision, best_f1_threshold, count_at, rank
 from anomaly_runner.dataset import GOOD, Sample
+from anomaly_runner.errors import DataInvalid
 from anomaly_runner.intervals import image_intervals
 from anomaly_runner.predict import Predictions
 from anomaly_runner.regions import aupro
@@ -33,7 +34,7 @@ class ScoreScale:
     method: Literal["minMax", "threshold", "none"]
     thresholds: ThresholdValues
     ranges: Mapping[str, tuple[float, float]]
-    pixel_threshold_from: Literal["image", "pixel"] = "image"
+    pixel_threshold_from: Literal["image", "pixel"] = "pixel"
 
     def image(self, scores: NDArray[np.float32]) -> NDArray[np.float64]:
         """Image scores as shown."""
@@ -41,8 +42,12 @@ class ScoreScale:
 
     def pixel(self, scores: NDArray[np.float32]) -> NDArray[np.float64]:
         """Pixel scores as shown."""
-        level = self.pixel_threshold_from
-        return self._scaled(scores, getattr(self.thresholds, level), "pixel")
+        return self._scaled(scores, self.pixel_threshold, "pixel")
+
+    @property
+    def pixel_threshold(self) -> float | None:
+        """The one that normalises pixel scores."""
+        return self.thresholds.image if self.pixel_threshold_from == "image" else self.thresholds.pixel
 
     def _scaled(self, scores: NDArray[np.float32], threshold: float | None, level: str) -> NDArray[np.float64]:
         values = scores.astype(np.float64)
@@ -76,7 +81,8 @@ def percent_unit(threshold: float, seen: tuple[float, float] | None) -> float:
 class Truth:
     """Scores that have labels, by level, sorted: ``pixel`` is None where there are no masks.
 
-    ``image_by_defect`` and ``pixel_by_defect``: those of one kind of defect beside all good ones.
+    ``image_by_defect`` and ``pixel_by_defect``: those of one kind of defect beside all good ones. ``peaks``: each
+    image's highest pixel; None where the model does not localise.
     """
 
     image: Ranked
@@ -85,6 +91,7 @@ class Truth:
     pixel_by_defect: Mapping[str, Ranked] = field(default_factory=dict)
     region_overlap: Callable[[], float | None] = lambda: None
     """AUPRO; maps are read again for it."""
+    peaks: Ranked | None = None
 
 
 @dataclass(frozen=True)
@@ -125,8 +132,9 @@ def rank_truth(
     image = rank(predictions.scores[labelled], positive[labelled])
     kinds = {label: rank_of(predictions, label) for label in _defects(predictions)}
     by_defect = {label: Ranked(scores, image.negative) for label, scores in kinds.items()}
+    peaks = None if predictions.peaks is None else rank(predictions.peaks[labelled], positive[labelled])
     if masks is None:
-        return Truth(image, None, by_defect)
+        return Truth(image, None, by_defect, peaks=peaks)
     good, pixels = _rank_pixels(predictions, masks, work, valid)
     return Truth(
         image,
@@ -134,6 +142,7 @@ def rank_truth(
         by_defect,
         {label: Ranked(scores, good) for label, scores in pixels.items()},
         lambda: aupro(_defective_maps(predictions, masks, valid), good) if len(good) else None,
+        peaks,
     )
 
 
@@ -196,30 +205,54 @@ def _sorted_file(file: IO[bytes]) -> NDArray[np.float32]:
     return values
 
 
-def score_range(predictions: Predictions) -> ScoreRange:
+def score_range(*scored: Predictions) -> ScoreRange:
     """Smallest and largest raw score seen, for image and pixel."""
-    scores = predictions.scores
-    image = {"image": (float(scores.min()), float(scores.max()))}
-    return image | ({"pixel": predictions.pixel_range} if predictions.pixel_range else {})
+    ends = {"image": [(float(one.scores.min()), float(one.scores.max())) for one in scored],
+            "pixel": [one.pixel_range for one in scored if one.pixel_range]}  # fmt: skip
+    return {level: (min(low for low, _ in seen), max(high for _, high in seen)) for level, seen in ends.items() if seen}
 
 
-def experiment_thresholds(spec: Threshold, truth: Truth) -> tuple[ThresholdValues, tuple[str, ...]]:
-    """Thresholds of an experiment, and warnings."""
+def experiment_thresholds(
+    spec: Threshold, truth: Truth, judged: Literal["test", "validation"] = "test"
+) -> tuple[ThresholdValues, tuple[str, ...]]:
+    """Thresholds of an experiment, and warnings.
+
+    Without masks of both classes, the pixel threshold is the one at which images are told apart best by their highest
+    pixel: image and pixel scores can be of different scales.
+
+    Args:
+        spec: how they are found.
+        truth: labelled scores.
+        judged: whose scores these are.
+
+    Raises:
+        DataInvalid: no labelled image was readable.
+    """
     if spec.method == "manual":
         pixel = spec.image if spec.pixel is None else spec.pixel
         return ThresholdValues(image=spec.image, pixel=pixel, source="manual"), ()
-    image, warnings = _adaptive(truth.image)
-    pixel = best_f1_threshold(truth.pixel) if truth.pixel and truth.pixel.both_classes else image
-    return ThresholdValues(image=image, pixel=pixel, source="adaptive"), warnings
+    if not len(truth.image.positive) and not len(truth.image.negative):
+        raise DataInvalid(f"no labelled {judged} image can be read, and the threshold is to be found on them")
+    ranked = truth.pixel if truth.pixel and truth.pixel.both_classes else truth.peaks
+    pixel = _adaptive(ranked) if ranked else None
+    return ThresholdValues(image=_adaptive(truth.image), pixel=pixel, source="adaptive"), _one_sided(
+        truth.image, judged
+    )
 
 
-def _adaptive(image: Ranked) -> tuple[float, tuple[str, ...]]:
-    if len(image.positive):
-        only = () if len(image.negative) else ("no good test images: the threshold accepts every defect",)
-        return best_f1_threshold(image), only
+def _adaptive(ranked: Ranked) -> float:
+    if len(ranked.positive):
+        return best_f1_threshold(ranked)
     # F1 is undefined without defects: the lowest threshold that raises no alarm on what is known to be good.
-    highest = np.nextafter(image.negative[-1], np.float32(np.inf))
-    return float(highest), ("no defective test images: the threshold is just above the highest good score",)
+    return float(np.nextafter(ranked.negative[-1], np.float32(np.inf)))
+
+
+def _one_sided(image: Ranked, judged: str) -> tuple[str, ...]:
+    if image.both_classes:
+        return ()
+    if len(image.positive):
+        return (f"no good {judged} images: the threshold finds every defect",)
+    return (f"no defective {judged} images: the threshold is just above the highest good score",)
 
 
 def evaluate(

@@ -114,14 +114,14 @@ def _predict(
 
 
 def _evaluate(job: ExperimentJob, predictions: Predictions, validation: Predictions | None) -> Evaluated:
-    """Thresholds and scale from the validation images where there are some, everything else from the test images."""
+    """Thresholds from the validation images where there are some, the scale from all, the rest from the test images."""
     spec, work = job.spec.evaluation, job.context.work
     with job.context.stage(Stage.EVALUATE):
         truth = rank_truth(predictions, _masks(job, predictions), work, job.form.valid)
         judged = validation or predictions
         ground = truth if validation is None else rank_truth(judged, _masks(job, judged), work, job.form.valid)
-        thresholds, warnings = experiment_thresholds(spec.threshold, ground)
-        scale = experiment_scale(spec, thresholds, score_range(judged))
+        thresholds, warnings = experiment_thresholds(spec.threshold, ground, "validation" if validation else "test")
+        scale = experiment_scale(spec, thresholds, score_range(judged, predictions))
         evaluated = evaluate(predictions, truth, thresholds, scale=scale, metrics=spec.metrics, warnings=warnings)
     if validation is None and thresholds.source == "adaptive":
         job.context.journal.warn(_ON_TEST)
@@ -140,8 +140,7 @@ def _export(
         return ()
     with job.context.stage(Stage.EXPORT, unit="files"):
         reference = predictor.in_torch(predictions.reference)
-        largest = max(abs(end) for ends in score_range(predictions).values() for end in ends)
-        return export_all(predictor.model, job.spec.export, reference, largest, folder)
+        return export_all(predictor.model, job.spec.export, reference, score_range(predictions), folder)
 
 
 def _manifest(

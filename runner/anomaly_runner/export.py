@@ -6,7 +6,7 @@ baked in, fails the run.
 
 - ONNX, written by torch's tracing exporter: these models are plain tensor programs that it covers, and it takes 1 s
   where the newer one takes 5. Weights are inside the one file.
-- TorchScript, by tracing.
+- TorchScript, by tracing, for CPUs and GPUs alike.
 - OpenVINO, from the ONNX graph; weights are a second file.
 """
 
@@ -14,9 +14,10 @@ import contextlib
 import copy
 import io
 import logging
+import math
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -32,12 +33,14 @@ from anomaly_api.run import ExportedModel, ExportReport
 from anomaly_runner.batches import Batch
 from anomaly_runner.digest import digest
 from anomaly_runner.errors import ExportMismatch, InvalidConfig
+from anomaly_runner.evaluate import ScoreRange
 from anomaly_runner.machine import cpu_limit
 from anomaly_runner.models.base import ScoringModel
 from anomaly_runner.onnx_predictor import INPUT, MAPS, SCORES, load_onnx
 from anomaly_runner.openvino_model import load_openvino, write_openvino
 from anomaly_runner.parallel import ordered_map
 from anomaly_runner.predict import Scored
+from anomaly_runner.torchscript_export import write_torchscript
 from anomaly_runner.torchscript_predictor import load_torchscript
 
 logger = logging.getLogger(__name__)
@@ -48,12 +51,17 @@ COMPARED = 32
 _AT_ONCE = 3
 """Of them; not two, as in the example that graphs are traced with. Runtimes keep room for all that they see at once."""
 TOLERANCES = {"float32": 1e-4, "float16": 2e-2}
-"""Largest difference from torch, as a share of the largest raw score in the run.
+"""Largest difference from torch, as a share of the largest raw score of the run, for images and pixels apart.
 
 float32: scores are roots of sums of hundreds of products, added up in another order; rounding alone gives some 1e-6 of
 their size, and a wrong operator shows at 1e-2 and more. float16: its rounding is 5e-4 a number, and tens of layers add
 up; a wrong operator shows at 1e-1.
 """
+_OF_SPREAD = 0.1
+"""Nor may it be more than this share of the distance between the lowest and the highest score of the run: a form that
+is further from torch tells images apart no longer."""
+_ROUNDING = 1e-6
+"""What is always allowed, as a share of the largest score."""
 
 Outputs = tuple[NDArray[np.float32], NDArray[np.float32] | None]
 
@@ -99,8 +107,15 @@ class PlainModel(nn.Module):
         return tuple(found for found in self.model(images) if found is not None)
 
 
+def tolerance(precision: str, seen: tuple[float, float]) -> float:
+    """Largest difference of a raw score that passes, where scores from the lowest to the highest were seen."""
+    low, high = seen
+    largest = max(abs(low), abs(high))
+    return max(min(TOLERANCES[precision] * largest, _OF_SPREAD * (high - low)), _ROUNDING * largest)
+
+
 def export_all(
-    model: ScoringModel, spec: Export, reference: Sequence[Scored], scale: float, folder: Path
+    model: ScoringModel, spec: Export, reference: Sequence[Scored], ranges: ScoreRange, folder: Path
 ) -> tuple[Exported, ...]:
     """Write the wanted forms into a folder and hold each against torch.
 
@@ -108,7 +123,7 @@ def export_all(
         model: ready to score.
         spec: which forms.
         reference: torch's own scores of real images.
-        scale: largest raw score in the run, to which differences are related.
+        ranges: raw scores seen in the run, to which differences are related.
         folder: where files go.
 
     Raises:
@@ -118,11 +133,12 @@ def export_all(
     plain = HalfModel(model) if spec.precision == "float16" else PlainModel(model)
     size = reference[0].batch.images.shape[-2:]
     example = torch.zeros(2, 3, *size, device=_device(model))
+    allowed = {level: tolerance(spec.precision, seen) for level, seen in ranges.items()}
     found = []
     for name in spec.types:
         with _explained(name):
             files = _WRITERS[name](plain, example, folder)
-        report = compare(name, files[0], reference, TOLERANCES[spec.precision] * scale)
+        report = compare(name, files[0], reference, allowed)
         size_bytes = sum(file.stat().st_size for file in files)
         report = report.model_copy(update={"precision": spec.precision, "size_bytes": size_bytes})
         companions = {file.name: digest(file) for file in files[1:]}
@@ -169,12 +185,10 @@ def joined(file: Path, folder: Path) -> list[Path]:
     return [target, weights]
 
 
-def write_torchscript(model: nn.Module, example: Tensor, folder: Path) -> list[Path]:
+def write_torchscript_file(model: nn.Module, example: Tensor, folder: Path) -> list[Path]:
     """Write model.pt."""
     file = folder / "model.pt"
-    with _quiet(), torch.no_grad():
-        traced = torch.jit.trace(model, example, check_trace=False)  # type: ignore[no-untyped-call]
-        torch.jit.freeze(traced.eval()).save(str(file))
+    write_torchscript(model, example, file)
     return [file]
 
 
@@ -190,7 +204,7 @@ def write_openvino_files(model: nn.Module, example: Tensor, folder: Path) -> lis
 
 
 _WRITERS: dict[ExportFormat, Callable[[nn.Module, Tensor, Path], list[Path]]] = {
-    "onnx": write_onnx, "torchscript": write_torchscript, "openvino": write_openvino_files,
+    "onnx": write_onnx, "torchscript": write_torchscript_file, "openvino": write_openvino_files,
 }  # fmt: skip
 
 
@@ -224,27 +238,36 @@ def load(name: ExportFormat, file: Path) -> Runnable:
     return load_torchscript(file, COMPARED)
 
 
-def compare(name: ExportFormat, file: Path, reference: Sequence[Scored], allowed: float) -> ExportReport:
+def compare(name: ExportFormat, file: Path, reference: Sequence[Scored], allowed: Mapping[str, float]) -> ExportReport:
     """Hold an export against torch's raw outputs for real images, a few at once and one alone.
 
     Raises:
-        ExportMismatch: further apart than ``allowed``.
+        ExportMismatch: further apart than ``allowed``, by level, or not a number.
     """
     loaded = load(name, file)
-    score, pixel = 0.0, None if reference[0].maps is None else 0.0
+    apart = {"image": 0.0} | ({} if reference[0].maps is None else {"pixel": 0.0})
     batches = (*_few(reference), _rows(reference[0], slice(1)))
     threads = 1 if name == "openvino" else cpu_limit()  # which takes all CPUs for each batch
     answers = ordered_map(lambda expected: _run(name, loaded, expected.batch.images), batches, threads)
     for expected, (scores, maps) in zip(batches, answers, strict=True):
-        score = max(score, _distance(scores, expected.scores))
-        if pixel is not None and expected.maps is not None and maps is not None:
-            pixel = max(pixel, _distance(maps, expected.maps))
-    if not max(score, pixel or 0.0) <= allowed:
-        apart = f"scores by {score:.3g}" + ("" if pixel is None else f", maps by {pixel:.3g}")
-        raise ExportMismatch(f"the {name} model disagrees with torch: {apart}, where {allowed:.3g} is allowed")
+        apart["image"] = max(apart["image"], _distance(scores, expected.scores))
+        if expected.maps is not None:
+            apart["pixel"] = max(apart["pixel"], _distance(maps, expected.maps))
+    if any(distance > allowed[level] for level, distance in apart.items()):
+        told = ", ".join(f"{level} scores by {distance:.3g}, where {allowed[level]:.3g} is allowed"
+                         for level, distance in apart.items())  # fmt: skip
+        raise ExportMismatch(f"the {name} model disagrees with torch: {told}")
     count = sum(len(scored.scores) for scored in reference)
-    return ExportReport(format=name, file=file.name, size_bytes=file.stat().st_size, max_score_difference=score,
-                        max_map_difference=pixel, images_compared=count, tolerance=allowed)  # fmt: skip
+    return ExportReport(
+        format=name,
+        file=file.name,
+        size_bytes=file.stat().st_size,
+        max_score_difference=apart["image"],
+        max_map_difference=apart.get("pixel"),
+        tolerance=allowed["image"],
+        map_tolerance=allowed.get("pixel"),
+        images_compared=count,
+    )
 
 
 def _run(name: str, loaded: Runnable, images: NDArray[np.float32]) -> Outputs:
@@ -266,5 +289,8 @@ def _rows(scored: Scored, rows: slice) -> Scored:
     return Scored(batch, scored.scores[rows], None if scored.maps is None else scored.maps[rows])
 
 
-def _distance(first: NDArray[np.float32], second: NDArray[np.float32]) -> float:
-    return float(np.abs(first.astype(np.float64) - second).max())
+def _distance(found: NDArray[np.float32] | None, expected: NDArray[np.float32]) -> float:
+    """Largest difference; infinite where something is missing or not a number."""
+    if found is None or not np.isfinite(found).all():
+        return math.inf
+    return float(np.abs(found.astype(np.float64) - expected).max())

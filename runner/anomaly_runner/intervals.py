@@ -1,7 +1,8 @@
 """95 % confidence intervals of image metrics.
 
 AUROC: DeLong, DeLong and Clarke-Pearson, Biometrics 44, 1988, from ranks as in Sun and Xu, IEEE Signal Processing
-Letters 21, 2014. Shares (precision, recall, accuracy): Wilson, JASA 22, 1927.
+Letters 21, 2014; where that has no width, Newcombe, Statistics in Medicine 25, 2006 (part 2). Shares (precision,
+recall, accuracy): Wilson, JASA 22, 1927.
 """
 
 import math
@@ -17,7 +18,11 @@ Interval = tuple[float, float]
 
 
 def auroc_interval(ranked: Ranked) -> Interval | None:
-    """DeLong's interval within 0..1; None with fewer than two items of a class."""
+    """DeLong's interval within 0..1; None with fewer than two items of a class.
+
+    Where a class is wholly above the other, or all scores are alike, DeLong's variance is 0; a point would claim
+    certainty, so the interval is Newcombe's.
+    """
     positive, negative = ranked.positive, ranked.negative
     if len(positive) < 2 or len(negative) < 2:
         return None
@@ -25,7 +30,27 @@ def auroc_interval(ranked: Ranked) -> Interval | None:
     losses = 1 - _share_below(positive, negative)
     deviation = math.sqrt(wins.var(ddof=1) / len(positive) + losses.var(ddof=1) / len(negative))
     middle = auroc(ranked)
+    if deviation == 0:
+        return _newcombe(middle, len(positive), len(negative))
     return max(0.0, middle - _Z * deviation), min(1.0, middle + _Z * deviation)
+
+
+def _newcombe(middle: float, positive: int, negative: int) -> Interval:
+    """Method 5: the values whose own standard error reaches to ``middle``."""
+    others = (positive + negative) / 2 - 1
+
+    def reach(value: float) -> float:
+        skew = (1 - value) / (2 - value) + value / (1 + value)
+        return _Z * math.sqrt(value * (1 - value) * (1 + others * skew) / (positive * negative))
+
+    def outermost(end: float) -> float:
+        outside, inside = end, middle
+        for _ in range(60):
+            value = (outside + inside) / 2
+            outside, inside = (value, inside) if abs(middle - value) > reach(value) else (outside, value)
+        return outside
+
+    return outermost(0.0), outermost(1.0)
 
 
 def _share_below(ranked: np.ndarray, values: np.ndarray) -> np.ndarray:

@@ -9,6 +9,7 @@ that a sheet of 1024 x 1024 pixels takes some 10 ms.
 """
 
 import math
+import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import PurePosixPath
@@ -37,6 +38,11 @@ def printable(name: str) -> str:
     return "".join(sign if sign.isprintable() else "?" for sign in name)
 
 
+def file_stem(name: str) -> str:
+    """A name that may hold anything as part of a file's name, a key's and an address': MLflow's client quotes none."""
+    return re.sub(r"[^\w. -]", "_", name).encode()[:_STEM].decode(errors="ignore")
+
+
 @dataclass(frozen=True)
 class Verdict:
     """One image's decision, as its caption says it."""
@@ -60,8 +66,8 @@ class Verdict:
     def file_name(self, index: int) -> str:
         """Unique in a run; tells label, decision and score."""
         mark = "_WRONG" if self.wrong else ""
-        stem = printable(PurePosixPath(self.sample.key).stem).encode()[:_STEM].decode(errors="ignore")
-        return f"{self.sample.label}/{index:06d}_{stem}_{self.word}_{self.shown:.4g}{mark}"
+        label, stem = file_stem(self.sample.label), file_stem(PurePosixPath(self.sample.key).stem)
+        return f"{label}/{index:06d}_{stem}_{self.word}_{self.shown:.4g}{mark}"
 
 
 @dataclass(frozen=True)
@@ -77,10 +83,27 @@ def heat_image(scores: NDArray[np.float32], levels: PixelLevels, size: tuple[int
     """Raw pixel scores (H, W) as a grey image of ``size`` (width, height): 0 is the lowest score of the run, 128 the
     threshold, 255 the highest, linear in between, so that colours mean the same in every picture.
     """
+    scores = _no_larger(scores, size)
     low, high = levels.low, levels.high
     middle = (low + high) / 2 if levels.threshold is None else min(max(levels.threshold, low), high)
     heat = np.interp(scores, *_increasing((low, middle, high), (0.0, 128.0, 255.0)))
     return Image.fromarray((heat + 0.5).astype(np.uint8)).resize(size, Image.Resampling.BILINEAR)
+
+
+def pixel_scores(scores: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
+    """Raw pixel scores (H, W) interpolated to ``size`` (width, height): (height, width)."""
+    return np.asarray(Image.fromarray(_no_larger(scores, size)).resize(size, Image.Resampling.BILINEAR))
+
+
+def _no_larger(scores: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
+    """A map that is larger than ``size`` (width, height) at that size, by the largest of what becomes one pixel: a mean
+    would hide what is found.
+    """
+    for axis, target in ((0, size[1]), (1, size[0])):
+        length = scores.shape[axis]
+        if length > target:
+            scores = np.maximum.reduceat(scores, np.arange(target) * length // target, axis)
+    return scores
 
 
 def _increasing(points: tuple[float, ...], values: tuple[float, ...]) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -94,6 +117,7 @@ def segment(scores: NDArray[np.float32], threshold: float | None, size: tuple[in
 
     No interpolated score is higher than those around it, so only the surroundings of what is found are interpolated.
     """
+    scores = _no_larger(scores, size)
     full = np.zeros((size[1], size[0]), np.bool_)
     if threshold is None:
         return full
@@ -122,11 +146,10 @@ def _extent(mask: NDArray[np.bool_], margin: int = 0) -> tuple[slice, slice] | N
 
 
 def _reach(span: slice, length: int, target: int) -> slice:
-    """Pixels of a line of ``target`` that a bilinear filter makes from this part of a line of ``length``."""
+    """Pixels of a line of ``target`` that a bilinear filter makes from this part of a line of ``length``, no longer."""
     scale = length / target
-    support = max(1.0, scale)
-    first = math.floor((span.start - support) / scale) - 1
-    last = math.ceil((span.stop + support) / scale) + 1
+    first = math.floor((span.start - 1) / scale) - 1
+    last = math.ceil((span.stop + 1) / scale) + 1
     return slice(max(0, first), min(target, last))
 
 

@@ -43,7 +43,8 @@ class Predictions:
     """Raw outputs for the readable images.
 
     ``scores``: (N,) float32. ``maps``: (N, H, W) float32 in a file that memory can let go of, or None where
-    nobody needs them. ``pixel_range``: smallest and largest pixel score; None where the model does not localise.
+    nobody needs them. ``pixel_range``: smallest and largest pixel score; ``peaks``: (N,) float32, each image's
+    largest; None where the model does not localise.
     """
 
     samples: tuple[Sample, ...]
@@ -52,6 +53,7 @@ class Predictions:
     pixel_range: tuple[float, float] | None
     reference: tuple[Scored, ...] = ()
     """The first batches with their input, to hold an export against."""
+    peaks: NDArray[np.float32] | None = None
 
 
 def predict(
@@ -75,7 +77,7 @@ def predict(
         keep_maps: whether pixel metrics or pictures need them.
         context: for progress and stopping.
         reference: images whose input is kept.
-        valid: pixels of the maps (H, W) that ``pixel_range`` is about; None where all are.
+        valid: pixels of the maps (H, W) that ``pixel_range`` and ``peaks`` are about; None where all are.
 
     Raises:
         Diverged: a score is not a number.
@@ -83,7 +85,7 @@ def predict(
     """
     maps = _map_file(context.work, (expected, *size)) if keep_maps else None
     samples: list[Sample] = []
-    scores = np.empty(expected, np.float32)
+    scores, peaks = np.empty(expected, np.float32), np.empty(expected, np.float32)
     span = _Span()
     first: list[Scored] = []
     for scored in predictor.score(batches):
@@ -93,15 +95,20 @@ def predict(
         rows = slice(len(samples), len(samples) + len(scored.scores))
         scores[rows] = scored.scores
         if scored.maps is not None:
-            span.widen(scored.maps if valid is None else scored.maps[:, valid])
+            counted = scored.maps.reshape(len(scored.maps), -1) if valid is None else scored.maps[:, valid]
+            peaks[rows] = counted.max(1)
+            span.widen(float(counted.min()), float(peaks[rows].max()))
             if maps is not None:
                 maps[rows] = scored.maps
         samples.extend(scored.batch.samples)
         context.step(len(scored.scores))
     if not samples:
         raise DataInvalid("none of the images to score can be read")
-    kept = None if maps is None or span.ends is None else maps[: len(samples)]
-    return Predictions(tuple(samples), scores[: len(samples)].copy(), kept, span.ends, tuple(first))
+    count = len(samples)
+    localised = span.ends is not None
+    kept = maps[:count] if maps is not None and localised else None
+    return Predictions(tuple(samples), scores[:count].copy(), kept, span.ends, tuple(first),
+                       peaks[:count].copy() if localised else None)  # fmt: skip
 
 
 def maps_by_key(predictor: Predictor, batches: Iterable[Batch]) -> dict[str, NDArray[np.float32]]:
@@ -119,8 +126,7 @@ class _Span:
     def __init__(self) -> None:
         self.ends: tuple[float, float] | None = None
 
-    def widen(self, values: NDArray[np.float32]) -> None:
-        low, high = float(values.min()), float(values.max())
+    def widen(self, low: float, high: float) -> None:
         self.ends = (low, high) if self.ends is None else (min(self.ends[0], low), max(self.ends[1], high))
 
 

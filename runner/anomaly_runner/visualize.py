@@ -1,9 +1,10 @@
 """Stage visualize: a picture of what the model said, image by image, at the image's own resolution.
 
-Pictures are JPEG, ten times cheaper to write than PNG; raw outputs, which programs read, are PNG.
+Pictures are JPEG, ten times cheaper to write than PNG; raw outputs, which programs read, are PNG and TIFF.
 """
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,18 +12,18 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from anomaly_api.dataset import DatasetLimits
+from anomaly_api.dataset import CropArea, DatasetLimits
 from anomaly_api.evaluation import Visualization
 from anomaly_api.status import Stage
 from anomaly_runner.batches import InputForm, read_file
 from anomaly_runner.context import Context
 from anomaly_runner.dataset import Sample
 from anomaly_runner.evaluate import Evaluated
-from anomaly_runner.images import UnreadableImageError, to_rgb8
+from anomaly_runner.images import UnreadableImageError, to_rgb8, upright_size
 from anomaly_runner.machine import cpu_limit
 from anomaly_runner.masks import mask_reader
 from anomaly_runner.parallel import ordered_map
-from anomaly_runner.pictures import PixelLevels, Verdict, compose, heat_image, segment
+from anomaly_runner.pictures import PixelLevels, Verdict, compose, heat_image, pixel_scores, segment
 from anomaly_runner.predict import Predictions
 from anomaly_runner.storage import Pull
 
@@ -32,6 +33,7 @@ class Drawn:
     """One prediction as pictures, at the image's own resolution.
 
     ``sheet``: for people, RGB. ``heat``: grey, 128 is the threshold. ``segmentation``: (height, width), found pixels.
+    All of the part that the model is shown.
     """
 
     verdict: Verdict
@@ -62,17 +64,33 @@ class Artist:
 
     def draw(self, index: int) -> Drawn:
         """Draw one prediction that has a map; raises as ``image``."""
-        image, scores, levels = self.image(index), self._scores(index), self._levels
-        heat = heat_image(scores, levels, image.size)
-        segmentation = segment(scores, levels.threshold, image.size)
+        image, scores = self.image(index), self._scores(index)
+        heat = heat_image(scores, self._levels, image.size)
+        segmentation = segment(scores, self.evaluated.thresholds.pixel, image.size)
         verdict = verdict_of(self.predictions, self.evaluated, index)
         sheet = compose(image, heat, segmentation, verdict, self._truth(verdict.sample, image.size))
         return Drawn(verdict, sheet, heat, segmentation)
 
+    def raw_outputs(self, index: int, drawn: Drawn) -> dict[str, Image.Image]:
+        """Heat map, segmentation and normalised pixel scores, by the end of their files' names; as large as the whole
+        image, with nothing outside of the part that the model is shown.
+        """
+        scores = self.evaluated.scale.pixel(pixel_scores(self._scores(index), drawn.heat.size)).astype(np.float32)
+        found = {
+            "heatmap.png": drawn.heat,
+            "segmentation.png": Image.fromarray(drawn.segmentation.astype(np.uint8) * 255),
+            "scores.tiff": Image.fromarray(scores),
+        }
+        if self.form.crop is None:
+            return found
+        whole = upright_size(read_file(self.pull, self.predictions.samples[index].key))
+        return {name: _placed(image, self.form.crop, whole) for name, image in found.items()}
+
     @property
     def _levels(self) -> PixelLevels:
-        low, high = self.evaluated.scale.ranges["pixel"]
-        return PixelLevels(low, self.evaluated.thresholds.pixel, high)
+        scale = self.evaluated.scale
+        low, high = scale.ranges["pixel"]
+        return PixelLevels(low, scale.pixel_threshold, high)
 
     def _scores(self, index: int) -> NDArray[np.float32]:
         """The map; nothing is found outside of the valid area."""
@@ -88,6 +106,12 @@ class Artist:
         return mask_reader(self.pull, (size[1], size[0]), self.limits, self.form.crop)(sample)
 
 
+def _placed(image: Image.Image, crop: CropArea, size: tuple[int, int]) -> Image.Image:
+    canvas = Image.new(image.mode, size, math.nan if image.mode == "F" else 0)
+    canvas.paste(image, (crop.left, crop.top))
+    return canvas
+
+
 def select(predictions: Predictions, evaluated: Evaluated, only_wrong: bool) -> list[int]:
     """Indices of the predictions that get a picture."""
     wrong = [sample.defect is not None and sample.defect != bool(said)
@@ -98,8 +122,8 @@ def select(predictions: Predictions, evaluated: Evaluated, only_wrong: bool) -> 
 def visualize(artist: Artist, spec: Visualization, folder: Path, context: Context) -> list[Path]:
     """Draw the pictures that are asked for into ``folder``, one sub-folder a label; none unless enabled.
 
-    With ``rawOutputs`` each picture has NAME_heatmap.png (grey, 128 is the threshold) and NAME_segmentation.png
-    (white is anomalous) beside it, at the image's own resolution.
+    With ``rawOutputs`` each picture has NAME_heatmap.png (grey, 128 is the threshold), NAME_segmentation.png (white is
+    anomalous) and NAME_scores.tiff (float32, normalised) beside it, as large as the image.
     """
     if not spec.enabled:
         return []
@@ -122,19 +146,13 @@ def _written(artist: Artist, index: int, spec: Visualization, folder: Path) -> l
         return []
     base = folder / drawn.verdict.file_name(index)
     base.parent.mkdir(parents=True, exist_ok=True)
-    return list(_write(drawn, base, raw_outputs=spec.raw_outputs))
-
-
-def _write(drawn: Drawn, base: Path, *, raw_outputs: bool) -> Iterator[Path]:
     picture = base.with_name(f"{base.name}.jpg")
     drawn.sheet.save(picture, quality=90, subsampling=0)
-    yield picture
-    if raw_outputs:
-        raw = {"heatmap": drawn.heat, "segmentation": Image.fromarray(drawn.segmentation.astype(np.uint8) * 255)}
-        for name, content in raw.items():
-            file = base.with_name(f"{base.name}_{name}.png")
-            content.save(file, compress_level=1)
-            yield file
+    written = [picture]
+    for name, content in (artist.raw_outputs(index, drawn) if spec.raw_outputs else {}).items():
+        written.append(base.with_name(f"{base.name}_{name}"))
+        content.save(written[-1], compress_level=1)  # of PNG
+    return written
 
 
 def verdict_of(predictions: Predictions, evaluated: Evaluated, index: int) -> Verdict:

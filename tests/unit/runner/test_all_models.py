@@ -15,12 +15,14 @@ import torchvision
 
 from anomaly_api.run import ModelManifest, RunReport
 from anomaly_runner import anomalib_training
+from anomaly_runner.export import load
 from anomaly_runner.local import run_locally
 from anomaly_runner.models.anomalib_model import Surroundings as ModelSurroundings
 from anomaly_runner.models.anomalib_model import build_module, scoring_model, without_pretrained_weights
 from anomaly_runner.models.catalog import CATALOG
 from anomaly_runner.models.tails import TAILS
 from hack.demo.auxiliary import write_auxiliary_weights
+from support.programs import device_constants
 from support.textures import EXPERIMENT, INFERENCE, texture, write_manifest, write_textures
 
 pytestmark = [pytest.mark.slow, pytest.mark.spread]
@@ -151,6 +153,7 @@ def test_a_model_and_its_exports_agree(folder, random_weights, name, measured):
     assert {export.format for export in report.exports} == {"onnx", "torchscript"}
     assert ModelManifest.model_validate_json((root / "model.json").read_bytes()).localises == CATALOG[name].localises
     scale = max(map(abs, expected.values()))
+    assert device_constants(load("torchscript", root / "model.pt").program) == []
     for runtime in ("onnx", "torchscript", "torch"):
         found = look(folder, runtime, category)
         apart = max(abs(found[path] - expected[path]) for path in expected) / scale

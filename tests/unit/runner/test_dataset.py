@@ -128,6 +128,14 @@ def test_hostile_keys_are_named_and_never_used():
     assert not any(".." in key for key in dataset.wanted())
 
 
+def test_names_that_are_no_utf8_are_told_escaped_and_never_used():
+    keys = [f"{folder}/pi\udce9ce.png" for folder in ("train/good", "test/good", "ground_truth/dent")]
+    dataset = experiment([*LAYOUT, *keys])
+    assert [image.path for image in dataset.unreadable] == [key.replace("\udce9", "\\xe9") for key in sorted(keys)]
+    assert {image.problem for image in dataset.unreadable} == {"its name is not UTF-8"}
+    assert not set(keys) & set(dataset.wanted())
+
+
 def test_files_too_large_for_any_image_are_named_and_not_brought():
     listed = [*objects(LAYOUT), ObjectInfo("test/good/bomb.png", 1 << 40, "e")]
     dataset = experiment_dataset(listed, "s3://b/p", "_mask", True, max_bytes=largest_file(1_000_000))

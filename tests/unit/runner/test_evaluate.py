@@ -19,6 +19,7 @@ from anomaly_api.evaluation import Evaluation, Metrics, Threshold
 from anomaly_api.inference import InferenceThreshold
 from anomaly_api.status import ThresholdValues
 from anomaly_runner.dataset import Sample
+from anomaly_runner.errors import DataInvalid
 from anomaly_runner.evaluate import (
     ScoreScale,
     evaluate,
@@ -40,7 +41,8 @@ def predictions(labels, seed=0):
     for index, sample in enumerate(samples):
         if sample.defect:
             maps[index][truth(sample)] += np.float32(4)
-    return Predictions(samples, maps.max((1, 2)), maps, (float(maps.min()), float(maps.max())))
+    peaks = maps.max((1, 2))
+    return Predictions(samples, peaks.copy(), maps, (float(maps.min()), float(maps.max())), peaks=peaks)
 
 
 def truth(sample):
@@ -372,6 +374,46 @@ def test_pixels_outside_the_valid_area_change_nothing(tmp_path):
     assert judged(found, tmp_path, valid).metrics == judged(other, tmp_path, valid).metrics
 
 
+@pytest.mark.parametrize("labels", [LABELS, ["good"] * 5])
+def test_without_masks_pixels_have_a_threshold_of_their_own_scale(labels, tmp_path):
+    """Where image scores are another quantity than pixel scores; where they are the highest pixel, it is the same."""
+    found = predictions(labels)
+    same = evaluated(found, tmp_path, masks=None).thresholds
+    assert same.pixel == same.image
+    found.scores[:] = 1000 + 5 * found.scores
+    other = evaluated(found, tmp_path, masks=None)
+    assert other.thresholds.pixel == same.pixel
+    assert other.thresholds.image > 1000
+    raised = found.peaks >= other.thresholds.pixel
+    assert raised.tolist() == other.anomalous.tolist()
+
+
+def test_good_masks_alone_are_no_reason_for_another_pixel_threshold(tmp_path):
+    good = predictions(["good"] * 5)
+    assert evaluated(good, tmp_path).thresholds.pixel == np.nextafter(good.peaks.max(), np.float32(np.inf))
+
+
+@pytest.mark.parametrize("judged", ["test", "validation"])
+def test_a_threshold_without_any_label(judged, tmp_path):
+    ranked = rank_truth(predictions(["unknown"] * 3), None, tmp_path)
+    with pytest.raises(DataInvalid, match=f"no labelled {judged} image can be read"):
+        experiment_thresholds(Threshold(), ranked, judged)
+    assert experiment_thresholds(Threshold(method="manual", image=3.0), ranked, judged)[0].image == 3.0
+
+
+def test_warnings_name_the_images_that_thresholds_are_found_on(tmp_path):
+    ranked = rank_truth(predictions(["good"] * 3), None, tmp_path)
+    _, warnings = experiment_thresholds(Threshold(), ranked, "validation")
+    assert warnings == ("no defective validation images: the threshold is just above the highest good score",)
+
+
+def test_the_range_is_that_of_all_scores(tmp_path):
+    first, second = predictions(["good"] * 3, 1), predictions(["dent"] * 3, 2)
+    every = np.concatenate([first.maps, second.maps])
+    scores = np.concatenate([first.scores, second.scores])
+    assert score_range(first, second) == {"image": (scores.min(), scores.max()), "pixel": (every.min(), every.max())}
+
+
 def test_a_model_without_maps_has_image_metrics_alone(tmp_path):
     found = predictions(LABELS)
     without = Predictions(found.samples, found.scores, None, None)
@@ -381,4 +423,5 @@ def test_a_model_without_maps_has_image_metrics_alone(tmp_path):
     result = evaluate(without, ranked, thresholds, scale=scale, metrics=EVERYTHING)
     assert set(result.metrics.image) == set(EVERYTHING.image)
     assert result.metrics.pixel == {}
+    assert thresholds.pixel is None
     assert set(scale.ranges) == {"image"}

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -14,13 +15,14 @@ import pyarrow.parquet
 import pytest
 import yaml
 from PIL import Image
+from PIL.ExifTags import Base
 from rich.console import Console
 from sklearn.metrics import confusion_matrix, f1_score, roc_auc_score
 
 from anomaly_api.run import ModelManifest, RunReport
 from anomaly_runner.digest import digest
 from anomaly_runner.local import run_locally, show
-from support.textures import EXPERIMENT, INFERENCE, SIDE, write_manifest
+from support.textures import EXPERIMENT, INFERENCE, SIDE, texture, write_manifest
 
 RESULTS = Path("results/factory")
 
@@ -318,6 +320,58 @@ def test_raw_outputs_at_the_images_resolution(textures):
         assert (results(textures) / row["prediction_mask"]).is_file()
 
 
+def test_raw_outputs_cover_the_whole_image_and_hold_normalised_scores(textures):
+    """Of a part of images that lie on their side: what is outside of the part is nothing."""
+    exif = Image.Exif()
+    exif[Base.Orientation] = 6
+    for file in textures.glob("data/textures/*/*/*.png"):
+        with Image.open(file) as image:
+            turned = image.crop((0, 0, 64, 50)).rotate(90, expand=True)
+        turned.save(file, exif=exif)
+    crop = {"left": 10, "top": 4, "width": 48, "height": 40}
+
+    def change(document):
+        document["spec"]["dataset"]["cropArea"] = crop
+        document["spec"]["evaluation"] |= {"visualization": {"enabled": True, "rawOutputs": True},
+                                           "normalization": "threshold"}  # fmt: skip
+
+    assert experiment(textures, change) == 0
+    files = sorted(results(textures).glob("visualizations/scratch/*_scores.tiff"))
+    assert len(files) == 5
+    found = 0
+    for file in files:
+        scores = np.asarray(Image.open(file))
+        heat, segmentation = (np.asarray(Image.open(str(file).replace("scores.tiff", name)))
+                              for name in ("heatmap.png", "segmentation.png"))  # fmt: skip
+        assert scores.shape == heat.shape == segmentation.shape == (50, 64)
+        inside = np.zeros((50, 64), bool)
+        inside[4:44, 10:58] = True
+        assert np.array_equal(np.isfinite(scores), inside)
+        assert not heat[~inside].any()
+        assert not segmentation[~inside].any()
+        assert np.array_equal(scores[inside] >= 100, segmentation[inside] > 0)
+        found += np.count_nonzero(segmentation)
+    assert found
+
+
+@pytest.mark.parametrize(("level", "changes"), [("pixel", False), ("image", True)])
+def test_the_threshold_type_is_where_heat_is_128(textures, level, changes):
+    def change(document):
+        document["spec"]["evaluation"] = {
+            "threshold": {"method": "manual", "image": 1.0, "pixel": 30.0}, "thresholdType": level,
+            "visualization": {"enabled": True, "rawOutputs": True}, "normalization": "threshold",
+        }  # fmt: skip
+
+    assert experiment(textures, change) == 0
+    differ = []
+    for file in sorted(results(textures).glob("visualizations/*/*_scores.tiff")):
+        scores = np.asarray(Image.open(file))
+        segmentation = np.asarray(Image.open(str(file).replace("scores.tiff", "segmentation.png"))) > 0
+        differ.append(not np.array_equal(scores >= 100, segmentation))
+    assert len(differ) == 10
+    assert any(differ) == changes
+
+
 def test_only_wrong_predictions_get_pictures(textures):
     def change(document):
         document["spec"]["evaluation"] = {"threshold": {"method": "manual", "image": 1e9},
@@ -341,6 +395,17 @@ def test_unreadable_images_are_skipped_named_and_counted(textures):
         "train/good/zzz.png", "test/good/zzz.png", "test/scratch/zzz.png",
     }  # fmt: skip
     assert "symbolic link" in next(image.problem for image in report.unreadable if image.path == "test/good/zzz.png")
+
+
+def test_names_that_are_no_utf8_are_skipped_and_named(textures):
+    for folder in ("train/good", "test/good", "ground_truth/scratch"):
+        texture(1).save(os.fsencode(textures / "data/textures" / folder) + b"/pi\xe9ce.png", "PNG")
+    for run, place in ((experiment, "dataset"), (inference, "input")):
+        assert run(textures, lambda document, place=place: document["spec"][place].update(
+            limits={"maxUnreadableImages": 3})) == 0  # fmt: skip
+    assert [image.path for image in report_of(textures).unreadable] == [
+        rf"{folder}/pi\xe9ce.png" for folder in ("ground_truth/scratch", "test/good", "train/good")
+    ]
 
 
 def test_one_unreadable_image_too_many_fails_and_names_it(textures, capsys):

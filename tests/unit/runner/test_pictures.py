@@ -6,7 +6,7 @@ from PIL import Image
 
 from anomaly_runner.colormap import TURBO
 from anomaly_runner.dataset import Sample
-from anomaly_runner.pictures import PixelLevels, Verdict, compose, heat_image, segment
+from anomaly_runner.pictures import PixelLevels, Verdict, compose, heat_image, pixel_scores, segment
 
 RED, GREEN = (255, 92, 92), (82, 196, 120)
 
@@ -45,8 +45,29 @@ def test_a_segmentation_is_that_of_the_whole_interpolated_map(size, quantile):
     scores = np.kron(random.normal(size=(6, 8)), np.ones((8, 8))).astype(np.float32)
     scores += random.normal(scale=0.1, size=scores.shape).astype(np.float32)
     threshold = float(np.quantile(scores, quantile))
-    whole = np.asarray(Image.fromarray(scores).resize(size, Image.Resampling.BILINEAR))
+    whole = interpolated(scores, size)
     assert np.array_equal(segment(scores, threshold, size), whole >= threshold)
+    assert np.array_equal(pixel_scores(scores, size), whole)
+
+
+def interpolated(scores, size):
+    """Larger by interpolation, smaller by the largest of what becomes one pixel."""
+    rows, columns = (min(have, wanted) for have, wanted in zip(scores.shape, size[::-1], strict=True))
+    smaller = np.array([[scores[across, along].max() for along in parts(scores.shape[1], columns)]
+                        for across in parts(scores.shape[0], rows)])  # fmt: skip
+    return np.asarray(Image.fromarray(smaller).resize(size, Image.Resampling.BILINEAR))
+
+
+def parts(length, count):
+    return [slice(index * length // count, (index + 1) * length // count) for index in range(count)]
+
+
+def test_what_is_found_in_a_large_map_is_found_in_a_small_image():
+    scores = np.zeros((224, 224), np.float32)
+    scores[100:104, 60:64] = 10
+    assert np.argwhere(segment(scores, 5.0, (28, 28))).tolist() == [[12, 7]]
+    heat = np.asarray(heat_image(scores, PixelLevels(0, 5, 10), (28, 28)))
+    assert np.array_equal(heat >= 128, segment(scores, 5.0, (28, 28)))
 
 
 @pytest.mark.parametrize("place", [(0, 0), (47, 63), (0, 30), (24, 63)])
@@ -54,7 +75,7 @@ def test_a_segmentation_is_that_of_the_whole_interpolated_map(size, quantile):
 def test_a_single_pixel_at_an_edge_is_found(place, size):
     scores = np.zeros((48, 64), np.float32)
     scores[place] = 10
-    whole = np.asarray(Image.fromarray(scores).resize(size, Image.Resampling.BILINEAR))
+    whole = interpolated(scores, size)
     found = segment(scores, 1.0, size)
     assert np.array_equal(found, whole >= 1.0)
     assert found.any()
@@ -104,6 +125,12 @@ def test_names_tell_label_score_and_decision():
     assert wrong.file_name(7) == "good/000007_0042_anomalous_0.8123_WRONG"
     unknown = Verdict(Sample("test/unknown/a.png", "unknown"), 1.0, 0.2, False, 0.5)
     assert unknown.file_name(8) == "unknown/000008_a_good_0.2"
+
+
+def test_a_name_is_one_part_of_a_path_and_of_an_address():
+    """MLflow's client sends names as they are: # and ? would end an address, % stand for something else."""
+    name = Verdict(Sample("test/ge#br/a/what? 100%#3.png", "ge#br"), 12.0, 0.8, True, 0.5).file_name(1)
+    assert name == "ge_br/000001_what_ 100__3_anomalous_0.8"
 
 
 @pytest.mark.parametrize("name", ["检" * 80, "\U0001f600" * 60, "a\nb\tc", "é" * 250])

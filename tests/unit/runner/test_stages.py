@@ -22,7 +22,8 @@ from anomaly_runner.context import Context, Journal
 from anomaly_runner.dataset import Sample
 from anomaly_runner.digest import digest
 from anomaly_runner.errors import DataInvalid, Diverged, ExportMismatch, ModelInvalid, Stopped
-from anomaly_runner.export import TOLERANCES, PlainModel, compare, export_all, joined, load, write_onnx
+from anomaly_runner.evaluate import score_range
+from anomaly_runner.export import PlainModel, compare, export_all, joined, load, tolerance, write_onnx
 from anomaly_runner.models.backbone import choose_backbone
 from anomaly_runner.models.padim import Padim
 from anomaly_runner.models.threads import TorchThreads
@@ -32,7 +33,9 @@ from anomaly_runner.predict import predict
 from anomaly_runner.progress import Progress
 from anomaly_runner.stop import StopSignal
 from anomaly_runner.torch_predictor import TorchPredictor
+from anomaly_runner.torchscript_export import write_torchscript
 from anomaly_runner.tracking import NoTracker
+from support.programs import device_constants
 
 SIZE = (64, 48)
 RUN = RunIdentity(kind="AnomalyExperiment", namespace="ns", name="x", uid="u")
@@ -75,6 +78,7 @@ def test_every_image_is_scored_once_in_order(model, context):
     assert np.array_equal(found.scores, scores.numpy())
     assert np.array_equal(found.maps, maps[:, 0].numpy())
     assert found.pixel_range == (float(maps.min()), float(maps.max()))
+    assert np.array_equal(found.peaks, maps.amax((1, 2, 3)).numpy())
 
 
 def test_maps_are_kept_only_where_they_are_needed(model, context):
@@ -106,8 +110,7 @@ def exported(model, context, folder, *types, precision="float32"):
     """The forms, written and held against torch; and what torch found."""
     found = predicted(model, context)
     reference = TorchPredictor(model, THREADS, 32).in_torch(found.reference)
-    scale = float(found.scores.max())
-    return export_all(model, Export(types=types, precision=precision), reference, scale, folder), found
+    return export_all(model, Export(types=types, precision=precision), reference, score_range(found), folder), found
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -169,7 +172,67 @@ def test_an_export_of_something_else_is_refused(model, context, tmp_path):
     model.mean.copy_(mean)
     found = predicted(model, context)
     with pytest.raises(ExportMismatch, match="disagrees with torch"):
-        compare("onnx", tmp_path / "model.onnx", found.reference, TOLERANCES["float32"] * float(found.scores.max()))
+        compare("onnx", tmp_path / "model.onnx", found.reference, allowed(found))
+
+
+def allowed(found, precision="float32"):
+    return {level: tolerance(precision, seen) for level, seen in score_range(found).items()}
+
+
+class Changed(torch.nn.Module):
+    """A model whose answers are changed on their way out."""
+
+    def __init__(self, model, scores, maps):
+        super().__init__()
+        self.model, self.change = model, (scores, maps)
+
+    def forward(self, images):
+        return tuple(change(found) for change, found in zip(self.change, self.model(images), strict=True))
+
+
+def same(found):
+    return found
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ((lambda found: found * torch.nan, same), "image scores by inf"),
+        ((same, lambda found: found * torch.inf), "pixel scores by inf"),
+        ((same, lambda found: found * 0), "pixel scores by"),
+        ((lambda found: found * 0 + found.mean(), same), "image scores by"),
+    ],
+)
+def test_an_export_that_says_nothing_is_refused(model, context, tmp_path, changes, told):
+    found = predicted(model, context)
+    write_onnx(Changed(model, *changes).eval(), torch.zeros(2, 3, *SIZE), tmp_path)
+    with pytest.raises(ExportMismatch, match=told):
+        compare("onnx", tmp_path / "model.onnx", found.reference, allowed(found, "float16"))
+
+
+def test_each_level_has_its_own_tolerance_and_never_more_than_a_part_of_its_spread():
+    assert tolerance("float32", (0.0, 50.0)) == pytest.approx(5e-3)
+    assert tolerance("float16", (0.0, 50.0)) == pytest.approx(1.0)
+    assert tolerance("float16", (49.0, 50.0)) == pytest.approx(0.1)
+    assert tolerance("float32", (-7.0, -7.0)) == pytest.approx(7e-6)
+
+
+class DeviceBound(torch.nn.Module):
+    """A model that makes tensors where it is, as anomalib's do."""
+
+    def forward(self, images):
+        maps = torch.zeros(images.shape[0], 1, 4, 4, device=images.device) + images.mean((1, 2, 3), keepdim=True)
+        return maps.amax((1, 2, 3)), maps
+
+
+def test_torchscript_computes_where_its_images_are(tmp_path):
+    write_torchscript(DeviceBound().eval(), torch.zeros(2, 3, *SIZE), tmp_path / "model.pt")
+    program = load("torchscript", tmp_path / "model.pt").program
+    assert device_constants(program) == []
+    assert "prim::device" in str(program.graph)
+    scores, maps = program(images(5, 1))
+    assert torch.equal(scores, images(5, 1).mean((1, 2, 3)))
+    assert maps.shape == (5, 1, 4, 4)
 
 
 def test_a_backbone_beyond_the_tracing_exporter(model, context, tmp_path, monkeypatch):
