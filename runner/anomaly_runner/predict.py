@@ -16,6 +16,7 @@ from anomaly_runner.batches import Batch
 from anomaly_runner.context import Context
 from anomaly_runner.dataset import Sample
 from anomaly_runner.errors import DataInvalid, Diverged
+from anomaly_runner.scratch import reserved
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,7 @@ def predict(
     Raises:
         Diverged: a score is not a number.
         DataInvalid: no image was readable.
+        StorageUnavailable: the disk has no room for the maps.
     """
     maps = _map_file(context.work, (expected, *size)) if keep_maps else None
     samples: list[Sample] = []
@@ -131,9 +133,9 @@ class _Span:
 
 
 def _map_file(work: Path, shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """An array in a nameless file: it can be larger than memory, and goes with the process."""
+    """An array in a nameless file, which goes with the process."""
     with tempfile.TemporaryFile(dir=work) as file:
-        return np.memmap(file, np.float32, "w+", shape=shape)
+        return reserved(file, shape)
 
 
 def _check_numbers(scored: Scored) -> None:

@@ -77,20 +77,23 @@ def check_memory(model: MemoryModel, spec: ExperimentSpec, images: int, threads:
     fitted, peak = _estimate(model, spec, images)
     exports = "onnx" in spec.export.types
     if exports and fitted > _ONNX_LIMIT:
+        smaller = "model.padim.nFeatures" if isinstance(model, Padim) else "model.patchcore.coresetSamplingRatio"
         raise InvalidConfig(f"an ONNX file of this model would take {gigabytes(fitted)}; the limit is 2 GB: "
-                            "lower nFeatures, coresetSamplingRatio or inputSize, or set export.types: []")  # fmt: skip
+                            f"lower {smaller} or transforms.inputSize, or set export.types: []")  # fmt: skip
     host = fitted * _ONNX_COPIES * exports + _MEMORY_ROOM
+    smaller = "lower model.padim.nFeatures or transforms.inputSize"
+    if isinstance(model, Patchcore):
+        smaller = f"all patches of {images} training images are held: use fewer images, a smaller transforms.inputSize"
     if threads.device.type == "cuda":
-        _compare(peak, torch.cuda.mem_get_info()[0], "GPU memory")
+        _compare(peak, torch.cuda.mem_get_info()[0], "GPU memory", f"{smaller}, or a larger GPU")
     else:
         host += peak
-    _compare(host, available_memory(), "memory")
+    _compare(host, available_memory(), "memory", f"{smaller}, or raise scheduling.resources.limits.memory")
 
 
-def _compare(needed: int, free: int, what: str) -> None:
+def _compare(needed: int, free: int, what: str, advice: str) -> None:
     if needed > free:
-        raise OutOfMemory(f"the model needs about {gigabytes(needed)} of {what}, {gigabytes(free)} are free: lower "
-                          "nFeatures, coresetSamplingRatio or inputSize, or raise resources.limits.memory")  # fmt: skip
+        raise OutOfMemory(f"the model needs about {gigabytes(needed)} of {what}, {gigabytes(free)} are free: {advice}")
 
 
 def _estimate(model: MemoryModel, spec: ExperimentSpec, images: int) -> tuple[int, int]:

@@ -67,11 +67,12 @@ class served:  # noqa: N801 - reads as a statement
     def __enter__(self) -> str:
         self._process = subprocess.Popen(self._command, env=self._environment, stdout=subprocess.DEVNULL,
                                          stderr=subprocess.DEVNULL, start_new_session=True)  # fmt: skip
-        for _ in range(600):
+        for _ in range(1800):
             if _answers(self._url):
                 return self._url
             assert self._process.poll() is None, f"{self._command[0]} ended"
             time.sleep(0.1)
+        self.__exit__()
         raise AssertionError(f"{self._url} does not answer")
 
     def __exit__(self, *error: object) -> None:

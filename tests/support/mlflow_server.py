@@ -30,7 +30,7 @@ def mlflow_server(root: Path, port: int) -> Iterator[str]:
 
 
 def _wait(url: str, process: subprocess.Popen[bytes]) -> None:
-    for _ in range(900):
+    for _ in range(1800):
         try:
             with urllib.request.urlopen(url, timeout=2):
                 return

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from anomaly_runner.batches import Batch
 from anomaly_runner.dataset import Sample
+from anomaly_runner.scratch import reserved
 
 Augmented = Callable[[Sequence[Sample], int, int], Iterator[Batch]]
 """Batches of the samples in this order, augmented for an epoch: (samples, epoch, batch size)."""
@@ -46,9 +47,13 @@ class DecodedImages:
 
 
 def decode_all(batches: Iterable[Batch], expected: int, size: tuple[int, int], work: Path) -> DecodedImages:
-    """Keep every readable image; ``expected`` at most."""
+    """Keep every readable image; ``expected`` at most.
+
+    Raises:
+        StorageUnavailable: the disk has no room for them.
+    """
     with tempfile.TemporaryFile(dir=work) as file:
-        inputs: NDArray[np.float32] = np.memmap(file, np.float32, "w+", shape=(max(expected, 1), 3, *size))
+        inputs = reserved(file, (max(expected, 1), 3, *size))
         descriptor = os.dup(file.fileno())
     weakref.finalize(inputs, os.close, descriptor)
     samples: list[Sample] = []

@@ -18,8 +18,15 @@ import torch
 from torch import Tensor
 
 _EPSILON = 0.9
+_AT_ONCE = 1 << 14
+"""Points whose differences from a centre are held at once."""
 _MARGIN = 1.0 - 1e-4
 """Room for rounding in the triangle inequality: a few patches too many are recomputed, never one too few."""
+
+
+def components(samples: int) -> int:
+    """To how many numbers a sample is projected (Johnson and Lindenstrauss)."""
+    return int(4 * np.log(samples) / (_EPSILON**2 / 2 - _EPSILON**3 / 3))
 
 
 def projection(samples: int, features: int, seed: int) -> Tensor:
@@ -31,16 +38,15 @@ def projection(samples: int, features: int, seed: int) -> Tensor:
     from sklearn.utils.random import sample_without_replacement
 
     random = np.random.RandomState(seed)
-    components = int(4 * np.log(samples) / (_EPSILON**2 / 2 - _EPSILON**3 / 3))
     density = 1 / math.sqrt(features)
-    matrix = torch.zeros(components, features)
+    matrix = torch.zeros(components(samples), features)
     half: Any = torch.distributions.Binomial(total_count=1, probs=torch.tensor(0.5))
     count: Any = torch.distributions.Binomial(total_count=features, probs=torch.tensor(density))
     for row in matrix:
         chosen = sample_without_replacement(features, int(count.sample()), random_state=random)
         row[torch.as_tensor(chosen, dtype=torch.long)] = half.sample(torch.Size([len(chosen)])) * 2 - 1
     # as a numpy scalar would: anomalib multiplies by this one product
-    return matrix * float(np.sqrt(1 / density) / np.sqrt(components))
+    return matrix * float(np.sqrt(1 / density) / np.sqrt(len(matrix)))
 
 
 def greedy_centres(points: Tensor, count: int, check: Callable[[int], None]) -> Tensor:
@@ -57,9 +63,10 @@ def greedy_centres(points: Tensor, count: int, check: Callable[[int], None]) -> 
     centres = points.new_empty(count, points.shape[1])
     nearest = torch.full((len(points),), torch.inf, device=points.device)
     owner = torch.zeros(len(points), dtype=torch.long, device=points.device)
+    room = points.new_empty(min(len(points), _AT_ONCE), points.shape[1])
     for step in range(count - 1):
         centres[step] = points[index]
-        _adopt(points, centres, step, nearest, owner)
+        _adopt(points, centres[: step + 1], nearest, owner, room)
         index = torch.argmax(nearest)
         nearest[index] = 0.0
         picked[step + 1] = index
@@ -68,15 +75,24 @@ def greedy_centres(points: Tensor, count: int, check: Callable[[int], None]) -> 
     return picked
 
 
-def _adopt(points: Tensor, centres: Tensor, step: int, nearest: Tensor, owner: Tensor) -> None:
-    centre = centres[step]
-    if step == 0:
-        nearest.copy_(torch.linalg.norm(points - centre, ord=2, dim=1))
-        return
-    apart = torch.linalg.norm(centres[:step] - centre, ord=2, dim=1) * (0.5 * _MARGIN)
+def _adopt(points: Tensor, centres: Tensor, nearest: Tensor, owner: Tensor, room: Tensor) -> None:
+    """Give points to the last of the centres where it is nearer than theirs."""
+    *_, centre = centres
+    apart = torch.linalg.norm(centres - centre, ord=2, dim=1) * (0.5 * _MARGIN)
     reach = torch.nonzero(apart[owner] < nearest).squeeze(1)
-    distance = torch.linalg.norm(points[reach] - centre, ord=2, dim=1)
+    distance = _distances(points, reach, centre, room)
     won = distance < nearest[reach]
     winners = reach[won]
     nearest[winners] = distance[won]
-    owner[winners] = step
+    owner[winners] = len(centres) - 1
+
+
+def _distances(points: Tensor, rows: Tensor, centre: Tensor, room: Tensor) -> Tensor:
+    """Of some points from a centre. ``room`` (n, D) holds n of them at a time: memory that is freed is not always used
+    again.
+    """
+    found = points.new_empty(len(rows))
+    for some, distances in zip(*(torch.split(values, len(room)) for values in (rows, found)), strict=True):
+        held = torch.index_select(points, 0, some, out=room[: len(some)])
+        torch.linalg.norm(held.sub_(centre), ord=2, dim=1, out=distances)
+    return found

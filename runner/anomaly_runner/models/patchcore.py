@@ -22,12 +22,14 @@ from anomaly_runner.errors import InvalidConfig
 from anomaly_runner.models.backbone import Backbone, BackboneChoice
 from anomaly_runner.models.base import MemoryModel
 from anomaly_runner.models.compiled import in_graph
-from anomaly_runner.models.coreset import greedy_centres, projection
+from anomaly_runner.models.coreset import components, greedy_centres, projection
 from anomaly_runner.models.smoothing import smooth, smoothing_matrix
 from anomaly_runner.models.tiling import Tiles
 
 _PATCHES = 512
 """Patches whose distances to the memory bank are held at once."""
+_KNOWN = 8
+"""Numbers of 4 bytes for each patch while the coreset is picked: distance, owner, and what a step compares."""
 _ROWS, _MOST_PARTS = 1024, 128
 """Rows of the memory bank that an exported graph looks at at once, and parts that they make at most."""
 
@@ -162,7 +164,9 @@ def _squared_distances(first: Tensor, second: Tensor) -> Tensor:
 
 
 def patchcore_bytes(images: int, patches: int, channels: int, ratio: float) -> int:
-    """Bytes at the peak of fitting: all patches twice, their projection, the memory bank."""
+    """Bytes at the peak of fitting: all patches, once as they came and once joined, their projection, what is known of
+    their nearest centres, and the coreset of both.
+    """
     rows = images * patches
-    projected = int(25 * math.log(max(rows, 2)))
-    return 4 * rows * (2 * channels + projected) + int(4 * rows * ratio * channels)
+    count, projected = int(rows * ratio), components(max(rows, 2))
+    return 4 * (rows * (2 * channels + projected + _KNOWN) + count * (projected + channels))

@@ -1,0 +1,57 @@
+"""What a run will need is known before it starts: PatchCore's memory, the disk's room."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from anomaly_runner.errors import StorageUnavailable
+from anomaly_runner.models.patchcore import patchcore_bytes
+from anomaly_runner.scratch import reserved
+
+ROOM = 50_000_000
+"""For what does not grow; the runner adds more."""
+FIT = """
+import resource, sys
+import torch
+from anomaly_runner.models.patchcore import Patchcore
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+def fit(patches, channels, ratio):
+    model = Patchcore.__new__(Patchcore)
+    torch.nn.Module.__init__(model)
+    model.ratio, model._seed, model._check = ratio, 0, lambda _: None
+    centres, part = torch.randn(20, channels), patches // 20
+    model._seen = [centres[torch.randint(20, (part,))] + 0.01 * torch.randn(part, channels) for _ in range(20)]
+    model.finish()
+fit(1000, 8, 0.1)
+before = peak()
+fit(int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]))
+print(peak() - before)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("channels", "ratio"), [(64, 0.002), (384, 0.002), (1024, 0.05)])
+def test_the_estimate_of_patchcore_is_its_peak(channels, ratio, measured):
+    patches = 40_000 if ratio > 0.01 else 160_000
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", FIT, str(patches), str(channels), str(ratio)],
+                          capture_output=True, text=True, check=True)  # fmt: skip
+    peak, estimate = int(done.stdout), patchcore_bytes(patches // 100, 100, channels, ratio)
+    sizes = f"{peak / 1e6:.0f} MB, estimated {estimate / 1e6:.0f} MB"
+    measured(f"PatchCore's coreset of {patches} patches of {channels} channels: {sizes}")
+    assert peak <= estimate + ROOM
+    assert estimate <= 1.5 * peak
+
+
+def test_an_array_in_a_file(tmp_path):
+    with (tmp_path / "file").open("w+b") as file:
+        values = reserved(file, (3, 2))
+    values[1] = 5
+    assert np.array_equal(values, [[0, 0], [5, 5], [0, 0]])
+
+
+def test_a_full_disk_is_told_before_anything_is_written(tmp_path):
+    with (tmp_path / "file").open("w+b") as file, pytest.raises(StorageUnavailable, match=r"1000000\.00 GB.*ephemeral"):
+        reserved(file, (250_000, 1_000_000_000))
