@@ -92,6 +92,10 @@ CASES = {
     "mhPatchcore": Case(RANDOM | {"memoryBankSize": 50, "localCoresetSize": 20},
                         PLAIN | {"memory_bank_size": 50, "local_coreset_size": 20}, side=224, training={}),
     "dsr": Case({}, {}, side=128),
+    "csflow": Case({"crossConvHiddenChannels": 64, "nCouplingBlocks": 2},
+                   {"cross_conv_hidden_channels": 64, "n_coupling_blocks": 2}, side=128),
+    "uflow": Case({"backbone": "resnet18", "flowSteps": 2}, {"backbone": "resnet18", "flow_steps": 2}, side=448,
+                  training={"maxEpochs": 1}),
 }  # fmt: skip
 
 
@@ -100,8 +104,10 @@ def folder(tmp_path_factory):
     made = tmp_path_factory.mktemp("beside")
     write_textures(made / "data/textures")
     write_auxiliary_weights(made / "weights")
-    for name in ("refs/main", "snapshots/any/model.safetensors"):  # looked for, and not loaded: weights are random here
-        file = made / "weights/hub/models--timm--resnet18.a1_in1k" / name
+    backbone = "hub/models--timm--resnet18.a1_in1k"
+    for name in (f"{backbone}/refs/main", f"{backbone}/snapshots/any/model.safetensors",
+                 "torch/hub/checkpoints/efficientnet_b5_lukemelas-1a07897c.pth"):  # fmt: skip
+        file = made / "weights" / name  # looked for, and not loaded: weights are random here
         file.parent.mkdir(parents=True)
         file.write_text("any")
     return made
