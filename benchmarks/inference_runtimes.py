@@ -1,7 +1,7 @@
 """Inference beside a bare onnxruntime loop, and how it grows with the number of images.
 
-PaDiM, real ImageNet weights (tf_efficientnet_lite0), MNIST digits at 224 px, trained once by the runner. Three loops
-over the same images, each in a process of its own:
+MNIST digits; PaDiM with real ImageNet weights (tf_efficientnet_lite0), other models as in runner_experiment.py, trained
+once by the runner. Three loops over the same images, each in a process of its own:
 
 - bare, from memory: ``session.run`` over inputs that are there already; nothing can be faster;
 - bare, from files: the same with Pillow's decoding, resizing and normalisation in front, as people write it;
@@ -11,7 +11,7 @@ The bare loops use whichever is fastest here of: all CPUs inside an operator, ba
 loop stands the whole process, import and tables included. With ``--runtimes`` the same images go through torchscript
 and torch::
 
-    python -m benchmarks.inference_runtimes [--images 100 1000 10000] [--repeat N] [--runtimes]
+    python -m benchmarks.inference_runtimes [--images 100 1000 10000] [--models NAME...] [--repeat N] [--runtimes]
 """
 
 import argparse
@@ -21,15 +21,17 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from benchmarks.runner_experiment import Cost, measured
-from hack.demo.digits import write_mnist_folders
+from benchmarks.networks import LEARNT, MODELS, SIDES, parameters
+from benchmarks.runner_experiment import PER_CLASS, Cost, measured, prepare
 
-SIZE = 224
+LITE = {"backbone": "tf_efficientnet_lite0", "layers": ["blocks.1", "blocks.2", "blocks.4"], "nFeatures": 50}
+GRADIENT = ("fastflow", "efficientad")
 MODES = (("operators", 8), ("batches", 8), ("batches", 2))
 """Ways of the bare loops: what the CPUs share, and images a batch."""
 
@@ -76,18 +78,37 @@ def document(kind: str, name: str, spec: dict[str, Any]) -> dict[str, Any]:
             "spec": spec | {"output": {"s3": {"uri": "s3://results"}, "keepCheckpoint": True}}}  # fmt: skip
 
 
-def train(root: Path) -> Path:
-    """Train and export the model; the folder of its artifacts."""
-    write_mnist_folders(root / "data/mnist")
-    measured([sys.executable, "-c", WEIGHTS, str(root / "weights")])
-    run(root, document("AnomalyExperiment", "bench", {
+@dataclass(frozen=True)
+class Trained:
+    """A model, below a folder with data/mnist and weights."""
+
+    name: str
+    root: Path
+
+    @property
+    def side(self) -> int:
+        """Pixels."""
+        return SIDES.get(self.name, 224)
+
+    @property
+    def onnx(self) -> Path:
+        """The exported model."""
+        return self.root / "results/bench/bench/local/model.onnx"
+
+
+def train(folder: Path, name: str) -> Trained:
+    """Train and export a model; by gradient, for a few steps."""
+    trained = Trained(name, prepare(folder, LEARNT.get(name, PER_CLASS), PER_CLASS))
+    measured([sys.executable, "-c", WEIGHTS, str(trained.root / "weights")])
+    run(trained.root, document("AnomalyExperiment", "bench", {
         "dataset": {"source": {"s3": {"uri": "s3://data"}}, "category": "mnist", "task": "classification"},
-        "transforms": {"inputSize": {"height": SIZE, "width": SIZE}},
-        "model": {"name": "padim", "weights": {"s3": {"uri": "s3://weights"}}, "padim": {
-            "backbone": "tf_efficientnet_lite0", "layers": ["blocks.1", "blocks.2", "blocks.4"], "nFeatures": 50}},
+        "transforms": {"inputSize": {"height": trained.side, "width": trained.side}},
+        "model": {"name": name, "weights": {"s3": {"uri": "s3://weights"}},
+                  name: LITE if name == "padim" else parameters(name)},
+        "training": {"maxSteps": 2, "earlyStopping": {"enabled": False}} if name in GRADIENT else {},
         "export": {"types": ["onnx", "torchscript"]},
     }))  # fmt: skip
-    return root / "results/bench/bench/local"
+    return trained
 
 
 def run(root: Path, resource: dict[str, Any]) -> Cost:
@@ -108,18 +129,18 @@ def repeat_images(root: Path, count: int) -> Path:
     return folder
 
 
-def bare(model: Path, folder: Path, source: str) -> tuple[float, Cost]:
+def bare(trained: Trained, folder: Path, source: str) -> tuple[float, Cost]:
     """Seconds of the loop and the whole process, for the faster way to use the CPUs."""
-    found = [bare_in(model, folder, source, mode) for mode in MODES]
+    found = [bare_in(trained, folder, source, mode) for mode in MODES]
     return min(found, key=lambda one: one[0])
 
 
-def bare_in(model: Path, folder: Path, source: str, mode: tuple[str, int]) -> tuple[float, Cost]:
+def bare_in(trained: Trained, folder: Path, source: str, mode: tuple[str, int]) -> tuple[float, Cost]:
     """The same for one way."""
     sharing, many = mode
     cpus = len(os.sched_getaffinity(0))
-    cost = measured([sys.executable, "-c", BARE, str(model), str(folder), source, sharing, str(many), str(cpus),
-                     str(SIZE)])  # fmt: skip
+    cost = measured([sys.executable, "-c", BARE, str(trained.onnx), str(folder), source, sharing, str(many), str(cpus),
+                     str(trained.side)])  # fmt: skip
     return float(cost.output.rsplit("seconds", 1)[1]), cost
 
 
@@ -143,11 +164,12 @@ def show(name: str, images: int, found: Iterable[tuple[float, Cost]]) -> float:
     return images / seconds
 
 
-def compare(root: Path, artifacts: Path, images: int, repeat: int, runtimes: Iterable[str]) -> None:
+def compare(trained: Trained, images: int, repeat: int, runtimes: Iterable[str]) -> None:
     """All lines for one number of images."""
-    folder, model, turns = repeat_images(root, images), artifacts / "model.onnx", range(repeat)
-    memory = show("bare, from memory", images, [bare(model, folder, "memory") for _ in turns])
-    files = show("bare, from files", images, [bare(model, folder, "files") for _ in turns])
+    root, turns = trained.root, range(repeat)
+    folder = repeat_images(root, images)
+    memory = show("bare, from memory", images, [bare(trained, folder, "memory") for _ in turns])
+    files = show("bare, from files", images, [bare(trained, folder, "files") for _ in turns])
     own = show("ours, onnx", images, [ours(root, folder, "onnx") for _ in turns])
     print(f"{'ours / bare':24}{images:8}{own / memory:12.1%} of memory, {own / files:.1%} of files", flush=True)
     for runtime in runtimes:
@@ -159,16 +181,18 @@ def main() -> None:
     """Print all comparisons."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--images", type=int, nargs="+", default=[100, 1000, 10_000])
+    parser.add_argument("--models", choices=MODELS, nargs="+", default=["padim"])
     parser.add_argument("--repeat", type=int, default=1)
     parser.add_argument("--runtimes", action="store_true")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as name:
-        root = Path(name)
-        artifacts = train(root)
-        print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} CPUs")
-        print(f"{'':24}{'images':>8}{'loop im/s':>12}{'whole im/s':>12}{'CPU s':>10}{'peak MB':>10}")
-        for images in options.images:
-            compare(root, artifacts, images, options.repeat, ("torchscript", "torch") if options.runtimes else ())
+    runtimes = ("torchscript", "torch") if options.runtimes else ()
+    with tempfile.TemporaryDirectory() as folder:
+        for name in options.models:
+            trained = train(Path(folder) / name, name)
+            print(f"\n{name}, load {os.getloadavg()[0]:.1f} on {os.cpu_count()} CPUs")
+            print(f"{'':24}{'images':>8}{'loop im/s':>12}{'whole im/s':>12}{'CPU s':>10}{'peak MB':>10}")
+            for images in options.images:
+                compare(trained, images, options.repeat, runtimes)
 
 
 if __name__ == "__main__":

@@ -116,7 +116,10 @@ class DfkdeParameters(Contract):
 
 
 class DfmParameters(Contract):
-    """DFM: reconstruction error of deep features after PCA (Ahuja et al., arXiv:1909.11786, 2019)."""
+    """DFM: reconstruction error of deep features after PCA (Ahuja et al., arXiv:1909.11786, 2019).
+
+    Its other score, the likelihood, is not offered: anomalib 2.7 fails when it is fitted.
+    """
 
     backbone: Text = "resnet50"
     """Name of a timm model."""
