@@ -11,7 +11,6 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-import torchvision
 
 from anomaly_api.run import ModelManifest, RunReport
 from anomaly_runner import anomalib_training
@@ -22,6 +21,7 @@ from anomaly_runner.models.anomalib_model import build_module, scoring_model, wi
 from anomaly_runner.models.catalog import CATALOG
 from anomaly_runner.models.tails import TAILS
 from hack.demo.auxiliary import write_auxiliary_weights
+from support.backbones import write_efficientnet_b5
 from support.programs import device_constants
 from support.textures import EXPERIMENT, INFERENCE, texture, write_manifest, write_textures
 
@@ -89,19 +89,8 @@ def folder(tmp_path_factory):
     write_textures(made / "data/textures")
     write_textures(made / "data/few", train=2, good=1, defects=1)
     write_auxiliary_weights(made / "weights")
-    write_efficientnet_b5(made / "weights/torch/hub/checkpoints")
+    write_efficientnet_b5(made / "weights", stacked(textures(4, 128)))
     return made
-
-
-def write_efficientnet_b5(folder):
-    """Random weights, through which images would vanish: the features that CS-Flow takes are brought back to size."""
-    torch.manual_seed(0)
-    network = torchvision.models.efficientnet_b5(weights=None).eval()
-    with torch.no_grad():
-        size = network.features[:7](stacked(textures(4, 128))).std()
-        network.features[6][0].block[-1][1].weight /= size
-    folder.mkdir(parents=True)
-    torch.save(network.state_dict(), folder / "efficientnet_b5_lukemelas-1a07897c.pth")
 
 
 def textures(count, side):

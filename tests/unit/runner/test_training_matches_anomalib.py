@@ -23,6 +23,7 @@ from anomaly_runner.machine import cpu_limit
 from anomaly_runner.models.anomalib_model import build_module, scoring_model, without_pretrained_weights
 from anomaly_runner.models.catalog import CATALOG, DTD, IMAGENETTE
 from hack.demo.auxiliary import write_auxiliary_weights
+from support.backbones import EFFICIENTNET_B5
 from support.textures import EXPERIMENT, write_manifest, write_textures
 
 pytestmark = [pytest.mark.slow, pytest.mark.spread, pytest.mark.filterwarnings("ignore")]
@@ -106,7 +107,7 @@ def folder(tmp_path_factory):
     write_auxiliary_weights(made / "weights")
     backbone = "hub/models--timm--resnet18.a1_in1k"
     for name in (f"{backbone}/refs/main", f"{backbone}/snapshots/any/model.safetensors",
-                 "torch/hub/checkpoints/efficientnet_b5_lukemelas-1a07897c.pth"):  # fmt: skip
+                 EFFICIENTNET_B5):  # fmt: skip
         file = made / "weights" / name  # looked for, and not loaded: weights are random here
         file.parent.mkdir(parents=True)
         file.write_text("any")

@@ -1,0 +1,76 @@
+"""Models that load files and pictures of their own, all of them from S3, and one that needs none, in real pods."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from anomaly_runner.models.catalog import DTD, IMAGENETTE, TEACHERS
+from hack.demo.auxiliary import write_pictures, write_teacher
+from hack.demo.storage import upload_folder
+from support.backbones import write_efficientnet_b5, write_resnet18
+from support.experiments import Cell, sample, small_experiment
+
+pytestmark = [pytest.mark.cluster, pytest.mark.slow]
+
+BUCKET, STEPS = "auxiliary", 3
+PARAMETERS: dict[str, dict[str, Any]] = {
+    "cfa": {"backbone": "resnet18"},
+    "csflow": {"crossConvHiddenChannels": 32, "nCouplingBlocks": 1},
+    "dfm": {"backbone": "resnet18", "layer": "layer2", "preTrained": False},
+    "draem": {},
+}
+ONE_PASS = ("dfm",)
+
+
+@pytest.fixture(scope="module")
+def weights(cell: Cell, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """URI of a cache: networks with random weights, and pieces of photographs."""
+    folder: Path = tmp_path_factory.mktemp("weights")
+    write_teacher(folder / TEACHERS / "pretrained_teacher_small.pth")
+    for pictures in (DTD, IMAGENETTE):
+        write_pictures(folder / pictures / "photographs", 12)
+    write_resnet18(folder)
+    write_efficientnet_b5(folder, torch.rand(4, 3, 128, 128, generator=torch.Generator().manual_seed(0)))
+    cell.s3.create(BUCKET)
+    upload_folder(cell.s3.client, folder, BUCKET)
+    return f"s3://{BUCKET}"
+
+
+@pytest.fixture(scope="module")
+def applied(cell: Cell, weights: str) -> list[str]:
+    """Experiments, side by side."""
+    source = sample("mnist-padim")["spec"]["model"]["weights"]
+    source["s3"]["uri"] = weights
+    for name, parameters in PARAMETERS.items():
+        manifest = small_experiment(name)
+        spec = manifest["spec"]
+        spec["transforms"]["inputSize"] = {"height": 128, "width": 128}
+        spec["model"] = {"name": name, name: parameters, "weights": source}
+        spec["export"] = {"types": ["onnx"]}
+        if name not in ONE_PASS:
+            spec["training"] = {"maxEpochs": 1, "trainBatchSize": 2}
+        cell.apply(manifest)
+    return list(PARAMETERS)
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_a_model_is_trained_and_exported(cell: Cell, applied: list[str], name: str) -> None:
+    assert name in applied
+    run = cell.complete("aexp", name)
+    report = cell.report(run)
+    assert ("training" in report) == (name not in ONE_PASS)
+    [export] = report["exports"]
+    assert export["maxScoreDifference"] <= export["tolerance"]
+    assert set(run["status"]["metrics"]["image"]) >= {"AUROC", "F1Score"}
+
+
+def test_efficientad_finds_its_teacher_and_pictures(cell: Cell, weights: str) -> None:
+    manifest = sample("gravel-efficientad")
+    manifest["spec"]["model"]["weights"]["s3"]["uri"] = weights
+    manifest["spec"] |= {"training": {"maxSteps": STEPS}, "export": {"types": []}}
+    cell.apply(manifest)
+    run = cell.complete("aexp", "gravel-efficientad")
+    assert cell.report(run)["training"]["steps"] == STEPS
+    assert set(run["status"]["metrics"]["image"]) >= {"AUROC", "F1Score"}
