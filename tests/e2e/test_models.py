@@ -46,7 +46,8 @@ def applied(cell: Cell, weights: str) -> list[str]:
     for name, parameters in PARAMETERS.items():
         manifest = small_experiment(name)
         spec = manifest["spec"]
-        spec["transforms"]["inputSize"] = {"height": 128, "width": 128}
+        side = 128 if name == "csflow" else 64
+        spec["transforms"]["inputSize"] = {"height": side, "width": side}
         spec["model"] = {"name": name, name: parameters, "weights": source}
         spec["export"] = {"types": ["onnx"]}
         if name not in ONE_PASS:

@@ -17,12 +17,15 @@ SAMPLES = Path(__file__).parents[3] / "manifests" / "samples"
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """The sample's buckets: 100 nines to learn from, 1,000 digits to test on, 200 to look at."""
+    """The sample's buckets: 100 nines to learn from, 200 to look at; of the digits to test on, 30 a class."""
     from hack.demo.digits import write_inference_folders, write_mnist_folders
     from hack.demo.weights import write_efficientnet_lite0
 
     root = tmp_path_factory.mktemp("mnist")
     write_mnist_folders(root / "data/mnist", per_class=100)
+    for kind in (root / "data/mnist/test").iterdir():
+        for file in sorted(kind.iterdir())[30:]:
+            file.unlink()
     write_inference_folders(root / "data/mnist-inference")
     write_efficientnet_lite0(root / "weights")
     return root
