@@ -5,7 +5,7 @@ counted, and ``val/`` for images that thresholds are found on. Masks are paired 
 Nothing is opened here. What a folder lacks, ``splits.py`` makes.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Literal
@@ -105,7 +105,8 @@ def _paired(
         return tuple(samples), (), ()
     if not masks:
         return tuple(samples), (), ("no masks below ground_truth/: pixel metrics are left out",)
-    paired = tuple(_with_mask(sample, masks) for sample in samples)
+    tested = {_place(sample) for sample in samples if not sample.key.startswith("val/")}
+    paired = tuple(_with_mask(sample, masks, tested) for sample in samples)
     missing = tuple(sample.key for sample in paired if sample.defect and not sample.mask)
     warned = (f"{len(missing)} defective images have no mask and count as wholly defective",) if missing else ()
     return paired, missing, warned
@@ -176,12 +177,20 @@ def _stem(key: str) -> str:
     return PurePosixPath(*path.parts[skipped:]).as_posix()
 
 
-def _with_mask(sample: Sample, masks: dict[tuple[str, str], str]) -> Sample:
+def _place(sample: Sample) -> tuple[str, str]:
+    """Its label and name: what it is called below test/, val/ and ground_truth/."""
+    return sample.label, _stem(sample.key)
+
+
+def _with_mask(sample: Sample, masks: dict[tuple[str, str], str], tested: Set[tuple[str, str]]) -> Sample:
+    """The sample with its mask; one of val/ has its own, or one that is no test image's (numbers begin anew there)."""
     if not sample.defect:
         return sample
-    name = _stem(sample.key)
-    mask = masks.get(("val", f"{sample.label}/{name}")) if sample.key.startswith("val/") else None
-    return replace(sample, mask=mask or masks.get((sample.label, name)))
+    label, name = place = _place(sample)
+    if not sample.key.startswith("val/"):
+        return replace(sample, mask=masks.get(place))
+    shared = None if place in tested else masks.get(place)
+    return replace(sample, mask=masks.get(("val", f"{label}/{name}"), shared))
 
 
 def inference_dataset(

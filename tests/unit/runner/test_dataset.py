@@ -60,19 +60,24 @@ def test_images_in_deeper_folders_pair_with_masks_in_deeper_folders():
     assert experiment(keys).test[0].mask == "ground_truth/x/s/0_mask.png"
 
 
-VALIDATION = ["val/good/0.png", "val/scratch/000.png", "val/dent/000.png", "val/unknown/x.png",
-              "ground_truth/val/scratch/000_mask.png"]  # fmt: skip
+VALIDATION = ["val/good/0.png", "val/scratch/000.png", "val/scratch/001.png", "val/dent/000.png",
+              "val/dent/007.png", "val/unknown/x.png", "ground_truth/val/scratch/000_mask.png",
+              "ground_truth/dent/007_mask.png"]  # fmt: skip
 
 
-def test_validation_images_have_masks_of_their_own_or_share_those_of_the_test_images():
+def test_validation_images_have_masks_of_their_own_or_those_that_no_test_image_has():
     dataset = experiment([*LAYOUT, *VALIDATION])
     assert {sample.key: sample.mask for sample in dataset.validation} == {
-        "val/dent/000.png": "ground_truth/dent/000_mask.png",
+        "val/dent/000.png": None,
+        "val/dent/007.png": "ground_truth/dent/007_mask.png",
         "val/good/0.png": None,
         "val/scratch/000.png": "ground_truth/val/scratch/000_mask.png",
+        "val/scratch/001.png": None,
     }
     by_key = {sample.key: sample.mask for sample in dataset.test}
     assert by_key["test/scratch/000.png"] == "ground_truth/scratch/000_mask.png"
+    assert by_key["test/dent/000.png"] == "ground_truth/dent/000_mask.png"
+    assert dataset.missing_masks == ("val/dent/000.png", "val/scratch/001.png", "test/scratch/001.jpg")
     assert dataset.warnings[0].startswith("images below val/unknown/ are ignored")
 
 
