@@ -133,6 +133,37 @@ def test_hostile_keys_are_named_and_never_used():
     assert not any(".." in key for key in dataset.wanted())
 
 
+@pytest.mark.parametrize("key", ["train//good/x.png", "notes/../test/dent/x.png", "test\\dent\\x.png", "/etc/x.png"])
+def test_keys_that_may_be_meant_for_the_layout_count(key):
+    assert [image.path for image in experiment([*LAYOUT, key]).unreadable] == [key]
+
+
+@pytest.mark.parametrize("key", ["notes//x.png", "train/bad//x.png", "val/unknown//x.png", "a/../x.png", "C:/x.png",
+                                 "originals/pi\udce9ce.png", f"originals/{'x' * 300}.png"])  # fmt: skip
+def test_refused_files_outside_the_layout_do_not_count(key):
+    assert experiment([*LAYOUT, key]).unreadable == ()
+
+
+def test_large_files_outside_the_layout_do_not_count():
+    scan = ObjectInfo("originals/scan.tif", 3 << 30, "e")
+    assert experiment_dataset([*objects(LAYOUT), scan], "u", "_mask", True, max_bytes=1000).unreadable == ()
+    labelled = [*objects(["dent/a.png"]), ObjectInfo("train/scan.tif", 3 << 30, "e")]
+    assert inference_dataset(labelled, "u", "labelled", "_mask", True, max_bytes=1000).unreadable == ()
+    flat = inference_dataset([*objects(["a.png"]), scan], "u", "flat", "_mask", True, max_bytes=1000)
+    assert [image.path for image in flat.unreadable] == ["originals/scan.tif"]
+
+
+def test_names_that_no_file_system_takes_are_named_and_never_used():
+    longest, longer = (f"test/good/{'ü' * 125}{end}.png" for end in ("x", "xx"))
+    image, inside = "test/dent/000.png", "test/dent/000.png/deep/1.png"
+    dataset = experiment([*LAYOUT, longest, longer, inside])
+    assert {refused.path: refused.problem for refused in dataset.unreadable} == {
+        longer: "its name is longer than file systems allow", inside: "its folder has the name of another image",
+    }  # fmt: skip
+    assert {longest, image} <= set(dataset.wanted())
+    assert not {longer, inside} & set(dataset.wanted())
+
+
 def test_names_that_are_no_utf8_are_told_escaped_and_never_used():
     keys = [f"{folder}/pi\udce9ce.png" for folder in ("train/good", "test/good", "ground_truth/dent")]
     dataset = experiment([*LAYOUT, *keys])
