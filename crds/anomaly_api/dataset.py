@@ -7,7 +7,7 @@ Layout below ``source`` (and ``category`` if set)::
     test/DEFECT/*           one folder a kind of defect
     test/unknown/*          scored, never counted in metrics
     val/good/*, val/DEFECT/*                    optional: thresholds and early stopping use these
-    ground_truth/DEFECT/NAME{maskSuffix}.png    masks, paired by name (of val/: ground_truth/val/DEFECT/ first)
+    ground_truth/DEFECT/NAME{maskSuffix}.png    masks, paired by name; those of val/ in ground_truth/val/DEFECT/
 
 Source: Bergmann et al., "MVTec AD", CVPR 2019.
 """

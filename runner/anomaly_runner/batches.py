@@ -18,7 +18,7 @@ from anomaly_api.dataset import CropArea, DatasetLimits
 from anomaly_api.run import UnreadableImage
 from anomaly_runner.augment import Augmenter
 from anomaly_runner.dataset import Sample, check_unreadable
-from anomaly_runner.errors import StorageUnavailable
+from anomaly_runner.errors import StorageDenied, StorageUnavailable
 from anomaly_runner.images import UnreadableImageError, decode, resized, to_input
 from anomaly_runner.parallel import ordered_map
 from anomaly_runner.storage import Pull
@@ -113,15 +113,18 @@ def read_file(pull: Pull, key: str) -> bytes:
 
     Raises:
         UnreadableImageError: a symbolic link that leads out of the dataset, or not a file.
+        StorageDenied: no permission to read it.
         StorageUnavailable: the file system failed.
     """
     path = pull.path(key)
-    if not _is_inside(path, pull.root):
-        raise UnreadableImageError("a symbolic link that leads out of the dataset")
     try:
+        if not path.is_file():  # a pipe would never end, a link to itself never begin
+            raise UnreadableImageError("not a file")
+        if not _is_inside(path, pull.root):
+            raise UnreadableImageError("a symbolic link that leads out of the dataset")
         return path.read_bytes()
-    except (FileNotFoundError, IsADirectoryError) as error:
-        raise UnreadableImageError(f"not a file: {error.strerror}") from error
+    except PermissionError as error:
+        raise StorageDenied(f"no permission for {path}") from error
     except OSError as error:
         raise StorageUnavailable(f"cannot read {path}: {error.strerror}") from error
 

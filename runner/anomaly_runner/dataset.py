@@ -5,7 +5,8 @@ counted, and ``val/`` for images that thresholds are found on. Masks are paired 
 Nothing is opened here. What a folder lacks, ``splits.py`` makes.
 """
 
-from collections.abc import Iterable, Sequence
+import posixpath
+from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Literal
@@ -14,7 +15,7 @@ from anomaly_api.dataset import DatasetLimits
 from anomaly_api.run import UnreadableImage
 from anomaly_runner.errors import DataInvalid
 from anomaly_runner.images import EXTENSIONS
-from anomaly_runner.storage.base import ObjectInfo, is_safe
+from anomaly_runner.storage.base import ObjectInfo, has_short_names, is_safe
 
 GOOD = "good"
 UNKNOWN = "unknown"
@@ -83,7 +84,7 @@ def experiment_dataset(
     Raises:
         DataInvalid: no training images, fewer than two, or no test images.
     """
-    keys, hostile = _image_keys(objects, max_bytes)
+    keys, hostile = _image_keys(objects, max_bytes, _is_of_experiment)
     found = _sort(keys, mask_suffix)
     if not found.train:
         raise DataInvalid(_nothing_found(uri, "train/good", keys, bool(keys or hostile)))
@@ -105,7 +106,8 @@ def _paired(
         return tuple(samples), (), ()
     if not masks:
         return tuple(samples), (), ("no masks below ground_truth/: pixel metrics are left out",)
-    paired = tuple(_with_mask(sample, masks) for sample in samples)
+    tested = {_place(sample) for sample in samples if not sample.key.startswith("val/")}
+    paired = tuple(_with_mask(sample, masks, tested) for sample in samples)
     missing = tuple(sample.key for sample in paired if sample.defect and not sample.mask)
     warned = (f"{len(missing)} defective images have no mask and count as wholly defective",) if missing else ()
     return paired, missing, warned
@@ -122,11 +124,21 @@ def _strays(folders: set[str]) -> tuple[str, ...]:
     return tuple(f"images below {folder}/ are ignored: {_USED[folder.partition('/')[0]]}" for folder in sorted(folders))
 
 
-def _image_keys(objects: Iterable[ObjectInfo], max_bytes: int | None) -> tuple[list[str], tuple[UnreadableImage, ...]]:
-    """Keys of image files, sorted, and those that are refused unopened."""
-    problems = {info.key: _problem(info, max_bytes) for info in objects if info.key.lower().endswith(EXTENSIONS)}
-    refused = tuple(UnreadableImage(path=_escaped(key), problem=why) for key, why in sorted(problems.items()) if why)
+def _image_keys(
+    objects: Iterable[ObjectInfo], max_bytes: int | None, is_used: Callable[[str], bool]
+) -> tuple[list[str], tuple[UnreadableImage, ...]]:
+    """Keys of image files, sorted, and those that are refused unopened: of the run's, or meant to lead elsewhere."""
+    images = {info.key: info for info in objects if info.key.lower().endswith(EXTENSIONS)}
+    used = {key for key in images if is_used(key)}
+    problems = {key: _problem(info, max_bytes, used) for key, info in images.items()}
+    refused = tuple(UnreadableImage(path=_escaped(key), problem=why) for key, why in sorted(problems.items())
+                    if why and is_used(_meant(key)))  # fmt: skip
     return sorted(key for key, why in problems.items() if not why), refused
+
+
+def _meant(key: str) -> str:
+    """Where a key would lead on some operating system, as the layout writes it."""
+    return posixpath.normpath(key.replace("\\", "/"))
 
 
 def _escaped(key: str) -> str:
@@ -134,14 +146,28 @@ def _escaped(key: str) -> str:
     return key.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
-def _problem(info: ObjectInfo, max_bytes: int | None) -> str:
+def _problem(info: ObjectInfo, max_bytes: int | None, used: Set[str]) -> str:
     if _escaped(info.key) != info.key:
         return "its name is not UTF-8"
     if not is_safe(info.key):
         return "its key leads out of the folder"
+    if not has_short_names(info.key):
+        return "its name is longer than file systems allow"
+    if any(info.key[:end] in used for end, sign in enumerate(info.key) if sign == "/"):
+        return "its folder has the name of another image"
     if max_bytes is not None and info.size > max_bytes:
         return f"{info.size} bytes are more than an image of maxImagePixels can have"
     return ""
+
+
+def _is_of_experiment(key: str) -> bool:
+    """Whether the layout has a place for it, or it leads out of the folder and may be meant for any."""
+    match key.split("/"):
+        case ["train", "good", _, *_] | ["val" | "test" | "ground_truth", _, _, *_]:
+            return not key.startswith("val/unknown/")
+        case [first, *_]:
+            return first in ("", "..")
+    return False
 
 
 def _sort(keys: Iterable[str], mask_suffix: str) -> _Sorted:
@@ -176,12 +202,20 @@ def _stem(key: str) -> str:
     return PurePosixPath(*path.parts[skipped:]).as_posix()
 
 
-def _with_mask(sample: Sample, masks: dict[tuple[str, str], str]) -> Sample:
+def _place(sample: Sample) -> tuple[str, str]:
+    """Its label and name: what it is called below test/, val/ and ground_truth/."""
+    return sample.label, _stem(sample.key)
+
+
+def _with_mask(sample: Sample, masks: dict[tuple[str, str], str], tested: Set[tuple[str, str]]) -> Sample:
+    """The sample with its mask; one of val/ has its own, or one that is no test image's (numbers begin anew there)."""
     if not sample.defect:
         return sample
-    name = _stem(sample.key)
-    mask = masks.get(("val", f"{sample.label}/{name}")) if sample.key.startswith("val/") else None
-    return replace(sample, mask=mask or masks.get((sample.label, name)))
+    label, name = place = _place(sample)
+    if not sample.key.startswith("val/"):
+        return replace(sample, mask=masks.get(place))
+    shared = None if place in tested else masks.get(place)
+    return replace(sample, mask=masks.get(("val", f"{label}/{name}"), shared))
 
 
 def inference_dataset(
@@ -198,7 +232,7 @@ def inference_dataset(
     Raises:
         DataInvalid: none, or for the labelled layout none inside a folder.
     """
-    keys, hostile = _image_keys(objects, max_bytes)
+    keys, hostile = _image_keys(objects, max_bytes, _is_labelled if layout == "labelled" else lambda _: True)
     if layout == "flat":
         samples = [Sample(key, UNKNOWN) for key in keys]
     else:
@@ -208,6 +242,10 @@ def inference_dataset(
         raise DataInvalid(f"no images below {uri}: expected {wanted}")
     test, missing, warnings = _paired(samples, _sort(keys, mask_suffix).masks, with_masks)
     return Dataset(test=test, unreadable=hostile, missing_masks=missing, warnings=warnings)
+
+
+def _is_labelled(key: str) -> bool:
+    return key.startswith("ground_truth/") or _labelled(key) is not None
 
 
 def _labelled(key: str) -> Sample | None:

@@ -29,9 +29,9 @@ def _do(config: RunConfig, context: Context) -> Published:
         from anomaly_runner.inference import run_inference
 
         return run_inference(config, context)
-    listed = list_experiment(config.experiment, context)
     if config.experiment.model.weights is not None:
         go_offline()
-    from anomaly_runner.experiment import run_experiment
+    from anomaly_runner.experiment import check_experiment, run_experiment
 
-    return run_experiment(config, listed, context)
+    check_experiment(config.experiment)
+    return run_experiment(config, list_experiment(config.experiment, context), context)

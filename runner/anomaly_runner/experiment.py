@@ -45,8 +45,20 @@ _ON_TEST = ("no validation images (val/, or splits.validationFraction): the thre
             "so F1Score, Precision and Recall are better than on new ones")  # fmt: skip
 
 
+def check_experiment(spec: ExperimentSpec) -> None:
+    """Whatever can be known to be wrong before the first request.
+
+    Raises:
+        InvalidConfig: what the model, the input size or the devices cannot be.
+    """
+    size = spec.transforms.input_size
+    input_normalization(spec)
+    check_model(spec.model, (size.height, size.width))
+    check_devices(spec, torch.cuda.device_count())
+
+
 def run_experiment(config: RunConfig, listed: Listed, context: Context) -> publish.Published:
-    """Train, test, export and publish. Model and weights are checked before any image is pulled.
+    """Train, test, export and publish what ``check_experiment`` accepts; weights are brought before any image is.
 
     Raises:
         RunFailed: what stopped it. Nothing has been published then.
@@ -54,8 +66,6 @@ def run_experiment(config: RunConfig, listed: Listed, context: Context) -> publi
     assert config.experiment is not None
     spec = config.experiment
     size, normalization = spec.transforms.input_size, input_normalization(spec)
-    check_model(spec.model, (size.height, size.width))
-    check_devices(spec, torch.cuda.device_count())
     weights = _weights(spec, context)
     pull = bring(listed, context)
     form = InputForm(size.height, size.width, normalization, spec.dataset.crop_area, spec.transforms.bit_depth,

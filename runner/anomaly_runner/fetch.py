@@ -1,6 +1,6 @@
 """Stages fetch and dataset: what there is, then the files themselves. Fails in seconds where data is missing.
 
-Listing comes before anything heavy is imported, pulling after everything else has been found in order.
+Listing an experiment's images comes once its model has been found in order, pulling them after everything else has.
 """
 
 from dataclasses import dataclass, replace

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from anomaly_runner.builtin.catalog import RemoteFile
 from anomaly_runner.errors import DataInvalid, StorageUnavailable
@@ -49,33 +49,58 @@ def download(file: RemoteFile, mirror: str | None, folder: Path, step: Callable[
     target = folder / file.name
     if not target.is_file():
         folder.mkdir(parents=True, exist_ok=True)
-        _patiently(transfer)
-        transfer.check_digest()
+        _fetch(transfer)
         transfer.half.replace(target)
     return target
 
 
+def _fetch(transfer: "_Transfer") -> None:
+    """The whole file, checked; several pieces may be of different files, so they get another chance in one."""
+    _patiently(transfer)
+    try:
+        transfer.check_digest()
+    except DataInvalid:
+        if not transfer.resumed:
+            raise
+        _patiently(transfer)
+        transfer.check_digest()
+
+
 def _patiently(transfer: "_Transfer") -> None:
+    """Attempts until nothing is missing, or _ATTEMPTS in a row got no farther than those before them."""
+    farthest = transfer.size
+
+    def count_anew(state: RetryCallState) -> None:
+        nonlocal farthest
+        if transfer.size > farthest:
+            farthest, state.attempt_number = transfer.size, 1
+
     retrying = Retrying(stop=stop_after_attempt(_ATTEMPTS), wait=wait_random_exponential(max=_LONGEST_PAUSE),
-                        retry=retry_if_exception_type(_BrokenOffError), reraise=True)  # fmt: skip
+                        retry=retry_if_exception_type(_BrokenOffError), after=count_anew, reraise=True)  # fmt: skip
     try:
         retrying(transfer.attempt)
     except _BrokenOffError as error:
         raise StorageUnavailable(f"cannot fetch {transfer.url}: {error}; {_HINT}") from error
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Transfer:
-    """A download under way: ``half`` holds what has come so far."""
+    """A download under way: ``half`` holds what has come so far, ``resumed`` tells whether it is of several pieces."""
 
     file: RemoteFile
     url: str
     half: Path
     step: Callable[[int], None]
+    resumed: bool = False
+
+    @property
+    def size(self) -> int:
+        """Bytes that have come so far."""
+        return self.half.stat().st_size if self.half.exists() else 0
 
     def attempt(self) -> None:
         """Fetch what is missing."""
-        here = self.half.stat().st_size if self.half.exists() else 0
+        here = self.size
         headers = {"User-Agent": "anomaly-runner"} | ({"Range": f"bytes={here}-"} if here else {})
         request = urllib.request.Request(self.url, headers=headers)  # noqa: S310 - http(s) by the contract's pattern
         try:
@@ -88,7 +113,7 @@ class _Transfer:
             raise _BrokenOffError(f"{type(error).__name__}: {error}") from error
 
     def _receive(self, response: http.client.HTTPResponse, here: int) -> None:
-        resumed = response.status == http.HTTPStatus.PARTIAL_CONTENT
+        self.resumed = resumed = response.status == http.HTTPStatus.PARTIAL_CONTENT
         expected = int(response.headers.get("Content-Length") or -1)
         received = 0
         with self.half.open("ab" if resumed else "wb") as sink:
@@ -106,6 +131,7 @@ class _Transfer:
 
     def _refused(self, status: int, here: int) -> None:
         if status == _COMPLETE and here:
+            self.resumed = True
             return  # the digest decides
         if status >= http.HTTPStatus.INTERNAL_SERVER_ERROR or status in _MAY_PASS:
             raise _BrokenOffError(f"the server answered {status}")

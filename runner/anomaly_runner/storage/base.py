@@ -4,11 +4,16 @@ Keys come from whoever can write to a bucket, so they are hostile: one that woul
 written to, on any operating system, is refused before it touches the disk.
 """
 
+import hashlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from anomaly_runner.errors import DataInvalid
+
+_LONGEST_NAME = 255
+"""Bytes that file systems allow for the name of a file or a folder."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +77,16 @@ def check_key(key: str, uri: str) -> str:
     if not is_safe(key):
         raise DataInvalid(f"refused the key {key!r} in {uri}: it leads out of the folder")
     return key
+
+
+def has_short_names(key: str) -> bool:
+    """Whether file systems allow names as long as the key's parts."""
+    return all(len(os.fsencode(part)) <= _LONGEST_NAME for part in key.split("/"))
+
+
+def half_of(file: Path) -> Path:
+    """What a file is called until it is whole: hidden beside it, and short however long its own name is."""
+    return file.with_name(f".{hashlib.sha256(os.fsencode(file.name)).hexdigest()[:32]}.part")
 
 
 def join_uri(root: str, key: str) -> str:

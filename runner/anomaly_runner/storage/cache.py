@@ -18,13 +18,18 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from anomaly_runner.storage.base import ObjectInfo, Source, Store
 
 _FOLDER = "objects"
-_KEPT_FREE = 0.10
-"""Share of the disk that the cache leaves free: the oldest entries go first."""
+_KEPT_FREE = 0.20
+"""Share of the disk that the cache leaves free: kubelet removes images below 0.15 and evicts pods below 0.10."""
+_FREED_AHEAD = 0.03
+"""Share of the disk that is freed beyond that, once it has to be: looking for the oldest entries is a long scan."""
+_ABANDONED_SECONDS = 3600.0
+"""Age at which nobody writes a half-written file any more."""
 _MD5 = re.compile(r"[0-9a-f]{32}")
 
 
@@ -88,7 +93,8 @@ class FileCache:
         except FileNotFoundError:  # never kept, or evicted meanwhile
             return False
         if entry.matches(destination):
-            os.utime(kept)  # used last: evicted last
+            with suppress(OSError):  # evicted meanwhile: this run has its file
+                os.utime(kept)  # used last: evicted last
             return True
         kept.unlink(missing_ok=True)
         return False
@@ -101,6 +107,8 @@ class FileCache:
             kept = entry if entry.matches(source) else entry.by_size()
             if kept.matches(source) and self._make_room(source.stat().st_size):
                 _link_or_copy(source, self._place(kept))
+        except FileNotFoundError:
+            return  # another run cleared its half away: not kept this time
         except OSError as error:
             self._give_up(f"cannot be written ({error.strerror})")
 
@@ -116,18 +124,13 @@ class FileCache:
     def _make_room(self, size: int) -> bool:
         self._root.mkdir(parents=True, exist_ok=True)
         with self._lock:
-            missing = _missing_room(self._root, size)
+            disk = shutil.disk_usage(self._root)
+            missing = int(disk.total * _KEPT_FREE) + size - disk.free
             if missing > 0:
-                missing -= _evict(self._root, missing)
+                missing -= _evict(self._root, missing + int(disk.total * _FREED_AHEAD))
         if missing > 0:
             self._give_up("is on a full disk")
         return missing <= 0
-
-
-def _missing_room(folder: Path, size: int) -> int:
-    """Bytes to be freed before a file of this size may come; not positive if it may."""
-    disk = shutil.disk_usage(folder)
-    return int(disk.total * _KEPT_FREE) + size - disk.free
 
 
 def _evict(root: Path, wanted: int) -> int:
@@ -142,11 +145,16 @@ def _evict(root: Path, wanted: int) -> int:
 
 
 def _entries(root: Path) -> Iterator[tuple[float, int, Path]]:
+    """When each was used last, its size, and the file; halves are nobody's once they are abandoned."""
+    abandoned = datetime.now(UTC).timestamp() - _ABANDONED_SECONDS
     for folder in os.scandir(root):
         for file in os.scandir(folder):
             with suppress(FileNotFoundError):  # another run evicts too
                 stat = file.stat()
-                yield stat.st_mtime, stat.st_size, Path(file.path)
+                if not file.name.startswith("."):
+                    yield stat.st_mtime, stat.st_size, Path(file.path)
+                elif stat.st_ctime < abandoned:  # a link to an old file is a new half
+                    yield 0.0, stat.st_size, Path(file.path)
 
 
 def _link_or_copy(source: Path, destination: Path) -> None:
@@ -154,12 +162,19 @@ def _link_or_copy(source: Path, destination: Path) -> None:
     destination.parent.mkdir(parents=True, exist_ok=True)
     half = destination.with_name(f".{uuid.uuid4().hex}")  # pods have the same process numbers
     try:
-        half.hardlink_to(source)
+        _link(source, half)
+        half.replace(destination)
+    finally:
+        half.unlink(missing_ok=True)  # where the disk became full
+
+
+def _link(source: Path, destination: Path) -> None:
+    try:
+        destination.hardlink_to(source)
     except FileNotFoundError:
         raise
     except OSError:
-        shutil.copyfile(source, half)
-    half.replace(destination)
+        shutil.copyfile(source, destination)
 
 
 def _hash(text: str) -> str:

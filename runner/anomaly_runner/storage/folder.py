@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from anomaly_runner.errors import StorageDenied, StorageUnavailable
-from anomaly_runner.storage.base import ObjectInfo, check_key
+from anomaly_runner.storage.base import ObjectInfo, check_key, half_of
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def _files(start: Path) -> list[Path]:
 
 
 def _replace(source: Path, target: Path) -> None:
-    half = target.with_name(f".{target.name}.{os.getpid()}")
+    half = half_of(target).with_suffix(f".{os.getpid()}")
     shutil.copyfile(source, half)
     half.replace(target)
 

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, TypeVar
 from anomaly_api.run import ca_path, s3_env
 from anomaly_api.storage import LocationRole, S3Location
 from anomaly_runner.errors import DataInvalid, StorageDenied, StorageUnavailable
-from anomaly_runner.storage.base import ObjectInfo, check_key, is_safe, join_uri
+from anomaly_runner.storage.base import ObjectInfo, check_key, half_of, is_safe, join_uri
 from anomaly_runner.storage.quick_get import QuickGet, open_bucket
 
 Result = TypeVar("Result")
@@ -132,7 +132,7 @@ class S3Store:
 
     def pull(self, info: ObjectInfo, destination: Path) -> None:
         """Copy one object to a file through a temporary name; where a body breaks off, the rest is asked for."""
-        half = destination.with_name(f".{destination.name}.part")
+        half = half_of(destination)
         with _explained(join_uri(self.uri, info.key)), _created(half) as file:
             _patiently(partial(self._download, info, file))
             size = file.tell()

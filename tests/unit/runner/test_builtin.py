@@ -13,16 +13,18 @@ import pytest
 from PIL import Image
 
 from anomaly_api.dataset import BuiltinDataset
-from anomaly_api.experiment import AnomalyExperiment
+from anomaly_api.experiment import AnomalyExperiment, ExperimentSpec
 from anomaly_api.inference import InferenceSpec
-from anomaly_api.run import ModelManifest, RunIdentity
+from anomaly_api.run import ModelManifest, RunConfig, RunIdentity
 from anomaly_api.status import Stage, ThresholdValues
 from anomaly_runner.builtin import PUBLISHED, files_of, prepare
 from anomaly_runner.builtin.download import download
 from anomaly_runner.builtin.mnist import read_idx
 from anomaly_runner.context import Context, Journal
+from anomaly_runner.engine import execute
 from anomaly_runner.errors import DataInvalid, InvalidConfig, Stopped, StorageUnavailable
 from anomaly_runner.fetch import bring, list_experiment, list_inference
+from anomaly_runner.mlflow_tracker import LOCAL_UID
 from anomaly_runner.progress import Progress
 from anomaly_runner.stop import StopSignal
 from anomaly_runner.tracking import NoTracker
@@ -77,6 +79,26 @@ def experiment(source: dict, **dataset) -> AnomalyExperiment:
         "spec": {"dataset": {"source": {"builtin": source}, **dataset}, "model": {"name": "padim", "padim": {}},
                  "output": {"s3": {"uri": "s3://results"}}},
     })  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"model": {"name": "padim", "padim": {"layers": ["layer9"]}}}, "layer9 are not in resnet18"),
+        ({"training": {"devices": 2}, "scheduling": {"gpus": {"count": 0}}}, "padim trains on one device"),
+        ({"model": {"name": "uflow"}}, "uflow takes images of 448 x 448"),
+    ],
+    ids=["layers", "devices", "size"],
+)
+def test_a_model_that_cannot_be_is_refused_before_anything_is_fetched(digits, context, fields, message):
+    with serve(digits) as web:
+        spec = experiment({"name": "mnist", "goodLabel": 9, "mirror": web.url}).spec
+        document = spec.model_dump(by_alias=True, exclude_unset=True) | fields
+        config = RunConfig(run=context.run.model_copy(update={"uid": LOCAL_UID}),
+                           experiment=ExperimentSpec.model_validate(document))  # fmt: skip
+        with pytest.raises(InvalidConfig, match=message):
+            execute(config, context)
+    assert web.asked == []
 
 
 def test_mnist_goes_the_way_of_every_dataset(digits, context):
@@ -203,6 +225,34 @@ def test_a_download_goes_on_where_it_broke_off(web, tmp_path):
     assert [wanted for _, wanted in web.asked] == [None, "bytes=1000000-", "bytes=1000000-", "bytes=1700000-"]
     assert sum(seen) == len(CONTENT)
     assert [path.name for path in tmp_path.iterdir()] == ["file.bin"]
+
+
+def test_a_download_that_gets_on_is_not_given_up(web, tmp_path):
+    web.faults = [-100_000, 503] * 12
+    assert download(FILE, web.url, tmp_path, nothing).read_bytes() == CONTENT
+
+
+def test_a_download_that_never_gets_farther_is(web, tmp_path):
+    web.faults, web.ranges = [-100_000] * 20, False
+    with pytest.raises(StorageUnavailable, match="broke off after 100000"):
+        download(FILE, web.url, tmp_path, nothing)
+    assert len(web.asked) == 6
+
+
+@pytest.mark.parametrize("stale", [b"of another file", b"x" * len(CONTENT)], ids=["begun", "complete"])
+def test_pieces_of_two_files_are_fetched_once_more_as_one(web, tmp_path, stale):
+    (tmp_path / ".file.bin.part").write_bytes(stale)
+    assert download(FILE, web.url, tmp_path, nothing).read_bytes() == CONTENT
+    assert [wanted for _, wanted in web.asked] == [f"bytes={len(stale)}-", None]
+
+
+def test_pieces_of_another_file_are_refused_in_the_end(web, tmp_path):
+    web.files["file.bin"] = CONTENT[:-1] + b"x"
+    (tmp_path / ".file.bin.part").write_bytes(CONTENT[:1000])
+    with pytest.raises(DataInvalid, match="is not the expected file"):
+        download(FILE, web.url, tmp_path, nothing)
+    assert len(web.asked) == 2
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_server_without_ranges_sends_everything_again(web, tmp_path):

@@ -3,6 +3,7 @@
 import hashlib
 import multiprocessing
 import os
+import shutil
 from collections import namedtuple
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from anomaly_runner.fetch import bring, list_experiment
 from anomaly_runner.progress import Progress
 from anomaly_runner.stop import StopSignal
 from anomaly_runner.storage import FileCache, FolderStore, ObjectInfo, cached, local_copy
+from anomaly_runner.storage import cache as cache_module
 from anomaly_runner.storage.cache import Entry
 from anomaly_runner.storage.s3 import connect
 from anomaly_runner.tracking import NoTracker
@@ -44,7 +46,11 @@ def go_on() -> None:
 @pytest.fixture(autouse=True)
 def roomy_disk(monkeypatch):
     """A disk with room, whatever this machine's has; some tests take it away."""
-    monkeypatch.setattr("shutil.disk_usage", lambda _: Usage(1_000_000_000, 0, 900_000_000))
+    monkeypatch.setattr("shutil.disk_usage", roomy)
+
+
+def roomy(_) -> "Usage":
+    return Usage(1_000_000_000, 0, 900_000_000)
 
 
 @pytest.fixture
@@ -59,6 +65,11 @@ def pull(server_url: str, root: Path, destination: Path) -> list[str]:
     store = connect(LocationRole.DATASET, S3Location(uri="s3://data/set", endpoint=server_url), KEYS)
     local_copy(cached(store, FileCache(root, warnings.append)), store.list(), destination, go_on)
     return warnings
+
+
+def pull_in_a_process(*arguments) -> None:
+    shutil.disk_usage = roomy
+    pull(*arguments)
 
 
 def gets(server) -> list[str]:
@@ -131,7 +142,9 @@ def test_the_same_key_elsewhere_is_another_entry():
 
 def test_two_processes_at_once(s3, tmp_path):
     spawn = multiprocessing.get_context("spawn")
-    runs = [spawn.Process(target=pull, args=(s3.url, tmp_path / "cache", tmp_path / name)) for name in "ab"]
+    runs = [
+        spawn.Process(target=pull_in_a_process, args=(s3.url, tmp_path / "cache", tmp_path / name)) for name in "ab"
+    ]
     for run in runs:
         run.start()
     for run in runs:
@@ -167,21 +180,99 @@ def test_a_cache_that_cannot_be_written_costs_one_warning(s3, tmp_path):
 Usage = namedtuple("Usage", "total used free")
 
 
+TOTAL = 1_000_000
+KEPT_FREE, FREED_AHEAD = 200_000, 30_000
+
+
+def new_file(folder: Path, index: int = 0) -> tuple[Entry, Path]:
+    content = b"%03d." % index * 250
+    file = folder / f"new{index}"
+    file.write_bytes(content)
+    digest = hashlib.md5(content).hexdigest()
+    return Entry.of_object(f"http://s3/data/{file.name}", ObjectInfo(file.name, len(content), digest)), file
+
+
 def test_the_oldest_entries_make_room(s3, tmp_path, monkeypatch):
     pull(s3.url, tmp_path / "cache", tmp_path / "a")
     entries = kept(tmp_path / "cache")
     for age, entry in enumerate(entries):
         os.utime(entry, (1_000_000 - age, 1_000_000 - age))
-    oldest = entries[-4:]
+    oldest = entries[-10:]
     removed = sum(entry.stat().st_size for entry in oldest)
-    (tmp_path / "new").write_bytes(b"n" * 1000)
-    monkeypatch.setattr("shutil.disk_usage", lambda _: Usage(1_000_000, 0, 100_000 + 1000 - removed))
+    monkeypatch.setattr("shutil.disk_usage", lambda _: Usage(TOTAL, 0, KEPT_FREE + 1000 + FREED_AHEAD - removed))
     cache = FileCache(tmp_path / "cache", pytest.fail)
-    entry = Entry.of_object("http://s3/data/new", ObjectInfo("new", 1000, hashlib.md5(b"n" * 1000).hexdigest()))
-    cache.keep(entry, tmp_path / "new")
+    entry, file = new_file(tmp_path)
+    cache.keep(entry, file)
     assert not any(entry.exists() for entry in oldest)
-    assert all(entry.exists() for entry in entries[:-4])
+    assert all(entry.exists() for entry in entries[:-10])
     assert cache.take(entry, tmp_path / "out")
+
+
+def test_a_disk_at_its_limit_is_scanned_rarely(tmp_path, monkeypatch):
+    def usage(folder):
+        return Usage(TOTAL, 0, KEPT_FREE + 50_000 - sum(file.stat().st_size for file in kept(folder)))
+
+    scans, entries = [], cache_module._entries
+    monkeypatch.setattr("shutil.disk_usage", usage)
+    monkeypatch.setattr(cache_module, "_entries", lambda root: scans.append(root) or entries(root))
+    cache = FileCache(tmp_path / "cache", pytest.fail)
+    for index in range(100, 200):
+        cache.keep(*new_file(tmp_path, index))
+    assert 2 <= len(scans) <= 6
+
+
+def test_an_entry_that_is_evicted_while_it_is_taken_has_been_taken(tmp_path, monkeypatch):
+    cache = FileCache(tmp_path / "cache", pytest.fail)
+    entry, file = new_file(tmp_path)
+    cache.keep(entry, file)
+    (place,) = kept(tmp_path / "cache")
+    monkeypatch.setattr(Entry, "matches", lambda *_: place.unlink() or True)
+    assert cache.take(entry, tmp_path / "out")
+    assert (tmp_path / "out").read_bytes() == file.read_bytes()
+
+
+def test_halves_of_other_runs_are_left_alone_until_they_are_abandoned(tmp_path, monkeypatch):
+    half = tmp_path / "cache/objects/ab/.half"
+    half.parent.mkdir(parents=True)
+    half.write_bytes(b"half")
+    os.utime(half, (1, 1))  # as a link to an old file has it
+    cache = FileCache(tmp_path / "cache", lambda _: None)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: Usage(TOTAL, TOTAL, 0))
+    cache.keep(*new_file(tmp_path))
+    assert half.exists()
+    monkeypatch.setattr(cache_module, "_ABANDONED_SECONDS", -1.0)
+    FileCache(tmp_path / "cache", lambda _: None).keep(*new_file(tmp_path))
+    assert not half.exists()
+
+
+def test_a_half_that_another_run_clears_away_costs_nothing_else(tmp_path, monkeypatch):
+    replace = Path.replace
+
+    def cleared(half, target):
+        half.unlink()
+        monkeypatch.setattr(Path, "replace", replace)
+        return replace(half, target)
+
+    monkeypatch.setattr(Path, "replace", cleared)
+    cache = FileCache(tmp_path / "cache", pytest.fail)
+    entry, file = new_file(tmp_path)
+    cache.keep(entry, file)
+    assert not cache.take(entry, tmp_path / "out")
+    cache.keep(entry, file)
+    assert cache.take(entry, tmp_path / "out")
+
+
+def test_a_copy_that_fails_leaves_no_half(tmp_path, monkeypatch):
+    def half_a_copy(source, destination):
+        destination.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "hardlink_to", lambda *_: (_ for _ in ()).throw(OSError(18, "Invalid cross-device link")))
+    monkeypatch.setattr("shutil.copyfile", half_a_copy)
+    warnings: list[str] = []
+    FileCache(tmp_path / "cache", warnings.append).keep(*new_file(tmp_path))
+    assert warnings == ["the data cache cannot be written (No space left on device): files are pulled instead"]
+    assert kept(tmp_path / "cache") == []
 
 
 def test_a_full_disk_costs_one_warning(s3, tmp_path, monkeypatch):

@@ -60,19 +60,24 @@ def test_images_in_deeper_folders_pair_with_masks_in_deeper_folders():
     assert experiment(keys).test[0].mask == "ground_truth/x/s/0_mask.png"
 
 
-VALIDATION = ["val/good/0.png", "val/scratch/000.png", "val/dent/000.png", "val/unknown/x.png",
-              "ground_truth/val/scratch/000_mask.png"]  # fmt: skip
+VALIDATION = ["val/good/0.png", "val/scratch/000.png", "val/scratch/001.png", "val/dent/000.png",
+              "val/dent/007.png", "val/unknown/x.png", "ground_truth/val/scratch/000_mask.png",
+              "ground_truth/dent/007_mask.png"]  # fmt: skip
 
 
-def test_validation_images_have_masks_of_their_own_or_share_those_of_the_test_images():
+def test_validation_images_have_masks_of_their_own_or_those_that_no_test_image_has():
     dataset = experiment([*LAYOUT, *VALIDATION])
     assert {sample.key: sample.mask for sample in dataset.validation} == {
-        "val/dent/000.png": "ground_truth/dent/000_mask.png",
+        "val/dent/000.png": None,
+        "val/dent/007.png": "ground_truth/dent/007_mask.png",
         "val/good/0.png": None,
         "val/scratch/000.png": "ground_truth/val/scratch/000_mask.png",
+        "val/scratch/001.png": None,
     }
     by_key = {sample.key: sample.mask for sample in dataset.test}
     assert by_key["test/scratch/000.png"] == "ground_truth/scratch/000_mask.png"
+    assert by_key["test/dent/000.png"] == "ground_truth/dent/000_mask.png"
+    assert dataset.missing_masks == ("val/dent/000.png", "val/scratch/001.png", "test/scratch/001.jpg")
     assert dataset.warnings[0].startswith("images below val/unknown/ are ignored")
 
 
@@ -126,6 +131,37 @@ def test_hostile_keys_are_named_and_never_used():
     dataset = experiment([*LAYOUT, "../../etc/evil.png"])
     assert [image.path for image in dataset.unreadable] == ["../../etc/evil.png"]
     assert not any(".." in key for key in dataset.wanted())
+
+
+@pytest.mark.parametrize("key", ["train//good/x.png", "notes/../test/dent/x.png", "test\\dent\\x.png", "/etc/x.png"])
+def test_keys_that_may_be_meant_for_the_layout_count(key):
+    assert [image.path for image in experiment([*LAYOUT, key]).unreadable] == [key]
+
+
+@pytest.mark.parametrize("key", ["notes//x.png", "train/bad//x.png", "val/unknown//x.png", "a/../x.png", "C:/x.png",
+                                 "originals/pi\udce9ce.png", f"originals/{'x' * 300}.png"])  # fmt: skip
+def test_refused_files_outside_the_layout_do_not_count(key):
+    assert experiment([*LAYOUT, key]).unreadable == ()
+
+
+def test_large_files_outside_the_layout_do_not_count():
+    scan = ObjectInfo("originals/scan.tif", 3 << 30, "e")
+    assert experiment_dataset([*objects(LAYOUT), scan], "u", "_mask", True, max_bytes=1000).unreadable == ()
+    labelled = [*objects(["dent/a.png"]), ObjectInfo("train/scan.tif", 3 << 30, "e")]
+    assert inference_dataset(labelled, "u", "labelled", "_mask", True, max_bytes=1000).unreadable == ()
+    flat = inference_dataset([*objects(["a.png"]), scan], "u", "flat", "_mask", True, max_bytes=1000)
+    assert [image.path for image in flat.unreadable] == ["originals/scan.tif"]
+
+
+def test_names_that_no_file_system_takes_are_named_and_never_used():
+    longest, longer = (f"test/good/{'ü' * 125}{end}.png" for end in ("x", "xx"))
+    image, inside = "test/dent/000.png", "test/dent/000.png/deep/1.png"
+    dataset = experiment([*LAYOUT, longest, longer, inside])
+    assert {refused.path: refused.problem for refused in dataset.unreadable} == {
+        longer: "its name is longer than file systems allow", inside: "its folder has the name of another image",
+    }  # fmt: skip
+    assert {longest, image} <= set(dataset.wanted())
+    assert not {longer, inside} & set(dataset.wanted())
 
 
 def test_names_that_are_no_utf8_are_told_escaped_and_never_used():

@@ -1,14 +1,16 @@
 """S3 servers that throttle, break off, stall or are signed by nobody: what is brought is whole, or it is said why."""
 
+import io
 import ssl
 import subprocess
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
 
 from anomaly_api.storage import LocationRole, S3Location
 from anomaly_runner.errors import StorageDenied, StorageUnavailable
-from anomaly_runner.storage import ObjectInfo, local_copy
+from anomaly_runner.storage import FolderStore, ObjectInfo, local_copy
 from anomaly_runner.storage.s3 import connect
 from support.fake_s3 import fake_s3
 
@@ -47,6 +49,16 @@ def test_everything_is_brought_whole(s3, tmp_path):
     local_copy(store, store.list(), tmp_path, go_on)
     assert {f"set/{path.name}": path.read_bytes() for path in tmp_path.glob("*.png")} == OBJECTS
     assert not list(tmp_path.glob(".*.part"))
+
+
+def test_names_as_long_as_file_systems_allow(s3, tmp_path):
+    name = "x" * 251 + ".png"
+    s3.objects[f"set/{name}"] = b"long"
+    store = store_of(s3)
+    local_copy(store, [found for found in store.list() if found.key == name], tmp_path, go_on)
+    assert (tmp_path / name).read_bytes() == b"long"
+    FolderStore(tmp_path / "out").push(tmp_path / name, name)
+    assert (tmp_path / "out" / name).read_bytes() == b"long"
 
 
 @pytest.mark.parametrize("status", [503, 429, 500])
@@ -121,27 +133,51 @@ def test_an_object_that_changed_since_it_was_listed(s3, tmp_path):
         local_copy(store_of(s3), objects, tmp_path, go_on)
 
 
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory):
-    """A certificate for 127.0.0.1 that signs itself, and its key."""
-    folder = tmp_path_factory.mktemp("tls")
-    subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=127.0.0.1",
-                    "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", folder / "key", "-out", folder / "ca.crt"],
+def certify(folder, name, *more) -> tuple:
+    """A new certificate, signed by itself unless ``more`` says by whom, and its key."""
+    files = folder / f"{name}.crt", folder / f"{name}.key"
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", f"/CN={name}",
+                    "-addext", "subjectAltName=IP:127.0.0.1", "-out", files[0], "-keyout", files[1], *more],
                    check=True, capture_output=True)  # fmt: skip
-    return folder / "ca.crt", folder / "key"
+    return files
 
 
-@pytest.fixture
-def secure(certificate):
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory):
+    """An authority's certificate and its key; it is one for 127.0.0.1 as well."""
+    return certify(tmp_path_factory.mktemp("tls"), "ca")
+
+
+@contextmanager
+def secured(certificate):
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     tls.load_cert_chain(*certificate)
     with fake_s3(dict(OBJECTS), tls) as server:
         yield server
 
 
-def test_an_authority_of_the_clusters_own(secure, certificate, monkeypatch):
-    monkeypatch.setattr("anomaly_runner.storage.s3.ca_path", lambda role: str(certificate[0]))
-    assert store_of(secure).read("7.png") == b"7"
+@pytest.fixture
+def secure(authority):
+    with secured(authority) as server:
+        yield server
+
+
+def test_an_authority_of_the_clusters_own(authority, monkeypatch):
+    monkeypatch.setattr("anomaly_runner.storage.s3.ca_path", lambda role: str(authority[0]))
+    signed = certify(authority[0].parent, "server", "-addext", "basicConstraints=critical,CA:FALSE",
+                     "-CA", authority[0], "-CAkey", authority[1])  # fmt: skip
+    with secured(signed) as server:
+        store, file = store_of(server), io.BytesIO()
+        assert store.read("7.png") == b"7"
+        assert store.quick.append("set/7.png", file, "")
+        assert file.getvalue() == b"7"
+
+
+def test_a_certificate_that_signs_itself_is_left_to_the_client(secure, authority, tmp_path, monkeypatch):
+    """Rust's TLS takes no authority's certificate for a server's."""
+    monkeypatch.setattr("anomaly_runner.storage.s3.ca_path", lambda role: str(authority[0]))
+    local_copy(store_of(secure), [large(secure)], tmp_path, go_on)
+    assert (tmp_path / "large.png").read_bytes() == CONTENT
 
 
 def test_an_unknown_authority_is_refused_with_the_way_out(secure):

@@ -7,8 +7,12 @@ from pathlib import Path
 import pytest
 from botocore.exceptions import EndpointConnectionError, NoCredentialsError
 from botocore.stub import Stubber
+from PIL import Image
 
+from anomaly_api.dataset import DatasetLimits
 from anomaly_api.storage import LocationRole, S3Location
+from anomaly_runner.batches import InputForm, ReadLog, read_batches, read_file
+from anomaly_runner.dataset import Sample
 from anomaly_runner.errors import DataInvalid, Stopped, StorageDenied, StorageUnavailable
 from anomaly_runner.storage import FolderStore, ObjectInfo, local_copy, start_pull
 from anomaly_runner.storage.s3 import S3Store, connect
@@ -212,3 +216,33 @@ def test_a_failed_pull_reaches_who_waits_for_it(tmp_path):
     store.pull = lambda info, destination: (_ for _ in ()).throw(StorageDenied("no"))
     with pytest.raises(StorageDenied):
         local_copy(store, store.list(), tmp_path, go_on)
+
+
+@pytest.mark.timeout(60)
+def test_what_is_no_regular_file_is_named_and_never_opened(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "pipe-link.png").symlink_to("pipe.png")
+    (tmp_path / "loop.png").symlink_to("loop.png")
+    (tmp_path / "nowhere.png").symlink_to("missing.png")
+    (tmp_path / "outside.png").symlink_to("/etc/hostname")
+    Image.new("RGB", (8, 8)).save(tmp_path / "image.png")
+    (tmp_path / "link.png").symlink_to("image.png")
+    samples = [Sample(info.key, "good") for info in FolderStore(tmp_path).list()]
+    log = ReadLog(DatasetLimits(max_unreadable_images=5))
+    pull = start_pull(FolderStore(tmp_path), [], tmp_path, go_on)
+    (batch,) = read_batches(pull, samples, InputForm(8, 8, "none"), log, batch_size=9, threads=2)
+    assert [sample.key for sample in batch.samples] == ["image.png", "link.png"]
+    assert {image.path: image.problem for image in log.unreadable} == {
+        "pipe.png": "not a file", "pipe-link.png": "not a file", "loop.png": "not a file", "nowhere.png": "not a file",
+        "outside.png": "a symbolic link that leads out of the dataset",
+    }  # fmt: skip
+
+
+def test_a_file_without_permission_is_denied_and_not_retried(tmp_path, monkeypatch):
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    (tmp_path / "a.png").write_bytes(b"1")
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    with pytest.raises(StorageDenied, match=r"no permission for .*a\.png"):
+        read_file(start_pull(FolderStore(tmp_path), [], tmp_path, go_on), "a.png")
