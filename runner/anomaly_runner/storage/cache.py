@@ -24,8 +24,8 @@ from pathlib import Path
 from anomaly_runner.storage.base import ObjectInfo, Source, Store
 
 _FOLDER = "objects"
-_KEPT_FREE = 0.20
-"""Share of the disk that the cache leaves free: kubelet removes images below 0.15 and evicts pods below 0.10."""
+_KEPT_FREE = 0.15
+"""Share of the disk that the cache leaves free: below, kubelet removes images, and at 0.10 it evicts pods."""
 _FREED_AHEAD = 0.03
 """Share of the disk that is freed beyond that, once it has to be: looking for the oldest entries is a long scan."""
 _ABANDONED_SECONDS = 3600.0
