@@ -181,7 +181,7 @@ Usage = namedtuple("Usage", "total used free")
 
 
 TOTAL = 1_000_000
-KEPT_FREE, FREED_AHEAD = 200_000, 30_000
+KEPT_FREE, FREED_AHEAD = 150_000, 30_000
 
 
 def new_file(folder: Path, index: int = 0) -> tuple[Entry, Path]:
