@@ -47,7 +47,7 @@ def by_gradient(job: ExperimentJob) -> Trained:
         give_back_freed_memory()
     model = model.to(job.threads.device).eval()
     model.calibrate(torch.from_numpy(data.some_training_images(_CALIBRATION)).to(job.threads.device))
-    return Trained(model, data.training_count, report, training.keeper.forget)
+    return Trained(model, data.training_count, report, training.keeper.kept, training.keeper.forget)
 
 
 def validate_alike(module: Any, model: AnomalibModel, data: ImageData) -> None:

@@ -70,9 +70,9 @@ def fit(training: Training) -> TrainingReport:
     watch = Watch(lambda: around.step(1), training.history)
     tell = Tell(around.measure, training.history)
     callbacks = [watch, training.judge, best, early_stopping(plan), tell, Chance(), keeper]
-    with training_threads(around.device, plan.devices), quiet():
+    with keeper.kept(), training_threads(around.device, plan.devices), quiet():
         state = keeper.find()
-        order = replace(training.order, state=state) if training.order else None
+        order = replace(training.order, state=state) if training.order and not keeper.over else None
         with followers(order, training.data) if order else nullcontext() as together:
             callbacks = [found for found in (*callbacks, together) if found]
             trainer = make_trainer(plan, around, callbacks, validates=training.judge is not None)
@@ -90,13 +90,9 @@ def _fit(trainer: Trainer, training: Training, state: Path | None) -> None:
     if state:
         skip_preparing(training.module, training.plan)
     # in batches: a module that steps its optimisers itself counts several steps in each
-    training.around.step(training.keeper.resumed_epochs * len(training.data.train_dataloader()))
-    try:
-        with stopped_by_lightning():
-            trainer.fit(training.module, datamodule=training.data, ckpt_path=state, weights_only=True)
-    except Stopped:
-        training.keeper.store()
-        raise
+    training.around.step(training.keeper.resumed_batches)
+    with stopped_by_lightning():
+        trainer.fit(training.module, datamodule=training.data, ckpt_path=state, weights_only=True)
 
 
 @contextmanager

@@ -8,6 +8,9 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from anomaly_api.experiment import ExperimentSpec
+from anomaly_api.reasons import ExitCode
+from anomaly_api.run import RunReport
+from anomaly_runner import experiment
 from anomaly_runner.dataset import Sample
 from anomaly_runner.errors import Diverged, InvalidConfig, Stopped
 from anomaly_runner.gradient import checkpoints
@@ -15,10 +18,12 @@ from anomaly_runner.gradient.checkpoints import KEY, Keeper
 from anomaly_runner.gradient.fit import Surroundings, Training, check_watched, find_batch_size, fit, judge_of
 from anomaly_runner.gradient.images import DecodedImages, ImageData
 from anomaly_runner.gradient.plan import make_plan
+from anomaly_runner.local import run_locally
 from anomaly_runner.models import anomalib_model
 from anomaly_runner.models.anomalib_model import build_module
 from anomaly_runner.stop import StopSignal
 from anomaly_runner.storage import FolderStore
+from support.textures import EXPERIMENT, write_manifest
 
 SIDE = 64
 RANDOM = {"backbone": "resnet18", "preTrained": False}
@@ -110,6 +115,44 @@ def test_a_stopped_training_ends_with_the_same_weights_bit_for_bit(tmp_path, mod
     assert resumed.report.history == whole.report.history
     resumed.training.keeper.forget()
     assert not (folders[2] / "store" / KEY).exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "options", [{"maxEpochs": 2}, {"maxEpochs": 30, "earlyStopping": {"patience": 2}}, {"maxSteps": 4}],
+    ids=["epochs", "early stopping", "steps"],
+)  # fmt: skip
+def test_a_training_that_was_over_is_not_trained_again(tmp_path, options):
+    first = Run(tmp_path, FASTFLOW, **options).fit()
+    assert not (tmp_path / "store" / KEY).exists()
+    with pytest.raises(Stopped), first.training.keeper.kept():
+        raise Stopped
+    again = Run(tmp_path, FASTFLOW, **options)
+    again.stop_after = first.done + 1
+    again.fit()
+    assert again.done == first.done
+    assert same(first.state, again.state)
+    assert again.report == first.report.model_copy(update={"resumed_from_step": first.report.steps})
+
+
+@pytest.mark.slow
+def test_a_run_that_is_stopped_after_its_training_goes_on_from_there(textures, monkeypatch):
+    def short(document):
+        training = {"maxEpochs": 2, "trainBatchSize": 4}
+        document["spec"] |= {"model": FASTFLOW, "training": training, "export": {"types": []}}
+
+    def stopped(*arguments, **options):
+        raise Stopped
+
+    manifest, results = write_manifest(textures, EXPERIMENT, short), textures / "results/factory/textures/local"
+    with monkeypatch.context() as patched:
+        patched.setattr(experiment, "predict", stopped)
+        assert run_locally(manifest, textures) == ExitCode.STOPPED
+    assert (results / KEY).is_file()
+    assert run_locally(manifest, textures) == 0
+    report = RunReport.model_validate_json((results / "report.json").read_bytes())
+    assert report.training.resumed_from_step == report.training.steps == 4
+    assert not (results / KEY).exists()
 
 
 @pytest.mark.slow
