@@ -17,6 +17,7 @@ from anomaly_api.run import TrainingReport
 from anomaly_runner.dataset import Sample
 from anomaly_runner.errors import InvalidConfig, Stopped
 from anomaly_runner.evaluate import Masks
+from anomaly_runner.gradient.auxiliary import draw_in_turn
 from anomaly_runner.gradient.callbacks import Best, History, Judge, Measure, Tell, Watch, early_stopping
 from anomaly_runner.gradient.checkpoints import Chance, Keeper
 from anomaly_runner.gradient.followers import followers
@@ -87,6 +88,7 @@ def fit(training: Training) -> TrainingReport:
 
 
 def _fit(trainer: Trainer, training: Training, state: Path | None) -> None:
+    draw_in_turn(training.module, training.plan.seed)
     if state:
         skip_preparing(training.module, training.plan)
     # in batches: a module that steps its optimisers itself counts several steps in each
