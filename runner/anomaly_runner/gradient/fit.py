@@ -2,7 +2,7 @@
 
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +15,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from anomaly_api.run import TrainingReport
 from anomaly_runner.dataset import Sample
-from anomaly_runner.errors import InvalidConfig, Stopped
+from anomaly_runner.errors import Stopped
 from anomaly_runner.evaluate import Masks
 from anomaly_runner.gradient.auxiliary import draw_in_turn
 from anomaly_runner.gradient.callbacks import Best, History, Judge, Measure, Tell, Watch, early_stopping
@@ -127,21 +127,6 @@ def find_batch_size(module: Any, data: ImageData, plan: Plan, around: Surroundin
             batch_arg_name="train_batch_size",
         )  # fmt: skip
     return min(int(found or finder.initial), finder.maximum)
-
-
-def check_watched(plan: Plan, samples: Sequence[Sample], has_masks: bool) -> None:
-    """Whether the watched metric can be computed from these validation images at all.
-
-    Raises:
-        InvalidConfig: they cannot tell.
-    """
-    if plan.watched == LOSS or plan.validate_every is None or not (plan.keeps_best or plan.early_stopping):
-        return
-    if not {sample.defect for sample in samples} >= {True, False}:
-        raise InvalidConfig(f"training.earlyStopping: {plan.watched} needs good and defective images in val/ or test/; "
-                            "watch trainLoss instead")  # fmt: skip
-    if plan.watched == "pixelAUROC" and not has_masks:
-        raise InvalidConfig("training.earlyStopping: pixelAUROC needs masks; watch imageAUROC instead")
 
 
 def judge_of(

@@ -1,5 +1,6 @@
 """Training by gradient: the same for the same seed, whether it was stopped or not; judged by exact metrics."""
 
+import shutil
 import signal
 
 import numpy as np
@@ -12,12 +13,12 @@ from anomaly_api.reasons import ExitCode
 from anomaly_api.run import RunReport
 from anomaly_runner import experiment
 from anomaly_runner.dataset import Sample
-from anomaly_runner.errors import Diverged, InvalidConfig, Stopped
+from anomaly_runner.errors import DataInvalid, Diverged, InvalidConfig, Stopped
 from anomaly_runner.gradient import checkpoints
 from anomaly_runner.gradient.checkpoints import KEY, Keeper
-from anomaly_runner.gradient.fit import Surroundings, Training, check_watched, find_batch_size, fit, judge_of
+from anomaly_runner.gradient.fit import Surroundings, Training, find_batch_size, fit, judge_of
 from anomaly_runner.gradient.images import DecodedImages, ImageData
-from anomaly_runner.gradient.plan import make_plan
+from anomaly_runner.gradient.plan import check_calibration, make_plan, untold
 from anomaly_runner.local import run_locally
 from anomaly_runner.models import anomalib_model
 from anomaly_runner.models.anomalib_model import build_module, without_pretrained_weights
@@ -270,7 +271,63 @@ def test_steps_alone_replace_the_default_epochs():
     assert (plan.epochs, plan.steps, plan.total_steps(100)) == (None, 9, 9)
 
 
-def test_a_metric_that_the_images_cannot_tell(tmp_path):
-    plan = make_plan(spec(FASTFLOW, earlyStopping={"metric": "imageAUROC"}), has_gpu=False)
-    with pytest.raises(InvalidConfig, match="needs good and defective images"):
-        check_watched(plan, images(4, 1).samples, has_masks=False)
+@pytest.mark.parametrize(
+    ("options", "watched"),
+    [
+        (
+            {"earlyStopping": {"enabled": False, "metric": "pixelAUROC"}, "checkpointing": {"keep": "best"}},
+            "pixelAUROC",
+        ),
+        ({"earlyStopping": {"metric": "trainLoss"}}, "trainLoss"),
+        ({"checkpointing": {"keep": "best"}}, "imageAUROC"),
+    ],
+)
+def test_the_best_state_goes_by_the_metric_also_where_nothing_stops_early(options, watched):
+    plan = make_plan(spec(FASTFLOW, **options), has_gpu=False)
+    assert plan.watched == watched
+
+
+GOOD, DEFECT = Sample("good/0.png", "good"), Sample("spot/0.png", "spot")
+
+
+@pytest.mark.parametrize(
+    ("options", "judged", "reason"),
+    [
+        ({"earlyStopping": {"metric": "imageAUROC"}}, [GOOD], "needs good and defective images"),
+        ({"earlyStopping": {"metric": "pixelAUROC"}}, [GOOD, DEFECT], "needs masks"),
+        ({"earlyStopping": {"enabled": False, "metric": "pixelAUROC"}, "checkpointing": {"keep": "best"}},
+         [GOOD, DEFECT], "needs masks"),
+        ({"earlyStopping": {"enabled": False}}, [GOOD], None),
+        ({"earlyStopping": {"metric": "trainLoss"}}, [GOOD], None),
+    ],
+)  # fmt: skip
+def test_a_metric_that_the_images_cannot_tell(options, judged, reason):
+    found = untold(make_plan(spec(FASTFLOW, **options), has_gpu=False), judged)
+    assert (reason in found) if reason else (found is None)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("training", "ending"),
+    [({}, 0), ({"earlyStopping": {"metric": "imageAUROC"}}, ExitCode.INVALID_CONFIG)],
+    ids=["default", "asked"],
+)  # fmt: skip
+def test_a_default_is_given_up_where_good_images_are_all_there_is(textures, training, ending):
+    shutil.rmtree(textures / "data/textures/test/scratch")
+
+    def short(document):
+        course = {"maxEpochs": 1, "trainBatchSize": 4} | training
+        document["spec"] |= {"model": FASTFLOW, "training": course, "export": {"types": []}}
+
+    assert run_locally(write_manifest(textures, EXPERIMENT, short), textures) == ending
+    if ending == 0:
+        report = (textures / "results/factory/textures/local/report.json").read_bytes()
+        warnings = RunReport.model_validate_json(report).summary.warnings
+        assert any("no early stopping" in warning for warning in warnings)
+
+
+def test_a_model_that_calibrates_itself_needs_a_good_image():
+    plan = make_plan(spec(EFFICIENTAD), has_gpu=False)
+    check_calibration(plan, [GOOD, DEFECT])
+    with pytest.raises(DataInvalid, match="efficientad calibrates itself on good images"):
+        check_calibration(plan, [DEFECT])
