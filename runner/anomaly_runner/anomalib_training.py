@@ -43,17 +43,18 @@ def by_gradient(job: ExperimentJob) -> Trained:
         module = _module(job, plan.batch_size)
         data = _image_data(job, plan)
     check_calibration(plan, data.validation_samples)
-    plan = _with_found_batch(job, module, data, plan)
+    keeper = Keeper(job.artifacts, job.context.work, plan.checkpointing, _fingerprint(job, data))
+    plan = _with_found_batch(job, module, data, plan, keeper)
     with job.context.stage(Stage.TRAIN, plan.total_steps(data.training_count), unit="steps"):
         model = scoring_model(job.spec.model, module, job.form.size)
         validate_alike(module, model, data)
-        training = _training(job, module, data, plan)
+        training = _training(job, module, data, plan, keeper)
         with undamaged(weight_names(job.spec.model)):  # EfficientAD and DSR load them when they begin
             report = fit(training)
         give_back_freed_memory()
     model = model.to(job.threads.device).eval()
     model.calibrate(torch.from_numpy(data.some_training_images(_CALIBRATION)).to(job.threads.device))
-    return Trained(model, data.training_count, report, training.keeper.kept, training.keeper.forget)
+    return Trained(model, data.training_count, report, keeper.kept, keeper.forget)
 
 
 def _with_told_metric(job: ExperimentJob, plan: Plan) -> Plan:
@@ -81,13 +82,12 @@ def validate_alike(module: Any, model: AnomalibModel, data: ImageData) -> None:
     module.validation_step = validation_step
 
 
-def _training(job: ExperimentJob, module: Any, data: ImageData, plan: Plan) -> Training:
-    samples, work, history = data.validation_samples, job.context.work, History()
+def _training(job: ExperimentJob, module: Any, data: ImageData, plan: Plan, keeper: Keeper) -> Training:
+    samples, around, history = data.validation_samples, _around(job), History()
     masks = job.masks(samples) if plan.watched == "pixelAUROC" else None
-    keeper = Keeper(job.artifacts, work, plan.checkpointing, _fingerprint(job, data))
     order = _order(job, data, plan) if plan.devices > 1 else None
-    judge = judge_of(plan, samples, masks, work, history)
-    return Training(module, data, plan, keeper, _around(job), judge, history, order)
+    judge = judge_of(plan, samples, masks, around, history)
+    return Training(module, data, plan, keeper, around, judge, history, order)
 
 
 def _order(job: ExperimentJob, data: ImageData, plan: Plan) -> Order:
@@ -107,10 +107,11 @@ def _around(job: ExperimentJob) -> TrainingSurroundings:
     return TrainingSurroundings(job.threads.device, context.work, context.step, context.tracker.measure)
 
 
-def _with_found_batch(job: ExperimentJob, module: Any, data: ImageData, plan: Plan) -> Plan:
+def _with_found_batch(job: ExperimentJob, module: Any, data: ImageData, plan: Plan, keeper: Keeper) -> Plan:
     if plan.finder is None:
         return plan
-    data.train_batch_size = find_batch_size(module, data, plan, _around(job))
+    known = keeper.batch_size if keeper.found else None
+    data.train_batch_size = known or find_batch_size(module, data, plan, _around(job))
     return replace(plan, batch_size=data.train_batch_size)
 
 

@@ -12,6 +12,7 @@ import random
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,8 @@ _COPIES = 3
 class Keeper(Callback):  # type: ignore[misc]
     """Saves the state after epochs, and at the end.
 
-    A state is marked with the fingerprint, the batches that it has seen, and whether its training is over.
+    A state is marked with the fingerprint, the batches that it has seen and their size, and whether its training is
+    over.
 
     Args:
         store: the run's artifacts.
@@ -56,10 +58,13 @@ class Keeper(Callback):  # type: ignore[misc]
         self._cost: float | None = None
         self.resumed_from: int | None = None
         self.resumed_batches = 0
+        self.batch_size: int | None = None
+        """Of the state that was found."""
         self.over = False
         """Whether nothing is left to train."""
 
-    def find(self) -> Path | None:
+    @cached_property
+    def found(self) -> Path | None:
         """A state that an earlier pod of this run has left, on this machine's disk."""
         if not self._spec.enabled:
             return None
@@ -73,12 +78,17 @@ class Keeper(Callback):  # type: ignore[misc]
             logger.warning("the checkpoint at %s is of another configuration: training begins anew", self._store.uri)
             return None
         self.resumed_from, self.resumed_batches, self.over = int(state["global_step"]), marks["batches"], marks["over"]
+        self.batch_size = marks["batch_size"]
         return self._file
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Mark it."""
-        batches = trainer.fit_loop.total_batch_idx + 1
-        checkpoint[_MARKS] = {"fingerprint": self._fingerprint, "batches": batches, "over": self.over}
+        checkpoint[_MARKS] = {
+            "fingerprint": self._fingerprint,
+            "batches": trainer.fit_loop.total_batch_idx + 1,
+            "batch_size": trainer.datamodule.train_batch_size,
+            "over": self.over,
+        }
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Train no further where a training is over: early stopping may have ended it."""

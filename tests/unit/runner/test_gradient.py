@@ -2,6 +2,7 @@
 
 import shutil
 import signal
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,12 +12,12 @@ from sklearn.metrics import roc_auc_score
 from anomaly_api.experiment import ExperimentSpec
 from anomaly_api.reasons import ExitCode
 from anomaly_api.run import RunReport
-from anomaly_runner import experiment
+from anomaly_runner import anomalib_training, experiment
 from anomaly_runner.dataset import Sample
 from anomaly_runner.errors import DataInvalid, Diverged, InvalidConfig, Stopped
 from anomaly_runner.gradient import checkpoints
 from anomaly_runner.gradient.checkpoints import KEY, Keeper
-from anomaly_runner.gradient.fit import Surroundings, Training, find_batch_size, fit, judge_of
+from anomaly_runner.gradient.fit import Surroundings, Training, find_batch_size, fit, judge_of, largest
 from anomaly_runner.gradient.images import DecodedImages, ImageData
 from anomaly_runner.gradient.plan import check_calibration, make_plan, untold
 from anomaly_runner.local import run_locally
@@ -76,7 +77,7 @@ class Run:
         self.around = Surroundings(torch.device("cpu"), work, self._step, lambda step, values: None)
         keeper = Keeper(self.store, work, self.plan.checkpointing, "fingerprint")
         history = {}
-        judge = judge_of(self.plan, validation.samples, None, work, history)
+        judge = judge_of(self.plan, validation.samples, None, self.around, history)
         self.training = Training(self.module, self.data, self.plan, keeper, self.around, judge, history)
 
     def _step(self, count):
@@ -197,7 +198,7 @@ def test_a_state_of_another_configuration_is_not_taken_up(tmp_path, caplog):
     with pytest.raises(Stopped):
         Run(tmp_path, FASTFLOW, stop_after=5, maxEpochs=4).fit()
     other = Run(tmp_path, FASTFLOW, maxEpochs=4)
-    assert Keeper(other.store, tmp_path, other.plan.checkpointing, "another").find() is None
+    assert Keeper(other.store, tmp_path, other.plan.checkpointing, "another").found is None
     assert "another configuration" in caplog.text
 
 
@@ -228,13 +229,78 @@ def test_a_loss_that_is_no_number_names_epoch_and_step(tmp_path):
         run.fit()
 
 
+@pytest.mark.parametrize(
+    ("room", "initial", "maximum", "finer", "expected"),
+    [
+        (128, 8, 256, False, 128), (256, 8, 256, False, 256), (500, 8, 200, False, 200), (100, 8, 200, False, 64),
+        (100, 8, 200, True, 100), (3, 8, 200, False, 2), (3, 8, 200, True, 3), (0, 8, 200, False, 0),
+        (9, 8, 5, False, 5),
+    ],
+)  # fmt: skip
+def test_the_largest_size_that_was_seen_to_fit(room, initial, maximum, finer, expected):
+    tried = []
+    assert largest(lambda size: tried.append(size) or size <= room, initial, maximum, finer) == expected
+    assert max(tried) <= maximum
+    assert len(tried) == len(set(tried))
+
+
 @pytest.mark.slow
-def test_the_batch_size_finder_stays_within_its_bounds_and_leaves_no_trace(tmp_path):
+def test_the_batch_size_finder_tries_the_maximum_and_leaves_no_trace(tmp_path, monkeypatch):
     run = Run(tmp_path, FASTFLOW, maxEpochs=3, batchSizeFinder={"initial": 2, "maximum": 8, "steps": 1})
-    before = {name: value.clone() for name, value in run.state.items()}
-    found = find_batch_size(run.module, run.data, run.plan, run.around)
-    assert 2 <= found <= 8
+    before, step = {name: value.clone() for name, value in run.state.items()}, type(run.module).training_step
+    sizes = []
+
+    def short_of_memory(module, batch, *place):
+        sizes.append(len(batch.image))
+        if len(batch.image) == 8:
+            raise RuntimeError("CUDA out of memory.")
+        return step(module, batch, *place)
+
+    monkeypatch.setattr(type(run.module), "training_step", short_of_memory)
+    assert find_batch_size(run.module, run.data, run.plan, run.around) == 4
+    assert sizes == [2, 4, 8]
+    assert run.data.train_batch_size == 4
     assert same(before, run.state)
+    run.stop_after = 0
+    with pytest.raises(Stopped):
+        find_batch_size(run.module, run.data, run.plan, run.around)
+
+
+@pytest.mark.slow
+def test_a_stopped_run_goes_on_with_the_batch_size_it_had_found(textures, monkeypatch):
+    def short(document):
+        training = {"maxEpochs": 2, "batchSizeFinder": {"initial": 3, "maximum": 3, "steps": 1}}
+        document["spec"] |= {"model": FASTFLOW, "training": training, "export": {"types": []}}
+
+    def stopped(*arguments, **options):
+        raise Stopped
+
+    manifest = write_manifest(textures, EXPERIMENT, short)
+    with monkeypatch.context() as patched:
+        patched.setattr(experiment, "predict", stopped)
+        assert run_locally(manifest, textures) == ExitCode.STOPPED
+    monkeypatch.setattr(anomalib_training, "find_batch_size", lambda *_: 2)
+    assert run_locally(manifest, textures) == 0
+    report = (textures / "results/factory/textures/local/report.json").read_bytes()
+    assert RunReport.model_validate_json(report).training.batch_size == 3
+
+
+@pytest.mark.slow
+def test_a_validation_looks_at_the_signal(tmp_path):
+    run = Run(tmp_path, FASTFLOW, maxEpochs=4, earlyStopping={"patience": 4})
+    seen = []
+
+    def step(count):
+        seen.append(count)
+        if seen[-2:] == [1, 0]:
+            raise Stopped
+
+    run.around = replace(run.around, step=step)
+    run.training = replace(run.training, around=run.around, judge=judge_of(run.plan, run.data.validation_samples, None,
+                                                                           run.around, {}))  # fmt: skip
+    with pytest.raises(Stopped):
+        run.fit()
+    assert seen == [0, 1, 1, 1, 0]
 
 
 @pytest.mark.parametrize(
