@@ -34,7 +34,7 @@ FASTFLOW = {"name": "fastflow", "fastflow": RANDOM | {"flowSteps": 2}}
 CFLOW = {"name": "cflow", "cflow": RANDOM | {"layers": ["layer1"], "couplingBlocks": 2, "fiberBatchSize": 512}}
 GANOMALY = {"name": "ganomaly", "ganomaly": {"nFeatures": 8}}
 SUPERSIMPLENET = {"name": "supersimplenet", "supersimplenet": {"backbone": "resnet18"}}
-DRAEM, EFFICIENTAD = {"name": "draem"}, {"name": "efficientad"}
+EFFICIENTAD = {"name": "efficientad"}
 SIDES = {"efficientad": 256}
 """Its autoencoder takes no smaller images."""
 
@@ -64,15 +64,17 @@ class Run:
     def __init__(self, folder, model, stop_after=None, cache=None, **training):
         work, side = folder / f"work{len(list(folder.iterdir()))}", SIDES.get(model["name"], SIDE)
         work.mkdir()
-        batch = 1 if model is EFFICIENTAD else 4
+        batch, count = (1, 3) if model is EFFICIENTAD else (4, 10)
         asked = spec(model, trainBatchSize=batch, **training)
         self.plan = make_plan(asked, has_gpu=False)
         torch.manual_seed(1)
         with without_pretrained_weights():
             around = anomalib_model.Surroundings((side, side), batch, cache, "object")
             self.module = build_module(asked.model, around)
-        validation = images(8, 2, defects=True, side=side)
-        self.data = ImageData(images(10, 1, side=side), validation, seed=7, train_batch_size=batch, eval_batch_size=3)
+        validation = images(2 if model is EFFICIENTAD else 8, 2, defects=True, side=side)
+        self.data = ImageData(
+            images(count, 1, side=side), validation, seed=7, train_batch_size=batch, eval_batch_size=3
+        )
         self.store, self.done, self.stop_after = FolderStore(folder / "store"), 0, stop_after
         self.around = Surroundings(torch.device("cpu"), work, self._step, lambda step, values: None)
         keeper = Keeper(self.store, work, self.plan.checkpointing, "fingerprint")
@@ -103,9 +105,9 @@ def same(first, second):
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
-    """Random teachers, and three pictures: fewer than an epoch draws."""
+    """Random teachers, and pictures of which a training draws each more than once."""
     made = tmp_path_factory.mktemp("weights")
-    write_auxiliary_weights(made, pictures=3)
+    write_auxiliary_weights(made, pictures=4)
     return made
 
 
@@ -123,7 +125,7 @@ def save_every_epoch(monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "model", [FASTFLOW, CFLOW, GANOMALY, EFFICIENTAD, DRAEM, SUPERSIMPLENET], ids=lambda model: model["name"]
+    "model", [FASTFLOW, CFLOW, GANOMALY, EFFICIENTAD, SUPERSIMPLENET], ids=lambda model: model["name"]
 )
 def test_a_stopped_training_ends_with_the_same_weights_bit_for_bit(tmp_path, model, cache):
     folders = [tmp_path / name for name in ("whole", "again", "broken")]
@@ -133,7 +135,7 @@ def test_a_stopped_training_ends_with_the_same_weights_bit_for_bit(tmp_path, mod
     whole, again = (Run(folder, model, **options).fit() for folder in folders[:2])
     assert same(whole.state, again.state)
     with pytest.raises(Stopped):
-        Run(folders[2], model, stop_after=25 if model is EFFICIENTAD else 8, **options).fit()
+        Run(folders[2], model, stop_after=8, **options).fit()
     assert (folders[2] / "store" / KEY).is_file()
     torch.manual_seed(99)
     resumed = Run(folders[2], model, **options).fit()
