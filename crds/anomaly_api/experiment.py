@@ -8,12 +8,14 @@ from anomaly_api.dataset import Dataset
 from anomaly_api.evaluation import Evaluation
 from anomaly_api.model import ONE_PASS_MODELS, Model
 from anomaly_api.resource import ObjectMeta
-from anomaly_api.rules import Rule, immutable_once_started, not_yet, unset_when
+from anomaly_api.rules import Rule, default_when, immutable_once_started, not_yet, unset_when
 from anomaly_api.scheduling import RunPolicy, Scheduling
 from anomaly_api.status import RunStatus
 from anomaly_api.sweep import Sweep
-from anomaly_api.training import EPOCH_FIELDS, Training
+from anomaly_api.training import EPOCH_DEFAULTS, EPOCH_FIELDS, Training
 from anomaly_api.transforms import Transforms
+
+_SEES_IMAGES_ONCE = "it sees every training image once"
 
 _REGISTERS_WHAT_IT_KEEPS = Rule(
     cel="!has(self.tracking.mlflow) || !has(self.tracking.mlflow.registerModel) || "
@@ -46,8 +48,10 @@ class ExperimentSpec(Contract):
     """What to train, on what, how it is judged, and where the results go."""
 
     rules = (
-        *(unset_when("training", field, ("model", "name"), ONE_PASS_MODELS, "it sees every training image once")
+        *(unset_when("training", field, ("model", "name"), ONE_PASS_MODELS, _SEES_IMAGES_ONCE)
           for field in EPOCH_FIELDS),
+        *(default_when(f"training.{field}", default, ("model", "name"), ONE_PASS_MODELS, _SEES_IMAGES_ONCE)
+          for field, default in EPOCH_DEFAULTS.items()),
         _REGISTERS_WHAT_IT_KEEPS,
         _HAS_THE_GPUS_IT_TRAINS_ON,
         not_yet("sweep"),

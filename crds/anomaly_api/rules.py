@@ -4,8 +4,10 @@ A rule is made by a small factory, so that both forms come from one statement of
 same bad manifests to the API server and to pydantic and expect both to refuse.
 """
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 from anomaly_api.names import camel
@@ -123,6 +125,21 @@ def unset_when(block: str, field: str, discriminator: tuple[str, str], values: t
         field=path,
         holds=lambda owner: (
             not _is_set(getattr(owner, block), field)
+            or getattr(getattr(owner, discriminator[0]), discriminator[1]) not in values
+        ),
+    )
+
+
+def default_when(field: str, default: Any, discriminator: tuple[str, str], values: tuple[str, ...], why: str) -> Rule:
+    """``<field>``, a path, keeps its default when ``<discriminator block>.<field>`` has one of these values."""
+    path, by = ".".join(map(camel, field.split("."))), ".".join(map(camel, discriminator))
+    listed = ", ".join(repr(value) for value in values)
+    return Rule(
+        cel=f"self.{path} == {json.dumps(default)} || !(self.{by} in [{listed}])",
+        message=f"{path.rpartition('.')[2]} cannot be set for this model: {why}",
+        field=path,
+        holds=lambda owner: (
+            attrgetter(field)(owner) == default
             or getattr(getattr(owner, discriminator[0]), discriminator[1]) not in values
         ),
     )

@@ -1,6 +1,7 @@
 """How the model is trained. Memory-bank models (PaDiM, PatchCore, DFM ...) see every training image once and have no
 epochs; for the others, what is unset here is what the model's paper did (see the table of models in docs/)."""
 
+from operator import attrgetter
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -97,3 +98,9 @@ EPOCH_FIELDS = (
     "max_epochs", "max_steps", "check_val_every_n_epoch", "early_stopping", "batch_size_finder", "gradient_clipping",
 )  # fmt: skip
 """What only a training by gradient can act on."""
+EPOCH_DEFAULTS = {
+    field: attrgetter(field)(Training())
+    for field in ("precision", "accumulate_gradient_batches", "checkpointing.enabled", "checkpointing.every_n_epochs",
+                  "checkpointing.every_n_minutes", "checkpointing.keep")
+}  # fmt: skip
+"""And what of that has a default, which others have to leave as it is."""

@@ -9,18 +9,21 @@ import torch
 
 from anomaly_api.status import Stage
 from anomaly_runner.dataset import Sample
+from anomaly_runner.errors import InvalidConfig
 from anomaly_runner.gradient.callbacks import History
 from anomaly_runner.gradient.checkpoints import Keeper
 from anomaly_runner.gradient.fit import Surroundings as TrainingSurroundings
-from anomaly_runner.gradient.fit import Training, check_watched, find_batch_size, fit, judge_of, training_threads
+from anomaly_runner.gradient.fit import Training, find_batch_size, fit, judge_of, training_threads
 from anomaly_runner.gradient.images import Augmented, DecodedImages, ImageData, decode_all
 from anomaly_runner.gradient.order import Order, ReadAgain
-from anomaly_runner.gradient.plan import Plan, make_plan
+from anomaly_runner.gradient.plan import Plan, check_calibration, make_plan, untold, without_stopping
 from anomaly_runner.job import ExperimentJob
 from anomaly_runner.machine import cpu_limit, give_back_freed_memory
 from anomaly_runner.models.anomalib_model import AnomalibModel, Surroundings, build_module, scoring_model
+from anomaly_runner.models.backbone import undamaged
 from anomaly_runner.models.catalog import CATALOG
 from anomaly_runner.train import CountedBatches, Trained, check_count
+from anomaly_runner.weights import weight_names
 
 _DECODED_BATCH = 32
 _CALIBRATION = 32
@@ -33,21 +36,36 @@ def by_gradient(job: ExperimentJob) -> Trained:
     Raises:
         RunFailed: what stopped it.
     """
-    plan = make_plan(job.spec, job.threads.device.type == "cuda")
+    plan = _with_told_metric(job, make_plan(job.spec, job.threads.device.type == "cuda"))
+    check_calibration(plan, job.judged)
     torch.manual_seed(job.spec.dataset.seed)
     with job.context.stage(Stage.DATASET, len(job.dataset.train) + len(job.judged)):
         module = _module(job, plan.batch_size)
         data = _image_data(job, plan)
-    plan = _with_found_batch(job, module, data, plan)
+    check_calibration(plan, data.validation_samples)
+    keeper = Keeper(job.artifacts, job.context.work, plan.checkpointing, _fingerprint(job, data))
+    plan = _with_found_batch(job, module, data, plan, keeper)
     with job.context.stage(Stage.TRAIN, plan.total_steps(data.training_count), unit="steps"):
         model = scoring_model(job.spec.model, module, job.form.size)
         validate_alike(module, model, data)
-        training = _training(job, module, data, plan)
-        report = fit(training)
+        training = _training(job, module, data, plan, keeper)
+        with undamaged(weight_names(job.spec.model)):  # EfficientAD and DSR load them when they begin
+            report = fit(training)
         give_back_freed_memory()
     model = model.to(job.threads.device).eval()
     model.calibrate(torch.from_numpy(data.some_training_images(_CALIBRATION)).to(job.threads.device))
-    return Trained(model, data.training_count, report, training.keeper.forget)
+    return Trained(model, data.training_count, report, keeper.kept, keeper.forget)
+
+
+def _with_told_metric(job: ExperimentJob, plan: Plan) -> Plan:
+    """The plan as far as the images can tell its metric: what was asked for is refused, a default given up."""
+    why, training = untold(plan, job.judged), job.spec.training
+    if why is None:
+        return plan
+    if training.early_stopping or plan.keeps_best:
+        raise InvalidConfig(f"training.earlyStopping.metric: {why}; watch trainLoss instead")
+    job.context.journal.warn(f"no early stopping, which {plan.model} has by default: {why}")
+    return without_stopping(plan, training.check_val_every_n_epoch)
 
 
 def validate_alike(module: Any, model: AnomalibModel, data: ImageData) -> None:
@@ -64,14 +82,12 @@ def validate_alike(module: Any, model: AnomalibModel, data: ImageData) -> None:
     module.validation_step = validation_step
 
 
-def _training(job: ExperimentJob, module: Any, data: ImageData, plan: Plan) -> Training:
-    samples, work, history = data.validation_samples, job.context.work, History()
+def _training(job: ExperimentJob, module: Any, data: ImageData, plan: Plan, keeper: Keeper) -> Training:
+    samples, around, history = data.validation_samples, _around(job), History()
     masks = job.masks(samples) if plan.watched == "pixelAUROC" else None
-    check_watched(plan, samples, masks is not None)
-    keeper = Keeper(job.artifacts, work, plan.checkpointing, _fingerprint(job, data))
     order = _order(job, data, plan) if plan.devices > 1 else None
-    judge = judge_of(plan, samples, masks, work, history)
-    return Training(module, data, plan, keeper, _around(job), judge, history, order)
+    judge = judge_of(plan, samples, masks, around, history)
+    return Training(module, data, plan, keeper, around, judge, history, order)
 
 
 def _order(job: ExperimentJob, data: ImageData, plan: Plan) -> Order:
@@ -91,10 +107,11 @@ def _around(job: ExperimentJob) -> TrainingSurroundings:
     return TrainingSurroundings(job.threads.device, context.work, context.step, context.tracker.measure)
 
 
-def _with_found_batch(job: ExperimentJob, module: Any, data: ImageData, plan: Plan) -> Plan:
+def _with_found_batch(job: ExperimentJob, module: Any, data: ImageData, plan: Plan, keeper: Keeper) -> Plan:
     if plan.finder is None:
         return plan
-    data.train_batch_size = find_batch_size(module, data, plan, _around(job))
+    known = keeper.batch_size if keeper.found else None
+    data.train_batch_size = known or find_batch_size(module, data, plan, _around(job))
     return replace(plan, batch_size=data.train_batch_size)
 
 

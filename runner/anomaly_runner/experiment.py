@@ -90,6 +90,13 @@ def _run(config: RunConfig, job: ExperimentJob) -> publish.Published:
     job.log.refuse_all(job.dataset.unreadable)
     job.context.tracker.begin(flat_parameters(job.spec))
     trained = train(job)
+    with trained.kept():
+        done = _test_and_publish(config, job, trained)
+    trained.forget()
+    return done
+
+
+def _test_and_publish(config: RunConfig, job: ExperimentJob, trained: Trained) -> publish.Published:
     predictor = TorchPredictor(trained.model, job.threads, job.spec.training.eval_batch_size)
     validation = _predict(job, predictor, job.dataset.validation) if job.dataset.validation else None
     predictions = _predict(job, predictor, job.dataset.test, reference=COMPARED)
@@ -107,9 +114,7 @@ def _run(config: RunConfig, job: ExperimentJob) -> publish.Published:
                       tuple(export.report for export in exports), trained.report,
                       0 if validation is None else len(validation.samples),
                       gallery(artist, lambda few: maps_by_key(predictor, job.read(few, predictor.step))))  # fmt: skip
-    done = publish.publish(config, results, folder, job.spec.output.upload_artifacts, job.context)
-    trained.forget()
-    return done
+    return publish.publish(config, results, folder, job.spec.output.upload_artifacts, job.context)
 
 
 def _predict(

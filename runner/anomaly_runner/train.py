@@ -4,6 +4,7 @@ PaDiM and PatchCore are fitted here, in one pass; everything that needs anomalib
 """
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,6 +46,8 @@ class Trained:
     model: ScoringModel
     images: int
     report: TrainingReport | None = None
+    kept: Callable[[], AbstractContextManager[None]] = nullcontext
+    """Around everything after the training: keeps it for another pod if the run is stopped."""
     forget: Callable[[], None] = lambda: None
     """Called once the run is published: what was kept for a stopped run is not needed any more."""
 

@@ -56,6 +56,11 @@ def wanted_weights(model: Model) -> list[Wanted]:
     return found
 
 
+def weight_names(model: Model) -> str:
+    """The files and repositories among them, for people."""
+    return ", ".join(wanted.name for wanted in wanted_weights(model) if wanted.kind != "folder")
+
+
 def _resolved(kind: str, name: str) -> list[Wanted]:
     match kind:
         case "timm":

@@ -72,6 +72,23 @@ def _loss_of(outputs: Any) -> float:
     return float(sum(float(torch.as_tensor(part).detach().sum()) for part in parts))
 
 
+class Trial(Callback):  # type: ignore[misc]
+    """Ends a training after some batches.
+
+    Args:
+        batches: how many.
+        check: called after each; may raise to stop.
+    """
+
+    def __init__(self, batches: int, check: Callable[[], None]) -> None:
+        self._batches, self._check = batches, check
+
+    def on_train_batch_end(self, trainer: Trainer, *place: Any) -> None:
+        """Look whether it is enough."""
+        self._check()
+        trainer.should_stop = trainer.fit_loop.total_batch_idx + 1 >= self._batches
+
+
 class Judge(Callback):  # type: ignore[misc]
     """Metrics of each validation, from the raw scores of all its images.
 
@@ -79,10 +96,14 @@ class Judge(Callback):  # type: ignore[misc]
         samples: validation images in their order.
         masks: their ground truth, where pixel scores are wanted.
         history: filled with (step, value) by name.
+        check: called after each batch; may raise to stop.
     """
 
-    def __init__(self, samples: tuple[Sample, ...], masks: Masks | None, work: Path, history: History) -> None:
+    def __init__(
+        self, samples: tuple[Sample, ...], masks: Masks | None, work: Path, history: History, check: Callable[[], None]
+    ) -> None:
         self._samples, self._masks, self._work, self._history = samples, masks, work, history
+        self._check = check
         self.step: int | None = None
         """Of training, when the validation images were last looked at."""
         self._scores: list[np.ndarray[Any, Any]] = []
@@ -96,6 +117,7 @@ class Judge(Callback):  # type: ignore[misc]
         if self._masks is not None:
             maps = outputs.anomaly_map.detach().float().cpu().numpy()
             self._maps.append(maps.reshape(-1, *maps.shape[-2:]).copy())
+        self._check()
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Judge them all together."""

@@ -2,6 +2,7 @@
 
 State is saved at the end of an epoch: then the data's order, the augmentations and every source of chance are known
 by the epoch's number, and a training that was stopped and taken up again ends with the same weights, bit for bit.
+That at the training's end is kept too, for a run that is stopped in a later stage.
 Saving to the pod's own disk is bounded to a twentieth of the time; the storage is written to every some minutes, and
 when the cluster wants the node back.
 """
@@ -9,6 +10,9 @@ when the cluster wants the node back.
 import logging
 import random
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +21,15 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from anomaly_api.training import Checkpointing
+from anomaly_runner.errors import Stopped
 from anomaly_runner.storage import Store
 
 logger = logging.getLogger(__name__)
 
 KEY = "checkpoint/last.ckpt"
 """Below the run's artifacts; removed once the run is published."""
-_FINGERPRINT = "anomaly_config"
+_MARKS = "anomaly_run"
+"""What a state says beside Lightning's own: see ``Keeper``."""
 _SHARE = 20
 _BYTES_A_SECOND = 300e6
 """Guess of the disk's speed, until a state has been saved."""
@@ -32,7 +38,10 @@ _COPIES = 3
 
 
 class Keeper(Callback):  # type: ignore[misc]
-    """Saves the state after epochs.
+    """Saves the state after epochs, and at the end.
+
+    A state is marked with the fingerprint, the batches that it has seen and their size, and whether its training is
+    over.
 
     Args:
         store: the run's artifacts.
@@ -48,9 +57,14 @@ class Keeper(Callback):  # type: ignore[misc]
         self._saved_at = self._stored_at = time.monotonic()
         self._cost: float | None = None
         self.resumed_from: int | None = None
-        self.resumed_epochs = 0
+        self.resumed_batches = 0
+        self.batch_size: int | None = None
+        """Of the state that was found."""
+        self.over = False
+        """Whether nothing is left to train."""
 
-    def find(self) -> Path | None:
+    @cached_property
+    def found(self) -> Path | None:
         """A state that an earlier pod of this run has left, on this machine's disk."""
         if not self._spec.enabled:
             return None
@@ -59,15 +73,26 @@ class Keeper(Callback):  # type: ignore[misc]
             return None
         self._store.pull(found[0], self._file)
         state = torch.load(self._file, map_location="cpu", weights_only=True, mmap=True)
-        if state.get(_FINGERPRINT) != self._fingerprint:
+        marks = state.get(_MARKS, {})
+        if marks.get("fingerprint") != self._fingerprint:
             logger.warning("the checkpoint at %s is of another configuration: training begins anew", self._store.uri)
             return None
-        self.resumed_from, self.resumed_epochs = int(state["global_step"]), int(state["epoch"]) + 1
+        self.resumed_from, self.resumed_batches, self.over = int(state["global_step"]), marks["batches"], marks["over"]
+        self.batch_size = marks["batch_size"]
         return self._file
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Say which configuration it belongs to."""
-        checkpoint[_FINGERPRINT] = self._fingerprint
+        """Mark it."""
+        checkpoint[_MARKS] = {
+            "fingerprint": self._fingerprint,
+            "batches": trainer.fit_loop.total_batch_idx + 1,
+            "batch_size": trainer.datamodule.train_batch_size,
+            "over": self.over,
+        }
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Train no further where a training is over: early stopping may have ended it."""
+        trainer.should_stop = self.over
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save if it is time."""
@@ -75,12 +100,30 @@ class Keeper(Callback):  # type: ignore[misc]
             return
         if time.monotonic() - self._saved_at < _SHARE * (self._cost or _guess(pl_module)):
             return
+        self._save(trainer)
+        if self._saved_at - self._stored_at >= 60 * self._spec.every_n_minutes:
+            self.store()
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save for a stop in a later stage."""
+        self.over = True
+        if self._spec.enabled:
+            self._save(trainer)
+
+    def _save(self, trainer: Trainer) -> None:
         began = time.monotonic()
         trainer.save_checkpoint(self._file)
         self._dirty, self._saved_at = True, time.monotonic()
         self._cost = self._saved_at - began
-        if self._saved_at - self._stored_at >= 60 * self._spec.every_n_minutes:
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Bring the newest state to the storage if the run is stopped within this block."""
+        try:
+            yield
+        except Stopped:
             self.store()
+            raise
 
     def store(self) -> None:
         """Bring the newest state to the storage."""

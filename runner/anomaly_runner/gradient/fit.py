@@ -2,22 +2,24 @@
 
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, Trainer, seed_everything
-from lightning.pytorch.tuner.tuning import Tuner
 from lightning.pytorch.utilities.exceptions import SIGTERMException
+from lightning.pytorch.utilities.memory import garbage_collection_cuda, is_oom_error
 
 from anomaly_api.run import TrainingReport
 from anomaly_runner.dataset import Sample
-from anomaly_runner.errors import InvalidConfig, Stopped
+from anomaly_runner.errors import OutOfMemory, Stopped
 from anomaly_runner.evaluate import Masks
-from anomaly_runner.gradient.callbacks import Best, History, Judge, Measure, Tell, Watch, early_stopping
+from anomaly_runner.gradient.auxiliary import draw_in_turn
+from anomaly_runner.gradient.callbacks import Best, History, Judge, Measure, Tell, Trial, Watch, early_stopping
 from anomaly_runner.gradient.checkpoints import Chance, Keeper
 from anomaly_runner.gradient.followers import followers
 from anomaly_runner.gradient.images import ImageData
@@ -37,6 +39,10 @@ class Surroundings:
     work: Path
     step: Callable[[int], None]
     measure: Measure
+
+    def check(self) -> None:
+        """Raise if the run was asked to stop."""
+        self.step(0)
 
 
 @dataclass(frozen=True)
@@ -70,9 +76,9 @@ def fit(training: Training) -> TrainingReport:
     watch = Watch(lambda: around.step(1), training.history)
     tell = Tell(around.measure, training.history)
     callbacks = [watch, training.judge, best, early_stopping(plan), tell, Chance(), keeper]
-    with training_threads(around.device, plan.devices), quiet():
-        state = keeper.find()
-        order = replace(training.order, state=state) if training.order else None
+    with keeper.kept(), training_threads(around.device, plan.devices), quiet():
+        state = keeper.found
+        order = replace(training.order, state=state) if training.order and not keeper.over else None
         with followers(order, training.data) if order else nullcontext() as together:
             callbacks = [found for found in (*callbacks, together) if found]
             trainer = make_trainer(plan, around, callbacks, validates=training.judge is not None)
@@ -87,16 +93,13 @@ def fit(training: Training) -> TrainingReport:
 
 
 def _fit(trainer: Trainer, training: Training, state: Path | None) -> None:
+    draw_in_turn(training.module, training.plan.seed)
     if state:
         skip_preparing(training.module, training.plan)
     # in batches: a module that steps its optimisers itself counts several steps in each
-    training.around.step(training.keeper.resumed_epochs * len(training.data.train_dataloader()))
-    try:
-        with stopped_by_lightning():
-            trainer.fit(training.module, datamodule=training.data, ckpt_path=state, weights_only=True)
-    except Stopped:
-        training.keeper.store()
-        raise
+    training.around.step(training.keeper.resumed_batches)
+    with stopped_by_lightning():
+        trainer.fit(training.module, datamodule=training.data, ckpt_path=state, weights_only=True)
 
 
 @contextmanager
@@ -115,42 +118,56 @@ def skip_preparing(module: Any, plan: Plan) -> None:
 
 
 def find_batch_size(module: Any, data: ImageData, plan: Plan, around: Surroundings) -> int:
-    """The largest training batch that fits in memory, by Lightning's own search.
+    """The largest training batch that was tried and fits in memory; none is larger than the training set.
 
-    The module is as before afterwards.
-    """
-    finder = plan.finder
-    assert finder is not None
-    with training_threads(around.device), quiet(), stopped_by_lightning():
-        trainer = make_trainer(plan, around, [], validates=False)
-        found = Tuner(trainer).scale_batch_size(
-            module, datamodule=data, mode="power" if finder.mode == "power" else "binsearch",
-            steps_per_trial=finder.steps, init_val=finder.initial, max_val=finder.maximum,
-            batch_arg_name="train_batch_size",
-        )  # fmt: skip
-    return min(int(found or finder.initial), finder.maximum)
-
-
-def check_watched(plan: Plan, samples: Sequence[Sample], has_masks: bool) -> None:
-    """Whether the watched metric can be computed from these validation images at all.
+    Lightning's own search answers its maximum without trying it. Copies of the module are trained.
 
     Raises:
-        InvalidConfig: they cannot tell.
+        OutOfMemory: not even one image fits.
+        Stopped: the cluster wants the node back.
     """
-    if plan.watched == LOSS or plan.validate_every is None or not (plan.keeps_best or plan.early_stopping):
-        return
-    if not {sample.defect for sample in samples} >= {True, False}:
-        raise InvalidConfig(f"training.earlyStopping: {plan.watched} needs good and defective images in val/ or test/; "
-                            "watch trainLoss instead")  # fmt: skip
-    if plan.watched == "pixelAUROC" and not has_masks:
-        raise InvalidConfig("training.earlyStopping: pixelAUROC needs masks; watch imageAUROC instead")
+    finder, before = plan.finder, data.train_batch_size
+    assert finder is not None
+
+    def fits(size: int) -> bool:
+        data.train_batch_size = size
+        try:
+            trainer = make_trainer(plan, around, [Trial(finder.steps, around.check)], validates=False)
+            trainer.fit(deepcopy(module), datamodule=data)
+        except RuntimeError as error:
+            if not is_oom_error(error):
+                raise
+            return False
+        finally:
+            garbage_collection_cuda()
+        return True
+
+    with training_threads(around.device), quiet(), stopped_by_lightning():
+        found = largest(fits, finder.initial, min(finder.maximum, data.training_count), finer=finder.mode != "power")
+    data.train_batch_size = before
+    if not found:
+        raise OutOfMemory("training.batchSizeFinder: not even one image a step fits in memory: lower inputSize, or "
+                          "take a smaller model")  # fmt: skip
+    return found
+
+
+def largest(fits: Callable[[int], bool], initial: int, maximum: int, finer: bool) -> int:
+    """The largest size up to ``maximum`` of which ``fits`` was seen to be true, 0 if there is none.
+
+    Sizes double from ``initial``, or halve until one fits; ``finer`` looks between the last two as well.
+    """
+    good, size, bad = 0, min(initial, maximum), maximum + 1
+    while good < size < bad:
+        good, bad = (size, bad) if fits(size) else (good, size)
+        size = min(2 * good, maximum) if bad > maximum else (good + bad) // 2 if finer and good else bad // 2
+    return good
 
 
 def judge_of(
-    plan: Plan, samples: tuple[Sample, ...], masks: Masks | None, work: Path, history: History
+    plan: Plan, samples: tuple[Sample, ...], masks: Masks | None, around: Surroundings, history: History
 ) -> Judge | None:
     """Who judges the validations of this plan; nobody if there are none."""
-    return None if plan.validate_every is None else Judge(samples, masks, work, history)
+    return None if plan.validate_every is None else Judge(samples, masks, around.work, history, around.check)
 
 
 def make_trainer(plan: Plan, around: Surroundings, callbacks: list[Callback], validates: bool) -> Trainer:

@@ -1,11 +1,13 @@
 """What a training by gradient will do, settled from the manifest and the model's own defaults. No torch."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from anomaly_api.experiment import ExperimentSpec
 from anomaly_api.model import ModelName
 from anomaly_api.training import BatchSizeFinder, Checkpointing, EarlyStopping, GradientClipping
-from anomaly_runner.errors import InvalidConfig
+from anomaly_runner.dataset import Sample
+from anomaly_runner.errors import DataInvalid, InvalidConfig
 from anomaly_runner.models.catalog import CATALOG, ModelEntry
 
 LOSS = "trainLoss"
@@ -15,8 +17,9 @@ LOSS = "trainLoss"
 class Plan:
     """The course of a training.
 
-    ``epochs`` or ``steps`` bound it, whichever comes first; None is no bound. ``validate_every``: epochs between
-    validations, None for none but the model's own calibration. ``batch_size``: images of a step on all ``devices``.
+    ``epochs`` or ``steps`` bound it, whichever comes first; None is no bound. ``watched``: metric that early stopping
+    and the best state go by. ``validate_every``: epochs between validations, None for none but the model's own
+    calibration. ``batch_size``: images of a step on all ``devices``.
     """
 
     model: ModelName
@@ -28,15 +31,11 @@ class Plan:
     precision: str
     clipping: GradientClipping | None
     early_stopping: EarlyStopping | None
+    watched: str
     validate_every: int | None
     checkpointing: Checkpointing
     finder: BatchSizeFinder | None
     devices: int = 1
-
-    @property
-    def watched(self) -> str:
-        """The metric that early stopping and the best state go by."""
-        return (self.early_stopping or EarlyStopping()).metric
 
     @property
     def keeps_best(self) -> bool:
@@ -70,6 +69,7 @@ def make_plan(spec: ExperimentSpec, has_gpu: bool) -> Plan:
         precision=training.precision,
         clipping=training.gradient_clipping or (GradientClipping(value=entry.clip) if entry.clip else None),
         early_stopping=early_stopping,
+        watched=(training.early_stopping or EarlyStopping()).metric,
         validate_every=None,
         checkpointing=training.checkpointing,
         finder=training.batch_size_finder,
@@ -77,7 +77,7 @@ def make_plan(spec: ExperimentSpec, has_gpu: bool) -> Plan:
     )
     needs = plan.keeps_best or early_stopping is not None
     every = training.check_val_every_n_epoch or (1 if needs and plan.watched != LOSS else None)
-    return Plan(**(vars(plan) | {"validate_every": every}))
+    return replace(plan, validate_every=every)
 
 
 def _early_stopping(asked: EarlyStopping | None, entry: ModelEntry) -> EarlyStopping | None:
@@ -99,3 +99,30 @@ def _check(spec: ExperimentSpec, entry: ModelEntry, has_gpu: bool) -> None:
     watched = training.early_stopping.metric if training.early_stopping else None
     if watched == "pixelAUROC" and not entry.localises:
         raise InvalidConfig(f"training.earlyStopping.metric pixelAUROC: {name} has no pixel scores")
+
+
+def untold(plan: Plan, judged: Sequence[Sample]) -> str | None:
+    """Why the metric that something goes by cannot be computed from these validation images at all, if so."""
+    if plan.watched == LOSS or not (plan.keeps_best or plan.early_stopping):
+        return None
+    if not {sample.defect for sample in judged} >= {True, False}:
+        return f"{plan.watched} needs good and defective images in val/ or test/"
+    if plan.watched == "pixelAUROC" and not any(sample.mask for sample in judged):
+        return "pixelAUROC needs masks"
+    return None
+
+
+def without_stopping(plan: Plan, validate_every: int | None) -> Plan:
+    """The plan without early stopping and the validations that were there for it alone."""
+    return replace(plan, early_stopping=None, validate_every=validate_every)
+
+
+def check_calibration(plan: Plan, judged: Sequence[Sample]) -> None:
+    """Whether a model that calibrates itself on good validation images will find one.
+
+    Raises:
+        DataInvalid: it will not.
+    """
+    if CATALOG[plan.model].calibrates and not any(sample.defect is False for sample in judged):
+        raise DataInvalid(f"{plan.model} calibrates itself on good images of val/, or of test/ where there is no val/: "
+                          "none of them is known to be good; add some")  # fmt: skip

@@ -18,11 +18,12 @@ from torch import Tensor, nn
 
 from anomaly_api.model import Model
 from anomaly_runner.errors import InvalidConfig, WeightsNotFound
-from anomaly_runner.models.backbone import Backbone, choose_backbone
+from anomaly_runner.models.backbone import Backbone, choose_backbone, undamaged
 from anomaly_runner.models.base import ScoringModel
 from anomaly_runner.models.catalog import CATALOG, DTD, IMAGENETTE, ModelEntry
 from anomaly_runner.models.tails import TAILS
 from anomaly_runner.models.tiling import Tiles
+from anomaly_runner.weights import weight_names
 
 _CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 _CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -105,10 +106,11 @@ def build_module(model: Model, around: Surroundings) -> Any:
     entry = CATALOG[model.name]
     arguments = _arguments(model, entry, around)
     try:
-        module = _anomalib_class(str(entry.anomalib))(
-            **arguments, pre_processor=_size_carrier(around.size), post_processor=False, evaluator=False,
-            visualizer=False,
-        )  # fmt: skip
+        with undamaged(weight_names(model)):
+            module = _anomalib_class(str(entry.anomalib))(
+                **arguments, pre_processor=_size_carrier(around.size), post_processor=False, evaluator=False,
+                visualizer=False,
+            )  # fmt: skip
     except (OSError, RuntimeError) as error:
         raise WeightsNotFound(f"cannot build {model.name} with its pre-trained weights: {error}; for a cluster with no "
                               "internet set model.weights") from error  # fmt: skip

@@ -1,12 +1,15 @@
 """Frozen feature extractors by timm name: what exists, which layers it has, how it is built."""
 
 import difflib
-from collections.abc import Sequence
+import pickle
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import timm
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from anomaly_runner.errors import InvalidConfig, WeightsNotFound
@@ -110,11 +113,25 @@ class Backbone(nn.Module):
         return [(int(rows), int(columns)) for rows, columns in shapes]
 
 
+@contextmanager
+def undamaged(weights: str) -> Iterator[None]:
+    """Loads them within this block.
+
+    Raises:
+        WeightsNotFound: they are cut off, or something else, such as a page that says why there was no download.
+    """
+    try:
+        yield
+    except (SafetensorError, pickle.UnpicklingError, EOFError) as error:
+        raise WeightsNotFound(f"the weights {weights} are damaged: fill the cache again") from error
+
+
 def _build(choice: BackboneChoice, pre_trained: bool) -> Any:
     try:
-        return timm.create_model(
-            choice.name, pretrained=pre_trained, features_only=True, exportable=True, out_indices=choice.indices
-        )
+        with undamaged(str(hub_repository(choice.name))):
+            return timm.create_model(
+                choice.name, pretrained=pre_trained, features_only=True, exportable=True, out_indices=choice.indices
+            )
     except (OSError, RuntimeError) as error:
         if not pre_trained:
             raise

@@ -83,7 +83,7 @@ class Run:
         around = Surroundings(torch.device("cpu"), work, self._step, lambda step, values: None)
         self.done, self._in_step = 0, step or (lambda done: None)
         keeper, history = Keeper(FolderStore(folder / "store"), work, self.plan.checkpointing, "fingerprint"), {}
-        judge = judge_of(self.plan, validation.samples, None, work, history)
+        judge = judge_of(self.plan, validation.samples, None, around, history)
         order = Order(asked.model, built_for, self.plan, learnt.samples, None, "cpu", work)
         self.training = Training(self.module, data, self.plan, keeper, around, judge, history,
                                  order if devices > 1 else None)  # fmt: skip

@@ -1,6 +1,8 @@
 """Training by gradient: the same for the same seed, whether it was stopped or not; judged by exact metrics."""
 
+import shutil
 import signal
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,23 +10,33 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from anomaly_api.experiment import ExperimentSpec
+from anomaly_api.reasons import ExitCode
+from anomaly_api.run import RunReport
+from anomaly_runner import anomalib_training, experiment
 from anomaly_runner.dataset import Sample
-from anomaly_runner.errors import Diverged, InvalidConfig, Stopped
+from anomaly_runner.errors import DataInvalid, Diverged, InvalidConfig, Stopped
 from anomaly_runner.gradient import checkpoints
 from anomaly_runner.gradient.checkpoints import KEY, Keeper
-from anomaly_runner.gradient.fit import Surroundings, Training, check_watched, find_batch_size, fit, judge_of
+from anomaly_runner.gradient.fit import Surroundings, Training, find_batch_size, fit, judge_of, largest
 from anomaly_runner.gradient.images import DecodedImages, ImageData
-from anomaly_runner.gradient.plan import make_plan
+from anomaly_runner.gradient.plan import check_calibration, make_plan, untold
+from anomaly_runner.local import run_locally
 from anomaly_runner.models import anomalib_model
-from anomaly_runner.models.anomalib_model import build_module
+from anomaly_runner.models.anomalib_model import build_module, without_pretrained_weights
 from anomaly_runner.stop import StopSignal
 from anomaly_runner.storage import FolderStore
+from hack.demo.auxiliary import write_auxiliary_weights
+from support.textures import EXPERIMENT, write_manifest
 
 SIDE = 64
 RANDOM = {"backbone": "resnet18", "preTrained": False}
 FASTFLOW = {"name": "fastflow", "fastflow": RANDOM | {"flowSteps": 2}}
 CFLOW = {"name": "cflow", "cflow": RANDOM | {"layers": ["layer1"], "couplingBlocks": 2, "fiberBatchSize": 512}}
 GANOMALY = {"name": "ganomaly", "ganomaly": {"nFeatures": 8}}
+SUPERSIMPLENET = {"name": "supersimplenet", "supersimplenet": {"backbone": "resnet18"}}
+EFFICIENTAD = {"name": "efficientad"}
+SIDES = {"efficientad": 256}
+"""Its autoencoder takes no smaller images."""
 
 
 def spec(model, **training):
@@ -34,9 +46,9 @@ def spec(model, **training):
     })  # fmt: skip
 
 
-def images(count, seed, defects=False):
+def images(count, seed, defects=False, side=SIDE):
     random = np.random.default_rng(seed)
-    pixels = random.normal(size=(count, 3, SIDE, SIDE)).astype(np.float32) * 0.3
+    pixels = random.normal(size=(count, 3, side, side)).astype(np.float32) * 0.3
     samples = []
     for index in range(count):
         label = "spot" if defects and index % 2 else "good"
@@ -49,20 +61,25 @@ def images(count, seed, defects=False):
 class Run:
     """One training in a folder of its own, or in that of an earlier one."""
 
-    def __init__(self, folder, model, stop_after=None, **training):
-        work = folder / f"work{len(list(folder.iterdir()))}"
+    def __init__(self, folder, model, stop_after=None, cache=None, **training):
+        work, side = folder / f"work{len(list(folder.iterdir()))}", SIDES.get(model["name"], SIDE)
         work.mkdir()
-        asked = spec(model, trainBatchSize=4, **training)
+        batch, count = (1, 3) if model is EFFICIENTAD else (4, 10)
+        asked = spec(model, trainBatchSize=batch, **training)
         self.plan = make_plan(asked, has_gpu=False)
         torch.manual_seed(1)
-        self.module = build_module(asked.model, anomalib_model.Surroundings((SIDE, SIDE), 4, work, "object"))
-        validation = images(8, 2, defects=True)
-        self.data = ImageData(images(10, 1), validation, seed=7, train_batch_size=4, eval_batch_size=3)
+        with without_pretrained_weights():
+            around = anomalib_model.Surroundings((side, side), batch, cache, "object")
+            self.module = build_module(asked.model, around)
+        validation = images(2 if model is EFFICIENTAD else 8, 2, defects=True, side=side)
+        self.data = ImageData(
+            images(count, 1, side=side), validation, seed=7, train_batch_size=batch, eval_batch_size=3
+        )
         self.store, self.done, self.stop_after = FolderStore(folder / "store"), 0, stop_after
         self.around = Surroundings(torch.device("cpu"), work, self._step, lambda step, values: None)
         keeper = Keeper(self.store, work, self.plan.checkpointing, "fingerprint")
         history = {}
-        judge = judge_of(self.plan, validation.samples, None, work, history)
+        judge = judge_of(self.plan, validation.samples, None, self.around, history)
         self.training = Training(self.module, self.data, self.plan, keeper, self.around, judge, history)
 
     def _step(self, count):
@@ -86,18 +103,35 @@ def same(first, second):
     return all(torch.equal(value, second[name]) for name, value in first.items())
 
 
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """Random teachers, and pictures of which a training draws each more than once."""
+    made = tmp_path_factory.mktemp("weights")
+    write_auxiliary_weights(made, pictures=4)
+    return made
+
+
+@pytest.fixture
+def cache(weights, monkeypatch):
+    """The folder that anomalib finds weights and pictures in."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(weights))
+    return weights
+
+
 @pytest.fixture(autouse=True)
 def save_every_epoch(monkeypatch):
     monkeypatch.setattr(checkpoints, "_SHARE", 0)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("model", [FASTFLOW, CFLOW, GANOMALY], ids=lambda model: model["name"])
-def test_a_stopped_training_ends_with_the_same_weights_bit_for_bit(tmp_path, model):
+@pytest.mark.parametrize(
+    "model", [FASTFLOW, CFLOW, GANOMALY, EFFICIENTAD, SUPERSIMPLENET], ids=lambda model: model["name"]
+)
+def test_a_stopped_training_ends_with_the_same_weights_bit_for_bit(tmp_path, model, cache):
     folders = [tmp_path / name for name in ("whole", "again", "broken")]
     for folder in folders:
         folder.mkdir()
-    options = {"maxEpochs": 4, "earlyStopping": {"enabled": False}}
+    options = {"maxEpochs": 4, "earlyStopping": {"enabled": False}, "cache": cache}
     whole, again = (Run(folder, model, **options).fit() for folder in folders[:2])
     assert same(whole.state, again.state)
     with pytest.raises(Stopped):
@@ -105,11 +139,49 @@ def test_a_stopped_training_ends_with_the_same_weights_bit_for_bit(tmp_path, mod
     assert (folders[2] / "store" / KEY).is_file()
     torch.manual_seed(99)
     resumed = Run(folders[2], model, **options).fit()
-    assert resumed.report.resumed_from_step == resumed.report.history["trainLoss"][1][0]
+    assert resumed.report.resumed_from_step in dict(resumed.report.history["trainLoss"])
     assert same(whole.state, resumed.state)
     assert resumed.report.history == whole.report.history
     resumed.training.keeper.forget()
     assert not (folders[2] / "store" / KEY).exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "options", [{"maxEpochs": 2}, {"maxEpochs": 30, "earlyStopping": {"patience": 2}}, {"maxSteps": 4}],
+    ids=["epochs", "early stopping", "steps"],
+)  # fmt: skip
+def test_a_training_that_was_over_is_not_trained_again(tmp_path, options):
+    first = Run(tmp_path, FASTFLOW, **options).fit()
+    assert not (tmp_path / "store" / KEY).exists()
+    with pytest.raises(Stopped), first.training.keeper.kept():
+        raise Stopped
+    again = Run(tmp_path, FASTFLOW, **options)
+    again.stop_after = first.done + 1
+    again.fit()
+    assert again.done == first.done
+    assert same(first.state, again.state)
+    assert again.report == first.report.model_copy(update={"resumed_from_step": first.report.steps})
+
+
+@pytest.mark.slow
+def test_a_run_that_is_stopped_after_its_training_goes_on_from_there(textures, monkeypatch):
+    def short(document):
+        training = {"maxEpochs": 2, "trainBatchSize": 4}
+        document["spec"] |= {"model": FASTFLOW, "training": training, "export": {"types": []}}
+
+    def stopped(*arguments, **options):
+        raise Stopped
+
+    manifest, results = write_manifest(textures, EXPERIMENT, short), textures / "results/factory/textures/local"
+    with monkeypatch.context() as patched:
+        patched.setattr(experiment, "predict", stopped)
+        assert run_locally(manifest, textures) == ExitCode.STOPPED
+    assert (results / KEY).is_file()
+    assert run_locally(manifest, textures) == 0
+    report = RunReport.model_validate_json((results / "report.json").read_bytes())
+    assert report.training.resumed_from_step == report.training.steps == 4
+    assert not (results / KEY).exists()
 
 
 @pytest.mark.slow
@@ -128,7 +200,7 @@ def test_a_state_of_another_configuration_is_not_taken_up(tmp_path, caplog):
     with pytest.raises(Stopped):
         Run(tmp_path, FASTFLOW, stop_after=5, maxEpochs=4).fit()
     other = Run(tmp_path, FASTFLOW, maxEpochs=4)
-    assert Keeper(other.store, tmp_path, other.plan.checkpointing, "another").find() is None
+    assert Keeper(other.store, tmp_path, other.plan.checkpointing, "another").found is None
     assert "another configuration" in caplog.text
 
 
@@ -159,13 +231,78 @@ def test_a_loss_that_is_no_number_names_epoch_and_step(tmp_path):
         run.fit()
 
 
+@pytest.mark.parametrize(
+    ("room", "initial", "maximum", "finer", "expected"),
+    [
+        (128, 8, 256, False, 128), (256, 8, 256, False, 256), (500, 8, 200, False, 200), (100, 8, 200, False, 64),
+        (100, 8, 200, True, 100), (3, 8, 200, False, 2), (3, 8, 200, True, 3), (0, 8, 200, False, 0),
+        (9, 8, 5, False, 5),
+    ],
+)  # fmt: skip
+def test_the_largest_size_that_was_seen_to_fit(room, initial, maximum, finer, expected):
+    tried = []
+    assert largest(lambda size: tried.append(size) or size <= room, initial, maximum, finer) == expected
+    assert max(tried) <= maximum
+    assert len(tried) == len(set(tried))
+
+
 @pytest.mark.slow
-def test_the_batch_size_finder_stays_within_its_bounds_and_leaves_no_trace(tmp_path):
+def test_the_batch_size_finder_tries_the_maximum_and_leaves_no_trace(tmp_path, monkeypatch):
     run = Run(tmp_path, FASTFLOW, maxEpochs=3, batchSizeFinder={"initial": 2, "maximum": 8, "steps": 1})
-    before = {name: value.clone() for name, value in run.state.items()}
-    found = find_batch_size(run.module, run.data, run.plan, run.around)
-    assert 2 <= found <= 8
+    before, step = {name: value.clone() for name, value in run.state.items()}, type(run.module).training_step
+    sizes = []
+
+    def short_of_memory(module, batch, *place):
+        sizes.append(len(batch.image))
+        if len(batch.image) == 8:
+            raise RuntimeError("CUDA out of memory.")
+        return step(module, batch, *place)
+
+    monkeypatch.setattr(type(run.module), "training_step", short_of_memory)
+    assert find_batch_size(run.module, run.data, run.plan, run.around) == 4
+    assert sizes == [2, 4, 8]
+    assert run.data.train_batch_size == 4
     assert same(before, run.state)
+    run.stop_after = 0
+    with pytest.raises(Stopped):
+        find_batch_size(run.module, run.data, run.plan, run.around)
+
+
+@pytest.mark.slow
+def test_a_stopped_run_goes_on_with_the_batch_size_it_had_found(textures, monkeypatch):
+    def short(document):
+        training = {"maxEpochs": 2, "batchSizeFinder": {"initial": 3, "maximum": 3, "steps": 1}}
+        document["spec"] |= {"model": FASTFLOW, "training": training, "export": {"types": []}}
+
+    def stopped(*arguments, **options):
+        raise Stopped
+
+    manifest = write_manifest(textures, EXPERIMENT, short)
+    with monkeypatch.context() as patched:
+        patched.setattr(experiment, "predict", stopped)
+        assert run_locally(manifest, textures) == ExitCode.STOPPED
+    monkeypatch.setattr(anomalib_training, "find_batch_size", lambda *_: 2)
+    assert run_locally(manifest, textures) == 0
+    report = (textures / "results/factory/textures/local/report.json").read_bytes()
+    assert RunReport.model_validate_json(report).training.batch_size == 3
+
+
+@pytest.mark.slow
+def test_a_validation_looks_at_the_signal(tmp_path):
+    run = Run(tmp_path, FASTFLOW, maxEpochs=4, earlyStopping={"patience": 4})
+    seen = []
+
+    def step(count):
+        seen.append(count)
+        if seen[-2:] == [1, 0]:
+            raise Stopped
+
+    run.around = replace(run.around, step=step)
+    run.training = replace(run.training, around=run.around, judge=judge_of(run.plan, run.data.validation_samples, None,
+                                                                           run.around, {}))  # fmt: skip
+    with pytest.raises(Stopped):
+        run.fit()
+    assert seen == [0, 1, 1, 1, 0]
 
 
 @pytest.mark.parametrize(
@@ -202,7 +339,63 @@ def test_steps_alone_replace_the_default_epochs():
     assert (plan.epochs, plan.steps, plan.total_steps(100)) == (None, 9, 9)
 
 
-def test_a_metric_that_the_images_cannot_tell(tmp_path):
-    plan = make_plan(spec(FASTFLOW, earlyStopping={"metric": "imageAUROC"}), has_gpu=False)
-    with pytest.raises(InvalidConfig, match="needs good and defective images"):
-        check_watched(plan, images(4, 1).samples, has_masks=False)
+@pytest.mark.parametrize(
+    ("options", "watched"),
+    [
+        (
+            {"earlyStopping": {"enabled": False, "metric": "pixelAUROC"}, "checkpointing": {"keep": "best"}},
+            "pixelAUROC",
+        ),
+        ({"earlyStopping": {"metric": "trainLoss"}}, "trainLoss"),
+        ({"checkpointing": {"keep": "best"}}, "imageAUROC"),
+    ],
+)
+def test_the_best_state_goes_by_the_metric_also_where_nothing_stops_early(options, watched):
+    plan = make_plan(spec(FASTFLOW, **options), has_gpu=False)
+    assert plan.watched == watched
+
+
+GOOD, DEFECT = Sample("good/0.png", "good"), Sample("spot/0.png", "spot")
+
+
+@pytest.mark.parametrize(
+    ("options", "judged", "reason"),
+    [
+        ({"earlyStopping": {"metric": "imageAUROC"}}, [GOOD], "needs good and defective images"),
+        ({"earlyStopping": {"metric": "pixelAUROC"}}, [GOOD, DEFECT], "needs masks"),
+        ({"earlyStopping": {"enabled": False, "metric": "pixelAUROC"}, "checkpointing": {"keep": "best"}},
+         [GOOD, DEFECT], "needs masks"),
+        ({"earlyStopping": {"enabled": False}}, [GOOD], None),
+        ({"earlyStopping": {"metric": "trainLoss"}}, [GOOD], None),
+    ],
+)  # fmt: skip
+def test_a_metric_that_the_images_cannot_tell(options, judged, reason):
+    found = untold(make_plan(spec(FASTFLOW, **options), has_gpu=False), judged)
+    assert (reason in found) if reason else (found is None)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("training", "ending"),
+    [({}, 0), ({"earlyStopping": {"metric": "imageAUROC"}}, ExitCode.INVALID_CONFIG)],
+    ids=["default", "asked"],
+)  # fmt: skip
+def test_a_default_is_given_up_where_good_images_are_all_there_is(textures, training, ending):
+    shutil.rmtree(textures / "data/textures/test/scratch")
+
+    def short(document):
+        course = {"maxEpochs": 1, "trainBatchSize": 4} | training
+        document["spec"] |= {"model": FASTFLOW, "training": course, "export": {"types": []}}
+
+    assert run_locally(write_manifest(textures, EXPERIMENT, short), textures) == ending
+    if ending == 0:
+        report = (textures / "results/factory/textures/local/report.json").read_bytes()
+        warnings = RunReport.model_validate_json(report).summary.warnings
+        assert any("no early stopping" in warning for warning in warnings)
+
+
+def test_a_model_that_calibrates_itself_needs_a_good_image():
+    plan = make_plan(spec(EFFICIENTAD), has_gpu=False)
+    check_calibration(plan, [GOOD, DEFECT])
+    with pytest.raises(DataInvalid, match="efficientad calibrates itself on good images"):
+        check_calibration(plan, [DEFECT])

@@ -4,6 +4,7 @@ Both start from the same weights, which are random here, and see the same images
 each side's own: reading, normalisation, constructor arguments, trainer arguments, the steps, and the scoring.
 """
 
+import itertools
 import math
 import shutil
 from dataclasses import dataclass, field
@@ -192,6 +193,21 @@ def good_batch(images):
                       gt_mask=torch.zeros(len(images), *images.shape[-2:], dtype=torch.bool))  # fmt: skip
 
 
+def pictures_in_our_order(module):
+    prepare = module.prepare_imagenette_data
+
+    def drawn(dataset):
+        for turn in itertools.count():
+            for index in np.random.default_rng([SEED, turn]).permutation(len(dataset)):
+                yield [dataset[index][0].unsqueeze(0)]
+
+    def prepared(size):
+        prepare(size)
+        module.imagenet_iterator = drawn(module.imagenet_loader.dataset)
+
+    module.prepare_imagenette_data = prepared
+
+
 def trained_by_anomalib(folder, name, case, start, monkeypatch):
     import anomalib.models
 
@@ -208,6 +224,8 @@ def trained_by_anomalib(folder, name, case, start, monkeypatch):
     if name in ("draem", "glass"):
         augmenter = module.augmenter if name == "draem" else module.model.augmentor
         augmenter.anomaly_source_paths.sort()
+    if name == "efficientad":
+        pictures_in_our_order(module)
     if name == "cfa":  # whose first centroids anomalib takes from images that it has not normalised
         images, module.configure_callbacks = module.pre_processor(images), list
     bounds = {"max_epochs": case.training.get("maxEpochs", -1 if "maxSteps" in case.training else CATALOG[name].passes),

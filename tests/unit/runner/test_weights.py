@@ -6,6 +6,8 @@ import pytest
 
 from anomaly_api.model import Model
 from anomaly_runner.errors import WeightsNotFound
+from anomaly_runner.models.anomalib_model import Surroundings, build_module
+from anomaly_runner.models.backbone import Backbone, choose_backbone
 from anomaly_runner.storage import FolderStore
 from anomaly_runner.weights import Wanted, bring_weights, wanted_weights
 
@@ -97,3 +99,20 @@ def test_a_backbone_that_has_no_repository():
     model = Model.model_validate({"name": "padim", "padim": {"backbone": "test_vit_no_such"}})
     with pytest.raises(WeightsNotFound, match="test_vit_no_such"):
         wanted_weights(model)
+
+
+def test_a_file_that_was_cut_off_is_named_as_damaged(tmp_path):
+    write(tmp_path, "hub/models--timm--resnet18.a1_in1k/refs/main", b"abc")
+    write(tmp_path, "hub/models--timm--resnet18.a1_in1k/snapshots/abc/model.safetensors", b"x" * 99)
+    bring(tmp_path, tmp_path / "work", Wanted("hub", "timm/resnet18.a1_in1k"))
+    choice = choose_backbone("resnet18", ("layer1",))
+    with pytest.raises(WeightsNotFound, match=r"timm/resnet18\.a1_in1k are damaged: fill the cache again"):
+        Backbone(choice, pre_trained=True)
+
+
+def test_a_page_in_place_of_weights_is_named_as_damaged(tmp_path):
+    write(tmp_path, "torch/hub/checkpoints/resnet18-f37072fd.pth", b"<html>403 Forbidden</html>")
+    bring(tmp_path, tmp_path / "work", Wanted("file", "torch/hub/checkpoints/resnet18-f37072fd.pth"))
+    model = Model.model_validate({"name": "cfa", "cfa": {"backbone": "resnet18"}})
+    with pytest.raises(WeightsNotFound, match=r"checkpoints/resnet18-f37072fd\.pth are damaged"):
+        build_module(model, Surroundings((64, 64), 4, tmp_path, "object"))
