@@ -67,11 +67,12 @@ class Training(Contract):
     max_epochs: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     """Passes over the training images, for models that train by gradient."""
     max_steps: Steps | None = None
-    """Training steps at most, whichever of the two limits comes first."""
+    """Steps of the optimiser at most, whichever of the two limits comes first: one for every accumulateGradientBatches
+    batches; but GANomaly takes two a batch, and CFLOW one for every fiberBatchSize places of each layer."""
     train_batch_size: BatchSize | None = None
     """Images a training step, on all devices together; unset means the model's default."""
     accumulate_gradient_batches: Annotated[int, Field(ge=1, le=1024)] = 1
-    """Training steps whose gradients are added up before the weights change."""
+    """Batches whose gradients are added up before the weights change."""
     eval_batch_size: BatchSize = 32
     """Images a prediction step."""
     num_workers: Annotated[int, Field(ge=0, le=128)] | None = None

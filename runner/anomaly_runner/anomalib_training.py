@@ -45,7 +45,7 @@ def by_gradient(job: ExperimentJob) -> Trained:
     check_calibration(plan, data.validation_samples)
     keeper = Keeper(job.artifacts, job.context.work, plan.checkpointing, _fingerprint(job, data))
     plan = _with_found_batch(job, module, data, plan, keeper)
-    with job.context.stage(Stage.TRAIN, plan.total_steps(data.training_count), unit="steps"):
+    with job.context.stage(Stage.TRAIN, plan.total_batches(data.training_count), unit="steps"):
         model = scoring_model(job.spec.model, module, job.form.size)
         validate_alike(module, model, data)
         training = _training(job, module, data, plan, keeper)

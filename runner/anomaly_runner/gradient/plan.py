@@ -42,11 +42,11 @@ class Plan:
         """Whether the best state is kept instead of the last."""
         return self.checkpointing.keep == "best"
 
-    def total_steps(self, images: int) -> int:
-        """Training steps at most, for this many images."""
+    def total_batches(self, images: int) -> int:
+        """Batches at most, for this many images; a model that steps its optimisers itself ends earlier by its steps."""
         batches = -(-images // self.batch_size)
-        bounds = [bound for bound in (self.epochs and self.epochs * batches, self.steps) if bound]
-        return min(bounds)
+        bounds = (self.epochs and self.epochs * batches, self.steps and self.steps * self.accumulate)
+        return min(bound for bound in bounds if bound)
 
 
 def make_plan(spec: ExperimentSpec, has_gpu: bool) -> Plan:

@@ -336,7 +336,8 @@ def test_defaults_are_those_of_papers_and_reference(model, expected):
 
 def test_steps_alone_replace_the_default_epochs():
     plan = make_plan(spec(FASTFLOW, maxSteps=9), has_gpu=False)
-    assert (plan.epochs, plan.steps, plan.total_steps(100)) == (None, 9, 9)
+    assert (plan.epochs, plan.steps, plan.total_batches(100)) == (None, 9, 9)
+    assert replace(plan, accumulate=3).total_batches(100) == 27
 
 
 @pytest.mark.parametrize(
