@@ -53,7 +53,11 @@ def applied(cell: Cell, weights: str) -> list[str]:
         if name not in ONE_PASS:
             spec["training"] = {"maxEpochs": 1, "trainBatchSize": 2}
         cell.apply(manifest)
-    return list(PARAMETERS)
+    efficientad = sample("gravel-efficientad")
+    efficientad["spec"]["model"]["weights"]["s3"]["uri"] = weights
+    efficientad["spec"] |= {"training": {"maxSteps": STEPS}, "export": {"types": []}}
+    cell.apply(efficientad)
+    return [*PARAMETERS, "gravel-efficientad"]
 
 
 @pytest.mark.parametrize("name", PARAMETERS)
@@ -67,11 +71,8 @@ def test_a_model_is_trained_and_exported(cell: Cell, applied: list[str], name: s
     assert set(run["status"]["metrics"]["image"]) >= {"AUROC", "F1Score"}
 
 
-def test_efficientad_finds_its_teacher_and_pictures(cell: Cell, weights: str) -> None:
-    manifest = sample("gravel-efficientad")
-    manifest["spec"]["model"]["weights"]["s3"]["uri"] = weights
-    manifest["spec"] |= {"training": {"maxSteps": STEPS}, "export": {"types": []}}
-    cell.apply(manifest)
+def test_efficientad_finds_its_teacher_and_pictures(cell: Cell, applied: list[str]) -> None:
+    assert "gravel-efficientad" in applied
     run = cell.complete("aexp", "gravel-efficientad")
     assert cell.report(run)["training"]["steps"] == STEPS
     assert set(run["status"]["metrics"]["image"]) >= {"AUROC", "F1Score"}

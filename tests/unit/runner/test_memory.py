@@ -13,11 +13,12 @@ from anomaly_runner.scratch import reserved
 ROOM = 50_000_000
 """For what does not grow; the runner adds more."""
 FIT = """
-import resource, sys
+import re, sys
+from pathlib import Path
 import torch
 from anomaly_runner.models.patchcore import Patchcore
 def peak():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return 1024 * int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
 def fit(patches, channels, ratio):
     model = Patchcore.__new__(Patchcore)
     torch.nn.Module.__init__(model)
