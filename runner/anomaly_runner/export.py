@@ -19,6 +19,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -60,6 +61,8 @@ up; a wrong operator shows at 1e-1.
 _OF_SPREAD = 0.1
 """Nor may it be more than this share of the distance between the lowest and the highest score of the run: a form that
 is further from torch tells images apart no longer."""
+_WIDE = 1 << 14
+"""Numbers that are normalised together, from which on that is written out."""
 _ROUNDING = 1e-6
 """What is always allowed, as a share of the largest score."""
 
@@ -161,7 +164,7 @@ def _explained(name: str) -> Iterator[None]:
 
 def write_onnx(model: nn.Module, example: Tensor, folder: Path) -> list[Path]:
     """Write model.onnx, and model.onnx.data where weights do not fit into a protocol buffer (2 GB)."""
-    with tempfile.TemporaryDirectory(dir=folder) as made, _quiet(), torch.no_grad():
+    with tempfile.TemporaryDirectory(dir=folder) as made, _quiet(), torch.no_grad(), _written_out(model):
         file = Path(made, "model.onnx")
         names = [SCORES, MAPS][: len(model(example))]
         try:
@@ -214,6 +217,34 @@ def _quiet() -> Iterator[None]:
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         yield
+
+
+@contextlib.contextmanager
+def _written_out(model: nn.Module) -> Iterator[None]:
+    """With layer normalisations over whole feature maps as plain arithmetic: onnxruntime's own loses digits in them."""
+    wide = [part for part in model.modules()
+            if isinstance(part, nn.LayerNorm) and math.prod(part.normalized_shape) > _WIDE]  # fmt: skip
+    for part in wide:
+        part.forward = partial(_layer_norm, part)  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        for part in wide:
+            del part.forward
+
+
+def _layer_norm(norm: nn.LayerNorm, values: Tensor) -> Tensor:
+    """The same in float32, by a reciprocal: a division would be recognised and fused again."""
+    centred = values.float() - _mean(values.float(), norm)
+    scaled = (centred * torch.rsqrt(_mean(centred.square(), norm) + norm.eps)).to(values.dtype)
+    return scaled if norm.weight is None else scaled * norm.weight + norm.bias
+
+
+def _mean(values: Tensor, norm: nn.LayerNorm) -> Tensor:
+    """One axis after the other: sums of many numbers are what onnxruntime loses digits in."""
+    for axis in range(1, len(norm.normalized_shape) + 1):
+        values = values.mean(-axis, keepdim=True)
+    return values
 
 
 def _trace(model: nn.Module, example: Tensor, file: Path, names: list[str]) -> None:
