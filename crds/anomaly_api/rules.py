@@ -117,31 +117,40 @@ def not_yet(field: str) -> Rule:
 
 def unset_when(block: str, field: str, discriminator: tuple[str, str], values: tuple[str, ...], why: str) -> Rule:
     """``<block>.<field>`` may not be set when ``<discriminator block>.<field>`` has one of these values."""
-    path, by = f"{camel(block)}.{camel(field)}", ".".join(map(camel, discriminator))
-    listed = ", ".join(repr(value) for value in values)
+    path, other = f"{camel(block)}.{camel(field)}", _other(discriminator, values)
     return Rule(
-        cel=f"!has(self.{path}) || !(self.{by} in [{listed}])",
+        cel=f"!has(self.{path}) || {other.cel}",
         message=f"{camel(field)} cannot be set for this model: {why}",
         field=path,
-        holds=lambda owner: (
-            not _is_set(getattr(owner, block), field)
-            or getattr(getattr(owner, discriminator[0]), discriminator[1]) not in values
-        ),
+        holds=lambda owner: not _is_set(getattr(owner, block), field) or other.holds(owner),
     )
 
 
 def default_when(field: str, default: Any, discriminator: tuple[str, str], values: tuple[str, ...], why: str) -> Rule:
     """``<field>``, a path, keeps its default when ``<discriminator block>.<field>`` has one of these values."""
-    path, by = ".".join(map(camel, field.split("."))), ".".join(map(camel, discriminator))
-    listed = ", ".join(repr(value) for value in values)
+    path, other = ".".join(map(camel, field.split("."))), _other(discriminator, values)
     return Rule(
-        cel=f"self.{path} == {json.dumps(default)} || !(self.{by} in [{listed}])",
+        cel=f"self.{path} == {json.dumps(default)} || {other.cel}",
         message=f"{path.rpartition('.')[2]} cannot be set for this model: {why}",
         field=path,
-        holds=lambda owner: (
-            attrgetter(field)(owner) == default
-            or getattr(getattr(owner, discriminator[0]), discriminator[1]) not in values
-        ),
+        holds=lambda owner: attrgetter(field)(owner) == default or other.holds(owner),
+    )
+
+
+@dataclass(frozen=True)
+class _Condition:
+    """A part of a rule, in both forms."""
+
+    cel: str
+    holds: Callable[[Any], bool]
+
+
+def _other(discriminator: tuple[str, str], values: tuple[str, ...]) -> _Condition:
+    """``<discriminator block>.<field>`` has none of these values."""
+    by, listed = ".".join(map(camel, discriminator)), ", ".join(repr(value) for value in values)
+    return _Condition(
+        cel=f"!(self.{by} in [{listed}])",
+        holds=lambda owner: attrgetter(".".join(discriminator))(owner) not in values,
     )
 
 

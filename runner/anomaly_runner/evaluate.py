@@ -235,9 +235,8 @@ def experiment_thresholds(
         raise DataInvalid(f"no labelled {judged} image can be read, and the threshold is to be found on them")
     ranked = truth.pixel if truth.pixel and truth.pixel.both_classes else truth.peaks
     pixel = _adaptive(ranked) if ranked else None
-    return ThresholdValues(image=_adaptive(truth.image), pixel=pixel, source="adaptive"), _one_sided(
-        truth.image, judged
-    )
+    thresholds = ThresholdValues(image=_adaptive(truth.image), pixel=pixel, source="adaptive")
+    return thresholds, _one_sided(truth.image, judged)
 
 
 def _adaptive(ranked: Ranked) -> float:

@@ -188,13 +188,6 @@ def joined(file: Path, folder: Path) -> list[Path]:
     return [target, weights]
 
 
-def write_torchscript_file(model: nn.Module, example: Tensor, folder: Path) -> list[Path]:
-    """Write model.pt."""
-    file = folder / "model.pt"
-    write_torchscript(model, example, file)
-    return [file]
-
-
 def write_openvino_files(model: nn.Module, example: Tensor, folder: Path) -> list[Path]:
     """Write model.xml and model.bin."""
     exported = folder / "model.onnx"
@@ -207,7 +200,7 @@ def write_openvino_files(model: nn.Module, example: Tensor, folder: Path) -> lis
 
 
 _WRITERS: dict[ExportFormat, Callable[[nn.Module, Tensor, Path], list[Path]]] = {
-    "onnx": write_onnx, "torchscript": write_torchscript_file, "openvino": write_openvino_files,
+    "onnx": write_onnx, "torchscript": write_torchscript, "openvino": write_openvino_files,
 }  # fmt: skip
 
 

@@ -88,7 +88,7 @@ def predict(
     maps = _map_file(context.work, (expected, *size)) if keep_maps else None
     samples: list[Sample] = []
     scores, peaks = np.empty(expected, np.float32), np.empty(expected, np.float32)
-    span = _Span()
+    lowest: list[float] = []
     first: list[Scored] = []
     for scored in predictor.score(batches):
         _check_numbers(scored)
@@ -99,7 +99,7 @@ def predict(
         if scored.maps is not None:
             counted = scored.maps.reshape(len(scored.maps), -1) if valid is None else scored.maps[:, valid]
             peaks[rows] = counted.max(1)
-            span.widen(float(counted.min()), float(peaks[rows].max()))
+            lowest.append(float(counted.min()))
             if maps is not None:
                 maps[rows] = scored.maps
         samples.extend(scored.batch.samples)
@@ -107,10 +107,16 @@ def predict(
     if not samples:
         raise DataInvalid("none of the images to score can be read")
     count = len(samples)
-    localised = span.ends is not None
-    kept = maps[:count] if maps is not None and localised else None
-    return Predictions(tuple(samples), scores[:count].copy(), kept, span.ends, tuple(first),
-                       peaks[:count].copy() if localised else None)  # fmt: skip
+    if not lowest:  # the model does not localise
+        return Predictions(tuple(samples), scores[:count].copy(), None, None, tuple(first))
+    return Predictions(
+        samples=tuple(samples),
+        scores=scores[:count].copy(),
+        maps=None if maps is None else maps[:count],
+        pixel_range=(min(lowest), float(peaks[:count].max())),
+        reference=tuple(first),
+        peaks=peaks[:count].copy(),
+    )
 
 
 def maps_by_key(predictor: Predictor, batches: Iterable[Batch]) -> dict[str, NDArray[np.float32]]:
@@ -120,16 +126,6 @@ def maps_by_key(predictor: Predictor, batches: Iterable[Batch]) -> dict[str, NDA
         if scored.maps is not None:
             found |= {sample.key: scores for sample, scores in zip(scored.batch.samples, scored.maps, strict=True)}
     return found
-
-
-class _Span:
-    """Smallest and largest value seen."""
-
-    def __init__(self) -> None:
-        self.ends: tuple[float, float] | None = None
-
-    def widen(self, low: float, high: float) -> None:
-        self.ends = (low, high) if self.ends is None else (min(self.ends[0], low), max(self.ends[1], high))
 
 
 def _map_file(work: Path, shape: tuple[int, ...]) -> NDArray[np.float32]:

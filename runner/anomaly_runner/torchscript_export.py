@@ -8,14 +8,16 @@ import torch
 from torch import Tensor, nn
 
 
-def write_torchscript(model: nn.Module, example: Tensor, file: Path) -> None:
-    """Trace a model of images (B, 3, H, W) and write it."""
+def write_torchscript(model: nn.Module, example: Tensor, folder: Path) -> list[Path]:
+    """Trace a model of images (B, 3, H, W) and write model.pt."""
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # its own deprecation, and its notes on traced constants: shapes are fixed here
         traced = torch.jit.trace(model, example, check_trace=False)  # type: ignore[no-untyped-call]
         program = torch.jit.freeze(traced.eval())
     _follow_images(program.graph)
+    file = folder / "model.pt"
     program.save(str(file))
+    return [file]
 
 
 def _follow_images(graph: Any) -> None:

@@ -20,12 +20,12 @@ from anomaly_api.inference import InferenceSpec
 from anomaly_api.reasons import ExitCode, Reason
 from anomaly_api.run import RunConfig, RunIdentity, RunReport, RunSummary, s3_env
 from anomaly_api.storage import LocationRole
+from support.mlflow_server import mlflow_server
 from support.process import free_port
 from support.textures import EXPERIMENT, INFERENCE, write_textures
 
 KEY, SECRET = "owner", "a-secret-of-the-owner"
 S3_PROGRAM = shutil.which("versitygw") or "/var/tmp/anomaly-cluster/bin/versitygw"
-MLFLOW_PROGRAM = Path(sys.executable).with_name("mlflow")
 
 pytestmark = [
     pytest.mark.skipif(not Path(S3_PROGRAM).exists(), reason="needs versitygw (hack/cluster builds it)"),
@@ -49,12 +49,7 @@ def s3(tmp_path_factory) -> Iterator[str]:
 @pytest.fixture(scope="module")
 def mlflow(tmp_path_factory) -> Iterator[str]:
     """URL of an MLflow server."""
-    root = tmp_path_factory.mktemp("mlflow")
-    port = free_port()
-    command = [str(MLFLOW_PROGRAM), "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
-               "--backend-store-uri", f"sqlite:///{root}/mlflow.db", "--artifacts-destination",
-               str(root / "files")]  # fmt: skip
-    with served(command, f"http://127.0.0.1:{port}", {}) as url:
+    with mlflow_server(tmp_path_factory.mktemp("mlflow"), free_port()) as url:
         yield url
 
 

@@ -255,7 +255,7 @@ class DeviceBound(torch.nn.Module):
 
 
 def test_torchscript_computes_where_its_images_are(tmp_path):
-    write_torchscript(DeviceBound().eval(), torch.zeros(2, 3, *SIZE), tmp_path / "model.pt")
+    write_torchscript(DeviceBound().eval(), torch.zeros(2, 3, *SIZE), tmp_path)
     program = load("torchscript", tmp_path / "model.pt").program
     assert device_constants(program) == []
     assert "prim::device" in str(program.graph)
