@@ -230,7 +230,8 @@ def _layer_norm(norm: nn.LayerNorm, values: Tensor) -> Tensor:
     """The same in float32, by a reciprocal: a division would be recognised and fused again."""
     centred = values.float() - _mean(values.float(), norm)
     scaled = (centred * torch.rsqrt(_mean(centred.square(), norm) + norm.eps)).to(values.dtype)
-    return scaled if norm.weight is None else scaled * norm.weight + norm.bias
+    weighed = scaled if norm.weight is None else scaled * norm.weight
+    return weighed if norm.bias is None else weighed + norm.bias
 
 
 def _mean(values: Tensor, norm: nn.LayerNorm) -> Tensor:

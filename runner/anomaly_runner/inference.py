@@ -153,21 +153,18 @@ def _run(config: RunConfig, job: _Job) -> publish.Published:
     folder = publish.fresh_folder(job.context.work, output)
     artist = Artist(predictions, evaluated, job.pull, job.form, job.spec.input.limits)
     visualize(artist, job.spec.visualization, folder.here / publish.PICTURES, job.context)
-    environment = versions(_LIBRARIES) | {"provider": job.predictor.provider, "model": _model_uri(job.context)}
+    # of a registered model: which version it was
+    uri = job.context.stores[LocationRole.MODEL].uri
+    environment = versions(_LIBRARIES) | {"provider": job.predictor.provider, "model": uri}
     shown = gallery(artist, lambda few: maps_by_key(job.predictor, _read(job, few)))
     results = Results(job.dataset, predictions, evaluated, job.log, environment, shown=shown,
                       model_thresholds=job.manifest.thresholds)  # fmt: skip
     return publish.publish(config, results, folder, job.spec.output.upload_artifacts, job.context)
 
 
-def _model_uri(context: Context) -> str:
-    """Where the model came from; of a registered one, which version it was."""
-    return context.stores[LocationRole.MODEL].uri
-
-
 def _predict(job: _Job) -> Predictions:
     context, count = job.context, len(job.dataset.test)
-    context.tracker.begin(flat_parameters(job.spec) | {"model.uri": _model_uri(context)})
+    context.tracker.begin(flat_parameters(job.spec))
     with context.stage(Stage.PREDICT, count):
         keep_maps = job.dataset.has_masks or job.spec.visualization.enabled
         return predict(job.predictor, _read(job, job.dataset.test), expected=count, size=job.form.size,

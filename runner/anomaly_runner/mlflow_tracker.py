@@ -187,6 +187,8 @@ class MlflowTracker:
         from anomaly_runner.mlflow_forms import dataset_input, final_points
 
         run_id = self._ensure_run()
+        for name, value in result.tags.items():
+            self._client.set_tag(run_id, name, value)
         if result.dataset is not None:
             self._client.log_inputs(run_id, [dataset_input(result.dataset)])
         self._log_measured(run_id)

@@ -4,10 +4,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from anomaly_api import GROUP
 from anomaly_api.base import Contract
 from anomaly_api.dataset import DataSource
 from anomaly_api.run import MODEL_MANIFEST, ModelManifest, RunConfig, RunReport
 from anomaly_runner.tracking import MODEL_FOLDER, TrackedDataset, TrackedResult
+
+MODEL_TAG = f"{GROUP}/model"
+"""Where an inference's model came from: no parameter, since a retried pod may find a newer version registered."""
 
 
 def flat_parameters(spec: Contract) -> dict[str, str]:
@@ -38,6 +42,7 @@ def tracked_result(report: RunReport, folder: Path, complete: bool) -> TrackedRe
         history=report.training.history if report.training else {},
         dataset=_dataset(report),
         model=model,
+        tags={MODEL_TAG: report.environment["model"]} if "model" in report.environment else {},
     )
 
 

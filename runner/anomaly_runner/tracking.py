@@ -37,7 +37,7 @@ class TrackedResult:
     """What a finished run tells its tracker.
 
     ``files``: folder in the run's artifacts and file on this machine; the trained model's are in ``MODEL_FOLDER``.
-    ``model``: that model, if all of it is among the files.
+    ``model``: that model, if all of it is among the files. ``tags``: what the run found out about itself.
     """
 
     metrics: Mapping[str, float]
@@ -45,6 +45,7 @@ class TrackedResult:
     history: History = field(default_factory=dict)
     dataset: TrackedDataset | None = None
     model: ModelManifest | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
 
 
 MODEL_FOLDER = "model"

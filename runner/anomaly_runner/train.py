@@ -34,8 +34,6 @@ _ONNX_COPIES = 3
 """Copies of the weights while an ONNX file is written and compared: graph, bytes, session."""
 _ONNX_LIMIT = 2_000_000_000
 """A protobuf message, and so an ONNX file, holds at most 2 GB."""
-
-
 _BATCH = 32
 
 

@@ -6,11 +6,14 @@ from collections.abc import Sequence
 from anomaly_api.base import Contract
 from anomaly_api.experiment import ExperimentSpec
 from anomaly_api.model import Model
-from anomaly_api.parameters import SuperAddParameters
+from anomaly_api.parameters import SuperAddParameters, SupersimplenetParameters
 from anomaly_runner.errors import InvalidConfig
 from anomaly_runner.models.backbone import choose_backbone
 from anomaly_runner.models.catalog import CATALOG
 from anomaly_runner.models.tiling import Tiles
+
+_NOISE_CELLS = 32
+"""Of a side of anomalib's Perlin noise, which is drawn on the next power of two of features: more than half as many."""
 
 
 def check_model(model: Model, size: tuple[int, int]) -> None:
@@ -34,6 +37,16 @@ def check_model(model: Model, size: tuple[int, int]) -> None:
     if backbone and layers:
         choice = choose_backbone(backbone, layers)
         Tiles(size, model.tiling).check_aligned(choice.reductions)
+        if isinstance(parameters, SupersimplenetParameters):
+            _check_noise(min(choice.reductions), size)
+
+
+def _check_noise(reduction: int, size: tuple[int, int]) -> None:
+    """Simulated defects are noise of up to 32 cells a side, drawn on features: two for each of the finest layer."""
+    smallest = _NOISE_CELLS // 4 * reduction + 1
+    if min(size) < smallest:
+        raise InvalidConfig(f"supersimplenet wants an inputSize of at least {smallest} x {smallest} with these layers: "
+                            "the defects that it simulates do not fit into fewer features")  # fmt: skip
 
 
 def _check_windows(parameters: SuperAddParameters, size: tuple[int, int], multiple: int) -> None:

@@ -97,7 +97,7 @@ def test_a_registered_model_scores_as_its_experiment(trained, client, which, run
     assert scores == looked(trained, "by-name", {"experiment": experiment}, runtime)[1]
     assert len(scores) == 10
     assert ending.report.environment["model"] == f"models:/gravel/{version}"
-    assert client.get_run(ending.summary.mlflow.run_id).data.params["model.uri"] == f"models:/gravel/{version}"
+    assert client.get_run(ending.summary.mlflow.run_id).data.tags["anomalyops.io/model"] == f"models:/gravel/{version}"
 
 
 def test_versions_differ(trained):

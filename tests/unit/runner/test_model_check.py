@@ -1,11 +1,14 @@
 """Inputs that a model does not take are refused before anything is fetched."""
 
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from anomaly_api.model import Model
 from anomaly_runner.errors import InvalidConfig
+from anomaly_runner.models.anomalib_model import Surroundings, build_module, without_pretrained_weights
 from anomaly_runner.models.catalog import input_normalization
 from anomaly_runner.models.check import check_model
 
@@ -16,6 +19,7 @@ from anomaly_runner.models.check import check_model
         ("uflow", (256, 256), "uflow takes images of 448 x 448"),
         ("dinomaly", (256, 256), "multiples of 14"),
         ("inpFormer", (392, 406), "inpFormer wants a square inputSize, not 392 x 406"),
+        ("supersimplenet", (64, 128), "inputSize of at least 65 x 65"),
     ],
 )
 def test_an_input_size_that_the_model_does_not_take(name, size, complaint):
@@ -23,7 +27,9 @@ def test_an_input_size_that_the_model_does_not_take(name, size, complaint):
         check_model(Model(name=name), size)
 
 
-@pytest.mark.parametrize(("name", "size"), [("dinomaly", (392, 406)), ("inpFormer", (392, 392))])
+@pytest.mark.parametrize(
+    ("name", "size"), [("dinomaly", (392, 406)), ("inpFormer", (392, 392)), ("supersimplenet", (65, 128))]
+)
 def test_an_input_size_that_it_takes(name, size):
     check_model(Model(name=name), size)
 
@@ -36,3 +42,20 @@ def test_a_normalisation_that_the_model_cannot_use(name, asked, complaint):
     spec = SimpleNamespace(model=SimpleNamespace(name=name), transforms=SimpleNamespace(normalization=asked))
     with pytest.raises(InvalidConfig, match=complaint):
         input_normalization(spec)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("side", "fits"), [(65, True), (64, False)])
+def test_the_smallest_size_is_the_smallest_that_noise_fits_into(side, fits):
+    """anomalib draws 1 to 32 cells a side by chance."""
+    asked = Model.model_validate({"name": "supersimplenet", "supersimplenet": {"backbone": "resnet18"}})
+    with without_pretrained_weights():
+        model = build_module(asked, Surroundings((side, side), 4, None, "object")).model
+    rows, columns = model.feature_extractor(torch.zeros(1, 3, side, side)).shape[-2:]
+    torch.manual_seed(0)
+    draw = partial(model.anomaly_generator.generate_perlin, 50, rows, columns)
+    if fits:
+        assert draw().shape == (50, 1, rows, columns)
+    else:
+        with pytest.raises(RuntimeError, match="must match"):
+            draw()
