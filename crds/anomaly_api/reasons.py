@@ -69,6 +69,11 @@ class ExitCode(IntEnum):
         """The reason that this exit code stands for."""
         return _REASONS[self]
 
+    @classmethod
+    def of(cls, reason: Reason) -> "ExitCode":
+        """The exit code of a run that ends for this reason."""
+        return next(code for code, meant in _REASONS.items() if meant is reason)
+
 
 _REASONS = {
     ExitCode.DONE: Reason.COMPLETE,

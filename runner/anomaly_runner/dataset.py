@@ -8,6 +8,7 @@ Nothing is opened here. What a folder lacks, ``splits.py`` makes.
 import posixpath
 from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import PurePosixPath
 from typing import Literal
 
@@ -19,6 +20,8 @@ from anomaly_runner.storage.base import ObjectInfo, has_short_names, is_safe
 
 GOOD = "good"
 UNKNOWN = "unknown"
+_PARTS = ("train", "val", "test", "ground_truth")
+"""Folders of the layout: no labels."""
 _USED = {"train": "training uses train/good alone", "val": "thresholds are found on val/good and val/DEFECT"}
 
 
@@ -232,11 +235,14 @@ def inference_dataset(
     Raises:
         DataInvalid: none, or for the labelled layout none inside a folder.
     """
-    keys, hostile = _image_keys(objects, max_bytes, _is_labelled if layout == "labelled" else lambda _: True)
     if layout == "flat":
+        keys, hostile = _image_keys(objects, max_bytes, lambda _: True)
         samples = [Sample(key, UNKNOWN) for key in keys]
     else:
-        samples = [sample for key in keys if (sample := _labelled(key))]
+        objects = tuple(objects)
+        labelled = partial(_labelled, below_test=any(_is_tested(info.key) for info in objects))
+        keys, hostile = _image_keys(objects, max_bytes, lambda key: _is_mask(key) or labelled(key) is not None)
+        samples = [sample for key in keys if (sample := labelled(key))]
     if not samples:
         wanted = "images" if layout == "flat" else "LABEL/* or test/LABEL/*"
         raise DataInvalid(f"no images below {uri}: expected {wanted}")
@@ -244,15 +250,21 @@ def inference_dataset(
     return Dataset(test=test, unreadable=hostile, missing_masks=missing, warnings=warnings)
 
 
-def _is_labelled(key: str) -> bool:
-    return key.startswith("ground_truth/") or _labelled(key) is not None
+def _is_mask(key: str) -> bool:
+    return key.startswith("ground_truth/")
 
 
-def _labelled(key: str) -> Sample | None:
+def _is_tested(key: str) -> bool:
+    """Whether it is an image of test/LABEL: then the folder is a dataset, of which only those are scored."""
+    return key.lower().endswith(EXTENSIONS) and _labelled(key, below_test=True) is not None
+
+
+def _labelled(key: str, below_test: bool) -> Sample | None:
+    """The image as its folder labels it; None where it is none of those that are scored."""
     match key.split("/"):
-        case ["ground_truth" | "train", *_]:
-            return None
-        case ["test", label, _, *_] | [label, _, *_] if label != "test":
+        case ["test", label, _, *_] if below_test:
+            return Sample(key, label)
+        case [label, _, *_] if not below_test and label not in _PARTS:
             return Sample(key, label)
     return None
 

@@ -8,16 +8,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from anomaly_api.reasons import ExitCode
+from anomaly_api.reasons import ExitCode, Reason
 from anomaly_api.run import RunReport, RunSummary
 from anomaly_api.status import Stage
 from anomaly_runner.context import Context
-from anomaly_runner.errors import InternalError, OutOfMemory, RunFailed, TrackingUnavailable
+from anomaly_runner.errors import MESSAGE_LIMIT, InternalError, OutOfMemory, RunFailed, TrackingUnavailable
 from anomaly_runner.publish import Published
 
 logger = logging.getLogger(__name__)
-
-_MESSAGE_LIMIT = 1024
 
 
 @dataclass(frozen=True)
@@ -47,10 +45,14 @@ def _tracked(done: Published, context: Context) -> Ending:
         context.tracker.finish(done.tracked)
     except TrackingUnavailable as error:
         logger.error("run failed", extra={"reason": error.reason.value, "detail": str(error)})
-        lost = {"reason": error.reason, "message": str(error)[:_MESSAGE_LIMIT], "stage": Stage.PUBLISH}
+        lost = {"reason": error.reason, "message": str(error)[:MESSAGE_LIMIT], "stage": Stage.PUBLISH}
         return Ending(error.exit_code, summary.model_copy(update=lost), done.report)
-    context.progress.enter(Stage.DONE, 0, "images")
-    return Ending(ExitCode.DONE, summary.model_copy(update={"mlflow": context.tracker.status()}), done.report)
+    if summary.reason is Reason.COMPLETE:
+        context.progress.enter(Stage.DONE, 0, "images")
+    else:
+        logger.error("run failed", extra={"reason": summary.reason.value, "detail": summary.message})
+    summary = summary.model_copy(update={"mlflow": context.tracker.status()})
+    return Ending(ExitCode.of(summary.reason), summary, done.report)
 
 
 def _typed(error: BaseException) -> RunFailed:
@@ -67,7 +69,7 @@ def _is_torch_oom(error: BaseException) -> bool:
 
 
 def _failed(error: RunFailed, context: Context) -> Ending:
-    message = str(error)[:_MESSAGE_LIMIT]
+    message = str(error)[:MESSAGE_LIMIT]
     logger.error("run failed", extra={"reason": error.reason.value, "detail": message})
     context.tracker.fail(f"{error.reason.value}: {message}")
     return Ending(error.exit_code, failure_summary(error, context.progress.stage, context))
@@ -77,7 +79,7 @@ def failure_summary(error: RunFailed, stage: Stage, context: Context | None = No
     """The last words of a run that failed."""
     return RunSummary(
         reason=error.reason,
-        message=str(error)[:_MESSAGE_LIMIT],
+        message=str(error)[:MESSAGE_LIMIT],
         stage=stage,
         mlflow=context.tracker.status() if context else None,
         warnings=tuple(context.journal.warnings[:8]) if context else (),

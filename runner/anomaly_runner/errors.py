@@ -16,12 +16,16 @@
     ├── Stopped               143  SIGTERM: the cluster wants the node back
     └── InternalError           1  anything else: a fault of this program
 
-A stage raises the leaf; nobody catches one but ``ends.guarded``, which turns it into the pod's last words.
+A stage raises the leaf; nobody catches one but ``ends.guarded``, which turns it into the pod's last words, and stage
+export, which hands it on with the run's results: these are published first.
 """
 
 from typing import ClassVar
 
 from anomaly_api.reasons import ExitCode, Reason
+
+MESSAGE_LIMIT = 1024
+"""Characters of a message in a condition."""
 
 
 class RunFailed(Exception):  # noqa: N818 - an outcome, named as the reasons are

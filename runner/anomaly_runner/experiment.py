@@ -24,7 +24,7 @@ from anomaly_runner.evaluate import (
     rank_truth,
     score_range,
 )
-from anomaly_runner.export import COMPARED, Exported, export_all
+from anomaly_runner.export import COMPARED, Exports, export_all
 from anomaly_runner.fetch import Listed, bring
 from anomaly_runner.gallery import gallery
 from anomaly_runner.job import ExperimentJob
@@ -106,14 +106,16 @@ def _test_and_publish(config: RunConfig, job: ExperimentJob, trained: Trained) -
     visualize(artist, job.spec.evaluation.visualization, folder.here / publish.PICTURES, job.context)
     exports = _export(job, predictor, predictions, folder.here)
     area = publish.write_valid_area(folder, job.form.valid_area)
-    state = _save_checkpoint(trained, folder.here / publish.CHECKPOINT) if job.spec.output.keep_checkpoint else None
+    keeps_state = job.spec.output.keep_checkpoint or exports.failure is not None
+    state = _save_checkpoint(trained, folder.here / publish.CHECKPOINT) if keeps_state else None
     files = {"area": area, "state": state}
     manifest = _manifest(config, job, evaluated, exports, files, localises=trained.model.localises)
     folder.write(publish.MANIFEST, manifest)
     results = Results(job.dataset, predictions, evaluated, job.log, _environment(job), trained.images,
-                      tuple(export.report for export in exports), trained.report,
+                      tuple(export.report for export in exports.good), trained.report,
                       0 if validation is None else len(validation.samples),
-                      gallery(artist, lambda few: maps_by_key(predictor, job.read(few, predictor.step))))  # fmt: skip
+                      gallery(artist, lambda few: maps_by_key(predictor, job.read(few, predictor.step))),
+                      failure=exports.failure)  # fmt: skip
     return publish.publish(config, results, folder, job.spec.output.upload_artifacts, job.context)
 
 
@@ -148,18 +150,16 @@ def _masks(job: ExperimentJob, predictions: Predictions) -> Masks | None:
     return job.masks(predictions.samples) if predictions.maps is not None else None
 
 
-def _export(
-    job: ExperimentJob, predictor: TorchPredictor, predictions: Predictions, folder: Path
-) -> tuple[Exported, ...]:
+def _export(job: ExperimentJob, predictor: TorchPredictor, predictions: Predictions, folder: Path) -> Exports:
     if not job.spec.export.types:
-        return ()
+        return Exports()
     with job.context.stage(Stage.EXPORT, unit="files"):
         reference = predictor.in_torch(predictions.reference)
         return export_all(predictor.model, job.spec.export, reference, score_range(predictions), folder)
 
 
 def _manifest(
-    config: RunConfig, job: ExperimentJob, evaluated: Evaluated, exports: tuple[Exported, ...],
+    config: RunConfig, job: ExperimentJob, evaluated: Evaluated, exports: Exports,
     files: Mapping[str, ModelFile | None], *, localises: bool,
 ) -> ModelManifest:  # fmt: skip
     return ModelManifest(
@@ -172,7 +172,7 @@ def _manifest(
         crop_area=job.form.crop,
         valid_area_mask=files["area"],
         localises=localises,
-        exports=tuple(export.model for export in exports),
+        exports=tuple(export.model for export in exports.good),
         checkpoint=files["state"],
         definition=job.spec.model.model_copy(update={"weights": None}),
         thresholds=evaluated.thresholds,

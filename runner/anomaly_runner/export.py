@@ -2,7 +2,7 @@
 
 Every form takes normalised input (B, 3, H, W), float32, with any batch size, and answers raw scores and, if the model
 localises, raw maps. Parity is measured, not assumed: a form that disagrees, or that has the batch size of the tracing
-baked in, fails the run.
+baked in, fails the run, once everything else is published.
 
 - ONNX, written by torch's tracing exporter: these models are plain tensor programs that it covers, and it takes 1 s
   where the newer one takes 5. Weights are inside the one file.
@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
@@ -33,7 +33,7 @@ from anomaly_api.artifacts import Export, ExportFormat
 from anomaly_api.run import ExportedModel, ExportReport
 from anomaly_runner.batches import Batch
 from anomaly_runner.digest import digest
-from anomaly_runner.errors import ExportMismatch, InvalidConfig
+from anomaly_runner.errors import ExportMismatch, InvalidConfig, RunFailed
 from anomaly_runner.evaluate import ScoreRange
 from anomaly_runner.machine import cpu_limit
 from anomaly_runner.models.base import ScoringModel
@@ -84,6 +84,14 @@ class Exported:
     report: ExportReport
 
 
+@dataclass(frozen=True)
+class Exports:
+    """The forms that agree with torch, and what was wrong with the first that does not, if any."""
+
+    good: tuple[Exported, ...] = ()
+    failure: RunFailed | None = None
+
+
 class HalfModel(nn.Module):
     """A model that computes in float16, between float32 inputs and outputs."""
 
@@ -119,8 +127,8 @@ def tolerance(precision: str, seen: tuple[float, float]) -> float:
 
 def export_all(
     model: ScoringModel, spec: Export, reference: Sequence[Scored], ranges: ScoreRange, folder: Path
-) -> tuple[Exported, ...]:
-    """Write the wanted forms into a folder and hold each against torch.
+) -> Exports:
+    """Write the wanted forms into a folder and hold each against torch; one that fails leaves no file.
 
     Args:
         model: ready to score.
@@ -129,25 +137,33 @@ def export_all(
         ranges: raw scores seen in the run, to which differences are related.
         folder: where files go.
 
-    Raises:
-        ExportMismatch: a form is further from torch than rounding explains.
-        InvalidConfig: the model cannot be written in this form.
+    ``failure`` is an ExportMismatch where a form is further from torch than rounding explains, InvalidConfig where the
+    model cannot be written in it.
     """
     plain = HalfModel(model) if spec.precision == "float16" else PlainModel(model)
     size = reference[0].batch.images.shape[-2:]
     example = torch.zeros(2, 3, *size, device=_device(model))
     allowed = {level: tolerance(spec.precision, seen) for level, seen in ranges.items()}
-    found = []
+    found, failure = [], None
     for name in spec.types:
-        with _explained(name):
-            files = _WRITERS[name](plain, example, folder)
-        report = compare(name, files[0], reference, allowed)
-        size_bytes = sum(file.stat().st_size for file in files)
-        report = report.model_copy(update={"precision": spec.precision, "size_bytes": size_bytes})
-        companions = {file.name: digest(file) for file in files[1:]}
-        exported = ExportedModel(format=name, file=files[0].name, sha256=digest(files[0]), companions=companions)
-        found.append(Exported(exported, report))
-    return tuple(found)
+        before = set(folder.iterdir())
+        try:
+            with _explained(name):
+                files = _WRITERS[name](plain, example, folder)
+            found.append(_described(files, compare(name, files[0], reference, allowed), spec.precision))
+        except (ExportMismatch, InvalidConfig) as error:
+            logger.error("export failed", extra={"format": name, "detail": str(error)})
+            failure = failure or error
+            for file in set(folder.iterdir()) - before:
+                file.unlink()
+    return Exports(tuple(found), failure)
+
+
+def _described(files: Sequence[Path], report: ExportReport, precision: Literal["float32", "float16"]) -> Exported:
+    size_bytes = sum(file.stat().st_size for file in files)
+    companions = {file.name: digest(file) for file in files[1:]}
+    model = ExportedModel(format=report.format, file=files[0].name, sha256=digest(files[0]), companions=companions)
+    return Exported(model, report.model_copy(update={"precision": precision, "size_bytes": size_bytes}))
 
 
 def _device(model: nn.Module) -> torch.device:

@@ -22,7 +22,7 @@ from anomaly_api.run import ModelManifest, RunIdentity
 from anomaly_api.status import MlflowStatus
 from anomaly_runner.errors import TrackingUnavailable
 from anomaly_runner.mlflow_client import connect, local_uri
-from anomaly_runner.tracking import MODEL_FOLDER, History, TrackedResult
+from anomaly_runner.tracking import FAILURE_TAG, MODEL_FOLDER, History, TrackedResult
 
 logger = logging.getLogger(__name__)
 
@@ -197,7 +197,7 @@ class MlflowTracker:
         self._log_files(run_id, result.files)
         if result.model is not None:
             self._log_model(run_id, result.model)
-        self._client.set_terminated(run_id, "FINISHED")
+        self._client.set_terminated(run_id, "FAILED" if result.failed else "FINISHED")
 
     def _log_points(self, run_id: str, points: Sequence[tuple[str, int, float]]) -> None:
         from anomaly_runner.mlflow_forms import metrics
@@ -232,7 +232,7 @@ class MlflowTracker:
         if self._status is None:
             return
         try:
-            self._client.set_tag(self._status.run_id, f"{GROUP}/failure", message[:1000])
+            self._client.set_tag(self._status.run_id, FAILURE_TAG, message[:1000])
             self._client.set_terminated(self._status.run_id, "FAILED")
         except Exception as error:  # noqa: BLE001 - the run's own failure is what matters
             logger.warning("MLflow at %s was not told of the failure: %s", self._target.uri, error)

@@ -10,6 +10,7 @@ from anomaly_api.status import Artifacts, ImageCounts, MlflowStatus, Stage, Thre
 from anomaly_runner.batches import ReadLog
 from anomaly_runner.context import Journal
 from anomaly_runner.dataset import Dataset
+from anomaly_runner.errors import MESSAGE_LIMIT, RunFailed
 from anomaly_runner.evaluate import Evaluated
 from anomaly_runner.gallery import Shown
 from anomaly_runner.predict import Predictions
@@ -17,7 +18,11 @@ from anomaly_runner.predict import Predictions
 
 @dataclass(frozen=True)
 class Results:
-    """Everything that a run found out. ``model_thresholds``: of the trained model that was given, if one was."""
+    """Everything that a run found out.
+
+    ``model_thresholds``: of the trained model that was given, if one was. ``failure``: what went wrong although there
+    are results.
+    """
 
     dataset: Dataset
     predictions: Predictions
@@ -30,6 +35,7 @@ class Results:
     validation_images: int = 0
     shown: tuple[Shown, ...] = ()
     model_thresholds: ThresholdValues | None = None
+    failure: RunFailed | None = None
 
     @property
     def thresholds_from(self) -> Literal["validation", "test", "manual", "model"]:
@@ -45,11 +51,12 @@ class Results:
 def make_summary(
     results: Results, artifacts: Artifacts, mlflow: MlflowStatus | None, warnings: list[str]
 ) -> RunSummary:
-    """What the status needs to know of a complete run."""
-    evaluated = results.evaluated
+    """What the status needs to know of a run that has results."""
+    evaluated, failure = results.evaluated, results.failure
     return RunSummary(
-        reason=Reason.COMPLETE,
-        stage=Stage.DONE,
+        reason=failure.reason if failure else Reason.COMPLETE,
+        message=f"{failure}; all else is in {artifacts.root}"[:MESSAGE_LIMIT] if failure else "",
+        stage=Stage.EXPORT if failure else Stage.DONE,
         metrics=evaluated.metrics,
         thresholds=evaluated.thresholds,
         images=ImageCounts(
@@ -68,7 +75,7 @@ def make_summary(
 def make_report(
     config: RunConfig, results: Results, artifacts: Artifacts, mlflow: MlflowStatus | None, journal: Journal
 ) -> RunReport:
-    """Everything known about a complete run."""
+    """Everything known about a run that has results."""
     return RunReport(
         run=config.run,
         summary=make_summary(results, artifacts, mlflow, journal.warnings),

@@ -7,8 +7,9 @@ from typing import Any
 from anomaly_api import GROUP
 from anomaly_api.base import Contract
 from anomaly_api.dataset import DataSource
+from anomaly_api.reasons import Reason
 from anomaly_api.run import MODEL_MANIFEST, ModelManifest, RunConfig, RunReport
-from anomaly_runner.tracking import MODEL_FOLDER, TrackedDataset, TrackedResult
+from anomaly_runner.tracking import FAILURE_TAG, MODEL_FOLDER, TrackedDataset, TrackedResult
 
 MODEL_TAG = f"{GROUP}/model"
 """Where an inference's model came from: no parameter, since a retried pod may find a newer version registered."""
@@ -35,15 +36,22 @@ def tracked_result(report: RunReport, folder: Path, complete: bool) -> TrackedRe
     Metrics are named by level (image_AUROC) and the ends of their 95 % intervals after them (image_AUROC_low);
     thresholds and the seconds of a stage are among them. Unless ``complete``, report.json is the only file.
     """
-    model = _model(folder) if complete else None
+    failed = report.summary.reason is not Reason.COMPLETE
+    model = _model(folder) if complete and not failed else None
     return TrackedResult(
         metrics=_metrics(report),
         files=tuple(_files(folder, model, complete)),
         history=report.training.history if report.training else {},
         dataset=_dataset(report),
         model=model,
-        tags={MODEL_TAG: report.environment["model"]} if "model" in report.environment else {},
+        tags=_tags(report),
+        failed=failed,
     )
+
+
+def _tags(report: RunReport) -> dict[str, str]:
+    found = {MODEL_TAG: report.environment.get("model"), FAILURE_TAG: report.summary.message}
+    return {name: value for name, value in found.items() if value}
 
 
 def _metrics(report: RunReport) -> dict[str, float]:

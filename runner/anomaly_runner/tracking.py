@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
 
+from anomaly_api import GROUP
 from anomaly_api.run import ModelManifest
 from anomaly_api.status import MlflowStatus
 
@@ -38,6 +39,7 @@ class TrackedResult:
 
     ``files``: folder in the run's artifacts and file on this machine; the trained model's are in ``MODEL_FOLDER``.
     ``model``: that model, if all of it is among the files. ``tags``: what the run found out about itself.
+    ``failed``: whether it has failed although there are results.
     """
 
     metrics: Mapping[str, float]
@@ -46,9 +48,11 @@ class TrackedResult:
     dataset: TrackedDataset | None = None
     model: ModelManifest | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
+    failed: bool = False
 
 
 MODEL_FOLDER = "model"
+FAILURE_TAG = f"{GROUP}/failure"
 
 
 class Tracker(Protocol):

@@ -107,8 +107,9 @@ def test_a_registered_model_scores_as_its_training(cell: Cell, patchcore: dict[s
     looked = cell.complete("ainf", "gravel-registered")
     assert cell.report(looked)["environment"]["model"] == f"models:/gravel/{version}"
     trained, inferred = (scores(predictions(cell, run)) for run in (patchcore, looked))
-    assert len(trained.keys() & inferred.keys()) == 34
-    for path in trained.keys() & inferred.keys():
+    assert len(trained) == 34
+    assert inferred.keys() == trained.keys(), "nothing of train/ and val/"
+    for path in trained:
         assert inferred[path] == pytest.approx(trained[path], rel=1e-4)
 
 
@@ -117,9 +118,10 @@ def test_torchscript_gives_the_scores_of_training(
 ) -> None:
     tables = [predictions(cell, run) for run in (patchcore, looked_at)]
     trained, inferred = (scores(table) for table in tables)
-    for path in trained.keys() & inferred.keys():
+    assert len(trained) == 34
+    assert inferred.keys() == trained.keys(), "nothing of train/ and val/"
+    for path in trained:
         assert inferred[path] == pytest.approx(trained[path], rel=1e-4)
-    assert len(trained.keys() & inferred.keys()) == 34
     found = zip(tables[1]["label"], tables[1]["score"], strict=True)
     known = [(label != "good", score) for label, score in found if label != "unknown"]
     expected = roc_auc_score([defect for defect, _ in known], [score for _, score in known])

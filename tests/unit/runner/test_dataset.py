@@ -202,6 +202,22 @@ def test_labelled_input(prefix):
     }  # fmt: skip
 
 
+def test_of_a_whole_dataset_the_test_images_are_scored():
+    keys = ["train/good/a.png", "val/good/a.png", "val/dent/a.png", "other/good/a.png", "test/good/a.png",
+            "test/dent/b.png", "ground_truth/dent/b_mask.png", "ground_truth/val/dent/a_mask.png"]  # fmt: skip
+    dataset = inference_dataset(objects(keys), "u", "labelled", "_mask", True)
+    assert [(sample.key, sample.mask) for sample in dataset.test] == [
+        ("test/dent/b.png", "ground_truth/dent/b_mask.png"), ("test/good/a.png", None),
+    ]  # fmt: skip
+    assert dataset.missing_masks == ()
+
+
+def test_folders_of_the_layout_are_no_labels():
+    keys = ["train/good/a.png", "val/good/a.png", "good/a.png"]
+    dataset = inference_dataset(objects(keys), "u", "labelled", "_mask", False)
+    assert [sample.key for sample in dataset.test] == ["good/a.png"]
+
+
 def test_labelled_input_without_folders_says_what_was_expected():
     with pytest.raises(DataInvalid, match="LABEL"):
         inference_dataset(objects(["a.png"]), "u", "labelled", "_mask", True)

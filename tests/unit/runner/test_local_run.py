@@ -13,15 +13,19 @@ import numpy as np
 import onnx
 import pyarrow.parquet
 import pytest
+import torch
 import yaml
 from PIL import Image
 from PIL.ExifTags import Base
 from rich.console import Console
 from sklearn.metrics import confusion_matrix, f1_score, roc_auc_score
 
+from anomaly_api.reasons import ExitCode
 from anomaly_api.run import ModelManifest, RunReport
+from anomaly_runner import export
 from anomaly_runner.digest import digest
 from anomaly_runner.local import run_locally, show
+from anomaly_runner.torchscript_export import write_torchscript
 from support.textures import EXPERIMENT, INFERENCE, SIDE, texture, write_manifest
 
 RESULTS = Path("results/factory")
@@ -486,6 +490,43 @@ def test_mlflow_keeps_parameters_metrics_and_files(textures):
     assert {"model", "report.json", "visualizations"} <= set(run["files"])
     assert {"model/MLmodel", "model/model.json", "model/model.onnx"} <= set(run["model"])
     assert run["inputs"] == [["textures", status.dataset_fingerprint[:32]]]
+
+
+@pytest.mark.filterwarnings("ignore")  # of mlflow's own libraries
+def test_a_failed_export_loses_nothing_else(textures, monkeypatch, capsys):
+    """Neither the training, nor what was found with it; another try is not made."""
+
+    def write_wrongly(model, example, folder):
+        class Shifted(torch.nn.Module):
+            def forward(self, images):
+                return tuple(found + 1 for found in model(images))
+
+        return write_torchscript(Shifted().eval(), example, folder)
+
+    def change(document):
+        document["spec"]["tracking"] = {"mlflow": {"trackingUri": "http://nowhere:5000", "experimentName": "lab"}}
+        document["spec"]["export"] = {"types": ["torchscript", "onnx"]}
+        document["spec"]["output"].pop("keepCheckpoint", None)
+
+    monkeypatch.setitem(export._WRITERS, "torchscript", write_wrongly)
+    assert experiment(textures, change) == ExitCode.EXPORT_MISMATCH
+    assert "the torchscript model disagrees with torch" in capsys.readouterr().err
+    summary = report_of(textures).summary
+    assert (summary.reason, summary.stage) == ("ExportMismatch", "export")
+    assert summary.metrics.image["AUROC"] > 0.9
+    assert summary.artifacts.exports.keys() == {"onnx"}
+    names = {path.name for path in results(textures).iterdir()}
+    assert {"model.onnx", "model.safetensors", "predictions.parquet", "report.html"} <= names
+    assert "model.pt" not in names
+    assert "ExportMismatch" in (results(textures) / "report.html").read_text()
+    assert inference(textures, lambda document: document["spec"].update(runtime="torch")) == 0
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", READ_MLFLOW, str(textures / "mlflow.db")],
+                          capture_output=True, text=True, check=True)  # fmt: skip
+    run = yaml.safe_load(done.stdout)
+    assert run["status"] == "FAILED"
+    assert "disagrees" in run["tags"]["anomalyops.io/failure"]
+    assert run["metrics"]["image_AUROC"] == summary.metrics.image["AUROC"]
+    assert run["model"] == []
 
 
 READ_MLFLOW = """

@@ -111,7 +111,9 @@ def exported(model, context, folder, *types, precision="float32"):
     """The forms, written and held against torch; and what torch found."""
     found = predicted(model, context)
     reference = TorchPredictor(model, THREADS, 32).in_torch(found.reference)
-    return export_all(model, Export(types=types, precision=precision), reference, score_range(found), folder), found
+    made = export_all(model, Export(types=types, precision=precision), reference, score_range(found), folder)
+    assert made.failure is None
+    return made.good, found
 
 
 @pytest.mark.parametrize("name", FORMATS)
