@@ -3,7 +3,9 @@
 Every file is opened once. A file that cannot be used is noted in the ReadLog and left out of its batch.
 """
 
+import errno
 import hashlib
+import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -118,7 +120,7 @@ def read_file(pull: Pull, key: str) -> bytes:
     """
     path = pull.path(key)
     try:
-        if not path.is_file():  # a pipe would never end, a link to itself never begin
+        if not _is_file(path):  # a pipe would never end, a link to itself never begin
             raise UnreadableImageError("not a file")
         if not _is_inside(path, pull.root):
             raise UnreadableImageError("a symbolic link that leads out of the dataset")
@@ -127,6 +129,16 @@ def read_file(pull: Pull, key: str) -> bytes:
         raise StorageDenied(f"no permission for {path}") from error
     except OSError as error:
         raise StorageUnavailable(f"cannot read {path}: {error.strerror}") from error
+
+
+def _is_file(path: Path) -> bool:
+    """As ``Path.is_file``, which hides failures of the file system from Python 3.14 on."""
+    try:
+        return stat.S_ISREG(path.stat().st_mode)
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            raise
+        return False
 
 
 def _is_inside(path: Path, root: Path) -> bool:

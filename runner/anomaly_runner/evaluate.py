@@ -42,12 +42,11 @@ class ScoreScale:
 
     def pixel(self, scores: NDArray[np.float32]) -> NDArray[np.float64]:
         """Pixel scores as shown."""
-        return self._scaled(scores, self.pixel_threshold, "pixel")
+        return self._scaled(scores, self.of_pixels(self.thresholds), "pixel")
 
-    @property
-    def pixel_threshold(self) -> float | None:
-        """The one that normalises pixel scores."""
-        return self.thresholds.image if self.pixel_threshold_from == "image" else self.thresholds.pixel
+    def of_pixels(self, thresholds: ThresholdValues) -> float | None:
+        """The one of them that pixel scores are held against."""
+        return thresholds.image if self.pixel_threshold_from == "image" else thresholds.pixel
 
     def _scaled(self, scores: NDArray[np.float32], threshold: float | None, level: str) -> NDArray[np.float64]:
         values = scores.astype(np.float64)

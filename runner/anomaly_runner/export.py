@@ -59,12 +59,12 @@ their size, and a wrong operator shows at 1e-2 and more. float16: its rounding i
 up; a wrong operator shows at 1e-1.
 """
 _OF_SPREAD = 0.1
-"""Nor may it be more than this share of the distance between the lowest and the highest score of the run: a form that
-is further from torch tells images apart no longer."""
+"""Nor may it be more than this share of the distance between the lowest and the highest score of the run, if they
+differ: a form that is further from torch tells images apart no longer."""
 _WIDE = 1 << 14
 """Numbers that are normalised together, from which on that is written out."""
-_ROUNDING = 1e-6
-"""What is always allowed, as a share of the largest score."""
+_ROUNDING = {"float32": 1e-6, "float16": 1e-3}
+"""What is always allowed, as a share of the largest score: of all images alike, the scores differ by no more."""
 
 Outputs = tuple[NDArray[np.float32], NDArray[np.float32] | None]
 
@@ -122,7 +122,8 @@ def tolerance(precision: str, seen: tuple[float, float]) -> float:
     """Largest difference of a raw score that passes, where scores from the lowest to the highest were seen."""
     low, high = seen
     largest = max(abs(low), abs(high))
-    return max(min(TOLERANCES[precision] * largest, _OF_SPREAD * (high - low)), _ROUNDING * largest)
+    telling = _OF_SPREAD * (high - low) or math.inf
+    return max(min(TOLERANCES[precision] * largest, telling), _ROUNDING[precision] * largest)
 
 
 def export_all(
@@ -140,7 +141,6 @@ def export_all(
     ``failure`` is an ExportMismatch where a form is further from torch than rounding explains, InvalidConfig where the
     model cannot be written in it.
     """
-    plain = HalfModel(model) if spec.precision == "float16" else PlainModel(model)
     size = reference[0].batch.images.shape[-2:]
     example = torch.zeros(2, 3, *size, device=_device(model))
     allowed = {level: tolerance(spec.precision, seen) for level, seen in ranges.items()}
@@ -149,7 +149,8 @@ def export_all(
         before = set(folder.iterdir())
         try:
             with _explained(name):
-                files = _WRITERS[name](plain, example, folder)
+                portable = HalfModel(model) if spec.precision == "float16" else PlainModel(model)
+                files = _WRITERS[name](portable, example, folder)
             found.append(_described(files, compare(name, files[0], reference, allowed), spec.precision))
         except (ExportMismatch, InvalidConfig) as error:
             logger.error("export failed", extra={"format": name, "detail": str(error)})

@@ -24,7 +24,6 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
-from PIL.ExifTags import Base
 from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION, TiffImageFile
 
 from anomaly_api.dataset import CropArea
@@ -34,8 +33,6 @@ EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".pgm",
 _FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "PPM", "JPEG2000")
 _GREY = ("1", "L", "LA", "La")
 _FLOAT_TOLERANCE = 1e-3
-_ON_ITS_SIDE = 5
-"""From this EXIF orientation on, rows are columns."""
 _BROKEN = (OSError, ValueError, SyntaxError, EOFError, struct.error, zlib.error, IndexError, KeyError, OverflowError,
            TypeError)  # fmt: skip
 """What Pillow's decoders raise on damaged files."""
@@ -216,14 +213,10 @@ def to_rgb8(image: Image.Image) -> Image.Image:
     return Image.fromarray((np.asarray(image) * 255 + 0.5).astype(np.uint8)).convert("RGB")
 
 
-def upright_size(data: bytes) -> tuple[int, int]:
-    """Width and height of an image file that can be read, as ``decode`` has them without a crop."""
-    with Image.open(BytesIO(data), formats=_FORMATS) as image:
-        width, height = image.size
-        with suppress(*_BROKEN):
-            if image.getexif().get(Base.Orientation, 1) >= _ON_ITS_SIDE:
-                return height, width
-        return width, height
+def upright_size(data: bytes, max_pixels: int) -> tuple[int, int]:
+    """Width and height of an image file without a crop; raises as ``decode``, which says where up is."""
+    with _opened(data, max_pixels) as file:
+        return file.image.size
 
 
 def open_mask(data: bytes, max_pixels: int) -> Image.Image:

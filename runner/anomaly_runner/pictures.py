@@ -81,12 +81,12 @@ class PixelLevels:
 
 def heat_image(scores: NDArray[np.float32], levels: PixelLevels, size: tuple[int, int]) -> Image.Image:
     """Raw pixel scores (H, W) as a grey image of ``size`` (width, height): 0 is the lowest score of the run, 128 the
-    threshold, 255 the highest, linear in between, so that colours mean the same in every picture.
+    threshold, 255 the highest, linear in between, so that colours mean the same in every picture. There is no 0 where
+    all scores reach the threshold, and no 255 where none does.
     """
     scores = _no_larger(scores, size)
-    low, high = levels.low, levels.high
-    middle = (low + high) / 2 if levels.threshold is None else min(max(levels.threshold, low), high)
-    heat = np.interp(scores, *_increasing((low, middle, high), (0.0, 128.0, 255.0)))
+    known, heats = zip(*_heats(levels), strict=True)
+    heat = np.interp(scores, known, heats)
     return Image.fromarray((heat + 0.5).astype(np.uint8)).resize(size, Image.Resampling.BILINEAR)
 
 
@@ -106,10 +106,13 @@ def _no_larger(scores: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np
     return scores
 
 
-def _increasing(points: tuple[float, ...], values: tuple[float, ...]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Without points that are no higher than the one before: what numpy.interp wants."""
-    kept = [index for index in range(len(points)) if index == 0 or points[index] > points[index - 1]]
-    return tuple(points[index] for index in kept), tuple(values[index] for index in kept)
+def _heats(levels: PixelLevels) -> list[tuple[float, float]]:
+    """Scores and their heat, ascending."""
+    low, high = levels.low, levels.high
+    middle = (low + high) / 2 if levels.threshold is None else levels.threshold
+    below = [(low, 0.0)] if low < middle else []
+    above = [(high, 255.0)] if high > middle else []
+    return [*below, (middle, 128.0), *above]
 
 
 def segment(scores: NDArray[np.float32], threshold: float | None, size: tuple[int, int]) -> NDArray[np.bool_]:

@@ -20,7 +20,7 @@ def reserved(file: IO[bytes], shape: tuple[int, ...]) -> NDArray[np.float32]:
     """
     size = math.prod(shape) * np.dtype(np.float32).itemsize
     try:
-        os.posix_fallocate(file.fileno(), 0, size)
+        _allocate(file.fileno(), size)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
@@ -30,3 +30,10 @@ def reserved(file: IO[bytes], shape: tuple[int, ...]) -> NDArray[np.float32]:
                                  f"{free} free: ask for more ephemeral-storage in resources.requests, or lower "
                                  "inputSize") from error  # fmt: skip
     return np.memmap(file, np.float32, "r+", shape=shape)
+
+
+def _allocate(descriptor: int, size: int) -> None:
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(descriptor, 0, size)
+    else:  # macOS, where runs are local
+        os.ftruncate(descriptor, size)

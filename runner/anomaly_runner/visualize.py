@@ -73,7 +73,7 @@ class Artist:
 
     def raw_outputs(self, index: int, drawn: Drawn) -> dict[str, Image.Image]:
         """Heat map, segmentation and normalised pixel scores, by the end of their files' names; as large as the whole
-        image, with nothing outside of the part that the model is shown.
+        image, with nothing outside of the part that the model is shown. Raises as ``image``.
         """
         scores = self.evaluated.scale.pixel(pixel_scores(self._scores(index), drawn.heat.size)).astype(np.float32)
         found = {
@@ -83,14 +83,16 @@ class Artist:
         }
         if self.form.crop is None:
             return found
-        whole = upright_size(read_file(self.pull, self.predictions.samples[index].key))
+        data = read_file(self.pull, self.predictions.samples[index].key)
+        whole = upright_size(data, self.limits.max_image_pixels)
         return {name: _placed(image, self.form.crop, whole) for name, image in found.items()}
 
     @property
     def _levels(self) -> PixelLevels:
+        """Heat turns at the threshold that decides here, also where 100 is that of the training."""
         scale = self.evaluated.scale
         low, high = scale.ranges["pixel"]
-        return PixelLevels(low, scale.pixel_threshold, high)
+        return PixelLevels(low, scale.of_pixels(self.evaluated.thresholds), high)
 
     def _scores(self, index: int) -> NDArray[np.float32]:
         """The map; nothing is found outside of the valid area."""
@@ -142,6 +144,7 @@ def visualize(artist: Artist, spec: Visualization, folder: Path, context: Contex
 def _written(artist: Artist, index: int, spec: Visualization, folder: Path) -> list[Path]:
     try:
         drawn = artist.draw(index)
+        raw = artist.raw_outputs(index, drawn) if spec.raw_outputs else {}
     except UnreadableImageError:  # it could be read when it was scored, and its score is in the tables
         return []
     base = folder / drawn.verdict.file_name(index)
@@ -149,7 +152,7 @@ def _written(artist: Artist, index: int, spec: Visualization, folder: Path) -> l
     picture = base.with_name(f"{base.name}.jpg")
     drawn.sheet.save(picture, quality=90, subsampling=0)
     written = [picture]
-    for name, content in (artist.raw_outputs(index, drawn) if spec.raw_outputs else {}).items():
+    for name, content in raw.items():
         written.append(base.with_name(f"{base.name}_{name}"))
         content.save(written[-1], compress_level=1)  # of PNG
     return written

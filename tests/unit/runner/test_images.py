@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from anomaly_api.dataset import CropArea
-from anomaly_runner.images import UnreadableImageError, decode, decode_mask, open_mask, to_input, to_rgb8
+from anomaly_runner.images import UnreadableImageError, decode, decode_mask, open_mask, to_input, to_rgb8, upright_size
 
 RAMP = np.linspace(0, 1, 64 * 48, dtype=np.float64).reshape(48, 64)
 LIMIT = 1_000_000
@@ -159,7 +159,17 @@ def test_images_are_upright_as_people_see_them(kind, orientation):
     decoded = decode(data, LIMIT)
     assert decoded.size == (64, 48)
     assert np.abs(to_input(decoded, 48, 64, "none") - RAMP).max() < 0.02
-    assert open_mask(data, LIMIT).size == (64, 48)
+    assert open_mask(data, LIMIT).size == upright_size(data, LIMIT) == (64, 48)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "WEBP"])
+def test_the_size_of_a_whole_image_is_that_of_the_decoded_one(kind):
+    """Also where the orientation is told elsewhere, which nobody looks at."""
+    xmp = '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
+    data = encoded(ramp8("RGB"), kind, xmp=xmp.encode())
+    with Image.open(BytesIO(data)) as image:
+        assert image.getexif().get(0x0112) == 6
+    assert decode(data, LIMIT).size == upright_size(data, LIMIT) == (64, 48)
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data")

@@ -367,13 +367,37 @@ def test_the_threshold_type_is_where_heat_is_128(textures, level, changes):
         }  # fmt: skip
 
     assert experiment(textures, change) == 0
-    differ = []
-    for file in sorted(results(textures).glob("visualizations/*/*_scores.tiff")):
-        scores = np.asarray(Image.open(file))
-        segmentation = np.asarray(Image.open(str(file).replace("scores.tiff", "segmentation.png"))) > 0
-        differ.append(not np.array_equal(scores >= 100, segmentation))
+    differ, drawn = [], raw_outputs(textures)
+    for scores, heat, found in drawn:
+        assert np.mean((heat >= 128) != (scores >= 100)) < 0.01
+        differ.append(not np.array_equal(scores >= 100, found))
     assert len(differ) == 10
     assert any(differ) == changes
+
+
+def raw_outputs(folder, name="textures"):
+    """Normalised scores, heat, and what was found, of each image."""
+    for file in sorted(results(folder, name).glob("visualizations/*/*_scores.tiff")):
+        heat, found = (np.asarray(Image.open(str(file).replace("scores.tiff", end)))
+                       for end in ("heatmap.png", "segmentation.png"))  # fmt: skip
+        yield np.asarray(Image.open(file)), heat, found > 0
+
+
+def test_heat_turns_at_the_threshold_of_the_inference(textures_and_model):
+    """Where 100 stays the training threshold."""
+
+    def change(document):
+        document["spec"] |= {"threshold": {"source": "custom", "type": "pixel", "value": 60},
+                             "visualization": {"enabled": True, "rawOutputs": True}}  # fmt: skip
+
+    assert experiment(textures_and_model, lambda document: document["spec"]["evaluation"].update(
+        normalization="threshold")) == 0  # fmt: skip
+    assert inference(textures_and_model, change) == 0
+    drawn = list(raw_outputs(textures_and_model, "look"))
+    assert sum(found.sum() for _, _, found in drawn) > sum((scores >= 100).sum() for scores, _, _ in drawn) > 0
+    for scores, heat, found in drawn:
+        assert np.mean((heat >= 128) != found) < 0.01
+        assert np.array_equal(scores >= 60, found)
 
 
 def test_only_wrong_predictions_get_pictures(textures):

@@ -31,11 +31,13 @@ def test_heat_of_negative_scores():
     assert np.asarray(heat_image(scores, PixelLevels(-30, -20, -10), (2, 2))).tolist() == [[0, 128], [192, 255]]
 
 
-@pytest.mark.parametrize("levels", [PixelLevels(5, 5, 5), PixelLevels(0, 99, 10), PixelLevels(0, -1, 10),
-                                    PixelLevels(0, None, 10)])  # fmt: skip
-def test_heat_of_odd_ranges(levels):
-    heat = heat_image(np.full((4, 4), 5, np.float32), levels, (4, 4))
-    assert heat.size == (4, 4)
+@pytest.mark.parametrize(("levels", "heat"), [
+    (PixelLevels(5, 5, 5), 128), (PixelLevels(0, 10, 10), 64), (PixelLevels(0, 40, 10), 16),
+    (PixelLevels(5, 5, 10), 128), (PixelLevels(5, 0, 10), 192), (PixelLevels(0, None, 10), 128),
+])  # fmt: skip
+def test_heat_where_the_threshold_is_not_between_the_scores(levels, heat):
+    """128 is the threshold all the same: what it finds is hot, and nothing else."""
+    assert np.asarray(heat_image(np.full((4, 4), 5, np.float32), levels, (4, 4))).tolist() == [[heat] * 4] * 4
 
 
 @pytest.mark.parametrize("size", [(64, 48), (200, 130), (17, 400), (20, 9), (1000, 700)])

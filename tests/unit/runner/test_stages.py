@@ -3,6 +3,7 @@
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -245,7 +246,23 @@ def test_each_level_has_its_own_tolerance_and_never_more_than_a_part_of_its_spre
     assert tolerance("float32", (0.0, 50.0)) == pytest.approx(5e-3)
     assert tolerance("float16", (0.0, 50.0)) == pytest.approx(1.0)
     assert tolerance("float16", (49.0, 50.0)) == pytest.approx(0.1)
-    assert tolerance("float32", (-7.0, -7.0)) == pytest.approx(7e-6)
+    assert tolerance("float32", (6.9999, 7.0)) == pytest.approx(1e-5)
+    assert tolerance("float32", (6.999999, 7.0)) == pytest.approx(7e-6)
+
+
+def test_half_precision_is_not_refused_for_images_that_are_alike(model, context, tmp_path):
+    """One image, or many of the same score: no distance between scores that an export could be held to."""
+    found = predicted(model, context)
+    one = replace(found.reference[0], scores=found.reference[0].scores[:1], maps=found.reference[0].maps[:1],
+                  batch=Batch(found.samples[:1], found.reference[0].batch.images[:1]))  # fmt: skip
+    [made] = export_all(
+        model,
+        Export(types=("onnx",), precision="float16"),
+        [one],
+        {"image": (float(one.scores[0]),) * 2, "pixel": score_range(found)["pixel"]},
+        tmp_path,
+    ).good
+    assert made.report.max_score_difference > 0
 
 
 class DeviceBound(torch.nn.Module):
