@@ -7,4 +7,6 @@ serves the API server, the operator and a run on a laptop.
 
 GROUP = "anomalyops.io"
 VERSION = "v1alpha1"
+RELEASE = "0.1.0"
+"""Version of the software."""
 API_VERSION = f"{GROUP}/{VERSION}"

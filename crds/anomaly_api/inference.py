@@ -7,7 +7,7 @@ from pydantic import Field
 from anomaly_api.artifacts import Output, Tracking
 from anomaly_api.base import Contract
 from anomaly_api.dataset import InputData
-from anomaly_api.evaluation import ScoreLevel, Visualization
+from anomaly_api.evaluation import Metrics, ScoreLevel, Visualization
 from anomaly_api.primitives import BatchSize, HttpUrl, Name, Text
 from anomaly_api.resource import ObjectMeta
 from anomaly_api.rules import (
@@ -98,6 +98,8 @@ class InferenceSpec(Contract):
     """The images."""
     threshold: InferenceThreshold = InferenceThreshold()
     """How decisions are made."""
+    metrics: Metrics = Metrics()
+    """Which metrics are reported, where labels are known."""
     runtime: Runtime = "onnx"
     """What executes the model: onnx runs on onnxruntime in an image without torch; torchscript needs that export,
     torch needs output.keepCheckpoint of the experiment."""
@@ -129,7 +131,7 @@ class AnomalyInference(Contract):
     short_name: ClassVar[str] = "ainf"
     crd_rules: ClassVar[tuple[Rule, ...]] = tuple(
         immutable_once_started(block)
-        for block in ("model", "input", "threshold", "runtime", "batch_size", "num_workers", "visualization",
+        for block in ("model", "input", "threshold", "metrics", "runtime", "batch_size", "num_workers", "visualization",
                       "output", "tracking", "scheduling")
     )  # fmt: skip
 

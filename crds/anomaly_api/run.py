@@ -26,6 +26,7 @@ from anomaly_api.status import (
     Progress,
     Stage,
     ThresholdValues,
+    Timestamp,
 )
 from anomaly_api.storage import Location, LocationRole
 
@@ -310,7 +311,8 @@ class RunReport(Contract):
     mistakes: tuple[Mistake, ...] = ()
     """The worst mistakes: furthest on the wrong side of the threshold first, 100 at most."""
     thresholds_from: Literal["validation", "test", "manual", "model"] | None = None
-    """Which images the thresholds were found on; model: taken over from training."""
+    """Which images the thresholds were found on; model: taken over from training. Of an inference, this is the level
+    that threshold.type names; the other one is the model's."""
     training: TrainingReport | None = None
     """The course of training, for models that train by gradient."""
     exports: tuple[ExportReport, ...] = ()
@@ -321,8 +323,10 @@ class RunReport(Contract):
     """Defect images with no mask, taken as wholly defective."""
     score_range: dict[str, tuple[float, float]] = Field(default_factory=dict)
     """Smallest and largest raw score seen, for image and pixel."""
+    started: Timestamp | None = None
+    """When the pod began that finished the run."""
     seconds: dict[str, float] = Field(default_factory=dict)
-    """Wall-clock seconds a stage."""
+    """Wall-clock seconds a stage, of that pod, up to the writing of the report."""
     environment: dict[str, str] = Field(default_factory=dict)
     """Versions of the libraries, device, provider; of an inference, where the model came from."""
     dataset_fingerprint: str | None = None

@@ -101,7 +101,7 @@ class ThresholdValues(Contract):
     pixel: float | None = None
     """Of the pixel score."""
     source: Literal["adaptive", "manual", "optimalF1", "training", "custom"] | None = None
-    """How they were found."""
+    """How they were found; of an inference, the one that threshold.type names: the other is that of training."""
 
 
 class Artifacts(Contract):

@@ -5,6 +5,8 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from anomaly_api.run import RunIdentity
@@ -20,8 +22,9 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Journal:
-    """What the report tells beside results: seconds a stage, and warnings."""
+    """What the report tells beside results: when the run began, seconds a stage, and warnings."""
 
+    started: datetime = field(default_factory=partial(datetime.now, UTC))
     seconds: dict[str, float] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
 

@@ -27,7 +27,7 @@ _WIDE, _NARROW = 720, 240
 
 @dataclass(frozen=True)
 class Shown:
-    """A picture of one image: its path and label, its score as shown, and a data URI."""
+    """A picture of one image: its path and label, its raw score, and a data URI."""
 
     path: str
     label: str
@@ -72,8 +72,9 @@ def _show(artist: Artist, index: int) -> Shown | None:
         picture = _picture(artist, index)
     except UnreadableImageError:
         return None
-    sample, evaluated = artist.predictions.samples[index], artist.evaluated
-    return Shown(sample.key, sample.label, float(evaluated.shown[index]), bool(evaluated.anomalous[index]), picture)
+    predictions, anomalous = artist.predictions, bool(artist.evaluated.anomalous[index])
+    sample = predictions.samples[index]
+    return Shown(sample.key, sample.label, float(predictions.scores[index]), anomalous, picture)
 
 
 def _picture(artist: Artist, index: int) -> str:

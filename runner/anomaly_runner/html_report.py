@@ -37,6 +37,9 @@ _ORIGINS = {
     "manual": "Set by hand.",
     "model": "Taken over from the trained model.",
 }
+_CHOSEN = "The {level} threshold was chosen on the images that are judged here: decisions are better than on new ones."
+_SCALED = "The {level} threshold is {value:g} % of the trained model's."
+_OTHER = " The {level} threshold is the trained model's."
 
 
 def render(report: RunReport, truth: Truth | None, shown: Sequence[Shown]) -> str:
@@ -56,10 +59,23 @@ def render(report: RunReport, truth: Truth | None, shown: Sequence[Shown]) -> st
         charts=[Markup(chart) for chart in _charts(report, truth)],  # noqa: S704 - drawn by figures.py, which escapes
         shown=shown,
         gallery_title=_gallery_title(report),
-        origin=_ORIGINS[report.thresholds_from] if report.thresholds_from else "",
+        origin=_origin(report),
         limit=_LISTED,
         config=yaml.safe_dump(spec.to_json_object(), sort_keys=False, allow_unicode=True),
     )
+
+
+def _origin(report: RunReport) -> str:
+    """Where the thresholds are from; an inference chooses one of them, and takes the other over."""
+    if report.thresholds_from is None:
+        return ""
+    inference, found = report.config.inference, report.summary.thresholds
+    if inference is None or found is None or found.source == "training":
+        return _ORIGINS[report.thresholds_from]
+    asked = inference.threshold
+    own = _SCALED if found.source == "custom" else _CHOSEN
+    other = "pixel" if asked.type == "image" else "image"
+    return own.format(level=asked.type, value=asked.value) + _OTHER.format(level=other)
 
 
 def _gallery_title(report: RunReport) -> str:

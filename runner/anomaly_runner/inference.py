@@ -7,7 +7,6 @@ from typing import Protocol
 
 from pydantic import ValidationError
 
-from anomaly_api.evaluation import Metrics
 from anomaly_api.inference import InferenceSpec, InferenceThreshold
 from anomaly_api.resource import describe_invalid
 from anomaly_api.run import ExportedModel, ModelFile, ModelManifest, RunConfig
@@ -34,7 +33,7 @@ from anomaly_runner.tracked import flat_parameters
 from anomaly_runner.valid_area import ValidArea
 from anomaly_runner.visualize import Artist, visualize
 
-_LIBRARIES = ("onnxruntime", "onnxruntime-gpu", "numpy", "pillow")
+_LIBRARIES = ("onnxruntime", "onnxruntime-gpu", "torch", "numpy", "pillow")
 
 
 class Provided(Predictor, Protocol):
@@ -184,7 +183,7 @@ def _evaluate(job: _Job, predictions: Predictions) -> Evaluated:
         thresholds, warnings = inference_thresholds(job.spec.threshold, job.manifest.thresholds, truth,
                                                     job.manifest.score_range)  # fmt: skip
         evaluated = evaluate(predictions, truth, thresholds, scale=inference_scale(job.manifest, thresholds),
-                             metrics=Metrics(), warnings=warnings)  # fmt: skip
+                             metrics=job.spec.metrics, warnings=warnings)  # fmt: skip
     job.context.journal.warn(*evaluated.warnings)
     return evaluated
 

@@ -92,6 +92,7 @@ def make_report(
         unreadable=tuple(results.log.unreadable),
         missing_masks=results.dataset.missing_masks,
         score_range=dict(results.evaluated.scale.ranges),
+        started=journal.started.isoformat(timespec="seconds").replace("+00:00", "Z"),
         seconds=dict(journal.seconds),
         environment=dict(results.environment),
         dataset_fingerprint=results.log.fingerprint(),

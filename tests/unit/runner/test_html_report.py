@@ -4,12 +4,16 @@ import re
 import shutil
 import subprocess
 import time
+from importlib.metadata import version
 
 import numpy as np
 import pytest
 from sklearn.metrics import auc, precision_recall_curve, roc_auc_score, roc_curve
 
+from anomaly_api import RELEASE
+from anomaly_api.inference import InferenceThreshold
 from anomaly_api.run import RunReport, ScoreHistogram
+from anomaly_api.status import ThresholdValues
 from anomaly_runner.curves import rank
 from anomaly_runner.evaluate import Truth
 from anomaly_runner.figures import cumulative_chart, histogram_chart, precision_recall_points, roc_points
@@ -79,6 +83,13 @@ def test_pictures_of_the_worst_mistakes_are_inside(shown, report):
     pictures = re.findall(r'<img src="data:image/jpeg;base64,([^"]+)"', dom)
     assert len(pictures) == len(report.mistakes)
     assert all(len(picture) > 1000 for picture in pictures)
+    assert re.findall(r"raw score (\S+)<br>", dom) == [f"{mistake.score:.6g}" for mistake in report.mistakes]
+
+
+def test_who_ran_it_and_when(shown, report):
+    dom, _ = shown
+    assert report.started in dom
+    assert report.environment["anomaly-operator"] == RELEASE == version("anomaly-operator")
 
 
 def test_every_picture_loads(page, report, tmp_path):
@@ -132,6 +143,25 @@ def bare_report(**changes):
                "images": {"predicted": 12, "anomalous": 5}}  # fmt: skip
     document = {"run": run, "summary": summary, "config": {"run": run, "inference": spec}}
     return RunReport.model_validate(document | changes)
+
+
+@pytest.mark.parametrize(("threshold", "told"), [
+    ({"source": "optimalF1", "type": "pixel"},
+     "The pixel threshold was chosen on the images that are judged here: decisions are better than on new ones. "
+     "The image threshold is the trained model&#39;s."),
+    ({"source": "custom", "type": "image", "value": 110},
+     "The image threshold is 110 % of the trained model&#39;s. The pixel threshold is the trained model&#39;s."),
+    ({"source": "training"}, "Taken over from the trained model."),
+], ids=lambda value: value["source"] if isinstance(value, dict) else "")  # fmt: skip
+def test_an_inference_says_where_each_threshold_is_from(threshold, told):
+    report = bare_report(thresholdsFrom="test" if threshold["source"] == "optimalF1" else "model")
+    spec = report.config.inference.model_copy(update={"threshold": InferenceThreshold.model_validate(threshold)})
+    thresholds = ThresholdValues(image=3.0, pixel=4.0, source=threshold["source"])
+    report = report.model_copy(update={
+        "config": report.config.model_copy(update={"inference": spec}),
+        "summary": report.summary.model_copy(update={"thresholds": thresholds}),
+    })  # fmt: skip
+    assert told in " ".join(render(report, None, []).split())
 
 
 def test_an_unlabelled_inference_shows_scores_and_no_decisions():

@@ -383,6 +383,15 @@ def raw_outputs(folder, name="textures"):
         yield np.asarray(Image.open(file)), heat, found > 0
 
 
+def test_an_inference_reports_the_metrics_that_it_is_asked_for(textures_and_model):
+    wanted = {"image": ["AUROC", "F1Max"], "pixel": ["AUPRO", "IoU"], "confidenceIntervals": False}
+    assert inference(textures_and_model, lambda document: document["spec"].update(metrics=wanted)) == 0
+    report = report_of(textures_and_model, "look")
+    assert report.summary.metrics.image.keys() == {"AUROC", "F1Max"}
+    assert report.summary.metrics.pixel.keys() == {"AUPRO", "IoU"}
+    assert report.intervals == {}
+
+
 def test_heat_turns_at_the_threshold_of_the_inference(textures_and_model):
     """Where 100 stays the training threshold."""
 
