@@ -114,7 +114,8 @@ class RunPolicy(Contract):
     suspend: bool = False
     """Stop the pod (true) or let it run (false)."""
     backoff_limit: Annotated[int, Field(ge=0, le=100)] = 3
-    """Retries after failures that may pass; preemption does not count, a typed failure of the run is never retried."""
+    """Retries after failures that may pass; preemption does not count, and what a second try cannot mend is not
+    retried: wrong values, data, credentials."""
     active_deadline_seconds: Annotated[int, Field(ge=1)] | None = None
     """Longest time the run may take, seconds."""
     ttl_seconds_after_finished: Annotated[int, Field(ge=0)] | None = None

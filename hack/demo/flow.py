@@ -91,5 +91,7 @@ def _show(runs: list[Object], client: Client, console: Console) -> None:
     with forwarded("mlflow", 5000, install.NAMESPACE) as mlflow:
         results.show_metrics(runs[0], mlflow, console)
     for run in runs:
+        if page := results.fetch_report(run, client):
+            console.print(f"\nThe report of {run['metadata']['name']}: {page}", soft_wrap=True)
         if picture := results.fetch_picture(run, client):
             console.print(f"\nA picture of {run['metadata']['name']}: {picture}", soft_wrap=True)

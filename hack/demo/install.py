@@ -25,7 +25,7 @@ OPERATOR_NAME = "anomaly-operator"
 SERVICES = ("s3", "mlflow")
 SECRET = "s3-credentials"
 ROLLOUT_TIMEOUT = "--timeout=180s"
-# The schemas are too large for the annotation that client-side apply keeps.
+# Field owners, in place of an annotation that repeats the whole object.
 SERVER_SIDE = ("--server-side", "--force-conflicts")
 
 

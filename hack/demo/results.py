@@ -52,6 +52,15 @@ def show_metrics(run: Object, mlflow: str, console: Console) -> None:
     console.print(table)
 
 
+def fetch_report(run: Object, client: Client) -> Path | None:
+    """Download the report of a run for people; None where none was uploaded."""
+    address = run["status"]["artifacts"].get("html")
+    if address is None:
+        return None
+    bucket, key = split_uri(address)
+    return download(client, bucket, key, PICTURES / run["metadata"]["name"])
+
+
 def fetch_picture(run: Object, client: Client) -> Path | None:
     """Download the first picture of a run; None when it drew none."""
     folder = run["status"]["artifacts"].get("visualizations")
