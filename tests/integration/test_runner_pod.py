@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -22,15 +21,11 @@ from anomaly_api.run import RunConfig, RunIdentity, RunReport, RunSummary, s3_en
 from anomaly_api.storage import LocationRole
 from support.mlflow_server import mlflow_server
 from support.process import free_port
+from support.s3_server import KEY, SECRET, needs_s3_server, s3_server
+from support.served import served
 from support.textures import EXPERIMENT, INFERENCE, write_textures
 
-KEY, SECRET = "owner", "a-secret-of-the-owner"
-S3_PROGRAM = shutil.which("versitygw") or "/var/tmp/anomaly-cluster/bin/versitygw"
-
-pytestmark = [
-    pytest.mark.skipif(not Path(S3_PROGRAM).exists(), reason="needs versitygw (hack/cluster builds it)"),
-    pytest.mark.slow,
-]
+pytestmark = [needs_s3_server, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")
@@ -40,9 +35,7 @@ def s3(tmp_path_factory) -> Iterator[str]:
     for bucket in ("data", "results", "empty"):
         (root / bucket).mkdir()
     write_textures(root / "data/textures", train=12, good=10, defects=10)
-    port = free_port()
-    with served([S3_PROGRAM, "--port", f"127.0.0.1:{port}", "--quiet", "posix", str(root)], f"http://127.0.0.1:{port}",
-                {"ROOT_ACCESS_KEY": KEY, "ROOT_SECRET_KEY": SECRET}) as url:  # fmt: skip
+    with s3_server(root) as url:
         yield url
 
 
@@ -51,38 +44,6 @@ def mlflow(tmp_path_factory) -> Iterator[str]:
     """URL of an MLflow server."""
     with mlflow_server(tmp_path_factory.mktemp("mlflow"), free_port()) as url:
         yield url
-
-
-class served:  # noqa: N801 - reads as a statement
-    """A server process for the duration of a ``with``; entered when it answers."""
-
-    def __init__(self, command: list[str], url: str, environment: dict[str, str]) -> None:
-        self._command, self._url, self._environment = command, url, os.environ | environment
-
-    def __enter__(self) -> str:
-        self._process = subprocess.Popen(self._command, env=self._environment, stdout=subprocess.DEVNULL,
-                                         stderr=subprocess.DEVNULL, start_new_session=True)  # fmt: skip
-        for _ in range(1800):
-            if _answers(self._url):
-                return self._url
-            assert self._process.poll() is None, f"{self._command[0]} ended"
-            time.sleep(0.1)
-        self.__exit__()
-        raise AssertionError(f"{self._url} does not answer")
-
-    def __exit__(self, *error: object) -> None:
-        os.killpg(self._process.pid, signal.SIGTERM)
-        self._process.wait(30)
-
-
-def _answers(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(url, timeout=2):
-            return True
-    except urllib.error.HTTPError:
-        return True
-    except OSError:
-        return False
 
 
 class Pod:

@@ -24,6 +24,8 @@ class FakeS3:
     for silence, ``stall 503`` for a refusal whose body never comes, None for nothing."""
     asked: list[str] = field(default_factory=list)
     """Method, path and Range header of each request."""
+    signed: set[tuple[str, str]] = field(default_factory=set)
+    """Access key and session token of the requests."""
     released: threading.Event = field(default_factory=threading.Event)
 
 
@@ -38,6 +40,8 @@ class _Handler(BaseHTTPRequestHandler):
         path, _, query = self.path.partition("?")
         key = urllib.parse.unquote(path).lstrip("/").partition("/")[2]
         self.s3.asked.append(f"GET {key} {self.headers.get('Range', '')}".strip())
+        credential = re.search(r"Credential=([^/]+)/", self.headers.get("Authorization", ""))
+        self.s3.signed.add((credential[1] if credential else "", self.headers.get("x-amz-security-token", "")))
         fault = self.s3.faults.pop(0) if self.s3.faults else None
         if fault == "stall":
             self._stall()

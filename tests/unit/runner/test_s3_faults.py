@@ -3,7 +3,10 @@
 import io
 import ssl
 import subprocess
+import threading
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import parse_qs
 
 import numpy as np
 import pytest
@@ -49,6 +52,47 @@ def test_everything_is_brought_whole(s3, tmp_path):
     local_copy(store, store.list(), tmp_path, go_on)
     assert {f"set/{path.name}": path.read_bytes() for path in tmp_path.glob("*.png")} == OBJECTS
     assert not list(tmp_path.glob(".*.part"))
+
+
+TOKENS = """<AssumeRoleWithWebIdentityResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/">
+<AssumeRoleWithWebIdentityResult><Credentials><AccessKeyId>lent</AccessKeyId><SecretAccessKey>secret</SecretAccessKey>
+<SessionToken>session</SessionToken><Expiration>2099-01-01T00:00:00Z</Expiration></Credentials>
+</AssumeRoleWithWebIdentityResult></AssumeRoleWithWebIdentityResponse>"""
+
+
+class TokenService(BaseHTTPRequestHandler):
+    """As AWS's STS: lends keys to whoever shows a token."""
+
+    asked: list
+
+    def do_POST(self):
+        self.asked.append(parse_qs(self.rfile.read(int(self.headers["Content-Length"])).decode()))
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(TOKENS)))
+        self.end_headers()
+        self.wfile.write(TOKENS.encode())
+
+    def log_message(self, *arguments):
+        """Quiet."""
+
+
+def test_a_pod_without_keys_shows_its_service_accounts_token(s3, tmp_path, monkeypatch):
+    """As with IRSA: a token and a role, for which a service lends keys, to both clients."""
+    (tmp_path / "token").write_text("of the service account")
+    asked, role = [], "arn:aws:iam::123456789012:role/vision"
+    handler = type("Handler", (TokenService,), {"asked": asked})
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as service:
+        threading.Thread(target=service.serve_forever, daemon=True).start()
+        for name, value in {"WEB_IDENTITY_TOKEN_FILE": str(tmp_path / "token"), "ROLE_ARN": role,
+                            "ENDPOINT_URL_STS": f"http://127.0.0.1:{service.server_port}"}.items():  # fmt: skip
+            monkeypatch.setenv(f"AWS_{name}", value)
+        store = connect(LocationRole.DATASET, S3Location(uri="s3://data/set", endpoint=s3.url, region="us-east-1"), {})
+        local_copy(store, store.list(), tmp_path / "here", go_on)
+        service.shutdown()
+    assert len(list((tmp_path / "here").glob("*.png"))) == len(OBJECTS)
+    assert s3.signed == {("lent", "session")}
+    assert {(*found["WebIdentityToken"], *found["RoleArn"]) for found in asked} == {("of the service account", role)}
+    assert store.quick is not None
 
 
 def test_names_as_long_as_file_systems_allow(s3, tmp_path):

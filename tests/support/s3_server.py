@@ -1,0 +1,26 @@
+"""A real S3 server on loopback."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from support.process import free_port
+from support.served import served
+
+KEY, SECRET = "owner", "a-secret-of-the-owner"
+PROGRAM = shutil.which("versitygw") or "/var/tmp/anomaly-cluster/bin/versitygw"
+
+needs_s3_server = pytest.mark.skipif(not Path(PROGRAM).exists(), reason="needs versitygw (hack/cluster builds it)")
+
+
+@contextmanager
+def s3_server(root: Path) -> Iterator[str]:
+    """URL of a server whose buckets are the folders below ``root``."""
+    port = free_port()
+    account = {"ROOT_ACCESS_KEY": KEY, "ROOT_SECRET_KEY": SECRET}
+    command = [PROGRAM, "--port", f"127.0.0.1:{port}", "--quiet", "posix", str(root)]
+    with served(command, f"http://127.0.0.1:{port}", account) as url:
+        yield url
