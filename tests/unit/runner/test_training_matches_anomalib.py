@@ -49,6 +49,8 @@ class Case:
     batch: int = BATCH
     files: dict[str, str] = field(default_factory=dict)
     """anomalib's arguments that name folders of the weights' cache."""
+    trainer: dict[str, Any] = field(default_factory=dict)
+    """Lightning's arguments that mean what ``training`` says."""
 
 
 CASES = {
@@ -61,6 +63,11 @@ CASES = {
     "draem": Case({}, {}, training={"maxEpochs": 1}, files={"dtd_dir": DTD}),
     "efficientad": Case({}, {}, side=256, training={"maxEpochs": 1}, batch=1, files={"imagenet_dir": IMAGENETTE}),
     "fastflow": Case(RANDOM | {"flowSteps": 2}, PLAIN | {"flow_steps": 2}),
+    "fastflow, bfloat16": Case(
+        RANDOM | {"flowSteps": 2}, PLAIN | {"flow_steps": 2},
+        training={"maxEpochs": 4, "precision": "bfloat16", "accumulateGradientBatches": 2,
+                  "gradientClipping": {"value": 0.1}},
+        trainer={"precision": "bf16-mixed", "accumulate_grad_batches": 2, "gradient_clip_val": 0.1}),
     "fre": Case(RANDOM | {"layer": "layer2", "latentDim": 20},
                 PLAIN | {"layer": "layer2", "latent_dim": 20, "input_dim": 128 * 4 * 4}),
     "ganomaly": Case({"nFeatures": 8}, {"n_features": 8, "batch_size": BATCH}),
@@ -233,7 +240,8 @@ def trained_by_anomalib(folder, name, case, start, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "weights"))
     torch.set_num_threads(cpu_limit())
     lightning.seed_everything(SEED)
-    trainer = lightning.Trainer(**module.trainer_arguments | bounds, accelerator="cpu", limit_val_batches=0,
+    arguments = module.trainer_arguments | bounds | case.trainer
+    trainer = lightning.Trainer(**arguments, accelerator="cpu", limit_val_batches=0,
                                 logger=False, enable_checkpointing=False, enable_progress_bar=False,
                                 enable_model_summary=False, deterministic=True,
                                 default_root_dir=folder)  # fmt: skip
@@ -258,16 +266,16 @@ def their_scores(module, name, case, folder, paths):
         return model(images)[0].numpy()
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_a_run_scores_as_plain_anomalib(folder, start, name, measured, monkeypatch):
-    case = CASES[name]
+@pytest.mark.parametrize("title", CASES)
+def test_a_run_scores_as_plain_anomalib(folder, start, title, measured, monkeypatch):
+    name, case = title.partition(",")[0], CASES[title]
     ours = our_scores(folder, name, case)
     module = trained_by_anomalib(folder, name, case, start, monkeypatch)
     theirs = their_scores(module, name, case, folder, ours)
     found = np.array(list(ours.values()))
     apart = np.abs(found - theirs).max() / np.abs(theirs).max()
     moved = max(float((value - start[key]).abs().max().detach()) for key, value in module.named_parameters())
-    measured(f"{name} trained beside anomalib: scores differ by {apart:.1e} of the largest "
+    measured(f"{title} trained beside anomalib: scores differ by {apart:.1e} of the largest "
              f"(weights moved by {moved:.1e})")  # fmt: skip
     assert len(set(ours.values())) > 1
     assert (moved > 0) == CATALOG[name].by_gradient
