@@ -146,6 +146,17 @@ def test_a_killed_pod_loses_no_epoch(cell: Cell, resumed: dict[str, Any]) -> Non
     assert [key for key in cell.s3.keys(status["artifacts"]["root"]) if "checkpoint" in key] == []
 
 
+def test_torch_gives_the_scores_of_training(cell: Cell, resumed: dict[str, Any]) -> None:
+    cell.apply(sample("gravel-torch"))
+    looked = cell.complete("ainf", "gravel-torch")
+    trained, inferred = (scores(predictions(cell, run)) for run in (resumed, looked))
+    assert inferred == pytest.approx(trained, rel=1e-5)
+    assert looked["status"]["metrics"]["pixel"].keys() == {"AUROC", "AUPRO", "IoU"}
+    image, pixel = (looked["status"]["thresholds"][level] for level in ("image", "pixel"))
+    assert image == resumed["status"]["thresholds"]["image"]
+    assert pixel > 0
+
+
 def test_every_epoch_was_judged_by_the_validation_images(cell: Cell, resumed: dict[str, Any]) -> None:
     history = cell.report(resumed)["training"]["history"]
     assert len(history["imageAUROC"]) == len(history["trainLoss"])

@@ -1,19 +1,23 @@
-"""Data from an HTTPS endpoint with an authority of its own, kept on a volume that later runs share."""
+"""Data from an HTTPS endpoint with an authority of its own, kept on a volume that later runs share; no S3 at all."""
 
 import json
 import subprocess
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 from botocore.exceptions import EndpointConnectionError
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from hack.demo import install
 from hack.demo.cluster import kubectl
+from hack.demo.gravel import write_gravel
 from hack.demo.storage import connect, upload_folder
-from support.experiments import Cell, small_experiment
+from hack.demo.weights import write_efficientnet_lite0
+from support.experiments import Cell, sample, small_experiment
 from support.kube import Manifest, condition, holds
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
@@ -78,8 +82,25 @@ def endpoint(cell: Cell, node_is_here: None, digits: Path, tmp_path_factory: pyt
 @pytest.fixture(scope="module")
 def cache(cell: Cell, node_is_here: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The folder behind the claim ``cache``."""
-    folder, name = tmp_path_factory.mktemp("cache"), f"cache-{cell.name}"
-    size = {"storage": "1Gi"}
+    with claim(cell, "cache", tmp_path_factory.mktemp("cache")) as folder:
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def volumes(cell: Cell, node_is_here: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Path]]:
+    """The folders behind the claims of the samples without S3, with gravel and the weights."""
+    root = tmp_path_factory.mktemp("volumes")
+    write_gravel(root / "images/gravel")
+    write_efficientnet_lite0(root / "weights")
+    (root / "results").mkdir()
+    with ExitStack() as claims:
+        yield {name: claims.enter_context(claim(cell, name, root / name)) for name in ("images", "weights", "results")}
+
+
+@contextmanager
+def claim(cell: Cell, claimed: str, folder: Path) -> Iterator[Path]:
+    """A claim for a folder of the node."""
+    name, size = f"{claimed}-{cell.name}", {"storage": "1Gi"}
     on_node = {"required": {"nodeSelectorTerms": [{"matchExpressions": [
         {"key": "kubernetes.io/hostname", "operator": "Exists"}]}]}}  # fmt: skip
     kubectl("apply", "-f", "-", stdin=json.dumps({
@@ -87,7 +108,7 @@ def cache(cell: Cell, node_is_here: None, tmp_path_factory: pytest.TempPathFacto
         "spec": {"capacity": size, "accessModes": ["ReadWriteMany"], "storageClassName": "",
                  "persistentVolumeReclaimPolicy": "Retain", "local": {"path": str(folder)}, "nodeAffinity": on_node},
     }))  # fmt: skip
-    cell.apply({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "cache"},
+    cell.apply({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": claimed},
                 "spec": {"accessModes": ["ReadWriteMany"], "storageClassName": "", "volumeName": name,
                          "resources": {"requests": size}}})  # fmt: skip
     yield folder
@@ -137,3 +158,19 @@ def test_a_second_run_takes_its_images_from_the_volume(cell: Cell, endpoint: str
     assert before.keys() == after.keys()
     assert all(before[name][0] == after[name][0] for name in before), "files were pulled once more"
     assert all(before[name][1] < after[name][1] for name in before), "files were not used"
+
+
+def test_volumes_are_enough(cell: Cell, volumes: dict[str, Path]) -> None:
+    """Images, weights, results, and the model of an inference: nothing is in S3, and nothing on a GPU."""
+    cell.apply(sample("volumes-padim"), sample("volumes-inference"))
+    trained, inferred = cell.complete("aexp", "volumes-padim"), cell.complete("ainf", "volumes-inference")
+    tables = []
+    for run, folder in ((trained, "models"), (inferred, "inspections")):
+        results = volumes["results"] / folder / cell.name / run["metadata"]["name"] / run["metadata"]["uid"]
+        assert (results / "report.html").is_file()
+        table = pq.read_table(results / "predictions.parquet").to_pydict()
+        tables.append(dict(zip(table["path"], table["score"], strict=True)))
+    assert trained["status"]["metrics"]["pixel"]["AUROC"] > 0.9
+    expected = {path.removeprefix("test/"): score for path, score in tables[0].items()}
+    assert tables[1] == pytest.approx(expected, rel=2e-2), "in half precision"
+    assert inferred["status"]["thresholds"] == trained["status"]["thresholds"] | {"source": "training"}
