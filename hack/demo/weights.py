@@ -28,6 +28,7 @@ def write_efficientnet_lite0(cache_dir: Path) -> Path:
         state = _in_order(_package_tensors(), timm.create_model(MODEL, pretrained=False).state_dict())
         target.parent.mkdir(parents=True, exist_ok=True)
         save_file(state, target, metadata={"format": "pt"})
+        target.chmod(0o644)  # safetensors writes files for their owner alone, and pods are somebody else
         (repository / "refs").mkdir(exist_ok=True)
         (repository / "refs" / "main").write_text(REVISION)
     return target

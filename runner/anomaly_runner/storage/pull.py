@@ -7,13 +7,14 @@ index file says so) are not pulled again.
 
 import json
 import logging
+import os
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from pathlib import Path
 
-from anomaly_runner.errors import StorageUnavailable
+from anomaly_runner.errors import StorageDenied, StorageUnavailable
 from anomaly_runner.storage.base import ObjectInfo, Source
 from anomaly_runner.storage.s3 import THREADS
 
@@ -143,11 +144,16 @@ def start_pull(source: Source, objects: Sequence[ObjectInfo], folder: Path, chec
 
 
 def local_copy(source: Source, objects: Sequence[ObjectInfo], folder: Path, check: Callable[[], None]) -> Path:
-    """Bring objects to this machine and wait for all of them; answers the folder that holds them."""
+    """Bring objects to this machine and wait for all of them; answers the folder that holds them.
+
+    Raises:
+        StorageDenied: one cannot be read, of a volume: its files belong to others, and libraries would say otherwise.
+    """
     pull = start_pull(source, objects, folder, check)
     try:
         for info in objects:
-            pull.path(info.key)
+            if not os.access(pull.path(info.key), os.R_OK):
+                raise StorageDenied(f"no permission to read {pull.path(info.key)}: make it readable for all")
     finally:
         pull.close()
     return source.local_root or folder

@@ -246,3 +246,13 @@ def test_a_file_without_permission_is_denied_and_not_retried(tmp_path, monkeypat
     monkeypatch.setattr(Path, "read_bytes", refuse)
     with pytest.raises(StorageDenied, match=r"no permission for .*a\.png"):
         read_file(start_pull(FolderStore(tmp_path), [], tmp_path, go_on), "a.png")
+
+
+def test_weights_that_may_not_be_read_are_denied_by_name(tmp_path, monkeypatch):
+    """Libraries say that there is no such file."""
+    (tmp_path / "model.safetensors").write_bytes(b"1")
+    store = FolderStore(tmp_path)
+    assert local_copy(store, store.list(), tmp_path, go_on) == tmp_path
+    monkeypatch.setattr(os, "access", lambda path, mode: not path.name.endswith(".safetensors"))
+    with pytest.raises(StorageDenied, match=r"no permission to read .*model\.safetensors: make it readable"):
+        local_copy(store, store.list(), tmp_path, go_on)
