@@ -29,7 +29,7 @@ from anomaly_runner.fetch import Listed, bring
 from anomaly_runner.gallery import gallery
 from anomaly_runner.job import ExperimentJob
 from anomaly_runner.models.catalog import input_normalization
-from anomaly_runner.models.check import check_devices, check_model
+from anomaly_runner.models.check import check_devices, check_exports, check_model
 from anomaly_runner.models.threads import TorchThreads, pick_device
 from anomaly_runner.predict import Predictions, maps_by_key, predict
 from anomaly_runner.report import Results
@@ -49,12 +49,13 @@ def check_experiment(spec: ExperimentSpec) -> None:
     """Whatever can be known to be wrong before the first request.
 
     Raises:
-        InvalidConfig: what the model, the input size or the devices cannot be.
+        InvalidConfig: what the model, the input size, the devices or the exports cannot be.
     """
     size = spec.transforms.input_size
     input_normalization(spec)
     check_model(spec.model, (size.height, size.width))
     check_devices(spec, torch.cuda.device_count())
+    check_exports(spec)
 
 
 def run_experiment(config: RunConfig, listed: Listed, context: Context) -> publish.Published:

@@ -6,8 +6,9 @@ reference system's published results were made with; ``source`` says which. Ever
 """
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
+from anomaly_api.artifacts import ExportFormat
 from anomaly_api.experiment import ExperimentSpec
 from anomaly_api.model import ModelName
 from anomaly_runner.errors import InvalidConfig
@@ -38,6 +39,7 @@ class ModelEntry:
     calibrates: needs a validation after training.
     prepares: looks at all training images before the first epoch, and keeps what it found in its state.
     alone: why it trains on one device, if it does; others give each of several a share of a step's images.
+    exports: forms that it can be written in; each run compares them with torch all the same.
     weights: what it loads, as KIND:NAME with parameters in braces; see ``weights.wanted_weights``.
     """
 
@@ -63,6 +65,7 @@ class ModelEntry:
     calibrates: bool = False
     prepares: bool = False
     alone: str = ""
+    exports: tuple[ExportFormat, ...] = get_args(ExportFormat)
     weights: tuple[str, ...] = ()
 
     @property
@@ -199,6 +202,7 @@ CATALOG: dict[ModelName, ModelEntry] = {
     ),
     "mhPatchcore": ModelEntry(
         "MH-PatchCore", "onePass", "anomalib", anomalib="MHPatchcore", passes=3, weights=(_TIMM,),
+        exports=("onnx", "torchscript"),
     ),
     "dsr": ModelEntry(
         "DSR", "gradient", "100 epochs, batch 8: the authors' code", anomalib="Dsr", scaled_only=True,

@@ -80,6 +80,18 @@ def check_devices(spec: ExperimentSpec, gpus: int) -> None:
                             f"{devices}, or training.devices to {gpus}")  # fmt: skip
 
 
+def check_exports(spec: ExperimentSpec) -> None:
+    """Check that the model can be written in the forms asked for.
+
+    Raises:
+        InvalidConfig: it cannot; names those that it can.
+    """
+    exports = CATALOG[spec.model.name].exports
+    if missing := set(spec.export.types) - set(exports):
+        raise InvalidConfig(f"export.types: {spec.model.name} cannot be written as {', '.join(sorted(missing))}; "
+                            f"there is {', '.join(exports)}")  # fmt: skip
+
+
 def layers_of(parameters: Contract) -> Sequence[str]:
     """The feature layers that a model takes from its backbone, if it can be told which."""
     layers: Sequence[str] = getattr(parameters, "layers", ()) or ()

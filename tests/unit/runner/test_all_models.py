@@ -127,7 +127,7 @@ def test_a_model_and_its_exports_agree(folder, random_weights, name, measured):
             "model": {"name": name, name: parameters} | (WEIGHTS if name in FROM_CACHE else {}),
             "training": training, "evaluation": {},
             "transforms": {"inputSize": {"height": side, "width": side}},
-            "export": {"types": ["onnx", "torchscript"]},
+            "export": {"types": CATALOG[name].exports},
         }  # fmt: skip
         document["spec"]["dataset"]["category"] = category
         document["spec"]["output"]["keepCheckpoint"] = True
@@ -139,7 +139,7 @@ def test_a_model_and_its_exports_agree(folder, random_weights, name, measured):
     expected = scores_of(root / "predictions.parquet")
     assert len(set(expected.values())) > 1
     assert (report.training is not None) == CATALOG[name].by_gradient
-    assert {export.format for export in report.exports} == {"onnx", "torchscript"}
+    assert {export.format for export in report.exports} == set(CATALOG[name].exports)
     assert ModelManifest.model_validate_json((root / "model.json").read_bytes()).localises == CATALOG[name].localises
     scale = max(map(abs, expected.values()))
     assert device_constants(load("torchscript", root / "model.pt").program) == []

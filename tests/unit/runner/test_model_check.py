@@ -10,7 +10,7 @@ from anomaly_api.model import Model
 from anomaly_runner.errors import InvalidConfig
 from anomaly_runner.models.anomalib_model import Surroundings, build_module, without_pretrained_weights
 from anomaly_runner.models.catalog import input_normalization
-from anomaly_runner.models.check import check_model
+from anomaly_runner.models.check import check_exports, check_model
 
 
 @pytest.mark.parametrize(
@@ -32,6 +32,16 @@ def test_an_input_size_that_the_model_does_not_take(name, size, complaint):
 )
 def test_an_input_size_that_it_takes(name, size):
     check_model(Model(name=name), size)
+
+
+def test_a_form_that_the_model_cannot_be_written_in():
+    def asking(name, *types):
+        return SimpleNamespace(model=SimpleNamespace(name=name), export=SimpleNamespace(types=types))
+
+    check_exports(asking("mhPatchcore", "onnx", "torchscript"))
+    check_exports(asking("padim", "onnx", "openvino"))
+    with pytest.raises(InvalidConfig, match="mhPatchcore cannot be written as openvino; there is onnx, torchscript"):
+        check_exports(asking("mhPatchcore", "onnx", "openvino"))
 
 
 @pytest.mark.parametrize(
