@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -20,10 +22,8 @@ from anomaly_runner.gradient.plan import Plan, check_calibration, make_plan, unt
 from anomaly_runner.job import ExperimentJob
 from anomaly_runner.machine import cpu_limit, give_back_freed_memory
 from anomaly_runner.models.anomalib_model import AnomalibModel, Surroundings, build_module, scoring_model
-from anomaly_runner.models.backbone import undamaged
 from anomaly_runner.models.catalog import CATALOG
 from anomaly_runner.train import CountedBatches, Trained, check_count
-from anomaly_runner.weights import weight_names
 
 _DECODED_BATCH = 32
 _CALIBRATION = 32
@@ -36,34 +36,37 @@ def by_gradient(job: ExperimentJob) -> Trained:
     Raises:
         RunFailed: what stopped it.
     """
-    plan = _with_told_metric(job, make_plan(job.spec, job.threads.device.type == "cuda"))
+    plan = _with_told_metric(job, make_plan(job.spec, job.threads.device.type == "cuda"), job.judged)
     check_calibration(plan, job.judged)
     torch.manual_seed(job.spec.dataset.seed)
     with job.context.stage(Stage.DATASET, len(job.dataset.train) + len(job.judged)):
         module = _module(job, plan.batch_size)
         data = _image_data(job, plan)
+    plan = _with_told_metric(job, plan, data.validation_samples)  # some may have been unreadable
     check_calibration(plan, data.validation_samples)
     keeper = Keeper(job.artifacts, job.context.work, plan.checkpointing, _fingerprint(job, data))
-    plan = _with_found_batch(job, module, data, plan, keeper)
+    plan = _with_found_batch(job, data, plan, keeper)
     with job.context.stage(Stage.TRAIN, plan.total_batches(data.training_count), unit="steps"):
         model = scoring_model(job.spec.model, module, job.form.size)
         validate_alike(module, model, data)
         training = _training(job, module, data, plan, keeper)
-        with undamaged(weight_names(job.spec.model)):  # EfficientAD and DSR load them when they begin
-            report = fit(training)
+        report = fit(training)
         give_back_freed_memory()
     model = model.to(job.threads.device).eval()
     model.calibrate(torch.from_numpy(data.some_training_images(_CALIBRATION)).to(job.threads.device))
     return Trained(model, data.training_count, report, keeper.kept, keeper.forget)
 
 
-def _with_told_metric(job: ExperimentJob, plan: Plan) -> Plan:
+def _with_told_metric(job: ExperimentJob, plan: Plan, judged: Sequence[Sample]) -> Plan:
     """The plan as far as the images can tell its metric: what was asked for is refused, a default given up."""
-    why, training = untold(plan, job.judged), job.spec.training
+    why, training = untold(plan, judged), job.spec.training
     if why is None:
         return plan
-    if training.early_stopping or plan.keeps_best:
+    if training.early_stopping and training.early_stopping.enabled:
         raise InvalidConfig(f"training.earlyStopping.metric: {why}; watch trainLoss instead")
+    if plan.keeps_best:
+        raise InvalidConfig(f"training.checkpointing.keep: the best state goes by a metric, and {why}; keep the last, "
+                            "or set training.earlyStopping.metric: trainLoss")  # fmt: skip
     job.context.journal.warn(f"no early stopping, which {plan.model} has by default: {why}")
     return without_stopping(plan, training.check_val_every_n_epoch)
 
@@ -107,11 +110,12 @@ def _around(job: ExperimentJob) -> TrainingSurroundings:
     return TrainingSurroundings(job.threads.device, context.work, context.step, context.tracker.measure)
 
 
-def _with_found_batch(job: ExperimentJob, module: Any, data: ImageData, plan: Plan, keeper: Keeper) -> Plan:
+def _with_found_batch(job: ExperimentJob, data: ImageData, plan: Plan, keeper: Keeper) -> Plan:
     if plan.finder is None:
         return plan
     known = keeper.batch_size if keeper.found else None
-    data.train_batch_size = known or find_batch_size(module, data, plan, _around(job))
+    build = partial(_module, job, plan.batch_size)
+    data.train_batch_size = known or find_batch_size(build, data, plan, _around(job))
     return replace(plan, batch_size=data.train_batch_size)
 
 

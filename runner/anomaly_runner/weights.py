@@ -57,8 +57,11 @@ def wanted_weights(model: Model) -> list[Wanted]:
 
 
 def weight_names(model: Model) -> str:
-    """The files and repositories among them, for people."""
-    return ", ".join(wanted.name for wanted in wanted_weights(model) if wanted.kind != "folder")
+    """The files and repositories among them, for people; the backbone where timm knows no repository."""
+    try:
+        return ", ".join(wanted.name for wanted in wanted_weights(model) if wanted.kind != "folder")
+    except WeightsNotFound:
+        return str(getattr(model.parameters, "backbone", model.name))
 
 
 def _resolved(kind: str, name: str) -> list[Wanted]:

@@ -3,8 +3,9 @@
 State is saved at the end of an epoch: then the data's order, the augmentations and every source of chance are known
 by the epoch's number, and a training that was stopped and taken up again ends with the same weights, bit for bit.
 That at the training's end is kept too, for a run that is stopped in a later stage.
-Saving to the pod's own disk is bounded to a twentieth of the time; the storage is written to every some minutes, and
-when the cluster wants the node back.
+Saving to the pod's own disk is bounded to a twentieth of the time, but for the last one; the storage is written to
+every some minutes, and when the cluster wants the node back. A state that does not fit on the disk, or was damaged,
+costs a stopped run the time that it stands for, and no run its end.
 """
 
 import logging
@@ -21,7 +22,8 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from anomaly_api.training import Checkpointing
-from anomaly_runner.errors import Stopped
+from anomaly_runner.errors import RunFailed, Stopped
+from anomaly_runner.models.damage import is_damage
 from anomaly_runner.storage import Store
 
 logger = logging.getLogger(__name__)
@@ -72,7 +74,10 @@ class Keeper(Callback):  # type: ignore[misc]
         if not found:
             return None
         self._store.pull(found[0], self._file)
-        state = torch.load(self._file, map_location="cpu", weights_only=True, mmap=True)
+        state = self._loaded()
+        if state is None:
+            logger.warning("the checkpoint at %s is damaged: training begins anew", self._store.uri)
+            return None
         marks = state.get(_MARKS, {})
         if marks.get("fingerprint") != self._fingerprint:
             logger.warning("the checkpoint at %s is of another configuration: training begins anew", self._store.uri)
@@ -80,6 +85,16 @@ class Keeper(Callback):  # type: ignore[misc]
         self.resumed_from, self.resumed_batches, self.over = int(state["global_step"]), marks["batches"], marks["over"]
         self.batch_size = marks["batch_size"]
         return self._file
+
+    def _loaded(self) -> dict[str, Any] | None:
+        """What the file holds; None if it is damaged."""
+        try:
+            state: dict[str, Any] = torch.load(self._file, map_location="cpu", weights_only=True, mmap=True)
+        except Exception as error:
+            if not is_damage(error):
+                raise
+            return None
+        return state
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Mark it."""
@@ -112,8 +127,13 @@ class Keeper(Callback):  # type: ignore[misc]
 
     def _save(self, trainer: Trainer) -> None:
         began = time.monotonic()
-        trainer.save_checkpoint(self._file)
-        self._dirty, self._saved_at = True, time.monotonic()
+        try:
+            trainer.save_checkpoint(self._file)
+            self._dirty = True
+        except OSError as error:
+            logger.warning("the state of the training could not be saved: %s", error)
+            self._dirty = False  # an earlier state may be cut off now; that in the storage is whole
+        self._saved_at = time.monotonic()
         self._cost = self._saved_at - began
 
     @contextmanager
@@ -122,8 +142,14 @@ class Keeper(Callback):  # type: ignore[misc]
         try:
             yield
         except Stopped:
-            self.store()
+            self._store_if_possible()
             raise
+
+    def _store_if_possible(self) -> None:
+        try:
+            self.store()
+        except RunFailed as error:
+            logger.warning("the newest state of the training could not be stored: %s", error)
 
     def store(self) -> None:
         """Bring the newest state to the storage."""

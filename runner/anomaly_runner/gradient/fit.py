@@ -4,7 +4,6 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -117,10 +116,13 @@ def skip_preparing(module: Any, plan: Plan) -> None:
         module.on_train_start = lambda: None
 
 
-def find_batch_size(module: Any, data: ImageData, plan: Plan, around: Surroundings) -> int:
+def find_batch_size(build: Callable[[], Any], data: ImageData, plan: Plan, around: Surroundings) -> int:
     """The largest training batch that was tried and fits in memory; none is larger than the training set.
 
-    Lightning's own search answers its maximum without trying it. Copies of the module are trained.
+    Lightning's own search answers its maximum without trying it.
+
+    Args:
+        build: makes a module for each trial: a copy may share what a trial changes, as DRAEM's would its hooks.
 
     Raises:
         OutOfMemory: not even one image fits.
@@ -128,12 +130,13 @@ def find_batch_size(module: Any, data: ImageData, plan: Plan, around: Surroundin
     """
     finder, before = plan.finder, data.train_batch_size
     assert finder is not None
+    batches = finder.steps * plan.accumulate  # optimisers ask for memory in their first step
 
     def fits(size: int) -> bool:
         data.train_batch_size = size
         try:
-            trainer = make_trainer(plan, around, [Trial(finder.steps, around.check)], validates=False)
-            trainer.fit(deepcopy(module), datamodule=data)
+            trainer = make_trainer(plan, around, [Trial(batches, around.check)], validates=False)
+            trainer.fit(build(), datamodule=data)
         except RuntimeError as error:
             if not is_oom_error(error):
                 raise

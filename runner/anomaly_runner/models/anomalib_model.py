@@ -11,22 +11,26 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
-from anomaly_api.model import Model
+from anomaly_api.model import Model, ModelName
 from anomaly_runner.errors import InvalidConfig, WeightsNotFound
-from anomaly_runner.models.backbone import Backbone, choose_backbone, undamaged
+from anomaly_runner.models.backbone import Backbone, choose_backbone
 from anomaly_runner.models.base import ScoringModel
 from anomaly_runner.models.catalog import CATALOG, DTD, IMAGENETTE, ModelEntry
+from anomaly_runner.models.damage import undamaged
 from anomaly_runner.models.tails import TAILS
 from anomaly_runner.models.tiling import Tiles
 from anomaly_runner.weights import weight_names
 
 _CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 _CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+_LOADERS: Mapping[ModelName, str] = {"efficientad": "prepare_pretrained_model", "dsr": "on_train_start"}
+"""Methods of modules that load weights, and do nothing else, when a training begins."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +110,7 @@ def build_module(model: Model, around: Surroundings) -> Any:
     entry = CATALOG[model.name]
     arguments = _arguments(model, entry, around)
     try:
-        with undamaged(weight_names(model)):
+        with undamaged(partial(weight_names, model)):
             module = _anomalib_class(str(entry.anomalib))(
                 **arguments, pre_processor=_size_carrier(around.size), post_processor=False, evaluator=False,
                 visualizer=False,
@@ -117,13 +121,27 @@ def build_module(model: Model, around: Surroundings) -> Any:
     except (ValueError, NotImplementedError, KeyError) as error:
         raise InvalidConfig(f"model.{model.name}: {error}") from error
     module.pre_processor = None
-    for part in module.modules():
-        if hasattr(part, "anomaly_source_paths"):  # DRAEM and GLASS pick by index from files in the disk's order
-            part.anomaly_source_paths.sort()
+    _mend_parts(module)
+    _load_undamaged(module, model)
     if model.tiling is not None:
         module.model.tiler = Tiles(around.size, model.tiling)
     module.hparams.clear()  # classes of anomalib would go into checkpoints, which hold plain data alone
     return module
+
+
+def _mend_parts(module: Any) -> None:
+    for part in module.modules():
+        if hasattr(part, "anomaly_source_paths"):  # DRAEM and GLASS pick by index from files in the disk's order
+            part.anomaly_source_paths.sort()
+        if hasattr(part, "radius"):  # CFA's: no optimiser has it, and with its history it cannot be copied
+            part.radius = part.radius.detach()
+
+
+def _load_undamaged(module: Any, model: Model) -> None:
+    """Let a module that loads weights when its training begins say so if they are damaged."""
+    name = _LOADERS.get(model.name)
+    if name is not None:
+        setattr(module, name, undamaged(partial(weight_names, model))(getattr(module, name)))
 
 
 def _anomalib_class(name: str) -> Any:

@@ -1,19 +1,17 @@
 """Frozen feature extractors by timm name: what exists, which layers it has, how it is built."""
 
 import difflib
-import pickle
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import timm
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from anomaly_runner.errors import InvalidConfig, WeightsNotFound
 from anomaly_runner.models.compiled import CompiledNetwork, may_run_compiled
+from anomaly_runner.models.damage import undamaged
 
 
 @dataclass(frozen=True)
@@ -113,22 +111,9 @@ class Backbone(nn.Module):
         return [(int(rows), int(columns)) for rows, columns in shapes]
 
 
-@contextmanager
-def undamaged(weights: str) -> Iterator[None]:
-    """Loads them within this block.
-
-    Raises:
-        WeightsNotFound: they are cut off, or something else, such as a page that says why there was no download.
-    """
-    try:
-        yield
-    except (SafetensorError, pickle.UnpicklingError, EOFError) as error:
-        raise WeightsNotFound(f"the weights {weights} are damaged: fill the cache again") from error
-
-
 def _build(choice: BackboneChoice, pre_trained: bool) -> Any:
     try:
-        with undamaged(str(hub_repository(choice.name))):
+        with undamaged(lambda: hub_repository(choice.name) or choice.name):
             return timm.create_model(
                 choice.name, pretrained=pre_trained, features_only=True, exportable=True, out_indices=choice.indices
             )

@@ -5,7 +5,7 @@ arithmetic, without both.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -75,6 +75,37 @@ class DfkdeTail(_Tail):
         squared = (projected[:, None] - density.dataset).square().sum(2)
         likelihood = ((-squared / 2).exp() * density.norm).mean(1)
         return Raw(classifier.compute_probabilities((likelihood + 1e-300).log()))
+
+
+class CfaTail(_Tail):
+    """CFA: distances to the memory bank, in float32 whatever the model is in: they are differences of large numbers."""
+
+    def __init__(self, network: Any) -> None:
+        super().__init__(network)
+        layer = network.descriptor.layer
+        layer.add_coords = _SameType(layer.add_coords)
+
+    def forward(self, images: Tensor) -> Raw:
+        """Raw scores and maps of images (B, 3, H, W)."""
+        network = self.network
+        features = network.descriptor(list(network.feature_extractor(images).values())).float()
+        patches, bank = features.flatten(2).transpose(1, 2), network.memory_bank.float()
+        squared = patches.square().sum(2, keepdim=True) + bank.square().sum(0) - 2 * torch.matmul(patches, bank)
+        maps = network.anomaly_map_generator(
+            distance=squared.clamp_min(0), scale=features.shape[-2:], image_size=images.shape[-2:]
+        )
+        return Raw(maps.amax((1, 2, 3)), maps)
+
+
+class _SameType(nn.Module):
+    """A part that answers float32 whatever it is given."""
+
+    def __init__(self, part: nn.Module) -> None:
+        super().__init__()
+        self.part = part
+
+    def forward(self, found: Tensor) -> Tensor:
+        return cast(Tensor, self.part(found)).to(found.dtype)
 
 
 class CflowTail(nn.Module):
@@ -295,7 +326,7 @@ def readable_winclip(network: Any) -> nn.Module:
 
 
 TAILS: Mapping[str, Callable[[Any], nn.Module]] = {
-    "cflow": CflowTail, "dfm": DfmTail, "fre": FreTail, "dfkde": DfkdeTail, "glass": GlassTail,
+    "cfa": CfaTail, "cflow": CflowTail, "dfm": DfmTail, "fre": FreTail, "dfkde": DfkdeTail, "glass": GlassTail,
     "generalAd": GeneralAdTail, "rad": RadTail, "superAdd": SuperAddTail, "mhPatchcore": MhPatchcoreTail,
     "anomalyVfm": AnomalyVfmTail, "winclip": readable_winclip,
 }  # fmt: skip

@@ -12,14 +12,19 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from anomaly_api.artifacts import Export
+from anomaly_api.model import Model
 from anomaly_api.run import ModelManifest, RunReport
 from anomaly_runner import anomalib_training
-from anomaly_runner.export import load
+from anomaly_runner.batches import Batch
+from anomaly_runner.dataset import Sample
+from anomaly_runner.export import export_all, load
 from anomaly_runner.local import run_locally
 from anomaly_runner.models.anomalib_model import Surroundings as ModelSurroundings
 from anomaly_runner.models.anomalib_model import build_module, scoring_model, without_pretrained_weights
 from anomaly_runner.models.catalog import CATALOG
 from anomaly_runner.models.tails import TAILS
+from anomaly_runner.predict import Scored
 from hack.demo.auxiliary import write_auxiliary_weights
 from support.backbones import write_efficientnet_b5
 from support.programs import device_constants
@@ -163,8 +168,6 @@ def look(folder, runtime, category):
 @pytest.mark.parametrize("name", [name for name in MODELS if isinstance(TAILS.get(name), type)])
 def test_tails_do_the_arithmetic_of_anomalib(name, tmp_path, measured):
     """What is written anew here, beside anomalib's own forward on the same state."""
-    from anomaly_api.model import Model
-
     parameters, side, _ = MODELS[name]
     model = Model.model_validate({"name": name, name: parameters})
     torch.manual_seed(0)
@@ -177,6 +180,8 @@ def test_tails_do_the_arithmetic_of_anomalib(name, tmp_path, measured):
             for _ in range(CATALOG[name].passes):
                 module.training_step(SimpleNamespace(image=images[:8]))
                 module.fit()
+        if name == "cfa":
+            module.model.initialize_centroid([SimpleNamespace(image=images[:8])])
         module.eval()
         ours = scoring_model(model, module, (side, side)).eval()
         ours.calibrate(images)
@@ -190,3 +195,24 @@ def test_tails_do_the_arithmetic_of_anomalib(name, tmp_path, measured):
         apart = float((found - expected - shift).abs().max() / expected.abs().max())
         measured(f"{name} beside anomalib: differ by {apart:.1e} of the largest")
         assert apart < 2e-5
+
+
+def test_cfa_is_exported_in_half_precision(tmp_path, measured):
+    parameters, side, _ = MODELS["cfa"]
+    model = Model.model_validate({"name": "cfa", "cfa": parameters})
+    torch.manual_seed(0)
+    with without_pretrained_weights():
+        module = build_module(model, ModelSurroundings((side, side), 4, None, "object"))
+    images = stacked(textures(6, side))
+    module.model.initialize_centroid([SimpleNamespace(image=images)])
+    ours = scoring_model(model, module, (side, side)).eval()
+    with torch.no_grad():
+        scores, maps = (found.numpy() for found in ours(images))
+    samples = tuple(Sample(f"good/{index}.png", "good") for index in range(len(images)))
+    reference = [Scored(Batch(samples, images.numpy()), scores, maps[:, 0])]
+    ranges = {"image": (0.0, float(scores.max())), "pixel": (0.0, float(maps.max()))}
+    made = export_all(ours, Export(types=("onnx",), precision="float16"), reference, ranges, tmp_path)
+    assert made.failure is None
+    apart = made.good[0].report.max_score_difference / float(scores.max())
+    measured(f"cfa in half precision: scores differ by {apart:.1e} of the largest")
+    assert 0 < apart < 2e-2

@@ -1,8 +1,11 @@
 """Training by gradient: the same for the same seed, whether it was stopped or not; judged by exact metrics."""
 
+import errno
+import io
 import shutil
 import signal
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -14,7 +17,14 @@ from anomaly_api.reasons import ExitCode
 from anomaly_api.run import RunReport
 from anomaly_runner import anomalib_training, experiment
 from anomaly_runner.dataset import Sample
-from anomaly_runner.errors import DataInvalid, Diverged, InvalidConfig, Stopped
+from anomaly_runner.errors import (
+    DataInvalid,
+    Diverged,
+    InvalidConfig,
+    Stopped,
+    StorageDenied,
+    StorageUnavailable,
+)
 from anomaly_runner.gradient import checkpoints
 from anomaly_runner.gradient.checkpoints import KEY, Keeper
 from anomaly_runner.gradient.fit import Surroundings, Training, find_batch_size, fit, judge_of, largest
@@ -32,6 +42,8 @@ SIDE = 64
 RANDOM = {"backbone": "resnet18", "preTrained": False}
 FASTFLOW = {"name": "fastflow", "fastflow": RANDOM | {"flowSteps": 2}}
 CFLOW = {"name": "cflow", "cflow": RANDOM | {"layers": ["layer1"], "couplingBlocks": 2, "fiberBatchSize": 512}}
+CFA = {"name": "cfa", "cfa": {"backbone": "resnet18"}}
+DRAEM = {"name": "draem", "draem": {"enableSspcab": True}}
 GANOMALY = {"name": "ganomaly", "ganomaly": {"nFeatures": 8}}
 EFFICIENTAD = {"name": "efficientad"}
 SIDES = {"efficientad": 256}
@@ -43,6 +55,11 @@ def spec(model, **training):
         "dataset": {"source": {"s3": {"uri": "s3://data"}}}, "model": model, "training": training,
         "transforms": {"inputSize": {"height": SIDE, "width": SIDE}}, "output": {"s3": {"uri": "s3://results"}},
     })  # fmt: skip
+
+
+def built(model, around):
+    with without_pretrained_weights():
+        return build_module(model, around)
 
 
 def images(count, seed, defects=False, side=SIDE):
@@ -67,9 +84,9 @@ class Run:
         asked = spec(model, trainBatchSize=batch, **training)
         self.plan = make_plan(asked, has_gpu=False)
         torch.manual_seed(1)
-        with without_pretrained_weights():
-            around = anomalib_model.Surroundings((side, side), batch, cache, "object")
-            self.module = build_module(asked.model, around)
+        around = anomalib_model.Surroundings((side, side), batch, cache, "object")
+        self.build = partial(built, asked.model, around)
+        self.module = self.build()
         validation = images(2 if model is EFFICIENTAD else 8, 2, defects=True, side=side)
         self.data = ImageData(
             images(count, 1, side=side), validation, seed=7, train_batch_size=batch, eval_batch_size=3
@@ -202,6 +219,48 @@ def test_a_state_of_another_configuration_is_not_taken_up(tmp_path, caplog):
     assert "another configuration" in caplog.text
 
 
+def cut(state):
+    return state[: len(state) // 2]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("damaged", [cut, lambda _: b"", lambda _: b"<html>"], ids=["cut off", "empty", "a page"])
+def test_a_damaged_state_is_not_taken_up(tmp_path, caplog, damaged):
+    file = io.BytesIO()
+    torch.save({"weight": torch.zeros(100_000)}, file)
+    run = Run(tmp_path, FASTFLOW, maxEpochs=1)
+    (tmp_path / "store" / KEY).parent.mkdir(parents=True)
+    (tmp_path / "store" / KEY).write_bytes(damaged(file.getvalue()))
+    assert run.fit().report.resumed_from_step is None
+    assert "is damaged: training begins anew" in caplog.text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("refusal", [StorageUnavailable, StorageDenied])
+def test_a_training_whose_state_cannot_be_stored_is_stopped_all_the_same(tmp_path, monkeypatch, caplog, refusal):
+    def refused(store, source, key):
+        raise refusal("not today")
+
+    monkeypatch.setattr(FolderStore, "push", refused)
+    with pytest.raises(Stopped):
+        Run(tmp_path, FASTFLOW, stop_after=5, maxEpochs=4).fit()
+    assert "could not be stored: not today" in caplog.text
+
+
+@pytest.mark.slow
+def test_a_full_disk_costs_the_state_and_not_the_training(tmp_path, monkeypatch, caplog):
+    def full(*place):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(checkpoints.Trainer, "save_checkpoint", full)
+    run = Run(tmp_path, FASTFLOW, maxEpochs=2, earlyStopping={"enabled": False}).fit()
+    assert run.report.epochs == 2
+    assert "could not be saved: [Errno 28] No space left on device" in caplog.text
+    with pytest.raises(Stopped), run.training.keeper.kept():
+        raise Stopped
+    assert not (tmp_path / "store" / KEY).exists()
+
+
 @pytest.mark.slow
 def test_the_best_epoch_is_kept_by_an_auroc_that_scikit_learn_confirms(tmp_path):
     run = Run(tmp_path, FASTFLOW, maxEpochs=4, checkpointing={"keep": "best"}, earlyStopping={"enabled": False}).fit()
@@ -257,13 +316,37 @@ def test_the_batch_size_finder_tries_the_maximum_and_leaves_no_trace(tmp_path, m
         return step(module, batch, *place)
 
     monkeypatch.setattr(type(run.module), "training_step", short_of_memory)
-    assert find_batch_size(run.module, run.data, run.plan, run.around) == 4
+    assert find_batch_size(run.build, run.data, run.plan, run.around) == 4
     assert sizes == [2, 4, 8]
     assert run.data.train_batch_size == 4
     assert same(before, run.state)
     run.stop_after = 0
     with pytest.raises(Stopped):
-        find_batch_size(run.module, run.data, run.plan, run.around)
+        find_batch_size(run.build, run.data, run.plan, run.around)
+
+
+@pytest.mark.slow
+def test_the_batch_size_finder_takes_the_optimisers_steps(tmp_path, monkeypatch):
+    finder = {"initial": 2, "maximum": 2, "steps": 2}
+    run = Run(tmp_path, FASTFLOW, maxEpochs=3, accumulateGradientBatches=2, batchSizeFinder=finder)
+    done = []
+
+    def counted(name):
+        step = getattr(type(run.module), name)
+        monkeypatch.setattr(type(run.module), name, lambda *place: done.append(name) or step(*place))
+
+    counted("training_step")
+    counted("optimizer_step")
+    assert find_batch_size(run.build, run.data, run.plan, run.around) == 2
+    assert done.count("training_step") == 4
+    assert done.count("optimizer_step") == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", [CFA, DRAEM], ids=lambda model: model["name"])
+def test_the_batch_size_finder_tries_modules_that_cannot_be_copied(tmp_path, model, cache):
+    run = Run(tmp_path, model, cache=cache, batchSizeFinder={"initial": 2, "maximum": 2, "steps": 1})
+    assert find_batch_size(run.build, run.data, run.plan, run.around) == 2
 
 
 @pytest.mark.slow
@@ -373,24 +456,54 @@ def test_a_metric_that_the_images_cannot_tell(options, judged, reason):
     assert (reason in found) if reason else (found is None)
 
 
+def spoil(folder):
+    for index, file in enumerate(sorted(folder.iterdir())):
+        file.unlink() if index else file.write_bytes(b"no image")
+
+
 @pytest.mark.slow
+@pytest.mark.parametrize("lose", [shutil.rmtree, spoil], ids=["absent", "unreadable"])
 @pytest.mark.parametrize(
-    ("training", "ending"),
-    [({}, 0), ({"earlyStopping": {"metric": "imageAUROC"}}, ExitCode.INVALID_CONFIG)],
-    ids=["default", "asked"],
-)  # fmt: skip
-def test_a_default_is_given_up_where_good_images_are_all_there_is(textures, training, ending):
-    shutil.rmtree(textures / "data/textures/test/scratch")
+    ("training", "refusal"),
+    [
+        ({}, None),
+        ({"earlyStopping": {"metric": "imageAUROC"}}, "training.earlyStopping.metric: imageAUROC needs good and"),
+        ({"checkpointing": {"keep": "best"}}, "training.checkpointing.keep: the best state goes by a metric, and im"),
+        (
+            {"checkpointing": {"keep": "best"}, "earlyStopping": {"enabled": False}},
+            "training.checkpointing.keep: the best state",
+        ),
+    ],
+    ids=["default", "asked", "best", "best alone"],
+)
+def test_a_default_is_given_up_where_good_images_are_all_there_is(textures, lose, training, refusal, capfd):
+    lose(textures / "data/textures/test/scratch")
 
     def short(document):
         course = {"maxEpochs": 1, "trainBatchSize": 4} | training
         document["spec"] |= {"model": FASTFLOW, "training": course, "export": {"types": []}}
+        document["spec"]["dataset"]["limits"] = {"maxUnreadableImages": 1}
 
-    assert run_locally(write_manifest(textures, EXPERIMENT, short), textures) == ending
-    if ending == 0:
+    ending = run_locally(write_manifest(textures, EXPERIMENT, short), textures)
+    assert ending == (ExitCode.INVALID_CONFIG if refusal else 0)
+    if refusal:
+        assert refusal in capfd.readouterr().err
+    else:
         report = (textures / "results/factory/textures/local/report.json").read_bytes()
         warnings = RunReport.model_validate_json(report).summary.warnings
         assert any("no early stopping" in warning for warning in warnings)
+
+
+@pytest.mark.slow
+def test_what_fails_in_a_training_is_not_blamed_on_weights(textures, monkeypatch):
+    def short(document):
+        document["spec"] |= {"model": FASTFLOW, "training": {"maxEpochs": 1}, "export": {"types": []}}
+
+    def broken(training):
+        raise EOFError
+
+    monkeypatch.setattr(anomalib_training, "fit", broken)
+    assert run_locally(write_manifest(textures, EXPERIMENT, short), textures) == ExitCode.INTERNAL_ERROR
 
 
 def test_a_model_that_calibrates_itself_needs_a_good_image():

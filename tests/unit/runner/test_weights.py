@@ -1,15 +1,23 @@
 """Weights from a cluster's own cache: found, or missing with the exact path."""
 
+import io
 import os
+import shutil
 
 import pytest
+import torch
+import torchvision
 
 from anomaly_api.model import Model
 from anomaly_runner.errors import WeightsNotFound
-from anomaly_runner.models.anomalib_model import Surroundings, build_module
+from anomaly_runner.models.anomalib_model import Surroundings, build_module, without_pretrained_weights
 from anomaly_runner.models.backbone import Backbone, choose_backbone
+from anomaly_runner.models.catalog import QUANTISER, TEACHERS
+from anomaly_runner.models.damage import is_damage
 from anomaly_runner.storage import FolderStore
-from anomaly_runner.weights import Wanted, bring_weights, wanted_weights
+from anomaly_runner.weights import Wanted, bring_weights, use_cache, wanted_weights
+from hack.demo.auxiliary import write_quantiser, write_teacher
+from support.backbones import RESNET18
 
 HUB = Wanted("hub", "timm/tf_efficientnet_lite0.in1k")
 PREFIX = "hub/models--timm--tf_efficientnet_lite0.in1k"
@@ -110,9 +118,90 @@ def test_a_file_that_was_cut_off_is_named_as_damaged(tmp_path):
         Backbone(choice, pre_trained=True)
 
 
-def test_a_page_in_place_of_weights_is_named_as_damaged(tmp_path):
-    write(tmp_path, "torch/hub/checkpoints/resnet18-f37072fd.pth", b"<html>403 Forbidden</html>")
-    bring(tmp_path, tmp_path / "work", Wanted("file", "torch/hub/checkpoints/resnet18-f37072fd.pth"))
+def saved(legacy=False):
+    """A file as torchvision publishes them, of today or of old."""
+    file = io.BytesIO()
+    torch.save(torchvision.models.resnet18(weights=None).state_dict(), file,
+               _use_new_zipfile_serialization=not legacy)  # fmt: skip
+    return file.getvalue()
+
+
+def half(content):
+    return content[: len(content) // 2]
+
+
+DAMAGED = {
+    "a page in its place": lambda: b"<html>403 Forbidden</html>",
+    "nothing": lambda: b"",
+    "half": lambda: half(saved()),
+    "its first bytes": lambda: saved()[:30_000],
+    "half of an old one": lambda: half(saved(legacy=True)),
+}
+
+
+@pytest.mark.parametrize("content", DAMAGED.values(), ids=DAMAGED)
+def test_a_damaged_file_of_torchvision_is_named_as_damaged(tmp_path, content):
+    write(tmp_path, RESNET18, content())
+    bring(tmp_path, tmp_path / "work", Wanted("file", RESNET18))
     model = Model.model_validate({"name": "cfa", "cfa": {"backbone": "resnet18"}})
     with pytest.raises(WeightsNotFound, match=r"checkpoints/resnet18-f37072fd\.pth are damaged"):
         build_module(model, Surroundings((64, 64), 4, tmp_path, "object"))
+
+
+@pytest.fixture(scope="module")
+def loaded_late(tmp_path_factory):
+    """What EfficientAD and DSR load when their training begins."""
+    cache = tmp_path_factory.mktemp("late")
+    write_teacher(cache / TEACHERS / "pretrained_teacher_small.pth")
+    write_quantiser(cache / QUANTISER)
+    return cache
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "begin"),
+    [
+        ("efficientad", f"{TEACHERS}/pretrained_teacher_small.pth", "prepare_pretrained_model"),
+        ("dsr", QUANTISER, "on_train_start"),
+    ],
+)
+def test_weights_that_a_training_begins_with_are_named_as_damaged(tmp_path, loaded_late, name, file, begin):
+    shutil.copytree(loaded_late, tmp_path, dirs_exist_ok=True)
+    use_cache(tmp_path)
+    with without_pretrained_weights():
+        module = build_module(Model.model_validate({"name": name}), Surroundings((64, 64), 1, tmp_path, "object"))
+    getattr(module, begin)()
+    write(tmp_path, file, half((tmp_path / file).read_bytes()))
+    with pytest.raises(WeightsNotFound, match=f"the weights {file} are damaged: fill the cache again"):
+        getattr(module, begin)()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        FileNotFoundError(2, "No such file or directory"),
+        PermissionError(13, "Permission denied"),
+        RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory"),
+        RuntimeError("Error(s) in loading state_dict for ResNet: Missing key(s) in state_dict"),
+    ],
+)
+def test_what_is_no_damage(error):
+    assert not is_damage(error)
+
+
+NOWHERE = Model.model_validate({"name": "stfpm", "stfpm": {"backbone": "legacy_seresnet18"}})
+"""timm has its weights from somewhere else than the hub."""
+
+
+def test_a_backbone_without_a_repository_is_built_where_no_cache_is_given():
+    with without_pretrained_weights():
+        build_module(NOWHERE, Surroundings((64, 64), 4, None, "object"))
+
+
+def test_damaged_weights_without_a_repository_are_named_by_their_backbone(monkeypatch):
+    def damaged(*arguments, **options):
+        raise EOFError
+
+    monkeypatch.setattr("timm.create_model", damaged)
+    with pytest.raises(WeightsNotFound, match="the weights legacy_seresnet18 are damaged"):
+        build_module(NOWHERE, Surroundings((64, 64), 4, None, "object"))
