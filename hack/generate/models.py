@@ -14,8 +14,8 @@ HEADER = """<!-- Generated from the runner's catalogue by `make generate`; do no
 
 Exports take any batch size, and each is held against torch on the run's own images. *Weights* are what
 `model.weights` has to hold (`python -m hack.weights fill DEST --model NAME` brings them); without it they are
-downloaded from their publishers. Epochs, batch sizes and early stopping are defaults, which `training` overrides. *Devices*:
-whether `training.devices` may be more than one.
+downloaded from their publishers. Epochs, batch sizes and early stopping are defaults, which `training` overrides.
+*Devices*: whether `training.devices` may be more than one.
 
 """
 LEARNS = {"onePass": "sees each image once", "gradient": "by gradient", "zeroShot": "not at all, or from a few images"}
