@@ -15,7 +15,7 @@ HEADER = """<!-- Generated from the runner's catalogue by `make generate`; do no
 Exports take any batch size, and each is held against torch on the run's own images. *Weights* are what
 `model.weights` has to hold (`python -m hack.weights fill DEST --model NAME` brings them); without it they are
 downloaded from their publishers. Epochs, batch sizes and early stopping are defaults, which `training` overrides.
-*Devices*: whether `training.devices` may be more than one.
+*Devices*: whether `training.devices` may be more than one. *float16*: whether `export.precision` may be float16.
 
 """
 LEARNS = {"onePass": "sees each image once", "gradient": "by gradient", "zeroShot": "not at all, or from a few images"}
@@ -48,13 +48,14 @@ def input_form(entry: ModelEntry) -> str:
 def overview() -> str:
     """One row a model."""
     head = (
-        "| `model.name` | Model | Learns | Default course | Maps | Tiling | Devices | Exports | Input |\n"
-        "|---|---|---|---|---|---|---|---|---|\n"
+        "| `model.name` | Model | Learns | Default course | Maps | Tiling | Devices | Exports | float16 | Input |\n"
+        "|---|---|---|---|---|---|---|---|---|---|\n"
     )
     rows = [
         f"| [`{name}`](#{name.lower()}) | {entry.title} | {LEARNS[entry.learning]} | {course(entry)} | "
         f"{'yes' if entry.localises else 'no'} | {'yes' if name in TILED_MODELS else ''} | "
-        f"{'several' if entry.parallel else 'one'} | {', '.join(entry.exports)} | {input_form(entry)} |"
+        f"{'several' if entry.parallel else 'one'} | {', '.join(entry.exports)} | "
+        f"{'yes' if entry.half else 'no'} | {input_form(entry)} |"
         for name, entry in ((name, CATALOG[name]) for name in MODEL_NAMES)
     ]
     return head + "\n".join(rows) + "\n"

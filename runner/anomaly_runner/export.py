@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -98,11 +98,19 @@ class HalfModel(nn.Module):
     def __init__(self, model: ScoringModel) -> None:
         super().__init__()
         self.model = copy.deepcopy(model).half()
+        for part in self.model.modules():
+            if part._parameters:
+                part.register_forward_pre_hook(_in_half)
         self.eval()  # an exporter puts every part back into the mode of the whole
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """As the model, in float32."""
         return tuple(found.float() for found in self.model(images.half()) if found is not None)
+
+
+def _in_half(part: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    """What a layer is given, in its own type: some models make numbers of their own on the way, in float32."""
+    return tuple(value.half() if isinstance(value, Tensor) and value.is_floating_point() else value for value in inputs)
 
 
 class PlainModel(nn.Module):

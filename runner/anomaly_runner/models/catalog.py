@@ -39,7 +39,8 @@ class ModelEntry:
     calibrates: needs a validation after training.
     prepares: looks at all training images before the first epoch, and keeps what it found in its state.
     alone: why it trains on one device, if it does; others give each of several a share of a step's images.
-    exports: forms that it can be written in; each run compares them with torch all the same.
+    exports: forms that it can be written in; each run compares them with torch all the same. half: and whether in
+        half precision.
     weights: what it loads, as KIND:NAME with parameters in braces; see ``weights.wanted_weights``.
     """
 
@@ -66,6 +67,7 @@ class ModelEntry:
     prepares: bool = False
     alone: str = ""
     exports: tuple[ExportFormat, ...] = get_args(ExportFormat)
+    half: bool = True
     weights: tuple[str, ...] = ()
 
     @property
@@ -97,7 +99,7 @@ CATALOG: dict[ModelName, ModelEntry] = {
     ),
     "csflow": ModelEntry(
         "CS-Flow", "gradient", "240 epochs, batch 16: the paper", anomalib="Csflow", batch_size=16, epochs=240,
-        clip=1.0, alone=_SUM, weights=("torchvision:efficientnet_b5",),
+        clip=1.0, alone=_SUM, half=False, weights=("torchvision:efficientnet_b5",),
     ),
     "dfkde": ModelEntry("DFKDE", "onePass", "anomalib", anomalib="Dfkde", localises=False, weights=(_TIMM,)),
     "dfm": ModelEntry("DFM", "onePass", "Ahuja et al., 2019", anomalib="Dfm", weights=(_TIMM,)),
@@ -167,7 +169,7 @@ CATALOG: dict[ModelName, ModelEntry] = {
     ),
     "uninet": ModelEntry(
         "UniNet", "gradient", "100 epochs, batch 8: the authors' code", anomalib="UniNet", multiple=32, batch_size=8,
-        epochs=100, alone=_BATCH_NORM, weights=("torchvision:{teacher_backbone}",),
+        epochs=100, alone=_BATCH_NORM, half=False, weights=("torchvision:{teacher_backbone}",),
     ),
     "glass": ModelEntry(
         "GLASS", "gradient", "batch 8: the paper; 100 epochs: anomalib's results", anomalib="Glass",
@@ -187,7 +189,7 @@ CATALOG: dict[ModelName, ModelEntry] = {
     ),
     "rad": ModelEntry(
         "RAD", "onePass", "anomalib", anomalib="Rad", renamed={"encoder_name": "backbone", "blocks": "layers"},
-        multiple=16, weights=("timm:{encoder_name}",),
+        multiple=16, half=False, weights=("timm:{encoder_name}",),
     ),
     "superAdd": ModelEntry(
         "SuperADD", "onePass", "anomalib", anomalib="SuperADD",
@@ -202,7 +204,7 @@ CATALOG: dict[ModelName, ModelEntry] = {
     ),
     "mhPatchcore": ModelEntry(
         "MH-PatchCore", "onePass", "anomalib", anomalib="MHPatchcore", passes=3, weights=(_TIMM,),
-        exports=("onnx", "torchscript"),
+        exports=("onnx", "torchscript"), half=False,
     ),
     "dsr": ModelEntry(
         "DSR", "gradient", "100 epochs, batch 8: the authors' code", anomalib="Dsr", scaled_only=True,

@@ -81,15 +81,17 @@ def check_devices(spec: ExperimentSpec, gpus: int) -> None:
 
 
 def check_exports(spec: ExperimentSpec) -> None:
-    """Check that the model can be written in the forms asked for.
+    """Check that the model can be written in the forms and the precision asked for.
 
     Raises:
         InvalidConfig: it cannot; names those that it can.
     """
-    exports = CATALOG[spec.model.name].exports
-    if missing := set(spec.export.types) - set(exports):
+    entry = CATALOG[spec.model.name]
+    if missing := set(spec.export.types) - set(entry.exports):
         raise InvalidConfig(f"export.types: {spec.model.name} cannot be written as {', '.join(sorted(missing))}; "
-                            f"there is {', '.join(exports)}")  # fmt: skip
+                            f"there is {', '.join(entry.exports)}")  # fmt: skip
+    if spec.export.types and spec.export.precision == "float16" and not entry.half:
+        raise InvalidConfig(f"export.precision: {spec.model.name} has numbers that float16 cannot hold; set float32")
 
 
 def layers_of(parameters: Contract) -> Sequence[str]:

@@ -5,7 +5,7 @@ arithmetic, without both.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -80,11 +80,6 @@ class DfkdeTail(_Tail):
 class CfaTail(_Tail):
     """CFA: distances to the memory bank, in float32 whatever the model is in: they are differences of large numbers."""
 
-    def __init__(self, network: Any) -> None:
-        super().__init__(network)
-        layer = network.descriptor.layer
-        layer.add_coords = _SameType(layer.add_coords)
-
     def forward(self, images: Tensor) -> Raw:
         """Raw scores and maps of images (B, 3, H, W)."""
         network = self.network
@@ -95,17 +90,6 @@ class CfaTail(_Tail):
             distance=squared.clamp_min(0), scale=features.shape[-2:], image_size=images.shape[-2:]
         )
         return Raw(maps.amax((1, 2, 3)), maps)
-
-
-class _SameType(nn.Module):
-    """A part that answers float32 whatever it is given."""
-
-    def __init__(self, part: nn.Module) -> None:
-        super().__init__()
-        self.part = part
-
-    def forward(self, found: Tensor) -> Tensor:
-        return cast(Tensor, self.part(found)).to(found.dtype)
 
 
 class CflowTail(nn.Module):

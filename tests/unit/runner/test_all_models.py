@@ -197,22 +197,25 @@ def test_tails_do_the_arithmetic_of_anomalib(name, tmp_path, measured):
         assert apart < 2e-5
 
 
-def test_cfa_is_exported_in_half_precision(tmp_path, measured):
-    parameters, side, _ = MODELS["cfa"]
-    model = Model.model_validate({"name": "cfa", "cfa": parameters})
+@pytest.mark.parametrize("name", ["cfa", "efficientad", "fastflow"])
+def test_a_model_that_makes_numbers_of_its_own_is_exported_in_half_precision(name, tmp_path, measured):
+    parameters, side, _ = MODELS[name]
+    model = Model.model_validate({"name": name, name: parameters})
     torch.manual_seed(0)
     with without_pretrained_weights():
         module = build_module(model, ModelSurroundings((side, side), 4, None, "object"))
     images = stacked(textures(6, side))
-    module.model.initialize_centroid([SimpleNamespace(image=images)])
+    if name == "cfa":
+        module.model.initialize_centroid([SimpleNamespace(image=images)])
     ours = scoring_model(model, module, (side, side)).eval()
     with torch.no_grad():
         scores, maps = (found.numpy() for found in ours(images))
     samples = tuple(Sample(f"good/{index}.png", "good") for index in range(len(images)))
     reference = [Scored(Batch(samples, images.numpy()), scores, maps[:, 0])]
-    ranges = {"image": (0.0, float(scores.max())), "pixel": (0.0, float(maps.max()))}
-    made = export_all(ours, Export(types=("onnx",), precision="float16"), reference, ranges, tmp_path)
+    ranges = {"image": (float(scores.min()), float(scores.max())), "pixel": (float(maps.min()), float(maps.max()))}
+    made = export_all(ours, Export(types=("onnx", "torchscript"), precision="float16"), reference, ranges, tmp_path)
     assert made.failure is None
-    apart = made.good[0].report.max_score_difference / float(scores.max())
-    measured(f"cfa in half precision: scores differ by {apart:.1e} of the largest")
-    assert 0 < apart < 2e-2
+    for exported in made.good:
+        apart = exported.report.max_score_difference / float(np.abs(scores).max())
+        measured(f"{name} as {exported.model.format} in half precision: scores differ by {apart:.1e} of the largest")
+        assert 0 < apart < 2e-2

@@ -35,13 +35,17 @@ def test_an_input_size_that_it_takes(name, size):
 
 
 def test_a_form_that_the_model_cannot_be_written_in():
-    def asking(name, *types):
-        return SimpleNamespace(model=SimpleNamespace(name=name), export=SimpleNamespace(types=types))
+    def asking(name, *types, precision="float32"):
+        export = SimpleNamespace(types=types, precision=precision)
+        return SimpleNamespace(model=SimpleNamespace(name=name), export=export)
 
     check_exports(asking("mhPatchcore", "onnx", "torchscript"))
     check_exports(asking("padim", "onnx", "openvino"))
     with pytest.raises(InvalidConfig, match="mhPatchcore cannot be written as openvino; there is onnx, torchscript"):
         check_exports(asking("mhPatchcore", "onnx", "openvino"))
+    check_exports(asking("csflow", precision="float16"))
+    with pytest.raises(InvalidConfig, match="csflow has numbers that float16 cannot hold"):
+        check_exports(asking("csflow", "onnx", precision="float16"))
 
 
 @pytest.mark.parametrize(
