@@ -1,5 +1,6 @@
 """What a run tells an experiment tracker, as flat names and values, files, its images and its model."""
 
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,14 @@ from anomaly_api.base import Contract
 from anomaly_api.dataset import DataSource
 from anomaly_api.reasons import Reason
 from anomaly_api.run import MODEL_MANIFEST, ModelManifest, RunConfig, RunReport
+from anomaly_api.status import MetricValues
 from anomaly_runner.tracking import FAILURE_TAG, MODEL_FOLDER, TrackedDataset, TrackedResult
 
 MODEL_TAG = f"{GROUP}/model"
 """Where an inference's model came from: no parameter, since a retried pod may find a newer version registered."""
+_NOT_IN_NAMES = re.compile(r"[^\w.\- ]", re.ASCII)
+"""Characters that trackers take in no metric's name; labels are names of folders."""
+_LONGEST_LABEL = 100
 
 
 def flat_parameters(spec: Contract) -> dict[str, str]:
@@ -33,7 +38,8 @@ def _leaves(value: Any, path: str) -> Iterator[tuple[str, str]]:
 def tracked_result(report: RunReport, folder: Path, complete: bool) -> TrackedResult:
     """What the report says, by names fit for a tracker, with the images, the model and the files made.
 
-    Metrics are named by level (image_AUROC) and the ends of their 95 % intervals after them (image_AUROC_low);
+    Metrics are named by level (image_AUROC), those of one kind of defect by it too (image_AUROC/scratch), and the ends
+    of their 95 % intervals after them (image_AUROC_low); decisions by what they were (image_false_positives),
     thresholds and the seconds of a stage are among them. Unless ``complete``, report.json is the only file.
     """
     failed = report.summary.reason is not Reason.COMPLETE
@@ -58,13 +64,21 @@ def _metrics(report: RunReport) -> dict[str, float]:
     summary = report.summary
     assert summary.metrics
     assert summary.thresholds
-    metrics = {f"image_{name}": value for name, value in summary.metrics.image.items()}
-    metrics |= {f"pixel_{name}": value for name, value in summary.metrics.pixel.items()}
+    metrics = _by_level(summary.metrics)
     thresholds = {"image_threshold": summary.thresholds.image, "pixel_threshold": summary.thresholds.pixel}
     metrics |= {name: value for name, value in thresholds.items() if value is not None}
+    for defect, values in report.metrics_by_defect.items():
+        metrics |= _by_level(values, f"/{_NOT_IN_NAMES.sub('_', defect)[:_LONGEST_LABEL]}")
+    if report.confusion is not None:
+        metrics |= {f"image_{name}": float(count) for name, count in report.confusion.model_dump().items()}
     for name, (low, high) in report.intervals.items():
         metrics |= {f"image_{name}_low": low, f"image_{name}_high": high}
     return metrics | {f"seconds_{stage}": value for stage, value in report.seconds.items()}
+
+
+def _by_level(values: MetricValues, of: str = "") -> dict[str, float]:
+    levels = {"image": values.image, "pixel": values.pixel}
+    return {f"{level}_{name}{of}": value for level, found in levels.items() for name, value in found.items()}
 
 
 def _model(folder: Path) -> ModelManifest | None:

@@ -516,6 +516,10 @@ def test_mlflow_keeps_parameters_metrics_and_files(textures):
     run = yaml.safe_load(done.stdout)
     assert run["status"] == "FINISHED"
     assert run["metrics"]["image_AUROC"] == status.summary.metrics.image["AUROC"]
+    scratch, wrong = status.metrics_by_defect["scratch"], status.confusion.false_positives
+    assert run["metrics"]["image_AUROC/scratch"] == scratch.image["AUROC"]
+    assert run["metrics"]["pixel_AUROC/scratch"] == scratch.pixel["AUROC"]
+    assert run["metrics"]["image_false_positives"] == wrong
     ends = [run["metrics"][f"image_AUROC_{end}"] for end in ("low", "high")]
     assert ends == list(status.intervals["AUROC"])
     assert run["params"]["model.padim.backbone"] == "resnet18"
