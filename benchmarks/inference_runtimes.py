@@ -1,17 +1,19 @@
 """Inference beside a bare onnxruntime loop, and how it grows with the number of images.
 
 MNIST digits; PaDiM with real ImageNet weights (tf_efficientnet_lite0), other models as in runner_experiment.py, trained
-once by the runner. Three loops over the same images, each in a process of its own:
+once by the runner. Loops over the same images, each in a process of its own:
 
 - bare, from memory: ``session.run`` over inputs that are there already; nothing can be faster;
 - bare, from files: the same with Pillow's decoding, resizing and normalisation in front, as people write it;
-- ours: ``anomaly-runner run``; its loop is stage predict, which also hashes files and keeps scores.
+- ours: ``anomaly-runner run``; its loop is stage predict, which also hashes files and keeps scores;
+- anomalib: ``Engine.predict`` with a checkpoint (anomalib_inference.py), unless ``--skip-anomalib``.
 
 The bare loops use whichever is fastest here of: all CPUs inside an operator, batches of 8 a CPU, or of 2. Beside each
 loop stands the whole process, import and tables included. With ``--runtimes`` the same images go through torchscript
 and torch::
 
     python -m benchmarks.inference_runtimes [--images 100 1000 10000] [--models NAME...] [--repeat N] [--runtimes]
+        [--skip-anomalib]
 """
 
 import argparse
@@ -27,7 +29,7 @@ from typing import Any
 
 import yaml
 
-from benchmarks.networks import LEARNT, MODELS, SIDES, parameters
+from benchmarks.networks import LEARNT, MODELS, SIDES, anomalib_names, arguments, parameters
 from benchmarks.runner_experiment import PER_CLASS, Cost, measured, prepare
 
 LITE = {"backbone": "tf_efficientnet_lite0", "layers": ["blocks.1", "blocks.2", "blocks.4"], "nFeatures": 50}
@@ -156,6 +158,15 @@ def ours(root: Path, folder: Path, runtime: str) -> tuple[float, Cost]:
     return report["seconds"]["predict"], cost
 
 
+def by_anomalib(trained: Trained, what: str, *folder: str) -> tuple[float, Cost]:
+    """Seconds of anomalib's loop and the whole process."""
+    given = anomalib_names(LITE) | {"pre_trained": False} if trained.name == "padim" else arguments(trained.name)
+    cost = measured([sys.executable, "-m", "benchmarks.anomalib_inference", what, trained.name, str(trained.root),
+                     str(trained.side), json.dumps(given), *folder],
+                    XDG_CACHE_HOME=str(trained.root / "weights"))  # fmt: skip
+    return float(cost.output.rsplit("seconds", 1)[1]) if what == "predict" else 0.0, cost
+
+
 def show(name: str, images: int, found: Iterable[tuple[float, Cost]]) -> float:
     """One line, of the fastest of several runs; answers the loop's images a second."""
     seconds, cost = min(found, key=lambda one: one[0])
@@ -164,7 +175,7 @@ def show(name: str, images: int, found: Iterable[tuple[float, Cost]]) -> float:
     return images / seconds
 
 
-def compare(trained: Trained, images: int, repeat: int, runtimes: Iterable[str]) -> None:
+def compare(trained: Trained, images: int, repeat: int, runtimes: Iterable[str], with_anomalib: bool) -> None:
     """All lines for one number of images."""
     root, turns = trained.root, range(repeat)
     folder = repeat_images(root, images)
@@ -174,6 +185,9 @@ def compare(trained: Trained, images: int, repeat: int, runtimes: Iterable[str])
     print(f"{'ours / bare':24}{images:8}{own / memory:12.1%} of memory, {own / files:.1%} of files", flush=True)
     for runtime in runtimes:
         show(f"ours, {runtime}", images, [ours(root, folder, runtime) for _ in turns])
+    if with_anomalib:
+        theirs = show("anomalib", images, [by_anomalib(trained, "predict", str(folder)) for _ in turns])
+        print(f"{'ours / anomalib':24}{images:8}{own / theirs:12.1f} times", flush=True)
     shutil.rmtree(folder)
 
 
@@ -184,15 +198,18 @@ def main() -> None:
     parser.add_argument("--models", choices=MODELS, nargs="+", default=["padim"])
     parser.add_argument("--repeat", type=int, default=1)
     parser.add_argument("--runtimes", action="store_true")
+    parser.add_argument("--skip-anomalib", action="store_true")
     options = parser.parse_args()
     runtimes = ("torchscript", "torch") if options.runtimes else ()
     with tempfile.TemporaryDirectory() as folder:
         for name in options.models:
             trained = train(Path(folder) / name, name)
+            if not options.skip_anomalib:
+                by_anomalib(trained, "train")
             print(f"\n{name}, load {os.getloadavg()[0]:.1f} on {os.cpu_count()} CPUs")
             print(f"{'':24}{'images':>8}{'loop im/s':>12}{'whole im/s':>12}{'CPU s':>10}{'peak MB':>10}")
             for images in options.images:
-                compare(trained, images, options.repeat, runtimes)
+                compare(trained, images, options.repeat, runtimes, not options.skip_anomalib)
 
 
 if __name__ == "__main__":

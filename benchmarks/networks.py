@@ -1,5 +1,6 @@
 """The networks that the benchmarks compare, as anomalib's arguments and as the manifest's, with random weights."""
 
+from collections.abc import Mapping
 from typing import Any
 
 MODELS = ("padim", "patchcore", "fastflow", "efficientad")
@@ -18,7 +19,7 @@ _OURS: dict[str, dict[str, Any]] = {
     "fastflow": {"backbone": "resnet18", "preTrained": False},
     "efficientad": {},
 }
-_NAMES = {"preTrained": "pre_trained"}
+_NAMES = {"preTrained": "pre_trained", "nFeatures": "n_features"}
 
 
 def parameters(name: str) -> dict[str, Any]:
@@ -28,4 +29,9 @@ def parameters(name: str) -> dict[str, Any]:
 
 def arguments(name: str) -> dict[str, Any]:
     """The same for anomalib's constructor."""
-    return {_NAMES.get(key, key): value for key, value in _OURS[name].items()}
+    return anomalib_names(_OURS[name])
+
+
+def anomalib_names(block: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters under the names that they have there."""
+    return {_NAMES.get(key, key): value for key, value in block.items()}

@@ -7,6 +7,7 @@ import json
 import sys
 import time
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,11 @@ from benchmarks.networks import arguments
 warnings.simplefilter("ignore")
 
 
-def build(name: str, side: int, pictures: bool, folder: Path) -> Any:
-    """The model with its own pre-processing; image metrics alone, as there are no masks."""
+def build(name: str, side: int, pictures: bool, folder: Path, given: Mapping[str, Any] | None = None) -> Any:
+    """The model with its own pre-processing; image metrics alone, as there are no masks.
+
+    ``given``: the constructor's arguments, other than those that the benchmarks share.
+    """
     import anomalib.models
     from anomalib.metrics import AUROC, Evaluator, F1Score
 
@@ -25,24 +29,29 @@ def build(name: str, side: int, pictures: bool, folder: Path) -> Any:
     model = getattr(anomalib.models, kind)
     extra = {"imagenet_dir": folder / "weights/datasets/imagenette"} if name == "efficientad" else {}
     pre_processor = model.configure_pre_processor((side, side))
-    return model(**arguments(name), **extra, pre_processor=pre_processor, visualizer=pictures,
+    return model(**(given or arguments(name)), **extra, pre_processor=pre_processor, visualizer=pictures,
                  evaluator=Evaluator(test_metrics=metrics))  # fmt: skip
+
+
+def digits(folder: Path, batch: int) -> Any:
+    """The images below data/mnist; nines are good."""
+    from anomalib.data import Folder
+
+    return Folder(name="mnist", root=folder / "data/mnist", normal_dir="train/good", normal_test_dir="test/good",
+                  abnormal_dir=[f"test/{digit}" for digit in range(9)], num_workers=2, train_batch_size=batch,
+                  eval_batch_size=32, val_split_mode="same_as_test")  # fmt: skip
 
 
 def main() -> None:
     """Train, test, export."""
     name, folder, side, batch, epochs = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]), sys.argv[5]
     pictures = sys.argv[6] == "pictures"
-    from anomalib.data import Folder
     from anomalib.deploy import ExportType
     from anomalib.engine import Engine
     from lightning import seed_everything
 
     seed_everything(42)
-    root = folder / "data/mnist"
-    data = Folder(name="mnist", root=root, normal_dir="train/good", normal_test_dir="test/good",
-                  abnormal_dir=[f"test/{digit}" for digit in range(9)], num_workers=2, train_batch_size=batch,
-                  eval_batch_size=32, val_split_mode="same_as_test")  # fmt: skip
+    data = digits(folder, batch)
     model = build(name, side, pictures, folder)
     bound = {"max_epochs": int(epochs)} if int(epochs) else {}
     engine = Engine(default_root_dir=folder / "anomalib", logger=False, enable_progress_bar=False, **bound)

@@ -1,0 +1,62 @@
+"""Inference as anomalib's documentation shows it: ``Engine.predict`` over a folder, with a checkpoint of its own.
+
+Run by inference_runtimes.py, ``train`` and ``predict`` each in a process of its own; ``predict`` prints the seconds of
+the loop last. Without pictures, which ours does not draw there either. ::
+
+    python -m benchmarks.anomalib_inference train|predict MODEL FOLDER SIDE ARGUMENTS [IMAGES]
+"""
+
+import json
+import sys
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+from benchmarks.plain_anomalib import build, digits
+
+warnings.simplefilter("ignore")
+BATCH = 32
+
+
+def main() -> None:
+    """Do one of the two."""
+    what, name, folder, side = sys.argv[1], sys.argv[2], Path(sys.argv[3]), int(sys.argv[4])
+    model = build(name, side, pictures=False, folder=folder, given=json.loads(sys.argv[5]))
+    if what == "train":
+        train(model, folder, batch=1 if name == "efficientad" else BATCH)
+    else:
+        print("seconds", predict(model, folder, Path(sys.argv[6]), side))
+
+
+def engine(folder: Path, **options: Any) -> Any:
+    """anomalib's Engine, quietly."""
+    from anomalib.engine import Engine
+
+    return Engine(default_root_dir=folder / "anomalib", logger=False, enable_progress_bar=False, **options)
+
+
+def train(model: Any, folder: Path, batch: int) -> None:
+    """Two steps, or one pass over the images; the checkpoint is anomalib.ckpt."""
+    bound = {} if model.trainer_arguments.get("max_epochs") == 1 else {"max_steps": 2}  # one pass for a memory bank
+    trainer = engine(folder, **bound)
+    trainer.fit(model=model, datamodule=digits(folder, batch))
+    trainer.trainer.save_checkpoint(folder / "anomalib.ckpt")
+
+
+def predict(model: Any, folder: Path, images: Path, side: int) -> float:
+    """Seconds for all images of a folder."""
+    from anomalib.data import PredictDataset
+    from torch.utils.data import DataLoader
+
+    dataset = PredictDataset(path=images, image_size=(side, side))
+    loader = DataLoader(dataset, batch_size=BATCH, num_workers=2, collate_fn=dataset.collate_fn)
+    began = time.perf_counter()
+    engine(folder).predict(
+        model=model, dataloaders=loader, ckpt_path=folder / "anomalib.ckpt", return_predictions=False
+    )
+    return time.perf_counter() - began
+
+
+if __name__ == "__main__":
+    main()
