@@ -15,7 +15,8 @@ MEASURED = "measured"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """One flag that rewrites every golden file; the diff is what is reviewed."""
+    """Flags: one that rewrites every golden file, whose diff is reviewed, and one for what takes gigabytes."""
+    parser.addoption("--every-export", action="store_true", help="write every model as OpenVINO too: 6 GB of memory")
     parser.addoption("--update-golden", action="store_true", help="write tests/golden anew instead of comparing")
 
 
