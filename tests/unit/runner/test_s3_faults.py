@@ -208,6 +208,7 @@ def secure(authority):
 
 def test_an_authority_of_the_clusters_own(authority, monkeypatch):
     monkeypatch.setattr("anomaly_runner.storage.s3.ca_path", lambda role: str(authority[0]))
+    monkeypatch.setattr("anomaly_runner.storage.s3._READ_SECONDS", 30)  # for the handshake, on a busy machine
     signed = certify(authority[0].parent, "server", "-addext", "basicConstraints=critical,CA:FALSE",
                      "-CA", authority[0], "-CAkey", authority[1])  # fmt: skip
     with secured(signed) as server:
