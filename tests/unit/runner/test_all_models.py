@@ -168,14 +168,19 @@ def look(folder, runtime, category):
     return scores_of(folder / "results/factory/look/local/predictions.parquet")
 
 
-@pytest.mark.parametrize("name", [name for name in MODELS if isinstance(TAILS.get(name), type)])
-def test_tails_do_the_arithmetic_of_anomalib(name, tmp_path, measured):
-    """What is written anew here, beside anomalib's own forward on the same state."""
+def untrained(name):
+    """A model with random weights, anomalib's module of it, and the side of its images."""
     parameters, side, _ = MODELS[name]
     model = Model.model_validate({"name": name, name: parameters})
     torch.manual_seed(0)
     with without_pretrained_weights():
-        module = build_module(model, ModelSurroundings((side, side), 4, None, "object"))
+        return model, build_module(model, ModelSurroundings((side, side), 4, None, "object")), side
+
+
+@pytest.mark.parametrize("name", [name for name in MODELS if isinstance(TAILS.get(name), type)])
+def test_tails_do_the_arithmetic_of_anomalib(name, tmp_path, measured):
+    """What is written anew here, beside anomalib's own forward on the same state."""
+    model, module, side = untrained(name)
     images = stacked(textures(12, side))
     with torch.no_grad():
         if not CATALOG[name].by_gradient:
@@ -202,11 +207,7 @@ def test_tails_do_the_arithmetic_of_anomalib(name, tmp_path, measured):
 
 @pytest.mark.parametrize("name", ["cfa", "efficientad", "fastflow"])
 def test_a_model_that_makes_numbers_of_its_own_is_exported_in_half_precision(name, tmp_path, measured):
-    parameters, side, _ = MODELS[name]
-    model = Model.model_validate({"name": name, name: parameters})
-    torch.manual_seed(0)
-    with without_pretrained_weights():
-        module = build_module(model, ModelSurroundings((side, side), 4, None, "object"))
+    model, module, side = untrained(name)
     images = stacked(textures(6, side))
     if name == "cfa":
         module.model.initialize_centroid([SimpleNamespace(image=images)])
