@@ -60,7 +60,7 @@ def _pod_spec(
     key: RunKey, config: RunConfig, scheduling: Scheduling, overlay: PodTemplate, settings: PodSettings
 ) -> Manifest:
     volumes = pod_volumes(config, key.namespace, settings)
-    mounts = [volume.mount for volume in volumes]
+    mounts = [mount for volume in volumes for mount in volume.mounts]
     spec = {
         "restartPolicy": "Never",
         "automountServiceAccountToken": False,

@@ -1,6 +1,7 @@
-"""The volumes of a run's pod, each with its mount: scratch space, what the run is told, and what it may reach."""
+"""The volumes of a run's pod, each with its mounts: scratch space, what the run is told, and what it may reach."""
 
 import posixpath
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -25,15 +26,15 @@ Manifest = dict[str, Any]
 SHARED_MEMORY = "1Gi"
 """Upper bound of /dev/shm, which libraries use between processes; it counts as the pod's memory only when used."""
 TOKEN_SECONDS = 3600
-_WRITTEN = (LocationRole.OUTPUT, LocationRole.CACHE)
+_WRITTEN = {LocationRole.OUTPUT, LocationRole.CACHE}
 
 
 @dataclass(frozen=True)
 class Volume:
-    """A volume of the pod and its mount in the container."""
+    """A volume of the pod and its mounts in the container."""
 
     source: Manifest
-    mount: Manifest
+    mounts: tuple[Manifest, ...]
 
 
 def pod_volumes(config: RunConfig, namespace: str, settings: PodSettings) -> list[Volume]:
@@ -42,7 +43,7 @@ def pod_volumes(config: RunConfig, namespace: str, settings: PodSettings) -> lis
 
 
 def _volume(name: str, source: Manifest, path: str, **mount: Any) -> Volume:
-    return Volume({"name": name} | source, {"name": name, "mountPath": path} | mount)
+    return Volume({"name": name} | source, ({"name": name, "mountPath": path} | mount,))
 
 
 def _always() -> list[Volume]:
@@ -64,17 +65,29 @@ def _always() -> list[Volume]:
 
 
 def _claims(config: RunConfig) -> Iterator[Volume]:
-    """Persistent volume claims, read-only but where the run has to write."""
+    """Persistent volume claims, read-only but where the run has to write.
+
+    A claim is one volume however many roles it has: the kubelet mounts it once for a pod, and were it in there twice,
+    once read-only, chance would decide whether the run can write.
+    """
+    claims: dict[str, dict[LocationRole, PersistentVolumeClaimLocation]] = defaultdict(dict)
     for role, location in config.locations().items():
-        if location.persistent_volume_claim:
-            yield _claim(role, location.persistent_volume_claim)
+        if claim := location.persistent_volume_claim:
+            claims[claim.claim_name][role] = claim
+    for claim_name, roles in claims.items():
+        name = next(iter(roles)).value
+        source = {"claimName": claim_name} | ({} if roles.keys() & _WRITTEN else {"readOnly": True})
+        mounts = tuple(_claim_mount(name, role, claim) for role, claim in roles.items())
+        yield Volume({"name": name, "persistentVolumeClaim": source}, mounts)
 
 
-def _claim(role: LocationRole, claim: PersistentVolumeClaimLocation) -> Volume:
-    read_only = {} if role in _WRITTEN else {"readOnly": True}
-    source = {"persistentVolumeClaim": {"claimName": claim.claim_name} | read_only}
-    sub_path = {"subPath": claim.path} if claim.path else {}
-    return _volume(role.value, source, mount_path(role), **sub_path, **read_only)
+def _claim_mount(volume: str, role: LocationRole, claim: PersistentVolumeClaimLocation) -> Manifest:
+    mount: Manifest = {"name": volume, "mountPath": mount_path(role)}
+    if claim.path:
+        mount["subPath"] = claim.path
+    if role not in _WRITTEN:
+        mount["readOnly"] = True
+    return mount
 
 
 def _authorities(config: RunConfig) -> Iterator[Volume]:
