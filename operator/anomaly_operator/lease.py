@@ -1,4 +1,4 @@
-"""One replica acts: whoever holds the Lease. As client-go's leader election, with the same 15/10/2 seconds.
+"""One replica acts: whoever holds the Lease. As client-go's leader election, by default with the same 15/10/2 seconds.
 
 A replica that cannot renew in time ends its process: what it was doing stops at once, and its successor begins with
 a fresh LIST. Clocks of different machines are never compared; a Lease is free when it has not changed for its

@@ -47,10 +47,6 @@ class Settings:
     """Name of the Lease."""
     lease_seconds: float = 15.0
     """How long a silent leader stays leader."""
-    lease_renew_deadline: float = 10.0
-    """A leader that could not renew for this long ends itself."""
-    lease_retry_seconds: float = 2.0
-    """Pause between attempts to get or renew it."""
     resync_seconds: float = 300.0
     """Pause between full LISTs, which heal lost watch events."""
     progress_seconds: float = 2.0
@@ -59,6 +55,16 @@ class Settings:
     """Runs reconciled at the same time."""
     log_level: str = "INFO"
     """Least severe level that is logged."""
+
+    @property
+    def lease_renew_deadline(self) -> float:
+        """A leader that could not renew for this long ends itself; 10 of 15, as client-go has it."""
+        return self.lease_seconds * 2 / 3
+
+    @property
+    def lease_retry_seconds(self) -> float:
+        """Pause between attempts to get or renew the Lease; 2 of 15, as client-go has it."""
+        return self.lease_seconds * 2 / 15
 
 
 def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
@@ -77,6 +83,7 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
         bind=flags.bind,
         port=flags.port,
         lease_namespace=flags.lease_namespace,
+        lease_seconds=flags.lease_seconds,
         resync_seconds=flags.resync_seconds,
         log_level=flags.log_level.upper(),
     )
@@ -102,6 +109,13 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     flag("bind", "0.0.0.0", "address to listen on")  # noqa: S104 - probes and pods come from outside
     flag("port", "8080", "port of progress, metrics and probes", int)
     flag("lease-namespace", _own_namespace(), "namespace of the Lease")
+    flag(
+        "lease-seconds",
+        "15",
+        "seconds until the other replica takes over from a silent one, and for two thirds of"
+        " which this one may fail to renew before it ends; more for an API server that is slow to answer",
+        float,
+    )
     flag("resync-seconds", "300", "seconds between full LISTs", float)
     flag("log-level", "INFO", "least severe level that is logged")
     return parser

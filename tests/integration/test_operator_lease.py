@@ -12,11 +12,16 @@ from support.process import OperatorProcess
 
 pytestmark = pytest.mark.cluster
 
+LEASE_SECONDS = 20
+"""Somewhat more than by default, for machines that are busy with other tests."""
+
 
 @pytest.fixture
 def pair(account: Path, namespace: Namespace, tmp_path: Path) -> Iterator[tuple[OperatorProcess, OperatorProcess]]:
-    first = OperatorProcess(account, namespace.name, tmp_path / "first.log")
-    second = OperatorProcess(account, namespace.name, tmp_path / "second.log")
+    first, second = (
+        OperatorProcess(account, namespace.name, tmp_path / f"{name}.log", f"--lease-seconds={LEASE_SECONDS}")
+        for name in ("first", "second")
+    )
     OperatorProcess.forget_lease()
     first.start()
     first.wait_until(lambda: first.leads, "leading")
@@ -35,10 +40,8 @@ def acted(namespace: Namespace, name: str) -> bool:
     return any(job["metadata"]["name"] == f"{name}-experiment" for job in namespace.list("jobs"))
 
 
-@pytest.mark.parametrize(("gently", "seconds"), [(True, 8), (False, 22)], ids=["stopped", "killed"])
-def test_takeover(
-    pair: tuple[OperatorProcess, OperatorProcess], namespace: Namespace, gently: bool, seconds: float
-) -> None:
+@pytest.mark.parametrize("gently", [True, False], ids=["stopped", "killed"])
+def test_takeover(pair: tuple[OperatorProcess, OperatorProcess], namespace: Namespace, gently: bool) -> None:
     first, second = pair
     leader = holder()
     namespace.apply(experiment("before"))
@@ -51,9 +54,9 @@ def test_takeover(
         first.kill()
     began = time.monotonic()
     namespace.apply(experiment("between"))
-    second.wait_until(lambda: acted(namespace, "between"), "acting", seconds=40)
-    took = time.monotonic() - began
-    assert took < seconds
+    second.wait_until(lambda: acted(namespace, "between"), "acting", seconds=4 * LEASE_SECONDS)
+    if gently:
+        assert time.monotonic() - began < LEASE_SECONDS, "it did not wait until the Lease ran out"
     assert holder() != leader
 
 

@@ -99,10 +99,10 @@ async def test_a_released_lease_is_free_at_once(server: FakeServer, clock: Clock
 
 async def test_a_leader_that_cannot_renew_gives_up_before_another_may_lead(server: FakeServer) -> None:
     loop = asyncio.get_running_loop()
-    made = lease(server, loop.time, "first", lease_seconds=0.3, lease_renew_deadline=0.2, lease_retry_seconds=0.04)  # type: ignore[arg-type]
+    made = lease(server, loop.time, "first", lease_seconds=3)  # type: ignore[arg-type]
     await made.acquire()
     server.down = True
     began = loop.time()
     await made.hold()
-    assert 0.1 < loop.time() - began < 0.3
+    assert 1 < loop.time() - began < 3
     assert not made.held
