@@ -2,6 +2,9 @@
 #
 # The embedded cluster is used unless KUBECONFIG names another one.
 
+# Some containers have Python write no bytecode; it would compile torch anew for every process that a test starts.
+unexport PYTHONDONTWRITEBYTECODE
+
 SHELL := /usr/bin/env bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help

@@ -19,6 +19,7 @@ from anomaly_api.inference import InferenceSpec
 from anomaly_api.reasons import ExitCode, Reason
 from anomaly_api.run import RunConfig, RunIdentity, RunReport, RunSummary, s3_env
 from anomaly_api.storage import LocationRole
+from anomaly_operator.pod import GRACE_SECONDS
 from support.mlflow_server import mlflow_server
 from support.process import free_port
 from support.s3_server import KEY, SECRET, needs_s3_server, s3_server
@@ -253,8 +254,8 @@ def test_sigterm_stops_promptly_and_publishes_nothing(pod, s3):
             break
     process.send_signal(signal.SIGTERM)
     began = time.monotonic()
-    process.communicate(timeout=60)
-    assert time.monotonic() - began < 15
+    process.communicate(timeout=GRACE_SECONDS)
+    assert time.monotonic() - began < GRACE_SECONDS / 2
     assert process.returncode == ExitCode.STOPPED
     assert stopped.words().reason is Reason.PREEMPTED
     assert objects(s3, "factory/textures/e4/") == {}

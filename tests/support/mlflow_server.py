@@ -12,9 +12,15 @@ PROGRAM = Path(sys.executable).with_name("mlflow")
 
 @contextmanager
 def mlflow_server(root: Path, port: int) -> Iterator[str]:
-    """URL of a server that keeps everything below a folder; a second one goes on where the first one ended."""
+    """URL of a server that keeps everything below a folder; a second one goes on where the first one ended.
+
+    It is asked for its first experiment until it answers: its database is made then, which is long after it says that
+    it is well.
+    """
     command = [str(PROGRAM), "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
                "--backend-store-uri", f"sqlite:///{root}/mlflow.db", "--artifacts-destination",
                str(root / "files")]  # fmt: skip
-    with served(command, f"http://127.0.0.1:{port}/health"):
-        yield f"http://127.0.0.1:{port}"
+    url = f"http://127.0.0.1:{port}"
+    no_jobs = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # of its own, in more processes
+    with served(command, f"{url}/api/2.0/mlflow/experiments/get?experiment_id=0", no_jobs):
+        yield url

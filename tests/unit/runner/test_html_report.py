@@ -219,7 +219,7 @@ def test_the_threshold_is_always_in_the_picture(threshold):
         assert 48 <= place <= 406
 
 
-def test_a_thousand_images_take_less_than_a_second():
+def test_a_thousand_images_take_less_than_a_second_of_one_cpu():
     random = np.random.default_rng(2)
     labels = np.arange(1000) < 500
     ranked = rank((random.normal(size=1000) + labels).astype(np.float32), labels)
@@ -227,7 +227,7 @@ def test_a_thousand_images_take_less_than_a_second():
     picture = "data:image/jpeg;base64," + "A" * 80_000
     shown = [Shown(f"test/x/{index}.png", "x", 1.0, True, picture) for index in range(18)]
     render(bare_report(), None, [])  # the template is compiled once a process
-    began = time.perf_counter()
+    began = time.process_time()
     page = render(bare_report(), Truth(ranked, pixels), shown)
-    assert time.perf_counter() - began < 1
+    assert time.process_time() - began < 1
     assert len(page) < 3_000_000
