@@ -36,6 +36,10 @@ RANDOM = {"backbone": "resnet18", "preTrained": False}
 WEIGHTS = {"weights": {"s3": {"uri": "s3://weights"}}}
 SHORT = {"maxEpochs": 2, "trainBatchSize": 4, "earlyStopping": {"enabled": False}}
 MODELS = {
+    "winclip": ({"scales": [2]}, 240, {}),
+    "efficientad": ({}, 256, {"maxSteps": 2}),
+    "draem": ({}, 64, SHORT | {"maxEpochs": 1}),
+    "csflow": ({"crossConvHiddenChannels": 64, "nCouplingBlocks": 2}, 128, SHORT),
     "cfa": ({"backbone": "resnet18"}, 64, SHORT),
     "cflow": (RANDOM | {"layers": ["layer1", "layer2"], "couplingBlocks": 2, "fiberBatchSize": 256}, 64, SHORT),
     "dfkde": (RANDOM | {"nPcaComponents": 4}, 64, {}),
@@ -70,12 +74,9 @@ MODELS = {
     ),
     "foundAd": ({"encoderName": "vit_small_patch14_dinov2.lvd142m", "predDepth": 1}, 56, SHORT),
     "mhPatchcore": (RANDOM | {"memoryBankSize": 50, "localCoresetSize": 20}, 64, {}),
-    "csflow": ({"crossConvHiddenChannels": 64, "nCouplingBlocks": 2}, 128, SHORT),
     "uflow": ({"backbone": "resnet18", "flowSteps": 2}, 448, SHORT | {"maxEpochs": 1}),
-    "winclip": ({"scales": [2]}, 240, {}),
-    "draem": ({}, 64, SHORT | {"maxEpochs": 1}),
-    "efficientad": ({}, 256, {"maxSteps": 2}),
 }
+"""The longest first: other processes have something left to do beside them."""
 BY_HAND = {"anomalyVfm", "dsr"}
 """Minutes and gigabytes, and a quantiser whose codes jump where its weights are random."""
 FROM_CACHE = {"csflow", "draem", "efficientad"}

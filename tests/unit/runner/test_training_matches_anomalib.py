@@ -54,14 +54,15 @@ class Case:
 
 
 CASES = {
+    "efficientad": Case({}, {}, side=256, training={"maxEpochs": 1}, batch=1, files={"imagenet_dir": IMAGENETTE}),
+    "dsr": Case({}, {}, side=128),
+    "draem": Case({}, {}, training={"maxEpochs": 1}, files={"dtd_dir": DTD}),
     "cfa": Case({"backbone": "resnet18"}, {"backbone": "resnet18"}),
     "cflow": Case(RANDOM | {"layers": ["layer1", "layer2"], "couplingBlocks": 2, "fiberBatchSize": 256},
                   PLAIN | {"layers": ["layer1", "layer2"], "coupling_blocks": 2, "fiber_batch_size": 256}),
     "dfkde": Case(RANDOM | {"nPcaComponents": 4}, PLAIN | {"n_pca_components": 4}, training={}),
     "dfm": Case(RANDOM | {"layer": "layer2", "poolingKernelSize": 2},
                 PLAIN | {"layer": "layer2", "pooling_kernel_size": 2}, training={}),
-    "draem": Case({}, {}, training={"maxEpochs": 1}, files={"dtd_dir": DTD}),
-    "efficientad": Case({}, {}, side=256, training={"maxEpochs": 1}, batch=1, files={"imagenet_dir": IMAGENETTE}),
     "fastflow": Case(RANDOM | {"flowSteps": 2}, PLAIN | {"flow_steps": 2}),
     "fastflow, bfloat16": Case(
         RANDOM | {"flowSteps": 2}, PLAIN | {"flow_steps": 2},
@@ -100,12 +101,12 @@ CASES = {
                     {"encoder_name": "dinov2_vit_small_14", "pred_depth": 1, "image_size": 56}, side=56),
     "mhPatchcore": Case(RANDOM | {"memoryBankSize": 50, "localCoresetSize": 20},
                         PLAIN | {"memory_bank_size": 50, "local_coreset_size": 20}, side=224, training={}),
-    "dsr": Case({}, {}, side=128),
     "csflow": Case({"crossConvHiddenChannels": 64, "nCouplingBlocks": 2},
                    {"cross_conv_hidden_channels": 64, "n_coupling_blocks": 2}, side=128),
     "uflow": Case({"backbone": "resnet18", "flowSteps": 2}, {"backbone": "resnet18", "flow_steps": 2}, side=448,
                   training={"maxEpochs": 1}),
 }  # fmt: skip
+"""The longest first: other processes have something left to do beside them."""
 
 
 @pytest.fixture(scope="module")
