@@ -109,13 +109,7 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     flag("bind", "0.0.0.0", "address to listen on")  # noqa: S104 - probes and pods come from outside
     flag("port", "8080", "port of progress, metrics and probes", int)
     flag("lease-namespace", _own_namespace(), "namespace of the Lease")
-    flag(
-        "lease-seconds",
-        "15",
-        "seconds until the other replica takes over from a silent one, and for two thirds of"
-        " which this one may fail to renew before it ends; more for an API server that is slow to answer",
-        float,
-    )
+    flag("lease-seconds", "15", "seconds until a silent replica is replaced; it ends itself after two thirds", float)
     flag("resync-seconds", "300", "seconds between full LISTs", float)
     flag("log-level", "INFO", "least severe level that is logged")
     return parser

@@ -14,8 +14,8 @@ PROGRAM = Path(sys.executable).with_name("mlflow")
 def mlflow_server(root: Path, port: int) -> Iterator[str]:
     """URL of a server that keeps everything below a folder; a second one goes on where the first one ended.
 
-    It is asked for its first experiment until it answers: its database is made then, which is long after it says that
-    it is well.
+    It is asked for an experiment until it answers: on a busy machine the first request after it said that it was well
+    has taken a minute.
     """
     command = [str(PROGRAM), "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
                "--backend-store-uri", f"sqlite:///{root}/mlflow.db", "--artifacts-destination",

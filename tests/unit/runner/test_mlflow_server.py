@@ -126,6 +126,7 @@ def test_a_second_run_is_a_second_version(server, result):
 def test_a_server_that_is_down_while_training_delays_nothing_and_is_caught_up(tmp_path, result, monkeypatch):
     """It comes back, at the same address, when the run has ended."""
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "120")  # of the server that is back, on a busy machine
     port = free_port()
     found = tracker(f"http://127.0.0.1:{port}", "late", uid="late")
     began = time.perf_counter()
