@@ -10,17 +10,17 @@ from typing import Any
 from kubernetes.client import CustomObjectsApi
 from kubernetes.config import new_client_from_config
 
-from anomaly_api import GROUP, VERSION
+from anomaly_operator.resources import EXPERIMENTS, INFERENCES
 from hack.demo.cluster import DemoError as KubectlError
 from hack.demo.cluster import kubectl
 
 Manifest = dict[str, Any]
 
-_PLURALS = {"aexp": "anomalyexperiments", "ainf": "anomalyinferences"}
+_RUNS = {"aexp": EXPERIMENTS, "ainf": INFERENCES}
 
 
 @cache
-def _resources() -> CustomObjectsApi:
+def _api() -> CustomObjectsApi:
     return CustomObjectsApi(new_client_from_config(os.environ.get("KUBECONFIG")))
 
 
@@ -63,7 +63,8 @@ class Namespace:
 
         Tests ask twice a second. A kubectl for each would take a tenth of a CPU from the pods that they wait for.
         """
-        run = _resources().get_namespaced_custom_object(GROUP, VERSION, self.name, _PLURALS[kind], name)
+        asked = _RUNS[kind]
+        run = _api().get_namespaced_custom_object(asked.group, asked.version, self.name, asked.plural, name)
         found: Manifest = run.get("status", {})
         return found
 
