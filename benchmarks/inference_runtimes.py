@@ -76,8 +76,12 @@ print("seconds", time.perf_counter() - began)
 
 def document(kind: str, name: str, spec: dict[str, Any]) -> dict[str, Any]:
     """A resource."""
-    return {"apiVersion": "anomalyops.io/v1alpha1", "kind": kind, "metadata": {"name": name, "namespace": "bench"},
-            "spec": spec | {"output": {"s3": {"uri": "s3://results"}, "keepCheckpoint": True}}}  # fmt: skip
+    return {
+        "apiVersion": "anomalyops.io/v1alpha1",
+        "kind": kind,
+        "metadata": {"name": name, "namespace": "bench"},
+        "spec": spec | {"output": {"s3": {"uri": "s3://results"}, "keepCheckpoint": True}},
+    }
 
 
 @dataclass(frozen=True)
@@ -102,14 +106,24 @@ def train(folder: Path, name: str) -> Trained:
     """Train and export a model; by gradient, for a few steps."""
     trained = Trained(name, prepare(folder, LEARNT.get(name, PER_CLASS), PER_CLASS))
     measured([sys.executable, "-c", WEIGHTS, str(trained.root / "weights")])
-    run(trained.root, document("AnomalyExperiment", "bench", {
-        "dataset": {"source": {"s3": {"uri": "s3://data"}}, "category": "mnist", "task": "classification"},
-        "transforms": {"inputSize": {"height": trained.side, "width": trained.side}},
-        "model": {"name": name, "weights": {"s3": {"uri": "s3://weights"}},
-                  name: LITE if name == "padim" else parameters(name)},
-        "training": {"maxSteps": 2, "earlyStopping": {"enabled": False}} if name in GRADIENT else {},
-        "export": {"types": ["onnx", "torchscript"]},
-    }))  # fmt: skip
+    run(
+        trained.root,
+        document(
+            "AnomalyExperiment",
+            "bench",
+            {
+                "dataset": {"source": {"s3": {"uri": "s3://data"}}, "category": "mnist", "task": "classification"},
+                "transforms": {"inputSize": {"height": trained.side, "width": trained.side}},
+                "model": {
+                    "name": name,
+                    "weights": {"s3": {"uri": "s3://weights"}},
+                    name: LITE if name == "padim" else parameters(name),
+                },
+                "training": {"maxSteps": 2, "earlyStopping": {"enabled": False}} if name in GRADIENT else {},
+                "export": {"types": ["onnx", "torchscript"]},
+            },
+        ),
+    )
     return trained
 
 
@@ -141,8 +155,20 @@ def bare_in(trained: Trained, folder: Path, source: str, mode: tuple[str, int]) 
     """The same for one way."""
     sharing, many = mode
     cpus = len(os.sched_getaffinity(0))
-    cost = measured([sys.executable, "-c", BARE, str(trained.onnx), str(folder), source, sharing, str(many), str(cpus),
-                     str(trained.side)])  # fmt: skip
+    cost = measured(
+        [
+            sys.executable,
+            "-c",
+            BARE,
+            str(trained.onnx),
+            str(folder),
+            source,
+            sharing,
+            str(many),
+            str(cpus),
+            str(trained.side),
+        ]
+    )
     return timed(cost)
 
 
@@ -154,10 +180,18 @@ def timed(cost: Cost) -> tuple[float, Cost]:
 def ours(root: Path, folder: Path, runtime: str) -> tuple[float, Cost]:
     """Seconds of stage predict and the whole process."""
     name = f"look-{runtime}"
-    cost = run(root, document("AnomalyInference", name, {
-        "model": {"experiment": "bench"}, "runtime": runtime,
-        "input": {"source": {"s3": {"uri": "s3://data"}}, "category": folder.name, "layout": "flat"},
-    }))  # fmt: skip
+    cost = run(
+        root,
+        document(
+            "AnomalyInference",
+            name,
+            {
+                "model": {"experiment": "bench"},
+                "runtime": runtime,
+                "input": {"source": {"s3": {"uri": "s3://data"}}, "category": folder.name, "layout": "flat"},
+            },
+        ),
+    )
     report = json.loads((root / f"results/bench/{name}/local/report.json").read_text())
     shutil.rmtree(root / f"results/bench/{name}")
     return report["seconds"]["predict"], cost
@@ -166,16 +200,30 @@ def ours(root: Path, folder: Path, runtime: str) -> tuple[float, Cost]:
 def by_anomalib(trained: Trained, what: str, *folder: str) -> Cost:
     """One of the steps of anomalib_inference.py."""
     given = anomalib_names(LITE) | {"pre_trained": False} if trained.name == "padim" else arguments(trained.name)
-    return measured([sys.executable, "-m", "benchmarks.anomalib_inference", what, trained.name, str(trained.root),
-                     str(trained.side), json.dumps(given), *folder],
-                    XDG_CACHE_HOME=str(trained.root / "weights"))  # fmt: skip
+    return measured(
+        [
+            sys.executable,
+            "-m",
+            "benchmarks.anomalib_inference",
+            what,
+            trained.name,
+            str(trained.root),
+            str(trained.side),
+            json.dumps(given),
+            *folder,
+        ],
+        XDG_CACHE_HOME=str(trained.root / "weights"),
+    )
 
 
 def show(name: str, images: int, found: Iterable[tuple[float, Cost]]) -> float:
     """One line, of the fastest of several runs; answers the loop's images a second."""
     seconds, cost = min(found, key=lambda one: one[0])
-    print(f"{name:24}{images:8}{images / seconds:12.1f}{images / cost.seconds:12.1f}{cost.cpu_seconds:10.1f}"
-          f"{cost.megabytes:10.0f}", flush=True)  # fmt: skip
+    print(
+        f"{name:24}{images:8}{images / seconds:12.1f}{images / cost.seconds:12.1f}{cost.cpu_seconds:10.1f}"
+        f"{cost.megabytes:10.0f}",
+        flush=True,
+    )
     return images / seconds
 
 

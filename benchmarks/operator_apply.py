@@ -25,8 +25,8 @@ import kopf
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "crds"), str(ROOT / "operator")]
 
-from anomaly_operator.client import ApiClient  # noqa: E402
-from anomaly_operator.credentials import login  # noqa: E402
+from anomaly_operator.cluster.client import ApiClient  # noqa: E402
+from anomaly_operator.cluster.credentials import login  # noqa: E402
 from anomaly_operator.resources import EXPERIMENTS, JOBS, Resource  # noqa: E402
 
 PORT = 18099
@@ -57,10 +57,17 @@ def start_operator(python: str, namespace: str) -> "subprocess.Popen[bytes]":
     """The operator, cluster-wide, with a Lease of its own."""
     environment = os.environ | {"PYTHONPATH": f"{ROOT}/crds:{ROOT}/operator"}
     return subprocess.Popen(
-        [python, "-c", AS_IN_THE_IMAGE, "--bind=127.0.0.1", f"--port={PORT}", f"--lease-namespace={namespace}",
-         "--log-level=WARNING"],
+        [
+            python,
+            "-c",
+            AS_IN_THE_IMAGE,
+            "--bind=127.0.0.1",
+            f"--port={PORT}",
+            f"--lease-namespace={namespace}",
+            "--log-level=WARNING",
+        ],
         env=environment,
-    )  # fmt: skip
+    )
 
 
 def metrics() -> list[str]:
@@ -167,9 +174,12 @@ async def measure(client: ApiClient, pid: int, namespace: str, count: int) -> No
     writes = {
         "Job creations": metric(API, 'verb="create"', "jobs"),
         "status updates": metric(API, 'verb="update_status"'),
-        "everything else": metric(API) - metric(API, "leases") - metric(API, 'verb="list"')
-        - metric(API, 'verb="create"', "jobs") - metric(API, 'verb="update_status"'),
-    }  # fmt: skip
+        "everything else": metric(API)
+        - metric(API, "leases")
+        - metric(API, 'verb="list"')
+        - metric(API, 'verb="create"', "jobs")
+        - metric(API, 'verb="update_status"'),
+    }
     print(f"resources                         {count}")
     print(f"posting them                      {posted:.2f} s")
     print(f"all Jobs exist                    {existed:.2f} s  ({existed - posted:+.2f} s after the posting)")

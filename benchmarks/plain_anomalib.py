@@ -29,17 +29,30 @@ def build(name: str, side: int, pictures: bool, folder: Path, given: Mapping[str
     model = getattr(anomalib.models, kind)
     extra = {"imagenet_dir": folder / "weights/datasets/imagenette"} if name == "efficientad" else {}
     pre_processor = model.configure_pre_processor((side, side))
-    return model(**(given or arguments(name)), **extra, pre_processor=pre_processor, visualizer=pictures,
-                 evaluator=Evaluator(test_metrics=metrics))  # fmt: skip
+    return model(
+        **(given or arguments(name)),
+        **extra,
+        pre_processor=pre_processor,
+        visualizer=pictures,
+        evaluator=Evaluator(test_metrics=metrics),
+    )
 
 
 def digits(folder: Path, batch: int) -> Any:
     """The images below data/mnist; nines are good."""
     from anomalib.data import Folder
 
-    return Folder(name="mnist", root=folder / "data/mnist", normal_dir="train/good", normal_test_dir="test/good",
-                  abnormal_dir=[f"test/{digit}" for digit in range(9)], num_workers=2, train_batch_size=batch,
-                  eval_batch_size=32, val_split_mode="same_as_test")  # fmt: skip
+    return Folder(
+        name="mnist",
+        root=folder / "data/mnist",
+        normal_dir="train/good",
+        normal_test_dir="test/good",
+        abnormal_dir=[f"test/{digit}" for digit in range(9)],
+        num_workers=2,
+        train_batch_size=batch,
+        eval_batch_size=32,
+        val_split_mode="same_as_test",
+    )
 
 
 def engine(folder: Path, **options: Any) -> Any:

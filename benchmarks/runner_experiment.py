@@ -72,15 +72,15 @@ def measured(command: list[str], **environment: str) -> Cost:
     """Run a process to its end."""
     inherited = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     began = time.perf_counter()
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                               env=inherited | environment)  # fmt: skip
+    process = subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=inherited | environment
+    )
     output = process.stdout.read() if process.stdout else ""
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise SystemExit(f"{command[:3]} failed:\n{output[-4000:]}")
-    return Cost(time.perf_counter() - began, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024,
-                output)  # fmt: skip
+    return Cost(time.perf_counter() - began, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024, output)
 
 
 def manifest(task: Task) -> Path:
@@ -119,8 +119,10 @@ def ours(task: Task) -> tuple[Cost, dict[str, float]]:
 
 def other(task: Task, script: str, *arguments: str) -> tuple[Cost, dict[str, float]]:
     """Another side: the process, and seconds of its stages."""
-    cost = measured([sys.executable, "-m", f"benchmarks.{script}", *task.arguments, *arguments],
-                    XDG_CACHE_HOME=str(task.folder / "weights"))  # fmt: skip
+    cost = measured(
+        [sys.executable, "-m", f"benchmarks.{script}", *task.arguments, *arguments],
+        XDG_CACHE_HOME=str(task.folder / "weights"),
+    )
     return cost, json.loads(cost.output.strip().rsplit("\n", 1)[-1])
 
 
@@ -128,8 +130,11 @@ def compare(task: Task, with_anomalib: bool) -> None:
     """All sides of one task, and how many times ours they take."""
     own = ours(task)
     show(task, "anomaly-runner", own)
-    sides = {"anomalib, pictures": ("plain_anomalib", "pictures"), "anomalib, none": ("plain_anomalib", "none"),
-             "bare torch": ("bare_torch",)}  # fmt: skip
+    sides = {
+        "anomalib, pictures": ("plain_anomalib", "pictures"),
+        "anomalib, none": ("plain_anomalib", "none"),
+        "bare torch": ("bare_torch",),
+    }
     for name, command in sides.items():
         if with_anomalib or command[0] == "bare_torch":
             found = other(task, *command)
@@ -148,8 +153,10 @@ def show(task: Task, name: str, found: tuple[Cost, dict[str, float]]) -> None:
     """One line."""
     whole, cpu, train, test, megabytes = columns(found)
     learnt = task.train * max(1, EPOCHS.get(task.model, 0))
-    print(f"{task.model:12}{name:22}{whole:9.1f}{cpu:9.1f}{learnt / train:9.1f}{task.test / test:9.1f}{megabytes:9.0f}",
-          flush=True)  # fmt: skip
+    print(
+        f"{task.model:12}{name:22}{whole:9.1f}{cpu:9.1f}{learnt / train:9.1f}{task.test / test:9.1f}{megabytes:9.0f}",
+        flush=True,
+    )
 
 
 def header(train: int, test: int) -> None:

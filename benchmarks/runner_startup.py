@@ -38,8 +38,14 @@ def first_step(stage: str, file: Path, folder: Path) -> float:
     """Seconds from the start of the process until the first batch of the stage is done."""
     began = time.perf_counter()
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-    process = subprocess.Popen([sys.executable, "-c", WATCHED, str(file), str(folder)], cwd=ROOT, text=True,
-                               stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment)  # fmt: skip
+    process = subprocess.Popen(
+        [sys.executable, "-c", WATCHED, str(file), str(folder)],
+        cwd=ROOT,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env=environment,
+    )
     assert process.stdout
     for line in process.stdout:
         if line.strip() == stage:
@@ -83,8 +89,11 @@ def main() -> None:
         for _ in range(repeat):
             train = first_step("train", experiment, folder)
             predict = first_step("predict", inference, folder)
-            print(f"load {os.getloadavg()[0]:.1f}: first training step (32 images) after {train:.1f} s, "
-                  f"first inference after {predict:.1f} s", flush=True)  # fmt: skip
+            print(
+                f"load {os.getloadavg()[0]:.1f}: first training step (32 images) after {train:.1f} s, "
+                f"first inference after {predict:.1f} s",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

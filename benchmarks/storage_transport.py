@@ -59,9 +59,14 @@ def boto3_threads(url: str, prefix: str, folder: Path, crt: bool = False) -> Cal
         import awscrt  # noqa: F401 - boto3 says nothing when it is missing
 
     def work() -> None:
-        client = boto3.client("s3", endpoint_url=url, region_name=REGION, aws_access_key_id=KEY,
-                              aws_secret_access_key=SECRET, config=Config(
-                                  max_pool_connections=THREADS, s3={"addressing_style": "path"}))  # fmt: skip
+        client = boto3.client(
+            "s3",
+            endpoint_url=url,
+            region_name=REGION,
+            aws_access_key_id=KEY,
+            aws_secret_access_key=SECRET,
+            config=Config(max_pool_connections=THREADS, s3={"addressing_style": "path"}),
+        )
         config = TransferConfig(preferred_transfer_client="crt" if crt else "classic")
         pages = client.get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix=prefix)
         keys = [item["Key"] for page in pages for item in page["Contents"]]
@@ -81,8 +86,14 @@ def obstore_threads(url: str, prefix: str, folder: Path) -> Callable[[], None]:
     from obstore.store import S3Store
 
     def work() -> None:
-        store = S3Store(BUCKET, endpoint=url, region=REGION, access_key_id=KEY, secret_access_key=SECRET,
-                        client_options={"allow_http": True})  # fmt: skip
+        store = S3Store(
+            BUCKET,
+            endpoint=url,
+            region=REGION,
+            access_key_id=KEY,
+            secret_access_key=SECRET,
+            client_options={"allow_http": True},
+        )
         keys = [item["path"] for page in store.list(prefix) for item in page]
         with ThreadPoolExecutor(THREADS) as pool:
             list(pool.map(lambda key: _write(target(folder, key), store.get(key)), keys))
@@ -115,8 +126,9 @@ def aiobotocore_tasks(url: str, prefix: str, folder: Path) -> Callable[[], None]
 
     async def everything() -> None:
         slots = asyncio.Semaphore(THREADS)
-        async with get_session().create_client("s3", endpoint_url=url, region_name=REGION, aws_access_key_id=KEY,
-                                               aws_secret_access_key=SECRET) as client:  # fmt: skip
+        async with get_session().create_client(
+            "s3", endpoint_url=url, region_name=REGION, aws_access_key_id=KEY, aws_secret_access_key=SECRET
+        ) as client:
             pages = client.get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix=prefix)
             keys = [item["Key"] async for page in pages for item in page["Contents"]]
 
@@ -145,8 +157,10 @@ def void(_: object) -> None:
     """Forget a result."""
 
 
-CLIENTS = {client.__name__: client for client in (
-    ours, boto3_threads, boto3_crt, obstore_threads, minio_threads, aiobotocore_tasks, s5cmd)}  # fmt: skip
+CLIENTS = {
+    client.__name__: client
+    for client in (ours, boto3_threads, boto3_crt, obstore_threads, minio_threads, aiobotocore_tasks, s5cmd)
+}
 
 
 def target(folder: Path, key: str) -> Path:
@@ -195,8 +209,9 @@ def fill(url: str, sizes: dict[str, tuple[int, int]]) -> None:
     """Put count files of so many bytes below each prefix."""
     import boto3
 
-    client = boto3.client("s3", endpoint_url=url, region_name=REGION, aws_access_key_id=KEY,
-                          aws_secret_access_key=SECRET)  # fmt: skip
+    client = boto3.client(
+        "s3", endpoint_url=url, region_name=REGION, aws_access_key_id=KEY, aws_secret_access_key=SECRET
+    )
     client.create_bucket(Bucket=BUCKET)
     for prefix, (count, size) in sizes.items():
         for index in range(count):
@@ -207,9 +222,13 @@ def measure(python: str, name: str, url: str, prefix: str, expected: int) -> tup
     """Seconds and CPU seconds of one client in a fresh process; None where it is missing."""
     folder = Path(tempfile.mkdtemp(prefix="transport-"))
     try:
-        done = subprocess.run([python, __file__, "--client", name, url, prefix, str(folder)], check=False,
-                              capture_output=True, text=True,
-                              env=os.environ | {"PYTHONPATH": f"{ROOT}/crds:{ROOT}/runner:{ROOT}"})  # fmt: skip
+        done = subprocess.run(
+            [python, __file__, "--client", name, url, prefix, str(folder)],
+            check=False,
+            capture_output=True,
+            text=True,
+            env=os.environ | {"PYTHONPATH": f"{ROOT}/crds:{ROOT}/runner:{ROOT}"},
+        )
         if done.returncode:
             print(f"{name}: {done.stderr.splitlines()[-1]}")
         if not done.stdout:
@@ -236,8 +255,10 @@ def compare(url: str, prefix: str, count: int, size: int, arguments: argparse.Na
             continue
         seconds, cpu = min(found)
         base = base or (seconds, cpu)
-        print(f"{name:<20}{seconds:>9.2f}{cpu:>9.2f}{count / seconds:>10.0f}{count * size / 1e6 / seconds:>9.0f}"
-              f"{base[0] / seconds:>9.2f}{base[1] / cpu:>7.2f}")  # fmt: skip
+        print(
+            f"{name:<20}{seconds:>9.2f}{cpu:>9.2f}{count / seconds:>10.0f}{count * size / 1e6 / seconds:>9.0f}"
+            f"{base[0] / seconds:>9.2f}{base[1] / cpu:>7.2f}"
+        )
 
 
 def main() -> None:

@@ -18,12 +18,12 @@ from PIL import Image
 
 from anomaly_api.dataset import DatasetLimits
 from anomaly_api.status import ThresholdValues
-from anomaly_runner.batches import InputForm
-from anomaly_runner.dataset import Sample
-from anomaly_runner.evaluate import Evaluated, ScoreScale
-from anomaly_runner.predict import Predictions
+from anomaly_runner.data.batches import InputForm
+from anomaly_runner.data.dataset import Sample
+from anomaly_runner.evaluation.evaluate import Evaluated, ScoreScale
+from anomaly_runner.reporting.visualize import Artist, Drawn
+from anomaly_runner.scoring.predict import Predictions
 from anomaly_runner.storage import Pull
-from anomaly_runner.visualize import Artist, Drawn
 
 MAP = (256, 256)
 
@@ -93,10 +93,20 @@ def anomalibs(artist: Artist, count: int, folder: Path) -> float:
     def draw(index: int) -> None:
         path = artist.pull.path(artist.predictions.samples[index].key)
         found = torch.from_numpy(maps[index])
-        item = ImageItem(image_path=str(path), image=torch.zeros(3, *MAP), anomaly_map=found / found.max(),
-                         pred_mask=found >= 4, pred_score=found.max(), pred_label=torch.tensor(True))  # fmt: skip
-        picture = visualize_image_item(item, fields=["image", "gt_mask"], overlay_fields=[("image", ["anomaly_map"]),
-                                       ("image", ["pred_mask"])], field_size=artist.image(index).size)  # fmt: skip
+        item = ImageItem(
+            image_path=str(path),
+            image=torch.zeros(3, *MAP),
+            anomaly_map=found / found.max(),
+            pred_mask=found >= 4,
+            pred_score=found.max(),
+            pred_label=torch.tensor(True),
+        )
+        picture = visualize_image_item(
+            item,
+            fields=["image", "gt_mask"],
+            overlay_fields=[("image", ["anomaly_map"]), ("image", ["pred_mask"])],
+            field_size=artist.image(index).size,
+        )
         assert picture
         picture.save(folder / f"anomalib{index}.png")
 

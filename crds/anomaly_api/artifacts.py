@@ -11,6 +11,9 @@ from anomaly_api.storage import Location
 
 ExportFormat = Literal["onnx", "torchscript", "openvino"]
 
+INPUT, SCORES, MAPS = "input", "pred_score", "anomaly_map"
+"""Names of an exported model's input (B, 3, H, W) and outputs (B,) and (B, 1, H, W), as anomalib names them."""
+
 
 class Export(Contract):
     """Portable forms of the trained model."""

@@ -34,8 +34,12 @@ class Metrics(Contract):
     """Which metrics are reported."""
 
     image: Annotated[tuple[ImageMetric, ...], Field(max_length=16)] = (
-        "AUROC", "AUPR", "F1Score", "Precision", "Recall",
-    )  # fmt: skip
+        "AUROC",
+        "AUPR",
+        "F1Score",
+        "Precision",
+        "Recall",
+    )
     """Metrics of image scores against good and defect."""
     pixel: Annotated[tuple[PixelMetric, ...], Field(max_length=16)] = ("AUROC", "AUPR", "F1Score")
     """Metrics of pixel scores against the masks; empty, and for classification, none are computed. AUPRO is the

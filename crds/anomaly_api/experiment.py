@@ -48,14 +48,18 @@ class ExperimentSpec(Contract):
     """What to train, on what, how it is judged, and where the results go."""
 
     rules = (
-        *(unset_when("training", field, ("model", "name"), ONE_PASS_MODELS, _SEES_IMAGES_ONCE)
-          for field in EPOCH_FIELDS),
-        *(default_when(f"training.{field}", default, ("model", "name"), ONE_PASS_MODELS, _SEES_IMAGES_ONCE)
-          for field, default in EPOCH_DEFAULTS.items()),
+        *(
+            unset_when("training", field, ("model", "name"), ONE_PASS_MODELS, _SEES_IMAGES_ONCE)
+            for field in EPOCH_FIELDS
+        ),
+        *(
+            default_when(f"training.{field}", default, ("model", "name"), ONE_PASS_MODELS, _SEES_IMAGES_ONCE)
+            for field, default in EPOCH_DEFAULTS.items()
+        ),
         _REGISTERS_WHAT_IT_KEEPS,
         _HAS_THE_GPUS_IT_TRAINS_ON,
         not_yet("sweep"),
-    )  # fmt: skip
+    )
 
     dataset: Dataset
     """Images to learn from and to test on."""
@@ -89,9 +93,18 @@ class AnomalyExperiment(Contract):
     short_name: ClassVar[str] = "aexp"
     crd_rules: ClassVar[tuple[Rule, ...]] = tuple(
         immutable_once_started(block)
-        for block in ("dataset", "transforms", "model", "training", "evaluation", "export", "output", "tracking",
-                      "scheduling")
-    )  # fmt: skip
+        for block in (
+            "dataset",
+            "transforms",
+            "model",
+            "training",
+            "evaluation",
+            "export",
+            "output",
+            "tracking",
+            "scheduling",
+        )
+    )
 
     api_version: Literal["anomalyops.io/v1alpha1"] = "anomalyops.io/v1alpha1"
     kind: Literal["AnomalyExperiment"] = "AnomalyExperiment"

@@ -131,9 +131,20 @@ class AnomalyInference(Contract):
     short_name: ClassVar[str] = "ainf"
     crd_rules: ClassVar[tuple[Rule, ...]] = tuple(
         immutable_once_started(block)
-        for block in ("model", "input", "threshold", "metrics", "runtime", "batch_size", "num_workers", "visualization",
-                      "output", "tracking", "scheduling")
-    )  # fmt: skip
+        for block in (
+            "model",
+            "input",
+            "threshold",
+            "metrics",
+            "runtime",
+            "batch_size",
+            "num_workers",
+            "visualization",
+            "output",
+            "tracking",
+            "scheduling",
+        )
+    )
 
     api_version: Literal["anomalyops.io/v1alpha1"] = "anomalyops.io/v1alpha1"
     kind: Literal["AnomalyInference"] = "AnomalyInference"

@@ -10,17 +10,52 @@ from anomaly_api.rules import at_most, only_when
 from anomaly_api.storage import Location
 
 ModelName = Literal[
-    "padim", "patchcore", "cfa", "cflow", "csflow", "dfkde", "dfm", "draem", "efficientad", "fastflow", "fre",
-    "ganomaly", "reverseDistillation", "stfpm", "supersimplenet", "uflow", "dinomaly", "anomalydino", "winclip",
-    "patchflow", "inpFormer", "uninet", "glass", "l2bt", "generalAd", "rad", "superAdd", "foundAd", "mhPatchcore",
-    "dsr", "anomalyVfm",
-]  # fmt: skip
+    "padim",
+    "patchcore",
+    "cfa",
+    "cflow",
+    "csflow",
+    "dfkde",
+    "dfm",
+    "draem",
+    "efficientad",
+    "fastflow",
+    "fre",
+    "ganomaly",
+    "reverseDistillation",
+    "stfpm",
+    "supersimplenet",
+    "uflow",
+    "dinomaly",
+    "anomalydino",
+    "winclip",
+    "patchflow",
+    "inpFormer",
+    "uninet",
+    "glass",
+    "l2bt",
+    "generalAd",
+    "rad",
+    "superAdd",
+    "foundAd",
+    "mhPatchcore",
+    "dsr",
+    "anomalyVfm",
+]
 MODEL_NAMES: tuple[ModelName, ...] = get_args(ModelName)
 TILED_MODELS: tuple[ModelName, ...] = ("padim", "patchcore", "reverseDistillation", "stfpm")
 ONE_PASS_MODELS: tuple[ModelName, ...] = (
-    "padim", "patchcore", "dfkde", "dfm", "anomalydino", "winclip", "rad", "superAdd", "mhPatchcore",
+    "padim",
+    "patchcore",
+    "dfkde",
+    "dfm",
+    "anomalydino",
+    "winclip",
+    "rad",
+    "superAdd",
+    "mhPatchcore",
     "anomalyVfm",
-)  # fmt: skip
+)
 """Models that see every training image once (mhPatchcore thrice), or none: they have no epochs and no gradients."""
 
 

@@ -426,9 +426,18 @@ class GeneralAdParameters(Contract):
     noise_std: Annotated[float, Field(gt=0, le=10)] = 0.25
     """Standard deviation of the noise that distorts features."""
     fake_feature_type: Literal[
-        "random", "attn", "copy_out", "shuffle", "randshuffle", "copy_out_and_random", "copy_out_and_attn",
-        "shuffle_and_random", "shuffle_and_attn", "randshuffle_and_random", "randshuffle_and_attn",
-    ] = "random"  # fmt: skip
+        "random",
+        "attn",
+        "copy_out",
+        "shuffle",
+        "randshuffle",
+        "copy_out_and_random",
+        "copy_out_and_attn",
+        "shuffle_and_random",
+        "shuffle_and_attn",
+        "randshuffle_and_random",
+        "randshuffle_and_attn",
+    ] = "random"
     """How features are distorted: noise on random or attended patches, patches copied, patches shuffled."""
     num_fake_patches: Annotated[int, Field(ge=1, le=65_536)] | None = None
     """Patches of an image that are copied or shuffled, at most; unset means all."""
@@ -487,9 +496,13 @@ class FoundAdParameters(Contract):
     2026)."""
 
     encoder_name: Literal[
-        "vit_small_patch14_dinov2.lvd142m", "vit_base_patch14_dinov2.lvd142m", "vit_large_patch14_dinov2.lvd142m",
-        "vit_small_patch16_dinov3.lvd1689m", "vit_base_patch16_dinov3.lvd1689m", "vit_large_patch16_dinov3.lvd1689m",
-    ] = "vit_base_patch14_dinov2.lvd142m"  # fmt: skip
+        "vit_small_patch14_dinov2.lvd142m",
+        "vit_base_patch14_dinov2.lvd142m",
+        "vit_large_patch14_dinov2.lvd142m",
+        "vit_small_patch16_dinov3.lvd1689m",
+        "vit_base_patch16_dinov3.lvd1689m",
+        "vit_large_patch16_dinov3.lvd1689m",
+    ] = "vit_base_patch14_dinov2.lvd142m"
     """A DINO vision transformer of timm, with its weights."""
     n_layer: Annotated[int, Field(ge=1, le=24)] = 3
     """Its block whose features are taken, counted from the end."""

@@ -115,14 +115,20 @@ class RunConfig(Contract):
         """Every folder that the run reads or writes, by role."""
         if self.experiment:
             spec = self.experiment
-            found = {LocationRole.DATASET: _source(spec.dataset.source), LocationRole.CACHE: _cache(spec.dataset.cache),
-                     LocationRole.WEIGHTS: spec.model.weights, LocationRole.OUTPUT: spec.output}  # fmt: skip
+            found = {
+                LocationRole.DATASET: _source(spec.dataset.source),
+                LocationRole.CACHE: _cache(spec.dataset.cache),
+                LocationRole.WEIGHTS: spec.model.weights,
+                LocationRole.OUTPUT: spec.output,
+            }
         else:
             assert self.inference is not None
-            found = {LocationRole.MODEL: self.inference.model.location,
-                     LocationRole.INPUT: _source(self.inference.input.source),
-                     LocationRole.CACHE: _cache(self.inference.input.cache),
-                     LocationRole.OUTPUT: self.inference.output}  # fmt: skip
+            found = {
+                LocationRole.MODEL: self.inference.model.location,
+                LocationRole.INPUT: _source(self.inference.input.source),
+                LocationRole.CACHE: _cache(self.inference.input.cache),
+                LocationRole.OUTPUT: self.inference.output,
+            }
         return {role: location for role, location in found.items() if location is not None}
 
 

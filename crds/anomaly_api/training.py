@@ -96,12 +96,23 @@ class Training(Contract):
 
 
 EPOCH_FIELDS = (
-    "max_epochs", "max_steps", "check_val_every_n_epoch", "early_stopping", "batch_size_finder", "gradient_clipping",
-)  # fmt: skip
+    "max_epochs",
+    "max_steps",
+    "check_val_every_n_epoch",
+    "early_stopping",
+    "batch_size_finder",
+    "gradient_clipping",
+)
 """What only a training by gradient can act on."""
 EPOCH_DEFAULTS = {
     field: attrgetter(field)(Training())
-    for field in ("precision", "accumulate_gradient_batches", "checkpointing.enabled", "checkpointing.every_n_epochs",
-                  "checkpointing.every_n_minutes", "checkpointing.keep")
-}  # fmt: skip
+    for field in (
+        "precision",
+        "accumulate_gradient_batches",
+        "checkpointing.enabled",
+        "checkpointing.every_n_epochs",
+        "checkpointing.every_n_minutes",
+        "checkpointing.keep",
+    )
+}
 """And what of that has a default, which others have to leave as it is."""

@@ -65,8 +65,10 @@ def upload_data(client: Client) -> None:
 def prepare_data(data: Path, weights: Path) -> None:
     """Write the pictures of the samples below `data`, and the weights' cache below `weights`."""
     writers: dict[str, Callable[[Path], None]] = {
-        "mnist": write_mnist_folders, "mnist-inference": write_inference_folders, "gravel": write_gravel,
-    }  # fmt: skip
+        "mnist": write_mnist_folders,
+        "mnist-inference": write_inference_folders,
+        "gravel": write_gravel,
+    }
     for name, write in writers.items():
         if not (data / name).exists():
             half = data / f".{name}"

@@ -27,14 +27,22 @@ MODEL_COLUMN = {
     AnomalyInference: {"name": "Model", "type": "string", "jsonPath": ".spec.model.experiment"},
 }
 COLUMNS = (
-    {"name": "AUROC", "type": "string", "jsonPath": ".status.display.auroc",
-     "description": "Area under the ROC curve of image scores"},
-    {"name": "F1", "type": "string", "jsonPath": ".status.display.f1",
-     "description": "F1 of image decisions at the threshold"},
+    {
+        "name": "AUROC",
+        "type": "string",
+        "jsonPath": ".status.display.auroc",
+        "description": "Area under the ROC curve of image scores",
+    },
+    {
+        "name": "F1",
+        "type": "string",
+        "jsonPath": ".status.display.f1",
+        "description": "F1 of image decisions at the threshold",
+    },
     {"name": "Progress", "type": "string", "jsonPath": ".status.display.progress"},
     {"name": "Reason", "type": "string", "jsonPath": ".status.conditions[?(@.status=='True')].reason", "priority": 1},
     {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"},
-)  # fmt: skip
+)
 
 
 def crd(kind: Kind) -> dict[str, Any]:
@@ -47,17 +55,27 @@ def crd(kind: Kind) -> dict[str, Any]:
         "metadata": {"name": f"{kind.plural}.{GROUP}"},
         "spec": {
             "group": GROUP,
-            "names": {"kind": kind.kind_name, "listKind": f"{kind.kind_name}List", "plural": kind.plural,
-                      "singular": singular, "shortNames": [kind.short_name], "categories": ["anomaly"]},
+            "names": {
+                "kind": kind.kind_name,
+                "listKind": f"{kind.kind_name}List",
+                "plural": kind.plural,
+                "singular": singular,
+                "shortNames": [kind.short_name],
+                "categories": ["anomaly"],
+            },
             "scope": "Namespaced",
-            "versions": [{
-                "name": VERSION, "served": True, "storage": True,
-                "subresources": {"status": {}},
-                "additionalPrinterColumns": columns,
-                "schema": {"openAPIV3Schema": resource_schema(kind)},
-            }],
+            "versions": [
+                {
+                    "name": VERSION,
+                    "served": True,
+                    "storage": True,
+                    "subresources": {"status": {}},
+                    "additionalPrinterColumns": columns,
+                    "schema": {"openAPIV3Schema": resource_schema(kind)},
+                }
+            ],
         },
-    }  # fmt: skip
+    }
 
 
 def resource_schema(kind: Kind) -> Schema:

@@ -14,7 +14,7 @@ from rich.filesize import decimal
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from anomaly_runner.errors import RunFailed
-from anomaly_runner.weights import Wanted
+from anomaly_runner.models.weights import Wanted
 from hack.weights.cache import contents, is_there
 from hack.weights.fill import fill as bring
 from hack.weights.models import wanted_of

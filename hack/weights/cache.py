@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
+from anomaly_runner.models.weights import Wanted
 from anomaly_runner.storage import FolderStore
-from anomaly_runner.weights import Wanted
 
 _DEPTH = {"hub": 2, "datasets": 2}
 """Path components that name one thing: a repository, a folder of images. Elsewhere every file is one."""

@@ -11,10 +11,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from anomaly_runner.builtin.catalog import RemoteFile
-from anomaly_runner.builtin.download import download
+from anomaly_runner.data.builtin.datasets import RemoteFile
+from anomaly_runner.data.builtin.download import download
 from anomaly_runner.errors import WeightsNotFound
-from anomaly_runner.weights import Wanted
+from anomaly_runner.models.weights import Wanted
 from hack.weights.cache import is_there
 from hack.weights.hub import bring_repository
 from hack.weights.published import Archive, archive_for

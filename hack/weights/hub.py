@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from anomaly_runner.weights import Wanted
+from anomaly_runner.models.weights import Wanted
 from hack.weights.cache import repository_folder
 
 _PATTERNS = ("*.safetensors", "*.json")
@@ -34,9 +34,14 @@ def bring_repository(
     """
     from huggingface_hub import snapshot_download
 
-    found = snapshot_download(wanted.name, revision=wanted.revision or None, cache_dir=staging,
-                              allow_patterns=list(_PATTERNS), endpoint=endpoint,
-                              tqdm_class=_reporting(step))  # fmt: skip
+    found = snapshot_download(
+        wanted.name,
+        revision=wanted.revision or None,
+        cache_dir=staging,
+        allow_patterns=list(_PATTERNS),
+        endpoint=endpoint,
+        tqdm_class=_reporting(step),
+    )
     _settle(Path(str(found)), repository_folder(wanted.name, cache))
 
 

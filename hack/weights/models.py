@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from anomaly_api.model import Model
 from anomaly_runner.errors import InvalidConfig
-from anomaly_runner.weights import Wanted, wanted_weights
+from anomaly_runner.models.weights import Wanted, wanted_weights
 
 
 def wanted_of(models: Sequence[str], backbone: str | None) -> list[Wanted]:

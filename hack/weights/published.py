@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from anomaly_runner.builtin.catalog import RemoteFile
+from anomaly_runner.data.builtin.datasets import RemoteFile
 
 _ANOMALIB = "https://github.com/open-edge-platform/anomalib/releases/download/"
 
@@ -24,28 +24,52 @@ class Archive:
 
 TEACHERS = Archive(
     "anomalib/pre_trained/efficientad_pretrained_weights/",
-    RemoteFile(_ANOMALIB + "efficientad_pretrained_weights/", "efficientad_pretrained_weights.zip", 40_000_000,
-               "sha256", "c09aeaa2b33f244b3261a5efdaeae8f8284a949470a4c5a526c61275fe62684a"),
-    "anomalib/pre_trained/efficientad_pretrained_weights", "efficientad_pretrained_weights",
-)  # fmt: skip
+    RemoteFile(
+        _ANOMALIB + "efficientad_pretrained_weights/",
+        "efficientad_pretrained_weights.zip",
+        40_000_000,
+        "sha256",
+        "c09aeaa2b33f244b3261a5efdaeae8f8284a949470a4c5a526c61275fe62684a",
+    ),
+    "anomalib/pre_trained/efficientad_pretrained_weights",
+    "efficientad_pretrained_weights",
+)
 QUANTISER = Archive(
     "anomalib/pre_trained/dsr/",
-    RemoteFile(_ANOMALIB + "dsr_pretrained_weights/", "dsr_vq_model_pretrained.zip", 16_000_000, "sha256",
-               "52fe7504ec8e9df70b4382f287ab26269dcfe000cd7a7e146a52c6f146f34afb"),
-    "anomalib/pre_trained/dsr", "",
-)  # fmt: skip
+    RemoteFile(
+        _ANOMALIB + "dsr_pretrained_weights/",
+        "dsr_vq_model_pretrained.zip",
+        16_000_000,
+        "sha256",
+        "52fe7504ec8e9df70b4382f287ab26269dcfe000cd7a7e146a52c6f146f34afb",
+    ),
+    "anomalib/pre_trained/dsr",
+    "",
+)
 TEXTURES = Archive(
     "datasets/dtd",
-    RemoteFile("https://www.robots.ox.ac.uk/~vgg/data/dtd/download/", "dtd-r1.0.1.tar.gz", 625_239_812, "sha256",
-               "e42855a52a4950a3b59612834602aa253914755c95b0cff9ead6d07395f8e205"),
-    "datasets/dtd", "dtd/images",
-)  # fmt: skip
+    RemoteFile(
+        "https://www.robots.ox.ac.uk/~vgg/data/dtd/download/",
+        "dtd-r1.0.1.tar.gz",
+        625_239_812,
+        "sha256",
+        "e42855a52a4950a3b59612834602aa253914755c95b0cff9ead6d07395f8e205",
+    ),
+    "datasets/dtd",
+    "dtd/images",
+)
 IMAGENETTE = Archive(
     "datasets/imagenette",
-    RemoteFile("https://s3.amazonaws.com/fast-ai-imageclas/", "imagenette2.tgz", 1_557_161_267, "sha256",
-               "6cbfac238434d89fe99e651496f0812ebc7a10fa62bd42d6874042bf01de4efd"),
-    "datasets/imagenette", "imagenette2/train",
-)  # fmt: skip
+    RemoteFile(
+        "https://s3.amazonaws.com/fast-ai-imageclas/",
+        "imagenette2.tgz",
+        1_557_161_267,
+        "sha256",
+        "6cbfac238434d89fe99e651496f0812ebc7a10fa62bd42d6874042bf01de4efd",
+    ),
+    "datasets/imagenette",
+    "imagenette2/train",
+)
 ARCHIVES = (TEACHERS, QUANTISER, TEXTURES, IMAGENETTE)
 
 

@@ -67,9 +67,15 @@ class Unavailable(ApiError):  # noqa: N818
 
 
 _BY_STATUS: dict[int, type[ApiError]] = {
-    400: Invalid, 401: Unauthorized, 403: Forbidden, 404: NotFound, 409: Conflict, 410: Gone, 422: Invalid,
+    400: Invalid,
+    401: Unauthorized,
+    403: Forbidden,
+    404: NotFound,
+    409: Conflict,
+    410: Gone,
+    422: Invalid,
     429: Unavailable,
-}  # fmt: skip
+}
 
 
 def api_error(status: int, message: str, retry_after: float | None = None) -> ApiError:

@@ -10,8 +10,8 @@ import kopf
 
 from anomaly_api import GROUP, VERSION
 from anomaly_operator import names
-from anomaly_operator.cache import Cache
-from anomaly_operator.credentials import login
+from anomaly_operator.cluster.cache import Cache
+from anomaly_operator.cluster.credentials import login
 from anomaly_operator.keys import KINDS, Kind, RunKey
 from anomaly_operator.process import Process
 from anomaly_operator.resources import RUNS

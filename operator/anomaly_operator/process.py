@@ -12,18 +12,18 @@ from typing import Any
 import kopf
 import structlog
 
-from anomaly_operator.cache import Cache
-from anomaly_operator.client import ApiClient
-from anomaly_operator.credentials import login
+from anomaly_operator.cluster.cache import Cache
+from anomaly_operator.cluster.client import ApiClient
+from anomaly_operator.cluster.credentials import login
+from anomaly_operator.cluster.lease import Lease
+from anomaly_operator.cluster.resync import Resync
 from anomaly_operator.keys import RunKey
-from anomaly_operator.lease import Lease
 from anomaly_operator.metrics import RESYNC_AGE, RUNS
-from anomaly_operator.progress import ProgressBoard
 from anomaly_operator.reconciler import Reconciler
-from anomaly_operator.resync import Resync
-from anomaly_operator.server import Server
+from anomaly_operator.serving.progress_board import ProgressBoard
+from anomaly_operator.serving.server import Server
+from anomaly_operator.serving.tokens import TokenVerifier
 from anomaly_operator.settings import Settings
-from anomaly_operator.tokens import TokenVerifier
 from anomaly_operator.work_queue import WorkQueue
 
 log = structlog.get_logger()
@@ -51,18 +51,31 @@ class Process:
         self._lease_client = ApiClient(lambda: login(kopf_settings), connections=1)
         self._lease = Lease(self._lease_client, settings, time.monotonic)
         self._resync = Resync(
-            client=self._client, cache=self.cache, queue=self.queue, namespaces=settings.namespaces,
-            seconds=settings.resync_seconds, monotonic=time.monotonic,
-        )  # fmt: skip
+            client=self._client,
+            cache=self.cache,
+            queue=self.queue,
+            namespaces=settings.namespaces,
+            seconds=settings.resync_seconds,
+            monotonic=time.monotonic,
+        )
         self._reconciler = Reconciler(
-            client=self._client, cache=self.cache, queue=self.queue, board=self._board, settings=settings,
+            client=self._client,
+            cache=self.cache,
+            queue=self.queue,
+            board=self._board,
+            settings=settings,
             clock=lambda: datetime.now(UTC),
-        )  # fmt: skip
+        )
         tokens = TokenVerifier(self._client, time.monotonic)
         self._server = Server(
-            cache=self.cache, board=self._board, lease=self._lease, tokens=tokens, health=self._problem,
-            ready=self._filled, refresh_metrics=self._refresh_metrics,
-        )  # fmt: skip
+            cache=self.cache,
+            board=self._board,
+            lease=self._lease,
+            tokens=tokens,
+            health=self._problem,
+            ready=self._filled,
+            refresh_metrics=self._refresh_metrics,
+        )
 
     async def start(self) -> None:
         """Listen for probes, fill the cache, stand for leader."""

@@ -11,21 +11,21 @@ from pydantic import ValidationError
 
 from anomaly_api import API_VERSION
 from anomaly_api.status import RunStatus
-from anomaly_operator.apply import Later, apply, pods_selector
-from anomaly_operator.cache import Cache
-from anomaly_operator.client import ApiClient
-from anomaly_operator.desired import Desired, desired
+from anomaly_operator.cluster.apply import Later, apply, pods_selector
+from anomaly_operator.cluster.cache import Cache
+from anomaly_operator.cluster.client import ApiClient
+from anomaly_operator.cluster.events import post
+from anomaly_operator.decide.desired import Desired, desired
+from anomaly_operator.decide.notes import notes
+from anomaly_operator.decide.observed import Observed, Refusal
+from anomaly_operator.decide.plan import Action, CreateJob, Wait, plan
+from anomaly_operator.decide.status import FINISHED, status
 from anomaly_operator.errors import ApiError, NotFound, OperatorError, StatusUnreadable
-from anomaly_operator.events import post
 from anomaly_operator.keys import RunKey
 from anomaly_operator.metrics import RECONCILE_ERRORS, RECONCILE_SECONDS
-from anomaly_operator.notes import notes
-from anomaly_operator.observed import Observed, Refusal
-from anomaly_operator.plan import Action, CreateJob, Wait, plan
-from anomaly_operator.progress import ProgressBoard
 from anomaly_operator.resources import PODS, RUNS
+from anomaly_operator.serving.progress_board import ProgressBoard
 from anomaly_operator.settings import Settings
-from anomaly_operator.status import FINISHED, status
 from anomaly_operator.views import JobView, PodView, RunView, pod_view, run_view
 from anomaly_operator.work_queue import WorkQueue
 
@@ -39,9 +39,15 @@ class Reconciler:
     """Takes runs from the queue and reconciles them."""
 
     def __init__(
-        self, *, client: ApiClient, cache: Cache, queue: WorkQueue[RunKey], board: ProgressBoard, settings: Settings,
+        self,
+        *,
+        client: ApiClient,
+        cache: Cache,
+        queue: WorkQueue[RunKey],
+        board: ProgressBoard,
+        settings: Settings,
         clock: Callable[[], datetime],
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._client = client
         self._cache = cache
         self._queue = queue
@@ -126,10 +132,14 @@ class Reconciler:
         body: dict[str, Any] = {
             "apiVersion": API_VERSION,
             "kind": run.key.kind,
-            "metadata": {"name": run.key.name, "namespace": run.key.namespace, "uid": run.uid,
-                         "resourceVersion": str(run.version)},
+            "metadata": {
+                "name": run.key.name,
+                "namespace": run.key.namespace,
+                "uid": run.uid,
+                "resourceVersion": str(run.version),
+            },
             "status": new.to_json_object(),
-        }  # fmt: skip
+        }
         try:
             written = await self._client.replace_status(RUNS[run.key.kind], run.key.namespace, run.key.name, body)
         except NotFound:
@@ -147,8 +157,9 @@ class Reconciler:
         kind = type(error).__name__
         RECONCILE_ERRORS.labels(kind).inc()
         level = log.info if isinstance(error, ApiError) and error.status == 409 else log.error
-        level("reconcile failed", run=str(key), error=kind, message=str(error), retry_s=round(delay, 1),
-              exc_info=exc_info)  # fmt: skip
+        level(
+            "reconcile failed", run=str(key), error=kind, message=str(error), retry_s=round(delay, 1), exc_info=exc_info
+        )
 
 
 def _recorded(run: RunView) -> RunStatus:

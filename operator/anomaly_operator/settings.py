@@ -7,23 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from anomaly_operator.decide.pod_settings import PodSettings
+
 NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
-
-
-@dataclass(frozen=True)
-class PodSettings:
-    """What every run's pod has from the operator rather than from its resource."""
-
-    runner_image: str
-    """Image that trains."""
-    inference_image: str
-    """Image that runs exported models; it has no torch."""
-    service_url: str | None = None
-    """Base URL at which pods reach the operator; None: they push no progress."""
-    image_pull_policy: str = "IfNotPresent"
-    """As in a pod."""
-    node_cache: str | None = None
-    """Folder on every node for dataset.cache.node; None: runs that ask for it go without."""
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,12 @@ from anomaly_api.run import CONFIG_PATH, TERMINATION_PATH, WORK_DIR
 
 os.environ.setdefault("TQDM_DISABLE", "1")  # libraries' bars would run into ours; read when they are imported
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False,
-                  help="Runs an anomaly-detection experiment or inference.")  # fmt: skip
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Runs an anomaly-detection experiment or inference.",
+)
 
 
 @app.command()
@@ -23,7 +27,7 @@ def run(
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what happens.")] = False,
 ) -> None:
     """Run a resource's YAML on this machine, on local folders and a local MLflow store."""
-    from anomaly_runner.logs import log_for_people
+    from anomaly_runner.system.logging_setup import log_for_people
 
     log_for_people(verbose)
     from anomaly_runner.local import run_locally
@@ -38,10 +42,10 @@ def pod(
     termination: Annotated[Path, typer.Option(help="Where the last words go.")] = Path(TERMINATION_PATH),
 ) -> None:
     """Do what the mounted RunConfig says; this is what the container runs."""
-    from anomaly_runner.logs import log_for_pods
+    from anomaly_runner.system.logging_setup import log_for_pods
 
     log_for_pods()
-    from anomaly_runner.pod import run_in_pod
+    from anomaly_runner.in_cluster import run_in_pod
 
     _end(run_in_pod(config, work, termination, os.environ))
 

@@ -13,9 +13,9 @@ from anomaly_api.run import RunIdentity
 from anomaly_api.status import Stage
 from anomaly_api.storage import LocationRole
 from anomaly_runner.progress import Progress
-from anomaly_runner.stop import StopSignal
 from anomaly_runner.storage import Store
-from anomaly_runner.tracking import Tracker
+from anomaly_runner.system.stop import StopSignal
+from anomaly_runner.tracking.base import Tracker
 
 logger = logging.getLogger(__name__)
 

@@ -2,11 +2,11 @@
 
 from anomaly_api.run import RunConfig
 from anomaly_runner.context import Context
-from anomaly_runner.fetch import list_experiment
-from anomaly_runner.mlflow_tracker import LOCAL_UID
+from anomaly_runner.data.fetch import list_experiment
+from anomaly_runner.models.weights import go_offline
 from anomaly_runner.publish import Published, already_published
-from anomaly_runner.tracked import flat_parameters
-from anomaly_runner.weights import go_offline
+from anomaly_runner.tracking.mlflow_tracker import LOCAL_UID
+from anomaly_runner.tracking.tracked import flat_parameters
 
 
 def execute(config: RunConfig, context: Context) -> Published:

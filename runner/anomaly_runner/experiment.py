@@ -10,39 +10,52 @@ from anomaly_api.run import ModelFile, ModelManifest, RunConfig
 from anomaly_api.status import Stage
 from anomaly_api.storage import LocationRole
 from anomaly_runner import publish
-from anomaly_runner.batches import InputForm, ReadLog
 from anomaly_runner.context import Context
-from anomaly_runner.dataset import Sample
-from anomaly_runner.digest import digest
-from anomaly_runner.environment import versions
-from anomaly_runner.evaluate import (
+from anomaly_runner.data.batches import InputForm, ReadLog
+from anomaly_runner.data.dataset import Sample
+from anomaly_runner.data.fetch import Listed, bring
+from anomaly_runner.data.masks import Masks
+from anomaly_runner.evaluation.evaluate import (
     Evaluated,
-    Masks,
     evaluate,
     experiment_scale,
     experiment_thresholds,
     rank_truth,
     score_range,
 )
-from anomaly_runner.export import COMPARED, Exports, export_all
-from anomaly_runner.fetch import Listed, bring
-from anomaly_runner.gallery import gallery
-from anomaly_runner.job import ExperimentJob
+from anomaly_runner.exporting.export import COMPARED, Exports, export_all
 from anomaly_runner.models.catalog import input_normalization
 from anomaly_runner.models.check import check_devices, check_exports, check_model
 from anomaly_runner.models.threads import TorchThreads, pick_device
-from anomaly_runner.predict import Predictions, maps_by_key, predict
-from anomaly_runner.report import Results
-from anomaly_runner.torch_predictor import TorchPredictor
-from anomaly_runner.tracked import flat_parameters
-from anomaly_runner.train import Trained, checkpoint, train
-from anomaly_runner.visualize import Artist, visualize
-from anomaly_runner.weights import bring_weights, wanted_weights
+from anomaly_runner.models.weights import bring_weights, wanted_weights
+from anomaly_runner.reporting.gallery import gallery
+from anomaly_runner.reporting.report import Results
+from anomaly_runner.reporting.visualize import Artist, visualize
+from anomaly_runner.scoring.predict import Predictions, maps_by_key, predict
+from anomaly_runner.scoring.torch_predictor import TorchPredictor
+from anomaly_runner.system.digest import digest
+from anomaly_runner.system.environment import versions
+from anomaly_runner.tracking.tracked import flat_parameters
+from anomaly_runner.training.inputs import ExperimentJob
+from anomaly_runner.training.result import Trained
+from anomaly_runner.training.train import checkpoint, train
 
-_LIBRARIES = ("torch", "timm", "lightning", "anomalib", "onnx", "onnxruntime", "onnxruntime-gpu", "openvino", "numpy",
-              "pillow")  # fmt: skip
-_ON_TEST = ("no validation images (val/, or splits.validationFraction): the thresholds were chosen on the test images, "
-            "so F1Score, Precision and Recall are better than on new ones")  # fmt: skip
+_LIBRARIES = (
+    "torch",
+    "timm",
+    "lightning",
+    "anomalib",
+    "onnx",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "openvino",
+    "numpy",
+    "pillow",
+)
+_ON_TEST = (
+    "no validation images (val/, or splits.validationFraction): the thresholds were chosen on the test images, "
+    "so F1Score, Precision and Recall are better than on new ones"
+)
 
 
 def check_experiment(spec: ExperimentSpec) -> None:
@@ -69,11 +82,21 @@ def run_experiment(config: RunConfig, listed: Listed, context: Context) -> publi
     size, normalization = spec.transforms.input_size, input_normalization(spec)
     weights = _weights(spec, context)
     pull = bring(listed, context)
-    form = InputForm(size.height, size.width, normalization, spec.dataset.crop_area, spec.transforms.bit_depth,
-                     listed.valid_area)  # fmt: skip
+    form = InputForm(
+        size.height, size.width, normalization, spec.dataset.crop_area, spec.transforms.bit_depth, listed.valid_area
+    )
     artifacts = context.stores[LocationRole.OUTPUT].below(config.run.folder)
-    job = ExperimentJob(spec, listed.dataset, pull, form, ReadLog(spec.dataset.limits), TorchThreads(pick_device()),
-                        weights, artifacts, context)  # fmt: skip
+    job = ExperimentJob(
+        spec,
+        listed.dataset,
+        pull,
+        form,
+        ReadLog(spec.dataset.limits),
+        TorchThreads(pick_device()),
+        weights,
+        artifacts,
+        context,
+    )
     try:
         return _run(config, job)
     finally:
@@ -112,11 +135,19 @@ def _test_and_publish(config: RunConfig, job: ExperimentJob, trained: Trained) -
     files = {"area": area, "state": state}
     manifest = _manifest(config, job, evaluated, exports, files, localises=trained.model.localises)
     folder.write(publish.MANIFEST, manifest)
-    results = Results(job.dataset, predictions, evaluated, job.log, _environment(job), trained.images,
-                      tuple(export.report for export in exports.good), trained.report,
-                      0 if validation is None else len(validation.samples),
-                      gallery(artist, lambda few: maps_by_key(predictor, job.read(few, predictor.step))),
-                      failure=exports.failure)  # fmt: skip
+    results = Results(
+        job.dataset,
+        predictions,
+        evaluated,
+        job.log,
+        _environment(job),
+        trained.images,
+        tuple(export.report for export in exports.good),
+        trained.report,
+        0 if validation is None else len(validation.samples),
+        gallery(artist, lambda few: maps_by_key(predictor, job.read(few, predictor.step))),
+        failure=exports.failure,
+    )
     return publish.publish(config, results, folder, job.spec.output.upload_artifacts, job.context)
 
 
@@ -126,9 +157,16 @@ def _predict(
     keep_maps = any(sample.mask for sample in samples) or job.spec.evaluation.visualization.enabled
     with job.context.stage(Stage.PREDICT, len(samples)):
         batches = job.read(samples, predictor.step)
-        return predict(predictor, batches, expected=len(samples), size=job.form.size,
-                       keep_maps=keep_maps and predictor.model.localises, context=job.context,
-                       reference=reference, valid=job.form.valid)  # fmt: skip
+        return predict(
+            predictor,
+            batches,
+            expected=len(samples),
+            size=job.form.size,
+            keep_maps=keep_maps and predictor.model.localises,
+            context=job.context,
+            reference=reference,
+            valid=job.form.valid,
+        )
 
 
 def _evaluate(job: ExperimentJob, predictions: Predictions, validation: Predictions | None) -> Evaluated:
@@ -160,9 +198,14 @@ def _export(job: ExperimentJob, predictor: TorchPredictor, predictions: Predicti
 
 
 def _manifest(
-    config: RunConfig, job: ExperimentJob, evaluated: Evaluated, exports: Exports,
-    files: Mapping[str, ModelFile | None], *, localises: bool,
-) -> ModelManifest:  # fmt: skip
+    config: RunConfig,
+    job: ExperimentJob,
+    evaluated: Evaluated,
+    exports: Exports,
+    files: Mapping[str, ModelFile | None],
+    *,
+    localises: bool,
+) -> ModelManifest:
     return ModelManifest(
         run=config.run,
         model=job.spec.model.name,

@@ -13,25 +13,25 @@ from anomaly_api.run import ExportedModel, ModelFile, ModelManifest, RunConfig
 from anomaly_api.status import Stage, ThresholdValues
 from anomaly_api.storage import LocationRole
 from anomaly_runner import publish
-from anomaly_runner.batches import Batch, InputForm, ReadLog, read_batches
 from anomaly_runner.context import Context
-from anomaly_runner.curves import best_f1_threshold
-from anomaly_runner.dataset import Dataset, Sample
-from anomaly_runner.digest import digest
-from anomaly_runner.environment import versions
+from anomaly_runner.data.batches import Batch, InputForm, ReadLog, read_batches
+from anomaly_runner.data.dataset import Dataset, Sample
+from anomaly_runner.data.fetch import bring, list_inference
+from anomaly_runner.data.masks import mask_reader
+from anomaly_runner.data.valid_area import ValidArea
 from anomaly_runner.errors import DataInvalid, ModelInvalid
-from anomaly_runner.evaluate import Evaluated, ScoreScale, Truth, evaluate, percent_unit, rank_truth
-from anomaly_runner.fetch import bring, list_inference
-from anomaly_runner.gallery import gallery
-from anomaly_runner.machine import cpu_limit
-from anomaly_runner.masks import mask_reader
-from anomaly_runner.onnx_predictor import load_onnx
-from anomaly_runner.predict import Predictions, Predictor, maps_by_key, predict
-from anomaly_runner.report import Results
+from anomaly_runner.evaluation.curves import best_f1_threshold
+from anomaly_runner.evaluation.evaluate import Evaluated, ScoreScale, Truth, evaluate, percent_unit, rank_truth
+from anomaly_runner.reporting.gallery import gallery
+from anomaly_runner.reporting.report import Results
+from anomaly_runner.reporting.visualize import Artist, visualize
+from anomaly_runner.scoring.onnx_predictor import load_onnx
+from anomaly_runner.scoring.predict import Predictions, Predictor, maps_by_key, predict
 from anomaly_runner.storage import Pull, Store, local_copy
-from anomaly_runner.tracked import flat_parameters
-from anomaly_runner.valid_area import ValidArea
-from anomaly_runner.visualize import Artist, visualize
+from anomaly_runner.system.digest import digest
+from anomaly_runner.system.environment import versions
+from anomaly_runner.system.machine import cpu_limit
+from anomaly_runner.tracking.tracked import flat_parameters
 
 _LIBRARIES = ("onnxruntime", "onnxruntime-gpu", "torch", "numpy", "pillow")
 
@@ -71,9 +71,14 @@ def run_inference(config: RunConfig, context: Context) -> publish.Published:
     pull = bring(listed, context)
     try:
         predictor = _load(spec, manifest, context)
-        form = InputForm(manifest.input_height, manifest.input_width, manifest.normalization,
-                         spec.input.crop_area or manifest.crop_area, manifest.bit_depth,
-                         _valid_area(spec, manifest, context))  # fmt: skip
+        form = InputForm(
+            manifest.input_height,
+            manifest.input_width,
+            manifest.normalization,
+            spec.input.crop_area or manifest.crop_area,
+            manifest.bit_depth,
+            _valid_area(spec, manifest, context),
+        )
         log = ReadLog(spec.input.limits)
         return _run(config, _Job(spec, manifest, predictor, listed.dataset, pull, form, log, context))
     finally:
@@ -103,7 +108,7 @@ def _load(spec: InferenceSpec, manifest: ModelManifest, context: Context) -> Pro
     if spec.runtime == "torch":
         if manifest.checkpoint is None:
             raise ModelInvalid("the model's state was not kept; train it with output.keepCheckpoint: true")
-        from anomaly_runner.restore import load_torch
+        from anomaly_runner.scoring.restore import load_torch
 
         return load_torch(manifest, bring_model(store, manifest.checkpoint, context), spec.batch_size)
     exported = next((model for model in manifest.exports if model.format == spec.runtime), None)
@@ -112,7 +117,7 @@ def _load(spec: InferenceSpec, manifest: ModelManifest, context: Context) -> Pro
     file = bring_model(store, exported, context)
     if spec.runtime == "onnx":
         return load_onnx(file, spec.batch_size)
-    from anomaly_runner.torchscript_predictor import load_torchscript
+    from anomaly_runner.scoring.torchscript_predictor import load_torchscript
 
     return load_torchscript(file, spec.batch_size)
 
@@ -156,8 +161,9 @@ def _run(config: RunConfig, job: _Job) -> publish.Published:
     uri = job.context.stores[LocationRole.MODEL].uri
     environment = versions(_LIBRARIES) | {"provider": job.predictor.provider, "model": uri}
     shown = gallery(artist, lambda few: maps_by_key(job.predictor, _read(job, few)))
-    results = Results(job.dataset, predictions, evaluated, job.log, environment, shown=shown,
-                      model_thresholds=job.manifest.thresholds)  # fmt: skip
+    results = Results(
+        job.dataset, predictions, evaluated, job.log, environment, shown=shown, model_thresholds=job.manifest.thresholds
+    )
     return publish.publish(config, results, folder, job.spec.output.upload_artifacts, job.context)
 
 
@@ -166,8 +172,15 @@ def _predict(job: _Job) -> Predictions:
     context.tracker.begin(flat_parameters(job.spec))
     with context.stage(Stage.PREDICT, count):
         keep_maps = job.dataset.has_masks or job.spec.visualization.enabled
-        return predict(job.predictor, _read(job, job.dataset.test), expected=count, size=job.form.size,
-                       keep_maps=keep_maps, context=context, valid=job.form.valid)  # fmt: skip
+        return predict(
+            job.predictor,
+            _read(job, job.dataset.test),
+            expected=count,
+            size=job.form.size,
+            keep_maps=keep_maps,
+            context=context,
+            valid=job.form.valid,
+        )
 
 
 def _read(job: _Job, samples: Sequence[Sample]) -> Iterator[Batch]:
@@ -178,12 +191,23 @@ def _read(job: _Job, samples: Sequence[Sample]) -> Iterator[Batch]:
 def _evaluate(job: _Job, predictions: Predictions) -> Evaluated:
     reader = mask_reader(job.pull, job.form.size, job.spec.input.limits, job.form.crop)
     with job.context.stage(Stage.EVALUATE):
-        truth = rank_truth(predictions, reader if predictions.maps is not None and job.dataset.has_masks else None,
-                           job.context.work, job.form.valid)  # fmt: skip
-        thresholds, warnings = inference_thresholds(job.spec.threshold, job.manifest.thresholds, truth,
-                                                    job.manifest.score_range)  # fmt: skip
-        evaluated = evaluate(predictions, truth, thresholds, scale=inference_scale(job.manifest, thresholds),
-                             metrics=job.spec.metrics, warnings=warnings)  # fmt: skip
+        truth = rank_truth(
+            predictions,
+            reader if predictions.maps is not None and job.dataset.has_masks else None,
+            job.context.work,
+            job.form.valid,
+        )
+        thresholds, warnings = inference_thresholds(
+            job.spec.threshold, job.manifest.thresholds, truth, job.manifest.score_range
+        )
+        evaluated = evaluate(
+            predictions,
+            truth,
+            thresholds,
+            scale=inference_scale(job.manifest, thresholds),
+            metrics=job.spec.metrics,
+            warnings=warnings,
+        )
     job.context.journal.warn(*evaluated.warnings)
     return evaluated
 

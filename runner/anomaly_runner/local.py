@@ -13,11 +13,11 @@ from anomaly_runner.context import Context, Journal
 from anomaly_runner.ends import Ending, guarded
 from anomaly_runner.engine import execute
 from anomaly_runner.errors import RunFailed
+from anomaly_runner.in_cluster import tracker_of
 from anomaly_runner.manifests import read_manifest
 from anomaly_runner.places import stores_below
-from anomaly_runner.pod import tracker_of
 from anomaly_runner.progress import BarReporter, Progress
-from anomaly_runner.stop import StopSignal
+from anomaly_runner.system.stop import StopSignal
 
 
 def run_locally(file: Path, folder: Path) -> int:

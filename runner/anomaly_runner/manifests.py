@@ -12,9 +12,9 @@ from anomaly_api.resource import describe_invalid
 from anomaly_api.run import RunConfig, RunIdentity
 from anomaly_api.storage import Location, S3Location
 from anomaly_runner.errors import InvalidConfig
-from anomaly_runner.mlflow_tracker import LOCAL_UID
 from anomaly_runner.places import local_path
 from anomaly_runner.publish import MANIFEST
+from anomaly_runner.tracking.mlflow_tracker import LOCAL_UID
 
 _KINDS: dict[str, type[AnomalyExperiment] | type[AnomalyInference]] = {
     "AnomalyExperiment": AnomalyExperiment,
@@ -50,8 +50,9 @@ def read_manifest(file: Path, folder: Path) -> RunConfig:
         resource: AnomalyExperiment | AnomalyInference = kind.model_validate(document)
     except ValidationError as error:
         raise InvalidConfig(f"{file}: {describe_invalid(error, 'manifest')}") from error
-    run = RunIdentity(kind=resource.kind, namespace=resource.metadata.namespace, name=resource.metadata.name,
-                      uid=LOCAL_UID)  # fmt: skip
+    run = RunIdentity(
+        kind=resource.kind, namespace=resource.metadata.namespace, name=resource.metadata.name, uid=LOCAL_UID
+    )
     if isinstance(resource, AnomalyExperiment):
         return RunConfig(run=run, experiment=resource.spec)
     return RunConfig(run=run, inference=_resolved(resource.spec, run, folder))

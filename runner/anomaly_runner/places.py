@@ -8,9 +8,9 @@ from pathlib import Path
 
 from anomaly_api.run import NODE_CACHE_PATH, RunConfig, mount_path
 from anomaly_api.storage import Location, LocationRole
-from anomaly_runner.mlflow_store import registered_model
 from anomaly_runner.storage import FolderStore, Store
 from anomaly_runner.storage.s3 import connect
+from anomaly_runner.tracking.mlflow_store import registered_model
 
 
 def stores_in_pod(config: RunConfig) -> dict[LocationRole, Store]:

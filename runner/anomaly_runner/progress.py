@@ -27,9 +27,17 @@ from anomaly_api.status import Progress as Values
 logger = logging.getLogger(__name__)
 
 _ENDS = {
-    Stage.STARTING: 2, Stage.FETCH: 8, Stage.DATASET: 10, Stage.TRAIN: 30, Stage.PREDICT: 75, Stage.EVALUATE: 80,
-    Stage.VISUALIZE: 88, Stage.EXPORT: 93, Stage.PUBLISH: 99, Stage.DONE: 100,
-}  # fmt: skip
+    Stage.STARTING: 2,
+    Stage.FETCH: 8,
+    Stage.DATASET: 10,
+    Stage.TRAIN: 30,
+    Stage.PREDICT: 75,
+    Stage.EVALUATE: 80,
+    Stage.VISUALIZE: 88,
+    Stage.EXPORT: 93,
+    Stage.PUBLISH: 99,
+    Stage.DONE: 100,
+}
 """Percent of the whole run at the end of each stage, in their order."""
 _ENDS_WITH_STEPS = _ENDS | {
     Stage.TRAIN: 85,
@@ -89,8 +97,11 @@ class Progress:
     def advance(self, count: int) -> None:
         """Some units of the stage are done."""
         completed = self._values.completed + count
-        changed = {"completed": completed, "percent": self._percent(completed, self._values.total),
-                   "remaining_seconds": self._remaining(completed, self._values.total)}  # fmt: skip
+        changed = {
+            "completed": completed,
+            "percent": self._percent(completed, self._values.total),
+            "remaining_seconds": self._remaining(completed, self._values.total),
+        }
         self._tell(self._values.model_copy(update=changed))
 
     def _remaining(self, completed: int, total: int) -> int | None:
@@ -120,18 +131,31 @@ class BarReporter:
     """A progress bar on the terminal."""
 
     def __init__(self, console: Console) -> None:
-        self._bar = Bar(TextColumn("{task.description:<10}"), BarColumn(), MofNCompleteColumn(),
-                        TextColumn("{task.fields[unit]}"), TextColumn("{task.fields[percent]:>3} %"),
-                        TimeElapsedColumn(), TextColumn("{task.fields[left]}"), console=console,
-                        transient=True)  # fmt: skip
+        self._bar = Bar(
+            TextColumn("{task.description:<10}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[unit]}"),
+            TextColumn("{task.fields[percent]:>3} %"),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[left]}"),
+            console=console,
+            transient=True,
+        )
         self._task = self._bar.add_task("starting", total=None, unit="", percent=0, left="")
         self._bar.start()
 
     def report(self, stage: Stage, values: Values) -> None:
         """Redraw."""
-        self._bar.update(self._task, description=stage.value, completed=values.completed,
-                         total=values.total or None, unit=values.unit, percent=values.percent,
-                         left=_left(values.remaining_seconds))  # fmt: skip
+        self._bar.update(
+            self._task,
+            description=stage.value,
+            completed=values.completed,
+            total=values.total or None,
+            unit=values.unit,
+            percent=values.percent,
+            left=_left(values.remaining_seconds),
+        )
 
     def close(self) -> None:
         """Take the bar off the screen."""
@@ -153,9 +177,16 @@ class LogReporter:
         """Log if there is news."""
         if (stage, values.percent // 10) != self._last:
             self._last = (stage, values.percent // 10)
-            logger.info("progress", extra={"stage": stage.value, "percent": values.percent,
-                                           "completed": values.completed, "total": values.total,
-                                           "remaining_seconds": values.remaining_seconds})  # fmt: skip
+            logger.info(
+                "progress",
+                extra={
+                    "stage": stage.value,
+                    "percent": values.percent,
+                    "completed": values.completed,
+                    "total": values.total,
+                    "remaining_seconds": values.remaining_seconds,
+                },
+            )
 
     def close(self) -> None:
         """Nothing to do."""

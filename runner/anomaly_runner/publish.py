@@ -18,19 +18,19 @@ from anomaly_api.run import MODEL_MANIFEST, ModelFile, RunConfig, RunReport
 from anomaly_api.status import Artifacts, Stage
 from anomaly_api.storage import LocationRole
 from anomaly_runner.context import Context
-from anomaly_runner.digest import digest
-from anomaly_runner.html_report import render
-from anomaly_runner.image_results import image_results
-from anomaly_runner.parallel import ordered_map
-from anomaly_runner.report import Results, make_report
+from anomaly_runner.data.valid_area import FILE as VALID_AREA
+from anomaly_runner.data.valid_area import ValidArea
+from anomaly_runner.reporting.html_report import render
+from anomaly_runner.reporting.image_results import image_results
+from anomaly_runner.reporting.report import Results, make_report
+from anomaly_runner.reporting.tables import prediction_rows, write_tables
 from anomaly_runner.storage import Store, local_copy
 from anomaly_runner.storage.base import join_uri
 from anomaly_runner.storage.s3 import THREADS
-from anomaly_runner.tables import prediction_rows, write_tables
-from anomaly_runner.tracked import tracked_result
-from anomaly_runner.tracking import TrackedResult
-from anomaly_runner.valid_area import FILE as VALID_AREA
-from anomaly_runner.valid_area import ValidArea
+from anomaly_runner.system.digest import digest
+from anomaly_runner.system.parallel import ordered_map
+from anomaly_runner.tracking.base import TrackedResult
+from anomaly_runner.tracking.tracked import tracked_result
 
 REPORT = "report.json"
 PAGE = "report.html"

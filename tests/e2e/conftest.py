@@ -48,9 +48,12 @@ def cell(installed: tuple[Bucket, Mlflow]) -> Iterator[Cell]:
     """A namespace under restricted pod security, deleted afterwards with all that is in it."""
     name = f"e2e-{uuid.uuid4().hex[:8]}"
     labels = {"pod-security.kubernetes.io/enforce": "restricted"}
-    kubectl("apply", "-f", "-", stdin=json.dumps(
-        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
-    ))  # fmt: skip
+    kubectl(
+        "apply",
+        "-f",
+        "-",
+        stdin=json.dumps({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}),
+    )
     bucket, mlflow = installed
     cell = Cell(name, bucket, mlflow)
     cell.secret("s3-credentials", **bucket.credentials)

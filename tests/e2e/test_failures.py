@@ -74,9 +74,11 @@ def test_a_missing_secret_is_waited_for(cell: Cell) -> None:
     experiment["spec"]["dataset"]["source"]["s3"]["credentialsSecret"] = "late-credentials"
     cell.apply(experiment)
     status = cell.wait_for(
-        "aexp", "early", "waiting for its Secret",
+        "aexp",
+        "early",
+        "waiting for its Secret",
         lambda status: condition(status, "Reconciling").get("reason") == "SecretNotFound",
-    )  # fmt: skip
+    )
     assert "late-credentials" in condition(status, "Reconciling")["message"]
     cell.secret("late-credentials", **cell.s3.credentials)
     cell.complete("aexp", "early")
@@ -114,9 +116,11 @@ def test_more_gpus_than_any_node_has_is_said_and_waited_for(cell: Cell) -> None:
     experiment["spec"]["scheduling"]["gpus"] = {"count": 64}
     cell.apply(experiment)
     status = cell.wait_for(
-        "aexp", "greedy", "unschedulable",
+        "aexp",
+        "greedy",
+        "unschedulable",
         lambda status: condition(status, "Reconciling").get("reason") == "Unschedulable",
-    )  # fmt: skip
+    )
     assert status["phase"] == "Pending"
     assert "nvidia.com/gpu" in condition(status, "Reconciling")["message"]
     cell.delete("aexp", "greedy")

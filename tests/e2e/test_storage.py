@@ -31,9 +31,28 @@ IMAGES_LEARNT, IMAGES = 5, 55
 
 def self_signed(folder: Path, host: str, address: str) -> tuple[Path, Path]:
     """A certificate for a host name and its address, which is its own authority; and its key."""
-    subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", f"/CN={host}",
-                    "-addext", f"subjectAltName=DNS:{host},IP:{address}", "-keyout", folder / "tls.key",
-                    "-out", folder / "ca.crt"], check=True, capture_output=True)  # fmt: skip
+    subprocess.run(
+        [
+            "openssl",
+            "req",
+            "-x509",
+            "-newkey",
+            "rsa:2048",
+            "-nodes",
+            "-days",
+            "2",
+            "-subj",
+            f"/CN={host}",
+            "-addext",
+            f"subjectAltName=DNS:{host},IP:{address}",
+            "-keyout",
+            folder / "tls.key",
+            "-out",
+            folder / "ca.crt",
+        ],
+        check=True,
+        capture_output=True,
+    )
     return folder / "ca.crt", folder / "tls.key"
 
 
@@ -48,8 +67,12 @@ def behind_tls() -> Manifest:
     container["volumeMounts"] = [*container["volumeMounts"], {"name": "tls", "mountPath": "/tls", "readOnly": True}]
     container["readinessProbe"]["httpGet"]["scheme"] = "HTTPS"
     template["spec"]["volumes"].append({"name": "tls", "secret": {"secretName": SERVER}})
-    return {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": SERVER},
-            "spec": {"selector": {"matchLabels": labels}, "template": template}}  # fmt: skip
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": SERVER},
+        "spec": {"selector": {"matchLabels": labels}, "template": template},
+    }
 
 
 @pytest.fixture(scope="module")
@@ -63,17 +86,34 @@ def node_is_here(cell: Cell) -> None:
 @pytest.fixture(scope="module")
 def endpoint(cell: Cell, node_is_here: None, digits: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     """URL of an S3 server that holds the small digits; its authority is in the ConfigMap s3-authority."""
-    cell.apply({"apiVersion": "v1", "kind": "Service", "metadata": {"name": SERVER},
-                "spec": {"selector": {"app.kubernetes.io/name": SERVER}, "ports": [{"port": PORT}]}})  # fmt: skip
+    cell.apply(
+        {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": {"name": SERVER},
+            "spec": {"selector": {"app.kubernetes.io/name": SERVER}, "ports": [{"port": PORT}]},
+        }
+    )
     host, address = f"{SERVER}.{cell.name}.svc", cell.get("service", SERVER)["spec"]["clusterIP"]
     certificate, key = self_signed(tmp_path_factory.mktemp("tls"), host, address)
     cell.secret(SERVER, **{"ca.crt": certificate.read_text(), "tls.key": key.read_text()})
-    cell.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": AUTHORITY},
-                "data": {"ca.crt": certificate.read_text()}}, behind_tls())  # fmt: skip
+    cell.apply(
+        {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {"name": AUTHORITY},
+            "data": {"ca.crt": certificate.read_text()},
+        },
+        behind_tls(),
+    )
     cell.kubectl("rollout", "status", f"deployment/{SERVER}", "--timeout=120s")
     client = connect(f"{address}:{PORT}", install.credentials(), certificate)
-    for attempt in Retrying(retry=retry_if_exception_type(EndpointConnectionError), stop=stop_after_delay(60),
-                            wait=wait_fixed(0.5), reraise=True):  # fmt: skip
+    for attempt in Retrying(
+        retry=retry_if_exception_type(EndpointConnectionError),
+        stop=stop_after_delay(60),
+        wait=wait_fixed(0.5),
+        reraise=True,
+    ):
         with attempt:  # the node's proxy hears of the ready pod a moment later than we do
             upload_folder(client, digits, "data")
     return f"https://{host}:{PORT}"
@@ -101,16 +141,44 @@ def volumes(cell: Cell, node_is_here: None, tmp_path_factory: pytest.TempPathFac
 def claim(cell: Cell, claimed: str, folder: Path) -> Iterator[Path]:
     """A claim for a folder of the node."""
     name, size = f"{claimed}-{cell.name}", {"storage": "1Gi"}
-    on_node = {"required": {"nodeSelectorTerms": [{"matchExpressions": [
-        {"key": "kubernetes.io/hostname", "operator": "Exists"}]}]}}  # fmt: skip
-    kubectl("apply", "-f", "-", stdin=json.dumps({
-        "apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": name},
-        "spec": {"capacity": size, "accessModes": ["ReadWriteMany"], "storageClassName": "",
-                 "persistentVolumeReclaimPolicy": "Retain", "local": {"path": str(folder)}, "nodeAffinity": on_node},
-    }))  # fmt: skip
-    cell.apply({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": claimed},
-                "spec": {"accessModes": ["ReadWriteMany"], "storageClassName": "", "volumeName": name,
-                         "resources": {"requests": size}}})  # fmt: skip
+    on_node = {
+        "required": {
+            "nodeSelectorTerms": [{"matchExpressions": [{"key": "kubernetes.io/hostname", "operator": "Exists"}]}]
+        }
+    }
+    kubectl(
+        "apply",
+        "-f",
+        "-",
+        stdin=json.dumps(
+            {
+                "apiVersion": "v1",
+                "kind": "PersistentVolume",
+                "metadata": {"name": name},
+                "spec": {
+                    "capacity": size,
+                    "accessModes": ["ReadWriteMany"],
+                    "storageClassName": "",
+                    "persistentVolumeReclaimPolicy": "Retain",
+                    "local": {"path": str(folder)},
+                    "nodeAffinity": on_node,
+                },
+            }
+        ),
+    )
+    cell.apply(
+        {
+            "apiVersion": "v1",
+            "kind": "PersistentVolumeClaim",
+            "metadata": {"name": claimed},
+            "spec": {
+                "accessModes": ["ReadWriteMany"],
+                "storageClassName": "",
+                "volumeName": name,
+                "resources": {"requests": size},
+            },
+        }
+    )
     yield folder
     kubectl("delete", "persistentvolume", name, "--wait=false")
 

@@ -48,16 +48,25 @@ def cluster() -> Iterator[str]:
     replicas = _installed_replicas()
     if replicas:
         kubectl("-n", SYSTEM, "scale", "deployment/anomaly-operator", "--replicas=0")
-        kubectl("-n", SYSTEM, "wait", "--for=delete", "pod", "-l", "app.kubernetes.io/name=anomaly-operator",
-                "--timeout=60s")  # fmt: skip
+        kubectl(
+            "-n",
+            SYSTEM,
+            "wait",
+            "--for=delete",
+            "pod",
+            "-l",
+            "app.kubernetes.io/name=anomaly-operator",
+            "--timeout=60s",
+        )
     yield kubeconfig
     if replicas:
         kubectl("-n", SYSTEM, "scale", "deployment/anomaly-operator", f"--replicas={replicas}")
 
 
 def _installed_replicas() -> int:
-    found = json.loads(kubectl("get", "deployments", "-A", "-o", "json",
-                               "-l", "app.kubernetes.io/name=anomaly-operator"))["items"]  # fmt: skip
+    found = json.loads(
+        kubectl("get", "deployments", "-A", "-o", "json", "-l", "app.kubernetes.io/name=anomaly-operator")
+    )["items"]
     return int(found[0]["spec"]["replicas"]) if found else 0
 
 

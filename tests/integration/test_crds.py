@@ -75,8 +75,17 @@ def test_bad_manifests_are_refused_by_both_sides(cluster: str, kind: str, change
     assert any(last in place or path.rsplit(".", 1)[0] in place for place in places), places
 
 
-@pytest.mark.parametrize("field", ["aexp.spec", "aexp.spec.model", "aexp.spec.model.padim", "ainf.spec.threshold",
-                                   "aexp.spec.scheduling.gpus", "aexp.status.conditions"])  # fmt: skip
+@pytest.mark.parametrize(
+    "field",
+    [
+        "aexp.spec",
+        "aexp.spec.model",
+        "aexp.spec.model.padim",
+        "ainf.spec.threshold",
+        "aexp.spec.scheduling.gpus",
+        "aexp.status.conditions",
+    ],
+)
 def test_kubectl_explains_every_field(cluster: str, field: str) -> None:
     text = kubectl("explain", field)
     described = re.findall(r"^  (\w+)\t<.*\n(?:  enum:.*\n)?    (\S.*)$", text, re.MULTILINE)
@@ -133,8 +142,9 @@ def test_status_is_as_strict_as_spec(namespace: Namespace) -> None:
     name = manifest["metadata"]["name"]
     for status in ({"phase": "Dancing"}, {"conditions": [{"type": "Nonsense"}]}, {"progress": {"percent": 101}}):
         with pytest.raises(KubectlError, match=r"status\."):
-            namespace.kubectl("patch", "aexp", name, "--subresource=status", "--type=merge",
-                              "-p", json.dumps({"status": status}))  # fmt: skip
+            namespace.kubectl(
+                "patch", "aexp", name, "--subresource=status", "--type=merge", "-p", json.dumps({"status": status})
+            )
 
 
 def test_both_kinds_are_listed_by_their_category(namespace: Namespace) -> None:

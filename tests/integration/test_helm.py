@@ -61,9 +61,11 @@ def test_lint() -> None:
 
 
 def test_the_chart_equals_the_kustomize_base() -> None:
-    base = by_name(subprocess.run(
-        ["kubectl", "kustomize", str(ROOT / "manifests" / "base")], capture_output=True, text=True, check=True
-    ).stdout)  # fmt: skip
+    base = by_name(
+        subprocess.run(
+            ["kubectl", "kustomize", str(ROOT / "manifests" / "base")], capture_output=True, text=True, check=True
+        ).stdout
+    )
     namespace = base.pop(("Namespace", "", SYSTEM))  # helm install --create-namespace makes it
     assert namespace["metadata"]["name"] == SYSTEM
     chart = rendered()

@@ -62,8 +62,16 @@ def test_takeover(pair: tuple[OperatorProcess, OperatorProcess], namespace: Name
 
 def test_who_lost_the_lease_ends(pair: tuple[OperatorProcess, OperatorProcess]) -> None:
     first, _ = pair
-    kubectl("-n", "anomaly-system", "patch", "lease", "anomaly-operator", "--type=merge",
-            "-p", '{"spec": {"holderIdentity": "somebody-else"}}')  # fmt: skip
+    kubectl(
+        "-n",
+        "anomaly-system",
+        "patch",
+        "lease",
+        "anomaly-operator",
+        "--type=merge",
+        "-p",
+        '{"spec": {"holderIdentity": "somebody-else"}}',
+    )
     process = first._process
     assert process
     assert process.wait(15) == 1

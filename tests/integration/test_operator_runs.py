@@ -62,8 +62,11 @@ def test_to_complete_and_beyond_the_life_of_its_job(namespace: Namespace, operat
     time.sleep(1)
     assert namespace.status("aexp", "screws") == done
     assert namespace.list("jobs") == []
-    events = {event["reason"] for event in namespace.list("events") if event.get("reportingComponent") ==
-              "anomalyops.io/operator"}  # fmt: skip
+    events = {
+        event["reason"]
+        for event in namespace.list("events")
+        if event.get("reportingComponent") == "anomalyops.io/operator"
+    }
     assert events == {"Unschedulable", "Complete"}
 
 
@@ -128,8 +131,15 @@ def test_what_keeps_a_pod_from_starting_is_told(namespace: Namespace, operator: 
     # Pods that are not scheduled are told to be so; a scheduler that gave up for now does not write again.
     namespace.wait_for("aexp", "screws", "unschedulable", reason("Unschedulable"))
     scheduled = [{"type": "PodScheduled", "status": "True", "lastTransitionTime": "2026-01-02T03:04:05Z"}]
-    namespace.kubectl("patch", "pod", pod, "--subresource=status", "--type=strategic",
-                      "-p", json.dumps({"status": {"conditions": scheduled}}))  # fmt: skip
+    namespace.kubectl(
+        "patch",
+        "pod",
+        pod,
+        "--subresource=status",
+        "--type=strategic",
+        "-p",
+        json.dumps({"status": {"conditions": scheduled}}),
+    )
     pod_waits(namespace, pod, "ImagePullBackOff", 'Back-off pulling image "nowhere"')
     status = namespace.wait_for("aexp", "screws", "without image", reason("ImageUnavailable"))
     assert "nowhere" in condition(status, "Reconciling")["message"]
@@ -248,12 +258,25 @@ def test_a_deleted_job_is_made_again_until_the_run_is_finished(namespace: Namesp
 
 
 def test_a_strangers_job_of_the_same_name_is_left_alone(namespace: Namespace, operator: OperatorProcess) -> None:
-    container = {"name": "x", "image": "x", "securityContext": {"allowPrivilegeEscalation": False,
-                 "capabilities": {"drop": ["ALL"]}, "runAsNonRoot": True,
-                 "seccompProfile": {"type": "RuntimeDefault"}}}  # fmt: skip
+    container = {
+        "name": "x",
+        "image": "x",
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "capabilities": {"drop": ["ALL"]},
+            "runAsNonRoot": True,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+    }
     template = {"spec": {"restartPolicy": "Never", "containers": [container]}}
-    namespace.apply({"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": JOB},
-                     "spec": {"suspend": True, "template": template}})  # fmt: skip
+    namespace.apply(
+        {
+            "apiVersion": "batch/v1",
+            "kind": "Job",
+            "metadata": {"name": JOB},
+            "spec": {"suspend": True, "template": template},
+        }
+    )
     namespace.apply(experiment("screws"))
     status = namespace.wait_for("aexp", "screws", "refused", reason("JobRefused", "Stalled"))
     assert "does not belong to this run" in condition(status, "Stalled")["message"]
@@ -271,8 +294,9 @@ def test_a_quota_that_refuses_the_job(namespace: Namespace, operator: OperatorPr
 
 
 def test_what_happened_while_the_operator_was_down(namespace: Namespace, operator: OperatorProcess) -> None:
-    namespace.apply(experiment("screws", runPolicy={"ttlSecondsAfterFinished": 0, "retainPods": "onFailure"}),
-                    experiment("bolts"))  # fmt: skip
+    namespace.apply(
+        experiment("screws", runPolicy={"ttlSecondsAfterFinished": 0, "retainPods": "onFailure"}), experiment("bolts")
+    )
     pod, other = pod_of(namespace, JOB), pod_of(namespace, "bolts-experiment")
     operator.kill()
     pod_ends(namespace, pod, SUMMARY)
@@ -285,8 +309,10 @@ def test_what_happened_while_the_operator_was_down(namespace: Namespace, operato
     done = namespace.wait_for("aexp", "screws", "complete", phase("Complete"))
     assert done["metrics"]["image"]["AUROC"] == 0.98765432101234
     pod_of(namespace, "late-experiment")
-    operator.wait_until(lambda: [job["metadata"]["name"] for job in namespace.list("jobs")] == ["late-experiment"],
-                        "left with the late one alone")  # fmt: skip
+    operator.wait_until(
+        lambda: [job["metadata"]["name"] for job in namespace.list("jobs")] == ["late-experiment"],
+        "left with the late one alone",
+    )
 
 
 def test_pods_of_a_success_go_when_asked(namespace: Namespace, operator: OperatorProcess) -> None:
@@ -305,8 +331,9 @@ def test_progress_is_taken_from_the_runs_own_pod_alone(namespace: Namespace, ope
     uid = namespace.get("aexp", "screws")["metadata"]["uid"]
     update = ProgressUpdate(
         run=RunIdentity(kind="AnomalyExperiment", namespace=namespace.name, name="screws", uid=uid),
-        stage=Stage.TRAIN, progress=Progress(completed=42, total=100, percent=42, remaining_seconds=754),
-    )  # fmt: skip
+        stage=Stage.TRAIN,
+        progress=Progress(completed=42, total=100, percent=42, remaining_seconds=754),
+    )
     assert _push(operator, _token(namespace, pod), update) == 204
     status = namespace.wait_for("aexp", "screws", "training", lambda status: status.get("stage") == "train")
     assert status["display"]["progress"] == "train 42%, 12m left"
@@ -316,13 +343,17 @@ def test_progress_is_taken_from_the_runs_own_pod_alone(namespace: Namespace, ope
 
 
 def _token(namespace: Namespace, pod: str, audience: str = "progress.anomalyops.io") -> str:
-    return namespace.kubectl("create", "token", "default", "--bound-object-kind=Pod", f"--bound-object-name={pod}",
-                             f"--audience={audience}").strip()  # fmt: skip
+    return namespace.kubectl(
+        "create", "token", "default", "--bound-object-kind=Pod", f"--bound-object-name={pod}", f"--audience={audience}"
+    ).strip()
 
 
 def _push(operator: OperatorProcess, token: str, update: ProgressUpdate) -> int:
-    request = urllib.request.Request(operator.url + PROGRESS_PATH, update.model_dump_json(by_alias=True).encode(),
-                                     {"Authorization": f"Bearer {token}"})  # fmt: skip
+    request = urllib.request.Request(
+        operator.url + PROGRESS_PATH,
+        update.model_dump_json(by_alias=True).encode(),
+        {"Authorization": f"Bearer {token}"},
+    )
     try:
         with urllib.request.urlopen(request, timeout=10) as answer:
             return int(answer.status)

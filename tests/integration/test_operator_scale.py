@@ -8,15 +8,16 @@ from typing import Any
 import kopf
 import pytest
 
-from anomaly_operator.cache import Cache
-from anomaly_operator.client import ApiClient
-from anomaly_operator.credentials import login
+from anomaly_operator.cluster.cache import Cache
+from anomaly_operator.cluster.client import ApiClient
+from anomaly_operator.cluster.credentials import login
+from anomaly_operator.cluster.resync import Resync
+from anomaly_operator.decide.pod_settings import PodSettings
 from anomaly_operator.keys import RunKey
-from anomaly_operator.progress import ProgressBoard
 from anomaly_operator.reconciler import Reconciler
 from anomaly_operator.resources import EXPERIMENTS, JOBS
-from anomaly_operator.resync import Resync
-from anomaly_operator.settings import PodSettings, Settings
+from anomaly_operator.serving.progress_board import ProgressBoard
+from anomaly_operator.settings import Settings
 from anomaly_operator.work_queue import WorkQueue
 from support.kube import Namespace
 from support.play import experiment
@@ -61,12 +62,17 @@ def test_no_watch_at_all(namespace: Namespace, cluster: str) -> None:
 async def _without_watches(namespace: Namespace) -> None:
     client, cache, queue = ApiClient(lambda: login(kopf.OperatorSettings())), Cache(), WorkQueue[RunKey]()
     loop = asyncio.get_running_loop()
-    resync = Resync(client=client, cache=cache, queue=queue, namespaces=[namespace.name], seconds=0.5,
-                    monotonic=loop.time)  # fmt: skip
+    resync = Resync(
+        client=client, cache=cache, queue=queue, namespaces=[namespace.name], seconds=0.5, monotonic=loop.time
+    )
     reconciler = Reconciler(
-        client=client, cache=cache, queue=queue, board=ProgressBoard(queue, 2.0, loop.time),
-        settings=Settings(pods=PodSettings("runner", "inference")), clock=lambda: datetime.now(UTC),
-    )  # fmt: skip
+        client=client,
+        cache=cache,
+        queue=queue,
+        board=ProgressBoard(queue, 2.0, loop.time),
+        settings=Settings(pods=PodSettings("runner", "inference")),
+        clock=lambda: datetime.now(UTC),
+    )
     tasks = [asyncio.create_task(resync.run()), *(asyncio.create_task(reconciler.work()) for _ in range(4))]
     try:
         await client.create(EXPERIMENTS, namespace.name, experiment("lonely", runPolicy={"suspend": True}))

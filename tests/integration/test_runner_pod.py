@@ -19,7 +19,7 @@ from anomaly_api.inference import InferenceSpec
 from anomaly_api.reasons import ExitCode, Reason
 from anomaly_api.run import RunConfig, RunIdentity, RunReport, RunSummary, s3_env
 from anomaly_api.storage import LocationRole
-from anomaly_operator.pod import GRACE_SECONDS
+from anomaly_operator.decide.pod import GRACE_SECONDS
 from support.mlflow_server import mlflow_server
 from support.process import free_port
 from support.s3_server import KEY, SECRET, needs_s3_server, s3_server
@@ -59,8 +59,18 @@ class Pod:
         self.environment = {s3_env(role, name): value for role in LocationRole for name, value in credentials.items()}
 
     def start(self) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "anomaly_runner", "pod", "--config", str(self._config), "--work",
-                   str(self.folder / "work"), "--termination", str(self._words)]  # fmt: skip
+        command = [
+            sys.executable,
+            "-m",
+            "anomaly_runner",
+            "pod",
+            "--config",
+            str(self._config),
+            "--work",
+            str(self.folder / "work"),
+            "--termination",
+            str(self._words),
+        ]
         return subprocess.Popen(command, env=os.environ | self.environment, stderr=subprocess.PIPE, text=True)
 
     def run(self) -> tuple[int, RunSummary, str]:
@@ -104,11 +114,14 @@ def objects(s3: str, prefix: str) -> dict[str, bytes]:
     """Contents below a prefix of the bucket results."""
     import boto3
 
-    client = boto3.client("s3", endpoint_url=s3, region_name="us-east-1", aws_access_key_id=KEY,
-                          aws_secret_access_key=SECRET)  # fmt: skip
+    client = boto3.client(
+        "s3", endpoint_url=s3, region_name="us-east-1", aws_access_key_id=KEY, aws_secret_access_key=SECRET
+    )
     found = client.list_objects_v2(Bucket="results", Prefix=prefix).get("Contents", [])
-    return {item["Key"].removeprefix(prefix): client.get_object(Bucket="results", Key=item["Key"])["Body"].read()
-            for item in found}  # fmt: skip
+    return {
+        item["Key"].removeprefix(prefix): client.get_object(Bucket="results", Key=item["Key"])["Body"].read()
+        for item in found
+    }
 
 
 def tracked(uri: str):
@@ -197,8 +210,9 @@ class forwarded:  # noqa: N801 - reads as a statement
             "        await s.serve_forever()\n"
             "asyncio.run(main())\n"
         )
-        self._server = served([sys.executable, "-c", program, str(port), url.rsplit(":", 1)[1]],
-                              f"http://127.0.0.1:{port}", {})  # fmt: skip
+        self._server = served(
+            [sys.executable, "-c", program, str(port), url.rsplit(":", 1)[1]], f"http://127.0.0.1:{port}", {}
+        )
 
     def __enter__(self) -> None:
         self._server.__enter__()

@@ -42,8 +42,12 @@ class Bucket:
 
     def publish(self, bucket: str) -> None:
         """Let anybody read a bucket's objects who asks for them over HTTP."""
-        statement = {"Effect": "Allow", "Principal": "*", "Action": "s3:GetObject",
-                     "Resource": f"arn:aws:s3:::{bucket}/*"}  # fmt: skip
+        statement = {
+            "Effect": "Allow",
+            "Principal": "*",
+            "Action": "s3:GetObject",
+            "Resource": f"arn:aws:s3:::{bucket}/*",
+        }
         self.client.put_bucket_policy(
             Bucket=bucket, Policy=json.dumps({"Version": "2012-10-17", "Statement": [statement]})
         )

@@ -39,9 +39,17 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _listing(self, path: str) -> bytes:
         if "/tree/" in path:
-            return json.dumps([{"type": "file", "path": name, "size": len(content),
-                                "oid": hashlib.sha1(content, usedforsecurity=False).hexdigest()}
-                               for name, content in self.files.items()]).encode()  # fmt: skip
+            return json.dumps(
+                [
+                    {
+                        "type": "file",
+                        "path": name,
+                        "size": len(content),
+                        "oid": hashlib.sha1(content, usedforsecurity=False).hexdigest(),
+                    }
+                    for name, content in self.files.items()
+                ]
+            ).encode()
         siblings = [{"rfilename": name} for name in self.files]
         return json.dumps({"id": self.repository, "sha": REVISION, "siblings": siblings}).encode()
 

@@ -17,9 +17,20 @@ def mlflow_server(root: Path, port: int) -> Iterator[str]:
     It is asked for an experiment until it answers: on a busy machine the first request after it said that it was well
     has taken a minute.
     """
-    command = [str(PROGRAM), "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
-               "--backend-store-uri", f"sqlite:///{root}/mlflow.db", "--artifacts-destination",
-               str(root / "files")]  # fmt: skip
+    command = [
+        str(PROGRAM),
+        "server",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--workers",
+        "1",
+        "--backend-store-uri",
+        f"sqlite:///{root}/mlflow.db",
+        "--artifacts-destination",
+        str(root / "files"),
+    ]
     url = f"http://127.0.0.1:{port}"
     no_jobs = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # of its own, in more processes
     with served(command, f"{url}/api/2.0/mlflow/experiments/get?experiment_id=0", no_jobs):

@@ -6,8 +6,8 @@ from typing import Any
 from anomaly_api.run import RunSummary
 from anomaly_api.status import RunStatus
 from anomaly_operator import names
+from anomaly_operator.decide.observed import Observed
 from anomaly_operator.keys import RunKey
-from anomaly_operator.observed import Observed
 from anomaly_operator.views import JobView, PodView, RunView, job_view, pod_view, run_view
 
 Manifest = dict[str, Any]
@@ -58,8 +58,12 @@ def raw_job(key: RunKey = KEY, owner_uid: str = UID, spec: Manifest | None = Non
     """A batch/v1 Job."""
     return {
         "metadata": {
-            "name": names.job(key), "namespace": key.namespace, "uid": JOB_UID, "resourceVersion": "11",
-            "creationTimestamp": CREATED, "labels": names.labels(key),
+            "name": names.job(key),
+            "namespace": key.namespace,
+            "uid": JOB_UID,
+            "resourceVersion": "11",
+            "creationTimestamp": CREATED,
+            "labels": names.labels(key),
             "annotations": {names.CONFIG_DIGEST_ANNOTATION: "digest"},
             "ownerReferences": [
                 {"kind": key.kind, "name": key.name, "uid": owner_uid, "controller": True},
@@ -67,7 +71,7 @@ def raw_job(key: RunKey = KEY, owner_uid: str = UID, spec: Manifest | None = Non
         },
         "spec": {"backoffLimit": 3} | (spec or {}),
         "status": status,
-    }  # fmt: skip
+    }
 
 
 def job_of(key: RunKey = KEY, **arguments: Any) -> JobView:
@@ -77,8 +81,13 @@ def job_of(key: RunKey = KEY, **arguments: Any) -> JobView:
 
 def ended(kind: str, reason: str = "", message: str = "") -> Manifest:
     """Status of a Job that ended."""
-    condition = {"type": kind, "status": "True", "reason": reason, "message": message,
-                 "lastTransitionTime": "2026-01-02T03:10:00Z"}  # fmt: skip
+    condition = {
+        "type": kind,
+        "status": "True",
+        "reason": reason,
+        "message": message,
+        "lastTransitionTime": "2026-01-02T03:10:00Z",
+    }
     counts = {"succeeded": 1} if kind == "Complete" else {"failed": 1}
     return {"startTime": CREATED, "conditions": [condition]} | counts
 
@@ -88,12 +97,15 @@ def raw_pod(number: int = 1, key: RunKey = KEY, state: Manifest | None = None, *
     containers = [{"name": names.CONTAINER, "state": state}] if state else []
     return {
         "metadata": {
-            "name": f"{names.job(key)}-{number}", "namespace": key.namespace, "uid": f"pod-{number}",
-            "resourceVersion": str(20 + number), "creationTimestamp": f"2026-01-02T03:04:{number:02}Z",
+            "name": f"{names.job(key)}-{number}",
+            "namespace": key.namespace,
+            "uid": f"pod-{number}",
+            "resourceVersion": str(20 + number),
+            "creationTimestamp": f"2026-01-02T03:04:{number:02}Z",
             "ownerReferences": [{"kind": "Job", "name": names.job(key), "uid": JOB_UID, "controller": True}],
         },
         "status": {"phase": "Pending", "containerStatuses": containers} | status,
-    }  # fmt: skip
+    }
 
 
 def pod_of(number: int = 1, **arguments: Any) -> PodView:
@@ -103,8 +115,14 @@ def pod_of(number: int = 1, **arguments: Any) -> PodView:
 
 def terminated(exit_code: int, message: str = "", reason: str = "Error") -> Manifest:
     """State of a container that ended."""
-    return {"terminated": {"exitCode": exit_code, "reason": reason, "message": message,
-                           "finishedAt": "2026-01-02T03:09:59Z"}}  # fmt: skip
+    return {
+        "terminated": {
+            "exitCode": exit_code,
+            "reason": reason,
+            "message": message,
+            "finishedAt": "2026-01-02T03:09:59Z",
+        }
+    }
 
 
 def said(summary: RunSummary, exit_code: int = 0) -> Manifest:

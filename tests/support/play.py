@@ -22,8 +22,9 @@ def experiment(name: str, **spec: Any) -> Manifest:
             "model": {"name": "padim"},
             "output": {"s3": {"uri": "s3://results", "endpoint": "http://s3:9000", "credentialsSecret": "results"}},
             "scheduling": {"gpus": {"count": 0}, "nodeSelector": NOWHERE},
-        } | spec,
-    }  # fmt: skip
+        }
+        | spec,
+    }
 
 
 def inference(name: str, **spec: Any) -> Manifest:
@@ -37,8 +38,9 @@ def inference(name: str, **spec: Any) -> Manifest:
             "input": {"source": {"s3": {"uri": "s3://factory"}}},
             "output": {"s3": {"uri": "s3://results"}},
             "scheduling": {"gpus": {"count": 0}, "nodeSelector": NOWHERE},
-        } | spec,
-    }  # fmt: skip
+        }
+        | spec,
+    }
 
 
 def pod_of(namespace: Namespace, job: str, seconds: float = 30) -> str:
@@ -66,8 +68,13 @@ def pod_waits(namespace: Namespace, name: str, reason: str, message: str) -> Non
 def pod_ends(namespace: Namespace, name: str, summary: RunSummary | str, exit_code: int = 0, reason: str = "") -> None:
     """The container ended with these last words."""
     message = summary if isinstance(summary, str) else summary.to_termination_message()
-    end = {"exitCode": exit_code, "reason": reason or ("Error" if exit_code else "Completed"), "message": message,
-           "startedAt": "2026-01-02T03:04:05Z", "finishedAt": "2026-01-02T03:05:05Z"}  # fmt: skip
+    end = {
+        "exitCode": exit_code,
+        "reason": reason or ("Error" if exit_code else "Completed"),
+        "message": message,
+        "startedAt": "2026-01-02T03:04:05Z",
+        "finishedAt": "2026-01-02T03:05:05Z",
+    }
     _write(namespace, name, "Failed" if exit_code else "Succeeded", {"terminated": end})
 
 

@@ -59,10 +59,20 @@ class OperatorProcess:
         environment = os.environ | {"KUBECONFIG": str(self._kubeconfig), "PYTHONPATH": f"{ROOT}/crds:{ROOT}/operator"}
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "anomaly_operator", "--bind=127.0.0.1", f"--port={self.port}",
-                 f"--watch-namespaces={self._namespaces}", "--lease-namespace=anomaly-system", *self._flags],
-                env=environment, stdout=log, stderr=log,
-            )  # fmt: skip
+                [
+                    sys.executable,
+                    "-m",
+                    "anomaly_operator",
+                    "--bind=127.0.0.1",
+                    f"--port={self.port}",
+                    f"--watch-namespaces={self._namespaces}",
+                    "--lease-namespace=anomaly-system",
+                    *self._flags,
+                ],
+                env=environment,
+                stdout=log,
+                stderr=log,
+            )
         if wait:
             self.wait_until(lambda: self.get("/readyz") is not None, "ready")
 
@@ -111,10 +121,14 @@ class OperatorProcess:
         """Requests that changed something, its Lease and token reviews apart."""
         lines = (self.get("/metrics") or "").splitlines()
         counted = [
-            line for line in lines
-            if line.startswith("anomaly_operator_api_requests_total{") and "leases" not in line
-            and "tokenreviews" not in line and 'verb="list"' not in line and 'verb="get"' not in line
-        ]  # fmt: skip
+            line
+            for line in lines
+            if line.startswith("anomaly_operator_api_requests_total{")
+            and "leases" not in line
+            and "tokenreviews" not in line
+            and 'verb="list"' not in line
+            and 'verb="get"' not in line
+        ]
         return sum(float(line.rsplit(" ", 1)[1]) for line in counted)
 
     def wait_until(self, reached: object, what: str, seconds: float = 60) -> None:

@@ -6,8 +6,8 @@ import struct
 
 import numpy as np
 
-from anomaly_runner.builtin import PUBLISHED
-from anomaly_runner.builtin.catalog import Catalog, MnistFiles, RemoteFile
+from anomaly_runner.data.builtin import PUBLISHED
+from anomaly_runner.data.builtin.datasets import Catalog, MnistFiles, RemoteFile
 from hack.demo.digits import digit_images
 
 NAMES = [file.name for file in vars(PUBLISHED.mnist).values()]
@@ -38,8 +38,9 @@ def mnist_files() -> dict[str, bytes]:
 
 def remote(name: str, content: bytes, algorithm: str = "sha256") -> RemoteFile:
     """A published file, to be found on mirrors alone."""
-    return RemoteFile("http://nowhere.invalid/", name, len(content), algorithm,
-                      hashlib.new(algorithm, content).hexdigest())  # fmt: skip
+    return RemoteFile(
+        "http://nowhere.invalid/", name, len(content), algorithm, hashlib.new(algorithm, content).hexdigest()
+    )
 
 
 def catalog(digits: dict[str, bytes], tar: bytes = b"") -> Catalog:

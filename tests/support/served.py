@@ -16,8 +16,13 @@ class served:  # noqa: N801 - reads as a statement
         self._command, self._url, self._environment = command, url, os.environ | dict(environment or {})
 
     def __enter__(self) -> str:
-        self._process = subprocess.Popen(self._command, env=self._environment, stdout=subprocess.DEVNULL,
-                                         stderr=subprocess.DEVNULL, start_new_session=True)  # fmt: skip
+        self._process = subprocess.Popen(
+            self._command,
+            env=self._environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
         for _ in range(1800):
             if _answers(self._url):
                 return self._url

@@ -25,7 +25,7 @@ from anomaly_runner.models.catalog import CATALOG, DTD, IMAGENETTE, ModelEntry
 from anomaly_runner.models.damage import undamaged
 from anomaly_runner.models.tails import TAILS
 from anomaly_runner.models.tiling import Tiles
-from anomaly_runner.weights import weight_names
+from anomaly_runner.models.weights import weight_names
 
 _CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 _CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -112,12 +112,17 @@ def build_module(model: Model, around: Surroundings) -> Any:
     try:
         with undamaged(partial(weight_names, model)):
             module = _anomalib_class(str(entry.anomalib))(
-                **arguments, pre_processor=_size_carrier(around.size), post_processor=False, evaluator=False,
+                **arguments,
+                pre_processor=_size_carrier(around.size),
+                post_processor=False,
+                evaluator=False,
                 visualizer=False,
-            )  # fmt: skip
+            )
     except (OSError, RuntimeError) as error:
-        raise WeightsNotFound(f"cannot build {model.name} with its pre-trained weights: {error}; for a cluster with no "
-                              "internet set model.weights") from error  # fmt: skip
+        raise WeightsNotFound(
+            f"cannot build {model.name} with its pre-trained weights: {error}; for a cluster with no "
+            "internet set model.weights"
+        ) from error
     except (ValueError, NotImplementedError, KeyError) as error:
         raise InvalidConfig(f"model.{model.name}: {error}") from error
     module.pre_processor = None
@@ -208,9 +213,14 @@ def _winclip(plain: dict[str, Any], around: Surroundings) -> dict[str, Any]:
 
 
 _SPECIAL: Mapping[str, Callable[[dict[str, Any], Surroundings], dict[str, Any]]] = {
-    "draem": _draem, "efficientad": _efficientad, "fre": _fre, "ganomaly": _ganomaly, "glass": _glass,
-    "winclip": _winclip, "foundAd": _found_ad,
-}  # fmt: skip
+    "draem": _draem,
+    "efficientad": _efficientad,
+    "fre": _fre,
+    "ganomaly": _ganomaly,
+    "glass": _glass,
+    "winclip": _winclip,
+    "foundAd": _found_ad,
+}
 
 
 def scoring_model(model: Model, module: Any, size: tuple[int, int]) -> AnomalibModel:
@@ -236,14 +246,15 @@ def without_pretrained_weights() -> Iterator[None]:
     anomalyvfm = quietly_imported("anomalib.models.image.anomalyvfm.torch_model")
     with (
         _replaced(timm, "create_model", _with(timm.create_model, pretrained=False)),
-        _replaced(open_clip, "create_model_and_transforms",
-                  _with(open_clip.create_model_and_transforms, pretrained=None)),
+        _replaced(
+            open_clip, "create_model_and_transforms", _with(open_clip.create_model_and_transforms, pretrained=None)
+        ),
         _replaced(WeightsEnum, "get_state_dict", _random_state),
         _replaced(draem, "download_and_extract", lambda *_: None),
         _replaced(anomalyvfm, "hf_hub_download", lambda **_: ""),
         _replaced(anomalyvfm, "load_file", lambda _: {}),
         _replaced(anomalyvfm.AnomalyVFMModel, "load_state_dict", lambda model, state: None),
-    ):  # fmt: skip
+    ):
         yield
 
 

@@ -42,8 +42,10 @@ def choose_backbone(name: str, layers: Sequence[str]) -> BackboneChoice:
     available = [layer for layer, _ in found]
     unknown = [layer for layer in layers if layer not in available]
     if unknown:
-        raise InvalidConfig(f"layers {', '.join(unknown)} are not in {name}{_like(unknown[0], available)}; "
-                            f"it has {', '.join(available)}")  # fmt: skip
+        raise InvalidConfig(
+            f"layers {', '.join(unknown)} are not in {name}{_like(unknown[0], available)}; "
+            f"it has {', '.join(available)}"
+        )
     indices = tuple(sorted({available.index(layer) for layer in layers}))
     names, reductions = zip(*(found[index] for index in indices), strict=True)
     return BackboneChoice(name, names, indices, reductions)
@@ -120,5 +122,7 @@ def _build(choice: BackboneChoice, pre_trained: bool) -> Any:
     except (OSError, RuntimeError) as error:
         if not pre_trained:
             raise
-        raise WeightsNotFound(f"cannot load the weights of {choice.name} ({hub_repository(choice.name)}): {error}; "
-                              "for a cluster with no internet set model.weights") from error  # fmt: skip
+        raise WeightsNotFound(
+            f"cannot load the weights of {choice.name} ({hub_repository(choice.name)}): {error}; "
+            "for a cluster with no internet set model.weights"
+        ) from error

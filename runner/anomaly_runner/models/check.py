@@ -45,16 +45,20 @@ def _check_noise(reduction: int, size: tuple[int, int]) -> None:
     """Simulated defects are noise of up to 32 cells a side, drawn on features: two for each of the finest layer."""
     smallest = _NOISE_CELLS // 4 * reduction + 1
     if min(size) < smallest:
-        raise InvalidConfig(f"supersimplenet wants an inputSize of at least {smallest} x {smallest} with these layers: "
-                            "the defects that it simulates do not fit into fewer features")  # fmt: skip
+        raise InvalidConfig(
+            f"supersimplenet wants an inputSize of at least {smallest} x {smallest} with these layers: "
+            "the defects that it simulates do not fit into fewer features"
+        )
 
 
 def _check_windows(parameters: SuperAddParameters, size: tuple[int, int], multiple: int) -> None:
     side, overlap = parameters.window_size, parameters.window_overlap
     if side % multiple or overlap % multiple or 2 * overlap >= side or side > min(size):
-        raise InvalidConfig(f"model.superAdd: windowSize {side} and windowOverlap {overlap} must be multiples of "
-                            f"{multiple}, the overlap less than half a window, and windows no larger than inputSize, "
-                            f"{size[0]} x {size[1]}")  # fmt: skip
+        raise InvalidConfig(
+            f"model.superAdd: windowSize {side} and windowOverlap {overlap} must be multiples of "
+            f"{multiple}, the overlap less than half a window, and windows no larger than inputSize, "
+            f"{size[0]} x {size[1]}"
+        )
 
 
 def check_devices(spec: ExperimentSpec, gpus: int) -> None:
@@ -73,11 +77,15 @@ def check_devices(spec: ExperimentSpec, gpus: int) -> None:
     if training.batch_size_finder:
         raise InvalidConfig("training.batchSizeFinder looks at one device; with training.devices set trainBatchSize")
     if batch % devices:
-        raise InvalidConfig(f"training.trainBatchSize {batch} is the number of images of a step on all devices: make "
-                            f"it a multiple of training.devices, {devices}")  # fmt: skip
+        raise InvalidConfig(
+            f"training.trainBatchSize {batch} is the number of images of a step on all devices: make "
+            f"it a multiple of training.devices, {devices}"
+        )
     if gpus and devices > gpus:
-        raise InvalidConfig(f"training.devices is {devices}, the pod sees {gpus} GPUs: set scheduling.gpus.count to "
-                            f"{devices}, or training.devices to {gpus}")  # fmt: skip
+        raise InvalidConfig(
+            f"training.devices is {devices}, the pod sees {gpus} GPUs: set scheduling.gpus.count to "
+            f"{devices}, or training.devices to {gpus}"
+        )
 
 
 def check_exports(spec: ExperimentSpec) -> None:
@@ -88,8 +96,10 @@ def check_exports(spec: ExperimentSpec) -> None:
     """
     entry = CATALOG[spec.model.name]
     if missing := set(spec.export.types) - set(entry.exports):
-        raise InvalidConfig(f"export.types: {spec.model.name} cannot be written as {', '.join(sorted(missing))}; "
-                            f"there is {', '.join(entry.exports)}")  # fmt: skip
+        raise InvalidConfig(
+            f"export.types: {spec.model.name} cannot be written as {', '.join(sorted(missing))}; "
+            f"there is {', '.join(entry.exports)}"
+        )
     if spec.export.types and spec.export.precision == "float16" and not entry.half:
         raise InvalidConfig(f"export.precision: {spec.model.name} has numbers that float16 cannot hold; set float32")
 

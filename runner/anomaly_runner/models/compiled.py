@@ -101,7 +101,14 @@ def _graph(network: nn.Module, size: tuple[int, ...]) -> bytes:
         features = len(network(example))
         names = [f"feature{index}" for index in range(features)]
         axes = {name: {0: "batch"} for name in (_INPUT, *names)}
-        torch.onnx.export(network, (example,), buffer, dynamo=False,  # type: ignore[arg-type]
-                          opset_version=OPSET, input_names=[_INPUT],
-                          output_names=names, dynamic_axes=axes)  # fmt: skip
+        torch.onnx.export(
+            network,
+            (example,),
+            buffer,  # type: ignore[arg-type]
+            dynamo=False,
+            opset_version=OPSET,
+            input_names=[_INPUT],
+            output_names=names,
+            dynamic_axes=axes,
+        )
     return buffer.getvalue()

@@ -82,8 +82,10 @@ class Patchcore(MemoryModel):
 
     def _features(self, tiles: Tensor) -> Tensor:
         pooled = [functional.avg_pool2d(layer, 3, 1, 1) for layer in self.backbone(tiles)]
-        large = [pooled[0], *(functional.interpolate(layer, size=self._tile_patches, mode="bilinear")
-                              for layer in pooled[1:])]  # fmt: skip
+        large = [
+            pooled[0],
+            *(functional.interpolate(layer, size=self._tile_patches, mode="bilinear") for layer in pooled[1:]),
+        ]
         return torch.cat(large, 1)
 
     def observe(self, embeddings: Sequence[Tensor]) -> None:

@@ -115,9 +115,12 @@ class CflowTail(nn.Module):
     def forward(self, images: Tensor) -> Raw:
         """Raw scores and maps of images (B, 3, H, W)."""
         likelihoods = self._log_likelihoods(images)
-        layers = [functional.interpolate((likelihood - peak).exp(), size=images.shape[-2:], mode="bilinear",
-                                         align_corners=True)
-                  for likelihood, peak in zip(likelihoods, self.peaks, strict=True)]  # fmt: skip
+        layers = [
+            functional.interpolate(
+                (likelihood - peak).exp(), size=images.shape[-2:], mode="bilinear", align_corners=True
+            )
+            for likelihood, peak in zip(likelihoods, self.peaks, strict=True)
+        ]
         maps = len(layers) - torch.stack(layers).sum(0)
         return Raw(maps.amax((1, 2, 3)), maps)
 
@@ -195,8 +198,9 @@ class RadTail(_Tail):
         layers = zip(features, self.network.patch_banks, self.network._layer_weights, strict=True)
         best = [weight * self._similarity(found, bank, left_out, rows, columns) for (found, _), bank, weight in layers]
         small = sum(self.network._layer_weights) - torch.stack(best).sum(0)
-        maps = functional.interpolate(small.reshape(-1, 1, rows, columns), size=images.shape[-2:], mode="bilinear",
-                                      align_corners=False)  # fmt: skip
+        maps = functional.interpolate(
+            small.reshape(-1, 1, rows, columns), size=images.shape[-2:], mode="bilinear", align_corners=False
+        )
         maps = self.network.blur(maps)
         return Raw(self.network._image_score(maps), maps)
 
@@ -237,10 +241,12 @@ class SuperAddTail(_Tail):
 
     def forward(self, images: Tensor) -> Raw:
         """Raw scores and maps of images (B, 3, H, W)."""
-        layers = [self._distances(*found) for found in zip(self._features(images), self.network.memory_bank,
-                                                           strict=True)]  # fmt: skip
-        sized = functional.interpolate(torch.stack(layers, 1), size=images.shape[-2:], mode="bilinear",
-                                       align_corners=False)  # fmt: skip
+        layers = [
+            self._distances(*found) for found in zip(self._features(images), self.network.memory_bank, strict=True)
+        ]
+        sized = functional.interpolate(
+            torch.stack(layers, 1), size=images.shape[-2:], mode="bilinear", align_corners=False
+        )
         maps = sized.mean(1, keepdim=True)
         if self.network.blur is not None:
             maps = self.network.blur(maps)
@@ -260,8 +266,10 @@ class SuperAddTail(_Tail):
         down, across = (windows.axis_patch_split(int(side)) for side in images.shape[-2:])
         rows = []
         for (top, bottom), (first, last), _ in zip(*down, strict=True):
-            parts = [self._window(images[..., top:bottom, left:right])[:, :, first:last, start:end]
-                     for (left, right), (start, end), _ in zip(*across, strict=True)]  # fmt: skip
+            parts = [
+                self._window(images[..., top:bottom, left:right])[:, :, first:last, start:end]
+                for (left, right), (start, end), _ in zip(*across, strict=True)
+            ]
             rows.append(torch.cat(parts, 3))
         return list(torch.cat(rows, 2))
 
@@ -310,7 +318,16 @@ def readable_winclip(network: Any) -> nn.Module:
 
 
 TAILS: Mapping[str, Callable[[Any], nn.Module]] = {
-    "cfa": CfaTail, "cflow": CflowTail, "dfm": DfmTail, "fre": FreTail, "dfkde": DfkdeTail, "glass": GlassTail,
-    "generalAd": GeneralAdTail, "rad": RadTail, "superAdd": SuperAddTail, "mhPatchcore": MhPatchcoreTail,
-    "anomalyVfm": AnomalyVfmTail, "winclip": readable_winclip,
-}  # fmt: skip
+    "cfa": CfaTail,
+    "cflow": CflowTail,
+    "dfm": DfmTail,
+    "fre": FreTail,
+    "dfkde": DfkdeTail,
+    "glass": GlassTail,
+    "generalAd": GeneralAdTail,
+    "rad": RadTail,
+    "superAdd": SuperAddTail,
+    "mhPatchcore": MhPatchcoreTail,
+    "anomalyVfm": AnomalyVfmTail,
+    "winclip": readable_winclip,
+}

@@ -11,8 +11,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from anomaly_runner.machine import cpu_limit, keep_freed_memory
-from anomaly_runner.parallel import ordered_map
+from anomaly_runner.system.machine import cpu_limit, keep_freed_memory
+from anomaly_runner.system.parallel import ordered_map
 
 MICRO_BATCH = 8
 """Images that one CPU works on at once: their features stay in its cache."""
@@ -58,8 +58,9 @@ class TorchThreads:
 
         if self._threads == 1:
             return self.in_turn(function, items)
-        return ordered_map(_without_gradients(function), items, self._threads, ahead=self._threads + 1,
-                           prepare_thread=_one_thread)  # fmt: skip
+        return ordered_map(
+            _without_gradients(function), items, self._threads, ahead=self._threads + 1, prepare_thread=_one_thread
+        )
 
     def in_turn(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
         """The same, one after the other."""

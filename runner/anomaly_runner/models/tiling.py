@@ -52,8 +52,10 @@ class Tiles:
         """
         factor = max(reductions)
         if self.count > 1 and any(length % factor for length in (*self.side, *self._rows, *self._columns)):
-            raise InvalidConfig(f"model.tiling: inputSize, tileSize and stride have to be multiples of {factor}, the "
-                                "pixels that one feature of these layers stands for")  # fmt: skip
+            raise InvalidConfig(
+                f"model.tiling: inputSize, tileSize and stride have to be multiples of {factor}, the "
+                "pixels that one feature of these layers stands for"
+            )
 
     def patches(self, of_tile: tuple[int, int]) -> tuple[int, int]:
         """Rows and columns of joined feature maps, for those of a tile's."""
@@ -66,8 +68,9 @@ class Tiles:
         if self.count == 1:
             return images
         height, width = self.side
-        cut = [images[..., row : row + height, column : column + width]
-               for row in self._rows for column in self._columns]  # fmt: skip
+        cut = [
+            images[..., row : row + height, column : column + width] for row in self._rows for column in self._columns
+        ]
         return torch.stack(cut, 1).flatten(0, 1)
 
     def untile(self, features: Tensor) -> Tensor:
@@ -102,7 +105,10 @@ def _joined(parts: Sequence[Tensor], starts: Sequence[int], side: int) -> Tensor
     bounds = sorted({*starts, *(start + length for start in starts)})
     pieces = []
     for low, high in pairwise(bounds):
-        there = [part.narrow(side, low - start, high - low)
-                 for part, start in zip(parts, starts, strict=True) if start <= low < start + length]  # fmt: skip
+        there = [
+            part.narrow(side, low - start, high - low)
+            for part, start in zip(parts, starts, strict=True)
+            if start <= low < start + length
+        ]
         pieces.append(there[0] if len(there) == 1 else sum(there[1:], there[0]) / len(there))
     return torch.cat(pieces, side)

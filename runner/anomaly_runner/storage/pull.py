@@ -94,8 +94,9 @@ class _Count:
             self._bytes_done += info.size
             news = self._tenth() > tenth or self._files_done == self._files
         if news:
-            logger.info("pulled", extra={"files": self._files_done, "of": self._files,
-                                         "megabytes": self._bytes_done >> 20})  # fmt: skip
+            logger.info(
+                "pulled", extra={"files": self._files_done, "of": self._files, "megabytes": self._bytes_done >> 20}
+            )
 
     def _tenth(self) -> int:
         return 10 * self._bytes_done // max(1, self._bytes)

@@ -84,5 +84,12 @@ def open_bucket(
     }
     if endpoint:
         place["endpoint"] = endpoint
-    return QuickGet(S3Store(bucket, config=place, client_options=options, retry_config={"max_retries": 0},
-                            credential_provider=Boto3CredentialProvider(session)))  # fmt: skip
+    return QuickGet(
+        S3Store(
+            bucket,
+            config=place,
+            client_options=options,
+            retry_config={"max_retries": 0},
+            credential_provider=Boto3CredentialProvider(session),
+        )
+    )

@@ -83,8 +83,14 @@ def _client(
     )
     if session.get_credentials() is None:
         return client, None
-    return client, open_bucket(bucket, location.endpoint, session, client.meta.region_name, verify,
-                               seconds={"connect": _CONNECT_SECONDS, "read": _READ_SECONDS})  # fmt: skip
+    return client, open_bucket(
+        bucket,
+        location.endpoint,
+        session,
+        client.meta.region_name,
+        verify,
+        seconds={"connect": _CONNECT_SECONDS, "read": _READ_SECONDS},
+    )
 
 
 @dataclass(frozen=True)
@@ -203,8 +209,12 @@ def _patiently(operation: Callable[[], Result]) -> Result:
     """Do something, again where the server was too busy or a body broke off."""
     from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
-    retrying = Retrying(stop=stop_after_attempt(_ROUNDS), wait=wait_random_exponential(max=_LONGEST_PAUSE),
-                        retry=retry_if_exception(_may_pass), reraise=True)  # fmt: skip
+    retrying = Retrying(
+        stop=stop_after_attempt(_ROUNDS),
+        wait=wait_random_exponential(max=_LONGEST_PAUSE),
+        retry=retry_if_exception(_may_pass),
+        reraise=True,
+    )
     return retrying(operation)
 
 

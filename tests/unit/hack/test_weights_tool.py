@@ -15,7 +15,7 @@ import pytest
 from typer.testing import CliRunner
 
 from anomaly_runner.errors import DataInvalid
-from anomaly_runner.weights import Wanted
+from anomaly_runner.models.weights import Wanted
 from hack.weights import fill, published
 from hack.weights.__main__ import app
 from hack.weights.cache import contents, is_there
@@ -138,10 +138,16 @@ def test_another_revision_of_a_repository_is_not_the_one_that_is_wanted(tmp_path
 
 
 def test_a_folder_of_images_out_of_a_tar_archive(tmp_path, textures_published):
-    files = textures_published(tarred(**{
-        "dtd/images/banded/1.jpg": b"stripes", "dtd/images/banded/2.jpg": None, "dtd/labels/1.txt": b"not an image",
-        "dtd/images/../../../outside.jpg": b"hostile",
-    }))  # fmt: skip
+    files = textures_published(
+        tarred(
+            **{
+                "dtd/images/banded/1.jpg": b"stripes",
+                "dtd/images/banded/2.jpg": None,
+                "dtd/labels/1.txt": b"not an image",
+                "dtd/images/../../../outside.jpg": b"hostile",
+            }
+        )
+    )
     with serve(files) as web:
         found = run("fill", tmp_path, "--model", "draem", "--mirror", web.url)
     assert found.exit_code == 0, found.output
@@ -157,8 +163,10 @@ def test_an_archive_that_cannot_be_unpacked_leaves_nothing_that_looks_complete(t
     assert "dtd-r1.0.1.tar.gz cannot be unpacked" in found.output
     assert run("list", tmp_path, "--model", "draem").output == "LACKING folder datasets/dtd\n"
     with serve(textures_published(tarred(**{"elsewhere/1.jpg": b"x"}))) as web:
-        assert "holds nothing below dtd/images/" in run("fill", tmp_path / "other", "--model", "draem", "--mirror",
-                                                        web.url).output  # fmt: skip
+        assert (
+            "holds nothing below dtd/images/"
+            in run("fill", tmp_path / "other", "--model", "draem", "--mirror", web.url).output
+        )
 
 
 def test_a_download_that_broke_off_goes_on_the_next_time(tmp_path, textures_published):
@@ -181,14 +189,21 @@ def test_another_models_teacher_stays(tmp_path, teachers):
 
 
 def test_a_repository_of_the_hub_becomes_plain_files_that_a_run_finds(tmp_path):
-    files = {"model.safetensors": b"weights", "config.json": b"{}", "open_clip_config.json": b"{}",
-             "pytorch_model.bin": b"a pickle", "README.md": b"x"}  # fmt: skip
+    files = {
+        "model.safetensors": b"weights",
+        "config.json": b"{}",
+        "open_clip_config.json": b"{}",
+        "pytorch_model.bin": b"a pickle",
+        "README.md": b"x",
+    }
     came = []
     with serve_hub(RESNET, files) as url:
         fill.fill(Wanted("hub", RESNET), tmp_path, url, came.append)
     repository = f"hub/models--{RESNET.replace('/', '--')}"
-    kept = {f"{repository}/snapshots/{REVISION}/{name}": files[name]
-            for name in ("model.safetensors", "config.json", "open_clip_config.json")}  # fmt: skip
+    kept = {
+        f"{repository}/snapshots/{REVISION}/{name}": files[name]
+        for name in ("model.safetensors", "config.json", "open_clip_config.json")
+    }
     assert files_below(tmp_path) == kept | {f"{repository}/refs/main": REVISION.encode()}
     assert not any(path.is_symlink() for path in tmp_path.rglob("*"))
     assert sum(came) == sum(map(len, {files["model.safetensors"], files["config.json"]}))
@@ -244,7 +259,10 @@ def test_urls_and_digests_are_anomalibs():
         from anomalib.models.image.draem.lightning_model import DTD_DOWNLOAD_INFO
         from anomalib.models.image.efficient_ad.lightning_model import IMAGENETTE_DOWNLOAD_INFO, WEIGHTS_DOWNLOAD_INFO
 
-    pairs = ((published.TEXTURES, DTD_DOWNLOAD_INFO), (published.IMAGENETTE, IMAGENETTE_DOWNLOAD_INFO),
-             (published.TEACHERS, WEIGHTS_DOWNLOAD_INFO))  # fmt: skip
+    pairs = (
+        (published.TEXTURES, DTD_DOWNLOAD_INFO),
+        (published.IMAGENETTE, IMAGENETTE_DOWNLOAD_INFO),
+        (published.TEACHERS, WEIGHTS_DOWNLOAD_INFO),
+    )
     for ours, theirs in pairs:
         assert (ours.file.url(None), ours.file.digest) == (theirs.url, theirs.hashsum)

@@ -1,6 +1,6 @@
 """The cache keeps the newest view whatever the order in which views come."""
 
-from anomaly_operator.cache import Cache
+from anomaly_operator.cluster.cache import Cache
 from anomaly_operator.views import job_view, pod_view
 from support.objects import EXPERIMENT, INFERENCE, KEY, job_of, pod_of, raw_job, raw_pod, run_of
 

@@ -9,10 +9,10 @@ import yaml
 
 from anomaly_api.run import ProgressUpdate, RunSummary
 from anomaly_api.status import RunStatus
-from anomaly_operator.desired import Blocked, Wanted, desired
-from anomaly_operator.observed import Observed, Refusal
-from anomaly_operator.settings import PodSettings
-from anomaly_operator.status import status
+from anomaly_operator.decide.desired import Blocked, Wanted, desired
+from anomaly_operator.decide.observed import Observed, Refusal
+from anomaly_operator.decide.pod_settings import PodSettings
+from anomaly_operator.decide.status import status
 from anomaly_operator.views import job_view, pod_view
 from support import golden, objects
 
@@ -41,8 +41,11 @@ def test_job(path: Path, request: pytest.FixtureRequest) -> None:
     experiment = given.get("experiment")
     trained = objects.run_of(experiment, experiment.get("status"), uid="trained-uid") if experiment else None
     wanted = desired(objects.run_of(given["resource"]), trained, SETTINGS)
-    made = wanted.job() if isinstance(wanted, Wanted) else {"blocked": wanted.reason.value, "message": wanted.message,
-                                                          "stalled": wanted.stalled}  # fmt: skip
+    made = (
+        wanted.job()
+        if isinstance(wanted, Wanted)
+        else {"blocked": wanted.reason.value, "message": wanted.message, "stalled": wanted.stalled}
+    )
     expected = path.with_name(f"{case(path)}.job.yaml")
     golden.check(expected, made, update=request.config.getoption("--update-golden"))
 

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
+from anomaly_operator.cluster.lease import ADDRESS_ANNOTATION, Lease
+from anomaly_operator.decide.pod_settings import PodSettings
 from anomaly_operator.errors import Conflict, NotFound, Unavailable
-from anomaly_operator.lease import ADDRESS_ANNOTATION, Lease
-from anomaly_operator.settings import PodSettings, Settings
+from anomaly_operator.settings import Settings
 
 
 class FakeServer:

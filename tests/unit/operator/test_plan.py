@@ -7,8 +7,8 @@ import pytest
 from anomaly_api.reasons import Reason
 from anomaly_api.scheduling import RunPolicy
 from anomaly_api.status import Phase, RunStatus
-from anomaly_operator.desired import Blocked, Wanted
-from anomaly_operator.plan import CreateJob, DeleteJob, DeletePods, PatchJob, Wait, plan
+from anomaly_operator.decide.desired import Blocked, Wanted
+from anomaly_operator.decide.plan import CreateJob, DeleteJob, DeletePods, PatchJob, Wait, plan
 from support.objects import JOB_UID, KEY, NOTHING, UID, ended, job_of, observed, pod_of
 
 JOB: dict[str, Any] = {"kind": "Job"}
@@ -42,40 +42,64 @@ DONE = job_of(**ended("Complete"))
             wanted(suspend=True), observed(job_of()), STARTED, (PatchJob(NAME, {"suspend": True}),), id="suspend"
         ),
         pytest.param(
-            wanted(), observed(job_of(spec={"suspend": True})), STARTED, (PatchJob(NAME, {"suspend": False}),),
+            wanted(),
+            observed(job_of(spec={"suspend": True})),
+            STARTED,
+            (PatchJob(NAME, {"suspend": False}),),
             id="resume",
         ),
         pytest.param(
-            wanted(backoff_limit=1, active_deadline_seconds=60), observed(job_of()), STARTED,
-            (PatchJob(NAME, {"backoffLimit": 1, "activeDeadlineSeconds": 60}),), id="other limits",
+            wanted(backoff_limit=1, active_deadline_seconds=60),
+            observed(job_of()),
+            STARTED,
+            (PatchJob(NAME, {"backoffLimit": 1, "activeDeadlineSeconds": 60}),),
+            id="other limits",
         ),
         pytest.param(
-            wanted(), observed(job_of(spec={"activeDeadlineSeconds": 60})), STARTED,
-            (PatchJob(NAME, {"activeDeadlineSeconds": None}),), id="no deadline any more",
+            wanted(),
+            observed(job_of(spec={"activeDeadlineSeconds": 60})),
+            STARTED,
+            (PatchJob(NAME, {"activeDeadlineSeconds": None}),),
+            id="no deadline any more",
         ),
         pytest.param(
-            Wanted(policy=RunPolicy(), job=lambda: JOB, digest="other"), observed(job_of()), NOTHING,
-            (DeleteJob(NAME, JOB_UID), Wait()), id="another spec before the start",
+            Wanted(policy=RunPolicy(), job=lambda: JOB, digest="other"),
+            observed(job_of()),
+            NOTHING,
+            (DeleteJob(NAME, JOB_UID), Wait()),
+            id="another spec before the start",
         ),
         pytest.param(
-            Wanted(policy=RunPolicy(), job=lambda: JOB, digest="other"), observed(job_of()), STARTED, (),
+            Wanted(policy=RunPolicy(), job=lambda: JOB, digest="other"),
+            observed(job_of()),
+            STARTED,
+            (),
             id="another operator version after the start",
         ),
         pytest.param(wanted(suspend=True), observed(DONE), STARTED, (), id="ended but not yet recorded"),
         pytest.param(
-            wanted(ttl_seconds_after_finished=60), observed(DONE), COMPLETE,
-            (PatchJob(NAME, {"ttlSecondsAfterFinished": 60}),), id="TTL only when the result is recorded",
+            wanted(ttl_seconds_after_finished=60),
+            observed(DONE),
+            COMPLETE,
+            (PatchJob(NAME, {"ttlSecondsAfterFinished": 60}),),
+            id="TTL only when the result is recorded",
         ),
         pytest.param(
-            wanted(retain_pods="onFailure"), observed(DONE, pod_of(phase="Succeeded")), COMPLETE,
-            (DeletePods(("screws-experiment-1",)),), id="pods of a success go",
+            wanted(retain_pods="onFailure"),
+            observed(DONE, pod_of(phase="Succeeded")),
+            COMPLETE,
+            (DeletePods(("screws-experiment-1",)),),
+            id="pods of a success go",
         ),
         pytest.param(
-            wanted(retain_pods="onFailure"), observed(job_of(**ended("Failed")), pod_of(phase="Failed")), FAILED, (),
+            wanted(retain_pods="onFailure"),
+            observed(job_of(**ended("Failed")), pod_of(phase="Failed")),
+            FAILED,
+            (),
             id="pods of a failure stay",
         ),
     ],
-)  # fmt: skip
+)
 def test_plan(desired: Any, seen: Any, recorded: RunStatus, actions: Any) -> None:
     assert plan(KEY, UID, desired, seen, recorded) == actions
 

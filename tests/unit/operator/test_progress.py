@@ -8,11 +8,11 @@ import pytest
 
 from anomaly_api.run import PROGRESS_AUDIENCE, PROGRESS_PATH, ProgressUpdate, RunIdentity
 from anomaly_api.status import Progress, Stage
-from anomaly_operator.cache import Cache
+from anomaly_operator.cluster.cache import Cache
 from anomaly_operator.keys import RunKey
-from anomaly_operator.progress import ProgressBoard
-from anomaly_operator.server import BODY_LIMIT, Server
-from anomaly_operator.tokens import TokenVerifier
+from anomaly_operator.serving.progress_board import ProgressBoard
+from anomaly_operator.serving.server import BODY_LIMIT, Server
+from anomaly_operator.serving.tokens import TokenVerifier
 from anomaly_operator.work_queue import WorkQueue
 from support.objects import KEY, UID, job_of, pod_of
 
@@ -35,11 +35,19 @@ class FakeApi:
         if not token.startswith("pod-"):
             return {"status": {"authenticated": False}}
         number = token.removeprefix("pod-")
-        return {"status": {"authenticated": True, "audiences": [PROGRESS_AUDIENCE], "user": {
-            "username": "system:serviceaccount:vision:default",
-            "extra": {"authentication.kubernetes.io/pod-name": [f"screws-experiment-{number}"],
-                      "authentication.kubernetes.io/pod-uid": [f"pod-{number}"]},
-        }}}  # fmt: skip
+        return {
+            "status": {
+                "authenticated": True,
+                "audiences": [PROGRESS_AUDIENCE],
+                "user": {
+                    "username": "system:serviceaccount:vision:default",
+                    "extra": {
+                        "authentication.kubernetes.io/pod-name": [f"screws-experiment-{number}"],
+                        "authentication.kubernetes.io/pod-uid": [f"pod-{number}"],
+                    },
+                },
+            }
+        }
 
 
 class FakeLease:
@@ -55,9 +63,14 @@ class Operator:
         self.cache, self.api, self.queue = Cache(), FakeApi(), WorkQueue[RunKey]()
         self.board = ProgressBoard(self.queue, 2.0, lambda: 0.0)
         self.server = Server(
-            cache=self.cache, board=self.board, lease=lease, tokens=TokenVerifier(self.api, lambda: 0.0),  # type: ignore[arg-type]
-            health=lambda: None, ready=lambda: True, refresh_metrics=lambda: None,
-        )  # fmt: skip
+            cache=self.cache,
+            board=self.board,
+            lease=lease,
+            tokens=TokenVerifier(self.api, lambda: 0.0),  # type: ignore[arg-type]
+            health=lambda: None,
+            ready=lambda: True,
+            refresh_metrics=lambda: None,
+        )
         self.cache.put_job(job_of())
         self.cache.put_pod(pod_of(1))
         self.url = ""

@@ -2,7 +2,7 @@
 
 import pytest
 
-from anomaly_operator.times import to_age
+from anomaly_operator.decide.times import to_age
 
 
 @pytest.mark.parametrize(

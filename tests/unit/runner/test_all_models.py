@@ -15,16 +15,16 @@ import torch
 from anomaly_api.artifacts import Export
 from anomaly_api.model import Model
 from anomaly_api.run import ModelManifest, RunReport
-from anomaly_runner import anomalib_training
-from anomaly_runner.batches import Batch
-from anomaly_runner.dataset import Sample
-from anomaly_runner.export import export_all, load
+from anomaly_runner.data.batches import Batch
+from anomaly_runner.data.dataset import Sample
+from anomaly_runner.exporting.export import export_all, load
 from anomaly_runner.local import run_locally
 from anomaly_runner.models.anomalib_model import Surroundings as ModelSurroundings
 from anomaly_runner.models.anomalib_model import build_module, scoring_model, without_pretrained_weights
 from anomaly_runner.models.catalog import CATALOG
 from anomaly_runner.models.tails import TAILS
-from anomaly_runner.predict import Scored
+from anomaly_runner.scoring.predict import Scored
+from anomaly_runner.training import with_anomalib as anomalib_training
 from hack.demo.auxiliary import write_auxiliary_weights
 from support.backbones import write_efficientnet_b5
 from support.programs import device_constants
@@ -134,10 +134,11 @@ def test_a_model_and_its_exports_agree(folder, random_weights, name, measured, r
     def experiment(document):
         document["spec"] |= {
             "model": {"name": name, name: parameters} | (WEIGHTS if name in FROM_CACHE else {}),
-            "training": training, "evaluation": {},
+            "training": training,
+            "evaluation": {},
             "transforms": {"inputSize": {"height": side, "width": side}},
             "export": {"types": types},
-        }  # fmt: skip
+        }
         document["spec"]["dataset"]["category"] = category
         document["spec"]["output"]["keepCheckpoint"] = True
 

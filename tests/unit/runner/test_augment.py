@@ -8,9 +8,9 @@ from skimage.data import gravel
 
 from anomaly_api.dataset import DatasetLimits
 from anomaly_api.transforms import Augmentations
-from anomaly_runner.augment import Augmenter, augment, rotated
-from anomaly_runner.batches import InputForm, ReadLog, read_batches
-from anomaly_runner.dataset import Sample
+from anomaly_runner.data.augment import Augmenter, augment, rotated
+from anomaly_runner.data.batches import InputForm, ReadLog, read_batches
+from anomaly_runner.data.dataset import Sample
 from anomaly_runner.storage import FolderStore, start_pull
 
 GREY = gravel()[:96, :128]
@@ -89,8 +89,15 @@ def pictures(tmp_path):
 def read(folder, samples, augmenter, threads=2):
     store = FolderStore(folder)
     pull = start_pull(store, store.list(), folder, lambda: None)
-    batches = read_batches(pull, samples, InputForm(48, 64, "none"), ReadLog(DatasetLimits()), batch_size=2,
-                           threads=threads, augment=augmenter)  # fmt: skip
+    batches = read_batches(
+        pull,
+        samples,
+        InputForm(48, 64, "none"),
+        ReadLog(DatasetLimits()),
+        batch_size=2,
+        threads=threads,
+        augment=augmenter,
+    )
     return {sample.key: image for batch in batches for sample, image in zip(batch.samples, batch.images, strict=True)}
 
 

@@ -17,17 +17,17 @@ from anomaly_api.experiment import AnomalyExperiment, ExperimentSpec
 from anomaly_api.inference import InferenceSpec
 from anomaly_api.run import ModelManifest, RunConfig, RunIdentity
 from anomaly_api.status import Stage, ThresholdValues
-from anomaly_runner.builtin import PUBLISHED, files_of, prepare
-from anomaly_runner.builtin.download import download
-from anomaly_runner.builtin.mnist import read_idx
 from anomaly_runner.context import Context, Journal
+from anomaly_runner.data.builtin import PUBLISHED, files_of, prepare
+from anomaly_runner.data.builtin.download import download
+from anomaly_runner.data.builtin.mnist import read_idx
+from anomaly_runner.data.fetch import bring, list_experiment, list_inference
 from anomaly_runner.engine import execute
 from anomaly_runner.errors import DataInvalid, InvalidConfig, Stopped, StorageUnavailable
-from anomaly_runner.fetch import bring, list_experiment, list_inference
-from anomaly_runner.mlflow_tracker import LOCAL_UID
 from anomaly_runner.progress import Progress
-from anomaly_runner.stop import StopSignal
-from anomaly_runner.tracking import NoTracker
+from anomaly_runner.system.stop import StopSignal
+from anomaly_runner.tracking.base import NoTracker
+from anomaly_runner.tracking.mlflow_tracker import LOCAL_UID
 from support.public import NAMES, TRAIN, catalog, digit_set, idx, mnist_files, remote
 from support.web import serve
 
@@ -50,9 +50,15 @@ def picture(value: int) -> bytes:
 PRODUCTS = {
     f"{product}/{name}.png": picture(value)
     for product, value in (("bottle", 40), ("metal_nut", 90))
-    for name in ("train/good/000", "train/good/001", "train/good/002", "test/good/000", "test/scratch/000",
-                 "ground_truth/scratch/000_mask")
-}  # fmt: skip
+    for name in (
+        "train/good/000",
+        "train/good/001",
+        "train/good/002",
+        "test/good/000",
+        "test/scratch/000",
+        "ground_truth/scratch/000_mask",
+    )
+}
 
 
 def archive(files: dict[str, bytes], *special: tarfile.TarInfo) -> bytes:
@@ -74,11 +80,16 @@ def context(tmp_path):
 
 
 def experiment(source: dict, **dataset) -> AnomalyExperiment:
-    return AnomalyExperiment.model_validate({
-        "metadata": {"name": "x", "namespace": "ns"},
-        "spec": {"dataset": {"source": {"builtin": source}, **dataset}, "model": {"name": "padim", "padim": {}},
-                 "output": {"s3": {"uri": "s3://results"}}},
-    })  # fmt: skip
+    return AnomalyExperiment.model_validate(
+        {
+            "metadata": {"name": "x", "namespace": "ns"},
+            "spec": {
+                "dataset": {"source": {"builtin": source}, **dataset},
+                "model": {"name": "padim", "padim": {}},
+                "output": {"s3": {"uri": "s3://results"}},
+            },
+        }
+    )
 
 
 @pytest.mark.parametrize(
@@ -94,8 +105,9 @@ def test_a_model_that_cannot_be_is_refused_before_anything_is_fetched(digits, co
     with serve(digits) as web:
         spec = experiment({"name": "mnist", "goodLabel": 9, "mirror": web.url}).spec
         document = spec.model_dump(by_alias=True, exclude_unset=True) | fields
-        config = RunConfig(run=context.run.model_copy(update={"uid": LOCAL_UID}),
-                           experiment=ExperimentSpec.model_validate(document))  # fmt: skip
+        config = RunConfig(
+            run=context.run.model_copy(update={"uid": LOCAL_UID}), experiment=ExperimentSpec.model_validate(document)
+        )
         with pytest.raises(InvalidConfig, match=message):
             execute(config, context)
     assert web.asked == []
@@ -122,13 +134,25 @@ def test_a_mirror_may_hold_files_of_its_own(digits, tmp_path):
     own = {name: f"sha256:{hashlib.sha256(content).hexdigest()}" for name, content in digits.items()}
     mnist = {"name": "mnist", "good_label": 3, "limit": 2}
     with serve(digits) as web:
-        found = prepare(BuiltinDataset(**mnist, mirror=web.url, digests=own), None, tmp_path / "own", step=nothing,
-                        check=nothing, catalog=PUBLISHED)  # fmt: skip
+        found = prepare(
+            BuiltinDataset(**mnist, mirror=web.url, digests=own),
+            None,
+            tmp_path / "own",
+            step=nothing,
+            check=nothing,
+            catalog=PUBLISHED,
+        )
         assert len(list(found.rglob("*.png"))) == 22
         del own[NAMES[3]]
         with pytest.raises(DataInvalid, match=rf"{NAMES[3]} is not the expected file: its md5"):
-            prepare(BuiltinDataset(**mnist, mirror=web.url, digests=own), None, tmp_path / "other", step=nothing,
-                    check=nothing, catalog=PUBLISHED)  # fmt: skip
+            prepare(
+                BuiltinDataset(**mnist, mirror=web.url, digests=own),
+                None,
+                tmp_path / "other",
+                step=nothing,
+                check=nothing,
+                catalog=PUBLISHED,
+            )
 
 
 def test_a_digest_of_no_file_is_named():
@@ -138,16 +162,28 @@ def test_a_digest_of_no_file_is_named():
 
 
 def test_the_test_set_is_what_inference_sees(digits, context):
-    manifest = ModelManifest(run=context.run, model="padim", input_height=32, input_width=32, normalization="none",
-                             exports=(), thresholds=ThresholdValues(), score_normalization="none",
-                             threshold_type="image", task="classification")  # fmt: skip
+    manifest = ModelManifest(
+        run=context.run,
+        model="padim",
+        input_height=32,
+        input_width=32,
+        normalization="none",
+        exports=(),
+        thresholds=ThresholdValues(),
+        score_normalization="none",
+        threshold_type="image",
+        task="classification",
+    )
     with serve(digits) as web:
         source = {"builtin": {"name": "mnist", "goodLabel": 9, "mirror": web.url}}
         for layout, labels in (("labelled", {"good", *"012345678"}), ("flat", {"unknown"})):
-            spec = InferenceSpec.model_validate({
-                "model": {"experiment": "x"}, "output": {"s3": {"uri": "s3://results"}},
-                "input": {"layout": layout, "source": source},
-            })  # fmt: skip
+            spec = InferenceSpec.model_validate(
+                {
+                    "model": {"experiment": "x"},
+                    "output": {"s3": {"uri": "s3://results"}},
+                    "input": {"layout": layout, "source": source},
+                }
+            )
             listed = list_inference(spec, manifest, context, catalog(digits))
             assert len(listed.dataset.test) == 150
             assert {sample.label for sample in listed.dataset.test} == labels
@@ -160,8 +196,9 @@ def test_mvtec_takes_one_product_with_its_masks(digits, context):
         listed = list_experiment(spec, context, catalog(digits, tar))
     assert [sample.key for sample in listed.dataset.train] == ["train/good/000.png", "train/good/001.png"]
     assert {sample.key: sample.mask for sample in listed.dataset.test} == {
-        "test/good/000.png": None, "test/scratch/000.png": "ground_truth/scratch/000_mask.png",
-    }  # fmt: skip
+        "test/good/000.png": None,
+        "test/scratch/000.png": "ground_truth/scratch/000_mask.png",
+    }
     assert (listed.store.local_root / "train/good/000.png").read_bytes() == PRODUCTS["metal_nut/train/good/000.png"]
     assert not list((context.work / "builtin").rglob("bottle"))
 
@@ -169,8 +206,14 @@ def test_mvtec_takes_one_product_with_its_masks(digits, context):
 def test_an_unknown_product_is_named_with_those_that_are(digits, tmp_path):
     tar = archive(PRODUCTS)
     with serve({"mvtec.tar.xz": tar}) as web, pytest.raises(DataInvalid, match=r"no category nut.*bottle, metal_nut"):
-        prepare(BuiltinDataset(name="mvtec", mirror=web.url), "nut", tmp_path, step=nothing, check=nothing,
-                catalog=catalog(digits, tar))  # fmt: skip
+        prepare(
+            BuiltinDataset(name="mvtec", mirror=web.url),
+            "nut",
+            tmp_path,
+            step=nothing,
+            check=nothing,
+            catalog=catalog(digits, tar),
+        )
 
 
 def link(name: str, kind: bytes) -> tarfile.TarInfo:
@@ -194,17 +237,29 @@ def link(name: str, kind: bytes) -> tarfile.TarInfo:
 )
 def test_hostile_archives_are_refused(digits, tmp_path, tar, problem):
     with serve({"mvtec.tar.xz": tar}) as web, pytest.raises(DataInvalid, match=problem):
-        prepare(BuiltinDataset(name="mvtec", mirror=web.url), "bottle", tmp_path / "work", step=nothing, check=nothing,
-                catalog=catalog(digits, tar))  # fmt: skip
+        prepare(
+            BuiltinDataset(name="mvtec", mirror=web.url),
+            "bottle",
+            tmp_path / "work",
+            step=nothing,
+            check=nothing,
+            catalog=catalog(digits, tar),
+        )
     assert not (tmp_path / "evil").exists()
 
 
 def test_an_archive_of_endless_size_is_refused(digits, tmp_path, monkeypatch):
-    monkeypatch.setattr("anomaly_runner.builtin.mvtec._LARGEST_PRODUCT", 200)
+    monkeypatch.setattr("anomaly_runner.data.builtin.mvtec._LARGEST_PRODUCT", 200)
     tar = archive(PRODUCTS)
     with serve({"mvtec.tar.xz": tar}) as web, pytest.raises(DataInvalid, match="takes more than"):
-        prepare(BuiltinDataset(name="mvtec", mirror=web.url), "bottle", tmp_path, step=nothing, check=nothing,
-                catalog=catalog(digits, tar))  # fmt: skip
+        prepare(
+            BuiltinDataset(name="mvtec", mirror=web.url),
+            "bottle",
+            tmp_path,
+            step=nothing,
+            check=nothing,
+            catalog=catalog(digits, tar),
+        )
 
 
 CONTENT = np.random.default_rng(1).bytes(3_000_000)
@@ -213,7 +268,7 @@ FILE = remote("file.bin", CONTENT)
 
 @pytest.fixture
 def web(monkeypatch):
-    monkeypatch.setattr("anomaly_runner.builtin.download._LONGEST_PAUSE", 0.01)
+    monkeypatch.setattr("anomaly_runner.data.builtin.download._LONGEST_PAUSE", 0.01)
     with serve({"file.bin": CONTENT}) as served:
         yield served
 
@@ -279,8 +334,9 @@ def test_another_content_is_refused_and_thrown_away(web, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(("status", "error"), [(404, DataInvalid), (403, DataInvalid), (500, StorageUnavailable),
-                                               (429, StorageUnavailable)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("status", "error"), [(404, DataInvalid), (403, DataInvalid), (500, StorageUnavailable), (429, StorageUnavailable)]
+)
 def test_refusals_name_the_url_and_the_way_out(web, tmp_path, status, error):
     web.faults = [status] * 10
     with pytest.raises(error, match=rf"{web.url}file\.bin.*{status}.*source\.builtin\.mirror"):
@@ -288,7 +344,7 @@ def test_refusals_name_the_url_and_the_way_out(web, tmp_path, status, error):
 
 
 def test_nobody_there(tmp_path, monkeypatch):
-    monkeypatch.setattr("anomaly_runner.builtin.download._LONGEST_PAUSE", 0.01)
+    monkeypatch.setattr("anomaly_runner.data.builtin.download._LONGEST_PAUSE", 0.01)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     with pytest.raises(StorageUnavailable, match="Connection refused"):
@@ -316,7 +372,7 @@ def test_progress_is_in_megabytes(context, web):
     told = []
     context.progress.enter(Stage.FETCH, 3, "MB")
     context.progress._tell = lambda values: told.append(values.completed)
-    from anomaly_runner.fetch import _Megabytes
+    from anomaly_runner.data.fetch import _Megabytes
 
     download(FILE, web.url, context.work, _Megabytes(context).step)
     assert len(told) == 3
@@ -324,10 +380,16 @@ def test_progress_is_in_megabytes(context, web):
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"\0\0\x08", idx(np.zeros((2, 2), np.uint8))[:-9], gzip.compress(b"\0\0\x0d\1\0\0\0\1abcd"),
-     gzip.compress(b"\0\0\x08\1\0\0\0\5abc"), gzip.compress(b"\0\0\x08\xff" + bytes(9))],
+    [
+        b"",
+        b"\0\0\x08",
+        idx(np.zeros((2, 2), np.uint8))[:-9],
+        gzip.compress(b"\0\0\x0d\1\0\0\0\1abcd"),
+        gzip.compress(b"\0\0\x08\1\0\0\0\5abc"),
+        gzip.compress(b"\0\0\x08\xff" + bytes(9)),
+    ],
     ids=["empty", "a head", "an IDX file cut off", "32-bit values", "fewer values", "too many dimensions"],
-)  # fmt: skip
+)
 def test_files_that_are_not_idx(tmp_path, content):
     (tmp_path / "x.gz").write_bytes(content)
     with pytest.raises(DataInvalid, match=r"x\.gz"):

@@ -15,18 +15,18 @@ from anomaly_api.experiment import AnomalyExperiment
 from anomaly_api.run import RunConfig, RunIdentity
 from anomaly_api.storage import LocationRole, S3Location
 from anomaly_runner import places
-from anomaly_runner.builtin import prepare
-from anomaly_runner.builtin.catalog import Catalog, RemoteFile
 from anomaly_runner.context import Context, Journal
+from anomaly_runner.data.builtin import prepare
+from anomaly_runner.data.builtin.datasets import Catalog, RemoteFile
+from anomaly_runner.data.fetch import bring, list_experiment
 from anomaly_runner.errors import DataInvalid
-from anomaly_runner.fetch import bring, list_experiment
 from anomaly_runner.progress import Progress
-from anomaly_runner.stop import StopSignal
 from anomaly_runner.storage import FileCache, FolderStore, ObjectInfo, cached, local_copy
-from anomaly_runner.storage import cache as cache_module
-from anomaly_runner.storage.cache import Entry
+from anomaly_runner.storage import object_cache as cache_module
+from anomaly_runner.storage.object_cache import Entry
 from anomaly_runner.storage.s3 import connect
-from anomaly_runner.tracking import NoTracker
+from anomaly_runner.system.stop import StopSignal
+from anomaly_runner.tracking.base import NoTracker
 from support.fake_s3 import fake_s3
 from support.web import serve
 
@@ -34,8 +34,9 @@ KEYS = {"ANOMALY_DATASET_AWS_ACCESS_KEY_ID": "id", "ANOMALY_DATASET_AWS_SECRET_A
 FOLDERS = ("train/good", "test/good", "test/dent")
 OBJECTS = {
     f"set/{folder}/{index}.png": np.random.default_rng(index).bytes(5000 + index)
-    for folder in FOLDERS for index in range(8)
-}  # fmt: skip
+    for folder in FOLDERS
+    for index in range(8)
+}
 RUN = RunIdentity(kind="AnomalyExperiment", namespace="ns", name="x", uid="u")
 
 
@@ -284,13 +285,16 @@ def test_a_full_disk_costs_one_warning(s3, tmp_path, monkeypatch):
 
 
 def experiment(cache: dict) -> AnomalyExperiment:
-    return AnomalyExperiment.model_validate({
-        "metadata": {"name": "x", "namespace": "ns"},
-        "spec": {
-            "dataset": {"source": {"s3": {"uri": "s3://data"}}, "category": "set", "cache": cache},
-            "model": {"name": "padim"}, "output": {"s3": {"uri": "s3://results"}},
-        },
-    })  # fmt: skip
+    return AnomalyExperiment.model_validate(
+        {
+            "metadata": {"name": "x", "namespace": "ns"},
+            "spec": {
+                "dataset": {"source": {"s3": {"uri": "s3://data"}}, "category": "set", "cache": cache},
+                "model": {"name": "padim"},
+                "output": {"s3": {"uri": "s3://results"}},
+            },
+        }
+    )
 
 
 def context(work: Path, stores) -> Context:
@@ -299,8 +303,9 @@ def context(work: Path, stores) -> Context:
 
 def test_runs_of_a_node_share_its_folder(s3, tmp_path, monkeypatch):
     monkeypatch.setattr(places, "NODE_CACHE_PATH", str(tmp_path / "node"))
-    monkeypatch.setattr(places, "connect", lambda role, location: connect(role, S3Location(
-        uri=location.uri, endpoint=s3.url), KEYS))  # fmt: skip
+    monkeypatch.setattr(
+        places, "connect", lambda role, location: connect(role, S3Location(uri=location.uri, endpoint=s3.url), KEYS)
+    )
     (tmp_path / "node").mkdir()
     config = RunConfig(run=RUN, experiment=experiment({"node": {}}).spec)
     for name in ("first", "second"):
@@ -327,13 +332,21 @@ def test_a_claim_serves_as_well(tmp_path):
 
 def test_public_datasets_are_kept_too(tmp_path):
     content = b"not an archive, but the one that was published"
-    file = RemoteFile("http://nowhere.invalid/", "mvtec.tar", len(content), "sha256",
-                      hashlib.sha256(content).hexdigest())  # fmt: skip
+    file = RemoteFile(
+        "http://nowhere.invalid/", "mvtec.tar", len(content), "sha256", hashlib.sha256(content).hexdigest()
+    )
     with serve({"mvtec.tar": content}) as web:
         for name in ("first", "second"):
             cache = FileCache(tmp_path / "cache", pytest.fail)
             spec = BuiltinDataset(name="mvtec", mirror=web.url)
             with pytest.raises(DataInvalid, match="cannot be unpacked"):
-                prepare(spec, "bottle", tmp_path / name, step=lambda _: None, check=go_on,
-                        catalog=Catalog(None, file), cache=cache)  # fmt: skip
+                prepare(
+                    spec,
+                    "bottle",
+                    tmp_path / name,
+                    step=lambda _: None,
+                    check=go_on,
+                    catalog=Catalog(None, file),
+                    cache=cache,
+                )
     assert len(web.asked) == 1

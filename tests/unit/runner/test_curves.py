@@ -11,8 +11,8 @@ from sklearn.metrics import (
     roc_auc_score,
 )
 
-from anomaly_runner import curves
-from anomaly_runner.curves import auroc, average_precision, best_f1_threshold, count_at, rank
+from anomaly_runner.evaluation import curves
+from anomaly_runner.evaluation.curves import auroc, average_precision, best_f1_threshold, count_at, rank
 
 
 def cases():
@@ -22,9 +22,13 @@ def cases():
 def _cases():
     random = np.random.default_rng(5)
     for name, count, decimals, share in [
-        ("plain", 500, 12, 0.3), ("tied", 500, 1, 0.5), ("many ties", 3000, 0, 0.1), ("few positive", 1000, 12, 0.002),
-        ("nearly all positive", 1000, 2, 0.99), ("two", 2, 12, 0.5),
-    ]:  # fmt: skip
+        ("plain", 500, 12, 0.3),
+        ("tied", 500, 1, 0.5),
+        ("many ties", 3000, 0, 0.1),
+        ("few positive", 1000, 12, 0.002),
+        ("nearly all positive", 1000, 2, 0.99),
+        ("two", 2, 12, 0.5),
+    ]:
         labels = random.random(count) < share
         labels[0], labels[1] = True, False
         scores = np.round(random.normal(labels * 1.0, 1.0) * 10 + 42, decimals).astype(np.float32)

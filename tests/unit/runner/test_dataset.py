@@ -4,16 +4,24 @@ import pytest
 
 from anomaly_api.dataset import DatasetLimits
 from anomaly_api.run import UnreadableImage
-from anomaly_runner.dataset import check_unreadable, experiment_dataset, inference_dataset
+from anomaly_runner.data.dataset import check_unreadable, experiment_dataset, inference_dataset
+from anomaly_runner.data.images import largest_file
 from anomaly_runner.errors import DataInvalid
-from anomaly_runner.images import largest_file
 from anomaly_runner.storage.base import ObjectInfo, is_safe
 
 LAYOUT = [
-    "train/good/b.png", "train/good/a.png", "test/good/000.png", "test/scratch/000.png", "test/scratch/001.jpg",
-    "test/dent/000.png", "test/unknown/x.tif", "ground_truth/scratch/000_mask.png", "ground_truth/dent/000_mask.png",
-    "license.txt", "train/good/notes.json",
-]  # fmt: skip
+    "train/good/b.png",
+    "train/good/a.png",
+    "test/good/000.png",
+    "test/scratch/000.png",
+    "test/scratch/001.jpg",
+    "test/dent/000.png",
+    "test/unknown/x.tif",
+    "ground_truth/scratch/000_mask.png",
+    "ground_truth/dent/000_mask.png",
+    "license.txt",
+    "train/good/notes.json",
+]
 
 
 def objects(keys):
@@ -35,18 +43,32 @@ def test_the_layout():
         "test/unknown/x.tif": None,
     }
     assert {sample.label: sample.defect for sample in dataset.test} == {
-        "dent": True, "good": False, "scratch": True, "unknown": None,
-    }  # fmt: skip
+        "dent": True,
+        "good": False,
+        "scratch": True,
+        "unknown": None,
+    }
     assert dataset.missing_masks == ("test/scratch/001.jpg",)
 
 
 def test_masks_pair_by_name_and_never_by_position():
     """Two kinds of defects with the same file names, one mask fewer than images."""
-    keys = ["train/good/a.png", "train/good/b.png", "test/x/0.png", "test/x/1.png", "test/y/0.png", "test/y/1.png",
-            "ground_truth/x/1_mask.png", "ground_truth/y/0_mask.png"]  # fmt: skip
+    keys = [
+        "train/good/a.png",
+        "train/good/b.png",
+        "test/x/0.png",
+        "test/x/1.png",
+        "test/y/0.png",
+        "test/y/1.png",
+        "ground_truth/x/1_mask.png",
+        "ground_truth/y/0_mask.png",
+    ]
     assert [sample.mask for sample in experiment(keys).test] == [
-        None, "ground_truth/x/1_mask.png", "ground_truth/y/0_mask.png", None,
-    ]  # fmt: skip
+        None,
+        "ground_truth/x/1_mask.png",
+        "ground_truth/y/0_mask.png",
+        None,
+    ]
 
 
 @pytest.mark.parametrize(("suffix", "mask"), [("", "0.png"), ("_mask", "0_mask.png"), ("-gt", "0-gt.bmp")])
@@ -60,9 +82,16 @@ def test_images_in_deeper_folders_pair_with_masks_in_deeper_folders():
     assert experiment(keys).test[0].mask == "ground_truth/x/s/0_mask.png"
 
 
-VALIDATION = ["val/good/0.png", "val/scratch/000.png", "val/scratch/001.png", "val/dent/000.png",
-              "val/dent/007.png", "val/unknown/x.png", "ground_truth/val/scratch/000_mask.png",
-              "ground_truth/dent/007_mask.png"]  # fmt: skip
+VALIDATION = [
+    "val/good/0.png",
+    "val/scratch/000.png",
+    "val/scratch/001.png",
+    "val/dent/000.png",
+    "val/dent/007.png",
+    "val/unknown/x.png",
+    "ground_truth/val/scratch/000_mask.png",
+    "ground_truth/dent/007_mask.png",
+]
 
 
 def test_validation_images_have_masks_of_their_own_or_those_that_no_test_image_has():
@@ -120,9 +149,19 @@ def test_what_is_missing_is_named(keys, message):
 
 
 @pytest.mark.parametrize(
-    "key", ["../../etc/passwd.png", "/etc/x.png", "a/../../b.png", "a\\..\\b.png", "a//b.png", "C:/x.png", "./a.png",
-            "a/\0.png", ""],
-)  # fmt: skip
+    "key",
+    [
+        "../../etc/passwd.png",
+        "/etc/x.png",
+        "a/../../b.png",
+        "a\\..\\b.png",
+        "a//b.png",
+        "C:/x.png",
+        "./a.png",
+        "a/\0.png",
+        "",
+    ],
+)
 def test_keys_that_leave_the_folder_are_not_safe(key):
     assert not is_safe(key)
 
@@ -138,8 +177,18 @@ def test_keys_that_may_be_meant_for_the_layout_count(key):
     assert [image.path for image in experiment([*LAYOUT, key]).unreadable] == [key]
 
 
-@pytest.mark.parametrize("key", ["notes//x.png", "train/bad//x.png", "val/unknown//x.png", "a/../x.png", "C:/x.png",
-                                 "originals/pi\udce9ce.png", f"originals/{'x' * 300}.png"])  # fmt: skip
+@pytest.mark.parametrize(
+    "key",
+    [
+        "notes//x.png",
+        "train/bad//x.png",
+        "val/unknown//x.png",
+        "a/../x.png",
+        "C:/x.png",
+        "originals/pi\udce9ce.png",
+        f"originals/{'x' * 300}.png",
+    ],
+)
 def test_refused_files_outside_the_layout_do_not_count(key):
     assert experiment([*LAYOUT, key]).unreadable == ()
 
@@ -158,8 +207,9 @@ def test_names_that_no_file_system_takes_are_named_and_never_used():
     image, inside = "test/dent/000.png", "test/dent/000.png/deep/1.png"
     dataset = experiment([*LAYOUT, longest, longer, inside])
     assert {refused.path: refused.problem for refused in dataset.unreadable} == {
-        longer: "its name is longer than file systems allow", inside: "its folder has the name of another image",
-    }  # fmt: skip
+        longer: "its name is longer than file systems allow",
+        inside: "its folder has the name of another image",
+    }
     assert {longest, image} <= set(dataset.wanted())
     assert not {longer, inside} & set(dataset.wanted())
 
@@ -194,21 +244,37 @@ def test_flat_input():
 
 @pytest.mark.parametrize("prefix", ["", "test/"])
 def test_labelled_input(prefix):
-    keys = [f"{prefix}good/a.png", f"{prefix}dent/b.png", f"{prefix}unknown/c.png", "stray.png",
-            "ground_truth/dent/b_mask.png"]  # fmt: skip
+    keys = [
+        f"{prefix}good/a.png",
+        f"{prefix}dent/b.png",
+        f"{prefix}unknown/c.png",
+        "stray.png",
+        "ground_truth/dent/b_mask.png",
+    ]
     dataset = inference_dataset(objects(keys), "u", "labelled", "_mask", True)
     assert {sample.label: sample.mask for sample in dataset.test} == {
-        "dent": "ground_truth/dent/b_mask.png", "good": None, "unknown": None,
-    }  # fmt: skip
+        "dent": "ground_truth/dent/b_mask.png",
+        "good": None,
+        "unknown": None,
+    }
 
 
 def test_of_a_whole_dataset_the_test_images_are_scored():
-    keys = ["train/good/a.png", "val/good/a.png", "val/dent/a.png", "other/good/a.png", "test/good/a.png",
-            "test/dent/b.png", "ground_truth/dent/b_mask.png", "ground_truth/val/dent/a_mask.png"]  # fmt: skip
+    keys = [
+        "train/good/a.png",
+        "val/good/a.png",
+        "val/dent/a.png",
+        "other/good/a.png",
+        "test/good/a.png",
+        "test/dent/b.png",
+        "ground_truth/dent/b_mask.png",
+        "ground_truth/val/dent/a_mask.png",
+    ]
     dataset = inference_dataset(objects(keys), "u", "labelled", "_mask", True)
     assert [(sample.key, sample.mask) for sample in dataset.test] == [
-        ("test/dent/b.png", "ground_truth/dent/b_mask.png"), ("test/good/a.png", None),
-    ]  # fmt: skip
+        ("test/dent/b.png", "ground_truth/dent/b_mask.png"),
+        ("test/good/a.png", None),
+    ]
     assert dataset.missing_masks == ()
 
 

@@ -13,20 +13,20 @@ import torch
 
 from anomaly_api.experiment import ExperimentSpec
 from anomaly_api.reasons import ExitCode
-from anomaly_runner.batches import Batch
-from anomaly_runner.dataset import Sample
+from anomaly_runner.data.batches import Batch
+from anomaly_runner.data.dataset import Sample
 from anomaly_runner.errors import InternalError, InvalidConfig, Stopped
-from anomaly_runner.gradient import checkpoints, followers
-from anomaly_runner.gradient.checkpoints import Keeper
-from anomaly_runner.gradient.fit import Surroundings, Training, fit, judge_of
-from anomaly_runner.gradient.images import DecodedImages, ImageData, Share, decode_all
-from anomaly_runner.gradient.order import Order
-from anomaly_runner.gradient.plan import make_plan
 from anomaly_runner.local import run_locally
 from anomaly_runner.models import anomalib_model
 from anomaly_runner.models.anomalib_model import build_module, without_pretrained_weights
 from anomaly_runner.models.check import check_devices
 from anomaly_runner.storage import FolderStore
+from anomaly_runner.training.gradient import checkpoints, followers
+from anomaly_runner.training.gradient.checkpoints import Keeper
+from anomaly_runner.training.gradient.fit import Surroundings, Training, fit, judge_of
+from anomaly_runner.training.gradient.images import DecodedImages, ImageData, Share, decode_all
+from anomaly_runner.training.gradient.order import Order
+from anomaly_runner.training.gradient.plan import make_plan
 from support.textures import EXPERIMENT, write_manifest, write_textures
 
 SIDE, BATCH = 64, 4
@@ -41,11 +41,16 @@ Adam makes full steps of gradients that are little but noise. Another order of t
 
 
 def spec(model, **training):
-    return ExperimentSpec.model_validate({
-        "dataset": {"source": {"s3": {"uri": "s3://data"}}}, "model": model, "training": training,
-        "transforms": {"inputSize": {"height": SIDE, "width": SIDE}}, "output": {"s3": {"uri": "s3://results"}},
-        "scheduling": {"gpus": {"count": 0}},
-    })  # fmt: skip
+    return ExperimentSpec.model_validate(
+        {
+            "dataset": {"source": {"s3": {"uri": "s3://data"}}},
+            "model": model,
+            "training": training,
+            "transforms": {"inputSize": {"height": SIDE, "width": SIDE}},
+            "output": {"s3": {"uri": "s3://results"}},
+            "scheduling": {"gpus": {"count": 0}},
+        }
+    )
 
 
 def pixels(count, seed):
@@ -85,8 +90,9 @@ class Run:
         keeper, history = Keeper(FolderStore(folder / "store"), work, self.plan.checkpointing, "fingerprint"), {}
         judge = judge_of(self.plan, validation.samples, None, around, history)
         order = Order(asked.model, built_for, self.plan, learnt.samples, None, "cpu", work)
-        self.training = Training(self.module, data, self.plan, keeper, around, judge, history,
-                                 order if devices > 1 else None)  # fmt: skip
+        self.training = Training(
+            self.module, data, self.plan, keeper, around, judge, history, order if devices > 1 else None
+        )
 
     def _step(self, count):
         self.done += count
@@ -132,10 +138,16 @@ def folders(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("model", "options"), [
-    (FASTFLOW, {"images": 11}), (FASTFLOW, {"images": 9, "accumulateGradientBatches": 2}),
-    (FRE, {"images": 10}), (CFA, {"images": 11}),
-], ids=["fastflow", "accumulated", "fre", "cfa"])  # fmt: skip
+@pytest.mark.parametrize(
+    ("model", "options"),
+    [
+        (FASTFLOW, {"images": 11}),
+        (FASTFLOW, {"images": 9, "accumulateGradientBatches": 2}),
+        (FRE, {"images": 10}),
+        (CFA, {"images": 11}),
+    ],
+    ids=["fastflow", "accumulated", "fre", "cfa"],
+)
 def test_two_devices_train_as_one(folders, model, options, measured):
     """Also where the last step of an epoch has 3 images, or 1."""
     one, two, shuffled = folders("one", "two", "shuffled")
@@ -143,8 +155,10 @@ def test_two_devices_train_as_one(folders, model, options, measured):
     alone, other = Run(one, model, **options).fit(), Run(shuffled, model, seed=8, **options).fit()
     together = Run(two, model, devices=2, **options).fit()
     (weights, scores), (order_weights, order_scores) = apart(alone, together), apart(alone, other)
-    measured(f"{model['name']} on two devices: weights {weights:.1e}, scores {scores:.1e} from one; "
-             f"in another order of images {order_weights:.1e}, {order_scores:.1e}")  # fmt: skip
+    measured(
+        f"{model['name']} on two devices: weights {weights:.1e}, scores {scores:.1e} from one; "
+        f"in another order of images {order_weights:.1e}, {order_scores:.1e}"
+    )
     assert weights < min(WEIGHTS, order_weights / 100)
     assert scores < min(SCORES, order_scores / 100)
     assert together.report.steps == alone.report.steps
@@ -254,10 +268,12 @@ def test_a_run_on_two_devices_scores_as_on_one(tmp_path, processes):
     def scores(devices):
         def experiment(document):
             document["spec"] |= {
-                "model": FASTFLOW, "evaluation": {}, "export": {"types": []},
+                "model": FASTFLOW,
+                "evaluation": {},
+                "export": {"types": []},
                 "training": {"trainBatchSize": 4, "maxEpochs": 2, "devices": devices},
                 "scheduling": {"gpus": {"count": 0}},
-            }  # fmt: skip
+            }
             document["spec"]["transforms"]["augmentations"] = {"horizontalFlip": 0.5, "brightness": 0.2}
             document["metadata"]["name"] = f"devices{devices}"
 

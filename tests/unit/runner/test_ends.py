@@ -15,7 +15,7 @@ from anomaly_runner import errors
 from anomaly_runner.context import Context, Journal
 from anomaly_runner.ends import guarded, write_last_words
 from anomaly_runner.progress import Progress
-from anomaly_runner.stop import StopSignal
+from anomaly_runner.system.stop import StopSignal
 
 RUN = RunIdentity(kind="AnomalyExperiment", namespace="ns", name="x", uid="u")
 
@@ -107,8 +107,13 @@ def test_last_words_that_cannot_be_written_do_not_hide_the_end(tmp_path, caplog)
 
 
 def pod(*arguments, **options):
-    return subprocess.run([sys.executable, "-m", "anomaly_runner", "pod", *arguments], capture_output=True, text=True,
-                          check=False, **options)  # fmt: skip
+    return subprocess.run(
+        [sys.executable, "-m", "anomaly_runner", "pod", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        **options,
+    )
 
 
 @pytest.mark.parametrize(

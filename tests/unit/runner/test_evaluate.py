@@ -18,9 +18,9 @@ from torchmetrics.functional.classification import binary_f1_score, binary_jacca
 from anomaly_api.evaluation import Evaluation, Metrics, Threshold
 from anomaly_api.inference import InferenceThreshold
 from anomaly_api.status import ThresholdValues
-from anomaly_runner.dataset import Sample
+from anomaly_runner.data.dataset import Sample
 from anomaly_runner.errors import DataInvalid
-from anomaly_runner.evaluate import (
+from anomaly_runner.evaluation.evaluate import (
     ScoreScale,
     evaluate,
     experiment_scale,
@@ -29,7 +29,7 @@ from anomaly_runner.evaluate import (
     score_range,
 )
 from anomaly_runner.inference import inference_thresholds
-from anomaly_runner.predict import Predictions
+from anomaly_runner.scoring.predict import Predictions
 
 SHAPE = (16, 12)
 
@@ -163,10 +163,12 @@ TRAINING = ThresholdValues(image=20.0, pixel=10.0, source="adaptive")
         (InferenceThreshold(source="training"), ThresholdValues(image=20.0, pixel=10.0, source="training")),
         (InferenceThreshold(source="custom", value=100), ThresholdValues(image=20.0, pixel=10.0, source="custom")),
         (InferenceThreshold(source="custom", value=120), ThresholdValues(image=24.0, pixel=10.0, source="custom")),
-        (InferenceThreshold(source="custom", type="pixel", value=50),
-         ThresholdValues(image=20.0, pixel=5.0, source="custom")),
+        (
+            InferenceThreshold(source="custom", type="pixel", value=50),
+            ThresholdValues(image=20.0, pixel=5.0, source="custom"),
+        ),
     ],
-)  # fmt: skip
+)
 def test_inference_thresholds_from_training(spec, expected, tmp_path):
     ranked = rank_truth(predictions(LABELS), None, tmp_path)
     assert inference_thresholds(spec, TRAINING, ranked) == (expected, ())
@@ -323,8 +325,9 @@ def test_metrics_of_one_kind_of_defect(label, tmp_path):
     values = result.by_defect[label].image
     assert {name: pytest.approx(expected[name], abs=1e-9) for name in values} == values
     masks = np.stack([truth(sample) for sample in found.samples])
-    good = np.concatenate([found.maps[index][~masks[index]] for index, sample in enumerate(found.samples)
-                           if sample.defect is not None])  # fmt: skip
+    good = np.concatenate(
+        [found.maps[index][~masks[index]] for index, sample in enumerate(found.samples) if sample.defect is not None]
+    )
     bad = np.concatenate([found.maps[index][masks[index]] for index in chosen])
     expected = reference(np.arange(len(bad) + len(good)) < len(bad), np.concatenate([bad, good]), 14.0)
     pixel = result.by_defect[label].pixel
@@ -358,9 +361,11 @@ def test_the_histogram_counts_every_image_once(tmp_path):
 def test_mistakes_are_the_worst_first_and_a_hundred_at_most(tmp_path):
     found = predictions(["good"] * 130 + ["dent"] * 130)
     result = judged(found, tmp_path, threshold=Threshold(method="manual", image=float(np.median(found.scores))))
-    wrong = {sample.key: abs(float(score) - result.thresholds.image)
-             for sample, score, said in zip(found.samples, found.scores, result.anomalous, strict=True)
-             if sample.defect != said}  # fmt: skip
+    wrong = {
+        sample.key: abs(float(score) - result.thresholds.image)
+        for sample, score, said in zip(found.samples, found.scores, result.anomalous, strict=True)
+        if sample.defect != said
+    }
     distances = [wrong[mistake.path] for mistake in result.mistakes]
     assert distances == sorted(wrong.values(), reverse=True)[:100]
     assert "unknown" not in {mistake.label for mistake in judged(predictions(LABELS), tmp_path).mistakes}

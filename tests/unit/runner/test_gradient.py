@@ -15,8 +15,8 @@ from sklearn.metrics import roc_auc_score
 from anomaly_api.experiment import ExperimentSpec
 from anomaly_api.reasons import ExitCode
 from anomaly_api.run import RunReport
-from anomaly_runner import anomalib_training, experiment
-from anomaly_runner.dataset import Sample
+from anomaly_runner import experiment
+from anomaly_runner.data.dataset import Sample
 from anomaly_runner.errors import (
     DataInvalid,
     Diverged,
@@ -25,16 +25,17 @@ from anomaly_runner.errors import (
     StorageDenied,
     StorageUnavailable,
 )
-from anomaly_runner.gradient import checkpoints
-from anomaly_runner.gradient.checkpoints import KEY, Keeper
-from anomaly_runner.gradient.fit import Surroundings, Training, find_batch_size, fit, judge_of, largest
-from anomaly_runner.gradient.images import DecodedImages, ImageData
-from anomaly_runner.gradient.plan import check_calibration, make_plan, untold
 from anomaly_runner.local import run_locally
 from anomaly_runner.models import anomalib_model
 from anomaly_runner.models.anomalib_model import build_module, without_pretrained_weights
-from anomaly_runner.stop import StopSignal
 from anomaly_runner.storage import FolderStore
+from anomaly_runner.system.stop import StopSignal
+from anomaly_runner.training import with_anomalib as anomalib_training
+from anomaly_runner.training.gradient import checkpoints
+from anomaly_runner.training.gradient.checkpoints import KEY, Keeper
+from anomaly_runner.training.gradient.fit import Surroundings, Training, find_batch_size, fit, judge_of, largest
+from anomaly_runner.training.gradient.images import DecodedImages, ImageData
+from anomaly_runner.training.gradient.plan import check_calibration, make_plan, untold
 from hack.demo.auxiliary import write_auxiliary_weights
 from support.textures import EXPERIMENT, write_manifest
 
@@ -51,10 +52,15 @@ SIDES = {"efficientad": 256}
 
 
 def spec(model, **training):
-    return ExperimentSpec.model_validate({
-        "dataset": {"source": {"s3": {"uri": "s3://data"}}}, "model": model, "training": training,
-        "transforms": {"inputSize": {"height": SIDE, "width": SIDE}}, "output": {"s3": {"uri": "s3://results"}},
-    })  # fmt: skip
+    return ExperimentSpec.model_validate(
+        {
+            "dataset": {"source": {"s3": {"uri": "s3://data"}}},
+            "model": model,
+            "training": training,
+            "transforms": {"inputSize": {"height": SIDE, "width": SIDE}},
+            "output": {"s3": {"uri": "s3://results"}},
+        }
+    )
 
 
 def built(model, around):
@@ -163,9 +169,10 @@ def test_a_stopped_training_ends_with_the_same_weights_bit_for_bit(tmp_path, mod
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "options", [{"maxEpochs": 2}, {"maxEpochs": 30, "earlyStopping": {"patience": 2}}, {"maxSteps": 4}],
+    "options",
+    [{"maxEpochs": 2}, {"maxEpochs": 30, "earlyStopping": {"patience": 2}}, {"maxSteps": 4}],
     ids=["epochs", "early stopping", "steps"],
-)  # fmt: skip
+)
 def test_a_training_that_was_over_is_not_trained_again(tmp_path, options):
     first = Run(tmp_path, FASTFLOW, **options).fit()
     assert not (tmp_path / "store" / KEY).exists()
@@ -291,11 +298,17 @@ def test_a_loss_that_is_no_number_names_epoch_and_step(tmp_path):
 @pytest.mark.parametrize(
     ("room", "initial", "maximum", "finer", "expected"),
     [
-        (128, 8, 256, False, 128), (256, 8, 256, False, 256), (500, 8, 200, False, 200), (100, 8, 200, False, 64),
-        (100, 8, 200, True, 100), (3, 8, 200, False, 2), (3, 8, 200, True, 3), (0, 8, 200, False, 0),
+        (128, 8, 256, False, 128),
+        (256, 8, 256, False, 256),
+        (500, 8, 200, False, 200),
+        (100, 8, 200, False, 64),
+        (100, 8, 200, True, 100),
+        (3, 8, 200, False, 2),
+        (3, 8, 200, True, 3),
+        (0, 8, 200, False, 0),
         (9, 8, 5, False, 5),
     ],
-)  # fmt: skip
+)
 def test_the_largest_size_that_was_seen_to_fit(room, initial, maximum, finer, expected):
     tried = []
     assert largest(lambda size: tried.append(size) or size <= room, initial, maximum, finer) == expected
@@ -379,8 +392,9 @@ def test_a_validation_looks_at_the_signal(tmp_path):
             raise Stopped
 
     run.around = replace(run.around, step=step)
-    run.training = replace(run.training, around=run.around, judge=judge_of(run.plan, run.data.validation_samples, None,
-                                                                           run.around, {}))  # fmt: skip
+    run.training = replace(
+        run.training, around=run.around, judge=judge_of(run.plan, run.data.validation_samples, None, run.around, {})
+    )
     with pytest.raises(Stopped):
         run.fit()
     assert seen == [0, 1, 1, 1, 0]
@@ -445,12 +459,15 @@ GOOD, DEFECT = Sample("good/0.png", "good"), Sample("spot/0.png", "spot")
     [
         ({"earlyStopping": {"metric": "imageAUROC"}}, [GOOD], "needs good and defective images"),
         ({"earlyStopping": {"metric": "pixelAUROC"}}, [GOOD, DEFECT], "needs masks"),
-        ({"earlyStopping": {"enabled": False, "metric": "pixelAUROC"}, "checkpointing": {"keep": "best"}},
-         [GOOD, DEFECT], "needs masks"),
+        (
+            {"earlyStopping": {"enabled": False, "metric": "pixelAUROC"}, "checkpointing": {"keep": "best"}},
+            [GOOD, DEFECT],
+            "needs masks",
+        ),
         ({"earlyStopping": {"enabled": False}}, [GOOD], None),
         ({"earlyStopping": {"metric": "trainLoss"}}, [GOOD], None),
     ],
-)  # fmt: skip
+)
 def test_a_metric_that_the_images_cannot_tell(options, judged, reason):
     found = untold(make_plan(spec(FASTFLOW, **options), has_gpu=False), judged)
     assert (reason in found) if reason else (found is None)

@@ -14,19 +14,27 @@ from anomaly_api import RELEASE
 from anomaly_api.inference import InferenceThreshold
 from anomaly_api.run import RunReport, ScoreHistogram
 from anomaly_api.status import ThresholdValues
-from anomaly_runner.curves import rank
-from anomaly_runner.evaluate import Truth
-from anomaly_runner.figures import cumulative_chart, histogram_chart, precision_recall_points, roc_points
-from anomaly_runner.gallery import Shown
-from anomaly_runner.html_report import render
+from anomaly_runner.evaluation.curves import rank
+from anomaly_runner.evaluation.evaluate import Truth
 from anomaly_runner.local import run_locally
+from anomaly_runner.reporting.figures import cumulative_chart, histogram_chart, precision_recall_points, roc_points
+from anomaly_runner.reporting.gallery import Shown
+from anomaly_runner.reporting.html_report import render
 from support.pages import outside_addresses
 from support.textures import EXPERIMENT, scratched, write_manifest, write_textures
 
 HOSTILE = "<img src=x onerror=alert(1)>"
-FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-         "--disable-background-networking", "--disable-component-update", "--disable-sync",
-         "--virtual-time-budget=5000")  # fmt: skip
+FLAGS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--virtual-time-budget=5000",
+)
 
 
 @pytest.fixture(scope="module")
@@ -136,31 +144,49 @@ def test_charts_have_titles(shown):
 
 def bare_report(**changes):
     """The least that a report can say of an inference."""
-    spec = {"model": {"location": {"s3": {"uri": "s3://models"}}}, "input": {"source": {"s3": {"uri": "s3://images"}}},
-            "output": {"s3": {"uri": "s3://results"}}}  # fmt: skip
+    spec = {
+        "model": {"location": {"s3": {"uri": "s3://models"}}},
+        "input": {"source": {"s3": {"uri": "s3://images"}}},
+        "output": {"s3": {"uri": "s3://results"}},
+    }
     run = {"kind": "AnomalyInference", "namespace": "factory", "name": "look", "uid": "u"}
-    summary = {"reason": "Complete", "stage": "done", "metrics": {}, "thresholds": {"image": 3.0, "source": "training"},
-               "images": {"predicted": 12, "anomalous": 5}}  # fmt: skip
+    summary = {
+        "reason": "Complete",
+        "stage": "done",
+        "metrics": {},
+        "thresholds": {"image": 3.0, "source": "training"},
+        "images": {"predicted": 12, "anomalous": 5},
+    }
     document = {"run": run, "summary": summary, "config": {"run": run, "inference": spec}}
     return RunReport.model_validate(document | changes)
 
 
-@pytest.mark.parametrize(("threshold", "told"), [
-    ({"source": "optimalF1", "type": "pixel"},
-     "The pixel threshold was chosen on the images that are judged here: decisions are better than on new ones. "
-     "The image threshold is the trained model&#39;s."),
-    ({"source": "custom", "type": "image", "value": 110},
-     "The image threshold is 110 % of the trained model&#39;s. The pixel threshold is the trained model&#39;s."),
-    ({"source": "training"}, "Taken over from the trained model."),
-], ids=lambda value: value["source"] if isinstance(value, dict) else "")  # fmt: skip
+@pytest.mark.parametrize(
+    ("threshold", "told"),
+    [
+        (
+            {"source": "optimalF1", "type": "pixel"},
+            "The pixel threshold was chosen on the images that are judged here: decisions are better than on new ones. "
+            "The image threshold is the trained model&#39;s.",
+        ),
+        (
+            {"source": "custom", "type": "image", "value": 110},
+            "The image threshold is 110 % of the trained model&#39;s. The pixel threshold is the trained model&#39;s.",
+        ),
+        ({"source": "training"}, "Taken over from the trained model."),
+    ],
+    ids=lambda value: value["source"] if isinstance(value, dict) else "",
+)
 def test_an_inference_says_where_each_threshold_is_from(threshold, told):
     report = bare_report(thresholdsFrom="test" if threshold["source"] == "optimalF1" else "model")
     spec = report.config.inference.model_copy(update={"threshold": InferenceThreshold.model_validate(threshold)})
     thresholds = ThresholdValues(image=3.0, pixel=4.0, source=threshold["source"])
-    report = report.model_copy(update={
-        "config": report.config.model_copy(update={"inference": spec}),
-        "summary": report.summary.model_copy(update={"thresholds": thresholds}),
-    })  # fmt: skip
+    report = report.model_copy(
+        update={
+            "config": report.config.model_copy(update={"inference": spec}),
+            "summary": report.summary.model_copy(update={"thresholds": thresholds}),
+        }
+    )
     assert told in " ".join(render(report, None, []).split())
 
 
@@ -177,8 +203,14 @@ def test_an_unlabelled_inference_shows_scores_and_no_decisions():
 
 
 def test_a_training_has_its_curves_and_says_how_it_ended():
-    training = {"epochs": 7, "steps": 70, "batchSize": 16, "stoppedEarly": True, "keptEpoch": 4,
-                "history": {"trainLoss": [[10, 0.5], [20, 0.25]], "<b>": [[10, 1.0], [20, 2.0]]}}  # fmt: skip
+    training = {
+        "epochs": 7,
+        "steps": 70,
+        "batchSize": 16,
+        "stoppedEarly": True,
+        "keptEpoch": 4,
+        "history": {"trainLoss": [[10, 0.5], [20, 0.25]], "<b>": [[10, 1.0], [20, 2.0]]},
+    }
     page = render(bare_report(training=training), None, [])
     assert "7, stopped early" in page
     assert "of epoch 4" in page

@@ -11,7 +11,15 @@ import pytest
 from PIL import Image
 
 from anomaly_api.dataset import CropArea
-from anomaly_runner.images import UnreadableImageError, decode, decode_mask, open_mask, to_input, to_rgb8, upright_size
+from anomaly_runner.data.images import (
+    UnreadableImageError,
+    decode,
+    decode_mask,
+    open_mask,
+    to_input,
+    to_rgb8,
+    upright_size,
+)
 
 RAMP = np.linspace(0, 1, 64 * 48, dtype=np.float64).reshape(48, 64)
 LIMIT = 1_000_000
@@ -61,10 +69,15 @@ def png16(values: np.ndarray, colour_type: int) -> bytes:
     """A PNG of 16 bits a channel, which Pillow cannot write: values (height, width, channels), big-endian."""
     height, width, _ = values.shape
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
-    chunks = {b"IHDR": struct.pack(">IIBBBBB", width, height, 16, colour_type, 0, 0, 0),
-              b"IDAT": zlib.compress(rows), b"IEND": b""}  # fmt: skip
-    parts = (struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-             for kind, data in chunks.items())  # fmt: skip
+    chunks = {
+        b"IHDR": struct.pack(">IIBBBBB", width, height, 16, colour_type, 0, 0, 0),
+        b"IDAT": zlib.compress(rows),
+        b"IEND": b"",
+    }
+    parts = (
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in chunks.items()
+    )
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 

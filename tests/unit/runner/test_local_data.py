@@ -10,15 +10,15 @@ from PIL import Image
 from anomaly_api.run import ModelManifest, RunReport
 from anomaly_api.storage import LocationRole
 from anomaly_runner.context import Context, Journal
-from anomaly_runner.digest import digest
+from anomaly_runner.data.fetch import list_experiment
 from anomaly_runner.experiment import run_experiment
-from anomaly_runner.fetch import list_experiment
 from anomaly_runner.local import run_locally
 from anomaly_runner.manifests import read_manifest
 from anomaly_runner.progress import Progress
-from anomaly_runner.stop import StopSignal
 from anomaly_runner.storage import FolderStore
-from anomaly_runner.tracking import NoTracker
+from anomaly_runner.system.digest import digest
+from anomaly_runner.system.stop import StopSignal
+from anomaly_runner.tracking.base import NoTracker
 from support.public import catalog, mnist_files
 from support.textures import EXPERIMENT, INFERENCE, SIDE, write_manifest
 from support.web import serve
@@ -131,13 +131,21 @@ def test_mnist_from_a_mirror(tmp_path):
     with serve(digits) as web:
 
         def mnist(document):
-            document["spec"]["dataset"] = {"source": {"builtin": {"name": "mnist", "goodLabel": 1, "limit": 10,
-                                                                  "mirror": web.url}}}  # fmt: skip
+            document["spec"]["dataset"] = {
+                "source": {"builtin": {"name": "mnist", "goodLabel": 1, "limit": 10, "mirror": web.url}}
+            }
             document["spec"]["evaluation"] = {"visualization": {"enabled": False}}
 
         config = read_manifest(write_manifest(tmp_path, EXPERIMENT, mnist), tmp_path)
-        context = Context(config.run, {LocationRole.OUTPUT: FolderStore(tmp_path / "out")}, tmp_path / "work",
-                          Progress(), StopSignal(), NoTracker(), Journal())  # fmt: skip
+        context = Context(
+            config.run,
+            {LocationRole.OUTPUT: FolderStore(tmp_path / "out")},
+            tmp_path / "work",
+            Progress(),
+            StopSignal(),
+            NoTracker(),
+            Journal(),
+        )
         assert config.experiment is not None
         listed = list_experiment(config.experiment, context, catalog(digits))
         report = run_experiment(config, listed, context).report

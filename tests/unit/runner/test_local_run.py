@@ -22,10 +22,10 @@ from sklearn.metrics import confusion_matrix, f1_score, roc_auc_score
 
 from anomaly_api.reasons import ExitCode
 from anomaly_api.run import ModelManifest, RunReport
-from anomaly_runner import export
-from anomaly_runner.digest import digest
+from anomaly_runner.exporting import export
+from anomaly_runner.exporting.torchscript import write_torchscript
 from anomaly_runner.local import run_locally, show
-from anomaly_runner.torchscript_export import write_torchscript
+from anomaly_runner.system.digest import digest
 from support.textures import EXPERIMENT, INFERENCE, SIDE, texture, write_manifest
 
 RESULTS = Path("results/factory")
@@ -226,8 +226,12 @@ def test_inference_needs_no_torch(textures_and_model):
         "from anomaly_runner.local import run_locally, show\n"
         "sys.exit(run_locally(Path(sys.argv[1]), Path(sys.argv[2])))\n"
     )
-    done = subprocess.run([sys.executable, "-c", program, str(manifest), str(textures_and_model)],
-                          capture_output=True, text=True, check=False)  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(manifest), str(textures_and_model)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     assert report_of(textures_and_model, "look").summary.images.predicted == 10
 
@@ -244,11 +248,14 @@ def test_weights_beside_the_graph_are_brought_and_checked(textures_and_model, ca
     root = results(textures_and_model)
     assert inference(textures_and_model) == 0
     expected = (results(textures_and_model, "look") / "predictions.parquet").read_bytes()
-    onnx.save_model(onnx.load(root / "model.onnx"), root / "model.onnx", save_as_external_data=True,
-                    location="model.onnx.data")  # fmt: skip
+    onnx.save_model(
+        onnx.load(root / "model.onnx"), root / "model.onnx", save_as_external_data=True, location="model.onnx.data"
+    )
     manifest = json.loads((root / "model.json").read_text())
-    manifest["exports"][0] |= {"sha256": digest(root / "model.onnx"),
-                               "companions": {"model.onnx.data": digest(root / "model.onnx.data")}}  # fmt: skip
+    manifest["exports"][0] |= {
+        "sha256": digest(root / "model.onnx"),
+        "companions": {"model.onnx.data": digest(root / "model.onnx.data")},
+    }
     (root / "model.json").write_text(json.dumps(manifest))
     shutil.rmtree(results(textures_and_model, "look"))
     assert inference(textures_and_model) == 0
@@ -336,8 +343,10 @@ def test_raw_outputs_cover_the_whole_image_and_hold_normalised_scores(textures):
 
     def change(document):
         document["spec"]["dataset"]["cropArea"] = crop
-        document["spec"]["evaluation"] |= {"visualization": {"enabled": True, "rawOutputs": True},
-                                           "normalization": "threshold"}  # fmt: skip
+        document["spec"]["evaluation"] |= {
+            "visualization": {"enabled": True, "rawOutputs": True},
+            "normalization": "threshold",
+        }
 
     assert experiment(textures, change) == 0
     files = sorted(results(textures).glob("visualizations/scratch/*_scores.tiff"))
@@ -345,8 +354,10 @@ def test_raw_outputs_cover_the_whole_image_and_hold_normalised_scores(textures):
     found = 0
     for file in files:
         scores = np.asarray(Image.open(file))
-        heat, segmentation = (np.asarray(Image.open(str(file).replace("scores.tiff", name)))
-                              for name in ("heatmap.png", "segmentation.png"))  # fmt: skip
+        heat, segmentation = (
+            np.asarray(Image.open(str(file).replace("scores.tiff", name)))
+            for name in ("heatmap.png", "segmentation.png")
+        )
         assert scores.shape == heat.shape == segmentation.shape == (50, 64)
         inside = np.zeros((50, 64), bool)
         inside[4:44, 10:58] = True
@@ -362,9 +373,11 @@ def test_raw_outputs_cover_the_whole_image_and_hold_normalised_scores(textures):
 def test_the_threshold_type_is_where_heat_is_128(textures, level, changes):
     def change(document):
         document["spec"]["evaluation"] = {
-            "threshold": {"method": "manual", "image": 1.0, "pixel": 30.0}, "thresholdType": level,
-            "visualization": {"enabled": True, "rawOutputs": True}, "normalization": "threshold",
-        }  # fmt: skip
+            "threshold": {"method": "manual", "image": 1.0, "pixel": 30.0},
+            "thresholdType": level,
+            "visualization": {"enabled": True, "rawOutputs": True},
+            "normalization": "threshold",
+        }
 
     assert experiment(textures, change) == 0
     differ, drawn = [], raw_outputs(textures)
@@ -378,8 +391,9 @@ def test_the_threshold_type_is_where_heat_is_128(textures, level, changes):
 def raw_outputs(folder, name="textures"):
     """Normalised scores, heat, and what was found, of each image."""
     for file in sorted(results(folder, name).glob("visualizations/*/*_scores.tiff")):
-        heat, found = (np.asarray(Image.open(str(file).replace("scores.tiff", end)))
-                       for end in ("heatmap.png", "segmentation.png"))  # fmt: skip
+        heat, found = (
+            np.asarray(Image.open(str(file).replace("scores.tiff", end))) for end in ("heatmap.png", "segmentation.png")
+        )
         yield np.asarray(Image.open(file)), heat, found > 0
 
 
@@ -396,11 +410,17 @@ def test_heat_turns_at_the_threshold_of_the_inference(textures_and_model):
     """Where 100 stays the training threshold."""
 
     def change(document):
-        document["spec"] |= {"threshold": {"source": "custom", "type": "pixel", "value": 60},
-                             "visualization": {"enabled": True, "rawOutputs": True}}  # fmt: skip
+        document["spec"] |= {
+            "threshold": {"source": "custom", "type": "pixel", "value": 60},
+            "visualization": {"enabled": True, "rawOutputs": True},
+        }
 
-    assert experiment(textures_and_model, lambda document: document["spec"]["evaluation"].update(
-        normalization="threshold")) == 0  # fmt: skip
+    assert (
+        experiment(
+            textures_and_model, lambda document: document["spec"]["evaluation"].update(normalization="threshold")
+        )
+        == 0
+    )
     assert inference(textures_and_model, change) == 0
     drawn = list(raw_outputs(textures_and_model, "look"))
     assert sum(found.sum() for _, _, found in drawn) > sum((scores >= 100).sum() for scores, _, _ in drawn) > 0
@@ -411,8 +431,10 @@ def test_heat_turns_at_the_threshold_of_the_inference(textures_and_model):
 
 def test_only_wrong_predictions_get_pictures(textures):
     def change(document):
-        document["spec"]["evaluation"] = {"threshold": {"method": "manual", "image": 1e9},
-                                          "visualization": {"enabled": True, "onlyWrong": True}}  # fmt: skip
+        document["spec"]["evaluation"] = {
+            "threshold": {"method": "manual", "image": 1e9},
+            "visualization": {"enabled": True, "onlyWrong": True},
+        }
 
     assert experiment(textures, change) == 0
     pictures = [file.name for file in results(textures).glob("visualizations/*/*.jpg")]
@@ -424,13 +446,17 @@ def test_unreadable_images_are_skipped_named_and_counted(textures):
     (textures / "data/textures/test/scratch/zzz.png").write_bytes(b"not an image")
     (textures / "data/textures/train/good/zzz.png").write_bytes(b"")
     (textures / "data/textures/test/good/zzz.png").symlink_to("/etc/hostname")
-    assert experiment(textures, lambda document: document["spec"]["dataset"].update(
-        limits={"maxUnreadableImages": 3})) == 0  # fmt: skip
+    assert (
+        experiment(textures, lambda document: document["spec"]["dataset"].update(limits={"maxUnreadableImages": 3}))
+        == 0
+    )
     report = report_of(textures)
     assert report.summary.images.unreadable == 3
     assert {image.path for image in report.unreadable} == {
-        "train/good/zzz.png", "test/good/zzz.png", "test/scratch/zzz.png",
-    }  # fmt: skip
+        "train/good/zzz.png",
+        "test/good/zzz.png",
+        "test/scratch/zzz.png",
+    }
     assert "symbolic link" in next(image.problem for image in report.unreadable if image.path == "test/good/zzz.png")
 
 
@@ -438,8 +464,13 @@ def test_names_that_are_no_utf8_are_skipped_and_named(textures):
     for folder in ("train/good", "test/good", "ground_truth/scratch"):
         texture(1).save(os.fsencode(textures / "data/textures" / folder) + b"/pi\xe9ce.png", "PNG")
     for run, place in ((experiment, "dataset"), (inference, "input")):
-        assert run(textures, lambda document, place=place: document["spec"][place].update(
-            limits={"maxUnreadableImages": 3})) == 0  # fmt: skip
+        assert (
+            run(
+                textures,
+                lambda document, place=place: document["spec"][place].update(limits={"maxUnreadableImages": 3}),
+            )
+            == 0
+        )
     assert [image.path for image in report_of(textures).unreadable] == [
         rf"{folder}/pi\xe9ce.png" for folder in ("ground_truth/scratch", "test/good", "train/good")
     ]
@@ -469,8 +500,10 @@ def test_a_missing_mask_counts_as_wholly_defective(textures):
     ],
 )
 def test_model_parameters_that_cannot_be(textures, capsys, change, message):
-    assert experiment(textures, lambda document: document["spec"]["model"]["padim"].update(
-        {"nFeatures": 20} | change)) == 10  # fmt: skip
+    assert (
+        experiment(textures, lambda document: document["spec"]["model"]["padim"].update({"nFeatures": 20} | change))
+        == 10
+    )
     assert message in capsys.readouterr().err
 
 
@@ -495,7 +528,7 @@ def test_files_that_are_no_manifest(tmp_path, text, capsys):
 
 
 def test_too_little_memory_is_said_before_anything_is_learnt(textures, capsys, monkeypatch):
-    monkeypatch.setattr("anomaly_runner.train.available_memory", lambda: 100_000_000)
+    monkeypatch.setattr("anomaly_runner.training.train.available_memory", lambda: 100_000_000)
     assert experiment(textures) == 13
     assert "0.10 GB are free" in capsys.readouterr().err
 
@@ -511,8 +544,12 @@ def test_mlflow_keeps_parameters_metrics_and_files(textures):
 
     assert experiment(textures, change) == 0
     status = report_of(textures)
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", READ_MLFLOW, str(textures / "mlflow.db")],
-                          capture_output=True, text=True, check=True)  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", READ_MLFLOW, str(textures / "mlflow.db")],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     run = yaml.safe_load(done.stdout)
     assert run["status"] == "FINISHED"
     assert run["metrics"]["image_AUROC"] == status.summary.metrics.image["AUROC"]
@@ -557,8 +594,12 @@ def test_a_failed_export_loses_nothing_else(textures, monkeypatch, capsys):
     assert "model.pt" not in names
     assert "ExportMismatch" in (results(textures) / "report.html").read_text()
     assert inference(textures, lambda document: document["spec"].update(runtime="torch")) == 0
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", READ_MLFLOW, str(textures / "mlflow.db")],
-                          capture_output=True, text=True, check=True)  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", READ_MLFLOW, str(textures / "mlflow.db")],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     run = yaml.safe_load(done.stdout)
     assert run["status"] == "FAILED"
     assert "disagrees" in run["tags"]["anomalyops.io/failure"]

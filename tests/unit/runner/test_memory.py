@@ -9,7 +9,7 @@ import pytest
 
 from anomaly_runner.errors import StorageUnavailable
 from anomaly_runner.models.patchcore import patchcore_bytes
-from anomaly_runner.scratch import reserved
+from anomaly_runner.system.scratch import reserved
 
 GIVEN_BACK = {"MALLOC_MMAP_THRESHOLD_": "1000000"}
 """What is freed leaves the process, so that its peak does not depend on where there were gaps."""
@@ -40,8 +40,13 @@ print(peak() - before)
 @pytest.mark.parametrize(("channels", "ratio"), [(64, 0.002), (384, 0.002), (1024, 0.05)])
 def test_the_estimate_of_patchcore_is_its_peak(channels, ratio, measured):
     patches = 40_000 if ratio > 0.01 else 160_000
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", FIT, str(patches), str(channels), str(ratio)],
-                          capture_output=True, text=True, check=True, env=os.environ | GIVEN_BACK)  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", FIT, str(patches), str(channels), str(ratio)],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=os.environ | GIVEN_BACK,
+    )
     peak, estimate = int(done.stdout), patchcore_bytes(patches // 100, 100, channels, ratio)
     sizes = f"{peak / 1e6:.0f} MB, estimated {estimate / 1e6:.0f} MB"
     measured(f"PatchCore's coreset of {patches} patches of {channels} channels: {sizes}")

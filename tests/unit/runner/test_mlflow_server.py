@@ -13,11 +13,11 @@ from anomaly_api.artifacts import MlflowTracking
 from anomaly_api.model import Model
 from anomaly_api.run import ExportedModel, ModelManifest, RunIdentity, RunReport
 from anomaly_api.status import ThresholdValues
-from anomaly_runner.digest import digest
-from anomaly_runner.export import write_onnx
+from anomaly_runner.exporting.export import write_onnx
 from anomaly_runner.local import run_locally
-from anomaly_runner.mlflow_tracker import MlflowTracker, target_of
-from anomaly_runner.tracking import MODEL_FOLDER, TrackedDataset, TrackedResult
+from anomaly_runner.system.digest import digest
+from anomaly_runner.tracking.base import MODEL_FOLDER, TrackedDataset, TrackedResult
+from anomaly_runner.tracking.mlflow_tracker import MlflowTracker, target_of
 from support.mlflow_server import mlflow_server
 from support.process import free_port
 from support.textures import EXPERIMENT, write_manifest
@@ -43,11 +43,18 @@ def result(tmp_path):
     write_onnx(Brightness().eval(), torch.zeros(2, 3, 16, 24), tmp_path)
     file = tmp_path / "model.onnx"
     manifest = ModelManifest(
-        run=RUN, model="padim", input_height=16, input_width=24, normalization="imagenet",
+        run=RUN,
+        model="padim",
+        input_height=16,
+        input_width=24,
+        normalization="imagenet",
         exports=(ExportedModel(format="onnx", file=file.name, sha256=digest(file)),),
-        thresholds=ThresholdValues(image=1.0), score_normalization="minMax", threshold_type="image",
-        task="segmentation", definition=Model(name="padim"),
-    )  # fmt: skip
+        thresholds=ThresholdValues(image=1.0),
+        score_normalization="minMax",
+        threshold_type="image",
+        task="segmentation",
+        definition=Model(name="padim"),
+    )
     (tmp_path / "model.json").write_text(manifest.model_dump_json(by_alias=True))
     files = [(MODEL_FOLDER, file), (MODEL_FOLDER, tmp_path / "model.json")]
     return TrackedResult({"image_AUROC": 0.875}, tuple(files), HISTORY, DATASET, manifest)
@@ -66,7 +73,7 @@ def wait_for(condition):
 
 
 def test_a_training_is_seen_while_it_goes_on_and_told_once(server, client, result, monkeypatch):
-    monkeypatch.setattr("anomaly_runner.mlflow_tracker._PACE", 0.05)
+    monkeypatch.setattr("anomaly_runner.tracking.mlflow_tracker._PACE", 0.05)
     found = tracker(server, uid="live")
     found.begin({"seed": "1"})
     found.measure(10, {"trainLoss": 0.5})
@@ -148,11 +155,12 @@ def test_a_server_that_is_down_while_training_delays_nothing_and_is_caught_up(tm
 
 
 def test_a_training_by_gradient_is_told_epoch_by_epoch(textures, monkeypatch):
-    monkeypatch.setattr("anomaly_runner.mlflow_tracker._PACE", 0.05)
+    monkeypatch.setattr("anomaly_runner.tracking.mlflow_tracker._PACE", 0.05)
     brought = []
     log_points = MlflowTracker._log_points
-    monkeypatch.setattr(MlflowTracker, "_log_points",
-                        lambda self, run, points: [brought.extend(points), log_points(self, run, points)])  # fmt: skip
+    monkeypatch.setattr(
+        MlflowTracker, "_log_points", lambda self, run, points: [brought.extend(points), log_points(self, run, points)]
+    )
 
     def change(document):
         document["spec"]["model"] = {"name": "fastflow", "fastflow": {"backbone": "resnet18", "preTrained": False}}

@@ -17,15 +17,15 @@ from anomaly_runner.context import Context, Journal
 from anomaly_runner.ends import guarded
 from anomaly_runner.engine import execute
 from anomaly_runner.errors import DataInvalid, ModelInvalid, StorageDenied, StorageUnavailable
+from anomaly_runner.in_cluster import tracker_of
 from anomaly_runner.inference import read_manifest
 from anomaly_runner.local import run_locally
 from anomaly_runner.manifests import read_manifest as read_resource
-from anomaly_runner.mlflow_store import registered_model
 from anomaly_runner.places import stores_below, stores_in_pod
-from anomaly_runner.pod import tracker_of
 from anomaly_runner.progress import Progress
-from anomaly_runner.stop import StopSignal
 from anomaly_runner.storage import ObjectInfo
+from anomaly_runner.system.stop import StopSignal
+from anomaly_runner.tracking.mlflow_store import registered_model
 from support.gate import gate
 from support.process import free_port
 from support.textures import EXPERIMENT, INFERENCE, write_manifest, write_textures
@@ -106,11 +106,14 @@ def test_versions_differ(trained):
 
 
 def spec_of(server: str, tracking=None, **model) -> InferenceSpec:
-    return InferenceSpec.model_validate({
-        "model": {"mlflow": {"name": "gravel", "trackingUri": server} | model},
-        "input": {"source": {"s3": {"uri": "s3://data"}}}, "output": {"s3": {"uri": "s3://results"}},
-        "tracking": {"mlflow": tracking},
-    })  # fmt: skip
+    return InferenceSpec.model_validate(
+        {
+            "model": {"mlflow": {"name": "gravel", "trackingUri": server} | model},
+            "input": {"source": {"s3": {"uri": "s3://data"}}},
+            "output": {"s3": {"uri": "s3://results"}},
+            "tracking": {"mlflow": tracking},
+        }
+    )
 
 
 def store(server: str, environment=None, **model):
@@ -266,6 +269,8 @@ def test_without_a_cluster_the_local_database_is_the_registry(textures, capsys):
 
 
 def test_mlflow_is_imported_where_a_model_comes_from_it_only():
-    program = "import sys, anomaly_runner.mlflow_store, anomaly_runner.pod; print('mlflow' in sys.modules)"
+    program = (
+        "import sys, anomaly_runner.tracking.mlflow_store, anomaly_runner.in_cluster; print('mlflow' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

@@ -7,11 +7,11 @@ import pytest
 
 from anomaly_api.artifacts import MlflowTracking
 from anomaly_api.run import RunIdentity
-from anomaly_runner import mlflow_tracker
 from anomaly_runner.errors import TrackingUnavailable
-from anomaly_runner.mlflow_tracker import MlflowTracker, target_of
-from anomaly_runner.tracked import flat_parameters
-from anomaly_runner.tracking import TrackedResult
+from anomaly_runner.tracking import mlflow_tracker
+from anomaly_runner.tracking.base import TrackedResult
+from anomaly_runner.tracking.mlflow_tracker import MlflowTracker, target_of
+from anomaly_runner.tracking.tracked import flat_parameters
 
 RUN = RunIdentity(kind="AnomalyExperiment", namespace="factory", name="x", uid="0-1")
 SPEC = MlflowTracking(tracking_uri="http://mlflow:5000/", tags={"team": "vision"})
@@ -44,8 +44,14 @@ class Server:
         return [run for run in self.runs.values() if f"'{run.tags['anomalyops.io/uid']}'" in query]
 
     def create_run(self, experiment, run_name, tags):
-        run = SimpleNamespace(info=SimpleNamespace(run_id=f"run{len(self.runs)}"), tags=tags, name=run_name,
-                              status="RUNNING", metrics={}, params={})  # fmt: skip
+        run = SimpleNamespace(
+            info=SimpleNamespace(run_id=f"run{len(self.runs)}"),
+            tags=tags,
+            name=run_name,
+            status="RUNNING",
+            metrics={},
+            params={},
+        )
         self.runs[run.info.run_id] = run
         return run
 
@@ -98,9 +104,12 @@ def test_a_run_from_begin_to_finish(tmp_path):
         {"model.name": "padim"},
     )
     assert run.tags == {
-        "team": "vision", "anomalyops.io/uid": "0-1", "anomalyops.io/kind": "AnomalyExperiment",
-        "anomalyops.io/namespace": "factory", "anomalyops.io/name": "x",
-    }  # fmt: skip
+        "team": "vision",
+        "anomalyops.io/uid": "0-1",
+        "anomalyops.io/kind": "AnomalyExperiment",
+        "anomalyops.io/namespace": "factory",
+        "anomalyops.io/name": "x",
+    }
     assert server.experiments == {"factory": "1"}
     assert set(server.calls) == {(str(picture), "visualizations"), (str(tmp_path / "report.json"), None)}
     assert found.status().url == "http://mlflow:5000/#/experiments/1/runs/run0"

@@ -140,8 +140,10 @@ def test_patchcore_scores_image_by_image(patchcores, measured):
         scale = float(found.anomaly_map.max())
         score_difference = float((scores - found.pred_score.reshape(-1)).abs().max()) / scale
         map_difference = float((maps - found.anomaly_map).abs().max()) / scale
-        measured(f"PatchCore beside anomalib in {name}: scores differ by {score_difference:.1e}, "
-                       f"maps by {map_difference:.1e}")  # fmt: skip
+        measured(
+            f"PatchCore beside anomalib in {name}: scores differ by {score_difference:.1e}, "
+            f"maps by {map_difference:.1e}"
+        )
         assert score_difference < tolerance
         assert map_difference < tolerance
 
@@ -177,6 +179,10 @@ def test_results_do_not_depend_on_the_number_of_threads():
         "out = list(t.map(m, torch.randn(20, 3, 64, 64).split(8)))\n"
         "print(hashlib.sha256(b''.join(s.numpy().tobytes() + a.numpy().tobytes() for s, a in out)).hexdigest())\n"
     )
-    run = [subprocess.run([sys.executable, "-W", "ignore", "-c", program, str(count)], capture_output=True, text=True,
-                          check=True).stdout for count in (1, 2, 3)]  # fmt: skip
+    run = [
+        subprocess.run(
+            [sys.executable, "-W", "ignore", "-c", program, str(count)], capture_output=True, text=True, check=True
+        ).stdout
+        for count in (1, 2, 3)
+    ]
     assert run[0] == run[1] == run[2]

@@ -5,12 +5,12 @@ import torch
 
 from anomaly_api.artifacts import Export
 from anomaly_api.parameters import PatchcoreParameters
-from anomaly_runner.batches import Batch
-from anomaly_runner.dataset import Sample
-from anomaly_runner.export import export_all, load
+from anomaly_runner.data.batches import Batch
+from anomaly_runner.data.dataset import Sample
+from anomaly_runner.exporting.export import export_all, load
 from anomaly_runner.models.backbone import choose_backbone
 from anomaly_runner.models.patchcore import _ROWS, Patchcore
-from anomaly_runner.predict import Scored
+from anomaly_runner.scoring.predict import Scored
 
 SIZE = (96, 64)
 ROWS = 2 * _ROWS + 452

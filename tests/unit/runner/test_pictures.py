@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from anomaly_runner.colormap import TURBO
-from anomaly_runner.dataset import Sample
-from anomaly_runner.pictures import PixelLevels, Verdict, compose, heat_image, pixel_scores, segment
+from anomaly_runner.data.dataset import Sample
+from anomaly_runner.reporting.colormap import TURBO
+from anomaly_runner.reporting.pictures import PixelLevels, Verdict, compose, heat_image, pixel_scores, segment
 
 RED, GREEN = (255, 92, 92), (82, 196, 120)
 
@@ -31,10 +31,17 @@ def test_heat_of_negative_scores():
     assert np.asarray(heat_image(scores, PixelLevels(-30, -20, -10), (2, 2))).tolist() == [[0, 128], [192, 255]]
 
 
-@pytest.mark.parametrize(("levels", "heat"), [
-    (PixelLevels(5, 5, 5), 128), (PixelLevels(0, 10, 10), 64), (PixelLevels(0, 40, 10), 16),
-    (PixelLevels(5, 5, 10), 128), (PixelLevels(5, 0, 10), 192), (PixelLevels(0, None, 10), 128),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("levels", "heat"),
+    [
+        (PixelLevels(5, 5, 5), 128),
+        (PixelLevels(0, 10, 10), 64),
+        (PixelLevels(0, 40, 10), 16),
+        (PixelLevels(5, 5, 10), 128),
+        (PixelLevels(5, 0, 10), 192),
+        (PixelLevels(0, None, 10), 128),
+    ],
+)
 def test_heat_where_the_threshold_is_not_between_the_scores(levels, heat):
     """128 is the threshold all the same: what it finds is hot, and nothing else."""
     assert np.asarray(heat_image(np.full((4, 4), 5, np.float32), levels, (4, 4))).tolist() == [[heat] * 4] * 4
@@ -55,8 +62,12 @@ def test_a_segmentation_is_that_of_the_whole_interpolated_map(size, quantile):
 def interpolated(scores, size):
     """Larger by interpolation, smaller by the largest of what becomes one pixel."""
     rows, columns = (min(have, wanted) for have, wanted in zip(scores.shape, size[::-1], strict=True))
-    smaller = np.array([[scores[across, along].max() for along in parts(scores.shape[1], columns)]
-                        for across in parts(scores.shape[0], rows)])  # fmt: skip
+    smaller = np.array(
+        [
+            [scores[across, along].max() for along in parts(scores.shape[1], columns)]
+            for across in parts(scores.shape[0], rows)
+        ]
+    )
     return np.asarray(Image.fromarray(smaller).resize(size, Image.Resampling.BILINEAR))
 
 

@@ -12,8 +12,17 @@ from anomaly_runner.storage import local_copy
 from anomaly_runner.storage.s3 import S3Store, connect
 from benchmarks.storage_transport import BUCKET, KEY, SECRET, SERVER, server
 
-NAMES = ["a b.png", "a+b.png", "ü~é.png", "x#y?z=1&k.png", "100%25.png", "(1)!*'.png", "d/e@f:g;h,i.png", "q$=w.png",
-         "empty.png"]  # fmt: skip
+NAMES = [
+    "a b.png",
+    "a+b.png",
+    "ü~é.png",
+    "x#y?z=1&k.png",
+    "100%25.png",
+    "(1)!*'.png",
+    "d/e@f:g;h,i.png",
+    "q$=w.png",
+    "empty.png",
+]
 
 
 @pytest.fixture(scope="module")

@@ -33,8 +33,13 @@ def folder(tmp_path_factory):
 
 def run(manifest, folder, cpus=None):
     affinity = {"preexec_fn": lambda: os.sched_setaffinity(0, cpus)} if cpus else {}
-    done = subprocess.run([sys.executable, "-m", "anomaly_runner", "run", str(manifest), "--local", str(folder)],
-                          capture_output=True, text=True, check=False, **affinity)  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-m", "anomaly_runner", "run", str(manifest), "--local", str(folder)],
+        capture_output=True,
+        text=True,
+        check=False,
+        **affinity,
+    )
     assert done.returncode == 0, done.stderr
     document = yaml.safe_load(Path(manifest).read_text())["metadata"]
     return folder / "results" / document["namespace"] / document["name"] / "local"
@@ -70,8 +75,12 @@ def test_the_samples_tell_nines_from_other_digits_the_same_on_one_cpu_and_on_all
 def test_weights_that_are_not_in_the_cache_fail_fast(folder, tmp_path):
     (tmp_path / "data").symlink_to(folder / "data")
     manifest = untracked(SAMPLES / "mnist-padim.yaml", tmp_path)
-    done = subprocess.run([sys.executable, "-m", "anomaly_runner", "run", str(manifest), "--local", str(tmp_path)],
-                          capture_output=True, text=True, check=False)  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-m", "anomaly_runner", "run", str(manifest), "--local", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 15
     wanted = f"{tmp_path}/weights/hub/models--timm--tf_efficientnet_lite0.in1k/snapshots/REVISION/model.safetensors"
     assert wanted in done.stderr

@@ -6,9 +6,9 @@ from scipy.optimize import brentq
 from skimage.measure import label
 from sklearn.metrics import roc_auc_score
 
-from anomaly_runner.curves import Counts, rank
-from anomaly_runner.intervals import auroc_interval, image_intervals, share_interval
-from anomaly_runner.regions import FPR_LIMIT, aupro
+from anomaly_runner.evaluation.curves import Counts, rank
+from anomaly_runner.evaluation.intervals import auroc_interval, image_intervals, share_interval
+from anomaly_runner.evaluation.regions import FPR_LIMIT, aupro
 
 
 def naive_aupro(maps, masks):
@@ -79,8 +79,11 @@ def test_delong_variance_is_the_bootstraps():
 def test_wilson_as_published():
     """Newcombe, Statistics in Medicine 17, 1998, table I: 81 of 263, 15 of 148, 0 of 20, 1 of 29."""
     for (part, whole), (low, high) in {
-        (81, 263): (0.2553, 0.3662), (15, 148): (0.0624, 0.1605), (0, 20): (0.0, 0.1611), (1, 29): (0.0061, 0.1718),
-    }.items():  # fmt: skip
+        (81, 263): (0.2553, 0.3662),
+        (15, 148): (0.0624, 0.1605),
+        (0, 20): (0.0, 0.1611),
+        (1, 29): (0.0061, 0.1718),
+    }.items():
         assert share_interval(part, whole) == pytest.approx((low, high), abs=5e-5)
 
 

@@ -83,8 +83,11 @@ def test_a_pod_without_keys_shows_its_service_accounts_token(s3, tmp_path, monke
     handler = type("Handler", (TokenService,), {"asked": asked})
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as service:
         threading.Thread(target=service.serve_forever, daemon=True).start()
-        for name, value in {"WEB_IDENTITY_TOKEN_FILE": str(tmp_path / "token"), "ROLE_ARN": role,
-                            "ENDPOINT_URL_STS": f"http://127.0.0.1:{service.server_port}"}.items():  # fmt: skip
+        for name, value in {
+            "WEB_IDENTITY_TOKEN_FILE": str(tmp_path / "token"),
+            "ROLE_ARN": role,
+            "ENDPOINT_URL_STS": f"http://127.0.0.1:{service.server_port}",
+        }.items():
             monkeypatch.setenv(f"AWS_{name}", value)
         store = connect(LocationRole.DATASET, S3Location(uri="s3://data/set", endpoint=s3.url, region="us-east-1"), {})
         local_copy(store, store.list(), tmp_path / "here", go_on)
@@ -180,9 +183,29 @@ def test_an_object_that_changed_since_it_was_listed(s3, tmp_path):
 def certify(folder, name, *more) -> tuple:
     """A new certificate, signed by itself unless ``more`` says by whom, and its key."""
     files = folder / f"{name}.crt", folder / f"{name}.key"
-    subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", f"/CN={name}",
-                    "-addext", "subjectAltName=IP:127.0.0.1", "-out", files[0], "-keyout", files[1], *more],
-                   check=True, capture_output=True)  # fmt: skip
+    subprocess.run(
+        [
+            "openssl",
+            "req",
+            "-x509",
+            "-newkey",
+            "rsa:2048",
+            "-nodes",
+            "-days",
+            "2",
+            "-subj",
+            f"/CN={name}",
+            "-addext",
+            "subjectAltName=IP:127.0.0.1",
+            "-out",
+            files[0],
+            "-keyout",
+            files[1],
+            *more,
+        ],
+        check=True,
+        capture_output=True,
+    )
     return files
 
 
@@ -209,8 +232,16 @@ def secure(authority):
 def test_an_authority_of_the_clusters_own(authority, monkeypatch):
     monkeypatch.setattr("anomaly_runner.storage.s3.ca_path", lambda role: str(authority[0]))
     monkeypatch.setattr("anomaly_runner.storage.s3._READ_SECONDS", 30)  # for the handshake, on a busy machine
-    signed = certify(authority[0].parent, "server", "-addext", "basicConstraints=critical,CA:FALSE",
-                     "-CA", authority[0], "-CAkey", authority[1])  # fmt: skip
+    signed = certify(
+        authority[0].parent,
+        "server",
+        "-addext",
+        "basicConstraints=critical,CA:FALSE",
+        "-CA",
+        authority[0],
+        "-CAkey",
+        authority[1],
+    )
     with secured(signed) as server:
         store, file = store_of(server), io.BytesIO()
         assert store.read("7.png") == b"7"

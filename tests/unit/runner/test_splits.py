@@ -5,9 +5,9 @@ import random
 import pytest
 
 from anomaly_api.dataset import DatasetSplits
-from anomaly_runner.dataset import experiment_dataset
+from anomaly_runner.data.dataset import experiment_dataset
+from anomaly_runner.data.splits import fill_in
 from anomaly_runner.errors import DataInvalid
-from anomaly_runner.splits import fill_in
 from anomaly_runner.storage.base import ObjectInfo
 
 TRAIN = [f"train/good/{index:03d}.png" for index in range(50)]
@@ -70,8 +70,9 @@ def test_validation_takes_its_share_of_each_label_and_leaves_one():
 
 
 def test_folders_of_validation_images_win_over_a_share():
-    found = fill_in(dataset(TRAIN + GOOD + DENT + ["val/good/0.png", "val/dent/0.png"]),
-                    DatasetSplits(validation_fraction=0.9), 5)  # fmt: skip
+    found = fill_in(
+        dataset(TRAIN + GOOD + DENT + ["val/good/0.png", "val/dent/0.png"]), DatasetSplits(validation_fraction=0.9), 5
+    )
     assert keys(found.validation) == ["val/dent/0.png", "val/good/0.png"]
     assert keys(found.test) == sorted(GOOD + DENT)
 

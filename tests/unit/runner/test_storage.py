@@ -11,8 +11,8 @@ from PIL import Image
 
 from anomaly_api.dataset import DatasetLimits
 from anomaly_api.storage import LocationRole, S3Location
-from anomaly_runner.batches import InputForm, ReadLog, read_batches, read_file
-from anomaly_runner.dataset import Sample
+from anomaly_runner.data.batches import InputForm, ReadLog, read_batches, read_file
+from anomaly_runner.data.dataset import Sample
 from anomaly_runner.errors import DataInvalid, Stopped, StorageDenied, StorageUnavailable
 from anomaly_runner.storage import FolderStore, ObjectInfo, local_copy, start_pull
 from anomaly_runner.storage.s3 import S3Store, connect
@@ -125,10 +125,15 @@ def test_what_never_reaches_a_server(raised, error, monkeypatch):
 
 def test_each_role_has_credentials_of_its_own():
     location = S3Location(uri="s3://bucket", endpoint="http://127.0.0.1:1")
-    keys = KEYS | {"ANOMALY_OUTPUT_AWS_ACCESS_KEY_ID": "other", "ANOMALY_OUTPUT_AWS_SECRET_ACCESS_KEY": "s",
-                   "ANOMALY_OUTPUT_AWS_SESSION_TOKEN": "token"}  # fmt: skip
-    found = {role: connect(role, location, keys).client._request_signer._credentials
-             for role in (LocationRole.DATASET, LocationRole.OUTPUT)}  # fmt: skip
+    keys = KEYS | {
+        "ANOMALY_OUTPUT_AWS_ACCESS_KEY_ID": "other",
+        "ANOMALY_OUTPUT_AWS_SECRET_ACCESS_KEY": "s",
+        "ANOMALY_OUTPUT_AWS_SESSION_TOKEN": "token",
+    }
+    found = {
+        role: connect(role, location, keys).client._request_signer._credentials
+        for role in (LocationRole.DATASET, LocationRole.OUTPUT)
+    }
     assert (found[LocationRole.DATASET].access_key, found[LocationRole.DATASET].token) == ("id", None)
     assert (found[LocationRole.OUTPUT].access_key, found[LocationRole.OUTPUT].token) == ("other", "token")
 
@@ -233,9 +238,12 @@ def test_what_is_no_regular_file_is_named_and_never_opened(tmp_path):
     (batch,) = read_batches(pull, samples, InputForm(8, 8, "none"), log, batch_size=9, threads=2)
     assert [sample.key for sample in batch.samples] == ["image.png", "link.png"]
     assert {image.path: image.problem for image in log.unreadable} == {
-        "pipe.png": "not a file", "pipe-link.png": "not a file", "loop.png": "not a file", "nowhere.png": "not a file",
+        "pipe.png": "not a file",
+        "pipe-link.png": "not a file",
+        "loop.png": "not a file",
+        "nowhere.png": "not a file",
         "outside.png": "a symbolic link that leads out of the dataset",
-    }  # fmt: skip
+    }
 
 
 def test_a_file_without_permission_is_denied_and_not_retried(tmp_path, monkeypatch):

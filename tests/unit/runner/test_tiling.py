@@ -11,10 +11,10 @@ from safetensors.torch import save_file
 from anomaly_api.artifacts import Export
 from anomaly_api.model import Model, Tiling
 from anomaly_api.parameters import PadimParameters, PatchcoreParameters
-from anomaly_runner.batches import Batch
-from anomaly_runner.dataset import Sample
+from anomaly_runner.data.batches import Batch
+from anomaly_runner.data.dataset import Sample
 from anomaly_runner.errors import InvalidConfig
-from anomaly_runner.export import export_all
+from anomaly_runner.exporting.export import export_all
 from anomaly_runner.models.anomalib_model import Surroundings, build_module, scoring_model, without_pretrained_weights
 from anomaly_runner.models.backbone import choose_backbone
 from anomaly_runner.models.check import check_model
@@ -22,8 +22,8 @@ from anomaly_runner.models.padim import Padim
 from anomaly_runner.models.patchcore import Patchcore
 from anomaly_runner.models.threads import TorchThreads
 from anomaly_runner.models.tiling import Tiles
-from anomaly_runner.predict import Scored
-from anomaly_runner.restore import restore
+from anomaly_runner.scoring.predict import Scored
+from anomaly_runner.scoring.restore import restore
 
 SEED = 7
 SIZE = (128, 96)
@@ -151,9 +151,13 @@ def test_what_is_in_tiles_is_exported_for_any_batch_and_restored(tmp_path):
     for exported in exports.good:
         assert exported.report.max_score_difference < 1e-4 * float(scores.max())
     save_file({name: value.contiguous() for name, value in ours.state_dict().items()}, tmp_path / "state.safetensors")
-    definition = Model.model_validate({
-        "name": "padim", "padim": {"layers": list(LAYERS), "nFeatures": 40}, "tiling": HALVES.model_dump(by_alias=True),
-    })  # fmt: skip
+    definition = Model.model_validate(
+        {
+            "name": "padim",
+            "padim": {"layers": list(LAYERS), "nFeatures": 40},
+            "tiling": HALVES.model_dump(by_alias=True),
+        }
+    )
     again = restore(definition, SIZE, tmp_path / "state.safetensors", THREADS).eval()
     with torch.inference_mode():
         found = again(torch.from_numpy(batch.images))[0]

@@ -18,11 +18,11 @@ import torch
 from PIL import Image
 
 from anomaly_api.model import Model
-from anomaly_runner import anomalib_training
 from anomaly_runner.local import run_locally
-from anomaly_runner.machine import cpu_limit
 from anomaly_runner.models.anomalib_model import build_module, scoring_model, without_pretrained_weights
 from anomaly_runner.models.catalog import CATALOG, DTD, IMAGENETTE
+from anomaly_runner.system.machine import cpu_limit
+from anomaly_runner.training import with_anomalib as anomalib_training
 from hack.demo.auxiliary import write_auxiliary_weights
 from support.backbones import EFFICIENTNET_B5
 from support.textures import EXPERIMENT, write_manifest, write_textures
@@ -58,54 +58,112 @@ CASES = {
     "dsr": Case({}, {}, side=128),
     "draem": Case({}, {}, training={"maxEpochs": 1}, files={"dtd_dir": DTD}),
     "cfa": Case({"backbone": "resnet18"}, {"backbone": "resnet18"}),
-    "cflow": Case(RANDOM | {"layers": ["layer1", "layer2"], "couplingBlocks": 2, "fiberBatchSize": 256},
-                  PLAIN | {"layers": ["layer1", "layer2"], "coupling_blocks": 2, "fiber_batch_size": 256}),
+    "cflow": Case(
+        RANDOM | {"layers": ["layer1", "layer2"], "couplingBlocks": 2, "fiberBatchSize": 256},
+        PLAIN | {"layers": ["layer1", "layer2"], "coupling_blocks": 2, "fiber_batch_size": 256},
+    ),
     "dfkde": Case(RANDOM | {"nPcaComponents": 4}, PLAIN | {"n_pca_components": 4}, training={}),
-    "dfm": Case(RANDOM | {"layer": "layer2", "poolingKernelSize": 2},
-                PLAIN | {"layer": "layer2", "pooling_kernel_size": 2}, training={}),
+    "dfm": Case(
+        RANDOM | {"layer": "layer2", "poolingKernelSize": 2},
+        PLAIN | {"layer": "layer2", "pooling_kernel_size": 2},
+        training={},
+    ),
     "fastflow": Case(RANDOM | {"flowSteps": 2}, PLAIN | {"flow_steps": 2}),
     "fastflow, bfloat16": Case(
-        RANDOM | {"flowSteps": 2}, PLAIN | {"flow_steps": 2},
-        training={"maxEpochs": 4, "precision": "bfloat16", "accumulateGradientBatches": 2,
-                  "gradientClipping": {"value": 0.1}},
-        trainer={"precision": "bf16-mixed", "accumulate_grad_batches": 2, "gradient_clip_val": 0.1}),
-    "fre": Case(RANDOM | {"layer": "layer2", "latentDim": 20},
-                PLAIN | {"layer": "layer2", "latent_dim": 20, "input_dim": 128 * 4 * 4}),
+        RANDOM | {"flowSteps": 2},
+        PLAIN | {"flow_steps": 2},
+        training={
+            "maxEpochs": 4,
+            "precision": "bfloat16",
+            "accumulateGradientBatches": 2,
+            "gradientClipping": {"value": 0.1},
+        },
+        trainer={"precision": "bf16-mixed", "accumulate_grad_batches": 2, "gradient_clip_val": 0.1},
+    ),
+    "fre": Case(
+        RANDOM | {"layer": "layer2", "latentDim": 20},
+        PLAIN | {"layer": "layer2", "latent_dim": 20, "input_dim": 128 * 4 * 4},
+    ),
     "ganomaly": Case({"nFeatures": 8}, {"n_features": 8, "batch_size": BATCH}),
     "reverseDistillation": Case(RANDOM, PLAIN),
     "stfpm": Case({}, {}),
     "supersimplenet": Case({"backbone": "resnet18"}, {"backbone": "resnet18"}, side=128),
-    "dinomaly": Case({"encoderName": "vit_small_patch14_dinov2"}, {"encoder_name": "vit_small_patch14_dinov2"},
-                     side=56, training={"maxSteps": 3}, crop={"crop_size": 56}),
+    "dinomaly": Case(
+        {"encoderName": "vit_small_patch14_dinov2"},
+        {"encoder_name": "vit_small_patch14_dinov2"},
+        side=56,
+        training={"maxSteps": 3},
+        crop={"crop_size": 56},
+    ),
     "anomalydino": Case({}, {}, side=56, training={}),
-    "patchflow": Case(RANDOM | {"numScales": 2, "flowSteps": 2, "flowFeatureDim": 16, "flowHiddenDim": 8},
-                      PLAIN | {"num_scales": 2, "flow_steps": 2, "flow_feature_dim": 16, "flow_hidden_dim": 8}),
-    "inpFormer": Case({"encoderName": "vit_small_patch14_dinov2"}, {"encoder_name": "vit_small_patch14_dinov2"},
-                      side=56, training={"maxSteps": 12}, crop={"crop_size": 56}),
-    "uninet": Case({"studentBackbone": "resnet50", "teacherBackbone": "resnet50"},
-                   {"student_backbone": "resnet50", "teacher_backbone": "resnet50"}, training={"maxEpochs": 1}),
-    "glass": Case({"backbone": "resnet18", "pretrainEmbedDim": 384, "targetEmbedDim": 384, "discriminatorHidden": 64},
-                  {"backbone": "resnet18", "pretrain_embed_dim": 384, "target_embed_dim": 384,
-                   "discriminator_hidden": 64, "input_shape": (64, 64)}, files={"anomaly_source_path": DTD}),
+    "patchflow": Case(
+        RANDOM | {"numScales": 2, "flowSteps": 2, "flowFeatureDim": 16, "flowHiddenDim": 8},
+        PLAIN | {"num_scales": 2, "flow_steps": 2, "flow_feature_dim": 16, "flow_hidden_dim": 8},
+    ),
+    "inpFormer": Case(
+        {"encoderName": "vit_small_patch14_dinov2"},
+        {"encoder_name": "vit_small_patch14_dinov2"},
+        side=56,
+        training={"maxSteps": 12},
+        crop={"crop_size": 56},
+    ),
+    "uninet": Case(
+        {"studentBackbone": "resnet50", "teacherBackbone": "resnet50"},
+        {"student_backbone": "resnet50", "teacher_backbone": "resnet50"},
+        training={"maxEpochs": 1},
+    ),
+    "glass": Case(
+        {"backbone": "resnet18", "pretrainEmbedDim": 384, "targetEmbedDim": 384, "discriminatorHidden": 64},
+        {
+            "backbone": "resnet18",
+            "pretrain_embed_dim": 384,
+            "target_embed_dim": 384,
+            "discriminator_hidden": 64,
+            "input_shape": (64, 64),
+        },
+        files={"anomaly_source_path": DTD},
+    ),
     "l2bt": Case({}, {}, side=56),
-    "generalAd": Case({"encoderName": "vit_small_patch14_dinov2", "blocks": [10, 12], "hiddenDim": 64},
-                      {"backbone": "vit_small_patch14_dinov2", "layers": [10, 12], "hidden_dim": 64}, side=56),
-    "rad": Case({"encoderName": "vit_tiny_patch16_224", "blocks": [5, 11], "kImage": 5},
-                {"backbone": "vit_tiny_patch16_224", "layers": [5, 11], "k_image": 5}, training={},
-                crop={"center_crop_size": (64, 64)}),
-    "superAdd": Case({"encoderName": "vit_small_patch16_dinov3", "blocks": [5, 8], "windowSize": 64,
-                      "windowOverlap": 16},
-                     {"backbone": "vit_small_patch16_dinov3", "layers": [5, 8], "patch_size": 64,
-                      "patch_overlap": 16}, side=96, training={}),
-    "foundAd": Case({"encoderName": "vit_small_patch14_dinov2.lvd142m", "predDepth": 1},
-                    {"encoder_name": "dinov2_vit_small_14", "pred_depth": 1, "image_size": 56}, side=56),
-    "mhPatchcore": Case(RANDOM | {"memoryBankSize": 50, "localCoresetSize": 20},
-                        PLAIN | {"memory_bank_size": 50, "local_coreset_size": 20}, side=224, training={}),
-    "csflow": Case({"crossConvHiddenChannels": 64, "nCouplingBlocks": 2},
-                   {"cross_conv_hidden_channels": 64, "n_coupling_blocks": 2}, side=128),
-    "uflow": Case({"backbone": "resnet18", "flowSteps": 2}, {"backbone": "resnet18", "flow_steps": 2}, side=448,
-                  training={"maxEpochs": 1}),
-}  # fmt: skip
+    "generalAd": Case(
+        {"encoderName": "vit_small_patch14_dinov2", "blocks": [10, 12], "hiddenDim": 64},
+        {"backbone": "vit_small_patch14_dinov2", "layers": [10, 12], "hidden_dim": 64},
+        side=56,
+    ),
+    "rad": Case(
+        {"encoderName": "vit_tiny_patch16_224", "blocks": [5, 11], "kImage": 5},
+        {"backbone": "vit_tiny_patch16_224", "layers": [5, 11], "k_image": 5},
+        training={},
+        crop={"center_crop_size": (64, 64)},
+    ),
+    "superAdd": Case(
+        {"encoderName": "vit_small_patch16_dinov3", "blocks": [5, 8], "windowSize": 64, "windowOverlap": 16},
+        {"backbone": "vit_small_patch16_dinov3", "layers": [5, 8], "patch_size": 64, "patch_overlap": 16},
+        side=96,
+        training={},
+    ),
+    "foundAd": Case(
+        {"encoderName": "vit_small_patch14_dinov2.lvd142m", "predDepth": 1},
+        {"encoder_name": "dinov2_vit_small_14", "pred_depth": 1, "image_size": 56},
+        side=56,
+    ),
+    "mhPatchcore": Case(
+        RANDOM | {"memoryBankSize": 50, "localCoresetSize": 20},
+        PLAIN | {"memory_bank_size": 50, "local_coreset_size": 20},
+        side=224,
+        training={},
+    ),
+    "csflow": Case(
+        {"crossConvHiddenChannels": 64, "nCouplingBlocks": 2},
+        {"cross_conv_hidden_channels": 64, "n_coupling_blocks": 2},
+        side=128,
+    ),
+    "uflow": Case(
+        {"backbone": "resnet18", "flowSteps": 2},
+        {"backbone": "resnet18", "flow_steps": 2},
+        side=448,
+        training={"maxEpochs": 1},
+    ),
+}
 """The longest first: other processes have something left to do beside them."""
 
 
@@ -115,8 +173,7 @@ def folder(tmp_path_factory):
     write_textures(made / "data/textures")
     write_auxiliary_weights(made / "weights")
     backbone = "hub/models--timm--resnet18.a1_in1k"
-    for name in (f"{backbone}/refs/main", f"{backbone}/snapshots/any/model.safetensors",
-                 EFFICIENTNET_B5):  # fmt: skip
+    for name in (f"{backbone}/refs/main", f"{backbone}/snapshots/any/model.safetensors", EFFICIENTNET_B5):
         file = made / "weights" / name  # looked for, and not loaded: weights are random here
         file.parent.mkdir(parents=True)
         file.write_text("any")
@@ -197,8 +254,11 @@ class InOurOrder(lightning.LightningDataModule):
 def good_batch(images):
     from anomalib.data import ImageBatch
 
-    return ImageBatch(image=images, gt_label=torch.zeros(len(images), dtype=torch.bool),
-                      gt_mask=torch.zeros(len(images), *images.shape[-2:], dtype=torch.bool))  # fmt: skip
+    return ImageBatch(
+        image=images,
+        gt_label=torch.zeros(len(images), dtype=torch.bool),
+        gt_mask=torch.zeros(len(images), *images.shape[-2:], dtype=torch.bool),
+    )
 
 
 def pictures_in_our_order(module):
@@ -224,11 +284,13 @@ def trained_by_anomalib(folder, name, case, start, monkeypatch):
     with without_pretrained_weights():
         files = {argument: folder / "weights" / place for argument, place in case.files.items()}
         pre_processor = kind.configure_pre_processor((case.side, case.side), **case.crop)
-        module = kind(**case.theirs, **files, pre_processor=pre_processor, post_processor=False, evaluator=False,
-                      visualizer=False)  # fmt: skip
+        module = kind(
+            **case.theirs, **files, pre_processor=pre_processor, post_processor=False, evaluator=False, visualizer=False
+        )
     module.load_state_dict(start)
-    images, good = (pictures(sorted((folder / "data/textures" / part / "good").iterdir()), case.side)
-                    for part in ("train", "test"))  # fmt: skip
+    images, good = (
+        pictures(sorted((folder / "data/textures" / part / "good").iterdir()), case.side) for part in ("train", "test")
+    )
     if name in ("draem", "glass"):
         augmenter = module.augmenter if name == "draem" else module.model.augmentor
         augmenter.anomaly_source_paths.sort()
@@ -236,16 +298,25 @@ def trained_by_anomalib(folder, name, case, start, monkeypatch):
         pictures_in_our_order(module)
     if name == "cfa":  # whose first centroids anomalib takes from images that it has not normalised
         images, module.configure_callbacks = module.pre_processor(images), list
-    bounds = {"max_epochs": case.training.get("maxEpochs", -1 if "maxSteps" in case.training else CATALOG[name].passes),
-              "max_steps": case.training.get("maxSteps", -1)}  # fmt: skip
+    bounds = {
+        "max_epochs": case.training.get("maxEpochs", -1 if "maxSteps" in case.training else CATALOG[name].passes),
+        "max_steps": case.training.get("maxSteps", -1),
+    }
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "weights"))
     torch.set_num_threads(cpu_limit())
     lightning.seed_everything(SEED)
     arguments = module.trainer_arguments | bounds | case.trainer
-    trainer = lightning.Trainer(**arguments, accelerator="cpu", limit_val_batches=0,
-                                logger=False, enable_checkpointing=False, enable_progress_bar=False,
-                                enable_model_summary=False, deterministic=True,
-                                default_root_dir=folder)  # fmt: skip
+    trainer = lightning.Trainer(
+        **arguments,
+        accelerator="cpu",
+        limit_val_batches=0,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        deterministic=True,
+        default_root_dir=folder,
+    )
     trainer.fit(module, datamodule=InOurOrder(images, good, case.batch, CATALOG[name].by_gradient))
     if CATALOG[name].calibrates:
         with torch.no_grad():
@@ -276,8 +347,9 @@ def test_a_run_scores_as_plain_anomalib(folder, start, title, measured, monkeypa
     found = np.array(list(ours.values()))
     apart = np.abs(found - theirs).max() / np.abs(theirs).max()
     moved = max(float((value - start[key]).abs().max().detach()) for key, value in module.named_parameters())
-    measured(f"{title} trained beside anomalib: scores differ by {apart:.1e} of the largest "
-             f"(weights moved by {moved:.1e})")  # fmt: skip
+    measured(
+        f"{title} trained beside anomalib: scores differ by {apart:.1e} of the largest (weights moved by {moved:.1e})"
+    )
     assert len(set(ours.values())) > 1
     assert (moved > 0) == CATALOG[name].by_gradient
     assert apart < TOLERANCE

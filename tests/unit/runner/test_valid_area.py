@@ -7,10 +7,10 @@ import pytest
 from PIL import Image
 
 from anomaly_api.dataset import CropArea
-from anomaly_runner.batches import InputForm
+from anomaly_runner.data.batches import InputForm
+from anomaly_runner.data.images import UnreadableImageError
+from anomaly_runner.data.valid_area import ValidArea
 from anomaly_runner.errors import DataInvalid
-from anomaly_runner.images import UnreadableImageError
-from anomaly_runner.valid_area import ValidArea
 
 LIMIT = 1_000_000
 CROP = CropArea(left=4, top=2, width=8, height=6)

@@ -14,8 +14,8 @@ from anomaly_runner.models.anomalib_model import Surroundings, build_module, wit
 from anomaly_runner.models.backbone import Backbone, choose_backbone
 from anomaly_runner.models.catalog import QUANTISER, TEACHERS
 from anomaly_runner.models.damage import is_damage
+from anomaly_runner.models.weights import Wanted, bring_weights, use_cache, wanted_weights
 from anomaly_runner.storage import FolderStore
-from anomaly_runner.weights import Wanted, bring_weights, use_cache, wanted_weights
 from hack.demo.auxiliary import write_quantiser, write_teacher
 from support.backbones import RESNET18
 
@@ -121,8 +121,7 @@ def test_a_file_that_was_cut_off_is_named_as_damaged(tmp_path):
 def saved(legacy=False):
     """A file as torchvision publishes them, of today or of old."""
     file = io.BytesIO()
-    torch.save(torchvision.models.resnet18(weights=None).state_dict(), file,
-               _use_new_zipfile_serialization=not legacy)  # fmt: skip
+    torch.save(torchvision.models.resnet18(weights=None).state_dict(), file, _use_new_zipfile_serialization=not legacy)
     return file.getvalue()
 
 

@@ -1,0 +1,1 @@
+"""The API server: client, cache, Lease, and carrying out what was decided. Decides nothing itself."""

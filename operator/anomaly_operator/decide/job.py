@@ -1,0 +1,75 @@
+"""The Job of a run: one a run, owned by its resource, retried only where a second try can help."""
+
+from typing import Any
+
+from anomaly_api import API_VERSION
+from anomaly_api.reasons import FINAL_EXIT_CODES, ExitCode
+from anomaly_api.run import RunConfig
+from anomaly_api.scheduling import RunPolicy
+from anomaly_operator import names
+from anomaly_operator.decide.pod import Manifest, config_json, pod_template, scheduling_of
+from anomaly_operator.decide.pod_settings import PodSettings
+from anomaly_operator.keys import RunKey
+
+
+def make_job(key: RunKey, config: RunConfig, policy: RunPolicy, settings: PodSettings) -> Manifest:
+    """The Job as it is created.
+
+    ttlSecondsAfterFinished is not among its fields: it is set when the result has been recorded in the resource's
+    status, so that no result is collected unread while the operator is down.
+    """
+    queue = scheduling_of(config).queue_name
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {
+            "name": names.job(key),
+            "namespace": key.namespace,
+            "labels": names.labels(key) | ({names.QUEUE_LABEL: queue} if queue else {}),
+            "annotations": {names.CONFIG_DIGEST_ANNOTATION: config_digest(config)},
+            "ownerReferences": [
+                {
+                    "apiVersion": API_VERSION,
+                    "kind": key.kind,
+                    "name": key.name,
+                    "uid": config.run.uid,
+                    "controller": True,
+                }
+            ],
+        },
+        "spec": {
+            "backoffLimit": policy.backoff_limit,
+            "suspend": policy.suspend or queue is not None,
+            "podReplacementPolicy": "Failed",
+            "podFailurePolicy": failure_policy(),
+            "template": pod_template(key, config, settings),
+        }
+        | _deadline(policy),
+    }
+
+
+def config_digest(config: RunConfig) -> str:
+    """What changes when, and only when, the run would do something else."""
+    return names.digest(config_json(config))
+
+
+def failure_policy() -> dict[str, Any]:
+    """Rules in the order they are tried: preemption is no failure, a final failure ends the run, the rest counts."""
+    final = sorted(int(code) for code in FINAL_EXIT_CODES)
+    return {
+        "rules": [
+            {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
+            {"action": "FailJob", "onExitCodes": _exit_codes(*final)},
+            {"action": "Ignore", "onExitCodes": _exit_codes(int(ExitCode.STOPPED))},
+        ]
+    }
+
+
+def _exit_codes(*codes: int) -> dict[str, Any]:
+    return {"containerName": names.CONTAINER, "operator": "In", "values": list(codes)}
+
+
+def _deadline(policy: RunPolicy) -> dict[str, int]:
+    if policy.active_deadline_seconds is None:
+        return {}
+    return {"activeDeadlineSeconds": policy.active_deadline_seconds}

@@ -1,0 +1,164 @@
+"""The pod of a run, from its RunConfig: pure, and allowed under the *restricted* Pod Security Standard.
+
+The RunConfig travels as an annotation that the kubelet writes to ``run.CONFIG_PATH`` (a downwardAPI volume), not as
+a ConfigMap: it is one object less to write, to watch, to own and to keep in step with the Job, and it cannot change
+under a running pod. Annotations may take 256 KiB together; a RunConfig takes 1 to 3.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+from anomaly_api.run import (
+    MLFLOW_SECRET_KEYS,
+    PROGRESS_PATH,
+    PROGRESS_URL_ENV,
+    S3_SECRET_KEYS,
+    RunConfig,
+    registry_env,
+    s3_env,
+)
+from anomaly_api.scheduling import PodTemplate, Scheduling
+from anomaly_operator import names
+from anomaly_operator.decide.pod_settings import PodSettings
+from anomaly_operator.decide.volumes import pod_volumes
+from anomaly_operator.keys import RunKey
+
+Manifest = dict[str, Any]
+
+USER = 65532
+"""The user of the images (nonroot, as in distroless)."""
+GRACE_SECONDS = 60
+"""Between SIGTERM and SIGKILL: time to save state and say goodbye."""
+
+
+def pod_template(key: RunKey, config: RunConfig, settings: PodSettings) -> Manifest:
+    """The Job's pod template."""
+    scheduling = scheduling_of(config)
+    overlay = scheduling.pod_template or PodTemplate()
+    return {
+        "metadata": {
+            "labels": (overlay.labels or {}) | names.labels(key),
+            "annotations": (overlay.annotations or {}) | {names.CONFIG_ANNOTATION: config_json(config)},
+        },
+        "spec": _pod_spec(key, config, scheduling, overlay, settings),
+    }
+
+
+def scheduling_of(config: RunConfig) -> Scheduling:
+    """Where and how the pod runs."""
+    spec = config.experiment or config.inference
+    assert spec is not None
+    return spec.scheduling
+
+
+def config_json(config: RunConfig) -> str:
+    """The RunConfig as the pod reads it."""
+    return config.model_dump_json(by_alias=True, exclude_none=True)
+
+
+def _pod_spec(
+    key: RunKey, config: RunConfig, scheduling: Scheduling, overlay: PodTemplate, settings: PodSettings
+) -> Manifest:
+    volumes = pod_volumes(config, key.namespace, settings)
+    mounts = [mount for volume in volumes for mount in volume.mounts]
+    spec = {
+        "restartPolicy": "Never",
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": GRACE_SECONDS,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": USER,
+            "runAsGroup": USER,
+            "fsGroup": USER,
+            "fsGroupChangePolicy": "OnRootMismatch",
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "containers": [_container(config, scheduling, overlay, settings) | {"volumeMounts": mounts}],
+        "volumes": [volume.source for volume in volumes],
+        "serviceAccountName": scheduling.service_account_name,
+        "nodeSelector": scheduling.node_selector,
+        "tolerations": [found.to_json_object() for found in scheduling.tolerations or ()],
+        "affinity": scheduling.affinity,
+        "priorityClassName": scheduling.priority_class_name,
+        "runtimeClassName": scheduling.runtime_class_name,
+        "resourceClaims": [found.to_json_object() for found in scheduling.resource_claims or ()],
+        "imagePullSecrets": [{"name": name} for name in overlay.image_pull_secrets or ()],
+    }
+    return {field: value for field, value in spec.items() if value is not None and value != []}
+
+
+def _container(config: RunConfig, scheduling: Scheduling, overlay: PodTemplate, settings: PodSettings) -> Manifest:
+    return {
+        "name": names.CONTAINER,
+        "image": scheduling.image or _default_image(config, settings),
+        "imagePullPolicy": settings.image_pull_policy,
+        "args": ["pod"],
+        "env": _environment(config, overlay, settings),
+        "resources": _resources(scheduling),
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+        "terminationMessagePolicy": "File",
+    }
+
+
+def _default_image(config: RunConfig, settings: PodSettings) -> str:
+    """Exported ONNX models run in an image without torch."""
+    onnx = config.inference is not None and config.inference.runtime == "onnx"
+    return settings.inference_image if onnx else settings.runner_image
+
+
+def _resources(scheduling: Scheduling) -> Manifest:
+    requests = dict(scheduling.resources.requests or {})
+    limits = dict(scheduling.resources.limits or {})
+    if scheduling.gpus.count:
+        limits[scheduling.gpus.resource_name] = str(scheduling.gpus.count)
+    resources: Manifest = {"requests": requests, "limits": limits}
+    resources["claims"] = [{"name": claim.name} for claim in scheduling.resource_claims or ()]
+    return {field: value for field, value in resources.items() if value}
+
+
+def _environment(config: RunConfig, overlay: PodTemplate, settings: PodSettings) -> list[Manifest]:
+    ours = [{"name": "HOME", "value": "/tmp"}]  # noqa: S108 - the pod's own emptyDir
+    if settings.service_url:
+        ours.append({"name": PROGRESS_URL_ENV, "value": settings.service_url.rstrip("/") + PROGRESS_PATH})
+    ours += _credentials(config)
+    taken = {variable["name"] for variable in ours}
+    extra = [{"name": found.name, "value": found.value} for found in overlay.env or () if found.name not in taken]
+    return ours + extra
+
+
+def _credentials(config: RunConfig) -> list[Manifest]:
+    """Secrets as environment variables, one set a location: they may be different accounts."""
+    found = []
+    for role, location in config.locations().items():
+        secret = location.s3.credentials_secret if location.s3 else None
+        if secret:
+            found += [
+                _from_secret(s3_env(role, key), secret, key, optional=not needed)
+                for key, needed in S3_SECRET_KEYS.items()
+            ]
+    return [*found, *_mlflow_credentials(config)]
+
+
+def _mlflow_credentials(config: RunConfig) -> Iterator[Manifest]:
+    """The tracking server's as MLflow reads them, the registry's beside them."""
+    spec = config.experiment or config.inference
+    assert spec is not None
+    tracking, registered = spec.tracking.mlflow, config.inference.model.mlflow if config.inference else None
+    for key in MLFLOW_SECRET_KEYS:
+        if tracking and tracking.credentials_secret:
+            yield _from_secret(key, tracking.credentials_secret, key, optional=True)
+    for key in MLFLOW_SECRET_KEYS:
+        if registered and registered.credentials_secret:
+            yield _from_secret(registry_env(key), registered.credentials_secret, key, optional=True)
+
+
+def _from_secret(variable: str, secret: str, key: str, *, optional: bool) -> Manifest:
+    reference: Manifest = {"name": secret, "key": key}
+    if optional:
+        reference["optional"] = True
+    return {"name": variable, "valueFrom": {"secretKeyRef": reference}}

@@ -1,0 +1,1 @@
+"""What the operator serves: progress that pods push, metrics and probes."""

@@ -1,0 +1,136 @@
+"""The operator's HTTP side: progress from pods, probes, metrics.
+
+Every replica takes progress; one that does not lead passes it on to the one that does, whose address is in the
+Lease, so that a plain Service in front of both is enough.
+"""
+
+from collections.abc import Callable
+
+import aiohttp
+import structlog
+from aiohttp import web
+from prometheus_client import generate_latest
+from pydantic import ValidationError
+
+from anomaly_api.run import PROGRESS_PATH, ProgressUpdate
+from anomaly_operator.cluster.cache import Cache
+from anomaly_operator.cluster.lease import Lease
+from anomaly_operator.errors import ApiError
+from anomaly_operator.keys import RunKey
+from anomaly_operator.metrics import PROGRESS, REGISTRY
+from anomaly_operator.serving.progress_board import ProgressBoard
+from anomaly_operator.serving.tokens import PodIdentity, TokenVerifier
+
+log = structlog.get_logger()
+
+BODY_LIMIT = 16 * 1024
+FORWARDED = "X-Anomaly-Forwarded"
+FORWARD_TIMEOUT = aiohttp.ClientTimeout(total=5)
+
+
+class Server:
+    """Serves until closed."""
+
+    def __init__(
+        self,
+        *,
+        cache: Cache,
+        board: ProgressBoard,
+        lease: Lease,
+        tokens: TokenVerifier,
+        health: Callable[[], str | None],
+        ready: Callable[[], bool],
+        refresh_metrics: Callable[[], None],
+    ) -> None:
+        self._cache = cache
+        self._board = board
+        self._lease = lease
+        self._tokens = tokens
+        self._health = health
+        self._ready = ready
+        self._refresh_metrics = refresh_metrics
+        self._runner: web.AppRunner | None = None
+        self._session: aiohttp.ClientSession | None = None
+
+    async def start(self, host: str, port: int) -> None:
+        """Listen."""
+        app = web.Application(client_max_size=BODY_LIMIT)
+        app.add_routes(
+            [
+                web.post(PROGRESS_PATH, self._progress),
+                web.get("/healthz", self._healthz),
+                web.get("/readyz", self._readyz),
+                web.get("/metrics", self._metrics),
+            ]
+        )
+        self._session = aiohttp.ClientSession(timeout=FORWARD_TIMEOUT)
+        self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
+        await self._runner.setup()
+        await web.TCPSite(self._runner, host, port).start()
+
+    async def close(self) -> None:
+        """Stop listening."""
+        if self._runner:
+            await self._runner.cleanup()
+        if self._session:
+            await self._session.close()
+
+    async def _progress(self, request: web.Request) -> web.Response:
+        response = await (self._take(request) if self._lease.held else self._forward(request))
+        PROGRESS.labels(str(response.status)).inc()
+        return response
+
+    async def _take(self, request: web.Request) -> web.Response:
+        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not token:
+            return web.Response(status=401, text="a bearer token is needed")
+        try:
+            update = ProgressUpdate.model_validate_json(await request.read())
+            pod = await self._tokens.pod(token)
+        except ValidationError as error:
+            return web.Response(status=400, text=f"no ProgressUpdate: {error.error_count()} errors")
+        except ApiError as error:
+            return web.Response(status=503, text=error.message)
+        if pod is None:
+            return web.Response(status=401, text="the token is not one for progress")
+        if not self._belongs(pod, update):
+            return web.Response(status=403, text=f"pod {pod.name} is not a pod of {update.run.folder}")
+        self._board.put(RunKey(update.run.kind, update.run.namespace, update.run.name), update)
+        return web.Response(status=204)
+
+    def _belongs(self, pod: PodIdentity, update: ProgressUpdate) -> bool:
+        """Whether the pod is one of the Job of the run that it speaks of."""
+        known = self._cache.pods.get((pod.namespace, pod.name))
+        job = self._cache.job_of(RunKey(update.run.kind, update.run.namespace, update.run.name))
+        if known is None or job is None or known.owner is None or job.owner is None:
+            return False
+        return (known.uid, known.owner.uid, job.owner.uid, job.namespace) == (
+            pod.uid,
+            job.uid,
+            update.run.uid,
+            pod.namespace,
+        )
+
+    async def _forward(self, request: web.Request) -> web.Response:
+        leader = self._lease.leader_address
+        if leader is None or FORWARDED in request.headers or self._session is None:
+            return web.Response(status=503, text="no leader", headers={"Retry-After": "2"})
+        headers = {"Authorization": request.headers.get("Authorization", ""), FORWARDED: "1"}
+        try:
+            body = await request.read()
+            async with self._session.post(leader + PROGRESS_PATH, data=body, headers=headers) as answer:
+                return web.Response(status=answer.status, text=await answer.text())
+        except (aiohttp.ClientError, TimeoutError) as error:
+            return web.Response(status=503, text=f"leader unreachable: {error}", headers={"Retry-After": "2"})
+
+    async def _healthz(self, _: web.Request) -> web.Response:
+        problem = self._health()
+        return web.Response(status=503 if problem else 200, text=problem or "ok")
+
+    async def _readyz(self, _: web.Request) -> web.Response:
+        ready = self._ready()
+        return web.Response(status=200 if ready else 503, text="ok" if ready else "the cache is not filled yet")
+
+    async def _metrics(self, _: web.Request) -> web.Response:
+        self._refresh_metrics()
+        return web.Response(body=generate_latest(REGISTRY), headers={"Content-Type": "text/plain; version=0.0.4"})

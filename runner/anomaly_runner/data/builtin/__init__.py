@@ -1,0 +1,10 @@
+"""Public datasets, fetched from where they are published and laid out as folders like anybody's own.
+
+``catalog`` says what is published where, with digests; ``download`` fetches a file; ``mnist`` and ``mvtec`` turn
+files into folders; ``prepare`` puts it together.
+"""
+
+from anomaly_runner.data.builtin.datasets import PUBLISHED, Catalog
+from anomaly_runner.data.builtin.prepare import files_of, prepare
+
+__all__ = ["PUBLISHED", "Catalog", "files_of", "prepare"]

@@ -1,0 +1,89 @@
+"""A public dataset as a folder: fetched, checked, laid out."""
+
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from anomaly_api.dataset import BuiltinDataset
+from anomaly_runner.data.builtin import mnist, mvtec
+from anomaly_runner.data.builtin.datasets import Catalog, RemoteFile
+from anomaly_runner.data.builtin.download import download
+from anomaly_runner.errors import InvalidConfig, StorageUnavailable
+from anomaly_runner.storage import FileCache
+from anomaly_runner.storage.object_cache import Entry
+
+
+def files_of(spec: BuiltinDataset, catalog: Catalog) -> Sequence[RemoteFile]:
+    """What has to be fetched for a dataset, with the digests that the manifest gives.
+
+    Raises:
+        InvalidConfig: the manifest gives the digest of a file that the dataset does not have.
+    """
+    published = (catalog.mvtec,) if spec.name == "mvtec" else tuple(vars(catalog.mnist).values())
+    digests, names = spec.digests or {}, [file.name for file in published]
+    if strangers := digests.keys() - set(names):
+        raise InvalidConfig(
+            f"source.builtin.digests: {spec.name} has no file {', '.join(sorted(strangers))}; "
+            f"its files are {', '.join(names)}"
+        )
+    return [file.with_digest(digests[file.name]) if file.name in digests else file for file in published]
+
+
+def prepare(
+    spec: BuiltinDataset,
+    category: str | None,
+    folder: Path,
+    *,
+    step: Callable[[int], None],
+    check: Callable[[], None],
+    catalog: Catalog,
+    cache: FileCache | None = None,
+) -> Path:
+    """Fetch a dataset and lay it out; answers the folder with its train/ and test/.
+
+    Args:
+        spec: which dataset.
+        category: the product, for MVTec AD.
+        folder: scratch space.
+        step: called with the number of bytes that came.
+        check: called while unpacking.
+        catalog: what is published where.
+        cache: where files are kept for the next run.
+
+    Raises:
+        DataInvalid: a file is not there, not the expected one, or has no such category.
+        InvalidConfig: as ``files_of``.
+        StorageUnavailable: a server does not answer.
+    """
+    files = [_bring(file, spec.mirror, folder / "files", step, cache) for file in files_of(spec, catalog)]
+    here = folder / "images"
+    shutil.rmtree(here, ignore_errors=True)
+    try:
+        return _lay_out(spec, category, files, here, check)
+    except OSError as error:
+        raise StorageUnavailable(f"cannot write below {here}: {error.strerror}") from error
+
+
+def _bring(
+    file: RemoteFile, mirror: str | None, folder: Path, step: Callable[[int], None], cache: FileCache | None
+) -> Path:
+    entry = Entry.of_content(file.algorithm, file.digest)
+    if cache is None or cache.take(entry, folder / file.name):
+        return download(file, mirror, folder, step)
+    found = download(file, mirror, folder, step)
+    cache.keep(entry, found)
+    return found
+
+
+def _lay_out(
+    spec: BuiltinDataset, category: str | None, files: Sequence[Path], here: Path, check: Callable[[], None]
+) -> Path:
+    if spec.name == "mnist":
+        assert spec.good_label is not None
+        mnist.write_folders((files[0], files[1]), (files[2], files[3]), spec.good_label, spec.limit, here)
+        return here
+    assert category is not None
+    mvtec.extract(files[0], category, here, check)
+    if spec.limit is not None:
+        mvtec.keep_first(here / category, spec.limit)
+    return here / category

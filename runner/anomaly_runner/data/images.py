@@ -1,0 +1,262 @@
+"""Image files to pixels and to the model's input, the same in training and in inference (Pillow and numpy only).
+
+Depths: 8-bit images of any colour model become RGB; 16-bit grey is scaled by its full range (65535 is 1.0, or
+what ``transforms.bitDepth`` says: 4095 for a 12-bit camera); float images hold 0..1; of 16-bit colour, which
+Pillow cannot hold, the upper 8 bits are used. What Pillow's own ``convert("RGB")`` would clip to white is
+refused instead.
+
+Choices where files leave one: alpha is dropped, not composited (as OpenCV and Pillow do: cameras write it, nobody
+means it), the first frame of several is used, and EXIF orientation is applied, to masks too, as OpenCV does, since
+people label what they see.
+
+Files are hostile: only the formats of cameras are opened, the size is read from the header before anything is
+decoded, and a file that breaks off is a fault of the file, never half an image.
+"""
+
+import struct
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from io import BytesIO
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
+from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION, TiffImageFile
+
+from anomaly_api.dataset import CropArea
+
+EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".ppm", ".jp2")
+"""Names that count as images; everything else in a folder is ignored."""
+_FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "PPM", "JPEG2000")
+_GREY = ("1", "L", "LA", "La")
+_FLOAT_TOLERANCE = 1e-3
+_BROKEN = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    EOFError,
+    struct.error,
+    zlib.error,
+    IndexError,
+    KeyError,
+    OverflowError,
+    TypeError,
+)
+"""What Pillow's decoders raise on damaged files."""
+
+MEAN = np.array([0.485, 0.456, 0.406], np.float32)
+STD = np.array([0.229, 0.224, 0.225], np.float32)
+
+Image.MAX_IMAGE_PIXELS = None  # the limit is the dataset's own, checked in decode()
+
+
+def largest_file(max_pixels: int) -> int:
+    """Bytes of the largest file that an image of so many pixels may take: uncompressed, four channels of 32 bits."""
+    return 16 * max_pixels + (1 << 20)
+
+
+class UnreadableImageError(Exception):
+    """This file is not an image that can be used; ``str()`` says why."""
+
+
+def decode(
+    data: bytes,
+    max_pixels: int,
+    crop: CropArea | None = None,
+    *,
+    bit_depth: int | None = None,
+    before_crop: Callable[[Image.Image], Image.Image] | None = None,
+) -> Image.Image:
+    """An image file's bytes as an image of mode RGB or L (grey), 8 bits a channel, or F (grey, 0..1) of higher depth.
+
+    Args:
+        data: the file.
+        max_pixels: largest width x height that is decoded.
+        crop: the part that is kept.
+        bit_depth: significant bits of 16-bit grey, 8..16; None means what the file says.
+        before_crop: what else is done to the whole image.
+
+    Raises:
+        UnreadableImageError: not an image, damaged, larger than ``max_pixels``, of an unknown depth, of values
+            beyond its depth, or smaller than the crop.
+    """
+    with _opened(data, max_pixels) as file:
+        whole = _standard(file, bit_depth)
+        return _cropped(before_crop(whole) if before_crop else whole, crop)
+
+
+@dataclass(frozen=True)
+class _File:
+    """A file's first frame, decoded and upright."""
+
+    image: Image.Image
+    deep_colour: bool
+    """It has colour of 16 bits a channel, of which Pillow has read the upper 8."""
+
+
+@contextmanager
+def _opened(data: bytes, max_pixels: int) -> Iterator[_File]:
+    """Decode a file; what Pillow raises on damaged ones becomes ours."""
+    try:
+        with Image.open(BytesIO(data), formats=_FORMATS) as image:
+            _check_size(image, max_pixels)
+            deep_colour = _is_deep_colour(image)
+            image.load()
+            _turn_upright(image)
+            yield _File(image, deep_colour)
+    except _BROKEN as error:
+        raise UnreadableImageError(_problem(error)) from error
+
+
+def _turn_upright(image: Image.Image) -> None:
+    """Apply EXIF orientation in place. Pillow has done it for TIFF; a damaged EXIF block says nothing."""
+    if "exif" in image.info:
+        with suppress(*_BROKEN):
+            ImageOps.exif_transpose(image, in_place=True)
+
+
+def _check_size(image: Image.Image, max_pixels: int) -> None:
+    if image.width * image.height > max_pixels:
+        raise UnreadableImageError(f"{image.width} x {image.height} pixels are more than maxImagePixels {max_pixels}")
+
+
+def _problem(error: Exception) -> str:
+    if isinstance(error, UnidentifiedImageError):
+        return "not an image in a known format"
+    return f"damaged file: {error}"[:200]
+
+
+def _standard(file: _File, bit_depth: int | None) -> Image.Image:
+    image = file.image
+    if image.mode == "F":
+        return _unit_range(np.asarray(image, np.float32), 1.0)
+    if image.mode.startswith("I"):  # I;16 in its byte orders, and I, which Pillow also uses for 16 bits
+        return _deep_grey(image, _white(image, bit_depth))
+    if file.deep_colour and bit_depth not in (None, 16):
+        raise UnreadableImageError(
+            f"16-bit colour, of which the upper 8 bits are read: bitDepth {bit_depth} "
+            "cannot be used; store 8 bits a channel"
+        )
+    if image.mode in ("PA", "P"):
+        return image.convert("RGBA").convert("RGB")
+    return image.convert("L" if image.mode in _GREY else "RGB")
+
+
+def _white(image: Image.Image, bit_depth: int | None) -> int:
+    """The value of white. PGM and JPEG 2000 files say their depth, and Pillow has scaled them by it."""
+    if image.format in ("PPM", "JPEG2000"):
+        return 65535
+    stored = _tiff_tag(image, BITSPERSAMPLE, 16)
+    return (1 << (bit_depth or min(stored, 16))) - 1
+
+
+def _deep_grey(image: Image.Image, white: int) -> Image.Image:
+    values = np.asarray(image).astype(np.float32)
+    if _tiff_tag(image, PHOTOMETRIC_INTERPRETATION, 1) == 0:  # 0 is white, which Pillow ignores beyond 8 bits
+        values = white - values
+    return _unit_range(values, float(white))
+
+
+def _tiff_tag(image: Image.Image, tag: int, default: int) -> int:
+    found = image.tag_v2.get(tag, default) if isinstance(image, TiffImageFile) else default
+    return int(found[0] if isinstance(found, tuple) else found)
+
+
+def _is_deep_colour(image: Image.Image) -> bool:
+    """Whether the decoder's raw mode, all that tells it, has 16 bits a channel. Loading forgets it."""
+    tiles = image.tile if isinstance(image, ImageFile.ImageFile) else []
+    return not image.mode.startswith("I") and any(";16" in str(tile.args) for tile in tiles)
+
+
+def _unit_range(values: NDArray[np.float32], full: float) -> Image.Image:
+    scaled = values / np.float32(full)
+    low, high = float(scaled.min()), float(scaled.max())
+    kind, tolerance = ("float", _FLOAT_TOLERANCE) if full == 1.0 else ("grey", 0.0)
+    if not (low >= -tolerance and high <= 1 + tolerance):  # also catches NaN
+        raise UnreadableImageError(f"{kind} values from {low * full:g} to {high * full:g}; expected 0 to {full:g}")
+    return Image.fromarray(np.clip(scaled, 0, 1))
+
+
+def _cropped(image: Image.Image, crop: CropArea | None) -> Image.Image:
+    if crop is None:
+        return image
+    right, bottom = crop.left + crop.width, crop.top + crop.height
+    if right > image.width or bottom > image.height:
+        raise UnreadableImageError(
+            f"{image.width} x {image.height} pixels do not cover cropArea up to ({right}, {bottom})"
+        )
+    return image.crop((crop.left, crop.top, right, bottom))
+
+
+def to_input(
+    image: Image.Image, height: int, width: int, normalization: Literal["imagenet", "none"]
+) -> NDArray[np.float32]:
+    """The model's input for one image: float32 (3, height, width), RGB.
+
+    Resized by itself (see ``resized``), scaled to 0..1, then normalised; the channels of a grey image are alike.
+    """
+    bands = _bands(resized(image, height, width))
+    pixels = np.empty((3, height, width), np.float32)
+    for channel in range(3):
+        pixels[channel] = bands[channel % len(bands)]
+    if normalization == "imagenet":
+        pixels -= MEAN[:, None, None]
+        pixels /= STD[:, None, None]
+    return pixels
+
+
+def resized(image: Image.Image, height: int, width: int) -> Image.Image:
+    """The image at (height, width): bilinear and antialiased, Pillow's."""
+    return image if image.size == (width, height) else image.resize((width, height), Image.Resampling.BILINEAR)
+
+
+def _bands(image: Image.Image) -> list[NDArray[np.float32]]:
+    """Its channels, each (height, width) of 0..1."""
+    white = np.float32(1 if image.mode == "F" else 255)
+    return [np.asarray(band, np.float32) / white for band in image.split()]
+
+
+def to_rgb8(image: Image.Image) -> Image.Image:
+    """The image as people look at it: 8-bit RGB."""
+    if image.mode != "F":
+        return image.convert("RGB")
+    return Image.fromarray((np.asarray(image) * 255 + 0.5).astype(np.uint8)).convert("RGB")
+
+
+def upright_size(data: bytes, max_pixels: int) -> tuple[int, int]:
+    """Width and height of an image file without a crop; raises as ``decode``, which says where up is."""
+    with _opened(data, max_pixels) as file:
+        return file.image.size
+
+
+def open_mask(data: bytes, max_pixels: int) -> Image.Image:
+    """A mask of any depth at its own size: mode 1, every pixel that is not black is set.
+
+    Raises:
+        UnreadableImageError: as ``decode``.
+    """
+    with _opened(data, max_pixels) as file:
+        image = file.image
+        flat: Any = image if image.mode in ("1", "L", "F") or image.mode.startswith("I") else image.convert("L")
+        return Image.fromarray(np.asarray(flat) > 0)
+
+
+def decode_mask(data: bytes, height: int, width: int, max_pixels: int, crop: CropArea | None) -> NDArray[np.bool_]:
+    """A ground-truth mask at the model's size (height, width): every pixel that is not black is defective.
+
+    Raises:
+        UnreadableImageError: as ``decode``.
+    """
+    return mask_at(open_mask(data, max_pixels), height, width, crop)
+
+
+def mask_at(mask: Image.Image, height: int, width: int, crop: CropArea | None) -> NDArray[np.bool_]:
+    """The cropped mask at (height, width), by the nearest pixel.
+
+    Raises:
+        UnreadableImageError: smaller than the crop.
+    """
+    return np.asarray(_cropped(mask, crop).resize((width, height), Image.Resampling.NEAREST))

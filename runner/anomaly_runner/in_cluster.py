@@ -1,0 +1,58 @@
+"""A run in a pod: configuration from the mount, last words to the kubelet, progress to the operator."""
+
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from anomaly_api.run import PROGRESS_TOKEN_PATH, PROGRESS_URL_ENV, RunConfig
+from anomaly_api.status import Stage
+from anomaly_runner.context import Context, Journal
+from anomaly_runner.ends import failure_summary, guarded, write_last_words
+from anomaly_runner.engine import execute
+from anomaly_runner.errors import RunFailed
+from anomaly_runner.manifests import read_config
+from anomaly_runner.places import stores_in_pod
+from anomaly_runner.progress import LogReporter, Progress, ProgressReporter, PushReporter
+from anomaly_runner.system.stop import StopSignal
+from anomaly_runner.tracking.base import NoTracker, Tracker
+from anomaly_runner.tracking.mlflow_tracker import MlflowTracker, target_of
+
+logger = logging.getLogger(__name__)
+
+
+def run_in_pod(config_file: Path, work: Path, termination: Path, environment: Mapping[str, str]) -> int:
+    """Do what the mounted configuration says; answers the exit code."""
+    with StopSignal().listening() as stop:
+        try:
+            config = read_config(config_file)
+            stores = stores_in_pod(config)
+        except RunFailed as error:
+            logger.error("run failed", extra={"reason": error.reason.value, "detail": str(error)})
+            write_last_words(failure_summary(error, Stage.STARTING), termination)
+            return error.exit_code
+        work.mkdir(parents=True, exist_ok=True)
+        os.environ.setdefault("HF_HOME", str(work / "huggingface"))
+        tracker = tracker_of(config, None)
+        with Progress(_reporters(config, tracker, environment)) as progress:
+            context = Context(config.run, stores, work, progress, stop, tracker, Journal())
+            ending = guarded(lambda: execute(config, context), context)
+            write_last_words(ending.summary, termination)
+            return ending.exit_code
+
+
+def tracker_of(config: RunConfig, local: Path | None) -> Tracker:
+    """The tracker that the resource asks for."""
+    spec = config.experiment or config.inference
+    assert spec is not None
+    if spec.tracking.mlflow is None:
+        return NoTracker()
+    return MlflowTracker(target_of(config.run, spec.tracking.mlflow, local))
+
+
+def _reporters(config: RunConfig, tracker: Tracker, environment: Mapping[str, str]) -> list[ProgressReporter]:
+    url = environment.get(PROGRESS_URL_ENV)
+    reporters: list[ProgressReporter] = [LogReporter()]
+    if url:
+        reporters.append(PushReporter(url, Path(PROGRESS_TOKEN_PATH), config.run, tracker.status))
+    return reporters

@@ -1,0 +1,141 @@
+"""The report for people: one HTML file that needs nothing else, and lets nothing in.
+
+Names of files and labels come from whoever made the data, so everything is escaped, and the page's content security
+policy allows no script and no address at all.
+"""
+
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+import yaml
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+from markupsafe import Markup
+
+from anomaly_api.run import RunReport, TrainingReport
+from anomaly_api.status import ThresholdValues
+from anomaly_runner.evaluation.curves import count_at
+from anomaly_runner.evaluation.evaluate import Truth
+from anomaly_runner.reporting.figures import (
+    Axes,
+    Curve,
+    cumulative_chart,
+    histogram_chart,
+    line_chart,
+    precision_recall_points,
+    roc_points,
+)
+from anomaly_runner.reporting.gallery import Shown
+
+_TEMPLATES = Path(__file__).parent / "templates"
+_UNIT = (0.0, 1.0)
+_LISTED = 100
+"""Rows of a list of files at most: the page stays small."""
+_ORIGINS = {
+    "validation": "Chosen on the validation images.",
+    "test": "Chosen on the images that are judged here, so the decisions are better than they would be on new ones.",
+    "manual": "Set by hand.",
+    "model": "Taken over from the trained model.",
+}
+_CHOSEN = "The {level} threshold was chosen on the images that are judged here: decisions are better than on new ones."
+_SCALED = "The {level} threshold is {value:g} % of the trained model's."
+_OTHER = " The {level} threshold is the trained model's."
+
+
+def render(report: RunReport, truth: Truth | None, shown: Sequence[Shown]) -> str:
+    """The page.
+
+    Args:
+        report: everything that is known of the run.
+        truth: labelled scores, for the curves.
+        shown: pictures of the worst mistakes.
+    """
+    spec = report.config.experiment or report.config.inference
+    assert spec is not None
+    return _template().render(
+        report=report,
+        summary=report.summary,
+        model=report.config.experiment.model.name if report.config.experiment else "",
+        charts=[Markup(chart) for chart in _charts(report, truth)],  # noqa: S704 - drawn by figures.py, which escapes
+        shown=shown,
+        gallery_title=_gallery_title(report),
+        origin=_origin(report),
+        limit=_LISTED,
+        config=yaml.safe_dump(spec.to_json_object(), sort_keys=False, allow_unicode=True),
+    )
+
+
+def _origin(report: RunReport) -> str:
+    """Where the thresholds are from; an inference chooses one of them, and takes the other over."""
+    if report.thresholds_from is None:
+        return ""
+    inference, found = report.config.inference, report.summary.thresholds
+    if inference is None or found is None or found.source == "training":
+        return _ORIGINS[report.thresholds_from]
+    asked = inference.threshold
+    own = _SCALED if found.source == "custom" else _CHOSEN
+    other = "pixel" if asked.type == "image" else "image"
+    return own.format(level=asked.type, value=asked.value) + _OTHER.format(level=other)
+
+
+def _gallery_title(report: RunReport) -> str:
+    if report.mistakes:
+        return "Worst mistakes"
+    return "No mistakes: the closest decisions" if report.confusion else "Most anomalous images"
+
+
+@cache
+def _template() -> Template:
+    environment = Environment(
+        loader=FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("report.html.j2")
+
+
+def _charts(report: RunReport, truth: Truth | None) -> list[str]:
+    threshold = report.summary.thresholds.image if report.summary.thresholds else None
+    charts = []
+    if report.histogram:
+        charts += [histogram_chart(report.histogram, threshold), cumulative_chart(report.histogram, threshold)]
+    if truth:
+        charts += _curves(truth, report.summary.thresholds or ThresholdValues())
+    if report.training:
+        charts += _training(report.training)
+    return charts
+
+
+def _curves(truth: Truth, thresholds: ThresholdValues) -> list[str]:
+    levels = [("images", truth.image, "image", thresholds.image), ("pixels", truth.pixel, "pixel", thresholds.pixel)]
+    roc, recall, at_roc, at_recall = [], [], [], []
+    for name, ranked, style, threshold in levels:
+        if ranked is None or not ranked.both_classes:
+            continue
+        roc.append(Curve(name, roc_points(ranked), style))
+        recall.append(Curve(name, precision_recall_points(ranked), style))
+        if threshold is not None:
+            counts, where = count_at(ranked, threshold), f"{name} at the threshold"
+            alarms = counts.false_positive / len(ranked.negative)
+            at_roc.append(Curve(where, [(alarms, counts.recall)], style))
+            at_recall.append(Curve(where, [(counts.recall, counts.precision)], style))
+    if not roc:
+        return []
+    chance = [Curve("chance", [(0.0, 0.0), (1.0, 1.0)], "dashed")]
+    rates, shares = Axes("false positive rate", "recall", _UNIT, _UNIT), Axes("recall", "precision", _UNIT, _UNIT)
+    return [
+        line_chart("ROC curve", rates, roc, marks=chance, dots=at_roc),
+        line_chart("Precision and recall", shares, recall, dots=at_recall),
+    ]
+
+
+def _training(training: TrainingReport) -> list[str]:
+    charts = []
+    for name, values in training.history.items():
+        if len(values) > 1:
+            steps, heights = [float(step) for step, _ in values], [value for _, value in values]
+            axes = Axes("step", name, (min(steps), max(steps)), (min(heights), max(heights)))
+            charts.append(line_chart(f"{name} over training", axes, [Curve(name, values, "image")]))
+    return charts

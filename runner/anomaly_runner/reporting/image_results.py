@@ -1,0 +1,98 @@
+"""The run's outcome image by image, in the form that quadra's tools read: see ``anomaly_api.results``."""
+
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from numpy.typing import NDArray
+
+from anomaly_api.results import ConfusionTable, ImageResults, Observation, ResultMetrics
+from anomaly_api.run import ConfusionMatrix
+from anomaly_api.status import ThresholdValues
+from anomaly_runner.evaluation.curves import Ranked
+from anomaly_runner.evaluation.evaluate import Evaluated, percent_unit
+from anomaly_runner.reporting.visualize import verdict_of
+from anomaly_runner.scoring.predict import Predictions
+
+
+def image_results(
+    predictions: Predictions, evaluated: Evaluated, training: ThresholdValues, folder: Path
+) -> ImageResults:
+    """Outcomes of all images.
+
+    Args:
+        predictions: raw scores.
+        evaluated: what they mean.
+        training: the thresholds that are 100 percent.
+        folder: the run's artifacts, with its pictures.
+    """
+    assert evaluated.thresholds.image is not None
+    base = evaluated.thresholds.image if training.image is None else training.image
+    unit = percent_unit(base, evaluated.scale.ranges.get("image"))
+    confusion = evaluated.confusion or ConfusionMatrix(
+        true_negatives=0, false_positives=0, false_negatives=0, true_positives=0
+    )
+    return ImageResults(
+        observations=tuple(_observations(predictions, evaluated, (base, unit), folder)),
+        threshold=100 + 100 * (evaluated.thresholds.image - base) / unit,
+        unnormalized_threshold=evaluated.thresholds.image,
+        f1_score=_f1(confusion),
+        metrics=ResultMetrics(
+            overlapping_scores=_overlapping(predictions.scores, evaluated), confusion_matrix=_table(confusion)
+        ),
+    )
+
+
+def _observations(
+    predictions: Predictions, evaluated: Evaluated, percent: tuple[float, float], folder: Path
+) -> Iterator[Observation]:
+    base, unit = percent
+    raw = predictions.scores.astype(np.float64)
+    probability = _probability(raw, evaluated.thresholds.image or 0.0)
+    for index, sample in enumerate(predictions.samples):
+        path, anomalous = PurePosixPath(sample.key), bool(evaluated.anomalous[index])
+        mask, heat = _pictures(predictions, evaluated, index, folder)
+        yield Observation(
+            image_path=str(path.parent),
+            file_name=path.name,
+            expectation="" if sample.defect is None else int(sample.defect),
+            prediction=1 if anomalous else 0,
+            prediction_mask=mask,
+            prediction_heatmap=heat,
+            is_correct=sample.defect is None or sample.defect == anomalous,
+            anomaly_score=float(100 + 100 * (raw[index] - base) / unit),
+            unnormalized_score=float(raw[index]),
+            anomaly_probability=float(probability[index]),
+        )
+
+
+def _probability(scores: NDArray[np.float64], threshold: float) -> NDArray[np.float64]:
+    spread = float(scores.max() - scores.min()) or 1.0
+    probability: NDArray[np.float64] = np.clip((scores - threshold) / spread + 0.5, 0, 1)
+    return probability
+
+
+def _pictures(predictions: Predictions, evaluated: Evaluated, index: int, folder: Path) -> tuple[str, str]:
+    """Segmentation and heat map, where they were drawn."""
+    name = verdict_of(predictions, evaluated, index).file_name(index)
+    files = [f"visualizations/{name}_{kind}.png" for kind in ("segmentation", "heatmap")]
+    mask, heat = (file if (folder / file).exists() else "" for file in files)
+    return mask, heat
+
+
+def _overlapping(scores: NDArray[np.float32], evaluated: Evaluated) -> int:
+    ranked: Ranked | None = evaluated.truth.image if evaluated.truth else None
+    if ranked is None or not ranked.both_classes:
+        return 0
+    return int(((scores >= ranked.positive[0]) & (scores <= ranked.negative[-1])).sum())
+
+
+def _f1(confusion: ConfusionMatrix) -> float:
+    found = 2 * confusion.true_positives
+    counted = found + confusion.false_positives + confusion.false_negatives
+    return found / counted if counted else 0.0
+
+
+def _table(confusion: ConfusionMatrix) -> ConfusionTable:
+    good = (confusion.true_negatives, confusion.false_positives)
+    return ConfusionTable(matrix=(good, (confusion.false_negatives, confusion.true_positives)))

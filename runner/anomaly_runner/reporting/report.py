@@ -1,0 +1,99 @@
+"""A run's results put into words: the summary for the status and the report for people."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from anomaly_api.reasons import Reason
+from anomaly_api.run import ExportReport, RunConfig, RunReport, RunSummary, TrainingReport
+from anomaly_api.status import Artifacts, ImageCounts, MlflowStatus, Stage, ThresholdValues
+from anomaly_runner.context import Journal
+from anomaly_runner.data.batches import ReadLog
+from anomaly_runner.data.dataset import Dataset
+from anomaly_runner.errors import MESSAGE_LIMIT, RunFailed
+from anomaly_runner.evaluation.evaluate import Evaluated
+from anomaly_runner.reporting.gallery import Shown
+from anomaly_runner.scoring.predict import Predictions
+
+
+@dataclass(frozen=True)
+class Results:
+    """Everything that a run found out.
+
+    ``model_thresholds``: of the trained model that was given, if one was. ``failure``: what went wrong although there
+    are results.
+    """
+
+    dataset: Dataset
+    predictions: Predictions
+    evaluated: Evaluated
+    log: ReadLog
+    environment: Mapping[str, str]
+    trained_images: int = 0
+    exports: tuple[ExportReport, ...] = ()
+    training: TrainingReport | None = None
+    validation_images: int = 0
+    shown: tuple[Shown, ...] = ()
+    model_thresholds: ThresholdValues | None = None
+    failure: RunFailed | None = None
+
+    @property
+    def thresholds_from(self) -> Literal["validation", "test", "manual", "model"]:
+        """Which images the thresholds were found on."""
+        source = self.evaluated.thresholds.source
+        if source in ("training", "custom"):
+            return "model"
+        if source == "manual":
+            return "manual"
+        return "validation" if self.validation_images else "test"
+
+
+def make_summary(
+    results: Results, artifacts: Artifacts, mlflow: MlflowStatus | None, warnings: list[str]
+) -> RunSummary:
+    """What the status needs to know of a run that has results."""
+    evaluated, failure = results.evaluated, results.failure
+    return RunSummary(
+        reason=failure.reason if failure else Reason.COMPLETE,
+        message=f"{failure}; all else is in {artifacts.root}"[:MESSAGE_LIMIT] if failure else "",
+        stage=Stage.EXPORT if failure else Stage.DONE,
+        metrics=evaluated.metrics,
+        thresholds=evaluated.thresholds,
+        images=ImageCounts(
+            train=results.trained_images,
+            validation=results.validation_images,
+            predicted=len(results.predictions.samples),
+            anomalous=int(evaluated.anomalous.sum()),
+            unreadable=len(results.log.unreadable),
+        ),
+        artifacts=artifacts,
+        mlflow=mlflow,
+        warnings=tuple(warnings[:8]),
+    )
+
+
+def make_report(
+    config: RunConfig, results: Results, artifacts: Artifacts, mlflow: MlflowStatus | None, journal: Journal
+) -> RunReport:
+    """Everything known about a run that has results."""
+    return RunReport(
+        run=config.run,
+        summary=make_summary(results, artifacts, mlflow, journal.warnings),
+        config=config,
+        confusion=results.evaluated.confusion,
+        labels=results.evaluated.labels,
+        metrics_by_defect=results.evaluated.by_defect,
+        intervals=results.evaluated.intervals,
+        histogram=results.evaluated.histogram,
+        mistakes=results.evaluated.mistakes,
+        thresholds_from=results.thresholds_from,
+        training=results.training,
+        exports=results.exports,
+        unreadable=tuple(results.log.unreadable),
+        missing_masks=results.dataset.missing_masks,
+        score_range=dict(results.evaluated.scale.ranges),
+        started=journal.started.isoformat(timespec="seconds").replace("+00:00", "Z"),
+        seconds=dict(journal.seconds),
+        environment=dict(results.environment),
+        dataset_fingerprint=results.log.fingerprint(),
+    )

@@ -1,0 +1,72 @@
+"""The table of predictions, one row an image, as Parquet and as CSV."""
+
+import csv
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from anomaly_runner.evaluation.evaluate import Evaluated
+from anomaly_runner.scoring.predict import Predictions
+
+COLUMNS = ("path", "label", "defect", "score", "normalized_score", "anomalous", "wrong")
+
+
+def prediction_rows(predictions: Predictions, evaluated: Evaluated) -> Mapping[str, list[Any]]:
+    """The table by column.
+
+    ``defect`` and ``wrong`` are empty for images whose label is unknown; ``score`` is the raw float32 score, and
+    ``normalized_score`` is on the scale that the experiment chose.
+    """
+    defect = [sample.defect for sample in predictions.samples]
+    anomalous = [bool(decision) for decision in evaluated.anomalous]
+    return {
+        "path": [sample.key for sample in predictions.samples],
+        "label": [sample.label for sample in predictions.samples],
+        "defect": defect,
+        "score": [float(score) for score in predictions.scores],
+        "normalized_score": [float(score) for score in evaluated.shown],
+        "anomalous": anomalous,
+        "wrong": [None if truth is None else truth != said for truth, said in zip(defect, anomalous, strict=True)],
+    }
+
+
+def write_tables(rows: Mapping[str, list[Any]], folder: Path) -> None:
+    """Write predictions.parquet and predictions.csv."""
+    _write_parquet(rows, folder / "predictions.parquet")
+    with (folder / "predictions.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(COLUMNS)
+        writer.writerows(zip(*(map(_cell, rows[name]) for name in COLUMNS), strict=True))
+
+
+def _cell(value: object) -> object:
+    return str(value).lower() if isinstance(value, bool) else value
+
+
+def _write_parquet(rows: Mapping[str, list[Any]], file: Path) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    types = dict(
+        zip(
+            COLUMNS,
+            [
+                pyarrow.string(),
+                pyarrow.string(),
+                pyarrow.bool_(),
+                pyarrow.float32(),
+                pyarrow.float64(),
+                pyarrow.bool_(),
+                pyarrow.bool_(),
+            ],
+            strict=True,
+        )
+    )
+    columns = {name: pyarrow.array(_narrow(rows[name], name), types[name]) for name in COLUMNS}
+    pyarrow.parquet.write_table(pyarrow.table(columns), file)
+
+
+def _narrow(values: list[Any], name: str) -> Any:
+    return np.array(values, np.float32) if name == "score" else values

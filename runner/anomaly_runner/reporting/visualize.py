@@ -1,0 +1,172 @@
+"""Stage visualize: a picture of what the model said, image by image, at the image's own resolution.
+
+Pictures are JPEG, ten times cheaper to write than PNG; raw outputs, which programs read, are PNG and TIFF.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from anomaly_api.dataset import CropArea, DatasetLimits
+from anomaly_api.evaluation import Visualization
+from anomaly_api.status import Stage
+from anomaly_runner.context import Context
+from anomaly_runner.data.batches import InputForm, read_file
+from anomaly_runner.data.dataset import Sample
+from anomaly_runner.data.images import UnreadableImageError, to_rgb8, upright_size
+from anomaly_runner.data.masks import mask_reader
+from anomaly_runner.evaluation.evaluate import Evaluated
+from anomaly_runner.reporting.pictures import PixelLevels, Verdict, compose, heat_image, pixel_scores, segment
+from anomaly_runner.scoring.predict import Predictions
+from anomaly_runner.storage import Pull
+from anomaly_runner.system.machine import cpu_limit
+from anomaly_runner.system.parallel import ordered_map
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """One prediction as pictures, at the image's own resolution.
+
+    ``sheet``: for people, RGB. ``heat``: grey, 128 is the threshold. ``segmentation``: (height, width), found pixels.
+    All of the part that the model is shown.
+    """
+
+    verdict: Verdict
+    sheet: Image.Image
+    heat: Image.Image
+    segmentation: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Artist:
+    """Draws the predictions of a run, on any number of threads. ``maps``: by index, where predictions have none."""
+
+    predictions: Predictions
+    evaluated: Evaluated
+    pull: Pull
+    form: InputForm
+    limits: DatasetLimits
+    maps: Mapping[int, NDArray[np.float32]] | None = None
+
+    def image(self, index: int) -> Image.Image:
+        """The image as the model was shown it, at its own resolution.
+
+        Raises:
+            UnreadableImageError: the file has gone since it was scored.
+        """
+        key = self.predictions.samples[index].key
+        return to_rgb8(self.form.decode(read_file(self.pull, key), self.limits.max_image_pixels))
+
+    def draw(self, index: int) -> Drawn:
+        """Draw one prediction that has a map; raises as ``image``."""
+        image, scores = self.image(index), self._scores(index)
+        heat = heat_image(scores, self._levels, image.size)
+        segmentation = segment(scores, self.evaluated.thresholds.pixel, image.size)
+        verdict = verdict_of(self.predictions, self.evaluated, index)
+        sheet = compose(image, heat, segmentation, verdict, self._truth(verdict.sample, image.size))
+        return Drawn(verdict, sheet, heat, segmentation)
+
+    def raw_outputs(self, index: int, drawn: Drawn) -> dict[str, Image.Image]:
+        """Heat map, segmentation and normalised pixel scores, by the end of their files' names; as large as the whole
+        image, with nothing outside of the part that the model is shown. Raises as ``image``.
+        """
+        scores = self.evaluated.scale.pixel(pixel_scores(self._scores(index), drawn.heat.size)).astype(np.float32)
+        found = {
+            "heatmap.png": drawn.heat,
+            "segmentation.png": Image.fromarray(drawn.segmentation.astype(np.uint8) * 255),
+            "scores.tiff": Image.fromarray(scores),
+        }
+        if self.form.crop is None:
+            return found
+        data = read_file(self.pull, self.predictions.samples[index].key)
+        whole = upright_size(data, self.limits.max_image_pixels)
+        return {name: _placed(image, self.form.crop, whole) for name, image in found.items()}
+
+    @property
+    def _levels(self) -> PixelLevels:
+        """Heat turns at the threshold that decides here, also where 100 is that of the training."""
+        scale = self.evaluated.scale
+        low, high = scale.ranges["pixel"]
+        return PixelLevels(low, scale.of_pixels(self.evaluated.thresholds), high)
+
+    def _scores(self, index: int) -> NDArray[np.float32]:
+        """The map; nothing is found outside of the valid area."""
+        maps = self.predictions.maps if self.maps is None else self.maps
+        assert maps is not None
+        scores = np.asarray(maps[index])
+        valid = self.form.valid
+        return scores if valid is None else np.where(valid, scores, np.float32(self._levels.low))
+
+    def _truth(self, sample: Sample, size: tuple[int, int]) -> NDArray[np.bool_] | None:
+        if sample.mask is None:
+            return None
+        return mask_reader(self.pull, (size[1], size[0]), self.limits, self.form.crop)(sample)
+
+
+def _placed(image: Image.Image, crop: CropArea, size: tuple[int, int]) -> Image.Image:
+    canvas = Image.new(image.mode, size, math.nan if image.mode == "F" else 0)
+    canvas.paste(image, (crop.left, crop.top))
+    return canvas
+
+
+def select(predictions: Predictions, evaluated: Evaluated, only_wrong: bool) -> list[int]:
+    """Indices of the predictions that get a picture."""
+    wrong = [
+        sample.defect is not None and sample.defect != bool(said)
+        for sample, said in zip(predictions.samples, evaluated.anomalous, strict=True)
+    ]
+    return [index for index in range(len(predictions.samples)) if wrong[index] or not only_wrong]
+
+
+def visualize(artist: Artist, spec: Visualization, folder: Path, context: Context) -> list[Path]:
+    """Draw the pictures that are asked for into ``folder``, one sub-folder a label; none unless enabled.
+
+    With ``rawOutputs`` each picture has NAME_heatmap.png (grey, 128 is the threshold), NAME_segmentation.png (white is
+    anomalous) and NAME_scores.tiff (float32, normalised) beside it, as large as the image.
+    """
+    if not spec.enabled:
+        return []
+    if artist.predictions.maps is None:
+        context.journal.warn("this model answers no anomaly maps: no pictures are drawn")
+        return []
+    chosen = select(artist.predictions, artist.evaluated, spec.only_wrong)
+    written: list[Path] = []
+    with context.stage(Stage.VISUALIZE, len(chosen), "pictures"):
+        for files in ordered_map(lambda index: _written(artist, index, spec, folder), chosen, cpu_limit()):
+            written.extend(files)
+            context.step(1)
+    return written
+
+
+def _written(artist: Artist, index: int, spec: Visualization, folder: Path) -> list[Path]:
+    try:
+        drawn = artist.draw(index)
+        raw = artist.raw_outputs(index, drawn) if spec.raw_outputs else {}
+    except UnreadableImageError:  # it could be read when it was scored, and its score is in the tables
+        return []
+    base = folder / drawn.verdict.file_name(index)
+    base.parent.mkdir(parents=True, exist_ok=True)
+    picture = base.with_name(f"{base.name}.jpg")
+    drawn.sheet.save(picture, quality=90, subsampling=0)
+    written = [picture]
+    for name, content in raw.items():
+        written.append(base.with_name(f"{base.name}_{name}"))
+        content.save(written[-1], compress_level=1)  # of PNG
+    return written
+
+
+def verdict_of(predictions: Predictions, evaluated: Evaluated, index: int) -> Verdict:
+    """What was decided of one prediction."""
+    threshold = evaluated.scale.image(np.array([evaluated.thresholds.image], np.float32))
+    return Verdict(
+        predictions.samples[index],
+        float(predictions.scores[index]),
+        float(evaluated.shown[index]),
+        bool(evaluated.anomalous[index]),
+        float(threshold[0]),
+    )

@@ -1,0 +1,41 @@
+"""OpenVINO's form of a model: written from the ONNX graph, and loaded to be held against torch."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from anomaly_api.artifacts import MAPS, SCORES
+
+
+def write_openvino(onnx: Path, folder: Path) -> list[Path]:
+    """Write model.xml and model.bin; weights keep the graph's own precision."""
+    import openvino
+
+    file = folder / "model.xml"
+    openvino.save_model(openvino.convert_model(str(onnx)), str(file), compress_to_fp16=False)
+    return [file, file.with_suffix(".bin")]
+
+
+@dataclass(frozen=True)
+class OpenvinoModel:
+    """A compiled model."""
+
+    compiled: Any
+
+    def run(self, images: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+        """Raw scores (B,) and maps (B, H, W), or None, of model input (B, 3, H, W)."""
+        answer = self.compiled(images).to_dict()
+        found = {name: np.array(values) for port, values in answer.items() for name in port.names}
+        maps = found.get(MAPS)
+        reshaped = None if maps is None else maps.reshape(len(images), *maps.shape[-2:])
+        return found[SCORES].reshape(len(images)), reshaped
+
+
+def load_openvino(file: Path) -> OpenvinoModel:
+    """Compile for the CPU, in float32: its own choice on recent CPUs is bfloat16, which is another model."""
+    import openvino
+
+    return OpenvinoModel(openvino.Core().compile_model(str(file), "CPU", {"INFERENCE_PRECISION_HINT": "f32"}))

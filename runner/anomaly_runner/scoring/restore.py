@@ -1,0 +1,83 @@
+"""A trained model from its state: built anew from its definition, then filled from safetensors. No pickles, no code.
+
+Nothing is downloaded: the state holds every weight, those of the backbone too.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from anomaly_api.model import Model
+from anomaly_api.parameters import PadimParameters, PatchcoreParameters
+from anomaly_api.run import ModelManifest
+from anomaly_runner.errors import ModelInvalid
+from anomaly_runner.models.backbone import choose_backbone
+from anomaly_runner.models.base import ScoringModel
+from anomaly_runner.models.padim import Padim
+from anomaly_runner.models.patchcore import Patchcore
+from anomaly_runner.models.threads import TorchThreads, pick_device
+from anomaly_runner.scoring.torch_predictor import TorchPredictor
+
+
+def load_torch(manifest: ModelManifest, file: Path, batch_size: int) -> TorchPredictor:
+    """The model of an experiment, ready to score.
+
+    Raises:
+        ModelInvalid: the state does not belong to the definition.
+    """
+    if manifest.definition is None:
+        raise ModelInvalid("model.json does not say how the model is built: train it again with this version")
+    threads = TorchThreads(pick_device())
+    model = restore(manifest.definition, (manifest.input_height, manifest.input_width), file, threads)
+    return TorchPredictor(model.to(threads.device).eval(), threads, batch_size)
+
+
+def restore(definition: Model, size: tuple[int, int], file: Path, threads: TorchThreads) -> ScoringModel:
+    """A model built from its definition, with the state of a safetensors file; raises as ``load_torch``."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    model = _built(definition, size, threads)
+    try:
+        state = load_file(file)
+        _make_room(model, state)
+        model.load_state_dict(state)
+    except (SafetensorError, RuntimeError, AttributeError) as error:
+        raise ModelInvalid(f"{file.name} is not a state of this {definition.name}: {str(error)[:300]}") from error
+    return model
+
+
+def _built(definition: Model, size: tuple[int, int], threads: TorchThreads) -> ScoringModel:
+    parameters = definition.parameters
+    if isinstance(parameters, PadimParameters | PatchcoreParameters):
+        choice = choose_backbone(parameters.backbone, parameters.layers)
+        plain = parameters.model_copy(update={"pre_trained": False})
+        if isinstance(plain, PadimParameters):
+            return Padim(choice, plain, size, threads, definition.tiling)
+        return Patchcore(choice, plain, size, 0, lambda _: None, tiling=definition.tiling)
+    return _built_by_anomalib(definition, size)
+
+
+def _built_by_anomalib(definition: Model, size: tuple[int, int]) -> ScoringModel:
+    from anomaly_runner.models.anomalib_model import (
+        Surroundings,
+        build_module,
+        scoring_model,
+        without_pretrained_weights,
+    )
+
+    with without_pretrained_weights():
+        module = build_module(definition, Surroundings(size, 1, None, "object"))
+    if shots := getattr(definition.parameters, "k_shot", 0):
+        module.model.k_shot = shots
+    return scoring_model(definition, module, size)
+
+
+def _make_room(model: nn.Module, state: dict[str, Tensor]) -> None:
+    """Give buffers that grow in training (memory banks, covariances) the shape that they have in the state."""
+    for name, buffer in list(model.named_buffers()):
+        if name in state and buffer.shape != state[name].shape:
+            owner: Any = model.get_submodule(name.rpartition(".")[0])
+            owner._buffers[name.rpartition(".")[2]] = torch.empty_like(state[name])

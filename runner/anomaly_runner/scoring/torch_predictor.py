@@ -1,0 +1,55 @@
+"""A fitted torch model as a predictor."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+
+from anomaly_runner.data.batches import Batch
+from anomaly_runner.models.base import ScoringModel
+from anomaly_runner.models.compiled import torch_only
+from anomaly_runner.models.threads import TorchThreads
+from anomaly_runner.scoring.predict import Scored
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class TorchPredictor:
+    """Scores batches with a model of this process."""
+
+    model: ScoringModel
+    threads: TorchThreads
+    batch_size: int
+
+    @property
+    def provider(self) -> str:
+        """What executes the model."""
+        return self.threads.provider
+
+    @property
+    def step(self) -> int:
+        """A few images a CPU, or what was asked for on a GPU."""
+        return self.threads.step(self.batch_size)
+
+    def score(self, batches: Iterable[Batch]) -> Iterator[Scored]:
+        """Raw scores and maps, in order."""
+        return self._map(self._score, batches)
+
+    def _score(self, batch: Batch) -> Scored:
+        images = torch.from_numpy(batch.images).to(self.threads.device, non_blocking=True)
+        scores, maps = self.model(images)
+        return Scored(batch, scores.cpu().numpy(), None if maps is None else maps[:, 0].cpu().numpy())
+
+    def in_torch(self, scored: Sequence[Scored]) -> list[Scored]:
+        """The same batches scored by torch alone, whatever may run them faster."""
+
+        def score(found: Scored) -> Scored:
+            with torch_only():
+                return self._score(found.batch)
+
+        return list(self._map(score, scored) if self.model.accelerated else scored)
+
+    def _map(self, function: Callable[[Item], Scored], items: Iterable[Item]) -> Iterator[Scored]:
+        return self.threads.map(function, items) if self.model.concurrent else self.threads.in_turn(function, items)

@@ -1,0 +1,68 @@
+"""A TorchScript model as a predictor.
+
+A TorchScript file holds a program that torch runs in an interpreter of its own, but it is a program all the same: its
+digest is checked against model.json before it is loaded, so it is as trustworthy as the folder that both are in.
+"""
+
+import warnings
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from anomaly_runner.data.batches import Batch
+from anomaly_runner.errors import ModelInvalid
+from anomaly_runner.models.threads import TorchThreads, pick_device
+from anomaly_runner.scoring.predict import Scored
+
+
+@dataclass(frozen=True)
+class TorchscriptPredictor:
+    """Scores batches with a traced program."""
+
+    program: Any
+    threads: TorchThreads
+    batch_size: int
+
+    @property
+    def provider(self) -> str:
+        """What executes the model."""
+        return self.threads.provider
+
+    @property
+    def step(self) -> int:
+        """A few images a CPU, or what was asked for on a GPU."""
+        return self.threads.step(self.batch_size)
+
+    def score(self, batches: Iterable[Batch]) -> Iterator[Scored]:
+        """Raw scores and maps, in order."""
+        return self.threads.map(lambda batch: Scored(batch, *self._run(batch.images)), batches)
+
+    def run(self, images: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+        """Raw scores (B,) and maps (B, H, W), or None, of model input (B, 3, H, W)."""
+        with torch.inference_mode():
+            return self._run(images)
+
+    def _run(self, images: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+        scores, *maps = self.program(torch.from_numpy(images).to(self.threads.device))
+        return scores.cpu().numpy(), maps[0][:, 0].cpu().numpy() if maps else None
+
+
+def load_torchscript(file: Path, batch_size: int) -> TorchscriptPredictor:
+    """Open an exported model.
+
+    Raises:
+        ModelInvalid: the file is not a TorchScript program.
+    """
+    threads = TorchThreads(pick_device())
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # its successor cannot be loaded without running Python code
+            program = torch.jit.load(str(file), map_location=threads.device)  # type: ignore[no-untyped-call]
+    except (RuntimeError, ValueError) as error:
+        raise ModelInvalid(f"{file.name} cannot be loaded: {error}") from error
+    return TorchscriptPredictor(program, threads, batch_size)

@@ -1,0 +1,1 @@
+"""Telling an experiment tracker (MLflow) what a run does and found out. Never delays the work."""

@@ -1,0 +1,72 @@
+"""A trained model in MLflow: described by an MLmodel file with its signature, and registered on wish.
+
+The folder ``model`` of the run's artifacts is a model in MLflow's sense: where there is an ONNX export,
+``mlflow.pyfunc.load_model`` runs it on anybody's machine with mlflow and onnxruntime, without this project. Input is
+what our own inference feeds: resized and normalised images (B, 3, H, W), float32.
+
+Only runs that train log a model: mlflow-skinny has signatures where pandas is installed, which anomalib brings to the
+training image and the inference image lacks.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+from mlflow.models import Model
+from mlflow.models.signature import ModelSignature
+from mlflow.types import Schema, TensorSpec
+
+from anomaly_api import GROUP
+from anomaly_api.artifacts import INPUT, MAPS, SCORES
+from anomaly_api.run import MODEL_MANIFEST, ModelManifest
+from anomaly_runner.tracking.base import MODEL_FOLDER
+
+_WAIT = 60
+"""Seconds that a registry has to take up a version."""
+
+
+def write_description(model: ModelManifest, run_id: str, folder: Path) -> list[Path]:
+    """Write MLmodel and what it refers to: requirements.txt."""
+    described = Model(artifact_path=MODEL_FOLDER, run_id=run_id, signature=signature(model))
+    described.add_flavor("anomaly_operator", manifest=MODEL_MANIFEST, model=model.model)
+    onnx = next((exported.file for exported in model.exports if exported.format == "onnx"), None)
+    if onnx is not None:
+        described.add_flavor("onnx", data=onnx, providers=["CUDAExecutionProvider", "CPUExecutionProvider"])
+        described.add_flavor("python_function", loader_module="mlflow.onnx", data=onnx)
+    described.save(str(folder / "MLmodel"))
+    (folder / "requirements.txt").write_text("mlflow\nonnx\nonnxruntime\n", encoding="utf-8")
+    return [folder / "MLmodel", folder / "requirements.txt"]
+
+
+def signature(model: ModelManifest) -> ModelSignature:
+    """Shapes of the exported model's input and outputs; the first axis is the batch."""
+    rows, columns = model.input_height, model.input_width
+    outputs = [_tensor(SCORES, (-1,))] + ([_tensor(MAPS, (-1, 1, rows, columns))] if model.localises else [])
+    return ModelSignature(Schema([_tensor(INPUT, (-1, 3, rows, columns))]), Schema(outputs))
+
+
+def _tensor(name: str, shape: tuple[int, ...]) -> TensorSpec:
+    return TensorSpec(np.dtype(np.float32), shape, name)
+
+
+def register(client: Any, name: str, run_id: str, tags: dict[str, str]) -> str:
+    """Register the run's model; a retry finds the version of the attempt before. Answers models:/NAME/VERSION."""
+    version = _registered(client, name, run_id) or _new_version(client, name, run_id, tags)
+    return f"models:/{name}/{version.version}"
+
+
+def _registered(client: Any, name: str, run_id: str) -> ModelVersion | None:
+    found = client.search_model_versions(f"run_id = '{run_id}'")
+    return next((version for version in found if version.name == name), None)
+
+
+def _new_version(client: Any, name: str, run_id: str, tags: dict[str, str]) -> ModelVersion:
+    try:
+        client.create_registered_model(name, tags={f"{GROUP}/kind": "AnomalyExperiment"})
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    source = f"{client.get_run(run_id).info.artifact_uri}/{MODEL_FOLDER}"
+    return client.create_model_version(name, source, run_id, tags=tags, await_creation_for=_WAIT)

@@ -1,0 +1,128 @@
+"""What a run tells an experiment tracker, as flat names and values, files, its images and its model."""
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from anomaly_api import GROUP
+from anomaly_api.base import Contract
+from anomaly_api.dataset import DataSource
+from anomaly_api.reasons import Reason
+from anomaly_api.run import MODEL_MANIFEST, ModelManifest, RunConfig, RunReport
+from anomaly_api.status import MetricValues
+from anomaly_runner.tracking.base import FAILURE_TAG, MODEL_FOLDER, TrackedDataset, TrackedResult
+
+MODEL_TAG = f"{GROUP}/model"
+"""Where an inference's model came from: no parameter, since a retried pod may find a newer version registered."""
+_NOT_IN_NAMES = re.compile(r"[^\w.\- ]", re.ASCII)
+"""Characters that trackers take in no metric's name; labels are names of folders."""
+_LONGEST_LABEL = 100
+
+
+def flat_parameters(spec: Contract) -> dict[str, str]:
+    """Every field that is set, by its path: ``model.padim.backbone``. Secrets are names in the spec, never values."""
+    return dict(_leaves(spec.to_json_object(), ""))
+
+
+def _leaves(value: Any, path: str) -> Iterator[tuple[str, str]]:
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            yield from _leaves(inner, f"{path}.{name}" if path else str(name))
+    elif isinstance(value, list):
+        yield path, ", ".join(str(item) for item in value)
+    else:
+        yield path, str(value)
+
+
+def tracked_result(report: RunReport, folder: Path, complete: bool) -> TrackedResult:
+    """What the report says, by names fit for a tracker, with the images, the model and the files made.
+
+    Metrics are named by level (image_AUROC), those of one kind of defect by it too (image_AUROC/scratch), and the ends
+    of their 95 % intervals after them (image_AUROC_low); decisions by what they were (image_false_positives),
+    thresholds and the seconds of a stage are among them. Unless ``complete``, report.json is the only file.
+    """
+    failed = report.summary.reason is not Reason.COMPLETE
+    model = _model(folder) if complete and not failed else None
+    return TrackedResult(
+        metrics=_metrics(report),
+        files=tuple(_files(folder, model, complete)),
+        history=report.training.history if report.training else {},
+        dataset=_dataset(report),
+        model=model,
+        tags=_tags(report),
+        failed=failed,
+    )
+
+
+def _tags(report: RunReport) -> dict[str, str]:
+    found = {MODEL_TAG: report.environment.get("model"), FAILURE_TAG: report.summary.message}
+    return {name: value for name, value in found.items() if value}
+
+
+def _metrics(report: RunReport) -> dict[str, float]:
+    summary = report.summary
+    assert summary.metrics
+    assert summary.thresholds
+    metrics = _by_level(summary.metrics)
+    thresholds = {"image_threshold": summary.thresholds.image, "pixel_threshold": summary.thresholds.pixel}
+    metrics |= {name: value for name, value in thresholds.items() if value is not None}
+    for defect, values in report.metrics_by_defect.items():
+        metrics |= _by_level(values, f"/{_NOT_IN_NAMES.sub('_', defect)[:_LONGEST_LABEL]}")
+    if report.confusion is not None:
+        metrics |= {f"image_{name}": float(count) for name, count in report.confusion.model_dump().items()}
+    for name, (low, high) in report.intervals.items():
+        metrics |= {f"image_{name}_low": low, f"image_{name}_high": high}
+    return metrics | {f"seconds_{stage}": value for stage, value in report.seconds.items()}
+
+
+def _by_level(values: MetricValues, of: str = "") -> dict[str, float]:
+    levels = {"image": values.image, "pixel": values.pixel}
+    return {f"{level}_{name}{of}": value for level, found in levels.items() for name, value in found.items()}
+
+
+def _model(folder: Path) -> ModelManifest | None:
+    file = folder / MODEL_MANIFEST
+    return ModelManifest.model_validate_json(file.read_bytes()) if file.exists() else None
+
+
+def _files(folder: Path, model: ModelManifest | None, complete: bool) -> Iterator[tuple[str, Path]]:
+    parts = model.files | {MODEL_MANIFEST} if model else frozenset()
+    for file in sorted(folder.rglob("*")):
+        if file.is_file() and (complete or (file.parent == folder and file.name == "report.json")):
+            inside = file.relative_to(folder)
+            where = MODEL_FOLDER if inside.as_posix() in parts else inside.parent.as_posix()
+            yield ("" if where == "." else where), file
+
+
+def _dataset(report: RunReport) -> TrackedDataset | None:
+    if report.dataset_fingerprint is None or report.summary.images is None:
+        return None
+    name, (kind, uri) = _images(report.config)
+    return TrackedDataset(
+        name=name or uri,
+        digest=report.dataset_fingerprint,
+        kind=kind,
+        uri=uri,
+        images=report.summary.images.model_dump(exclude={"anomalous"}),
+        context="training" if report.config.experiment else "inference",
+    )
+
+
+def _images(config: RunConfig) -> tuple[str | None, tuple[str, str]]:
+    """Category, and kind and address of where the images are."""
+    if config.experiment is not None:
+        return config.experiment.dataset.category, _place(config.experiment.dataset.source)
+    assert config.inference is not None
+    return config.inference.input.category, _place(config.inference.input.source)
+
+
+def _place(source: DataSource) -> tuple[str, str]:
+    """Kind and address of where the images are."""
+    if source.s3 is not None:
+        return "s3", source.s3.uri
+    if source.persistent_volume_claim is not None:
+        claim = source.persistent_volume_claim
+        return "persistentVolumeClaim", f"pvc://{claim.claim_name}/{claim.path or ''}"
+    assert source.builtin is not None
+    return "builtin", source.builtin.name

@@ -1,0 +1,125 @@
+"""Stage train: from training images to a model that can score.
+
+PaDiM and PatchCore are fitted here, in one pass; everything that needs anomalib is imported only when asked for.
+"""
+
+import numpy as np
+import torch
+from torch import nn
+
+from anomaly_api.experiment import ExperimentSpec
+from anomaly_api.parameters import PadimParameters, PatchcoreParameters
+from anomaly_api.status import Stage
+from anomaly_runner.errors import InvalidConfig, OutOfMemory
+from anomaly_runner.models.backbone import choose_backbone
+from anomaly_runner.models.base import MemoryModel
+from anomaly_runner.models.catalog import CATALOG
+from anomaly_runner.models.padim import Padim, padim_bytes
+from anomaly_runner.models.patchcore import Patchcore, patchcore_bytes
+from anomaly_runner.models.threads import TorchThreads
+from anomaly_runner.system.machine import available_memory, gigabytes
+from anomaly_runner.system.stop import StopSignal
+from anomaly_runner.training.inputs import ExperimentJob
+from anomaly_runner.training.result import CountedBatches, Trained
+
+_MEMORY_ROOM = 400 << 20
+"""Bytes for features of the batches in flight and the libraries' own buffers."""
+_ONNX_COPIES = 3
+"""Copies of the weights while an ONNX file is written and compared: graph, bytes, session."""
+_ONNX_LIMIT = 2_000_000_000
+"""A protobuf message, and so an ONNX file, holds at most 2 GB."""
+_BATCH = 32
+
+
+def build_model(spec: ExperimentSpec, threads: TorchThreads, stop: StopSignal) -> MemoryModel:
+    """One of the models that are written out here, with its frozen weights, not yet fitted.
+
+    Raises:
+        InvalidConfig: parameters that the backbone cannot meet, or an export that cannot hold the model.
+        WeightsNotFound: the backbone's weights could not be loaded.
+    """
+    size = (spec.transforms.input_size.height, spec.transforms.input_size.width)
+    parameters = spec.model.parameters
+    assert isinstance(parameters, PadimParameters | PatchcoreParameters)
+    choice = choose_backbone(parameters.backbone, parameters.layers)
+    if isinstance(parameters, PadimParameters):
+        model: MemoryModel = Padim(choice, parameters, size, threads, spec.model.tiling)
+    else:
+        model = Patchcore(choice, parameters, size, spec.dataset.seed, lambda _: stop.check(), tiling=spec.model.tiling)
+    return model.to(threads.device).eval()
+
+
+def check_memory(model: MemoryModel, spec: ExperimentSpec, images: int, threads: TorchThreads) -> None:
+    """Refuse a model that cannot fit before any image is looked at.
+
+    Raises:
+        OutOfMemory: names the estimate and what there is.
+        InvalidConfig: the ONNX file would be larger than the format allows.
+    """
+    fitted, peak = _estimate(model, spec, images)
+    exports = "onnx" in spec.export.types
+    if exports and fitted > _ONNX_LIMIT:
+        smaller = "model.padim.nFeatures" if isinstance(model, Padim) else "model.patchcore.coresetSamplingRatio"
+        raise InvalidConfig(
+            f"an ONNX file of this model would take {gigabytes(fitted)}; the limit is 2 GB: "
+            f"lower {smaller} or transforms.inputSize, or set export.types: []"
+        )
+    host = fitted * _ONNX_COPIES * exports + _MEMORY_ROOM
+    smaller = "lower model.padim.nFeatures or transforms.inputSize"
+    if isinstance(model, Patchcore):
+        smaller = f"all patches of {images} training images are held: use fewer images, a smaller transforms.inputSize"
+    if threads.device.type == "cuda":
+        _compare(peak, torch.cuda.mem_get_info()[0], "GPU memory", f"{smaller}, or a larger GPU")
+    else:
+        host += peak
+    _compare(host, available_memory(), "memory", f"{smaller}, or raise scheduling.resources.limits.memory")
+
+
+def _compare(needed: int, free: int, what: str, advice: str) -> None:
+    if needed > free:
+        raise OutOfMemory(f"the model needs about {gigabytes(needed)} of {what}, {gigabytes(free)} are free: {advice}")
+
+
+def _estimate(model: MemoryModel, spec: ExperimentSpec, images: int) -> tuple[int, int]:
+    """Bytes of the fitted model, and at the peak of fitting it."""
+    if isinstance(model, Padim):
+        fitted = padim_bytes(model.mean.shape[0], model.mean.shape[2])
+        return fitted, fitted
+    assert isinstance(model, Patchcore)
+    ratio = model.ratio
+    patches, channels = model.patches[0] * model.patches[1], sum(model.backbone.channels)
+    return int(images * patches * ratio) * channels * 4, patchcore_bytes(images, patches, channels, ratio)
+
+
+def train(job: ExperimentJob) -> Trained:
+    """Train the experiment's model on its training images.
+
+    Raises:
+        DataInvalid: fewer than two readable training images.
+        RunFailed: what stopped it.
+    """
+    entry = CATALOG[job.spec.model.name]
+    if entry.anomalib is None:
+        return _fit_memory(job)
+    from anomaly_runner.training import with_anomalib as anomalib_training
+
+    return anomalib_training.by_gradient(job) if entry.by_gradient else anomalib_training.in_one_pass(job)
+
+
+def _fit_memory(job: ExperimentJob) -> Trained:
+    """Fit one of the models that are written out here, in the order of the images' paths."""
+    spec, count = job.spec, len(job.dataset.train)
+    with job.context.stage(Stage.TRAIN, count):
+        torch.manual_seed(spec.dataset.seed)
+        model = build_model(spec, job.threads, job.context.stop)
+        check_memory(model, spec, count, job.threads)
+        torch.manual_seed(spec.dataset.seed)
+        batches = job.read(job.dataset.train, spec.training.train_batch_size or _BATCH, epoch=0)
+        counted = CountedBatches(batches, job.context)
+        model.learn(counted.images(), job.threads)
+        return Trained(model, counted.seen)
+
+
+def checkpoint(model: nn.Module) -> dict[str, np.ndarray]:
+    """The model's state by name, as numpy arrays."""
+    return {name: tensor.cpu().contiguous().numpy() for name, tensor in model.state_dict().items()}
