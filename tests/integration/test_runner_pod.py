@@ -30,7 +30,7 @@ pytestmark = [needs_s3_server, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")
-def s3(tmp_path_factory) -> Iterator[str]:
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """URL of an S3 server with the buckets data (textures in it) and results."""
     root = tmp_path_factory.mktemp("s3")
     for bucket in ("data", "results", "empty"):
@@ -41,7 +41,7 @@ def s3(tmp_path_factory) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def mlflow(tmp_path_factory) -> Iterator[str]:
+def mlflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """URL of an MLflow server."""
     with mlflow_server(tmp_path_factory.mktemp("mlflow"), free_port()) as url:
         yield url
@@ -84,7 +84,7 @@ class Pod:
 
 
 @pytest.fixture
-def pod(tmp_path, s3):
+def pod(tmp_path: Path, s3):
     """Makes pods for a spec, all with the same storage."""
     count = iter(range(100))
 
@@ -125,7 +125,7 @@ def objects(s3: str, prefix: str) -> dict[str, bytes]:
 
 
 def tracked(uri: str):
-    def change(spec):
+    def change(spec) -> None:
         spec["tracking"] = {"mlflow": {"trackingUri": uri, "experimentName": "lab"}}
 
     return change
@@ -136,7 +136,7 @@ def mlflow_get(uri: str, path: str) -> dict:
         return json.load(answer)
 
 
-def test_experiment_and_inference(pod, s3, mlflow):
+def test_experiment_and_inference(pod, s3, mlflow) -> None:
     code, words, log = pod(EXPERIMENT, "e1", tracked(mlflow)).run()
     assert code == 0, log
     assert words.reason is Reason.COMPLETE
@@ -158,7 +158,7 @@ def test_experiment_and_inference(pod, s3, mlflow):
     listed = mlflow_get(mlflow, f"artifacts/list?run_id={words.mlflow.run_id}")["files"]
     assert {"model", "report.json", "visualizations"} <= {file["path"] for file in listed}
 
-    def published_model(spec):
+    def published_model(spec) -> None:
         spec["model"] = {"location": {"s3": {"uri": words.artifacts.root, "endpoint": s3, "region": "us-east-1"}}}
 
     code, looked, log = pod(INFERENCE, "i1", published_model).run()
@@ -167,7 +167,7 @@ def test_experiment_and_inference(pod, s3, mlflow):
     assert looked.images.predicted == words.images.predicted
 
 
-def test_a_pod_whose_predecessor_finished_only_tells_again(pod, s3):
+def test_a_pod_whose_predecessor_finished_only_tells_again(pod, s3) -> None:
     first = pod(EXPERIMENT, "e2").run()
     second = pod(EXPERIMENT, "e2").run()
     assert second[0] == 0
@@ -175,7 +175,7 @@ def test_a_pod_whose_predecessor_finished_only_tells_again(pod, s3):
     assert "train" not in [json.loads(line).get("stage") for line in second[2].splitlines()]
 
 
-def test_tracking_that_is_down_loses_nothing_and_is_caught_up_by_a_retry(pod, s3, mlflow):
+def test_tracking_that_is_down_loses_nothing_and_is_caught_up_by_a_retry(pod, s3, mlflow) -> None:
     """The retried pod is told of a server that is back at the same address; here: another configuration's."""
     nowhere = f"http://127.0.0.1:{free_port()}"
     code, words, log = pod(EXPERIMENT, "e3", tracked(nowhere)).run()
@@ -232,8 +232,8 @@ class forwarded:  # noqa: N801 - reads as a statement
         ("no weights", ExitCode.WEIGHTS_NOT_FOUND, "s3://empty/hub/models--timm--resnet18.a1_in1k/snapshots"),
     ],
 )
-def test_storage_failures_say_what_to_do(pod, s3, name, code, message):
-    def change(spec):
+def test_storage_failures_say_what_to_do(pod, s3, name, code, message) -> None:
+    def change(spec) -> None:
         if name == "no bucket":
             spec["dataset"]["source"]["s3"]["uri"] = "s3://nothing-here"
         if name == "empty prefix":
@@ -256,8 +256,8 @@ def test_storage_failures_say_what_to_do(pod, s3, name, code, message):
     assert SECRET not in log
 
 
-def test_sigterm_stops_promptly_and_publishes_nothing(pod, s3):
-    def slow(spec):
+def test_sigterm_stops_promptly_and_publishes_nothing(pod, s3) -> None:
+    def slow(spec) -> None:
         spec["transforms"]["inputSize"] = {"height": 512, "width": 512}
 
     stopped = pod(EXPERIMENT, "e4", slow)

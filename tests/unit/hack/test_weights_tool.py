@@ -10,6 +10,7 @@ import warnings
 import zipfile
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -37,7 +38,7 @@ def files_below(folder):
 
 
 @pytest.fixture
-def publisher(tmp_path):
+def publisher(tmp_path: Path):
     """A folder, and the URL at which it is served."""
     folder = tmp_path / "published"
     folder.mkdir()
@@ -52,7 +53,7 @@ def publisher(tmp_path):
 
 
 @pytest.fixture
-def teachers(publisher, monkeypatch):
+def teachers(publisher, monkeypatch: pytest.MonkeyPatch):
     """An archive of teachers whose digest the tool knows."""
     folder, url = publisher
     with zipfile.ZipFile(folder / published.TEACHERS.file.name, "w") as packed:
@@ -64,7 +65,7 @@ def teachers(publisher, monkeypatch):
     return url
 
 
-def test_an_archive_is_checked_unpacked_and_kept_inside(tmp_path, teachers):
+def test_an_archive_is_checked_unpacked_and_kept_inside(tmp_path: Path, teachers) -> None:
     cache = tmp_path / "cache"
     cache.mkdir()
     wanted = Wanted("file", TEACHER)
@@ -74,14 +75,14 @@ def test_an_archive_is_checked_unpacked_and_kept_inside(tmp_path, teachers):
     assert [path.read_bytes() for path in tmp_path.rglob("*.pth")] == [b"weights"]
 
 
-def test_an_archive_that_is_not_the_published_one(tmp_path, publisher):
+def test_an_archive_that_is_not_the_published_one(tmp_path: Path, publisher) -> None:
     folder, url = publisher
     (folder / published.TEACHERS.file.name).write_bytes(b"something else")
     with pytest.raises(DataInvalid, match="is not the expected file"):
         fill.fill(Wanted("file", TEACHER), tmp_path, url, lambda _: None)
 
 
-def test_torchvisions_names_carry_their_digests(tmp_path, publisher):
+def test_torchvisions_names_carry_their_digests(tmp_path: Path, publisher) -> None:
     folder, url = publisher
     prefix = hashlib.sha256(b"weights").hexdigest()[:8]
     name = f"torch/hub/checkpoints/resnet-{prefix}.pth"
@@ -93,7 +94,7 @@ def test_torchvisions_names_carry_their_digests(tmp_path, publisher):
         fill.fill(Wanted("file", "torch/hub/checkpoints/resnet-00000000.pth"), tmp_path, url, lambda _: None)
 
 
-def test_list_names_what_a_cache_lacks(tmp_path):
+def test_list_names_what_a_cache_lacks(tmp_path: Path) -> None:
     (tmp_path / "datasets/imagenette/dog").mkdir(parents=True)
     (tmp_path / "datasets/imagenette/dog/1.jpg").write_bytes(b"x")
     found = CliRunner().invoke(app, ["list", str(tmp_path), "--model", "efficientad"])
@@ -116,7 +117,7 @@ def tarred(**members):
 
 
 @pytest.fixture
-def textures_published(monkeypatch):
+def textures_published(monkeypatch: pytest.MonkeyPatch):
     """Makes content the published archive of textures."""
 
     def publish(content):
@@ -128,7 +129,7 @@ def textures_published(monkeypatch):
     return publish
 
 
-def test_another_revision_of_a_repository_is_not_the_one_that_is_wanted(tmp_path):
+def test_another_revision_of_a_repository_is_not_the_one_that_is_wanted(tmp_path: Path) -> None:
     repository = tmp_path / "hub/models--maker--network"
     for name, content in {"refs/main": "first", "snapshots/first/model.safetensors": "weights"}.items():
         (repository / name).parent.mkdir(parents=True, exist_ok=True)
@@ -137,7 +138,7 @@ def test_another_revision_of_a_repository_is_not_the_one_that_is_wanted(tmp_path
     assert found == [True, True, False]
 
 
-def test_a_folder_of_images_out_of_a_tar_archive(tmp_path, textures_published):
+def test_a_folder_of_images_out_of_a_tar_archive(tmp_path: Path, textures_published) -> None:
     files = textures_published(
         tarred(
             **{
@@ -154,7 +155,9 @@ def test_a_folder_of_images_out_of_a_tar_archive(tmp_path, textures_published):
     assert files_below(tmp_path) == {"datasets/dtd/banded/1.jpg": b"stripes"}
 
 
-def test_an_archive_that_cannot_be_unpacked_leaves_nothing_that_looks_complete(tmp_path, textures_published):
+def test_an_archive_that_cannot_be_unpacked_leaves_nothing_that_looks_complete(
+    tmp_path: Path, textures_published
+) -> None:
     images = {f"dtd/images/banded/{index}.jpg": os.urandom(4096) for index in range(50)}
     whole = tarred(**images)
     with serve(textures_published(whole[: len(whole) // 2])) as web:
@@ -169,7 +172,7 @@ def test_an_archive_that_cannot_be_unpacked_leaves_nothing_that_looks_complete(t
         )
 
 
-def test_a_download_that_broke_off_goes_on_the_next_time(tmp_path, textures_published):
+def test_a_download_that_broke_off_goes_on_the_next_time(tmp_path: Path, textures_published) -> None:
     whole = tarred(**{"dtd/images/banded/1.jpg": os.urandom(4096)})
     with serve(textures_published(whole)) as web:
         web.faults = [-1000, 404]
@@ -179,7 +182,7 @@ def test_a_download_that_broke_off_goes_on_the_next_time(tmp_path, textures_publ
     assert list(files_below(tmp_path)) == ["datasets/dtd/banded/1.jpg"]
 
 
-def test_another_models_teacher_stays(tmp_path, teachers):
+def test_another_models_teacher_stays(tmp_path: Path, teachers) -> None:
     own = tmp_path / "anomalib/pre_trained/efficientad_pretrained_weights/own.pth"
     own.parent.mkdir(parents=True)
     own.write_bytes(b"own")
@@ -188,7 +191,7 @@ def test_another_models_teacher_stays(tmp_path, teachers):
     assert (tmp_path / TEACHER).read_bytes() == b"weights"
 
 
-def test_a_repository_of_the_hub_becomes_plain_files_that_a_run_finds(tmp_path):
+def test_a_repository_of_the_hub_becomes_plain_files_that_a_run_finds(tmp_path: Path) -> None:
     files = {
         "model.safetensors": b"weights",
         "config.json": b"{}",
@@ -210,7 +213,7 @@ def test_a_repository_of_the_hub_becomes_plain_files_that_a_run_finds(tmp_path):
     assert is_there(Wanted("hub", RESNET), tmp_path)
 
 
-def test_a_repository_without_safetensors_is_not_taken_for_filled(tmp_path):
+def test_a_repository_without_safetensors_is_not_taken_for_filled(tmp_path: Path) -> None:
     with serve_hub(RESNET, {"config.json": b"{}", "pytorch_model.bin": b"a pickle"}) as url:
         found = run("fill", tmp_path, "--model", "padim", "--mirror", url)
     assert found.exit_code == 1
@@ -218,7 +221,7 @@ def test_a_repository_without_safetensors_is_not_taken_for_filled(tmp_path):
     assert run("list", tmp_path, "--model", "padim").exit_code == 1
 
 
-def test_a_backbone_in_place_of_the_default(tmp_path):
+def test_a_backbone_in_place_of_the_default(tmp_path: Path) -> None:
     found = run("list", tmp_path, "--model", "patchcore", "--model", "draem", "--backbone", "resnet18")
     assert found.output == f"LACKING hub    {RESNET}\nLACKING folder datasets/dtd\n"
 
@@ -233,13 +236,13 @@ def test_a_backbone_in_place_of_the_default(tmp_path):
         (["--model", "padim", "--backbone", "nosuch"], "timm knows no hub repository for the weights of nosuch"),
     ],
 )
-def test_what_cannot_be_is_said_in_a_line(tmp_path, arguments, message):
+def test_what_cannot_be_is_said_in_a_line(tmp_path: Path, arguments, message) -> None:
     found = run("list", tmp_path, *arguments)
     assert found.exit_code == 1
     assert message in found.output
 
 
-def test_list_says_what_a_cache_holds(tmp_path):
+def test_list_says_what_a_cache_holds(tmp_path: Path) -> None:
     for name in (
         "datasets/dtd/a/1.jpg",
         "datasets/dtd/b/2.jpg",
@@ -253,7 +256,7 @@ def test_list_says_what_a_cache_holds(tmp_path):
 
 
 @pytest.mark.slow
-def test_urls_and_digests_are_anomalibs():
+def test_urls_and_digests_are_anomalibs() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # importing anomalib warns about its own deprecations
         from anomalib.models.image.draem.lightning_model import DTD_DOWNLOAD_INFO

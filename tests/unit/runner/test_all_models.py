@@ -4,7 +4,9 @@ Weights that cannot be had here are random; what is tested does not depend on th
 """
 
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -87,12 +89,12 @@ SLOW = {"winclip"}
 """They see few images: seconds each."""
 
 
-def test_every_model_is_here_or_named():
+def test_every_model_is_here_or_named() -> None:
     assert set(MODELS) | BY_HAND | {"padim", "patchcore"} == set(CATALOG)
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(tmp_path_factory: pytest.TempPathFactory):
     made = tmp_path_factory.mktemp("models")
     write_textures(made / "data/textures")
     write_textures(made / "data/few", train=2, good=1, defects=1)
@@ -110,7 +112,7 @@ def stacked(pictures):
 
 
 @pytest.fixture
-def random_weights(monkeypatch):
+def random_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     def build(model, around):
         if model.name in FROM_CACHE:
             return build_module(model, around)
@@ -126,12 +128,14 @@ def scores_of(table):
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_a_model_and_its_exports_agree(folder, random_weights, name, measured, request):
+def test_a_model_and_its_exports_agree(
+    folder, random_weights, name, measured: Callable[[str], None], request: pytest.FixtureRequest
+) -> None:
     parameters, side, training = MODELS[name]
     types = [kind for kind in CATALOG[name].exports if kind in LIGHT or request.config.getoption("--every-export")]
     category = "few" if name in SLOW else "textures"
 
-    def experiment(document):
+    def experiment(document) -> None:
         document["spec"] |= {
             "model": {"name": name, name: parameters} | (WEIGHTS if name in FROM_CACHE else {}),
             "training": training,
@@ -161,7 +165,7 @@ def test_a_model_and_its_exports_agree(folder, random_weights, name, measured, r
 
 
 def look(folder, runtime, category):
-    def inference(document):
+    def inference(document) -> None:
         document["spec"]["input"]["category"] = category
         document["spec"] |= {"runtime": runtime, "visualization": {}, "batchSize": 3}
 
@@ -180,7 +184,7 @@ def untrained(name):
 
 
 @pytest.mark.parametrize("name", [name for name in MODELS if isinstance(TAILS.get(name), type)])
-def test_tails_do_the_arithmetic_of_anomalib(name, tmp_path, measured):
+def test_tails_do_the_arithmetic_of_anomalib(name, tmp_path: Path, measured: Callable[[str], None]) -> None:
     """What is written anew here, beside anomalib's own forward on the same state."""
     model, module, side = untrained(name)
     images = stacked(textures(12, side))
@@ -208,7 +212,9 @@ def test_tails_do_the_arithmetic_of_anomalib(name, tmp_path, measured):
 
 
 @pytest.mark.parametrize("name", ["cfa", "efficientad", "fastflow"])
-def test_a_model_that_makes_numbers_of_its_own_is_exported_in_half_precision(name, tmp_path, measured):
+def test_a_model_that_makes_numbers_of_its_own_is_exported_in_half_precision(
+    name, tmp_path: Path, measured: Callable[[str], None]
+) -> None:
     model, module, side = untrained(name)
     images = stacked(textures(6, side))
     if name == "cfa":

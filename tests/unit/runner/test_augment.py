@@ -1,5 +1,7 @@
 """Augmentations: what they do to a picture, and that they repeat."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -26,14 +28,14 @@ def changed(mode: str, seed: int = 0, **spec) -> np.ndarray:
 
 
 @pytest.mark.parametrize("mode", ["RGB", "F"])
-def test_flips(mode):
+def test_flips(mode) -> None:
     original = np.asarray(picture(mode))
     assert np.array_equal(changed(mode, horizontal_flip=1), original[:, ::-1])
     assert np.array_equal(changed(mode, vertical_flip=1), original[::-1])
     assert np.array_equal(changed(mode), original)
 
 
-def test_grey_changes_as_the_same_image_in_colour():
+def test_grey_changes_as_the_same_image_in_colour() -> None:
     """Up to one level, as the mean is of other sums."""
     for seed in range(20):
         grey, colour = (
@@ -43,21 +45,21 @@ def test_grey_changes_as_the_same_image_in_colour():
         assert np.abs(np.asarray(grey)[..., None] - np.asarray(colour, np.int16)).max() <= 1
 
 
-def test_flips_come_as_often_as_asked():
+def test_flips_come_as_often_as_asked() -> None:
     original = np.asarray(picture("RGB"))
     flipped = sum(not np.array_equal(changed("RGB", seed, horizontal_flip=0.25), original) for seed in range(400))
     assert 75 < flipped < 125
 
 
 @pytest.mark.parametrize("degrees", [-33.0, 7.5, 90.0])
-def test_rotation_is_scipys_with_mirrored_corners(degrees):
+def test_rotation_is_scipys_with_mirrored_corners(degrees) -> None:
     ours = np.asarray(rotated(picture("F"), degrees))
     theirs = rotate(GREY.astype(np.float32) / 255, degrees, reshape=False, order=1, mode="reflect")
     assert ours.shape == GREY.shape
     assert np.abs(ours - theirs).mean() < 0.01
 
 
-def test_rotation_stays_within_its_limit():
+def test_rotation_stays_within_its_limit() -> None:
     row = np.zeros((65, 65), np.float32)
     row[32] = 1
     for seed in range(30):
@@ -69,7 +71,7 @@ def test_rotation_stays_within_its_limit():
 
 
 @pytest.mark.parametrize(("mode", "tolerance"), [("F", 1e-6), ("RGB", 1.0)])
-def test_light(mode, tolerance):
+def test_light(mode, tolerance) -> None:
     """The same as torchvision's, but for its grey mean: brightness first, then contrast about the mean."""
     white = 1.0 if mode == "F" else 255.0
     draws = np.random.default_rng(5).random(5)
@@ -80,7 +82,7 @@ def test_light(mode, tolerance):
 
 
 @pytest.fixture
-def pictures(tmp_path):
+def pictures(tmp_path: Path):
     for index in range(6):
         Image.fromarray(GREY).save(tmp_path / f"{index}.png")
     return tmp_path
@@ -101,7 +103,7 @@ def read(folder, samples, augmenter, threads=2):
     return {sample.key: image for batch in batches for sample, image in zip(batch.samples, batch.images, strict=True)}
 
 
-def test_an_epoch_repeats_whatever_the_order_and_the_threads(pictures):
+def test_an_epoch_repeats_whatever_the_order_and_the_threads(pictures) -> None:
     samples = [Sample(f"{index}.png", "good") for index in range(6)]
     first = read(pictures, samples, Augmenter(ALL, 3, 1))
     again = read(pictures, samples[::-1], Augmenter(ALL, 3, 1), threads=1)
@@ -110,12 +112,12 @@ def test_an_epoch_repeats_whatever_the_order_and_the_threads(pictures):
 
 
 @pytest.mark.parametrize(("seed", "epoch"), [(3, 2), (4, 1)])
-def test_epochs_and_seeds_differ(pictures, seed, epoch):
+def test_epochs_and_seeds_differ(pictures, seed, epoch) -> None:
     samples = [Sample("0.png", "good")]
     first = read(pictures, samples, Augmenter(ALL, 3, 1))["0.png"]
     assert not np.array_equal(first, read(pictures, samples, Augmenter(ALL, seed, epoch))["0.png"])
 
 
-def test_without_augmentations_nothing_changes(pictures):
+def test_without_augmentations_nothing_changes(pictures) -> None:
     plain = read(pictures, [Sample("0.png", "good")], None)["0.png"]
     assert np.array_equal(plain, read(pictures, [Sample("0.png", "good")], Augmenter(Augmentations(), 3, 1))["0.png"])

@@ -32,7 +32,7 @@ from support.public import NAMES, TRAIN, catalog, digit_set, idx, mnist_files, r
 from support.web import serve
 
 
-def nothing(*_):
+def nothing(*_) -> None:
     """Neither counts nor stops."""
 
 
@@ -74,7 +74,7 @@ def archive(files: dict[str, bytes], *special: tarfile.TarInfo) -> bytes:
 
 
 @pytest.fixture
-def context(tmp_path):
+def context(tmp_path: Path):
     run = RunIdentity(kind="AnomalyExperiment", namespace="ns", name="x", uid="u")
     return Context(run, {}, tmp_path / "work", Progress(), StopSignal(), NoTracker(), Journal())
 
@@ -101,7 +101,7 @@ def experiment(source: dict, **dataset) -> AnomalyExperiment:
     ],
     ids=["layers", "devices", "size"],
 )
-def test_a_model_that_cannot_be_is_refused_before_anything_is_fetched(digits, context, fields, message):
+def test_a_model_that_cannot_be_is_refused_before_anything_is_fetched(digits, context, fields, message) -> None:
     with serve(digits) as web:
         spec = experiment({"name": "mnist", "goodLabel": 9, "mirror": web.url}).spec
         document = spec.model_dump(by_alias=True, exclude_unset=True) | fields
@@ -113,7 +113,7 @@ def test_a_model_that_cannot_be_is_refused_before_anything_is_fetched(digits, co
     assert web.asked == []
 
 
-def test_mnist_goes_the_way_of_every_dataset(digits, context):
+def test_mnist_goes_the_way_of_every_dataset(digits, context) -> None:
     with serve(digits) as web:
         spec = experiment({"name": "mnist", "goodLabel": 9, "limit": 12, "mirror": web.url}).spec
         listed = list_experiment(spec, context, catalog(digits))
@@ -129,7 +129,7 @@ def test_mnist_goes_the_way_of_every_dataset(digits, context):
     assert [path for path, _ in web.asked] == [f"/data/{name}" for name in NAMES]
 
 
-def test_a_mirror_may_hold_files_of_its_own(digits, tmp_path):
+def test_a_mirror_may_hold_files_of_its_own(digits, tmp_path: Path) -> None:
     """Beside the catalogue as published: only the digests in the manifest make these files the right ones."""
     own = {name: f"sha256:{hashlib.sha256(content).hexdigest()}" for name, content in digits.items()}
     mnist = {"name": "mnist", "good_label": 3, "limit": 2}
@@ -155,13 +155,13 @@ def test_a_mirror_may_hold_files_of_its_own(digits, tmp_path):
             )
 
 
-def test_a_digest_of_no_file_is_named():
+def test_a_digest_of_no_file_is_named() -> None:
     spec = BuiltinDataset(name="mvtec", mirror="http://mirror.invalid", digests={"mvtec.zip": f"sha256:{'0' * 64}"})
     with pytest.raises(InvalidConfig, match=r"no file mvtec\.zip; its files are mvtec_anomaly_detection\.tar\.xz"):
         files_of(spec, PUBLISHED)
 
 
-def test_the_test_set_is_what_inference_sees(digits, context):
+def test_the_test_set_is_what_inference_sees(digits, context) -> None:
     manifest = ModelManifest(
         run=context.run,
         model="padim",
@@ -189,7 +189,7 @@ def test_the_test_set_is_what_inference_sees(digits, context):
             assert {sample.label for sample in listed.dataset.test} == labels
 
 
-def test_mvtec_takes_one_product_with_its_masks(digits, context):
+def test_mvtec_takes_one_product_with_its_masks(digits, context) -> None:
     tar = archive(PRODUCTS)
     with serve({"mvtec.tar.xz": tar}) as web:
         spec = experiment({"name": "mvtec", "mirror": web.url, "limit": 2}, category="metal_nut").spec
@@ -203,7 +203,7 @@ def test_mvtec_takes_one_product_with_its_masks(digits, context):
     assert not list((context.work / "builtin").rglob("bottle"))
 
 
-def test_an_unknown_product_is_named_with_those_that_are(digits, tmp_path):
+def test_an_unknown_product_is_named_with_those_that_are(digits, tmp_path: Path) -> None:
     tar = archive(PRODUCTS)
     with serve({"mvtec.tar.xz": tar}) as web, pytest.raises(DataInvalid, match=r"no category nut.*bottle, metal_nut"):
         prepare(
@@ -235,7 +235,7 @@ def link(name: str, kind: bytes) -> tarfile.TarInfo:
         (archive(PRODUCTS)[:-300], "cannot be unpacked"),
     ],
 )
-def test_hostile_archives_are_refused(digits, tmp_path, tar, problem):
+def test_hostile_archives_are_refused(digits, tmp_path: Path, tar, problem) -> None:
     with serve({"mvtec.tar.xz": tar}) as web, pytest.raises(DataInvalid, match=problem):
         prepare(
             BuiltinDataset(name="mvtec", mirror=web.url),
@@ -248,7 +248,7 @@ def test_hostile_archives_are_refused(digits, tmp_path, tar, problem):
     assert not (tmp_path / "evil").exists()
 
 
-def test_an_archive_of_endless_size_is_refused(digits, tmp_path, monkeypatch):
+def test_an_archive_of_endless_size_is_refused(digits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("anomaly_runner.data.builtin.mvtec._LARGEST_PRODUCT", 200)
     tar = archive(PRODUCTS)
     with serve({"mvtec.tar.xz": tar}) as web, pytest.raises(DataInvalid, match="takes more than"):
@@ -267,13 +267,13 @@ FILE = remote("file.bin", CONTENT)
 
 
 @pytest.fixture
-def web(monkeypatch):
+def web(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("anomaly_runner.data.builtin.download._LONGEST_PAUSE", 0.01)
     with serve({"file.bin": CONTENT}) as served:
         yield served
 
 
-def test_a_download_goes_on_where_it_broke_off(web, tmp_path):
+def test_a_download_goes_on_where_it_broke_off(web, tmp_path: Path) -> None:
     web.faults = [-1_000_000, 503, -700_000]
     seen = []
     assert download(FILE, web.url, tmp_path, seen.append).read_bytes() == CONTENT
@@ -282,12 +282,12 @@ def test_a_download_goes_on_where_it_broke_off(web, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["file.bin"]
 
 
-def test_a_download_that_gets_on_is_not_given_up(web, tmp_path):
+def test_a_download_that_gets_on_is_not_given_up(web, tmp_path: Path) -> None:
     web.faults = [-100_000, 503] * 12
     assert download(FILE, web.url, tmp_path, nothing).read_bytes() == CONTENT
 
 
-def test_a_download_that_never_gets_farther_is(web, tmp_path):
+def test_a_download_that_never_gets_farther_is(web, tmp_path: Path) -> None:
     web.faults, web.ranges = [-100_000] * 20, False
     with pytest.raises(StorageUnavailable, match="broke off after 100000"):
         download(FILE, web.url, tmp_path, nothing)
@@ -295,13 +295,13 @@ def test_a_download_that_never_gets_farther_is(web, tmp_path):
 
 
 @pytest.mark.parametrize("stale", [b"of another file", b"x" * len(CONTENT)], ids=["begun", "complete"])
-def test_pieces_of_two_files_are_fetched_once_more_as_one(web, tmp_path, stale):
+def test_pieces_of_two_files_are_fetched_once_more_as_one(web, tmp_path: Path, stale) -> None:
     (tmp_path / ".file.bin.part").write_bytes(stale)
     assert download(FILE, web.url, tmp_path, nothing).read_bytes() == CONTENT
     assert [wanted for _, wanted in web.asked] == [f"bytes={len(stale)}-", None]
 
 
-def test_pieces_of_another_file_are_refused_in_the_end(web, tmp_path):
+def test_pieces_of_another_file_are_refused_in_the_end(web, tmp_path: Path) -> None:
     web.files["file.bin"] = CONTENT[:-1] + b"x"
     (tmp_path / ".file.bin.part").write_bytes(CONTENT[:1000])
     with pytest.raises(DataInvalid, match="is not the expected file"):
@@ -310,24 +310,24 @@ def test_pieces_of_another_file_are_refused_in_the_end(web, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_server_without_ranges_sends_everything_again(web, tmp_path):
+def test_a_server_without_ranges_sends_everything_again(web, tmp_path: Path) -> None:
     web.faults, web.ranges = [-1_000_000], False
     assert download(FILE, web.url, tmp_path, nothing).read_bytes() == CONTENT
 
 
-def test_what_another_attempt_left_complete_is_only_checked(web, tmp_path):
+def test_what_another_attempt_left_complete_is_only_checked(web, tmp_path: Path) -> None:
     (tmp_path / ".file.bin.part").write_bytes(CONTENT)
     assert download(FILE, web.url, tmp_path, nothing).read_bytes() == CONTENT
     assert web.asked == [("/data/file.bin", f"bytes={len(CONTENT)}-")]
 
 
-def test_what_is_here_is_not_fetched_again(web, tmp_path):
+def test_what_is_here_is_not_fetched_again(web, tmp_path: Path) -> None:
     for _ in range(2):
         download(FILE, web.url, tmp_path, nothing)
     assert len(web.asked) == 1
 
 
-def test_another_content_is_refused_and_thrown_away(web, tmp_path):
+def test_another_content_is_refused_and_thrown_away(web, tmp_path: Path) -> None:
     web.files["file.bin"] = CONTENT[:-1] + b"x"
     with pytest.raises(DataInvalid, match=rf"{web.url}file\.bin is not the expected file: its sha256"):
         download(FILE, web.url, tmp_path, nothing)
@@ -337,13 +337,13 @@ def test_another_content_is_refused_and_thrown_away(web, tmp_path):
 @pytest.mark.parametrize(
     ("status", "error"), [(404, DataInvalid), (403, DataInvalid), (500, StorageUnavailable), (429, StorageUnavailable)]
 )
-def test_refusals_name_the_url_and_the_way_out(web, tmp_path, status, error):
+def test_refusals_name_the_url_and_the_way_out(web, tmp_path: Path, status, error) -> None:
     web.faults = [status] * 10
     with pytest.raises(error, match=rf"{web.url}file\.bin.*{status}.*source\.builtin\.mirror"):
         download(FILE, web.url, tmp_path, nothing)
 
 
-def test_nobody_there(tmp_path, monkeypatch):
+def test_nobody_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("anomaly_runner.data.builtin.download._LONGEST_PAUSE", 0.01)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
@@ -351,14 +351,14 @@ def test_nobody_there(tmp_path, monkeypatch):
         download(FILE, f"http://127.0.0.1:{port}/", tmp_path, nothing)
 
 
-def test_a_server_that_never_ends_is_stopped(web, tmp_path):
+def test_a_server_that_never_ends_is_stopped(web, tmp_path: Path) -> None:
     web.files["file.bin"] = CONTENT * 4
     with pytest.raises(DataInvalid, match="sends more than"):
         download(FILE, web.url, tmp_path, nothing)
 
 
-def test_a_stop_ends_a_download_and_the_next_pod_goes_on(web, tmp_path, context):
-    def step(count):
+def test_a_stop_ends_a_download_and_the_next_pod_goes_on(web, tmp_path: Path, context) -> None:
+    def step(count) -> None:
         context.stop.set()
         context.step(count)
 
@@ -368,7 +368,7 @@ def test_a_stop_ends_a_download_and_the_next_pod_goes_on(web, tmp_path, context)
     assert web.asked[1][1] == "bytes=1048576-"
 
 
-def test_progress_is_in_megabytes(context, web):
+def test_progress_is_in_megabytes(context, web) -> None:
     told = []
     context.progress.enter(Stage.FETCH, 3, "MB")
     context.progress._tell = lambda values: told.append(values.completed)
@@ -390,7 +390,7 @@ def test_progress_is_in_megabytes(context, web):
     ],
     ids=["empty", "a head", "an IDX file cut off", "32-bit values", "fewer values", "too many dimensions"],
 )
-def test_files_that_are_not_idx(tmp_path, content):
+def test_files_that_are_not_idx(tmp_path: Path, content) -> None:
     (tmp_path / "x.gz").write_bytes(content)
     with pytest.raises(DataInvalid, match=r"x\.gz"):
         read_idx(tmp_path / "x.gz")
@@ -402,7 +402,7 @@ def source_of(package: str, file: str) -> str:
     return Path(folder, file).read_text()
 
 
-def test_published_digests_are_torchvisions_and_anomalibs():
+def test_published_digests_are_torchvisions_and_anomalibs() -> None:
     theirs = source_of("torchvision", "datasets/mnist.py")
     for file in vars(PUBLISHED.mnist).values():
         assert f'("{file.name}", "{file.digest}")' in theirs

@@ -6,6 +6,7 @@ import os
 import shutil
 from collections import namedtuple
 from pathlib import Path
+from typing import Never
 
 import numpy as np
 import pytest
@@ -45,7 +46,7 @@ def go_on() -> None:
 
 
 @pytest.fixture(autouse=True)
-def roomy_disk(monkeypatch):
+def roomy_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     """A disk with room, whatever this machine's has; some tests take it away."""
     monkeypatch.setattr("shutil.disk_usage", roomy)
 
@@ -89,7 +90,7 @@ def kept(root: Path) -> list[Path]:
     return sorted(path for path in root.rglob("*") if path.is_file())
 
 
-def test_a_second_pull_asks_for_nothing(s3, tmp_path):
+def test_a_second_pull_asks_for_nothing(s3, tmp_path: Path) -> None:
     assert pull(s3.url, tmp_path / "cache", tmp_path / "a") == []
     assert len(gets(s3)) == len(OBJECTS)
     assert pull(s3.url, tmp_path / "cache", tmp_path / "b") == []
@@ -98,7 +99,7 @@ def test_a_second_pull_asks_for_nothing(s3, tmp_path):
     assert_whole(tmp_path / "b")
 
 
-def test_a_changed_object_is_pulled_alone(s3, tmp_path):
+def test_a_changed_object_is_pulled_alone(s3, tmp_path: Path) -> None:
     pull(s3.url, tmp_path / "cache", tmp_path / "a")
     s3.objects["set/test/dent/3.png"] = b"another"
     gets(s3)
@@ -108,7 +109,7 @@ def test_a_changed_object_is_pulled_alone(s3, tmp_path):
 
 
 @pytest.mark.parametrize("damage", [lambda content: content[:-1], lambda content: content[:-1] + b"?", lambda _: b""])
-def test_damaged_entries_are_found_and_replaced(s3, tmp_path, damage):
+def test_damaged_entries_are_found_and_replaced(s3, tmp_path: Path, damage) -> None:
     pull(s3.url, tmp_path / "cache", tmp_path / "a")
     gets(s3)
     for entry in kept(tmp_path / "cache")[:3]:
@@ -123,7 +124,7 @@ def test_damaged_entries_are_found_and_replaced(s3, tmp_path, damage):
         assert_whole(tmp_path / folder)
 
 
-def test_etags_that_are_no_digests_are_recognised_by_size(tmp_path):
+def test_etags_that_are_no_digests_are_recognised_by_size(tmp_path: Path) -> None:
     """Of multipart uploads, and of encrypted objects, whose ETags only look like MD5."""
     cache = FileCache(tmp_path / "cache", pytest.fail)
     (tmp_path / "file").write_bytes(b"content")
@@ -135,13 +136,13 @@ def test_etags_that_are_no_digests_are_recognised_by_size(tmp_path):
         assert (tmp_path / "out").read_bytes() == b"content"
 
 
-def test_the_same_key_elsewhere_is_another_entry():
+def test_the_same_key_elsewhere_is_another_entry() -> None:
     info = ObjectInfo("x", 7, "e")
     names = {Entry.of_object(address, info).name for address in ("http://a/b/x", "http://a/c/x", "http://d/b/x")}
     assert len(names) == 3
 
 
-def test_two_processes_at_once(s3, tmp_path):
+def test_two_processes_at_once(s3, tmp_path: Path) -> None:
     spawn = multiprocessing.get_context("spawn")
     runs = [
         spawn.Process(target=pull_in_a_process, args=(s3.url, tmp_path / "cache", tmp_path / name)) for name in "ab"
@@ -159,8 +160,8 @@ def test_two_processes_at_once(s3, tmp_path):
     assert len(kept(tmp_path / "cache")) == len(OBJECTS)
 
 
-def test_another_file_system_gets_copies(s3, tmp_path, monkeypatch):
-    def refuse(*_):
+def test_another_file_system_gets_copies(s3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_) -> Never:
         raise OSError(18, "Invalid cross-device link")
 
     monkeypatch.setattr(Path, "hardlink_to", refuse)
@@ -170,7 +171,7 @@ def test_another_file_system_gets_copies(s3, tmp_path, monkeypatch):
     assert_whole(tmp_path / "b")
 
 
-def test_a_cache_that_cannot_be_written_costs_one_warning(s3, tmp_path):
+def test_a_cache_that_cannot_be_written_costs_one_warning(s3, tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("in the way")
     warnings = pull(s3.url, tmp_path / "cache", tmp_path / "a")
     assert len(warnings) == 1
@@ -193,7 +194,7 @@ def new_file(folder: Path, index: int = 0) -> tuple[Entry, Path]:
     return Entry.of_object(f"http://s3/data/{file.name}", ObjectInfo(file.name, len(content), digest)), file
 
 
-def test_the_oldest_entries_make_room(s3, tmp_path, monkeypatch):
+def test_the_oldest_entries_make_room(s3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pull(s3.url, tmp_path / "cache", tmp_path / "a")
     entries = kept(tmp_path / "cache")
     for age, entry in enumerate(entries):
@@ -209,7 +210,7 @@ def test_the_oldest_entries_make_room(s3, tmp_path, monkeypatch):
     assert cache.take(entry, tmp_path / "out")
 
 
-def test_a_disk_at_its_limit_is_scanned_rarely(tmp_path, monkeypatch):
+def test_a_disk_at_its_limit_is_scanned_rarely(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def usage(folder):
         return Usage(TOTAL, 0, KEPT_FREE + 50_000 - sum(file.stat().st_size for file in kept(folder)))
 
@@ -222,7 +223,9 @@ def test_a_disk_at_its_limit_is_scanned_rarely(tmp_path, monkeypatch):
     assert 2 <= len(scans) <= 6
 
 
-def test_an_entry_that_is_evicted_while_it_is_taken_has_been_taken(tmp_path, monkeypatch):
+def test_an_entry_that_is_evicted_while_it_is_taken_has_been_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     cache = FileCache(tmp_path / "cache", pytest.fail)
     entry, file = new_file(tmp_path)
     cache.keep(entry, file)
@@ -232,7 +235,9 @@ def test_an_entry_that_is_evicted_while_it_is_taken_has_been_taken(tmp_path, mon
     assert (tmp_path / "out").read_bytes() == file.read_bytes()
 
 
-def test_halves_of_other_runs_are_left_alone_until_they_are_abandoned(tmp_path, monkeypatch):
+def test_halves_of_other_runs_are_left_alone_until_they_are_abandoned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     half = tmp_path / "cache/objects/ab/.half"
     half.parent.mkdir(parents=True)
     half.write_bytes(b"half")
@@ -246,7 +251,9 @@ def test_halves_of_other_runs_are_left_alone_until_they_are_abandoned(tmp_path, 
     assert not half.exists()
 
 
-def test_a_half_that_another_run_clears_away_costs_nothing_else(tmp_path, monkeypatch):
+def test_a_half_that_another_run_clears_away_costs_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     replace = Path.replace
 
     def cleared(half, target):
@@ -263,8 +270,8 @@ def test_a_half_that_another_run_clears_away_costs_nothing_else(tmp_path, monkey
     assert cache.take(entry, tmp_path / "out")
 
 
-def test_a_copy_that_fails_leaves_no_half(tmp_path, monkeypatch):
-    def half_a_copy(source, destination):
+def test_a_copy_that_fails_leaves_no_half(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def half_a_copy(source, destination) -> Never:
         destination.write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
@@ -276,7 +283,7 @@ def test_a_copy_that_fails_leaves_no_half(tmp_path, monkeypatch):
     assert kept(tmp_path / "cache") == []
 
 
-def test_a_full_disk_costs_one_warning(s3, tmp_path, monkeypatch):
+def test_a_full_disk_costs_one_warning(s3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shutil.disk_usage", lambda _: Usage(1_000_000, 1_000_000, 0))
     warnings = pull(s3.url, tmp_path / "cache", tmp_path / "a")
     assert warnings == ["the data cache is on a full disk: files are pulled instead"]
@@ -301,7 +308,7 @@ def context(work: Path, stores) -> Context:
     return Context(RUN, stores, work, Progress(), StopSignal(), NoTracker(), Journal())
 
 
-def test_runs_of_a_node_share_its_folder(s3, tmp_path, monkeypatch):
+def test_runs_of_a_node_share_its_folder(s3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(places, "NODE_CACHE_PATH", str(tmp_path / "node"))
     monkeypatch.setattr(
         places, "connect", lambda role, location: connect(role, S3Location(uri=location.uri, endpoint=s3.url), KEYS)
@@ -318,19 +325,19 @@ def test_runs_of_a_node_share_its_folder(s3, tmp_path, monkeypatch):
     assert len(gets(s3)) == len(OBJECTS)
 
 
-def test_a_node_without_a_cache_is_said_once(s3, tmp_path):
+def test_a_node_without_a_cache_is_said_once(s3, tmp_path: Path) -> None:
     store = connect(LocationRole.DATASET, S3Location(uri="s3://data", endpoint=s3.url), KEYS)
     here = context(tmp_path, {LocationRole.DATASET: store})
     assert list_experiment(experiment({"node": {}}).spec, here).cache is None
     assert here.journal.warnings[0] == "there is no node cache here: every run pulls its files anew"
 
 
-def test_a_claim_serves_as_well(tmp_path):
+def test_a_claim_serves_as_well(tmp_path: Path) -> None:
     config = RunConfig(run=RUN, experiment=experiment({"persistentVolumeClaim": {"claimName": "cache"}}).spec)
     assert places.stores_below(tmp_path, config)[LocationRole.CACHE] == FolderStore(tmp_path / "cache")
 
 
-def test_public_datasets_are_kept_too(tmp_path):
+def test_public_datasets_are_kept_too(tmp_path: Path) -> None:
     content = b"not an archive, but the one that was published"
     file = RemoteFile(
         "http://nowhere.invalid/", "mvtec.tar", len(content), "sha256", hashlib.sha256(content).hexdigest()

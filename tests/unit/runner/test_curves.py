@@ -39,14 +39,14 @@ def _cases():
 
 
 @pytest.mark.parametrize(("scores", "labels"), cases())
-def test_ranking_metrics_equal_scikit_learn(scores, labels):
+def test_ranking_metrics_equal_scikit_learn(scores, labels) -> None:
     ranked = rank(scores, labels)
     assert auroc(ranked) == pytest.approx(roc_auc_score(labels, scores), abs=1e-9)
     assert average_precision(ranked) == pytest.approx(average_precision_score(labels, scores), abs=1e-9)
 
 
 @pytest.mark.parametrize(("scores", "labels"), cases())
-def test_best_f1_is_the_best_of_all_thresholds(scores, labels):
+def test_best_f1_is_the_best_of_all_thresholds(scores, labels) -> None:
     threshold = best_f1_threshold(rank(scores, labels))
     precision, recall, _ = precision_recall_curve(labels, scores)
     best = np.max(2 * precision * recall / np.maximum(precision + recall, 1e-30))
@@ -56,7 +56,7 @@ def test_best_f1_is_the_best_of_all_thresholds(scores, labels):
 
 @pytest.mark.parametrize(("scores", "labels"), cases())
 @pytest.mark.parametrize("quantile", [0, 0.37, 0.9, 1])
-def test_decisions_equal_scikit_learn(scores, labels, quantile):
+def test_decisions_equal_scikit_learn(scores, labels, quantile) -> None:
     threshold = float(np.quantile(scores, quantile, method="nearest"))
     counts = count_at(rank(scores, labels), threshold)
     decided = scores >= threshold
@@ -65,13 +65,13 @@ def test_decisions_equal_scikit_learn(scores, labels, quantile):
     assert counts.recall == pytest.approx(recall_score(labels, decided), abs=1e-9)
 
 
-def test_a_separable_case_is_decided_without_a_fault():
+def test_a_separable_case_is_decided_without_a_fault() -> None:
     ranked = rank(np.array([1, 2, 3, 4], np.float32), np.array([False, False, True, True]))
     assert best_f1_threshold(ranked) == 3
     assert count_at(ranked, 3).f1 == 1
 
 
-def test_a_threshold_between_two_float32_is_compared_exactly():
+def test_a_threshold_between_two_float32_is_compared_exactly() -> None:
     score = np.float32(0.1)
     ranked = rank(np.array([score], np.float32), np.array([True]))
     assert count_at(ranked, float(score)).true_positive == 1
@@ -81,7 +81,7 @@ def test_a_threshold_between_two_float32_is_compared_exactly():
 
 
 @pytest.mark.parametrize("chunk", [1, 3, 7])
-def test_chunks_do_not_change_results(monkeypatch, chunk):
+def test_chunks_do_not_change_results(monkeypatch: pytest.MonkeyPatch, chunk) -> None:
     random = np.random.default_rng(1)
     labels = random.random(200) < 0.4
     scores = np.round(random.normal(labels, 1.0), 1).astype(np.float32)

@@ -32,7 +32,7 @@ def experiment(keys, suffix="_mask", masks=True):
     return experiment_dataset(objects(keys), "s3://b/p", suffix, masks)
 
 
-def test_the_layout():
+def test_the_layout() -> None:
     dataset = experiment(LAYOUT)
     assert [sample.key for sample in dataset.train] == ["train/good/a.png", "train/good/b.png"]
     assert {sample.key: sample.mask for sample in dataset.test} == {
@@ -51,7 +51,7 @@ def test_the_layout():
     assert dataset.missing_masks == ("test/scratch/001.jpg",)
 
 
-def test_masks_pair_by_name_and_never_by_position():
+def test_masks_pair_by_name_and_never_by_position() -> None:
     """Two kinds of defects with the same file names, one mask fewer than images."""
     keys = [
         "train/good/a.png",
@@ -72,12 +72,12 @@ def test_masks_pair_by_name_and_never_by_position():
 
 
 @pytest.mark.parametrize(("suffix", "mask"), [("", "0.png"), ("_mask", "0_mask.png"), ("-gt", "0-gt.bmp")])
-def test_mask_suffixes(suffix, mask):
+def test_mask_suffixes(suffix, mask) -> None:
     keys = ["train/good/a.png", "train/good/b.png", "test/x/0.png", f"ground_truth/x/{mask}"]
     assert experiment(keys, suffix).test[0].mask == f"ground_truth/x/{mask}"
 
 
-def test_images_in_deeper_folders_pair_with_masks_in_deeper_folders():
+def test_images_in_deeper_folders_pair_with_masks_in_deeper_folders() -> None:
     keys = ["train/good/a.png", "train/good/s/b.png", "test/x/s/0.png", "ground_truth/x/s/0_mask.png"]
     assert experiment(keys).test[0].mask == "ground_truth/x/s/0_mask.png"
 
@@ -94,7 +94,7 @@ VALIDATION = [
 ]
 
 
-def test_validation_images_have_masks_of_their_own_or_those_that_no_test_image_has():
+def test_validation_images_have_masks_of_their_own_or_those_that_no_test_image_has() -> None:
     dataset = experiment([*LAYOUT, *VALIDATION])
     assert {sample.key: sample.mask for sample in dataset.validation} == {
         "val/dent/000.png": None,
@@ -110,26 +110,26 @@ def test_validation_images_have_masks_of_their_own_or_those_that_no_test_image_h
     assert dataset.warnings[0].startswith("images below val/unknown/ are ignored")
 
 
-def test_what_is_wanted_comes_in_the_order_of_use():
+def test_what_is_wanted_comes_in_the_order_of_use() -> None:
     wanted = experiment([*LAYOUT, *VALIDATION]).wanted()
     folders = [key.split("/")[0] for key in wanted]
     assert folders == sorted(folders, key=["train", "val", "test", "ground_truth"].index)
     assert {"ground_truth/val/scratch/000_mask.png", "ground_truth/dent/000_mask.png"} <= set(wanted)
 
 
-def test_without_any_mask_pixel_metrics_are_left_out_and_said_so():
+def test_without_any_mask_pixel_metrics_are_left_out_and_said_so() -> None:
     dataset = experiment([key for key in LAYOUT if not key.startswith("ground_truth")])
     assert dataset.missing_masks == ()
     assert any("pixel metrics" in warning for warning in dataset.warnings)
 
 
-def test_classification_needs_no_masks():
+def test_classification_needs_no_masks() -> None:
     dataset = experiment(LAYOUT, masks=False)
     assert all(sample.mask is None for sample in dataset.test)
     assert dataset.missing_masks == ()
 
 
-def test_training_folders_other_than_good_are_named():
+def test_training_folders_other_than_good_are_named() -> None:
     assert "train/bad" in experiment([*LAYOUT, "train/bad/0.png"]).warnings[0]
 
 
@@ -143,7 +143,7 @@ def test_training_folders_other_than_good_are_named():
         (["train/good/0.png", "train/good/1.png"], "no test images"),
     ],
 )
-def test_what_is_missing_is_named(keys, message):
+def test_what_is_missing_is_named(keys, message) -> None:
     with pytest.raises(DataInvalid, match=message):
         experiment(keys)
 
@@ -162,18 +162,18 @@ def test_what_is_missing_is_named(keys, message):
         "",
     ],
 )
-def test_keys_that_leave_the_folder_are_not_safe(key):
+def test_keys_that_leave_the_folder_are_not_safe(key) -> None:
     assert not is_safe(key)
 
 
-def test_hostile_keys_are_named_and_never_used():
+def test_hostile_keys_are_named_and_never_used() -> None:
     dataset = experiment([*LAYOUT, "../../etc/evil.png"])
     assert [image.path for image in dataset.unreadable] == ["../../etc/evil.png"]
     assert not any(".." in key for key in dataset.wanted())
 
 
 @pytest.mark.parametrize("key", ["train//good/x.png", "notes/../test/dent/x.png", "test\\dent\\x.png", "/etc/x.png"])
-def test_keys_that_may_be_meant_for_the_layout_count(key):
+def test_keys_that_may_be_meant_for_the_layout_count(key) -> None:
     assert [image.path for image in experiment([*LAYOUT, key]).unreadable] == [key]
 
 
@@ -189,11 +189,11 @@ def test_keys_that_may_be_meant_for_the_layout_count(key):
         f"originals/{'x' * 300}.png",
     ],
 )
-def test_refused_files_outside_the_layout_do_not_count(key):
+def test_refused_files_outside_the_layout_do_not_count(key) -> None:
     assert experiment([*LAYOUT, key]).unreadable == ()
 
 
-def test_large_files_outside_the_layout_do_not_count():
+def test_large_files_outside_the_layout_do_not_count() -> None:
     scan = ObjectInfo("originals/scan.tif", 3 << 30, "e")
     assert experiment_dataset([*objects(LAYOUT), scan], "u", "_mask", True, max_bytes=1000).unreadable == ()
     labelled = [*objects(["dent/a.png"]), ObjectInfo("train/scan.tif", 3 << 30, "e")]
@@ -202,7 +202,7 @@ def test_large_files_outside_the_layout_do_not_count():
     assert [image.path for image in flat.unreadable] == ["originals/scan.tif"]
 
 
-def test_names_that_no_file_system_takes_are_named_and_never_used():
+def test_names_that_no_file_system_takes_are_named_and_never_used() -> None:
     longest, longer = (f"test/good/{'ü' * 125}{end}.png" for end in ("x", "xx"))
     image, inside = "test/dent/000.png", "test/dent/000.png/deep/1.png"
     dataset = experiment([*LAYOUT, longest, longer, inside])
@@ -214,7 +214,7 @@ def test_names_that_no_file_system_takes_are_named_and_never_used():
     assert not {longer, inside} & set(dataset.wanted())
 
 
-def test_names_that_are_no_utf8_are_told_escaped_and_never_used():
+def test_names_that_are_no_utf8_are_told_escaped_and_never_used() -> None:
     keys = [f"{folder}/pi\udce9ce.png" for folder in ("train/good", "test/good", "ground_truth/dent")]
     dataset = experiment([*LAYOUT, *keys])
     assert [image.path for image in dataset.unreadable] == [key.replace("\udce9", "\\xe9") for key in sorted(keys)]
@@ -222,7 +222,7 @@ def test_names_that_are_no_utf8_are_told_escaped_and_never_used():
     assert not set(keys) & set(dataset.wanted())
 
 
-def test_files_too_large_for_any_image_are_named_and_not_brought():
+def test_files_too_large_for_any_image_are_named_and_not_brought() -> None:
     listed = [*objects(LAYOUT), ObjectInfo("test/good/bomb.png", 1 << 40, "e")]
     dataset = experiment_dataset(listed, "s3://b/p", "_mask", True, max_bytes=largest_file(1_000_000))
     assert [image.path for image in dataset.unreadable] == ["test/good/bomb.png"]
@@ -230,20 +230,20 @@ def test_files_too_large_for_any_image_are_named_and_not_brought():
     assert "test/good/bomb.png" not in dataset.wanted()
 
 
-def test_unreadable_images_up_to_the_limit():
+def test_unreadable_images_up_to_the_limit() -> None:
     broken = [UnreadableImage(path=f"{index}.png", problem="damaged") for index in range(3)]
     check_unreadable(broken, DatasetLimits(max_unreadable_images=3))
     with pytest.raises(DataInvalid, match=r"3 unreadable images.*is 2.*0\.png: damaged; 1\.png"):
         check_unreadable(broken, DatasetLimits(max_unreadable_images=2))
 
 
-def test_flat_input():
+def test_flat_input() -> None:
     dataset = inference_dataset(objects(["b.png", "sub/a.png", "c.txt"]), "u", "flat", "_mask", True)
     assert [(sample.key, sample.label) for sample in dataset.test] == [("b.png", "unknown"), ("sub/a.png", "unknown")]
 
 
 @pytest.mark.parametrize("prefix", ["", "test/"])
-def test_labelled_input(prefix):
+def test_labelled_input(prefix) -> None:
     keys = [
         f"{prefix}good/a.png",
         f"{prefix}dent/b.png",
@@ -259,7 +259,7 @@ def test_labelled_input(prefix):
     }
 
 
-def test_of_a_whole_dataset_the_test_images_are_scored():
+def test_of_a_whole_dataset_the_test_images_are_scored() -> None:
     keys = [
         "train/good/a.png",
         "val/good/a.png",
@@ -278,12 +278,12 @@ def test_of_a_whole_dataset_the_test_images_are_scored():
     assert dataset.missing_masks == ()
 
 
-def test_folders_of_the_layout_are_no_labels():
+def test_folders_of_the_layout_are_no_labels() -> None:
     keys = ["train/good/a.png", "val/good/a.png", "good/a.png"]
     dataset = inference_dataset(objects(keys), "u", "labelled", "_mask", False)
     assert [sample.key for sample in dataset.test] == ["good/a.png"]
 
 
-def test_labelled_input_without_folders_says_what_was_expected():
+def test_labelled_input_without_folders_says_what_was_expected() -> None:
     with pytest.raises(DataInvalid, match="LABEL"):
         inference_dataset(objects(["a.png"]), "u", "labelled", "_mask", True)

@@ -4,7 +4,9 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -72,7 +74,7 @@ def validation_images():
 class Run:
     """One training in a folder of its own, or in that of an earlier one."""
 
-    def __init__(self, folder, model, *, devices=1, images=10, seed=7, step=None, **training):
+    def __init__(self, folder, model, *, devices=1, images=10, seed=7, step=None, **training) -> None:
         work = folder / f"work{len(list(folder.iterdir()))}"
         work.mkdir()
         asked = spec(model, trainBatchSize=BATCH, devices=devices, **training)
@@ -94,7 +96,7 @@ class Run:
             self.module, data, self.plan, keeper, around, judge, history, order if devices > 1 else None
         )
 
-    def _step(self, count):
+    def _step(self, count) -> None:
         self.done += count
         self._in_step(self.done)
 
@@ -123,12 +125,12 @@ def apart(first, second):
 
 
 @pytest.fixture(autouse=True)
-def save_every_epoch(monkeypatch):
+def save_every_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checkpoints, "_SHARE", 0)
 
 
 @pytest.fixture
-def folders(tmp_path):
+def folders(tmp_path: Path):
     def make(*names):
         for name in names:
             (tmp_path / name).mkdir()
@@ -148,7 +150,7 @@ def folders(tmp_path):
     ],
     ids=["fastflow", "accumulated", "fre", "cfa"],
 )
-def test_two_devices_train_as_one(folders, model, options, measured):
+def test_two_devices_train_as_one(folders, model, options, measured: Callable[[str], None]) -> None:
     """Also where the last step of an epoch has 3 images, or 1."""
     one, two, shuffled = folders("one", "two", "shuffled")
     options |= {"maxEpochs": 3, "earlyStopping": {"enabled": False}}
@@ -165,7 +167,7 @@ def test_two_devices_train_as_one(folders, model, options, measured):
 
 
 @pytest.fixture
-def processes(monkeypatch):
+def processes(monkeypatch: pytest.MonkeyPatch):
     """The followers that a test starts."""
     found, start = [], followers._start
 
@@ -178,7 +180,7 @@ def processes(monkeypatch):
 
 
 @pytest.mark.slow
-def test_early_stopping_stops_all(folders, processes):
+def test_early_stopping_stops_all(folders, processes) -> None:
     one, two = folders("one", "two")
     options = {"maxEpochs": 30, "earlyStopping": {"patience": 1}}
     alone, together = Run(one, FASTFLOW, **options).fit(), Run(two, FASTFLOW, devices=2, **options).fit()
@@ -189,8 +191,8 @@ def test_early_stopping_stops_all(folders, processes):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("model", [FASTFLOW, CFA], ids=lambda model: model["name"])
-def test_a_stopped_training_on_two_devices_ends_with_the_same_weights_bit_for_bit(folders, processes, model):
-    def stop(done):
+def test_a_stopped_training_on_two_devices_ends_with_the_same_weights_bit_for_bit(folders, processes, model) -> None:
+    def stop(done) -> None:
         if done >= 8:
             raise Stopped("the node is wanted back")
 
@@ -206,10 +208,10 @@ def test_a_stopped_training_on_two_devices_ends_with_the_same_weights_bit_for_bi
 
 
 @pytest.mark.slow
-def test_a_killed_follower_fails_the_run_in_seconds(folders, processes):
+def test_a_killed_follower_fails_the_run_in_seconds(folders, processes) -> None:
     killed = []
 
-    def kill(done):
+    def kill(done) -> None:
         if done == 2:
             killed.append(time.monotonic())
             os.kill(processes[0].pid, signal.SIGKILL)
@@ -222,14 +224,16 @@ def test_a_killed_follower_fails_the_run_in_seconds(folders, processes):
 
 
 @pytest.mark.slow
-def test_a_run_that_cannot_be_woken_when_a_follower_is_gone_is_ended(folders, processes, monkeypatch, caplog):
+def test_a_run_that_cannot_be_woken_when_a_follower_is_gone_is_ended(
+    folders, processes, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     given_up, codes = threading.Event(), []
 
-    def kill_and_hang(done):
+    def kill_and_hang(done) -> None:
         os.kill(processes[0].pid, signal.SIGKILL)
         assert given_up.wait(30)
 
-    def end(code):
+    def end(code) -> None:
         codes.append(code)
         given_up.set()
 
@@ -243,7 +247,7 @@ def test_a_run_that_cannot_be_woken_when_a_follower_is_gone_is_ended(folders, pr
 
 
 @pytest.mark.slow
-def test_a_follower_that_cannot_start_fails_the_run_with_its_last_words(folders):
+def test_a_follower_that_cannot_start_fails_the_run_with_its_last_words(folders) -> None:
     run = Run(*folders("lost"), FASTFLOW, devices=2, **LONG)
     order = replace(run.training.order, samples=run.training.order.samples * 1000)
     run.training = replace(run.training, order=order)
@@ -252,7 +256,7 @@ def test_a_follower_that_cannot_start_fails_the_run_with_its_last_words(folders)
 
 
 @pytest.mark.slow
-def test_a_follower_ends_when_the_first_process_does(folders):
+def test_a_follower_ends_when_the_first_process_does(folders) -> None:
     run = Run(*folders("orphan"), FASTFLOW, devices=2)
     order = replace(run.training.order, rank=1)
     process = followers._start(order, run.training.data.training_descriptor, order.work / "device1.log")
@@ -261,12 +265,12 @@ def test_a_follower_ends_when_the_first_process_does(folders):
 
 
 @pytest.mark.slow
-def test_a_run_on_two_devices_scores_as_on_one(tmp_path, processes):
+def test_a_run_on_two_devices_scores_as_on_one(tmp_path: Path, processes) -> None:
     """From the manifest on, with augmented images, which each device reads for itself."""
     write_textures(tmp_path / "data/textures", train=7)
 
     def scores(devices):
-        def experiment(document):
+        def experiment(document) -> None:
             document["spec"] |= {
                 "model": FASTFLOW,
                 "evaluation": {},
@@ -287,7 +291,7 @@ def test_a_run_on_two_devices_scores_as_on_one(tmp_path, processes):
 
 
 @pytest.mark.parametrize("images", range(1, 14))
-def test_shares_of_an_epoch_are_its_steps(images):
+def test_shares_of_an_epoch_are_its_steps(images) -> None:
     order, shares = list(range(100, 100 + images)), [Share(rank, 3) for rank in range(3)]
     steps = [order[start : start + 6] for start in range(0, images, 6)]
     for share in shares:
@@ -314,12 +318,12 @@ def test_shares_of_an_epoch_are_its_steps(images):
         (FASTFLOW, {}, 1, r"training\.devices is 2, the pod sees 1 GPUs: set scheduling\.gpus\.count"),
     ],
 )
-def test_what_cannot_be_shared_out_is_said_before_anything_is_fetched(model, training, gpus, complaint):
+def test_what_cannot_be_shared_out_is_said_before_anything_is_fetched(model, training, gpus, complaint) -> None:
     with pytest.raises(InvalidConfig, match=complaint):
         check_devices(spec(model, devices=2, **training), gpus)
 
 
-def test_one_device_is_for_every_model():
+def test_one_device_is_for_every_model() -> None:
     check_devices(spec({"name": "padim"}, devices=1), gpus=0)
     check_devices(spec({"name": "cflow"}), gpus=4)
     check_devices(spec(FASTFLOW, devices=2), gpus=2)

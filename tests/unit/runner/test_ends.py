@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Never
 
 import pytest
 
@@ -21,19 +22,19 @@ RUN = RunIdentity(kind="AnomalyExperiment", namespace="ns", name="x", uid="u")
 
 
 class RecordingTracker:
-    def __init__(self):
+    def __init__(self) -> None:
         self.failure = None
 
-    def begin(self, parameters):
+    def begin(self, parameters) -> None:
         pass
 
     def status(self):
         return MlflowStatus(run_id="r")
 
-    def finish(self, result):
+    def finish(self, result) -> None:
         pass
 
-    def fail(self, message):
+    def fail(self, message) -> None:
         self.failure = message
 
 
@@ -48,12 +49,12 @@ def leaves(kind=errors.RunFailed):
 
 
 @pytest.mark.parametrize("kind", leaves(), ids=lambda kind: kind.__name__)
-def test_every_failure_has_an_exit_code_and_a_reason(kind):
+def test_every_failure_has_an_exit_code_and_a_reason(kind) -> None:
     tracker = RecordingTracker()
     context = context_at(Stage.PREDICT, tracker)
     context.journal.warn("beware")
 
-    def work():
+    def work() -> Never:
         raise kind("because")
 
     ending = guarded(work, context)
@@ -65,12 +66,12 @@ def test_every_failure_has_an_exit_code_and_a_reason(kind):
     assert "because" in tracker.failure
 
 
-def test_failures_cover_all_exit_codes_of_a_run():
+def test_failures_cover_all_exit_codes_of_a_run() -> None:
     codes = {kind.exit_code for kind in leaves()}
     assert codes == set(ExitCode) - {ExitCode.DONE, ExitCode.KILLED}
 
 
-def test_the_tree_in_the_docstring_is_complete():
+def test_the_tree_in_the_docstring_is_complete() -> None:
     for kind in leaves():
         assert f"{kind.__name__} " in errors.__doc__
         assert str(int(kind.exit_code)) in errors.__doc__
@@ -90,8 +91,8 @@ class OutOfMemoryError(RuntimeError):
         (SystemExit(), Reason.INTERNAL_ERROR),
     ],
 )
-def test_what_libraries_raise(raised, reason):
-    def work():
+def test_what_libraries_raise(raised, reason) -> None:
+    def work() -> Never:
         raise raised
 
     ending = guarded(work, context_at(Stage.TRAIN, RecordingTracker()))
@@ -101,7 +102,9 @@ def test_what_libraries_raise(raised, reason):
         assert ending.summary.message == f"{type(raised).__name__}: {raised}"
 
 
-def test_last_words_that_cannot_be_written_do_not_hide_the_end(tmp_path, caplog):
+def test_last_words_that_cannot_be_written_do_not_hide_the_end(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     write_last_words(RunSummary(reason=Reason.COMPLETE, stage=Stage.DONE), tmp_path / "missing" / "file")
     assert "cannot write" in caplog.text
 
@@ -119,7 +122,7 @@ def pod(*arguments, **options):
 @pytest.mark.parametrize(
     ("content", "message"), [("{}", "exactly one of"), ("not json", "Invalid JSON"), (None, "cannot read")]
 )
-def test_a_config_that_cannot_be_read(tmp_path, content, message):
+def test_a_config_that_cannot_be_read(tmp_path: Path, content, message) -> None:
     config, words = tmp_path / "run.json", tmp_path / "words"
     if content is not None:
         config.write_text(content)
@@ -130,7 +133,7 @@ def test_a_config_that_cannot_be_read(tmp_path, content, message):
     assert json.loads(done.stderr.splitlines()[-1])["reason"] == "InvalidConfig"
 
 
-def test_sigterm_sets_the_flag_and_handlers_come_back():
+def test_sigterm_sets_the_flag_and_handlers_come_back() -> None:
     before = signal.getsignal(signal.SIGTERM)
     with StopSignal().listening() as stop:
         stop.check()
@@ -140,7 +143,7 @@ def test_sigterm_sets_the_flag_and_handlers_come_back():
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-def test_a_pod_ends_whatever_its_libraries_do_when_they_are_taken_down():
+def test_a_pod_ends_whatever_its_libraries_do_when_they_are_taken_down() -> None:
     code = (
         "import atexit, time; atexit.register(time.sleep, 600); print('said', end='')\n"
         "from anomaly_runner.cli import _end; _end(3)"

@@ -1,5 +1,7 @@
 """Thresholds, decisions, normalised scores; metrics against scikit-learn and torchmetrics on raw scores."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -63,7 +65,7 @@ def evaluated(found, tmp_path, spec=None, masks=truth):
     return evaluate(found, ranked, thresholds, scale=scale, metrics=Metrics(pixel=Metrics().image), warnings=warnings)
 
 
-def test_image_and_pixel_metrics_equal_scikit_learn_and_leave_unknown_out(tmp_path):
+def test_image_and_pixel_metrics_equal_scikit_learn_and_leave_unknown_out(tmp_path: Path) -> None:
     found = predictions(LABELS)
     result = evaluated(found, tmp_path)
     known = [index for index, sample in enumerate(found.samples) if sample.defect is not None]
@@ -78,7 +80,7 @@ def test_image_and_pixel_metrics_equal_scikit_learn_and_leave_unknown_out(tmp_pa
         assert values["F1Score"] == pytest.approx(f1_score(labels, scores >= threshold), abs=1e-9)
 
 
-def test_confusion_and_label_summaries(tmp_path):
+def test_confusion_and_label_summaries(tmp_path: Path) -> None:
     found = predictions(LABELS)
     result = evaluated(found, tmp_path)
     matrix = result.confusion
@@ -90,7 +92,7 @@ def test_confusion_and_label_summaries(tmp_path):
     assert result.labels["dent"].mean_score == pytest.approx(found.scores[6:10].mean(dtype=float), abs=1e-12)
 
 
-def test_manual_thresholds(tmp_path):
+def test_manual_thresholds(tmp_path: Path) -> None:
     spec = Evaluation(threshold=Threshold(method="manual", image=15.0))
     result = evaluated(predictions(LABELS), tmp_path, spec)
     assert result.thresholds == ThresholdValues(image=15.0, pixel=15.0, source="manual")
@@ -98,7 +100,7 @@ def test_manual_thresholds(tmp_path):
     assert evaluated(predictions(LABELS), tmp_path, spec).thresholds.pixel == 12.5
 
 
-def test_a_score_at_the_threshold_is_anomalous(tmp_path):
+def test_a_score_at_the_threshold_is_anomalous(tmp_path: Path) -> None:
     found = predictions(["good", "dent"])
     found.scores[:] = [1.0, 2.0]
     result = evaluated(found, tmp_path, masks=None)
@@ -107,7 +109,7 @@ def test_a_score_at_the_threshold_is_anomalous(tmp_path):
     assert result.metrics.image["F1Score"] == 1.0
 
 
-def test_without_defects_the_threshold_alarms_on_nothing_and_metrics_are_left_out(tmp_path):
+def test_without_defects_the_threshold_alarms_on_nothing_and_metrics_are_left_out(tmp_path: Path) -> None:
     result = evaluated(predictions(["good"] * 4), tmp_path, masks=None)
     assert not result.anomalous.any()
     assert result.metrics.image == {}
@@ -115,13 +117,13 @@ def test_without_defects_the_threshold_alarms_on_nothing_and_metrics_are_left_ou
     assert result.confusion.true_negatives == 4
 
 
-def test_without_good_images_metrics_are_left_out(tmp_path):
+def test_without_good_images_metrics_are_left_out(tmp_path: Path) -> None:
     result = evaluated(predictions(["dent"] * 4), tmp_path, masks=None)
     assert result.anomalous.all()
     assert result.metrics.image == {}
 
 
-def test_constant_scores(tmp_path):
+def test_constant_scores(tmp_path: Path) -> None:
     found = predictions(LABELS)
     found.scores[:] = 5.0
     result = evaluated(found, tmp_path, masks=None)
@@ -131,7 +133,7 @@ def test_constant_scores(tmp_path):
 
 
 @pytest.mark.parametrize(("method", "at_threshold"), [("minMax", 0.5), ("threshold", 100.0)])
-def test_normalised_scores_cross_the_threshold_with_the_decision(tmp_path, method, at_threshold):
+def test_normalised_scores_cross_the_threshold_with_the_decision(tmp_path: Path, method, at_threshold) -> None:
     found = predictions(LABELS)
     result = evaluated(found, tmp_path, Evaluation(normalization=method))
     assert np.array_equal(result.shown >= at_threshold, result.anomalous)
@@ -141,12 +143,12 @@ def test_normalised_scores_cross_the_threshold_with_the_decision(tmp_path, metho
         assert result.shown.max() <= 1
 
 
-def test_raw_scores_stay_as_they_are(tmp_path):
+def test_raw_scores_stay_as_they_are(tmp_path: Path) -> None:
     found = predictions(LABELS)
     assert np.array_equal(evaluated(found, tmp_path, Evaluation(normalization="none")).shown, found.scores)
 
 
-def test_threshold_type_picks_the_threshold_of_pixel_scores():
+def test_threshold_type_picks_the_threshold_of_pixel_scores() -> None:
     thresholds = ThresholdValues(image=20.0, pixel=10.0)
     scores = np.array([5.0, 10.0, 20.0], np.float32)
     ranges = {"image": (0.0, 40.0), "pixel": (0.0, 40.0)}
@@ -169,12 +171,12 @@ TRAINING = ThresholdValues(image=20.0, pixel=10.0, source="adaptive")
         ),
     ],
 )
-def test_inference_thresholds_from_training(spec, expected, tmp_path):
+def test_inference_thresholds_from_training(spec, expected, tmp_path: Path) -> None:
     ranked = rank_truth(predictions(LABELS), None, tmp_path)
     assert inference_thresholds(spec, TRAINING, ranked) == (expected, ())
 
 
-def test_optimal_f1_on_the_images_of_the_run(tmp_path):
+def test_optimal_f1_on_the_images_of_the_run(tmp_path: Path) -> None:
     found = predictions(LABELS)
     image = rank_truth(found, None, tmp_path)
     values, warnings = inference_thresholds(InferenceThreshold(), TRAINING, image)
@@ -188,7 +190,7 @@ def test_optimal_f1_on_the_images_of_the_run(tmp_path):
 
 @pytest.mark.parametrize("labels", [["unknown"] * 3, ["good"] * 3, ["dent"] * 3])
 @pytest.mark.parametrize("level", ["image", "pixel"])
-def test_optimal_f1_without_labels_of_both_classes_falls_back_and_says_so(labels, level, tmp_path):
+def test_optimal_f1_without_labels_of_both_classes_falls_back_and_says_so(labels, level, tmp_path: Path) -> None:
     ranked = rank_truth(predictions(labels), None, tmp_path)
     values, warnings = inference_thresholds(InferenceThreshold(type=level), TRAINING, ranked)
     assert values == TRAINING.model_copy(update={"source": "training"})
@@ -203,7 +205,7 @@ def negatives(count=400, seed=4):
 
 
 @pytest.mark.parametrize("method", ["minMax", "threshold"])
-def test_negative_scores_keep_their_order_and_their_side(method):
+def test_negative_scores_keep_their_order_and_their_side(method) -> None:
     scores, threshold = negatives()
     thresholds = ThresholdValues(image=threshold, pixel=threshold)
     ends = (float(scores.min()), float(scores.max()))
@@ -218,7 +220,7 @@ def quadra(raw, threshold):
 
 
 @pytest.mark.parametrize("threshold", [-40.25, 12.5])
-def test_percent_of_a_threshold_is_quadras(threshold):
+def test_percent_of_a_threshold_is_quadras(threshold) -> None:
     scores = np.linspace(-60, 60, 41).astype(np.float32)
     shown = ScoreScale("threshold", ThresholdValues(image=threshold), {}).image(scores)
     assert shown == pytest.approx(quadra(scores.astype(float), threshold), abs=1e-9)
@@ -226,7 +228,7 @@ def test_percent_of_a_threshold_is_quadras(threshold):
 
 @pytest.mark.parametrize("threshold", [-40.25, 12.5, 0.0])
 @pytest.mark.parametrize("percent", [50, 100, 130])
-def test_a_custom_threshold_is_where_that_percentage_is_shown(threshold, percent, tmp_path):
+def test_a_custom_threshold_is_where_that_percentage_is_shown(threshold, percent, tmp_path: Path) -> None:
     training = ThresholdValues(image=threshold, pixel=threshold)
     ranges = {"image": (-60.0, 20.0), "pixel": (-60.0, 20.0)}
     ranked = rank_truth(predictions(LABELS), None, tmp_path)
@@ -236,7 +238,7 @@ def test_a_custom_threshold_is_where_that_percentage_is_shown(threshold, percent
     assert shown == pytest.approx([percent], abs=1e-5)
 
 
-def test_rounding_lifts_no_score_onto_the_threshold():
+def test_rounding_lifts_no_score_onto_the_threshold() -> None:
     threshold = 1.0
     below = np.nextafter(np.float32(threshold), np.float32(0))
     scale = ScoreScale("minMax", ThresholdValues(image=threshold), {"image": (0.0, 1e12)})
@@ -292,7 +294,7 @@ def right_half():
 
 @pytest.mark.parametrize("level", ["image", "pixel"])
 @pytest.mark.parametrize("valid", [None, right_half()], ids=["all", "valid"])
-def test_every_metric_equals_scikit_learn_or_torchmetrics(level, valid, tmp_path):
+def test_every_metric_equals_scikit_learn_or_torchmetrics(level, valid, tmp_path: Path) -> None:
     found = predictions(LABELS)
     result = judged(found, tmp_path, valid)
     known = [index for index, sample in enumerate(found.samples) if sample.defect is not None]
@@ -306,7 +308,7 @@ def test_every_metric_equals_scikit_learn_or_torchmetrics(level, valid, tmp_path
             assert value == pytest.approx(expected[name], abs=1e-9)
 
 
-def test_iou_and_dice_from_counts(tmp_path):
+def test_iou_and_dice_from_counts(tmp_path: Path) -> None:
     found = predictions(LABELS)
     values = judged(found, tmp_path).metrics.pixel
     known = [index for index, sample in enumerate(found.samples) if sample.defect is not None]
@@ -317,7 +319,7 @@ def test_iou_and_dice_from_counts(tmp_path):
 
 
 @pytest.mark.parametrize("label", ["dent", "scratch"])
-def test_metrics_of_one_kind_of_defect(label, tmp_path):
+def test_metrics_of_one_kind_of_defect(label, tmp_path: Path) -> None:
     found = predictions(LABELS)
     result = judged(found, tmp_path)
     chosen = [index for index, sample in enumerate(found.samples) if sample.label in ("good", label)]
@@ -336,7 +338,7 @@ def test_metrics_of_one_kind_of_defect(label, tmp_path):
         assert pixel[name] == pytest.approx(expected[name], abs=1e-9)
 
 
-def test_intervals_are_those_that_were_asked_for(tmp_path):
+def test_intervals_are_those_that_were_asked_for(tmp_path: Path) -> None:
     found = predictions(LABELS)
     result = judged(found, tmp_path)
     assert set(result.intervals) == {"AUROC", "Precision", "Recall", "Accuracy"}
@@ -349,7 +351,7 @@ def test_intervals_are_those_that_were_asked_for(tmp_path):
     assert set(evaluate(found, ranked, result.thresholds, scale=result.scale, metrics=metrics).intervals) == {"Recall"}
 
 
-def test_the_histogram_counts_every_image_once(tmp_path):
+def test_the_histogram_counts_every_image_once(tmp_path: Path) -> None:
     found = predictions(LABELS)
     histogram = judged(found, tmp_path).histogram
     assert (sum(histogram.good), sum(histogram.defect), sum(histogram.unknown)) == (6, 7, 3)
@@ -358,7 +360,7 @@ def test_the_histogram_counts_every_image_once(tmp_path):
     assert judged(predictions(["good", "dent"]), tmp_path).histogram.unknown == ()
 
 
-def test_mistakes_are_the_worst_first_and_a_hundred_at_most(tmp_path):
+def test_mistakes_are_the_worst_first_and_a_hundred_at_most(tmp_path: Path) -> None:
     found = predictions(["good"] * 130 + ["dent"] * 130)
     result = judged(found, tmp_path, threshold=Threshold(method="manual", image=float(np.median(found.scores))))
     wrong = {
@@ -371,7 +373,7 @@ def test_mistakes_are_the_worst_first_and_a_hundred_at_most(tmp_path):
     assert "unknown" not in {mistake.label for mistake in judged(predictions(LABELS), tmp_path).mistakes}
 
 
-def test_pixels_outside_the_valid_area_change_nothing(tmp_path):
+def test_pixels_outside_the_valid_area_change_nothing(tmp_path: Path) -> None:
     found, valid = predictions(LABELS), right_half()
     wild = found.maps.copy()
     wild[:, ~valid] = 1000
@@ -380,7 +382,7 @@ def test_pixels_outside_the_valid_area_change_nothing(tmp_path):
 
 
 @pytest.mark.parametrize("labels", [LABELS, ["good"] * 5])
-def test_without_masks_pixels_have_a_threshold_of_their_own_scale(labels, tmp_path):
+def test_without_masks_pixels_have_a_threshold_of_their_own_scale(labels, tmp_path: Path) -> None:
     """Where image scores are another quantity than pixel scores; where they are the highest pixel, it is the same."""
     found = predictions(labels)
     same = evaluated(found, tmp_path, masks=None).thresholds
@@ -393,33 +395,33 @@ def test_without_masks_pixels_have_a_threshold_of_their_own_scale(labels, tmp_pa
     assert raised.tolist() == other.anomalous.tolist()
 
 
-def test_good_masks_alone_are_no_reason_for_another_pixel_threshold(tmp_path):
+def test_good_masks_alone_are_no_reason_for_another_pixel_threshold(tmp_path: Path) -> None:
     good = predictions(["good"] * 5)
     assert evaluated(good, tmp_path).thresholds.pixel == np.nextafter(good.peaks.max(), np.float32(np.inf))
 
 
 @pytest.mark.parametrize("judged", ["test", "validation"])
-def test_a_threshold_without_any_label(judged, tmp_path):
+def test_a_threshold_without_any_label(judged, tmp_path: Path) -> None:
     ranked = rank_truth(predictions(["unknown"] * 3), None, tmp_path)
     with pytest.raises(DataInvalid, match=f"no labelled {judged} image can be read"):
         experiment_thresholds(Threshold(), ranked, judged)
     assert experiment_thresholds(Threshold(method="manual", image=3.0), ranked, judged)[0].image == 3.0
 
 
-def test_warnings_name_the_images_that_thresholds_are_found_on(tmp_path):
+def test_warnings_name_the_images_that_thresholds_are_found_on(tmp_path: Path) -> None:
     ranked = rank_truth(predictions(["good"] * 3), None, tmp_path)
     _, warnings = experiment_thresholds(Threshold(), ranked, "validation")
     assert warnings == ("no defective validation images: the threshold is just above the highest good score",)
 
 
-def test_the_range_is_that_of_all_scores(tmp_path):
+def test_the_range_is_that_of_all_scores(tmp_path: Path) -> None:
     first, second = predictions(["good"] * 3, 1), predictions(["dent"] * 3, 2)
     every = np.concatenate([first.maps, second.maps])
     scores = np.concatenate([first.scores, second.scores])
     assert score_range(first, second) == {"image": (scores.min(), scores.max()), "pixel": (every.min(), every.max())}
 
 
-def test_a_model_without_maps_has_image_metrics_alone(tmp_path):
+def test_a_model_without_maps_has_image_metrics_alone(tmp_path: Path) -> None:
     found = predictions(LABELS)
     without = Predictions(found.samples, found.scores, None, None)
     ranked = rank_truth(without, None, tmp_path)

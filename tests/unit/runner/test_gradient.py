@@ -6,6 +6,8 @@ import shutil
 import signal
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
+from typing import Never
 
 import numpy as np
 import pytest
@@ -83,7 +85,7 @@ def images(count, seed, defects=False, side=SIDE):
 class Run:
     """One training in a folder of its own, or in that of an earlier one."""
 
-    def __init__(self, folder, model, stop_after=None, cache=None, **training):
+    def __init__(self, folder, model, stop_after=None, cache=None, **training) -> None:
         work, side = folder / f"work{len(list(folder.iterdir()))}", SIDES.get(model["name"], SIDE)
         work.mkdir()
         batch, count = (1, 3) if model is EFFICIENTAD else (4, 10)
@@ -104,12 +106,12 @@ class Run:
         judge = judge_of(self.plan, validation.samples, None, self.around, history)
         self.training = Training(self.module, self.data, self.plan, keeper, self.around, judge, history)
 
-    def _step(self, count):
+    def _step(self, count) -> None:
         self.done += count
         if self.stop_after is not None and self.done >= self.stop_after:
             self.stop()
 
-    def stop(self):
+    def stop(self) -> Never:
         raise Stopped("the node is wanted back")
 
     def fit(self):
@@ -126,7 +128,7 @@ def same(first, second):
 
 
 @pytest.fixture(scope="module")
-def weights(tmp_path_factory):
+def weights(tmp_path_factory: pytest.TempPathFactory):
     """Random teachers, and pictures of which a training draws each more than once."""
     made = tmp_path_factory.mktemp("weights")
     write_auxiliary_weights(made, pictures=4)
@@ -134,20 +136,20 @@ def weights(tmp_path_factory):
 
 
 @pytest.fixture
-def cache(weights, monkeypatch):
+def cache(weights, monkeypatch: pytest.MonkeyPatch):
     """The folder that anomalib finds weights and pictures in."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(weights))
     return weights
 
 
 @pytest.fixture(autouse=True)
-def save_every_epoch(monkeypatch):
+def save_every_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checkpoints, "_SHARE", 0)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("model", [FASTFLOW, CFLOW, GANOMALY, EFFICIENTAD], ids=lambda model: model["name"])
-def test_a_stopped_training_ends_with_the_same_weights_bit_for_bit(tmp_path, model, cache):
+def test_a_stopped_training_ends_with_the_same_weights_bit_for_bit(tmp_path: Path, model, cache) -> None:
     folders = [tmp_path / name for name in ("whole", "again", "broken")]
     for folder in folders:
         folder.mkdir()
@@ -173,7 +175,7 @@ def test_a_stopped_training_ends_with_the_same_weights_bit_for_bit(tmp_path, mod
     [{"maxEpochs": 2}, {"maxEpochs": 30, "earlyStopping": {"patience": 2}}, {"maxSteps": 4}],
     ids=["epochs", "early stopping", "steps"],
 )
-def test_a_training_that_was_over_is_not_trained_again(tmp_path, options):
+def test_a_training_that_was_over_is_not_trained_again(tmp_path: Path, options) -> None:
     first = Run(tmp_path, FASTFLOW, **options).fit()
     assert not (tmp_path / "store" / KEY).exists()
     with pytest.raises(Stopped), first.training.keeper.kept():
@@ -187,12 +189,12 @@ def test_a_training_that_was_over_is_not_trained_again(tmp_path, options):
 
 
 @pytest.mark.slow
-def test_a_run_that_is_stopped_after_its_training_goes_on_from_there(textures, monkeypatch):
-    def short(document):
+def test_a_run_that_is_stopped_after_its_training_goes_on_from_there(textures, monkeypatch: pytest.MonkeyPatch) -> None:
+    def short(document) -> None:
         training = {"maxEpochs": 2, "trainBatchSize": 4}
         document["spec"] |= {"model": FASTFLOW, "training": training, "export": {"types": []}}
 
-    def stopped(*arguments, **options):
+    def stopped(*arguments, **options) -> Never:
         raise Stopped
 
     manifest, results = write_manifest(textures, EXPERIMENT, short), textures / "results/factory/textures/local"
@@ -208,7 +210,7 @@ def test_a_run_that_is_stopped_after_its_training_goes_on_from_there(textures, m
 
 @pytest.mark.slow
 @pytest.mark.parametrize("step", [4, 6], ids=["in an epoch", "before a validation"])
-def test_lightning_seeing_the_signal_first_is_stopped_and_not_done(tmp_path, step):
+def test_lightning_seeing_the_signal_first_is_stopped_and_not_done(tmp_path: Path, step) -> None:
     with StopSignal().listening():
         run = Run(tmp_path, FASTFLOW, stop_after=step, maxEpochs=4, earlyStopping={"enabled": False})
         run.stop = lambda: signal.raise_signal(signal.SIGTERM)
@@ -218,7 +220,7 @@ def test_lightning_seeing_the_signal_first_is_stopped_and_not_done(tmp_path, ste
 
 
 @pytest.mark.slow
-def test_a_state_of_another_configuration_is_not_taken_up(tmp_path, caplog):
+def test_a_state_of_another_configuration_is_not_taken_up(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(Stopped):
         Run(tmp_path, FASTFLOW, stop_after=5, maxEpochs=4).fit()
     other = Run(tmp_path, FASTFLOW, maxEpochs=4)
@@ -232,7 +234,7 @@ def cut(state):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("damaged", [cut, lambda _: b"", lambda _: b"<html>"], ids=["cut off", "empty", "a page"])
-def test_a_damaged_state_is_not_taken_up(tmp_path, caplog, damaged):
+def test_a_damaged_state_is_not_taken_up(tmp_path: Path, caplog: pytest.LogCaptureFixture, damaged) -> None:
     file = io.BytesIO()
     torch.save({"weight": torch.zeros(100_000)}, file)
     run = Run(tmp_path, FASTFLOW, maxEpochs=1)
@@ -244,8 +246,10 @@ def test_a_damaged_state_is_not_taken_up(tmp_path, caplog, damaged):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("refusal", [StorageUnavailable, StorageDenied])
-def test_a_training_whose_state_cannot_be_stored_is_stopped_all_the_same(tmp_path, monkeypatch, caplog, refusal):
-    def refused(store, source, key):
+def test_a_training_whose_state_cannot_be_stored_is_stopped_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, refusal
+) -> None:
+    def refused(store, source, key) -> Never:
         raise refusal("not today")
 
     monkeypatch.setattr(FolderStore, "push", refused)
@@ -255,8 +259,10 @@ def test_a_training_whose_state_cannot_be_stored_is_stopped_all_the_same(tmp_pat
 
 
 @pytest.mark.slow
-def test_a_full_disk_costs_the_state_and_not_the_training(tmp_path, monkeypatch, caplog):
-    def full(*place):
+def test_a_full_disk_costs_the_state_and_not_the_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(*place) -> Never:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(checkpoints.Trainer, "save_checkpoint", full)
@@ -269,7 +275,7 @@ def test_a_full_disk_costs_the_state_and_not_the_training(tmp_path, monkeypatch,
 
 
 @pytest.mark.slow
-def test_the_best_epoch_is_kept_by_an_auroc_that_scikit_learn_confirms(tmp_path):
+def test_the_best_epoch_is_kept_by_an_auroc_that_scikit_learn_confirms(tmp_path: Path) -> None:
     run = Run(tmp_path, FASTFLOW, maxEpochs=4, checkpointing={"keep": "best"}, earlyStopping={"enabled": False}).fit()
     values = [value for _, value in run.report.history["imageAUROC"]]
     assert run.report.kept_epoch == int(np.argmax(values))
@@ -281,13 +287,13 @@ def test_the_best_epoch_is_kept_by_an_auroc_that_scikit_learn_confirms(tmp_path)
 
 
 @pytest.mark.slow
-def test_early_stopping_ends_a_training_that_gets_no_better(tmp_path):
+def test_early_stopping_ends_a_training_that_gets_no_better(tmp_path: Path) -> None:
     run = Run(tmp_path, FASTFLOW, maxEpochs=30, earlyStopping={"patience": 2}).fit()
     assert run.report.stopped_early
     assert run.report.epochs < 30
 
 
-def test_a_loss_that_is_no_number_names_epoch_and_step(tmp_path):
+def test_a_loss_that_is_no_number_names_epoch_and_step(tmp_path: Path) -> None:
     run = Run(tmp_path, FASTFLOW, maxEpochs=3, earlyStopping={"enabled": False})
     with torch.no_grad():
         next(run.module.model.fast_flow_blocks.parameters()).fill_(torch.nan)
@@ -309,7 +315,7 @@ def test_a_loss_that_is_no_number_names_epoch_and_step(tmp_path):
         (9, 8, 5, False, 5),
     ],
 )
-def test_the_largest_size_that_was_seen_to_fit(room, initial, maximum, finer, expected):
+def test_the_largest_size_that_was_seen_to_fit(room, initial, maximum, finer, expected) -> None:
     tried = []
     assert largest(lambda size: tried.append(size) or size <= room, initial, maximum, finer) == expected
     assert max(tried) <= maximum
@@ -317,7 +323,9 @@ def test_the_largest_size_that_was_seen_to_fit(room, initial, maximum, finer, ex
 
 
 @pytest.mark.slow
-def test_the_batch_size_finder_tries_the_maximum_and_leaves_no_trace(tmp_path, monkeypatch):
+def test_the_batch_size_finder_tries_the_maximum_and_leaves_no_trace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run = Run(tmp_path, FASTFLOW, maxEpochs=3, batchSizeFinder={"initial": 2, "maximum": 8, "steps": 1})
     before, step = {name: value.clone() for name, value in run.state.items()}, type(run.module).training_step
     sizes = []
@@ -339,12 +347,12 @@ def test_the_batch_size_finder_tries_the_maximum_and_leaves_no_trace(tmp_path, m
 
 
 @pytest.mark.slow
-def test_the_batch_size_finder_takes_the_optimisers_steps(tmp_path, monkeypatch):
+def test_the_batch_size_finder_takes_the_optimisers_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     finder = {"initial": 2, "maximum": 2, "steps": 2}
     run = Run(tmp_path, FASTFLOW, maxEpochs=3, accumulateGradientBatches=2, batchSizeFinder=finder)
     done = []
 
-    def counted(name):
+    def counted(name) -> None:
         step = getattr(type(run.module), name)
         monkeypatch.setattr(type(run.module), name, lambda *place: done.append(name) or step(*place))
 
@@ -357,18 +365,18 @@ def test_the_batch_size_finder_takes_the_optimisers_steps(tmp_path, monkeypatch)
 
 @pytest.mark.slow
 @pytest.mark.parametrize("model", [CFA, DRAEM], ids=lambda model: model["name"])
-def test_the_batch_size_finder_tries_modules_that_cannot_be_copied(tmp_path, model, cache):
+def test_the_batch_size_finder_tries_modules_that_cannot_be_copied(tmp_path: Path, model, cache) -> None:
     run = Run(tmp_path, model, cache=cache, batchSizeFinder={"initial": 2, "maximum": 2, "steps": 1})
     assert find_batch_size(run.build, run.data, run.plan, run.around) == 2
 
 
 @pytest.mark.slow
-def test_a_stopped_run_goes_on_with_the_batch_size_it_had_found(textures, monkeypatch):
-    def short(document):
+def test_a_stopped_run_goes_on_with_the_batch_size_it_had_found(textures, monkeypatch: pytest.MonkeyPatch) -> None:
+    def short(document) -> None:
         training = {"maxEpochs": 2, "batchSizeFinder": {"initial": 3, "maximum": 3, "steps": 1}}
         document["spec"] |= {"model": FASTFLOW, "training": training, "export": {"types": []}}
 
-    def stopped(*arguments, **options):
+    def stopped(*arguments, **options) -> Never:
         raise Stopped
 
     manifest = write_manifest(textures, EXPERIMENT, short)
@@ -382,11 +390,11 @@ def test_a_stopped_run_goes_on_with_the_batch_size_it_had_found(textures, monkey
 
 
 @pytest.mark.slow
-def test_a_validation_looks_at_the_signal(tmp_path):
+def test_a_validation_looks_at_the_signal(tmp_path: Path) -> None:
     run = Run(tmp_path, FASTFLOW, maxEpochs=4, earlyStopping={"patience": 4})
     seen = []
 
-    def step(count):
+    def step(count) -> None:
         seen.append(count)
         if seen[-2:] == [1, 0]:
             raise Stopped
@@ -409,7 +417,7 @@ def test_a_validation_looks_at_the_signal(tmp_path):
         (GANOMALY, {"earlyStopping": {"metric": "pixelAUROC"}}, "has no pixel scores"),
     ],
 )
-def test_what_a_model_cannot_do_is_said_before_it_is_built(model, training, complaint):
+def test_what_a_model_cannot_do_is_said_before_it_is_built(model, training, complaint) -> None:
     with pytest.raises(InvalidConfig, match=complaint):
         make_plan(spec(model, **training), has_gpu=False)
 
@@ -423,13 +431,13 @@ def test_what_a_model_cannot_do_is_said_before_it_is_built(model, training, comp
         ({"name": "cfa"}, (30, None, 4, 5)),
     ],
 )
-def test_defaults_are_those_of_papers_and_reference(model, expected):
+def test_defaults_are_those_of_papers_and_reference(model, expected) -> None:
     plan = make_plan(spec(model), has_gpu=False)
     patience = plan.early_stopping.patience if plan.early_stopping else None
     assert (plan.epochs, plan.steps, plan.batch_size, patience) == expected
 
 
-def test_steps_alone_replace_the_default_epochs():
+def test_steps_alone_replace_the_default_epochs() -> None:
     plan = make_plan(spec(FASTFLOW, maxSteps=9), has_gpu=False)
     assert (plan.epochs, plan.steps, plan.total_batches(100)) == (None, 9, 9)
     assert replace(plan, accumulate=3).total_batches(100) == 27
@@ -446,7 +454,7 @@ def test_steps_alone_replace_the_default_epochs():
         ({"checkpointing": {"keep": "best"}}, "imageAUROC"),
     ],
 )
-def test_the_best_state_goes_by_the_metric_also_where_nothing_stops_early(options, watched):
+def test_the_best_state_goes_by_the_metric_also_where_nothing_stops_early(options, watched) -> None:
     plan = make_plan(spec(FASTFLOW, **options), has_gpu=False)
     assert plan.watched == watched
 
@@ -468,12 +476,12 @@ GOOD, DEFECT = Sample("good/0.png", "good"), Sample("spot/0.png", "spot")
         ({"earlyStopping": {"metric": "trainLoss"}}, [GOOD], None),
     ],
 )
-def test_a_metric_that_the_images_cannot_tell(options, judged, reason):
+def test_a_metric_that_the_images_cannot_tell(options, judged, reason) -> None:
     found = untold(make_plan(spec(FASTFLOW, **options), has_gpu=False), judged)
     assert (reason in found) if reason else (found is None)
 
 
-def spoil(folder):
+def spoil(folder) -> None:
     for index, file in enumerate(sorted(folder.iterdir())):
         file.unlink() if index else file.write_bytes(b"no image")
 
@@ -493,10 +501,12 @@ def spoil(folder):
     ],
     ids=["default", "asked", "best", "best alone"],
 )
-def test_a_default_is_given_up_where_good_images_are_all_there_is(textures, lose, training, refusal, capfd):
+def test_a_default_is_given_up_where_good_images_are_all_there_is(
+    textures, lose, training, refusal, capfd: pytest.CaptureFixture[str]
+) -> None:
     lose(textures / "data/textures/test/scratch")
 
-    def short(document):
+    def short(document) -> None:
         course = {"maxEpochs": 1, "trainBatchSize": 4} | training
         document["spec"] |= {"model": FASTFLOW, "training": course, "export": {"types": []}}
         document["spec"]["dataset"]["limits"] = {"maxUnreadableImages": 1}
@@ -512,18 +522,18 @@ def test_a_default_is_given_up_where_good_images_are_all_there_is(textures, lose
 
 
 @pytest.mark.slow
-def test_what_fails_in_a_training_is_not_blamed_on_weights(textures, monkeypatch):
-    def short(document):
+def test_what_fails_in_a_training_is_not_blamed_on_weights(textures, monkeypatch: pytest.MonkeyPatch) -> None:
+    def short(document) -> None:
         document["spec"] |= {"model": FASTFLOW, "training": {"maxEpochs": 1}, "export": {"types": []}}
 
-    def broken(training):
+    def broken(training) -> Never:
         raise EOFError
 
     monkeypatch.setattr(anomalib_training, "fit", broken)
     assert run_locally(write_manifest(textures, EXPERIMENT, short), textures) == ExitCode.INTERNAL_ERROR
 
 
-def test_a_model_that_calibrates_itself_needs_a_good_image():
+def test_a_model_that_calibrates_itself_needs_a_good_image() -> None:
     plan = make_plan(spec(EFFICIENTAD), has_gpu=False)
     check_calibration(plan, [GOOD, DEFECT])
     with pytest.raises(DataInvalid, match="efficientad calibrates itself on good images"):

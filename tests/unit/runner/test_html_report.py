@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import time
 from importlib.metadata import version
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -38,7 +39,7 @@ FLAGS = (
 
 
 @pytest.fixture(scope="module")
-def page(tmp_path_factory):
+def page(tmp_path_factory: pytest.TempPathFactory):
     folder = tmp_path_factory.mktemp("report")
     write_textures(folder / "data/textures")
     scratched(500)[0].save(folder / f"data/textures/test/good/{HOSTILE.replace('/', '')}.png")  # a mistake to be shown
@@ -52,7 +53,7 @@ def report(page):
 
 
 @pytest.fixture(scope="module")
-def shown(page, tmp_path_factory):
+def shown(page, tmp_path_factory: pytest.TempPathFactory):
     """The page's DOM after the browser has loaded it, and what the browser complained about."""
     return browse(find_browser(), page, tmp_path_factory.mktemp("profile"))
 
@@ -71,12 +72,12 @@ def browse(browser, page, profile):
     return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
 
 
-def test_the_browser_has_nothing_to_complain_about(shown):
+def test_the_browser_has_nothing_to_complain_about(shown) -> None:
     _, complaints = shown
     assert complaints == []
 
 
-def test_every_metric_is_shown_as_it_is_in_the_report(shown, report):
+def test_every_metric_is_shown_as_it_is_in_the_report(shown, report) -> None:
     dom, _ = shown
     tiles = dict(re.findall(r'data-metric="([^"]+)">([^<]+)<', dom))
     expected = {f"image-{name}": f"{value:.4f}" for name, value in report.summary.metrics.image.items()}
@@ -85,7 +86,7 @@ def test_every_metric_is_shown_as_it_is_in_the_report(shown, report):
     assert "<title>factory/textures</title>" in dom
 
 
-def test_pictures_of_the_worst_mistakes_are_inside(shown, report):
+def test_pictures_of_the_worst_mistakes_are_inside(shown, report) -> None:
     dom, _ = shown
     assert report.mistakes
     pictures = re.findall(r'<img src="data:image/jpeg;base64,([^"]+)"', dom)
@@ -94,13 +95,13 @@ def test_pictures_of_the_worst_mistakes_are_inside(shown, report):
     assert re.findall(r"raw score (\S+)<br>", dom) == [f"{mistake.score:.6g}" for mistake in report.mistakes]
 
 
-def test_who_ran_it_and_when(shown, report):
+def test_who_ran_it_and_when(shown, report) -> None:
     dom, _ = shown
     assert report.started in dom
     assert report.environment["anomaly-operator"] == RELEASE == version("anomaly-operator")
 
 
-def test_every_picture_loads(page, report, tmp_path):
+def test_every_picture_loads(page, report, tmp_path: Path) -> None:
     """A script of the test's own, in a copy that lets scripts in, asks the browser how wide the pictures came out."""
     opened = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", page.read_text())
     probe = "<script>document.title = [...document.images].map(image => image.naturalWidth).join()</script></body>"
@@ -112,7 +113,7 @@ def test_every_picture_loads(page, report, tmp_path):
     assert all(int(width) > 200 for width in widths)
 
 
-def test_no_script_runs_in_the_page_itself(page, tmp_path):
+def test_no_script_runs_in_the_page_itself(page, tmp_path: Path) -> None:
     """The same script in a copy that keeps the page's policy is refused, and the browser says so."""
     copy = tmp_path / "report.html"
     copy.write_text(page.read_text().replace("</body>", "<script>document.title = 'run'</script></body>"))
@@ -121,13 +122,13 @@ def test_no_script_runs_in_the_page_itself(page, tmp_path):
     assert any("Content Security Policy" in line for line in complaints)
 
 
-def test_hostile_names_stay_text(shown, page):
+def test_hostile_names_stay_text(shown, page) -> None:
     dom, _ = shown
     assert "onerror=alert(1)&gt;" in dom
     assert "<img src=x" not in page.read_text()
 
 
-def test_the_page_needs_nothing_but_itself(page):
+def test_the_page_needs_nothing_but_itself(page) -> None:
     text = page.read_text()
     assert outside_addresses(text) == []
     assert "url(" not in text.split("<pre>")[0]
@@ -136,7 +137,7 @@ def test_the_page_needs_nothing_but_itself(page):
     assert len(text) < 3_000_000
 
 
-def test_charts_have_titles(shown):
+def test_charts_have_titles(shown) -> None:
     dom, _ = shown
     titles = re.findall(r'role="img" aria-label="([^"]+)"', dom)
     assert {"ROC curve", "Precision and recall", "Images by score", "Share of images by score"} <= set(titles)
@@ -177,7 +178,7 @@ def bare_report(**changes):
     ],
     ids=lambda value: value["source"] if isinstance(value, dict) else "",
 )
-def test_an_inference_says_where_each_threshold_is_from(threshold, told):
+def test_an_inference_says_where_each_threshold_is_from(threshold, told) -> None:
     report = bare_report(thresholdsFrom="test" if threshold["source"] == "optimalF1" else "model")
     spec = report.config.inference.model_copy(update={"threshold": InferenceThreshold.model_validate(threshold)})
     thresholds = ThresholdValues(image=3.0, pixel=4.0, source=threshold["source"])
@@ -190,7 +191,7 @@ def test_an_inference_says_where_each_threshold_is_from(threshold, told):
     assert told in " ".join(render(report, None, []).split())
 
 
-def test_an_unlabelled_inference_shows_scores_and_no_decisions():
+def test_an_unlabelled_inference_shows_scores_and_no_decisions() -> None:
     histogram = {"edges": [0.0, 1.0, 2.0], "good": [0, 0], "defect": [0, 0], "unknown": [4, 8]}
     shown = Shown("a.png", "unknown", 2.0, True, "data:image/jpeg;base64,AAAA")
     page = render(bare_report(histogram=histogram, thresholdsFrom="model"), None, [shown])
@@ -202,7 +203,7 @@ def test_an_unlabelled_inference_shows_scores_and_no_decisions():
     assert "decided good" not in page
 
 
-def test_a_training_has_its_curves_and_says_how_it_ended():
+def test_a_training_has_its_curves_and_says_how_it_ended() -> None:
     training = {
         "epochs": 7,
         "steps": 70,
@@ -218,13 +219,13 @@ def test_a_training_has_its_curves_and_says_how_it_ended():
     assert 'aria-label="&lt;b&gt; over training"' in page
 
 
-def test_long_lists_are_cut():
+def test_long_lists_are_cut() -> None:
     page = render(bare_report(missingMasks=[f"test/x/{index}.png" for index in range(5000)]), None, [])
     assert page.count("no mask: counted as wholly defective") == 100
     assert "and 4900 more, which report.json lists" in page
 
 
-def test_curves_pass_through_what_scikit_learn_draws():
+def test_curves_pass_through_what_scikit_learn_draws() -> None:
     """Thinned, but never off the line."""
     random = np.random.default_rng(1)
     labels = random.random(50_000) < 0.2
@@ -244,14 +245,14 @@ def rounded(points):
 
 
 @pytest.mark.parametrize("threshold", [-5.0, 1.0, 99.0])
-def test_the_threshold_is_always_in_the_picture(threshold):
+def test_the_threshold_is_always_in_the_picture(threshold) -> None:
     histogram = ScoreHistogram(edges=(0.0, 1.0, 2.0), good=(3, 0), defect=(0, 2))
     for chart in (histogram_chart(histogram, threshold), cumulative_chart(histogram, threshold)):
         place = float(re.search(r'<line x1="([\d.]+)"[^>]*class="threshold"', chart)[1])
         assert 48 <= place <= 406
 
 
-def test_a_thousand_images_take_less_than_a_second_of_one_cpu():
+def test_a_thousand_images_take_less_than_a_second_of_one_cpu() -> None:
     random = np.random.default_rng(2)
     labels = np.arange(1000) < 500
     ranked = rank((random.normal(size=1000) + labels).astype(np.float32), labels)

@@ -58,7 +58,7 @@ FILES = {
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_every_kind_of_file_shows_the_same_ramp(name):
+def test_every_kind_of_file_shows_the_same_ramp(name) -> None:
     tensor = to_input(decode(FILES[name], LIMIT), 48, 64, "none")
     assert tensor.shape == (3, 48, 64)
     assert tensor.dtype == np.float32
@@ -87,7 +87,7 @@ def ramp_as(channels: int, white: int = 65535) -> np.ndarray:
 
 @pytest.mark.parametrize("mode", ["I;16", "I;16B"])
 @pytest.mark.parametrize("kind", ["TIFF", "PNG", "JPEG2000", "PPM"])
-def test_16_bits_in_both_byte_orders(mode, kind):
+def test_16_bits_in_both_byte_orders(mode, kind) -> None:
     if mode == "I;16B" and kind in ("JPEG2000", "PPM"):
         pytest.skip("these formats have one byte order")
     image = Image.fromarray((RAMP * 65535).round().astype(">u2" if mode == "I;16B" else "<u2"))
@@ -96,12 +96,12 @@ def test_16_bits_in_both_byte_orders(mode, kind):
 
 
 @pytest.mark.parametrize(("colour_type", "channels"), [(2, 3), (6, 4), (4, 2)])
-def test_16_bit_colour_is_read_by_its_upper_8_bits(colour_type, channels):
+def test_16_bit_colour_is_read_by_its_upper_8_bits(colour_type, channels) -> None:
     data = png16(ramp_as(channels), colour_type)
     assert np.abs(to_input(decode(data, LIMIT), 48, 64, "none") - RAMP).max() < 0.005
 
 
-def test_a_depth_that_colour_cannot_have_is_refused_instead_of_shown_dark():
+def test_a_depth_that_colour_cannot_have_is_refused_instead_of_shown_dark() -> None:
     data = png16(ramp_as(3, 4095), 2)
     with pytest.raises(UnreadableImageError, match=r"16-bit colour.*bitDepth 12"):
         decode(data, LIMIT, bit_depth=12)
@@ -109,25 +109,25 @@ def test_a_depth_that_colour_cannot_have_is_refused_instead_of_shown_dark():
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
-def test_12_bit_cameras_fill_the_range_if_told(kind):
+def test_12_bit_cameras_fill_the_range_if_told(kind) -> None:
     data = encoded(Image.fromarray((RAMP * 4095).round().astype(np.uint16)), kind)
     assert to_input(decode(data, LIMIT), 48, 64, "none").max() < 0.07
     assert np.abs(to_input(decode(data, LIMIT, bit_depth=12), 48, 64, "none") - RAMP).max() < 1e-3
 
 
-def test_values_beyond_the_depth_are_refused():
+def test_values_beyond_the_depth_are_refused() -> None:
     with pytest.raises(UnreadableImageError, match="grey values from 0 to 65535; expected 0 to 4095"):
         decode(FILES["16-bit png"], LIMIT, bit_depth=12)
 
 
-def test_a_format_that_says_its_depth_needs_no_telling():
+def test_a_format_that_says_its_depth_needs_no_telling() -> None:
     values = (RAMP * 4095).round().astype(">u2")
     data = b"P5\n64 48\n4095\n" + values.tobytes()
     for bit_depth in (None, 12):
         assert np.abs(to_input(decode(data, LIMIT, bit_depth=bit_depth), 48, 64, "none") - RAMP).max() < 1e-3
 
 
-def test_tiff_of_12_bits_a_pixel():
+def test_tiff_of_12_bits_a_pixel() -> None:
     """Two pixels in three bytes, as scientific cameras pack them."""
     values = (RAMP * 4095).round().astype(np.uint32).reshape(-1, 2)
     packed = (values[:, 0] << 12 | values[:, 1]).astype(">u4").view(np.uint8).reshape(-1, 4)[:, 1:].tobytes()
@@ -138,32 +138,32 @@ def test_tiff_of_12_bits_a_pixel():
     assert np.abs(to_input(decode(data, LIMIT), 48, 64, "none") - RAMP).max() < 1e-3
 
 
-def test_tiff_whose_zero_is_white():
+def test_tiff_whose_zero_is_white() -> None:
     data = encoded(Image.fromarray((RAMP * 65535).round().astype(np.uint16)), "TIFF", tiffinfo={262: 0})
     assert np.abs(to_input(decode(data, LIMIT), 48, 64, "none") - (1 - RAMP)).max() < 1e-4
 
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF"])
-def test_alpha_is_dropped_and_colours_below_it_stay(kind):
+def test_alpha_is_dropped_and_colours_below_it_stay(kind) -> None:
     image = ramp8("RGB")
     image.putalpha(Image.new("L", image.size, 0))
     options = {"lossless": True, "exact": True} if kind == "WEBP" else {}
     assert np.array_equal(np.asarray(decode(encoded(image, kind, **options), LIMIT)), np.asarray(ramp8("RGB")))
 
 
-def test_a_palette_with_a_transparent_colour():
+def test_a_palette_with_a_transparent_colour() -> None:
     data = encoded(ramp8("L").convert("P"), transparency=0)
     assert np.abs(to_input(decode(data, LIMIT), 48, 64, "none") - RAMP).max() < 0.02
 
 
-def test_the_first_frame_of_several_counts():
+def test_the_first_frame_of_several_counts() -> None:
     data = encoded(ramp8("RGB"), "TIFF", save_all=True, append_images=[Image.new("RGB", (9, 9), "red")])
     assert np.abs(to_input(decode(data, LIMIT), 48, 64, "none") - RAMP).max() < 0.005
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
 @pytest.mark.parametrize("orientation", [3, 6, 8])
-def test_images_are_upright_as_people_see_them(kind, orientation):
+def test_images_are_upright_as_people_see_them(kind, orientation) -> None:
     turns = {3: Image.Transpose.ROTATE_180, 6: Image.Transpose.ROTATE_90, 8: Image.Transpose.ROTATE_270}
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -176,7 +176,7 @@ def test_images_are_upright_as_people_see_them(kind, orientation):
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "WEBP"])
-def test_the_size_of_a_whole_image_is_that_of_the_decoded_one(kind):
+def test_the_size_of_a_whole_image_is_that_of_the_decoded_one(kind) -> None:
     """Also where the orientation is told elsewhere, which nobody looks at."""
     xmp = '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
     data = encoded(ramp8("RGB"), kind, xmp=xmp.encode())
@@ -186,29 +186,29 @@ def test_the_size_of_a_whole_image_is_that_of_the_decoded_one(kind):
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
-def test_a_damaged_exif_block_harms_nobody():
+def test_a_damaged_exif_block_harms_nobody() -> None:
     data = encoded(ramp8("RGB"), "PNG", exif=b"Exif\0\0MM\0*\0\0\xff\xff\xff")
     assert np.array_equal(np.asarray(decode(data, LIMIT)), np.asarray(ramp8("RGB")))
 
 
-def test_the_content_decides_and_not_the_name():
+def test_the_content_decides_and_not_the_name() -> None:
     """There is no name here at all: a JPEG called .png is a JPEG."""
     assert decode(FILES["jpeg"], LIMIT).size == decode(FILES["grey png"], LIMIT).size
 
 
-def test_16_bits_keep_their_depth():
+def test_16_bits_keep_their_depth() -> None:
     """More than 256 levels reach the model."""
     tensor = to_input(decode(FILES["16-bit png"], LIMIT), 48, 64, "none")
     assert len(np.unique(tensor[0])) > 2500
 
 
-def test_1_bit_images():
+def test_1_bit_images() -> None:
     black_and_white = Image.fromarray(RAMP > 0.5)
     tensor = to_input(decode(encoded(black_and_white), LIMIT), 48, 64, "none")
     assert np.array_equal(tensor[0] > 0.5, RAMP > 0.5)
 
 
-def test_normalisation_is_torchvisions():
+def test_normalisation_is_torchvisions() -> None:
     import torch
     from torchvision.transforms.v2 import functional
 
@@ -219,7 +219,7 @@ def test_normalisation_is_torchvisions():
 
 
 @pytest.mark.parametrize("size", [(24, 32), (96, 128), (37, 51)])
-def test_resizing_is_torchvisions_antialiased_bilinear_to_one_level(size):
+def test_resizing_is_torchvisions_antialiased_bilinear_to_one_level(size) -> None:
     import torch
     from torchvision.transforms.v2 import functional
 
@@ -231,13 +231,13 @@ def test_resizing_is_torchvisions_antialiased_bilinear_to_one_level(size):
 
 @pytest.mark.parametrize("size", [(48, 64), (20, 31), (100, 200)])
 @pytest.mark.parametrize("normalization", ["imagenet", "none"])
-def test_grey_gives_what_the_same_image_in_colour_gives(size, normalization):
+def test_grey_gives_what_the_same_image_in_colour_gives(size, normalization) -> None:
     grey = decode(FILES["grey png"], LIMIT)
     assert grey.mode == "L"
     assert np.array_equal(to_input(grey, *size, normalization), to_input(grey.convert("RGB"), *size, normalization))
 
 
-def test_float_images_resize_without_rounding_to_8_bits():
+def test_float_images_resize_without_rounding_to_8_bits() -> None:
     tensor = to_input(decode(FILES["float tiff"], LIMIT), 24, 32, "none")
     assert np.abs(tensor[0] - RAMP.reshape(24, 2, 32, 2).mean((1, 3))).max() < 0.02
     assert len(np.unique(tensor[0])) == 24 * 32
@@ -259,14 +259,14 @@ def test_float_images_resize_without_rounding_to_8_bits():
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not an image"),
     ],
 )
-def test_files_that_cannot_be_used_say_why(data, problem):
+def test_files_that_cannot_be_used_say_why(data, problem) -> None:
     with pytest.raises(UnreadableImageError, match=problem):
         decode(data, LIMIT)
 
 
 @pytest.mark.filterwarnings("ignore")  # Pillow's, about what it found
 @pytest.mark.parametrize("name", FILES)
-def test_damage_anywhere_is_either_harmless_or_told(name):
+def test_damage_anywhere_is_either_harmless_or_told(name) -> None:
     draw = random.Random(name)
     for _ in range(40):
         data = bytearray(FILES[name])
@@ -276,24 +276,24 @@ def test_damage_anywhere_is_either_harmless_or_told(name):
             assert decode(bytes(data), LIMIT).mode in ("RGB", "L", "F")
 
 
-def test_crop_comes_first():
+def test_crop_comes_first() -> None:
     crop = CropArea(left=10, top=20, width=30, height=15)
     image = decode(FILES["rgb png"], LIMIT, crop)
     assert image.size == (30, 15)
     assert np.array_equal(np.asarray(image), np.asarray(ramp8("RGB"))[20:35, 10:40])
 
 
-def test_a_crop_beyond_the_image_is_refused():
+def test_a_crop_beyond_the_image_is_refused() -> None:
     with pytest.raises(UnreadableImageError, match="cropArea"):
         decode(FILES["rgb png"], LIMIT, CropArea(left=50, top=0, width=30, height=10))
 
 
-def test_what_people_see_of_a_deep_image():
+def test_what_people_see_of_a_deep_image() -> None:
     assert np.abs(np.asarray(to_rgb8(decode(FILES["16-bit png"], LIMIT)), float)[..., 0] / 255 - RAMP).max() < 0.005
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "1", "I;16"])
-def test_masks_of_any_depth(mode):
+def test_masks_of_any_depth(mode) -> None:
     truth = np.zeros((48, 64), np.uint8)
     truth[10:20, 30:50] = 255
     image = Image.fromarray(truth.astype(np.uint16) * 257) if mode == "I;16" else Image.fromarray(truth).convert(mode)
@@ -302,7 +302,7 @@ def test_masks_of_any_depth(mode):
     assert np.array_equal(mask, truth.reshape(24, 2, 32, 2).max((1, 3)) > 0)
 
 
-def test_masks_with_small_labels_count():
+def test_masks_with_small_labels_count() -> None:
     """0 and 1 instead of 0 and 255."""
     truth = np.zeros((8, 8), np.uint8)
     truth[2:4, 2:4] = 1

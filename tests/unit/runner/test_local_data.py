@@ -70,7 +70,7 @@ CROP = {"left": 2, "top": 2, "width": 56, "height": 52}
 
 
 @pytest.mark.parametrize("crop", [{}, {"cropArea": CROP}], ids=["whole", "cropped"])
-def test_what_lies_outside_the_valid_area_counts_nowhere(textures, crop):
+def test_what_lies_outside_the_valid_area_counts_nowhere(textures, crop) -> None:
     Image.fromarray(valid_area()).save(textures / "data/textures/valid_area.png")
     ask = dataset(validAreaMask="valid_area.png", **crop)
     assert run(textures, ask) == 0
@@ -85,7 +85,7 @@ def test_what_lies_outside_the_valid_area_counts_nowhere(textures, crop):
     assert scores(textures, "look") == pytest.approx(before, rel=1e-5)
 
 
-def test_a_changed_valid_area_of_a_model_is_refused(textures, capsys):
+def test_a_changed_valid_area_of_a_model_is_refused(textures, capsys: pytest.CaptureFixture[str]) -> None:
     Image.fromarray(valid_area()).save(textures / "data/textures/valid_area.png")
     assert run(textures, dataset(validAreaMask="valid_area.png")) == 0
     Image.fromarray(255 - valid_area()).save(results(textures) / "valid_area.png")
@@ -93,12 +93,12 @@ def test_a_changed_valid_area_of_a_model_is_refused(textures, capsys):
     assert "valid_area.png" in capsys.readouterr().err
 
 
-def test_a_valid_area_that_is_missing(textures, capsys):
+def test_a_valid_area_that_is_missing(textures, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(textures, dataset(validAreaMask="nowhere.png")) == 11
     assert "validAreaMask nowhere.png is missing in" in capsys.readouterr().err
 
 
-def test_a_12_bit_camera_is_as_good_as_an_8_bit_one(textures):
+def test_a_12_bit_camera_is_as_good_as_an_8_bit_one(textures) -> None:
     """The same pictures with 12 bits: the same scores but for the rounding that 8 bits bring."""
     for path in images_of(textures):
         with Image.open(path) as image:
@@ -115,7 +115,7 @@ def test_a_12_bit_camera_is_as_good_as_an_8_bit_one(textures):
     assert scores(textures, "look") == pytest.approx(scores(textures), rel=1e-5)
 
 
-def test_without_good_test_images_some_training_images_serve(textures):
+def test_without_good_test_images_some_training_images_serve(textures) -> None:
     for path in (textures / "data/textures/test/good").iterdir():
         path.unlink()
     assert run(textures, dataset(splits={"goodTestFraction": 0.3})) == 0
@@ -125,12 +125,12 @@ def test_without_good_test_images_some_training_images_serve(textures):
     assert any("2 of 8 from train/good serve as good test images" in text for text in report.summary.warnings)
 
 
-def test_mnist_from_a_mirror(tmp_path):
+def test_mnist_from_a_mirror(tmp_path: Path) -> None:
     """The whole line from published files to a report: the digit that was learnt scores lowest."""
     digits = mnist_files()
     with serve(digits) as web:
 
-        def mnist(document):
+        def mnist(document) -> None:
             document["spec"]["dataset"] = {
                 "source": {"builtin": {"name": "mnist", "goodLabel": 1, "limit": 10, "mirror": web.url}}
             }

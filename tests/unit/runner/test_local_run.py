@@ -48,7 +48,7 @@ def inference(folder: Path, change=None) -> int:
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
+def trained(tmp_path_factory: pytest.TempPathFactory):
     """A folder in which the experiment has run; tests only read it."""
     from support.textures import write_textures
 
@@ -59,13 +59,13 @@ def trained(tmp_path_factory):
 
 
 @pytest.fixture
-def textures_and_model(trained, tmp_path):
+def textures_and_model(trained, tmp_path: Path):
     """A copy of that folder to change."""
     shutil.copytree(trained, tmp_path / "copy")
     return tmp_path / "copy"
 
 
-def test_report(trained):
+def test_report(trained) -> None:
     report = report_of(trained)
     assert report.summary.reason == "Complete"
     counts = report.summary.images
@@ -79,7 +79,7 @@ def test_report(trained):
     assert report.environment["device"].startswith(("cpu", "NVIDIA"))
 
 
-def test_the_table_on_the_terminal(trained):
+def test_the_table_on_the_terminal(trained) -> None:
     report, terminal = report_of(trained), Console(file=io.StringIO(), width=200)
     show(report, terminal)
     shown = terminal.file.getvalue()
@@ -89,7 +89,7 @@ def test_the_table_on_the_terminal(trained):
     assert str(results(trained) / "report.html") in shown
 
 
-def test_metrics_equal_scikit_learn_on_the_published_table(trained):
+def test_metrics_equal_scikit_learn_on_the_published_table(trained) -> None:
     table = pyarrow.parquet.read_table(results(trained) / "predictions.parquet").to_pylist()
     known = [row for row in table if row["defect"] is not None]
     labels, scores = [row["defect"] for row in known], [row["score"] for row in known]
@@ -99,7 +99,7 @@ def test_metrics_equal_scikit_learn_on_the_published_table(trained):
     assert report.summary.metrics.image["F1Score"] == pytest.approx(f1_score(labels, decided), abs=1e-9)
 
 
-def test_csv_and_parquet_say_the_same(trained):
+def test_csv_and_parquet_say_the_same(trained) -> None:
     table = pyarrow.parquet.read_table(results(trained) / "predictions.parquet").to_pylist()
     with (results(trained) / "predictions.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -114,7 +114,7 @@ def image_results(folder: Path, name: str = "textures"):
     return json.loads((results(folder, name) / "results.json").read_text())
 
 
-def test_results_json_says_what_the_table_says(trained):
+def test_results_json_says_what_the_table_says(trained) -> None:
     table = pyarrow.parquet.read_table(results(trained) / "predictions.parquet").to_pylist()
     found, threshold = image_results(trained), report_of(trained).summary.thresholds.image
     assert (found["threshold"], found["unnormalized_threshold"]) == (100, threshold)
@@ -132,11 +132,11 @@ def test_results_json_says_what_the_table_says(trained):
 
 
 @pytest.mark.parametrize("normalization", ["minMax", "threshold"])
-def test_a_custom_threshold_is_percent_of_the_training_threshold(textures_and_model, normalization):
+def test_a_custom_threshold_is_percent_of_the_training_threshold(textures_and_model, normalization) -> None:
     file = results(textures_and_model) / "model.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"scoreNormalization": normalization}))
 
-    def change(document):
+    def change(document) -> None:
         document["spec"]["threshold"] = {"source": "custom", "value": 120}
 
     assert inference(textures_and_model, change) == 0
@@ -150,7 +150,7 @@ def test_a_custom_threshold_is_percent_of_the_training_threshold(textures_and_mo
     assert {row["anomalous"] for row in table} == {True, False}
 
 
-def test_model_json_carries_thresholds_and_digests(trained):
+def test_model_json_carries_thresholds_and_digests(trained) -> None:
     manifest = ModelManifest.model_validate_json((results(trained) / "model.json").read_bytes())
     assert manifest.thresholds == report_of(trained).summary.thresholds
     assert (manifest.input_height, manifest.input_width) == (SIDE, SIDE)
@@ -158,7 +158,7 @@ def test_model_json_carries_thresholds_and_digests(trained):
     assert set(manifest.score_range) == {"image", "pixel"}
 
 
-def test_export_agrees_with_torch(trained):
+def test_export_agrees_with_torch(trained) -> None:
     export = report_of(trained).exports[0]
     assert export.images_compared == 10
     assert export.max_score_difference < 1e-4
@@ -166,7 +166,7 @@ def test_export_agrees_with_torch(trained):
     assert [file.name for file in results(trained).glob("model.onnx*")] == ["model.onnx"]
 
 
-def test_pictures_name_label_score_and_decision(trained):
+def test_pictures_name_label_score_and_decision(trained) -> None:
     pictures = sorted(results(trained).glob("visualizations/*/*.jpg"))
     assert len(pictures) == 10
     assert {picture.parent.name for picture in pictures} == {"good", "scratch", "unknown"}
@@ -175,7 +175,7 @@ def test_pictures_name_label_score_and_decision(trained):
         assert image.width > 3 * SIDE
 
 
-def test_same_digits_twice(trained, textures):
+def test_same_digits_twice(trained, textures) -> None:
     """A second run, elsewhere, repeats every score and metric to the last digit."""
     assert experiment(textures) == 0
     first, second = report_of(trained), report_of(textures)
@@ -186,7 +186,7 @@ def test_same_digits_twice(trained, textures):
     assert tables[0] == tables[1]
 
 
-def test_inference_repeats_the_experiment_scores(textures_and_model):
+def test_inference_repeats_the_experiment_scores(textures_and_model) -> None:
     assert inference(textures_and_model) == 0
     report = report_of(textures_and_model, "look")
     assert report.summary.thresholds.source == "optimalF1"
@@ -200,8 +200,8 @@ def test_inference_repeats_the_experiment_scores(textures_and_model):
         assert score == pytest.approx(scores["textures"][path], rel=1e-5)
 
 
-def test_inference_on_a_flat_folder_uses_the_training_threshold(textures_and_model):
-    def flat(document):
+def test_inference_on_a_flat_folder_uses_the_training_threshold(textures_and_model) -> None:
+    def flat(document) -> None:
         document["spec"]["input"] |= {"layout": "flat", "category": "textures/test/scratch"}
 
     assert inference(textures_and_model, flat) == 0
@@ -212,7 +212,7 @@ def test_inference_on_a_flat_folder_uses_the_training_threshold(textures_and_mod
     assert "training threshold is used" in report.summary.warnings[0]
 
 
-def test_inference_needs_no_torch(textures_and_model):
+def test_inference_needs_no_torch(textures_and_model) -> None:
     """In a process where torch and what belongs to it cannot be imported."""
     manifest = write_manifest(textures_and_model, INFERENCE)
     program = (
@@ -236,7 +236,7 @@ def test_inference_needs_no_torch(textures_and_model):
     assert report_of(textures_and_model, "look").summary.images.predicted == 10
 
 
-def test_a_changed_model_file_is_refused(textures_and_model, capsys):
+def test_a_changed_model_file_is_refused(textures_and_model, capsys: pytest.CaptureFixture[str]) -> None:
     with (results(textures_and_model) / "model.onnx").open("ab") as file:
         file.write(b"x")
     assert inference(textures_and_model) == 16
@@ -244,7 +244,9 @@ def test_a_changed_model_file_is_refused(textures_and_model, capsys):
     assert not results(textures_and_model, "look").exists()
 
 
-def test_weights_beside_the_graph_are_brought_and_checked(textures_and_model, capsys):
+def test_weights_beside_the_graph_are_brought_and_checked(
+    textures_and_model, capsys: pytest.CaptureFixture[str]
+) -> None:
     root = results(textures_and_model)
     assert inference(textures_and_model) == 0
     expected = (results(textures_and_model, "look") / "predictions.parquet").read_bytes()
@@ -270,20 +272,20 @@ def test_weights_beside_the_graph_are_brought_and_checked(textures_and_model, ca
     assert "model.onnx.data is missing" in capsys.readouterr().err
 
 
-def test_a_damaged_manifest_is_refused(textures_and_model, capsys):
+def test_a_damaged_manifest_is_refused(textures_and_model, capsys: pytest.CaptureFixture[str]) -> None:
     file = results(textures_and_model) / "model.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"formatVersion": 9}))
     assert inference(textures_and_model) == 16
     assert "model.formatVersion" in capsys.readouterr().err
 
 
-def test_inference_before_the_experiment_says_so(textures, capsys):
+def test_inference_before_the_experiment_says_so(textures, capsys: pytest.CaptureFixture[str]) -> None:
     assert inference(textures) == 10
     assert "run it first" in capsys.readouterr().err
 
 
-def test_classification_with_a_checkpoint_and_without_export(textures):
-    def change(document):
+def test_classification_with_a_checkpoint_and_without_export(textures) -> None:
+    def change(document) -> None:
         document["spec"]["dataset"]["task"] = "classification"
         document["spec"]["output"]["keepCheckpoint"] = True
         document["spec"]["export"] = {"types": []}
@@ -300,14 +302,14 @@ def test_classification_with_a_checkpoint_and_without_export(textures):
     assert state["mean"].shape == (16 * 16, 1, 20)
 
 
-def test_report_alone(textures):
+def test_report_alone(textures) -> None:
     assert experiment(textures, lambda document: document["spec"]["output"].update(uploadArtifacts=False)) == 0
     assert [file.name for file in results(textures).iterdir()] == ["report.json"]
     assert report_of(textures).summary.artifacts.model is None
 
 
-def test_patchcore_from_images_to_inference(textures):
-    def change(document):
+def test_patchcore_from_images_to_inference(textures) -> None:
+    def change(document) -> None:
         document["spec"]["model"] = {"name": "patchcore", "patchcore": {"backbone": "resnet18", "preTrained": False}}
 
     assert experiment(textures, change) == 0
@@ -315,8 +317,8 @@ def test_patchcore_from_images_to_inference(textures):
     assert inference(textures) == 0
 
 
-def test_raw_outputs_at_the_images_resolution(textures):
-    def change(document):
+def test_raw_outputs_at_the_images_resolution(textures) -> None:
+    def change(document) -> None:
         document["spec"]["transforms"]["inputSize"] = {"height": 96, "width": 96}
         document["spec"]["evaluation"]["visualization"] = {"enabled": True, "rawOutputs": True}
 
@@ -331,7 +333,7 @@ def test_raw_outputs_at_the_images_resolution(textures):
         assert (results(textures) / row["prediction_mask"]).is_file()
 
 
-def test_raw_outputs_cover_the_whole_image_and_hold_normalised_scores(textures):
+def test_raw_outputs_cover_the_whole_image_and_hold_normalised_scores(textures) -> None:
     """Of a part of images that lie on their side: what is outside of the part is nothing."""
     exif = Image.Exif()
     exif[Base.Orientation] = 6
@@ -341,7 +343,7 @@ def test_raw_outputs_cover_the_whole_image_and_hold_normalised_scores(textures):
         turned.save(file, exif=exif)
     crop = {"left": 10, "top": 4, "width": 48, "height": 40}
 
-    def change(document):
+    def change(document) -> None:
         document["spec"]["dataset"]["cropArea"] = crop
         document["spec"]["evaluation"] |= {
             "visualization": {"enabled": True, "rawOutputs": True},
@@ -370,8 +372,8 @@ def test_raw_outputs_cover_the_whole_image_and_hold_normalised_scores(textures):
 
 
 @pytest.mark.parametrize(("level", "changes"), [("pixel", False), ("image", True)])
-def test_the_threshold_type_is_where_heat_is_128(textures, level, changes):
-    def change(document):
+def test_the_threshold_type_is_where_heat_is_128(textures, level, changes) -> None:
+    def change(document) -> None:
         document["spec"]["evaluation"] = {
             "threshold": {"method": "manual", "image": 1.0, "pixel": 30.0},
             "thresholdType": level,
@@ -397,7 +399,7 @@ def raw_outputs(folder, name="textures"):
         yield np.asarray(Image.open(file)), heat, found > 0
 
 
-def test_an_inference_reports_the_metrics_that_it_is_asked_for(textures_and_model):
+def test_an_inference_reports_the_metrics_that_it_is_asked_for(textures_and_model) -> None:
     wanted = {"image": ["AUROC", "F1Max"], "pixel": ["AUPRO", "IoU"], "confidenceIntervals": False}
     assert inference(textures_and_model, lambda document: document["spec"].update(metrics=wanted)) == 0
     report = report_of(textures_and_model, "look")
@@ -406,10 +408,10 @@ def test_an_inference_reports_the_metrics_that_it_is_asked_for(textures_and_mode
     assert report.intervals == {}
 
 
-def test_heat_turns_at_the_threshold_of_the_inference(textures_and_model):
+def test_heat_turns_at_the_threshold_of_the_inference(textures_and_model) -> None:
     """Where 100 stays the training threshold."""
 
-    def change(document):
+    def change(document) -> None:
         document["spec"] |= {
             "threshold": {"source": "custom", "type": "pixel", "value": 60},
             "visualization": {"enabled": True, "rawOutputs": True},
@@ -429,8 +431,8 @@ def test_heat_turns_at_the_threshold_of_the_inference(textures_and_model):
         assert np.array_equal(scores >= 60, found)
 
 
-def test_only_wrong_predictions_get_pictures(textures):
-    def change(document):
+def test_only_wrong_predictions_get_pictures(textures) -> None:
+    def change(document) -> None:
         document["spec"]["evaluation"] = {
             "threshold": {"method": "manual", "image": 1e9},
             "visualization": {"enabled": True, "onlyWrong": True},
@@ -442,7 +444,7 @@ def test_only_wrong_predictions_get_pictures(textures):
     assert all(name.endswith("_WRONG.jpg") for name in pictures)
 
 
-def test_unreadable_images_are_skipped_named_and_counted(textures):
+def test_unreadable_images_are_skipped_named_and_counted(textures) -> None:
     (textures / "data/textures/test/scratch/zzz.png").write_bytes(b"not an image")
     (textures / "data/textures/train/good/zzz.png").write_bytes(b"")
     (textures / "data/textures/test/good/zzz.png").symlink_to("/etc/hostname")
@@ -460,7 +462,7 @@ def test_unreadable_images_are_skipped_named_and_counted(textures):
     assert "symbolic link" in next(image.problem for image in report.unreadable if image.path == "test/good/zzz.png")
 
 
-def test_names_that_are_no_utf8_are_skipped_and_named(textures):
+def test_names_that_are_no_utf8_are_skipped_and_named(textures) -> None:
     for folder in ("train/good", "test/good", "ground_truth/scratch"):
         texture(1).save(os.fsencode(textures / "data/textures" / folder) + b"/pi\xe9ce.png", "PNG")
     for run, place in ((experiment, "dataset"), (inference, "input")):
@@ -476,14 +478,14 @@ def test_names_that_are_no_utf8_are_skipped_and_named(textures):
     ]
 
 
-def test_one_unreadable_image_too_many_fails_and_names_it(textures, capsys):
+def test_one_unreadable_image_too_many_fails_and_names_it(textures, capsys: pytest.CaptureFixture[str]) -> None:
     (textures / "data/textures/test/scratch/zzz.png").write_bytes(b"not an image")
     assert experiment(textures) == 11
     assert "test/scratch/zzz.png: not an image" in capsys.readouterr().err
     assert not results(textures).exists()
 
 
-def test_a_missing_mask_counts_as_wholly_defective(textures):
+def test_a_missing_mask_counts_as_wholly_defective(textures) -> None:
     (textures / "data/textures/ground_truth/scratch/002_mask.png").unlink()
     assert experiment(textures) == 0
     report = report_of(textures)
@@ -499,7 +501,7 @@ def test_a_missing_mask_counts_as_wholly_defective(textures):
         ({"backbone": "resnet18", "layers": ["layer1"], "nFeatures": 65}, "64 channels"),
     ],
 )
-def test_model_parameters_that_cannot_be(textures, capsys, change, message):
+def test_model_parameters_that_cannot_be(textures, capsys: pytest.CaptureFixture[str], change, message) -> None:
     assert (
         experiment(textures, lambda document: document["spec"]["model"]["padim"].update({"nFeatures": 20} | change))
         == 10
@@ -507,8 +509,8 @@ def test_model_parameters_that_cannot_be(textures, capsys, change, message):
     assert message in capsys.readouterr().err
 
 
-def test_an_invalid_manifest_is_one_line_with_field_paths(tmp_path, capsys):
-    def change(document):
+def test_an_invalid_manifest_is_one_line_with_field_paths(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def change(document) -> None:
         document["spec"]["model"]["padim"]["backbon"] = "x"
         document["spec"]["transforms"]["inputSize"]["height"] = 7
 
@@ -520,26 +522,28 @@ def test_an_invalid_manifest_is_one_line_with_field_paths(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("text", ["kind: Pod", "- a\n- b", "a: [", "\x00"])
-def test_files_that_are_no_manifest(tmp_path, text, capsys):
+def test_files_that_are_no_manifest(tmp_path: Path, text, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "m.yaml"
     file.write_text(text)
     assert run_locally(file, tmp_path) == 10
     assert "InvalidConfig" in capsys.readouterr().err
 
 
-def test_too_little_memory_is_said_before_anything_is_learnt(textures, capsys, monkeypatch):
+def test_too_little_memory_is_said_before_anything_is_learnt(
+    textures, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("anomaly_runner.training.train.available_memory", lambda: 100_000_000)
     assert experiment(textures) == 13
     assert "0.10 GB are free" in capsys.readouterr().err
 
 
-def test_nothing_is_left_in_the_local_folder(trained):
+def test_nothing_is_left_in_the_local_folder(trained) -> None:
     assert {path.name for path in trained.iterdir()} == {"data", "results", "textures.yaml"}
 
 
 @pytest.mark.filterwarnings("ignore")  # of mlflow's own libraries
-def test_mlflow_keeps_parameters_metrics_and_files(textures):
-    def change(document):
+def test_mlflow_keeps_parameters_metrics_and_files(textures) -> None:
+    def change(document) -> None:
         document["spec"]["tracking"] = {"mlflow": {"trackingUri": "http://nowhere:5000", "experimentName": "lab"}}
 
     assert experiment(textures, change) == 0
@@ -567,7 +571,9 @@ def test_mlflow_keeps_parameters_metrics_and_files(textures):
 
 
 @pytest.mark.filterwarnings("ignore")  # of mlflow's own libraries
-def test_a_failed_export_loses_nothing_else(textures, monkeypatch, capsys):
+def test_a_failed_export_loses_nothing_else(
+    textures, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Neither the training, nor what was found with it; another try is not made."""
 
     def write_wrongly(model, example, folder):
@@ -577,7 +583,7 @@ def test_a_failed_export_loses_nothing_else(textures, monkeypatch, capsys):
 
         return write_torchscript(Shifted().eval(), example, folder)
 
-    def change(document):
+    def change(document) -> None:
         document["spec"]["tracking"] = {"mlflow": {"trackingUri": "http://nowhere:5000", "experimentName": "lab"}}
         document["spec"]["export"] = {"types": ["torchscript", "onnx"]}
         document["spec"]["output"].pop("keepCheckpoint", None)

@@ -3,6 +3,8 @@
 import os
 import subprocess
 import sys
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -38,7 +40,7 @@ print(peak() - before)
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("channels", "ratio"), [(64, 0.002), (384, 0.002), (1024, 0.05)])
-def test_the_estimate_of_patchcore_is_its_peak(channels, ratio, measured):
+def test_the_estimate_of_patchcore_is_its_peak(channels, ratio, measured: Callable[[str], None]) -> None:
     patches = 40_000 if ratio > 0.01 else 160_000
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", FIT, str(patches), str(channels), str(ratio)],
@@ -54,13 +56,13 @@ def test_the_estimate_of_patchcore_is_its_peak(channels, ratio, measured):
     assert estimate <= 1.5 * peak
 
 
-def test_an_array_in_a_file(tmp_path):
+def test_an_array_in_a_file(tmp_path: Path) -> None:
     with (tmp_path / "file").open("w+b") as file:
         values = reserved(file, (3, 2))
     values[1] = 5
     assert np.array_equal(values, [[0, 0], [5, 5], [0, 0]])
 
 
-def test_a_full_disk_is_told_before_anything_is_written(tmp_path):
+def test_a_full_disk_is_told_before_anything_is_written(tmp_path: Path) -> None:
     with (tmp_path / "file").open("w+b") as file, pytest.raises(StorageUnavailable, match=r"1000000\.00 GB.*ephemeral"):
         reserved(file, (250_000, 1_000_000_000))

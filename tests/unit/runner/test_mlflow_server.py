@@ -38,7 +38,7 @@ class Brightness(nn.Module):
 
 
 @pytest.fixture
-def result(tmp_path):
+def result(tmp_path: Path):
     """A run's result with a trained model."""
     write_onnx(Brightness().eval(), torch.zeros(2, 3, 16, 24), tmp_path)
     file = tmp_path / "model.onnx"
@@ -65,14 +65,16 @@ def tracker(server, register=None, uid="0-1"):
     return MlflowTracker(target_of(RUN.model_copy(update={"uid": uid}), spec, None))
 
 
-def wait_for(condition):
+def wait_for(condition) -> None:
     until = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < until
         time.sleep(0.05)
 
 
-def test_a_training_is_seen_while_it_goes_on_and_told_once(server, client, result, monkeypatch):
+def test_a_training_is_seen_while_it_goes_on_and_told_once(
+    server, client, result, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("anomaly_runner.tracking.mlflow_tracker._PACE", 0.05)
     found = tracker(server, uid="live")
     found.begin({"seed": "1"})
@@ -88,7 +90,7 @@ def test_a_training_is_seen_while_it_goes_on_and_told_once(server, client, resul
     assert (run.info.status, run.data.metrics["image_AUROC"], run.data.params) == ("FINISHED", 0.875, {"seed": "1"})
 
 
-def test_the_images_are_an_input_with_their_digest(server, client, result):
+def test_the_images_are_an_input_with_their_digest(server, client, result) -> None:
     found = tracker(server, uid="images")
     found.begin({})
     found.finish(result)
@@ -100,7 +102,7 @@ def test_the_images_are_an_input_with_their_digest(server, client, result):
     assert {tag.key: tag.value for tag in entry.tags} == {"mlflow.data.context": "training"}
 
 
-def test_a_registered_model_is_run_by_mlflow_alone_and_registered_once(server, client, result, tmp_path):
+def test_a_registered_model_is_run_by_mlflow_alone_and_registered_once(server, client, result, tmp_path: Path) -> None:
     for _ in range(2):  # a retried pod
         found = tracker(server, "screws", uid="registered")
         found.begin({})
@@ -122,7 +124,7 @@ def test_a_registered_model_is_run_by_mlflow_alone_and_registered_once(server, c
     assert ModelManifest.model_validate_json((path / "model.json").read_bytes()) == result.model
 
 
-def test_a_second_run_is_a_second_version(server, result):
+def test_a_second_run_is_a_second_version(server, result) -> None:
     found = [tracker(server, "bolts", uid=uid) for uid in ("bolts-1", "bolts-2")]
     for one in found:
         one.begin({})
@@ -130,7 +132,9 @@ def test_a_second_run_is_a_second_version(server, result):
     assert [one.status().model for one in found] == ["models:/bolts/1", "models:/bolts/2"]
 
 
-def test_a_server_that_is_down_while_training_delays_nothing_and_is_caught_up(tmp_path, result, monkeypatch):
+def test_a_server_that_is_down_while_training_delays_nothing_and_is_caught_up(
+    tmp_path: Path, result, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It comes back, at the same address, when the run has ended."""
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "120")  # of the server that is back, on a busy machine
@@ -154,7 +158,7 @@ def test_a_server_that_is_down_while_training_delays_nothing_and_is_caught_up(tm
         assert client.get_run(found.status().run_id).data.params == {"seed": "1"}
 
 
-def test_a_training_by_gradient_is_told_epoch_by_epoch(textures, monkeypatch):
+def test_a_training_by_gradient_is_told_epoch_by_epoch(textures, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("anomaly_runner.tracking.mlflow_tracker._PACE", 0.05)
     brought = []
     log_points = MlflowTracker._log_points
@@ -162,7 +166,7 @@ def test_a_training_by_gradient_is_told_epoch_by_epoch(textures, monkeypatch):
         MlflowTracker, "_log_points", lambda self, run, points: [brought.extend(points), log_points(self, run, points)]
     )
 
-    def change(document):
+    def change(document) -> None:
         document["spec"]["model"] = {"name": "fastflow", "fastflow": {"backbone": "resnet18", "preTrained": False}}
         document["spec"]["training"] = {"maxEpochs": 3, "trainBatchSize": 4}
         document["spec"]["tracking"] = {"mlflow": {"trackingUri": "http://nowhere:5000"}}

@@ -50,7 +50,7 @@ def run(folder: Path, text: str, change):
 
 
 def trained_as(name: str, features: int, server: str):
-    def change(document):
+    def change(document) -> None:
         document["metadata"]["name"] = name
         document["spec"]["model"]["padim"]["nFeatures"] = features
         document["spec"]["output"]["keepCheckpoint"] = True
@@ -60,7 +60,7 @@ def trained_as(name: str, features: int, server: str):
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory, server, client):
+def trained(tmp_path_factory: pytest.TempPathFactory, server, client):
     """A folder in which two experiments have run, and registered versions 1 and 2 of gravel."""
     folder = tmp_path_factory.mktemp("trained")
     write_textures(folder / "data" / "textures")
@@ -75,7 +75,7 @@ def trained(tmp_path_factory, server, client):
 def looked(folder: Path, name: str, model, runtime="onnx", tracking=None):
     """An inference; answers its end and its scores by path."""
 
-    def change(document):
+    def change(document) -> None:
         document["metadata"]["name"] = name
         document["spec"] |= {"model": model, "runtime": runtime, "tracking": tracking or {}}
 
@@ -90,7 +90,7 @@ def looked(folder: Path, name: str, model, runtime="onnx", tracking=None):
     [({}, "onnx", 2), ({"version": 1}, "onnx", 1), ({"alias": "champion"}, "onnx", 1), ({"version": 2}, "torch", 2)],
     ids=["newest", "version", "alias", "torch"],
 )
-def test_a_registered_model_scores_as_its_experiment(trained, client, which, runtime, version):
+def test_a_registered_model_scores_as_its_experiment(trained, client, which, runtime, version) -> None:
     server, experiment = client.tracking_uri, {1: "small", 2: "large"}[version]
     tracking = {"mlflow": {"trackingUri": server}}
     ending, scores = looked(trained, "registered", {"mlflow": {"name": "gravel"} | which}, runtime, tracking)
@@ -100,7 +100,7 @@ def test_a_registered_model_scores_as_its_experiment(trained, client, which, run
     assert client.get_run(ending.summary.mlflow.run_id).data.tags["anomalyops.io/model"] == f"models:/gravel/{version}"
 
 
-def test_versions_differ(trained):
+def test_versions_differ(trained) -> None:
     scores = [looked(trained, name, {"experiment": name})[1] for name in ("small", "large")]
     assert scores[0] != scores[1]
 
@@ -120,7 +120,7 @@ def store(server: str, environment=None, **model):
     return registered_model(spec_of(server, **model), environment or {}, None)
 
 
-def test_files_are_listed_and_read(trained, server, tmp_path):
+def test_files_are_listed_and_read(trained, server, tmp_path: Path) -> None:
     found = store(server, version=1)
     assert found.uri == "models:/gravel/1"
     names = [info.key for info in found.list()]
@@ -138,7 +138,7 @@ def test_files_are_listed_and_read(trained, server, tmp_path):
         found.pull(ObjectInfo("../model.json", 1, "x"), tmp_path / "x")
 
 
-def test_the_version_that_was_found_stays(trained, server, client):
+def test_the_version_that_was_found_stays(trained, server, client) -> None:
     found = store(server, alias="moving")
     client.set_registered_model_alias("gravel", "moving", "1")
     assert found.uri == "models:/gravel/1"
@@ -157,12 +157,12 @@ def test_the_version_that_was_found_stays(trained, server, client):
         ({"alias": "nobody"}, "there is no version with the alias nobody of the registered model gravel at http://127"),
     ],
 )
-def test_what_is_not_registered(trained, server, model, complaint):
+def test_what_is_not_registered(trained, server, model, complaint) -> None:
     with pytest.raises(ModelInvalid, match=complaint):
         read_manifest(store(server, **model))
 
 
-def test_a_registered_model_that_is_not_ours(trained, server, client):
+def test_a_registered_model_that_is_not_ours(trained, server, client) -> None:
     version = client.get_model_version("gravel", "1")
     client.create_registered_model("pictures")
     client.create_model_version("pictures", f"{version.source.rpartition('/')[0]}/visualizations", version.run_id)
@@ -171,7 +171,7 @@ def test_a_registered_model_that_is_not_ours(trained, server, client):
 
 
 @pytest.mark.parametrize("scheme", ["mlflow-artifacts", "http", "file"])
-def test_no_other_place_is_asked_for_the_files(trained, server, monkeypatch, scheme):
+def test_no_other_place_is_asked_for_the_files(trained, server, monkeypatch: pytest.MonkeyPatch, scheme) -> None:
     """Whoever may register a version could otherwise collect accounts. MLflow's newest servers refuse such versions."""
     with gate(server) as other:
         source = f"{scheme}{other.url.removeprefix('http')}/1/a/artifacts/model"
@@ -181,7 +181,7 @@ def test_no_other_place_is_asked_for_the_files(trained, server, monkeypatch, sch
         assert other.seen == []
 
 
-def test_a_server_that_does_not_answer():
+def test_a_server_that_does_not_answer() -> None:
     nowhere = f"http://127.0.0.1:{free_port()}"
     began = time.monotonic()
     with pytest.raises(StorageUnavailable, match=rf"{nowhere} does not give version of a registered model gravel"):
@@ -189,7 +189,7 @@ def test_a_server_that_does_not_answer():
     assert time.monotonic() - began < 60
 
 
-def test_a_server_that_goes_after_the_version_was_found(trained, server):
+def test_a_server_that_goes_after_the_version_was_found(trained, server) -> None:
     with gate(server) as before:
         found = store(before.url)
         [manifest] = found.list("model.json")
@@ -197,14 +197,14 @@ def test_a_server_that_goes_after_the_version_was_found(trained, server):
         found.read(manifest.key)
 
 
-def test_a_download_that_breaks_off_is_repeated(trained, server):
+def test_a_download_that_breaks_off_is_repeated(trained, server) -> None:
     with gate(server) as before:
         before.cut = ["/model/model.json"]
         assert read_manifest(store(before.url, version=1)).model == "padim"
         assert before.cut == []
 
 
-def test_the_registry_has_an_account_of_its_own(trained, server, monkeypatch):
+def test_the_registry_has_an_account_of_its_own(trained, server, monkeypatch: pytest.MonkeyPatch) -> None:
     """The tracking server's is in the environment all the while, and afterwards."""
     monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "of-the-tracker")
     for name, value in ENVIRONMENT.items():
@@ -219,7 +219,7 @@ def test_the_registry_has_an_account_of_its_own(trained, server, monkeypatch):
 
 
 @pytest.mark.parametrize("account", [{}, ENVIRONMENT | {"ANOMALY_MODEL_MLFLOW_TRACKING_PASSWORD": "wrong"}])
-def test_a_server_that_refuses_the_account(trained, server, account):
+def test_a_server_that_refuses_the_account(trained, server, account) -> None:
     with (
         gate(server, "robot", "secret") as before,
         pytest.raises(StorageDenied, match=r"refused access to version 1 .* check model\.mlflow\.credentialsSecret"),
@@ -233,7 +233,9 @@ def test_a_server_that_refuses_the_account(trained, server, account):
     ids=["the same server", "another server", "the pod's own environment"],
 )
 @pytest.mark.usefixtures("trained")
-def test_whose_account_it_is_where_the_model_names_none(server, monkeypatch, elsewhere, secret, seen):
+def test_whose_account_it_is_where_the_model_names_none(
+    server, monkeypatch: pytest.MonkeyPatch, elsewhere, secret, seen
+) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "of-the-tracker")
     with gate(server) as before:
         uri = "http://tracker:5000" if elsewhere else f"{before.url}/"
@@ -242,15 +244,15 @@ def test_whose_account_it_is_where_the_model_names_none(server, monkeypatch, els
         assert set(before.seen) == {seen}
 
 
-def test_without_a_cluster_the_local_database_is_the_registry(textures, capsys):
-    def tracked(document):
+def test_without_a_cluster_the_local_database_is_the_registry(textures, capsys: pytest.CaptureFixture[str]) -> None:
+    def tracked(document) -> None:
         document["spec"]["tracking"] = {"mlflow": {"trackingUri": "http://nowhere:5000", "registerModel": "gravel"}}
 
-    def registered(document):
+    def registered(document) -> None:
         document["metadata"]["name"] = "registered"
         document["spec"]["model"] = {"mlflow": {"name": "gravel", "trackingUri": "http://nowhere:5000"}}
 
-    def unknown(document):
+    def unknown(document) -> None:
         document["metadata"]["name"] = "unknown"
         document["spec"]["model"] = {"mlflow": {"name": "sand", "trackingUri": "http://nowhere:5000"}}
 
@@ -268,7 +270,7 @@ def test_without_a_cluster_the_local_database_is_the_registry(textures, capsys):
     assert "there is no version of a registered model sand at sqlite:///" in capsys.readouterr().err
 
 
-def test_mlflow_is_imported_where_a_model_comes_from_it_only():
+def test_mlflow_is_imported_where_a_model_comes_from_it_only() -> None:
     program = (
         "import sys, anomaly_runner.tracking.mlflow_store, anomaly_runner.in_cluster; print('mlflow' in sys.modules)"
     )

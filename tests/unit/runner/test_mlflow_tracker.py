@@ -1,11 +1,13 @@
 """The MLflow tracker against a client that records, fails and remembers as a server would."""
 
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from anomaly_api.artifacts import MlflowTracking
+from anomaly_api.experiment import AnomalyExperiment
 from anomaly_api.run import RunIdentity
 from anomaly_runner.errors import TrackingUnavailable
 from anomaly_runner.tracking import mlflow_tracker
@@ -23,7 +25,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # of mlflow's own libraries
 class Server:
     """What an MLflow server holds; ``down`` makes every call fail that many times."""
 
-    def __init__(self, down=0):
+    def __init__(self, down=0) -> None:
         self.down = down
         self.experiments, self.runs, self.calls = {}, {}, []
 
@@ -55,28 +57,28 @@ class Server:
         self.runs[run.info.run_id] = run
         return run
 
-    def update_run(self, run_id, status):
+    def update_run(self, run_id, status) -> None:
         self.runs[run_id].status = status
 
-    def log_batch(self, run_id, metrics=(), params=()):
+    def log_batch(self, run_id, metrics=(), params=()) -> None:
         self.runs[run_id].metrics |= {metric.key: metric.value for metric in metrics}
         self.runs[run_id].params |= {param.key: param.value for param in params}
 
     def get_metric_history(self, run_id, name):
         return []
 
-    def log_artifact(self, run_id, file, folder):
+    def log_artifact(self, run_id, file, folder) -> None:
         self.calls.append((file, folder))
 
-    def set_tag(self, run_id, key, value):
+    def set_tag(self, run_id, key, value) -> None:
         self.runs[run_id].tags[key] = value
 
-    def set_terminated(self, run_id, status):
+    def set_terminated(self, run_id, status) -> None:
         self.runs[run_id].status = status
 
 
 @pytest.fixture(autouse=True)
-def no_waiting(monkeypatch):
+def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tenacity.nap.time.sleep", lambda seconds: None)
 
 
@@ -84,13 +86,13 @@ def tracker(server, run=RUN):
     return MlflowTracker(target_of(run, SPEC, None), server.client)
 
 
-def wait_for(condition):
+def wait_for(condition) -> None:
     until = time.monotonic() + 20
     while not condition():
         assert time.monotonic() < until
 
 
-def test_a_run_from_begin_to_finish(tmp_path):
+def test_a_run_from_begin_to_finish(tmp_path: Path) -> None:
     server = Server()
     picture = tmp_path / "a.png"
     found = tracker(server)
@@ -115,7 +117,7 @@ def test_a_run_from_begin_to_finish(tmp_path):
     assert found.status().url == "http://mlflow:5000/#/experiments/1/runs/run0"
 
 
-def test_a_retried_pod_goes_on_with_the_same_run():
+def test_a_retried_pod_goes_on_with_the_same_run() -> None:
     server = Server()
     first = tracker(server)
     first.begin({})
@@ -129,7 +131,7 @@ def test_a_retried_pod_goes_on_with_the_same_run():
     assert server.runs["run0"].status == "FINISHED"
 
 
-def test_runs_without_a_cluster_are_runs_of_their_own():
+def test_runs_without_a_cluster_are_runs_of_their_own() -> None:
     server = Server()
     for _ in range(2):
         local = tracker(server, RUN.model_copy(update={"uid": "local"}))
@@ -138,7 +140,7 @@ def test_runs_without_a_cluster_are_runs_of_their_own():
     assert len(server.runs) == 2
 
 
-def test_a_server_that_comes_back_is_caught_up():
+def test_a_server_that_comes_back_is_caught_up() -> None:
     server = Server(down=2)
     late = tracker(server)
     late.begin({"seed": "42"})
@@ -149,7 +151,7 @@ def test_a_server_that_comes_back_is_caught_up():
     assert server.runs["run0"].status == "FINISHED"
 
 
-def test_a_server_that_stays_down_is_a_failure_of_its_own():
+def test_a_server_that_stays_down_is_a_failure_of_its_own() -> None:
     lost = tracker(Server(down=100))
     lost.begin({})
     with pytest.raises(TrackingUnavailable, match=r"all results are stored.*mlflow:5000.*refused"):
@@ -157,13 +159,13 @@ def test_a_server_that_stays_down_is_a_failure_of_its_own():
     lost.fail("does not raise")
 
 
-def test_the_local_store_is_a_database_below_the_folder(tmp_path):
+def test_the_local_store_is_a_database_below_the_folder(tmp_path: Path) -> None:
     target = target_of(RUN, SPEC, tmp_path)
     assert target.uri == f"sqlite:///{tmp_path}/mlflow.db"
     assert target.artifact_root == tmp_path / "mlartifacts"
 
 
-def test_parameters_are_the_spec_by_path(sample_experiment):
+def test_parameters_are_the_spec_by_path(sample_experiment: AnomalyExperiment) -> None:
     parameters = flat_parameters(sample_experiment.spec)
     assert parameters["model.padim.backbone"] == "tf_efficientnet_lite0"
     assert parameters["model.padim.layers"] == ", ".join(sample_experiment.spec.model.padim.layers)
@@ -171,5 +173,5 @@ def test_parameters_are_the_spec_by_path(sample_experiment):
     assert all(isinstance(value, str) for value in parameters.values())
 
 
-def test_the_client_is_imported_in_the_background_only():
+def test_the_client_is_imported_in_the_background_only() -> None:
     assert "mlflow" not in mlflow_tracker.__dict__

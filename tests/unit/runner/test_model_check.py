@@ -22,7 +22,7 @@ from anomaly_runner.models.check import check_exports, check_model
         ("supersimplenet", (64, 128), "inputSize of at least 65 x 65"),
     ],
 )
-def test_an_input_size_that_the_model_does_not_take(name, size, complaint):
+def test_an_input_size_that_the_model_does_not_take(name, size, complaint) -> None:
     with pytest.raises(InvalidConfig, match=complaint):
         check_model(Model(name=name), size)
 
@@ -30,11 +30,11 @@ def test_an_input_size_that_the_model_does_not_take(name, size, complaint):
 @pytest.mark.parametrize(
     ("name", "size"), [("dinomaly", (392, 406)), ("inpFormer", (392, 392)), ("supersimplenet", (65, 128))]
 )
-def test_an_input_size_that_it_takes(name, size):
+def test_an_input_size_that_it_takes(name, size) -> None:
     check_model(Model(name=name), size)
 
 
-def test_a_form_that_the_model_cannot_be_written_in():
+def test_a_form_that_the_model_cannot_be_written_in() -> None:
     def asking(name, *types, precision="float32"):
         export = SimpleNamespace(types=types, precision=precision)
         return SimpleNamespace(model=SimpleNamespace(name=name), export=export)
@@ -52,7 +52,7 @@ def test_a_form_that_the_model_cannot_be_written_in():
     ("name", "asked", "complaint"),
     [("glass", "none", "glass wants normalised images"), ("draem", "imagenet", "draem wants images of 0..1")],
 )
-def test_a_normalisation_that_the_model_cannot_use(name, asked, complaint):
+def test_a_normalisation_that_the_model_cannot_use(name, asked, complaint) -> None:
     spec = SimpleNamespace(model=SimpleNamespace(name=name), transforms=SimpleNamespace(normalization=asked))
     with pytest.raises(InvalidConfig, match=complaint):
         input_normalization(spec)
@@ -60,7 +60,7 @@ def test_a_normalisation_that_the_model_cannot_use(name, asked, complaint):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("side", "fits"), [(65, True), (64, False)])
-def test_the_smallest_size_is_the_smallest_that_noise_fits_into(side, fits):
+def test_the_smallest_size_is_the_smallest_that_noise_fits_into(side, fits) -> None:
     """anomalib draws 1 to 32 cells a side by chance."""
     asked = Model.model_validate({"name": "supersimplenet", "supersimplenet": {"backbone": "resnet18"}})
     with without_pretrained_weights():

@@ -4,6 +4,7 @@ import copy
 import subprocess
 import sys
 import warnings
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -63,12 +64,12 @@ def padims(anomalib):
     return ours, reference
 
 
-def test_padim_draws_the_same_channels_from_the_same_seed(padims):
+def test_padim_draws_the_same_channels_from_the_same_seed(padims) -> None:
     ours, reference = padims
     assert ours.idx.tolist() == sorted(reference.idx.tolist())
 
 
-def test_padim_fits_the_same_gaussians(padims):
+def test_padim_fits_the_same_gaussians(padims) -> None:
     ours, reference = padims
     order = reference.idx.argsort()
     mean = reference.gaussian.mean[order].T
@@ -77,7 +78,7 @@ def test_padim_fits_the_same_gaussians(padims):
     assert (ours.inv_covariance - inverse).abs().max() < 1e-4 * inverse.abs().max()
 
 
-def test_padim_scores_image_by_image(padims, measured):
+def test_padim_scores_image_by_image(padims, measured: Callable[[str], None]) -> None:
     ours, reference = padims
     test = images(9, seed=1)
     with torch.inference_mode():
@@ -91,7 +92,7 @@ def test_padim_scores_image_by_image(padims, measured):
     assert map_difference < 2e-5
 
 
-def test_padim_does_not_depend_on_the_number_of_steps(padims):
+def test_padim_does_not_depend_on_the_number_of_steps(padims) -> None:
     ours, _ = padims
     other = padim()
     other.learn(images(21).split(21), THREADS)
@@ -120,7 +121,7 @@ def patchcores(anomalib):
     return ours, reference
 
 
-def test_patchcore_keeps_the_same_coreset(patchcores):
+def test_patchcore_keeps_the_same_coreset(patchcores) -> None:
     ours, reference = patchcores
     assert ours.memory_bank.shape == reference.memory_bank.shape
     assert torch.equal(ours.memory_bank, reference.memory_bank) or torch.allclose(
@@ -128,7 +129,7 @@ def test_patchcore_keeps_the_same_coreset(patchcores):
     )
 
 
-def test_patchcore_scores_image_by_image(patchcores, measured):
+def test_patchcore_scores_image_by_image(patchcores, measured: Callable[[str], None]) -> None:
     """Within anomalib's own float32 noise of anomalib, and within float32 rounding of anomalib in float64."""
     ours, reference = patchcores
     test = images(9, seed=1)
@@ -149,7 +150,7 @@ def test_patchcore_scores_image_by_image(patchcores, measured):
 
 
 @pytest.mark.parametrize("clusters", [None, 5, 60])
-def test_pruned_coreset_picks_what_anomalib_picks(anomalib, clusters):
+def test_pruned_coreset_picks_what_anomalib_picks(anomalib, clusters) -> None:
     """On scattered and on clustered points, where the triangle inequality prunes nothing or nearly all."""
     generator = torch.Generator().manual_seed(3)
     points = torch.randn(3000, 48, generator=generator)
@@ -162,7 +163,7 @@ def test_pruned_coreset_picks_what_anomalib_picks(anomalib, clusters):
     assert greedy_centres(projected, 300, lambda _: None).tolist() == expected
 
 
-def test_results_do_not_depend_on_the_number_of_threads():
+def test_results_do_not_depend_on_the_number_of_threads() -> None:
     """Same bits with one CPU and with two."""
     program = (
         "import sys, torch, hashlib\n"

@@ -1,5 +1,7 @@
 """PatchCore in portable forms: a memory bank of several parts, stored once, never held against all patches at once."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -44,7 +46,7 @@ def ranges(reference):
 
 
 @pytest.mark.parametrize("name", ["onnx", "torchscript", "openvino"])
-def test_scores_are_those_of_torch_at_every_batch_size(model, reference, tmp_path, name):
+def test_scores_are_those_of_torch_at_every_batch_size(model, reference, tmp_path: Path, name) -> None:
     scale = float(reference[0].scores.max())
     [made] = export_all(model, Export(types=(name,)), reference, ranges(reference), tmp_path).good
     assert made.report.max_score_difference < 1e-5 * scale
@@ -56,14 +58,14 @@ def test_scores_are_those_of_torch_at_every_batch_size(model, reference, tmp_pat
 
 
 @pytest.mark.parametrize("name", ["onnx", "openvino"])
-def test_half_precision_finds_neighbours_in_float32(model, reference, tmp_path, name):
+def test_half_precision_finds_neighbours_in_float32(model, reference, tmp_path: Path, name) -> None:
     scale = float(reference[0].scores.max())
     export = Export(types=(name,), precision="float16")
     [made] = export_all(model, export, reference, ranges(reference), tmp_path).good
     assert 0 < made.report.max_score_difference < 5e-3 * scale
 
 
-def test_the_memory_bank_is_stored_once_and_looked_at_in_parts(model, reference, tmp_path):
+def test_the_memory_bank_is_stored_once_and_looked_at_in_parts(model, reference, tmp_path: Path) -> None:
     import onnx
 
     export_all(model, Export(types=("onnx",)), reference, ranges(reference), tmp_path)

@@ -1,5 +1,7 @@
 """Heat maps, segmentations and sheets, pixel by pixel; the segmentation against interpolating everything."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -21,12 +23,12 @@ def square(size, start=5, stop=12):
     return mask
 
 
-def test_heat_is_dark_at_the_lowest_score_and_half_at_the_threshold():
+def test_heat_is_dark_at_the_lowest_score_and_half_at_the_threshold() -> None:
     scores = np.array([[0, 2], [4, 10]], np.float32)
     assert np.asarray(heat_image(scores, PixelLevels(0, 4, 10), (2, 2))).tolist() == [[0, 64], [128, 255]]
 
 
-def test_heat_of_negative_scores():
+def test_heat_of_negative_scores() -> None:
     scores = np.array([[-30, -20], [-15, -10]], np.float32)
     assert np.asarray(heat_image(scores, PixelLevels(-30, -20, -10), (2, 2))).tolist() == [[0, 128], [192, 255]]
 
@@ -42,14 +44,14 @@ def test_heat_of_negative_scores():
         (PixelLevels(0, None, 10), 128),
     ],
 )
-def test_heat_where_the_threshold_is_not_between_the_scores(levels, heat):
+def test_heat_where_the_threshold_is_not_between_the_scores(levels, heat) -> None:
     """128 is the threshold all the same: what it finds is hot, and nothing else."""
     assert np.asarray(heat_image(np.full((4, 4), 5, np.float32), levels, (4, 4))).tolist() == [[heat] * 4] * 4
 
 
 @pytest.mark.parametrize("size", [(64, 48), (200, 130), (17, 400), (20, 9), (1000, 700)])
 @pytest.mark.parametrize("quantile", [0.0, 0.3, 0.97, 1.0])
-def test_a_segmentation_is_that_of_the_whole_interpolated_map(size, quantile):
+def test_a_segmentation_is_that_of_the_whole_interpolated_map(size, quantile) -> None:
     random = np.random.default_rng(3)
     scores = np.kron(random.normal(size=(6, 8)), np.ones((8, 8))).astype(np.float32)
     scores += random.normal(scale=0.1, size=scores.shape).astype(np.float32)
@@ -75,7 +77,7 @@ def parts(length, count):
     return [slice(index * length // count, (index + 1) * length // count) for index in range(count)]
 
 
-def test_what_is_found_in_a_large_map_is_found_in_a_small_image():
+def test_what_is_found_in_a_large_map_is_found_in_a_small_image() -> None:
     scores = np.zeros((224, 224), np.float32)
     scores[100:104, 60:64] = 10
     assert np.argwhere(segment(scores, 5.0, (28, 28))).tolist() == [[12, 7]]
@@ -85,7 +87,7 @@ def test_what_is_found_in_a_large_map_is_found_in_a_small_image():
 
 @pytest.mark.parametrize("place", [(0, 0), (47, 63), (0, 30), (24, 63)])
 @pytest.mark.parametrize("size", [(256, 192), (31, 23)])
-def test_a_single_pixel_at_an_edge_is_found(place, size):
+def test_a_single_pixel_at_an_edge_is_found(place, size) -> None:
     scores = np.zeros((48, 64), np.float32)
     scores[place] = 10
     whole = interpolated(scores, size)
@@ -95,12 +97,12 @@ def test_a_single_pixel_at_an_edge_is_found(place, size):
 
 
 @pytest.mark.parametrize("threshold", [None, 11.0, np.inf])
-def test_nothing_is_found_above_all_scores(threshold):
+def test_nothing_is_found_above_all_scores(threshold) -> None:
     assert not segment(np.full((4, 4), 10, np.float32), threshold, (8, 8)).any()
 
 
 @pytest.mark.parametrize("size", [(28, 28), (640, 300), (17, 400)])
-def test_a_sheet_has_three_panels_at_the_images_resolution_or_a_whole_multiple(size):
+def test_a_sheet_has_three_panels_at_the_images_resolution_or_a_whole_multiple(size) -> None:
     image = Image.new("RGB", size, (90, 90, 90))
     sheet = compose(image, Image.new("L", size, 200), square(size), verdict())
     panel = (sheet.width - 12) // 3
@@ -112,7 +114,7 @@ def test_a_sheet_has_three_panels_at_the_images_resolution_or_a_whole_multiple(s
     assert not (pixels[44:, panel + 6 : 2 * panel] == 90).all()
 
 
-def test_outlines_run_along_the_inside_of_what_they_bound():
+def test_outlines_run_along_the_inside_of_what_they_bound() -> None:
     size = (300, 260)
     found, truth = square(size, 100, 150), square(size, 20, 60)
     sheet = np.asarray(compose(Image.new("RGB", size), Image.new("L", size), found, verdict(), truth))
@@ -122,7 +124,7 @@ def test_outlines_run_along_the_inside_of_what_they_bound():
         assert np.array_equal((panel == colour).all(-1), border)
 
 
-def test_heat_mixes_turbo_into_the_grey_image():
+def test_heat_mixes_turbo_into_the_grey_image() -> None:
     size = (230, 230)
     grey = np.full((size[1], size[0], 3), 120, np.uint8)
     grey[:, 115:] = (200, 30, 60)  # luma 85
@@ -133,21 +135,21 @@ def test_heat_mixes_turbo_into_the_grey_image():
         assert np.abs(sheet[200, column] - expected).max() <= 1
 
 
-def test_names_tell_label_score_and_decision():
+def test_names_tell_label_score_and_decision() -> None:
     wrong = Verdict(Sample("test/good/0042.png", "good"), 12.0, 0.81234, True, 0.5)
     assert wrong.file_name(7) == "good/000007_0042_anomalous_0.8123_WRONG"
     unknown = Verdict(Sample("test/unknown/a.png", "unknown"), 1.0, 0.2, False, 0.5)
     assert unknown.file_name(8) == "unknown/000008_a_good_0.2"
 
 
-def test_a_name_is_one_part_of_a_path_and_of_an_address():
+def test_a_name_is_one_part_of_a_path_and_of_an_address() -> None:
     """MLflow's client sends names as they are: # and ? would end an address, % stand for something else."""
     name = Verdict(Sample("test/ge#br/a/what? 100%#3.png", "ge#br"), 12.0, 0.8, True, 0.5).file_name(1)
     assert name == "ge_br/000001_what_ 100__3_anomalous_0.8"
 
 
 @pytest.mark.parametrize("name", ["检" * 80, "\U0001f600" * 60, "a\nb\tc", "é" * 250])
-def test_any_name_makes_a_file_and_a_caption(name, tmp_path):
+def test_any_name_makes_a_file_and_a_caption(name, tmp_path: Path) -> None:
     shown = verdict(f"test/x/{name}.png", "odd\nlabel")
     (tmp_path / (shown.file_name(1).split("/")[1] + "_segmentation.png")).write_bytes(b"")
     assert "\n" not in shown.file_name(1).split("/")[1]

@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -19,18 +20,18 @@ RUN = RunIdentity(kind="AnomalyExperiment", namespace="ns", name="x", uid="u")
 
 
 class Recorder:
-    def __init__(self):
+    def __init__(self) -> None:
         self.seen = []
         self.closed = False
 
-    def report(self, stage, values):
+    def report(self, stage, values) -> None:
         self.seen.append((stage, values))
 
-    def close(self):
+    def close(self) -> None:
         self.closed = True
 
 
-def test_percent_covers_the_whole_run_and_never_falls():
+def test_percent_covers_the_whole_run_and_never_falls() -> None:
     recorder = Recorder()
     with Progress([recorder]) as progress:
         for stage in Stage:
@@ -44,7 +45,7 @@ def test_percent_covers_the_whole_run_and_never_falls():
     assert recorder.closed
 
 
-def test_units_of_the_stage():
+def test_units_of_the_stage() -> None:
     recorder = Recorder()
     with Progress([recorder]) as progress:
         progress.enter(Stage.PREDICT, 100, "images")
@@ -55,7 +56,7 @@ def test_units_of_the_stage():
     assert 30 < values.percent < 75
 
 
-def test_a_training_by_gradient_is_most_of_the_run():
+def test_a_training_by_gradient_is_most_of_the_run() -> None:
     recorder = Recorder()
     with Progress([recorder]) as progress:
         for stage in Stage:
@@ -70,7 +71,7 @@ def test_a_training_by_gradient_is_most_of_the_run():
 class Clock:
     """Seconds that pass when they are told to."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.now = 1000.0
 
     def __call__(self):
@@ -99,15 +100,15 @@ def remaining(counts, *, total=100, seconds=2.0):
         pytest.param([10, 0, 0], [None, None, None, None], id="no pace yet"),
     ],
 )
-def test_remaining_seconds_are_what_the_pace_says(counts, expected):
+def test_remaining_seconds_are_what_the_pace_says(counts, expected) -> None:
     assert remaining(counts) == expected
 
 
-def test_nobody_knows_how_long_without_a_total():
+def test_nobody_knows_how_long_without_a_total() -> None:
     assert remaining([10, 10], total=0) == [None, None, None]
 
 
-def test_each_stage_has_a_pace_of_its_own():
+def test_each_stage_has_a_pace_of_its_own() -> None:
     clock, recorder = Clock(), Recorder()
     progress = Progress([recorder], clock)
     for stage, seconds in ((Stage.TRAIN, 100), (Stage.PREDICT, 1)):
@@ -119,7 +120,7 @@ def test_each_stage_has_a_pace_of_its_own():
         assert recorder.seen[-1][1].remaining_seconds == 2 * seconds
 
 
-def test_people_are_told_how_long_it_takes(caplog):
+def test_people_are_told_how_long_it_takes(caplog: pytest.LogCaptureFixture) -> None:
     clock = Clock()
     screen = io.StringIO()
     bar = BarReporter(Console(file=screen, force_terminal=True, width=120))
@@ -138,13 +139,13 @@ def operator():
     received = []
 
     class Handler(BaseHTTPRequestHandler):
-        def do_POST(self):
+        def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             received.append((self.headers["Authorization"], ProgressUpdate.model_validate_json(body)))
             self.send_response(204)
             self.end_headers()
 
-        def log_message(self, *arguments):
+        def log_message(self, *arguments) -> None:
             pass
 
     server = HTTPServer(("127.0.0.1", 0), Handler)
@@ -156,7 +157,7 @@ def operator():
     thread.join()
 
 
-def test_pushes_carry_the_token_of_the_moment(operator, tmp_path, monkeypatch):
+def test_pushes_carry_the_token_of_the_moment(operator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_PUSH_SECONDS", 0.05)
     url, received = operator
     token = tmp_path / "token"
@@ -173,7 +174,7 @@ def test_pushes_carry_the_token_of_the_moment(operator, tmp_path, monkeypatch):
     assert (last.stage, last.progress.percent, last.mlflow.run_id, last.run) == (Stage.DONE, 100, "r", RUN)
 
 
-def test_at_most_one_push_a_second(operator, tmp_path):
+def test_at_most_one_push_a_second(operator, tmp_path: Path) -> None:
     url, received = operator
     (tmp_path / "token").write_text("t")
     with Progress([PushReporter(url, tmp_path / "token", RUN, lambda: None)]) as progress:
@@ -185,7 +186,9 @@ def test_at_most_one_push_a_second(operator, tmp_path):
 
 
 @pytest.mark.parametrize("broken", ["no server", "no token"])
-def test_a_push_that_fails_is_logged_once_and_dropped(broken, operator, tmp_path, monkeypatch, caplog):
+def test_a_push_that_fails_is_logged_once_and_dropped(
+    broken, operator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr(module, "_PUSH_SECONDS", 0.01)
     url = operator[0] if broken == "no token" else "http://127.0.0.1:9/v1/progress"
     if broken == "no server":
@@ -198,7 +201,7 @@ def test_a_push_that_fails_is_logged_once_and_dropped(broken, operator, tmp_path
     assert sum("cannot be pushed" in record.message for record in caplog.records) == 1
 
 
-def test_other_protocols_are_refused():
+def test_other_protocols_are_refused() -> None:
     with pytest.raises(ValueError, match="not an HTTP URL"):
         PushReporter("file:///etc/passwd", None, RUN, lambda: None)
 
@@ -211,6 +214,6 @@ def wait_for(condition) -> None:
     raise AssertionError("did not happen")
 
 
-def test_updates_are_json_in_camel_case(operator, tmp_path):
+def test_updates_are_json_in_camel_case(operator, tmp_path: Path) -> None:
     update = ProgressUpdate(run=RUN, stage=Stage.TRAIN, progress=module.Values())
     assert json.loads(json.dumps(update.to_json_object()))["stage"] == "train"

@@ -26,7 +26,7 @@ NAMES = [
 
 
 @pytest.fixture(scope="module")
-def url(tmp_path_factory):
+def url(tmp_path_factory: pytest.TempPathFactory):
     if not SERVER.exists():
         pytest.skip(f"no S3 server at {SERVER}")
     with server(tmp_path_factory.mktemp("s3")) as address:
@@ -52,13 +52,13 @@ def etag(name: str) -> str:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_key_is_read_as_the_server_knows_it(url, name):
+def test_every_key_is_read_as_the_server_knows_it(url, name) -> None:
     file = io.BytesIO()
     assert store_at(url).quick.append(f"an odd/prefix/{name}", file, etag(name))
     assert file.getvalue() == content(name)
 
 
-def test_what_is_missing_is_of_the_object_that_was_meant(url):
+def test_what_is_missing_is_of_the_object_that_was_meant(url) -> None:
     quick, key = store_at(url).quick, "an odd/prefix/a b.png"
     file = io.BytesIO(b"a ")
     file.seek(2)
@@ -67,20 +67,20 @@ def test_what_is_missing_is_of_the_object_that_was_meant(url):
     assert file.getvalue() == b"a b.png"
 
 
-def test_a_pull_of_all_of_them(url, tmp_path):
+def test_a_pull_of_all_of_them(url, tmp_path: Path) -> None:
     store = store_at(url)
     local_copy(store, store.list(), tmp_path, lambda: None)
     for name in NAMES:
         assert (tmp_path / name).read_bytes() == content(name)
 
 
-def test_a_refusal_is_explained_by_the_client(url, tmp_path):
+def test_a_refusal_is_explained_by_the_client(url, tmp_path: Path) -> None:
     objects = store_at(url).list()
     with pytest.raises(StorageDenied, match="SignatureDoesNotMatch"):
         local_copy(store_at(url, "another-secret"), objects, tmp_path, lambda: None)
 
 
-def test_without_credentials_the_client_is_asked(monkeypatch):
+def test_without_credentials_the_client_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_WEB_IDENTITY_TOKEN_FILE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
@@ -96,7 +96,7 @@ def test_without_credentials_the_client_is_asked(monkeypatch):
         ("s3://my.data/x", None, (None, "false")),
     ],
 )
-def test_where_a_bucket_is(uri, endpoint, expected):
+def test_where_a_bucket_is(uri, endpoint, expected) -> None:
     """Below the endpoint, or at AWS as a part of the host's name where certificates allow that."""
     keys = {"ANOMALY_DATASET_AWS_ACCESS_KEY_ID": KEY, "ANOMALY_DATASET_AWS_SECRET_ACCESS_KEY": SECRET}
     found = connect(LocationRole.DATASET, S3Location(uri=uri, endpoint=endpoint), keys).quick.store.config

@@ -16,7 +16,7 @@ SAMPLES = Path(__file__).parents[3] / "manifests" / "samples"
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(tmp_path_factory: pytest.TempPathFactory):
     """The sample's buckets: 100 nines to learn from, 200 to look at; of the digits to test on, 30 a class."""
     from hack.demo.digits import write_inference_folders, write_mnist_folders
     from hack.demo.weights import write_efficientnet_lite0
@@ -53,7 +53,7 @@ def untracked(manifest, folder):
     return copy
 
 
-def test_the_samples_tell_nines_from_other_digits_the_same_on_one_cpu_and_on_all(folder):
+def test_the_samples_tell_nines_from_other_digits_the_same_on_one_cpu_and_on_all(folder) -> None:
     experiment = untracked(SAMPLES / "mnist-padim.yaml", folder)
     report = RunReport.model_validate_json((run(experiment, folder) / "report.json").read_bytes())
     assert report.summary.metrics.image["AUROC"] > 0.85
@@ -72,7 +72,7 @@ def test_the_samples_tell_nines_from_other_digits_the_same_on_one_cpu_and_on_all
     assert looked.summary.metrics.image["AUROC"] > 0.8
 
 
-def test_weights_that_are_not_in_the_cache_fail_fast(folder, tmp_path):
+def test_weights_that_are_not_in_the_cache_fail_fast(folder, tmp_path: Path) -> None:
     (tmp_path / "data").symlink_to(folder / "data")
     manifest = untracked(SAMPLES / "mnist-padim.yaml", tmp_path)
     done = subprocess.run(

@@ -40,14 +40,14 @@ def scenes(seed, ties):
 
 @pytest.mark.parametrize("ties", [False, True])
 @pytest.mark.parametrize("seed", range(4))
-def test_aupro_is_that_of_every_threshold(seed, ties):
+def test_aupro_is_that_of_every_threshold(seed, ties) -> None:
     maps, masks = scenes(seed, ties)
     good = np.sort(maps[~masks])
     found = aupro(zip(maps, masks, strict=True), good)
     assert found == pytest.approx(naive_aupro(maps, masks), abs=1e-9)
 
 
-def test_aupro_of_perfect_and_of_worst_scores():
+def test_aupro_of_perfect_and_of_worst_scores() -> None:
     _, masks = scenes(0, False)
     perfect = masks.astype(np.float32)
     assert aupro(zip(perfect, masks, strict=True), np.sort(perfect[~masks])) == pytest.approx(1.0)
@@ -55,7 +55,7 @@ def test_aupro_of_perfect_and_of_worst_scores():
     assert aupro([(perfect[3], masks[3])], np.zeros(5, np.float32)) is None
 
 
-def test_delong_interval_covers_as_often_as_it_says():
+def test_delong_interval_covers_as_often_as_it_says() -> None:
     """Of 400 samples of a known distribution, some 95 % hold the true AUROC."""
     random = np.random.default_rng(1)
     truth, hits = 0.760250, 0  # of two normal distributions one deviation apart: Phi(1 / sqrt(2))
@@ -66,7 +66,7 @@ def test_delong_interval_covers_as_often_as_it_says():
     assert 0.92 <= hits / 400 <= 0.98
 
 
-def test_delong_variance_is_the_bootstraps():
+def test_delong_variance_is_the_bootstraps() -> None:
     random = np.random.default_rng(2)
     labels = np.arange(300) < 120
     scores = (random.normal(size=300) + labels).astype(np.float32)
@@ -76,7 +76,7 @@ def test_delong_variance_is_the_bootstraps():
     assert (high - low) / (2 * 1.96) == pytest.approx(spread, rel=0.12)
 
 
-def test_wilson_as_published():
+def test_wilson_as_published() -> None:
     """Newcombe, Statistics in Medicine 17, 1998, table I: 81 of 263, 15 of 148, 0 of 20, 1 of 29."""
     for (part, whole), (low, high) in {
         (81, 263): (0.2553, 0.3662),
@@ -87,7 +87,7 @@ def test_wilson_as_published():
         assert share_interval(part, whole) == pytest.approx((low, high), abs=5e-5)
 
 
-def test_intervals_hold_their_metrics():
+def test_intervals_hold_their_metrics() -> None:
     labels = np.arange(60) < 30
     scores = np.concatenate([np.linspace(0.3, 1, 30), np.linspace(0, 0.6, 30)]).astype(np.float32)
     found = image_intervals(rank(scores, labels), Counts(20, 5, 25, 10))
@@ -98,7 +98,7 @@ def test_intervals_hold_their_metrics():
 
 
 @pytest.mark.parametrize(("scores", "middle"), [(np.arange(10), 1.0), (np.arange(10)[::-1], 0.0), (np.zeros(10), 0.5)])
-def test_no_interval_is_a_point(scores, middle):
+def test_no_interval_is_a_point(scores, middle) -> None:
     """Each end is where the standard error of Hanley and McNeil (1982), N being the classes' mean size, meets it."""
 
     def gap(value):
@@ -111,7 +111,7 @@ def test_no_interval_is_a_point(scores, middle):
     assert high == pytest.approx(brentq(gap, middle + 1e-9, 1) if middle < 1 else 1, abs=1e-6)
 
 
-def test_few_images_that_are_told_apart_are_no_certainty():
+def test_few_images_that_are_told_apart_are_no_certainty() -> None:
     """Of samples that are told apart completely, the interval still holds the true AUROC, 0.921, nearly always."""
     random = np.random.default_rng(4)
     perfect, hits = 0, 0

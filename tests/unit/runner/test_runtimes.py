@@ -15,10 +15,10 @@ SIDES = (64, 96, 50, 133, 64, 31, 200)
 
 
 @pytest.fixture(scope="module", params=MODELS)
-def folder(request, tmp_path_factory):
+def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory):
     """A trained model in every form, and images of many sizes to look at."""
 
-    def change(document):
+    def change(document) -> None:
         document["spec"]["model"] = {"name": request.param} | MODELS[request.param]
         document["spec"]["export"] = {"types": ["onnx", "torchscript"]}
         document["spec"]["output"]["keepCheckpoint"] = True
@@ -34,7 +34,7 @@ def folder(request, tmp_path_factory):
 
 
 def scores(folder, category="textures", layout="labelled", **spec):
-    def change(document):
+    def change(document) -> None:
         document["spec"] |= spec
         document["spec"]["visualization"] = {}
         document["spec"]["input"] |= {"category": category, "layout": layout}
@@ -50,14 +50,14 @@ def table(folder, name):
 
 
 @pytest.mark.parametrize("runtime", ["onnx", "torchscript", "torch"])
-def test_scores_are_those_of_training(folder, runtime):
+def test_scores_are_those_of_training(folder, runtime) -> None:
     trained, found = table(folder, "textures"), scores(folder, runtime=runtime)
     assert found == pytest.approx({path: trained[path] for path in found}, rel=1e-5)
     assert len(found) == 10
 
 
 @pytest.mark.parametrize("runtime", ["onnx", "torchscript", "torch"])
-def test_images_of_many_sizes_are_scored_together_as_each_alone(folder, runtime):
+def test_images_of_many_sizes_are_scored_together_as_each_alone(folder, runtime) -> None:
     together = scores(folder, "mixed", "flat", runtime=runtime, batchSize=len(SIDES))
     alone = scores(folder, "mixed", "flat", runtime=runtime, batchSize=1)
     assert len(together) == len(SIDES)

@@ -6,6 +6,7 @@ import subprocess
 import threading
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from urllib.parse import parse_qs
 
 import numpy as np
@@ -27,7 +28,7 @@ def go_on() -> None:
 
 
 @pytest.fixture(autouse=True)
-def impatient(monkeypatch):
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("anomaly_runner.storage.s3._LONGEST_PAUSE", 0.01)
     monkeypatch.setattr("anomaly_runner.storage.s3._READ_SECONDS", 0.3)
     monkeypatch.setattr("botocore.retries.standard.ExponentialBackoff.delay_amount", lambda *_: 0.001)
@@ -47,7 +48,7 @@ def large(server) -> ObjectInfo:
     return next(found for found in store_of(server).list() if found.key == "large.png")
 
 
-def test_everything_is_brought_whole(s3, tmp_path):
+def test_everything_is_brought_whole(s3, tmp_path: Path) -> None:
     store = store_of(s3)
     local_copy(store, store.list(), tmp_path, go_on)
     assert {f"set/{path.name}": path.read_bytes() for path in tmp_path.glob("*.png")} == OBJECTS
@@ -65,18 +66,20 @@ class TokenService(BaseHTTPRequestHandler):
 
     asked: list
 
-    def do_POST(self):
+    def do_POST(self) -> None:
         self.asked.append(parse_qs(self.rfile.read(int(self.headers["Content-Length"])).decode()))
         self.send_response(200)
         self.send_header("Content-Length", str(len(TOKENS)))
         self.end_headers()
         self.wfile.write(TOKENS.encode())
 
-    def log_message(self, *arguments):
+    def log_message(self, *arguments) -> None:
         """Quiet."""
 
 
-def test_a_pod_without_keys_shows_its_service_accounts_token(s3, tmp_path, monkeypatch):
+def test_a_pod_without_keys_shows_its_service_accounts_token(
+    s3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As with IRSA: a token and a role, for which a service lends keys, to both clients."""
     (tmp_path / "token").write_text("of the service account")
     asked, role = [], "arn:aws:iam::123456789012:role/vision"
@@ -98,7 +101,7 @@ def test_a_pod_without_keys_shows_its_service_accounts_token(s3, tmp_path, monke
     assert store.quick is not None
 
 
-def test_names_as_long_as_file_systems_allow(s3, tmp_path):
+def test_names_as_long_as_file_systems_allow(s3, tmp_path: Path) -> None:
     name = "x" * 251 + ".png"
     s3.objects[f"set/{name}"] = b"long"
     store = store_of(s3)
@@ -109,7 +112,7 @@ def test_names_as_long_as_file_systems_allow(s3, tmp_path):
 
 
 @pytest.mark.parametrize("status", [503, 429, 500])
-def test_a_server_that_is_busy_for_a_while(s3, tmp_path, status):
+def test_a_server_that_is_busy_for_a_while(s3, tmp_path: Path, status) -> None:
     """Sixteen threads against a server that refuses four requests of five."""
     store = store_of(s3)
     objects = store.list()
@@ -120,21 +123,21 @@ def test_a_server_that_is_busy_for_a_while(s3, tmp_path, status):
 
 
 @pytest.mark.parametrize("status", [503, 429])
-def test_a_server_that_stays_busy(s3, tmp_path, status):
+def test_a_server_that_stays_busy(s3, tmp_path: Path, status) -> None:
     objects = [large(s3)]
     s3.faults = [status] * 100
     with pytest.raises(StorageUnavailable, match=rf"s3://data/set/large\.png: the server answered {status}"):
         local_copy(store_of(s3), objects, tmp_path, go_on)
 
 
-def test_a_busy_server_is_waited_for_when_listing_and_reading(s3):
+def test_a_busy_server_is_waited_for_when_listing_and_reading(s3) -> None:
     s3.faults = [503] * 7
     assert len(store_of(s3).list()) == len(OBJECTS)
     s3.faults = [429, 429]
     assert store_of(s3).read("3.png") == b"3"
 
 
-def test_a_body_goes_on_where_it_broke_off(s3, tmp_path):
+def test_a_body_goes_on_where_it_broke_off(s3, tmp_path: Path) -> None:
     objects = [large(s3)]
     s3.asked.clear()
     s3.faults = [-1_500_000, -1_000_000]
@@ -145,7 +148,7 @@ def test_a_body_goes_on_where_it_broke_off(s3, tmp_path):
     assert 0 < starts[1] <= 1_500_000 < starts[2] <= 2_500_000
 
 
-def test_a_silent_server_is_asked_again(s3, tmp_path):
+def test_a_silent_server_is_asked_again(s3, tmp_path: Path) -> None:
     objects = [large(s3)]
     s3.faults = ["stall"]
     local_copy(store_of(s3), objects, tmp_path, go_on)
@@ -153,7 +156,7 @@ def test_a_silent_server_is_asked_again(s3, tmp_path):
 
 
 @pytest.mark.parametrize("count", [1, 2, 100])
-def test_a_refusal_whose_body_never_comes(s3, tmp_path, count):
+def test_a_refusal_whose_body_never_comes(s3, tmp_path: Path, count) -> None:
     """urllib3's timeout escapes botocore here."""
     objects = [large(s3)]
     s3.faults = ["stall 503"] * count
@@ -165,7 +168,7 @@ def test_a_refusal_whose_body_never_comes(s3, tmp_path, count):
         assert (tmp_path / "large.png").read_bytes() == CONTENT
 
 
-def test_an_object_that_changes_while_it_is_read_is_never_patched_together(s3, tmp_path):
+def test_an_object_that_changes_while_it_is_read_is_never_patched_together(s3, tmp_path: Path) -> None:
     objects = [large(s3)]
     s3.objects["set/large.png"] = CONTENT[::-1] + b"x"
     s3.faults = [-1_500_000]
@@ -173,7 +176,7 @@ def test_an_object_that_changes_while_it_is_read_is_never_patched_together(s3, t
         local_copy(store_of(s3), objects, tmp_path, go_on)
 
 
-def test_an_object_that_changed_since_it_was_listed(s3, tmp_path):
+def test_an_object_that_changed_since_it_was_listed(s3, tmp_path: Path) -> None:
     objects = [large(s3)]
     s3.objects["set/large.png"] = b"short"
     with pytest.raises(StorageUnavailable, match="changed while it was read"):
@@ -210,7 +213,7 @@ def certify(folder, name, *more) -> tuple:
 
 
 @pytest.fixture(scope="module")
-def authority(tmp_path_factory):
+def authority(tmp_path_factory: pytest.TempPathFactory):
     """An authority's certificate and its key; it is one for 127.0.0.1 as well."""
     return certify(tmp_path_factory.mktemp("tls"), "ca")
 
@@ -229,7 +232,7 @@ def secure(authority):
         yield server
 
 
-def test_an_authority_of_the_clusters_own(authority, monkeypatch):
+def test_an_authority_of_the_clusters_own(authority, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("anomaly_runner.storage.s3.ca_path", lambda role: str(authority[0]))
     monkeypatch.setattr("anomaly_runner.storage.s3._READ_SECONDS", 30)  # for the handshake, on a busy machine
     signed = certify(
@@ -249,13 +252,15 @@ def test_an_authority_of_the_clusters_own(authority, monkeypatch):
         assert file.getvalue() == b"7"
 
 
-def test_a_certificate_that_signs_itself_is_left_to_the_client(secure, authority, tmp_path, monkeypatch):
+def test_a_certificate_that_signs_itself_is_left_to_the_client(
+    secure, authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Rust's TLS takes no authority's certificate for a server's."""
     monkeypatch.setattr("anomaly_runner.storage.s3.ca_path", lambda role: str(authority[0]))
     local_copy(store_of(secure), [large(secure)], tmp_path, go_on)
     assert (tmp_path / "large.png").read_bytes() == CONTENT
 
 
-def test_an_unknown_authority_is_refused_with_the_way_out(secure):
+def test_an_unknown_authority_is_refused_with_the_way_out(secure) -> None:
     with pytest.raises(StorageDenied, match=r"certificate of s3://data/set/7\.png is not trusted: set caConfigMap"):
         store_of(secure).read("7.png")

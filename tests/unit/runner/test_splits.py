@@ -29,12 +29,12 @@ def labels(samples):
     return sorted({sample.label for sample in samples})
 
 
-def test_what_is_there_stays_as_it_is():
+def test_what_is_there_stays_as_it_is() -> None:
     found = dataset(TRAIN + GOOD + DENT)
     assert fill_in(found, DatasetSplits(), 1) == found
 
 
-def test_good_test_images_come_from_the_training_images():
+def test_good_test_images_come_from_the_training_images() -> None:
     found = fill_in(dataset(TRAIN + DENT), DatasetSplits(good_test_fraction=0.3), 7)
     moved = [key for key in keys(found.test) if key.startswith("train/")]
     assert len(moved) == 15
@@ -43,7 +43,7 @@ def test_good_test_images_come_from_the_training_images():
     assert found.warnings == ("no images below test/good: 15 of 50 from train/good serve as good test images",)
 
 
-def test_the_draw_depends_on_the_seed_and_not_on_the_order_of_listing():
+def test_the_draw_depends_on_the_seed_and_not_on_the_order_of_listing() -> None:
     shuffled = TRAIN + DENT
     random.Random(0).shuffle(shuffled)
     splits = DatasetSplits(validation_fraction=0.5)
@@ -52,13 +52,13 @@ def test_the_draw_depends_on_the_seed_and_not_on_the_order_of_listing():
     assert keys(fill_in(dataset(TRAIN + DENT), splits, 4).train) != keys(first.train)
 
 
-def test_a_new_image_moves_few_others():
+def test_a_new_image_moves_few_others() -> None:
     before = set(keys(fill_in(dataset(TRAIN + DENT), DatasetSplits(), 3).train))
     after = set(keys(fill_in(dataset([*TRAIN, "train/good/new.png", *DENT]), DatasetSplits(), 3).train))
     assert len(before ^ after) <= 2
 
 
-def test_validation_takes_its_share_of_each_label_and_leaves_one():
+def test_validation_takes_its_share_of_each_label_and_leaves_one() -> None:
     found = fill_in(dataset(TRAIN + GOOD + DENT + ONE + UNKNOWN), DatasetSplits(validation_fraction=0.4), 5)
     counts = {label: sum(sample.label == label for sample in found.validation) for label in ("good", "dent", "rare")}
     assert counts == {"good": 8, "dent": 4, "rare": 0}
@@ -69,7 +69,7 @@ def test_validation_takes_its_share_of_each_label_and_leaves_one():
     assert keys(found.train) == TRAIN
 
 
-def test_folders_of_validation_images_win_over_a_share():
+def test_folders_of_validation_images_win_over_a_share() -> None:
     found = fill_in(
         dataset(TRAIN + GOOD + DENT + ["val/good/0.png", "val/dent/0.png"]), DatasetSplits(validation_fraction=0.9), 5
     )
@@ -77,6 +77,6 @@ def test_folders_of_validation_images_win_over_a_share():
     assert keys(found.test) == sorted(GOOD + DENT)
 
 
-def test_too_few_to_give_some_up():
+def test_too_few_to_give_some_up() -> None:
     with pytest.raises(DataInvalid, match=r"goodTestFraction 0\.2 of the 2 below train/good"):
         fill_in(dataset(TRAIN[:2] + DENT), DatasetSplits(), 1)

@@ -5,6 +5,7 @@ import threading
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Never
 
 import numpy as np
 import onnx
@@ -45,7 +46,7 @@ THREADS = TorchThreads(torch.device("cpu"))
 
 
 @pytest.fixture
-def context(tmp_path):
+def context(tmp_path: Path):
     return Context(RUN, {}, tmp_path, Progress(), StopSignal(), NoTracker(), Journal())
 
 
@@ -79,7 +80,7 @@ def predicted(model, context, count=11, keep_maps=True, reference=16):
     )
 
 
-def test_every_image_is_scored_once_in_order(model, context):
+def test_every_image_is_scored_once_in_order(model, context) -> None:
     found = predicted(model, context)
     with torch.inference_mode():  # in the same batches: on some CPUs, other sizes of batch round otherwise
         scored = [model(torch.from_numpy(batch.images)) for batch in batches(11)]
@@ -91,23 +92,23 @@ def test_every_image_is_scored_once_in_order(model, context):
     assert np.array_equal(found.peaks, maps.amax((1, 2, 3)).numpy())
 
 
-def test_maps_are_kept_only_where_they_are_needed(model, context):
+def test_maps_are_kept_only_where_they_are_needed(model, context) -> None:
     assert predicted(model, context, keep_maps=False).maps is None
 
 
-def test_scores_that_are_not_numbers(model, context):
+def test_scores_that_are_not_numbers(model, context) -> None:
     broken = Padim(choose_backbone("resnet18", ("layer1",)), PadimParameters(pre_trained=False), SIZE, THREADS).eval()
     broken.inv_covariance = torch.full((16 * 12, 64, 64), torch.nan)
     with pytest.raises(Diverged, match=r"test/good/0\.png"):
         predicted(broken, context)
 
 
-def test_nothing_to_score(model, context):
+def test_nothing_to_score(model, context) -> None:
     with pytest.raises(DataInvalid, match="none of the images"):
         predict(TorchPredictor(model, THREADS, 8), [], expected=3, size=SIZE, keep_maps=False, context=context)
 
 
-def test_stop_between_batches(model, context):
+def test_stop_between_batches(model, context) -> None:
     context.stop.set()
     with pytest.raises(Stopped):
         predicted(model, context)
@@ -126,7 +127,7 @@ def exported(model, context, folder, *types, precision="float32"):
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_an_export_agrees_at_every_batch_size(model, context, tmp_path, name):
+def test_an_export_agrees_at_every_batch_size(model, context, tmp_path: Path, name) -> None:
     [made], found = exported(model, context, tmp_path, name)
     assert made.report.images_compared == 11
     assert made.report.max_score_difference < 1e-5 * found.scores.max()
@@ -139,7 +140,7 @@ def test_an_export_agrees_at_every_batch_size(model, context, tmp_path, name):
         assert scores == pytest.approx(found.scores[:size], rel=1e-5)
 
 
-def test_every_file_of_an_export_has_its_digest(model, context, tmp_path):
+def test_every_file_of_an_export_has_its_digest(model, context, tmp_path: Path) -> None:
     made, _ = exported(model, context, tmp_path, *FORMATS)
     listed = {one.model.file: one.model.sha256 for one in made} | made[2].model.companions
     assert listed == {path.name: digest(path) for path in tmp_path.iterdir()}
@@ -149,7 +150,7 @@ def test_every_file_of_an_export_has_its_digest(model, context, tmp_path):
 class WideNorm(torch.nn.Module):
     """Normalises whole feature maps, as FastFlow does, and answers them."""
 
-    def __init__(self, side):
+    def __init__(self, side) -> None:
         super().__init__()
         self.norm = torch.nn.LayerNorm([64, side, side])
         torch.nn.init.uniform_(self.norm.weight)
@@ -161,7 +162,7 @@ class WideNorm(torch.nn.Module):
 
 
 @pytest.mark.parametrize("side", [8, 56])
-def test_layer_normalisations_keep_their_digits(tmp_path, side):
+def test_layer_normalisations_keep_their_digits(tmp_path: Path, side) -> None:
     """onnxruntime's own, over 200,000 numbers, is 3e-5 of the largest off."""
     torch.manual_seed(0)
     model, features = WideNorm(side).eval(), torch.rand(3, 64, side, side) * 5 + 20
@@ -174,7 +175,7 @@ def test_layer_normalisations_keep_their_digits(tmp_path, side):
     assert np.abs(found - exact).max() <= 4 * np.abs(expected - exact).max() + 1e-6
 
 
-def test_weights_that_do_not_fit_into_the_graph_lie_in_one_file_beside_it(model, context, tmp_path):
+def test_weights_that_do_not_fit_into_the_graph_lie_in_one_file_beside_it(model, context, tmp_path: Path) -> None:
     [made], found = exported(model, context, tmp_path, "onnx")
     (tmp_path / "apart").mkdir()
     apart = tmp_path / "apart" / "model.onnx"
@@ -194,7 +195,7 @@ def test_weights_that_do_not_fit_into_the_graph_lie_in_one_file_beside_it(model,
     assert scores == pytest.approx(found.scores, rel=1e-5)
 
 
-def test_half_precision_is_half_as_large_and_near(model, context, tmp_path):
+def test_half_precision_is_half_as_large_and_near(model, context, tmp_path: Path) -> None:
     (tmp_path / "whole").mkdir()
     [whole], _ = exported(model, context, tmp_path / "whole", "onnx")
     [half], found = exported(model, context, tmp_path, "onnx", precision="float16")
@@ -203,14 +204,14 @@ def test_half_precision_is_half_as_large_and_near(model, context, tmp_path):
     assert 0 < half.report.max_score_difference < 0.02 * found.scores.max()
 
 
-def test_the_export_is_of_opset_18(model, tmp_path):
+def test_the_export_is_of_opset_18(model, tmp_path: Path) -> None:
     write_onnx(PlainModel(model), torch.zeros(2, 3, *SIZE), tmp_path)
     loaded = onnx.load(tmp_path / "model.onnx")
     assert [item.version for item in loaded.opset_import if not item.domain] == [18]
     assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
 
 
-def test_an_export_of_something_else_is_refused(model, context, tmp_path):
+def test_an_export_of_something_else_is_refused(model, context, tmp_path: Path) -> None:
     mean = model.mean.clone()
     model.mean += 0.01
     write_onnx(PlainModel(model), torch.zeros(2, 3, *SIZE), tmp_path)
@@ -227,7 +228,7 @@ def allowed(found, precision="float32"):
 class Changed(torch.nn.Module):
     """A model whose answers are changed on their way out."""
 
-    def __init__(self, model, scores, maps):
+    def __init__(self, model, scores, maps) -> None:
         super().__init__()
         self.model, self.change = model, (scores, maps)
 
@@ -248,14 +249,14 @@ def same(found):
         ((lambda found: found * 0 + found.mean(), same), "image scores by"),
     ],
 )
-def test_an_export_that_says_nothing_is_refused(model, context, tmp_path, changes, told):
+def test_an_export_that_says_nothing_is_refused(model, context, tmp_path: Path, changes, told) -> None:
     found = predicted(model, context)
     write_onnx(Changed(model, *changes).eval(), torch.zeros(2, 3, *SIZE), tmp_path)
     with pytest.raises(ExportMismatch, match=told):
         compare("onnx", tmp_path / "model.onnx", found.reference, allowed(found, "float16"))
 
 
-def test_each_level_has_its_own_tolerance_and_never_more_than_a_part_of_its_spread():
+def test_each_level_has_its_own_tolerance_and_never_more_than_a_part_of_its_spread() -> None:
     assert tolerance("float32", (0.0, 50.0)) == pytest.approx(5e-3)
     assert tolerance("float16", (0.0, 50.0)) == pytest.approx(1.0)
     assert tolerance("float16", (49.0, 50.0)) == pytest.approx(0.1)
@@ -263,7 +264,7 @@ def test_each_level_has_its_own_tolerance_and_never_more_than_a_part_of_its_spre
     assert tolerance("float32", (6.999999, 7.0)) == pytest.approx(7e-6)
 
 
-def test_half_precision_is_not_refused_for_images_that_are_alike(model, context, tmp_path):
+def test_half_precision_is_not_refused_for_images_that_are_alike(model, context, tmp_path: Path) -> None:
     """One image, or many of the same score: no distance between scores that an export could be held to."""
     found = predicted(model, context)
     one = replace(
@@ -290,7 +291,7 @@ class DeviceBound(torch.nn.Module):
         return maps.amax((1, 2, 3)), maps
 
 
-def test_torchscript_computes_where_its_images_are(tmp_path):
+def test_torchscript_computes_where_its_images_are(tmp_path: Path) -> None:
     write_torchscript(DeviceBound().eval(), torch.zeros(2, 3, *SIZE), tmp_path)
     program = load("torchscript", tmp_path / "model.pt").program
     assert device_constants(program) == []
@@ -300,11 +301,13 @@ def test_torchscript_computes_where_its_images_are(tmp_path):
     assert maps.shape == (5, 1, 4, 4)
 
 
-def test_a_backbone_beyond_the_tracing_exporter(model, context, tmp_path, monkeypatch):
+def test_a_backbone_beyond_the_tracing_exporter(
+    model, context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """torch.export writes what tracing cannot."""
     from torch.onnx.errors import OnnxExporterError
 
-    def refuse(*arguments):
+    def refuse(*arguments) -> Never:
         raise OnnxExporterError("operator")
 
     monkeypatch.setattr("anomaly_runner.exporting.export._trace", refuse)
@@ -312,13 +315,13 @@ def test_a_backbone_beyond_the_tracing_exporter(model, context, tmp_path, monkey
     assert made.report.images_compared == 11
 
 
-def test_a_file_that_is_no_model(tmp_path):
+def test_a_file_that_is_no_model(tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_bytes(b"not a model")
     with pytest.raises(ModelInvalid, match="cannot be loaded"):
         load_onnx(tmp_path / "model.onnx", 8)
 
 
-def test_a_model_that_is_not_ours(tmp_path):
+def test_a_model_that_is_not_ours(tmp_path: Path) -> None:
     from onnx import TensorProto, helper
 
     value = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1])
@@ -341,7 +344,7 @@ def test_a_model_that_is_not_ours(tmp_path):
         ({}, None),
     ],
 )
-def test_cpus_of_the_cgroup(tmp_path, monkeypatch, files, cpus):
+def test_cpus_of_the_cgroup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files, cpus) -> None:
     monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(8)))
     write(tmp_path, files)
     assert machine.cpu_limit(tmp_path) == (cpus or 8)
@@ -361,18 +364,18 @@ def test_cpus_of_the_cgroup(tmp_path, monkeypatch, files, cpus):
         ({"memory.max": "1000", "memory.current": "5000"}, 0),
     ],
 )
-def test_memory_of_the_cgroup(tmp_path, files, free):
+def test_memory_of_the_cgroup(tmp_path: Path, files, free) -> None:
     write(tmp_path, files | {"meminfo": "MemTotal: 9000 kB\nMemAvailable: 4000 kB\n"})
     assert machine.available_memory(tmp_path, tmp_path / "meminfo") == free
 
 
-def write(folder: Path, files):
+def write(folder: Path, files) -> None:
     for name, content in files.items():
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(content)
 
 
-def test_ordered_map_keeps_order_and_runs_no_further_ahead_than_asked():
+def test_ordered_map_keeps_order_and_runs_no_further_ahead_than_asked() -> None:
     begun, lock = [], threading.Lock()
 
     def work(item):
@@ -388,12 +391,12 @@ def test_ordered_map_keeps_order_and_runs_no_further_ahead_than_asked():
     assert list(results) == [item * 10 for item in range(1, 30)]
 
 
-def test_ordered_map_passes_on_the_first_failure():
+def test_ordered_map_passes_on_the_first_failure() -> None:
     with pytest.raises(ZeroDivisionError):
         list(ordered_map(lambda item: 1 // item, [1, 0, 1], 2))
 
 
-def test_the_context_times_stages_and_leaves_when_stopped(context):
+def test_the_context_times_stages_and_leaves_when_stopped(context) -> None:
     with context.stage(Stage.TRAIN, 10):
         context.step(5)
     assert context.journal.seconds["train"] >= 0
@@ -402,14 +405,14 @@ def test_the_context_times_stages_and_leaves_when_stopped(context):
         pass
 
 
-def test_the_command_line_explains_itself():
+def test_the_command_line_explains_itself() -> None:
     result = CliRunner().invoke(app, ["--help"])
     assert result.exit_code == 0
     assert "pod" in result.output
     assert CliRunner().invoke(app, ["run", "x.yaml"]).exit_code == 2
 
 
-def test_help_imports_nothing_heavy():
+def test_help_imports_nothing_heavy() -> None:
     assert "anomaly_runner.cli" in sys.modules
     import subprocess
 

@@ -3,6 +3,7 @@
 import os
 import threading
 from pathlib import Path
+from typing import Never
 
 import pytest
 from botocore.exceptions import EndpointConnectionError, NoCredentialsError
@@ -33,7 +34,7 @@ def s3():
         yield store, stub
 
 
-def test_folder_store_lists_files_in_order_and_hides_what_is_hidden(tmp_path):
+def test_folder_store_lists_files_in_order_and_hides_what_is_hidden(tmp_path: Path) -> None:
     for name in ("b/2.png", "a/1.png", ".cache/x", "b/.DS_Store"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"12")
@@ -44,7 +45,7 @@ def test_folder_store_lists_files_in_order_and_hides_what_is_hidden(tmp_path):
     assert store.list()[0].size == 2
 
 
-def test_folder_store_writes_whole_files(tmp_path):
+def test_folder_store_writes_whole_files(tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.write_bytes(b"content")
     store = FolderStore(tmp_path / "out").below("ns/name")
@@ -55,20 +56,20 @@ def test_folder_store_writes_whole_files(tmp_path):
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_folder_store_without_permission(tmp_path):
+def test_folder_store_without_permission(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir(mode=0o500)
     with pytest.raises(StorageDenied):
         FolderStore(tmp_path / "out").push(Path(__file__), "x")
 
 
-def test_folder_store_on_a_failing_file_system(tmp_path):
+def test_folder_store_on_a_failing_file_system(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(StorageUnavailable, match="file"):
         FolderStore(tmp_path / "file").push(Path(__file__), "x")
 
 
 @pytest.mark.parametrize("key", ["../x", "/etc/x", "a/../../x", "a\\b"])
-def test_hostile_keys_are_never_written(tmp_path, s3, key):
+def test_hostile_keys_are_never_written(tmp_path: Path, s3, key) -> None:
     for store in (FolderStore(tmp_path), s3[0]):
         with pytest.raises(DataInvalid, match="leads out"):
             store.push(Path(__file__), key)
@@ -77,7 +78,7 @@ def test_hostile_keys_are_never_written(tmp_path, s3, key):
                 store.pull(ObjectInfo(key, 1, "e"), tmp_path / "x")
 
 
-def test_s3_keys_are_relative_to_the_prefix(s3):
+def test_s3_keys_are_relative_to_the_prefix(s3) -> None:
     store, stub = s3
     names = ("train/good/b.png", "train/good/a.png", "folder/", ".hidden/x", "../evil.png")
     contents = [{"Key": f"some/prefix/{name}", "Size": 3, "ETag": '"abc"'} for name in names]
@@ -103,7 +104,7 @@ def test_s3_keys_are_relative_to_the_prefix(s3):
         ("TooManyRequests", 429, StorageUnavailable),
     ],
 )
-def test_a_servers_refusals_become_ours(s3, code, status, error, monkeypatch):
+def test_a_servers_refusals_become_ours(s3, code, status, error, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("botocore.endpoint.time.sleep", lambda seconds: None)
     store, stub = s3
     for _ in range(6):
@@ -116,14 +117,14 @@ def test_a_servers_refusals_become_ours(s3, code, status, error, monkeypatch):
     ("raised", "error"),
     [(NoCredentialsError(), StorageDenied), (EndpointConnectionError(endpoint_url="http://x"), StorageUnavailable)],
 )
-def test_what_never_reaches_a_server(raised, error, monkeypatch):
+def test_what_never_reaches_a_server(raised, error, monkeypatch: pytest.MonkeyPatch) -> None:
     store = connect(LocationRole.DATASET, S3Location(uri="s3://bucket", endpoint="http://127.0.0.1:1"), KEYS)
     monkeypatch.setattr(store.client, "put_object", lambda **_: (_ for _ in ()).throw(raised))
     with pytest.raises(error, match="s3://bucket/key"):
         store.push(Path(__file__), "key")
 
 
-def test_each_role_has_credentials_of_its_own():
+def test_each_role_has_credentials_of_its_own() -> None:
     location = S3Location(uri="s3://bucket", endpoint="http://127.0.0.1:1")
     keys = KEYS | {
         "ANOMALY_OUTPUT_AWS_ACCESS_KEY_ID": "other",
@@ -144,7 +145,7 @@ class MemoryStore:
     uri = "memory"
     local_root = None
 
-    def __init__(self, contents):
+    def __init__(self, contents) -> None:
         self.contents = contents
         self.pulled = []
         self.gate = threading.Event()
@@ -153,7 +154,7 @@ class MemoryStore:
     def list(self, prefix=""):
         return [ObjectInfo(key, len(value), value.decode()) for key, value in sorted(self.contents.items())]
 
-    def pull(self, info, destination):
+    def pull(self, info, destination) -> None:
         if not self.gate.wait(5):
             raise StorageUnavailable("held up")
         self.pulled.append(info.key)
@@ -161,7 +162,7 @@ class MemoryStore:
         destination.write_bytes(self.contents[info.key])
 
 
-def test_what_is_here_is_not_pulled_again(tmp_path):
+def test_what_is_here_is_not_pulled_again(tmp_path: Path) -> None:
     store = MemoryStore({"a": b"1", "d/b": b"22", "c": b"3"})
     local_copy(store, store.list(), tmp_path, go_on)
     assert sorted(store.pulled) == ["a", "c", "d/b"]
@@ -176,7 +177,7 @@ def test_what_is_here_is_not_pulled_again(tmp_path):
     assert (tmp_path / "a").read_bytes() == b"9"
 
 
-def test_an_index_that_broke_off_is_read_up_to_there(tmp_path):
+def test_an_index_that_broke_off_is_read_up_to_there(tmp_path: Path) -> None:
     store = MemoryStore({"a": b"1", "b": b"2"})
     local_copy(store, store.list(), tmp_path, go_on)
     index = tmp_path / ".etags.jsonl"
@@ -186,7 +187,7 @@ def test_an_index_that_broke_off_is_read_up_to_there(tmp_path):
     assert len(store.pulled) == 1
 
 
-def test_a_file_is_ready_before_the_whole_pull_is(tmp_path):
+def test_a_file_is_ready_before_the_whole_pull_is(tmp_path: Path) -> None:
     store = MemoryStore({"a": b"1", "b": b"2"})
     store.gate.clear()
     pull = start_pull(store, store.list(), tmp_path, go_on)
@@ -195,11 +196,11 @@ def test_a_file_is_ready_before_the_whole_pull_is(tmp_path):
     pull.close()
 
 
-def test_waiting_for_a_file_ends_when_the_run_is_stopped(tmp_path):
+def test_waiting_for_a_file_ends_when_the_run_is_stopped(tmp_path: Path) -> None:
     store = MemoryStore({"a": b"1"})
     store.gate.clear()
 
-    def check():
+    def check() -> Never:
         raise Stopped("now")
 
     pull = start_pull(store, store.list(), tmp_path, check)
@@ -209,14 +210,14 @@ def test_waiting_for_a_file_ends_when_the_run_is_stopped(tmp_path):
     pull.close()
 
 
-def test_a_folder_is_used_in_place(tmp_path):
+def test_a_folder_is_used_in_place(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"1")
     store = FolderStore(tmp_path)
     assert local_copy(store, store.list(), tmp_path / "unused", go_on) == tmp_path
     assert not (tmp_path / "unused").exists()
 
 
-def test_a_failed_pull_reaches_who_waits_for_it(tmp_path):
+def test_a_failed_pull_reaches_who_waits_for_it(tmp_path: Path) -> None:
     store = MemoryStore({"a": b"1"})
     store.pull = lambda info, destination: (_ for _ in ()).throw(StorageDenied("no"))
     with pytest.raises(StorageDenied):
@@ -224,7 +225,7 @@ def test_a_failed_pull_reaches_who_waits_for_it(tmp_path):
 
 
 @pytest.mark.timeout(60)
-def test_what_is_no_regular_file_is_named_and_never_opened(tmp_path):
+def test_what_is_no_regular_file_is_named_and_never_opened(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.png")
     (tmp_path / "pipe-link.png").symlink_to("pipe.png")
     (tmp_path / "loop.png").symlink_to("loop.png")
@@ -246,8 +247,8 @@ def test_what_is_no_regular_file_is_named_and_never_opened(tmp_path):
     }
 
 
-def test_a_file_without_permission_is_denied_and_not_retried(tmp_path, monkeypatch):
-    def refuse(path):
+def test_a_file_without_permission_is_denied_and_not_retried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path) -> Never:
         raise PermissionError(13, "Permission denied", str(path))
 
     (tmp_path / "a.png").write_bytes(b"1")
@@ -256,7 +257,7 @@ def test_a_file_without_permission_is_denied_and_not_retried(tmp_path, monkeypat
         read_file(start_pull(FolderStore(tmp_path), [], tmp_path, go_on), "a.png")
 
 
-def test_weights_that_may_not_be_read_are_denied_by_name(tmp_path, monkeypatch):
+def test_weights_that_may_not_be_read_are_denied_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Libraries say that there is no such file."""
     (tmp_path / "model.safetensors").write_bytes(b"1")
     store = FolderStore(tmp_path)

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 CODE = """
 import anomaly_runner
@@ -16,7 +17,7 @@ SWITCHES = ("TELEMETRY", "DO_NOT_TRACK", "PYTEST", "CI")
 """In names of variables of this process that might do the work of ours."""
 
 
-def test_libraries_do_not_report(tmp_path):
+def test_libraries_do_not_report(tmp_path: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if not any(part in name for part in SWITCHES)}
     homes = {name: str(tmp_path) for name in ("HOME", "XDG_CACHE_HOME", "HF_HOME")}
     subprocess.run([sys.executable, "-c", CODE], env=environment | homes, check=True)

@@ -1,6 +1,8 @@
 """Tiles: cut and joined as anomalib does it, the same scores with them, and refusals of those that do not fit."""
 
 import warnings
+from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -47,7 +49,7 @@ def images(count, seed=0, size=SIZE):
     return torch.randn(count, 3, *size, generator=torch.Generator().manual_seed(seed))
 
 
-def compare(measured, name, ours, reference, tolerance):
+def compare(measured, name, ours, reference, tolerance) -> None:
     with torch.inference_mode():
         scores, maps = ours(images(5, seed=1))
         expected = reference(images(5, seed=1))
@@ -66,7 +68,7 @@ def padim(tiling):
 
 
 @both
-def test_tiles_are_cut_and_joined_as_anomalib_does(anomalib, tiling):
+def test_tiles_are_cut_and_joined_as_anomalib_does(anomalib, tiling) -> None:
     ours, reference = Tiles(SIZE, tiling), anomalib.tiler(tiling.tile_size, tiling.stride)
     tiles = ours.tile(images(2))
     assert torch.equal(tiles, reference.tile(images(2)))
@@ -74,7 +76,7 @@ def test_tiles_are_cut_and_joined_as_anomalib_does(anomalib, tiling):
     assert (ours.untile(features) - reference.untile(features)).abs().max() < 1e-5
 
 
-def test_the_last_tile_ends_with_the_image_instead_of_beyond_it():
+def test_the_last_tile_ends_with_the_image_instead_of_beyond_it() -> None:
     tiles = Tiles((160, 96), Tiling(tile_size=64, stride=64))
     picture = images(2, size=(160, 96))
     cut = tiles.tile(picture)
@@ -85,7 +87,7 @@ def test_the_last_tile_ends_with_the_image_instead_of_beyond_it():
 
 
 @both
-def test_padim_scores_as_anomalib_in_tiles(anomalib, measured, tiling):
+def test_padim_scores_as_anomalib_in_tiles(anomalib, measured: Callable[[str], None], tiling) -> None:
     torch.manual_seed(SEED)
     reference = anomalib.padim(backbone="resnet18", layers=list(LAYERS), pre_trained=False, n_features=40)
     reference.tiler = anomalib.tiler(tiling.tile_size, tiling.stride)
@@ -98,7 +100,7 @@ def test_padim_scores_as_anomalib_in_tiles(anomalib, measured, tiling):
 
 
 @both
-def test_patchcore_scores_as_anomalib_in_tiles(anomalib, measured, tiling):
+def test_patchcore_scores_as_anomalib_in_tiles(anomalib, measured: Callable[[str], None], tiling) -> None:
     torch.manual_seed(SEED)
     reference = anomalib.patchcore(layers=["layer2", "layer3"], backbone="resnet18", pre_trained=False)
     reference.tiler = anomalib.tiler(tiling.tile_size, tiling.stride)
@@ -119,7 +121,7 @@ def test_patchcore_scores_as_anomalib_in_tiles(anomalib, measured, tiling):
 
 
 @pytest.mark.parametrize("name", ["stfpm", "reverseDistillation"])
-def test_anomalibs_own_models_take_these_tiles_for_theirs(anomalib, measured, name):
+def test_anomalibs_own_models_take_these_tiles_for_theirs(anomalib, measured: Callable[[str], None], name) -> None:
     options = {"layers": [*LAYERS, "layer3"], "backbone": "resnet18"}
     model = Model.model_validate({"name": name, name: options, "tiling": HALVES.model_dump(by_alias=True)})
     with without_pretrained_weights():
@@ -138,7 +140,7 @@ def test_anomalibs_own_models_take_these_tiles_for_theirs(anomalib, measured, na
     compare(measured, name, ours, reference, 1e-5)
 
 
-def test_what_is_in_tiles_is_exported_for_any_batch_and_restored(tmp_path):
+def test_what_is_in_tiles_is_exported_for_any_batch_and_restored(tmp_path: Path) -> None:
     ours = padim(HALVES)
     ours.learn(images(12).split(5), THREADS)
     batch = Batch(tuple(Sample(f"{index}.png", None) for index in range(3)), images(3, seed=2).numpy())
@@ -172,7 +174,7 @@ def test_what_is_in_tiles_is_exported_for_any_batch_and_restored(tmp_path):
         ((250, 250), (64, 64), r"multiples of 16"),
     ],
 )
-def test_tiles_that_do_not_fit_are_refused_before_anything_is_fetched(size, tiling, complaint):
+def test_tiles_that_do_not_fit_are_refused_before_anything_is_fetched(size, tiling, complaint) -> None:
     model = Model.model_validate({"name": "padim", "tiling": {"tileSize": tiling[0], "stride": tiling[1]}})
     with pytest.raises(InvalidConfig, match=complaint):
         check_model(model, size)

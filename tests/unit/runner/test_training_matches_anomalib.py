@@ -7,6 +7,7 @@ each side's own: reading, normalisation, constructor arguments, trainer argument
 import itertools
 import math
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -168,7 +169,7 @@ CASES = {
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(tmp_path_factory: pytest.TempPathFactory):
     made = tmp_path_factory.mktemp("beside")
     write_textures(made / "data/textures")
     write_auxiliary_weights(made / "weights")
@@ -181,7 +182,7 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture
-def start(monkeypatch):
+def start(monkeypatch: pytest.MonkeyPatch):
     """The state that our module starts with, once it is built; its weights are random."""
     found: dict[str, torch.Tensor] = {}
 
@@ -201,7 +202,7 @@ def has_files(name):
 
 
 def our_scores(folder, name, case):
-    def experiment(document):
+    def experiment(document) -> None:
         spec = document["spec"]
         training = {"trainBatchSize": case.batch} | case.training
         if CATALOG[name].by_gradient:
@@ -230,14 +231,14 @@ def pictures(paths, side):
 class InOurOrder(lightning.LightningDataModule):
     """Training images of 0..1, as anomalib's batches, in the order that our runs take them in; and good test images."""
 
-    def __init__(self, images, good, batch, shuffles):
+    def __init__(self, images, good, batch, shuffles) -> None:
         super().__init__()
         self.images, self.good, self.train_batch_size, self.shuffles = images, good, batch, shuffles
 
     def train_dataloader(self):
         return self
 
-    def __len__(self):
+    def __len__(self) -> int:
         return math.ceil(len(self.images) / self.train_batch_size)
 
     def __iter__(self):
@@ -261,7 +262,7 @@ def good_batch(images):
     )
 
 
-def pictures_in_our_order(module):
+def pictures_in_our_order(module) -> None:
     prepare = module.prepare_imagenette_data
 
     def drawn(dataset):
@@ -269,7 +270,7 @@ def pictures_in_our_order(module):
             for index in np.random.default_rng([SEED, turn]).permutation(len(dataset)):
                 yield [dataset[index][0].unsqueeze(0)]
 
-    def prepared(size):
+    def prepared(size) -> None:
         prepare(size)
         module.imagenet_iterator = drawn(module.imagenet_loader.dataset)
 
@@ -339,7 +340,9 @@ def their_scores(module, name, case, folder, paths):
 
 
 @pytest.mark.parametrize("title", CASES)
-def test_a_run_scores_as_plain_anomalib(folder, start, title, measured, monkeypatch):
+def test_a_run_scores_as_plain_anomalib(
+    folder, start, title, measured: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
     name, case = title.partition(",")[0], CASES[title]
     ours = our_scores(folder, name, case)
     module = trained_by_anomalib(folder, name, case, start, monkeypatch)

@@ -38,14 +38,14 @@ def form(crop=None, **fields):
 
 
 @pytest.mark.parametrize("factor", [1, 2, 5])
-def test_every_size_of_image_is_blackened_where_the_mask_is(factor):
+def test_every_size_of_image_is_blackened_where_the_mask_is(factor) -> None:
     pixels = np.full((12 * factor, 16 * factor, 3), 200, np.uint8)
     seen = np.asarray(form().decode(png(pixels), LIMIT))
     expected = np.kron(border(), np.ones((factor, factor), np.uint8))[..., None] > 0
     assert np.array_equal(seen, np.where(expected, pixels, 0))
 
 
-def test_deep_images_keep_their_depth():
+def test_deep_images_keep_their_depth() -> None:
     values = np.random.default_rng(0).integers(0, 65536, (12, 16)).astype(np.uint16)
     seen = np.asarray(form().decode(png(values), LIMIT))
     expected = np.where(border() > 0, values.astype(np.float32) / np.float32(65535), 0)
@@ -53,24 +53,24 @@ def test_deep_images_keep_their_depth():
     assert np.array_equal(seen, expected)
 
 
-def test_maps_count_the_same_pixels():
+def test_maps_count_the_same_pixels() -> None:
     assert np.array_equal(form().valid, np.kron(border(), np.ones((2, 2))) > 0)
     assert InputForm(24, 32, "none").valid is None
 
 
-def test_the_crop_cuts_image_and_mask_alike():
+def test_the_crop_cuts_image_and_mask_alike() -> None:
     cropped = form(CROP)
     seen = np.asarray(cropped.decode(png(np.full((12, 16, 3), 200, np.uint8)), LIMIT))
     assert np.array_equal(seen[..., 0] > 0, border()[2:8, 4:12] > 0)
     assert np.array_equal(cropped.valid, np.kron(border()[2:8, 4:12], np.ones((4, 4))) > 0)
 
 
-def test_with_a_crop_the_sizes_must_agree():
+def test_with_a_crop_the_sizes_must_agree() -> None:
     with pytest.raises(UnreadableImageError, match=r"32 x 24 pixels, but validAreaMask.*16 x 12"):
         form(CROP).decode(png(np.zeros((24, 32, 3), np.uint8)), LIMIT)
 
 
-def test_it_travels_as_a_file():
+def test_it_travels_as_a_file() -> None:
     again = ValidArea.read(area().to_png(), "valid_area.png", LIMIT)
     assert np.array_equal(again.at(12, 16, None), border() > 0)
 
@@ -79,7 +79,7 @@ def test_it_travels_as_a_file():
     ("data", "problem"),
     [(b"no image", "valid.png cannot be read: not an image"), (png(np.zeros((4, 4), np.uint8)), "black everywhere")],
 )
-def test_masks_that_cannot_be_used(data, problem):
+def test_masks_that_cannot_be_used(data, problem) -> None:
     with pytest.raises(DataInvalid, match=problem):
         ValidArea.read(data, "valid.png", LIMIT)
 
@@ -91,6 +91,6 @@ def test_masks_that_cannot_be_used(data, problem):
         (CropArea(left=0, top=0, width=2, height=2), "black everywhere inside cropArea"),
     ],
 )
-def test_crops_that_leave_nothing(crop, problem):
+def test_crops_that_leave_nothing(crop, problem) -> None:
     with pytest.raises(DataInvalid, match=problem):
         area().at(24, 32, crop)

@@ -3,6 +3,8 @@
 import io
 import os
 import shutil
+from pathlib import Path
+from typing import Never
 
 import pytest
 import torch
@@ -27,13 +29,13 @@ def bring(root, folder, *wanted):
     return bring_weights(FolderStore(root), wanted or [HUB], folder, lambda: None)
 
 
-def write(root, name, content=b"x"):
+def write(root, name, content=b"x") -> None:
     (root / name).parent.mkdir(parents=True, exist_ok=True)
     (root / name).write_bytes(content)
 
 
 @pytest.fixture(autouse=True)
-def restore_caches(monkeypatch):
+def restore_caches(monkeypatch: pytest.MonkeyPatch) -> None:
     from huggingface_hub import constants
 
     for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
@@ -42,7 +44,7 @@ def restore_caches(monkeypatch):
         monkeypatch.setenv(name, "unset")
 
 
-def test_a_cache_is_used_by_the_libraries(tmp_path):
+def test_a_cache_is_used_by_the_libraries(tmp_path: Path) -> None:
     write(tmp_path, f"{PREFIX}/refs/main", b"abc\n")
     write(tmp_path, f"{PREFIX}/snapshots/abc/model.safetensors")
     bring(tmp_path, tmp_path / "work")
@@ -62,7 +64,7 @@ def test_a_cache_is_used_by_the_libraries(tmp_path):
         ({"refs/main": b"new", "snapshots/old/model.safetensors": b"x"}, "snapshots/new/model.safetensors"),
     ],
 )
-def test_missing_weights_name_the_path_that_was_wanted(tmp_path, files, path):
+def test_missing_weights_name_the_path_that_was_wanted(tmp_path: Path, files, path) -> None:
     for name, content in files.items():
         write(tmp_path, f"{PREFIX}/{name}", content)
     with pytest.raises(WeightsNotFound, match=f"{tmp_path}/{PREFIX}.*{path}|{path}"):
@@ -70,7 +72,7 @@ def test_missing_weights_name_the_path_that_was_wanted(tmp_path, files, path):
 
 
 @pytest.mark.parametrize("wanted", [Wanted("file", "torch/hub/checkpoints/x.pth"), Wanted("folder", "datasets/dtd")])
-def test_files_and_folders(tmp_path, wanted):
+def test_files_and_folders(tmp_path: Path, wanted) -> None:
     with pytest.raises(WeightsNotFound, match=f"{tmp_path}/{wanted.name}"):
         bring(tmp_path, tmp_path / "work", wanted)
     write(tmp_path, wanted.name + ("/a/1.png" if wanted.kind == "folder" else ""))
@@ -99,17 +101,17 @@ def test_files_and_folders(tmp_path, wanted):
         ({"name": "ganomaly"}, []),
     ],
 )
-def test_each_model_says_what_it_loads(model, wanted):
+def test_each_model_says_what_it_loads(model, wanted) -> None:
     assert [(want.kind, want.name) for want in wanted_weights(Model.model_validate(model))] == wanted
 
 
-def test_a_backbone_that_has_no_repository():
+def test_a_backbone_that_has_no_repository() -> None:
     model = Model.model_validate({"name": "padim", "padim": {"backbone": "test_vit_no_such"}})
     with pytest.raises(WeightsNotFound, match="test_vit_no_such"):
         wanted_weights(model)
 
 
-def test_a_file_that_was_cut_off_is_named_as_damaged(tmp_path):
+def test_a_file_that_was_cut_off_is_named_as_damaged(tmp_path: Path) -> None:
     write(tmp_path, "hub/models--timm--resnet18.a1_in1k/refs/main", b"abc")
     write(tmp_path, "hub/models--timm--resnet18.a1_in1k/snapshots/abc/model.safetensors", b"x" * 99)
     bring(tmp_path, tmp_path / "work", Wanted("hub", "timm/resnet18.a1_in1k"))
@@ -139,7 +141,7 @@ DAMAGED = {
 
 
 @pytest.mark.parametrize("content", DAMAGED.values(), ids=DAMAGED)
-def test_a_damaged_file_of_torchvision_is_named_as_damaged(tmp_path, content):
+def test_a_damaged_file_of_torchvision_is_named_as_damaged(tmp_path: Path, content) -> None:
     write(tmp_path, RESNET18, content())
     bring(tmp_path, tmp_path / "work", Wanted("file", RESNET18))
     model = Model.model_validate({"name": "cfa", "cfa": {"backbone": "resnet18"}})
@@ -148,7 +150,7 @@ def test_a_damaged_file_of_torchvision_is_named_as_damaged(tmp_path, content):
 
 
 @pytest.fixture(scope="module")
-def loaded_late(tmp_path_factory):
+def loaded_late(tmp_path_factory: pytest.TempPathFactory):
     """What EfficientAD and DSR load when their training begins."""
     cache = tmp_path_factory.mktemp("late")
     write_teacher(cache / TEACHERS / "pretrained_teacher_small.pth")
@@ -163,7 +165,9 @@ def loaded_late(tmp_path_factory):
         ("dsr", QUANTISER, "on_train_start"),
     ],
 )
-def test_weights_that_a_training_begins_with_are_named_as_damaged(tmp_path, loaded_late, name, file, begin):
+def test_weights_that_a_training_begins_with_are_named_as_damaged(
+    tmp_path: Path, loaded_late, name, file, begin
+) -> None:
     shutil.copytree(loaded_late, tmp_path, dirs_exist_ok=True)
     use_cache(tmp_path)
     with without_pretrained_weights():
@@ -184,7 +188,7 @@ def test_weights_that_a_training_begins_with_are_named_as_damaged(tmp_path, load
         RuntimeError("Error(s) in loading state_dict for ResNet: Missing key(s) in state_dict"),
     ],
 )
-def test_what_is_no_damage(error):
+def test_what_is_no_damage(error) -> None:
     assert not is_damage(error)
 
 
@@ -192,13 +196,13 @@ NOWHERE = Model.model_validate({"name": "stfpm", "stfpm": {"backbone": "legacy_s
 """timm has its weights from somewhere else than the hub."""
 
 
-def test_a_backbone_without_a_repository_is_built_where_no_cache_is_given():
+def test_a_backbone_without_a_repository_is_built_where_no_cache_is_given() -> None:
     with without_pretrained_weights():
         build_module(NOWHERE, Surroundings((64, 64), 4, None, "object"))
 
 
-def test_damaged_weights_without_a_repository_are_named_by_their_backbone(monkeypatch):
-    def damaged(*arguments, **options):
+def test_damaged_weights_without_a_repository_are_named_by_their_backbone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def damaged(*arguments, **options) -> Never:
         raise EOFError
 
     monkeypatch.setattr("timm.create_model", damaged)
