@@ -34,17 +34,17 @@ _LOADERS: Mapping[ModelName, str] = {"efficientad": "prepare_pretrained_model", 
 
 
 @dataclass(frozen=True)
-class Surroundings:
-    """What a model is built for, beside its parameters.
-
-    ``size``: rows and columns of its input. ``batch_size``: of training. ``weights``: folder with auxiliary images,
-    None where it will not be trained. ``subject``: what the images show, in English.
-    """
+class BuildOptions:
+    """What a model is built with, beside its parameters."""
 
     size: tuple[int, int]
+    """Rows and columns of its input."""
     batch_size: int
+    """Images of a training step."""
     weights: Path | None
+    """Folder with auxiliary images; None where the model will not be trained."""
     subject: str
+    """What the images show, in English, such as ``screw``: WinCLIP's class name."""
 
 
 class AnomalibModel(ScoringModel):
@@ -100,7 +100,7 @@ def _as_clip_wants(images: Tensor) -> Tensor:
     return (images - mean) / std
 
 
-def build_module(model: Model, around: Surroundings) -> Any:
+def build_module(model: Model, options: BuildOptions) -> Any:
     """anomalib's Lightning module for training.
 
     Raises:
@@ -108,12 +108,12 @@ def build_module(model: Model, around: Surroundings) -> Any:
         InvalidConfig: parameters that anomalib refuses.
     """
     entry = CATALOG[model.name]
-    arguments = _arguments(model, entry, around)
+    arguments = _arguments(model, entry, options)
     try:
         with undamaged(partial(weight_names, model)):
             module = _anomalib_class(str(entry.anomalib))(
                 **arguments,
-                pre_processor=_size_carrier(around.size),
+                pre_processor=_size_carrier(options.size),
                 post_processor=False,
                 evaluator=False,
                 visualizer=False,
@@ -129,7 +129,7 @@ def build_module(model: Model, around: Surroundings) -> Any:
     _mend_parts(module)
     _load_undamaged(module, model)
     if model.tiling is not None:
-        module.model.tiler = Tiles(around.size, model.tiling)
+        module.model.tiler = Tiles(options.size, model.tiling)
     module.hparams.clear()  # classes of anomalib would go into checkpoints, which hold plain data alone
     return module
 
@@ -168,51 +168,51 @@ def _size_carrier(size: tuple[int, int]) -> Any:
     return PreProcessor(transform=Resize(size, antialias=True))
 
 
-def _arguments(model: Model, entry: ModelEntry, around: Surroundings) -> dict[str, Any]:
+def _arguments(model: Model, entry: ModelEntry, options: BuildOptions) -> dict[str, Any]:
     plain = {
         entry.renamed.get(name, name): list(value) if isinstance(value, tuple) else value
         for name, value in model.parameters.model_dump(exclude_none=True).items()
     }
     special = _SPECIAL.get(model.name)
-    return special(plain, around) if special else plain
+    return special(plain, options) if special else plain
 
 
-def _draem(plain: dict[str, Any], around: Surroundings) -> dict[str, Any]:
+def _draem(plain: dict[str, Any], options: BuildOptions) -> dict[str, Any]:
     low, high = plain.pop("opacity_low"), plain.pop("opacity_high")
-    return plain | {"beta": (low, high), "dtd_dir": around.weights and around.weights / DTD}
+    return plain | {"beta": (low, high), "dtd_dir": options.weights and options.weights / DTD}
 
 
-def _efficientad(plain: dict[str, Any], around: Surroundings) -> dict[str, Any]:
-    return plain | ({"imagenet_dir": around.weights / IMAGENETTE} if around.weights else {})
+def _efficientad(plain: dict[str, Any], options: BuildOptions) -> dict[str, Any]:
+    return plain | ({"imagenet_dir": options.weights / IMAGENETTE} if options.weights else {})
 
 
-def _fre(plain: dict[str, Any], around: Surroundings) -> dict[str, Any]:
+def _fre(plain: dict[str, Any], options: BuildOptions) -> dict[str, Any]:
     backbone = Backbone(choose_backbone(plain["backbone"], [plain["layer"]]), pre_trained=False)
-    [(rows, columns)], pool = backbone.sizes(*around.size), plain["pooling_kernel_size"]
+    [(rows, columns)], pool = backbone.sizes(*options.size), plain["pooling_kernel_size"]
     return plain | {"input_dim": backbone.channels[0] * math.prod((rows // pool, columns // pool))}
 
 
-def _ganomaly(plain: dict[str, Any], around: Surroundings) -> dict[str, Any]:
-    return plain | {"batch_size": around.batch_size}
+def _ganomaly(plain: dict[str, Any], options: BuildOptions) -> dict[str, Any]:
+    return plain | {"batch_size": options.batch_size}
 
 
-def _glass(plain: dict[str, Any], around: Surroundings) -> dict[str, Any]:
-    source = around.weights and str(around.weights / DTD)
-    return plain | {"input_shape": around.size, "anomaly_source_path": source}
+def _glass(plain: dict[str, Any], options: BuildOptions) -> dict[str, Any]:
+    source = options.weights and str(options.weights / DTD)
+    return plain | {"input_shape": options.size, "anomaly_source_path": source}
 
 
-def _found_ad(plain: dict[str, Any], around: Surroundings) -> dict[str, Any]:
+def _found_ad(plain: dict[str, Any], options: BuildOptions) -> dict[str, Any]:
     from anomalib.models.image.foundad.components.encoder_loader import TIMM_MODEL_NAMES
 
     [encoder] = [theirs for theirs, timm_name in TIMM_MODEL_NAMES.items() if timm_name == plain["encoder_name"]]
-    return plain | {"encoder_name": encoder, "image_size": around.size[0]}
+    return plain | {"encoder_name": encoder, "image_size": options.size[0]}
 
 
-def _winclip(plain: dict[str, Any], around: Surroundings) -> dict[str, Any]:
-    return {"class_name": around.subject} | plain | {"scales": tuple(plain["scales"])}
+def _winclip(plain: dict[str, Any], options: BuildOptions) -> dict[str, Any]:
+    return {"class_name": options.subject} | plain | {"scales": tuple(plain["scales"])}
 
 
-_SPECIAL: Mapping[str, Callable[[dict[str, Any], Surroundings], dict[str, Any]]] = {
+_SPECIAL: Mapping[str, Callable[[dict[str, Any], BuildOptions], dict[str, Any]]] = {
     "draem": _draem,
     "efficientad": _efficientad,
     "fre": _fre,
@@ -236,7 +236,7 @@ def without_pretrained_weights() -> Iterator[None]:
     nothing is downloaded.
 
     For a model whose whole state is loaded afterwards: anomalib builds several with their weights, or with the images
-    that they train with, and no way around.
+    that they train with, and no way options.
     """
     import open_clip
     import timm

@@ -62,14 +62,14 @@ def _built(definition: Model, size: tuple[int, int], threads: TorchThreads) -> S
 
 def _built_by_anomalib(definition: Model, size: tuple[int, int]) -> ScoringModel:
     from anomaly_runner.models.anomalib_model import (
-        Surroundings,
+        BuildOptions,
         build_module,
         scoring_model,
         without_pretrained_weights,
     )
 
     with without_pretrained_weights():
-        module = build_module(definition, Surroundings(size, 1, None, "object"))
+        module = build_module(definition, BuildOptions(size, 1, None, "object"))
     if shots := getattr(definition.parameters, "k_shot", 0):
         module.model.k_shot = shots
     return scoring_model(definition, module, size)

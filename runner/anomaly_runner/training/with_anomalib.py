@@ -12,7 +12,7 @@ import torch
 from anomaly_api.status import Stage
 from anomaly_runner.data.dataset import Sample
 from anomaly_runner.errors import InvalidConfig
-from anomaly_runner.models.anomalib_model import AnomalibModel, Surroundings, build_module, scoring_model
+from anomaly_runner.models.anomalib_model import AnomalibModel, BuildOptions, build_module, scoring_model
 from anomaly_runner.models.catalog import CATALOG
 from anomaly_runner.system.machine import cpu_limit, give_back_freed_memory
 from anomaly_runner.training.gradient.callbacks import History
@@ -174,8 +174,8 @@ def _module(job: ExperimentJob, batch_size: int) -> Any:
     return build_module(job.spec.model, _built_for(job, batch_size))
 
 
-def _built_for(job: ExperimentJob, batch_size: int) -> Surroundings:
-    return Surroundings(job.form.size, batch_size, job.weights, _subject(job))
+def _built_for(job: ExperimentJob, batch_size: int) -> BuildOptions:
+    return BuildOptions(job.form.size, batch_size, job.weights, _subject(job))
 
 
 def _subject(job: ExperimentJob) -> str:

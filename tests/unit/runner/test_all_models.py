@@ -21,8 +21,7 @@ from anomaly_runner.data.batches import Batch
 from anomaly_runner.data.dataset import Sample
 from anomaly_runner.exporting.export import export_all, load
 from anomaly_runner.local import run_locally
-from anomaly_runner.models.anomalib_model import Surroundings as ModelSurroundings
-from anomaly_runner.models.anomalib_model import build_module, scoring_model, without_pretrained_weights
+from anomaly_runner.models.anomalib_model import BuildOptions, build_module, scoring_model, without_pretrained_weights
 from anomaly_runner.models.catalog import CATALOG
 from anomaly_runner.models.tails import TAILS
 from anomaly_runner.scoring.predict import Scored
@@ -113,11 +112,11 @@ def stacked(pictures):
 
 @pytest.fixture
 def random_weights(monkeypatch: pytest.MonkeyPatch) -> None:
-    def build(model, around):
+    def build(model, options):
         if model.name in FROM_CACHE:
-            return build_module(model, around)
+            return build_module(model, options)
         with without_pretrained_weights():
-            return build_module(model, replace(around, weights=None))
+            return build_module(model, replace(options, weights=None))
 
     monkeypatch.setattr(anomalib_training, "build_module", build)
 
@@ -180,7 +179,7 @@ def untrained(name):
     model = Model.model_validate({"name": name, name: parameters})
     torch.manual_seed(0)
     with without_pretrained_weights():
-        return model, build_module(model, ModelSurroundings((side, side), 4, None, "object")), side
+        return model, build_module(model, BuildOptions((side, side), 4, None, "object")), side
 
 
 @pytest.mark.parametrize("name", [name for name in MODELS if isinstance(TAILS.get(name), type)])

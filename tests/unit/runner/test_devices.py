@@ -81,7 +81,7 @@ class Run:
         check_devices(asked, gpus=0)
         self.plan = replace(make_plan(asked, has_gpu=False), seed=seed)
         torch.manual_seed(1)
-        built_for = anomalib_model.Surroundings((SIDE, SIDE), BATCH, None, "object")
+        built_for = anomalib_model.BuildOptions((SIDE, SIDE), BATCH, None, "object")
         with without_pretrained_weights():
             self.module = build_module(asked.model, built_for)
         self.start = {name: value.clone() for name, value in self.module.state_dict().items()}

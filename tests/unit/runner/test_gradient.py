@@ -92,7 +92,7 @@ class Run:
         asked = spec(model, trainBatchSize=batch, **training)
         self.plan = make_plan(asked, has_gpu=False)
         torch.manual_seed(1)
-        around = anomalib_model.Surroundings((side, side), batch, cache, "object")
+        around = anomalib_model.BuildOptions((side, side), batch, cache, "object")
         self.build = partial(built, asked.model, around)
         self.module = self.build()
         validation = images(2 if model is EFFICIENTAD else 8, 2, defects=True, side=side)

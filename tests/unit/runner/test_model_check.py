@@ -8,7 +8,7 @@ import torch
 
 from anomaly_api.model import Model
 from anomaly_runner.errors import InvalidConfig
-from anomaly_runner.models.anomalib_model import Surroundings, build_module, without_pretrained_weights
+from anomaly_runner.models.anomalib_model import BuildOptions, build_module, without_pretrained_weights
 from anomaly_runner.models.catalog import input_normalization
 from anomaly_runner.models.check import check_exports, check_model
 
@@ -64,7 +64,7 @@ def test_the_smallest_size_is_the_smallest_that_noise_fits_into(side, fits) -> N
     """anomalib draws 1 to 32 cells a side by chance."""
     asked = Model.model_validate({"name": "supersimplenet", "supersimplenet": {"backbone": "resnet18"}})
     with without_pretrained_weights():
-        model = build_module(asked, Surroundings((side, side), 4, None, "object")).model
+        model = build_module(asked, BuildOptions((side, side), 4, None, "object")).model
     rows, columns = model.feature_extractor(torch.zeros(1, 3, side, side)).shape[-2:]
     torch.manual_seed(0)
     draw = partial(model.anomaly_generator.generate_perlin, 50, rows, columns)

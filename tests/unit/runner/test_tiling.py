@@ -17,7 +17,7 @@ from anomaly_runner.data.batches import Batch
 from anomaly_runner.data.dataset import Sample
 from anomaly_runner.errors import InvalidConfig
 from anomaly_runner.exporting.export import export_all
-from anomaly_runner.models.anomalib_model import Surroundings, build_module, scoring_model, without_pretrained_weights
+from anomaly_runner.models.anomalib_model import BuildOptions, build_module, scoring_model, without_pretrained_weights
 from anomaly_runner.models.backbone import choose_backbone
 from anomaly_runner.models.check import check_model
 from anomaly_runner.models.padim import Padim
@@ -125,7 +125,7 @@ def test_anomalibs_own_models_take_these_tiles_for_theirs(anomalib, measured: Ca
     options = {"layers": [*LAYERS, "layer3"], "backbone": "resnet18"}
     model = Model.model_validate({"name": name, name: options, "tiling": HALVES.model_dump(by_alias=True)})
     with without_pretrained_weights():
-        module = build_module(model, Surroundings(SIZE, 2, None, "object"))
+        module = build_module(model, BuildOptions(SIZE, 2, None, "object"))
     ours = scoring_model(model, module, SIZE).eval()
     tiles = module.model.tiler
     assert isinstance(tiles, Tiles)

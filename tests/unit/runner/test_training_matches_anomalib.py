@@ -186,9 +186,9 @@ def start(monkeypatch: pytest.MonkeyPatch):
     """The state that our module starts with, once it is built; its weights are random."""
     found: dict[str, torch.Tensor] = {}
 
-    def build(model, around):
+    def build(model, options):
         with without_pretrained_weights():
-            module = build_module(model, around)
+            module = build_module(model, options)
         found.update({name: value.clone() for name, value in module.state_dict().items()})
         return module
 

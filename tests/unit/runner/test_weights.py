@@ -12,7 +12,7 @@ import torchvision
 
 from anomaly_api.model import Model
 from anomaly_runner.errors import WeightsNotFound
-from anomaly_runner.models.anomalib_model import Surroundings, build_module, without_pretrained_weights
+from anomaly_runner.models.anomalib_model import BuildOptions, build_module, without_pretrained_weights
 from anomaly_runner.models.backbone import Backbone, choose_backbone
 from anomaly_runner.models.catalog import QUANTISER, TEACHERS
 from anomaly_runner.models.damage import is_damage
@@ -146,7 +146,7 @@ def test_a_damaged_file_of_torchvision_is_named_as_damaged(tmp_path: Path, conte
     bring(tmp_path, tmp_path / "work", Wanted("file", RESNET18))
     model = Model.model_validate({"name": "cfa", "cfa": {"backbone": "resnet18"}})
     with pytest.raises(WeightsNotFound, match=r"checkpoints/resnet18-f37072fd\.pth are damaged"):
-        build_module(model, Surroundings((64, 64), 4, tmp_path, "object"))
+        build_module(model, BuildOptions((64, 64), 4, tmp_path, "object"))
 
 
 @pytest.fixture(scope="module")
@@ -171,7 +171,7 @@ def test_weights_that_a_training_begins_with_are_named_as_damaged(
     shutil.copytree(loaded_late, tmp_path, dirs_exist_ok=True)
     use_cache(tmp_path)
     with without_pretrained_weights():
-        module = build_module(Model.model_validate({"name": name}), Surroundings((64, 64), 1, tmp_path, "object"))
+        module = build_module(Model.model_validate({"name": name}), BuildOptions((64, 64), 1, tmp_path, "object"))
     getattr(module, begin)()
     write(tmp_path, file, half((tmp_path / file).read_bytes()))
     with pytest.raises(WeightsNotFound, match=f"the weights {file} are damaged: fill the cache again"):
@@ -198,7 +198,7 @@ NOWHERE = Model.model_validate({"name": "stfpm", "stfpm": {"backbone": "legacy_s
 
 def test_a_backbone_without_a_repository_is_built_where_no_cache_is_given() -> None:
     with without_pretrained_weights():
-        build_module(NOWHERE, Surroundings((64, 64), 4, None, "object"))
+        build_module(NOWHERE, BuildOptions((64, 64), 4, None, "object"))
 
 
 def test_damaged_weights_without_a_repository_are_named_by_their_backbone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -207,4 +207,4 @@ def test_damaged_weights_without_a_repository_are_named_by_their_backbone(monkey
 
     monkeypatch.setattr("timm.create_model", damaged)
     with pytest.raises(WeightsNotFound, match="the weights legacy_seresnet18 are damaged"):
-        build_module(NOWHERE, Surroundings((64, 64), 4, None, "object"))
+        build_module(NOWHERE, BuildOptions((64, 64), 4, None, "object"))

@@ -12,7 +12,7 @@ from anomaly_api.transforms import Augmentations
 from anomaly_runner.data.augment import Augmenter
 from anomaly_runner.data.batches import Batch, InputForm, ReadLog, read_batches
 from anomaly_runner.data.dataset import Sample
-from anomaly_runner.models.anomalib_model import Surroundings
+from anomaly_runner.models.anomalib_model import BuildOptions
 from anomaly_runner.storage import Pull
 from anomaly_runner.training.gradient.images import Share
 from anomaly_runner.training.gradient.plan import Plan
@@ -53,7 +53,7 @@ class Order:
     """
 
     model: Model
-    built_for: Surroundings
+    built_for: BuildOptions
     plan: Plan
     samples: tuple[Sample, ...]
     augmented: ReadAgain | None
