@@ -9,7 +9,6 @@ import json
 import sys
 import time
 import warnings
-from collections.abc import Callable
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from torch import Tensor
 from benchmarks.plain_anomalib import build
 
 warnings.simplefilter("ignore")
-Network = Callable[[Tensor], Any]
+Network = torch.nn.Module
 
 
 def read(files: list[Path], side: int) -> Tensor:
@@ -33,18 +32,19 @@ def read(files: list[Path], side: int) -> Tensor:
 
 def one_pass(module: Any, images: Tensor, batch: int, _: int, __: Path) -> Network:
     """The backbone is all there is to run."""
-    network = module.model.feature_extractor.eval()
+    network: Network = module.model.feature_extractor.eval()
     with torch.inference_mode():
-        for part in images.split(batch):
+        for part in torch.split(images, batch):
             network(part)
     return network
 
 
 def fastflow(module: Any, images: Tensor, batch: int, epochs: int, _: Path) -> Network:
     """Adam over the flow's loss."""
-    network, loss, adam = module.model.train(), module.loss, module.configure_optimizers()
+    network: Network = module.model.train()
+    loss, adam = module.loss, module.configure_optimizers()
     for _epoch in range(epochs):
-        for part in images.split(batch):
+        for part in torch.split(images, batch):
             adam.zero_grad()
             loss(*network(part)).backward()
             adam.step()
@@ -53,21 +53,22 @@ def fastflow(module: Any, images: Tensor, batch: int, epochs: int, _: Path) -> N
 
 def efficientad(module: Any, images: Tensor, batch: int, epochs: int, folder: Path) -> Network:
     """Adam over student and autoencoder, after the teacher's statistics."""
-    network = module.model.train()
+    model = module.model.train()
     module.prepare_pretrained_model()
     photographs = cycle(
         read(sorted((folder / "weights/datasets/imagenette").rglob("*.jpg")), images.shape[-1])[:, None]
     )
-    adam = torch.optim.Adam([*network.student.parameters(), *network.ae.parameters()], lr=module.lr)
+    adam = torch.optim.Adam([*model.student.parameters(), *model.ae.parameters()], lr=module.lr)
     with torch.inference_mode():
-        for part in images.split(batch):
-            network.teacher(part)
+        for part in torch.split(images, batch):
+            model.teacher(part)
     for _epoch in range(epochs):
-        for part in images.split(batch):
+        for part in torch.split(images, batch):
             adam.zero_grad()
-            sum(network(batch=part, batch_imagenet=next(photographs))).backward()
+            sum(model(batch=part, batch_imagenet=next(photographs))).backward()
             adam.step()
-    return network.eval()
+    network: Network = model.eval()
+    return network
 
 
 TRAINERS = {"padim": one_pass, "patchcore": one_pass, "fastflow": fastflow, "efficientad": efficientad}
@@ -83,7 +84,7 @@ def main() -> None:
     network = TRAINERS[name](module, images, batch, int(epochs), folder)
     trained = time.perf_counter()
     with torch.inference_mode():
-        for part in tests.split(32):
+        for part in torch.split(tests, 32):
             network(part)
     print(json.dumps({"train": trained - began, "predict": time.perf_counter() - trained}))
 

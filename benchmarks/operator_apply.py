@@ -74,7 +74,8 @@ def metrics() -> list[str]:
     """What it tells Prometheus; nothing while it does not answer."""
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{PORT}/metrics", timeout=5) as answer:
-            return answer.read().decode().splitlines()
+            text: str = answer.read().decode()
+            return text.splitlines()
     except (urllib.error.URLError, OSError):
         return []
 

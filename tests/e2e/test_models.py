@@ -10,7 +10,7 @@ from anomaly_runner.models.catalog import DTD, IMAGENETTE, TEACHERS
 from hack.demo.auxiliary import write_pictures, write_teacher
 from hack.demo.storage import upload_folder
 from support.backbones import write_efficientnet_b5, write_resnet18
-from support.experiments import Cell, sample, small_experiment
+from support.demo import DemoNamespace, sample, small_experiment
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
@@ -25,7 +25,7 @@ ONE_PASS = ("dfm",)
 
 
 @pytest.fixture(scope="module")
-def weights(cell: Cell, tmp_path_factory: pytest.TempPathFactory) -> str:
+def weights(namespace: DemoNamespace, tmp_path_factory: pytest.TempPathFactory) -> str:
     """URI of a cache: networks with random weights, and pieces of photographs."""
     folder: Path = tmp_path_factory.mktemp("weights")
     write_teacher(folder / TEACHERS / "pretrained_teacher_small.pth")
@@ -33,13 +33,13 @@ def weights(cell: Cell, tmp_path_factory: pytest.TempPathFactory) -> str:
         write_pictures(folder / pictures / "photographs", 12)
     write_resnet18(folder)
     write_efficientnet_b5(folder, torch.rand(4, 3, 128, 128, generator=torch.Generator().manual_seed(0)))
-    cell.s3.create(BUCKET)
-    upload_folder(cell.s3.client, folder, BUCKET)
+    namespace.s3.create(BUCKET)
+    upload_folder(namespace.s3.client, folder, BUCKET)
     return f"s3://{BUCKET}"
 
 
 @pytest.fixture(scope="module")
-def applied(cell: Cell, weights: str) -> list[str]:
+def applied(namespace: DemoNamespace, weights: str) -> list[str]:
     """Experiments, side by side."""
     source = sample("mnist-padim")["spec"]["model"]["weights"]
     source["s3"]["uri"] = weights
@@ -52,27 +52,27 @@ def applied(cell: Cell, weights: str) -> list[str]:
         spec["export"] = {"types": ["onnx"]}
         if name not in ONE_PASS:
             spec["training"] = {"maxEpochs": 1, "trainBatchSize": 2}
-        cell.apply(manifest)
+        namespace.apply(manifest)
     efficientad = sample("gravel-efficientad")
     efficientad["spec"]["model"]["weights"]["s3"]["uri"] = weights
     efficientad["spec"] |= {"training": {"maxSteps": STEPS}, "export": {"types": []}}
-    cell.apply(efficientad)
+    namespace.apply(efficientad)
     return [*PARAMETERS, "gravel-efficientad"]
 
 
 @pytest.mark.parametrize("name", PARAMETERS)
-def test_a_model_is_trained_and_exported(cell: Cell, applied: list[str], name: str) -> None:
+def test_a_model_is_trained_and_exported(namespace: DemoNamespace, applied: list[str], name: str) -> None:
     assert name in applied
-    run = cell.complete("aexp", name)
-    report = cell.report(run)
+    run = namespace.wait_until_complete("aexp", name)
+    report = namespace.report(run)
     assert ("training" in report) == (name not in ONE_PASS)
     [export] = report["exports"]
     assert export["maxScoreDifference"] <= export["tolerance"]
     assert set(run["status"]["metrics"]["image"]) >= {"AUROC", "F1Score"}
 
 
-def test_efficientad_finds_its_teacher_and_pictures(cell: Cell, applied: list[str]) -> None:
+def test_efficientad_finds_its_teacher_and_pictures(namespace: DemoNamespace, applied: list[str]) -> None:
     assert "gravel-efficientad" in applied
-    run = cell.complete("aexp", "gravel-efficientad")
-    assert cell.report(run)["training"]["steps"] == STEPS
+    run = namespace.wait_until_complete("aexp", "gravel-efficientad")
+    assert namespace.report(run)["training"]["steps"] == STEPS
     assert set(run["status"]["metrics"]["image"]) >= {"AUROC", "F1Score"}

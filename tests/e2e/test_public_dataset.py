@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from support.experiments import Cell, sample
-from support.public import mnist_files
+from support.demo import DemoNamespace, sample
+from support.public_datasets import mnist_files
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
@@ -15,19 +15,19 @@ GOOD, LEARNT, EPOCHS, BATCH = 9, 20, 2, 4
 
 
 @pytest.fixture(scope="module")
-def mirror(cell: Cell) -> dict[str, Any]:
+def mirror(namespace: DemoNamespace) -> dict[str, Any]:
     """A bucket that anybody may read, with fewer digits than MNIST has: what a manifest says of it."""
     files = mnist_files()
-    cell.s3.create(MIRROR)
-    cell.s3.publish(MIRROR)
+    namespace.s3.create(MIRROR)
+    namespace.s3.publish(MIRROR)
     for name, content in files.items():
-        cell.s3.write(f"s3://{MIRROR}/{name}", content)
+        namespace.s3.write(f"s3://{MIRROR}/{name}", content)
     digests = {name: f"sha256:{hashlib.sha256(content).hexdigest()}" for name, content in files.items()}
     return {"mirror": f"http://s3.anomaly-demo.svc:7070/{MIRROR}", "digests": digests}
 
 
 @pytest.fixture(scope="module")
-def trained(cell: Cell, mirror: dict[str, Any]) -> dict[str, Any]:
+def trained(namespace: DemoNamespace, mirror: dict[str, Any]) -> dict[str, Any]:
     """The sample, two processes on CPUs in the place of GPUs, run to Complete."""
     manifest = sample("mnist-fastflow")
     spec = manifest["spec"]
@@ -35,8 +35,8 @@ def trained(cell: Cell, mirror: dict[str, Any]) -> dict[str, Any]:
     spec["transforms"]["inputSize"] = {"height": 64, "width": 64}
     spec["training"] |= {"maxEpochs": EPOCHS, "trainBatchSize": BATCH}
     spec["scheduling"] = {"gpus": {"count": 0}, "resources": {"requests": {"cpu": "500m", "memory": "2Gi"}}}
-    cell.apply(manifest)
-    return cell.complete("aexp", "mnist-fastflow")
+    namespace.apply(manifest)
+    return namespace.wait_until_complete("aexp", "mnist-fastflow")
 
 
 def test_its_images_are_those_of_the_mirror(trained: dict[str, Any]) -> None:
@@ -44,8 +44,8 @@ def test_its_images_are_those_of_the_mirror(trained: dict[str, Any]) -> None:
     assert (images["train"], images["predicted"]) == (LEARNT, 150)
 
 
-def test_two_devices_share_the_steps(cell: Cell, trained: dict[str, Any]) -> None:
-    training = cell.report(trained)["training"]
+def test_two_devices_share_the_steps(namespace: DemoNamespace, trained: dict[str, Any]) -> None:
+    training = namespace.report(trained)["training"]
     assert training["devices"] == 2
     assert training["epochs"] == EPOCHS
     assert training["steps"] == EPOCHS * LEARNT // BATCH

@@ -7,29 +7,30 @@ import pyarrow.parquet as pq
 import pytest
 from sklearn.metrics import f1_score, roc_auc_score
 
-from support.experiments import Cell, sample
-from support.kube import condition, holds, kubectl
+from support.demo import DemoNamespace, sample
+from support.kube import condition, condition_is_true, kubectl
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")
-def trained(cell: Cell) -> dict[str, Any]:
+def trained(namespace: DemoNamespace) -> dict[str, Any]:
     """The sample experiment, run to Complete."""
-    cell.apply(sample("mnist-padim"))
-    return cell.complete("aexp", "mnist-padim")
+    namespace.apply(sample("mnist-padim"))
+    return namespace.wait_until_complete("aexp", "mnist-padim")
 
 
 @pytest.fixture(scope="module")
-def inferred(cell: Cell, trained: dict[str, Any]) -> dict[str, Any]:
+def inferred(namespace: DemoNamespace, trained: dict[str, Any]) -> dict[str, Any]:
     """The sample inference over that model, run to Complete."""
-    cell.apply(sample("mnist-inference"))
-    return cell.complete("ainf", "mnist-inference")
+    namespace.apply(sample("mnist-inference"))
+    return namespace.wait_until_complete("ainf", "mnist-inference")
 
 
-def table(cell: Cell, resource: dict[str, Any]) -> dict[str, list[Any]]:
-    content = cell.s3.read(resource["status"]["artifacts"]["predictions"])
-    return pq.read_table(io.BytesIO(content)).to_pydict()
+def table(namespace: DemoNamespace, resource: dict[str, Any]) -> dict[str, list[Any]]:
+    content = namespace.s3.read(resource["status"]["artifacts"]["predictions"])
+    columns: dict[str, list[Any]] = pq.read_table(io.BytesIO(content)).to_pydict()
+    return columns
 
 
 def labelled(predictions: dict[str, list[Any]]) -> tuple[list[bool], list[float]]:
@@ -43,10 +44,10 @@ def labelled(predictions: dict[str, list[Any]]) -> tuple[list[bool], list[float]
 
 @pytest.mark.parametrize("resource", ["trained", "inferred"])
 def test_metrics_in_status_are_those_of_the_published_predictions(
-    cell: Cell, resource: str, request: pytest.FixtureRequest
+    namespace: DemoNamespace, resource: str, request: pytest.FixtureRequest
 ) -> None:
     run = request.getfixturevalue(resource)
-    defects, scores = labelled(table(cell, run))
+    defects, scores = labelled(table(namespace, run))
     threshold = run["status"]["thresholds"]["image"]
     metrics = run["status"]["metrics"]["image"]
     assert metrics["AUROC"] == pytest.approx(roc_auc_score(defects, scores), abs=1e-9)
@@ -61,8 +62,8 @@ def test_status_is_complete_in_every_part(trained: dict[str, Any]) -> None:
     status = trained["status"]
     assert status["phase"] == "Complete"
     assert status["observedGeneration"] == trained["metadata"]["generation"]
-    assert not holds(status, "Reconciling")
-    assert not holds(status, "Stalled")
+    assert not condition_is_true(status, "Reconciling")
+    assert not condition_is_true(status, "Stalled")
     assert status["images"] == {
         "train": 100,
         "validation": 0,
@@ -76,23 +77,23 @@ def test_status_is_complete_in_every_part(trained: dict[str, Any]) -> None:
     assert condition(status, "Complete")["reason"] == "Complete"
 
 
-def test_kubectl_get_shows_the_result(cell: Cell, trained: dict[str, Any]) -> None:
-    header, row = cell.kubectl("get", "aexp", "mnist-padim").splitlines()
+def test_kubectl_get_shows_the_result(namespace: DemoNamespace, trained: dict[str, Any]) -> None:
+    header, row = namespace.kubectl("get", "aexp", "mnist-padim").splitlines()
     assert header.split() == ["NAME", "PHASE", "MODEL", "AUROC", "F1", "PROGRESS", "AGE"]
     assert row.split()[1:4] == ["Complete", "padim", trained["status"]["display"]["auroc"]]
 
 
-def test_every_artifact_is_where_status_says(cell: Cell, trained: dict[str, Any]) -> None:
+def test_every_artifact_is_where_status_says(namespace: DemoNamespace, trained: dict[str, Any]) -> None:
     artifacts = trained["status"]["artifacts"]
     for uri in (artifacts["report"], artifacts["model"], artifacts["exports"]["onnx"], artifacts["predictions"]):
-        assert len(cell.s3.read(uri)) > 100
-    wrong = sum(table(cell, trained)["wrong"])
-    pictures = cell.s3.keys(artifacts["visualizations"])
+        assert len(namespace.s3.read(uri)) > 100
+    wrong = sum(table(namespace, trained)["wrong"])
+    pictures = namespace.s3.keys(artifacts["visualizations"])
     assert len([key for key in pictures if key.endswith((".png", ".jpg"))]) == wrong > 0
 
 
-def test_mlflow_has_the_same_metrics_and_names_the_resource(cell: Cell, trained: dict[str, Any]) -> None:
-    run = cell.mlflow.run(trained["status"]["mlflow"]["runId"])
+def test_mlflow_has_the_same_metrics_and_names_the_resource(namespace: DemoNamespace, trained: dict[str, Any]) -> None:
+    run = namespace.mlflow.run(trained["status"]["mlflow"]["runId"])
     assert run["info"]["status"] == "FINISHED"
     assert {"key": "anomalyops.io/uid", "value": trained["metadata"]["uid"]} in run["data"]["tags"]
     logged = {metric["key"]: metric["value"] for metric in run["data"]["metrics"]}
@@ -100,29 +101,31 @@ def test_mlflow_has_the_same_metrics_and_names_the_resource(cell: Cell, trained:
     assert {logged[f"image_{name}"] for name in image} == set(image.values())
 
 
-def test_unknown_images_are_scored_and_not_counted(cell: Cell, inferred: dict[str, Any]) -> None:
-    predictions = table(cell, inferred)
+def test_unknown_images_are_scored_and_not_counted(namespace: DemoNamespace, inferred: dict[str, Any]) -> None:
+    predictions = table(namespace, inferred)
     assert predictions["label"].count("unknown") > 0
     assert len(predictions["label"]) == inferred["status"]["images"]["predicted"]
 
 
-def test_the_pod_was_confined_and_asked_for_a_gpu(cell: Cell, trained: dict[str, Any]) -> None:
-    job = cell.get("job", trained["status"]["jobName"])
+def test_the_pod_was_confined_and_asked_for_a_gpu(namespace: DemoNamespace, trained: dict[str, Any]) -> None:
+    job = namespace.get("job", trained["status"]["jobName"])
     pod = job["spec"]["template"]["spec"]
     assert pod["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == "1"
     assert pod["automountServiceAccountToken"] is False
-    labels = kubectl("get", "namespace", cell.name, "-o", "jsonpath={.metadata.labels}")
+    labels = kubectl("get", "namespace", namespace.name, "-o", "jsonpath={.metadata.labels}")
     assert '"pod-security.kubernetes.io/enforce":"restricted"' in labels
 
 
-def test_no_secret_is_in_status_logs_or_report(cell: Cell, trained: dict[str, Any], inferred: dict[str, Any]) -> None:
-    told = [str(trained), str(inferred), cell.logs()]
-    told += [cell.s3.read(run["status"]["artifacts"]["report"]).decode() for run in (trained, inferred)]
-    assert not [text for text in told if cell.s3.secret_key in text]
+def test_no_secret_is_in_status_logs_or_report(
+    namespace: DemoNamespace, trained: dict[str, Any], inferred: dict[str, Any]
+) -> None:
+    told = [str(trained), str(inferred), namespace.logs()]
+    told += [namespace.s3.read(run["status"]["artifacts"]["report"]).decode() for run in (trained, inferred)]
+    assert not [text for text in told if namespace.s3.secret_key in text]
 
 
 def test_the_same_yaml_without_a_cluster_gives_the_same_numbers(
-    cell: Cell, trained: dict[str, Any], local_run: dict[str, Any]
+    namespace: DemoNamespace, trained: dict[str, Any], local_run: dict[str, Any]
 ) -> None:
     assert local_run["summary"]["metrics"] == trained["status"]["metrics"]
     assert local_run["summary"]["thresholds"] == trained["status"]["thresholds"]

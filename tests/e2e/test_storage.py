@@ -17,8 +17,8 @@ from hack.demo.cluster import kubectl
 from hack.demo.gravel import write_gravel
 from hack.demo.storage import connect, upload_folder
 from hack.demo.weights import write_efficientnet_lite0
-from support.experiments import Cell, sample, small_experiment
-from support.kube import Manifest, condition, holds
+from support.demo import DemoNamespace, sample, small_experiment
+from support.kube import Manifest, condition, condition_is_true
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
@@ -76,17 +76,19 @@ def behind_tls() -> Manifest:
 
 
 @pytest.fixture(scope="module")
-def node_is_here(cell: Cell) -> None:
+def node_is_here(namespace: DemoNamespace) -> None:
     """The cluster's node is this machine: addresses in the cluster can be reached, folders of the node looked at."""
-    [node] = cell.list("nodes")
+    [node] = namespace.list("nodes")
     if node["status"]["nodeInfo"]["bootID"] != Path("/proc/sys/kernel/random/boot_id").read_text().strip():
         pytest.skip("the cluster's node is another machine, whose folders cannot be looked at from here")
 
 
 @pytest.fixture(scope="module")
-def endpoint(cell: Cell, node_is_here: None, digits: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+def endpoint(
+    namespace: DemoNamespace, node_is_here: None, digits: Path, tmp_path_factory: pytest.TempPathFactory
+) -> str:
     """URL of an S3 server that holds the small digits; its authority is in the ConfigMap s3-authority."""
-    cell.apply(
+    namespace.apply(
         {
             "apiVersion": "v1",
             "kind": "Service",
@@ -94,10 +96,10 @@ def endpoint(cell: Cell, node_is_here: None, digits: Path, tmp_path_factory: pyt
             "spec": {"selector": {"app.kubernetes.io/name": SERVER}, "ports": [{"port": PORT}]},
         }
     )
-    host, address = f"{SERVER}.{cell.name}.svc", cell.get("service", SERVER)["spec"]["clusterIP"]
+    host, address = f"{SERVER}.{namespace.name}.svc", namespace.get("service", SERVER)["spec"]["clusterIP"]
     certificate, key = self_signed(tmp_path_factory.mktemp("tls"), host, address)
-    cell.secret(SERVER, **{"ca.crt": certificate.read_text(), "tls.key": key.read_text()})
-    cell.apply(
+    namespace.create_secret(SERVER, **{"ca.crt": certificate.read_text(), "tls.key": key.read_text()})
+    namespace.apply(
         {
             "apiVersion": "v1",
             "kind": "ConfigMap",
@@ -106,7 +108,7 @@ def endpoint(cell: Cell, node_is_here: None, digits: Path, tmp_path_factory: pyt
         },
         behind_tls(),
     )
-    cell.kubectl("rollout", "status", f"deployment/{SERVER}", "--timeout=120s")
+    namespace.kubectl("rollout", "status", f"deployment/{SERVER}", "--timeout=120s")
     client = connect(f"{address}:{PORT}", install.credentials(), certificate)
     for attempt in Retrying(
         retry=retry_if_exception_type(EndpointConnectionError),
@@ -120,27 +122,31 @@ def endpoint(cell: Cell, node_is_here: None, digits: Path, tmp_path_factory: pyt
 
 
 @pytest.fixture(scope="module")
-def cache(cell: Cell, node_is_here: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def cache(namespace: DemoNamespace, node_is_here: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The folder behind the claim ``cache``."""
-    with claim(cell, "cache", tmp_path_factory.mktemp("cache")) as folder:
+    with claim(namespace, "cache", tmp_path_factory.mktemp("cache")) as folder:
         yield folder
 
 
 @pytest.fixture(scope="module")
-def volumes(cell: Cell, node_is_here: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Path]]:
+def volumes(
+    namespace: DemoNamespace, node_is_here: None, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, Path]]:
     """The folders behind the claims of the samples without S3, with gravel and the weights."""
     root = tmp_path_factory.mktemp("volumes")
     write_gravel(root / "images/gravel")
     write_efficientnet_lite0(root / "weights")
     (root / "results").mkdir()
     with ExitStack() as claims:
-        yield {name: claims.enter_context(claim(cell, name, root / name)) for name in ("images", "weights", "results")}
+        yield {
+            name: claims.enter_context(claim(namespace, name, root / name)) for name in ("images", "weights", "results")
+        }
 
 
 @contextmanager
-def claim(cell: Cell, claimed: str, folder: Path) -> Iterator[Path]:
+def claim(namespace: DemoNamespace, claimed: str, folder: Path) -> Iterator[Path]:
     """A claim for a folder of the node."""
-    name, size = f"{claimed}-{cell.name}", {"storage": "1Gi"}
+    name, size = f"{claimed}-{namespace.name}", {"storage": "1Gi"}
     on_node = {
         "required": {
             "nodeSelectorTerms": [{"matchExpressions": [{"key": "kubernetes.io/hostname", "operator": "Exists"}]}]
@@ -166,7 +172,7 @@ def claim(cell: Cell, claimed: str, folder: Path) -> Iterator[Path]:
             }
         ),
     )
-    cell.apply(
+    namespace.apply(
         {
             "apiVersion": "v1",
             "kind": "PersistentVolumeClaim",
@@ -203,21 +209,21 @@ def kept(cache: Path) -> dict[str, tuple[int, int]]:
     return {file.name: (file.stat().st_ino, file.stat().st_mtime_ns) for file in files}
 
 
-def test_an_endpoint_of_an_unknown_authority_is_not_trusted(cell: Cell, endpoint: str) -> None:
-    cell.apply(experiment("careful", endpoint))
-    status = cell.wait_for("aexp", "careful", "Failed", lambda status: holds(status, "Failed"))
+def test_an_endpoint_of_an_unknown_authority_is_not_trusted(namespace: DemoNamespace, endpoint: str) -> None:
+    namespace.apply(experiment("careful", endpoint))
+    status = namespace.wait_for("aexp", "careful", "Failed", lambda status: condition_is_true(status, "Failed"))
     failed = condition(status, "Failed")
     assert failed["reason"] == "StorageDenied"
     assert "s3://data" in failed["message"]
     assert "caConfigMap" in failed["message"]
 
 
-def test_a_second_run_takes_its_images_from_the_volume(cell: Cell, endpoint: str, cache: Path) -> None:
+def test_a_second_run_takes_its_images_from_the_volume(namespace: DemoNamespace, endpoint: str, cache: Path) -> None:
     volume = {"cache": {"persistentVolumeClaim": {"claimName": "cache"}}}
     found = []
     for name in ("first", "second"):
-        cell.apply(trusting(experiment(name, endpoint, **volume)))
-        status = cell.complete("aexp", name)["status"]
+        namespace.apply(trusting(experiment(name, endpoint, **volume)))
+        status = namespace.wait_until_complete("aexp", name)["status"]
         assert status["images"]["train"] == IMAGES_LEARNT
         found.append((status["metrics"], kept(cache)))
     (metrics, before), (again, after) = found
@@ -228,13 +234,16 @@ def test_a_second_run_takes_its_images_from_the_volume(cell: Cell, endpoint: str
     assert all(before[name][1] < after[name][1] for name in before), "files were not used"
 
 
-def test_volumes_are_enough(cell: Cell, volumes: dict[str, Path]) -> None:
+def test_volumes_are_enough(namespace: DemoNamespace, volumes: dict[str, Path]) -> None:
     """Images, weights, results, and the model of an inference: nothing is in S3, and nothing on a GPU."""
-    cell.apply(sample("volumes-padim"), sample("volumes-inference"))
-    trained, inferred = cell.complete("aexp", "volumes-padim"), cell.complete("ainf", "volumes-inference")
+    namespace.apply(sample("volumes-padim"), sample("volumes-inference"))
+    trained, inferred = (
+        namespace.wait_until_complete("aexp", "volumes-padim"),
+        namespace.wait_until_complete("ainf", "volumes-inference"),
+    )
     tables = []
     for run, folder in ((trained, "models"), (inferred, "inspections")):
-        results = volumes["results"] / folder / cell.name / run["metadata"]["name"] / run["metadata"]["uid"]
+        results = volumes["results"] / folder / namespace.name / run["metadata"]["name"] / run["metadata"]["uid"]
         assert (results / "report.html").is_file()
         table = pq.read_table(results / "predictions.parquet").to_pydict()
         tables.append(dict(zip(table["path"], table["score"], strict=True)))

@@ -19,7 +19,10 @@ pytestmark = pytest.mark.cluster
 ROOT = Path(__file__).parents[2]
 SAMPLES = sorted((ROOT / "manifests" / "samples").glob("*.yaml"))
 BAD = yaml.safe_load((Path(__file__).parent / "bad_manifests.yaml").read_text())
-KINDS = {"AnomalyExperiment": AnomalyExperiment, "AnomalyInference": AnomalyInference}
+KINDS: dict[str, type[AnomalyExperiment | AnomalyInference]] = {
+    "AnomalyExperiment": AnomalyExperiment,
+    "AnomalyInference": AnomalyInference,
+}
 
 
 def manifests() -> list[Any]:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from support.fake_kubelet import experiment
 from support.kube import Namespace, kubectl
-from support.play import experiment
 from support.process import OperatorProcess
 
 pytestmark = pytest.mark.cluster

@@ -5,6 +5,7 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
+from functools import partial
 from typing import Any
 
 import pytest
@@ -12,8 +13,8 @@ import pytest
 from anomaly_api.reasons import Reason
 from anomaly_api.run import PROGRESS_PATH, ProgressUpdate, RunConfig, RunIdentity, RunSummary
 from anomaly_api.status import Artifacts, MetricValues, Progress, Stage
-from support.kube import KubectlError, Manifest, Namespace, condition, holds
-from support.play import experiment, inference, pod_ends, pod_of, pod_runs, pod_waits
+from support.fake_kubelet import active_pod, experiment, inference, mark_ended, mark_running, mark_waiting
+from support.kube import KubectlError, Manifest, Namespace, condition, condition_is_true
 from support.process import OperatorProcess
 
 pytestmark = pytest.mark.cluster
@@ -33,7 +34,7 @@ def phase(wanted: str) -> Any:
 
 
 def reason(wanted: str, of_type: str = "Reconciling") -> Any:
-    return lambda status: condition(status, of_type).get("reason") == wanted and holds(status, of_type)
+    return lambda status: condition(status, of_type).get("reason") == wanted and condition_is_true(status, of_type)
 
 
 def config_of(job: Manifest) -> RunConfig:
@@ -47,16 +48,16 @@ def test_to_complete_and_beyond_the_life_of_its_job(namespace: Namespace, operat
     job = namespace.get("job", JOB)
     assert "ttlSecondsAfterFinished" not in job["spec"]
     assert config_of(job).run.uid == namespace.get("aexp", "screws")["metadata"]["uid"]
-    pod = pod_of(namespace, JOB)
-    pod_runs(namespace, pod)
+    pod = active_pod(namespace, JOB)
+    mark_running(namespace, pod)
     running = namespace.wait_for("aexp", "screws", "running", phase("Running"))
     assert running["startTime"]
-    pod_ends(namespace, pod, SUMMARY)
+    mark_ended(namespace, pod, SUMMARY)
     done = namespace.wait_for("aexp", "screws", "complete", phase("Complete"))
     assert done["metrics"]["image"]["AUROC"] == 0.98765432101234
     assert done["display"] == {"auroc": "0.9877", "f1": "0.9500", "progress": "done"}
-    assert holds(done, "Complete")
-    assert not holds(done, "Reconciling")
+    assert condition_is_true(done, "Complete")
+    assert not condition_is_true(done, "Reconciling")
     namespace.kubectl("wait", "--for=condition=Complete", "aexp/screws", "--timeout=1s")
     namespace.kubectl("wait", "--for=delete", f"job/{JOB}", "--timeout=30s")
     time.sleep(1)
@@ -85,7 +86,7 @@ def test_final_failures_are_typed_and_not_retried(
     namespace: Namespace, operator: OperatorProcess, end: tuple[Any, ...], expected: str, said: str
 ) -> None:
     namespace.apply(experiment("screws"))
-    pod_ends(namespace, pod_of(namespace, JOB), *end)
+    mark_ended(namespace, active_pod(namespace, JOB), *end)
     failed = namespace.wait_for("aexp", "screws", "failed", phase("Failed"))
     assert condition(failed, "Failed")["reason"] == condition(failed, "Stalled")["reason"] == expected
     assert said in condition(failed, "Failed")["message"]
@@ -94,40 +95,40 @@ def test_final_failures_are_typed_and_not_retried(
 
 def test_passing_failures_are_retried(namespace: Namespace, operator: OperatorProcess) -> None:
     namespace.apply(experiment("screws"))
-    first = pod_of(namespace, JOB)
+    first = active_pod(namespace, JOB)
     down = RunSummary(reason=Reason.STORAGE_UNAVAILABLE, stage=Stage.FETCH, message="connection refused")
-    pod_ends(namespace, first, down, 20)
+    mark_ended(namespace, first, down, 20)
     retrying = namespace.wait_for("aexp", "screws", "retrying", reason("Retrying"))
     assert "connection refused" in condition(retrying, "Reconciling")["message"]
-    second = pod_of(namespace, JOB, seconds=60)
-    pod_ends(namespace, second, SUMMARY)
+    second = active_pod(namespace, JOB, seconds=60)
+    mark_ended(namespace, second, SUMMARY)
     done = namespace.wait_for("aexp", "screws", "complete", phase("Complete"))
     assert done["attempts"] == 2
 
 
 def test_garbage_instead_of_a_result_is_told(namespace: Namespace, operator: OperatorProcess) -> None:
     namespace.apply(experiment("screws"))
-    pod_ends(namespace, pod_of(namespace, JOB), "}{")
+    mark_ended(namespace, active_pod(namespace, JOB), "}{")
     failed = namespace.wait_for("aexp", "screws", "failed", phase("Failed"))
     assert condition(failed, "Failed")["reason"] == "ResultLost"
 
 
 def test_a_pod_deleted_in_its_last_second_loses_no_result(namespace: Namespace, operator: OperatorProcess) -> None:
     namespace.apply(experiment("screws"))
-    pod = pod_of(namespace, JOB)
-    pod_runs(namespace, pod)
+    pod = active_pod(namespace, JOB)
+    mark_running(namespace, pod)
     namespace.wait_for("aexp", "screws", "running", phase("Running"))
     namespace.kubectl("delete", "pod", pod, "--wait=false")
-    pod_ends(namespace, pod, SUMMARY)
+    mark_ended(namespace, pod, SUMMARY)
     namespace.kubectl("wait", "--for=delete", f"pod/{pod}", "--timeout=30s")
     done = namespace.wait_for("aexp", "screws", "ended", lambda status: status.get("phase") in ("Complete", "Failed"))
-    assert holds(done, "Complete")
+    assert condition_is_true(done, "Complete")
     assert done["metrics"]["image"] == {"AUROC": 0.98765432101234, "F1Score": 0.95}
 
 
 def test_what_keeps_a_pod_from_starting_is_told(namespace: Namespace, operator: OperatorProcess) -> None:
     namespace.apply(experiment("screws"))
-    pod = pod_of(namespace, JOB)
+    pod = active_pod(namespace, JOB)
     # Pods that are not scheduled are told to be so; a scheduler that gave up for now does not write again.
     namespace.wait_for("aexp", "screws", "unschedulable", reason("Unschedulable"))
     scheduled = [{"type": "PodScheduled", "status": "True", "lastTransitionTime": "2026-01-02T03:04:05Z"}]
@@ -140,10 +141,10 @@ def test_what_keeps_a_pod_from_starting_is_told(namespace: Namespace, operator: 
         "-p",
         json.dumps({"status": {"conditions": scheduled}}),
     )
-    pod_waits(namespace, pod, "ImagePullBackOff", 'Back-off pulling image "nowhere"')
+    mark_waiting(namespace, pod, "ImagePullBackOff", 'Back-off pulling image "nowhere"')
     status = namespace.wait_for("aexp", "screws", "without image", reason("ImageUnavailable"))
     assert "nowhere" in condition(status, "Reconciling")["message"]
-    pod_waits(namespace, pod, "CreateContainerConfigError", 'secret "results" not found')
+    mark_waiting(namespace, pod, "CreateContainerConfigError", 'secret "results" not found')
     namespace.wait_for("aexp", "screws", "without secret", reason("SecretNotFound"))
 
 
@@ -163,8 +164,8 @@ def test_suspended_and_resumed(namespace: Namespace, operator: OperatorProcess) 
     namespace.wait_for("aexp", "screws", "seen", lambda status: status["observedGeneration"] == 2)
     operator.wait_until(lambda: _batch_size(namespace) == 7, "made again with the new spec")
     namespace.patch("aexp", "screws", {"spec": {"runPolicy": {"suspend": False}}})
-    pod = pod_of(namespace, JOB)
-    pod_runs(namespace, pod)
+    pod = active_pod(namespace, JOB)
+    mark_running(namespace, pod)
     namespace.wait_for("aexp", "screws", "running", phase("Running"))
     with pytest.raises(KubectlError, match=r"spec.training cannot change once the run has started"):
         namespace.patch("aexp", "screws", {"spec": {"training": {"trainBatchSize": 8}}})
@@ -172,7 +173,7 @@ def test_suspended_and_resumed(namespace: Namespace, operator: OperatorProcess) 
     namespace.wait_for("aexp", "screws", "suspended", phase("Suspended"))
     namespace.kubectl("wait", "--for=delete", f"pod/{pod}", "--timeout=30s")
     namespace.patch("aexp", "screws", {"spec": {"runPolicy": {"suspend": False}}})
-    pod_ends(namespace, pod_of(namespace, JOB), SUMMARY)
+    mark_ended(namespace, active_pod(namespace, JOB), SUMMARY)
     done = namespace.wait_for("aexp", "screws", "complete", phase("Complete"))
     assert condition(done, "Suspended")["status"] == "False"
 
@@ -190,14 +191,14 @@ def test_an_inference_waits_for_its_experiment(namespace: Namespace, operator: O
     waiting = namespace.wait_for("ainf", "today", "waiting", reason("WaitingForExperiment"))
     assert waiting["phase"] == "Waiting"
     broken = RunSummary(reason=Reason.DATA_INVALID, stage=Stage.DATASET, message="empty")
-    pod_ends(namespace, pod_of(namespace, JOB), broken, 11)
+    mark_ended(namespace, active_pod(namespace, JOB), broken, 11)
     namespace.wait_for("aexp", "screws", "failed", phase("Failed"))
     stalled = namespace.wait_for("ainf", "today", "stalled", reason("ExperimentFailed", "Stalled"))
     assert stalled["phase"] == "Waiting"
     namespace.delete("aexp", "screws")
     namespace.wait_for("ainf", "today", "waiting", reason("ExperimentNotFound"))
     namespace.apply(experiment("screws"))
-    pod_ends(namespace, pod_of(namespace, JOB), SUMMARY)
+    mark_ended(namespace, active_pod(namespace, JOB), SUMMARY)
     namespace.wait_for("aexp", "screws", "complete", phase("Complete"))
     config = _wait_for_job(namespace, operator, "today-inference")
     assert config.inference
@@ -207,7 +208,7 @@ def test_an_inference_waits_for_its_experiment(namespace: Namespace, operator: O
     assert model.location.s3
     assert model.location.s3.uri == "s3://results/somewhere/screws/u"
     assert model.location.s3.credentials_secret == "results"
-    pod_ends(namespace, pod_of(namespace, "today-inference"), SUMMARY)
+    mark_ended(namespace, active_pod(namespace, "today-inference"), SUMMARY)
     namespace.wait_for("ainf", "today", "complete", phase("Complete"))
 
 
@@ -218,7 +219,7 @@ def _wait_for_job(namespace: Namespace, operator: OperatorProcess, name: str) ->
 
 def test_deleting_it_leaves_nothing(namespace: Namespace, operator: OperatorProcess) -> None:
     namespace.apply(experiment("screws"))
-    pod_runs(namespace, pod_of(namespace, JOB))
+    mark_running(namespace, active_pod(namespace, JOB))
     namespace.wait_for("aexp", "screws", "running", phase("Running"))
     namespace.delete("aexp", "screws")
     operator.wait_until(lambda: not namespace.list("jobs") and not namespace.list("pods"), "cleaned up")
@@ -231,9 +232,13 @@ def test_the_same_name_again_at_once(namespace: Namespace, operator: OperatorPro
         namespace.apply(experiment("screws"))
         uid = namespace.get("aexp", "screws")["metadata"]["uid"]
         uids.add(uid)
-        operator.wait_until(lambda uid=uid: _owner(namespace) == uid, "made for the new one")
+        operator.wait_until(partial(_is_owned_by, namespace, uid), "made for the new one")
         namespace.kubectl("delete", "aexp", "screws", "--wait=true")
     assert len(uids) == 4
+
+
+def _is_owned_by(namespace: Namespace, uid: str) -> bool:
+    return _owner(namespace) == uid
 
 
 def _owner(namespace: Namespace) -> str | None:
@@ -243,13 +248,13 @@ def _owner(namespace: Namespace) -> str | None:
 
 def test_a_deleted_job_is_made_again_until_the_run_is_finished(namespace: Namespace, operator: OperatorProcess) -> None:
     namespace.apply(experiment("screws"))
-    pod_runs(namespace, pod_of(namespace, JOB))
+    mark_running(namespace, active_pod(namespace, JOB))
     namespace.wait_for("aexp", "screws", "running", phase("Running"))
     first = namespace.get("job", JOB)["metadata"]["uid"]
     namespace.delete("job", JOB)
     operator.wait_until(lambda: _owner(namespace) is not None, "made again")
     assert namespace.get("job", JOB)["metadata"]["uid"] != first
-    pod_ends(namespace, pod_of(namespace, JOB), SUMMARY)
+    mark_ended(namespace, active_pod(namespace, JOB), SUMMARY)
     done = namespace.wait_for("aexp", "screws", "complete", phase("Complete"))
     namespace.delete("job", JOB)
     time.sleep(2)
@@ -297,10 +302,10 @@ def test_what_happened_while_the_operator_was_down(namespace: Namespace, operato
     namespace.apply(
         experiment("screws", runPolicy={"ttlSecondsAfterFinished": 0, "retainPods": "onFailure"}), experiment("bolts")
     )
-    pod, other = pod_of(namespace, JOB), pod_of(namespace, "bolts-experiment")
+    pod, other = active_pod(namespace, JOB), active_pod(namespace, "bolts-experiment")
     operator.kill()
-    pod_ends(namespace, pod, SUMMARY)
-    pod_ends(namespace, other, "", 1)
+    mark_ended(namespace, pod, SUMMARY)
+    mark_ended(namespace, other, "", 1)
     namespace.kubectl("wait", "--for=condition=Complete", f"job/{JOB}", "--timeout=30s")
     namespace.apply(experiment("late"))
     namespace.delete("aexp", "bolts")
@@ -308,7 +313,7 @@ def test_what_happened_while_the_operator_was_down(namespace: Namespace, operato
     operator.start()
     done = namespace.wait_for("aexp", "screws", "complete", phase("Complete"))
     assert done["metrics"]["image"]["AUROC"] == 0.98765432101234
-    pod_of(namespace, "late-experiment")
+    active_pod(namespace, "late-experiment")
     operator.wait_until(
         lambda: [job["metadata"]["name"] for job in namespace.list("jobs")] == ["late-experiment"],
         "left with the late one alone",
@@ -317,7 +322,7 @@ def test_what_happened_while_the_operator_was_down(namespace: Namespace, operato
 
 def test_pods_of_a_success_go_when_asked(namespace: Namespace, operator: OperatorProcess) -> None:
     namespace.apply(experiment("screws", runPolicy={"retainPods": "onFailure"}))
-    pod_ends(namespace, pod_of(namespace, JOB), SUMMARY)
+    mark_ended(namespace, active_pod(namespace, JOB), SUMMARY)
     namespace.wait_for("aexp", "screws", "complete", phase("Complete"))
     operator.wait_until(lambda: namespace.list("pods") == [], "rid of the pod")
     assert len(namespace.list("jobs")) == 1
@@ -325,8 +330,8 @@ def test_pods_of_a_success_go_when_asked(namespace: Namespace, operator: Operato
 
 def test_progress_is_taken_from_the_runs_own_pod_alone(namespace: Namespace, operator: OperatorProcess) -> None:
     namespace.apply(experiment("screws"), experiment("bolts"))
-    pod, other = pod_of(namespace, JOB), pod_of(namespace, "bolts-experiment")
-    pod_runs(namespace, pod)
+    pod, other = active_pod(namespace, JOB), active_pod(namespace, "bolts-experiment")
+    mark_running(namespace, pod)
     namespace.wait_for("aexp", "screws", "running", phase("Running"))
     uid = namespace.get("aexp", "screws")["metadata"]["uid"]
     update = ProgressUpdate(
@@ -364,7 +369,7 @@ def _push(operator: OperatorProcess, token: str, update: ProgressUpdate) -> int:
 
 def test_kubectl_shows_what_a_user_wants_to_know(namespace: Namespace, operator: OperatorProcess) -> None:
     namespace.apply(experiment("screws"))
-    pod_ends(namespace, pod_of(namespace, JOB), SUMMARY)
+    mark_ended(namespace, active_pod(namespace, JOB), SUMMARY)
     namespace.wait_for("aexp", "screws", "complete", phase("Complete"))
     header, row = namespace.kubectl("get", "aexp").splitlines()
     assert header.split() == ["NAME", "PHASE", "MODEL", "AUROC", "F1", "PROGRESS", "AGE"]

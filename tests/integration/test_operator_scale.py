@@ -19,8 +19,8 @@ from anomaly_operator.resources import EXPERIMENTS, JOBS
 from anomaly_operator.serving.progress_board import ProgressBoard
 from anomaly_operator.settings import Settings
 from anomaly_operator.work_queue import WorkQueue
+from support.fake_kubelet import experiment
 from support.kube import Namespace
-from support.play import experiment
 from support.process import OperatorProcess
 
 pytestmark = pytest.mark.cluster

@@ -8,8 +8,10 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, Protocol
 
 import pytest
 import yaml
@@ -21,9 +23,10 @@ from anomaly_api.run import RunConfig, RunIdentity, RunReport, RunSummary, s3_en
 from anomaly_api.storage import LocationRole
 from anomaly_operator.decide.pod import GRACE_SECONDS
 from support.mlflow_server import mlflow_server
+from support.optional import not_none
 from support.process import free_port
 from support.s3_server import KEY, SECRET, needs_s3_server, s3_server
-from support.served import served
+from support.server_process import ServerProcess
 from support.textures import EXPERIMENT, INFERENCE, write_textures
 
 pytestmark = [needs_s3_server, pytest.mark.slow]
@@ -47,10 +50,13 @@ def mlflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield url
 
 
+Spec = dict[str, Any]
+
+
 class Pod:
     """One container's worth of files, environment and process."""
 
-    def __init__(self, folder: Path, s3: str, config: RunConfig) -> None:
+    def __init__(self, folder: Path, config: RunConfig) -> None:
         self.folder = folder
         self._config = folder / "run.json"
         self._config.write_text(config.model_dump_json(by_alias=True, exclude_none=True))
@@ -83,12 +89,18 @@ class Pod:
         return RunSummary.model_validate_json(self._words.read_text())
 
 
+class MakePod(Protocol):
+    """A pod for a manifest whose spec was changed."""
+
+    def __call__(self, text: str, uid: str, change: Callable[[Spec], None] | None = None) -> Pod: ...
+
+
 @pytest.fixture
-def pod(tmp_path: Path, s3):
+def pod(tmp_path: Path, s3: str) -> MakePod:
     """Makes pods for a spec, all with the same storage."""
     count = iter(range(100))
 
-    def make(text: str, uid: str, change=None) -> Pod:
+    def make(text: str, uid: str, change: Callable[[Spec], None] | None = None) -> Pod:
         document = yaml.safe_load(text)
         spec = document["spec"]
         for location in (
@@ -104,8 +116,8 @@ def pod(tmp_path: Path, s3):
         folder = tmp_path / str(next(count))
         folder.mkdir()
         if document["kind"] == "AnomalyExperiment":
-            return Pod(folder, s3, RunConfig(run=run, experiment=ExperimentSpec.model_validate(spec)))
-        return Pod(folder, s3, RunConfig(run=run, inference=InferenceSpec.model_validate(spec)))
+            return Pod(folder, RunConfig(run=run, experiment=ExperimentSpec.model_validate(spec)))
+        return Pod(folder, RunConfig(run=run, inference=InferenceSpec.model_validate(spec)))
 
     return make
 
@@ -124,23 +136,24 @@ def objects(s3: str, prefix: str) -> dict[str, bytes]:
     }
 
 
-def tracked(uri: str):
-    def change(spec) -> None:
+def tracked(uri: str) -> Callable[[Spec], None]:
+    def change(spec: Spec) -> None:
         spec["tracking"] = {"mlflow": {"trackingUri": uri, "experimentName": "lab"}}
 
     return change
 
 
-def mlflow_get(uri: str, path: str) -> dict:
+def mlflow_get(uri: str, path: str) -> dict[str, Any]:
     with urllib.request.urlopen(f"{uri}/api/2.0/mlflow/{path}") as answer:
-        return json.load(answer)
+        found: dict[str, Any] = json.load(answer)
+    return found
 
 
-def test_experiment_and_inference(pod, s3, mlflow) -> None:
+def test_experiment_and_inference(pod: MakePod, s3: str, mlflow: str) -> None:
     code, words, log = pod(EXPERIMENT, "e1", tracked(mlflow)).run()
     assert code == 0, log
     assert words.reason is Reason.COMPLETE
-    assert words.artifacts.root == "s3://results/factory/textures/e1"
+    assert not_none(words.artifacts).root == "s3://results/factory/textures/e1"
     files = objects(s3, "factory/textures/e1/")
     assert {"report.json", "model.json", "model.onnx", "predictions.parquet", "predictions.csv"} <= set(files)
     assert sum(name.startswith("visualizations/") for name in files) == 21
@@ -149,25 +162,27 @@ def test_experiment_and_inference(pod, s3, mlflow) -> None:
     assert all(isinstance(json.loads(line), dict) for line in log.splitlines())
     assert SECRET not in log
 
-    run = mlflow_get(mlflow, f"runs/get?run_id={words.mlflow.run_id}")["run"]
+    run = mlflow_get(mlflow, f"runs/get?run_id={not_none(words.mlflow).run_id}")["run"]
     metrics = {metric["key"]: metric["value"] for metric in run["data"]["metrics"]}
     assert run["info"]["status"] == "FINISHED"
-    assert metrics["image_AUROC"] == words.metrics.image["AUROC"]
+    assert metrics["image_AUROC"] == not_none(words.metrics).image["AUROC"]
     assert {"key": "anomalyops.io/uid", "value": "e1"} in run["data"]["tags"]
     assert SECRET not in json.dumps(run)
-    listed = mlflow_get(mlflow, f"artifacts/list?run_id={words.mlflow.run_id}")["files"]
+    listed = mlflow_get(mlflow, f"artifacts/list?run_id={not_none(words.mlflow).run_id}")["files"]
     assert {"model", "report.json", "visualizations"} <= {file["path"] for file in listed}
 
-    def published_model(spec) -> None:
-        spec["model"] = {"location": {"s3": {"uri": words.artifacts.root, "endpoint": s3, "region": "us-east-1"}}}
+    def published_model(spec: Spec) -> None:
+        spec["model"] = {
+            "location": {"s3": {"uri": not_none(words.artifacts).root, "endpoint": s3, "region": "us-east-1"}}
+        }
 
     code, looked, log = pod(INFERENCE, "i1", published_model).run()
     assert code == 0, log
-    assert looked.metrics.image["AUROC"] == words.metrics.image["AUROC"]
-    assert looked.images.predicted == words.images.predicted
+    assert not_none(looked.metrics).image["AUROC"] == not_none(words.metrics).image["AUROC"]
+    assert not_none(looked.images).predicted == not_none(words.images).predicted
 
 
-def test_a_pod_whose_predecessor_finished_only_tells_again(pod, s3) -> None:
+def test_a_pod_whose_predecessor_finished_only_tells_again(pod: MakePod, s3: str) -> None:
     first = pod(EXPERIMENT, "e2").run()
     second = pod(EXPERIMENT, "e2").run()
     assert second[0] == 0
@@ -175,7 +190,7 @@ def test_a_pod_whose_predecessor_finished_only_tells_again(pod, s3) -> None:
     assert "train" not in [json.loads(line).get("stage") for line in second[2].splitlines()]
 
 
-def test_tracking_that_is_down_loses_nothing_and_is_caught_up_by_a_retry(pod, s3, mlflow) -> None:
+def test_tracking_that_is_down_loses_nothing_and_is_caught_up_by_a_retry(pod: MakePod, s3: str, mlflow: str) -> None:
     """The retried pod is told of a server that is back at the same address; here: another configuration's."""
     nowhere = f"http://127.0.0.1:{free_port()}"
     code, words, log = pod(EXPERIMENT, "e3", tracked(nowhere)).run()
@@ -192,33 +207,28 @@ def test_tracking_that_is_down_loses_nothing_and_is_caught_up_by_a_retry(pod, s3
     assert "train" not in [json.loads(line).get("stage") for line in log.splitlines()]
 
 
-class forwarded:  # noqa: N801 - reads as a statement
+FORWARD = """
+import asyncio, sys
+async def copy(r, w):
+    while data := await r.read(65536):
+        w.write(data); await w.drain()
+    w.close()
+async def serve(r, w):
+    r2, w2 = await asyncio.open_connection('127.0.0.1', int(sys.argv[2]))
+    await asyncio.gather(copy(r, w2), copy(r2, w), return_exceptions=True)
+async def main():
+    async with await asyncio.start_server(serve, '127.0.0.1', int(sys.argv[1])) as s:
+        await s.serve_forever()
+asyncio.run(main())
+"""
+
+
+@contextmanager
+def forwarded(port: int, url: str) -> Iterator[None]:
     """A port that leads to a server's."""
-
-    def __init__(self, port: int, url: str) -> None:
-        program = (
-            "import asyncio, sys\n"
-            "async def copy(r, w):\n"
-            "    while data := await r.read(65536):\n"
-            "        w.write(data); await w.drain()\n"
-            "    w.close()\n"
-            "async def serve(r, w):\n"
-            "    r2, w2 = await asyncio.open_connection('127.0.0.1', int(sys.argv[2]))\n"
-            "    await asyncio.gather(copy(r, w2), copy(r2, w), return_exceptions=True)\n"
-            "async def main():\n"
-            "    async with await asyncio.start_server(serve, '127.0.0.1', int(sys.argv[1])) as s:\n"
-            "        await s.serve_forever()\n"
-            "asyncio.run(main())\n"
-        )
-        self._server = served(
-            [sys.executable, "-c", program, str(port), url.rsplit(":", 1)[1]], f"http://127.0.0.1:{port}", {}
-        )
-
-    def __enter__(self) -> None:
-        self._server.__enter__()
-
-    def __exit__(self, *error: object) -> None:
-        self._server.__exit__()
+    command = [sys.executable, "-c", FORWARD, str(port), url.rsplit(":", 1)[1]]
+    with ServerProcess(command, f"http://127.0.0.1:{port}"):
+        yield
 
 
 @pytest.mark.parametrize(
@@ -232,8 +242,8 @@ class forwarded:  # noqa: N801 - reads as a statement
         ("no weights", ExitCode.WEIGHTS_NOT_FOUND, "s3://empty/hub/models--timm--resnet18.a1_in1k/snapshots"),
     ],
 )
-def test_storage_failures_say_what_to_do(pod, s3, name, code, message) -> None:
-    def change(spec) -> None:
+def test_storage_failures_say_what_to_do(pod: MakePod, s3: str, name: str, code: ExitCode, message: str) -> None:
+    def change(spec: Spec) -> None:
         if name == "no bucket":
             spec["dataset"]["source"]["s3"]["uri"] = "s3://nothing-here"
         if name == "empty prefix":
@@ -256,8 +266,8 @@ def test_storage_failures_say_what_to_do(pod, s3, name, code, message) -> None:
     assert SECRET not in log
 
 
-def test_sigterm_stops_promptly_and_publishes_nothing(pod, s3) -> None:
-    def slow(spec) -> None:
+def test_sigterm_stops_promptly_and_publishes_nothing(pod: MakePod, s3: str) -> None:
+    def slow(spec: Spec) -> None:
         spec["transforms"]["inputSize"] = {"height": 512, "width": 512}
 
     stopped = pod(EXPERIMENT, "e4", slow)

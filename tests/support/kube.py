@@ -11,10 +11,12 @@ from kubernetes.client import CustomObjectsApi
 from kubernetes.config import new_client_from_config
 
 from anomaly_operator.resources import EXPERIMENTS, INFERENCES
-from hack.demo.cluster import DemoError as KubectlError
-from hack.demo.cluster import kubectl
+from hack.demo.cluster import DemoError, kubectl
+
+__all__ = ["KubectlError", "Manifest", "Namespace", "condition", "condition_is_true", "kubectl"]
 
 Manifest = dict[str, Any]
+KubectlError = DemoError
 
 _RUNS = {"aexp": EXPERIMENTS, "ainf": INFERENCES}
 
@@ -102,6 +104,6 @@ def condition(status: Manifest, of_type: str) -> Manifest:
     return next((item for item in status.get("conditions", ()) if item["type"] == of_type), {})
 
 
-def holds(status: Manifest, of_type: str) -> bool:
+def condition_is_true(status: Manifest, of_type: str) -> bool:
     """Whether a condition is True."""
     return bool(condition(status, of_type).get("status") == "True")

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from support.served import served
+from support.server_process import ServerProcess
 
 PROGRAM = Path(sys.executable).with_name("mlflow")
 
@@ -33,5 +33,5 @@ def mlflow_server(root: Path, port: int) -> Iterator[str]:
     ]
     url = f"http://127.0.0.1:{port}"
     no_jobs = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # of its own, in more processes
-    with served(command, f"{url}/api/2.0/mlflow/experiments/get?experiment_id=0", no_jobs):
+    with ServerProcess(command, f"{url}/api/2.0/mlflow/experiments/get?experiment_id=0", no_jobs):
         yield url

@@ -12,7 +12,7 @@ class _Addresses(HTMLParser):
         self.found += [value or "" for name, value in attrs if name in ("src", "href", "srcset", "data", "action")]
 
 
-def outside_addresses(page: str) -> list[str]:
+def external_addresses(page: str) -> list[str]:
     """Addresses in tags that are not inside the page itself."""
     parser = _Addresses()
     parser.feed(page)

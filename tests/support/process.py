@@ -9,6 +9,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 
 from support.kube import kubectl
@@ -131,11 +132,11 @@ class OperatorProcess:
         ]
         return sum(float(line.rsplit(" ", 1)[1]) for line in counted)
 
-    def wait_until(self, reached: object, what: str, seconds: float = 60) -> None:
+    def wait_until(self, reached: Callable[[], object], what: str, seconds: float = 60) -> None:
         """Poll; says what its log said when it never comes true."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
-            if callable(reached) and reached():
+            if reached():
                 return
             assert self._process is None or self._process.poll() is None, f"the operator ended: {self.log.read_text()}"
             time.sleep(0.05)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from support.process import free_port
-from support.served import served
+from support.server_process import ServerProcess
 
 KEY, SECRET = "owner", "a-secret-of-the-owner"
 PROGRAM = shutil.which("versitygw") or "/var/tmp/anomaly-cluster/bin/versitygw"
@@ -22,5 +22,5 @@ def s3_server(root: Path) -> Iterator[str]:
     port = free_port()
     account = {"ROOT_ACCESS_KEY": KEY, "ROOT_SECRET_KEY": SECRET}
     command = [PROGRAM, "--port", f"127.0.0.1:{port}", "--quiet", "posix", str(root)]
-    with served(command, f"http://127.0.0.1:{port}", account) as url:
+    with ServerProcess(command, f"http://127.0.0.1:{port}", account) as url:
         yield url

@@ -1,6 +1,8 @@
 """Small real data sets: textures with painted defects and their masks."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import yaml
@@ -74,7 +76,7 @@ spec:
 """
 
 
-def write_manifest(folder: Path, text: str, change=None) -> Path:
+def write_manifest(folder: Path, text: str, change: Callable[[dict[str, Any]], object] | None = None) -> Path:
     """A manifest file, after ``change(document)``."""
     document = yaml.safe_load(text)
     if change:

@@ -20,8 +20,8 @@ from anomaly_runner.models.weights import Wanted
 from hack.weights import fill, published
 from hack.weights.__main__ import app
 from hack.weights.cache import contents, is_there
-from support.hub import REVISION, serve_hub
-from support.web import serve
+from support.fake_hub import REVISION, serve_hub
+from support.fake_web import serve_files
 
 TEACHER = "anomalib/pre_trained/efficientad_pretrained_weights/pretrained_teacher_small.pth"
 RESNET = "timm/resnet18.a1_in1k"
@@ -149,7 +149,7 @@ def test_a_folder_of_images_out_of_a_tar_archive(tmp_path: Path, textures_publis
             }
         )
     )
-    with serve(files) as web:
+    with serve_files(files) as web:
         found = run("fill", tmp_path, "--model", "draem", "--mirror", web.url)
     assert found.exit_code == 0, found.output
     assert files_below(tmp_path) == {"datasets/dtd/banded/1.jpg": b"stripes"}
@@ -160,12 +160,12 @@ def test_an_archive_that_cannot_be_unpacked_leaves_nothing_that_looks_complete(
 ) -> None:
     images = {f"dtd/images/banded/{index}.jpg": os.urandom(4096) for index in range(50)}
     whole = tarred(**images)
-    with serve(textures_published(whole[: len(whole) // 2])) as web:
+    with serve_files(textures_published(whole[: len(whole) // 2])) as web:
         found = run("fill", tmp_path, "--model", "draem", "--mirror", web.url)
     assert found.exit_code == 1
     assert "dtd-r1.0.1.tar.gz cannot be unpacked" in found.output
     assert run("list", tmp_path, "--model", "draem").output == "LACKING folder datasets/dtd\n"
-    with serve(textures_published(tarred(**{"elsewhere/1.jpg": b"x"}))) as web:
+    with serve_files(textures_published(tarred(**{"elsewhere/1.jpg": b"x"}))) as web:
         assert (
             "holds nothing below dtd/images/"
             in run("fill", tmp_path / "other", "--model", "draem", "--mirror", web.url).output
@@ -174,7 +174,7 @@ def test_an_archive_that_cannot_be_unpacked_leaves_nothing_that_looks_complete(
 
 def test_a_download_that_broke_off_goes_on_the_next_time(tmp_path: Path, textures_published) -> None:
     whole = tarred(**{"dtd/images/banded/1.jpg": os.urandom(4096)})
-    with serve(textures_published(whole)) as web:
+    with serve_files(textures_published(whole)) as web:
         web.faults = [-1000, 404]
         assert run("fill", tmp_path, "--model", "draem", "--mirror", web.url).exit_code == 1
         assert run("fill", tmp_path, "--model", "draem", "--mirror", web.url).exit_code == 0

@@ -28,8 +28,8 @@ from anomaly_runner.scoring.predict import Scored
 from anomaly_runner.training import with_anomalib as anomalib_training
 from hack.demo.auxiliary import write_auxiliary_weights
 from support.backbones import write_efficientnet_b5
-from support.programs import device_constants
 from support.textures import EXPERIMENT, INFERENCE, texture, write_manifest, write_textures
+from support.torchscript import device_constants
 
 pytestmark = [pytest.mark.slow, pytest.mark.spread]
 

@@ -28,8 +28,8 @@ from anomaly_runner.progress import Progress
 from anomaly_runner.system.stop import StopSignal
 from anomaly_runner.tracking.base import NoTracker
 from anomaly_runner.tracking.mlflow_tracker import LOCAL_UID
-from support.public import NAMES, TRAIN, catalog, digit_set, idx, mnist_files, remote
-from support.web import serve
+from support.fake_web import serve_files
+from support.public_datasets import NAMES, TRAIN, catalog, digit_set, idx_file, mnist_files, remote_file
 
 
 def nothing(*_) -> None:
@@ -102,7 +102,7 @@ def experiment(source: dict, **dataset) -> AnomalyExperiment:
     ids=["layers", "devices", "size"],
 )
 def test_a_model_that_cannot_be_is_refused_before_anything_is_fetched(digits, context, fields, message) -> None:
-    with serve(digits) as web:
+    with serve_files(digits) as web:
         spec = experiment({"name": "mnist", "goodLabel": 9, "mirror": web.url}).spec
         document = spec.model_dump(by_alias=True, exclude_unset=True) | fields
         config = RunConfig(
@@ -114,7 +114,7 @@ def test_a_model_that_cannot_be_is_refused_before_anything_is_fetched(digits, co
 
 
 def test_mnist_goes_the_way_of_every_dataset(digits, context) -> None:
-    with serve(digits) as web:
+    with serve_files(digits) as web:
         spec = experiment({"name": "mnist", "goodLabel": 9, "limit": 12, "mirror": web.url}).spec
         listed = list_experiment(spec, context, catalog(digits))
     counts = {label: sum(sample.label == label for sample in listed.dataset.test) for label in ("good", "0", "8")}
@@ -133,7 +133,7 @@ def test_a_mirror_may_hold_files_of_its_own(digits, tmp_path: Path) -> None:
     """Beside the catalogue as published: only the digests in the manifest make these files the right ones."""
     own = {name: f"sha256:{hashlib.sha256(content).hexdigest()}" for name, content in digits.items()}
     mnist = {"name": "mnist", "good_label": 3, "limit": 2}
-    with serve(digits) as web:
+    with serve_files(digits) as web:
         found = prepare(
             BuiltinDataset(**mnist, mirror=web.url, digests=own),
             None,
@@ -174,7 +174,7 @@ def test_the_test_set_is_what_inference_sees(digits, context) -> None:
         threshold_type="image",
         task="classification",
     )
-    with serve(digits) as web:
+    with serve_files(digits) as web:
         source = {"builtin": {"name": "mnist", "goodLabel": 9, "mirror": web.url}}
         for layout, labels in (("labelled", {"good", *"012345678"}), ("flat", {"unknown"})):
             spec = InferenceSpec.model_validate(
@@ -191,7 +191,7 @@ def test_the_test_set_is_what_inference_sees(digits, context) -> None:
 
 def test_mvtec_takes_one_product_with_its_masks(digits, context) -> None:
     tar = archive(PRODUCTS)
-    with serve({"mvtec.tar.xz": tar}) as web:
+    with serve_files({"mvtec.tar.xz": tar}) as web:
         spec = experiment({"name": "mvtec", "mirror": web.url, "limit": 2}, category="metal_nut").spec
         listed = list_experiment(spec, context, catalog(digits, tar))
     assert [sample.key for sample in listed.dataset.train] == ["train/good/000.png", "train/good/001.png"]
@@ -205,7 +205,10 @@ def test_mvtec_takes_one_product_with_its_masks(digits, context) -> None:
 
 def test_an_unknown_product_is_named_with_those_that_are(digits, tmp_path: Path) -> None:
     tar = archive(PRODUCTS)
-    with serve({"mvtec.tar.xz": tar}) as web, pytest.raises(DataInvalid, match=r"no category nut.*bottle, metal_nut"):
+    with (
+        serve_files({"mvtec.tar.xz": tar}) as web,
+        pytest.raises(DataInvalid, match=r"no category nut.*bottle, metal_nut"),
+    ):
         prepare(
             BuiltinDataset(name="mvtec", mirror=web.url),
             "nut",
@@ -236,7 +239,7 @@ def link(name: str, kind: bytes) -> tarfile.TarInfo:
     ],
 )
 def test_hostile_archives_are_refused(digits, tmp_path: Path, tar, problem) -> None:
-    with serve({"mvtec.tar.xz": tar}) as web, pytest.raises(DataInvalid, match=problem):
+    with serve_files({"mvtec.tar.xz": tar}) as web, pytest.raises(DataInvalid, match=problem):
         prepare(
             BuiltinDataset(name="mvtec", mirror=web.url),
             "bottle",
@@ -251,7 +254,7 @@ def test_hostile_archives_are_refused(digits, tmp_path: Path, tar, problem) -> N
 def test_an_archive_of_endless_size_is_refused(digits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("anomaly_runner.data.builtin.mvtec._LARGEST_PRODUCT", 200)
     tar = archive(PRODUCTS)
-    with serve({"mvtec.tar.xz": tar}) as web, pytest.raises(DataInvalid, match="takes more than"):
+    with serve_files({"mvtec.tar.xz": tar}) as web, pytest.raises(DataInvalid, match="takes more than"):
         prepare(
             BuiltinDataset(name="mvtec", mirror=web.url),
             "bottle",
@@ -263,13 +266,13 @@ def test_an_archive_of_endless_size_is_refused(digits, tmp_path: Path, monkeypat
 
 
 CONTENT = np.random.default_rng(1).bytes(3_000_000)
-FILE = remote("file.bin", CONTENT)
+FILE = remote_file("file.bin", CONTENT)
 
 
 @pytest.fixture
 def web(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("anomaly_runner.data.builtin.download._LONGEST_PAUSE", 0.01)
-    with serve({"file.bin": CONTENT}) as served:
+    with serve_files({"file.bin": CONTENT}) as served:
         yield served
 
 
@@ -383,7 +386,7 @@ def test_progress_is_in_megabytes(context, web) -> None:
     [
         b"",
         b"\0\0\x08",
-        idx(np.zeros((2, 2), np.uint8))[:-9],
+        idx_file(np.zeros((2, 2), np.uint8))[:-9],
         gzip.compress(b"\0\0\x0d\1\0\0\0\1abcd"),
         gzip.compress(b"\0\0\x08\1\0\0\0\5abc"),
         gzip.compress(b"\0\0\x08\xff" + bytes(9)),

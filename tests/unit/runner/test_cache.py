@@ -29,7 +29,7 @@ from anomaly_runner.storage.s3 import connect
 from anomaly_runner.system.stop import StopSignal
 from anomaly_runner.tracking.base import NoTracker
 from support.fake_s3 import fake_s3
-from support.web import serve
+from support.fake_web import serve_files
 
 KEYS = {"ANOMALY_DATASET_AWS_ACCESS_KEY_ID": "id", "ANOMALY_DATASET_AWS_SECRET_ACCESS_KEY": "secret"}
 FOLDERS = ("train/good", "test/good", "test/dent")
@@ -342,7 +342,7 @@ def test_public_datasets_are_kept_too(tmp_path: Path) -> None:
     file = RemoteFile(
         "http://nowhere.invalid/", "mvtec.tar", len(content), "sha256", hashlib.sha256(content).hexdigest()
     )
-    with serve({"mvtec.tar": content}) as web:
+    with serve_files({"mvtec.tar": content}) as web:
         for name in ("first", "second"):
             cache = FileCache(tmp_path / "cache", pytest.fail)
             spec = BuiltinDataset(name="mvtec", mirror=web.url)

@@ -21,7 +21,7 @@ from anomaly_runner.local import run_locally
 from anomaly_runner.reporting.figures import cumulative_chart, histogram_chart, precision_recall_points, roc_points
 from anomaly_runner.reporting.gallery import Shown
 from anomaly_runner.reporting.html_report import render
-from support.pages import outside_addresses
+from support.pages import external_addresses
 from support.textures import EXPERIMENT, scratched, write_manifest, write_textures
 
 HOSTILE = "<img src=x onerror=alert(1)>"
@@ -130,7 +130,7 @@ def test_hostile_names_stay_text(shown, page) -> None:
 
 def test_the_page_needs_nothing_but_itself(page) -> None:
     text = page.read_text()
-    assert outside_addresses(text) == []
+    assert external_addresses(text) == []
     assert "url(" not in text.split("<pre>")[0]
     assert "default-src 'none'" in text
     assert "<script" not in text

@@ -19,9 +19,9 @@ from anomaly_runner.storage import FolderStore
 from anomaly_runner.system.digest import digest
 from anomaly_runner.system.stop import StopSignal
 from anomaly_runner.tracking.base import NoTracker
-from support.public import catalog, mnist_files
+from support.fake_web import serve_files
+from support.public_datasets import catalog, mnist_files
 from support.textures import EXPERIMENT, INFERENCE, SIDE, write_manifest
-from support.web import serve
 
 MARGIN = 6
 
@@ -128,7 +128,7 @@ def test_without_good_test_images_some_training_images_serve(textures) -> None:
 def test_mnist_from_a_mirror(tmp_path: Path) -> None:
     """The whole line from published files to a report: the digit that was learnt scores lowest."""
     digits = mnist_files()
-    with serve(digits) as web:
+    with serve_files(digits) as web:
 
         def mnist(document) -> None:
             document["spec"]["dataset"] = {

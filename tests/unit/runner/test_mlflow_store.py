@@ -26,7 +26,7 @@ from anomaly_runner.progress import Progress
 from anomaly_runner.storage import ObjectInfo
 from anomaly_runner.system.stop import StopSignal
 from anomaly_runner.tracking.mlflow_store import registered_model
-from support.gate import gate
+from support.auth_proxy import auth_proxy
 from support.process import free_port
 from support.textures import EXPERIMENT, INFERENCE, write_manifest, write_textures
 
@@ -173,7 +173,7 @@ def test_a_registered_model_that_is_not_ours(trained, server, client) -> None:
 @pytest.mark.parametrize("scheme", ["mlflow-artifacts", "http", "file"])
 def test_no_other_place_is_asked_for_the_files(trained, server, monkeypatch: pytest.MonkeyPatch, scheme) -> None:
     """Whoever may register a version could otherwise collect accounts. MLflow's newest servers refuse such versions."""
-    with gate(server) as other:
+    with auth_proxy(server) as other:
         source = f"{scheme}{other.url.removeprefix('http')}/1/a/artifacts/model"
         monkeypatch.setattr("mlflow.tracking.MlflowClient.get_model_version_download_uri", lambda *_: source)
         with pytest.raises(ModelInvalid, match=rf"has its files at {source}: only the artifacts of {server} and of S3"):
@@ -190,7 +190,7 @@ def test_a_server_that_does_not_answer() -> None:
 
 
 def test_a_server_that_goes_after_the_version_was_found(trained, server) -> None:
-    with gate(server) as before:
+    with auth_proxy(server) as before:
         found = store(before.url)
         [manifest] = found.list("model.json")
     with pytest.raises(StorageUnavailable, match="does not give models:/gravel/2"):
@@ -198,7 +198,7 @@ def test_a_server_that_goes_after_the_version_was_found(trained, server) -> None
 
 
 def test_a_download_that_breaks_off_is_repeated(trained, server) -> None:
-    with gate(server) as before:
+    with auth_proxy(server) as before:
         before.cut = ["/model/model.json"]
         assert read_manifest(store(before.url, version=1)).model == "padim"
         assert before.cut == []
@@ -210,7 +210,7 @@ def test_the_registry_has_an_account_of_its_own(trained, server, monkeypatch: py
     for name, value in ENVIRONMENT.items():
         monkeypatch.setenv(name, value)
     run_id = RunIdentity(kind="AnomalyInference", namespace="factory", name="look", uid="1")
-    with gate(server, "robot", "secret") as before:
+    with auth_proxy(server, "robot", "secret") as before:
         config = RunConfig(run=run_id, inference=spec_of(before.url, version=1, credentialsSecret="registry"))
         assert read_manifest(stores_in_pod(config)[LocationRole.MODEL]).run.name == "small"
         assert set(before.seen) == {before.wanted}
@@ -221,7 +221,7 @@ def test_the_registry_has_an_account_of_its_own(trained, server, monkeypatch: py
 @pytest.mark.parametrize("account", [{}, ENVIRONMENT | {"ANOMALY_MODEL_MLFLOW_TRACKING_PASSWORD": "wrong"}])
 def test_a_server_that_refuses_the_account(trained, server, account) -> None:
     with (
-        gate(server, "robot", "secret") as before,
+        auth_proxy(server, "robot", "secret") as before,
         pytest.raises(StorageDenied, match=r"refused access to version 1 .* check model\.mlflow\.credentialsSecret"),
     ):
         read_manifest(store(before.url, account, version=1, credentialsSecret="registry"))
@@ -237,7 +237,7 @@ def test_whose_account_it_is_where_the_model_names_none(
     server, monkeypatch: pytest.MonkeyPatch, elsewhere, secret, seen
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "of-the-tracker")
-    with gate(server) as before:
+    with auth_proxy(server) as before:
         uri = "http://tracker:5000" if elsewhere else f"{before.url}/"
         spec = spec_of(before.url, {"trackingUri": uri, "credentialsSecret": secret}, version=1)
         assert registered_model(spec, ENVIRONMENT, None).uri == "models:/gravel/1"

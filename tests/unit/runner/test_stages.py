@@ -38,7 +38,7 @@ from anomaly_runner.system.digest import digest
 from anomaly_runner.system.parallel import ordered_map
 from anomaly_runner.system.stop import StopSignal
 from anomaly_runner.tracking.base import NoTracker
-from support.programs import device_constants
+from support.torchscript import device_constants
 
 SIZE = (64, 48)
 RUN = RunIdentity(kind="AnomalyExperiment", namespace="ns", name="x", uid="u")

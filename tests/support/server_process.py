@@ -9,7 +9,7 @@ import urllib.request
 from collections.abc import Mapping
 
 
-class served:  # noqa: N801 - reads as a statement
+class ServerProcess:
     """A server process for the duration of a ``with``; entered when it answers."""
 
     def __init__(self, command: list[str], url: str, environment: Mapping[str, str] | None = None) -> None:

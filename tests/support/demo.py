@@ -11,12 +11,12 @@ from typing import Any
 import yaml
 
 from hack.demo.storage import Credentials, connect, list_objects, split_uri
-from support.kube import Manifest, Namespace, holds
+from support.kube import Manifest, Namespace, condition_is_true
 
 SAMPLES = Path(__file__).parents[2] / "manifests" / "samples"
 
 
-class Bucket:
+class S3Service:
     """The demo's S3 server as its owner sees it."""
 
     def __init__(self, address: str, keys: Credentials) -> None:
@@ -64,7 +64,7 @@ class Bucket:
             self.write(target + key.removeprefix(prefix), self.read(f"s3://{bucket}/{key}"))
 
 
-class Mlflow:
+class MlflowService:
     """The demo's MLflow server, by its REST API."""
 
     def __init__(self, address: str) -> None:
@@ -85,21 +85,21 @@ class Mlflow:
         return found
 
 
-class Cell(Namespace):
+class DemoNamespace(Namespace):
     """A test's own namespace, with the demo's services."""
 
-    def __init__(self, name: str, s3: Bucket, mlflow: Mlflow) -> None:
+    def __init__(self, name: str, s3: S3Service, mlflow: MlflowService) -> None:
         super().__init__(name)
         self.s3 = s3
         self.mlflow = mlflow
 
-    def secret(self, name: str, **values: str) -> None:
+    def create_secret(self, name: str, **values: str) -> None:
         """Create a Secret."""
         self.apply({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": values})
 
-    def complete(self, kind: str, name: str, seconds: float = 400) -> Manifest:
+    def wait_until_complete(self, kind: str, name: str, seconds: float = 400) -> Manifest:
         """The resource, once it is Complete."""
-        self.wait_for(kind, name, "Complete", lambda status: holds(status, "Complete"), seconds=seconds)
+        self.wait_for(kind, name, "Complete", lambda status: condition_is_true(status, "Complete"), seconds=seconds)
         return self.get(kind, name)
 
     def report(self, run: Manifest) -> Manifest:

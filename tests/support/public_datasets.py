@@ -3,8 +3,10 @@
 import gzip
 import hashlib
 import struct
+from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from anomaly_runner.data.builtin import PUBLISHED
 from anomaly_runner.data.builtin.datasets import Catalog, MnistFiles, RemoteFile
@@ -16,13 +18,13 @@ TRAIN, TEST = range(20), range(20, 35)
 """Places, in the packaged digits of each class, of the pictures of the two sets."""
 
 
-def idx(values: np.ndarray) -> bytes:
+def idx_file(values: NDArray[np.uint8]) -> bytes:
     """Values as MNIST is published."""
     head = struct.pack(f">BBBB{values.ndim}I", 0, 0, 8, values.ndim, *values.shape)
     return gzip.compress(head + values.tobytes(), mtime=0)
 
 
-def digit_set(places: range) -> tuple[np.ndarray, np.ndarray]:
+def digit_set(places: range) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Real digits in mixed order, and what they are."""
     images = np.concatenate([digit_images(digit)[places.start : places.stop] for digit in DIGITS])
     labels = np.repeat(np.arange(10, dtype=np.uint8), len(places))
@@ -32,11 +34,11 @@ def digit_set(places: range) -> tuple[np.ndarray, np.ndarray]:
 
 def mnist_files() -> dict[str, bytes]:
     """The four files of MNIST, with fewer pictures."""
-    contents = [idx(values) for places in (TRAIN, TEST) for values in digit_set(places)]
+    contents = [idx_file(values) for places in (TRAIN, TEST) for values in digit_set(places)]
     return dict(zip(NAMES, contents, strict=True))
 
 
-def remote(name: str, content: bytes, algorithm: str = "sha256") -> RemoteFile:
+def remote_file(name: str, content: bytes, algorithm: Literal["md5", "sha256"] = "sha256") -> RemoteFile:
     """A published file, to be found on mirrors alone."""
     return RemoteFile(
         "http://nowhere.invalid/", name, len(content), algorithm, hashlib.new(algorithm, content).hexdigest()
@@ -45,4 +47,6 @@ def remote(name: str, content: bytes, algorithm: str = "sha256") -> RemoteFile:
 
 def catalog(digits: dict[str, bytes], tar: bytes = b"") -> Catalog:
     """The catalogue of these files."""
-    return Catalog(MnistFiles(*(remote(name, digits[name], "md5") for name in NAMES)), remote("mvtec.tar.xz", tar))
+    return Catalog(
+        MnistFiles(*(remote_file(name, digits[name], "md5") for name in NAMES)), remote_file("mvtec.tar.xz", tar)
+    )

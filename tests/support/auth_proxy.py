@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
 
-class Gate(ThreadingHTTPServer):
+class AuthProxy(ThreadingHTTPServer):
     """Hands requests on to a server. ``seen``: the Authorization of each; ``cut``: answers to break off halfway."""
 
     daemon_threads = True
@@ -29,7 +29,7 @@ class Gate(ThreadingHTTPServer):
 
 
 class _Handler(BaseHTTPRequestHandler):
-    server: Gate
+    server: AuthProxy
 
     def _pass(self) -> None:
         found = self.headers["Authorization"]
@@ -62,9 +62,9 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def gate(behind: str, user: str | None = None, password: str = "") -> Iterator[Gate]:
+def auth_proxy(behind: str, user: str | None = None, password: str = "") -> Iterator[AuthProxy]:
     """A gate that is open while the block runs."""
-    with Gate(behind, user, password) as server:
+    with AuthProxy(behind, user, password) as server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
         try:

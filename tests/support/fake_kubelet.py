@@ -1,4 +1,4 @@
-"""Playing the kubelet: tests write the status of pods that no node runs."""
+"""The kubelet, played by tests: they write the status of pods that no node runs."""
 
 import json
 import time
@@ -7,7 +7,7 @@ from typing import Any
 from anomaly_api.run import RunSummary
 from support.kube import Manifest, Namespace
 
-NOWHERE = {"anomalyops.io/test-node": "none"}
+NO_NODE = {"anomalyops.io/test-node": "none"}
 """A nodeSelector that no node answers to: the pod stays with the test."""
 
 
@@ -21,7 +21,7 @@ def experiment(name: str, **spec: Any) -> Manifest:
             "dataset": {"source": {"s3": {"uri": "s3://factory"}}},
             "model": {"name": "padim"},
             "output": {"s3": {"uri": "s3://results", "endpoint": "http://s3:9000", "credentialsSecret": "results"}},
-            "scheduling": {"gpus": {"count": 0}, "nodeSelector": NOWHERE},
+            "scheduling": {"gpus": {"count": 0}, "nodeSelector": NO_NODE},
         }
         | spec,
     }
@@ -37,13 +37,13 @@ def inference(name: str, **spec: Any) -> Manifest:
             "model": {"experiment": "screws"},
             "input": {"source": {"s3": {"uri": "s3://factory"}}},
             "output": {"s3": {"uri": "s3://results"}},
-            "scheduling": {"gpus": {"count": 0}, "nodeSelector": NOWHERE},
+            "scheduling": {"gpus": {"count": 0}, "nodeSelector": NO_NODE},
         }
         | spec,
     }
 
 
-def pod_of(namespace: Namespace, job: str, seconds: float = 30) -> str:
+def active_pod(namespace: Namespace, job: str, seconds: float = 30) -> str:
     """Name of the Job's pod that has not ended, once there is one."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
@@ -55,18 +55,20 @@ def pod_of(namespace: Namespace, job: str, seconds: float = 30) -> str:
     raise AssertionError(f"no pod of {job}")
 
 
-def pod_runs(namespace: Namespace, name: str) -> None:
-    """The kubelet started the container."""
+def mark_running(namespace: Namespace, name: str) -> None:
+    """Report the container as running."""
     _write(namespace, name, "Running", {"running": {"startedAt": "2026-01-02T03:04:05Z"}})
 
 
-def pod_waits(namespace: Namespace, name: str, reason: str, message: str) -> None:
-    """The kubelet cannot start the container."""
+def mark_waiting(namespace: Namespace, name: str, reason: str, message: str) -> None:
+    """Report a container that cannot be started."""
     _write(namespace, name, "Pending", {"waiting": {"reason": reason, "message": message}})
 
 
-def pod_ends(namespace: Namespace, name: str, summary: RunSummary | str, exit_code: int = 0, reason: str = "") -> None:
-    """The container ended with these last words."""
+def mark_ended(
+    namespace: Namespace, name: str, summary: RunSummary | str, exit_code: int = 0, reason: str = ""
+) -> None:
+    """Report the container as ended, with this termination message."""
     message = summary if isinstance(summary, str) else summary.to_termination_message()
     end = {
         "exitCode": exit_code,

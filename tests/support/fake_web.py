@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 @dataclass
-class Web:
+class FakeWeb:
     """What is served, how it misbehaves, and what was asked for."""
 
     files: dict[str, bytes]
@@ -22,7 +22,7 @@ class Web:
 
 
 class _Handler(BaseHTTPRequestHandler):
-    web: Web
+    web: FakeWeb
 
     def log_message(self, *arguments: object) -> None:
         """Quiet."""
@@ -53,9 +53,9 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def serve(files: dict[str, bytes]) -> Iterator[Web]:
+def serve_files(files: dict[str, bytes]) -> Iterator[FakeWeb]:
     """Serve files below any folder of 127.0.0.1."""
-    web = Web(files)
+    web = FakeWeb(files)
     handler = type("Handler", (_Handler,), {"web": web})
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         web.url = f"http://127.0.0.1:{server.server_port}/data/"
