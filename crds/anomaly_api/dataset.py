@@ -18,8 +18,8 @@ from pydantic import Field
 
 from anomaly_api.base import Contract
 from anomaly_api.primitives import Digest, HttpUrl, Pattern, RelativePath
-from anomaly_api.rules import Rule, exactly_one, only_when, only_with, required_when
-from anomaly_api.storage import PersistentVolumeClaimLocation, S3Location
+from anomaly_api.rules import Rule, exactly_one, first_set, only_when, only_with, required_when
+from anomaly_api.storage import Location, PersistentVolumeClaimLocation, S3Location
 
 Task = Literal["segmentation", "classification"]
 
@@ -68,6 +68,18 @@ class DataSource(Contract):
     builtin: BuiltinDataset | None = None
     """A public dataset."""
 
+    @property
+    def place(self) -> S3Location | PersistentVolumeClaimLocation | BuiltinDataset:
+        """The one that is set."""
+        return first_set(self.s3, self.persistent_volume_claim, self.builtin)
+
+    @property
+    def location(self) -> Location | None:
+        """The folder of the images; None for a builtin dataset, which is downloaded from elsewhere."""
+        if self.builtin is not None:
+            return None
+        return Location(s3=self.s3, persistent_volume_claim=self.persistent_volume_claim)
+
 
 class CropArea(Contract):
     """A rectangle of the original image, in pixels, that is kept; the rest is cut off before resizing."""
@@ -114,6 +126,13 @@ class DataCache(Contract):
     """The node's own folder, shared by the runs of one namespace on that node."""
     persistent_volume_claim: PersistentVolumeClaimLocation | None = None
     """A folder on a volume, written by the run."""
+
+    @property
+    def location(self) -> Location | None:
+        """The folder on a volume; None for the node's own, which the operator mounts (``run.NODE_CACHE_PATH``)."""
+        if self.persistent_volume_claim is None:
+            return None
+        return Location(persistent_volume_claim=self.persistent_volume_claim)
 
 
 class Dataset(Contract):

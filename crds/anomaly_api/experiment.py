@@ -11,6 +11,7 @@ from anomaly_api.resource import ObjectMeta
 from anomaly_api.rules import Rule, default_when, immutable_once_started, not_yet, unset_when
 from anomaly_api.scheduling import RunPolicy, Scheduling
 from anomaly_api.status import RunStatus
+from anomaly_api.storage import Location, LocationRole
 from anomaly_api.sweep import Sweep
 from anomaly_api.training import EPOCH_DEFAULTS, EPOCH_FIELDS, Training
 from anomaly_api.transforms import Transforms
@@ -83,6 +84,21 @@ class ExperimentSpec(Contract):
     """Suspension, retries, deadlines, clean-up."""
     sweep: Sweep | None = None
     """Run many trials over a search space."""
+
+    @property
+    def images(self) -> Dataset:
+        """The images that the run reads, under the name that both kinds share."""
+        return self.dataset
+
+    def locations(self) -> dict[LocationRole, Location]:
+        """Every folder that the run reads or writes, by role."""
+        found = {
+            LocationRole.DATASET: self.dataset.source.location,
+            LocationRole.CACHE: self.dataset.cache.location if self.dataset.cache else None,
+            LocationRole.WEIGHTS: self.model.weights,
+            LocationRole.OUTPUT: self.output,
+        }
+        return {role: location for role, location in found.items() if location is not None}
 
 
 class AnomalyExperiment(Contract):

@@ -21,7 +21,7 @@ from anomaly_api.rules import (
 )
 from anomaly_api.scheduling import RunPolicy, Scheduling
 from anomaly_api.status import RunStatus
-from anomaly_api.storage import Location
+from anomaly_api.storage import Location, LocationRole
 
 
 class RegisteredModel(Contract):
@@ -67,6 +67,11 @@ class InferenceThreshold(Contract):
     """Which score the threshold is for; the other level keeps its own training threshold."""
     value: Annotated[float, Field(gt=0)] | None = None
     """Percent of the training threshold: 100 decides as in training, 120 is more tolerant."""
+
+    @property
+    def percent(self) -> float:
+        """Percent of the training threshold, 100 where none is set."""
+        return 100.0 if self.value is None else self.value
 
 
 Runtime = Literal["onnx", "torchscript", "torch"]
@@ -121,6 +126,27 @@ class InferenceSpec(Contract):
     """Where and how the pod runs."""
     run_policy: RunPolicy = RunPolicy()
     """Suspension, retries, deadlines, clean-up."""
+
+    @property
+    def images(self) -> InputData:
+        """The images that the run reads, under the name that both kinds share."""
+        return self.input
+
+    @property
+    def registry_uri(self) -> str:
+        """URL of the MLflow server that ``model.mlflow`` is registered at."""
+        servers = (self.model.mlflow, self.tracking.mlflow)
+        return next(server.tracking_uri for server in servers if server and server.tracking_uri)
+
+    def locations(self) -> dict[LocationRole, Location]:
+        """Every folder that the run reads or writes, by role."""
+        found = {
+            LocationRole.MODEL: self.model.location,
+            LocationRole.INPUT: self.input.source.location,
+            LocationRole.CACHE: self.input.cache.location if self.input.cache else None,
+            LocationRole.OUTPUT: self.output,
+        }
+        return {role: location for role, location in found.items() if location is not None}
 
 
 class AnomalyInference(Contract):

@@ -8,9 +8,13 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from operator import attrgetter
-from typing import Any
+from typing import Any, TypeVar, overload
 
 from anomaly_api.names import camel
+
+A = TypeVar("A")
+B = TypeVar("B")
+C = TypeVar("C")
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,15 @@ def exactly_one(*fields: str) -> Rule:
         message=f"exactly one of {', '.join(names)} must be set",
         holds=lambda owner: sum(_is_set(owner, field) for field in fields) == 1,
     )
+
+
+@overload
+def first_set(a: A | None, b: B | None, /) -> A | B: ...
+@overload
+def first_set(a: A | None, b: B | None, c: C | None, /) -> A | B | C: ...
+def first_set(*values: Any) -> Any:
+    """The first value that is set, of fields of which a rule says that one is."""
+    return next(value for value in values if value is not None)
 
 
 def at_most_one(field: str, other: str) -> Rule:

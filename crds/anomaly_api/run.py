@@ -12,12 +12,12 @@ from pydantic import Field
 
 from anomaly_api.artifacts import ExportFormat
 from anomaly_api.base import Contract
-from anomaly_api.dataset import CropArea, DataCache, DataSource
+from anomaly_api.dataset import CropArea
 from anomaly_api.experiment import ExperimentSpec
 from anomaly_api.inference import InferenceSpec
 from anomaly_api.model import Model
 from anomaly_api.reasons import Reason
-from anomaly_api.rules import exactly_one
+from anomaly_api.rules import exactly_one, first_set
 from anomaly_api.status import (
     Artifacts,
     ImageCounts,
@@ -81,6 +81,10 @@ def mount_path(role: LocationRole) -> str:
     return f"/mnt/{role.value}"
 
 
+RunSpec = ExperimentSpec | InferenceSpec
+"""What a run does: train, test and export a model, or score images with one."""
+
+
 class RunIdentity(Contract):
     """Which resource a run belongs to."""
 
@@ -111,39 +115,14 @@ class RunConfig(Contract):
     inference: InferenceSpec | None = None
     """Run a trained model, of model.location or model.mlflow (the operator resolves a reference to an experiment)."""
 
+    @property
+    def spec(self) -> RunSpec:
+        """The experiment or the inference, whichever it is: told apart by its type."""
+        return first_set(self.experiment, self.inference)
+
     def locations(self) -> dict[LocationRole, Location]:
         """Every folder that the run reads or writes, by role."""
-        if self.experiment:
-            spec = self.experiment
-            found = {
-                LocationRole.DATASET: _source(spec.dataset.source),
-                LocationRole.CACHE: _cache(spec.dataset.cache),
-                LocationRole.WEIGHTS: spec.model.weights,
-                LocationRole.OUTPUT: spec.output,
-            }
-        else:
-            assert self.inference is not None
-            found = {
-                LocationRole.MODEL: self.inference.model.location,
-                LocationRole.INPUT: _source(self.inference.input.source),
-                LocationRole.CACHE: _cache(self.inference.input.cache),
-                LocationRole.OUTPUT: self.inference.output,
-            }
-        return {role: location for role, location in found.items() if location is not None}
-
-
-def _source(source: DataSource) -> Location | None:
-    """Where the images are; None for a builtin dataset, which is fetched from elsewhere."""
-    if source.builtin is not None:
-        return None
-    return Location(s3=source.s3, persistent_volume_claim=source.persistent_volume_claim)
-
-
-def _cache(cache: DataCache | None) -> Location | None:
-    """The cache on a volume; the node's own folder is the operator's business (``NODE_CACHE_PATH``)."""
-    if cache is None or cache.persistent_volume_claim is None:
-        return None
-    return Location(persistent_volume_claim=cache.persistent_volume_claim)
+        return self.spec.locations()
 
 
 class ProgressUpdate(Contract):

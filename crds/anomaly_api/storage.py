@@ -4,7 +4,7 @@ from enum import StrEnum
 
 from anomaly_api.base import Contract
 from anomaly_api.primitives import HttpUrl, Name, RelativePath, S3Uri, Text
-from anomaly_api.rules import exactly_one
+from anomaly_api.rules import exactly_one, first_set
 
 
 class S3Location(Contract):
@@ -42,6 +42,11 @@ class Location(Contract):
     """A prefix on S3."""
     persistent_volume_claim: PersistentVolumeClaimLocation | None = None
     """A folder on a volume."""
+
+    @property
+    def place(self) -> S3Location | PersistentVolumeClaimLocation:
+        """The one that is set."""
+        return first_set(self.s3, self.persistent_volume_claim)
 
 
 class LocationRole(StrEnum):

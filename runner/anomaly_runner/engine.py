@@ -1,5 +1,6 @@
 """Which straight line a run takes. Imports only the one that it takes: inference has no torch."""
 
+from anomaly_api.inference import InferenceSpec
 from anomaly_api.run import RunConfig
 from anomaly_runner.context import Context
 from anomaly_runner.data.fetch import list_experiment
@@ -18,20 +19,18 @@ def execute(config: RunConfig, context: Context) -> Published:
     done = already_published(config, context) if config.run.uid != LOCAL_UID else None
     if done is None:
         return _do(config, context)
-    spec = config.experiment or config.inference
-    assert spec is not None
-    context.tracker.begin(flat_parameters(spec))
+    context.tracker.begin(flat_parameters(config.spec))
     return done
 
 
 def _do(config: RunConfig, context: Context) -> Published:
-    if config.experiment is None:
+    if isinstance(config.spec, InferenceSpec):
         from anomaly_runner.inference import run_inference
 
-        return run_inference(config, context)
-    if config.experiment.model.weights is not None:
+        return run_inference(config, config.spec, context)
+    if config.spec.model.weights is not None:
         go_offline()
     from anomaly_runner.experiment import check_experiment, run_experiment
 
-    check_experiment(config.experiment)
-    return run_experiment(config, list_experiment(config.experiment, context), context)
+    check_experiment(config.spec)
+    return run_experiment(config, config.spec, list_experiment(config.spec, context), context)

@@ -71,14 +71,18 @@ def check_experiment(spec: ExperimentSpec) -> None:
     check_exports(spec)
 
 
-def run_experiment(config: RunConfig, listed: Listed, context: Context) -> publish.Published:
+def run_experiment(config: RunConfig, spec: ExperimentSpec, listed: Listed, context: Context) -> publish.Published:
     """Train, test, export and publish what ``check_experiment`` accepts; weights are brought before any image is.
+
+    Args:
+        config: what the report says that the run was told.
+        spec: the experiment in it.
+        listed: its images.
+        context: stores, progress and stopping.
 
     Raises:
         RunFailed: what stopped it. Nothing has been published then.
     """
-    assert config.experiment is not None
-    spec = config.experiment
     size, normalization = spec.transforms.input_size, input_normalization(spec)
     weights = _weights(spec, context)
     pull = bring(listed, context)

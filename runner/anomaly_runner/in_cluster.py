@@ -43,11 +43,8 @@ def run_in_pod(config_file: Path, work: Path, termination: Path, environment: Ma
 
 def tracker_of(config: RunConfig, local: Path | None) -> Tracker:
     """The tracker that the resource asks for."""
-    spec = config.experiment or config.inference
-    assert spec is not None
-    if spec.tracking.mlflow is None:
-        return NoTracker()
-    return MlflowTracker(target_of(config.run, spec.tracking.mlflow, local))
+    wanted = config.spec.tracking.mlflow
+    return NoTracker() if wanted is None else MlflowTracker(target_of(config.run, wanted, local))
 
 
 def _reporters(config: RunConfig, tracker: Tracker, environment: Mapping[str, str]) -> list[ProgressReporter]:

@@ -58,14 +58,17 @@ class _Job:
     context: Context
 
 
-def run_inference(config: RunConfig, context: Context) -> publish.Published:
+def run_inference(config: RunConfig, spec: InferenceSpec, context: Context) -> publish.Published:
     """Score images with a trained model and publish what was found.
+
+    Args:
+        config: what the report says that the run was told.
+        spec: the inference in it.
+        context: stores, progress and stopping.
 
     Raises:
         RunFailed: what stopped it. Nothing has been published then.
     """
-    assert config.inference is not None
-    spec = config.inference
     manifest = read_manifest(context.stores[LocationRole.MODEL])
     listed = list_inference(spec, manifest, context)
     pull = bring(listed, context)
@@ -248,8 +251,7 @@ def inference_thresholds(
     base = getattr(_training(training), spec.type)
     if base is None:
         raise ModelInvalid(f"the model has no {spec.type} threshold to take a percentage of")
-    assert spec.value is not None
-    value = base + percent_unit(base, ranges.get(spec.type)) * (spec.value - 100) / 100
+    value = base + percent_unit(base, ranges.get(spec.type)) * (spec.percent - 100) / 100
     return training.model_copy(update={spec.type: value, "source": "custom"}), ()
 
 

@@ -9,6 +9,7 @@ from rich.table import Table
 
 from anomaly_api.reasons import ExitCode
 from anomaly_api.run import RunReport
+from anomaly_api.status import Artifacts, ImageCounts, MetricValues, ThresholdValues
 from anomaly_runner.context import Context, Journal
 from anomaly_runner.ends import Ending, guarded
 from anomaly_runner.engine import execute
@@ -56,23 +57,20 @@ def _say_failure(console: Console, reason: str, message: str) -> None:
 def show(report: RunReport, console: Console) -> None:
     """The result in one table."""
     summary = report.summary
-    assert summary.metrics
-    assert summary.thresholds
-    assert summary.images
-    assert summary.artifacts
+    metrics, thresholds = summary.metrics or MetricValues(), summary.thresholds or ThresholdValues()
+    counts, artifacts = summary.images or ImageCounts(), summary.artifacts or Artifacts()
     table = Table(title=f"{report.run.namespace}/{report.run.name}", show_header=False, title_justify="left")
-    for level, values in (("image", summary.metrics.image), ("pixel", summary.metrics.pixel)):
+    for level, values in (("image", metrics.image), ("pixel", metrics.pixel)):
         for name, value in values.items():
             table.add_row(f"{level} {name}", f"{value:.6f}{_interval(report, level, name)}")
-    for level, threshold in (("image", summary.thresholds.image), ("pixel", summary.thresholds.pixel)):
+    for level, threshold in (("image", thresholds.image), ("pixel", thresholds.pixel)):
         if threshold is not None:
-            table.add_row(f"{level} threshold", f"{threshold:.6g} ({summary.thresholds.source})")
-    counts = summary.images
+            table.add_row(f"{level} threshold", f"{threshold:.6g} ({thresholds.source})")
     table.add_row("images", f"{counts.train} learnt, {counts.predicted} scored, {counts.anomalous} anomalous")
     table.add_row("seconds", ", ".join(f"{stage} {value:.1f}" for stage, value in report.seconds.items()))
-    table.add_row("artifacts", summary.artifacts.root)
-    if summary.artifacts.html:
-        table.add_row("report", summary.artifacts.html)
+    table.add_row("artifacts", artifacts.root)
+    if artifacts.html:
+        table.add_row("report", artifacts.html)
     console.print(table)
     for warning in summary.warnings:
         console.print(f"warning: {warning}", markup=False, soft_wrap=True)

@@ -6,8 +6,9 @@ A registered model is a folder as well, at its MLflow server or in the local sta
 import os
 from pathlib import Path
 
+from anomaly_api.inference import InferenceSpec
 from anomaly_api.run import NODE_CACHE_PATH, RunConfig, mount_path
-from anomaly_api.storage import Location, LocationRole
+from anomaly_api.storage import Location, LocationRole, S3Location
 from anomaly_runner.storage import FolderStore, Store
 from anomaly_runner.storage.s3 import connect
 from anomaly_runner.tracking.mlflow_store import registered_model
@@ -28,9 +29,9 @@ def stores_in_pod(config: RunConfig) -> dict[LocationRole, Store]:
 
 def _registered(config: RunConfig, local: Path | None) -> dict[LocationRole, Store]:
     """The model of an inference, if it comes from a registry."""
-    if config.inference is None or config.inference.model.mlflow is None:
+    if not isinstance(config.spec, InferenceSpec) or config.spec.model.mlflow is None:
         return {}
-    return {LocationRole.MODEL: registered_model(config.inference, os.environ, local)}
+    return {LocationRole.MODEL: registered_model(config.spec, config.spec.model.mlflow, os.environ, local)}
 
 
 def _in_pod(role: LocationRole, location: Location) -> Store:
@@ -47,8 +48,7 @@ def stores_below(folder: Path, config: RunConfig) -> dict[LocationRole, Store]:
 
 def local_path(location: Location) -> Path:
     """Path of a location below the local folder."""
-    if location.s3:
-        return Path(location.s3.uri.removeprefix("s3://").strip("/"))
-    claim = location.persistent_volume_claim
-    assert claim is not None
-    return Path(claim.claim_name) / (claim.path or "")
+    place = location.place
+    if isinstance(place, S3Location):
+        return Path(place.uri.removeprefix("s3://").strip("/"))
+    return Path(place.claim_name) / (place.path or "")

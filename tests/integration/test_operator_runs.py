@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from anomaly_api.experiment import ExperimentSpec
+from anomaly_api.inference import InferenceSpec
 from anomaly_api.reasons import Reason
 from anomaly_api.run import PROGRESS_PATH, ProgressUpdate, RunConfig, RunIdentity, RunSummary
 from anomaly_api.status import Artifacts, MetricValues, Progress, Stage
@@ -180,8 +182,8 @@ def test_suspended_and_resumed(namespace: Namespace, operator: OperatorProcess) 
 
 def _batch_size(namespace: Namespace) -> int | None:
     jobs = [job for job in namespace.list("jobs") if "deletionTimestamp" not in job["metadata"]]
-    spec = config_of(jobs[0]).experiment if jobs else None
-    return spec.training.train_batch_size if spec else None
+    spec = config_of(jobs[0]).spec if jobs else None
+    return spec.training.train_batch_size if isinstance(spec, ExperimentSpec) else None
 
 
 def test_an_inference_waits_for_its_experiment(namespace: Namespace, operator: OperatorProcess) -> None:
@@ -201,8 +203,8 @@ def test_an_inference_waits_for_its_experiment(namespace: Namespace, operator: O
     mark_ended(namespace, active_pod(namespace, JOB), SUMMARY)
     namespace.wait_for("aexp", "screws", "complete", phase("Complete"))
     config = _wait_for_job(namespace, operator, "today-inference")
-    assert config.inference
-    model = config.inference.model
+    assert isinstance(config.spec, InferenceSpec)
+    model = config.spec.model
     assert model.experiment is None
     assert model.location
     assert model.location.s3

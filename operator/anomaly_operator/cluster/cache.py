@@ -99,8 +99,8 @@ class Cache:
             return set()
         if known:
             self._forget_use(known)
-        if run.experiment:
-            self._users[_experiment(run)].add(run.key)
+        if experiment := _experiment(run):
+            self._users[experiment].add(run.key)
         return {run.key} | self._users.get(run.key, set())
 
     def remove_run(self, run: RunView) -> set[RunKey]:
@@ -164,15 +164,16 @@ class Cache:
         return self.jobs.get((pod.namespace, pod.owner.name)) if pod.owner else None
 
     def _forget_use(self, run: RunView) -> None:
-        if run.experiment and (users := self._users.get(_experiment(run))):
+        experiment = _experiment(run)
+        if experiment and (users := self._users.get(experiment)):
             users.discard(run.key)
             if not users:
-                del self._users[_experiment(run)]
+                del self._users[experiment]
 
 
-def _experiment(run: RunView) -> RunKey:
-    assert run.experiment is not None
-    return RunKey("AnomalyExperiment", run.key.namespace, run.experiment)
+def _experiment(run: RunView) -> RunKey | None:
+    """The experiment whose model the run uses."""
+    return RunKey("AnomalyExperiment", run.key.namespace, run.experiment) if run.experiment else None
 
 
 def _one(key: RunKey | None) -> set[RunKey]:

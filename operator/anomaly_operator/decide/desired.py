@@ -95,14 +95,12 @@ def _trained_model(name: str, experiment: RunView | None, policy: RunPolicy) -> 
 
 def model_location(experiment: RunView, root: str) -> Location:
     """Folder of an experiment's model: where its artifacts are, read as its output was written."""
-    output = ExperimentSpec.model_validate_json(experiment.spec).output
-    if output.s3:
-        return Location(s3=S3Location(**(dict(output.s3) | {"uri": root})))
-    claim = output.persistent_volume_claim
-    assert claim is not None
+    place = ExperimentSpec.model_validate_json(experiment.spec).output.place
+    if isinstance(place, S3Location):
+        return Location(s3=S3Location(**(dict(place) | {"uri": root})))
     folder = _identity(experiment).folder
-    path = f"{claim.path}/{folder}" if claim.path else folder
-    return Location(persistent_volume_claim=claim.model_copy(update={"path": path}))
+    path = f"{place.path}/{folder}" if place.path else folder
+    return Location(persistent_volume_claim=place.model_copy(update={"path": path}))
 
 
 def _identity(run: RunView) -> RunIdentity:

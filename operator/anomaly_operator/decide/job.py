@@ -7,7 +7,7 @@ from anomaly_api.reasons import FINAL_EXIT_CODES, ExitCode
 from anomaly_api.run import RunConfig
 from anomaly_api.scheduling import RunPolicy
 from anomaly_operator import names
-from anomaly_operator.decide.pod import Manifest, config_json, pod_template, scheduling_of
+from anomaly_operator.decide.pod import Manifest, config_json, pod_template
 from anomaly_operator.decide.pod_settings import PodSettings
 from anomaly_operator.keys import RunKey
 
@@ -18,7 +18,7 @@ def make_job(key: RunKey, config: RunConfig, policy: RunPolicy, settings: PodSet
     ttlSecondsAfterFinished is not among its fields: it is set when the result has been recorded in the resource's
     status, so that no result is collected unread while the operator is down.
     """
-    queue = scheduling_of(config).queue_name
+    queue = config.spec.scheduling.queue_name
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",

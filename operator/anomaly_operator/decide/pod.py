@@ -8,6 +8,7 @@ under a running pod. Annotations may take 256 KiB together; a RunConfig takes 1 
 from collections.abc import Iterator
 from typing import Any
 
+from anomaly_api.inference import InferenceSpec
 from anomaly_api.run import (
     MLFLOW_SECRET_KEYS,
     PROGRESS_PATH,
@@ -33,7 +34,7 @@ GRACE_SECONDS = 60
 
 def pod_template(key: RunKey, config: RunConfig, settings: PodSettings) -> Manifest:
     """The Job's pod template."""
-    scheduling = scheduling_of(config)
+    scheduling = config.spec.scheduling
     overlay = scheduling.pod_template or PodTemplate()
     return {
         "metadata": {
@@ -42,13 +43,6 @@ def pod_template(key: RunKey, config: RunConfig, settings: PodSettings) -> Manif
         },
         "spec": _pod_spec(key, config, scheduling, overlay, settings),
     }
-
-
-def scheduling_of(config: RunConfig) -> Scheduling:
-    """Where and how the pod runs."""
-    spec = config.experiment or config.inference
-    assert spec is not None
-    return spec.scheduling
 
 
 def config_json(config: RunConfig) -> str:
@@ -107,7 +101,7 @@ def _container(config: RunConfig, scheduling: Scheduling, overlay: PodTemplate, 
 
 def _default_image(config: RunConfig, settings: PodSettings) -> str:
     """Exported ONNX models run in an image without torch."""
-    onnx = config.inference is not None and config.inference.runtime == "onnx"
+    onnx = isinstance(config.spec, InferenceSpec) and config.spec.runtime == "onnx"
     return settings.inference_image if onnx else settings.runner_image
 
 
@@ -146,9 +140,8 @@ def _credentials(config: RunConfig) -> list[Manifest]:
 
 def _mlflow_credentials(config: RunConfig) -> Iterator[Manifest]:
     """The tracking server's as MLflow reads them, the registry's beside them."""
-    spec = config.experiment or config.inference
-    assert spec is not None
-    tracking, registered = spec.tracking.mlflow, config.inference.model.mlflow if config.inference else None
+    tracking = config.spec.tracking.mlflow
+    registered = config.spec.model.mlflow if isinstance(config.spec, InferenceSpec) else None
     for key in MLFLOW_SECRET_KEYS:
         if tracking and tracking.credentials_secret:
             yield _from_secret(key, tracking.credentials_secret, key, optional=True)

@@ -115,7 +115,7 @@ def _authorities(config: RunConfig) -> Iterator[Volume]:
 
 def _node_cache(config: RunConfig, namespace: str, settings: PodSettings) -> Iterator[Volume]:
     """The node's cache folder, a part of it for each namespace: what one tenant cached, no other can read or forge."""
-    source = config.experiment.dataset if config.experiment else config.inference.input if config.inference else None
-    if settings.node_cache and source and source.cache and source.cache.node is not None:
+    cache = config.spec.images.cache
+    if settings.node_cache and cache and cache.node is not None:
         host_path = {"hostPath": {"path": settings.node_cache, "type": "Directory"}}
         yield _volume("node-cache", host_path, NODE_CACHE_PATH, subPath=namespace)

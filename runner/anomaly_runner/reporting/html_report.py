@@ -12,6 +12,7 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
+from anomaly_api.experiment import ExperimentSpec
 from anomaly_api.run import RunReport, TrainingReport
 from anomaly_api.status import ThresholdValues
 from anomaly_runner.evaluation.curves import count_at
@@ -50,12 +51,11 @@ def render(report: RunReport, truth: Truth | None, shown: Sequence[Shown]) -> st
         truth: labelled scores, for the curves.
         shown: pictures of the worst mistakes.
     """
-    spec = report.config.experiment or report.config.inference
-    assert spec is not None
+    spec = report.config.spec
     return _template().render(
         report=report,
         summary=report.summary,
-        model=report.config.experiment.model.name if report.config.experiment else "",
+        model=spec.model.name if isinstance(spec, ExperimentSpec) else "",
         charts=[Markup(chart) for chart in _charts(report, truth)],  # noqa: S704 - drawn by figures.py, which escapes
         shown=shown,
         gallery_title=_gallery_title(report),
@@ -69,10 +69,10 @@ def _origin(report: RunReport) -> str:
     """Where the thresholds are from; an inference chooses one of them, and takes the other over."""
     if report.thresholds_from is None:
         return ""
-    inference, found = report.config.inference, report.summary.thresholds
-    if inference is None or found is None or found.source == "training":
+    spec, found = report.config.spec, report.summary.thresholds
+    if isinstance(spec, ExperimentSpec) or found is None or found.source == "training":
         return _ORIGINS[report.thresholds_from]
-    asked = inference.threshold
+    asked = spec.threshold
     own = _SCALED if found.source == "custom" else _CHOSEN
     other = "pixel" if asked.type == "image" else "image"
     return own.format(level=asked.type, value=asked.value) + _OTHER.format(level=other)

@@ -60,17 +60,16 @@ class Registry:
             raise _explained(error, what, self.uri) from error
 
 
-def registered_model(spec: InferenceSpec, environment: Mapping[str, str], local: Path | None) -> "MlflowStore":
+def registered_model(
+    spec: InferenceSpec, model: RegisteredModel, environment: Mapping[str, str], local: Path | None
+) -> "MlflowStore":
     """The store of ``spec.model.mlflow``; without a cluster, in the database below the folder ``local``.
 
     Nothing is sent yet, and MLflow not yet imported.
     """
-    model = spec.model.mlflow
-    assert model is not None
     if local:
         return MlflowStore(Registry(local_uri(local)), model)
-    uri = model.tracking_uri or (spec.tracking.mlflow.tracking_uri if spec.tracking.mlflow else None)
-    assert uri is not None
+    uri = spec.registry_uri
     return MlflowStore(Registry(uri, _account(spec, model, uri, environment)), model)
 
 

@@ -8,9 +8,11 @@ from typing import Any
 from anomaly_api import GROUP
 from anomaly_api.base import Contract
 from anomaly_api.dataset import DataSource
+from anomaly_api.experiment import ExperimentSpec
 from anomaly_api.reasons import Reason
-from anomaly_api.run import MODEL_MANIFEST, ModelManifest, RunConfig, RunReport
-from anomaly_api.status import MetricValues
+from anomaly_api.run import MODEL_MANIFEST, ModelManifest, RunReport
+from anomaly_api.status import MetricValues, ThresholdValues
+from anomaly_api.storage import PersistentVolumeClaimLocation, S3Location
 from anomaly_runner.tracking.base import FAILURE_TAG, MODEL_FOLDER, TrackedDataset, TrackedResult
 
 MODEL_TAG = f"{GROUP}/model"
@@ -62,10 +64,9 @@ def _tags(report: RunReport) -> dict[str, str]:
 
 def _metrics(report: RunReport) -> dict[str, float]:
     summary = report.summary
-    assert summary.metrics
-    assert summary.thresholds
-    metrics = _by_level(summary.metrics)
-    thresholds = {"image_threshold": summary.thresholds.image, "pixel_threshold": summary.thresholds.pixel}
+    metrics = _by_level(summary.metrics or MetricValues())
+    found = summary.thresholds or ThresholdValues()
+    thresholds = {"image_threshold": found.image, "pixel_threshold": found.pixel}
     metrics |= {name: value for name, value in thresholds.items() if value is not None}
     for defect, values in report.metrics_by_defect.items():
         metrics |= _by_level(values, f"/{_NOT_IN_NAMES.sub('_', defect)[:_LONGEST_LABEL]}")
@@ -98,31 +99,23 @@ def _files(folder: Path, model: ModelManifest | None, complete: bool) -> Iterato
 def _dataset(report: RunReport) -> TrackedDataset | None:
     if report.dataset_fingerprint is None or report.summary.images is None:
         return None
-    name, (kind, uri) = _images(report.config)
+    images = report.config.spec.images
+    kind, uri = _place(images.source)
     return TrackedDataset(
-        name=name or uri,
+        name=images.category or uri,
         digest=report.dataset_fingerprint,
         kind=kind,
         uri=uri,
         images=report.summary.images.model_dump(exclude={"anomalous"}),
-        context="training" if report.config.experiment else "inference",
+        context="training" if isinstance(report.config.spec, ExperimentSpec) else "inference",
     )
-
-
-def _images(config: RunConfig) -> tuple[str | None, tuple[str, str]]:
-    """Category, and kind and address of where the images are."""
-    if config.experiment is not None:
-        return config.experiment.dataset.category, _place(config.experiment.dataset.source)
-    assert config.inference is not None
-    return config.inference.input.category, _place(config.inference.input.source)
 
 
 def _place(source: DataSource) -> tuple[str, str]:
     """Kind and address of where the images are."""
-    if source.s3 is not None:
-        return "s3", source.s3.uri
-    if source.persistent_volume_claim is not None:
-        claim = source.persistent_volume_claim
-        return "persistentVolumeClaim", f"pvc://{claim.claim_name}/{claim.path or ''}"
-    assert source.builtin is not None
-    return "builtin", source.builtin.name
+    place = source.place
+    if isinstance(place, S3Location):
+        return "s3", place.uri
+    if isinstance(place, PersistentVolumeClaimLocation):
+        return "persistentVolumeClaim", f"pvc://{place.claim_name}/{place.path or ''}"
+    return "builtin", place.name

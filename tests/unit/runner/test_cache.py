@@ -314,10 +314,11 @@ def test_runs_of_a_node_share_its_folder(s3, tmp_path: Path, monkeypatch: pytest
         places, "connect", lambda role, location: connect(role, S3Location(uri=location.uri, endpoint=s3.url), KEYS)
     )
     (tmp_path / "node").mkdir()
-    config = RunConfig(run=RUN, experiment=experiment({"node": {}}).spec)
+    spec = experiment({"node": {}}).spec
+    config = RunConfig(run=RUN, experiment=spec)
     for name in ("first", "second"):
         here = context(tmp_path / name, places.stores_in_pod(config))
-        listed = list_experiment(config.experiment, here)
+        listed = list_experiment(spec, here)
         brought = bring(listed, here)
         assert all(brought.path(key).is_file() for key in listed.dataset.wanted())
         brought.close()

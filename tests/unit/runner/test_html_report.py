@@ -180,7 +180,7 @@ def bare_report(**changes):
 )
 def test_an_inference_says_where_each_threshold_is_from(threshold, told) -> None:
     report = bare_report(thresholdsFrom="test" if threshold["source"] == "optimalF1" else "model")
-    spec = report.config.inference.model_copy(update={"threshold": InferenceThreshold.model_validate(threshold)})
+    spec = report.config.spec.model_copy(update={"threshold": InferenceThreshold.model_validate(threshold)})
     thresholds = ThresholdValues(image=3.0, pixel=4.0, source=threshold["source"])
     report = report.model_copy(
         update={

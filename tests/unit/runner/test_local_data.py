@@ -7,6 +7,7 @@ import pyarrow.parquet
 import pytest
 from PIL import Image
 
+from anomaly_api.experiment import ExperimentSpec
 from anomaly_api.run import ModelManifest, RunReport
 from anomaly_api.storage import LocationRole
 from anomaly_runner.context import Context, Journal
@@ -146,9 +147,9 @@ def test_mnist_from_a_mirror(tmp_path: Path) -> None:
             NoTracker(),
             Journal(),
         )
-        assert config.experiment is not None
-        listed = list_experiment(config.experiment, context, catalog(digits))
-        report = run_experiment(config, listed, context).report
+        assert isinstance(config.spec, ExperimentSpec)
+        listed = list_experiment(config.spec, context, catalog(digits))
+        report = run_experiment(config, config.spec, listed, context).report
     assert report.summary.images.train == 10
     assert report.summary.images.predicted == 100
     assert report.summary.metrics.image["AUROC"] > 0.8

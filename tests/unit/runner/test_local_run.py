@@ -20,6 +20,7 @@ from PIL.ExifTags import Base
 from rich.console import Console
 from sklearn.metrics import confusion_matrix, f1_score, roc_auc_score
 
+from anomaly_api.experiment import ExperimentSpec
 from anomaly_api.reasons import ExitCode
 from anomaly_api.run import ModelManifest, RunReport
 from anomaly_runner.exporting import export
@@ -73,7 +74,7 @@ def test_report(trained) -> None:
     assert set(report.labels) == {"good", "scratch", "unknown"}
     assert report.summary.metrics.image["AUROC"] > 0.9
     assert report.summary.metrics.pixel["AUROC"] > 0.9
-    assert report.config.experiment is not None
+    assert isinstance(report.config.spec, ExperimentSpec)
     assert {"train", "predict", "evaluate", "visualize", "export", "publish"} <= set(report.seconds) | {"publish"}
     assert len(report.dataset_fingerprint) == 64
     assert report.environment["device"].startswith(("cpu", "NVIDIA"))

@@ -39,8 +39,8 @@ def run(folder: Path, text: str, change):
     """A run on local folders, but with MLflow's server as in a pod."""
     config = read_resource(write_manifest(folder, text, change), folder)
     stores = stores_below(folder, config)
-    if config.inference and config.inference.model.mlflow:
-        stores[LocationRole.MODEL] = registered_model(config.inference, {}, None)
+    if isinstance(config.spec, InferenceSpec) and config.spec.model.mlflow:
+        stores[LocationRole.MODEL] = registered_model(config.spec, config.spec.model.mlflow, {}, None)
     work = folder / "work"
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir()
@@ -117,7 +117,12 @@ def spec_of(server: str, tracking=None, **model) -> InferenceSpec:
 
 
 def store(server: str, environment=None, **model):
-    return registered_model(spec_of(server, **model), environment or {}, None)
+    return store_of(spec_of(server, **model), environment or {})
+
+
+def store_of(spec: InferenceSpec, environment):
+    assert spec.model.mlflow is not None
+    return registered_model(spec, spec.model.mlflow, environment, None)
 
 
 def test_files_are_listed_and_read(trained, server, tmp_path: Path) -> None:
@@ -240,7 +245,7 @@ def test_whose_account_it_is_where_the_model_names_none(
     with auth_proxy(server) as before:
         uri = "http://tracker:5000" if elsewhere else f"{before.url}/"
         spec = spec_of(before.url, {"trackingUri": uri, "credentialsSecret": secret}, version=1)
-        assert registered_model(spec, ENVIRONMENT, None).uri == "models:/gravel/1"
+        assert store_of(spec, ENVIRONMENT).uri == "models:/gravel/1"
         assert set(before.seen) == {seen}
 
 
