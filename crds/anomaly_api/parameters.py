@@ -1,10 +1,13 @@
 """Parameters of each model: anomalib 2.7's, in Kubernetes spelling, with the defaults of the papers named at each.
 
+One block a model, and nothing else says which models there are: ``Model`` has a field for each block, ``ModelName``
+its name, and the rules follow from its ``learning`` and ``takes_tiles``. The CRD has them in the order of this file.
+
 What cannot be chosen is not here: the input size is ``transforms.inputSize``, epochs and batch sizes are those of
 ``training``, auxiliary images and weights come from ``model.weights``.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -17,9 +20,47 @@ Weight = Annotated[float, Field(ge=0, le=10_000)]
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
 Blocks = Annotated[tuple[Annotated[int, Field(ge=0, le=63)], ...], Field(min_length=1, max_length=8)]
 
+Learning = Literal["onePass", "gradient", "zeroShot"]
+"""How a model uses the training images: it sees each once (or a few times), trains on them by gradient, or needs none
+(or a few, as references)."""
+_SUFFIX = "Parameters"
 
-class PadimParameters(Contract):
+
+class ModelParameters(Contract):
+    """The parameters of one model, which is named after the class: InpFormerParameters are inpFormer's.
+
+    The docstring of a block begins with the model's name for people and a colon.
+
+    Raises:
+        TypeError: the class is not named after a model.
+    """
+
+    name: ClassVar[str]
+    """The model, as manifests name it."""
+    learning: ClassVar[Learning] = "gradient"
+    takes_tiles: ClassVar[bool] = False
+    """Whether the model may be given tiles of an image, which asks for features that can be joined."""
+    field_description: ClassVar[str] = ""
+    """Of the field of ``Model`` that holds the block; empty for one made of the title."""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        model = cls.__name__.removesuffix(_SUFFIX)
+        if model in ("", cls.__name__):
+            raise TypeError(f"{cls.__name__}: a block of parameters is named after its model, as in Padim{_SUFFIX}")
+        cls.name = model[0].lower() + model[1:]
+
+    @classmethod
+    def title(cls) -> str:
+        """The model's name for people, such as CFLOW-AD."""
+        return (cls.__doc__ or cls.name).partition(":")[0]
+
+
+class PadimParameters(ModelParameters):
     """PaDiM: a Gaussian a patch position over features of a frozen backbone (Defard et al., ICPR 2020)."""
+
+    learning = "onePass"
+    takes_tiles = True
 
     backbone: Text = "resnet18"
     """Name of a timm model."""
@@ -32,8 +73,11 @@ class PadimParameters(Contract):
     up to 100."""
 
 
-class PatchcoreParameters(Contract):
+class PatchcoreParameters(ModelParameters):
     """PatchCore: nearest neighbours in a coreset of patch features (Roth et al., CVPR 2022)."""
+
+    learning = "onePass"
+    takes_tiles = True
 
     backbone: Text = "wide_resnet50_2"
     """Name of a timm model."""
@@ -47,7 +91,7 @@ class PatchcoreParameters(Contract):
     """Neighbours that weigh the image score."""
 
 
-class CfaParameters(Contract):
+class CfaParameters(ModelParameters):
     """CFA: coupled-hypersphere feature adaptation (Lee et al., IEEE Access 2022)."""
 
     backbone: Literal["vgg19_bn", "resnet18", "wide_resnet50_2"] = "wide_resnet50_2"
@@ -64,8 +108,10 @@ class CfaParameters(Contract):
     """Radius of the hyperspheres at the start."""
 
 
-class CflowParameters(Contract):
+class CflowParameters(ModelParameters):
     """CFLOW-AD: conditional normalising flows over features of a frozen backbone (Gudovskiy et al., WACV 2022)."""
+
+    field_description = "Parameters of CFLOW."
 
     backbone: Text = "wide_resnet50_2"
     """Name of a timm model."""
@@ -87,7 +133,7 @@ class CflowParameters(Contract):
     """Adam's learning rate."""
 
 
-class CsflowParameters(Contract):
+class CsflowParameters(ModelParameters):
     """CS-Flow: fully convolutional cross-scale flows over EfficientNet-B5 (Rudolph et al., WACV 2022)."""
 
     cross_conv_hidden_channels: Annotated[int, Field(ge=1, le=4096)] = 1024
@@ -98,8 +144,10 @@ class CsflowParameters(Contract):
     """Bound of the log-scale in a block."""
 
 
-class DfkdeParameters(Contract):
+class DfkdeParameters(ModelParameters):
     """DFKDE: kernel density of deep features, after PCA; image scores only (anomalib)."""
+
+    learning = "onePass"
 
     backbone: Text = "resnet18"
     """Name of a timm model."""
@@ -115,11 +163,13 @@ class DfkdeParameters(Contract):
     """Training images kept."""
 
 
-class DfmParameters(Contract):
+class DfmParameters(ModelParameters):
     """DFM: reconstruction error of deep features after PCA (Ahuja et al., arXiv:1909.11786, 2019).
 
     Its other score, the likelihood, is not offered: anomalib 2.7 fails when it is fitted.
     """
+
+    learning = "onePass"
 
     backbone: Text = "resnet50"
     """Name of a timm model."""
@@ -133,7 +183,7 @@ class DfmParameters(Contract):
     """Share of the variance that the principal components keep."""
 
 
-class DraemParameters(Contract):
+class DraemParameters(ModelParameters):
     """DRAEM: reconstruction and segmentation of simulated defects (Zavrtanik et al., ICCV 2021)."""
 
     enable_sspcab: bool = False
@@ -146,7 +196,7 @@ class DraemParameters(Contract):
     """Largest opacity of the simulated defects."""
 
 
-class EfficientadParameters(Contract):
+class EfficientadParameters(ModelParameters):
     """EfficientAD: a student that imitates a small teacher, and an autoencoder (Batzner et al., WACV 2024)."""
 
     model_size: Literal["small", "medium"] = "small"
@@ -163,7 +213,7 @@ class EfficientadParameters(Contract):
     """Pad the maps where padding is off."""
 
 
-class FastflowParameters(Contract):
+class FastflowParameters(ModelParameters):
     """FastFlow: 2D normalising flows over features of a frozen backbone (Yu et al., arXiv:2111.07677, 2021)."""
 
     backbone: Literal["resnet18", "wide_resnet50_2", "cait_m48_448", "deit_base_distilled_patch16_384"] = "resnet18"
@@ -178,7 +228,7 @@ class FastflowParameters(Contract):
     """Hidden channels of the subnetworks, as a share of their input."""
 
 
-class FreParameters(Contract):
+class FreParameters(ModelParameters):
     """FRE: a linear autoencoder of deep features (Ndiour et al., ICIP 2022)."""
 
     backbone: Text = "resnet50"
@@ -193,7 +243,7 @@ class FreParameters(Contract):
     """Size of the reduced features."""
 
 
-class GanomalyParameters(Contract):
+class GanomalyParameters(ModelParameters):
     """GANomaly: distance of an image's code and that of its reconstruction (Akcay et al., ACCV 2018)."""
 
     n_features: Annotated[int, Field(ge=1, le=1024)] = 64
@@ -218,8 +268,11 @@ class GanomalyParameters(Contract):
     """Adam's second decay."""
 
 
-class ReverseDistillationParameters(Contract):
+class ReverseDistillationParameters(ModelParameters):
     """Reverse distillation: a decoder that restores a teacher's features (Deng and Li, CVPR 2022)."""
+
+    takes_tiles = True
+    field_description = "Parameters of reverse distillation."
 
     backbone: Text = "wide_resnet50_2"
     """A ResNet of timm; its decoder mirrors it."""
@@ -231,8 +284,10 @@ class ReverseDistillationParameters(Contract):
     """Load ImageNet weights; false gives random weights (for tests)."""
 
 
-class StfpmParameters(Contract):
+class StfpmParameters(ModelParameters):
     """STFPM: a student that imitates a teacher's feature pyramid (Wang et al., BMVC 2021)."""
+
+    takes_tiles = True
 
     backbone: Text = "resnet18"
     """Name of a timm model; the teacher has its ImageNet weights."""
@@ -240,7 +295,7 @@ class StfpmParameters(Contract):
     """Feature layers of the backbone."""
 
 
-class SupersimplenetParameters(Contract):
+class SupersimplenetParameters(ModelParameters):
     """SuperSimpleNet: simulated defects in feature space (Rolih et al., ICPR 2024), trained on good images alone."""
 
     perlin_threshold: Fraction = 0.2
@@ -253,7 +308,7 @@ class SupersimplenetParameters(Contract):
     """Adapt the features of the classification head too."""
 
 
-class UflowParameters(Contract):
+class UflowParameters(ModelParameters):
     """U-Flow: a U-shaped normalising flow (Tailanian et al., JMIV 2024); input size 448 x 448."""
 
     backbone: Literal["mcait", "resnet18", "wide_resnet50_2"] = "mcait"
@@ -268,7 +323,7 @@ class UflowParameters(Contract):
     """Soft permutations between blocks."""
 
 
-class DinomalyParameters(Contract):
+class DinomalyParameters(ModelParameters):
     """Dinomaly: a decoder that restores DINOv2's features (Guo et al., CVPR 2025)."""
 
     encoder_name: Text = "vit_base_patch14_reg4_dinov2"
@@ -283,8 +338,10 @@ class DinomalyParameters(Contract):
     """Subtract the class token from the patch tokens."""
 
 
-class AnomalydinoParameters(Contract):
+class AnomalydinoParameters(ModelParameters):
     """AnomalyDINO: nearest neighbours of DINOv2 patches (Damm et al., WACV 2025)."""
+
+    learning = "onePass"
 
     encoder_name: Text = "vit_small_patch14_dinov2"
     """A DINOv2 vision transformer of timm."""
@@ -298,8 +355,10 @@ class AnomalydinoParameters(Contract):
     """Share kept, with coresetSubsampling."""
 
 
-class WinclipParameters(Contract):
+class WinclipParameters(ModelParameters):
     """WinCLIP: CLIP's similarity to words for good and defective, in windows (Jeong et al., CVPR 2023)."""
+
+    learning = "zeroShot"
 
     class_name: Text | None = None
     """What the images show, in English, such as screw; unset means dataset.category, else object."""
@@ -309,7 +368,7 @@ class WinclipParameters(Contract):
     """Window sizes, in patches."""
 
 
-class PatchflowParameters(Contract):
+class PatchflowParameters(ModelParameters):
     """PatchFlow: one normalising flow over the features of several layers and scales (Zhang et al., arXiv:2602.05238,
     2026)."""
 
@@ -333,7 +392,7 @@ class PatchflowParameters(Contract):
     """Adam's weight decay."""
 
 
-class InpFormerParameters(Contract):
+class InpFormerParameters(ModelParameters):
     """INP-Former: a decoder that restores DINOv2's features from prototypes of the image itself (Luo et al., CVPR
     2025)."""
 
@@ -345,7 +404,7 @@ class InpFormerParameters(Contract):
     """Leave the class token out."""
 
 
-class UninetParameters(Contract):
+class UninetParameters(ModelParameters):
     """UniNet: a student that restores the features of two teachers, contrastively (Wei et al., CVPR 2025), trained on
     good images alone."""
 
@@ -357,7 +416,7 @@ class UninetParameters(Contract):
     """Divides the similarities in the contrastive loss."""
 
 
-class GlassParameters(Contract):
+class GlassParameters(ModelParameters):
     """GLASS: a discriminator of features, taught by defects simulated in images and, by gradient ascent, in features
     (Chen et al., ECCV 2024)."""
 
@@ -394,7 +453,7 @@ class GlassParameters(Contract):
     """Do the gradient ascent."""
 
 
-class L2btParameters(Contract):
+class L2btParameters(ModelParameters):
     """L2BT: two students that map a layer of DINOv2 to another and back (Costanzino et al., IEEE Access 2025)."""
 
     layers: Annotated[tuple[Annotated[int, Field(ge=0, le=11)], ...], Field(min_length=2, max_length=2)] = (7, 11)
@@ -405,7 +464,7 @@ class L2btParameters(Contract):
     """Adam's learning rate."""
 
 
-class GeneralAdParameters(Contract):
+class GeneralAdParameters(ModelParameters):
     """GeneralAD: a discriminator of a vision transformer's patches, taught by distorted features (Strater et al., ECCV
     2024)."""
 
@@ -453,8 +512,10 @@ class GeneralAdParameters(Contract):
     """AdamW's weight decay."""
 
 
-class RadParameters(Contract):
+class RadParameters(ModelParameters):
     """RAD: patches of the most similar training images, at about the same place (arXiv:2601.22763, 2026)."""
+
+    learning = "onePass"
 
     encoder_name: Text = "vit_base_patch16_dinov3"
     """A vision transformer of timm."""
@@ -474,8 +535,10 @@ class RadParameters(Contract):
     """Share of the map's pixels, the highest ones, whose mean is the image score; 0 takes the highest one alone."""
 
 
-class SuperAddParameters(Contract):
+class SuperAddParameters(ModelParameters):
     """SuperADD: nearest neighbours of DINOv3 features, taken from overlapping windows of large images."""
+
+    learning = "onePass"
 
     encoder_name: Text = "vit_huge_plus_patch16_dinov3"
     """A DINOv3 vision transformer of timm, with its weights."""
@@ -491,7 +554,7 @@ class SuperAddParameters(Contract):
     """Share of the map's pixels, the highest ones, whose mean is the image score."""
 
 
-class FoundAdParameters(Contract):
+class FoundAdParameters(ModelParameters):
     """FoundAD: projects features of a frozen DINO back onto those of good parts; for few images (Zhai et al., ICLR
     2026)."""
 
@@ -526,13 +589,10 @@ class FoundAdParameters(Contract):
     """AdamW's weight decay."""
 
 
-class AnomalyVfmParameters(Contract):
-    """AnomalyVFM: a vision foundation model taught by synthetic anomalies; sees no image of the task. It has
-    no parameters."""
-
-
-class MhPatchcoreParameters(Contract):
+class MhPatchcoreParameters(ModelParameters):
     """MH-PatchCore: PatchCore by Mahalanobis distances in a space of principal components, with a small bank."""
+
+    learning = "onePass"
 
     backbone: Text = "wide_resnet50_2.tv2_in1k"
     """Name of a timm model."""
@@ -552,7 +612,7 @@ class MhPatchcoreParameters(Contract):
     """Neighbours that weigh the image score."""
 
 
-class DsrParameters(Contract):
+class DsrParameters(ModelParameters):
     """DSR: restores quantised features that were spoilt, and segments what changed (Zavrtanik et al., ECCV 2022). Codes
     change by jumps, so that an export which rounds otherwise (OpenVINO) may fail its comparison with torch."""
 
@@ -560,3 +620,14 @@ class DsrParameters(Contract):
     """Least strength of the simulated anomalies."""
     upsampling_train_ratio: Annotated[float, Field(gt=0, lt=1)] = 0.7
     """Share of the epochs after which the network that sharpens maps is trained instead of the others."""
+
+
+class AnomalyVfmParameters(ModelParameters):
+    """AnomalyVFM: a vision foundation model taught by synthetic anomalies; sees no image of the task. It has
+    no parameters."""
+
+    learning = "zeroShot"
+
+
+BLOCKS: dict[str, type[ModelParameters]] = {block.name: block for block in ModelParameters.__subclasses__()}
+"""The block of each model, by its name."""

@@ -1,12 +1,11 @@
 """Write docs/models.md: every model, from the catalogue that the runner works by and the types of the API."""
 
 from pathlib import Path
-from typing import get_args
 
-from anomaly_api.base import Contract
-from anomaly_api.model import MODEL_NAMES, TILED_MODELS, Model, ModelName
-from anomaly_api.names import camel, snake
-from anomaly_runner.models.catalog import CATALOG, ModelEntry
+from anomaly_api.model import MODEL_NAMES
+from anomaly_api.names import camel
+from anomaly_api.parameters import Learning
+from anomaly_runner.models.catalog import CATALOG, InputConstraints, ModelEntry
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "models.md"
 HEADER = """<!-- Generated from the runner's catalogue by `make generate`; do not edit. -->
@@ -18,31 +17,30 @@ downloaded from their publishers. Epochs, batch sizes and early stopping are def
 *Devices*: whether `training.devices` may be more than one. *float16*: whether `export.precision` may be float16.
 
 """
-LEARNS = {"onePass": "sees each image once", "gradient": "by gradient", "zeroShot": "not at all, or from a few images"}
-
-
-def block(name: ModelName) -> type[Contract]:
-    """The type of a model's parameters."""
-    found: type[Contract] = get_args(Model.model_fields[snake(name)].annotation)[0]
-    return found
+LEARNS: dict[Learning, str] = {
+    "onePass": "sees each image once",
+    "gradient": "by gradient",
+    "zeroShot": "not at all, or from a few images",
+}
 
 
 def course(entry: ModelEntry) -> str:
     """How long it trains, in words."""
     if not entry.by_gradient:
         return ""
-    length = f"{entry.epochs} epochs" if entry.epochs else f"{entry.steps:,} steps"
-    stop = f", patience {entry.patience}" if entry.patience else ""
-    return f"{length}, batch {entry.batch_size}{' only' if entry.fixed_batch else ''}{stop}"
+    defaults = entry.training
+    length = f"{defaults.epochs} epochs" if defaults.epochs else f"{defaults.steps:,} steps"
+    stop = f", patience {defaults.patience}" if defaults.patience else ""
+    return f"{length}, batch {defaults.batch_size}{' only' if entry.loop.fixed_batch_size else ''}{stop}"
 
 
-def input_form(entry: ModelEntry) -> str:
+def input_form(inputs: InputConstraints) -> str:
     """What it asks of its input."""
-    size = f"{entry.size[0]} x {entry.size[1]} only" if entry.size else ""
-    multiple = f"multiples of {entry.multiple}" if entry.multiple > 1 else ""
-    square = "square" if entry.square else ""
-    scaled = "0..1, not normalised" if entry.scaled_only else ""
-    return ", ".join(part for part in (size, multiple, square, scaled) if part)
+    size = f"{inputs.size[0]} x {inputs.size[1]} only" if inputs.size else ""
+    multiple = f"multiples of {inputs.multiple}" if inputs.multiple > 1 else ""
+    square = "square" if inputs.square else ""
+    normalization = {"none": "0..1, not normalised", "imagenet": "normalised only", None: ""}[inputs.normalization]
+    return ", ".join(part for part in (size, multiple, square, normalization) if part)
 
 
 def overview() -> str:
@@ -52,18 +50,18 @@ def overview() -> str:
         "|---|---|---|---|---|---|---|---|---|---|\n"
     )
     rows = [
-        f"| [`{name}`](#{name.lower()}) | {entry.title} | {LEARNS[entry.learning]} | {course(entry)} | "
-        f"{'yes' if entry.localises else 'no'} | {'yes' if name in TILED_MODELS else ''} | "
-        f"{'several' if entry.parallel else 'one'} | {', '.join(entry.exports)} | "
-        f"{'yes' if entry.half else 'no'} | {input_form(entry)} |"
-        for name, entry in ((name, CATALOG[name]) for name in MODEL_NAMES)
+        f"| [`{entry.name}`](#{entry.name.lower()}) | {entry.parameters.title()} | {LEARNS[entry.learning]} | "
+        f"{course(entry)} | {'yes' if entry.localises else 'no'} | {'yes' if entry.parameters.takes_tiles else ''} | "
+        f"{'several' if entry.parallel else 'one'} | {', '.join(entry.exports.formats)} | "
+        f"{'yes' if entry.exports.float16 else 'no'} | {input_form(entry.inputs)} |"
+        for entry in map(CATALOG.__getitem__, MODEL_NAMES)
     ]
     return head + "\n".join(rows) + "\n"
 
 
-def section(name: ModelName) -> str:
+def section(entry: ModelEntry) -> str:
     """A model's parameters, weights and the source of its defaults."""
-    entry, parameters = CATALOG[name], block(name)
+    parameters = entry.parameters
     text = " ".join((parameters.__doc__ or "").split())
     weights = ", ".join(f"`{weight}`" for weight in entry.weights) or "none"
     rows = [
@@ -71,11 +69,10 @@ def section(name: ModelName) -> str:
         for field, info in parameters.model_fields.items()
     ]
     table = "\n\n| Parameter | Default | |\n|---|---|---|\n" + "\n".join(rows) if rows else ""
-    return f"\n## {name}\n{text}\n\nDefaults of training: {entry.source}. Weights: {weights}.{_alone(entry)}{table}\n"
-
-
-def _alone(entry: ModelEntry) -> str:
-    return f" Trains on one device: {entry.alone}." if entry.alone else ""
+    reason = entry.loop.single_device_reason
+    device = f" Trains on one device: {reason}." if reason else ""
+    facts = f"Defaults of training: {entry.training.source}. Weights: {weights}.{device}"
+    return f"\n## {entry.name}\n{text}\n\n{facts}{table}\n"
 
 
 def _default(value: object) -> str:
@@ -88,7 +85,7 @@ def _default(value: object) -> str:
 
 def main() -> None:
     """Write the page."""
-    PAGE.write_text(HEADER + overview() + "".join(section(name) for name in MODEL_NAMES))
+    PAGE.write_text(HEADER + overview() + "".join(section(CATALOG[name]) for name in MODEL_NAMES))
 
 
 if __name__ == "__main__":

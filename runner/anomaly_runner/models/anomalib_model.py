@@ -17,11 +17,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from anomaly_api.model import Model, ModelName
+from anomaly_api.model import Model
 from anomaly_runner.errors import InvalidConfig, WeightsNotFound
 from anomaly_runner.models.backbone import Backbone, choose_backbone
 from anomaly_runner.models.base import ScoringModel
-from anomaly_runner.models.catalog import CATALOG, DTD, IMAGENETTE, ModelEntry
+from anomaly_runner.models.catalog import CATALOG, DTD, IMAGENETTE, AnomalibClass
 from anomaly_runner.models.damage import undamaged
 from anomaly_runner.models.tails import TAILS
 from anomaly_runner.models.tiling import Tiles
@@ -29,8 +29,6 @@ from anomaly_runner.models.weights import weight_names
 
 _CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 _CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
-_LOADERS: Mapping[ModelName, str] = {"efficientad": "prepare_pretrained_model", "dsr": "on_train_start"}
-"""Methods of modules that load weights, and do nothing else, when a training begins."""
 
 
 @dataclass(frozen=True)
@@ -107,11 +105,11 @@ def build_module(model: Model, options: BuildOptions) -> Any:
         WeightsNotFound: pre-trained weights could not be loaded.
         InvalidConfig: parameters that anomalib refuses.
     """
-    entry = CATALOG[model.name]
-    arguments = _arguments(model, entry, options)
+    described = _described(model)
+    arguments = _arguments(model, described, options)
     try:
         with undamaged(partial(weight_names, model)):
-            module = _anomalib_class(str(entry.anomalib))(
+            module = _anomalib_class(described.name)(
                 **arguments,
                 pre_processor=_size_carrier(options.size),
                 post_processor=False,
@@ -134,6 +132,14 @@ def build_module(model: Model, options: BuildOptions) -> Any:
     return module
 
 
+def _described(model: Model) -> AnomalibClass:
+    """How anomalib's class of the model is constructed."""
+    described = CATALOG[model.name].anomalib
+    if described is None:
+        raise ValueError(f"{model.name} is written out here; anomalib's is not used")
+    return described
+
+
 def _mend_parts(module: Any) -> None:
     for part in module.modules():
         if hasattr(part, "anomaly_source_paths"):  # DRAEM and GLASS pick by index from files in the disk's order
@@ -144,8 +150,7 @@ def _mend_parts(module: Any) -> None:
 
 def _load_undamaged(module: Any, model: Model) -> None:
     """Let a module that loads weights when its training begins say so if they are damaged."""
-    name = _LOADERS.get(model.name)
-    if name is not None:
+    if (name := _described(model).late_loader) is not None:
         setattr(module, name, undamaged(partial(weight_names, model))(getattr(module, name)))
 
 
@@ -168,9 +173,9 @@ def _size_carrier(size: tuple[int, int]) -> Any:
     return PreProcessor(transform=Resize(size, antialias=True))
 
 
-def _arguments(model: Model, entry: ModelEntry, options: BuildOptions) -> dict[str, Any]:
+def _arguments(model: Model, described: AnomalibClass, options: BuildOptions) -> dict[str, Any]:
     plain = {
-        entry.renamed.get(name, name): list(value) if isinstance(value, tuple) else value
+        described.renamed.get(name, name): list(value) if isinstance(value, tuple) else value
         for name, value in model.parameters.model_dump(exclude_none=True).items()
     }
     special = _SPECIAL.get(model.name)
@@ -225,9 +230,9 @@ _SPECIAL: Mapping[str, Callable[[dict[str, Any], BuildOptions], dict[str, Any]]]
 
 def scoring_model(model: Model, module: Any, size: tuple[int, int]) -> AnomalibModel:
     """The trained module's network, ready to score."""
-    tail = TAILS.get(model.name)
+    entry, tail = CATALOG[model.name], TAILS.get(model.name)
     network = tail(module.model) if tail else module.model
-    return AnomalibModel(network, size, CATALOG[model.name].localises, clip=model.name == "winclip")
+    return AnomalibModel(network, size, entry.localises, clip=entry.inputs.clip_inside)
 
 
 @contextmanager

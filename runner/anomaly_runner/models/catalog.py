@@ -1,19 +1,19 @@
-"""What there is to know of each model before it is built: how it learns, what it needs, what it leaves. No torch.
+"""What there is to know of each model before it is built: how it learns, what it needs, what it can be written as.
 
-Epochs, steps, batch sizes and early stopping are the papers' or, where a paper is silent, those that anomalib's or the
-reference system's published results were made with; ``source`` says which. Everything can be overridden by
-``spec.training``. The table in docs/models.md is made from this one.
+No torch here: the operator's documentation and the checks before a download read this table too. What users choose is
+the parameters' block of a model in ``anomaly_api.parameters``; the table in docs/models.md is made from both.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
+from anomaly_api import parameters as blocks
 from anomaly_api.artifacts import ExportFormat
 from anomaly_api.experiment import ExperimentSpec
 from anomaly_api.model import ModelName
+from anomaly_api.parameters import Learning, ModelParameters
 from anomaly_runner.errors import InvalidConfig
-
-Learning = Literal["onePass", "gradient", "zeroShot"]
 
 DTD = "datasets/dtd"
 IMAGENETTE = "datasets/imagenette"
@@ -22,53 +22,124 @@ TEACHERS = "anomalib/pre_trained/efficientad_pretrained_weights"
 
 
 @dataclass(frozen=True)
-class ModelEntry:
-    """One model.
+class AnomalibClass:
+    """How anomalib's Lightning module is constructed. Source: the signatures of ``anomalib.models``."""
 
-    title, source: for people: its name, and where its defaults are from.
-    learning: how often it sees the training images. passes: of a model without epochs, over the training images.
-    anomalib: class in anomalib.models, or None for those written out here.
-    renamed: constructor arguments whose names differ from the parameters'.
-    localises: answers anomaly maps beside image scores.
-    scaled_only: takes images of 0..1 without ImageNet normalisation. normalised_only: takes no others.
-    size: the one input size that it takes. multiple: sides must be multiples of this, or of the patches
-        that the encoder's name tells of. square: and equal.
-    batch_size, fixed_batch: images a training step, and whether it takes no others.
-    epochs, steps, patience, clip: of its training, where the manifest says nothing.
-    manual_optimisation: steps its optimisers itself.
-    calibrates: needs a validation after training.
-    prepares: looks at all training images before the first epoch, and keeps what it found in its state.
-    alone: why it trains on one device, if it does; others give each of several a share of a step's images.
-    exports: forms that it can be written in; each run compares them with torch all the same. half: and whether in
-        half precision.
-    weights: what it loads, as KIND:NAME with parameters in braces; see ``weights.wanted_weights``.
+    name: str
+    """Class in ``anomalib.models``."""
+    renamed: Mapping[str, str] = field(default_factory=dict)
+    """Constructor arguments that are called otherwise than our parameters, by the parameters' names."""
+    late_loader: str | None = None
+    """Method of the module that loads weights when a training begins, and does nothing else."""
+
+
+@dataclass(frozen=True)
+class InputConstraints:
+    """Which images the network takes. Source: the network's architecture, as anomalib builds it."""
+
+    normalization: Literal["imagenet", "none"] | None = None
+    """The only one it works with (``none``: pixel values of 0..1); None for either, ImageNet's by default."""
+    clip_inside: bool = False
+    """Images of 0..1 are normalised as CLIP wants them before they enter the network."""
+    size: tuple[int, int] | None = None
+    """The only rows and columns it takes, in pixels."""
+    multiple: int = 1
+    """Sides must be multiples of this, in pixels; of the patches of its encoder where the encoder's name tells them."""
+    square: bool = False
+    """Rows and columns must be equal."""
+
+
+@dataclass(frozen=True)
+class TrainingDefaults:
+    """What ``spec.training`` overrides.
+
+    The papers' values or, where a paper is silent, those that anomalib's or the reference system's published results
+    were made with.
     """
 
-    title: str
-    learning: Learning
     source: str
-    anomalib: str | None = None
-    renamed: dict[str, str] = field(default_factory=dict)
-    localises: bool = True
-    scaled_only: bool = False
-    normalised_only: bool = False
-    size: tuple[int, int] | None = None
-    multiple: int = 1
-    passes: int = 1
-    square: bool = False
-    batch_size: int = 32
-    fixed_batch: bool = False
+    """Where each of these is from, for people."""
     epochs: int | None = None
     steps: int | None = None
+    """Optimiser steps, for models whose paper counts these instead of epochs."""
+    batch_size: int = 32
+    """Images of a training step."""
     patience: int | None = None
+    """Epochs without improvement after which it stops; None for no early stopping."""
     clip: float | None = None
-    manual_optimisation: bool = False
-    calibrates: bool = False
-    prepares: bool = False
-    alone: str = ""
-    exports: tuple[ExportFormat, ...] = get_args(ExportFormat)
-    half: bool = True
-    weights: tuple[str, ...] = ()
+    """Norm that gradients are clipped to. Source: the module's ``trainer_arguments`` in anomalib."""
+
+
+@dataclass(frozen=True)
+class TrainingLoop:
+    """How training proceeds, whatever ``spec.training`` says. Source: anomalib's Lightning module."""
+
+    passes: int = 1
+    """Over the training images, of a model without epochs."""
+    fixed_batch_size: bool = False
+    """The module refuses every other batch size than the default."""
+    manual_optimization: bool = False
+    """It steps its optimisers itself (Lightning's ``automatic_optimization = False``)."""
+    prepares_before_training: bool = False
+    """It looks at all training images before the first epoch, and keeps in its state what it found."""
+    calibrates_after_training: bool = False
+    """It needs a validation after training (``on_validation_start``)."""
+    single_device_reason: str | None = None
+    """Why it trains on one device, where it does; others give each of several a share of a step's images."""
+
+
+@dataclass(frozen=True)
+class ExportSupport:
+    """Which forms the model can be written in; each run compares them with torch all the same. Source: the tests of
+    all models, which write and read each."""
+
+    formats: tuple[ExportFormat, ...] = get_args(ExportFormat)
+    float16: bool = True
+    """Whether half precision holds its numbers."""
+
+
+@dataclass(frozen=True)
+class WeightSource:
+    """Something that the model loads. Source: what anomalib loads when it builds the module.
+
+    ``str`` is how docs/models.md shows it.
+    """
+
+    kind: Literal["timm", "torchvision", "hub", "file", "folder"]
+    """A model's name for timm or torchvision, a repository of the Hugging Face hub, a path in the cache."""
+    name: str
+    """May hold parameters' names in braces."""
+    revision: str = ""
+    """Of a repository of the hub; empty for the newest."""
+
+    def __str__(self) -> str:
+        return f"{self.kind}:{self.name}{'@' if self.revision else ''}{self.revision}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelEntry:
+    """One model, by the type of its parameters, which says its name and how it learns."""
+
+    parameters: type[ModelParameters]
+    training: TrainingDefaults
+    loop: TrainingLoop = TrainingLoop()
+    anomalib: AnomalibClass | None = None
+    """None for models that are written out in this package."""
+    inputs: InputConstraints = InputConstraints()
+    localises: bool = True
+    """Whether it answers anomaly maps beside image scores."""
+    exports: ExportSupport = ExportSupport()
+    weights: tuple[WeightSource, ...] = ()
+
+    @property
+    def name(self) -> ModelName:
+        """As ``spec.model.name`` has it."""
+        return self.parameters.name
+
+    @property
+    def learning(self) -> Learning:
+        """How it uses the training images."""
+        return self.parameters.learning
 
     @property
     def by_gradient(self) -> bool:
@@ -78,327 +149,318 @@ class ModelEntry:
     @property
     def parallel(self) -> bool:
         """Whether several devices can train it together: a step is a mean over images that do not see each other."""
-        return self.by_gradient and not self.alone
+        return self.by_gradient and self.loop.single_device_reason is None
 
 
-_TIMM = "timm:{backbone}"
+_BACKBONE = WeightSource("timm", "{backbone}")
+_ENCODER = WeightSource("timm", "{encoder_name}")
 _BATCH_NORM = "its batch normalisation sees the images of a step together"
 _SUM = "its loss adds up over the images of a step instead of being their mean"
 _OWN_STEPS = "it takes its own optimiser steps"
 
-CATALOG: dict[ModelName, ModelEntry] = {
-    "padim": ModelEntry("PaDiM", "onePass", "Defard et al., ICPR 2020", weights=(_TIMM,)),
-    "patchcore": ModelEntry("PatchCore", "onePass", "Roth et al., CVPR 2022", weights=(_TIMM,)),
-    "cfa": ModelEntry(
-        "CFA",
-        "gradient",
-        "30 epochs: the reference system; patience 5: anomalib's results",
-        anomalib="Cfa",
-        batch_size=4,
-        epochs=30,
-        patience=5,
-        prepares=True,
-        weights=("torchvision:{backbone}",),
+_ENTRIES = (
+    ModelEntry(
+        parameters=blocks.PadimParameters,
+        training=TrainingDefaults(source="Defard et al., ICPR 2020"),
+        weights=(_BACKBONE,),
     ),
-    "cflow": ModelEntry(
-        "CFLOW-AD",
-        "gradient",
-        "50 epochs: the reference system",
-        anomalib="Cflow",
-        batch_size=16,
-        epochs=50,
-        renamed={"learning_rate": "lr"},
-        manual_optimisation=True,
-        alone=_OWN_STEPS,
-        weights=(_TIMM,),
+    ModelEntry(
+        parameters=blocks.PatchcoreParameters,
+        training=TrainingDefaults(source="Roth et al., CVPR 2022"),
+        weights=(_BACKBONE,),
     ),
-    "csflow": ModelEntry(
-        "CS-Flow",
-        "gradient",
-        "240 epochs, batch 16: the paper",
-        anomalib="Csflow",
-        batch_size=16,
-        epochs=240,
-        clip=1.0,
-        alone=_SUM,
-        half=False,
-        weights=("torchvision:efficientnet_b5",),
+    ModelEntry(
+        parameters=blocks.CfaParameters,
+        anomalib=AnomalibClass("Cfa"),
+        training=TrainingDefaults(
+            source="30 epochs: the reference system; patience 5: anomalib's results",
+            epochs=30,
+            batch_size=4,
+            patience=5,
+        ),
+        loop=TrainingLoop(prepares_before_training=True),
+        weights=(WeightSource("torchvision", "{backbone}"),),
     ),
-    "dfkde": ModelEntry("DFKDE", "onePass", "anomalib", anomalib="Dfkde", localises=False, weights=(_TIMM,)),
-    "dfm": ModelEntry("DFM", "onePass", "Ahuja et al., 2019", anomalib="Dfm", weights=(_TIMM,)),
-    "draem": ModelEntry(
-        "DRAEM",
-        "gradient",
-        "700 epochs, batch 8: the paper; patience 20: the reference system",
-        anomalib="Draem",
-        scaled_only=True,
-        batch_size=8,
-        epochs=700,
-        patience=20,
-        alone=_BATCH_NORM,
-        weights=(f"folder:{DTD}",),
+    ModelEntry(
+        parameters=blocks.CflowParameters,
+        anomalib=AnomalibClass("Cflow", renamed={"learning_rate": "lr"}),
+        training=TrainingDefaults(source="50 epochs: the reference system", epochs=50, batch_size=16),
+        loop=TrainingLoop(manual_optimization=True, single_device_reason=_OWN_STEPS),
+        weights=(_BACKBONE,),
     ),
-    "efficientad": ModelEntry(
-        "EfficientAD",
-        "gradient",
-        "batch 1: the paper; 20,000 steps: the reference system",
-        anomalib="EfficientAd",
-        renamed={"learning_rate": "lr"},
-        scaled_only=True,
-        batch_size=1,
-        fixed_batch=True,
-        steps=20_000,
-        calibrates=True,
-        alone="it trains with one image a step",
-        weights=(f"file:{TEACHERS}/pretrained_teacher_{{model_size}}.pth", f"folder:{IMAGENETTE}"),
+    ModelEntry(
+        parameters=blocks.CsflowParameters,
+        anomalib=AnomalibClass("Csflow"),
+        training=TrainingDefaults(source="240 epochs, batch 16: the paper", epochs=240, batch_size=16, clip=1.0),
+        loop=TrainingLoop(single_device_reason=_SUM),
+        exports=ExportSupport(float16=False),
+        weights=(WeightSource("torchvision", "efficientnet_b5"),),
     ),
-    "fastflow": ModelEntry(
-        "FastFlow",
-        "gradient",
-        "500 epochs, batch 32: the paper; patience 3: anomalib's results",
-        anomalib="Fastflow",
-        epochs=500,
-        patience=3,
-        weights=(_TIMM,),
-    ),
-    "fre": ModelEntry(
-        "FRE",
-        "gradient",
-        "220 epochs: anomalib's results",
-        anomalib="Fre",
-        epochs=220,
-        weights=(_TIMM,),
-    ),
-    "ganomaly": ModelEntry(
-        "GANomaly",
-        "gradient",
-        "100 epochs, patience 5: anomalib's results",
-        anomalib="Ganomaly",
+    ModelEntry(
+        parameters=blocks.DfkdeParameters,
+        anomalib=AnomalibClass("Dfkde"),
         localises=False,
-        renamed={
-            "learning_rate": "lr",
-            "adversarial_weight": "wadv",
-            "contextual_weight": "wcon",
-            "encoder_weight": "wenc",
-        },
-        epochs=100,
-        patience=5,
-        manual_optimisation=True,
-        alone=_OWN_STEPS,
+        training=TrainingDefaults(source="anomalib"),
+        weights=(_BACKBONE,),
     ),
-    "reverseDistillation": ModelEntry(
-        "Reverse distillation",
-        "gradient",
-        "200 epochs, batch 16: the paper; patience 3: anomalib's results",
-        anomalib="ReverseDistillation",
-        batch_size=16,
-        epochs=200,
-        patience=3,
-        alone=_BATCH_NORM,
-        weights=(_TIMM,),
+    ModelEntry(
+        parameters=blocks.DfmParameters,
+        anomalib=AnomalibClass("Dfm"),
+        training=TrainingDefaults(source="Ahuja et al., 2019"),
+        weights=(_BACKBONE,),
     ),
-    "stfpm": ModelEntry(
-        "STFPM",
-        "gradient",
-        "100 epochs, batch 32: the paper; patience 5: anomalib's results",
-        anomalib="Stfpm",
-        epochs=100,
-        patience=5,
-        alone=_BATCH_NORM,
-        weights=(_TIMM,),
+    ModelEntry(
+        parameters=blocks.DraemParameters,
+        anomalib=AnomalibClass("Draem"),
+        inputs=InputConstraints(normalization="none"),
+        training=TrainingDefaults(
+            source="700 epochs, batch 8: the paper; patience 20: the reference system",
+            epochs=700,
+            batch_size=8,
+            patience=20,
+        ),
+        loop=TrainingLoop(single_device_reason=_BATCH_NORM),
+        weights=(WeightSource("folder", DTD),),
     ),
-    "supersimplenet": ModelEntry(
-        "SuperSimpleNet",
-        "gradient",
-        "300 epochs, batch 32: the paper",
-        anomalib="Supersimplenet",
-        epochs=300,
-        alone=_BATCH_NORM,
-        weights=(_TIMM,),
+    ModelEntry(
+        parameters=blocks.EfficientadParameters,
+        anomalib=AnomalibClass("EfficientAd", renamed={"learning_rate": "lr"}, late_loader="prepare_pretrained_model"),
+        inputs=InputConstraints(normalization="none"),
+        training=TrainingDefaults(
+            source="batch 1: the paper; 20,000 steps: the reference system", steps=20_000, batch_size=1
+        ),
+        loop=TrainingLoop(
+            fixed_batch_size=True,
+            calibrates_after_training=True,
+            single_device_reason="it trains with one image a step",
+        ),
+        weights=(
+            WeightSource("file", f"{TEACHERS}/pretrained_teacher_{{model_size}}.pth"),
+            WeightSource("folder", IMAGENETTE),
+        ),
     ),
-    "uflow": ModelEntry(
-        "U-Flow",
-        "gradient",
-        "200 epochs, patience 20: anomalib's results",
-        anomalib="Uflow",
-        size=(448, 448),
-        batch_size=8,
-        epochs=200,
-        patience=20,
-        alone=_SUM,
-        weights=(_TIMM,),
+    ModelEntry(
+        parameters=blocks.FastflowParameters,
+        anomalib=AnomalibClass("Fastflow"),
+        training=TrainingDefaults(
+            source="500 epochs, batch 32: the paper; patience 3: anomalib's results", epochs=500, patience=3
+        ),
+        weights=(_BACKBONE,),
     ),
-    "dinomaly": ModelEntry(
-        "Dinomaly",
-        "gradient",
-        "5,000 steps, batch 16: the paper and anomalib's results",
-        anomalib="Dinomaly",
-        multiple=14,
-        batch_size=16,
-        steps=5_000,
-        clip=0.1,
-        alone="its loss weighs the images of a step against each other",
-        weights=("timm:{encoder_name}",),
+    ModelEntry(
+        parameters=blocks.FreParameters,
+        anomalib=AnomalibClass("Fre"),
+        training=TrainingDefaults(source="220 epochs: anomalib's results", epochs=220),
+        weights=(_BACKBONE,),
     ),
-    "anomalydino": ModelEntry(
-        "AnomalyDINO",
-        "onePass",
-        "Damm et al., WACV 2025",
-        anomalib="AnomalyDINO",
-        multiple=14,
-        weights=("timm:{encoder_name}",),
+    ModelEntry(
+        parameters=blocks.GanomalyParameters,
+        anomalib=AnomalibClass(
+            "Ganomaly",
+            renamed={
+                "learning_rate": "lr",
+                "adversarial_weight": "wadv",
+                "contextual_weight": "wcon",
+                "encoder_weight": "wenc",
+            },
+        ),
+        localises=False,
+        training=TrainingDefaults(source="100 epochs, patience 5: anomalib's results", epochs=100, patience=5),
+        loop=TrainingLoop(manual_optimization=True, single_device_reason=_OWN_STEPS),
     ),
-    "winclip": ModelEntry(
-        "WinCLIP",
-        "zeroShot",
-        "Jeong et al., CVPR 2023",
-        anomalib="WinClip",
-        scaled_only=True,
-        size=(240, 240),
-        weights=("hub:timm/vit_base_patch16_plus_clip_240.laion400m_e31",),
+    ModelEntry(
+        parameters=blocks.ReverseDistillationParameters,
+        anomalib=AnomalibClass("ReverseDistillation"),
+        training=TrainingDefaults(
+            source="200 epochs, batch 16: the paper; patience 3: anomalib's results",
+            epochs=200,
+            batch_size=16,
+            patience=3,
+        ),
+        loop=TrainingLoop(single_device_reason=_BATCH_NORM),
+        weights=(_BACKBONE,),
     ),
-    "patchflow": ModelEntry(
-        "PatchFlow",
-        "gradient",
-        "batch 8: the authors' code; 200 epochs, patience 10: anomalib's configuration",
-        anomalib="Patchflow",
-        renamed={"learning_rate": "lr"},
-        batch_size=8,
-        epochs=200,
-        patience=10,
-        alone=_BATCH_NORM,
-        weights=(_TIMM,),
+    ModelEntry(
+        parameters=blocks.StfpmParameters,
+        anomalib=AnomalibClass("Stfpm"),
+        training=TrainingDefaults(
+            source="100 epochs, batch 32: the paper; patience 5: anomalib's results", epochs=100, patience=5
+        ),
+        loop=TrainingLoop(single_device_reason=_BATCH_NORM),
+        weights=(_BACKBONE,),
     ),
-    "inpFormer": ModelEntry(
-        "INP-Former",
-        "gradient",
-        "200 epochs, batch 16: the authors' code",
-        anomalib="InpFormer",
-        multiple=14,
-        square=True,
-        batch_size=16,
-        epochs=200,
-        clip=0.1,
-        alone="its loss weighs the images of a step against each other",
-        weights=("timm:{encoder_name}",),
+    ModelEntry(
+        parameters=blocks.SupersimplenetParameters,
+        anomalib=AnomalibClass("Supersimplenet"),
+        training=TrainingDefaults(source="300 epochs, batch 32: the paper", epochs=300),
+        loop=TrainingLoop(single_device_reason=_BATCH_NORM),
+        weights=(_BACKBONE,),
     ),
-    "uninet": ModelEntry(
-        "UniNet",
-        "gradient",
-        "100 epochs, batch 8: the authors' code",
-        anomalib="UniNet",
-        multiple=32,
-        batch_size=8,
-        epochs=100,
-        alone=_BATCH_NORM,
-        half=False,
-        weights=("torchvision:{teacher_backbone}",),
+    ModelEntry(
+        parameters=blocks.UflowParameters,
+        anomalib=AnomalibClass("Uflow"),
+        inputs=InputConstraints(size=(448, 448)),
+        training=TrainingDefaults(
+            source="200 epochs, patience 20: anomalib's results", epochs=200, batch_size=8, patience=20
+        ),
+        loop=TrainingLoop(single_device_reason=_SUM),
+        weights=(_BACKBONE,),
     ),
-    "glass": ModelEntry(
-        "GLASS",
-        "gradient",
-        "batch 8: the paper; 100 epochs: anomalib's results",
-        anomalib="Glass",
-        renamed={"patch_size": "patchsize", "ascent_steps": "step", "hypersphere": "svd"},
-        normalised_only=True,
-        batch_size=8,
-        epochs=100,
-        manual_optimisation=True,
-        alone=_OWN_STEPS,
-        weights=(_TIMM, f"folder:{DTD}"),
+    ModelEntry(
+        parameters=blocks.DinomalyParameters,
+        anomalib=AnomalibClass("Dinomaly"),
+        inputs=InputConstraints(multiple=14),
+        training=TrainingDefaults(
+            source="5,000 steps, batch 16: the paper and anomalib's results", steps=5_000, batch_size=16, clip=0.1
+        ),
+        loop=TrainingLoop(single_device_reason="its loss weighs the images of a step against each other"),
+        weights=(_ENCODER,),
     ),
-    "l2bt": ModelEntry(
-        "L2BT",
-        "gradient",
-        "50 epochs, batch 4: the authors' code",
-        anomalib="L2BT",
-        multiple=14,
-        renamed={"learning_rate": "lr"},
-        batch_size=4,
-        epochs=50,
-        weights=("timm:vit_base_patch14_reg4_dinov2",),
+    ModelEntry(
+        parameters=blocks.AnomalydinoParameters,
+        anomalib=AnomalibClass("AnomalyDINO"),
+        inputs=InputConstraints(multiple=14),
+        training=TrainingDefaults(source="Damm et al., WACV 2025"),
+        weights=(_ENCODER,),
     ),
-    "generalAd": ModelEntry(
-        "GeneralAD",
-        "gradient",
-        "160 epochs, batch 16: the authors' code",
-        anomalib="GeneralAD",
-        renamed={"encoder_name": "backbone", "blocks": "layers", "learning_rate": "lr", "schedule_epochs": "epochs"},
-        multiple=14,
-        square=True,
-        batch_size=16,
-        epochs=160,
-        alone="its loss is a mean over simulated patches, of which each image has its own number",
-        weights=("timm:{encoder_name}",),
+    ModelEntry(
+        parameters=blocks.WinclipParameters,
+        anomalib=AnomalibClass("WinClip"),
+        inputs=InputConstraints(normalization="none", clip_inside=True, size=(240, 240)),
+        training=TrainingDefaults(source="Jeong et al., CVPR 2023"),
+        weights=(WeightSource("hub", "timm/vit_base_patch16_plus_clip_240.laion400m_e31"),),
     ),
-    "rad": ModelEntry(
-        "RAD",
-        "onePass",
-        "anomalib",
-        anomalib="Rad",
-        renamed={"encoder_name": "backbone", "blocks": "layers"},
-        multiple=16,
-        half=False,
-        weights=("timm:{encoder_name}",),
+    ModelEntry(
+        parameters=blocks.PatchflowParameters,
+        anomalib=AnomalibClass("Patchflow", renamed={"learning_rate": "lr"}),
+        training=TrainingDefaults(
+            source="batch 8: the authors' code; 200 epochs, patience 10: anomalib's configuration",
+            epochs=200,
+            batch_size=8,
+            patience=10,
+        ),
+        loop=TrainingLoop(single_device_reason=_BATCH_NORM),
+        weights=(_BACKBONE,),
     ),
-    "superAdd": ModelEntry(
-        "SuperADD",
-        "onePass",
-        "anomalib",
-        anomalib="SuperADD",
-        renamed={
-            "encoder_name": "backbone",
-            "blocks": "layers",
-            "window_size": "patch_size",
-            "window_overlap": "patch_overlap",
-        },
-        multiple=16,
-        weights=("timm:{encoder_name}",),
+    ModelEntry(
+        parameters=blocks.InpFormerParameters,
+        anomalib=AnomalibClass("InpFormer"),
+        inputs=InputConstraints(multiple=14, square=True),
+        training=TrainingDefaults(
+            source="200 epochs, batch 16: the authors' code", epochs=200, batch_size=16, clip=0.1
+        ),
+        loop=TrainingLoop(single_device_reason="its loss weighs the images of a step against each other"),
+        weights=(_ENCODER,),
     ),
-    "foundAd": ModelEntry(
-        "FoundAD",
-        "gradient",
-        "2,000 epochs, batch 8: the authors' code, for one to four images",
-        anomalib="FoundAD",
-        renamed={"learning_rate": "lr"},
-        multiple=14,
-        batch_size=8,
-        epochs=2000,
-        alone="one draw decides whether the images of a step are spoilt",
-        weights=("timm:{encoder_name}",),
+    ModelEntry(
+        parameters=blocks.UninetParameters,
+        anomalib=AnomalibClass("UniNet"),
+        inputs=InputConstraints(multiple=32),
+        training=TrainingDefaults(source="100 epochs, batch 8: the authors' code", epochs=100, batch_size=8),
+        loop=TrainingLoop(single_device_reason=_BATCH_NORM),
+        exports=ExportSupport(float16=False),
+        weights=(WeightSource("torchvision", "{teacher_backbone}"),),
     ),
-    "mhPatchcore": ModelEntry(
-        "MH-PatchCore",
-        "onePass",
-        "anomalib",
-        anomalib="MHPatchcore",
-        passes=3,
-        weights=(_TIMM,),
-        exports=("onnx", "torchscript"),
-        half=False,
+    ModelEntry(
+        parameters=blocks.GlassParameters,
+        anomalib=AnomalibClass(
+            "Glass", renamed={"patch_size": "patchsize", "ascent_steps": "step", "hypersphere": "svd"}
+        ),
+        inputs=InputConstraints(normalization="imagenet"),
+        training=TrainingDefaults(
+            source="batch 8: the paper; 100 epochs: anomalib's results", epochs=100, batch_size=8
+        ),
+        loop=TrainingLoop(manual_optimization=True, single_device_reason=_OWN_STEPS),
+        weights=(
+            _BACKBONE,
+            WeightSource("folder", DTD),
+        ),
     ),
-    "dsr": ModelEntry(
-        "DSR",
-        "gradient",
-        "100 epochs, batch 8: the authors' code",
-        anomalib="Dsr",
-        scaled_only=True,
-        batch_size=8,
-        epochs=100,
-        manual_optimisation=True,
-        alone=_OWN_STEPS,
-        weights=(f"file:{QUANTISER}",),
+    ModelEntry(
+        parameters=blocks.L2btParameters,
+        anomalib=AnomalibClass("L2BT", renamed={"learning_rate": "lr"}),
+        inputs=InputConstraints(multiple=14),
+        training=TrainingDefaults(source="50 epochs, batch 4: the authors' code", epochs=50, batch_size=4),
+        weights=(WeightSource("timm", "vit_base_patch14_reg4_dinov2"),),
     ),
-    "anomalyVfm": ModelEntry(
-        "AnomalyVFM",
-        "zeroShot",
-        "anomalib",
-        anomalib="AnomalyVFM",
-        scaled_only=True,
-        multiple=16,
-        weights=("hub:MaticFuc/anomalyvfm_radio@17654e763c8fae5ae1c44e2ec421a427783d6196",),
+    ModelEntry(
+        parameters=blocks.GeneralAdParameters,
+        anomalib=AnomalibClass(
+            "GeneralAD",
+            renamed={
+                "encoder_name": "backbone",
+                "blocks": "layers",
+                "learning_rate": "lr",
+                "schedule_epochs": "epochs",
+            },
+        ),
+        inputs=InputConstraints(multiple=14, square=True),
+        training=TrainingDefaults(source="160 epochs, batch 16: the authors' code", epochs=160, batch_size=16),
+        loop=TrainingLoop(
+            single_device_reason="its loss is a mean over simulated patches, of which each image has its own number"
+        ),
+        weights=(_ENCODER,),
     ),
-}
+    ModelEntry(
+        parameters=blocks.RadParameters,
+        anomalib=AnomalibClass("Rad", renamed={"encoder_name": "backbone", "blocks": "layers"}),
+        inputs=InputConstraints(multiple=16),
+        training=TrainingDefaults(source="anomalib"),
+        exports=ExportSupport(float16=False),
+        weights=(_ENCODER,),
+    ),
+    ModelEntry(
+        parameters=blocks.SuperAddParameters,
+        anomalib=AnomalibClass(
+            "SuperADD",
+            renamed={
+                "encoder_name": "backbone",
+                "blocks": "layers",
+                "window_size": "patch_size",
+                "window_overlap": "patch_overlap",
+            },
+        ),
+        inputs=InputConstraints(multiple=16),
+        training=TrainingDefaults(source="anomalib"),
+        weights=(_ENCODER,),
+    ),
+    ModelEntry(
+        parameters=blocks.FoundAdParameters,
+        anomalib=AnomalibClass("FoundAD", renamed={"learning_rate": "lr"}),
+        inputs=InputConstraints(multiple=14),
+        training=TrainingDefaults(
+            source="2,000 epochs, batch 8: the authors' code, for one to four images", epochs=2_000, batch_size=8
+        ),
+        loop=TrainingLoop(single_device_reason="one draw decides whether the images of a step are spoilt"),
+        weights=(_ENCODER,),
+    ),
+    ModelEntry(
+        parameters=blocks.MhPatchcoreParameters,
+        anomalib=AnomalibClass("MHPatchcore"),
+        training=TrainingDefaults(source="anomalib"),
+        loop=TrainingLoop(passes=3),
+        exports=ExportSupport(formats=("onnx", "torchscript"), float16=False),
+        weights=(_BACKBONE,),
+    ),
+    ModelEntry(
+        parameters=blocks.DsrParameters,
+        anomalib=AnomalibClass("Dsr", late_loader="on_train_start"),
+        inputs=InputConstraints(normalization="none"),
+        training=TrainingDefaults(source="100 epochs, batch 8: the authors' code", epochs=100, batch_size=8),
+        loop=TrainingLoop(manual_optimization=True, single_device_reason=_OWN_STEPS),
+        weights=(WeightSource("file", QUANTISER),),
+    ),
+    ModelEntry(
+        parameters=blocks.AnomalyVfmParameters,
+        anomalib=AnomalibClass("AnomalyVFM"),
+        inputs=InputConstraints(normalization="none", multiple=16),
+        training=TrainingDefaults(source="anomalib"),
+        weights=(
+            WeightSource("hub", "MaticFuc/anomalyvfm_radio", revision="17654e763c8fae5ae1c44e2ec421a427783d6196"),
+        ),
+    ),
+)
+CATALOG: Mapping[ModelName, ModelEntry] = {entry.name: entry for entry in _ENTRIES}
 
 
 def input_normalization(spec: ExperimentSpec) -> Literal["imagenet", "none"]:
@@ -407,13 +469,10 @@ def input_normalization(spec: ExperimentSpec) -> Literal["imagenet", "none"]:
     Raises:
         InvalidConfig: the manifest asks for what the model cannot use.
     """
-    asked, entry = spec.transforms.normalization, CATALOG[spec.model.name]
-    if entry.scaled_only and asked == "imagenet":
+    asked, needed = spec.transforms.normalization, CATALOG[spec.model.name].inputs.normalization
+    if asked and needed and asked != needed:
+        wanted = "images of 0..1" if needed == "none" else "normalised images"
         raise InvalidConfig(
-            f"{spec.model.name} wants images of 0..1: set transforms.normalization: none, or leave it out"
+            f"{spec.model.name} wants {wanted}: set transforms.normalization: {needed}, or leave it out"
         )
-    if entry.normalised_only and asked == "none":
-        raise InvalidConfig(
-            f"{spec.model.name} wants normalised images: set transforms.normalization: imagenet, or leave it out"
-        )
-    return asked or ("none" if entry.scaled_only else "imagenet")
+    return asked or needed or "imagenet"

@@ -24,12 +24,13 @@ def check_model(model: Model, size: tuple[int, int]) -> None:
             fit into it.
     """
     entry, parameters = CATALOG[model.name], model.parameters
-    if entry.size and size != entry.size:
-        raise InvalidConfig(f"{model.name} takes images of {entry.size[0]} x {entry.size[1]}: set transforms.inputSize")
-    multiple = patches_of(parameters) or entry.multiple
+    if entry.inputs.size and size != entry.inputs.size:
+        rows, columns = entry.inputs.size
+        raise InvalidConfig(f"{model.name} takes images of {rows} x {columns}: set transforms.inputSize")
+    multiple = patches_of(parameters) or entry.inputs.multiple
     if any(side % multiple for side in size):
         raise InvalidConfig(f"{model.name} wants an inputSize of multiples of {multiple}, not {size[0]} x {size[1]}")
-    if entry.square and size[0] != size[1]:
+    if entry.inputs.square and size[0] != size[1]:
         raise InvalidConfig(f"{model.name} wants a square inputSize, not {size[0]} x {size[1]}")
     if isinstance(parameters, SuperAddParameters):
         _check_windows(parameters, size, multiple)
@@ -68,11 +69,11 @@ def check_devices(spec: ExperimentSpec, gpus: int) -> None:
         InvalidConfig: it cannot, its batches have no equal shares, or the pod has fewer GPUs.
     """
     entry, training, name = CATALOG[spec.model.name], spec.training, spec.model.name
-    devices, batch = training.devices or 1, training.train_batch_size or entry.batch_size
+    devices, batch = training.devices or 1, training.train_batch_size or entry.training.batch_size
     if devices == 1:
         return
     if not entry.parallel:
-        why = entry.alone or "it sees every training image once"
+        why = entry.loop.single_device_reason or "it sees every training image once"
         raise InvalidConfig(f"training.devices: {name} trains on one device, because {why}; set 1, or leave it out")
     if training.batch_size_finder:
         raise InvalidConfig("training.batchSizeFinder looks at one device; with training.devices set trainBatchSize")
@@ -95,12 +96,12 @@ def check_exports(spec: ExperimentSpec) -> None:
         InvalidConfig: it cannot; names those that it can.
     """
     entry = CATALOG[spec.model.name]
-    if missing := set(spec.export.types) - set(entry.exports):
+    if missing := set(spec.export.types) - set(entry.exports.formats):
         raise InvalidConfig(
             f"export.types: {spec.model.name} cannot be written as {', '.join(sorted(missing))}; "
-            f"there is {', '.join(entry.exports)}"
+            f"there is {', '.join(entry.exports.formats)}"
         )
-    if spec.export.types and spec.export.precision == "float16" and not entry.half:
+    if spec.export.types and spec.export.precision == "float16" and not entry.exports.float16:
         raise InvalidConfig(f"export.precision: {spec.model.name} has numbers that float16 cannot hold; set float32")
 
 

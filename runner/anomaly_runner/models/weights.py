@@ -16,7 +16,7 @@ from typing import Literal
 
 from anomaly_api.model import Model
 from anomaly_runner.errors import DataInvalid, WeightsNotFound
-from anomaly_runner.models.catalog import CATALOG
+from anomaly_runner.models.catalog import CATALOG, WeightSource
 from anomaly_runner.storage import ObjectInfo, Store, local_copy
 from anomaly_runner.storage.base import join_uri
 
@@ -50,9 +50,8 @@ def wanted_weights(model: Model) -> list[Wanted]:
         return []
     values = model.parameters.model_dump()
     found: list[Wanted] = []
-    for entry in CATALOG[model.name].weights:
-        kind, _, name = entry.partition(":")
-        found += _resolved(kind, name.format(**values))
+    for source in CATALOG[model.name].weights:
+        found += _resolved(source, source.name.format(**values))
     return found
 
 
@@ -64,18 +63,17 @@ def weight_names(model: Model) -> str:
         return str(getattr(model.parameters, "backbone", model.name))
 
 
-def _resolved(kind: str, name: str) -> list[Wanted]:
-    match kind:
+def _resolved(source: WeightSource, name: str) -> list[Wanted]:
+    match source.kind:
         case "timm":
             return [Wanted("hub", _repository(backbone)) for backbone in _MIXED.get(name, (name,))]
         case "torchvision":
             return [Wanted("file", f"torch/hub/checkpoints/{_torchvision_file(name)}")]
         case "hub":
-            repository, _, revision = name.partition("@")
-            return [Wanted("hub", repository, revision)]
+            return [Wanted("hub", name, source.revision)]
         case "folder":
             return [Wanted("folder", name)]
-        case _:
+        case "file":
             return [Wanted("file", name)]
 
 

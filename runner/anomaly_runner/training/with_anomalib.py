@@ -128,7 +128,7 @@ def in_one_pass(job: ExperimentJob) -> Trained:
         RunFailed: what stopped it.
     """
     torch.manual_seed(job.spec.dataset.seed)
-    with job.context.stage(Stage.TRAIN, len(job.dataset.train) * CATALOG[job.spec.model.name].passes):
+    with job.context.stage(Stage.TRAIN, len(job.dataset.train) * CATALOG[job.spec.model.name].loop.passes):
         batch_size = job.spec.training.train_batch_size or _DECODED_BATCH
         module = _module(job, batch_size)
         module.model.to(job.threads.device)
@@ -154,7 +154,7 @@ class _Images(NamedTuple):
 
 def _learn(job: ExperimentJob, module: Any, batch_size: int) -> int:
     module.to(job.threads.device).train()
-    for _ in range(CATALOG[job.spec.model.name].passes):
+    for _ in range(CATALOG[job.spec.model.name].loop.passes):
         counted = CountedBatches(job.read(job.dataset.train, batch_size, epoch=0), job.context)
         for images in counted.images():
             module.training_step(_Images(images.to(job.threads.device)))
@@ -187,7 +187,7 @@ def _image_data(job: ExperimentJob, plan: Plan) -> ImageData:
     training = _decoded(job, job.dataset.train)
     check_count(len(training.samples))
     augmented = _augmented(job) if job.spec.transforms.augmentations else None
-    judged = job.judged if plan.validate_every or CATALOG[plan.model].calibrates else ()
+    judged = job.judged if plan.validate_every or CATALOG[plan.model].loop.calibrates_after_training else ()
     eval_batch_size = job.threads.step(job.spec.training.eval_batch_size)
     return ImageData(
         training,

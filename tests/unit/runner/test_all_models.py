@@ -131,7 +131,9 @@ def test_a_model_and_its_exports_agree(
     folder, random_weights, name, measured: Callable[[str], None], request: pytest.FixtureRequest
 ) -> None:
     parameters, side, training = MODELS[name]
-    types = [kind for kind in CATALOG[name].exports if kind in LIGHT or request.config.getoption("--every-export")]
+    types = [
+        kind for kind in CATALOG[name].exports.formats if kind in LIGHT or request.config.getoption("--every-export")
+    ]
     category = "few" if name in SLOW else "textures"
 
     def experiment(document) -> None:
@@ -190,7 +192,7 @@ def test_tails_do_the_arithmetic_of_anomalib(name, tmp_path: Path, measured: Cal
     with torch.no_grad():
         if not CATALOG[name].by_gradient:
             module.train()
-            for _ in range(CATALOG[name].passes):
+            for _ in range(CATALOG[name].loop.passes):
                 module.training_step(SimpleNamespace(image=images[:8]))
                 module.fit()
         if name == "cfa":

@@ -198,7 +198,7 @@ def start(monkeypatch: pytest.MonkeyPatch):
 
 def has_files(name):
     """Whether it loads more than a backbone."""
-    return any(weight.startswith(("file:", "folder:")) for weight in CATALOG[name].weights)
+    return any(weight.kind in ("file", "folder") for weight in CATALOG[name].weights)
 
 
 def our_scores(folder, name, case):
@@ -280,7 +280,7 @@ def pictures_in_our_order(module) -> None:
 def trained_by_anomalib(folder, name, case, start, monkeypatch):
     import anomalib.models
 
-    kind = getattr(anomalib.models, str(CATALOG[name].anomalib))
+    kind = getattr(anomalib.models, CATALOG[name].anomalib.name)
     torch.manual_seed(SEED)  # DRAEM and GLASS draw a part of their augmentations when they are built
     with without_pretrained_weights():
         files = {argument: folder / "weights" / place for argument, place in case.files.items()}
@@ -300,7 +300,7 @@ def trained_by_anomalib(folder, name, case, start, monkeypatch):
     if name == "cfa":  # whose first centroids anomalib takes from images that it has not normalised
         images, module.configure_callbacks = module.pre_processor(images), list
     bounds = {
-        "max_epochs": case.training.get("maxEpochs", -1 if "maxSteps" in case.training else CATALOG[name].passes),
+        "max_epochs": case.training.get("maxEpochs", -1 if "maxSteps" in case.training else CATALOG[name].loop.passes),
         "max_steps": case.training.get("maxSteps", -1),
     }
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "weights"))
@@ -319,7 +319,7 @@ def trained_by_anomalib(folder, name, case, start, monkeypatch):
         default_root_dir=folder,
     )
     trainer.fit(module, datamodule=InOurOrder(images, good, case.batch, CATALOG[name].by_gradient))
-    if CATALOG[name].calibrates:
+    if CATALOG[name].loop.calibrates_after_training:
         with torch.no_grad():
             module.eval().on_validation_start()
     torch.use_deterministic_algorithms(False)

@@ -85,7 +85,7 @@ def fit(training: Training) -> TrainingReport:
         if best is not None:
             best.restore(training.module)
         training.module.to(around.device).eval()
-        if CATALOG[plan.model].calibrates and not _is_calibrated(trainer, training, best):
+        if CATALOG[plan.model].loop.calibrates_after_training and not _is_calibrated(trainer, training, best):
             with torch.no_grad():
                 training.module.on_validation_start()
     return _report(trainer, training, best)
@@ -112,7 +112,7 @@ def stopped_by_lightning() -> Iterator[None]:
 
 def skip_preparing(module: Any, plan: Plan) -> None:
     """Keep what a checkpoint has brought, instead of looking at all training images again."""
-    if CATALOG[plan.model].prepares:
+    if CATALOG[plan.model].loop.prepares_before_training:
         module.on_train_start = lambda: None
 
 

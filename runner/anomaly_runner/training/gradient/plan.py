@@ -62,12 +62,12 @@ def make_plan(spec: ExperimentSpec, has_gpu: bool) -> Plan:
     plan = Plan(
         model=spec.model.name,
         seed=spec.dataset.seed,
-        batch_size=training.train_batch_size or entry.batch_size,
-        epochs=training.max_epochs if bounded else entry.epochs,
-        steps=training.max_steps if bounded else entry.steps,
+        batch_size=training.train_batch_size or entry.training.batch_size,
+        epochs=training.max_epochs if bounded else entry.training.epochs,
+        steps=training.max_steps if bounded else entry.training.steps,
         accumulate=training.accumulate_gradient_batches,
         precision=training.precision,
-        clipping=training.gradient_clipping or (GradientClipping(value=entry.clip) if entry.clip else None),
+        clipping=training.gradient_clipping or _default_clipping(entry),
         early_stopping=early_stopping,
         watched=(training.early_stopping or EarlyStopping()).metric,
         validate_every=None,
@@ -83,17 +83,22 @@ def make_plan(spec: ExperimentSpec, has_gpu: bool) -> Plan:
 def _early_stopping(asked: EarlyStopping | None, entry: ModelEntry) -> EarlyStopping | None:
     if asked is not None:
         return asked if asked.enabled else None
-    return EarlyStopping(patience=entry.patience) if entry.patience else None
+    return EarlyStopping(patience=entry.training.patience) if entry.training.patience else None
+
+
+def _default_clipping(entry: ModelEntry) -> GradientClipping | None:
+    return GradientClipping(value=entry.training.clip) if entry.training.clip else None
 
 
 def _check(spec: ExperimentSpec, entry: ModelEntry, has_gpu: bool) -> None:
-    training, name = spec.training, spec.model.name
-    if entry.fixed_batch and (training.batch_size_finder or training.train_batch_size not in (None, entry.batch_size)):
+    training, name, batch_size = spec.training, spec.model.name, entry.training.batch_size
+    asks_for_another = training.batch_size_finder or training.train_batch_size not in (None, batch_size)
+    if entry.loop.fixed_batch_size and asks_for_another:
         raise InvalidConfig(
-            f"training.trainBatchSize: {name} trains with {entry.batch_size} image a step alone; "
+            f"training.trainBatchSize: {name} trains with {batch_size} image a step alone; "
             "remove it and batchSizeFinder"
         )
-    if entry.manual_optimisation and (training.gradient_clipping or training.accumulate_gradient_batches > 1):
+    if entry.loop.manual_optimization and (training.gradient_clipping or training.accumulate_gradient_batches > 1):
         raise InvalidConfig(
             f"training: {name} takes its own optimiser steps, which gradientClipping and "
             "accumulateGradientBatches cannot change; remove them"
@@ -127,7 +132,7 @@ def check_calibration(plan: Plan, judged: Sequence[Sample]) -> None:
     Raises:
         DataInvalid: it will not.
     """
-    if CATALOG[plan.model].calibrates and not any(sample.defect is False for sample in judged):
+    if CATALOG[plan.model].loop.calibrates_after_training and not any(sample.defect is False for sample in judged):
         raise DataInvalid(
             f"{plan.model} calibrates itself on good images of val/, or of test/ where there is no val/: "
             "none of them is known to be good; add some"
