@@ -23,17 +23,17 @@ from hack.weights.unpack import unpack
 TORCHVISION = "https://download.pytorch.org/models/"
 STAGING = ".partial"
 
-Step = Callable[[int], None]
+Advance = Callable[[int], None]
 
 
-def fill(wanted: Wanted, cache: Path, mirror: str | None, step: Step) -> None:
+def fill(wanted: Wanted, cache: Path, mirror: str | None, advance: Advance) -> None:
     """Bring one thing.
 
     Args:
         wanted: what.
         cache: where to.
         mirror: base URL that stands for all publishers, the hub too.
-        step: called with the bytes that have come.
+        advance: called with the bytes that have come.
 
     Raises:
         DataInvalid: it is not what was published.
@@ -43,11 +43,11 @@ def fill(wanted: Wanted, cache: Path, mirror: str | None, step: Step) -> None:
     staging = cache / STAGING / wanted.name.replace("/", "--")
     staging.mkdir(parents=True, exist_ok=True)
     if wanted.kind == "hub":
-        bring_repository(wanted, cache, staging, mirror, step)
+        bring_repository(wanted, cache, staging, mirror, advance)
     elif wanted.name.startswith("torch/"):
-        _from_torchvision(cache / wanted.name, staging, mirror, step)
+        _from_torchvision(cache / wanted.name, staging, mirror, advance)
     else:
-        _from_archive(_published(wanted), cache, staging, mirror, step)
+        _from_archive(_published(wanted), cache, staging, mirror, advance)
     shutil.rmtree(staging)
     with suppress(OSError):  # something else that broke off is still in it
         staging.parent.rmdir()
@@ -55,10 +55,10 @@ def fill(wanted: Wanted, cache: Path, mirror: str | None, step: Step) -> None:
         raise WeightsNotFound(f"{wanted.name} is published without the weights that are wanted here")
 
 
-def _from_torchvision(target: Path, staging: Path, mirror: str | None, step: Step) -> None:
+def _from_torchvision(target: Path, staging: Path, mirror: str | None, advance: Advance) -> None:
     """torchvision's file names end with the first digits of their SHA-256."""
     prefix = target.stem.rpartition("-")[2]
-    file = download(RemoteFile(TORCHVISION, target.name, 1 << 30, "sha256", prefix), mirror, staging, step)
+    file = download(RemoteFile(TORCHVISION, target.name, 1 << 30, "sha256", prefix), mirror, staging, advance)
     _move(file, target)
 
 
@@ -69,9 +69,9 @@ def _published(wanted: Wanted) -> Archive:
     return archive
 
 
-def _from_archive(archive: Archive, cache: Path, staging: Path, mirror: str | None, step: Step) -> None:
+def _from_archive(archive: Archive, cache: Path, staging: Path, mirror: str | None, advance: Advance) -> None:
     unpacked, target = staging / "unpacked", cache / archive.target
-    file = download(archive.file, mirror, staging, step)
+    file = download(archive.file, mirror, staging, advance)
     shutil.rmtree(unpacked, ignore_errors=True)
     unpack(file, archive.inside, unpacked)
     if not target.exists():

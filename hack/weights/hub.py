@@ -18,7 +18,7 @@ _PATTERNS = ("*.safetensors", "*.json")
 
 
 def bring_repository(
-    wanted: Wanted, cache: Path, staging: Path, endpoint: str | None, step: Callable[[int], None]
+    wanted: Wanted, cache: Path, staging: Path, endpoint: str | None, advance: Callable[[int], None]
 ) -> None:
     """Bring the weights and configuration of a repository.
 
@@ -27,7 +27,7 @@ def bring_repository(
         cache: the weights cache.
         staging: folder where a download that broke off goes on.
         endpoint: URL of a mirror of the hub; None means HF_ENDPOINT, or the hub itself.
-        step: called with the bytes that have come.
+        advance: called with the bytes that have come.
 
     Raises:
         OSError: the hub has no such repository, or does not answer (the client's own errors are of this class).
@@ -40,7 +40,7 @@ def bring_repository(
         cache_dir=staging,
         allow_patterns=list(_PATTERNS),
         endpoint=endpoint,
-        tqdm_class=_reporting(step),
+        tqdm_class=_reporting(advance),
     )
     _settle(Path(str(found)), repository_folder(wanted.name, cache))
 
@@ -54,7 +54,7 @@ def _settle(snapshot: Path, target: Path) -> None:
     (target / "refs" / "main").write_text(snapshot.name)
 
 
-def _reporting(step: Callable[[int], None]) -> Any:
+def _reporting(advance: Callable[[int], None]) -> Any:
     """The client reports to a class of progress bars; this one draws nothing and passes on what is downloaded.
 
     Of its bars one counts files, one the bytes written and one those downloaded, told apart by unit and description.
@@ -68,6 +68,6 @@ def _reporting(step: Callable[[int], None]) -> Any:
 
         def update(self, n: float | None = 1) -> None:
             if self._downloads:
-                step(int(n or 0))
+                advance(int(n or 0))
 
     return Reporting

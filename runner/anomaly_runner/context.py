@@ -59,7 +59,11 @@ class Context:
             spent = self.journal.seconds.get(stage.value, 0.0)
             self.journal.seconds[stage.value] = round(spent + time.perf_counter() - began, 3)
 
-    def step(self, count: int) -> None:
-        """Some units of the current stage are done."""
+    def advance(self, count: int) -> None:
+        """Report that ``count`` more units of the current stage are done.
+
+        Raises:
+            Stopped: the run was asked to stop.
+        """
         self.stop.check()
         self.progress.advance(count)

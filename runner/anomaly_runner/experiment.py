@@ -149,7 +149,7 @@ def _test_and_publish(config: RunConfig, job: ExperimentJob, trained: Trained) -
         tuple(export.report for export in exports.good),
         trained.report,
         0 if validation is None else len(validation.samples),
-        gallery(artist, lambda few: maps_by_key(predictor, job.read(few, predictor.step))),
+        gallery(artist, lambda few: maps_by_key(predictor, job.read(few, predictor.preferred_batch_size))),
         failure=exports.failure,
     )
     return publish.publish(config, results, folder, job.spec.output.upload_artifacts, job.context)
@@ -160,7 +160,7 @@ def _predict(
 ) -> Predictions:
     keep_maps = any(sample.mask for sample in samples) or job.spec.evaluation.visualization.enabled
     with job.context.stage(Stage.PREDICT, len(samples)):
-        batches = job.read(samples, predictor.step)
+        batches = job.read(samples, predictor.preferred_batch_size)
         return predict(
             predictor,
             batches,

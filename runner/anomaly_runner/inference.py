@@ -188,7 +188,9 @@ def _predict(job: _Job) -> Predictions:
 
 def _read(job: _Job, samples: Sequence[Sample]) -> Iterator[Batch]:
     readers = job.spec.num_workers or cpu_limit()
-    return read_batches(job.pull, samples, job.form, job.log, batch_size=job.predictor.step, threads=readers)
+    return read_batches(
+        job.pull, samples, job.form, job.log, batch_size=job.predictor.preferred_batch_size, threads=readers
+    )
 
 
 def _evaluate(job: _Job, predictions: Predictions) -> Evaluated:

@@ -119,7 +119,7 @@ def publish(config: RunConfig, results: Results, folder: Folder, complete: bool,
         context.progress.enter(Stage.PUBLISH, len(files) + 1, "files")
         bulk = [file for file in files if file.name != MANIFEST]
         for _ in ordered_map(partial(_push, folder), bulk, THREADS):
-            context.step(1)
+            context.advance(1)
         for file in files[len(bulk) :]:
             _push(folder, file)
         uris = artifact_uris(folder, [(export.format, export.file) for export in results.exports], complete)

@@ -109,7 +109,7 @@ def _store(
             spec,
             data.category,
             context.work / "builtin",
-            step=meter.step,
+            advance=meter.advance,
             check=context.stop.check,
             catalog=catalog,
             cache=cache,
@@ -124,10 +124,10 @@ class _Megabytes:
         self._context = context
         self._bytes = 0
 
-    def step(self, count: int) -> None:
+    def advance(self, count: int) -> None:
         before = self._bytes >> 20
         self._bytes += count
-        self._context.step((self._bytes >> 20) - before)
+        self._context.advance((self._bytes >> 20) - before)
 
 
 def _listed(dataset: ImageSet, store: Store, objects: list[ObjectInfo], context: Context) -> Listed:

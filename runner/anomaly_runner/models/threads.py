@@ -43,7 +43,7 @@ class TorchThreads:
         """What executes models."""
         return f"torch {self.device.type}"
 
-    def step(self, batch_size: int) -> int:
+    def batch_size_for(self, batch_size: int) -> int:
         """Images worked on at once: a few a CPU, or what was asked for on a GPU."""
         return min(batch_size, MICRO_BATCH) if self.device.type == "cpu" else batch_size
 

@@ -139,7 +139,7 @@ def visualize(artist: Artist, spec: Visualization, folder: Path, context: Contex
     with context.stage(Stage.VISUALIZE, len(chosen), "pictures"):
         for files in ordered_map(lambda index: _written(artist, index, spec, folder), chosen, cpu_limit()):
             written.extend(files)
-            context.step(1)
+            context.advance(1)
     return written
 
 

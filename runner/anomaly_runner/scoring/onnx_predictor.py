@@ -41,8 +41,8 @@ class OnnxPredictor:
         return self.provider == "CPUExecutionProvider"
 
     @property
-    def step(self) -> int:
-        """A few images a CPU, or what was asked for on a GPU."""
+    def preferred_batch_size(self) -> int:
+        """A few images on a CPU, as many as were asked for on a GPU."""
         return min(self.batch_size, MICRO_BATCH) if self._on_cpu else self.batch_size
 
     def score(self, batches: Iterable[Batch]) -> Iterator[Scored]:

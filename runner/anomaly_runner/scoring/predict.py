@@ -32,8 +32,8 @@ class Predictor(Protocol):
     """A model ready to score."""
 
     @property
-    def step(self) -> int:
-        """Largest batch it wants, given what was asked for."""
+    def preferred_batch_size(self) -> int:
+        """Images in the batches that it scores fastest; no more than were asked for."""
 
     def score(self, batches: Iterable[Batch]) -> Iterator[Scored]:
         """Raw scores and maps, in order."""
@@ -103,7 +103,7 @@ def predict(
             if maps is not None:
                 maps[rows] = scored.maps
         samples.extend(scored.batch.samples)
-        context.step(len(scored.scores))
+        context.advance(len(scored.scores))
     if not samples:
         raise DataInvalid("none of the images to score can be read")
     count = len(samples)

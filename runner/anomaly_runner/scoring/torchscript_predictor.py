@@ -34,9 +34,9 @@ class TorchscriptPredictor:
         return self.threads.provider
 
     @property
-    def step(self) -> int:
-        """A few images a CPU, or what was asked for on a GPU."""
-        return self.threads.step(self.batch_size)
+    def preferred_batch_size(self) -> int:
+        """A few images on a CPU, as many as were asked for on a GPU."""
+        return self.threads.batch_size_for(self.batch_size)
 
     def score(self, batches: Iterable[Batch]) -> Iterator[Scored]:
         """Raw scores and maps, in order."""

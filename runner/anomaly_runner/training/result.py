@@ -39,7 +39,7 @@ class CountedBatches:
         for batch in self._batches:
             yield batch
             self.seen += len(batch.samples)
-            self._context.step(len(batch.samples))
+            self._context.advance(len(batch.samples))
 
     def images(self) -> Iterator[Tensor]:
         """Images (B, 3, H, W) to learn from.

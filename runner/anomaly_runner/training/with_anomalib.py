@@ -109,7 +109,7 @@ def _order(job: ExperimentJob, data: ImageData, plan: Plan) -> Order:
 
 def _around(job: ExperimentJob) -> TrainingSurroundings:
     context = job.context
-    return TrainingSurroundings(job.threads.device, context.work, context.step, context.tracker.measure)
+    return TrainingSurroundings(job.threads.device, context.work, context.advance, context.tracker.measure)
 
 
 def _with_found_batch(job: ExperimentJob, data: ImageData, plan: Plan, keeper: Keeper) -> Plan:
@@ -188,7 +188,7 @@ def _image_data(job: ExperimentJob, plan: Plan) -> ImageData:
     check_count(len(training.samples))
     augmented = _augmented(job) if job.spec.transforms.augmentations else None
     judged = job.judged if plan.validate_every or CATALOG[plan.model].loop.calibrates_after_training else ()
-    eval_batch_size = job.threads.step(job.spec.training.eval_batch_size)
+    eval_batch_size = job.threads.batch_size_for(job.spec.training.eval_batch_size)
     return ImageData(
         training,
         _decoded(job, judged),

@@ -138,7 +138,7 @@ def test_a_mirror_may_hold_files_of_its_own(digits, tmp_path: Path) -> None:
             BuiltinDataset(**mnist, mirror=web.url, digests=own),
             None,
             tmp_path / "own",
-            step=nothing,
+            advance=nothing,
             check=nothing,
             catalog=PUBLISHED,
         )
@@ -149,7 +149,7 @@ def test_a_mirror_may_hold_files_of_its_own(digits, tmp_path: Path) -> None:
                 BuiltinDataset(**mnist, mirror=web.url, digests=own),
                 None,
                 tmp_path / "other",
-                step=nothing,
+                advance=nothing,
                 check=nothing,
                 catalog=PUBLISHED,
             )
@@ -213,7 +213,7 @@ def test_an_unknown_product_is_named_with_those_that_are(digits, tmp_path: Path)
             BuiltinDataset(name="mvtec", mirror=web.url),
             "nut",
             tmp_path,
-            step=nothing,
+            advance=nothing,
             check=nothing,
             catalog=catalog(digits, tar),
         )
@@ -244,7 +244,7 @@ def test_hostile_archives_are_refused(digits, tmp_path: Path, tar, problem) -> N
             BuiltinDataset(name="mvtec", mirror=web.url),
             "bottle",
             tmp_path / "work",
-            step=nothing,
+            advance=nothing,
             check=nothing,
             catalog=catalog(digits, tar),
         )
@@ -259,7 +259,7 @@ def test_an_archive_of_endless_size_is_refused(digits, tmp_path: Path, monkeypat
             BuiltinDataset(name="mvtec", mirror=web.url),
             "bottle",
             tmp_path,
-            step=nothing,
+            advance=nothing,
             check=nothing,
             catalog=catalog(digits, tar),
         )
@@ -361,12 +361,12 @@ def test_a_server_that_never_ends_is_stopped(web, tmp_path: Path) -> None:
 
 
 def test_a_stop_ends_a_download_and_the_next_pod_goes_on(web, tmp_path: Path, context) -> None:
-    def step(count) -> None:
+    def advance(count) -> None:
         context.stop.set()
-        context.step(count)
+        context.advance(count)
 
     with pytest.raises(Stopped):
-        download(FILE, web.url, tmp_path, step)
+        download(FILE, web.url, tmp_path, advance)
     assert download(FILE, web.url, tmp_path, nothing).read_bytes() == CONTENT
     assert web.asked[1][1] == "bytes=1048576-"
 
@@ -377,7 +377,7 @@ def test_progress_is_in_megabytes(context, web) -> None:
     context.progress._tell = lambda values: told.append(values.completed)
     from anomaly_runner.data.fetch import _Megabytes
 
-    download(FILE, web.url, context.work, _Megabytes(context).step)
+    download(FILE, web.url, context.work, _Megabytes(context).advance)
     assert len(told) == 3
 
 

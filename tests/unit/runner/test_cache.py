@@ -352,7 +352,7 @@ def test_public_datasets_are_kept_too(tmp_path: Path) -> None:
                     spec,
                     "bottle",
                     tmp_path / name,
-                    step=lambda _: None,
+                    advance=lambda _: None,
                     check=go_on,
                     catalog=Catalog(None, file),
                     cache=cache,

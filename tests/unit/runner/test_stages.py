@@ -398,7 +398,7 @@ def test_ordered_map_passes_on_the_first_failure() -> None:
 
 def test_the_context_times_stages_and_leaves_when_stopped(context) -> None:
     with context.stage(Stage.TRAIN, 10):
-        context.step(5)
+        context.advance(5)
     assert context.journal.seconds["train"] >= 0
     context.stop.set()
     with pytest.raises(Stopped), context.stage(Stage.PREDICT):

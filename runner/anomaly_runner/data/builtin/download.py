@@ -32,20 +32,20 @@ class _BrokenOffError(Exception):
     """The transfer ended early; another attempt may get the rest."""
 
 
-def download(file: RemoteFile, mirror: str | None, folder: Path, step: Callable[[int], None]) -> Path:
+def download(file: RemoteFile, mirror: str | None, folder: Path, advance: Callable[[int], None]) -> Path:
     """Fetch a file into a folder, unless it is there; answers its path.
 
     Args:
         file: what to fetch.
         mirror: base URL that takes the place of the publisher's.
         folder: where it goes.
-        step: called with the number of bytes that came; may raise to stop.
+        advance: called with the number of bytes that came; may raise to stop.
 
     Raises:
         DataInvalid: there is no such file, it is far too large, or its digest differs.
         StorageUnavailable: no answer after all attempts.
     """
-    transfer = _Transfer(file, file.url(mirror), folder / f".{file.name}.part", step)
+    transfer = _Transfer(file, file.url(mirror), folder / f".{file.name}.part", advance)
     target = folder / file.name
     if not target.is_file():
         folder.mkdir(parents=True, exist_ok=True)
@@ -95,7 +95,7 @@ class _Transfer:
     file: RemoteFile
     url: str
     half: Path
-    step: Callable[[int], None]
+    advance: Callable[[int], None]
     resumed: bool = False
 
     @property
@@ -126,7 +126,7 @@ class _Transfer:
                 sink.write(chunk)
                 received += len(chunk)
                 self._check_size((here if resumed else 0) + received)
-                self.step(len(chunk))
+                self.advance(len(chunk))
         if received < expected:
             raise _BrokenOffError(f"the connection broke off after {received} of {expected} bytes")
 

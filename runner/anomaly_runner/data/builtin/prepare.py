@@ -34,7 +34,7 @@ def prepare(
     category: str | None,
     folder: Path,
     *,
-    step: Callable[[int], None],
+    advance: Callable[[int], None],
     check: Callable[[], None],
     catalog: Catalog,
     cache: FileCache | None = None,
@@ -45,7 +45,7 @@ def prepare(
         spec: which dataset.
         category: the product, for MVTec AD.
         folder: scratch space.
-        step: called with the number of bytes that came.
+        advance: called with the number of bytes that came.
         check: called while unpacking.
         catalog: what is published where.
         cache: where files are kept for the next run.
@@ -55,7 +55,7 @@ def prepare(
         InvalidConfig: as ``files_of``.
         StorageUnavailable: a server does not answer.
     """
-    files = [_bring(file, spec.mirror, folder / "files", step, cache) for file in files_of(spec, catalog)]
+    files = [_bring(file, spec.mirror, folder / "files", advance, cache) for file in files_of(spec, catalog)]
     here = folder / "images"
     shutil.rmtree(here, ignore_errors=True)
     try:
@@ -65,12 +65,12 @@ def prepare(
 
 
 def _bring(
-    file: RemoteFile, mirror: str | None, folder: Path, step: Callable[[int], None], cache: FileCache | None
+    file: RemoteFile, mirror: str | None, folder: Path, advance: Callable[[int], None], cache: FileCache | None
 ) -> Path:
     entry = Entry.of_content(file.algorithm, file.digest)
     if cache is None or cache.take(entry, folder / file.name):
-        return download(file, mirror, folder, step)
-    found = download(file, mirror, folder, step)
+        return download(file, mirror, folder, advance)
+    found = download(file, mirror, folder, advance)
     cache.keep(entry, found)
     return found
 
