@@ -10,6 +10,11 @@ from PIL import Image, ImageDraw
 
 SIDE = 64
 
+Document = dict[str, Any]
+"""A manifest as YAML has it."""
+Change = Callable[[Document], object]
+"""What a test makes of a manifest, in place."""
+
 
 def texture(index: int) -> Image.Image:
     """A piece of scikit-image's gravel."""
@@ -76,9 +81,9 @@ spec:
 """
 
 
-def write_manifest(folder: Path, text: str, change: Callable[[dict[str, Any]], object] | None = None) -> Path:
+def write_manifest(folder: Path, text: str, change: Change | None = None) -> Path:
     """A manifest file, after ``change(document)``."""
-    document = yaml.safe_load(text)
+    document: Document = yaml.safe_load(text)
     if change:
         change(document)
     file = folder / f"{document['metadata']['name']}.yaml"

@@ -15,7 +15,8 @@ SAMPLES = Path(__file__).parents[3] / "manifests" / "samples"
 
 
 def sample(name: str) -> dict[str, Any]:
-    return yaml.safe_load((SAMPLES / f"{name}.yaml").read_text())
+    manifest: dict[str, Any] = yaml.safe_load((SAMPLES / f"{name}.yaml").read_text())
+    return manifest
 
 
 def with_change(manifest: dict[str, Any], path: str, value: Any) -> dict[str, Any]:

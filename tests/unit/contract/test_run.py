@@ -7,6 +7,7 @@ from anomaly_api.reasons import FINAL_EXIT_CODES, ExitCode, Reason
 from anomaly_api.run import TERMINATION_LIMIT, RunConfig, RunIdentity, RunSummary, s3_env
 from anomaly_api.status import Artifacts, MetricValues, Stage
 from anomaly_api.storage import LocationRole
+from support.optional import not_none
 
 IDENTITY = RunIdentity(kind="AnomalyExperiment", namespace="vision", name="screws", uid="u-1")
 
@@ -20,7 +21,7 @@ def test_a_run_config_survives_the_trip_through_json(sample_experiment: AnomalyE
 def test_locations_are_named_by_role(sample_experiment: AnomalyExperiment) -> None:
     locations = RunConfig(run=IDENTITY, experiment=sample_experiment.spec).locations()
     assert set(locations) == {LocationRole.DATASET, LocationRole.WEIGHTS, LocationRole.OUTPUT}
-    assert locations[LocationRole.WEIGHTS].s3.uri == "s3://weights"
+    assert not_none(locations[LocationRole.WEIGHTS].s3).uri == "s3://weights"
     assert s3_env(LocationRole.DATASET, "AWS_ACCESS_KEY_ID") == "ANOMALY_DATASET_AWS_ACCESS_KEY_ID"
 
 

@@ -8,12 +8,14 @@ import tarfile
 import threading
 import warnings
 import zipfile
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 import pytest
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from anomaly_runner.errors import DataInvalid
 from anomaly_runner.models.weights import Wanted
@@ -27,18 +29,24 @@ TEACHER = "anomalib/pre_trained/efficientad_pretrained_weights/pretrained_teache
 RESNET = "timm/resnet18.a1_in1k"
 
 
-def run(*arguments):
+class Publish(Protocol):
+    """Publishes an archive: the files of the server that has it."""
+
+    def __call__(self, content: bytes) -> dict[str, bytes]: ...
+
+
+def run(*arguments: object) -> Result:
     """The command line's outcome."""
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
-def files_below(folder):
+def files_below(folder: Path) -> dict[str, bytes]:
     """Content of every file, by its path in the folder."""
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.fixture
-def publisher(tmp_path: Path):
+def publisher(tmp_path: Path) -> Iterator[tuple[Path, str]]:
     """A folder, and the URL at which it is served."""
     folder = tmp_path / "published"
     folder.mkdir()
@@ -53,7 +61,7 @@ def publisher(tmp_path: Path):
 
 
 @pytest.fixture
-def teachers(publisher, monkeypatch: pytest.MonkeyPatch):
+def teachers(publisher: tuple[Path, str], monkeypatch: pytest.MonkeyPatch) -> str:
     """An archive of teachers whose digest the tool knows."""
     folder, url = publisher
     with zipfile.ZipFile(folder / published.TEACHERS.file.name, "w") as packed:
@@ -65,7 +73,7 @@ def teachers(publisher, monkeypatch: pytest.MonkeyPatch):
     return url
 
 
-def test_an_archive_is_checked_unpacked_and_kept_inside(tmp_path: Path, teachers) -> None:
+def test_an_archive_is_checked_unpacked_and_kept_inside(tmp_path: Path, teachers: str) -> None:
     cache = tmp_path / "cache"
     cache.mkdir()
     wanted = Wanted("file", TEACHER)
@@ -75,14 +83,14 @@ def test_an_archive_is_checked_unpacked_and_kept_inside(tmp_path: Path, teachers
     assert [path.read_bytes() for path in tmp_path.rglob("*.pth")] == [b"weights"]
 
 
-def test_an_archive_that_is_not_the_published_one(tmp_path: Path, publisher) -> None:
+def test_an_archive_that_is_not_the_published_one(tmp_path: Path, publisher: tuple[Path, str]) -> None:
     folder, url = publisher
     (folder / published.TEACHERS.file.name).write_bytes(b"something else")
     with pytest.raises(DataInvalid, match="is not the expected file"):
         fill.fill(Wanted("file", TEACHER), tmp_path, url, lambda _: None)
 
 
-def test_torchvisions_names_carry_their_digests(tmp_path: Path, publisher) -> None:
+def test_torchvisions_names_carry_their_digests(tmp_path: Path, publisher: tuple[Path, str]) -> None:
     folder, url = publisher
     prefix = hashlib.sha256(b"weights").hexdigest()[:8]
     name = f"torch/hub/checkpoints/resnet-{prefix}.pth"
@@ -103,7 +111,7 @@ def test_list_names_what_a_cache_lacks(tmp_path: Path) -> None:
     assert "there   folder datasets/imagenette" in found.output
 
 
-def tarred(**members):
+def tarred(**members: bytes | None) -> bytes:
     """A gzipped tar archive: content by name, or None for a link."""
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w:gz") as tar:
@@ -117,10 +125,10 @@ def tarred(**members):
 
 
 @pytest.fixture
-def textures_published(monkeypatch: pytest.MonkeyPatch):
+def textures_published(monkeypatch: pytest.MonkeyPatch) -> Publish:
     """Makes content the published archive of textures."""
 
-    def publish(content):
+    def publish(content: bytes) -> dict[str, bytes]:
         digest = hashlib.sha256(content).hexdigest()
         known = replace(published.TEXTURES, file=replace(published.TEXTURES.file, digest=digest))
         monkeypatch.setattr(published, "ARCHIVES", (known,))
@@ -138,7 +146,7 @@ def test_another_revision_of_a_repository_is_not_the_one_that_is_wanted(tmp_path
     assert found == [True, True, False]
 
 
-def test_a_folder_of_images_out_of_a_tar_archive(tmp_path: Path, textures_published) -> None:
+def test_a_folder_of_images_out_of_a_tar_archive(tmp_path: Path, textures_published: Publish) -> None:
     files = textures_published(
         tarred(
             **{
@@ -156,7 +164,7 @@ def test_a_folder_of_images_out_of_a_tar_archive(tmp_path: Path, textures_publis
 
 
 def test_an_archive_that_cannot_be_unpacked_leaves_nothing_that_looks_complete(
-    tmp_path: Path, textures_published
+    tmp_path: Path, textures_published: Publish
 ) -> None:
     images = {f"dtd/images/banded/{index}.jpg": os.urandom(4096) for index in range(50)}
     whole = tarred(**images)
@@ -172,7 +180,7 @@ def test_an_archive_that_cannot_be_unpacked_leaves_nothing_that_looks_complete(
         )
 
 
-def test_a_download_that_broke_off_goes_on_the_next_time(tmp_path: Path, textures_published) -> None:
+def test_a_download_that_broke_off_goes_on_the_next_time(tmp_path: Path, textures_published: Publish) -> None:
     whole = tarred(**{"dtd/images/banded/1.jpg": os.urandom(4096)})
     with serve_files(textures_published(whole)) as web:
         web.faults = [-1000, 404]
@@ -182,7 +190,7 @@ def test_a_download_that_broke_off_goes_on_the_next_time(tmp_path: Path, texture
     assert list(files_below(tmp_path)) == ["datasets/dtd/banded/1.jpg"]
 
 
-def test_another_models_teacher_stays(tmp_path: Path, teachers) -> None:
+def test_another_models_teacher_stays(tmp_path: Path, teachers: str) -> None:
     own = tmp_path / "anomalib/pre_trained/efficientad_pretrained_weights/own.pth"
     own.parent.mkdir(parents=True)
     own.write_bytes(b"own")
@@ -199,7 +207,7 @@ def test_a_repository_of_the_hub_becomes_plain_files_that_a_run_finds(tmp_path: 
         "pytorch_model.bin": b"a pickle",
         "README.md": b"x",
     }
-    came = []
+    came: list[int] = []
     with serve_hub(RESNET, files) as url:
         fill.fill(Wanted("hub", RESNET), tmp_path, url, came.append)
     repository = f"hub/models--{RESNET.replace('/', '--')}"
@@ -236,7 +244,7 @@ def test_a_backbone_in_place_of_the_default(tmp_path: Path) -> None:
         (["--model", "padim", "--backbone", "nosuch"], "timm knows no hub repository for the weights of nosuch"),
     ],
 )
-def test_what_cannot_be_is_said_in_a_line(tmp_path: Path, arguments, message) -> None:
+def test_what_cannot_be_is_said_in_a_line(tmp_path: Path, arguments: list[str], message: str) -> None:
     found = run("list", tmp_path, *arguments)
     assert found.exit_code == 1
     assert message in found.output

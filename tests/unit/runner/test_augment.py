@@ -1,9 +1,12 @@
 """Augmentations: what they do to a picture, and that they repeat."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 from scipy.ndimage import rotate
 from skimage.data import gravel
@@ -23,12 +26,12 @@ def picture(mode: str) -> Image.Image:
     return Image.fromarray(GREY.astype(np.float32) / 255) if mode == "F" else Image.fromarray(GREY).convert("RGB")
 
 
-def changed(mode: str, seed: int = 0, **spec) -> np.ndarray:
+def changed(mode: str, seed: int = 0, **spec: Any) -> np.ndarray:
     return np.asarray(augment(picture(mode), Augmentations(**spec), np.random.default_rng(seed)))
 
 
 @pytest.mark.parametrize("mode", ["RGB", "F"])
-def test_flips(mode) -> None:
+def test_flips(mode: str) -> None:
     original = np.asarray(picture(mode))
     assert np.array_equal(changed(mode, horizontal_flip=1), original[:, ::-1])
     assert np.array_equal(changed(mode, vertical_flip=1), original[::-1])
@@ -52,7 +55,7 @@ def test_flips_come_as_often_as_asked() -> None:
 
 
 @pytest.mark.parametrize("degrees", [-33.0, 7.5, 90.0])
-def test_rotation_is_scipys_with_mirrored_corners(degrees) -> None:
+def test_rotation_is_scipys_with_mirrored_corners(degrees: float) -> None:
     ours = np.asarray(rotated(picture("F"), degrees))
     theirs = rotate(GREY.astype(np.float32) / 255, degrees, reshape=False, order=1, mode="reflect")
     assert ours.shape == GREY.shape
@@ -71,7 +74,7 @@ def test_rotation_stays_within_its_limit() -> None:
 
 
 @pytest.mark.parametrize(("mode", "tolerance"), [("F", 1e-6), ("RGB", 1.0)])
-def test_light(mode, tolerance) -> None:
+def test_light(mode: str, tolerance: float) -> None:
     """The same as torchvision's, but for its grey mean: brightness first, then contrast about the mean."""
     white = 1.0 if mode == "F" else 255.0
     draws = np.random.default_rng(5).random(5)
@@ -82,13 +85,15 @@ def test_light(mode, tolerance) -> None:
 
 
 @pytest.fixture
-def pictures(tmp_path: Path):
+def pictures(tmp_path: Path) -> Path:
     for index in range(6):
         Image.fromarray(GREY).save(tmp_path / f"{index}.png")
     return tmp_path
 
 
-def read(folder, samples, augmenter, threads=2):
+def read(
+    folder: Path, samples: Sequence[Sample], augmenter: Augmenter | None, threads: int = 2
+) -> dict[str, NDArray[np.float32]]:
     store = FolderStore(folder)
     pull = start_pull(store, store.list(), folder, lambda: None)
     batches = read_batches(
@@ -103,7 +108,7 @@ def read(folder, samples, augmenter, threads=2):
     return {sample.key: image for batch in batches for sample, image in zip(batch.samples, batch.images, strict=True)}
 
 
-def test_an_epoch_repeats_whatever_the_order_and_the_threads(pictures) -> None:
+def test_an_epoch_repeats_whatever_the_order_and_the_threads(pictures: Path) -> None:
     samples = [Sample(f"{index}.png", "good") for index in range(6)]
     first = read(pictures, samples, Augmenter(ALL, 3, 1))
     again = read(pictures, samples[::-1], Augmenter(ALL, 3, 1), threads=1)
@@ -112,12 +117,12 @@ def test_an_epoch_repeats_whatever_the_order_and_the_threads(pictures) -> None:
 
 
 @pytest.mark.parametrize(("seed", "epoch"), [(3, 2), (4, 1)])
-def test_epochs_and_seeds_differ(pictures, seed, epoch) -> None:
+def test_epochs_and_seeds_differ(pictures: Path, seed: int, epoch: int) -> None:
     samples = [Sample("0.png", "good")]
     first = read(pictures, samples, Augmenter(ALL, 3, 1))["0.png"]
     assert not np.array_equal(first, read(pictures, samples, Augmenter(ALL, seed, epoch))["0.png"])
 
 
-def test_without_augmentations_nothing_changes(pictures) -> None:
+def test_without_augmentations_nothing_changes(pictures: Path) -> None:
     plain = read(pictures, [Sample("0.png", "good")], None)["0.png"]
     assert np.array_equal(plain, read(pictures, [Sample("0.png", "good")], Augmenter(Augmentations(), 3, 1))["0.png"])

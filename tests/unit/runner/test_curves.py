@@ -1,7 +1,11 @@
 """Metrics equal scikit-learn's on raw scores, ties and degenerate cases included."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
+from _pytest.mark import ParameterSet
+from numpy.typing import NDArray
 from sklearn.metrics import (
     average_precision_score,
     f1_score,
@@ -15,11 +19,11 @@ from anomaly_runner.evaluation import curves
 from anomaly_runner.evaluation.curves import auroc, average_precision, best_f1_threshold, count_at, rank
 
 
-def cases():
+def cases() -> list[ParameterSet]:
     return list(_cases())
 
 
-def _cases():
+def _cases() -> Iterator[ParameterSet]:
     random = np.random.default_rng(5)
     for name, count, decimals, share in [
         ("plain", 500, 12, 0.3),
@@ -39,14 +43,14 @@ def _cases():
 
 
 @pytest.mark.parametrize(("scores", "labels"), cases())
-def test_ranking_metrics_equal_scikit_learn(scores, labels) -> None:
+def test_ranking_metrics_equal_scikit_learn(scores: NDArray[np.float32], labels: NDArray[np.bool_]) -> None:
     ranked = rank(scores, labels)
     assert auroc(ranked) == pytest.approx(roc_auc_score(labels, scores), abs=1e-9)
     assert average_precision(ranked) == pytest.approx(average_precision_score(labels, scores), abs=1e-9)
 
 
 @pytest.mark.parametrize(("scores", "labels"), cases())
-def test_best_f1_is_the_best_of_all_thresholds(scores, labels) -> None:
+def test_best_f1_is_the_best_of_all_thresholds(scores: NDArray[np.float32], labels: NDArray[np.bool_]) -> None:
     threshold = best_f1_threshold(rank(scores, labels))
     precision, recall, _ = precision_recall_curve(labels, scores)
     best = np.max(2 * precision * recall / np.maximum(precision + recall, 1e-30))
@@ -56,7 +60,7 @@ def test_best_f1_is_the_best_of_all_thresholds(scores, labels) -> None:
 
 @pytest.mark.parametrize(("scores", "labels"), cases())
 @pytest.mark.parametrize("quantile", [0, 0.37, 0.9, 1])
-def test_decisions_equal_scikit_learn(scores, labels, quantile) -> None:
+def test_decisions_equal_scikit_learn(scores: NDArray[np.float32], labels: NDArray[np.bool_], quantile: float) -> None:
     threshold = float(np.quantile(scores, quantile, method="nearest"))
     counts = count_at(rank(scores, labels), threshold)
     decided = scores >= threshold
@@ -81,7 +85,7 @@ def test_a_threshold_between_two_float32_is_compared_exactly() -> None:
 
 
 @pytest.mark.parametrize("chunk", [1, 3, 7])
-def test_chunks_do_not_change_results(monkeypatch: pytest.MonkeyPatch, chunk) -> None:
+def test_chunks_do_not_change_results(monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
     random = np.random.default_rng(1)
     labels = random.random(200) < 0.4
     scores = np.round(random.normal(labels, 1.0), 1).astype(np.float32)

@@ -40,7 +40,7 @@ print(peak() - before)
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("channels", "ratio"), [(64, 0.002), (384, 0.002), (1024, 0.05)])
-def test_the_estimate_of_patchcore_is_its_peak(channels, ratio, measured: Callable[[str], None]) -> None:
+def test_the_estimate_of_patchcore_is_its_peak(channels: int, ratio: float, measured: Callable[[str], None]) -> None:
     patches = 40_000 if ratio > 0.01 else 160_000
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", FIT, str(patches), str(channels), str(ratio)],

@@ -1,16 +1,26 @@
 """Inputs that a model does not take are refused before anything is fetched."""
 
 from functools import partial
-from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 
+from anomaly_api.experiment import ExperimentSpec
 from anomaly_api.model import Model
 from anomaly_runner.errors import InvalidConfig
 from anomaly_runner.models.anomalib_model import BuildOptions, build_module, without_pretrained_weights
 from anomaly_runner.models.catalog import input_normalization
 from anomaly_runner.models.check import check_exports, check_model
+
+
+def experiment(**blocks: Any) -> ExperimentSpec:
+    location = {"s3": {"uri": "s3://data"}}
+    return ExperimentSpec.model_validate({"dataset": {"source": location}, "output": location} | blocks)
+
+
+def exported(name: str, *types: str, precision: str = "float32") -> ExperimentSpec:
+    return experiment(model={"name": name}, export={"types": types, "precision": precision})
 
 
 @pytest.mark.parametrize(
@@ -22,7 +32,7 @@ from anomaly_runner.models.check import check_exports, check_model
         ("supersimplenet", (64, 128), "inputSize of at least 65 x 65"),
     ],
 )
-def test_an_input_size_that_the_model_does_not_take(name, size, complaint) -> None:
+def test_an_input_size_that_the_model_does_not_take(name: str, size: tuple[int, int], complaint: str) -> None:
     with pytest.raises(InvalidConfig, match=complaint):
         check_model(Model(name=name), size)
 
@@ -30,37 +40,33 @@ def test_an_input_size_that_the_model_does_not_take(name, size, complaint) -> No
 @pytest.mark.parametrize(
     ("name", "size"), [("dinomaly", (392, 406)), ("inpFormer", (392, 392)), ("supersimplenet", (65, 128))]
 )
-def test_an_input_size_that_it_takes(name, size) -> None:
+def test_an_input_size_that_it_takes(name: str, size: tuple[int, int]) -> None:
     check_model(Model(name=name), size)
 
 
 def test_a_form_that_the_model_cannot_be_written_in() -> None:
-    def asking(name, *types, precision="float32"):
-        export = SimpleNamespace(types=types, precision=precision)
-        return SimpleNamespace(model=SimpleNamespace(name=name), export=export)
-
-    check_exports(asking("mhPatchcore", "onnx", "torchscript"))
-    check_exports(asking("padim", "onnx", "openvino"))
+    check_exports(exported("mhPatchcore", "onnx", "torchscript"))
+    check_exports(exported("padim", "onnx", "openvino"))
     with pytest.raises(InvalidConfig, match="mhPatchcore cannot be written as openvino; there is onnx, torchscript"):
-        check_exports(asking("mhPatchcore", "onnx", "openvino"))
-    check_exports(asking("csflow", precision="float16"))
+        check_exports(exported("mhPatchcore", "onnx", "openvino"))
+    check_exports(exported("csflow", precision="float16"))
     with pytest.raises(InvalidConfig, match="csflow has numbers that float16 cannot hold"):
-        check_exports(asking("csflow", "onnx", precision="float16"))
+        check_exports(exported("csflow", "onnx", precision="float16"))
 
 
 @pytest.mark.parametrize(
     ("name", "asked", "complaint"),
     [("glass", "none", "glass wants normalised images"), ("draem", "imagenet", "draem wants images of 0..1")],
 )
-def test_a_normalisation_that_the_model_cannot_use(name, asked, complaint) -> None:
-    spec = SimpleNamespace(model=SimpleNamespace(name=name), transforms=SimpleNamespace(normalization=asked))
+def test_a_normalisation_that_the_model_cannot_use(name: str, asked: str, complaint: str) -> None:
+    spec = experiment(model={"name": name}, transforms={"normalization": asked})
     with pytest.raises(InvalidConfig, match=complaint):
         input_normalization(spec)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("side", "fits"), [(65, True), (64, False)])
-def test_the_smallest_size_is_the_smallest_that_noise_fits_into(side, fits) -> None:
+def test_the_smallest_size_is_the_smallest_that_noise_fits_into(side: int, fits: bool) -> None:
     """anomalib draws 1 to 32 cells a side by chance."""
     asked = Model.model_validate({"name": "supersimplenet", "supersimplenet": {"backbone": "resnet18"}})
     with without_pretrained_weights():

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -23,15 +24,37 @@ LAYERS = ("layer1", "layer2", "layer3")
 THREADS = TorchThreads(torch.device("cpu"))
 
 
+class AnomalibModels(NamedTuple):
+    """anomalib's classes, which it does not type."""
+
+    padim: Any
+    patchcore: Any
+    coreset: Any
+
+
+class PadimPair(NamedTuple):
+    """Ours and anomalib's, fitted to the same images."""
+
+    ours: Padim
+    reference: Any
+
+
+class PatchcorePair(NamedTuple):
+    """Ours and anomalib's, fitted to the same images."""
+
+    ours: Patchcore
+    reference: Any
+
+
 @pytest.fixture(scope="module")
-def anomalib():
+def anomalib() -> AnomalibModels:
     """anomalib's torch models; importing them warns about its own deprecations."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from anomalib.models.components import KCenterGreedy
         from anomalib.models.image.padim.torch_model import PadimModel
         from anomalib.models.image.patchcore.torch_model import PatchcoreModel
-    return {"padim": PadimModel, "patchcore": PatchcoreModel, "coreset": KCenterGreedy}
+    return AnomalibModels(PadimModel, PatchcoreModel, KCenterGreedy)
 
 
 def images(count: int, seed: int = 0) -> torch.Tensor:
@@ -50,26 +73,26 @@ def padim() -> Padim:
 
 
 @pytest.fixture(scope="module")
-def padims(anomalib):
+def padims(anomalib: AnomalibModels) -> PadimPair:
     """Ours and anomalib's PaDiM from one seed, fitted to the same 21 images, ours in uneven steps."""
     seed_everything()
-    reference = anomalib["padim"](backbone="resnet18", layers=list(LAYERS), pre_trained=False, n_features=40)
+    reference = anomalib.padim(backbone="resnet18", layers=list(LAYERS), pre_trained=False, n_features=40)
     train = images(21)
     reference.train()
     reference(train)
     reference.fit()
     reference.eval()
     ours = padim()
-    ours.learn(train.split(8), THREADS)
-    return ours, reference
+    ours.learn(torch.split(train, 8), THREADS)
+    return PadimPair(ours, reference)
 
 
-def test_padim_draws_the_same_channels_from_the_same_seed(padims) -> None:
+def test_padim_draws_the_same_channels_from_the_same_seed(padims: PadimPair) -> None:
     ours, reference = padims
     assert ours.idx.tolist() == sorted(reference.idx.tolist())
 
 
-def test_padim_fits_the_same_gaussians(padims) -> None:
+def test_padim_fits_the_same_gaussians(padims: PadimPair) -> None:
     ours, reference = padims
     order = reference.idx.argsort()
     mean = reference.gaussian.mean[order].T
@@ -78,7 +101,7 @@ def test_padim_fits_the_same_gaussians(padims) -> None:
     assert (ours.inv_covariance - inverse).abs().max() < 1e-4 * inverse.abs().max()
 
 
-def test_padim_scores_image_by_image(padims, measured: Callable[[str], None]) -> None:
+def test_padim_scores_image_by_image(padims: PadimPair, measured: Callable[[str], None]) -> None:
     ours, reference = padims
     test = images(9, seed=1)
     with torch.inference_mode():
@@ -92,18 +115,18 @@ def test_padim_scores_image_by_image(padims, measured: Callable[[str], None]) ->
     assert map_difference < 2e-5
 
 
-def test_padim_does_not_depend_on_the_number_of_steps(padims) -> None:
+def test_padim_does_not_depend_on_the_number_of_steps(padims: PadimPair) -> None:
     ours, _ = padims
     other = padim()
-    other.learn(images(21).split(21), THREADS)
+    other.learn(torch.split(images(21), 21), THREADS)
     assert (ours.inv_covariance - other.inv_covariance).abs().max() < 1e-5 * ours.inv_covariance.abs().max()
 
 
 @pytest.fixture(scope="module")
-def patchcores(anomalib):
+def patchcores(anomalib: AnomalibModels) -> PatchcorePair:
     """Ours and anomalib's PatchCore from one seed, on the same images."""
     seed_everything()
-    reference = anomalib["patchcore"](layers=["layer2", "layer3"], backbone="resnet18", pre_trained=False)
+    reference = anomalib.patchcore(layers=["layer2", "layer3"], backbone="resnet18", pre_trained=False)
     torch.manual_seed(SEED)
     choice = choose_backbone("resnet18", ("layer2", "layer3"))
     parameters = PatchcoreParameters(backbone="resnet18", pre_trained=False, coreset_sampling_ratio=0.1)
@@ -117,11 +140,11 @@ def patchcores(anomalib):
         reference.subsample_embedding(sampling_ratio=0.1)
     reference.eval()
     torch.manual_seed(SEED)
-    ours.learn(train.split(5), THREADS)
-    return ours, reference
+    ours.learn(torch.split(train, 5), THREADS)
+    return PatchcorePair(ours, reference)
 
 
-def test_patchcore_keeps_the_same_coreset(patchcores) -> None:
+def test_patchcore_keeps_the_same_coreset(patchcores: PatchcorePair) -> None:
     ours, reference = patchcores
     assert ours.memory_bank.shape == reference.memory_bank.shape
     assert torch.equal(ours.memory_bank, reference.memory_bank) or torch.allclose(
@@ -129,7 +152,7 @@ def test_patchcore_keeps_the_same_coreset(patchcores) -> None:
     )
 
 
-def test_patchcore_scores_image_by_image(patchcores, measured: Callable[[str], None]) -> None:
+def test_patchcore_scores_image_by_image(patchcores: PatchcorePair, measured: Callable[[str], None]) -> None:
     """Within anomalib's own float32 noise of anomalib, and within float32 rounding of anomalib in float64."""
     ours, reference = patchcores
     test = images(9, seed=1)
@@ -150,14 +173,14 @@ def test_patchcore_scores_image_by_image(patchcores, measured: Callable[[str], N
 
 
 @pytest.mark.parametrize("clusters", [None, 5, 60])
-def test_pruned_coreset_picks_what_anomalib_picks(anomalib, clusters) -> None:
+def test_pruned_coreset_picks_what_anomalib_picks(anomalib: AnomalibModels, clusters: int | None) -> None:
     """On scattered and on clustered points, where the triangle inequality prunes nothing or nearly all."""
     generator = torch.Generator().manual_seed(3)
     points = torch.randn(3000, 48, generator=generator)
     if clusters:
         points = points * 0.05 + torch.randn(clusters, 48, generator=generator).repeat(3000 // clusters, 1)
     seed_everything()
-    expected = anomalib["coreset"](points, 0.1).select_coreset_idxs()
+    expected = anomalib.coreset(points, 0.1).select_coreset_idxs()
     torch.manual_seed(SEED)
     projected = points @ projection(3000, 48, SEED).T
     assert greedy_centres(projected, 300, lambda _: None).tolist() == expected

@@ -1,6 +1,7 @@
 """PatchCore in portable forms: a memory bank of several parts, stored once, never held against all patches at once."""
 
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -9,21 +10,23 @@ from anomaly_api.artifacts import Export
 from anomaly_api.parameters import PatchcoreParameters
 from anomaly_runner.data.batches import Batch
 from anomaly_runner.data.dataset import Sample
+from anomaly_runner.evaluation.evaluate import ScoreRange
 from anomaly_runner.exporting.export import export_all, load
 from anomaly_runner.models.backbone import choose_backbone
 from anomaly_runner.models.patchcore import _ROWS, Patchcore
 from anomaly_runner.scoring.predict import Scored
+from support.optional import not_none
 
 SIZE = (96, 64)
 ROWS = 2 * _ROWS + 452
 
 
-def images(count, seed):
+def images(count: int, seed: int) -> torch.Tensor:
     return torch.randn(count, 3, *SIZE, generator=torch.Generator().manual_seed(seed))
 
 
 @pytest.fixture(scope="module")
-def model():
+def model() -> Patchcore:
     torch.manual_seed(0)
     parameters = PatchcoreParameters(backbone="resnet18", pre_trained=False)
     found = Patchcore(choose_backbone("resnet18", ("layer2", "layer3")), parameters, SIZE, 0, lambda _: None).eval()
@@ -33,24 +36,26 @@ def model():
 
 
 @pytest.fixture(scope="module")
-def reference(model):
+def reference(model: Patchcore) -> list[Scored]:
     with torch.inference_mode():
         scores, maps = model(images(6, 2))
     samples = tuple(Sample(f"test/good/{index}.png", "good") for index in range(6))
     return [Scored(Batch(samples, images(6, 2).numpy()), scores.numpy(), maps[:, 0].numpy())]
 
 
-def ranges(reference):
+def ranges(reference: list[Scored]) -> ScoreRange:
     """Scores seen: of a run with other images too, whose scores are lower."""
-    return {"image": (0.0, float(reference[0].scores.max())), "pixel": (0.0, float(reference[0].maps.max()))}
+    return {"image": (0.0, float(reference[0].scores.max())), "pixel": (0.0, float(not_none(reference[0].maps).max()))}
 
 
 @pytest.mark.parametrize("name", ["onnx", "torchscript", "openvino"])
-def test_scores_are_those_of_torch_at_every_batch_size(model, reference, tmp_path: Path, name) -> None:
+def test_scores_are_those_of_torch_at_every_batch_size(
+    model: Patchcore, reference: list[Scored], tmp_path: Path, name: Literal["onnx", "torchscript", "openvino"]
+) -> None:
     scale = float(reference[0].scores.max())
     [made] = export_all(model, Export(types=(name,)), reference, ranges(reference), tmp_path).good
     assert made.report.max_score_difference < 1e-5 * scale
-    assert made.report.max_map_difference < 1e-5 * scale
+    assert not_none(made.report.max_map_difference) < 1e-5 * scale
     loaded = load(name, tmp_path / made.model.file)
     for size in (1, 4):
         scores, _ = loaded.run(images(6, 2).numpy()[:size])
@@ -58,14 +63,18 @@ def test_scores_are_those_of_torch_at_every_batch_size(model, reference, tmp_pat
 
 
 @pytest.mark.parametrize("name", ["onnx", "openvino"])
-def test_half_precision_finds_neighbours_in_float32(model, reference, tmp_path: Path, name) -> None:
+def test_half_precision_finds_neighbours_in_float32(
+    model: Patchcore, reference: list[Scored], tmp_path: Path, name: Literal["onnx", "torchscript", "openvino"]
+) -> None:
     scale = float(reference[0].scores.max())
     export = Export(types=(name,), precision="float16")
     [made] = export_all(model, export, reference, ranges(reference), tmp_path).good
-    assert 0 < made.report.max_score_difference < 5e-3 * scale
+    assert 0 < not_none(made.report.max_score_difference) < 5e-3 * scale
 
 
-def test_the_memory_bank_is_stored_once_and_looked_at_in_parts(model, reference, tmp_path: Path) -> None:
+def test_the_memory_bank_is_stored_once_and_looked_at_in_parts(
+    model: Patchcore, reference: list[Scored], tmp_path: Path
+) -> None:
     import onnx
 
     export_all(model, Export(types=("onnx",)), reference, ranges(reference), tmp_path)

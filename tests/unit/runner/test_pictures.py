@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 
 from anomaly_runner.data.dataset import Sample
@@ -13,11 +14,11 @@ from anomaly_runner.reporting.pictures import PixelLevels, Verdict, compose, hea
 RED, GREEN = (255, 92, 92), (82, 196, 120)
 
 
-def verdict(key="test/x/a.png", label="x"):
+def verdict(key: str = "test/x/a.png", label: str = "x") -> Verdict:
     return Verdict(Sample(key, label), 12.0, 0.8, True, 0.5)
 
 
-def square(size, start=5, stop=12):
+def square(size: tuple[int, int], start: int = 5, stop: int = 12) -> NDArray[np.bool_]:
     mask = np.zeros((size[1], size[0]), bool)
     mask[start:stop, start:stop] = True
     return mask
@@ -44,14 +45,14 @@ def test_heat_of_negative_scores() -> None:
         (PixelLevels(0, None, 10), 128),
     ],
 )
-def test_heat_where_the_threshold_is_not_between_the_scores(levels, heat) -> None:
+def test_heat_where_the_threshold_is_not_between_the_scores(levels: PixelLevels, heat: int) -> None:
     """128 is the threshold all the same: what it finds is hot, and nothing else."""
     assert np.asarray(heat_image(np.full((4, 4), 5, np.float32), levels, (4, 4))).tolist() == [[heat] * 4] * 4
 
 
 @pytest.mark.parametrize("size", [(64, 48), (200, 130), (17, 400), (20, 9), (1000, 700)])
 @pytest.mark.parametrize("quantile", [0.0, 0.3, 0.97, 1.0])
-def test_a_segmentation_is_that_of_the_whole_interpolated_map(size, quantile) -> None:
+def test_a_segmentation_is_that_of_the_whole_interpolated_map(size: tuple[int, int], quantile: float) -> None:
     random = np.random.default_rng(3)
     scores = np.kron(random.normal(size=(6, 8)), np.ones((8, 8))).astype(np.float32)
     scores += random.normal(scale=0.1, size=scores.shape).astype(np.float32)
@@ -61,7 +62,7 @@ def test_a_segmentation_is_that_of_the_whole_interpolated_map(size, quantile) ->
     assert np.array_equal(pixel_scores(scores, size), whole)
 
 
-def interpolated(scores, size):
+def interpolated(scores: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
     """Larger by interpolation, smaller by the largest of what becomes one pixel."""
     rows, columns = (min(have, wanted) for have, wanted in zip(scores.shape, size[::-1], strict=True))
     smaller = np.array(
@@ -73,7 +74,7 @@ def interpolated(scores, size):
     return np.asarray(Image.fromarray(smaller).resize(size, Image.Resampling.BILINEAR))
 
 
-def parts(length, count):
+def parts(length: int, count: int) -> list[slice]:
     return [slice(index * length // count, (index + 1) * length // count) for index in range(count)]
 
 
@@ -87,7 +88,7 @@ def test_what_is_found_in_a_large_map_is_found_in_a_small_image() -> None:
 
 @pytest.mark.parametrize("place", [(0, 0), (47, 63), (0, 30), (24, 63)])
 @pytest.mark.parametrize("size", [(256, 192), (31, 23)])
-def test_a_single_pixel_at_an_edge_is_found(place, size) -> None:
+def test_a_single_pixel_at_an_edge_is_found(place: tuple[int, int], size: tuple[int, int]) -> None:
     scores = np.zeros((48, 64), np.float32)
     scores[place] = 10
     whole = interpolated(scores, size)
@@ -97,12 +98,12 @@ def test_a_single_pixel_at_an_edge_is_found(place, size) -> None:
 
 
 @pytest.mark.parametrize("threshold", [None, 11.0, np.inf])
-def test_nothing_is_found_above_all_scores(threshold) -> None:
+def test_nothing_is_found_above_all_scores(threshold: float | None) -> None:
     assert not segment(np.full((4, 4), 10, np.float32), threshold, (8, 8)).any()
 
 
 @pytest.mark.parametrize("size", [(28, 28), (640, 300), (17, 400)])
-def test_a_sheet_has_three_panels_at_the_images_resolution_or_a_whole_multiple(size) -> None:
+def test_a_sheet_has_three_panels_at_the_images_resolution_or_a_whole_multiple(size: tuple[int, int]) -> None:
     image = Image.new("RGB", size, (90, 90, 90))
     sheet = compose(image, Image.new("L", size, 200), square(size), verdict())
     panel = (sheet.width - 12) // 3
@@ -149,7 +150,7 @@ def test_a_name_is_one_part_of_a_path_and_of_an_address() -> None:
 
 
 @pytest.mark.parametrize("name", ["检" * 80, "\U0001f600" * 60, "a\nb\tc", "é" * 250])
-def test_any_name_makes_a_file_and_a_caption(name, tmp_path: Path) -> None:
+def test_any_name_makes_a_file_and_a_caption(name: str, tmp_path: Path) -> None:
     shown = verdict(f"test/x/{name}.png", "odd\nlabel")
     (tmp_path / (shown.file_name(1).split("/")[1] + "_segmentation.png")).write_bytes(b"")
     assert "\n" not in shown.file_name(1).split("/")[1]

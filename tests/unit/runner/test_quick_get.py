@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from anomaly_runner.errors import StorageDenied
 from anomaly_runner.storage import local_copy
 from anomaly_runner.storage.s3 import S3Store, connect
 from benchmarks.storage_transport import BUCKET, KEY, SECRET, SERVER, server
+from support.optional import not_none
 
 NAMES = [
     "a b.png",
@@ -26,7 +28,7 @@ NAMES = [
 
 
 @pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory):
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     if not SERVER.exists():
         pytest.skip(f"no S3 server at {SERVER}")
     with server(tmp_path_factory.mktemp("s3")) as address:
@@ -52,29 +54,29 @@ def etag(name: str) -> str:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_key_is_read_as_the_server_knows_it(url, name) -> None:
+def test_every_key_is_read_as_the_server_knows_it(url: str, name: str) -> None:
     file = io.BytesIO()
-    assert store_at(url).quick.append(f"an odd/prefix/{name}", file, etag(name))
+    assert not_none(store_at(url).quick).append(f"an odd/prefix/{name}", file, etag(name))
     assert file.getvalue() == content(name)
 
 
-def test_what_is_missing_is_of_the_object_that_was_meant(url) -> None:
+def test_what_is_missing_is_of_the_object_that_was_meant(url: str) -> None:
     quick, key = store_at(url).quick, "an odd/prefix/a b.png"
     file = io.BytesIO(b"a ")
     file.seek(2)
-    assert not quick.append(key, file, "another")
-    assert quick.append(key, file, etag("a b.png"))
+    assert not not_none(quick).append(key, file, "another")
+    assert not_none(quick).append(key, file, etag("a b.png"))
     assert file.getvalue() == b"a b.png"
 
 
-def test_a_pull_of_all_of_them(url, tmp_path: Path) -> None:
+def test_a_pull_of_all_of_them(url: str, tmp_path: Path) -> None:
     store = store_at(url)
     local_copy(store, store.list(), tmp_path, lambda: None)
     for name in NAMES:
         assert (tmp_path / name).read_bytes() == content(name)
 
 
-def test_a_refusal_is_explained_by_the_client(url, tmp_path: Path) -> None:
+def test_a_refusal_is_explained_by_the_client(url: str, tmp_path: Path) -> None:
     objects = store_at(url).list()
     with pytest.raises(StorageDenied, match="SignatureDoesNotMatch"):
         local_copy(store_at(url, "another-secret"), objects, tmp_path, lambda: None)
@@ -96,8 +98,9 @@ def test_without_credentials_the_client_is_asked(monkeypatch: pytest.MonkeyPatch
         ("s3://my.data/x", None, (None, "false")),
     ],
 )
-def test_where_a_bucket_is(uri, endpoint, expected) -> None:
+def test_where_a_bucket_is(uri: str, endpoint: str | None, expected: tuple[str | None, str]) -> None:
     """Below the endpoint, or at AWS as a part of the host's name where certificates allow that."""
     keys = {"ANOMALY_DATASET_AWS_ACCESS_KEY_ID": KEY, "ANOMALY_DATASET_AWS_SECRET_ACCESS_KEY": SECRET}
-    found = connect(LocationRole.DATASET, S3Location(uri=uri, endpoint=endpoint), keys).quick.store.config
+    quick = connect(LocationRole.DATASET, S3Location(uri=uri, endpoint=endpoint), keys).quick
+    found = not_none(quick).store.config
     assert (found.get("endpoint"), str(found["virtual_hosted_style_request"]).lower()) == expected

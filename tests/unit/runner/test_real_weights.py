@@ -4,19 +4,21 @@ import json
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 import yaml
 
 from anomaly_api.run import RunReport
+from support.optional import not_none
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 SAMPLES = Path(__file__).parents[3] / "manifests" / "samples"
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory):
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The sample's buckets: 100 nines to learn from, 200 to look at; of the digits to test on, 30 a class."""
     from hack.demo.digits import write_inference_folders, write_mnist_folders
     from hack.demo.weights import write_efficientnet_lite0
@@ -31,21 +33,21 @@ def folder(tmp_path_factory: pytest.TempPathFactory):
     return root
 
 
-def run(manifest, folder, cpus=None):
-    affinity = {"preexec_fn": lambda: os.sched_setaffinity(0, cpus)} if cpus else {}
+def run(manifest: Path, folder: Path, cpus: set[int] | None = None) -> Path:
+    affinity = partial(os.sched_setaffinity, 0, cpus) if cpus else None
     done = subprocess.run(
         [sys.executable, "-m", "anomaly_runner", "run", str(manifest), "--local", str(folder)],
         capture_output=True,
         text=True,
         check=False,
-        **affinity,
+        preexec_fn=affinity,
     )
     assert done.returncode == 0, done.stderr
-    document = yaml.safe_load(Path(manifest).read_text())["metadata"]
-    return folder / "results" / document["namespace"] / document["name"] / "local"
+    metadata: dict[str, str] = yaml.safe_load(manifest.read_text())["metadata"]
+    return folder / "results" / metadata["namespace"] / metadata["name"] / "local"
 
 
-def untracked(manifest, folder):
+def untracked(manifest: Path, folder: Path) -> Path:
     document = yaml.safe_load(manifest.read_text())
     del document["spec"]["tracking"]
     copy = folder / manifest.name
@@ -53,10 +55,10 @@ def untracked(manifest, folder):
     return copy
 
 
-def test_the_samples_tell_nines_from_other_digits_the_same_on_one_cpu_and_on_all(folder) -> None:
+def test_the_samples_tell_nines_from_other_digits_the_same_on_one_cpu_and_on_all(folder: Path) -> None:
     experiment = untracked(SAMPLES / "mnist-padim.yaml", folder)
     report = RunReport.model_validate_json((run(experiment, folder) / "report.json").read_bytes())
-    assert report.summary.metrics.image["AUROC"] > 0.85
+    assert not_none(report.summary.metrics).image["AUROC"] > 0.85
     assert report.exports[0].max_score_difference < 1e-4 * report.score_range["image"][1]
 
     first = (folder / "results/anomaly-demo/mnist-padim/local/predictions.csv").read_text()
@@ -67,12 +69,12 @@ def test_the_samples_tell_nines_from_other_digits_the_same_on_one_cpu_and_on_all
 
     inference = untracked(SAMPLES / "mnist-inference.yaml", folder)
     looked = RunReport.model_validate_json((run(inference, folder) / "report.json").read_bytes())
-    assert looked.summary.images.predicted == 200
+    assert not_none(looked.summary.images).predicted == 200
     assert looked.labels["unknown"].images == 100
-    assert looked.summary.metrics.image["AUROC"] > 0.8
+    assert not_none(looked.summary.metrics).image["AUROC"] > 0.8
 
 
-def test_weights_that_are_not_in_the_cache_fail_fast(folder, tmp_path: Path) -> None:
+def test_weights_that_are_not_in_the_cache_fail_fast(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "data").symlink_to(folder / "data")
     manifest = untracked(SAMPLES / "mnist-padim.yaml", tmp_path)
     done = subprocess.run(

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from scipy.optimize import brentq
 from skimage.measure import label
 from sklearn.metrics import roc_auc_score
@@ -9,9 +10,10 @@ from sklearn.metrics import roc_auc_score
 from anomaly_runner.evaluation.curves import Counts, rank
 from anomaly_runner.evaluation.intervals import auroc_interval, image_intervals, share_interval
 from anomaly_runner.evaluation.regions import FPR_LIMIT, aupro
+from support.optional import not_none
 
 
-def naive_aupro(maps, masks):
+def naive_aupro(maps: NDArray[np.float32], masks: NDArray[np.bool_]) -> float:
     """Over every threshold, as MVTec AD's evaluation does: points in order of falling scores, joined by lines."""
     good = np.concatenate([scores[~mask] for scores, mask in zip(maps, masks, strict=True)])
     regions = []
@@ -25,22 +27,23 @@ def naive_aupro(maps, masks):
     following = rates[len(inside)], overlaps[len(inside)]
     last = np.interp(FPR_LIMIT, [inside[-1][0], following[0]], [inside[-1][1], following[1]])
     xs, ys = zip(*inside, (FPR_LIMIT, last), strict=True)
-    return np.trapezoid(ys, xs) / FPR_LIMIT
+    return float(np.trapezoid(ys, xs)) / FPR_LIMIT
 
 
-def scenes(seed, ties):
+def scenes(seed: int, ties: bool) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     random = np.random.default_rng(seed)
-    masks = np.zeros((4, 24, 20), bool)
+    masks: NDArray[np.bool_] = np.zeros((4, 24, 20), bool)
     masks[0, 3:8, 3:9] = masks[0, 15:18, 12:16] = masks[1, 10:12, :] = True
     masks[1, 12, 19] = True  # touches the line by a corner
     masks[2, 0, 0] = True
-    maps = random.normal(size=masks.shape).astype(np.float32) + masks * np.float32(1.2)
-    return (np.round(maps, 1) if ties else maps), masks
+    raised = masks * np.float32(1.2)
+    maps = (random.normal(size=masks.shape).astype(np.float32) + raised).astype(np.float32, copy=False)
+    return (maps.round(1) if ties else maps), masks
 
 
 @pytest.mark.parametrize("ties", [False, True])
 @pytest.mark.parametrize("seed", range(4))
-def test_aupro_is_that_of_every_threshold(seed, ties) -> None:
+def test_aupro_is_that_of_every_threshold(seed: int, ties: bool) -> None:
     maps, masks = scenes(seed, ties)
     good = np.sort(maps[~masks])
     found = aupro(zip(maps, masks, strict=True), good)
@@ -61,7 +64,7 @@ def test_delong_interval_covers_as_often_as_it_says() -> None:
     truth, hits = 0.760250, 0  # of two normal distributions one deviation apart: Phi(1 / sqrt(2))
     for _ in range(400):
         scores = np.concatenate([random.normal(1, 1, 60), random.normal(0, 1, 80)]).astype(np.float32)
-        low, high = auroc_interval(rank(scores, np.arange(140) < 60))
+        low, high = not_none(auroc_interval(rank(scores, np.arange(140) < 60)))
         hits += low <= truth <= high
     assert 0.92 <= hits / 400 <= 0.98
 
@@ -70,7 +73,7 @@ def test_delong_variance_is_the_bootstraps() -> None:
     random = np.random.default_rng(2)
     labels = np.arange(300) < 120
     scores = (random.normal(size=300) + labels).astype(np.float32)
-    low, high = auroc_interval(rank(scores, labels))
+    low, high = not_none(auroc_interval(rank(scores, labels)))
     drawn = [random.integers(0, 300, 300) for _ in range(500)]
     spread = np.std([roc_auc_score(labels[rows], scores[rows]) for rows in drawn])
     assert (high - low) / (2 * 1.96) == pytest.approx(spread, rel=0.12)
@@ -98,15 +101,15 @@ def test_intervals_hold_their_metrics() -> None:
 
 
 @pytest.mark.parametrize(("scores", "middle"), [(np.arange(10), 1.0), (np.arange(10)[::-1], 0.0), (np.zeros(10), 0.5)])
-def test_no_interval_is_a_point(scores, middle) -> None:
+def test_no_interval_is_a_point(scores: NDArray[np.float64], middle: float) -> None:
     """Each end is where the standard error of Hanley and McNeil (1982), N being the classes' mean size, meets it."""
 
-    def gap(value):
+    def gap(value: float) -> float:
         first, second = value / (2 - value), 2 * value**2 / (1 + value)
         variance = (value * (1 - value) + 4 * (first - value**2) + 4 * (second - value**2)) / 25
-        return abs(middle - value) - 1.959964 * np.sqrt(max(variance, 0))
+        return float(abs(middle - value) - 1.959964 * np.sqrt(max(variance, 0)))
 
-    low, high = auroc_interval(rank(scores.astype(np.float32), np.arange(10) >= 5))
+    low, high = not_none(auroc_interval(rank(scores.astype(np.float32), np.arange(10) >= 5)))
     assert low == pytest.approx(brentq(gap, 0, middle - 1e-9) if middle else 0, abs=1e-6)
     assert high == pytest.approx(brentq(gap, middle + 1e-9, 1) if middle < 1 else 1, abs=1e-6)
 
@@ -117,7 +120,7 @@ def test_few_images_that_are_told_apart_are_no_certainty() -> None:
     perfect, hits = 0, 0
     for _ in range(600):
         scores = np.concatenate([random.normal(2, 1, 6), random.normal(0, 1, 6)]).astype(np.float32)
-        low, high = auroc_interval(rank(scores, np.arange(12) < 6))
+        low, high = not_none(auroc_interval(rank(scores, np.arange(12) < 6)))
         if high == 1 and scores[:6].min() > scores[6:].max():
             perfect += 1
             hits += low <= 0.9214

@@ -1,13 +1,16 @@
 """What executes a model does not change what it says: every runtime, any batch size, images of many sizes."""
 
+from pathlib import Path
+from typing import Any
+
 import pyarrow.parquet
 import pytest
 from PIL import Image
 
 from anomaly_runner.local import run_locally
-from support.textures import EXPERIMENT, INFERENCE, scratched, texture, write_manifest, write_textures
+from support.textures import EXPERIMENT, INFERENCE, Document, scratched, texture, write_manifest, write_textures
 
-MODELS = {
+MODELS: dict[str, dict[str, Any]] = {
     "padim": {"padim": {"backbone": "resnet18", "layers": ["layer1", "layer2"], "preTrained": False, "nFeatures": 20}},
     "patchcore": {"patchcore": {"backbone": "resnet18", "preTrained": False, "numNeighbors": 3}},
 }
@@ -15,10 +18,10 @@ SIDES = (64, 96, 50, 133, 64, 31, 200)
 
 
 @pytest.fixture(scope="module", params=MODELS)
-def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory):
+def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A trained model in every form, and images of many sizes to look at."""
 
-    def change(document) -> None:
+    def change(document: Document) -> None:
         document["spec"]["model"] = {"name": request.param} | MODELS[request.param]
         document["spec"]["export"] = {"types": ["onnx", "torchscript"]}
         document["spec"]["output"]["keepCheckpoint"] = True
@@ -33,8 +36,8 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     return made
 
 
-def scores(folder, category="textures", layout="labelled", **spec):
-    def change(document) -> None:
+def scores(folder: Path, category: str = "textures", layout: str = "labelled", **spec: Any) -> dict[str, float]:
+    def change(document: Document) -> None:
         document["spec"] |= spec
         document["spec"]["visualization"] = {}
         document["spec"]["input"] |= {"category": category, "layout": layout}
@@ -43,21 +46,21 @@ def scores(folder, category="textures", layout="labelled", **spec):
     return table(folder, "look")
 
 
-def table(folder, name):
+def table(folder: Path, name: str) -> dict[str, float]:
     file = folder / "results/factory" / name / "local/predictions.parquet"
     rows = pyarrow.parquet.read_table(file).to_pylist()
     return {row["path"]: row["score"] for row in rows}
 
 
 @pytest.mark.parametrize("runtime", ["onnx", "torchscript", "torch"])
-def test_scores_are_those_of_training(folder, runtime) -> None:
+def test_scores_are_those_of_training(folder: Path, runtime: str) -> None:
     trained, found = table(folder, "textures"), scores(folder, runtime=runtime)
     assert found == pytest.approx({path: trained[path] for path in found}, rel=1e-5)
     assert len(found) == 10
 
 
 @pytest.mark.parametrize("runtime", ["onnx", "torchscript", "torch"])
-def test_images_of_many_sizes_are_scored_together_as_each_alone(folder, runtime) -> None:
+def test_images_of_many_sizes_are_scored_together_as_each_alone(folder: Path, runtime: str) -> None:
     together = scores(folder, "mixed", "flat", runtime=runtime, batchSize=len(SIDES))
     alone = scores(folder, "mixed", "flat", runtime=runtime, batchSize=1)
     assert len(together) == len(SIDES)

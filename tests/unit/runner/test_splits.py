@@ -1,11 +1,12 @@
 """Missing parts are drawn by the seed: the same whatever the order of listing, and never an image twice."""
 
 import random
+from collections.abc import Iterable
 
 import pytest
 
 from anomaly_api.dataset import DatasetSplits
-from anomaly_runner.data.dataset import experiment_dataset
+from anomaly_runner.data.dataset import Dataset, Sample, experiment_dataset
 from anomaly_runner.data.splits import fill_in
 from anomaly_runner.errors import DataInvalid
 from anomaly_runner.storage.base import ObjectInfo
@@ -17,15 +18,15 @@ ONE = ["test/rare/000.png"]
 UNKNOWN = [f"test/unknown/{index}.png" for index in range(5)]
 
 
-def dataset(keys):
+def dataset(keys: Iterable[str]) -> Dataset:
     return experiment_dataset([ObjectInfo(key, 1, "e") for key in keys], "s3://b/p", "_mask", False)
 
 
-def keys(samples):
+def keys(samples: Iterable[Sample]) -> list[str]:
     return [sample.key for sample in samples]
 
 
-def labels(samples):
+def labels(samples: Iterable[Sample]) -> list[str]:
     return sorted({sample.label for sample in samples})
 
 

@@ -4,6 +4,7 @@ from io import BytesIO
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 
 from anomaly_api.dataset import CropArea
@@ -11,34 +12,35 @@ from anomaly_runner.data.batches import InputForm
 from anomaly_runner.data.images import UnreadableImageError
 from anomaly_runner.data.valid_area import ValidArea
 from anomaly_runner.errors import DataInvalid
+from support.optional import not_none
 
 LIMIT = 1_000_000
 CROP = CropArea(left=4, top=2, width=8, height=6)
 
 
-def png(array: np.ndarray) -> bytes:
+def png(array: NDArray[np.uint8] | NDArray[np.uint16]) -> bytes:
     buffer = BytesIO()
     Image.fromarray(array).save(buffer, "PNG")
     return buffer.getvalue()
 
 
-def border(height: int = 12, width: int = 16, thickness: int = 3) -> np.ndarray:
+def border(height: int = 12, width: int = 16, thickness: int = 3) -> NDArray[np.uint8]:
     """White but for a black border."""
     mask = np.zeros((height, width), np.uint8)
     mask[thickness:-thickness, thickness:-thickness] = 255
     return mask
 
 
-def area(mask: np.ndarray | None = None) -> ValidArea:
+def area(mask: NDArray[np.uint8] | None = None) -> ValidArea:
     return ValidArea.read(png(border() if mask is None else mask), "valid.png", LIMIT)
 
 
-def form(crop=None, **fields):
-    return InputForm(24, 32, "none", crop, valid_area=area(), **fields)
+def form(crop: CropArea | None = None) -> InputForm:
+    return InputForm(24, 32, "none", crop, valid_area=area())
 
 
 @pytest.mark.parametrize("factor", [1, 2, 5])
-def test_every_size_of_image_is_blackened_where_the_mask_is(factor) -> None:
+def test_every_size_of_image_is_blackened_where_the_mask_is(factor: int) -> None:
     pixels = np.full((12 * factor, 16 * factor, 3), 200, np.uint8)
     seen = np.asarray(form().decode(png(pixels), LIMIT))
     expected = np.kron(border(), np.ones((factor, factor), np.uint8))[..., None] > 0
@@ -54,7 +56,7 @@ def test_deep_images_keep_their_depth() -> None:
 
 
 def test_maps_count_the_same_pixels() -> None:
-    assert np.array_equal(form().valid, np.kron(border(), np.ones((2, 2))) > 0)
+    assert np.array_equal(not_none(form().valid), np.kron(border(), np.ones((2, 2))) > 0)
     assert InputForm(24, 32, "none").valid is None
 
 
@@ -62,7 +64,7 @@ def test_the_crop_cuts_image_and_mask_alike() -> None:
     cropped = form(CROP)
     seen = np.asarray(cropped.decode(png(np.full((12, 16, 3), 200, np.uint8)), LIMIT))
     assert np.array_equal(seen[..., 0] > 0, border()[2:8, 4:12] > 0)
-    assert np.array_equal(cropped.valid, np.kron(border()[2:8, 4:12], np.ones((4, 4))) > 0)
+    assert np.array_equal(not_none(cropped.valid), np.kron(border()[2:8, 4:12], np.ones((4, 4))) > 0)
 
 
 def test_with_a_crop_the_sizes_must_agree() -> None:
@@ -79,7 +81,7 @@ def test_it_travels_as_a_file() -> None:
     ("data", "problem"),
     [(b"no image", "valid.png cannot be read: not an image"), (png(np.zeros((4, 4), np.uint8)), "black everywhere")],
 )
-def test_masks_that_cannot_be_used(data, problem) -> None:
+def test_masks_that_cannot_be_used(data: bytes, problem: str) -> None:
     with pytest.raises(DataInvalid, match=problem):
         ValidArea.read(data, "valid.png", LIMIT)
 
@@ -91,6 +93,6 @@ def test_masks_that_cannot_be_used(data, problem) -> None:
         (CropArea(left=0, top=0, width=2, height=2), "black everywhere inside cropArea"),
     ],
 )
-def test_crops_that_leave_nothing(crop, problem) -> None:
+def test_crops_that_leave_nothing(crop: CropArea, problem: str) -> None:
     with pytest.raises(DataInvalid, match=problem):
         area().at(24, 32, crop)
