@@ -28,68 +28,15 @@ from anomaly_runner.scoring.predict import Scored
 from anomaly_runner.training import with_anomalib as anomalib_training
 from hack.demo.auxiliary import write_auxiliary_weights
 from support.backbones import write_efficientnet_b5
+from support.model_rows import ROWS, exported_models
 from support.textures import EXPERIMENT, INFERENCE, texture, write_manifest, write_textures
 from support.torchscript import device_constants
 
 pytestmark = [pytest.mark.slow, pytest.mark.spread]
 
-RANDOM = {"backbone": "resnet18", "preTrained": False}
 WEIGHTS = {"weights": {"s3": {"uri": "s3://weights"}}}
-SHORT = {"maxEpochs": 2, "trainBatchSize": 4, "earlyStopping": {"enabled": False}}
-MODELS = {
-    "winclip": ({"scales": [2]}, 240, {}),
-    "efficientad": ({}, 256, {"maxSteps": 2}),
-    "draem": ({}, 64, SHORT | {"maxEpochs": 1}),
-    "csflow": ({"crossConvHiddenChannels": 64, "nCouplingBlocks": 2}, 128, SHORT),
-    "cfa": ({"backbone": "resnet18"}, 64, SHORT),
-    "cflow": (RANDOM | {"layers": ["layer1", "layer2"], "couplingBlocks": 2, "fiberBatchSize": 256}, 64, SHORT),
-    "dfkde": (RANDOM | {"nPcaComponents": 4}, 64, {}),
-    "dfm": (RANDOM | {"layer": "layer2", "poolingKernelSize": 2}, 64, {}),
-    "fastflow": (RANDOM | {"flowSteps": 2}, 64, SHORT),
-    "fre": (RANDOM | {"layer": "layer2", "latentDim": 20}, 64, SHORT),
-    "ganomaly": ({"nFeatures": 8}, 64, SHORT),
-    "reverseDistillation": (RANDOM, 64, SHORT),
-    "stfpm": ({}, 64, SHORT),
-    "supersimplenet": ({"backbone": "resnet18"}, 128, SHORT),
-    "dinomaly": ({"encoderName": "vit_small_patch14_dinov2", "decoderDepth": 8}, 56, {"maxSteps": 2}),
-    "anomalydino": ({}, 56, {}),
-    "patchflow": (RANDOM | {"numScales": 2, "flowFeatureDim": 16, "flowHiddenDim": 8}, 64, SHORT),
-    "inpFormer": ({"encoderName": "vit_small_patch14_dinov2"}, 56, {"maxSteps": 2}),
-    "uninet": ({"studentBackbone": "resnet50", "teacherBackbone": "resnet50"}, 64, SHORT),
-    "glass": (
-        {"backbone": "resnet18", "pretrainEmbedDim": 384, "targetEmbedDim": 384, "discriminatorHidden": 64},
-        64,
-        SHORT,
-    ),
-    "l2bt": ({}, 56, SHORT),
-    "generalAd": (
-        {"encoderName": "vit_small_patch14_dinov2", "preTrained": False, "blocks": [12], "hiddenDim": 64, "topK": 3},
-        56,
-        SHORT,
-    ),
-    "rad": ({"encoderName": "vit_tiny_patch16_224", "blocks": [5, 11], "kImage": 5}, 64, {}),
-    "superAdd": (
-        {"encoderName": "vit_small_patch16_dinov3", "blocks": [5, 8], "windowSize": 64, "windowOverlap": 16},
-        96,
-        {},
-    ),
-    "foundAd": ({"encoderName": "vit_small_patch14_dinov2.lvd142m", "predDepth": 1}, 56, SHORT),
-    "mhPatchcore": (RANDOM | {"memoryBankSize": 50, "localCoresetSize": 20}, 64, {}),
-    "uflow": ({"backbone": "resnet18", "flowSteps": 2}, 448, SHORT | {"maxEpochs": 1}),
-}
-"""The longest first: other processes have something left to do beside them."""
-BY_HAND = {"anomalyVfm", "dsr"}
-"""Minutes and gigabytes, and a quantiser whose codes jump where its weights are random."""
-FROM_CACHE = {"csflow", "draem", "efficientad"}
-"""They load what the folder's cache holds; other weights are made up in memory."""
 LIGHT = ("onnx", "torchscript")
 """Forms that leave no memory behind in the process that has written them."""
-SLOW = {"winclip"}
-"""They see few images: seconds each."""
-
-
-def test_every_model_is_here_or_named() -> None:
-    assert set(MODELS) | BY_HAND | {"padim", "patchcore"} == set(CATALOG)
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +60,7 @@ def stacked(pictures):
 @pytest.fixture
 def random_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     def build(model, options):
-        if model.name in FROM_CACHE:
+        if ROWS[model.name].weights_from_cache:
             return build_module(model, options)
         with without_pretrained_weights():
             return build_module(model, replace(options, weights=None))
@@ -126,22 +73,22 @@ def scores_of(table):
     return dict(zip(content["path"], content["score"], strict=True))
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", exported_models())
 def test_a_model_and_its_exports_agree(
     folder, random_weights, name, measured: Callable[[str], None], request: pytest.FixtureRequest
 ) -> None:
-    parameters, side, training = MODELS[name]
+    row = ROWS[name]
     types = [
         kind for kind in CATALOG[name].exports.formats if kind in LIGHT or request.config.getoption("--every-export")
     ]
-    category = "few" if name in SLOW else "textures"
+    category = "few" if row.few_images else "textures"
 
     def experiment(document) -> None:
         document["spec"] |= {
-            "model": {"name": name, name: parameters} | (WEIGHTS if name in FROM_CACHE else {}),
-            "training": training,
+            "model": {"name": name, name: row.parameters} | (WEIGHTS if row.weights_from_cache else {}),
+            "training": row.training,
             "evaluation": {},
-            "transforms": {"inputSize": {"height": side, "width": side}},
+            "transforms": {"inputSize": {"height": row.side, "width": row.side}},
             "export": {"types": types},
         }
         document["spec"]["dataset"]["category"] = category
@@ -177,14 +124,14 @@ def look(folder, runtime, category):
 
 def untrained(name):
     """A model with random weights, anomalib's module of it, and the side of its images."""
-    parameters, side, _ = MODELS[name]
-    model = Model.model_validate({"name": name, name: parameters})
+    side = ROWS[name].side
+    model = Model.model_validate({"name": name, name: ROWS[name].parameters})
     torch.manual_seed(0)
     with without_pretrained_weights():
         return model, build_module(model, BuildOptions((side, side), 4, None, "object")), side
 
 
-@pytest.mark.parametrize("name", [name for name in MODELS if isinstance(TAILS.get(name), type)])
+@pytest.mark.parametrize("name", [name for name in exported_models() if isinstance(TAILS.get(name), type)])
 def test_tails_do_the_arithmetic_of_anomalib(name, tmp_path: Path, measured: Callable[[str], None]) -> None:
     """What is written anew here, beside anomalib's own forward on the same state."""
     model, module, side = untrained(name)

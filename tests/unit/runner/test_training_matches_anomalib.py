@@ -8,8 +8,6 @@ import itertools
 import math
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
 
 import lightning
 import numpy as np
@@ -21,151 +19,21 @@ from PIL import Image
 from anomaly_api.model import Model
 from anomaly_runner.local import run_locally
 from anomaly_runner.models.anomalib_model import build_module, scoring_model, without_pretrained_weights
-from anomaly_runner.models.catalog import CATALOG, DTD, IMAGENETTE
+from anomaly_runner.models.catalog import CATALOG
 from anomaly_runner.system.machine import cpu_limit
 from anomaly_runner.training import with_anomalib as anomalib_training
 from hack.demo.auxiliary import write_auxiliary_weights
 from support.backbones import EFFICIENTNET_B5
+from support.model_rows import comparisons
 from support.textures import EXPERIMENT, write_manifest, write_textures
 
 pytestmark = [pytest.mark.slow, pytest.mark.spread, pytest.mark.filterwarnings("ignore")]
 
-SEED, BATCH = 11, 4
+SEED = 11
 TOLERANCE = 1e-5
 """Images in another order change the scores by 2e-3 and more."""
 WEIGHTS = {"s3": {"uri": "s3://weights"}}
-RANDOM = {"backbone": "resnet18", "preTrained": False}
-PLAIN = {"backbone": "resnet18", "pre_trained": False}
-
-
-@dataclass(frozen=True)
-class Case:
-    """A model: our parameters, and anomalib's arguments that mean the same."""
-
-    ours: dict[str, Any]
-    theirs: dict[str, Any] = field(default_factory=dict)
-    side: int = 64
-    training: dict[str, Any] = field(default_factory=lambda: {"maxEpochs": 2})
-    crop: dict[str, int] = field(default_factory=dict)
-    batch: int = BATCH
-    files: dict[str, str] = field(default_factory=dict)
-    """anomalib's arguments that name folders of the weights' cache."""
-    trainer: dict[str, Any] = field(default_factory=dict)
-    """Lightning's arguments that mean what ``training`` says."""
-
-
-CASES = {
-    "efficientad": Case({}, {}, side=256, training={"maxEpochs": 1}, batch=1, files={"imagenet_dir": IMAGENETTE}),
-    "dsr": Case({}, {}, side=128),
-    "draem": Case({}, {}, training={"maxEpochs": 1}, files={"dtd_dir": DTD}),
-    "cfa": Case({"backbone": "resnet18"}, {"backbone": "resnet18"}),
-    "cflow": Case(
-        RANDOM | {"layers": ["layer1", "layer2"], "couplingBlocks": 2, "fiberBatchSize": 256},
-        PLAIN | {"layers": ["layer1", "layer2"], "coupling_blocks": 2, "fiber_batch_size": 256},
-    ),
-    "dfkde": Case(RANDOM | {"nPcaComponents": 4}, PLAIN | {"n_pca_components": 4}, training={}),
-    "dfm": Case(
-        RANDOM | {"layer": "layer2", "poolingKernelSize": 2},
-        PLAIN | {"layer": "layer2", "pooling_kernel_size": 2},
-        training={},
-    ),
-    "fastflow": Case(RANDOM | {"flowSteps": 2}, PLAIN | {"flow_steps": 2}),
-    "fastflow, bfloat16": Case(
-        RANDOM | {"flowSteps": 2},
-        PLAIN | {"flow_steps": 2},
-        training={
-            "maxEpochs": 4,
-            "precision": "bfloat16",
-            "accumulateGradientBatches": 2,
-            "gradientClipping": {"value": 0.1},
-        },
-        trainer={"precision": "bf16-mixed", "accumulate_grad_batches": 2, "gradient_clip_val": 0.1},
-    ),
-    "fre": Case(
-        RANDOM | {"layer": "layer2", "latentDim": 20},
-        PLAIN | {"layer": "layer2", "latent_dim": 20, "input_dim": 128 * 4 * 4},
-    ),
-    "ganomaly": Case({"nFeatures": 8}, {"n_features": 8, "batch_size": BATCH}),
-    "reverseDistillation": Case(RANDOM, PLAIN),
-    "stfpm": Case({}, {}),
-    "supersimplenet": Case({"backbone": "resnet18"}, {"backbone": "resnet18"}, side=128),
-    "dinomaly": Case(
-        {"encoderName": "vit_small_patch14_dinov2"},
-        {"encoder_name": "vit_small_patch14_dinov2"},
-        side=56,
-        training={"maxSteps": 3},
-        crop={"crop_size": 56},
-    ),
-    "anomalydino": Case({}, {}, side=56, training={}),
-    "patchflow": Case(
-        RANDOM | {"numScales": 2, "flowSteps": 2, "flowFeatureDim": 16, "flowHiddenDim": 8},
-        PLAIN | {"num_scales": 2, "flow_steps": 2, "flow_feature_dim": 16, "flow_hidden_dim": 8},
-    ),
-    "inpFormer": Case(
-        {"encoderName": "vit_small_patch14_dinov2"},
-        {"encoder_name": "vit_small_patch14_dinov2"},
-        side=56,
-        training={"maxSteps": 12},
-        crop={"crop_size": 56},
-    ),
-    "uninet": Case(
-        {"studentBackbone": "resnet50", "teacherBackbone": "resnet50"},
-        {"student_backbone": "resnet50", "teacher_backbone": "resnet50"},
-        training={"maxEpochs": 1},
-    ),
-    "glass": Case(
-        {"backbone": "resnet18", "pretrainEmbedDim": 384, "targetEmbedDim": 384, "discriminatorHidden": 64},
-        {
-            "backbone": "resnet18",
-            "pretrain_embed_dim": 384,
-            "target_embed_dim": 384,
-            "discriminator_hidden": 64,
-            "input_shape": (64, 64),
-        },
-        files={"anomaly_source_path": DTD},
-    ),
-    "l2bt": Case({}, {}, side=56),
-    "generalAd": Case(
-        {"encoderName": "vit_small_patch14_dinov2", "blocks": [10, 12], "hiddenDim": 64},
-        {"backbone": "vit_small_patch14_dinov2", "layers": [10, 12], "hidden_dim": 64},
-        side=56,
-    ),
-    "rad": Case(
-        {"encoderName": "vit_tiny_patch16_224", "blocks": [5, 11], "kImage": 5},
-        {"backbone": "vit_tiny_patch16_224", "layers": [5, 11], "k_image": 5},
-        training={},
-        crop={"center_crop_size": (64, 64)},
-    ),
-    "superAdd": Case(
-        {"encoderName": "vit_small_patch16_dinov3", "blocks": [5, 8], "windowSize": 64, "windowOverlap": 16},
-        {"backbone": "vit_small_patch16_dinov3", "layers": [5, 8], "patch_size": 64, "patch_overlap": 16},
-        side=96,
-        training={},
-    ),
-    "foundAd": Case(
-        {"encoderName": "vit_small_patch14_dinov2.lvd142m", "predDepth": 1},
-        {"encoder_name": "dinov2_vit_small_14", "pred_depth": 1, "image_size": 56},
-        side=56,
-    ),
-    "mhPatchcore": Case(
-        RANDOM | {"memoryBankSize": 50, "localCoresetSize": 20},
-        PLAIN | {"memory_bank_size": 50, "local_coreset_size": 20},
-        side=224,
-        training={},
-    ),
-    "csflow": Case(
-        {"crossConvHiddenChannels": 64, "nCouplingBlocks": 2},
-        {"cross_conv_hidden_channels": 64, "n_coupling_blocks": 2},
-        side=128,
-    ),
-    "uflow": Case(
-        {"backbone": "resnet18", "flowSteps": 2},
-        {"backbone": "resnet18", "flow_steps": 2},
-        side=448,
-        training={"maxEpochs": 1},
-    ),
-}
-"""The longest first: other processes have something left to do beside them."""
+CASES = {title: (name, case) for title, name, case in comparisons()}
 
 
 @pytest.fixture(scope="module")
@@ -343,7 +211,7 @@ def their_scores(module, name, case, folder, paths):
 def test_a_run_scores_as_plain_anomalib(
     folder, start, title, measured: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    name, case = title.partition(",")[0], CASES[title]
+    name, case = CASES[title]
     ours = our_scores(folder, name, case)
     module = trained_by_anomalib(folder, name, case, start, monkeypatch)
     theirs = their_scores(module, name, case, folder, ours)
