@@ -37,14 +37,14 @@ THREADS = 16
 def ours(url: str, prefix: str, folder: Path) -> Callable[[], None]:
     """This project's pull."""
     from anomaly_api.storage import LocationRole, S3Location
-    from anomaly_runner.storage import local_copy
+    from anomaly_runner.storage import download_all
     from anomaly_runner.storage.s3 import connect
 
     keys = {"ANOMALY_DATASET_AWS_ACCESS_KEY_ID": KEY, "ANOMALY_DATASET_AWS_SECRET_ACCESS_KEY": SECRET}
 
     def work() -> None:
         store = connect(LocationRole.DATASET, S3Location(uri=f"s3://{BUCKET}/{prefix}", endpoint=url), keys)
-        local_copy(store, store.list(), folder, lambda: None)
+        download_all(store, store.list(), folder, lambda: None)
 
     return work
 

@@ -18,12 +18,12 @@ from PIL import Image
 
 from anomaly_api.dataset import DatasetLimits
 from anomaly_api.status import ThresholdValues
-from anomaly_runner.data.batches import InputForm
-from anomaly_runner.data.dataset import Sample
+from anomaly_runner.data.batches import Preprocessor
+from anomaly_runner.data.samples import Sample
 from anomaly_runner.evaluation.evaluate import Evaluated, ScoreScale
 from anomaly_runner.reporting.visualize import Artist, Drawn
 from anomaly_runner.scoring.predict import Predictions
-from anomaly_runner.storage import Pull
+from anomaly_runner.storage import Prefetcher
 
 MAP = (256, 256)
 
@@ -58,7 +58,7 @@ def artist_of(folder: Path, samples: list[Sample]) -> Artist:
     scale = ScoreScale("minMax", thresholds, {"image": ends, "pixel": ends})
     predictions = Predictions(tuple(samples), maps.max((1, 2)), maps, ends)
     evaluated = Evaluated(thresholds, None, scale, predictions.scores >= 4, scale.image(predictions.scores), None, {})  # type: ignore[arg-type]
-    return Artist(predictions, evaluated, Pull(folder, lambda: None), InputForm(*MAP, "none"), DatasetLimits())
+    return Artist(predictions, evaluated, Prefetcher(folder, lambda: None), Preprocessor(*MAP, "none"), DatasetLimits())
 
 
 def cpu_ms(work: Callable[[int], object], count: int) -> float:
@@ -92,7 +92,7 @@ def anomalibs(artist: Artist, count: int, folder: Path) -> float:
     maps = artist.predictions.maps
 
     def draw(index: int) -> None:
-        path = artist.pull.path(artist.predictions.samples[index].key)
+        path = artist.prefetcher.path(artist.predictions.samples[index].key)
         found = torch.from_numpy(maps[index])
         item = ImageItem(
             image_path=str(path),

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from anomaly_runner.data.builtin.datasets import RemoteFile
 from anomaly_runner.data.builtin.download import download
+from anomaly_runner.data.builtin.remote_files import RemoteFile
 from anomaly_runner.errors import WeightsNotFound
 from anomaly_runner.models.weights import Wanted
 from hack.weights.cache import is_there

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from anomaly_runner.data.builtin.datasets import RemoteFile
+from anomaly_runner.data.builtin.remote_files import RemoteFile
 
 _ANOMALIB = "https://github.com/open-edge-platform/anomalib/releases/download/"
 

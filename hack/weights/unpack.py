@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from anomaly_runner.errors import DataInvalid
-from anomaly_runner.storage.base import is_safe
+from anomaly_runner.storage.store import is_safe_key
 
 _LARGEST = 8 << 30
 """Bytes of an unpacked archive at most."""
@@ -49,7 +49,7 @@ def _zipped(file: Path) -> Iterator[tuple[str, IO[bytes]]]:
     with zipfile.ZipFile(file) as packed:
         for entry in packed.infolist():
             total = _counted(total, entry.file_size, file)
-            if not entry.is_dir() and is_safe(entry.filename):
+            if not entry.is_dir() and is_safe_key(entry.filename):
                 with packed.open(entry) as source:
                     yield entry.filename, source
 
@@ -59,7 +59,7 @@ def _tarred(file: Path) -> Iterator[tuple[str, IO[bytes]]]:
     with tarfile.open(file, "r|*") as tar:
         for member in tar:
             total = _counted(total, member.size, file)
-            source = tar.extractfile(member) if member.isfile() and is_safe(member.name) else None
+            source = tar.extractfile(member) if member.isfile() and is_safe_key(member.name) else None
             if source is not None:
                 yield PurePosixPath(member.name).as_posix(), source
 

@@ -12,16 +12,16 @@ from pathlib import Path
 from anomaly_api.run import RunIdentity
 from anomaly_api.status import Stage
 from anomaly_api.storage import LocationRole
-from anomaly_runner.progress import Progress
+from anomaly_runner.progress import ProgressMeter
 from anomaly_runner.storage import Store
 from anomaly_runner.system.stop import StopSignal
-from anomaly_runner.tracking.base import Tracker
+from anomaly_runner.tracking.tracker import Tracker
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Journal:
+class RunRecord:
     """What the report tells beside results: when the run began, seconds a stage, and warnings."""
 
     started: datetime = field(default_factory=partial(datetime.now, UTC))
@@ -42,10 +42,10 @@ class Context:
     run: RunIdentity
     stores: Mapping[LocationRole, Store]
     work: Path
-    progress: Progress
+    progress: ProgressMeter
     stop: StopSignal
     tracker: Tracker
-    journal: Journal
+    record: RunRecord
 
     @contextmanager
     def stage(self, stage: Stage, total: int = 0, unit: str = "images") -> Iterator[None]:
@@ -56,8 +56,8 @@ class Context:
         try:
             yield
         finally:
-            spent = self.journal.seconds.get(stage.value, 0.0)
-            self.journal.seconds[stage.value] = round(spent + time.perf_counter() - began, 3)
+            spent = self.record.seconds.get(stage.value, 0.0)
+            self.record.seconds[stage.value] = round(spent + time.perf_counter() - began, 3)
 
     def advance(self, count: int) -> None:
         """Report that ``count`` more units of the current stage are done.

@@ -82,7 +82,7 @@ def failure_summary(error: RunFailed, stage: Stage, context: Context | None = No
         message=str(error)[:MESSAGE_LIMIT],
         stage=stage,
         mlflow=context.tracker.status() if context else None,
-        warnings=tuple(context.journal.warnings[:8]) if context else (),
+        warnings=tuple(context.record.warnings[:8]) if context else (),
     )
 
 

@@ -7,7 +7,7 @@ from anomaly_runner.data.fetch import list_experiment
 from anomaly_runner.models.weights import go_offline
 from anomaly_runner.publish import Published, already_published
 from anomaly_runner.tracking.mlflow_tracker import LOCAL_UID
-from anomaly_runner.tracking.tracked import flat_parameters
+from anomaly_runner.tracking.run_results import flat_parameters
 
 
 def execute(config: RunConfig, context: Context) -> Published:
@@ -19,7 +19,7 @@ def execute(config: RunConfig, context: Context) -> Published:
     done = already_published(config, context) if config.run.uid != LOCAL_UID else None
     if done is None:
         return _do(config, context)
-    context.tracker.begin(flat_parameters(config.spec))
+    context.tracker.start(flat_parameters(config.spec))
     return done
 
 

@@ -11,10 +11,10 @@ from anomaly_api.status import Stage
 from anomaly_api.storage import LocationRole
 from anomaly_runner import publish
 from anomaly_runner.context import Context
-from anomaly_runner.data.batches import InputForm, ReadLog
-from anomaly_runner.data.dataset import Sample
-from anomaly_runner.data.fetch import Listed, bring
-from anomaly_runner.data.masks import Masks
+from anomaly_runner.data.batches import IntegrityLog, Preprocessor
+from anomaly_runner.data.fetch import ListedDataset, prefetch_images
+from anomaly_runner.data.masks import MaskReader
+from anomaly_runner.data.samples import Sample
 from anomaly_runner.evaluation.evaluate import (
     Evaluated,
     evaluate,
@@ -35,7 +35,7 @@ from anomaly_runner.scoring.predict import Predictions, maps_by_key, predict
 from anomaly_runner.scoring.torch_predictor import TorchPredictor
 from anomaly_runner.system.digest import digest
 from anomaly_runner.system.environment import versions
-from anomaly_runner.tracking.tracked import flat_parameters
+from anomaly_runner.tracking.run_results import flat_parameters
 from anomaly_runner.training.inputs import ExperimentJob
 from anomaly_runner.training.result import Trained
 from anomaly_runner.training.train import checkpoint, train
@@ -71,7 +71,9 @@ def check_experiment(spec: ExperimentSpec) -> None:
     check_exports(spec)
 
 
-def run_experiment(config: RunConfig, spec: ExperimentSpec, listed: Listed, context: Context) -> publish.Published:
+def run_experiment(
+    config: RunConfig, spec: ExperimentSpec, listed: ListedDataset, context: Context
+) -> publish.Published:
     """Train, test, export and publish what ``check_experiment`` accepts; weights are brought before any image is.
 
     Args:
@@ -85,17 +87,17 @@ def run_experiment(config: RunConfig, spec: ExperimentSpec, listed: Listed, cont
     """
     size, normalization = spec.transforms.input_size, input_normalization(spec)
     weights = _weights(spec, context)
-    pull = bring(listed, context)
-    form = InputForm(
+    prefetcher = prefetch_images(listed, context)
+    preprocessor = Preprocessor(
         size.height, size.width, normalization, spec.dataset.crop_area, spec.transforms.bit_depth, listed.valid_area
     )
-    artifacts = context.stores[LocationRole.OUTPUT].below(config.run.folder)
+    artifacts = context.stores[LocationRole.OUTPUT].subfolder(config.run.folder)
     job = ExperimentJob(
         spec,
         listed.dataset,
-        pull,
-        form,
-        ReadLog(spec.dataset.limits),
+        prefetcher,
+        preprocessor,
+        IntegrityLog(spec.dataset.limits),
         TorchThreads(pick_device()),
         weights,
         artifacts,
@@ -104,7 +106,7 @@ def run_experiment(config: RunConfig, spec: ExperimentSpec, listed: Listed, cont
     try:
         return _run(config, job)
     finally:
-        pull.close()
+        prefetcher.close()
 
 
 def _weights(spec: ExperimentSpec, context: Context) -> Path:
@@ -115,8 +117,8 @@ def _weights(spec: ExperimentSpec, context: Context) -> Path:
 
 
 def _run(config: RunConfig, job: ExperimentJob) -> publish.Published:
-    job.log.refuse_all(job.dataset.unreadable)
-    job.context.tracker.begin(flat_parameters(job.spec))
+    job.integrity.extend_unreadable(job.dataset.unreadable)
+    job.context.tracker.start(flat_parameters(job.spec))
     trained = train(job)
     with trained.kept():
         done = _test_and_publish(config, job, trained)
@@ -130,10 +132,10 @@ def _test_and_publish(config: RunConfig, job: ExperimentJob, trained: Trained) -
     predictions = _predict(job, predictor, job.dataset.test, reference=COMPARED)
     evaluated = _evaluate(job, predictions, validation)
     folder = publish.fresh_folder(job.context.work, job.artifacts)
-    artist = Artist(predictions, evaluated, job.pull, job.form, job.spec.dataset.limits)
+    artist = Artist(predictions, evaluated, job.prefetcher, job.preprocessor, job.spec.dataset.limits)
     visualize(artist, job.spec.evaluation.visualization, folder.here / publish.PICTURES, job.context)
     exports = _export(job, predictor, predictions, folder.here)
-    area = publish.write_valid_area(folder, job.form.valid_area)
+    area = publish.write_valid_area(folder, job.preprocessor.valid_area)
     keeps_state = job.spec.output.keep_checkpoint or exports.failure is not None
     state = _save_checkpoint(trained, folder.here / publish.CHECKPOINT) if keeps_state else None
     files = {"area": area, "state": state}
@@ -143,7 +145,7 @@ def _test_and_publish(config: RunConfig, job: ExperimentJob, trained: Trained) -
         job.dataset,
         predictions,
         evaluated,
-        job.log,
+        job.integrity,
         _environment(job),
         trained.images,
         tuple(export.report for export in exports.good),
@@ -165,11 +167,11 @@ def _predict(
             predictor,
             batches,
             expected=len(samples),
-            size=job.form.size,
+            size=job.preprocessor.size,
             keep_maps=keep_maps and predictor.model.localises,
             context=job.context,
             reference=reference,
-            valid=job.form.valid,
+            valid=job.preprocessor.valid,
         )
 
 
@@ -177,19 +179,19 @@ def _evaluate(job: ExperimentJob, predictions: Predictions, validation: Predicti
     """Thresholds from the validation images where there are some, the scale from all, the rest from the test images."""
     spec, work = job.spec.evaluation, job.context.work
     with job.context.stage(Stage.EVALUATE):
-        truth = rank_truth(predictions, _masks(job, predictions), work, job.form.valid)
+        truth = rank_truth(predictions, _masks(job, predictions), work, job.preprocessor.valid)
         judged = validation or predictions
-        ground = truth if validation is None else rank_truth(judged, _masks(job, judged), work, job.form.valid)
+        ground = truth if validation is None else rank_truth(judged, _masks(job, judged), work, job.preprocessor.valid)
         thresholds, warnings = experiment_thresholds(spec.threshold, ground, "validation" if validation else "test")
         scale = experiment_scale(spec, thresholds, score_range(judged, predictions))
         evaluated = evaluate(predictions, truth, thresholds, scale=scale, metrics=spec.metrics, warnings=warnings)
     if validation is None and thresholds.source == "adaptive":
-        job.context.journal.warn(_ON_TEST)
-    job.context.journal.warn(*evaluated.warnings)
+        job.context.record.warn(_ON_TEST)
+    job.context.record.warn(*evaluated.warnings)
     return evaluated
 
 
-def _masks(job: ExperimentJob, predictions: Predictions) -> Masks | None:
+def _masks(job: ExperimentJob, predictions: Predictions) -> MaskReader | None:
     return job.masks(predictions.samples) if predictions.maps is not None else None
 
 
@@ -213,11 +215,11 @@ def _manifest(
     return ModelManifest(
         run=config.run,
         model=job.spec.model.name,
-        input_height=job.form.height,
-        input_width=job.form.width,
-        normalization=job.form.normalization,
-        bit_depth=job.form.bit_depth,
-        crop_area=job.form.crop,
+        input_height=job.preprocessor.height,
+        input_width=job.preprocessor.width,
+        normalization=job.preprocessor.normalization,
+        bit_depth=job.preprocessor.bit_depth,
+        crop_area=job.preprocessor.crop,
         valid_area_mask=files["area"],
         localises=localises,
         exports=tuple(export.model for export in exports.good),

@@ -7,16 +7,16 @@ from pathlib import Path
 
 from anomaly_api.run import PROGRESS_TOKEN_PATH, PROGRESS_URL_ENV, RunConfig
 from anomaly_api.status import Stage
-from anomaly_runner.context import Context, Journal
+from anomaly_runner.context import Context, RunRecord
 from anomaly_runner.ends import failure_summary, guarded, write_last_words
 from anomaly_runner.engine import execute
 from anomaly_runner.errors import RunFailed
+from anomaly_runner.locations import pod_stores
 from anomaly_runner.manifests import read_config
-from anomaly_runner.places import stores_in_pod
-from anomaly_runner.progress import LogReporter, Progress, ProgressReporter, PushReporter
+from anomaly_runner.progress import LogReporter, ProgressMeter, ProgressReporter, PushReporter
 from anomaly_runner.system.stop import StopSignal
-from anomaly_runner.tracking.base import NoTracker, Tracker
 from anomaly_runner.tracking.mlflow_tracker import MlflowTracker, target_of
+from anomaly_runner.tracking.tracker import NoTracker, Tracker
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ def run_in_pod(config_file: Path, work: Path, termination: Path, environment: Ma
     with StopSignal().listening() as stop:
         try:
             config = read_config(config_file)
-            stores = stores_in_pod(config)
+            stores = pod_stores(config)
         except RunFailed as error:
             logger.error("run failed", extra={"reason": error.reason.value, "detail": str(error)})
             write_last_words(failure_summary(error, Stage.STARTING), termination)
@@ -34,8 +34,8 @@ def run_in_pod(config_file: Path, work: Path, termination: Path, environment: Ma
         work.mkdir(parents=True, exist_ok=True)
         os.environ.setdefault("HF_HOME", str(work / "huggingface"))
         tracker = tracker_of(config, None)
-        with Progress(_reporters(config, tracker, environment)) as progress:
-            context = Context(config.run, stores, work, progress, stop, tracker, Journal())
+        with ProgressMeter(_reporters(config, tracker, environment)) as progress:
+            context = Context(config.run, stores, work, progress, stop, tracker, RunRecord())
             ending = guarded(lambda: execute(config, context), context)
             write_last_words(ending.summary, termination)
             return ending.exit_code

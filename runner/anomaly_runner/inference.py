@@ -14,10 +14,10 @@ from anomaly_api.status import Stage, ThresholdValues
 from anomaly_api.storage import LocationRole
 from anomaly_runner import publish
 from anomaly_runner.context import Context
-from anomaly_runner.data.batches import Batch, InputForm, ReadLog, read_batches
-from anomaly_runner.data.dataset import Dataset, Sample
-from anomaly_runner.data.fetch import bring, list_inference
+from anomaly_runner.data.batches import Batch, IntegrityLog, Preprocessor, read_batches
+from anomaly_runner.data.fetch import list_inference, prefetch_images
 from anomaly_runner.data.masks import mask_reader
+from anomaly_runner.data.samples import DatasetIndex, Sample
 from anomaly_runner.data.valid_area import ValidArea
 from anomaly_runner.errors import DataInvalid, ModelInvalid
 from anomaly_runner.evaluation.curves import best_f1_threshold
@@ -27,11 +27,11 @@ from anomaly_runner.reporting.report import Results
 from anomaly_runner.reporting.visualize import Artist, visualize
 from anomaly_runner.scoring.onnx_predictor import load_onnx
 from anomaly_runner.scoring.predict import Predictions, Predictor, maps_by_key, predict
-from anomaly_runner.storage import Pull, Store, local_copy
+from anomaly_runner.storage import Prefetcher, Store, download_all
 from anomaly_runner.system.digest import digest
 from anomaly_runner.system.environment import versions
 from anomaly_runner.system.machine import cpu_limit
-from anomaly_runner.tracking.tracked import flat_parameters
+from anomaly_runner.tracking.run_results import flat_parameters
 
 _LIBRARIES = ("onnxruntime", "onnxruntime-gpu", "torch", "numpy", "pillow")
 
@@ -51,10 +51,10 @@ class _Job:
     spec: InferenceSpec
     manifest: ModelManifest
     predictor: Provided
-    dataset: Dataset
-    pull: Pull
-    form: InputForm
-    log: ReadLog
+    dataset: DatasetIndex
+    prefetcher: Prefetcher
+    preprocessor: Preprocessor
+    integrity: IntegrityLog
     context: Context
 
 
@@ -71,10 +71,10 @@ def run_inference(config: RunConfig, spec: InferenceSpec, context: Context) -> p
     """
     manifest = read_manifest(context.stores[LocationRole.MODEL])
     listed = list_inference(spec, manifest, context)
-    pull = bring(listed, context)
+    prefetcher = prefetch_images(listed, context)
     try:
         predictor = _load(spec, manifest, context)
-        form = InputForm(
+        preprocessor = Preprocessor(
             manifest.input_height,
             manifest.input_width,
             manifest.normalization,
@@ -82,10 +82,12 @@ def run_inference(config: RunConfig, spec: InferenceSpec, context: Context) -> p
             manifest.bit_depth,
             _valid_area(spec, manifest, context),
         )
-        log = ReadLog(spec.input.limits)
-        return _run(config, _Job(spec, manifest, predictor, listed.dataset, pull, form, log, context))
+        integrity = IntegrityLog(spec.input.limits)
+        return _run(
+            config, _Job(spec, manifest, predictor, listed.dataset, prefetcher, preprocessor, integrity, context)
+        )
     finally:
-        pull.close()
+        prefetcher.close()
 
 
 def read_manifest(store: Store) -> ModelManifest:
@@ -137,7 +139,7 @@ def bring_model(store: Store, exported: ExportedModel | ModelFile, context: Cont
     objects = [info for name in wanted for info in store.list(name) if info.key == name]
     for name in wanted.keys() - {info.key for info in objects}:
         raise ModelInvalid(f"{name} is missing in {store.uri}")
-    folder = local_copy(store, objects, context.work / "model", context.stop.check)
+    folder = download_all(store, objects, context.work / "model", context.stop.check)
     for name, sha256 in wanted.items():
         if digest(folder / name) != sha256:
             raise ModelInvalid(f"{name} in {store.uri} is not the file that was published: its SHA-256 differs")
@@ -153,54 +155,65 @@ def _valid_area(spec: InferenceSpec, manifest: ModelManifest, context: Context) 
 
 
 def _run(config: RunConfig, job: _Job) -> publish.Published:
-    job.log.refuse_all(job.dataset.unreadable)
+    job.integrity.extend_unreadable(job.dataset.unreadable)
     predictions = _predict(job)
     evaluated = _evaluate(job, predictions)
-    output = job.context.stores[LocationRole.OUTPUT].below(config.run.folder)
+    output = job.context.stores[LocationRole.OUTPUT].subfolder(config.run.folder)
     folder = publish.fresh_folder(job.context.work, output)
-    artist = Artist(predictions, evaluated, job.pull, job.form, job.spec.input.limits)
+    artist = Artist(predictions, evaluated, job.prefetcher, job.preprocessor, job.spec.input.limits)
     visualize(artist, job.spec.visualization, folder.here / publish.PICTURES, job.context)
     # of a registered model: which version it was
     uri = job.context.stores[LocationRole.MODEL].uri
     environment = versions(_LIBRARIES) | {"provider": job.predictor.provider, "model": uri}
     shown = gallery(artist, lambda few: maps_by_key(job.predictor, _read(job, few)))
     results = Results(
-        job.dataset, predictions, evaluated, job.log, environment, shown=shown, model_thresholds=job.manifest.thresholds
+        job.dataset,
+        predictions,
+        evaluated,
+        job.integrity,
+        environment,
+        shown=shown,
+        model_thresholds=job.manifest.thresholds,
     )
     return publish.publish(config, results, folder, job.spec.output.upload_artifacts, job.context)
 
 
 def _predict(job: _Job) -> Predictions:
     context, count = job.context, len(job.dataset.test)
-    context.tracker.begin(flat_parameters(job.spec))
+    context.tracker.start(flat_parameters(job.spec))
     with context.stage(Stage.PREDICT, count):
         keep_maps = job.dataset.has_masks or job.spec.visualization.enabled
         return predict(
             job.predictor,
             _read(job, job.dataset.test),
             expected=count,
-            size=job.form.size,
+            size=job.preprocessor.size,
             keep_maps=keep_maps,
             context=context,
-            valid=job.form.valid,
+            valid=job.preprocessor.valid,
         )
 
 
 def _read(job: _Job, samples: Sequence[Sample]) -> Iterator[Batch]:
     readers = job.spec.num_workers or cpu_limit()
     return read_batches(
-        job.pull, samples, job.form, job.log, batch_size=job.predictor.preferred_batch_size, threads=readers
+        job.prefetcher,
+        samples,
+        job.preprocessor,
+        job.integrity,
+        batch_size=job.predictor.preferred_batch_size,
+        threads=readers,
     )
 
 
 def _evaluate(job: _Job, predictions: Predictions) -> Evaluated:
-    reader = mask_reader(job.pull, job.form.size, job.spec.input.limits, job.form.crop)
+    reader = mask_reader(job.prefetcher, job.preprocessor.size, job.spec.input.limits, job.preprocessor.crop)
     with job.context.stage(Stage.EVALUATE):
         truth = rank_truth(
             predictions,
             reader if predictions.maps is not None and job.dataset.has_masks else None,
             job.context.work,
-            job.form.valid,
+            job.preprocessor.valid,
         )
         thresholds, warnings = inference_thresholds(
             job.spec.threshold, job.manifest.thresholds, truth, job.manifest.score_range
@@ -213,7 +226,7 @@ def _evaluate(job: _Job, predictions: Predictions) -> Evaluated:
             metrics=job.spec.metrics,
             warnings=warnings,
         )
-    job.context.journal.warn(*evaluated.warnings)
+    job.context.record.warn(*evaluated.warnings)
     return evaluated
 
 

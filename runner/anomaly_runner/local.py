@@ -10,14 +10,14 @@ from rich.table import Table
 from anomaly_api.reasons import ExitCode
 from anomaly_api.run import RunReport
 from anomaly_api.status import Artifacts, ImageCounts, MetricValues, ThresholdValues
-from anomaly_runner.context import Context, Journal
+from anomaly_runner.context import Context, RunRecord
 from anomaly_runner.ends import Ending, guarded
 from anomaly_runner.engine import execute
 from anomaly_runner.errors import RunFailed
 from anomaly_runner.in_cluster import tracker_of
+from anomaly_runner.locations import local_stores
 from anomaly_runner.manifests import read_manifest
-from anomaly_runner.places import stores_below
-from anomaly_runner.progress import BarReporter, Progress
+from anomaly_runner.progress import BarReporter, ProgressMeter
 from anomaly_runner.system.stop import StopSignal
 
 
@@ -42,8 +42,8 @@ def _run(file: Path, folder: Path, console: Console) -> Ending:
     work = Path(tempfile.mkdtemp(prefix=".work-", dir=folder))
     tracker = tracker_of(config, folder)
     try:
-        with StopSignal().listening() as stop, Progress([BarReporter(console)]) as progress:
-            context = Context(config.run, stores_below(folder, config), work, progress, stop, tracker, Journal())
+        with StopSignal().listening() as stop, ProgressMeter([BarReporter(console)]) as progress:
+            context = Context(config.run, local_stores(folder, config), work, progress, stop, tracker, RunRecord())
             return guarded(lambda: execute(config, context), context)
     finally:
         shutil.rmtree(work)

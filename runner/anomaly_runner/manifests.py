@@ -12,7 +12,7 @@ from anomaly_api.resource import describe_invalid
 from anomaly_api.run import RunConfig, RunIdentity
 from anomaly_api.storage import Location, S3Location
 from anomaly_runner.errors import InvalidConfig
-from anomaly_runner.places import local_path
+from anomaly_runner.locations import local_path
 from anomaly_runner.publish import MANIFEST
 from anomaly_runner.tracking.mlflow_tracker import LOCAL_UID
 

@@ -61,7 +61,7 @@ class ProgressReporter(Protocol):
         """The run is over."""
 
 
-class Progress:
+class ProgressMeter:
     """The state of progress; tells every reporter of each change.
 
     Args:

@@ -24,13 +24,13 @@ from anomaly_runner.reporting.html_report import render
 from anomaly_runner.reporting.image_results import image_results
 from anomaly_runner.reporting.report import Results, make_report
 from anomaly_runner.reporting.tables import prediction_rows, write_tables
-from anomaly_runner.storage import Store, local_copy
-from anomaly_runner.storage.base import join_uri
+from anomaly_runner.storage import Store, download_all
 from anomaly_runner.storage.s3 import THREADS
+from anomaly_runner.storage.store import join_uri
 from anomaly_runner.system.digest import digest
 from anomaly_runner.system.parallel import ordered_map
-from anomaly_runner.tracking.base import TrackedResult
-from anomaly_runner.tracking.tracked import tracked_result
+from anomaly_runner.tracking.run_results import tracked_result
+from anomaly_runner.tracking.tracker import TrackedResult
 
 REPORT = "report.json"
 PAGE = "report.html"
@@ -123,7 +123,7 @@ def publish(config: RunConfig, results: Results, folder: Folder, complete: bool,
         for file in files[len(bulk) :]:
             _push(folder, file)
         uris = artifact_uris(folder, [(export.format, export.file) for export in results.exports], complete)
-        report = make_report(config, results, uris, context.tracker.status(), context.journal)
+        report = make_report(config, results, uris, context.tracker.status(), context.record)
         if complete:
             page = folder.here / PAGE
             page.write_text(render(report, results.evaluated.truth, results.shown), encoding="utf-8")
@@ -138,7 +138,7 @@ def _image_results(results: Results, folder: Path) -> ImageResults:
 
 
 def _push(folder: Folder, file: Path) -> None:
-    folder.store.push(file, file.relative_to(folder.here).as_posix())
+    folder.store.upload(file, file.relative_to(folder.here).as_posix())
 
 
 def fresh_folder(work: Path, store: Store) -> Folder:
@@ -157,12 +157,12 @@ def already_published(config: RunConfig, context: Context) -> Published | None:
     Raises:
         StorageDenied, StorageUnavailable, DataInvalid: the output cannot be read.
     """
-    store = context.stores[LocationRole.OUTPUT].below(config.run.folder)
+    store = context.stores[LocationRole.OUTPUT].subfolder(config.run.folder)
     content = store.read(REPORT)
     report = _same_run(content, config) if content else None
     if report is None:
         return None
-    here = local_copy(store, store.list(), context.work / "published", context.stop.check)
+    here = download_all(store, store.list(), context.work / "published", context.stop.check)
     return Published(report, tracked_result(report, here, complete=True))
 
 

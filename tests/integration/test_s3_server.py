@@ -38,8 +38,8 @@ def test_a_large_file_goes_up_in_parts_and_comes_back_whole(
     monkeypatch.setattr(s3, "_MULTIPART_BYTES", 1 << 20)
     content, store = os.urandom(17 << 20), opened(url)
     (tmp_path / "large").write_bytes(content)
-    store.push(tmp_path / "large", "model.onnx")
+    store.upload(tmp_path / "large", "model.onnx")
     [info] = store.list("model.onnx")
     assert info.etag.endswith("-3"), "parts of boto3's 8 MB"
-    store.pull(info, tmp_path / "again")
+    store.download(info, tmp_path / "again")
     assert (tmp_path / "again").read_bytes() == content

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anomaly_runner.data.builtin import PUBLISHED
-from anomaly_runner.data.builtin.datasets import Catalog, MnistFiles, RemoteFile
+from anomaly_runner.data.builtin.remote_files import DatasetCatalog, MnistFiles, RemoteFile
 from hack.demo.digits import digit_images
 
 NAMES = [file.name for file in vars(PUBLISHED.mnist).values()]
@@ -45,8 +45,8 @@ def remote_file(name: str, content: bytes, algorithm: Literal["md5", "sha256"] =
     )
 
 
-def catalog(digits: dict[str, bytes], tar: bytes = b"") -> Catalog:
+def catalog(digits: dict[str, bytes], tar: bytes = b"") -> DatasetCatalog:
     """The catalogue of these files."""
-    return Catalog(
+    return DatasetCatalog(
         MnistFiles(*(remote_file(name, digits[name], "md5") for name in NAMES)), remote_file("mvtec.tar.xz", tar)
     )

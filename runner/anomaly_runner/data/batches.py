@@ -1,6 +1,6 @@
 """Image files to batches of model input: read, hashed and decoded on several threads, in order.
 
-Every file is opened once. A file that cannot be used is noted in the ReadLog and left out of its batch.
+Every file is opened once. A file that cannot be used is noted in the IntegrityLog and left out of its batch.
 """
 
 import errno
@@ -19,16 +19,17 @@ from PIL import Image
 from anomaly_api.dataset import CropArea, DatasetLimits
 from anomaly_api.run import UnreadableImage
 from anomaly_runner.data.augment import Augmenter
-from anomaly_runner.data.dataset import Sample, check_unreadable
+from anomaly_runner.data.folder_layout import check_unreadable
 from anomaly_runner.data.images import UnreadableImageError, decode, resized, to_input
+from anomaly_runner.data.samples import Sample
 from anomaly_runner.data.valid_area import ValidArea
 from anomaly_runner.errors import StorageDenied, StorageUnavailable
-from anomaly_runner.storage import Pull
+from anomaly_runner.storage import Prefetcher
 from anomaly_runner.system.parallel import ordered_map
 
 
 @dataclass(frozen=True)
-class InputForm:
+class Preprocessor:
     """What the model wants to see: how an image becomes its input."""
 
     height: int
@@ -71,14 +72,14 @@ class Batch:
 
 
 @dataclass
-class ReadLog:
+class IntegrityLog:
     """What reading found out: digests of contents by key, and files that could not be used."""
 
     limits: DatasetLimits
     digests: dict[str, bytes] = field(default_factory=dict)
     unreadable: list[UnreadableImage] = field(default_factory=list)
 
-    def refuse(self, path: str, problem: str) -> None:
+    def add_unreadable(self, path: str, problem: str) -> None:
         """Note a file that cannot be used.
 
         Raises:
@@ -89,10 +90,10 @@ class ReadLog:
         self.unreadable.append(UnreadableImage(path=path, problem=problem))
         check_unreadable(self.unreadable, self.limits)
 
-    def refuse_all(self, images: Iterable[UnreadableImage]) -> None:
-        """Note files that were found unusable before they were opened; raises as ``refuse``."""
+    def extend_unreadable(self, images: Iterable[UnreadableImage]) -> None:
+        """Note files that were found unusable before they were opened; raises as ``add_unreadable``."""
         for image in images:
-            self.refuse(image.path, image.problem)
+            self.add_unreadable(image.path, image.problem)
 
     def fingerprint(self) -> str:
         """SHA-256 over the sorted paths and contents of all images read."""
@@ -110,7 +111,7 @@ class _Read:
     """The input, or what is wrong with the file."""
 
 
-def read_file(pull: Pull, key: str) -> bytes:
+def read_file(prefetcher: Prefetcher, key: str) -> bytes:
     """Content of one image file.
 
     Raises:
@@ -118,11 +119,11 @@ def read_file(pull: Pull, key: str) -> bytes:
         StorageDenied: no permission to read it.
         StorageUnavailable: the file system failed.
     """
-    path = pull.path(key)
+    path = prefetcher.path(key)
     try:
         if not _is_file(path):  # a pipe would never end, a link to itself never begin
             raise UnreadableImageError("not a file")
-        if not _is_inside(path, pull.root):
+        if not _is_inside(path, prefetcher.root):
             raise UnreadableImageError("a symbolic link that leads out of the dataset")
         return path.read_bytes()
     except PermissionError as error:
@@ -146,16 +147,16 @@ def _is_inside(path: Path, root: Path) -> bool:
 
 
 def read_batches(
-    pull: Pull,
+    prefetcher: Prefetcher,
     samples: Sequence[Sample],
-    form: InputForm,
-    log: ReadLog,
+    preprocessor: Preprocessor,
+    integrity: IntegrityLog,
     *,
     batch_size: int,
     threads: int,
     augment: Augmenter | None = None,
 ) -> Iterator[Batch]:
-    """Batches of at most ``batch_size`` images in the order of the samples; ``log`` fills as they are read.
+    """Batches of at most ``batch_size`` images in the order of the samples; ``integrity`` fills as they are read.
 
     ``augment`` changes training images as one epoch wants them.
 
@@ -163,36 +164,38 @@ def read_batches(
         DataInvalid: more unreadable images than tolerated.
         RunFailed: the storage failed.
     """
-    read = _reader(pull, form, log.limits.max_image_pixels, augment)
+    read = _reader(prefetcher, preprocessor, integrity.limits.max_image_pixels, augment)
     images = ordered_map(read, samples, threads, ahead=batch_size + 2 * threads)
-    return _grouped(_readable(images, log), batch_size)
+    return _batched(_readable(images, integrity), batch_size)
 
 
-def _reader(pull: Pull, form: InputForm, max_pixels: int, augment: Augmenter | None) -> Callable[[Sample], _Read]:
+def _reader(
+    prefetcher: Prefetcher, preprocessor: Preprocessor, max_pixels: int, augment: Augmenter | None
+) -> Callable[[Sample], _Read]:
     def read(sample: Sample) -> _Read:
         digest = b""
         try:
-            data = read_file(pull, sample.key)
+            data = read_file(prefetcher, sample.key)
             digest = hashlib.sha256(data).digest()
-            image = form.decode(data, max_pixels)
-            shown = augment(form.resize(image), sample.key) if augment else image
-            return _Read(sample, digest, form.to_input(shown))
+            image = preprocessor.decode(data, max_pixels)
+            shown = augment(preprocessor.resize(image), sample.key) if augment else image
+            return _Read(sample, digest, preprocessor.to_input(shown))
         except UnreadableImageError as error:
             return _Read(sample, digest, str(error))
 
     return read
 
 
-def _readable(images: Iterable[_Read], log: ReadLog) -> Iterator[tuple[Sample, NDArray[np.float32]]]:
+def _readable(images: Iterable[_Read], integrity: IntegrityLog) -> Iterator[tuple[Sample, NDArray[np.float32]]]:
     for read in images:
-        log.digests[read.sample.key] = read.digest
+        integrity.digests[read.sample.key] = read.digest
         if isinstance(read.image, str):
-            log.refuse(read.sample.key, read.image)
+            integrity.add_unreadable(read.sample.key, read.image)
         else:
             yield read.sample, read.image
 
 
-def _grouped(images: Iterable[tuple[Sample, NDArray[np.float32]]], batch_size: int) -> Iterator[Batch]:
+def _batched(images: Iterable[tuple[Sample, NDArray[np.float32]]], batch_size: int) -> Iterator[Batch]:
     group: list[tuple[Sample, NDArray[np.float32]]] = []
     for item in images:
         group.append(item)

@@ -12,28 +12,28 @@ from anomaly_api.run import ModelManifest
 from anomaly_api.status import Stage
 from anomaly_api.storage import LocationRole
 from anomaly_runner.context import Context
-from anomaly_runner.data.builtin import PUBLISHED, Catalog, files_of, prepare
-from anomaly_runner.data.dataset import Dataset as ImageSet
-from anomaly_runner.data.dataset import experiment_dataset, inference_dataset
+from anomaly_runner.data.builtin import PUBLISHED, DatasetCatalog, files_of, prepare
+from anomaly_runner.data.folder_layout import index_experiment, index_inference
 from anomaly_runner.data.images import largest_file
-from anomaly_runner.data.splits import fill_in
+from anomaly_runner.data.samples import DatasetIndex
+from anomaly_runner.data.splits import complete_splits
 from anomaly_runner.data.valid_area import ValidArea
 from anomaly_runner.errors import DataInvalid
-from anomaly_runner.storage import FileCache, FolderStore, ObjectInfo, Pull, Store, cached, start_pull
+from anomaly_runner.storage import FileCache, FolderStore, ObjectInfo, Prefetcher, Store, start_prefetch, with_cache
 
 
 @dataclass(frozen=True)
-class Listed:
+class ListedDataset:
     """A dataset known by its keys, and the objects that its files are."""
 
-    dataset: ImageSet
+    dataset: DatasetIndex
     store: Store
     objects: tuple[ObjectInfo, ...]
     valid_area: ValidArea | None = None
     cache: FileCache | None = None
 
 
-def list_experiment(spec: ExperimentSpec, context: Context, catalog: Catalog = PUBLISHED) -> Listed:
+def list_experiment(spec: ExperimentSpec, context: Context, catalog: DatasetCatalog = PUBLISHED) -> ListedDataset:
     """The images of an experiment; those of a builtin dataset are fetched as ``catalog`` says.
 
     Raises:
@@ -47,8 +47,8 @@ def list_experiment(spec: ExperimentSpec, context: Context, catalog: Catalog = P
     with context.stage(Stage.DATASET):
         with_masks = spec.dataset.task == "segmentation" and bool(spec.evaluation.metrics.pixel)
         largest = largest_file(spec.dataset.limits.max_image_pixels)
-        found = experiment_dataset(objects, store.uri, spec.dataset.mask_suffix, with_masks, max_bytes=largest)
-        dataset = fill_in(found, spec.dataset.splits, spec.dataset.seed)
+        found = index_experiment(objects, store.uri, spec.dataset.mask_suffix, with_masks, max_bytes=largest)
+        dataset = complete_splits(found, spec.dataset.splits, spec.dataset.seed)
         valid_area = _valid_area(spec, store)
         return replace(_listed(dataset, store, objects, context), valid_area=valid_area, cache=cache)
 
@@ -66,19 +66,19 @@ def _valid_area(spec: ExperimentSpec, store: Store) -> ValidArea | None:
 
 
 def list_inference(
-    spec: InferenceSpec, manifest: ModelManifest, context: Context, catalog: Catalog = PUBLISHED
-) -> Listed:
+    spec: InferenceSpec, manifest: ModelManifest, context: Context, catalog: DatasetCatalog = PUBLISHED
+) -> ListedDataset:
     """The images of an inference, of a builtin dataset its test images; raises as ``list_experiment``."""
     cache = _cache(spec.input, context)
     store = _store(spec.input, LocationRole.INPUT, context, catalog, cache)
     if spec.input.source.builtin is not None and spec.input.layout == "flat":
-        store = store.below("test")
+        store = store.subfolder("test")
     with context.stage(Stage.FETCH):
         objects = store.list()
     with context.stage(Stage.DATASET):
         segmentation = manifest.task == "segmentation"
         largest = largest_file(spec.input.limits.max_image_pixels)
-        dataset = inference_dataset(
+        dataset = index_inference(
             objects, store.uri, spec.input.layout, spec.input.mask_suffix, segmentation, max_bytes=largest
         )
         return replace(_listed(dataset, store, objects, context), cache=cache)
@@ -90,18 +90,18 @@ def _cache(data: Dataset | InputData, context: Context) -> FileCache | None:
         return None
     store = context.stores.get(LocationRole.CACHE)
     if store is None or store.local_root is None:
-        context.journal.warn("there is no node cache here: every run pulls its files anew")
+        context.record.warn("there is no node cache here: every run pulls its files anew")
         return None
-    return FileCache(store.local_root, context.journal.warn)
+    return FileCache(store.local_root, context.record.warn)
 
 
 def _store(
-    data: Dataset | InputData, role: LocationRole, context: Context, catalog: Catalog, cache: FileCache | None
+    data: Dataset | InputData, role: LocationRole, context: Context, catalog: DatasetCatalog, cache: FileCache | None
 ) -> Store:
     """The folder of the images; a builtin dataset is brought here first."""
     spec = data.source.builtin
     if spec is None:
-        return context.stores[role].below(data.category or "")
+        return context.stores[role].subfolder(data.category or "")
     meter = _Megabytes(context)
     total = sum(file.size for file in files_of(spec, catalog)) >> 20
     with context.stage(Stage.FETCH, total, "MB"):
@@ -130,12 +130,14 @@ class _Megabytes:
         self._context.advance((self._bytes >> 20) - before)
 
 
-def _listed(dataset: ImageSet, store: Store, objects: list[ObjectInfo], context: Context) -> Listed:
-    context.journal.warn(*dataset.warnings)
+def _listed(dataset: DatasetIndex, store: Store, objects: list[ObjectInfo], context: Context) -> ListedDataset:
+    context.record.warn(*dataset.warnings)
     by_key = {info.key: info for info in objects}
-    return Listed(dataset, store, tuple(by_key[key] for key in dict.fromkeys(dataset.wanted())))
+    return ListedDataset(dataset, store, tuple(by_key[key] for key in dict.fromkeys(dataset.file_keys())))
 
 
-def bring(listed: Listed, context: Context) -> Pull:
+def prefetch_images(listed: ListedDataset, context: Context) -> Prefetcher:
     """Begin to bring the files here, those that are needed first at first; nobody has to wait for all of them."""
-    return start_pull(cached(listed.store, listed.cache), listed.objects, context.work / "dataset", context.stop.check)
+    return start_prefetch(
+        with_cache(listed.store, listed.cache), listed.objects, context.work / "dataset", context.stop.check
+    )

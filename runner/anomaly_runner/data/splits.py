@@ -10,13 +10,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from anomaly_api.dataset import DatasetSplits
-from anomaly_runner.data.dataset import GOOD, UNKNOWN, Dataset, Sample
+from anomaly_runner.data.samples import GOOD, UNKNOWN, DatasetIndex, Sample
 from anomaly_runner.errors import DataInvalid
 
 _FEWEST_TRAINED = 2
 
 
-def fill_in(dataset: Dataset, splits: DatasetSplits, seed: int) -> Dataset:
+def complete_splits(dataset: DatasetIndex, splits: DatasetSplits, seed: int) -> DatasetIndex:
     """The dataset with good test images, and with validation images where a share of them is asked for.
 
     Each step tells in ``warnings`` what it moved.
@@ -27,7 +27,7 @@ def fill_in(dataset: Dataset, splits: DatasetSplits, seed: int) -> Dataset:
     return _with_validation(_with_good_tests(dataset, splits.good_test_fraction, seed), splits, seed)
 
 
-def _with_good_tests(dataset: Dataset, fraction: float, seed: int) -> Dataset:
+def _with_good_tests(dataset: DatasetIndex, fraction: float, seed: int) -> DatasetIndex:
     if any(sample.label == GOOD for sample in dataset.test):
         return dataset
     count = max(1, round(len(dataset.train) * fraction))
@@ -41,7 +41,7 @@ def _with_good_tests(dataset: Dataset, fraction: float, seed: int) -> Dataset:
     return replace(dataset, train=kept, test=_sorted((*dataset.test, *moved)), warnings=(*dataset.warnings, said))
 
 
-def _with_validation(dataset: Dataset, splits: DatasetSplits, seed: int) -> Dataset:
+def _with_validation(dataset: DatasetIndex, splits: DatasetSplits, seed: int) -> DatasetIndex:
     if dataset.validation or splits.validation_fraction is None:
         return dataset
     labels = sorted({sample.label for sample in dataset.test} - {UNKNOWN})

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from anomaly_api.evaluation import Evaluation, Metrics, Threshold
 from anomaly_api.run import ConfusionMatrix, LabelSummary, Mistake, ScoreHistogram
 from anomaly_api.status import MetricValues, ThresholdValues
-from anomaly_runner.data.dataset import GOOD
-from anomaly_runner.data.masks import Masks
+from anomaly_runner.data.masks import MaskReader
+from anomaly_runner.data.samples import GOOD
 from anomaly_runner.errors import DataInvalid
 from anomaly_runner.evaluation.curves import Ranked, auroc, average_precision, best_f1_threshold, count_at, rank
 from anomaly_runner.evaluation.intervals import image_intervals
@@ -115,7 +115,7 @@ class Evaluated:
 
 
 def rank_truth(
-    predictions: Predictions, masks: Masks | None, work: Path, valid: NDArray[np.bool_] | None = None
+    predictions: Predictions, masks: MaskReader | None, work: Path, valid: NDArray[np.bool_] | None = None
 ) -> Truth:
     """Sort what is labelled. Pixel scores are sorted in files that memory can let go of.
 
@@ -155,7 +155,7 @@ def _defects(predictions: Predictions) -> list[str]:
 
 
 def _rank_pixels(
-    predictions: Predictions, masks: Masks, work: Path, valid: NDArray[np.bool_] | None
+    predictions: Predictions, masks: MaskReader, work: Path, valid: NDArray[np.bool_] | None
 ) -> tuple[NDArray[np.float32], dict[str, NDArray[np.float32]]]:
     """Sorted scores of the good pixels, and of the defective ones by kind of defect."""
     assert predictions.maps is not None
@@ -176,7 +176,7 @@ def _counted(pixels: NDArray[np.bool_], valid: NDArray[np.bool_] | None) -> NDAr
 
 
 def _defective_maps(
-    predictions: Predictions, masks: Masks, valid: NDArray[np.bool_] | None
+    predictions: Predictions, masks: MaskReader, valid: NDArray[np.bool_] | None
 ) -> Iterator[tuple[NDArray[np.float32], NDArray[np.bool_]]]:
     assert predictions.maps is not None
     for sample, scores in zip(predictions.samples, predictions.maps, strict=True):

@@ -17,8 +17,8 @@ from typing import Literal
 from anomaly_api.model import Model
 from anomaly_runner.errors import DataInvalid, WeightsNotFound
 from anomaly_runner.models.catalog import CATALOG, WeightSource
-from anomaly_runner.storage import ObjectInfo, Store, local_copy
-from anomaly_runner.storage.base import join_uri
+from anomaly_runner.storage import ObjectInfo, Store, download_all
+from anomaly_runner.storage.store import join_uri
 
 _NAMES = ("model.safetensors", "open_clip_model.safetensors", "pytorch_model.bin", "open_clip_pytorch_model.bin")
 _MIXED = {"mcait": ("cait_m48_448", "cait_s24_224")}
@@ -100,7 +100,7 @@ def bring_weights(store: Store, wanted: Sequence[Wanted], folder: Path, check: C
         WeightsNotFound: the cache does not hold it; names the exact path that was looked for.
     """
     objects = [info for want in wanted for info in _found(store, want)]
-    root = local_copy(store, objects, folder, check)
+    root = download_all(store, objects, folder, check)
     use_cache(root)
     return root
 

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from anomaly_runner.data.dataset import Sample
 from anomaly_runner.data.images import UnreadableImageError
+from anomaly_runner.data.samples import Sample
 from anomaly_runner.evaluation.evaluate import Evaluated
 from anomaly_runner.reporting.visualize import Artist
 from anomaly_runner.scoring.predict import Predictions

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from anomaly_runner.data.dataset import Sample
+from anomaly_runner.data.samples import Sample
 from anomaly_runner.reporting.colormap import TURBO
 
 _SMALLEST = 224

@@ -7,9 +7,9 @@ from typing import Literal
 from anomaly_api.reasons import Reason
 from anomaly_api.run import ExportReport, RunConfig, RunReport, RunSummary, TrainingReport
 from anomaly_api.status import Artifacts, ImageCounts, MlflowStatus, Stage, ThresholdValues
-from anomaly_runner.context import Journal
-from anomaly_runner.data.batches import ReadLog
-from anomaly_runner.data.dataset import Dataset
+from anomaly_runner.context import RunRecord
+from anomaly_runner.data.batches import IntegrityLog
+from anomaly_runner.data.samples import DatasetIndex
 from anomaly_runner.errors import MESSAGE_LIMIT, RunFailed
 from anomaly_runner.evaluation.evaluate import Evaluated
 from anomaly_runner.reporting.gallery import Shown
@@ -24,10 +24,10 @@ class Results:
     are results.
     """
 
-    dataset: Dataset
+    dataset: DatasetIndex
     predictions: Predictions
     evaluated: Evaluated
-    log: ReadLog
+    integrity: IntegrityLog
     environment: Mapping[str, str]
     trained_images: int = 0
     exports: tuple[ExportReport, ...] = ()
@@ -64,7 +64,7 @@ def make_summary(
             validation=results.validation_images,
             predicted=len(results.predictions.samples),
             anomalous=int(evaluated.anomalous.sum()),
-            unreadable=len(results.log.unreadable),
+            unreadable=len(results.integrity.unreadable),
         ),
         artifacts=artifacts,
         mlflow=mlflow,
@@ -73,12 +73,12 @@ def make_summary(
 
 
 def make_report(
-    config: RunConfig, results: Results, artifacts: Artifacts, mlflow: MlflowStatus | None, journal: Journal
+    config: RunConfig, results: Results, artifacts: Artifacts, mlflow: MlflowStatus | None, record: RunRecord
 ) -> RunReport:
     """Everything known about a run that has results."""
     return RunReport(
         run=config.run,
-        summary=make_summary(results, artifacts, mlflow, journal.warnings),
+        summary=make_summary(results, artifacts, mlflow, record.warnings),
         config=config,
         confusion=results.evaluated.confusion,
         labels=results.evaluated.labels,
@@ -89,11 +89,11 @@ def make_report(
         thresholds_from=results.thresholds_from,
         training=results.training,
         exports=results.exports,
-        unreadable=tuple(results.log.unreadable),
+        unreadable=tuple(results.integrity.unreadable),
         missing_masks=results.dataset.missing_masks,
         score_range=dict(results.evaluated.scale.ranges),
-        started=journal.started.isoformat(timespec="seconds").replace("+00:00", "Z"),
-        seconds=dict(journal.seconds),
+        started=record.started.isoformat(timespec="seconds").replace("+00:00", "Z"),
+        seconds=dict(record.seconds),
         environment=dict(results.environment),
-        dataset_fingerprint=results.log.fingerprint(),
+        dataset_fingerprint=results.integrity.fingerprint(),
     )

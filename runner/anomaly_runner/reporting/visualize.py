@@ -16,14 +16,14 @@ from anomaly_api.dataset import CropArea, DatasetLimits
 from anomaly_api.evaluation import Visualization
 from anomaly_api.status import Stage
 from anomaly_runner.context import Context
-from anomaly_runner.data.batches import InputForm, read_file
-from anomaly_runner.data.dataset import Sample
+from anomaly_runner.data.batches import Preprocessor, read_file
 from anomaly_runner.data.images import UnreadableImageError, to_rgb8, upright_size
 from anomaly_runner.data.masks import mask_reader
+from anomaly_runner.data.samples import Sample
 from anomaly_runner.evaluation.evaluate import Evaluated
 from anomaly_runner.reporting.pictures import PixelLevels, Verdict, compose, heat_image, pixel_scores, segment
 from anomaly_runner.scoring.predict import Predictions
-from anomaly_runner.storage import Pull
+from anomaly_runner.storage import Prefetcher
 from anomaly_runner.system.machine import cpu_limit
 from anomaly_runner.system.parallel import ordered_map
 
@@ -48,8 +48,8 @@ class Artist:
 
     predictions: Predictions
     evaluated: Evaluated
-    pull: Pull
-    form: InputForm
+    prefetcher: Prefetcher
+    preprocessor: Preprocessor
     limits: DatasetLimits
     maps: Mapping[int, NDArray[np.float32]] | None = None
 
@@ -60,7 +60,7 @@ class Artist:
             UnreadableImageError: the file has gone since it was scored.
         """
         key = self.predictions.samples[index].key
-        return to_rgb8(self.form.decode(read_file(self.pull, key), self.limits.max_image_pixels))
+        return to_rgb8(self.preprocessor.decode(read_file(self.prefetcher, key), self.limits.max_image_pixels))
 
     def draw(self, index: int) -> Drawn:
         """Draw one prediction that has a map; raises as ``image``."""
@@ -81,11 +81,11 @@ class Artist:
             "segmentation.png": Image.fromarray(drawn.segmentation.astype(np.uint8) * 255),
             "scores.tiff": Image.fromarray(scores),
         }
-        if self.form.crop is None:
+        if self.preprocessor.crop is None:
             return found
-        data = read_file(self.pull, self.predictions.samples[index].key)
+        data = read_file(self.prefetcher, self.predictions.samples[index].key)
         whole = upright_size(data, self.limits.max_image_pixels)
-        return {name: _placed(image, self.form.crop, whole) for name, image in found.items()}
+        return {name: _placed(image, self.preprocessor.crop, whole) for name, image in found.items()}
 
     @property
     def _levels(self) -> PixelLevels:
@@ -99,13 +99,13 @@ class Artist:
         maps = self.predictions.maps if self.maps is None else self.maps
         assert maps is not None
         scores = np.asarray(maps[index])
-        valid = self.form.valid
+        valid = self.preprocessor.valid
         return scores if valid is None else np.where(valid, scores, np.float32(self._levels.low))
 
     def _truth(self, sample: Sample, size: tuple[int, int]) -> NDArray[np.bool_] | None:
         if sample.mask is None:
             return None
-        return mask_reader(self.pull, (size[1], size[0]), self.limits, self.form.crop)(sample)
+        return mask_reader(self.prefetcher, (size[1], size[0]), self.limits, self.preprocessor.crop)(sample)
 
 
 def _placed(image: Image.Image, crop: CropArea, size: tuple[int, int]) -> Image.Image:
@@ -132,7 +132,7 @@ def visualize(artist: Artist, spec: Visualization, folder: Path, context: Contex
     if not spec.enabled:
         return []
     if artist.predictions.maps is None:
-        context.journal.warn("this model answers no anomaly maps: no pictures are drawn")
+        context.record.warn("this model answers no anomaly maps: no pictures are drawn")
         return []
     chosen = select(artist.predictions, artist.evaluated, spec.only_wrong)
     written: list[Path] = []

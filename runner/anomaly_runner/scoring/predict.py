@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from anomaly_runner.context import Context
 from anomaly_runner.data.batches import Batch
-from anomaly_runner.data.dataset import Sample
+from anomaly_runner.data.samples import Sample
 from anomaly_runner.errors import DataInvalid, Diverged
-from anomaly_runner.system.scratch import reserved
+from anomaly_runner.system.scratch import allocate_array
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ def maps_by_key(predictor: Predictor, batches: Iterable[Batch]) -> dict[str, NDA
 def _map_file(work: Path, shape: tuple[int, ...]) -> NDArray[np.float32]:
     """An array in a nameless file, which goes with the process."""
     with tempfile.TemporaryFile(dir=work) as file:
-        return reserved(file, shape)
+        return allocate_array(file, shape)
 
 
 def _check_numbers(scored: Scored) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from anomaly_runner.errors import StorageDenied, StorageUnavailable
-from anomaly_runner.storage.base import ObjectInfo, check_key, half_of
+from anomaly_runner.storage.store import ObjectInfo, check_key, partial_file
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class FolderStore:
         stat = path.lstat()
         return ObjectInfo(path.relative_to(self.root).as_posix(), stat.st_size, f"{stat.st_mtime_ns}-{stat.st_size}")
 
-    def pull(self, info: ObjectInfo, destination: Path) -> None:
+    def download(self, info: ObjectInfo, destination: Path) -> None:
         """Copy one file."""
         destination.parent.mkdir(parents=True, exist_ok=True)
         with _explained(self.uri):
@@ -51,7 +51,7 @@ class FolderStore:
         with _explained(self.uri):
             return path.read_bytes() if path.is_file() else None
 
-    def push(self, source: Path, key: str) -> None:
+    def upload(self, source: Path, key: str) -> None:
         """Copy a file into the folder, by rename so that no reader sees half of it."""
         target = self.root / check_key(key, self.uri)
         with _explained(self.uri):
@@ -63,7 +63,7 @@ class FolderStore:
         with _explained(self.uri):
             (self.root / check_key(key, self.uri)).unlink(missing_ok=True)
 
-    def below(self, prefix: str) -> "FolderStore":
+    def subfolder(self, prefix: str) -> "FolderStore":
         """The sub-folder."""
         return FolderStore(self.root / prefix) if prefix else self
 
@@ -77,7 +77,7 @@ def _files(start: Path) -> list[Path]:
 
 
 def _replace(source: Path, target: Path) -> None:
-    half = half_of(target).with_suffix(f".{os.getpid()}")
+    half = partial_file(target).with_suffix(f".{os.getpid()}")
     shutil.copyfile(source, half)
     half.replace(target)
 

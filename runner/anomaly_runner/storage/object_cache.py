@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from anomaly_runner.storage.base import ObjectInfo, Source, Store
+from anomaly_runner.storage.store import ObjectInfo, Source, Store
 
 _FOLDER = "objects"
 _KEPT_FREE = 0.15
@@ -34,7 +34,7 @@ _MD5 = re.compile(r"[0-9a-f]{32}")
 
 
 @dataclass(frozen=True)
-class Entry:
+class CacheEntry:
     """What a cached file is called and how it is recognised; None is what nobody knows."""
 
     name: str
@@ -43,19 +43,19 @@ class Entry:
     algorithm: str = "md5"
 
     @classmethod
-    def of_object(cls, address: str, info: ObjectInfo) -> "Entry":
+    def of_object(cls, address: str, info: ObjectInfo) -> "CacheEntry":
         """The entry of an object at an address that is the same for every run."""
         digest = info.etag if _MD5.fullmatch(info.etag) else None
         return cls(_hash(f"{address}\n{info.etag}\n{info.size}"), info.size, digest)
 
     @classmethod
-    def of_content(cls, algorithm: str, digest: str) -> "Entry":
+    def of_content(cls, algorithm: str, digest: str) -> "CacheEntry":
         """The entry of a file that is known by its digest, wherever it comes from."""
         return cls(_hash(f"{algorithm}\n{digest}"), None, digest, algorithm)
 
-    def by_size(self) -> "Entry":
+    def by_size(self) -> "CacheEntry":
         """The same for an object whose ETag looks like an MD5 and is none, as encryption makes them."""
-        return Entry(f"{self.name}-size", self.size, None)
+        return CacheEntry(f"{self.name}-size", self.size, None)
 
     def matches(self, file: Path) -> bool:
         """Whether a file has the size and the digest that are known."""
@@ -78,15 +78,15 @@ class FileCache:
         self._lock = threading.Lock()
         self._given_up = False
 
-    def take(self, entry: Entry, destination: Path) -> bool:
+    def restore(self, entry: CacheEntry, destination: Path) -> bool:
         """Make the entry a file of the run; false if there is none, or it is damaged (which removes it)."""
         try:
-            return self._take(entry, destination) or self._take(entry.by_size(), destination)
+            return self._restore(entry, destination) or self._restore(entry.by_size(), destination)
         except OSError as error:
             self._give_up(f"cannot be read ({error.strerror})")
             return False
 
-    def _take(self, entry: Entry, destination: Path) -> bool:
+    def _restore(self, entry: CacheEntry, destination: Path) -> bool:
         kept = self._place(entry)
         try:
             _link_or_copy(kept, destination)
@@ -99,7 +99,7 @@ class FileCache:
         kept.unlink(missing_ok=True)
         return False
 
-    def keep(self, entry: Entry, source: Path) -> None:
+    def save(self, entry: CacheEntry, source: Path) -> None:
         """Put a file of the run into the cache, if there is room."""
         if self._given_up:
             return
@@ -112,7 +112,7 @@ class FileCache:
         except OSError as error:
             self._give_up(f"cannot be written ({error.strerror})")
 
-    def _place(self, entry: Entry) -> Path:
+    def _place(self, entry: CacheEntry) -> Path:
         return self._root / entry.name[:2] / entry.name
 
     def _give_up(self, why: str) -> None:
@@ -198,14 +198,14 @@ class CachedSource:
         """As the store's."""
         return self.store.local_root
 
-    def pull(self, info: ObjectInfo, destination: Path) -> None:
+    def download(self, info: ObjectInfo, destination: Path) -> None:
         """Make one object a file, from the cache or by pulling it."""
-        entry = Entry.of_object(self.store.address(info.key), info)
-        if not self.cache.take(entry, destination):
-            self.store.pull(info, destination)
-            self.cache.keep(entry, destination)
+        entry = CacheEntry.of_object(self.store.address(info.key), info)
+        if not self.cache.restore(entry, destination):
+            self.store.download(info, destination)
+            self.cache.save(entry, destination)
 
 
-def cached(store: Store, cache: FileCache | None) -> Source:
+def with_cache(store: Store, cache: FileCache | None) -> Source:
     """The store behind the cache, if there is one."""
     return CachedSource(store, cache) if cache else store

@@ -16,8 +16,8 @@ from typing import Any, BinaryIO, TypeVar
 from anomaly_api.run import ca_path, s3_env
 from anomaly_api.storage import LocationRole, S3Location
 from anomaly_runner.errors import DataInvalid, StorageDenied, StorageUnavailable
-from anomaly_runner.storage.base import ObjectInfo, check_key, half_of, is_safe, join_uri
-from anomaly_runner.storage.quick_get import QuickGet, open_bucket
+from anomaly_runner.storage.obstore_reader import ObstoreReader, open_reader
+from anomaly_runner.storage.store import ObjectInfo, check_key, is_safe_key, join_uri, partial_file
 
 Result = TypeVar("Result")
 
@@ -59,7 +59,7 @@ def _credentials(role: LocationRole, environment: Mapping[str, str]) -> dict[str
 
 def _client(
     location: S3Location, credentials: Mapping[str, str], bucket: str, verify: str | None
-) -> tuple[Any, QuickGet | None]:
+) -> tuple[Any, ObstoreReader | None]:
     """boto3's client, and the quick way to read the bucket, which needs credentials."""
     import boto3
     from botocore.config import Config
@@ -83,7 +83,7 @@ def _client(
     )
     if session.get_credentials() is None:
         return client, None
-    return client, open_bucket(
+    return client, open_reader(
         bucket,
         location.endpoint,
         session,
@@ -98,7 +98,7 @@ class S3Store:
     """Objects below s3://BUCKET/PREFIX. Safe to use from many threads."""
 
     client: Any
-    quick: QuickGet | None
+    fast_reader: ObstoreReader | None
     bucket: str
     prefix: str = ""
 
@@ -136,9 +136,9 @@ class S3Store:
     def _key(self, key: str) -> str:
         return self._root_and(check_key(key, self.uri))
 
-    def pull(self, info: ObjectInfo, destination: Path) -> None:
+    def download(self, info: ObjectInfo, destination: Path) -> None:
         """Copy one object to a file through a temporary name; where a body breaks off, the rest is asked for."""
-        half = half_of(destination)
+        half = partial_file(destination)
         with _explained(join_uri(self.uri, info.key)), _created(half) as file:
             _patiently(partial(self._download, info, file))
             size = file.tell()
@@ -149,7 +149,7 @@ class S3Store:
     def _download(self, info: ObjectInfo, file: BinaryIO) -> None:
         """Write what the file lacks."""
         key = self._key(info.key)
-        if _is_whole(info, file) or (self.quick and self.quick.append(key, file, info.etag)):
+        if _is_whole(info, file) or (self.fast_reader and self.fast_reader.append(key, file, info.etag)):
             return
         here = file.tell()
         rest = {"Range": f"bytes={here}-", "IfMatch": f'"{info.etag}"'} if here else {}
@@ -167,7 +167,7 @@ class S3Store:
     def _content(self, key: str) -> bytes:
         return bytes(self.client.get_object(Bucket=self.bucket, Key=self._key(key))["Body"].read())
 
-    def push(self, source: Path, key: str) -> None:
+    def upload(self, source: Path, key: str) -> None:
         """Upload a file: one request for a small one, parts in parallel for a large one."""
         with _explained(join_uri(self.uri, key)):
             _patiently(partial(self._upload, source, self._key(key)))
@@ -183,7 +183,7 @@ class S3Store:
         with _explained(join_uri(self.uri, key)):
             _patiently(partial(self.client.delete_object, Bucket=self.bucket, Key=self._key(key)))
 
-    def below(self, prefix: str) -> "S3Store":
+    def subfolder(self, prefix: str) -> "S3Store":
         """The sub-folder."""
         return replace(self, prefix=self._root_and(prefix)) if prefix else self
 
@@ -193,7 +193,7 @@ def _is_whole(info: ObjectInfo, file: BinaryIO) -> bool:
 
 
 def _is_hidden(key: str) -> bool:
-    return is_safe(key) and any(part.startswith(".") for part in key.split("/"))
+    return is_safe_key(key) and any(part.startswith(".") for part in key.split("/"))
 
 
 def _created(file: Path) -> BinaryIO:

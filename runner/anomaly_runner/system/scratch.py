@@ -12,7 +12,7 @@ from anomaly_runner.errors import StorageUnavailable
 from anomaly_runner.system.machine import gigabytes
 
 
-def reserved(file: IO[bytes], shape: tuple[int, ...]) -> NDArray[np.float32]:
+def allocate_array(file: IO[bytes], shape: tuple[int, ...]) -> NDArray[np.float32]:
     """An array of zeros in an empty file, for which the disk has room: without, writing to it would be a bus error.
 
     Raises:

@@ -21,7 +21,7 @@ from mlflow.types import Schema, TensorSpec
 from anomaly_api import GROUP
 from anomaly_api.artifacts import INPUT, MAPS, SCORES
 from anomaly_api.run import MODEL_MANIFEST, ModelManifest
-from anomaly_runner.tracking.base import MODEL_FOLDER
+from anomaly_runner.tracking.tracker import MODEL_FOLDER
 
 _WAIT = 60
 """Seconds that a registry has to take up a version."""

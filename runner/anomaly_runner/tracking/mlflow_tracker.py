@@ -21,8 +21,8 @@ from anomaly_api.artifacts import MlflowTracking
 from anomaly_api.run import ModelManifest, RunIdentity
 from anomaly_api.status import MlflowStatus
 from anomaly_runner.errors import TrackingUnavailable
-from anomaly_runner.tracking.base import FAILURE_TAG, MODEL_FOLDER, History, TrackedResult
 from anomaly_runner.tracking.mlflow_client import connect, local_uri
+from anomaly_runner.tracking.tracker import FAILURE_TAG, MODEL_FOLDER, History, TrackedResult
 
 logger = logging.getLogger(__name__)
 
@@ -87,13 +87,13 @@ class MlflowTracker:
         self._measured: list[tuple[str, int, float]] = []
         self._over = threading.Event()
 
-    def begin(self, parameters: Mapping[str, str]) -> None:
+    def start(self, parameters: Mapping[str, str]) -> None:
         """Create the run, in the background. A server that does not answer is asked again by ``finish``."""
         self._parameters = parameters
         self._thread = threading.Thread(target=self._accompany, name="mlflow", daemon=True)
         self._thread.start()
 
-    def measure(self, step: int, values: Mapping[str, float]) -> None:
+    def log_metrics(self, step: int, values: Mapping[str, float]) -> None:
         """Values of the training, to be brought in the background."""
         self._measured.extend((name, step, value) for name, value in values.items())
 
@@ -185,7 +185,7 @@ class MlflowTracker:
             ) from error
 
     def _finish(self, result: TrackedResult) -> None:
-        from anomaly_runner.tracking.mlflow_forms import dataset_input, final_points
+        from anomaly_runner.tracking.mlflow_entities import dataset_input, final_points
 
         run_id = self._ensure_run()
         for name, value in result.tags.items():
@@ -201,7 +201,7 @@ class MlflowTracker:
         self._client.set_terminated(run_id, "FAILED" if result.failed else "FINISHED")
 
     def _log_points(self, run_id: str, points: Sequence[tuple[str, int, float]]) -> None:
-        from anomaly_runner.tracking.mlflow_forms import metrics
+        from anomaly_runner.tracking.mlflow_entities import metrics
 
         for start in range(0, len(points), _METRICS_AT_ONCE):
             self._client.log_batch(run_id, metrics=metrics(points[start : start + _METRICS_AT_ONCE]))

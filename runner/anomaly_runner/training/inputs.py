@@ -7,11 +7,11 @@ from pathlib import Path
 from anomaly_api.experiment import ExperimentSpec
 from anomaly_runner.context import Context
 from anomaly_runner.data.augment import Augmenter
-from anomaly_runner.data.batches import Batch, InputForm, ReadLog, read_batches
-from anomaly_runner.data.dataset import Dataset, Sample
-from anomaly_runner.data.masks import Masks, mask_reader
+from anomaly_runner.data.batches import Batch, IntegrityLog, Preprocessor, read_batches
+from anomaly_runner.data.masks import MaskReader, mask_reader
+from anomaly_runner.data.samples import DatasetIndex, Sample
 from anomaly_runner.models.threads import TorchThreads
-from anomaly_runner.storage import Pull, Store
+from anomaly_runner.storage import Prefetcher, Store
 from anomaly_runner.system.machine import cpu_limit
 
 
@@ -20,10 +20,10 @@ class ExperimentJob:
     """One experiment. ``weights``: folder with what the model loads. ``artifacts``: where its results will lie."""
 
     spec: ExperimentSpec
-    dataset: Dataset
-    pull: Pull
-    form: InputForm
-    log: ReadLog
+    dataset: DatasetIndex
+    prefetcher: Prefetcher
+    preprocessor: Preprocessor
+    integrity: IntegrityLog
     threads: TorchThreads
     weights: Path
     artifacts: Store
@@ -40,11 +40,17 @@ class ExperimentJob:
         augment = None if epoch is None or spec is None else Augmenter(spec, self.spec.dataset.seed, epoch)
         readers = self.spec.training.num_workers or cpu_limit()
         return read_batches(
-            self.pull, samples, self.form, self.log, batch_size=batch_size, threads=readers, augment=augment
+            self.prefetcher,
+            samples,
+            self.preprocessor,
+            self.integrity,
+            batch_size=batch_size,
+            threads=readers,
+            augment=augment,
         )
 
-    def masks(self, samples: Sequence[Sample]) -> Masks | None:
+    def masks(self, samples: Sequence[Sample]) -> MaskReader | None:
         """Ground truth of these images, where any of them has a mask."""
         if not any(sample.mask for sample in samples):
             return None
-        return mask_reader(self.pull, self.form.size, self.spec.dataset.limits, self.form.crop)
+        return mask_reader(self.prefetcher, self.preprocessor.size, self.spec.dataset.limits, self.preprocessor.crop)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 
 from anomaly_api.status import Stage
-from anomaly_runner.data.dataset import Sample
+from anomaly_runner.data.samples import Sample
 from anomaly_runner.errors import InvalidConfig
 from anomaly_runner.models.anomalib_model import AnomalibModel, BuildOptions, build_module, scoring_model
 from anomaly_runner.models.catalog import CATALOG
@@ -47,7 +47,7 @@ def by_gradient(job: ExperimentJob) -> Trained:
     keeper = Keeper(job.artifacts, job.context.work, plan.checkpointing, _fingerprint(job, data))
     plan = _with_found_batch(job, data, plan, keeper)
     with job.context.stage(Stage.TRAIN, plan.total_batches(data.training_count), unit="steps"):
-        model = scoring_model(job.spec.model, module, job.form.size)
+        model = scoring_model(job.spec.model, module, job.preprocessor.size)
         validate_alike(module, model, data)
         training = _training(job, module, data, plan, keeper)
         report = fit(training)
@@ -69,7 +69,7 @@ def _with_told_metric(job: ExperimentJob, plan: Plan, judged: Sequence[Sample]) 
             f"training.checkpointing.keep: the best state goes by a metric, and {why}; keep the last, "
             "or set training.earlyStopping.metric: trainLoss"
         )
-    job.context.journal.warn(f"no early stopping, which {plan.model} has by default: {why}")
+    job.context.record.warn(f"no early stopping, which {plan.model} has by default: {why}")
     return without_stopping(plan, training.check_val_every_n_epoch)
 
 
@@ -109,7 +109,7 @@ def _order(job: ExperimentJob, data: ImageData, plan: Plan) -> Order:
 
 def _around(job: ExperimentJob) -> TrainingSurroundings:
     context = job.context
-    return TrainingSurroundings(job.threads.device, context.work, context.advance, context.tracker.measure)
+    return TrainingSurroundings(job.threads.device, context.work, context.advance, context.tracker.log_metrics)
 
 
 def _with_found_batch(job: ExperimentJob, data: ImageData, plan: Plan, keeper: Keeper) -> Plan:
@@ -134,7 +134,7 @@ def in_one_pass(job: ExperimentJob) -> Trained:
         module.model.to(job.threads.device)
         with training_threads(job.threads.device), torch.no_grad():
             seen = _see(job, module, batch_size)
-    model = scoring_model(job.spec.model, module, job.form.size).to(job.threads.device).eval()
+    model = scoring_model(job.spec.model, module, job.preprocessor.size).to(job.threads.device).eval()
     return Trained(model, seen)
 
 
@@ -175,7 +175,7 @@ def _module(job: ExperimentJob, batch_size: int) -> Any:
 
 
 def _built_for(job: ExperimentJob, batch_size: int) -> BuildOptions:
-    return BuildOptions(job.form.size, batch_size, job.weights, _subject(job))
+    return BuildOptions(job.preprocessor.size, batch_size, job.weights, _subject(job))
 
 
 def _subject(job: ExperimentJob) -> str:
@@ -201,7 +201,7 @@ def _image_data(job: ExperimentJob, plan: Plan) -> ImageData:
 
 def _decoded(job: ExperimentJob, samples: tuple[Sample, ...]) -> DecodedImages:
     counted = CountedBatches(job.read(samples, _DECODED_BATCH), job.context)
-    return decode_all(counted.batches(), len(samples), job.form.size, job.context.work)
+    return decode_all(counted.batches(), len(samples), job.preprocessor.size, job.context.work)
 
 
 def _augmented(job: ExperimentJob) -> Augmented:
@@ -214,7 +214,7 @@ def _augmented_elsewhere(job: ExperimentJob, plan: Plan) -> ReadAgain | None:
     if spec is None:
         return None
     threads = max(1, (job.spec.training.num_workers or cpu_limit()) // plan.devices)
-    return ReadAgain(job.pull.root, job.form, job.log.limits, spec, plan.seed, threads)
+    return ReadAgain(job.prefetcher.root, job.preprocessor, job.integrity.limits, spec, plan.seed, threads)
 
 
 def _fingerprint(job: ExperimentJob, data: ImageData) -> str:

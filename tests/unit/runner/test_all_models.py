@@ -18,7 +18,7 @@ from anomaly_api.artifacts import Export
 from anomaly_api.model import Model
 from anomaly_api.run import ModelManifest, RunReport
 from anomaly_runner.data.batches import Batch
-from anomaly_runner.data.dataset import Sample
+from anomaly_runner.data.samples import Sample
 from anomaly_runner.exporting.export import export_all, load
 from anomaly_runner.local import run_locally
 from anomaly_runner.models.anomalib_model import BuildOptions, build_module, scoring_model, without_pretrained_weights

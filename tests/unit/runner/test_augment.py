@@ -14,9 +14,9 @@ from skimage.data import gravel
 from anomaly_api.dataset import DatasetLimits
 from anomaly_api.transforms import Augmentations
 from anomaly_runner.data.augment import Augmenter, augment, rotated
-from anomaly_runner.data.batches import InputForm, ReadLog, read_batches
-from anomaly_runner.data.dataset import Sample
-from anomaly_runner.storage import FolderStore, start_pull
+from anomaly_runner.data.batches import IntegrityLog, Preprocessor, read_batches
+from anomaly_runner.data.samples import Sample
+from anomaly_runner.storage import FolderStore, start_prefetch
 
 GREY = gravel()[:96, :128]
 ALL = Augmentations(horizontal_flip=0.5, vertical_flip=0.5, rotation_degrees=20, brightness=0.3, contrast=0.3)
@@ -95,12 +95,12 @@ def read(
     folder: Path, samples: Sequence[Sample], augmenter: Augmenter | None, threads: int = 2
 ) -> dict[str, NDArray[np.float32]]:
     store = FolderStore(folder)
-    pull = start_pull(store, store.list(), folder, lambda: None)
+    prefetcher = start_prefetch(store, store.list(), folder, lambda: None)
     batches = read_batches(
-        pull,
+        prefetcher,
         samples,
-        InputForm(48, 64, "none"),
-        ReadLog(DatasetLimits()),
+        Preprocessor(48, 64, "none"),
+        IntegrityLog(DatasetLimits()),
         batch_size=2,
         threads=threads,
         augment=augmenter,

@@ -17,17 +17,17 @@ from anomaly_api.experiment import AnomalyExperiment, ExperimentSpec
 from anomaly_api.inference import InferenceSpec
 from anomaly_api.run import ModelManifest, RunConfig, RunIdentity
 from anomaly_api.status import Stage, ThresholdValues
-from anomaly_runner.context import Context, Journal
+from anomaly_runner.context import Context, RunRecord
 from anomaly_runner.data.builtin import PUBLISHED, files_of, prepare
 from anomaly_runner.data.builtin.download import download
 from anomaly_runner.data.builtin.mnist import read_idx
-from anomaly_runner.data.fetch import bring, list_experiment, list_inference
+from anomaly_runner.data.fetch import list_experiment, list_inference, prefetch_images
 from anomaly_runner.engine import execute
 from anomaly_runner.errors import DataInvalid, InvalidConfig, Stopped, StorageUnavailable
-from anomaly_runner.progress import Progress
+from anomaly_runner.progress import ProgressMeter
 from anomaly_runner.system.stop import StopSignal
-from anomaly_runner.tracking.base import NoTracker
 from anomaly_runner.tracking.mlflow_tracker import LOCAL_UID
+from anomaly_runner.tracking.tracker import NoTracker
 from support.fake_web import serve_files
 from support.public_datasets import NAMES, TRAIN, catalog, digit_set, idx_file, mnist_files, remote_file
 
@@ -76,7 +76,7 @@ def archive(files: dict[str, bytes], *special: tarfile.TarInfo) -> bytes:
 @pytest.fixture
 def context(tmp_path: Path):
     run = RunIdentity(kind="AnomalyExperiment", namespace="ns", name="x", uid="u")
-    return Context(run, {}, tmp_path / "work", Progress(), StopSignal(), NoTracker(), Journal())
+    return Context(run, {}, tmp_path / "work", ProgressMeter(), StopSignal(), NoTracker(), RunRecord())
 
 
 def experiment(source: dict, **dataset) -> AnomalyExperiment:
@@ -121,11 +121,11 @@ def test_mnist_goes_the_way_of_every_dataset(digits, context) -> None:
     assert counts == {"good": 12, "0": 12, "8": 12}
     assert len(listed.dataset.train) == 12
     images, labels = digit_set(TRAIN)
-    pull = bring(listed, context)
+    prefetcher = prefetch_images(listed, context)
     for sample in listed.dataset.train:
         place = int(sample.key.rpartition("/")[2][:5])
         assert labels[place] == 9
-        assert np.array_equal(np.asarray(Image.open(pull.path(sample.key))), images[place])
+        assert np.array_equal(np.asarray(Image.open(prefetcher.path(sample.key))), images[place])
     assert [path for path, _ in web.asked] == [f"/data/{name}" for name in NAMES]
 
 

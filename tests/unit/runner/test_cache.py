@@ -15,19 +15,19 @@ from anomaly_api.dataset import BuiltinDataset
 from anomaly_api.experiment import AnomalyExperiment
 from anomaly_api.run import RunConfig, RunIdentity
 from anomaly_api.storage import LocationRole, S3Location
-from anomaly_runner import places
-from anomaly_runner.context import Context, Journal
+from anomaly_runner import locations
+from anomaly_runner.context import Context, RunRecord
 from anomaly_runner.data.builtin import prepare
-from anomaly_runner.data.builtin.datasets import Catalog, RemoteFile
-from anomaly_runner.data.fetch import bring, list_experiment
+from anomaly_runner.data.builtin.remote_files import DatasetCatalog, RemoteFile
+from anomaly_runner.data.fetch import list_experiment, prefetch_images
 from anomaly_runner.errors import DataInvalid
-from anomaly_runner.progress import Progress
-from anomaly_runner.storage import FileCache, FolderStore, ObjectInfo, cached, local_copy
+from anomaly_runner.progress import ProgressMeter
+from anomaly_runner.storage import FileCache, FolderStore, ObjectInfo, download_all, with_cache
 from anomaly_runner.storage import object_cache as cache_module
-from anomaly_runner.storage.object_cache import Entry
+from anomaly_runner.storage.object_cache import CacheEntry
 from anomaly_runner.storage.s3 import connect
 from anomaly_runner.system.stop import StopSignal
-from anomaly_runner.tracking.base import NoTracker
+from anomaly_runner.tracking.tracker import NoTracker
 from support.fake_s3 import fake_s3
 from support.fake_web import serve_files
 
@@ -65,7 +65,7 @@ def pull(server_url: str, root: Path, destination: Path) -> list[str]:
     """Bring everything through the cache; answers its warnings."""
     warnings: list[str] = []
     store = connect(LocationRole.DATASET, S3Location(uri="s3://data/set", endpoint=server_url), KEYS)
-    local_copy(cached(store, FileCache(root, warnings.append)), store.list(), destination, go_on)
+    download_all(with_cache(store, FileCache(root, warnings.append)), store.list(), destination, go_on)
     return warnings
 
 
@@ -129,16 +129,16 @@ def test_etags_that_are_no_digests_are_recognised_by_size(tmp_path: Path) -> Non
     cache = FileCache(tmp_path / "cache", pytest.fail)
     (tmp_path / "file").write_bytes(b"content")
     for etag in ("d41d8cd98f00b204e9800998ecf8427e-3", "0123456789abcdef0123456789abcdef"):
-        entry = Entry.of_object("http://s3/data/x", ObjectInfo("x", 7, etag))
-        assert not cache.take(entry, tmp_path / "out")
-        cache.keep(entry, tmp_path / "file")
-        assert cache.take(entry, tmp_path / "out")
+        entry = CacheEntry.of_object("http://s3/data/x", ObjectInfo("x", 7, etag))
+        assert not cache.restore(entry, tmp_path / "out")
+        cache.save(entry, tmp_path / "file")
+        assert cache.restore(entry, tmp_path / "out")
         assert (tmp_path / "out").read_bytes() == b"content"
 
 
 def test_the_same_key_elsewhere_is_another_entry() -> None:
     info = ObjectInfo("x", 7, "e")
-    names = {Entry.of_object(address, info).name for address in ("http://a/b/x", "http://a/c/x", "http://d/b/x")}
+    names = {CacheEntry.of_object(address, info).name for address in ("http://a/b/x", "http://a/c/x", "http://d/b/x")}
     assert len(names) == 3
 
 
@@ -186,12 +186,12 @@ TOTAL = 1_000_000
 KEPT_FREE, FREED_AHEAD = 150_000, 30_000
 
 
-def new_file(folder: Path, index: int = 0) -> tuple[Entry, Path]:
+def new_file(folder: Path, index: int = 0) -> tuple[CacheEntry, Path]:
     content = b"%03d." % index * 250
     file = folder / f"new{index}"
     file.write_bytes(content)
     digest = hashlib.md5(content).hexdigest()
-    return Entry.of_object(f"http://s3/data/{file.name}", ObjectInfo(file.name, len(content), digest)), file
+    return CacheEntry.of_object(f"http://s3/data/{file.name}", ObjectInfo(file.name, len(content), digest)), file
 
 
 def test_the_oldest_entries_make_room(s3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -204,10 +204,10 @@ def test_the_oldest_entries_make_room(s3, tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr("shutil.disk_usage", lambda _: Usage(TOTAL, 0, KEPT_FREE + 1000 + FREED_AHEAD - removed))
     cache = FileCache(tmp_path / "cache", pytest.fail)
     entry, file = new_file(tmp_path)
-    cache.keep(entry, file)
+    cache.save(entry, file)
     assert not any(entry.exists() for entry in oldest)
     assert all(entry.exists() for entry in entries[:-10])
-    assert cache.take(entry, tmp_path / "out")
+    assert cache.restore(entry, tmp_path / "out")
 
 
 def test_a_disk_at_its_limit_is_scanned_rarely(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -219,7 +219,7 @@ def test_a_disk_at_its_limit_is_scanned_rarely(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(cache_module, "_entries", lambda root: scans.append(root) or entries(root))
     cache = FileCache(tmp_path / "cache", pytest.fail)
     for index in range(100, 200):
-        cache.keep(*new_file(tmp_path, index))
+        cache.save(*new_file(tmp_path, index))
     assert 2 <= len(scans) <= 6
 
 
@@ -228,10 +228,10 @@ def test_an_entry_that_is_evicted_while_it_is_taken_has_been_taken(
 ) -> None:
     cache = FileCache(tmp_path / "cache", pytest.fail)
     entry, file = new_file(tmp_path)
-    cache.keep(entry, file)
+    cache.save(entry, file)
     (place,) = kept(tmp_path / "cache")
-    monkeypatch.setattr(Entry, "matches", lambda *_: place.unlink() or True)
-    assert cache.take(entry, tmp_path / "out")
+    monkeypatch.setattr(CacheEntry, "matches", lambda *_: place.unlink() or True)
+    assert cache.restore(entry, tmp_path / "out")
     assert (tmp_path / "out").read_bytes() == file.read_bytes()
 
 
@@ -244,10 +244,10 @@ def test_halves_of_other_runs_are_left_alone_until_they_are_abandoned(
     os.utime(half, (1, 1))  # as a link to an old file has it
     cache = FileCache(tmp_path / "cache", lambda _: None)
     monkeypatch.setattr("shutil.disk_usage", lambda _: Usage(TOTAL, TOTAL, 0))
-    cache.keep(*new_file(tmp_path))
+    cache.save(*new_file(tmp_path))
     assert half.exists()
     monkeypatch.setattr(cache_module, "_ABANDONED_SECONDS", -1.0)
-    FileCache(tmp_path / "cache", lambda _: None).keep(*new_file(tmp_path))
+    FileCache(tmp_path / "cache", lambda _: None).save(*new_file(tmp_path))
     assert not half.exists()
 
 
@@ -264,10 +264,10 @@ def test_a_half_that_another_run_clears_away_costs_nothing_else(
     monkeypatch.setattr(Path, "replace", cleared)
     cache = FileCache(tmp_path / "cache", pytest.fail)
     entry, file = new_file(tmp_path)
-    cache.keep(entry, file)
-    assert not cache.take(entry, tmp_path / "out")
-    cache.keep(entry, file)
-    assert cache.take(entry, tmp_path / "out")
+    cache.save(entry, file)
+    assert not cache.restore(entry, tmp_path / "out")
+    cache.save(entry, file)
+    assert cache.restore(entry, tmp_path / "out")
 
 
 def test_a_copy_that_fails_leaves_no_half(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -278,7 +278,7 @@ def test_a_copy_that_fails_leaves_no_half(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(Path, "hardlink_to", lambda *_: (_ for _ in ()).throw(OSError(18, "Invalid cross-device link")))
     monkeypatch.setattr("shutil.copyfile", half_a_copy)
     warnings: list[str] = []
-    FileCache(tmp_path / "cache", warnings.append).keep(*new_file(tmp_path))
+    FileCache(tmp_path / "cache", warnings.append).save(*new_file(tmp_path))
     assert warnings == ["the data cache cannot be written (No space left on device): files are pulled instead"]
     assert kept(tmp_path / "cache") == []
 
@@ -305,24 +305,24 @@ def experiment(cache: dict) -> AnomalyExperiment:
 
 
 def context(work: Path, stores) -> Context:
-    return Context(RUN, stores, work, Progress(), StopSignal(), NoTracker(), Journal())
+    return Context(RUN, stores, work, ProgressMeter(), StopSignal(), NoTracker(), RunRecord())
 
 
 def test_runs_of_a_node_share_its_folder(s3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(places, "NODE_CACHE_PATH", str(tmp_path / "node"))
+    monkeypatch.setattr(locations, "NODE_CACHE_PATH", str(tmp_path / "node"))
     monkeypatch.setattr(
-        places, "connect", lambda role, location: connect(role, S3Location(uri=location.uri, endpoint=s3.url), KEYS)
+        locations, "connect", lambda role, location: connect(role, S3Location(uri=location.uri, endpoint=s3.url), KEYS)
     )
     (tmp_path / "node").mkdir()
     spec = experiment({"node": {}}).spec
     config = RunConfig(run=RUN, experiment=spec)
     for name in ("first", "second"):
-        here = context(tmp_path / name, places.stores_in_pod(config))
+        here = context(tmp_path / name, locations.pod_stores(config))
         listed = list_experiment(spec, here)
-        brought = bring(listed, here)
-        assert all(brought.path(key).is_file() for key in listed.dataset.wanted())
+        brought = prefetch_images(listed, here)
+        assert all(brought.path(key).is_file() for key in listed.dataset.file_keys())
         brought.close()
-        assert not any("cache" in text for text in here.journal.warnings)
+        assert not any("cache" in text for text in here.record.warnings)
     assert len(gets(s3)) == len(OBJECTS)
 
 
@@ -330,12 +330,12 @@ def test_a_node_without_a_cache_is_said_once(s3, tmp_path: Path) -> None:
     store = connect(LocationRole.DATASET, S3Location(uri="s3://data", endpoint=s3.url), KEYS)
     here = context(tmp_path, {LocationRole.DATASET: store})
     assert list_experiment(experiment({"node": {}}).spec, here).cache is None
-    assert here.journal.warnings[0] == "there is no node cache here: every run pulls its files anew"
+    assert here.record.warnings[0] == "there is no node cache here: every run pulls its files anew"
 
 
 def test_a_claim_serves_as_well(tmp_path: Path) -> None:
     config = RunConfig(run=RUN, experiment=experiment({"persistentVolumeClaim": {"claimName": "cache"}}).spec)
-    assert places.stores_below(tmp_path, config)[LocationRole.CACHE] == FolderStore(tmp_path / "cache")
+    assert locations.local_stores(tmp_path, config)[LocationRole.CACHE] == FolderStore(tmp_path / "cache")
 
 
 def test_public_datasets_are_kept_too(tmp_path: Path) -> None:
@@ -354,7 +354,7 @@ def test_public_datasets_are_kept_too(tmp_path: Path) -> None:
                     tmp_path / name,
                     advance=lambda _: None,
                     check=go_on,
-                    catalog=Catalog(None, file),
+                    catalog=DatasetCatalog(None, file),
                     cache=cache,
                 )
     assert len(web.asked) == 1

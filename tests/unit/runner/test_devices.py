@@ -16,7 +16,7 @@ import torch
 from anomaly_api.experiment import ExperimentSpec
 from anomaly_api.reasons import ExitCode
 from anomaly_runner.data.batches import Batch
-from anomaly_runner.data.dataset import Sample
+from anomaly_runner.data.samples import Sample
 from anomaly_runner.errors import InternalError, InvalidConfig, Stopped
 from anomaly_runner.local import run_locally
 from anomaly_runner.models import anomalib_model

@@ -13,9 +13,9 @@ from anomaly_api.reasons import ExitCode, Reason
 from anomaly_api.run import RunIdentity, RunSummary
 from anomaly_api.status import MlflowStatus, Stage
 from anomaly_runner import errors
-from anomaly_runner.context import Context, Journal
+from anomaly_runner.context import Context, RunRecord
 from anomaly_runner.ends import guarded, write_last_words
-from anomaly_runner.progress import Progress
+from anomaly_runner.progress import ProgressMeter
 from anomaly_runner.system.stop import StopSignal
 
 RUN = RunIdentity(kind="AnomalyExperiment", namespace="ns", name="x", uid="u")
@@ -25,7 +25,7 @@ class RecordingTracker:
     def __init__(self) -> None:
         self.failure = None
 
-    def begin(self, parameters) -> None:
+    def start(self, parameters) -> None:
         pass
 
     def status(self):
@@ -39,7 +39,7 @@ class RecordingTracker:
 
 
 def context_at(stage, tracker):
-    context = Context(RUN, {}, Path("/nowhere"), Progress(), StopSignal(), tracker, Journal())
+    context = Context(RUN, {}, Path("/nowhere"), ProgressMeter(), StopSignal(), tracker, RunRecord())
     context.progress.enter(stage, 0, "images")
     return context
 
@@ -52,7 +52,7 @@ def leaves(kind=errors.RunFailed):
 def test_every_failure_has_an_exit_code_and_a_reason(kind) -> None:
     tracker = RecordingTracker()
     context = context_at(Stage.PREDICT, tracker)
-    context.journal.warn("beware")
+    context.record.warn("beware")
 
     def work() -> Never:
         raise kind("because")

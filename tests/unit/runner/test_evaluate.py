@@ -20,7 +20,7 @@ from torchmetrics.functional.classification import binary_f1_score, binary_jacca
 from anomaly_api.evaluation import Evaluation, Metrics, Threshold
 from anomaly_api.inference import InferenceThreshold
 from anomaly_api.status import ThresholdValues
-from anomaly_runner.data.dataset import Sample
+from anomaly_runner.data.samples import Sample
 from anomaly_runner.errors import DataInvalid
 from anomaly_runner.evaluation.evaluate import (
     ScoreScale,

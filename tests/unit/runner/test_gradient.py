@@ -18,7 +18,7 @@ from anomaly_api.experiment import ExperimentSpec
 from anomaly_api.reasons import ExitCode
 from anomaly_api.run import RunReport
 from anomaly_runner import experiment
-from anomaly_runner.data.dataset import Sample
+from anomaly_runner.data.samples import Sample
 from anomaly_runner.errors import (
     DataInvalid,
     Diverged,
@@ -252,7 +252,7 @@ def test_a_training_whose_state_cannot_be_stored_is_stopped_all_the_same(
     def refused(store, source, key) -> Never:
         raise refusal("not today")
 
-    monkeypatch.setattr(FolderStore, "push", refused)
+    monkeypatch.setattr(FolderStore, "upload", refused)
     with pytest.raises(Stopped):
         Run(tmp_path, FASTFLOW, stop_after=5, maxEpochs=4).fit()
     assert "could not be stored: not today" in caplog.text

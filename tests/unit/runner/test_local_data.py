@@ -10,16 +10,16 @@ from PIL import Image
 from anomaly_api.experiment import ExperimentSpec
 from anomaly_api.run import ModelManifest, RunReport
 from anomaly_api.storage import LocationRole
-from anomaly_runner.context import Context, Journal
+from anomaly_runner.context import Context, RunRecord
 from anomaly_runner.data.fetch import list_experiment
 from anomaly_runner.experiment import run_experiment
 from anomaly_runner.local import run_locally
 from anomaly_runner.manifests import read_manifest
-from anomaly_runner.progress import Progress
+from anomaly_runner.progress import ProgressMeter
 from anomaly_runner.storage import FolderStore
 from anomaly_runner.system.digest import digest
 from anomaly_runner.system.stop import StopSignal
-from anomaly_runner.tracking.base import NoTracker
+from anomaly_runner.tracking.tracker import NoTracker
 from support.fake_web import serve_files
 from support.public_datasets import catalog, mnist_files
 from support.textures import EXPERIMENT, INFERENCE, SIDE, write_manifest
@@ -142,10 +142,10 @@ def test_mnist_from_a_mirror(tmp_path: Path) -> None:
             config.run,
             {LocationRole.OUTPUT: FolderStore(tmp_path / "out")},
             tmp_path / "work",
-            Progress(),
+            ProgressMeter(),
             StopSignal(),
             NoTracker(),
-            Journal(),
+            RunRecord(),
         )
         assert isinstance(config.spec, ExperimentSpec)
         listed = list_experiment(config.spec, context, catalog(digits))

@@ -11,7 +11,7 @@ import pytest
 
 from anomaly_runner.errors import StorageUnavailable
 from anomaly_runner.models.patchcore import patchcore_bytes
-from anomaly_runner.system.scratch import reserved
+from anomaly_runner.system.scratch import allocate_array
 
 GIVEN_BACK = {"MALLOC_MMAP_THRESHOLD_": "1000000"}
 """What is freed leaves the process, so that its peak does not depend on where there were gaps."""
@@ -58,11 +58,11 @@ def test_the_estimate_of_patchcore_is_its_peak(channels: int, ratio: float, meas
 
 def test_an_array_in_a_file(tmp_path: Path) -> None:
     with (tmp_path / "file").open("w+b") as file:
-        values = reserved(file, (3, 2))
+        values = allocate_array(file, (3, 2))
     values[1] = 5
     assert np.array_equal(values, [[0, 0], [5, 5], [0, 0]])
 
 
 def test_a_full_disk_is_told_before_anything_is_written(tmp_path: Path) -> None:
     with (tmp_path / "file").open("w+b") as file, pytest.raises(StorageUnavailable, match=r"1000000\.00 GB.*ephemeral"):
-        reserved(file, (250_000, 1_000_000_000))
+        allocate_array(file, (250_000, 1_000_000_000))

@@ -16,8 +16,8 @@ from anomaly_api.status import ThresholdValues
 from anomaly_runner.exporting.export import write_onnx
 from anomaly_runner.local import run_locally
 from anomaly_runner.system.digest import digest
-from anomaly_runner.tracking.base import MODEL_FOLDER, TrackedDataset, TrackedResult
 from anomaly_runner.tracking.mlflow_tracker import MlflowTracker, target_of
+from anomaly_runner.tracking.tracker import MODEL_FOLDER, TrackedDataset, TrackedResult
 from support.mlflow_server import mlflow_server
 from support.process import free_port
 from support.textures import EXPERIMENT, write_manifest
@@ -77,8 +77,8 @@ def test_a_training_is_seen_while_it_goes_on_and_told_once(
 ) -> None:
     monkeypatch.setattr("anomaly_runner.tracking.mlflow_tracker._PACE", 0.05)
     found = tracker(server, uid="live")
-    found.begin({"seed": "1"})
-    found.measure(10, {"trainLoss": 0.5})
+    found.start({"seed": "1"})
+    found.log_metrics(10, {"trainLoss": 0.5})
     wait_for(lambda: found.status() and client.get_metric_history(found.status().run_id, "trainLoss"))
     run_id = found.status().run_id
     assert client.get_run(run_id).info.status == "RUNNING"
@@ -92,7 +92,7 @@ def test_a_training_is_seen_while_it_goes_on_and_told_once(
 
 def test_the_images_are_an_input_with_their_digest(server, client, result) -> None:
     found = tracker(server, uid="images")
-    found.begin({})
+    found.start({})
     found.finish(result)
     [entry] = client.get_run(found.status().run_id).inputs.dataset_inputs
     assert (entry.dataset.name, entry.dataset.source_type) == ("screws", "s3")
@@ -105,7 +105,7 @@ def test_the_images_are_an_input_with_their_digest(server, client, result) -> No
 def test_a_registered_model_is_run_by_mlflow_alone_and_registered_once(server, client, result, tmp_path: Path) -> None:
     for _ in range(2):  # a retried pod
         found = tracker(server, "screws", uid="registered")
-        found.begin({})
+        found.start({})
         found.finish(result)
     assert found.status().model == "models:/screws/1"
     [version] = client.search_model_versions("name = 'screws'")
@@ -127,7 +127,7 @@ def test_a_registered_model_is_run_by_mlflow_alone_and_registered_once(server, c
 def test_a_second_run_is_a_second_version(server, result) -> None:
     found = [tracker(server, "bolts", uid=uid) for uid in ("bolts-1", "bolts-2")]
     for one in found:
-        one.begin({})
+        one.start({})
         one.finish(result)
     assert [one.status().model for one in found] == ["models:/bolts/1", "models:/bolts/2"]
 
@@ -141,9 +141,9 @@ def test_a_server_that_is_down_while_training_delays_nothing_and_is_caught_up(
     port = free_port()
     found = tracker(f"http://127.0.0.1:{port}", "late", uid="late")
     began, worked = time.perf_counter(), time.thread_time()
-    found.begin({"seed": "1"})
+    found.start({"seed": "1"})
     for step in range(100):
-        found.measure(step, {"trainLoss": 1 / (step + 1)})
+        found.log_metrics(step, {"trainLoss": 1 / (step + 1)})
     assert time.thread_time() - worked < 0.1
     assert time.perf_counter() - began < 2, "on a busy machine; it is waited for in the background"
     (tmp_path / "server").mkdir()

@@ -11,9 +11,9 @@ from anomaly_api.experiment import AnomalyExperiment
 from anomaly_api.run import RunIdentity
 from anomaly_runner.errors import TrackingUnavailable
 from anomaly_runner.tracking import mlflow_tracker
-from anomaly_runner.tracking.base import TrackedResult
 from anomaly_runner.tracking.mlflow_tracker import MlflowTracker, target_of
-from anomaly_runner.tracking.tracked import flat_parameters
+from anomaly_runner.tracking.run_results import flat_parameters
+from anomaly_runner.tracking.tracker import TrackedResult
 
 RUN = RunIdentity(kind="AnomalyExperiment", namespace="factory", name="x", uid="0-1")
 SPEC = MlflowTracking(tracking_uri="http://mlflow:5000/", tags={"team": "vision"})
@@ -96,7 +96,7 @@ def test_a_run_from_begin_to_finish(tmp_path: Path) -> None:
     server = Server()
     picture = tmp_path / "a.png"
     found = tracker(server)
-    found.begin({"model.name": "padim"})
+    found.start({"model.name": "padim"})
     found.finish(TrackedResult({"image_AUROC": 0.9}, (("visualizations", picture), ("", tmp_path / "report.json"))))
     run = server.runs["run0"]
     assert (run.status, run.name, run.metrics, run.params) == (
@@ -120,12 +120,12 @@ def test_a_run_from_begin_to_finish(tmp_path: Path) -> None:
 def test_a_retried_pod_goes_on_with_the_same_run() -> None:
     server = Server()
     first = tracker(server)
-    first.begin({})
+    first.start({})
     wait_for(first.status)
     first.fail("StorageUnavailable: gone")
     assert server.runs["run0"].status == "FAILED"
     second = tracker(server)
-    second.begin({})
+    second.start({})
     second.finish(RESULT)
     assert list(server.runs) == ["run0"]
     assert server.runs["run0"].status == "FINISHED"
@@ -135,7 +135,7 @@ def test_runs_without_a_cluster_are_runs_of_their_own() -> None:
     server = Server()
     for _ in range(2):
         local = tracker(server, RUN.model_copy(update={"uid": "local"}))
-        local.begin({})
+        local.start({})
         local.finish(RESULT)
     assert len(server.runs) == 2
 
@@ -143,7 +143,7 @@ def test_runs_without_a_cluster_are_runs_of_their_own() -> None:
 def test_a_server_that_comes_back_is_caught_up() -> None:
     server = Server(down=2)
     late = tracker(server)
-    late.begin({"seed": "42"})
+    late.start({"seed": "42"})
     wait_for(lambda: server.down == 1)
     assert late.status() is None
     late.finish(RESULT)
@@ -153,7 +153,7 @@ def test_a_server_that_comes_back_is_caught_up() -> None:
 
 def test_a_server_that_stays_down_is_a_failure_of_its_own() -> None:
     lost = tracker(Server(down=100))
-    lost.begin({})
+    lost.start({})
     with pytest.raises(TrackingUnavailable, match=r"all results are stored.*mlflow:5000.*refused"):
         lost.finish(RESULT)
     lost.fail("does not raise")

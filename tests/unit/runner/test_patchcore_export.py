@@ -9,7 +9,7 @@ import torch
 from anomaly_api.artifacts import Export
 from anomaly_api.parameters import PatchcoreParameters
 from anomaly_runner.data.batches import Batch
-from anomaly_runner.data.dataset import Sample
+from anomaly_runner.data.samples import Sample
 from anomaly_runner.evaluation.evaluate import ScoreRange
 from anomaly_runner.exporting.export import export_all, load
 from anomaly_runner.models.backbone import choose_backbone

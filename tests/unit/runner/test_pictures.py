@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from anomaly_runner.data.dataset import Sample
+from anomaly_runner.data.samples import Sample
 from anomaly_runner.reporting.colormap import TURBO
 from anomaly_runner.reporting.pictures import PixelLevels, Verdict, compose, heat_image, pixel_scores, segment
 

@@ -14,7 +14,7 @@ from rich.console import Console
 from anomaly_api.run import ProgressUpdate, RunIdentity
 from anomaly_api.status import MlflowStatus, Stage
 from anomaly_runner import progress as module
-from anomaly_runner.progress import BarReporter, LogReporter, Progress, PushReporter
+from anomaly_runner.progress import BarReporter, LogReporter, ProgressMeter, PushReporter
 
 RUN = RunIdentity(kind="AnomalyExperiment", namespace="ns", name="x", uid="u")
 
@@ -33,7 +33,7 @@ class Recorder:
 
 def test_percent_covers_the_whole_run_and_never_falls() -> None:
     recorder = Recorder()
-    with Progress([recorder]) as progress:
+    with ProgressMeter([recorder]) as progress:
         for stage in Stage:
             progress.enter(stage, 10, "images")
             for _ in range(12):  # more than announced
@@ -47,7 +47,7 @@ def test_percent_covers_the_whole_run_and_never_falls() -> None:
 
 def test_units_of_the_stage() -> None:
     recorder = Recorder()
-    with Progress([recorder]) as progress:
+    with ProgressMeter([recorder]) as progress:
         progress.enter(Stage.PREDICT, 100, "images")
         progress.advance(8)
         progress.advance(8)
@@ -58,7 +58,7 @@ def test_units_of_the_stage() -> None:
 
 def test_a_training_by_gradient_is_most_of_the_run() -> None:
     recorder = Recorder()
-    with Progress([recorder]) as progress:
+    with ProgressMeter([recorder]) as progress:
         for stage in Stage:
             progress.enter(stage, 10, "steps" if stage is Stage.TRAIN else "images")
             progress.advance(5)
@@ -81,7 +81,7 @@ class Clock:
 def remaining(counts, *, total=100, seconds=2.0):
     """What is said to remain after each step, with ``seconds`` before each of them."""
     clock, recorder = Clock(), Recorder()
-    progress = Progress([recorder], clock)
+    progress = ProgressMeter([recorder], clock)
     progress.enter(Stage.PREDICT, total, "images")
     for count in counts:
         clock.now += seconds
@@ -110,7 +110,7 @@ def test_nobody_knows_how_long_without_a_total() -> None:
 
 def test_each_stage_has_a_pace_of_its_own() -> None:
     clock, recorder = Clock(), Recorder()
-    progress = Progress([recorder], clock)
+    progress = ProgressMeter([recorder], clock)
     for stage, seconds in ((Stage.TRAIN, 100), (Stage.PREDICT, 1)):
         progress.enter(stage, 4, "images")
         assert recorder.seen[-1][1].remaining_seconds is None
@@ -124,7 +124,7 @@ def test_people_are_told_how_long_it_takes(caplog: pytest.LogCaptureFixture) -> 
     clock = Clock()
     screen = io.StringIO()
     bar = BarReporter(Console(file=screen, force_terminal=True, width=120))
-    with caplog.at_level(logging.INFO, "anomaly_runner"), Progress([LogReporter(), bar], clock) as progress:
+    with caplog.at_level(logging.INFO, "anomaly_runner"), ProgressMeter([LogReporter(), bar], clock) as progress:
         progress.enter(Stage.PREDICT, 100, "images")
         for _ in range(2):
             clock.now += 100
@@ -162,7 +162,7 @@ def test_pushes_carry_the_token_of_the_moment(operator, tmp_path: Path, monkeypa
     url, received = operator
     token = tmp_path / "token"
     token.write_text("first\n")
-    with Progress([PushReporter(url, token, RUN, lambda: MlflowStatus(run_id="r"))]) as progress:
+    with ProgressMeter([PushReporter(url, token, RUN, lambda: MlflowStatus(run_id="r"))]) as progress:
         progress.enter(Stage.TRAIN, 10, "images")
         wait_for(lambda: received)
         token.write_text("second\n")
@@ -177,7 +177,7 @@ def test_pushes_carry_the_token_of_the_moment(operator, tmp_path: Path, monkeypa
 def test_at_most_one_push_a_second(operator, tmp_path: Path) -> None:
     url, received = operator
     (tmp_path / "token").write_text("t")
-    with Progress([PushReporter(url, tmp_path / "token", RUN, lambda: None)]) as progress:
+    with ProgressMeter([PushReporter(url, tmp_path / "token", RUN, lambda: None)]) as progress:
         progress.enter(Stage.PREDICT, 500, "images")
         for _ in range(500):
             progress.advance(1)
@@ -193,7 +193,7 @@ def test_a_push_that_fails_is_logged_once_and_dropped(
     url = operator[0] if broken == "no token" else "http://127.0.0.1:9/v1/progress"
     if broken == "no server":
         (tmp_path / "token").write_text("t")
-    with Progress([PushReporter(url, tmp_path / "token", RUN, lambda: None)]) as progress:
+    with ProgressMeter([PushReporter(url, tmp_path / "token", RUN, lambda: None)]) as progress:
         progress.enter(Stage.PREDICT, 5, "images")
         for _ in range(5):
             progress.advance(1)

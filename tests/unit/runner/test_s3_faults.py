@@ -14,7 +14,7 @@ import pytest
 
 from anomaly_api.storage import LocationRole, S3Location
 from anomaly_runner.errors import StorageDenied, StorageUnavailable
-from anomaly_runner.storage import FolderStore, ObjectInfo, local_copy
+from anomaly_runner.storage import FolderStore, ObjectInfo, download_all
 from anomaly_runner.storage.s3 import connect
 from support.fake_s3 import fake_s3
 
@@ -50,7 +50,7 @@ def large(server) -> ObjectInfo:
 
 def test_everything_is_brought_whole(s3, tmp_path: Path) -> None:
     store = store_of(s3)
-    local_copy(store, store.list(), tmp_path, go_on)
+    download_all(store, store.list(), tmp_path, go_on)
     assert {f"set/{path.name}": path.read_bytes() for path in tmp_path.glob("*.png")} == OBJECTS
     assert not list(tmp_path.glob(".*.part"))
 
@@ -93,21 +93,21 @@ def test_a_pod_without_keys_shows_its_service_accounts_token(
         }.items():
             monkeypatch.setenv(f"AWS_{name}", value)
         store = connect(LocationRole.DATASET, S3Location(uri="s3://data/set", endpoint=s3.url, region="us-east-1"), {})
-        local_copy(store, store.list(), tmp_path / "here", go_on)
+        download_all(store, store.list(), tmp_path / "here", go_on)
         service.shutdown()
     assert len(list((tmp_path / "here").glob("*.png"))) == len(OBJECTS)
     assert s3.signed == {("lent", "session")}
     assert {(*found["WebIdentityToken"], *found["RoleArn"]) for found in asked} == {("of the service account", role)}
-    assert store.quick is not None
+    assert store.fast_reader is not None
 
 
 def test_names_as_long_as_file_systems_allow(s3, tmp_path: Path) -> None:
     name = "x" * 251 + ".png"
     s3.objects[f"set/{name}"] = b"long"
     store = store_of(s3)
-    local_copy(store, [found for found in store.list() if found.key == name], tmp_path, go_on)
+    download_all(store, [found for found in store.list() if found.key == name], tmp_path, go_on)
     assert (tmp_path / name).read_bytes() == b"long"
-    FolderStore(tmp_path / "out").push(tmp_path / name, name)
+    FolderStore(tmp_path / "out").upload(tmp_path / name, name)
     assert (tmp_path / "out" / name).read_bytes() == b"long"
 
 
@@ -118,7 +118,7 @@ def test_a_server_that_is_busy_for_a_while(s3, tmp_path: Path, status) -> None:
     objects = store.list()
     count = 60 if status != 500 else 4
     s3.faults = [status if index % 5 else None for index in range(count)]
-    local_copy(store, objects, tmp_path, go_on)
+    download_all(store, objects, tmp_path, go_on)
     assert all((tmp_path / found.key).stat().st_size == found.size for found in objects)
 
 
@@ -127,7 +127,7 @@ def test_a_server_that_stays_busy(s3, tmp_path: Path, status) -> None:
     objects = [large(s3)]
     s3.faults = [status] * 100
     with pytest.raises(StorageUnavailable, match=rf"s3://data/set/large\.png: the server answered {status}"):
-        local_copy(store_of(s3), objects, tmp_path, go_on)
+        download_all(store_of(s3), objects, tmp_path, go_on)
 
 
 def test_a_busy_server_is_waited_for_when_listing_and_reading(s3) -> None:
@@ -141,7 +141,7 @@ def test_a_body_goes_on_where_it_broke_off(s3, tmp_path: Path) -> None:
     objects = [large(s3)]
     s3.asked.clear()
     s3.faults = [-1_500_000, -1_000_000]
-    local_copy(store_of(s3), objects, tmp_path, go_on)
+    download_all(store_of(s3), objects, tmp_path, go_on)
     assert (tmp_path / "large.png").read_bytes() == CONTENT
     starts = [int(line.partition("bytes=")[2].rstrip("-") or 0) for line in s3.asked]
     assert len(starts) == 3
@@ -151,7 +151,7 @@ def test_a_body_goes_on_where_it_broke_off(s3, tmp_path: Path) -> None:
 def test_a_silent_server_is_asked_again(s3, tmp_path: Path) -> None:
     objects = [large(s3)]
     s3.faults = ["stall"]
-    local_copy(store_of(s3), objects, tmp_path, go_on)
+    download_all(store_of(s3), objects, tmp_path, go_on)
     assert (tmp_path / "large.png").read_bytes() == CONTENT
 
 
@@ -162,9 +162,9 @@ def test_a_refusal_whose_body_never_comes(s3, tmp_path: Path, count) -> None:
     s3.faults = ["stall 503"] * count
     if count == 100:
         with pytest.raises(StorageUnavailable, match=r"s3://data/set/large\.png does not answer"):
-            local_copy(store_of(s3), objects, tmp_path, go_on)
+            download_all(store_of(s3), objects, tmp_path, go_on)
     else:
-        local_copy(store_of(s3), objects, tmp_path, go_on)
+        download_all(store_of(s3), objects, tmp_path, go_on)
         assert (tmp_path / "large.png").read_bytes() == CONTENT
 
 
@@ -173,14 +173,14 @@ def test_an_object_that_changes_while_it_is_read_is_never_patched_together(s3, t
     s3.objects["set/large.png"] = CONTENT[::-1] + b"x"
     s3.faults = [-1_500_000]
     with pytest.raises(StorageUnavailable, match="changed while it was read"):
-        local_copy(store_of(s3), objects, tmp_path, go_on)
+        download_all(store_of(s3), objects, tmp_path, go_on)
 
 
 def test_an_object_that_changed_since_it_was_listed(s3, tmp_path: Path) -> None:
     objects = [large(s3)]
     s3.objects["set/large.png"] = b"short"
     with pytest.raises(StorageUnavailable, match="changed while it was read"):
-        local_copy(store_of(s3), objects, tmp_path, go_on)
+        download_all(store_of(s3), objects, tmp_path, go_on)
 
 
 def certify(folder, name, *more) -> tuple:
@@ -248,7 +248,7 @@ def test_an_authority_of_the_clusters_own(authority, monkeypatch: pytest.MonkeyP
     with secured(signed) as server:
         store, file = store_of(server), io.BytesIO()
         assert store.read("7.png") == b"7"
-        assert store.quick.append("set/7.png", file, "")
+        assert store.fast_reader.append("set/7.png", file, "")
         assert file.getvalue() == b"7"
 
 
@@ -257,7 +257,7 @@ def test_a_certificate_that_signs_itself_is_left_to_the_client(
 ) -> None:
     """Rust's TLS takes no authority's certificate for a server's."""
     monkeypatch.setattr("anomaly_runner.storage.s3.ca_path", lambda role: str(authority[0]))
-    local_copy(store_of(secure), [large(secure)], tmp_path, go_on)
+    download_all(store_of(secure), [large(secure)], tmp_path, go_on)
     assert (tmp_path / "large.png").read_bytes() == CONTENT
 
 

@@ -6,10 +6,11 @@ from collections.abc import Iterable
 import pytest
 
 from anomaly_api.dataset import DatasetSplits
-from anomaly_runner.data.dataset import Dataset, Sample, experiment_dataset
-from anomaly_runner.data.splits import fill_in
+from anomaly_runner.data.folder_layout import index_experiment
+from anomaly_runner.data.samples import DatasetIndex, Sample
+from anomaly_runner.data.splits import complete_splits
 from anomaly_runner.errors import DataInvalid
-from anomaly_runner.storage.base import ObjectInfo
+from anomaly_runner.storage.store import ObjectInfo
 
 TRAIN = [f"train/good/{index:03d}.png" for index in range(50)]
 GOOD = [f"test/good/{index:03d}.png" for index in range(20)]
@@ -18,8 +19,8 @@ ONE = ["test/rare/000.png"]
 UNKNOWN = [f"test/unknown/{index}.png" for index in range(5)]
 
 
-def dataset(keys: Iterable[str]) -> Dataset:
-    return experiment_dataset([ObjectInfo(key, 1, "e") for key in keys], "s3://b/p", "_mask", False)
+def dataset(keys: Iterable[str]) -> DatasetIndex:
+    return index_experiment([ObjectInfo(key, 1, "e") for key in keys], "s3://b/p", "_mask", False)
 
 
 def keys(samples: Iterable[Sample]) -> list[str]:
@@ -32,11 +33,11 @@ def labels(samples: Iterable[Sample]) -> list[str]:
 
 def test_what_is_there_stays_as_it_is() -> None:
     found = dataset(TRAIN + GOOD + DENT)
-    assert fill_in(found, DatasetSplits(), 1) == found
+    assert complete_splits(found, DatasetSplits(), 1) == found
 
 
 def test_good_test_images_come_from_the_training_images() -> None:
-    found = fill_in(dataset(TRAIN + DENT), DatasetSplits(good_test_fraction=0.3), 7)
+    found = complete_splits(dataset(TRAIN + DENT), DatasetSplits(good_test_fraction=0.3), 7)
     moved = [key for key in keys(found.test) if key.startswith("train/")]
     assert len(moved) == 15
     assert sorted(moved + keys(found.train)) == TRAIN
@@ -48,19 +49,19 @@ def test_the_draw_depends_on_the_seed_and_not_on_the_order_of_listing() -> None:
     shuffled = TRAIN + DENT
     random.Random(0).shuffle(shuffled)
     splits = DatasetSplits(validation_fraction=0.5)
-    first, again = fill_in(dataset(TRAIN + DENT), splits, 3), fill_in(dataset(shuffled), splits, 3)
+    first, again = complete_splits(dataset(TRAIN + DENT), splits, 3), complete_splits(dataset(shuffled), splits, 3)
     assert first == again
-    assert keys(fill_in(dataset(TRAIN + DENT), splits, 4).train) != keys(first.train)
+    assert keys(complete_splits(dataset(TRAIN + DENT), splits, 4).train) != keys(first.train)
 
 
 def test_a_new_image_moves_few_others() -> None:
-    before = set(keys(fill_in(dataset(TRAIN + DENT), DatasetSplits(), 3).train))
-    after = set(keys(fill_in(dataset([*TRAIN, "train/good/new.png", *DENT]), DatasetSplits(), 3).train))
+    before = set(keys(complete_splits(dataset(TRAIN + DENT), DatasetSplits(), 3).train))
+    after = set(keys(complete_splits(dataset([*TRAIN, "train/good/new.png", *DENT]), DatasetSplits(), 3).train))
     assert len(before ^ after) <= 2
 
 
 def test_validation_takes_its_share_of_each_label_and_leaves_one() -> None:
-    found = fill_in(dataset(TRAIN + GOOD + DENT + ONE + UNKNOWN), DatasetSplits(validation_fraction=0.4), 5)
+    found = complete_splits(dataset(TRAIN + GOOD + DENT + ONE + UNKNOWN), DatasetSplits(validation_fraction=0.4), 5)
     counts = {label: sum(sample.label == label for sample in found.validation) for label in ("good", "dent", "rare")}
     assert counts == {"good": 8, "dent": 4, "rare": 0}
     assert not set(keys(found.validation)) & set(keys(found.test))
@@ -71,7 +72,7 @@ def test_validation_takes_its_share_of_each_label_and_leaves_one() -> None:
 
 
 def test_folders_of_validation_images_win_over_a_share() -> None:
-    found = fill_in(
+    found = complete_splits(
         dataset(TRAIN + GOOD + DENT + ["val/good/0.png", "val/dent/0.png"]), DatasetSplits(validation_fraction=0.9), 5
     )
     assert keys(found.validation) == ["val/dent/0.png", "val/good/0.png"]
@@ -80,4 +81,4 @@ def test_folders_of_validation_images_win_over_a_share() -> None:
 
 def test_too_few_to_give_some_up() -> None:
     with pytest.raises(DataInvalid, match=r"goodTestFraction 0\.2 of the 2 below train/good"):
-        fill_in(dataset(TRAIN[:2] + DENT), DatasetSplits(), 1)
+        complete_splits(dataset(TRAIN[:2] + DENT), DatasetSplits(), 1)

@@ -19,9 +19,9 @@ from anomaly_api.parameters import PadimParameters
 from anomaly_api.run import RunIdentity
 from anomaly_api.status import Stage
 from anomaly_runner.cli import app
-from anomaly_runner.context import Context, Journal
+from anomaly_runner.context import Context, RunRecord
 from anomaly_runner.data.batches import Batch
-from anomaly_runner.data.dataset import Sample
+from anomaly_runner.data.samples import Sample
 from anomaly_runner.errors import DataInvalid, Diverged, ExportMismatch, ModelInvalid, Stopped
 from anomaly_runner.evaluation.evaluate import score_range
 from anomaly_runner.exporting.export import PlainModel, compare, export_all, joined, load, tolerance, write_onnx
@@ -29,7 +29,7 @@ from anomaly_runner.exporting.torchscript import write_torchscript
 from anomaly_runner.models.backbone import choose_backbone
 from anomaly_runner.models.padim import Padim
 from anomaly_runner.models.threads import TorchThreads
-from anomaly_runner.progress import Progress
+from anomaly_runner.progress import ProgressMeter
 from anomaly_runner.scoring.onnx_predictor import load_onnx
 from anomaly_runner.scoring.predict import predict
 from anomaly_runner.scoring.torch_predictor import TorchPredictor
@@ -37,7 +37,7 @@ from anomaly_runner.system import machine
 from anomaly_runner.system.digest import digest
 from anomaly_runner.system.parallel import ordered_map
 from anomaly_runner.system.stop import StopSignal
-from anomaly_runner.tracking.base import NoTracker
+from anomaly_runner.tracking.tracker import NoTracker
 from support.torchscript import device_constants
 
 SIZE = (64, 48)
@@ -47,7 +47,7 @@ THREADS = TorchThreads(torch.device("cpu"))
 
 @pytest.fixture
 def context(tmp_path: Path):
-    return Context(RUN, {}, tmp_path, Progress(), StopSignal(), NoTracker(), Journal())
+    return Context(RUN, {}, tmp_path, ProgressMeter(), StopSignal(), NoTracker(), RunRecord())
 
 
 @pytest.fixture(scope="module")
@@ -399,7 +399,7 @@ def test_ordered_map_passes_on_the_first_failure() -> None:
 def test_the_context_times_stages_and_leaves_when_stopped(context) -> None:
     with context.stage(Stage.TRAIN, 10):
         context.advance(5)
-    assert context.journal.seconds["train"] >= 0
+    assert context.record.seconds["train"] >= 0
     context.stop.set()
     with pytest.raises(Stopped), context.stage(Stage.PREDICT):
         pass

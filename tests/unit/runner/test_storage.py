@@ -12,10 +12,10 @@ from PIL import Image
 
 from anomaly_api.dataset import DatasetLimits
 from anomaly_api.storage import LocationRole, S3Location
-from anomaly_runner.data.batches import InputForm, ReadLog, read_batches, read_file
-from anomaly_runner.data.dataset import Sample
+from anomaly_runner.data.batches import IntegrityLog, Preprocessor, read_batches, read_file
+from anomaly_runner.data.samples import Sample
 from anomaly_runner.errors import DataInvalid, Stopped, StorageDenied, StorageUnavailable
-from anomaly_runner.storage import FolderStore, ObjectInfo, local_copy, start_pull
+from anomaly_runner.storage import FolderStore, ObjectInfo, download_all, start_prefetch
 from anomaly_runner.storage.s3 import S3Store, connect
 
 KEYS = {"ANOMALY_DATASET_AWS_ACCESS_KEY_ID": "id", "ANOMALY_DATASET_AWS_SECRET_ACCESS_KEY": "secret"}
@@ -48,8 +48,8 @@ def test_folder_store_lists_files_in_order_and_hides_what_is_hidden(tmp_path: Pa
 def test_folder_store_writes_whole_files(tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.write_bytes(b"content")
-    store = FolderStore(tmp_path / "out").below("ns/name")
-    store.push(source, "deep/file.bin")
+    store = FolderStore(tmp_path / "out").subfolder("ns/name")
+    store.upload(source, "deep/file.bin")
     assert store.read("deep/file.bin") == b"content"
     assert store.read("other") is None
     assert [path.name for path in (tmp_path / "out/ns/name/deep").iterdir()] == ["file.bin"]
@@ -59,23 +59,23 @@ def test_folder_store_writes_whole_files(tmp_path: Path) -> None:
 def test_folder_store_without_permission(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir(mode=0o500)
     with pytest.raises(StorageDenied):
-        FolderStore(tmp_path / "out").push(Path(__file__), "x")
+        FolderStore(tmp_path / "out").upload(Path(__file__), "x")
 
 
 def test_folder_store_on_a_failing_file_system(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(StorageUnavailable, match="file"):
-        FolderStore(tmp_path / "file").push(Path(__file__), "x")
+        FolderStore(tmp_path / "file").upload(Path(__file__), "x")
 
 
 @pytest.mark.parametrize("key", ["../x", "/etc/x", "a/../../x", "a\\b"])
 def test_hostile_keys_are_never_written(tmp_path: Path, s3, key) -> None:
     for store in (FolderStore(tmp_path), s3[0]):
         with pytest.raises(DataInvalid, match="leads out"):
-            store.push(Path(__file__), key)
+            store.upload(Path(__file__), key)
         if isinstance(store, S3Store):
             with pytest.raises(DataInvalid, match="leads out"):
-                store.pull(ObjectInfo(key, 1, "e"), tmp_path / "x")
+                store.download(ObjectInfo(key, 1, "e"), tmp_path / "x")
 
 
 def test_s3_keys_are_relative_to_the_prefix(s3) -> None:
@@ -85,7 +85,7 @@ def test_s3_keys_are_relative_to_the_prefix(s3) -> None:
     stub.add_response("list_objects_v2", {"Contents": contents}, {"Bucket": "bucket", "Prefix": "some/prefix/"})
     assert [info.key for info in store.list()] == ["../evil.png", "train/good/a.png", "train/good/b.png"]
     assert store.uri == "s3://bucket/some/prefix"
-    assert store.below("x").uri == "s3://bucket/some/prefix/x"
+    assert store.subfolder("x").uri == "s3://bucket/some/prefix/x"
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ def test_what_never_reaches_a_server(raised, error, monkeypatch: pytest.MonkeyPa
     store = connect(LocationRole.DATASET, S3Location(uri="s3://bucket", endpoint="http://127.0.0.1:1"), KEYS)
     monkeypatch.setattr(store.client, "put_object", lambda **_: (_ for _ in ()).throw(raised))
     with pytest.raises(error, match="s3://bucket/key"):
-        store.push(Path(__file__), "key")
+        store.upload(Path(__file__), "key")
 
 
 def test_each_role_has_credentials_of_its_own() -> None:
@@ -154,7 +154,7 @@ class MemoryStore:
     def list(self, prefix=""):
         return [ObjectInfo(key, len(value), value.decode()) for key, value in sorted(self.contents.items())]
 
-    def pull(self, info, destination) -> None:
+    def download(self, info, destination) -> None:
         if not self.gate.wait(5):
             raise StorageUnavailable("held up")
         self.pulled.append(info.key)
@@ -164,36 +164,36 @@ class MemoryStore:
 
 def test_what_is_here_is_not_pulled_again(tmp_path: Path) -> None:
     store = MemoryStore({"a": b"1", "d/b": b"22", "c": b"3"})
-    local_copy(store, store.list(), tmp_path, go_on)
+    download_all(store, store.list(), tmp_path, go_on)
     assert sorted(store.pulled) == ["a", "c", "d/b"]
     assert (tmp_path / "d/b").read_bytes() == b"22"
     store.pulled.clear()
-    local_copy(store, store.list(), tmp_path, go_on)
+    download_all(store, store.list(), tmp_path, go_on)
     assert store.pulled == []
     store.contents["a"] = b"9"
     (tmp_path / "c").unlink()
-    local_copy(store, store.list(), tmp_path, go_on)
+    download_all(store, store.list(), tmp_path, go_on)
     assert sorted(store.pulled) == ["a", "c"]
     assert (tmp_path / "a").read_bytes() == b"9"
 
 
 def test_an_index_that_broke_off_is_read_up_to_there(tmp_path: Path) -> None:
     store = MemoryStore({"a": b"1", "b": b"2"})
-    local_copy(store, store.list(), tmp_path, go_on)
+    download_all(store, store.list(), tmp_path, go_on)
     index = tmp_path / ".etags.jsonl"
     index.write_text(index.read_text()[:-4])
     store.pulled.clear()
-    local_copy(store, store.list(), tmp_path, go_on)
+    download_all(store, store.list(), tmp_path, go_on)
     assert len(store.pulled) == 1
 
 
 def test_a_file_is_ready_before_the_whole_pull_is(tmp_path: Path) -> None:
     store = MemoryStore({"a": b"1", "b": b"2"})
     store.gate.clear()
-    pull = start_pull(store, store.list(), tmp_path, go_on)
+    prefetcher = start_prefetch(store, store.list(), tmp_path, go_on)
     store.gate.set()
-    assert pull.path("a").read_bytes() == b"1"
-    pull.close()
+    assert prefetcher.path("a").read_bytes() == b"1"
+    prefetcher.close()
 
 
 def test_waiting_for_a_file_ends_when_the_run_is_stopped(tmp_path: Path) -> None:
@@ -203,25 +203,25 @@ def test_waiting_for_a_file_ends_when_the_run_is_stopped(tmp_path: Path) -> None
     def check() -> Never:
         raise Stopped("now")
 
-    pull = start_pull(store, store.list(), tmp_path, check)
+    prefetcher = start_prefetch(store, store.list(), tmp_path, check)
     with pytest.raises(Stopped):
-        pull.path("a")
+        prefetcher.path("a")
     store.gate.set()
-    pull.close()
+    prefetcher.close()
 
 
 def test_a_folder_is_used_in_place(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"1")
     store = FolderStore(tmp_path)
-    assert local_copy(store, store.list(), tmp_path / "unused", go_on) == tmp_path
+    assert download_all(store, store.list(), tmp_path / "unused", go_on) == tmp_path
     assert not (tmp_path / "unused").exists()
 
 
 def test_a_failed_pull_reaches_who_waits_for_it(tmp_path: Path) -> None:
     store = MemoryStore({"a": b"1"})
-    store.pull = lambda info, destination: (_ for _ in ()).throw(StorageDenied("no"))
+    store.download = lambda info, destination: (_ for _ in ()).throw(StorageDenied("no"))
     with pytest.raises(StorageDenied):
-        local_copy(store, store.list(), tmp_path, go_on)
+        download_all(store, store.list(), tmp_path, go_on)
 
 
 @pytest.mark.timeout(60)
@@ -234,9 +234,9 @@ def test_what_is_no_regular_file_is_named_and_never_opened(tmp_path: Path) -> No
     Image.new("RGB", (8, 8)).save(tmp_path / "image.png")
     (tmp_path / "link.png").symlink_to("image.png")
     samples = [Sample(info.key, "good") for info in FolderStore(tmp_path).list()]
-    log = ReadLog(DatasetLimits(max_unreadable_images=5))
-    pull = start_pull(FolderStore(tmp_path), [], tmp_path, go_on)
-    (batch,) = read_batches(pull, samples, InputForm(8, 8, "none"), log, batch_size=9, threads=2)
+    log = IntegrityLog(DatasetLimits(max_unreadable_images=5))
+    prefetcher = start_prefetch(FolderStore(tmp_path), [], tmp_path, go_on)
+    (batch,) = read_batches(prefetcher, samples, Preprocessor(8, 8, "none"), log, batch_size=9, threads=2)
     assert [sample.key for sample in batch.samples] == ["image.png", "link.png"]
     assert {image.path: image.problem for image in log.unreadable} == {
         "pipe.png": "not a file",
@@ -254,14 +254,14 @@ def test_a_file_without_permission_is_denied_and_not_retried(tmp_path: Path, mon
     (tmp_path / "a.png").write_bytes(b"1")
     monkeypatch.setattr(Path, "read_bytes", refuse)
     with pytest.raises(StorageDenied, match=r"no permission for .*a\.png"):
-        read_file(start_pull(FolderStore(tmp_path), [], tmp_path, go_on), "a.png")
+        read_file(start_prefetch(FolderStore(tmp_path), [], tmp_path, go_on), "a.png")
 
 
 def test_weights_that_may_not_be_read_are_denied_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Libraries say that there is no such file."""
     (tmp_path / "model.safetensors").write_bytes(b"1")
     store = FolderStore(tmp_path)
-    assert local_copy(store, store.list(), tmp_path, go_on) == tmp_path
+    assert download_all(store, store.list(), tmp_path, go_on) == tmp_path
     monkeypatch.setattr(os, "access", lambda path, mode: not path.name.endswith(".safetensors"))
     with pytest.raises(StorageDenied, match=r"no permission to read .*model\.safetensors: make it readable"):
-        local_copy(store, store.list(), tmp_path, go_on)
+        download_all(store, store.list(), tmp_path, go_on)

@@ -14,7 +14,7 @@ from anomaly_api.artifacts import Export
 from anomaly_api.model import Model, Tiling
 from anomaly_api.parameters import PadimParameters, PatchcoreParameters
 from anomaly_runner.data.batches import Batch
-from anomaly_runner.data.dataset import Sample
+from anomaly_runner.data.samples import Sample
 from anomaly_runner.errors import InvalidConfig
 from anomaly_runner.exporting.export import export_all
 from anomaly_runner.models.anomalib_model import BuildOptions, build_module, scoring_model, without_pretrained_weights

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from anomaly_api.dataset import CropArea
-from anomaly_runner.data.batches import InputForm
+from anomaly_runner.data.batches import Preprocessor
 from anomaly_runner.data.images import UnreadableImageError
 from anomaly_runner.data.valid_area import ValidArea
 from anomaly_runner.errors import DataInvalid
@@ -35,8 +35,8 @@ def area(mask: NDArray[np.uint8] | None = None) -> ValidArea:
     return ValidArea.read(png(border() if mask is None else mask), "valid.png", LIMIT)
 
 
-def form(crop: CropArea | None = None) -> InputForm:
-    return InputForm(24, 32, "none", crop, valid_area=area())
+def form(crop: CropArea | None = None) -> Preprocessor:
+    return Preprocessor(24, 32, "none", crop, valid_area=area())
 
 
 @pytest.mark.parametrize("factor", [1, 2, 5])
@@ -57,7 +57,7 @@ def test_deep_images_keep_their_depth() -> None:
 
 def test_maps_count_the_same_pixels() -> None:
     assert np.array_equal(not_none(form().valid), np.kron(border(), np.ones((2, 2))) > 0)
-    assert InputForm(24, 32, "none").valid is None
+    assert Preprocessor(24, 32, "none").valid is None
 
 
 def test_the_crop_cuts_image_and_mask_alike() -> None:

@@ -4,7 +4,7 @@
 files into folders; ``prepare`` puts it together.
 """
 
-from anomaly_runner.data.builtin.datasets import PUBLISHED, Catalog
 from anomaly_runner.data.builtin.prepare import files_of, prepare
+from anomaly_runner.data.builtin.remote_files import PUBLISHED, DatasetCatalog
 
-__all__ = ["PUBLISHED", "Catalog", "files_of", "prepare"]
+__all__ = ["PUBLISHED", "DatasetCatalog", "files_of", "prepare"]

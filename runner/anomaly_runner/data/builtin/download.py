@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
-from anomaly_runner.data.builtin.datasets import RemoteFile
+from anomaly_runner.data.builtin.remote_files import RemoteFile
 from anomaly_runner.errors import DataInvalid, StorageUnavailable
 
 _ATTEMPTS = 6

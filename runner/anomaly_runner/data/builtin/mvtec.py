@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from anomaly_runner.errors import DataInvalid
-from anomaly_runner.storage.base import is_safe
+from anomaly_runner.storage.store import is_safe_key
 
 _LARGEST_PRODUCT = 20 << 30
 """Bytes; the largest product of MVTec AD has less than 1 GB."""
@@ -53,7 +53,7 @@ def _members(tar: tarfile.TarFile, category: str, products: set[str]) -> Iterato
     """Files of the product; ``products`` fills with the names of all."""
     size, count = 0, 0
     for member in tar:
-        if not is_safe(member.name):
+        if not is_safe_key(member.name):
             raise DataInvalid(f"refused the archive: its member {member.name!r} leads out of the folder")
         product, slash, _ = member.name.partition("/")
         if slash and member.isfile():

@@ -6,14 +6,14 @@ from pathlib import Path
 
 from anomaly_api.dataset import BuiltinDataset
 from anomaly_runner.data.builtin import mnist, mvtec
-from anomaly_runner.data.builtin.datasets import Catalog, RemoteFile
 from anomaly_runner.data.builtin.download import download
+from anomaly_runner.data.builtin.remote_files import DatasetCatalog, RemoteFile
 from anomaly_runner.errors import InvalidConfig, StorageUnavailable
 from anomaly_runner.storage import FileCache
-from anomaly_runner.storage.object_cache import Entry
+from anomaly_runner.storage.object_cache import CacheEntry
 
 
-def files_of(spec: BuiltinDataset, catalog: Catalog) -> Sequence[RemoteFile]:
+def files_of(spec: BuiltinDataset, catalog: DatasetCatalog) -> Sequence[RemoteFile]:
     """What has to be fetched for a dataset, with the digests that the manifest gives.
 
     Raises:
@@ -36,7 +36,7 @@ def prepare(
     *,
     advance: Callable[[int], None],
     check: Callable[[], None],
-    catalog: Catalog,
+    catalog: DatasetCatalog,
     cache: FileCache | None = None,
 ) -> Path:
     """Fetch a dataset and lay it out; answers the folder with its train/ and test/.
@@ -67,11 +67,11 @@ def prepare(
 def _bring(
     file: RemoteFile, mirror: str | None, folder: Path, advance: Callable[[int], None], cache: FileCache | None
 ) -> Path:
-    entry = Entry.of_content(file.algorithm, file.digest)
-    if cache is None or cache.take(entry, folder / file.name):
+    entry = CacheEntry.of_content(file.algorithm, file.digest)
+    if cache is None or cache.restore(entry, folder / file.name):
         return download(file, mirror, folder, advance)
     found = download(file, mirror, folder, advance)
-    cache.keep(entry, found)
+    cache.save(entry, found)
     return found
 
 

@@ -14,8 +14,8 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping
 
-from anomaly_runner.data.dataset import Sample
-from anomaly_runner.data.masks import Masks
+from anomaly_runner.data.masks import MaskReader
+from anomaly_runner.data.samples import Sample
 from anomaly_runner.errors import Diverged
 from anomaly_runner.evaluation.curves import auroc, best_f1_threshold, count_at
 from anomaly_runner.evaluation.evaluate import rank_truth
@@ -103,7 +103,12 @@ class Judge(Callback):  # type: ignore[misc]
     """
 
     def __init__(
-        self, samples: tuple[Sample, ...], masks: Masks | None, work: Path, history: History, check: Callable[[], None]
+        self,
+        samples: tuple[Sample, ...],
+        masks: MaskReader | None,
+        work: Path,
+        history: History,
+        check: Callable[[], None],
     ) -> None:
         self._samples, self._masks, self._work, self._history = samples, masks, work, history
         self._check = check

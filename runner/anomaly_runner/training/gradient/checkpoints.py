@@ -73,7 +73,7 @@ class Keeper(Callback):  # type: ignore[misc]
         found = [info for info in self._store.list(KEY) if info.key == KEY]
         if not found:
             return None
-        self._store.pull(found[0], self._file)
+        self._store.download(found[0], self._file)
         state = self._loaded()
         if state is None:
             logger.warning("the checkpoint at %s is damaged: training begins anew", self._store.uri)
@@ -154,7 +154,7 @@ class Keeper(Callback):  # type: ignore[misc]
     def store(self) -> None:
         """Bring the newest state to the storage."""
         if self._dirty:
-            self._store.push(self._file, KEY)
+            self._store.upload(self._file, KEY)
             self._dirty, self._stored_at = False, time.monotonic()
 
     def forget(self) -> None:

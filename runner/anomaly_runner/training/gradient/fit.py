@@ -14,8 +14,8 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning.pytorch.utilities.memory import garbage_collection_cuda, is_oom_error
 
 from anomaly_api.run import TrainingReport
-from anomaly_runner.data.dataset import Sample
-from anomaly_runner.data.masks import Masks
+from anomaly_runner.data.masks import MaskReader
+from anomaly_runner.data.samples import Sample
 from anomaly_runner.errors import OutOfMemory, Stopped
 from anomaly_runner.models.catalog import CATALOG
 from anomaly_runner.system.machine import cpu_limit
@@ -169,7 +169,7 @@ def largest(fits: Callable[[int], bool], initial: int, maximum: int, finer: bool
 
 
 def judge_of(
-    plan: Plan, samples: tuple[Sample, ...], masks: Masks | None, around: Surroundings, history: History
+    plan: Plan, samples: tuple[Sample, ...], masks: MaskReader | None, around: Surroundings, history: History
 ) -> Judge | None:
     """Who judges the validations of this plan; nobody if there are none."""
     return None if plan.validate_every is None else Judge(samples, masks, around.work, history, around.check)

@@ -19,8 +19,8 @@ from lightning.pytorch import LightningDataModule
 from numpy.typing import NDArray
 
 from anomaly_runner.data.batches import Batch
-from anomaly_runner.data.dataset import Sample
-from anomaly_runner.system.scratch import reserved
+from anomaly_runner.data.samples import Sample
+from anomaly_runner.system.scratch import allocate_array
 
 Augmented = Callable[[Sequence[Sample], int, int], Iterator[Batch]]
 """Batches of the samples in this order, augmented for an epoch: (samples, epoch, batch size)."""
@@ -53,7 +53,7 @@ def decode_all(batches: Iterable[Batch], expected: int, size: tuple[int, int], w
         StorageUnavailable: the disk has no room for them.
     """
     with tempfile.TemporaryFile(dir=work) as file:
-        inputs = reserved(file, (max(expected, 1), 3, *size))
+        inputs = allocate_array(file, (max(expected, 1), 3, *size))
         descriptor = os.dup(file.fileno())
     weakref.finalize(inputs, os.close, descriptor)
     samples: list[Sample] = []

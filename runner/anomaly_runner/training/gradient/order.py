@@ -10,10 +10,10 @@ from anomaly_api.dataset import DatasetLimits
 from anomaly_api.model import Model
 from anomaly_api.transforms import Augmentations
 from anomaly_runner.data.augment import Augmenter
-from anomaly_runner.data.batches import Batch, InputForm, ReadLog, read_batches
-from anomaly_runner.data.dataset import Sample
+from anomaly_runner.data.batches import Batch, IntegrityLog, Preprocessor, read_batches
+from anomaly_runner.data.samples import Sample
 from anomaly_runner.models.anomalib_model import BuildOptions
-from anomaly_runner.storage import Pull
+from anomaly_runner.storage import Prefetcher
 from anomaly_runner.training.gradient.images import Share
 from anomaly_runner.training.gradient.plan import Plan
 
@@ -23,7 +23,7 @@ class ReadAgain:
     """Makes augmented batches from files that are all on this machine; see ``images.Augmented``."""
 
     root: Path
-    form: InputForm
+    preprocessor: Preprocessor
     limits: DatasetLimits
     spec: Augmentations
     seed: int
@@ -31,12 +31,12 @@ class ReadAgain:
 
     def __call__(self, samples: Sequence[Sample], epoch: int, batch_size: int) -> Iterator[Batch]:
         """Batches of these samples, as the epoch shows them."""
-        pull = Pull(self.root, lambda: None)
+        prefetcher = Prefetcher(self.root, lambda: None)
         return read_batches(
-            pull,
+            prefetcher,
             samples,
-            self.form,
-            ReadLog(self.limits),
+            self.preprocessor,
+            IntegrityLog(self.limits),
             batch_size=batch_size,
             threads=self.threads,
             augment=Augmenter(self.spec, self.seed, epoch),

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from anomaly_api.experiment import ExperimentSpec
 from anomaly_api.model import ModelName
 from anomaly_api.training import BatchSizeFinder, Checkpointing, EarlyStopping, GradientClipping
-from anomaly_runner.data.dataset import Sample
+from anomaly_runner.data.samples import Sample
 from anomaly_runner.errors import DataInvalid, InvalidConfig
 from anomaly_runner.models.catalog import CATALOG, ModelEntry
 

@@ -13,19 +13,19 @@ import pytest
 from anomaly_api.inference import InferenceSpec
 from anomaly_api.run import MLFLOW_SECRET_KEYS, RunConfig, RunIdentity, RunReport
 from anomaly_api.storage import LocationRole
-from anomaly_runner.context import Context, Journal
+from anomaly_runner.context import Context, RunRecord
 from anomaly_runner.ends import guarded
 from anomaly_runner.engine import execute
 from anomaly_runner.errors import DataInvalid, ModelInvalid, StorageDenied, StorageUnavailable
 from anomaly_runner.in_cluster import tracker_of
 from anomaly_runner.inference import read_manifest
 from anomaly_runner.local import run_locally
+from anomaly_runner.locations import local_stores, pod_stores
 from anomaly_runner.manifests import read_manifest as read_resource
-from anomaly_runner.places import stores_below, stores_in_pod
-from anomaly_runner.progress import Progress
+from anomaly_runner.progress import ProgressMeter
 from anomaly_runner.storage import ObjectInfo
 from anomaly_runner.system.stop import StopSignal
-from anomaly_runner.tracking.mlflow_store import registered_model
+from anomaly_runner.tracking.mlflow_registry import open_registered_model
 from support.auth_proxy import auth_proxy
 from support.process import free_port
 from support.textures import EXPERIMENT, INFERENCE, write_manifest, write_textures
@@ -38,14 +38,14 @@ ENVIRONMENT = {"ANOMALY_MODEL_MLFLOW_TRACKING_USERNAME": "robot", "ANOMALY_MODEL
 def run(folder: Path, text: str, change):
     """A run on local folders, but with MLflow's server as in a pod."""
     config = read_resource(write_manifest(folder, text, change), folder)
-    stores = stores_below(folder, config)
+    stores = local_stores(folder, config)
     if isinstance(config.spec, InferenceSpec) and config.spec.model.mlflow:
-        stores[LocationRole.MODEL] = registered_model(config.spec, config.spec.model.mlflow, {}, None)
+        stores[LocationRole.MODEL] = open_registered_model(config.spec, config.spec.model.mlflow, {}, None)
     work = folder / "work"
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir()
-    with Progress([]) as progress:
-        context = Context(config.run, stores, work, progress, StopSignal(), tracker_of(config, None), Journal())
+    with ProgressMeter([]) as progress:
+        context = Context(config.run, stores, work, progress, StopSignal(), tracker_of(config, None), RunRecord())
         return guarded(lambda: execute(config, context), context)
 
 
@@ -122,7 +122,7 @@ def store(server: str, environment=None, **model):
 
 def store_of(spec: InferenceSpec, environment):
     assert spec.model.mlflow is not None
-    return registered_model(spec, spec.model.mlflow, environment, None)
+    return open_registered_model(spec, spec.model.mlflow, environment, None)
 
 
 def test_files_are_listed_and_read(trained, server, tmp_path: Path) -> None:
@@ -134,13 +134,13 @@ def test_files_are_listed_and_read(trained, server, tmp_path: Path) -> None:
     published = trained / "results/factory/small/local"
     [onnx] = found.list("model.onnx")
     assert onnx.size == (published / "model.onnx").stat().st_size
-    found.pull(onnx, tmp_path / "new" / "model.onnx")
+    found.download(onnx, tmp_path / "new" / "model.onnx")
     assert (tmp_path / "new" / "model.onnx").read_bytes() == (published / "model.onnx").read_bytes()
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["model.onnx"]
     assert found.read("model.json") == (published / "model.json").read_bytes()
     assert found.read("nothing.json") is None
     with pytest.raises(DataInvalid, match="leads out of the folder"):
-        found.pull(ObjectInfo("../model.json", 1, "x"), tmp_path / "x")
+        found.download(ObjectInfo("../model.json", 1, "x"), tmp_path / "x")
 
 
 def test_the_version_that_was_found_stays(trained, server, client) -> None:
@@ -217,7 +217,7 @@ def test_the_registry_has_an_account_of_its_own(trained, server, monkeypatch: py
     run_id = RunIdentity(kind="AnomalyInference", namespace="factory", name="look", uid="1")
     with auth_proxy(server, "robot", "secret") as before:
         config = RunConfig(run=run_id, inference=spec_of(before.url, version=1, credentialsSecret="registry"))
-        assert read_manifest(stores_in_pod(config)[LocationRole.MODEL]).run.name == "small"
+        assert read_manifest(pod_stores(config)[LocationRole.MODEL]).run.name == "small"
         assert set(before.seen) == {before.wanted}
     account = {key: value for key, value in os.environ.items() if key in MLFLOW_SECRET_KEYS}
     assert account == {"MLFLOW_TRACKING_TOKEN": "of-the-tracker"}
@@ -277,7 +277,7 @@ def test_without_a_cluster_the_local_database_is_the_registry(textures, capsys: 
 
 def test_mlflow_is_imported_where_a_model_comes_from_it_only() -> None:
     program = (
-        "import sys, anomaly_runner.tracking.mlflow_store, anomaly_runner.in_cluster; print('mlflow' in sys.modules)"
+        "import sys, anomaly_runner.tracking.mlflow_registry, anomaly_runner.in_cluster; print('mlflow' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

@@ -7,7 +7,7 @@ from typing import Any
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric
 from mlflow.utils.time import get_current_time_millis
 
-from anomaly_runner.tracking.base import TrackedDataset
+from anomaly_runner.tracking.tracker import TrackedDataset
 
 _DIGEST = 32
 """Characters of a digest that MLflow has room for; the profile holds all of them."""

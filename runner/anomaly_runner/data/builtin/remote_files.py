@@ -43,7 +43,7 @@ class MnistFiles:
 
 
 @dataclass(frozen=True)
-class Catalog:
+class DatasetCatalog:
     """Every public dataset."""
 
     mnist: MnistFiles
@@ -53,7 +53,7 @@ class Catalog:
 _MNIST = "https://ossci-datasets.s3.amazonaws.com/mnist/"
 _MVTEC = "https://www.mydrive.ch/shares/150996/b52ecdcbf521176e9db9c731f2304b27/download/420938113-1629960298/"
 
-PUBLISHED = Catalog(
+PUBLISHED = DatasetCatalog(
     mnist=MnistFiles(
         RemoteFile(_MNIST, "train-images-idx3-ubyte.gz", 9_912_422, "md5", "f68b3c2dcbeaaa9fbdd348bbdeb94873"),
         RemoteFile(_MNIST, "train-labels-idx1-ubyte.gz", 28_881, "md5", "d53e105ee54ea40749a09fcbcd1e9432"),

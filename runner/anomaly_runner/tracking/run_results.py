@@ -13,7 +13,7 @@ from anomaly_api.reasons import Reason
 from anomaly_api.run import MODEL_MANIFEST, ModelManifest, RunReport
 from anomaly_api.status import MetricValues, ThresholdValues
 from anomaly_api.storage import PersistentVolumeClaimLocation, S3Location
-from anomaly_runner.tracking.base import FAILURE_TAG, MODEL_FOLDER, TrackedDataset, TrackedResult
+from anomaly_runner.tracking.tracker import FAILURE_TAG, MODEL_FOLDER, TrackedDataset, TrackedResult
 
 MODEL_TAG = f"{GROUP}/model"
 """Where an inference's model came from: no parameter, since a retried pod may find a newer version registered."""

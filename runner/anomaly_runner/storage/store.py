@@ -32,7 +32,7 @@ class Source(Protocol):
     def local_root(self) -> Path | None:
         """The root on this machine's file system, if that is where it is."""
 
-    def pull(self, info: ObjectInfo, destination: Path) -> None:
+    def download(self, info: ObjectInfo, destination: Path) -> None:
         """Copy one object to a file, whole or not at all."""
 
 
@@ -47,22 +47,22 @@ class Store(Source, Protocol):
         """What an object is called by every run, on every machine that sees the same storage."""
 
     def list(self, prefix: str = "") -> list[ObjectInfo]:
-        """Every object whose key begins with the prefix, sorted by key. Keys may be hostile (``is_safe``)."""
+        """Every object whose key begins with the prefix, sorted by key. Keys may be hostile (``is_safe_key``)."""
 
     def read(self, key: str) -> bytes | None:
         """Content of a small object; None if there is none."""
 
-    def push(self, source: Path, key: str) -> None:
+    def upload(self, source: Path, key: str) -> None:
         """Write a file to a key, whole or not at all."""
 
     def delete(self, key: str) -> None:
         """Remove an object, if there is one."""
 
-    def below(self, prefix: str) -> "Store":
+    def subfolder(self, prefix: str) -> "Store":
         """The sub-folder as a store of its own."""
 
 
-def is_safe(key: str) -> bool:
+def is_safe_key(key: str) -> bool:
     """Whether a key stays below the folder it is written to (no absolute, parent, empty or backslash parts)."""
     hostile = "\\" in key or "\0" in key or ":" in key.split("/", maxsplit=1)[0]
     return not hostile and all(part not in ("", ".", "..") for part in key.split("/"))
@@ -74,17 +74,17 @@ def check_key(key: str, uri: str) -> str:
     Raises:
         DataInvalid: it would be written outside its folder.
     """
-    if not is_safe(key):
+    if not is_safe_key(key):
         raise DataInvalid(f"refused the key {key!r} in {uri}: it leads out of the folder")
     return key
 
 
-def has_short_names(key: str) -> bool:
+def has_valid_name_lengths(key: str) -> bool:
     """Whether file systems allow names as long as the key's parts."""
     return all(len(os.fsencode(part)) <= _LONGEST_NAME for part in key.split("/"))
 
 
-def half_of(file: Path) -> Path:
+def partial_file(file: Path) -> Path:
     """What a file is called until it is whole: hidden beside it, and short however long its own name is."""
     return file.with_name(f".{hashlib.sha256(os.fsencode(file.name)).hexdigest()[:32]}.part")
 

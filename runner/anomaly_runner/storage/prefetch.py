@@ -15,8 +15,8 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 from pathlib import Path
 
 from anomaly_runner.errors import StorageDenied, StorageUnavailable
-from anomaly_runner.storage.base import ObjectInfo, Source
 from anomaly_runner.storage.s3 import THREADS
+from anomaly_runner.storage.store import ObjectInfo, Source
 
 logger = logging.getLogger(__name__)
 
@@ -24,7 +24,7 @@ _INDEX = ".etags.jsonl"
 _POLL_SECONDS = 0.5
 
 
-class Pull:
+class Prefetcher:
     """Objects of one store as files below ``root``. ``path`` waits for one, ``close`` gives up on the rest."""
 
     def __init__(self, root: Path, check: Callable[[], None]) -> None:
@@ -61,11 +61,11 @@ class Pull:
         count = _Count(missing)
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="pull")
         for info in missing:
-            self._pending[info.key] = self._pool.submit(self._pull, source, info, index, count)
+            self._pending[info.key] = self._pool.submit(self._download, source, info, index, count)
 
-    def _pull(self, source: Source, info: ObjectInfo, index: "_Index", count: "_Count") -> None:
+    def _download(self, source: Source, info: ObjectInfo, index: "_Index", count: "_Count") -> None:
         try:
-            source.pull(info, self.root / info.key)
+            source.download(info, self.root / info.key)
         except OSError as error:
             raise StorageUnavailable(f"cannot write {self.root / info.key}: {error}") from error
         index.add(info)
@@ -132,29 +132,31 @@ def _read_index(file: Path) -> dict[str, tuple[int, str]]:
     return {key: (size, etag) for key, size, etag in map(json.loads, whole)}
 
 
-def start_pull(source: Source, objects: Sequence[ObjectInfo], folder: Path, check: Callable[[], None]) -> Pull:
+def start_prefetch(
+    source: Source, objects: Sequence[ObjectInfo], folder: Path, check: Callable[[], None]
+) -> Prefetcher:
     """Begin to bring objects to this machine; a store that is on it is used in place.
 
     ``check`` is called while waiting, and raises to break the wait.
     """
     if source.local_root is not None:
-        return Pull(source.local_root, check)
-    pull = Pull(folder, check)
-    pull.start(source, objects)
-    return pull
+        return Prefetcher(source.local_root, check)
+    prefetcher = Prefetcher(folder, check)
+    prefetcher.start(source, objects)
+    return prefetcher
 
 
-def local_copy(source: Source, objects: Sequence[ObjectInfo], folder: Path, check: Callable[[], None]) -> Path:
+def download_all(source: Source, objects: Sequence[ObjectInfo], folder: Path, check: Callable[[], None]) -> Path:
     """Bring objects to this machine and wait for all of them; answers the folder that holds them.
 
     Raises:
         StorageDenied: one cannot be read, of a volume: its files belong to others, and libraries would say otherwise.
     """
-    pull = start_pull(source, objects, folder, check)
+    prefetcher = start_prefetch(source, objects, folder, check)
     try:
         for info in objects:
-            if not os.access(pull.path(info.key), os.R_OK):
-                raise StorageDenied(f"no permission to read {pull.path(info.key)}: make it readable for all")
+            if not os.access(prefetcher.path(info.key), os.R_OK):
+                raise StorageDenied(f"no permission to read {prefetcher.path(info.key)}: make it readable for all")
     finally:
-        pull.close()
+        prefetcher.close()
     return source.local_root or folder

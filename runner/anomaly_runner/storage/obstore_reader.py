@@ -22,7 +22,7 @@ _CHUNK = 1 << 20
 
 
 @dataclass(frozen=True)
-class QuickGet:
+class ObstoreReader:
     """GET requests to one bucket. Safe to use from many threads."""
 
     store: Any
@@ -47,7 +47,7 @@ class QuickGet:
         return True
 
 
-def open_bucket(
+def open_reader(
     bucket: str,
     endpoint: str | None,
     session: Any,
@@ -55,7 +55,7 @@ def open_bucket(
     authorities: str | None,
     *,
     seconds: Mapping[str, float],
-) -> QuickGet:
+) -> ObstoreReader:
     """A bucket at an endpoint, or at AWS.
 
     Args:
@@ -84,7 +84,7 @@ def open_bucket(
     }
     if endpoint:
         place["endpoint"] = endpoint
-    return QuickGet(
+    return ObstoreReader(
         S3Store(
             bucket,
             config=place,

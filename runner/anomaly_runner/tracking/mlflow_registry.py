@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 from anomaly_api.inference import InferenceSpec, RegisteredModel
 from anomaly_api.run import MLFLOW_SECRET_KEYS, registry_env
 from anomaly_runner.errors import ModelInvalid, RunFailed, StorageDenied, StorageUnavailable
-from anomaly_runner.storage.base import ObjectInfo, check_key, join_uri
+from anomaly_runner.storage.store import ObjectInfo, check_key, join_uri
 from anomaly_runner.tracking.mlflow_client import connect, local_uri
 
 Result = TypeVar("Result")
@@ -36,7 +36,7 @@ _ACCOUNT = threading.RLock()
 
 
 @dataclass(frozen=True)
-class Registry:
+class ModelRegistry:
     """A server, and the variables that MLflow logs in with; None where they are in the environment already."""
 
     uri: str
@@ -60,17 +60,17 @@ class Registry:
             raise _explained(error, what, self.uri) from error
 
 
-def registered_model(
+def open_registered_model(
     spec: InferenceSpec, model: RegisteredModel, environment: Mapping[str, str], local: Path | None
-) -> "MlflowStore":
+) -> "RegisteredModelStore":
     """The store of ``spec.model.mlflow``; without a cluster, in the database below the folder ``local``.
 
     Nothing is sent yet, and MLflow not yet imported.
     """
     if local:
-        return MlflowStore(Registry(local_uri(local)), model)
+        return RegisteredModelStore(ModelRegistry(local_uri(local)), model)
     uri = spec.registry_uri
-    return MlflowStore(Registry(uri, _account(spec, model, uri, environment)), model)
+    return RegisteredModelStore(ModelRegistry(uri, _account(spec, model, uri, environment)), model)
 
 
 def _account(
@@ -130,10 +130,10 @@ class _Version:
     files: Any
 
 
-class MlflowStore:
+class RegisteredModelStore:
     """The files of one version of a registered model, read-only. Safe to use from many threads."""
 
-    def __init__(self, registry: Registry, model: RegisteredModel) -> None:
+    def __init__(self, registry: ModelRegistry, model: RegisteredModel) -> None:
         self._registry = registry
         self._model = model
 
@@ -175,7 +175,7 @@ class MlflowStore:
         objects = (ObjectInfo(info.path, info.file_size or 0, self.uri) for info in found)
         return sorted((info for info in objects if info.key.startswith(prefix)), key=lambda info: info.key)
 
-    def pull(self, info: ObjectInfo, destination: Path) -> None:
+    def download(self, info: ObjectInfo, destination: Path) -> None:
         """Download one file, whole or not at all."""
         from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential
 
@@ -200,10 +200,10 @@ class MlflowStore:
         if found is None:
             return None
         with tempfile.TemporaryDirectory() as folder:
-            self.pull(found, Path(folder) / "content")
+            self.download(found, Path(folder) / "content")
             return (Path(folder) / "content").read_bytes()
 
-    def push(self, source: Path, key: str) -> None:
+    def upload(self, source: Path, key: str) -> None:
         """Refused: a registered version does not change."""
         raise NotImplementedError
 
@@ -211,7 +211,7 @@ class MlflowStore:
         """Refused: a registered version does not change."""
         raise NotImplementedError
 
-    def below(self, prefix: str) -> "MlflowStore":
+    def subfolder(self, prefix: str) -> "RegisteredModelStore":
         """Refused: a model has no folders of its own."""
         raise NotImplementedError
 

@@ -4,10 +4,10 @@ import pytest
 
 from anomaly_api.dataset import DatasetLimits
 from anomaly_api.run import UnreadableImage
-from anomaly_runner.data.dataset import check_unreadable, experiment_dataset, inference_dataset
+from anomaly_runner.data.folder_layout import check_unreadable, index_experiment, index_inference
 from anomaly_runner.data.images import largest_file
 from anomaly_runner.errors import DataInvalid
-from anomaly_runner.storage.base import ObjectInfo, is_safe
+from anomaly_runner.storage.store import ObjectInfo, is_safe_key
 
 LAYOUT = [
     "train/good/b.png",
@@ -29,7 +29,7 @@ def objects(keys):
 
 
 def experiment(keys, suffix="_mask", masks=True):
-    return experiment_dataset(objects(keys), "s3://b/p", suffix, masks)
+    return index_experiment(objects(keys), "s3://b/p", suffix, masks)
 
 
 def test_the_layout() -> None:
@@ -111,7 +111,7 @@ def test_validation_images_have_masks_of_their_own_or_those_that_no_test_image_h
 
 
 def test_what_is_wanted_comes_in_the_order_of_use() -> None:
-    wanted = experiment([*LAYOUT, *VALIDATION]).wanted()
+    wanted = experiment([*LAYOUT, *VALIDATION]).file_keys()
     folders = [key.split("/")[0] for key in wanted]
     assert folders == sorted(folders, key=["train", "val", "test", "ground_truth"].index)
     assert {"ground_truth/val/scratch/000_mask.png", "ground_truth/dent/000_mask.png"} <= set(wanted)
@@ -163,13 +163,13 @@ def test_what_is_missing_is_named(keys, message) -> None:
     ],
 )
 def test_keys_that_leave_the_folder_are_not_safe(key) -> None:
-    assert not is_safe(key)
+    assert not is_safe_key(key)
 
 
 def test_hostile_keys_are_named_and_never_used() -> None:
     dataset = experiment([*LAYOUT, "../../etc/evil.png"])
     assert [image.path for image in dataset.unreadable] == ["../../etc/evil.png"]
-    assert not any(".." in key for key in dataset.wanted())
+    assert not any(".." in key for key in dataset.file_keys())
 
 
 @pytest.mark.parametrize("key", ["train//good/x.png", "notes/../test/dent/x.png", "test\\dent\\x.png", "/etc/x.png"])
@@ -195,10 +195,10 @@ def test_refused_files_outside_the_layout_do_not_count(key) -> None:
 
 def test_large_files_outside_the_layout_do_not_count() -> None:
     scan = ObjectInfo("originals/scan.tif", 3 << 30, "e")
-    assert experiment_dataset([*objects(LAYOUT), scan], "u", "_mask", True, max_bytes=1000).unreadable == ()
+    assert index_experiment([*objects(LAYOUT), scan], "u", "_mask", True, max_bytes=1000).unreadable == ()
     labelled = [*objects(["dent/a.png"]), ObjectInfo("train/scan.tif", 3 << 30, "e")]
-    assert inference_dataset(labelled, "u", "labelled", "_mask", True, max_bytes=1000).unreadable == ()
-    flat = inference_dataset([*objects(["a.png"]), scan], "u", "flat", "_mask", True, max_bytes=1000)
+    assert index_inference(labelled, "u", "labelled", "_mask", True, max_bytes=1000).unreadable == ()
+    flat = index_inference([*objects(["a.png"]), scan], "u", "flat", "_mask", True, max_bytes=1000)
     assert [image.path for image in flat.unreadable] == ["originals/scan.tif"]
 
 
@@ -210,8 +210,8 @@ def test_names_that_no_file_system_takes_are_named_and_never_used() -> None:
         longer: "its name is longer than file systems allow",
         inside: "its folder has the name of another image",
     }
-    assert {longest, image} <= set(dataset.wanted())
-    assert not {longer, inside} & set(dataset.wanted())
+    assert {longest, image} <= set(dataset.file_keys())
+    assert not {longer, inside} & set(dataset.file_keys())
 
 
 def test_names_that_are_no_utf8_are_told_escaped_and_never_used() -> None:
@@ -219,15 +219,15 @@ def test_names_that_are_no_utf8_are_told_escaped_and_never_used() -> None:
     dataset = experiment([*LAYOUT, *keys])
     assert [image.path for image in dataset.unreadable] == [key.replace("\udce9", "\\xe9") for key in sorted(keys)]
     assert {image.problem for image in dataset.unreadable} == {"its name is not UTF-8"}
-    assert not set(keys) & set(dataset.wanted())
+    assert not set(keys) & set(dataset.file_keys())
 
 
 def test_files_too_large_for_any_image_are_named_and_not_brought() -> None:
     listed = [*objects(LAYOUT), ObjectInfo("test/good/bomb.png", 1 << 40, "e")]
-    dataset = experiment_dataset(listed, "s3://b/p", "_mask", True, max_bytes=largest_file(1_000_000))
+    dataset = index_experiment(listed, "s3://b/p", "_mask", True, max_bytes=largest_file(1_000_000))
     assert [image.path for image in dataset.unreadable] == ["test/good/bomb.png"]
     assert "1099511627776 bytes are more than an image of maxImagePixels" in dataset.unreadable[0].problem
-    assert "test/good/bomb.png" not in dataset.wanted()
+    assert "test/good/bomb.png" not in dataset.file_keys()
 
 
 def test_unreadable_images_up_to_the_limit() -> None:
@@ -238,7 +238,7 @@ def test_unreadable_images_up_to_the_limit() -> None:
 
 
 def test_flat_input() -> None:
-    dataset = inference_dataset(objects(["b.png", "sub/a.png", "c.txt"]), "u", "flat", "_mask", True)
+    dataset = index_inference(objects(["b.png", "sub/a.png", "c.txt"]), "u", "flat", "_mask", True)
     assert [(sample.key, sample.label) for sample in dataset.test] == [("b.png", "unknown"), ("sub/a.png", "unknown")]
 
 
@@ -251,7 +251,7 @@ def test_labelled_input(prefix) -> None:
         "stray.png",
         "ground_truth/dent/b_mask.png",
     ]
-    dataset = inference_dataset(objects(keys), "u", "labelled", "_mask", True)
+    dataset = index_inference(objects(keys), "u", "labelled", "_mask", True)
     assert {sample.label: sample.mask for sample in dataset.test} == {
         "dent": "ground_truth/dent/b_mask.png",
         "good": None,
@@ -270,7 +270,7 @@ def test_of_a_whole_dataset_the_test_images_are_scored() -> None:
         "ground_truth/dent/b_mask.png",
         "ground_truth/val/dent/a_mask.png",
     ]
-    dataset = inference_dataset(objects(keys), "u", "labelled", "_mask", True)
+    dataset = index_inference(objects(keys), "u", "labelled", "_mask", True)
     assert [(sample.key, sample.mask) for sample in dataset.test] == [
         ("test/dent/b.png", "ground_truth/dent/b_mask.png"),
         ("test/good/a.png", None),
@@ -280,10 +280,10 @@ def test_of_a_whole_dataset_the_test_images_are_scored() -> None:
 
 def test_folders_of_the_layout_are_no_labels() -> None:
     keys = ["train/good/a.png", "val/good/a.png", "good/a.png"]
-    dataset = inference_dataset(objects(keys), "u", "labelled", "_mask", False)
+    dataset = index_inference(objects(keys), "u", "labelled", "_mask", False)
     assert [sample.key for sample in dataset.test] == ["good/a.png"]
 
 
 def test_labelled_input_without_folders_says_what_was_expected() -> None:
     with pytest.raises(DataInvalid, match="LABEL"):
-        inference_dataset(objects(["a.png"]), "u", "labelled", "_mask", True)
+        index_inference(objects(["a.png"]), "u", "labelled", "_mask", True)

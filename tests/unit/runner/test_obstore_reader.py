@@ -9,7 +9,7 @@ import pytest
 
 from anomaly_api.storage import LocationRole, S3Location
 from anomaly_runner.errors import StorageDenied
-from anomaly_runner.storage import local_copy
+from anomaly_runner.storage import download_all
 from anomaly_runner.storage.s3 import S3Store, connect
 from benchmarks.storage_transport import BUCKET, KEY, SECRET, SERVER, server
 from support.optional import not_none
@@ -56,12 +56,12 @@ def etag(name: str) -> str:
 @pytest.mark.parametrize("name", NAMES)
 def test_every_key_is_read_as_the_server_knows_it(url: str, name: str) -> None:
     file = io.BytesIO()
-    assert not_none(store_at(url).quick).append(f"an odd/prefix/{name}", file, etag(name))
+    assert not_none(store_at(url).fast_reader).append(f"an odd/prefix/{name}", file, etag(name))
     assert file.getvalue() == content(name)
 
 
 def test_what_is_missing_is_of_the_object_that_was_meant(url: str) -> None:
-    quick, key = store_at(url).quick, "an odd/prefix/a b.png"
+    quick, key = store_at(url).fast_reader, "an odd/prefix/a b.png"
     file = io.BytesIO(b"a ")
     file.seek(2)
     assert not not_none(quick).append(key, file, "another")
@@ -71,7 +71,7 @@ def test_what_is_missing_is_of_the_object_that_was_meant(url: str) -> None:
 
 def test_a_pull_of_all_of_them(url: str, tmp_path: Path) -> None:
     store = store_at(url)
-    local_copy(store, store.list(), tmp_path, lambda: None)
+    download_all(store, store.list(), tmp_path, lambda: None)
     for name in NAMES:
         assert (tmp_path / name).read_bytes() == content(name)
 
@@ -79,7 +79,7 @@ def test_a_pull_of_all_of_them(url: str, tmp_path: Path) -> None:
 def test_a_refusal_is_explained_by_the_client(url: str, tmp_path: Path) -> None:
     objects = store_at(url).list()
     with pytest.raises(StorageDenied, match="SignatureDoesNotMatch"):
-        local_copy(store_at(url, "another-secret"), objects, tmp_path, lambda: None)
+        download_all(store_at(url, "another-secret"), objects, tmp_path, lambda: None)
 
 
 def test_without_credentials_the_client_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,7 +87,10 @@ def test_without_credentials_the_client_is_asked(monkeypatch: pytest.MonkeyPatch
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(Path("/nonexistent")))
-    assert connect(LocationRole.DATASET, S3Location(uri="s3://data", endpoint="http://127.0.0.1:1"), {}).quick is None
+    assert (
+        connect(LocationRole.DATASET, S3Location(uri="s3://data", endpoint="http://127.0.0.1:1"), {}).fast_reader
+        is None
+    )
 
 
 @pytest.mark.parametrize(
@@ -101,6 +104,6 @@ def test_without_credentials_the_client_is_asked(monkeypatch: pytest.MonkeyPatch
 def test_where_a_bucket_is(uri: str, endpoint: str | None, expected: tuple[str | None, str]) -> None:
     """Below the endpoint, or at AWS as a part of the host's name where certificates allow that."""
     keys = {"ANOMALY_DATASET_AWS_ACCESS_KEY_ID": KEY, "ANOMALY_DATASET_AWS_SECRET_ACCESS_KEY": SECRET}
-    quick = connect(LocationRole.DATASET, S3Location(uri=uri, endpoint=endpoint), keys).quick
+    quick = connect(LocationRole.DATASET, S3Location(uri=uri, endpoint=endpoint), keys).fast_reader
     found = not_none(quick).store.config
     assert (found.get("endpoint"), str(found["virtual_hosted_style_request"]).lower()) == expected

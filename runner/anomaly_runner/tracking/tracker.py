@@ -1,6 +1,6 @@
 """Experiment trackers: told early that a run has begun, then how training goes, and at the end what came of it.
 
-Tracking never delays the work: ``begin`` and ``measure`` return at once, and whatever the server needs is done in a
+Tracking never delays the work: ``start`` and ``log_metrics`` return at once, and whatever the server needs is done in a
 thread of its own. Only ``finish`` waits, after everything is stored.
 """
 
@@ -58,10 +58,10 @@ FAILURE_TAG = f"{GROUP}/failure"
 class Tracker(Protocol):
     """A place that keeps a run's parameters, metrics and artifacts."""
 
-    def begin(self, parameters: Mapping[str, str]) -> None:
+    def start(self, parameters: Mapping[str, str]) -> None:
         """The run has begun; returns at once."""
 
-    def measure(self, step: int, values: Mapping[str, float]) -> None:
+    def log_metrics(self, step: int, values: Mapping[str, float]) -> None:
         """Values of a training that goes on; returns at once."""
 
     def status(self) -> MlflowStatus | None:
@@ -81,10 +81,10 @@ class Tracker(Protocol):
 class NoTracker:
     """For runs that nobody tracks."""
 
-    def begin(self, parameters: Mapping[str, str]) -> None:
+    def start(self, parameters: Mapping[str, str]) -> None:
         """Nothing to do."""
 
-    def measure(self, step: int, values: Mapping[str, float]) -> None:
+    def log_metrics(self, step: int, values: Mapping[str, float]) -> None:
         """Nothing to do."""
 
     def status(self) -> MlflowStatus | None:

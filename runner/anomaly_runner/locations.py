@@ -11,10 +11,10 @@ from anomaly_api.run import NODE_CACHE_PATH, RunConfig, mount_path
 from anomaly_api.storage import Location, LocationRole, S3Location
 from anomaly_runner.storage import FolderStore, Store
 from anomaly_runner.storage.s3 import connect
-from anomaly_runner.tracking.mlflow_store import registered_model
+from anomaly_runner.tracking.mlflow_registry import open_registered_model
 
 
-def stores_in_pod(config: RunConfig) -> dict[LocationRole, Store]:
+def pod_stores(config: RunConfig) -> dict[LocationRole, Store]:
     """Every location of the run, by role: S3, or a claim that the pod has mounted (at its sub-folder).
 
     The cache may also be the node's own folder, where the operator has mounted one.
@@ -31,14 +31,14 @@ def _registered(config: RunConfig, local: Path | None) -> dict[LocationRole, Sto
     """The model of an inference, if it comes from a registry."""
     if not isinstance(config.spec, InferenceSpec) or config.spec.model.mlflow is None:
         return {}
-    return {LocationRole.MODEL: registered_model(config.spec, config.spec.model.mlflow, os.environ, local)}
+    return {LocationRole.MODEL: open_registered_model(config.spec, config.spec.model.mlflow, os.environ, local)}
 
 
 def _in_pod(role: LocationRole, location: Location) -> Store:
     return connect(role, location.s3) if location.s3 else FolderStore(Path(mount_path(role)))
 
 
-def stores_below(folder: Path, config: RunConfig) -> dict[LocationRole, Store]:
+def local_stores(folder: Path, config: RunConfig) -> dict[LocationRole, Store]:
     """Every location of the run below a folder: s3://BUCKET/KEY is BUCKET/KEY, a claim is CLAIM/PATH."""
     stores: dict[LocationRole, Store] = {
         role: FolderStore(folder / local_path(location)) for role, location in config.locations().items()

@@ -1,0 +1,61 @@
+"""What a run knows of its images before it opens one: key, label, mask and the split each belongs to."""
+
+from dataclasses import dataclass
+
+from anomaly_api.run import UnreadableImage
+
+GOOD = "good"
+"""Label of an image without a defect."""
+UNKNOWN = "unknown"
+"""Label of an image that is scored and counted in no metric."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image of a dataset.
+
+    Attributes:
+        key: path below the dataset's root.
+        label: ``GOOD``, ``UNKNOWN``, or a kind of defect.
+        mask: key of its ground-truth mask; None where there is none.
+    """
+
+    key: str
+    label: str
+    mask: str | None = None
+
+    @property
+    def defect(self) -> bool | None:
+        """Whether the image is known to be defective; None when its label is unknown."""
+        return None if self.label == UNKNOWN else self.label != GOOD
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetIndex:
+    """The images of a run by split, each split sorted by key.
+
+    Attributes:
+        train: good images to learn from; empty for an inference.
+        validation: labelled images that thresholds are found on.
+        test: images that are scored.
+        unreadable: image files refused by their name or size alone.
+        missing_masks: keys of defective images that have no mask although others have.
+        warnings: what the user should know of the dataset.
+    """
+
+    train: tuple[Sample, ...] = ()
+    validation: tuple[Sample, ...] = ()
+    test: tuple[Sample, ...] = ()
+    unreadable: tuple[UnreadableImage, ...] = ()
+    missing_masks: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether any test image has a mask: pixel metrics need one."""
+        return any(sample.mask for sample in self.test)
+
+    def file_keys(self) -> list[str]:
+        """Keys of all files, in the order of use: training, validation and test images, then masks."""
+        scored = (*self.validation, *self.test)
+        return [sample.key for sample in (*self.train, *scored)] + [sample.mask for sample in scored if sample.mask]
