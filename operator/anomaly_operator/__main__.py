@@ -6,17 +6,21 @@ import sys
 
 import kopf
 
-from anomaly_operator import handlers, logs
+from anomaly_operator import handlers, logging_setup
 from anomaly_operator.settings import parse
 
 
 def main() -> None:
-    """Run until told to stop."""
+    """Run the operator until SIGTERM or SIGINT.
+
+    Raises:
+        SystemExit: a flag is not known or its value is not valid.
+    """
     settings = parse(sys.argv[1:], os.environ)
-    logs.configure(settings.log_level)
+    logging_setup.configure(settings.log_level)
     registry = kopf.OperatorRegistry()
     handlers.register(registry, settings)
-    # What was imported stays: the garbage collector need not look at it again and again.
+    # Imported modules stay for the life of the process: the garbage collector need not scan them again and again.
     gc.collect()
     gc.freeze()
     kopf.run(

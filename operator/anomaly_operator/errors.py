@@ -1,23 +1,27 @@
-"""Everything that can go wrong in the operator, as one tree.
+"""Every exception that the operator raises, as one tree.
 
 ::
 
-    OperatorError
-    ├── LoginError                 no usable credentials for the API server
-    ├── StatusUnreadable           a recorded status that this version cannot parse
-    └── ApiError                   the API server answered with a failure
-        ├── Unauthorized  401
-        ├── Forbidden     403      RBAC, quota, or a namespace being deleted
-        ├── NotFound      404
-        ├── Conflict      409      exists already, or changed since it was read
-        ├── Gone          410      a list's continue token is too old
-        ├── Invalid       400, 422 validation or an admission webhook refused it
-        └── Unavailable            429, 5xx, no connection: worth another try
+    Exception
+    ├── OperatorError              a reconcile failed: logged once, by the reconciler, and retried with backoff
+    │   ├── LoginError             no usable credentials for the API server
+    │   ├── StatusUnreadable       a recorded status that this version of the operator cannot parse
+    │   └── ApiError               the API server answered with a failure
+    │       ├── Unauthorized  401  the credentials are not, or no longer, valid
+    │       ├── Forbidden     403  RBAC, quota, or a namespace that is being terminated
+    │       ├── NotFound      404  there is no such object
+    │       ├── Conflict      409  the object exists already, or changed since it was read
+    │       ├── Gone          410  the continue token of a LIST has expired
+    │       ├── Invalid       400, 422: validation or an admission webhook rejected the object
+    │       └── Unavailable   429, 5xx or no answer at all: a retry may succeed
+    └── RequeueRequested           not a failure: the run has to be reconciled again later
+
+``client.ApiClient`` retries Unauthorized and Unavailable itself; its callers see them when all retries failed.
 """
 
 
 class OperatorError(Exception):
-    """Base of all errors of this application."""
+    """Base of every failure that the operator raises itself."""
 
 
 class LoginError(OperatorError):
@@ -25,11 +29,17 @@ class LoginError(OperatorError):
 
 
 class StatusUnreadable(OperatorError):  # noqa: N818 - a state, not an accident
-    """A recorded status that this version cannot parse; nothing is done to the run rather than guess."""
+    """A recorded status that this version cannot parse: the run is left alone, because a guess might repeat it."""
 
 
 class ApiError(OperatorError):
-    """The API server answered with a failure."""
+    """A failure that the API server answered with.
+
+    Args:
+        status: HTTP status code; 0 when there was no answer.
+        message: the server's own message.
+        retry_after: seconds that the server asked to wait (Retry-After), if it did.
+    """
 
     def __init__(self, status: int, message: str, retry_after: float | None = None) -> None:
         super().__init__(f"{status}: {message}")
@@ -43,7 +53,7 @@ class Unauthorized(ApiError):  # noqa: N818 - named as the HTTP status
 
 
 class Forbidden(ApiError):  # noqa: N818
-    """403: not allowed, over quota, or the namespace is being deleted."""
+    """403: not allowed, over quota, or the namespace is being terminated."""
 
 
 class NotFound(ApiError):  # noqa: N818
@@ -51,19 +61,23 @@ class NotFound(ApiError):  # noqa: N818
 
 
 class Conflict(ApiError):  # noqa: N818
-    """409: it exists already, or it changed since it was read."""
+    """409: the object exists already, or it changed since it was read."""
 
 
 class Gone(ApiError):  # noqa: N818
-    """410: the continue token of a list is too old."""
+    """410: the continue token of a LIST has expired."""
 
 
 class Invalid(ApiError):  # noqa: N818
-    """400 or 422: validation or an admission webhook refused the object."""
+    """400 or 422: validation or an admission webhook rejected the object."""
 
 
 class Unavailable(ApiError):  # noqa: N818
-    """429, 5xx or no connection: worth another try."""
+    """429, 5xx or no answer at all: a retry may succeed."""
+
+
+class RequeueRequested(Exception):  # noqa: N818 - no failure
+    """The run has to be reconciled again, with backoff: something outside the operator has to happen first."""
 
 
 _BY_STATUS: dict[int, type[ApiError]] = {
@@ -79,6 +93,6 @@ _BY_STATUS: dict[int, type[ApiError]] = {
 
 
 def api_error(status: int, message: str, retry_after: float | None = None) -> ApiError:
-    """The typed error of an HTTP status."""
+    """Make the typed error of an HTTP status."""
     kind = _BY_STATUS.get(status, Unavailable if status >= 500 else ApiError)
     return kind(status, message, retry_after)

@@ -1,6 +1,7 @@
-"""kopf's side: it watches; every handler puts what it saw into the cache and has the runs concerned looked at.
+"""kopf's handlers: they put what the watches saw into the cache and enqueue the runs that it concerns.
 
-No change detection, finalizers, annotations or peering of kopf's are used: state is in spec and status alone.
+kopf only watches here. Its change detection, finalizers, annotations and peering are off: state is in spec and status
+alone. No handler decides or writes anything.
 """
 
 from collections.abc import Callable
@@ -13,16 +14,17 @@ from anomaly_operator import names
 from anomaly_operator.cluster.cache import Cache
 from anomaly_operator.cluster.credentials import login
 from anomaly_operator.keys import KINDS, Kind, RunKey
-from anomaly_operator.process import Process
-from anomaly_operator.resources import RUNS
+from anomaly_operator.manager import Manager
+from anomaly_operator.resources import RUN_RESOURCES
 from anomaly_operator.settings import Settings
 from anomaly_operator.views import Raw, job_view, pod_view, run_view
 
-Changed = Callable[[Cache, bool, Raw], set[RunKey]]
+CacheUpdate = Callable[[Cache, bool, Raw], set[RunKey]]
+"""Puts an object, or its deletion, into the cache; returns the runs to reconcile."""
 
 
 class _NoDiffBase(kopf.DiffBaseStorage):
-    """kopf would copy every object it sees three times over to compare it with a last state that nobody keeps."""
+    """Keeps no last state: to compare with one, kopf would copy every object that it sees three times."""
 
     def build(self, **_: Any) -> Any:
         return {}
@@ -35,7 +37,7 @@ class _NoDiffBase(kopf.DiffBaseStorage):
 
 
 class _NoProgress(kopf.ProgressStorage):
-    """Handlers that are never retried have no progress to keep."""
+    """Keeps no progress of handlers: kopf never retries these."""
 
     def fetch(self, **_: Any) -> Any:
         return None
@@ -54,7 +56,7 @@ class _NoProgress(kopf.ProgressStorage):
 
 
 def kopf_settings() -> kopf.OperatorSettings:
-    """kopf as a watcher and nothing else."""
+    """Return settings that make kopf a watcher and nothing else."""
     settings = kopf.OperatorSettings()
     settings.peering.standalone = True
     settings.scanning.disabled = True
@@ -62,14 +64,14 @@ def kopf_settings() -> kopf.OperatorSettings:
     settings.watching.initial_streaming = True
     settings.watching.label_selectors["batch", "v1", "jobs"] = names.SELECTOR
     settings.watching.label_selectors["", "v1", "pods"] = names.SELECTOR
-    settings.queueing.idle_timeout = 0.1  # a kopf worker keeps its object's last body for as long
+    settings.queueing.idle_timeout = 0.1  # seconds for which a kopf worker keeps its object's last body
     settings.persistence.diffbase_storage = _NoDiffBase()
     settings.persistence.progress_storage = _NoProgress()
     return settings
 
 
 def register(registry: kopf.OperatorRegistry, settings: Settings) -> None:
-    """Tie kopf's events to one Process."""
+    """Register the handlers, which all work for one Manager: it is started with kopf and stopped with it."""
 
     @kopf.on.login(registry=registry)
     def log_in(settings: kopf.OperatorSettings, **_: Any) -> kopf.ConnectionInfo:
@@ -77,43 +79,45 @@ def register(registry: kopf.OperatorRegistry, settings: Settings) -> None:
 
     @kopf.on.startup(registry=registry)
     async def start(memo: kopf.Memo, settings: kopf.OperatorSettings, **_: Any) -> None:
-        memo.process = Process(operator_settings, settings)
-        await memo.process.start()
+        memo.manager = Manager(operator_settings, settings)
+        await memo.manager.start()
 
     @kopf.on.cleanup(registry=registry)
     async def stop(memo: kopf.Memo, **_: Any) -> None:
-        await memo.process.stop()
+        await memo.manager.stop()
 
     operator_settings = settings
     for kind in KINDS:
-        _watch(registry, (GROUP, VERSION, RUNS[kind].plural), _run_changed(kind), urgent=True)
-    _watch(registry, ("batch", "v1", "jobs"), _job_changed)
-    _watch(registry, ("", "v1", "pods"), _pod_changed)
+        _watch(registry, (GROUP, VERSION, RUN_RESOURCES[kind].plural), _update_run(kind), urgent=True)
+    _watch(registry, ("batch", "v1", "jobs"), _update_job)
+    _watch(registry, ("", "v1", "pods"), _update_pod)
 
 
 def _watch(
-    registry: kopf.OperatorRegistry, resource: tuple[str, str, str], changed: Changed, *, urgent: bool = False
+    registry: kopf.OperatorRegistry, resource: tuple[str, str, str], update: CacheUpdate, *, urgent: bool = False
 ) -> None:
+    """Watch a resource (group, version, plural). What users did is urgent, what happened by itself is not."""
+
     @kopf.on.event(*resource, id=f"{resource[2]}-event", registry=registry)
     async def on_event(event: kopf.RawEvent, memo: kopf.Memo, **_: Any) -> None:
-        process: Process = memo.process
-        for key in changed(process.cache, event["type"] == "DELETED", event["object"]):
-            process.queue.add(key, urgent=urgent)
+        manager: Manager = memo.manager
+        for key in update(manager.cache, event["type"] == "DELETED", event["object"]):
+            manager.queue.add(key, urgent=urgent)
 
 
-def _run_changed(kind: Kind) -> Changed:
-    def changed(cache: Cache, deleted: bool, raw: Raw) -> set[RunKey]:
+def _update_run(kind: Kind) -> CacheUpdate:
+    def update(cache: Cache, deleted: bool, raw: Raw) -> set[RunKey]:
         run = run_view(kind, raw)
         return cache.remove_run(run) if deleted else cache.put_run(run)
 
-    return changed
+    return update
 
 
-def _job_changed(cache: Cache, deleted: bool, raw: Raw) -> set[RunKey]:
+def _update_job(cache: Cache, deleted: bool, raw: Raw) -> set[RunKey]:
     job = job_view(raw)
     return cache.remove_job(job) if deleted else cache.put_job(job)
 
 
-def _pod_changed(cache: Cache, deleted: bool, raw: Raw) -> set[RunKey]:
+def _update_pod(cache: Cache, deleted: bool, raw: Raw) -> set[RunKey]:
     pod = pod_view(raw)
     return cache.remove_pod(pod) if deleted else cache.put_pod(pod)

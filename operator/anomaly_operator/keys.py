@@ -1,4 +1,4 @@
-"""How a run is named inside the operator: kind, namespace, name."""
+"""The identity of a run inside the operator: kind, namespace, name."""
 
 from typing import Literal, NamedTuple, get_args
 
@@ -7,7 +7,10 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
 class RunKey(NamedTuple):
-    """Which resource; what is queued."""
+    """Identity of a run's resource; the work queue holds these.
+
+    A resource that is deleted and applied again has the same key; its UID tells the two apart.
+    """
 
     kind: Kind
     namespace: str

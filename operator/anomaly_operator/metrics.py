@@ -1,4 +1,7 @@
-"""What the operator tells Prometheus about itself."""
+"""The operator's Prometheus metrics, all in one registry.
+
+Metrics only count and time; nothing in the operator reads them to decide something.
+"""
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, PlatformCollector, ProcessCollector
 
@@ -35,4 +38,4 @@ API_REQUESTS = Counter(
 )
 LEADER = Gauge("anomaly_operator_leader", "1 when this replica acts.", registry=REGISTRY)
 RESYNC_AGE = Gauge("anomaly_operator_resync_age_seconds", "Seconds since the last complete LIST.", registry=REGISTRY)
-PROGRESS = Counter("anomaly_operator_progress_total", "Progress pushed by pods.", ["result"], registry=REGISTRY)
+PROGRESS_PUSHES = Counter("anomaly_operator_progress_total", "Progress pushed by pods.", ["result"], registry=REGISTRY)

@@ -1,7 +1,7 @@
-"""Names of everything that the operator makes, in one place, all derived from the resource alone.
+"""Names and labels of every object that the operator creates, each derived from the run's resource alone.
 
-A Job's name must be a DNS label: its pods' hostnames are made of it. Where a resource's name is too long or has
-dots, a digest of the whole name takes the place of what is cut, so that two resources never share a Job.
+A Job's name must be a DNS label, because its pods' hostnames are made of it. Where a resource's name is too long or
+has dots, a digest of the whole name replaces what is cut off, so that two resources never share a Job.
 """
 
 import hashlib
@@ -11,6 +11,7 @@ from anomaly_api import GROUP
 from anomaly_operator.keys import Kind, RunKey
 
 LABEL_LIMIT = 63
+"""Longest DNS label and longest label value, characters."""
 DIGEST_LENGTH = 8
 
 CONTAINER = "runner"
@@ -26,45 +27,54 @@ SELECTOR = f"{MANAGED_BY_LABEL}={MANAGED_BY}"
 CONFIG_ANNOTATION = f"{GROUP}/run-config"
 """Annotation of the pod that carries its RunConfig as JSON."""
 CONFIG_DIGEST_ANNOTATION = f"{GROUP}/run-config-digest"
-"""Annotation of the Job by which a changed RunConfig is noticed."""
+"""Annotation of the Job that carries the digest of its RunConfig, to notice that the resource's spec has changed."""
 
 _DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 
 
-def role(kind: Kind) -> str:
-    """What the runs of a kind are called in names and labels: experiment or inference."""
+def component(kind: Kind) -> str:
+    """Return what the runs of a kind are called in names and labels: ``experiment`` or ``inference``."""
     return kind.removeprefix("Anomaly").lower()
 
 
 def job(key: RunKey) -> str:
-    """Name of a run's Job."""
-    suffix = f"-{role(key.kind)}"
+    """Return the name of the Job of the run's only step, ``NAME-experiment`` or ``NAME-inference``."""
+    suffix = f"-{component(key.kind)}"
     return _shortened(key.name, LABEL_LIMIT - len(suffix)) + suffix
 
 
 def labels(key: RunKey) -> dict[str, str]:
-    """Labels of the Job and its pods."""
+    """Return the labels of a run's Job and pods."""
     return {
         "app.kubernetes.io/name": "anomaly-runner",
-        "app.kubernetes.io/component": role(key.kind),
+        "app.kubernetes.io/component": component(key.kind),
         "app.kubernetes.io/part-of": "anomaly-operator",
         MANAGED_BY_LABEL: MANAGED_BY,
         KIND_LABEL: key.kind,
-        f"{GROUP}/{role(key.kind)}": _shortened(key.name, LABEL_LIMIT),
+        f"{GROUP}/{component(key.kind)}": _shortened(key.name, LABEL_LIMIT),
     }
 
 
 def event(uid: str, *parts: str, name: str) -> str:
-    """Name of an Event: the same occurrence has the same name, so that it is reported once."""
+    """Return the name of an Event about a resource.
+
+    The same occurrence gives the same name, so that the API server refuses to record it twice.
+
+    Args:
+        uid: UID of the resource.
+        parts: what tells this occurrence from others of the resource, such as its reason and time.
+        name: name of the resource, which the Event's name begins with.
+    """
     return f"{name[:200]}.{_digest(uid, *parts)}{_digest(*parts)}"
 
 
 def digest(text: str) -> str:
-    """Digest by which a changed configuration is noticed."""
+    """Return a digest (16 hexadecimal digits) by which a changed configuration is noticed."""
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _shortened(name: str, limit: int) -> str:
+    """Return the name itself where it is a DNS label within the limit, else its beginning and a digest of all of it."""
     if len(name) <= limit and _DNS_LABEL.fullmatch(name):
         return name
     kept = name.replace(".", "-")[: limit - DIGEST_LENGTH - 1].rstrip("-")

@@ -1,29 +1,33 @@
-"""One run, brought from what is to what should be. Read ``reconcile`` from top to bottom."""
+"""The reconcile of a run: gather, decide, act, write the status. Read ``reconcile`` from top to bottom.
+
+Every event leads to the same reconcile, which looks at the state and never at the event, so that a lost event heals.
+What should be is decided in ``decide``; the requests are sent by ``cluster``.
+"""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import datetime
-from typing import Any
 
 import structlog
 from pydantic import ValidationError
 
 from anomaly_api import API_VERSION
 from anomaly_api.status import RunStatus
-from anomaly_operator.cluster.apply import Later, apply, pods_selector
+from anomaly_operator.cluster.apply import apply, pods_selector
 from anomaly_operator.cluster.cache import Cache
 from anomaly_operator.cluster.client import ApiClient
-from anomaly_operator.cluster.events import post
-from anomaly_operator.decide.desired import Desired, desired
-from anomaly_operator.decide.notes import notes
-from anomaly_operator.decide.observed import Observed, Refusal
-from anomaly_operator.decide.plan import Action, CreateJob, Wait, plan
-from anomaly_operator.decide.status import FINISHED, status
-from anomaly_operator.errors import ApiError, NotFound, OperatorError, StatusUnreadable
+from anomaly_operator.cluster.event_recorder import record_event
+from anomaly_operator.decide.desired import desired_state
+from anomaly_operator.decide.observed import ObservedState, Refusal
+from anomaly_operator.decide.phase import is_finished
+from anomaly_operator.decide.plan import Action, CreateJob, Requeue, plan
+from anomaly_operator.decide.status import compute_status
+from anomaly_operator.decide.transition_events import transition_events
+from anomaly_operator.errors import ApiError, NotFound, OperatorError, RequeueRequested, StatusUnreadable
 from anomaly_operator.keys import RunKey
 from anomaly_operator.metrics import RECONCILE_ERRORS, RECONCILE_SECONDS
-from anomaly_operator.resources import PODS, RUNS
+from anomaly_operator.resources import PODS, RUN_RESOURCES, Manifest
 from anomaly_operator.serving.progress_board import ProgressBoard
 from anomaly_operator.settings import Settings
 from anomaly_operator.views import JobView, PodView, RunView, pod_view, run_view
@@ -36,7 +40,16 @@ REFUSED_SECONDS = 30.0
 
 
 class Reconciler:
-    """Takes runs from the queue and reconciles them."""
+    """Takes runs from the queue and reconciles them.
+
+    Args:
+        client: the API server.
+        cache: what is known of the cluster.
+        queue: the runs to reconcile.
+        board: progress that pods pushed.
+        settings: the operator's configuration.
+        clock: the current time.
+    """
 
     def __init__(
         self,
@@ -55,120 +68,151 @@ class Reconciler:
         self._settings = settings
         self._clock = clock
         self.finished_at = clock()
-        """When the last reconcile ended, either way."""
+        """When the last reconcile ended, whether it succeeded or not."""
 
     async def work(self) -> None:
-        """Reconcile runs for ever; the one place where a failed reconcile is logged and tried again."""
+        """Reconcile runs for ever; the one place where a failed reconcile is logged and retried."""
         while True:
             key = await self._queue.get()
             try:
                 with RECONCILE_SECONDS.labels(key.kind).time():
                     await self.reconcile(key)
-            except Later:
-                self._queue.retry(key)
+            except RequeueRequested:
+                self._queue.add_rate_limited(key)
             except OperatorError as error:
-                self._failed(key, error)
+                self._retry_failed(key, error)
             except Exception as error:  # noqa: BLE001 - a defect in one run's reconcile must not stop the others
-                self._failed(key, error, exc_info=True)
+                self._retry_failed(key, error, exc_info=True)
             else:
-                self._queue.succeeded(key)
+                self._queue.forget(key)
             finally:
                 self.finished_at = self._clock()
                 self._queue.done(key)
 
     async def reconcile(self, key: RunKey) -> None:
-        """Gather, decide, act, tell."""
+        """Bring what exists for a run closer to what should exist, and its status up to date.
+
+        Raises:
+            RequeueRequested: something outside the operator has to happen first.
+            StatusUnreadable: the recorded status is not one that this version can parse.
+            ApiError: the API server failed, after the client's own retries.
+        """
+        # A run that is gone or going needs nothing: its Job is garbage-collected with it.
         run = self._cache.runs.get(key)
         if run is None or run.deleting:
             self._board.forget(key)
             return
-        recorded = _recorded(run)
-        if recorded.phase in FINISHED:
+
+        # The recorded status is the operator's only memory.
+        old_status = _recorded_status(run)
+        if is_finished(old_status):
             self._board.forget(key)
-        wanted = desired(run, self._experiment_of(run), self._settings.pods)
-        actions = plan(key, run.uid, wanted, await self._gather(run), recorded)
-        refusal = await self._apply(key, actions)
-        again = _replaced(recorded, actions)
-        if actions and isinstance(actions[0], CreateJob) and not refusal and not again:
-            self._queue.add(key)  # tell after all others that are new have their Job too
+
+        # Decide what should exist and what to do about it, from what is known now.
+        desired = desired_state(run, self._experiment_of(run), self._settings.pods)
+        actions = plan(run.uid, desired, await self._observe(run), old_status)
+
+        # Act. A refused Job is a state of the run, not a failure of the reconcile.
+        refusal = await self._apply(key.namespace, actions)
+
+        # A new run's status is written by a second reconcile, which waits its turn: in a burst, all new runs get
+        # their Job before any status is written.
+        creates_job = any(isinstance(action, CreateJob) for action in actions)
+        job_recreated = creates_job and old_status.start_time is not None
+        if creates_job and not refusal and not job_recreated:
+            self._queue.add(key)
             return
-        await self._tell(run, recorded, wanted, replace(await self._gather(run), refusal=refusal, replaced=again))
+
+        # Write the status from what exists after the actions: once, and only if it changed.
+        observed = replace(await self._observe(run), refusal=refusal, job_recreated=job_recreated)
+        new_status = compute_status(run, old_status, desired, observed, self._clock())
+        await self._update_status(run, old_status, new_status)
+
+        # No event announces that a quota was raised, or that a name became free.
         if refusal:
             self._queue.add_after(key, REFUSED_SECONDS)
-        if any(isinstance(action, Wait) for action in actions):
-            raise Later
+        if any(isinstance(action, Requeue) for action in actions):
+            raise RequeueRequested
 
     def _experiment_of(self, run: RunView) -> RunView | None:
-        if run.experiment is None:
+        """Return the experiment whose model the run uses, if it names one that exists."""
+        if run.experiment_name is None:
             return None
-        return self._cache.runs.get(RunKey("AnomalyExperiment", run.key.namespace, run.experiment))
+        return self._cache.runs.get(RunKey("AnomalyExperiment", run.key.namespace, run.experiment_name))
 
-    async def _gather(self, run: RunView) -> Observed:
+    async def _observe(self, run: RunView) -> ObservedState:
+        """Gather what exists for the run. A Job that is not the run's own is reported without its pods."""
         job = self._cache.job_of(run.key)
-        ours = job is not None and job.owner is not None and job.owner.uid == run.uid
-        pods = await self._pods(job) if job and ours else ()
-        return Observed(job=job, pods=pods, progress=self._board.latest(run.key, run.uid))
+        pods = await self._pods_of(job) if job and job.is_controlled_by(run.uid) else ()
+        return ObservedState(job=job, pods=pods, progress=self._board.latest(run.key, run.uid))
 
-    async def _apply(self, key: RunKey, actions: tuple[Action, ...]) -> Refusal | None:
+    async def _pods_of(self, job: JobView) -> tuple[PodView, ...]:
+        """Return the Job's pods; a LIST completes them where the cache cannot yet explain how the Job ended."""
+        pods = self._cache.pods_of(job)
+        finished = sum(pod.finished for pod in pods)
+        if job.finished_condition is None or finished >= job.failed + job.succeeded:
+            return pods
+        listed: list[PodView] = []
+        async for items, _ in self._client.list(PODS, job.namespace, pods_selector(job)):
+            listed += [pod_view(item) for item in items]
+        return self._cache.with_deleted_pods(job, listed)
+
+    async def _apply(self, namespace: str, actions: Iterable[Action]) -> Refusal | None:
+        """Perform the actions in order; returns why the Job was refused, if it was."""
         refusal = None
         for action in actions:
-            refusal = await apply(self._client, self._cache, key.namespace, action) or refusal
+            refusal = await apply(self._client, self._cache, namespace, action) or refusal
         return refusal
 
-    async def _pods(self, job: JobView) -> tuple[PodView, ...]:
-        """The Job's pods; asked of the API server where the cache cannot yet explain how the Job ended."""
-        pods = self._cache.pods_of(job)
-        if job.finished is None or sum(pod.finished for pod in pods) >= job.failed + job.succeeded:
-            return pods
-        found: list[PodView] = []
-        async for items, _ in self._client.list(PODS, job.namespace, pods_selector(job)):
-            found += [pod_view(item) for item in items]
-        return self._cache.with_departed(job, found)
-
-    async def _tell(self, run: RunView, recorded: RunStatus, wanted: Desired, observed: Observed) -> None:
-        new = status(run, recorded, wanted, observed, self._clock())
+    async def _update_status(self, run: RunView, old: RunStatus, new: RunStatus) -> None:
+        """Write the status if it changed; once it is written, reconcile whom it concerns and post its Events."""
         if new.to_json_object() == json.loads(run.status):
             return
-        body: dict[str, Any] = {
-            "apiVersion": API_VERSION,
-            "kind": run.key.kind,
-            "metadata": {
-                "name": run.key.name,
-                "namespace": run.key.namespace,
-                "uid": run.uid,
-                "resourceVersion": str(run.version),
-            },
-            "status": new.to_json_object(),
-        }
+        resource = RUN_RESOURCES[run.key.kind]
         try:
-            written = await self._client.replace_status(RUNS[run.key.kind], run.key.namespace, run.key.name, body)
+            written = await self._client.replace_status(
+                resource, run.key.namespace, run.key.name, _status_body(run, new)
+            )
         except NotFound:
-            return
-        changed = self._cache.put_run(run_view(run.key.kind, written))
-        ended = {run.key} if new.phase in FINISHED else set()  # what may be cleaned up now
-        for key in (changed - {run.key}) | ended:
+            return  # deleted meanwhile
+        dependents = self._cache.put_run(run_view(run.key.kind, written)) - {run.key}
+        to_clean_up = {run.key} if is_finished(new) else set()
+        for key in dependents | to_clean_up:
             self._queue.add(key)
-        for note in notes(recorded, new):
-            log.info("run changed", run=str(run.key), reason=note.reason, message=note.message)
-            await post(self._client, run, note, self._settings.identity, self._clock())
+        for event in transition_events(old, new):
+            log.info("run changed", run=str(run.key), reason=event.reason, message=event.message)
+            await record_event(self._client, run, event, self._settings.identity, self._clock())
 
-    def _failed(self, key: RunKey, error: Exception, *, exc_info: bool = False) -> None:
-        delay = self._queue.retry(key)
+    def _retry_failed(self, key: RunKey, error: Exception, *, exc_info: bool = False) -> None:
+        """Log a failed reconcile and have it retried with backoff."""
+        delay = self._queue.add_rate_limited(key)
         kind = type(error).__name__
         RECONCILE_ERRORS.labels(kind).inc()
-        level = log.info if isinstance(error, ApiError) and error.status == 409 else log.error
+        # A user's change may overtake a status at any time: no error, the retry reads the newer object.
+        expected = isinstance(error, ApiError) and error.status == 409
+        level = log.info if expected else log.error
         level(
             "reconcile failed", run=str(key), error=kind, message=str(error), retry_s=round(delay, 1), exc_info=exc_info
         )
 
 
-def _recorded(run: RunView) -> RunStatus:
+def _recorded_status(run: RunView) -> RunStatus:
     try:
         return RunStatus.model_validate_json(run.status)
     except ValidationError as error:
         raise StatusUnreadable(f"{run.key}: {error}") from error
 
 
-def _replaced(recorded: RunStatus, actions: tuple[Action, ...]) -> bool:
-    """Whether the Job of a started run was missing, so that somebody must have deleted it."""
-    return recorded.start_time is not None and any(isinstance(action, CreateJob) for action in actions)
+def _status_body(run: RunView, status: RunStatus) -> Manifest:
+    """Return the object to replace a status with; the uid and resourceVersion make an outdated one a Conflict."""
+    return {
+        "apiVersion": API_VERSION,
+        "kind": run.key.kind,
+        "metadata": {
+            "name": run.key.name,
+            "namespace": run.key.namespace,
+            "uid": run.uid,
+            "resourceVersion": str(run.resource_version),
+        },
+        "status": status.to_json_object(),
+    }

@@ -1,4 +1,7 @@
-"""The operator's own configuration: flags, each with an environment variable for Deployments."""
+"""The operator's own configuration: flags, each with an environment variable for Deployments.
+
+Read once at the start; nothing else in the operator looks at flags or, credentials apart, at the environment.
+"""
 
 import argparse
 import socket
@@ -12,17 +15,18 @@ from anomaly_operator.decide.pod_settings import PodSettings
 NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Settings:
     """How one operator process behaves. Durations are seconds."""
 
     pods: PodSettings
+    """What every run's pod gets from the operator."""
     namespaces: tuple[str, ...] = ()
     """Namespaces to watch; none means all."""
     identity: str = field(default_factory=lambda: f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}")
-    """Who holds the lease; never the same twice."""
+    """This process as holder of the Lease; never the same twice."""
     address: str = "127.0.0.1"
-    """Address at which the other replica reaches this one."""
+    """Host at which the other replicas reach this one."""
     bind: str = "0.0.0.0"  # noqa: S104 - probes and pods come from outside
     """Address to listen on."""
     port: int = 8080
@@ -32,7 +36,7 @@ class Settings:
     lease_name: str = "anomaly-operator"
     """Name of the Lease."""
     lease_seconds: float = 15.0
-    """How long a silent leader stays leader."""
+    """How long a leader that does not renew stays leader."""
     resync_seconds: float = 300.0
     """Pause between full LISTs, which heal lost watch events."""
     progress_seconds: float = 2.0
@@ -44,17 +48,22 @@ class Settings:
 
     @property
     def lease_renew_deadline(self) -> float:
-        """A leader that could not renew for this long ends itself; 10 of 15, as client-go has it."""
+        """Seconds after which a leader that could not renew ends itself; 10 of 15, as in client-go."""
         return self.lease_seconds * 2 / 3
 
     @property
     def lease_retry_seconds(self) -> float:
-        """Pause between attempts to get or renew the Lease; 2 of 15, as client-go has it."""
+        """Seconds between attempts to get or renew the Lease; 2 of 15, as in client-go."""
         return self.lease_seconds * 2 / 15
 
 
 def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
-    """Settings from the command line; every flag defaults to its environment variable."""
+    """Parse the command line; every flag defaults to its environment variable.
+
+    Raises:
+        SystemExit: a flag is not known or its value is not valid (argparse).
+        ValueError: an environment variable is not a number where one is needed.
+    """
     flags = _parser(environment).parse_args(arguments)
     return Settings(
         pods=PodSettings(
@@ -102,4 +111,5 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
 
 
 def _own_namespace() -> str:
+    """Return the namespace that the operator's pod is in, or the usual one outside of a cluster."""
     return NAMESPACE_FILE.read_text().strip() if NAMESPACE_FILE.exists() else "anomaly-system"

@@ -1,7 +1,10 @@
-"""What the operator keeps of Kubernetes objects: slim, frozen, parsed once at the edge.
+"""Views: the few fields of Kubernetes objects that the operator keeps, frozen, parsed once at the edge.
 
-A watched Job is about 20 KB as a parsed dict and 1 KB as a view. Specs and statuses of runs are kept as JSON
+A watched Job takes about 20 KB as a parsed dict and 1 KB as a view. Specs and statuses of runs are kept as JSON
 bytes and parsed when a run is reconciled.
+
+Timestamps are kept as the API server wrote them: metav1.Time, RFC 3339 in UTC, whole seconds
+(``2026-01-02T03:04:05Z``), which sort as text. Views decide nothing; they answer questions about one object.
 """
 
 import json
@@ -10,124 +13,162 @@ from dataclasses import dataclass
 from typing import Any
 
 from anomaly_operator import names
-from anomaly_operator.keys import Kind, RunKey
+from anomaly_operator.keys import KINDS, Kind, RunKey
 
 Raw = Mapping[str, Any]
+"""A Kubernetes object, or a part of one, as parsed from the API server's JSON; only read."""
 
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """The controller of an object."""
+    """The controller in an object's ownerReferences."""
 
     kind: str
     name: str
     uid: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ConditionView:
     """A condition of a Job or pod."""
 
     type: str
     status: str
+    """``True``, ``False`` or ``Unknown``."""
     reason: str = ""
     message: str = ""
-    time: str | None = None
+    last_transition_time: str | None = None
+    """When status last changed (RFC 3339)."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunView:
     """An AnomalyExperiment or AnomalyInference."""
 
     key: RunKey
     uid: str
-    version: int
+    resource_version: int
+    """Grows with every write; of two views of one object the one with the greater is newer."""
     generation: int
+    """Grows with every change of the spec."""
     deleting: bool
+    """Whether it has a deletionTimestamp."""
     spec: bytes
+    """The spec as JSON, not yet validated."""
     status: bytes
-    experiment: str | None
-    """Name of the experiment whose model it uses, so that it is looked at when that changes."""
+    """The recorded status as JSON, not yet validated; ``{}`` before the operator wrote one."""
+    experiment_name: str | None
+    """Name of the AnomalyExperiment in the same namespace whose model an inference uses, if it names one."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class JobView:
-    """A Job of ours."""
+    """A Job that the operator created for a run."""
 
     namespace: str
     name: str
     uid: str
-    version: int
+    resource_version: int
     owner: Owner | None
-    created: str
+    """The run's resource; None for a Job that somebody else created."""
+    creation_time: str
+    """RFC 3339."""
     deleting: bool
+    """Whether it has a deletionTimestamp."""
     suspend: bool
+    """spec.suspend: the Job controller makes no pods while it is true."""
     queued: bool
-    """Whether Kueue decides when it runs."""
+    """Whether it names a Kueue queue, so that Kueue decides when it is unsuspended."""
     backoff_limit: int
-    active_deadline: int | None
-    ttl: int | None
+    """Retries before the Job fails (count of pods)."""
+    active_deadline_seconds: int | None
+    """Seconds that the Job may be active; None means for ever."""
+    ttl_seconds_after_finished: int | None
+    """Seconds after its end until the Job is deleted; None means never."""
     config_digest: str
-    started: str | None
-    completed: str | None
+    """Digest of the RunConfig that it was made from; empty for a Job that has none."""
+    start_time: str | None
+    """When the Job controller began with it (RFC 3339); None before, and while it is suspended."""
+    completion_time: str | None
+    """When it completed (RFC 3339); None before, and for a Job that failed."""
     active: int
+    """Pods that are pending or running and not being deleted (count)."""
     failed: int
+    """Pods that failed (count)."""
     succeeded: int
+    """Pods that succeeded (count)."""
     conditions: tuple[ConditionView, ...]
 
     @property
-    def key(self) -> RunKey | None:
-        """The run that it belongs to."""
-        if self.owner is None or self.owner.kind not in ("AnomalyExperiment", "AnomalyInference"):
+    def run_key(self) -> RunKey | None:
+        """The run that the Job is a step of; None for a stranger's Job."""
+        if self.owner is None:
             return None
-        return RunKey(self.owner.kind, self.namespace, self.owner.name)  # type: ignore[arg-type]
-
-    def condition(self, kind: str) -> ConditionView | None:
-        """The condition of this type, if it holds."""
-        return next((found for found in self.conditions if found.type == kind and found.status == "True"), None)
+        kind = next((kind for kind in KINDS if kind == self.owner.kind), None)
+        return RunKey(kind, self.namespace, self.owner.name) if kind else None
 
     @property
-    def finished(self) -> ConditionView | None:
-        """Complete or Failed, whichever holds."""
-        return self.condition("Complete") or self.condition("Failed")
+    def finished_condition(self) -> ConditionView | None:
+        """Complete or Failed, whichever is True; None while the Job is not finished."""
+        return self.find_true("Complete") or self.find_true("Failed")
+
+    def is_controlled_by(self, uid: str) -> bool:
+        """Whether the resource of this UID is the Job's controller."""
+        return self.owner is not None and self.owner.uid == uid
+
+    def find_true(self, condition_type: str) -> ConditionView | None:
+        """Return the condition of this type if it is True."""
+        return _find(self.conditions, condition_type, "True")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Termination:
-    """How a container ended."""
+    """How the runner container of a pod ended (state.terminated)."""
 
     exit_code: int
+    """0 to 255; 128 + N for a container that was killed by signal N."""
     reason: str
+    """The kubelet's word, such as ``Completed``, ``Error`` or ``OOMKilled``."""
     message: str
-    finished: str | None
+    """What the container wrote to its termination log, at most 4 KiB: a RunSummary as JSON, if all went well."""
+    finished_at: str | None
+    """RFC 3339."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PodView:
-    """A pod of a Job of ours."""
+    """A pod of a run's Job."""
 
     namespace: str
     name: str
     uid: str
-    version: int
+    resource_version: int
     owner: Owner | None
-    created: str
+    """The Job that created it."""
+    creation_time: str
+    """RFC 3339."""
     deleting: bool
+    """Whether it has a deletionTimestamp, or has been deleted since."""
     phase: str
+    """``Pending``, ``Running``, ``Succeeded``, ``Failed`` or ``Unknown``."""
     conditions: tuple[ConditionView, ...]
     waiting_reason: str
+    """Why the runner container waits (state.waiting), such as ``ImagePullBackOff``; empty when it does not."""
     waiting_message: str
+    """The same for people."""
     running: bool
+    """Whether the runner container runs (state.running)."""
     termination: Termination | None
-
-    def condition(self, kind: str, status: str = "True") -> ConditionView | None:
-        """The condition of this type and status."""
-        return next((found for found in self.conditions if found.type == kind and found.status == status), None)
+    """How the runner container ended; None while it has not, and where the kubelet never said."""
 
     @property
     def finished(self) -> bool:
-        """Whether it has ended, either way."""
+        """Whether the pod succeeded or failed."""
         return self.phase in ("Succeeded", "Failed")
+
+    def find_condition(self, condition_type: str, status: str = "True") -> ConditionView | None:
+        """Return the condition of this type if it has this status."""
+        return _find(self.conditions, condition_type, status)
 
 
 def run_view(kind: Kind, raw: Raw) -> RunView:
@@ -137,12 +178,12 @@ def run_view(kind: Kind, raw: Raw) -> RunView:
     return RunView(
         key=RunKey(kind, meta["namespace"], meta["name"]),
         uid=meta["uid"],
-        version=int(meta["resourceVersion"]),
+        resource_version=int(meta["resourceVersion"]),
         generation=meta.get("generation", 0),
         deleting="deletionTimestamp" in meta,
         spec=_json(spec),
         status=_json(raw.get("status", {})),
-        experiment=model.get("experiment") if isinstance(model, Mapping) else None,
+        experiment_name=model.get("experiment") if isinstance(model, Mapping) else None,
     )
 
 
@@ -153,18 +194,18 @@ def job_view(raw: Raw) -> JobView:
         namespace=meta["namespace"],
         name=meta["name"],
         uid=meta["uid"],
-        version=int(meta["resourceVersion"]),
+        resource_version=int(meta["resourceVersion"]),
         owner=_controller(meta),
-        created=meta["creationTimestamp"],
+        creation_time=meta["creationTimestamp"],
         deleting="deletionTimestamp" in meta,
         suspend=spec.get("suspend", False),
         queued=names.QUEUE_LABEL in meta.get("labels", {}),
         backoff_limit=spec.get("backoffLimit", 6),
-        active_deadline=spec.get("activeDeadlineSeconds"),
-        ttl=spec.get("ttlSecondsAfterFinished"),
+        active_deadline_seconds=spec.get("activeDeadlineSeconds"),
+        ttl_seconds_after_finished=spec.get("ttlSecondsAfterFinished"),
         config_digest=meta.get("annotations", {}).get(names.CONFIG_DIGEST_ANNOTATION, ""),
-        started=status.get("startTime"),
-        completed=status.get("completionTime"),
+        start_time=status.get("startTime"),
+        completion_time=status.get("completionTime"),
         active=status.get("active", 0),
         failed=status.get("failed", 0),
         succeeded=status.get("succeeded", 0),
@@ -175,16 +216,16 @@ def job_view(raw: Raw) -> JobView:
 def pod_view(raw: Raw) -> PodView:
     """Parse a pod; of its containers only the runner counts."""
     meta, status = raw["metadata"], raw.get("status", {})
-    states = [found for found in status.get("containerStatuses", ()) if found["name"] == names.CONTAINER]
-    state: Raw = states[0].get("state", {}) if states else {}
+    runners = [container for container in status.get("containerStatuses", ()) if container["name"] == names.CONTAINER]
+    state: Raw = runners[0].get("state", {}) if runners else {}
     waiting: Raw = state.get("waiting") or {}
     return PodView(
         namespace=meta["namespace"],
         name=meta["name"],
         uid=meta["uid"],
-        version=int(meta["resourceVersion"]),
+        resource_version=int(meta["resourceVersion"]),
         owner=_controller(meta),
-        created=meta["creationTimestamp"],
+        creation_time=meta["creationTimestamp"],
         deleting="deletionTimestamp" in meta,
         phase=status.get("phase", "Pending"),
         conditions=_conditions(status),
@@ -195,28 +236,32 @@ def pod_view(raw: Raw) -> PodView:
     )
 
 
-def _termination(state: Raw | None) -> Termination | None:
-    if state is None:
+def _termination(terminated: Raw | None) -> Termination | None:
+    if terminated is None:
         return None
     return Termination(
-        exit_code=state["exitCode"],
-        reason=state.get("reason", ""),
-        message=state.get("message", ""),
-        finished=state.get("finishedAt"),
+        exit_code=terminated["exitCode"],
+        reason=terminated.get("reason", ""),
+        message=terminated.get("message", ""),
+        finished_at=terminated.get("finishedAt"),
     )
 
 
 def _conditions(status: Raw) -> tuple[ConditionView, ...]:
     return tuple(
         ConditionView(
-            type=found["type"],
-            status=found["status"],
-            reason=found.get("reason") or "",
-            message=found.get("message") or "",
-            time=found.get("lastTransitionTime"),
+            type=condition["type"],
+            status=condition["status"],
+            reason=condition.get("reason") or "",
+            message=condition.get("message") or "",
+            last_transition_time=condition.get("lastTransitionTime"),
         )
-        for found in status.get("conditions") or ()
+        for condition in status.get("conditions") or ()
     )
+
+
+def _find(conditions: tuple[ConditionView, ...], condition_type: str, status: str) -> ConditionView | None:
+    return next((found for found in conditions if found.type == condition_type and found.status == status), None)
 
 
 def _controller(meta: Raw) -> Owner | None:

@@ -1,8 +1,13 @@
-"""A queue of keys to reconcile, as client-go's workqueue: one entry a key, one worker a key, backoff on failure.
+"""A queue of keys to reconcile that behaves like client-go's workqueue: one entry per key, one worker per key, backoff.
 
-A key added while it is being worked on is handed out again afterwards, so that no change is lost and no two workers
-ever hold the same key. What users did is urgent and comes before what happened by itself: in a burst, all runs are
-started first and told about afterwards. Every fourth key is one that is not urgent, so that none waits for ever.
+A key that is added while a worker processes it is handed out again afterwards, so that no change is lost and no two
+workers ever hold the same key.
+
+One thing is not client-go's: keys are urgent or not. What users did is urgent and comes before what happened by
+itself, so that in a burst all new runs get their Job before any of their statuses is written. Every fourth key is one
+that is not urgent, so that none waits for ever.
+
+The queue knows nothing of runs, and it never drops a key.
 """
 
 import asyncio
@@ -15,88 +20,98 @@ from anomaly_operator.metrics import QUEUE_DEPTH, QUEUE_SECONDS
 
 K = TypeVar("K", bound=Hashable)
 
-FIRST_DELAY = 0.5
-LONGEST_DELAY = 300.0
+BASE_DELAY = 0.5
+"""Seconds until the first retry of a key; every further one doubles them."""
+MAX_DELAY = 300.0
+"""Longest backoff, seconds, before the jitter."""
+NORMAL_TURN = 4
+"""Every NORMAL_TURN-th key handed out is one that is not urgent."""
 
 
 class WorkQueue(Generic[K]):
-    """Keys that wait, that are worked on, and that come back later. For one event loop."""
+    """Keys that wait, that are processed and that are to be added later. For one event loop.
+
+    Args:
+        jitter: factor of each backoff delay, so that runs that failed together are not retried together.
+    """
 
     def __init__(self, jitter: Callable[[], float] = lambda: random.uniform(0.8, 1.2)) -> None:  # noqa: S311 - no secret
         self._jitter = jitter
         self._urgent: deque[K] = deque()
-        self._waiting: deque[K] = deque()
-        self._picked = 0
-        self._since: dict[K, float] = {}
-        self._working: set[K] = set()
-        self._again: dict[K, bool] = {}
+        self._normal: deque[K] = deque()
+        self._handed_out = 0
+        self._added_at: dict[K, float] = {}  # of every waiting key, by the event loop's clock
+        self._processing: set[K] = set()
+        self._dirty: dict[K, bool] = {}  # added while processed -> whether it is urgent
         self._failures: dict[K, int] = {}
         self._timers: dict[K, asyncio.TimerHandle] = {}
-        self._ready = asyncio.Event()
+        self._not_empty = asyncio.Event()
 
     def add(self, key: K, *, urgent: bool = False) -> None:
-        """Hand the key out as soon as a worker is free."""
-        if key in self._working:
-            self._again[key] = urgent or self._again.get(key, False)
-        elif key not in self._since:
-            self._since[key] = asyncio.get_running_loop().time()
-            (self._urgent if urgent else self._waiting).append(key)
-            self._ready.set()
+        """Hand the key out as soon as a worker is free; a key that waits already is not added twice."""
+        if key in self._processing:
+            # Two workers must not hold one key: ``done`` adds it again.
+            self._dirty[key] = urgent or self._dirty.get(key, False)
+        elif key not in self._added_at:
+            self._added_at[key] = asyncio.get_running_loop().time()
+            (self._urgent if urgent else self._normal).append(key)
+            self._not_empty.set()
             QUEUE_DEPTH.set(len(self))
 
     def add_after(self, key: K, seconds: float) -> None:
-        """Hand the key out after a while; of several such wishes the earliest counts."""
+        """Add the key after a delay; of several delays of one key the earliest counts."""
         loop = asyncio.get_running_loop()
         timer = self._timers.get(key)
         if timer is not None:
             if timer.when() <= loop.time() + seconds:
                 return
             timer.cancel()
-        self._timers[key] = loop.call_later(seconds, self._due, key)
+        self._timers[key] = loop.call_later(seconds, self._on_timer, key)
 
-    def retry(self, key: K) -> float:
-        """Hand the key out after a delay that doubles with every call; returns the delay in seconds."""
+    def add_rate_limited(self, key: K) -> float:
+        """Add the key after a backoff that doubles with every call; returns the delay in seconds."""
         failures = self._failures.get(key, 0)
         self._failures[key] = failures + 1
-        delay = min(FIRST_DELAY * 2.0 ** min(failures, 20), LONGEST_DELAY) * self._jitter()
+        delay = min(BASE_DELAY * 2.0 ** min(failures, 20), MAX_DELAY) * self._jitter()
         self.add_after(key, delay)
         return delay
 
-    def succeeded(self, key: K) -> None:
-        """Forget past failures of the key."""
+    def forget(self, key: K) -> None:
+        """Reset the key's backoff."""
         self._failures.pop(key, None)
 
     async def get(self) -> K:
-        """The next key; whoever gets it calls ``done`` when finished."""
+        """Wait for the next key; the caller calls ``done`` when it has processed it."""
         while not len(self):
-            self._ready.clear()
-            await self._ready.wait()
-        key = self._next()
-        self._working.add(key)
-        QUEUE_SECONDS.observe(asyncio.get_running_loop().time() - self._since.pop(key))
+            self._not_empty.clear()
+            await self._not_empty.wait()
+        key = self._pop()
+        self._processing.add(key)
+        QUEUE_SECONDS.observe(asyncio.get_running_loop().time() - self._added_at.pop(key))
         QUEUE_DEPTH.set(len(self))
         return key
 
-    def _next(self) -> K:
-        self._picked += 1
-        turn = self._waiting and (not self._urgent or self._picked % 4 == 0)
-        return (self._waiting if turn else self._urgent).popleft()
+    def _pop(self) -> K:
+        self._handed_out += 1
+        normal_is_due = not self._urgent or self._handed_out % NORMAL_TURN == 0
+        return (self._normal if self._normal and normal_is_due else self._urgent).popleft()
 
     def done(self, key: K) -> None:
-        """The worker is finished with the key."""
-        self._working.discard(key)
-        if key in self._again:
-            self.add(key, urgent=self._again.pop(key))
+        """Mark the key as processed; one that was added meanwhile waits again."""
+        self._processing.discard(key)
+        if key in self._dirty:
+            self.add(key, urgent=self._dirty.pop(key))
 
-    def close(self) -> None:
-        """Forget everything that was to come back later."""
+    def shut_down(self) -> None:
+        """Cancel everything that was to be added later."""
         for timer in self._timers.values():
             timer.cancel()
         self._timers.clear()
 
     def __len__(self) -> int:
-        return len(self._urgent) + len(self._waiting)
+        """Keys that wait, without those that are processed."""
+        return len(self._urgent) + len(self._normal)
 
-    def _due(self, key: K) -> None:
+    def _on_timer(self, key: K) -> None:
         self._timers.pop(key, None)
         self.add(key)

@@ -5,8 +5,9 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import NamedTuple
 
 import pytest
 
@@ -31,12 +32,15 @@ JOB = "screws-experiment"
 CONFIG = "anomalyops.io/run-config"
 
 
-def phase(wanted: str) -> Any:
-    return lambda status: status.get("phase") == wanted
+StatusCheck = Callable[[Manifest], bool]
 
 
-def reason(wanted: str, of_type: str = "Reconciling") -> Any:
-    return lambda status: condition(status, of_type).get("reason") == wanted and condition_is_true(status, of_type)
+def phase(expected: str) -> StatusCheck:
+    return lambda status: status.get("phase") == expected
+
+
+def reason(expected: str, of_type: str = "Reconciling") -> StatusCheck:
+    return lambda status: condition(status, of_type).get("reason") == expected and condition_is_true(status, of_type)
 
 
 def config_of(job: Manifest) -> RunConfig:
@@ -73,19 +77,25 @@ def test_to_complete_and_beyond_the_life_of_its_job(namespace: Namespace, operat
     assert events == {"Unschedulable", "Complete"}
 
 
+class PodEnd(NamedTuple):
+    termination_message: RunSummary | str
+    exit_code: int
+    container_reason: str = ""
+
+
 EMPTY = RunSummary(reason=Reason.DATA_INVALID, stage=Stage.DATASET, message="train/good is empty")
 
 
 @pytest.mark.parametrize(
     ("end", "expected", "said"),
     [
-        ((EMPTY, 11), "DataInvalid", "train/good is empty"),
-        (("", 137, "OOMKilled"), "OutOfMemory", "scheduling.resources.limits.memory"),
-        (("not a summary", 12), "StorageDenied", "not a summary"),
+        (PodEnd(EMPTY, 11), "DataInvalid", "train/good is empty"),
+        (PodEnd("", 137, "OOMKilled"), "OutOfMemory", "scheduling.resources.limits.memory"),
+        (PodEnd("not a summary", 12), "StorageDenied", "not a summary"),
     ],
 )
 def test_final_failures_are_typed_and_not_retried(
-    namespace: Namespace, operator: OperatorProcess, end: tuple[Any, ...], expected: str, said: str
+    namespace: Namespace, operator: OperatorProcess, end: PodEnd, expected: str, said: str
 ) -> None:
     namespace.apply(experiment("screws"))
     mark_ended(namespace, active_pod(namespace, JOB), *end)
@@ -229,7 +239,7 @@ def test_deleting_it_leaves_nothing(namespace: Namespace, operator: OperatorProc
 
 
 def test_the_same_name_again_at_once(namespace: Namespace, operator: OperatorProcess) -> None:
-    uids = set()
+    uids: set[str] = set()
     for _ in range(4):
         namespace.apply(experiment("screws"))
         uid = namespace.get("aexp", "screws")["metadata"]["uid"]

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -70,7 +71,7 @@ async def _without_watches(namespace: Namespace) -> None:
         cache=cache,
         queue=queue,
         board=ProgressBoard(queue, 2.0, loop.time),
-        settings=Settings(pods=PodSettings("runner", "inference")),
+        settings=Settings(pods=PodSettings(runner_image="runner", inference_image="inference")),
         clock=lambda: datetime.now(UTC),
     )
     tasks = [asyncio.create_task(resync.run()), *(asyncio.create_task(reconciler.work()) for _ in range(4))]
@@ -87,11 +88,11 @@ async def _without_watches(namespace: Namespace) -> None:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        queue.close()
+        queue.shut_down()
         await client.close()
 
 
-async def _until(reached: Any) -> None:
+async def _until(reached: Callable[[], bool]) -> None:
     for _ in range(300):
         if reached():
             return

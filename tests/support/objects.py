@@ -1,16 +1,15 @@
-"""Kubernetes objects as the API server would answer them, in short form."""
+"""Small Kubernetes objects as the API server would answer with them, and the operator's views of them."""
 
 import copy
-from typing import Any
+from typing import Any, Literal
 
 from anomaly_api.run import RunSummary
 from anomaly_api.status import RunStatus
 from anomaly_operator import names
-from anomaly_operator.decide.observed import Observed
+from anomaly_operator.decide.observed import ObservedState
 from anomaly_operator.keys import RunKey
+from anomaly_operator.resources import Manifest
 from anomaly_operator.views import JobView, PodView, RunView, job_view, pod_view, run_view
-
-Manifest = dict[str, Any]
 
 UID = "11111111-2222-3333-4444-555555555555"
 JOB_UID = "66666666-7777-8888-9999-000000000000"
@@ -41,21 +40,21 @@ INFERENCE: Manifest = {
 
 
 def with_spec(manifest: Manifest, **spec: Any) -> Manifest:
-    """The manifest with blocks of its spec replaced."""
+    """Return the manifest with blocks of its spec replaced."""
     changed = copy.deepcopy(manifest)
     changed["spec"] |= spec
     return changed
 
 
-def run_of(manifest: Manifest, status: Manifest | None = None, **meta: Any) -> RunView:
-    """A resource as it is in the cache."""
-    identity = {"uid": UID, "resourceVersion": "10", "generation": 1, "namespace": "vision"}
-    whole = {**manifest, "metadata": identity | manifest["metadata"] | meta, "status": status or {}}
-    return run_view(manifest["kind"], whole)
+def make_run(manifest: Manifest, status: Manifest | None = None, **metadata: str | int) -> RunView:
+    """Make the view of a resource; ``metadata`` replaces fields of its metadata."""
+    defaults = {"uid": UID, "resourceVersion": "10", "generation": 1, "namespace": "vision"}
+    raw = manifest | {"metadata": defaults | manifest["metadata"] | metadata, "status": status or {}}
+    return run_view(manifest["kind"], raw)
 
 
 def raw_job(key: RunKey = KEY, owner_uid: str = UID, spec: Manifest | None = None, **status: Any) -> Manifest:
-    """A batch/v1 Job."""
+    """Make a run's batch/v1 Job; ``status`` are fields of its status."""
     return {
         "metadata": {
             "name": names.job(key),
@@ -74,26 +73,26 @@ def raw_job(key: RunKey = KEY, owner_uid: str = UID, spec: Manifest | None = Non
     }
 
 
-def job_of(key: RunKey = KEY, **arguments: Any) -> JobView:
-    """A Job as it is in the cache."""
-    return job_view(raw_job(key, **arguments))
+def make_job(owner_uid: str = UID, spec: Manifest | None = None, **status: Any) -> JobView:
+    """Make the view of a run's Job."""
+    return job_view(raw_job(owner_uid=owner_uid, spec=spec, **status))
 
 
-def ended(kind: str, reason: str = "", message: str = "") -> Manifest:
-    """Status of a Job that ended."""
+def finished_job_status(condition_type: Literal["Complete", "Failed"]) -> Manifest:
+    """Make the status of a finished Job with one pod."""
     condition = {
-        "type": kind,
+        "type": condition_type,
         "status": "True",
-        "reason": reason,
-        "message": message,
+        "reason": "",
+        "message": "",
         "lastTransitionTime": "2026-01-02T03:10:00Z",
     }
-    counts = {"succeeded": 1} if kind == "Complete" else {"failed": 1}
+    counts = {"succeeded": 1} if condition_type == "Complete" else {"failed": 1}
     return {"startTime": CREATED, "conditions": [condition]} | counts
 
 
 def raw_pod(number: int = 1, key: RunKey = KEY, state: Manifest | None = None, **status: Any) -> Manifest:
-    """A pod of the Job."""
+    """Make a pod of a run's Job; ``state`` is its container's, ``status`` are fields of its status."""
     containers = [{"name": names.CONTAINER, "state": state}] if state else []
     return {
         "metadata": {
@@ -108,13 +107,13 @@ def raw_pod(number: int = 1, key: RunKey = KEY, state: Manifest | None = None, *
     }
 
 
-def pod_of(number: int = 1, **arguments: Any) -> PodView:
-    """A pod as it is in the cache."""
-    return pod_view(raw_pod(number, **arguments))
+def make_pod(number: int = 1, state: Manifest | None = None, **status: Any) -> PodView:
+    """Make the view of a pod of a run's Job."""
+    return pod_view(raw_pod(number, state=state, **status))
 
 
 def terminated(exit_code: int, message: str = "", reason: str = "Error") -> Manifest:
-    """State of a container that ended."""
+    """Make the state of a container that ended."""
     return {
         "terminated": {
             "exitCode": exit_code,
@@ -125,14 +124,15 @@ def terminated(exit_code: int, message: str = "", reason: str = "Error") -> Mani
     }
 
 
-def said(summary: RunSummary, exit_code: int = 0) -> Manifest:
-    """State of a container that ended with a RunSummary."""
+def terminated_with(summary: RunSummary, exit_code: int = 0) -> Manifest:
+    """Make the state of a container that ended with a RunSummary as its termination message."""
     return terminated(exit_code, summary.to_termination_message(), "Completed" if exit_code == 0 else "Error")
 
 
-def observed(job: JobView | None = None, *pods: PodView, **more: Any) -> Observed:
-    """A Job and its pods."""
-    return Observed(job=job, pods=pods, **more)
+def observed(job: JobView | None = None, *pods: PodView) -> ObservedState:
+    """Make the observed state of a Job and its pods."""
+    return ObservedState(job=job, pods=pods)
 
 
-NOTHING = RunStatus()
+NO_STATUS = RunStatus()
+"""The recorded status of a run that the operator has not seen before."""

@@ -1,1 +1,1 @@
-"""The API server: client, cache, Lease, and carrying out what was decided. Decides nothing itself."""
+"""The side of the API server: client, cache, leader election, performing what was decided. Decides nothing itself."""

@@ -1,25 +1,31 @@
-"""Carrying out planned actions. What the API server answers is put into the cache at once."""
+"""Perform planned actions. Every object that the API server answers with goes into the cache at once.
+
+Nothing is decided here, apart from what an answer of the API server means: done, refused, or to be tried later.
+"""
 
 from anomaly_operator import names
 from anomaly_operator.cluster.cache import Cache
 from anomaly_operator.cluster.client import ApiClient
 from anomaly_operator.decide.observed import Refusal
-from anomaly_operator.decide.plan import Action, CreateJob, DeleteJob, DeletePods, PatchJob, Wait
-from anomaly_operator.decide.pod import Manifest
-from anomaly_operator.errors import Conflict, Forbidden, Invalid, NotFound
-from anomaly_operator.resources import JOBS, PODS
+from anomaly_operator.decide.plan import Action, CreateJob, DeleteJob, DeletePods, PatchJob, Requeue
+from anomaly_operator.errors import Conflict, Forbidden, Invalid, NotFound, RequeueRequested
+from anomaly_operator.resources import JOBS, PODS, Manifest
 from anomaly_operator.views import JobView, job_view
 
-NAMESPACE_ENDS = "because it is being terminated"
-"""How the API server refuses new objects in a namespace that goes, and all runs in it with it."""
-
-
-class Later(Exception):  # noqa: N818 - no failure
-    """The run has to be looked at again: something that is not ours to do must happen first."""
+NAMESPACE_TERMINATING = "because it is being terminated"
+"""Part of the message that refuses new objects in a namespace being deleted, and all runs in it with it."""
 
 
 async def apply(client: ApiClient, cache: Cache, namespace: str, action: Action) -> Refusal | None:
-    """Carry out one action; a Job that the API server does not take is a result, not an error."""
+    """Perform one action of a run in the namespace.
+
+    Returns:
+        Why the API server does not accept the run's Job. That is a state of the run, not a failed reconcile.
+
+    Raises:
+        RequeueRequested: the object is gone, or has to go first; the rest of the plan no longer fits.
+        ApiError: the API server failed otherwise, after the client's own retries.
+    """
     match action:
         case CreateJob(manifest):
             return await _create_job(client, cache, namespace, manifest)
@@ -30,8 +36,8 @@ async def apply(client: ApiClient, cache: Cache, namespace: str, action: Action)
         case DeletePods(pods):
             for name in pods:
                 await _delete_pod(client, namespace, name)
-        case Wait():
-            pass
+        case Requeue():
+            pass  # the reconciler's part, once the status has been written
     return None
 
 
@@ -41,25 +47,30 @@ async def _create_job(client: ApiClient, cache: Cache, namespace: str, manifest:
     except Conflict:
         return await _adopt_job(client, cache, namespace, manifest)
     except (Forbidden, Invalid) as refusal:
-        if NAMESPACE_ENDS in refusal.message:
-            raise Later from refusal
+        if NAMESPACE_TERMINATING in refusal.message:
+            raise RequeueRequested from refusal
         return Refusal(refusal.message)
     cache.put_job(job_view(created))
     return None
 
 
 async def _adopt_job(client: ApiClient, cache: Cache, namespace: str, manifest: Manifest) -> Refusal | None:
-    """There is a Job of this name: ours, one of an earlier run that is being collected, or a stranger's."""
-    name, ours = manifest["metadata"]["name"], manifest["metadata"]["ownerReferences"][0]
+    """Look at the Job that has the name: this run's, an earlier run's that is being collected, or a stranger's."""
+    name, owner = manifest["metadata"]["name"], manifest["metadata"]["ownerReferences"][0]
     try:
         job = job_view(await client.get(JOBS, namespace, name))
     except NotFound:
-        raise Later from None
-    if job.owner and job.owner.uid == ours["uid"] and not job.deleting:
+        raise RequeueRequested from None
+
+    # Ours: an earlier create succeeded and its answer was lost.
+    if job.is_controlled_by(owner["uid"]) and not job.deleting:
         cache.put_job(job)
         return None
-    if job.deleting or (job.owner and (job.owner.kind, job.owner.name) == (ours["kind"], ours["name"])):
-        raise Later
+
+    # On its way out, or soon to be collected with an earlier resource of the same name.
+    of_earlier_resource = job.owner is not None and (job.owner.kind, job.owner.name) == (owner["kind"], owner["name"])
+    if job.deleting or of_earlier_resource:
+        raise RequeueRequested
     return Refusal(f"a Job named {name} exists that does not belong to this run; delete it or rename the run")
 
 
@@ -67,14 +78,14 @@ async def _patch_job(client: ApiClient, cache: Cache, namespace: str, name: str,
     try:
         cache.put_job(job_view(await client.patch(JOBS, namespace, name, {"spec": spec})))
     except NotFound:
-        raise Later from None
+        raise RequeueRequested from None
 
 
 async def _delete_job(client: ApiClient, namespace: str, name: str, uid: str) -> None:
     try:
         await client.delete(JOBS, namespace, name, uid)
     except (NotFound, Conflict):
-        raise Later from None
+        raise RequeueRequested from None
 
 
 async def _delete_pod(client: ApiClient, namespace: str, name: str) -> None:
@@ -85,5 +96,5 @@ async def _delete_pod(client: ApiClient, namespace: str, name: str) -> None:
 
 
 def pods_selector(job: JobView) -> str:
-    """Label selector of a Job's pods."""
+    """Return the label selector of a Job's pods."""
     return f"{names.JOB_NAME_LABEL}={job.name}"

@@ -1,7 +1,9 @@
-"""Views of everything in the cluster that concerns runs: the newest that was seen of each object.
+"""The newest known view of every object in the cluster that concerns runs.
 
-Views come from three sides (watch events, LISTs, answers to our own writes), in any order: of two views of one
-object the one with the higher resourceVersion stays, and an object that was seen deleted never returns.
+Views come from three sides (watch events, LISTs, answers to the operator's own writes), in any order: of two views of
+one object the one with the greater resourceVersion stays, and an object that was seen deleted never returns.
+
+The cache does no I/O, and it decides nothing about runs except which of them a change concerns.
 """
 
 from collections import defaultdict
@@ -13,13 +15,16 @@ from anomaly_operator import names
 from anomaly_operator.keys import RunKey
 from anomaly_operator.views import JobView, PodView, RunView
 
+ObjectKey = tuple[str, str]
+"""Namespace and name of a Job or pod."""
+
 
 class _Versioned(Protocol):
     @property
     def uid(self) -> str: ...
 
     @property
-    def version(self) -> int: ...
+    def resource_version(self) -> int: ...
 
 
 V = TypeVar("V", bound=_Versioned)
@@ -27,29 +32,30 @@ K = TypeVar("K")
 
 
 class Store(Generic[K, V]):
-    """The newest view of each object of one kind, by name."""
+    """The newest view of each object of one kind, by its key."""
 
     def __init__(self, key_of: Callable[[V], K]) -> None:
         self._key_of = key_of
         self._views: dict[K, V] = {}
-        self._deleted: set[str] = set()
+        self._deleted_uids: set[str] = set()
 
     def get(self, key: K) -> V | None:
-        """The view of this name."""
+        """Return the view of this key."""
         return self._views.get(key)
 
     def put(self, view: V) -> bool:
-        """Keep the view unless a newer one is here; whether it was news."""
+        """Keep the view unless a newer one is known; returns whether it was kept."""
         key = self._key_of(view)
         known = self._views.get(key)
-        if view.uid in self._deleted or (known is not None and known.version >= view.version):
+        is_stale = known is not None and known.resource_version >= view.resource_version
+        if view.uid in self._deleted_uids or is_stale:
             return False
         self._views[key] = view
         return True
 
     def remove(self, view: V) -> bool:
-        """Forget a deleted object; whether it was known."""
-        self._deleted.add(view.uid)
+        """Forget a deleted object; returns whether it was known."""
+        self._deleted_uids.add(view.uid)
         key = self._key_of(view)
         known = self._views.get(key)
         if known is None or known.uid != view.uid:
@@ -58,16 +64,25 @@ class Store(Generic[K, V]):
         return True
 
     def start_listing(self) -> None:
-        """A LIST begins: from here on deletions are remembered until the next one."""
-        self._deleted.clear()
+        """Begin a LIST: deletions are remembered from here until the next LIST begins."""
+        self._deleted_uids.clear()
 
-    def missing(self, listed: Iterable[K], version: int) -> list[V]:
-        """Objects known from before the LIST of this resourceVersion that are not in it."""
+    def missing(self, listed: Iterable[K], resource_version: int) -> list[V]:
+        """Return the objects that were deleted unseen: known at the time of a LIST, and not in it.
+
+        Args:
+            listed: keys of the objects in the LIST.
+            resource_version: that of the LIST. Objects that are newer are not missing from it.
+        """
         present = set(listed)
-        return [view for key, view in self._views.items() if key not in present and view.version <= version]
+        return [
+            view
+            for key, view in self._views.items()
+            if key not in present and view.resource_version <= resource_version
+        ]
 
     def key_of(self, view: V) -> K:
-        """Name of a view."""
+        """Return the key of a view."""
         return self._key_of(view)
 
     def __iter__(self) -> Iterator[V]:
@@ -78,103 +93,105 @@ class Store(Generic[K, V]):
 
 
 class Cache:
-    """Runs, Jobs and pods, and which run each of them concerns.
+    """Runs, Jobs and pods, and which runs a change of each of them concerns.
 
-    A pod that had ended before it was deleted stays, as deleted, for as long as its Job: the API server tells of its
-    last words once, and a Job may count a pod as succeeded that a drained node took away at once.
+    A pod that had finished before it was deleted is kept, as deleted, for as long as its Job exists: the API server
+    sends its termination message only once, and a Job may count a pod as succeeded that a drained node took away at
+    once.
     """
 
     def __init__(self) -> None:
         self.runs: Store[RunKey, RunView] = Store(lambda run: run.key)
-        self.jobs: Store[tuple[str, str], JobView] = Store(lambda job: (job.namespace, job.name))
-        self.pods: Store[tuple[str, str], PodView] = Store(lambda pod: (pod.namespace, pod.name))
-        self._pods_of: defaultdict[tuple[str, str], set[tuple[str, str]]] = defaultdict(set)
-        self._departed: defaultdict[str, dict[str, PodView]] = defaultdict(dict)  # by the UIDs of Job and pod
-        self._users: defaultdict[RunKey, set[RunKey]] = defaultdict(set)
+        self.jobs: Store[ObjectKey, JobView] = Store(lambda job: (job.namespace, job.name))
+        self.pods: Store[ObjectKey, PodView] = Store(lambda pod: (pod.namespace, pod.name))
+        self._pod_keys: defaultdict[ObjectKey, set[ObjectKey]] = defaultdict(set)  # Job -> its pods
+        self._deleted_pods: defaultdict[str, dict[str, PodView]] = defaultdict(dict)  # UID of Job -> UID of pod -> pod
+        self._dependents: defaultdict[RunKey, set[RunKey]] = defaultdict(set)  # experiment -> inferences that name it
 
     def put_run(self, run: RunView) -> set[RunKey]:
-        """Keep a run; returns the runs to look at."""
+        """Keep a run; returns the runs to reconcile."""
         known = self.runs.get(run.key)
         if not self.runs.put(run):
             return set()
         if known:
-            self._forget_use(known)
-        if experiment := _experiment(run):
-            self._users[experiment].add(run.key)
-        return {run.key} | self._users.get(run.key, set())
+            self._forget_dependent(known)
+        if experiment := _experiment_key(run):
+            self._dependents[experiment].add(run.key)
+        return {run.key} | self._dependents.get(run.key, set())
 
     def remove_run(self, run: RunView) -> set[RunKey]:
-        """Forget a run; returns the runs to look at."""
+        """Forget a run; returns the runs to reconcile."""
         if self.runs.remove(run):
-            self._forget_use(run)
-        return {run.key} | self._users.get(run.key, set())
+            self._forget_dependent(run)
+        return {run.key} | self._dependents.get(run.key, set())
 
     def put_job(self, job: JobView) -> set[RunKey]:
-        """Keep a Job; returns the runs to look at."""
-        return _one(job.key) if self.jobs.put(job) else set()
+        """Keep a Job; returns the runs to reconcile."""
+        return _run_keys(job) if self.jobs.put(job) else set()
 
     def remove_job(self, job: JobView) -> set[RunKey]:
-        """Forget a Job and its pods that are gone; returns the runs to look at."""
-        self._departed.pop(job.uid, None)
-        return _one(job.key) if self.jobs.remove(job) else set()
+        """Forget a Job and its deleted pods; returns the runs to reconcile."""
+        self._deleted_pods.pop(job.uid, None)
+        return _run_keys(job) if self.jobs.remove(job) else set()
 
     def put_pod(self, pod: PodView) -> set[RunKey]:
-        """Keep a pod; returns the runs to look at."""
+        """Keep a pod; returns the runs to reconcile."""
         if not self.pods.put(pod):
             return set()
         if pod.owner:
-            self._pods_of[(pod.namespace, pod.owner.name)].add((pod.namespace, pod.name))
-        return self._run_of(pod)
+            self._pod_keys[(pod.namespace, pod.owner.name)].add((pod.namespace, pod.name))
+        return _run_keys(self._job_of_pod(pod))
 
     def remove_pod(self, pod: PodView) -> set[RunKey]:
-        """Forget a pod, unless it has ended and its Job is there; returns the runs to look at."""
-        job = self._owner_of(pod)
+        """Forget a pod, unless it has finished and its Job exists; returns the runs to reconcile."""
+        job = self._job_of_pod(pod)
         if pod.finished and job and pod.owner and pod.owner.uid == job.uid:
-            self._departed[job.uid][pod.uid] = replace(pod, deleting=True)
+            self._deleted_pods[job.uid][pod.uid] = replace(pod, deleting=True)
         if not self.pods.remove(pod):
             return set()
         if pod.owner:
-            pods = self._pods_of[(pod.namespace, pod.owner.name)]
-            pods.discard((pod.namespace, pod.name))
-            if not pods:
-                del self._pods_of[(pod.namespace, pod.owner.name)]
-        return self._run_of(pod)
+            pod_keys = self._pod_keys[(pod.namespace, pod.owner.name)]
+            pod_keys.discard((pod.namespace, pod.name))
+            if not pod_keys:
+                del self._pod_keys[(pod.namespace, pod.owner.name)]
+        return _run_keys(job)
 
-    def job_of(self, key: RunKey) -> JobView | None:
-        """The Job by the name that the run's Job has."""
-        return self.jobs.get((key.namespace, names.job(key)))
+    def job_of(self, run: RunKey) -> JobView | None:
+        """Return the Job by the name that the Job of the run's only step has; it may belong to somebody else."""
+        return self.jobs.get((run.namespace, names.job(run)))
 
     def pods_of(self, job: JobView) -> tuple[PodView, ...]:
-        """The Job's pods, oldest first."""
-        keys = self._pods_of.get((job.namespace, job.name), ())
-        return self.with_departed(job, (pod for key in keys if (pod := self.pods.get(key))))
+        """Return the Job's pods, oldest first."""
+        keys = self._pod_keys.get((job.namespace, job.name), ())
+        return self.with_deleted_pods(job, (pod for key in keys if (pod := self.pods.get(key))))
 
-    def with_departed(self, job: JobView, pods: Iterable[PodView]) -> tuple[PodView, ...]:
-        """Those of ``pods`` that are the Job's, and those that had ended before they were deleted; oldest first."""
-        ours = {pod.uid: pod for pod in pods if pod.owner and pod.owner.uid == job.uid}
-        ours |= self._departed.get(job.uid, {})
-        return tuple(sorted(ours.values(), key=lambda pod: (pod.created, pod.version)))
+    def with_deleted_pods(self, job: JobView, pods: Iterable[PodView]) -> tuple[PodView, ...]:
+        """Return those of ``pods`` that are the Job's, and those that had finished before they were deleted.
 
-    def _run_of(self, pod: PodView) -> set[RunKey]:
-        job = self._owner_of(pod)
-        return _one(job.key) if job else set()
+        Oldest first. Of a pod that is both, the deleted view counts: a LIST may be older than the deletion.
+        """
+        by_uid = {pod.uid: pod for pod in pods if pod.owner and pod.owner.uid == job.uid}
+        by_uid |= self._deleted_pods.get(job.uid, {})
+        return tuple(sorted(by_uid.values(), key=lambda pod: (pod.creation_time, pod.resource_version)))
 
-    def _owner_of(self, pod: PodView) -> JobView | None:
-        """The Job by the name of the pod's owner."""
+    def _job_of_pod(self, pod: PodView) -> JobView | None:
+        """Return the Job by the name of the pod's owner; it may be a later one of the same name."""
         return self.jobs.get((pod.namespace, pod.owner.name)) if pod.owner else None
 
-    def _forget_use(self, run: RunView) -> None:
-        experiment = _experiment(run)
-        if experiment and (users := self._users.get(experiment)):
-            users.discard(run.key)
-            if not users:
-                del self._users[experiment]
+    def _forget_dependent(self, run: RunView) -> None:
+        experiment = _experiment_key(run)
+        if experiment and (dependents := self._dependents.get(experiment)):
+            dependents.discard(run.key)
+            if not dependents:
+                del self._dependents[experiment]
 
 
-def _experiment(run: RunView) -> RunKey | None:
-    """The experiment whose model the run uses."""
-    return RunKey("AnomalyExperiment", run.key.namespace, run.experiment) if run.experiment else None
+def _experiment_key(run: RunView) -> RunKey | None:
+    if not run.experiment_name:
+        return None
+    return RunKey("AnomalyExperiment", run.key.namespace, run.experiment_name)
 
 
-def _one(key: RunKey | None) -> set[RunKey]:
-    return {key} if key else set()
+def _run_keys(job: JobView | None) -> set[RunKey]:
+    run_key = job.run_key if job else None
+    return {run_key} if run_key else set()

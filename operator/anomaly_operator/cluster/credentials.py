@@ -1,6 +1,6 @@
-"""How the operator proves who it is: its service account in a cluster, KUBECONFIG elsewhere.
+"""The operator's credentials: its ServiceAccount in a cluster, a kubeconfig elsewhere.
 
-kopf reads both; here the result is turned into what an aiohttp session needs. KUBECONFIG, when set, wins.
+kopf reads both; this module only decides which of them counts. KUBECONFIG, when set, wins.
 """
 
 import dataclasses
@@ -12,7 +12,11 @@ from anomaly_operator.errors import LoginError
 
 
 def login(settings: kopf.OperatorSettings) -> kopf.ConnectionInfo:
-    """Credentials, read anew: a service account's token changes every hour."""
+    """Read the credentials anew: the token of a ServiceAccount changes every hour.
+
+    Raises:
+        LoginError: there is neither a ServiceAccount nor a kubeconfig.
+    """
     info = kopf.login_with_kubeconfig(settings=settings) if os.environ.get("KUBECONFIG") else None
     info = info or _in_cluster(settings) or kopf.login_with_kubeconfig(settings=settings)
     if info is None:
@@ -21,6 +25,7 @@ def login(settings: kopf.OperatorSettings) -> kopf.ConnectionInfo:
 
 
 def _in_cluster(settings: kopf.OperatorSettings) -> kopf.ConnectionInfo | None:
+    """Return the ServiceAccount's credentials for the API server's address, which needs no cluster DNS."""
     info = kopf.login_with_service_account(settings=settings)
     host, port = os.environ.get("KUBERNETES_SERVICE_HOST"), os.environ.get("KUBERNETES_SERVICE_PORT", "443")
     if info is None or host is None:

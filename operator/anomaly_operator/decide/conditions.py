@@ -1,14 +1,20 @@
-"""The conditions of a run. Pure.
+"""The conditions of a run's status.
 
-All are of the abnormal-or-final kind: one is there when it holds, or held before and is then False. Complete,
-Failed and Suspended are as on Jobs; Reconciling and Stalled as kstatus reads them.
+Complete, Failed and Suspended mean what they mean on a batch/v1 Job; Reconciling and Stalled follow kstatus. A
+condition enters the status the first time it is True; from then on it is True or False, never Unknown.
+
+This module does not know why a condition is True; ``status`` decides that.
 """
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from anomaly_api.reasons import Reason
 from anomaly_api.status import Condition, ConditionType
+
+MESSAGE_LIMIT = 1024
+"""Longest message of a condition, characters."""
 
 ORDER = (
     ConditionType.COMPLETE,
@@ -17,50 +23,71 @@ ORDER = (
     ConditionType.SUSPENDED,
     ConditionType.RECONCILING,
 )
-"""The final ones first: kubectl shows the reason of the first that holds."""
+"""Order in the status, final conditions first: kubectl shows the reason of the first one that is True."""
 
 
 @dataclass(frozen=True)
-class Holds:
-    """A condition that is True now."""
+class ConditionState:
+    """Reason and message of a condition whose status is known."""
 
     reason: Reason
     message: str = ""
 
 
-def conditions(
-    now: str, generation: int, true: Mapping[ConditionType, Holds], otherwise: Reason, before: Iterable[Condition]
+def update_conditions(
+    recorded: Iterable[Condition],
+    true: Mapping[ConditionType, ConditionState],
+    *,
+    false_reason: Reason,
+    generation: int,
+    now: str,
 ) -> tuple[Condition, ...]:
-    """All conditions; lastTransitionTime moves only when a condition's status does.
+    """Return all conditions of the new status, in ``ORDER``; messages are cut to ``MESSAGE_LIMIT``.
 
-    ``otherwise`` is the reason of a condition that no longer holds; a run that is not suspended any more was resumed.
+    As with SetStatusCondition of Kubernetes' apimachinery, lastTransitionTime moves only when a condition's status
+    does.
+
+    Args:
+        recorded: the conditions of the recorded status.
+        true: the conditions that are True now; those that are only recorded become False.
+        false_reason: reason of conditions that are False, except Suspended: a run that is no longer suspended was
+            resumed.
+        generation: generation of the spec that the conditions speak of.
+        now: time of the transitions (RFC 3339).
     """
-    known = {condition.type: condition for condition in before}
-    wanted = {kind: ("True", found) for kind, found in true.items()}
-    wanted |= {kind: ("False", Holds(_ceased(kind, otherwise))) for kind in known if kind not in true}
-    found = []
+    old = {condition.type: condition for condition in recorded}
+    updated = []
     for kind in ORDER:
-        if kind in wanted:
-            status, holds = wanted[kind]
-            old = known.get(kind)
-            same = old is not None and old.status == status
-            found.append(
-                Condition(
-                    type=kind,
-                    status=status,
-                    reason=holds.reason,
-                    message=holds.message[:1024],
-                    last_transition_time=old.last_transition_time if old and same else now,
-                    observed_generation=generation,
-                )
-            )
-    return tuple(found)
+        if kind in true:
+            condition = _condition(kind, "True", true[kind], generation, now)
+        elif kind in old:
+            reason = Reason.RESUMED if kind is ConditionType.SUSPENDED else false_reason
+            condition = _condition(kind, "False", ConditionState(reason), generation, now)
+        else:
+            continue
+        updated.append(_keep_transition_time(old.get(kind), condition))
+    return tuple(updated)
 
 
-def _ceased(kind: ConditionType, otherwise: Reason) -> Reason:
-    return Reason.RESUMED if kind is ConditionType.SUSPENDED else otherwise
+def _condition(
+    kind: ConditionType, status: Literal["True", "False"], state: ConditionState, generation: int, now: str
+) -> Condition:
+    return Condition(
+        type=kind,
+        status=status,
+        reason=state.reason,
+        message=state.message[:MESSAGE_LIMIT],
+        last_transition_time=now,
+        observed_generation=generation,
+    )
 
 
-def holds(found: Iterable[Condition], kind: ConditionType) -> Condition | None:
-    """The condition of this type, if it is True."""
-    return next((condition for condition in found if condition.type is kind and condition.status == "True"), None)
+def _keep_transition_time(old: Condition | None, new: Condition) -> Condition:
+    if old is None or old.status != new.status:
+        return new
+    return new.model_copy(update={"last_transition_time": old.last_transition_time})
+
+
+def find_true(conditions: Iterable[Condition], kind: ConditionType) -> Condition | None:
+    """Return the condition of this type if it is True."""
+    return next((condition for condition in conditions if condition.type is kind and condition.status == "True"), None)

@@ -1,4 +1,7 @@
-"""From a resource to the Job that it wants, or to why there can be none yet. Pure."""
+"""The desired state of a run: the Job that should exist for it, or why there cannot be one yet.
+
+Depends on the resource alone, and on the experiment that an inference names; never on the Job that exists.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,71 +18,79 @@ from anomaly_api.scheduling import RunPolicy
 from anomaly_api.status import Phase, RunStatus
 from anomaly_api.storage import Location, S3Location
 from anomaly_operator.decide.job import config_digest, make_job
-from anomaly_operator.decide.pod import Manifest
 from anomaly_operator.decide.pod_settings import PodSettings
+from anomaly_operator.resources import Manifest
 from anomaly_operator.views import RunView
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """The run can go: its Job."""
+class DesiredJob:
+    """The Job that should exist: that of the run's only step."""
 
     policy: RunPolicy
-    digest: str
-    """Of what the run does; another one than the Job's means another Job."""
-    job: Callable[[], Manifest]
-    """Makes the Job. Most reconciles find theirs and need no new one."""
+    config_digest: str
+    """Digest of what the Job does; a Job with another digest was made from another spec."""
+    make: Callable[[], Manifest]
+    """Makes the Job's manifest. Most reconciles find the Job in place and never call it."""
 
 
 @dataclass(frozen=True)
 class Blocked:
-    """The run cannot go yet."""
+    """There cannot be a Job yet."""
 
     reason: Reason
     message: str
     stalled: bool = False
-    """Whether somebody has to do something (kstatus: Stalled)."""
+    """Whether a person has to act (kstatus: Stalled); otherwise the run goes on by itself."""
     policy: RunPolicy | None = None
+    """The run policy, for a Job that exists all the same; None where the spec is not valid."""
 
 
-Desired = Wanted | Blocked
+DesiredState = DesiredJob | Blocked
 
 
-def desired(run: RunView, experiment: RunView | None, settings: PodSettings) -> Desired:
-    """What should exist for ``run``; ``experiment`` is the one that it names, if it names one that exists."""
+def desired_state(run: RunView, experiment: RunView | None, settings: PodSettings) -> DesiredState:
+    """Decide what should exist for a run.
+
+    Args:
+        run: the resource.
+        experiment: the experiment whose model the run uses; None if it names none, or one that does not exist.
+        settings: what the operator itself adds to every pod.
+    """
     try:
         if run.key.kind == "AnomalyExperiment":
-            return _experiment(run, settings)
-        return _inference(run, experiment, settings)
+            return _experiment_job(run, settings)
+        return _inference_job(run, experiment, settings)
     except ValidationError as error:
-        return Blocked(Reason.SPEC_INVALID, describe_invalid(error)[:1024], stalled=True)
+        return Blocked(Reason.SPEC_INVALID, describe_invalid(error), stalled=True)
 
 
-def _experiment(run: RunView, settings: PodSettings) -> Desired:
+def _experiment_job(run: RunView, settings: PodSettings) -> DesiredJob:
     spec = ExperimentSpec.model_validate_json(run.spec)
+    # The run policy may change while the run is at work, so it is no part of what the pod is told.
     config = RunConfig(run=_identity(run), experiment=spec.model_copy(update={"run_policy": RunPolicy()}))
-    return _wanted(run, config, spec.run_policy, settings)
+    return _desired_job(run, config, spec.run_policy, settings)
 
 
-def _inference(run: RunView, experiment: RunView | None, settings: PodSettings) -> Desired:
+def _inference_job(run: RunView, experiment: RunView | None, settings: PodSettings) -> DesiredState:
     spec = InferenceSpec.model_validate_json(run.spec)
-    name = spec.model.experiment
-    if name is None:
-        model = spec.model
-    else:
-        found = _trained_model(name, experiment, spec.run_policy)
-        if isinstance(found, Blocked):
-            return found
-        model = spec.model.model_copy(update={"experiment": None, "location": found})
+    model = spec.model
+    # A pod knows no other resources: a reference to an experiment becomes the place where its model is.
+    if model.experiment is not None:
+        location = _trained_model(model.experiment, experiment, spec.run_policy)
+        if isinstance(location, Blocked):
+            return location
+        model = model.model_copy(update={"experiment": None, "location": location})
     resolved = spec.model_copy(update={"model": model, "run_policy": RunPolicy()})
-    return _wanted(run, RunConfig(run=_identity(run), inference=resolved), spec.run_policy, settings)
+    return _desired_job(run, RunConfig(run=_identity(run), inference=resolved), spec.run_policy, settings)
 
 
-def _wanted(run: RunView, config: RunConfig, policy: RunPolicy, settings: PodSettings) -> Wanted:
-    return Wanted(policy, config_digest(config), partial(make_job, run.key, config, policy, settings))
+def _desired_job(run: RunView, config: RunConfig, policy: RunPolicy, settings: PodSettings) -> DesiredJob:
+    return DesiredJob(policy, config_digest(config), partial(make_job, run.key, config, policy, settings))
 
 
 def _trained_model(name: str, experiment: RunView | None, policy: RunPolicy) -> Location | Blocked:
+    """Return where the experiment's model is, or why there is none yet."""
     if experiment is None:
         message = f"there is no AnomalyExperiment {name} in this namespace; the run starts once it is Complete"
         return Blocked(Reason.EXPERIMENT_NOT_FOUND, message, policy=policy)
@@ -94,7 +105,12 @@ def _trained_model(name: str, experiment: RunView | None, policy: RunPolicy) -> 
 
 
 def model_location(experiment: RunView, root: str) -> Location:
-    """Folder of an experiment's model: where its artifacts are, read as its output was written."""
+    """Return the folder of an experiment's model, read with the credentials that its output was written with.
+
+    Args:
+        experiment: a complete experiment.
+        root: status.artifacts.root of it.
+    """
     place = ExperimentSpec.model_validate_json(experiment.spec).output.place
     if isinstance(place, S3Location):
         return Location(s3=S3Location(**(dict(place) | {"uri": root})))

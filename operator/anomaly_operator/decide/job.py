@@ -1,22 +1,30 @@
-"""The Job of a run: one a run, owned by its resource, retried only where a second try can help."""
+"""The Job of a run's only step: owned by the run's resource, retried only where a second try can help.
 
-from typing import Any
+Makes manifests; whether a Job is created, changed or deleted is decided by ``plan``.
+"""
 
 from anomaly_api import API_VERSION
 from anomaly_api.reasons import FINAL_EXIT_CODES, ExitCode
 from anomaly_api.run import RunConfig
 from anomaly_api.scheduling import RunPolicy
 from anomaly_operator import names
-from anomaly_operator.decide.pod import Manifest, config_json, pod_template
+from anomaly_operator.decide.pod import config_json, pod_template
 from anomaly_operator.decide.pod_settings import PodSettings
 from anomaly_operator.keys import RunKey
+from anomaly_operator.resources import Manifest
 
 
 def make_job(key: RunKey, config: RunConfig, policy: RunPolicy, settings: PodSettings) -> Manifest:
-    """The Job as it is created.
+    """Make the Job as it is created.
 
     ttlSecondsAfterFinished is not among its fields: it is set when the result has been recorded in the resource's
     status, so that no result is collected unread while the operator is down.
+
+    Args:
+        key: the run.
+        config: what the run does.
+        policy: how the Job is retried, suspended and limited.
+        settings: what the operator itself adds to every pod.
     """
     queue = config.spec.scheduling.queue_name
     return {
@@ -49,23 +57,27 @@ def make_job(key: RunKey, config: RunConfig, policy: RunPolicy, settings: PodSet
 
 
 def config_digest(config: RunConfig) -> str:
-    """What changes when, and only when, the run would do something else."""
+    """Return a digest that changes when, and only when, the run would do something else."""
     return names.digest(config_json(config))
 
 
-def failure_policy() -> dict[str, Any]:
-    """Rules in the order they are tried: preemption is no failure, a final failure ends the run, the rest counts."""
-    final = sorted(int(code) for code in FINAL_EXIT_CODES)
+def failure_policy() -> Manifest:
+    """Return the podFailurePolicy, whose first matching rule applies.
+
+    Preemption and a pod that was asked to stop are no failures of the run; an exit code that a retry cannot mend ends
+    the run; every other failure counts towards the backoff limit.
+    """
+    final_codes = sorted(int(code) for code in FINAL_EXIT_CODES)
     return {
         "rules": [
             {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
-            {"action": "FailJob", "onExitCodes": _exit_codes(*final)},
+            {"action": "FailJob", "onExitCodes": _exit_codes(*final_codes)},
             {"action": "Ignore", "onExitCodes": _exit_codes(int(ExitCode.STOPPED))},
         ]
     }
 
 
-def _exit_codes(*codes: int) -> dict[str, Any]:
+def _exit_codes(*codes: int) -> Manifest:
     return {"containerName": names.CONTAINER, "operator": "In", "values": list(codes)}
 
 

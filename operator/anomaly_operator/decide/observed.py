@@ -1,4 +1,4 @@
-"""What is known of a run besides its resource."""
+"""The observed state of a run: everything known about it besides its resource."""
 
 from dataclasses import dataclass
 
@@ -8,18 +8,22 @@ from anomaly_operator.views import JobView, PodView
 
 @dataclass(frozen=True)
 class Refusal:
-    """The API server did not take the run's Job."""
+    """The API server did not accept the run's Job."""
 
     message: str
 
 
-@dataclass(frozen=True)
-class Observed:
-    """The run's Job, its pods (oldest first) and the last progress that one of them pushed."""
+@dataclass(frozen=True, kw_only=True)
+class ObservedState:
+    """What exists for a run, and what happened to it in this reconcile."""
 
     job: JobView | None = None
+    """The Job by the name that the Job of the run's only step has; it may belong to somebody else."""
     pods: tuple[PodView, ...] = ()
+    """The Job's pods, oldest first."""
     progress: ProgressUpdate | None = None
+    """The last progress that a pod of the run pushed."""
     refusal: Refusal | None = None
-    replaced: bool = False
-    """Whether the Job of the unfinished run was missing and had to be made again."""
+    """Why this reconcile could not create the Job."""
+    job_recreated: bool = False
+    """Whether the Job of a run that had started was missing, and this reconcile created it again."""

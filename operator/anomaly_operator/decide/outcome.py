@@ -1,4 +1,7 @@
-"""How a run, or one attempt at it, ended: read from the Job and the pods' last words. Pure."""
+"""How a run ended, or one attempt at it: read from the Job's conditions and its pods' termination messages.
+
+A pod's own RunSummary is believed as long as it agrees with the exit code; otherwise the exit code decides.
+"""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -7,9 +10,8 @@ from pydantic import ValidationError
 
 from anomaly_api.reasons import ExitCode, Reason
 from anomaly_api.run import RunSummary
+from anomaly_operator.decide.conditions import MESSAGE_LIMIT
 from anomaly_operator.views import ConditionView, JobView, PodView, Termination
-
-MESSAGE_LIMIT = 1024
 
 
 @dataclass(frozen=True)
@@ -19,52 +21,61 @@ class Outcome:
     reason: Reason
     message: str
     summary: RunSummary | None = None
+    """What the pod itself reported; None where it left nothing that can be believed."""
 
     @property
     def complete(self) -> bool:
-        """Whether it did what was asked."""
+        """Whether the run did what was asked of it."""
         return self.reason is Reason.COMPLETE
 
 
 def job_outcome(job: JobView, pods: Iterable[PodView]) -> Outcome | None:
-    """How the run ended; None while it has not."""
-    end = job.finished
+    """Tell how the Job ended; None while it is not finished.
+
+    Args:
+        job: the Job of the run's only step.
+        pods: its pods, oldest first.
+    """
+    end = job.finished_condition
     if end is None:
         return None
-    ended = [pod for pod in pods if pod.finished]
+    finished = [pod for pod in pods if pod.finished]
     if end.type == "Complete":
-        return _completed([pod for pod in ended if pod.phase == "Succeeded"])
+        return _complete_job_outcome([pod for pod in finished if pod.phase == "Succeeded"])
+    # Failed: by the deadline, by a pod that tells why, or by pods that are gone.
     if end.reason == "DeadlineExceeded":
-        message = f"the run took longer than runPolicy.activeDeadlineSeconds ({job.active_deadline} s)"
+        message = f"the run took longer than runPolicy.activeDeadlineSeconds ({job.active_deadline_seconds} s)"
         return Outcome(Reason.DEADLINE_EXCEEDED, message)
-    failures = [pod for pod in ended if pod.phase == "Failed"]
-    return attempt_outcome(failures[-1]) if failures else _unexplained(end)
+    failed = [pod for pod in finished if pod.phase == "Failed"]
+    return attempt_outcome(failed[-1]) if failed else _unexplained_failure(end)
 
 
 def attempt_outcome(pod: PodView) -> Outcome:
-    """How one pod ended."""
-    if disruption := pod.condition("DisruptionTarget"):
-        return Outcome(Reason.PREEMPTED, _short(disruption.message or disruption.reason))
+    """Tell how a finished pod ended."""
+    if disruption := pod.find_condition("DisruptionTarget"):
+        return Outcome(Reason.PREEMPTED, _truncated(disruption.message or disruption.reason))
     if pod.termination is None:
         return Outcome(Reason.RESULT_LOST, f"pod {pod.name} ended without a word from its container")
     if pod.termination.reason == "OOMKilled":
-        return Outcome(Reason.OUT_OF_MEMORY, _out_of_memory(pod.termination))
+        return Outcome(Reason.OUT_OF_MEMORY, _out_of_memory_message(pod.termination))
     summary = parse_summary(pod.termination.message)
-    if summary is None or (summary.reason is Reason.COMPLETE) != (pod.termination.exit_code == 0):
-        return _by_exit_code(pod.termination)
+    contradicts_exit_code = summary and (summary.reason is Reason.COMPLETE) != (pod.termination.exit_code == 0)
+    if summary is None or contradicts_exit_code:
+        return _exit_code_outcome(pod.termination)
     return Outcome(summary.reason, summary.message, summary)
 
 
 def parse_summary(message: str) -> RunSummary | None:
-    """The RunSummary in a termination message; None where it holds none."""
+    """Parse the RunSummary in a termination message; None where there is none."""
     try:
         return RunSummary.model_validate_json(message)
     except ValidationError:
         return None
 
 
-def _completed(pods: list[PodView]) -> Outcome:
-    outcomes = [attempt_outcome(pod) for pod in pods]
+def _complete_job_outcome(succeeded: list[PodView]) -> Outcome:
+    """Tell the result of a Job of one completion: that of the last pod whose result can be read."""
+    outcomes = [attempt_outcome(pod) for pod in succeeded]
     for outcome in reversed(outcomes):
         if outcome.complete:
             return outcome
@@ -74,29 +85,33 @@ def _completed(pods: list[PodView]) -> Outcome:
     return Outcome(Reason.RESULT_LOST, message)
 
 
-def _by_exit_code(end: Termination) -> Outcome:
-    """No summary: the exit code speaks, with what the container left as a message."""
-    said = f": {end.message.strip()}" if end.message.strip() else ""
+def _exit_code_outcome(end: Termination) -> Outcome:
+    """Tell the outcome by the exit code alone; what the container left as a message is quoted."""
+    detail = f": {end.message.strip()}" if end.message.strip() else ""
     if end.exit_code == 0:
-        return Outcome(Reason.RESULT_LOST, _short(f"the pod succeeded, but its result cannot be read{said}"))
+        return Outcome(Reason.RESULT_LOST, _truncated(f"the pod succeeded, but its result cannot be read{detail}"))
     if end.exit_code == ExitCode.KILLED:
-        return Outcome(Reason.OUT_OF_MEMORY, _out_of_memory(end))
+        return Outcome(Reason.OUT_OF_MEMORY, _out_of_memory_message(end))
     try:
         reason = ExitCode(end.exit_code).reason
     except ValueError:
         reason = Reason.INTERNAL_ERROR
-    return Outcome(reason, _short(f"exit code {end.exit_code}{said}"))
+    return Outcome(reason, _truncated(f"exit code {end.exit_code}{detail}"))
 
 
-def _out_of_memory(end: Termination) -> str:
-    how = "the kernel" if end.reason == "OOMKilled" else "SIGKILL"
-    return f"killed by {how} (exit code {end.exit_code}): raise scheduling.resources.limits.memory or lower batch sizes"
+def _out_of_memory_message(end: Termination) -> str:
+    killer = "the kernel" if end.reason == "OOMKilled" else "SIGKILL"
+    return (
+        f"killed by {killer} (exit code {end.exit_code}): raise scheduling.resources.limits.memory or lower batch sizes"
+    )
 
 
-def _unexplained(end: ConditionView) -> Outcome:
-    reason = Reason.RESULT_LOST if end.reason in ("BackoffLimitExceeded", "PodFailurePolicy") else Reason.INTERNAL_ERROR
-    return Outcome(reason, _short(f"the Job failed ({end.reason}) and its pods are gone: {end.message}"))
+def _unexplained_failure(end: ConditionView) -> Outcome:
+    """Tell the outcome of a Job that failed with no pod left to say why."""
+    pods_failed = end.reason in ("BackoffLimitExceeded", "PodFailurePolicy")
+    reason = Reason.RESULT_LOST if pods_failed else Reason.INTERNAL_ERROR
+    return Outcome(reason, _truncated(f"the Job failed ({end.reason}) and its pods are gone: {end.message}"))
 
 
-def _short(text: str) -> str:
+def _truncated(text: str) -> str:
     return text if len(text) <= MESSAGE_LIMIT else text[: MESSAGE_LIMIT - 3] + "..."

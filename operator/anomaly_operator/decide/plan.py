@@ -1,36 +1,37 @@
-"""What to do so that the cluster becomes as desired. Pure: each action says all that apply needs."""
+"""What to do so that the observed state of a run becomes the desired one.
+
+An action carries everything that ``cluster.apply`` needs to perform it; nothing is performed here.
+"""
 
 from dataclasses import dataclass
-from typing import Any
 
 from anomaly_api.scheduling import RunPolicy
 from anomaly_api.status import Phase, RunStatus
-from anomaly_operator import names
-from anomaly_operator.decide.desired import Desired, Wanted
-from anomaly_operator.decide.observed import Observed
-from anomaly_operator.decide.pod import Manifest
-from anomaly_operator.keys import RunKey
+from anomaly_operator.decide.desired import DesiredJob, DesiredState
+from anomaly_operator.decide.observed import ObservedState
+from anomaly_operator.decide.phase import is_finished
+from anomaly_operator.resources import Manifest
 from anomaly_operator.views import JobView
 
 
 @dataclass(frozen=True)
 class CreateJob:
-    """Create the Job; one that is there already is adopted if it is this run's."""
+    """Create the Job; one of its name that exists already is adopted if it is this run's."""
 
     manifest: Manifest
 
 
 @dataclass(frozen=True)
 class PatchJob:
-    """Change fields of the Job's spec."""
+    """Change fields of the Job's spec (JSON merge patch)."""
 
     name: str
-    spec: dict[str, Any]
+    spec: Manifest
 
 
 @dataclass(frozen=True)
 class DeleteJob:
-    """Delete the Job and its pods."""
+    """Delete the Job of this UID and its pods."""
 
     name: str
     uid: str
@@ -44,54 +45,73 @@ class DeletePods:
 
 
 @dataclass(frozen=True)
-class Wait:
-    """Look again later, less and less often: something that is not ours to do must happen first."""
+class Requeue:
+    """Reconcile again with backoff: something outside the operator has to happen first."""
 
 
-Action = CreateJob | PatchJob | DeleteJob | DeletePods | Wait
+Action = CreateJob | PatchJob | DeleteJob | DeletePods | Requeue
 
 
-def plan(key: RunKey, uid: str, wanted: Desired, observed: Observed, recorded: RunStatus) -> tuple[Action, ...]:
-    """Actions in the order they are taken; none when all is as it should be."""
-    job = observed.job
-    if recorded.phase in (Phase.COMPLETE, Phase.FAILED):
-        return _after_the_end(wanted.policy, observed, recorded)
-    if job is None:
-        return (CreateJob(wanted.job()),) if isinstance(wanted, Wanted) else ()
-    if job.deleting or job.owner is None or job.owner.uid != uid:
-        return (Wait(),)
-    if job.finished or wanted.policy is None:
-        return ()
-    if isinstance(wanted, Wanted) and recorded.start_time is None and job.config_digest != wanted.digest:
-        return (DeleteJob(job.name, job.uid), Wait())
-    changes = policy_changes(job, wanted.policy)
-    return (PatchJob(names.job(key), changes),) if changes else ()
+def plan(run_uid: str, desired: DesiredState, observed: ObservedState, status: RunStatus) -> tuple[Action, ...]:
+    """Decide the actions of a reconcile, in the order in which they are performed; none when all is as it should be.
 
-
-def policy_changes(job: JobView, policy: RunPolicy) -> dict[str, Any]:
-    """Fields of the Job's spec that differ from the run policy.
-
-    A queued Job is unsuspended by Kueue alone.
+    Args:
+        run_uid: UID of the resource.
+        desired: what should exist.
+        observed: what exists.
+        status: the recorded status.
     """
-    changes: dict[str, Any] = {}
-    if job.suspend != policy.suspend and (policy.suspend or not job.queued):
+    job = observed.job
+    # A finished run is only cleaned up; its Job is never created again.
+    if is_finished(status):
+        return _clean_up(desired.policy, observed, status)
+
+    # Without a Job there is one to create, unless the run is blocked.
+    if job is None:
+        return (CreateJob(desired.make()),) if isinstance(desired, DesiredJob) else ()
+
+    # A Job on its way out, or of an earlier resource of the same name, occupies the name until it is collected.
+    if job.deleting or not job.is_controlled_by(run_uid):
+        return (Requeue(),)
+
+    # A finished Job stays as it is until its result has been recorded. Without a policy the spec is not valid.
+    if job.finished_condition or desired.policy is None:
+        return ()
+
+    # Until the run has started its spec may change. A Job's template is immutable, so another spec is another Job.
+    has_started = status.start_time is not None
+    if isinstance(desired, DesiredJob) and not has_started and job.config_digest != desired.config_digest:
+        return (DeleteJob(job.name, job.uid), Requeue())
+
+    # The run policy may change at any time.
+    changes = policy_changes(job, desired.policy)
+    return (PatchJob(job.name, changes),) if changes else ()
+
+
+def policy_changes(job: JobView, policy: RunPolicy) -> Manifest:
+    """Return the fields of the Job's spec that differ from the run policy, with the policy's values."""
+    changes: Manifest = {}
+    # Only Kueue unsuspends a queued Job.
+    may_unsuspend = not job.queued
+    if job.suspend != policy.suspend and (policy.suspend or may_unsuspend):
         changes["suspend"] = policy.suspend
     if job.backoff_limit != policy.backoff_limit:
         changes["backoffLimit"] = policy.backoff_limit
-    if job.active_deadline != policy.active_deadline_seconds:
+    if job.active_deadline_seconds != policy.active_deadline_seconds:
         changes["activeDeadlineSeconds"] = policy.active_deadline_seconds
     return changes
 
 
-def _after_the_end(policy: RunPolicy | None, observed: Observed, recorded: RunStatus) -> tuple[Action, ...]:
-    """Clean up what a finished run left; its Job is never made again."""
+def _clean_up(policy: RunPolicy | None, observed: ObservedState, status: RunStatus) -> tuple[Action, ...]:
+    """Decide what to remove of a finished run, now that its result is recorded."""
     job = observed.job
-    if job is None or job.deleting or policy is None or not job.finished:
+    if job is None or job.deleting or policy is None or not job.finished_condition:
         return ()
     actions: list[Action] = []
-    if job.ttl != policy.ttl_seconds_after_finished:
+    # The TTL controller deletes the Job by itself once the field is set.
+    if job.ttl_seconds_after_finished != policy.ttl_seconds_after_finished:
         actions.append(PatchJob(job.name, {"ttlSecondsAfterFinished": policy.ttl_seconds_after_finished}))
-    if policy.retain_pods == "onFailure" and recorded.phase is Phase.COMPLETE:
+    if policy.retain_pods == "onFailure" and status.phase is Phase.COMPLETE:
         finished = tuple(pod.name for pod in observed.pods if pod.finished and not pod.deleting)
         actions += [DeletePods(finished)] if finished else []
     return tuple(actions)

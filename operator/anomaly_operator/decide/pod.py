@@ -1,4 +1,4 @@
-"""The pod of a run, from its RunConfig: pure, and allowed under the *restricted* Pod Security Standard.
+"""The pod of a run, made from its RunConfig and allowed under the *restricted* Pod Security Standard.
 
 The RunConfig travels as an annotation that the kubelet writes to ``run.CONFIG_PATH`` (a downwardAPI volume), not as
 a ConfigMap: it is one object less to write, to watch, to own and to keep in step with the Job, and it cannot change
@@ -6,7 +6,6 @@ under a running pod. Annotations may take 256 KiB together; a RunConfig takes 1 
 """
 
 from collections.abc import Iterator
-from typing import Any
 
 from anomaly_api.inference import InferenceSpec
 from anomaly_api.run import (
@@ -23,17 +22,16 @@ from anomaly_operator import names
 from anomaly_operator.decide.pod_settings import PodSettings
 from anomaly_operator.decide.volumes import pod_volumes
 from anomaly_operator.keys import RunKey
-
-Manifest = dict[str, Any]
+from anomaly_operator.resources import Manifest
 
 USER = 65532
-"""The user of the images (nonroot, as in distroless)."""
+"""UID and GID that the images run as (nonroot, as in distroless)."""
 GRACE_SECONDS = 60
-"""Between SIGTERM and SIGKILL: time to save state and say goodbye."""
+"""Seconds between SIGTERM and SIGKILL, in which the runner saves its state and writes its summary."""
 
 
 def pod_template(key: RunKey, config: RunConfig, settings: PodSettings) -> Manifest:
-    """The Job's pod template."""
+    """Make the Job's pod template. What the operator sets wins over the resource's own labels and annotations."""
     scheduling = config.spec.scheduling
     overlay = scheduling.pod_template or PodTemplate()
     return {
@@ -46,7 +44,7 @@ def pod_template(key: RunKey, config: RunConfig, settings: PodSettings) -> Manif
 
 
 def config_json(config: RunConfig) -> str:
-    """The RunConfig as the pod reads it."""
+    """Serialize the RunConfig as the pod reads it."""
     return config.model_dump_json(by_alias=True, exclude_none=True)
 
 
@@ -72,11 +70,11 @@ def _pod_spec(
         "volumes": [volume.source for volume in volumes],
         "serviceAccountName": scheduling.service_account_name,
         "nodeSelector": scheduling.node_selector,
-        "tolerations": [found.to_json_object() for found in scheduling.tolerations or ()],
+        "tolerations": [toleration.to_json_object() for toleration in scheduling.tolerations or ()],
         "affinity": scheduling.affinity,
         "priorityClassName": scheduling.priority_class_name,
         "runtimeClassName": scheduling.runtime_class_name,
-        "resourceClaims": [found.to_json_object() for found in scheduling.resource_claims or ()],
+        "resourceClaims": [claim.to_json_object() for claim in scheduling.resource_claims or ()],
         "imagePullSecrets": [{"name": name} for name in overlay.image_pull_secrets or ()],
     }
     return {field: value for field, value in spec.items() if value is not None and value != []}
@@ -100,7 +98,7 @@ def _container(config: RunConfig, scheduling: Scheduling, overlay: PodTemplate, 
 
 
 def _default_image(config: RunConfig, settings: PodSettings) -> str:
-    """Exported ONNX models run in an image without torch."""
+    """Return the operator's image for the run: exported ONNX models run in one without torch."""
     onnx = isinstance(config.spec, InferenceSpec) and config.spec.runtime == "onnx"
     return settings.inference_image if onnx else settings.runner_image
 
@@ -116,30 +114,31 @@ def _resources(scheduling: Scheduling) -> Manifest:
 
 
 def _environment(config: RunConfig, overlay: PodTemplate, settings: PodSettings) -> list[Manifest]:
-    ours = [{"name": "HOME", "value": "/tmp"}]  # noqa: S108 - the pod's own emptyDir
+    variables = [{"name": "HOME", "value": "/tmp"}]  # noqa: S108 - the pod's own emptyDir
     if settings.service_url:
-        ours.append({"name": PROGRESS_URL_ENV, "value": settings.service_url.rstrip("/") + PROGRESS_PATH})
-    ours += _credentials(config)
-    taken = {variable["name"] for variable in ours}
-    extra = [{"name": found.name, "value": found.value} for found in overlay.env or () if found.name not in taken]
-    return ours + extra
+        variables.append({"name": PROGRESS_URL_ENV, "value": settings.service_url.rstrip("/") + PROGRESS_PATH})
+    variables += _credentials(config)
+    # The resource may add variables, not replace the operator's.
+    taken = {variable["name"] for variable in variables}
+    added = [{"name": extra.name, "value": extra.value} for extra in overlay.env or () if extra.name not in taken]
+    return variables + added
 
 
 def _credentials(config: RunConfig) -> list[Manifest]:
-    """Secrets as environment variables, one set a location: they may be different accounts."""
-    found = []
+    """Return environment variables from Secrets, a set for each location: they may be different accounts."""
+    variables = []
     for role, location in config.locations().items():
         secret = location.s3.credentials_secret if location.s3 else None
         if secret:
-            found += [
-                _from_secret(s3_env(role, key), secret, key, optional=not needed)
-                for key, needed in S3_SECRET_KEYS.items()
+            variables += [
+                _from_secret(s3_env(role, key), secret, key, optional=not required)
+                for key, required in S3_SECRET_KEYS.items()
             ]
-    return [*found, *_mlflow_credentials(config)]
+    return [*variables, *_mlflow_credentials(config)]
 
 
 def _mlflow_credentials(config: RunConfig) -> Iterator[Manifest]:
-    """The tracking server's as MLflow reads them, the registry's beside them."""
+    """Yield the tracking server's credentials by MLflow's own names, the registry's by ``registry_env``."""
     tracking = config.spec.tracking.mlflow
     registered = config.spec.model.mlflow if isinstance(config.spec, InferenceSpec) else None
     for key in MLFLOW_SECRET_KEYS:

@@ -1,156 +1,168 @@
-"""The status of a run, from everything known about it. Pure.
+"""The status of a run, computed from everything that is known about it.
 
-A finished run's status is a record: it is written once and then never derived again, because the Job and pods it
-came from may be collected.
+A finished run's status is a record: it is written once and never computed again, because the Job and pods that it
+came from may have been collected.
 """
 
 from datetime import datetime
-from typing import Any
 
+from anomaly_api.run import RunSummary
 from anomaly_api.status import ConditionType, Display, MetricValues, Phase, Progress, RunStatus, Stage
-from anomaly_operator.decide.conditions import Holds, conditions
-from anomaly_operator.decide.desired import Desired
-from anomaly_operator.decide.observed import Observed
+from anomaly_operator.decide.conditions import ConditionState, update_conditions
+from anomaly_operator.decide.desired import DesiredState
+from anomaly_operator.decide.observed import ObservedState
 from anomaly_operator.decide.outcome import Outcome, job_outcome
-from anomaly_operator.decide.situation import Situation, situation
+from anomaly_operator.decide.phase import RunPhase, current_phase, is_finished
 from anomaly_operator.decide.times import to_age, to_timestamp
 from anomaly_operator.views import JobView, RunView
 
-FINISHED = (Phase.COMPLETE, Phase.FAILED)
 
+def compute_status(
+    run: RunView, old: RunStatus, desired: DesiredState, observed: ObservedState, now: datetime
+) -> RunStatus:
+    """Compute what the resource's status should say.
 
-def status(run: RunView, recorded: RunStatus, wanted: Desired, observed: Observed, now: datetime) -> RunStatus:
-    """What the resource's status should say."""
-    if recorded.phase in FINISHED:
-        return _record_kept(run, recorded)
-    observed = _own(run, observed)
+    Args:
+        run: the resource.
+        old: its recorded status.
+        desired: what should exist for it.
+        observed: what exists for it after this reconcile's actions.
+        now: the current time, for transitions of conditions and, where nothing better is known, the run's end.
+    """
+    # The end of a run is recorded once and kept.
+    if is_finished(old):
+        return _kept_record(run, old)
+    # What belongs to an earlier resource of the same name says nothing about this one.
+    observed = _without_foreign_job(run, observed)
+    # A finished Job is the end of the run.
     outcome = job_outcome(observed.job, observed.pods) if observed.job else None
-    if outcome:
-        return _ended(run, recorded, observed, outcome, now)
-    return _unfinished(run, recorded, observed, situation(wanted, observed), now)
+    if observed.job and outcome:
+        return _finished_status(run, old, observed, observed.job, outcome, now=now)
+    # Everything else is a phase on the way there.
+    return _unfinished_status(run, old, observed, current_phase(desired, observed), now=now)
 
 
-def _own(run: RunView, observed: Observed) -> Observed:
-    """Without the Job of an earlier resource of the same name."""
-    job = observed.job
-    if job is None or (job.owner and job.owner.uid == run.uid):
+def _kept_record(run: RunView, old: RunStatus) -> RunStatus:
+    conditions = (found.model_copy(update={"observed_generation": run.generation}) for found in old.conditions)
+    return old.model_copy(update={"observed_generation": run.generation, "conditions": tuple(conditions)})
+
+
+def _without_foreign_job(run: RunView, observed: ObservedState) -> ObservedState:
+    if observed.job is None or observed.job.is_controlled_by(run.uid):
         return observed
-    return Observed(refusal=observed.refusal)
+    return ObservedState(refusal=observed.refusal)
 
 
-def _record_kept(run: RunView, recorded: RunStatus) -> RunStatus:
-    kept = [found.model_copy(update={"observed_generation": run.generation}) for found in recorded.conditions]
-    return recorded.model_copy(update={"observed_generation": run.generation, "conditions": tuple(kept)})
-
-
-def _unfinished(run: RunView, recorded: RunStatus, observed: Observed, where: Situation, now: datetime) -> RunStatus:
-    true = {}
-    if where.suspended:
-        true[ConditionType.SUSPENDED] = Holds(where.reason, where.message)
-    elif where.stalled:
-        true[ConditionType.STALLED] = Holds(where.reason, where.message)
-    else:
-        true[ConditionType.RECONCILING] = Holds(where.reason, where.message)
-    stage, progress = _progress(recorded, observed, where)
+def _unfinished_status(
+    run: RunView, old: RunStatus, observed: ObservedState, current: RunPhase, *, now: datetime
+) -> RunStatus:
+    stage, progress = _stage_and_progress(old, observed, current)
     update = observed.progress
     return RunStatus(
         observed_generation=run.generation,
-        phase=where.phase,
-        conditions=conditions(to_timestamp(now), run.generation, true, where.reason, recorded.conditions),
+        phase=current.phase,
+        conditions=update_conditions(
+            old.conditions,
+            {current.condition: ConditionState(current.reason, current.message)},
+            false_reason=current.reason,
+            generation=run.generation,
+            now=to_timestamp(now),
+        ),
         stage=stage,
         progress=progress,
-        start_time=recorded.start_time or _start(observed.job),
-        job_name=observed.job.name if observed.job else recorded.job_name,
-        attempts=_attempts(recorded, observed),
-        mlflow=(update.mlflow if update else None) or recorded.mlflow,
+        start_time=old.start_time or _start_time(observed.job),
+        job_name=observed.job.name if observed.job else old.job_name,
+        attempts=_attempts(old, observed),
+        mlflow=(update.mlflow if update else None) or old.mlflow,
         display=_display(None, stage, progress),
     )
 
 
-def _ended(run: RunView, recorded: RunStatus, observed: Observed, outcome: Outcome, now: datetime) -> RunStatus:
-    holds = Holds(outcome.reason, outcome.message or _where(outcome))
-    true = (
-        {ConditionType.COMPLETE: holds}
-        if outcome.complete
-        else {
-            ConditionType.FAILED: holds,
-            ConditionType.STALLED: holds,
-        }
-    )
+def _finished_status(
+    run: RunView, old: RunStatus, observed: ObservedState, job: JobView, outcome: Outcome, *, now: datetime
+) -> RunStatus:
     summary = outcome.summary
-    job = observed.job
-    assert job is not None
-    stage = summary.stage if summary else recorded.stage
+    stage = summary.stage if summary else old.stage
+    # A pod that left no summary left no results.
+    results = summary or RunSummary(reason=outcome.reason, stage=stage or Stage.STARTING)
     return RunStatus(
         observed_generation=run.generation,
         phase=Phase.COMPLETE if outcome.complete else Phase.FAILED,
-        conditions=conditions(to_timestamp(now), run.generation, true, outcome.reason, recorded.conditions),
+        conditions=update_conditions(
+            old.conditions,
+            _final_conditions(outcome),
+            false_reason=outcome.reason,
+            generation=run.generation,
+            now=to_timestamp(now),
+        ),
         stage=stage,
-        start_time=recorded.start_time or _start(job),
-        completion_time=_end(job, now),
+        start_time=old.start_time or _start_time(job),
+        completion_time=_completion_time(job, now),
         job_name=job.name,
-        attempts=_attempts(recorded, observed),
-        mlflow=(summary.mlflow if summary else None) or recorded.mlflow,
-        display=_display(summary.metrics if summary else None, stage, None),
-        **_results(outcome),
+        attempts=_attempts(old, observed),
+        metrics=results.metrics,
+        thresholds=results.thresholds,
+        images=results.images,
+        artifacts=results.artifacts,
+        mlflow=results.mlflow or old.mlflow,
+        warnings=results.warnings,
+        display=_display(results.metrics, stage, None),
     )
 
 
-def _where(outcome: Outcome) -> str:
-    """What to say of a run that had nothing to say itself."""
+def _final_conditions(outcome: Outcome) -> dict[ConditionType, ConditionState]:
+    state = ConditionState(outcome.reason, outcome.message or _default_message(outcome))
+    if outcome.complete:
+        return {ConditionType.COMPLETE: state}
+    # kstatus knows Stalled, not Failed: GitOps tools report the failure by it.
+    return {ConditionType.FAILED: state, ConditionType.STALLED: state}
+
+
+def _default_message(outcome: Outcome) -> str:
+    """Say where the results are, for a run that had no message of its own."""
     artifacts = outcome.summary.artifacts if outcome.summary else None
     return f"results are in {artifacts.root}" if artifacts and artifacts.root else ""
 
 
-def _results(outcome: Outcome) -> dict[str, Any]:
-    if outcome.summary is None:
-        return {}
-    found = outcome.summary
-    return {
-        "metrics": found.metrics,
-        "thresholds": found.thresholds,
-        "images": found.images,
-        "artifacts": found.artifacts,
-        "warnings": found.warnings,
-    }
-
-
-def _progress(recorded: RunStatus, observed: Observed, where: Situation) -> tuple[Stage | None, Progress | None]:
-    """Of a running pod: what it pushed last, else what was recorded (this operator may be young)."""
-    if where.phase is not Phase.RUNNING:
+def _stage_and_progress(
+    old: RunStatus, observed: ObservedState, current: RunPhase
+) -> tuple[Stage | None, Progress | None]:
+    """Return what a running pod pushed last, or else what is recorded: this operator may have started just now."""
+    if current.phase is not Phase.RUNNING:
         return None, None
     if observed.progress:
         return observed.progress.stage, observed.progress.progress
-    return recorded.stage or Stage.STARTING, recorded.progress
+    return old.stage or Stage.STARTING, old.progress
 
 
-def _start(job: JobView | None) -> str | None:
-    """When the Job could first make a pod; until then the spec may still change."""
+def _start_time(job: JobView | None) -> str | None:
+    """Return when the Job could first create a pod (RFC 3339); the spec may change until then."""
     if job is None:
         return None
-    return job.started or (None if job.suspend else job.created)
+    return job.start_time or (None if job.suspend else job.creation_time)
 
 
-def _end(job: JobView, now: datetime) -> str:
-    end = job.finished
-    return job.completed or (end.time if end else None) or to_timestamp(now)
+def _completion_time(job: JobView, now: datetime) -> str:
+    """Return when the Job ended, either way (RFC 3339)."""
+    end = job.finished_condition
+    return job.completion_time or (end.last_transition_time if end else None) or to_timestamp(now)
 
 
-def _attempts(recorded: RunStatus, observed: Observed) -> int:
-    """At least as many as can still be seen: deleted pods are not forgotten."""
+def _attempts(old: RunStatus, observed: ObservedState) -> int:
+    """Count the pods of the run's only Job; the count never falls, though pods that were deleted cannot be seen."""
     job = observed.job
-    counted = job.active + job.failed + job.succeeded if job else 0
-    return max(recorded.attempts, counted, len(observed.pods))
+    counted_by_job = job.active + job.failed + job.succeeded if job else 0
+    return max(old.attempts, counted_by_job, len(observed.pods))
 
 
 def _display(metrics: MetricValues | None, stage: Stage | None, progress: Progress | None) -> Display | None:
     image = metrics.image if metrics else {}
-    shown = Display(
+    display = Display(
         auroc=_rounded(image.get("AUROC")),
         f1=_rounded(image.get("F1Score")),
         progress=_progress_text(stage, progress),
     )
-    return shown if shown != Display() else None
+    return display if display != Display() else None
 
 
 def _rounded(value: float | None) -> str | None:

@@ -1,15 +1,15 @@
-"""Kubernetes' ways to write times: RFC 3339 in UTC, whole seconds; durations as kubectl shows ages."""
+"""Times and durations as Kubernetes writes them."""
 
 from datetime import UTC, datetime
 
 
 def to_timestamp(moment: datetime) -> str:
-    """As metav1.Time is written."""
+    """Format a point in time as metav1.Time: RFC 3339 in UTC, whole seconds."""
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def to_age(seconds: int) -> str:
-    """A duration in one or two units, as in kubectl's AGE column: 90s, 12m, 3h20m, 2d4h."""
+    """Format a duration in one or two units, as in kubectl's AGE column: 90s, 12m, 3h20m, 2d4h."""
     minutes, hours, days = seconds // 60, seconds // 3600, seconds // 86_400
     if minutes < 2:
         return f"{seconds}s"

@@ -1,10 +1,9 @@
-"""The volumes of a run's pod, each with its mounts: scratch space, what the run is told, and what it may reach."""
+"""The volumes of a run's pod with their mounts: scratch space, configuration, and the data that the run may reach."""
 
 import posixpath
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from anomaly_api.run import (
     CA_DIR,
@@ -20,33 +19,35 @@ from anomaly_api.run import (
 from anomaly_api.storage import LocationRole, PersistentVolumeClaimLocation
 from anomaly_operator import names
 from anomaly_operator.decide.pod_settings import PodSettings
-
-Manifest = dict[str, Any]
+from anomaly_operator.resources import Manifest
 
 SHARED_MEMORY = "1Gi"
 """Upper bound of /dev/shm, which libraries use between processes; it counts as the pod's memory only when used."""
 TOKEN_SECONDS = 3600
+"""Lifetime of the token for progress, which the kubelet renews before it ends."""
 _WRITTEN = {LocationRole.OUTPUT, LocationRole.CACHE}
+"""Locations that the run writes; it only reads all others."""
 
 
 @dataclass(frozen=True)
 class Volume:
-    """A volume of the pod and its mounts in the container."""
+    """A volume of the pod (``source``) and its mounts in the runner container."""
 
     source: Manifest
     mounts: tuple[Manifest, ...]
 
 
 def pod_volumes(config: RunConfig, namespace: str, settings: PodSettings) -> list[Volume]:
-    """Everything that the pod mounts."""
-    return [*_always(), *_claims(config), *_authorities(config), *_node_cache(config, namespace, settings)]
+    """Return every volume that the pod mounts."""
+    return [*_common(), *_claims(config), *_certificates(config), *_node_cache(config, namespace, settings)]
 
 
-def _volume(name: str, source: Manifest, path: str, **mount: Any) -> Volume:
+def _volume(name: str, source: Manifest, path: str, **mount: bool | str) -> Volume:
     return Volume({"name": name} | source, ({"name": name, "mountPath": path} | mount,))
 
 
-def _always() -> list[Volume]:
+def _common() -> list[Volume]:
+    """Return the volumes of every pod: its configuration, its token for progress, and scratch space."""
     config = {
         "downwardAPI": {
             "items": [
@@ -80,10 +81,10 @@ def _always() -> list[Volume]:
 
 
 def _claims(config: RunConfig) -> Iterator[Volume]:
-    """Persistent volume claims, read-only but where the run has to write.
+    """Yield the persistent volume claims, read-only except where the run has to write.
 
-    A claim is one volume however many roles it has: the kubelet mounts it once for a pod, and were it in there twice,
-    once read-only, chance would decide whether the run can write.
+    A claim is one volume however many roles it has. The kubelet mounts a claim once per pod: if it were listed twice,
+    once read-only, it would be chance whether the run can write.
     """
     claims: dict[str, dict[LocationRole, PersistentVolumeClaimLocation]] = defaultdict(dict)
     for role, location in config.locations().items():
@@ -105,8 +106,8 @@ def _claim_mount(volume: str, role: LocationRole, claim: PersistentVolumeClaimLo
     return mount
 
 
-def _authorities(config: RunConfig) -> Iterator[Volume]:
-    """Certificates of S3 endpoints with authorities of their own."""
+def _certificates(config: RunConfig) -> Iterator[Volume]:
+    """Yield the CA certificates of S3 endpoints that have certificate authorities of their own."""
     for role, location in config.locations().items():
         if location.s3 and location.s3.ca_config_map:
             source = {"configMap": {"name": location.s3.ca_config_map, "items": [{"key": CA_KEY, "path": CA_KEY}]}}
@@ -114,7 +115,10 @@ def _authorities(config: RunConfig) -> Iterator[Volume]:
 
 
 def _node_cache(config: RunConfig, namespace: str, settings: PodSettings) -> Iterator[Volume]:
-    """The node's cache folder, a part of it for each namespace: what one tenant cached, no other can read or forge."""
+    """Yield the node's cache folder, of which every namespace sees its own part.
+
+    What one tenant cached, no other can read or forge.
+    """
     cache = config.spec.images.cache
     if settings.node_cache and cache and cache.node is not None:
         host_path = {"hostPath": {"path": settings.node_cache, "type": "Directory"}}

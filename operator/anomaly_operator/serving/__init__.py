@@ -1,1 +1,1 @@
-"""What the operator serves: progress that pods push, metrics and probes."""
+"""The operator's HTTP server: progress that pods push, probes and metrics. Writes nothing to the cluster."""

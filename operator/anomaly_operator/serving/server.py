@@ -1,7 +1,7 @@
-"""The operator's HTTP side: progress from pods, probes, metrics.
+"""The operator's HTTP server: progress from pods, probes, metrics.
 
-Every replica takes progress; one that does not lead passes it on to the one that does, whose address is in the
-Lease, so that a plain Service in front of both is enough.
+Every replica accepts progress; one that does not lead forwards it to the leader, whose address is in the Lease, so
+that a plain Service in front of all replicas is enough.
 """
 
 from collections.abc import Callable
@@ -14,29 +14,41 @@ from pydantic import ValidationError
 
 from anomaly_api.run import PROGRESS_PATH, ProgressUpdate
 from anomaly_operator.cluster.cache import Cache
-from anomaly_operator.cluster.lease import Lease
+from anomaly_operator.cluster.leader_election import LeaderElector
 from anomaly_operator.errors import ApiError
 from anomaly_operator.keys import RunKey
-from anomaly_operator.metrics import PROGRESS, REGISTRY
+from anomaly_operator.metrics import PROGRESS_PUSHES, REGISTRY
 from anomaly_operator.serving.progress_board import ProgressBoard
 from anomaly_operator.serving.tokens import PodIdentity, TokenVerifier
 
 log = structlog.get_logger()
 
 BODY_LIMIT = 16 * 1024
+"""Largest request body, bytes."""
 FORWARDED = "X-Anomaly-Forwarded"
+"""Header of a forwarded push, which is not forwarded again."""
 FORWARD_TIMEOUT = aiohttp.ClientTimeout(total=5)
 
 
 class Server:
-    """Serves until closed."""
+    """The HTTP server, from ``start`` to ``close``.
+
+    Args:
+        cache: the pods and Jobs that a push is checked against.
+        board: where accepted progress goes.
+        elector: whether this replica leads, and where the leader is.
+        tokens: who a token belongs to.
+        health: what keeps this process from being healthy; None if nothing does.
+        ready: whether the cache is filled.
+        refresh_metrics: called before the metrics are read.
+    """
 
     def __init__(
         self,
         *,
         cache: Cache,
         board: ProgressBoard,
-        lease: Lease,
+        elector: LeaderElector,
         tokens: TokenVerifier,
         health: Callable[[], str | None],
         ready: Callable[[], bool],
@@ -44,7 +56,7 @@ class Server:
     ) -> None:
         self._cache = cache
         self._board = board
-        self._lease = lease
+        self._elector = elector
         self._tokens = tokens
         self._health = health
         self._ready = ready
@@ -53,7 +65,11 @@ class Server:
         self._session: aiohttp.ClientSession | None = None
 
     async def start(self, host: str, port: int) -> None:
-        """Listen."""
+        """Listen on an address and port.
+
+        Raises:
+            OSError: the port is taken.
+        """
         app = web.Application(client_max_size=BODY_LIMIT)
         app.add_routes(
             [
@@ -76,21 +92,24 @@ class Server:
             await self._session.close()
 
     async def _progress(self, request: web.Request) -> web.Response:
-        response = await (self._take(request) if self._lease.held else self._forward(request))
-        PROGRESS.labels(str(response.status)).inc()
+        response = await (self._accept(request) if self._elector.is_leader else self._forward(request))
+        PROGRESS_PUSHES.labels(str(response.status)).inc()
         return response
 
-    async def _take(self, request: web.Request) -> web.Response:
+    async def _accept(self, request: web.Request) -> web.Response:
+        # A caller without a token costs the API server nothing.
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not token:
             return web.Response(status=401, text="a bearer token is needed")
+        # What is no ProgressUpdate is refused before anybody is asked whose token it is.
         try:
             update = ProgressUpdate.model_validate_json(await request.read())
-            pod = await self._tokens.pod(token)
+            pod = await self._tokens.authenticate(token)
         except ValidationError as error:
             return web.Response(status=400, text=f"no ProgressUpdate: {error.error_count()} errors")
         except ApiError as error:
             return web.Response(status=503, text=error.message)
+        # A pod may speak only of its own run.
         if pod is None:
             return web.Response(status=401, text="the token is not one for progress")
         if not self._belongs(pod, update):
@@ -99,20 +118,17 @@ class Server:
         return web.Response(status=204)
 
     def _belongs(self, pod: PodIdentity, update: ProgressUpdate) -> bool:
-        """Whether the pod is one of the Job of the run that it speaks of."""
+        """Whether the pod was created by the Job of the very resource that it speaks of."""
         known = self._cache.pods.get((pod.namespace, pod.name))
         job = self._cache.job_of(RunKey(update.run.kind, update.run.namespace, update.run.name))
-        if known is None or job is None or known.owner is None or job.owner is None:
+        if known is None or job is None or known.owner is None:
             return False
-        return (known.uid, known.owner.uid, job.owner.uid, job.namespace) == (
-            pod.uid,
-            job.uid,
-            update.run.uid,
-            pod.namespace,
-        )
+        same_pod = known.uid == pod.uid and known.namespace == job.namespace
+        return same_pod and known.owner.uid == job.uid and job.is_controlled_by(update.run.uid)
 
     async def _forward(self, request: web.Request) -> web.Response:
-        leader = self._lease.leader_address
+        """Pass a push on to the leader, once; a pod whose push is lost pushes again soon anyway."""
+        leader = self._elector.leader_address
         if leader is None or FORWARDED in request.headers or self._session is None:
             return web.Response(status=503, text="no leader", headers={"Retry-After": "2"})
         headers = {"Authorization": request.headers.get("Authorization", ""), FORWARDED: "1"}

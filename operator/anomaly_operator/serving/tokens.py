@@ -1,4 +1,7 @@
-"""Who pushes progress: the pod that a token was made for, as the API server says (TokenReview)."""
+"""Authenticate pods that push progress: a TokenReview says which pod a token was made for.
+
+Whether that pod may say anything about a run is the server's question.
+"""
 
 import hashlib
 from collections import OrderedDict
@@ -9,9 +12,12 @@ from anomaly_api.run import PROGRESS_AUDIENCE
 from anomaly_operator.cluster.client import ApiClient
 from anomaly_operator.resources import TOKEN_REVIEWS
 
-KEPT_SECONDS = 60.0
-KEPT_TOKENS = 10_000
+CACHE_SECONDS = 60.0
+"""How long an answer of the API server is believed."""
+CACHE_SIZE = 10_000
+"""Most answers that are kept."""
 ACCOUNT = "system:serviceaccount:"
+"""Prefix of the user name of every ServiceAccount."""
 POD_NAME = "authentication.kubernetes.io/pod-name"
 POD_UID = "authentication.kubernetes.io/pod-uid"
 
@@ -26,24 +32,34 @@ class PodIdentity:
 
 
 class TokenVerifier:
-    """Asks the API server about a token, and remembers the answer for a minute."""
+    """Asks the API server about tokens, and remembers its answers for a minute.
+
+    Args:
+        client: the API server.
+        monotonic: a clock in seconds.
+    """
 
     def __init__(self, client: ApiClient, monotonic: Callable[[], float]) -> None:
         self._client = client
         self._monotonic = monotonic
-        self._known: OrderedDict[bytes, tuple[float, PodIdentity | None]] = OrderedDict()
+        # Answers by digest of the token, oldest first, each with when it was given.
+        self._answers: OrderedDict[bytes, tuple[float, PodIdentity | None]] = OrderedDict()
 
-    async def pod(self, token: str) -> PodIdentity | None:
-        """The pod that the token was made for; None if it is no such token."""
+    async def authenticate(self, token: str) -> PodIdentity | None:
+        """Return the pod that the token was made for; None if the token is not one for progress.
+
+        Raises:
+            ApiError: the API server could not be asked.
+        """
         digest = hashlib.sha256(token.encode()).digest()
-        known = self._known.get(digest)
-        if known and self._monotonic() - known[0] < KEPT_SECONDS:
-            return known[1]
+        answered_at, identity = self._answers.get(digest, (float("-inf"), None))
+        if self._monotonic() - answered_at < CACHE_SECONDS:
+            return identity
         identity = await self._review(token)
-        self._known[digest] = (self._monotonic(), identity)
-        self._known.move_to_end(digest)
-        while len(self._known) > KEPT_TOKENS:
-            self._known.popitem(last=False)
+        self._answers[digest] = (self._monotonic(), identity)
+        self._answers.move_to_end(digest)
+        while len(self._answers) > CACHE_SIZE:
+            self._answers.popitem(last=False)
         return identity
 
     async def _review(self, token: str) -> PodIdentity | None:

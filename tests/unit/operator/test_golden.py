@@ -2,17 +2,17 @@
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 
 from anomaly_api.run import ProgressUpdate, RunSummary
 from anomaly_api.status import RunStatus
-from anomaly_operator.decide.desired import Blocked, Wanted, desired
-from anomaly_operator.decide.observed import Observed, Refusal
+from anomaly_operator.decide.desired import Blocked, DesiredJob, desired_state
+from anomaly_operator.decide.observed import ObservedState, Refusal
 from anomaly_operator.decide.pod_settings import PodSettings
-from anomaly_operator.decide.status import status
+from anomaly_operator.decide.status import compute_status
+from anomaly_operator.resources import Manifest
 from anomaly_operator.views import job_view, pod_view
 from support import golden, objects
 
@@ -27,47 +27,51 @@ STATUSES = sorted((golden.ROOT / "statuses").glob("*.input.yaml"))
 SAMPLES = sorted((golden.ROOT.parents[1] / "manifests" / "samples").glob("mnist-padim.yaml"))
 
 
-def case(path: Path) -> str:
+def case_name(path: Path) -> str:
     return path.name.removesuffix(".input.yaml")
 
 
-def load(path: Path) -> Any:
-    return yaml.safe_load(path.read_text())
+def load(path: Path) -> Manifest:
+    loaded: Manifest = yaml.safe_load(path.read_text())
+    return loaded
 
 
-@pytest.mark.parametrize("path", JOBS, ids=case)
+@pytest.mark.parametrize("path", JOBS, ids=case_name)
 def test_job(path: Path, request: pytest.FixtureRequest) -> None:
     given = load(path)
     experiment = given.get("experiment")
-    trained = objects.run_of(experiment, experiment.get("status"), uid="trained-uid") if experiment else None
-    wanted = desired(objects.run_of(given["resource"]), trained, SETTINGS)
+    trained = objects.make_run(experiment, experiment.get("status"), uid="trained-uid") if experiment else None
+    desired = desired_state(objects.make_run(given["resource"]), trained, SETTINGS)
     made = (
-        wanted.job()
-        if isinstance(wanted, Wanted)
-        else {"blocked": wanted.reason.value, "message": wanted.message, "stalled": wanted.stalled}
+        desired.make()
+        if isinstance(desired, DesiredJob)
+        else {"blocked": desired.reason.value, "message": desired.message, "stalled": desired.stalled}
     )
-    expected = path.with_name(f"{case(path)}.job.yaml")
+    expected = path.with_name(f"{case_name(path)}.job.yaml")
     golden.check(expected, made, update=request.config.getoption("--update-golden"))
 
 
-@pytest.mark.parametrize("path", STATUSES, ids=case)
+@pytest.mark.parametrize("path", STATUSES, ids=case_name)
 def test_status(path: Path, request: pytest.FixtureRequest) -> None:
     given = load(path)
     resource = given.get("resource", objects.EXPERIMENT)
     recorded = RunStatus.model_validate(given.get("recorded", {}))
-    run = objects.run_of(resource, generation=given.get("generation", 1))
-    wanted = desired(run, None, SETTINGS)
-    made = status(run, recorded, wanted, _observed(given), datetime(2026, 1, 2, 3, 15, tzinfo=UTC))
-    expected = path.with_name(f"{case(path)}.status.yaml")
+    run = objects.make_run(resource, generation=given.get("generation", 1))
+    desired = desired_state(run, None, SETTINGS)
+    made = compute_status(run, recorded, desired, observed_state(given), datetime(2026, 1, 2, 3, 15, tzinfo=UTC))
+    expected = path.with_name(f"{case_name(path)}.status.yaml")
     golden.check(expected, made.to_json_object(), update=request.config.getoption("--update-golden"))
-    again = status(run, made, wanted, _observed(given), datetime(2026, 1, 2, 4, 0, tzinfo=UTC))
+    again = compute_status(run, made, desired, observed_state(given), datetime(2026, 1, 2, 4, 0, tzinfo=UTC))
     assert again == made, "nothing changed, so nothing may be written"
 
 
-def _observed(given: dict[str, Any]) -> Observed:
+def observed_state(given: Manifest) -> ObservedState:
     job = objects.raw_job(spec=given["job"].get("spec"), **given["job"].get("status", {})) if "job" in given else None
-    pods = [objects.raw_pod(number, **pod) for number, pod in enumerate(map(_with_summary, given.get("pods", [])), 1)]
-    return Observed(
+    pods = [
+        objects.raw_pod(number, **pod)
+        for number, pod in enumerate(map(with_termination_message, given.get("pods", [])), 1)
+    ]
+    return ObservedState(
         job=job_view(job) if job else None,
         pods=tuple(pod_view(pod) for pod in pods),
         progress=ProgressUpdate.model_validate(given["progress"]) if "progress" in given else None,
@@ -75,14 +79,14 @@ def _observed(given: dict[str, Any]) -> Observed:
     )
 
 
-def _with_summary(pod: dict[str, Any]) -> dict[str, Any]:
+def with_termination_message(pod: Manifest) -> Manifest:
     """``summary`` in an input stands for the termination message that carries it."""
     if "summary" not in pod:
         return pod
     summary = RunSummary.model_validate(pod["summary"])
-    state = objects.said(summary, pod.get("exitCode", 0))
+    state = objects.terminated_with(summary, pod.get("exitCode", 0))
     return {"phase": pod.get("phase", "Succeeded"), "state": state}
 
 
 def test_a_blocked_run_has_no_job() -> None:
-    assert isinstance(desired(objects.run_of(objects.INFERENCE), None, SETTINGS), Blocked)
+    assert isinstance(desired_state(objects.make_run(objects.INFERENCE), None, SETTINGS), Blocked)

@@ -2,47 +2,49 @@
 
 import asyncio
 import copy
-from typing import Any
+from collections.abc import Callable
 
 import pytest
 
-from anomaly_operator.cluster.lease import ADDRESS_ANNOTATION, Lease
+from anomaly_operator.cluster.client import ApiClient
+from anomaly_operator.cluster.leader_election import ADDRESS_ANNOTATION, LeaderElector
 from anomaly_operator.decide.pod_settings import PodSettings
 from anomaly_operator.errors import Conflict, NotFound, Unavailable
+from anomaly_operator.resources import Manifest, Resource
 from anomaly_operator.settings import Settings
 
 
-class FakeServer:
-    """One Lease with optimistic locking."""
+class FakeLeases(ApiClient):
+    """An API server with one Lease and optimistic locking."""
 
     def __init__(self) -> None:
-        self.lease: dict[str, Any] | None = None
+        self.lease: Manifest | None = None
         self.down = False
 
-    async def get(self, *_: Any) -> dict[str, Any]:
+    async def get(self, resource: Resource, namespace: str, name: str) -> Manifest:
         if self.down:
             raise Unavailable(503, "down")
         if self.lease is None:
             raise NotFound(404, "no lease")
         return copy.deepcopy(self.lease)
 
-    async def create(self, _resource: Any, _namespace: str, body: dict[str, Any]) -> dict[str, Any]:
+    async def create(self, resource: Resource, namespace: str | None, body: Manifest) -> Manifest:
         if self.lease is not None:
             raise Conflict(409, "exists")
         return self._store(body, 1)
 
-    async def replace(self, _resource: Any, _namespace: str, _name: str, body: dict[str, Any]) -> dict[str, Any]:
+    async def replace(self, resource: Resource, namespace: str, name: str, body: Manifest) -> Manifest:
         assert self.lease
         if body["metadata"]["resourceVersion"] != self.lease["metadata"]["resourceVersion"]:
             raise Conflict(409, "changed")
         return self._store(body, int(body["metadata"]["resourceVersion"]) + 1)
 
-    def _store(self, body: dict[str, Any], version: int) -> dict[str, Any]:
+    def _store(self, body: Manifest, version: int) -> Manifest:
         self.lease = copy.deepcopy(body) | {"metadata": body["metadata"] | {"resourceVersion": str(version)}}
         return copy.deepcopy(self.lease)
 
 
-class Clock:
+class ManualClock:
     def __init__(self) -> None:
         self.now = 0.0
 
@@ -51,59 +53,62 @@ class Clock:
 
 
 @pytest.fixture
-def server() -> FakeServer:
-    return FakeServer()
+def server() -> FakeLeases:
+    return FakeLeases()
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
+def clock() -> ManualClock:
+    return ManualClock()
 
 
-def lease(server: FakeServer, clock: Clock, identity: str, **settings: Any) -> Lease:
-    made = Settings(pods=PodSettings("r", "i"), identity=identity, address=f"{identity}.ip", **settings)
-    return Lease(server, made, clock)  # type: ignore[arg-type]
+def make_elector(
+    server: FakeLeases, clock: Callable[[], float], identity: str, lease_seconds: float = 15.0
+) -> LeaderElector:
+    pods = PodSettings(runner_image="r", inference_image="i")
+    settings = Settings(pods=pods, identity=identity, address=f"{identity}.ip", lease_seconds=lease_seconds)
+    return LeaderElector(server, settings, clock)
 
 
 async def test_the_second_waits_until_the_first_is_silent_for_the_whole_duration(
-    server: FakeServer, clock: Clock
+    server: FakeLeases, clock: ManualClock
 ) -> None:
-    first, second = lease(server, clock, "first"), lease(server, clock, "second")
-    assert await first._try(1)
-    assert not await second._try(1)
+    first, second = make_elector(server, clock, "first"), make_elector(server, clock, "second")
+    assert await first._try_acquire_or_renew(1)
+    assert not await second._try_acquire_or_renew(1)
     assert second.leader_address == "http://first.ip:8080"
     clock.now = 14.0
-    assert not await second._try(1)
-    assert await first._try(1)
+    assert not await second._try_acquire_or_renew(1)
+    assert await first._try_acquire_or_renew(1)
     clock.now = 28.0
-    assert not await second._try(1), "it was renewed in between"
+    assert not await second._try_acquire_or_renew(1), "it was renewed in between"
     clock.now = 44.0
-    assert await second._try(1)
-    assert not await first._try(1)
+    assert await second._try_acquire_or_renew(1)
+    assert not await first._try_acquire_or_renew(1)
     assert server.lease
     assert server.lease["spec"]["leaseTransitions"] == 2
     assert server.lease["metadata"]["annotations"][ADDRESS_ANNOTATION] == "http://second.ip:8080"
 
 
-async def test_of_two_that_see_it_free_one_gets_it(server: FakeServer, clock: Clock) -> None:
-    pair = [lease(server, clock, name) for name in ("first", "second")]
-    assert sorted([await found._try(1) for found in pair]) == [False, True]
+async def test_of_two_that_see_it_free_one_gets_it(server: FakeLeases, clock: ManualClock) -> None:
+    pair = [make_elector(server, clock, name) for name in ("first", "second")]
+    assert sorted([await found._try_acquire_or_renew(1) for found in pair]) == [False, True]
 
 
-async def test_a_released_lease_is_free_at_once(server: FakeServer, clock: Clock) -> None:
-    first, second = lease(server, clock, "first"), lease(server, clock, "second")
+async def test_a_released_lease_is_free_at_once(server: FakeLeases, clock: ManualClock) -> None:
+    first, second = make_elector(server, clock, "first"), make_elector(server, clock, "second")
     await first.acquire()
     await first.release()
-    assert not first.held
-    assert await second._try(1)
+    assert not first.is_leader
+    assert await second._try_acquire_or_renew(1)
 
 
-async def test_a_leader_that_cannot_renew_gives_up_before_another_may_lead(server: FakeServer) -> None:
+async def test_a_leader_that_cannot_renew_gives_up_before_another_may_lead(server: FakeLeases) -> None:
     loop = asyncio.get_running_loop()
-    made = lease(server, loop.time, "first", lease_seconds=3)  # type: ignore[arg-type]
-    await made.acquire()
+    elector = make_elector(server, loop.time, "first", lease_seconds=3)
+    await elector.acquire()
     server.down = True
     began = loop.time()
-    await made.hold()
+    await elector.renew()
     assert 1 < loop.time() - began < 3
-    assert not made.held
+    assert not elector.is_leader

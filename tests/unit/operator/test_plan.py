@@ -1,17 +1,18 @@
-"""Tables of (desired, observed, recorded) -> actions."""
-
-from typing import Any
+"""Tables of (desired state, observed state, recorded status) -> actions."""
 
 import pytest
 
 from anomaly_api.reasons import Reason
 from anomaly_api.scheduling import RunPolicy
 from anomaly_api.status import Phase, RunStatus
-from anomaly_operator.decide.desired import Blocked, Wanted
-from anomaly_operator.decide.plan import CreateJob, DeleteJob, DeletePods, PatchJob, Wait, plan
-from support.objects import JOB_UID, KEY, NOTHING, UID, ended, job_of, observed, pod_of
+from anomaly_operator.decide.desired import Blocked, DesiredJob, DesiredState
+from anomaly_operator.decide.observed import ObservedState
+from anomaly_operator.decide.plan import Action, CreateJob, DeleteJob, DeletePods, PatchJob, Requeue, plan
+from anomaly_operator.resources import Manifest
+from anomaly_operator.views import job_view
+from support.objects import JOB_UID, NO_STATUS, UID, finished_job_status, make_job, make_pod, observed, raw_job
 
-JOB: dict[str, Any] = {"kind": "Job"}
+JOB: Manifest = {"kind": "Job"}
 STARTED = RunStatus(phase=Phase.RUNNING, start_time="2026-01-02T03:04:05Z", job_name="screws-experiment")
 COMPLETE = RunStatus(phase=Phase.COMPLETE, start_time="2026-01-02T03:04:05Z")
 FAILED = RunStatus(phase=Phase.FAILED)
@@ -19,99 +20,106 @@ NAME = "screws-experiment"
 QUEUED = {"kueue.x-k8s.io/queue-name": "q"}
 
 
-def wanted(**policy: Any) -> Wanted:
-    return Wanted(policy=RunPolicy(**policy), job=lambda: JOB, digest="digest")
+def desired_job(policy: RunPolicy | None = None, digest: str = "digest") -> DesiredJob:
+    return DesiredJob(policy=policy or RunPolicy(), config_digest=digest, make=lambda: JOB)
 
 
 BLOCKED = Blocked(Reason.EXPERIMENT_NOT_FOUND, "", policy=RunPolicy())
-DONE = job_of(**ended("Complete"))
+FINISHED_JOB = make_job(**finished_job_status("Complete"))
 
 
 @pytest.mark.parametrize(
-    ("desired", "seen", "recorded", "actions"),
+    ("desired", "observed_state", "status", "actions"),
     [
-        pytest.param(wanted(), observed(), NOTHING, (CreateJob(JOB),), id="new"),
-        pytest.param(wanted(), observed(), STARTED, (CreateJob(JOB),), id="deleted Job of an unfinished run"),
-        pytest.param(wanted(), observed(), COMPLETE, (), id="collected Job of a finished run"),
-        pytest.param(wanted(), observed(), FAILED, (), id="collected Job of a failed run"),
-        pytest.param(wanted(), observed(job_of()), NOTHING, (), id="as it should be"),
-        pytest.param(wanted(), observed(job_of(owner_uid="old")), NOTHING, (Wait(),), id="Job of an earlier run"),
-        pytest.param(BLOCKED, observed(), NOTHING, (), id="blocked"),
-        pytest.param(BLOCKED, observed(job_of()), STARTED, (), id="its experiment was deleted while it runs"),
+        pytest.param(desired_job(), observed(), NO_STATUS, (CreateJob(JOB),), id="new"),
+        pytest.param(desired_job(), observed(), STARTED, (CreateJob(JOB),), id="deleted Job of an unfinished run"),
+        pytest.param(desired_job(), observed(), COMPLETE, (), id="collected Job of a finished run"),
+        pytest.param(desired_job(), observed(), FAILED, (), id="collected Job of a failed run"),
+        pytest.param(desired_job(), observed(make_job()), NO_STATUS, (), id="as it should be"),
         pytest.param(
-            wanted(suspend=True), observed(job_of()), STARTED, (PatchJob(NAME, {"suspend": True}),), id="suspend"
+            desired_job(), observed(make_job(owner_uid="old")), NO_STATUS, (Requeue(),), id="Job of an earlier run"
+        ),
+        pytest.param(BLOCKED, observed(), NO_STATUS, (), id="blocked"),
+        pytest.param(BLOCKED, observed(make_job()), STARTED, (), id="its experiment was deleted while it runs"),
+        pytest.param(
+            desired_job(RunPolicy(suspend=True)),
+            observed(make_job()),
+            STARTED,
+            (PatchJob(NAME, {"suspend": True}),),
+            id="suspend",
         ),
         pytest.param(
-            wanted(),
-            observed(job_of(spec={"suspend": True})),
+            desired_job(),
+            observed(make_job(spec={"suspend": True})),
             STARTED,
             (PatchJob(NAME, {"suspend": False}),),
             id="resume",
         ),
         pytest.param(
-            wanted(backoff_limit=1, active_deadline_seconds=60),
-            observed(job_of()),
+            desired_job(RunPolicy(backoff_limit=1, active_deadline_seconds=60)),
+            observed(make_job()),
             STARTED,
             (PatchJob(NAME, {"backoffLimit": 1, "activeDeadlineSeconds": 60}),),
             id="other limits",
         ),
         pytest.param(
-            wanted(),
-            observed(job_of(spec={"activeDeadlineSeconds": 60})),
+            desired_job(),
+            observed(make_job(spec={"activeDeadlineSeconds": 60})),
             STARTED,
             (PatchJob(NAME, {"activeDeadlineSeconds": None}),),
             id="no deadline any more",
         ),
         pytest.param(
-            Wanted(policy=RunPolicy(), job=lambda: JOB, digest="other"),
-            observed(job_of()),
-            NOTHING,
-            (DeleteJob(NAME, JOB_UID), Wait()),
+            desired_job(digest="other"),
+            observed(make_job()),
+            NO_STATUS,
+            (DeleteJob(NAME, JOB_UID), Requeue()),
             id="another spec before the start",
         ),
         pytest.param(
-            Wanted(policy=RunPolicy(), job=lambda: JOB, digest="other"),
-            observed(job_of()),
+            desired_job(digest="other"),
+            observed(make_job()),
             STARTED,
             (),
             id="another operator version after the start",
         ),
-        pytest.param(wanted(suspend=True), observed(DONE), STARTED, (), id="ended but not yet recorded"),
         pytest.param(
-            wanted(ttl_seconds_after_finished=60),
-            observed(DONE),
+            desired_job(RunPolicy(suspend=True)), observed(FINISHED_JOB), STARTED, (), id="ended but not yet recorded"
+        ),
+        pytest.param(
+            desired_job(RunPolicy(ttl_seconds_after_finished=60)),
+            observed(FINISHED_JOB),
             COMPLETE,
             (PatchJob(NAME, {"ttlSecondsAfterFinished": 60}),),
             id="TTL only when the result is recorded",
         ),
         pytest.param(
-            wanted(retain_pods="onFailure"),
-            observed(DONE, pod_of(phase="Succeeded")),
+            desired_job(RunPolicy(retain_pods="onFailure")),
+            observed(FINISHED_JOB, make_pod(phase="Succeeded")),
             COMPLETE,
             (DeletePods(("screws-experiment-1",)),),
             id="pods of a success go",
         ),
         pytest.param(
-            wanted(retain_pods="onFailure"),
-            observed(job_of(**ended("Failed")), pod_of(phase="Failed")),
+            desired_job(RunPolicy(retain_pods="onFailure")),
+            observed(make_job(**finished_job_status("Failed")), make_pod(phase="Failed")),
             FAILED,
             (),
             id="pods of a failure stay",
         ),
     ],
 )
-def test_plan(desired: Any, seen: Any, recorded: RunStatus, actions: Any) -> None:
-    assert plan(KEY, UID, desired, seen, recorded) == actions
+def test_plan(
+    desired: DesiredState, observed_state: ObservedState, status: RunStatus, actions: tuple[Action, ...]
+) -> None:
+    assert plan(UID, desired, observed_state, status) == actions
 
 
 def test_kueue_alone_unsuspends_a_queued_job() -> None:
-    from anomaly_operator.views import job_view
-    from support.objects import raw_job
-
     raw = raw_job(spec={"suspend": True})
     raw["metadata"]["labels"] |= QUEUED
-    assert plan(KEY, UID, wanted(), observed(job_view(raw)), NOTHING) == ()
+    assert plan(UID, desired_job(), observed(job_view(raw)), NO_STATUS) == ()
     raw["spec"]["suspend"] = False
-    assert plan(KEY, UID, wanted(suspend=True), observed(job_view(raw)), NOTHING) == (
+    assert plan(UID, desired_job(RunPolicy(suspend=True)), observed(job_view(raw)), NO_STATUS) == (
         PatchJob(NAME, {"suspend": True}),
     )

@@ -1,7 +1,6 @@
 """Progress from pods: who may push, how often it is written, who takes it."""
 
 from collections.abc import AsyncIterator
-from typing import Any
 
 import aiohttp
 import pytest
@@ -9,12 +8,15 @@ import pytest
 from anomaly_api.run import PROGRESS_AUDIENCE, PROGRESS_PATH, ProgressUpdate, RunIdentity
 from anomaly_api.status import Progress, Stage
 from anomaly_operator.cluster.cache import Cache
+from anomaly_operator.cluster.client import ApiClient
+from anomaly_operator.cluster.leader_election import LeaderElector
 from anomaly_operator.keys import RunKey
+from anomaly_operator.resources import Manifest, Resource
 from anomaly_operator.serving.progress_board import ProgressBoard
 from anomaly_operator.serving.server import BODY_LIMIT, Server
 from anomaly_operator.serving.tokens import TokenVerifier
 from anomaly_operator.work_queue import WorkQueue
-from support.objects import KEY, UID, job_of, pod_of
+from support.objects import KEY, UID, make_job, make_pod
 
 UPDATE = ProgressUpdate(
     run=RunIdentity(kind=KEY.kind, namespace=KEY.namespace, name=KEY.name, uid=UID),
@@ -23,13 +25,13 @@ UPDATE = ProgressUpdate(
 )
 
 
-class FakeApi:
+class FakeTokenReviews(ApiClient):
     """Knows the tokens ``pod-N``, bound to the pods of that number."""
 
     def __init__(self) -> None:
         self.reviews = 0
 
-    async def create(self, _resource: Any, _namespace: Any, body: dict[str, Any]) -> dict[str, Any]:
+    async def create(self, resource: Resource, namespace: str | None, body: Manifest) -> Manifest:
         self.reviews += 1
         token = body["spec"]["token"]
         if not token.startswith("pod-"):
@@ -50,29 +52,31 @@ class FakeApi:
         }
 
 
-class FakeLease:
-    def __init__(self, held: bool, leader: str | None = None) -> None:
-        self.held = held
-        self.leader_address = leader
+class FixedElector(LeaderElector):
+    """An election whose result is known from the beginning."""
+
+    def __init__(self, *, is_leader: bool, leader_address: str | None = None) -> None:
+        self.is_leader = is_leader
+        self.leader_address = leader_address
 
 
-class Operator:
-    """A server with all that it needs, on a free port."""
+class Replica:
+    """A replica's server with all that it needs, on a free port; it knows one Job and its pod 1."""
 
-    def __init__(self, lease: FakeLease) -> None:
-        self.cache, self.api, self.queue = Cache(), FakeApi(), WorkQueue[RunKey]()
+    def __init__(self, elector: LeaderElector) -> None:
+        self.cache, self.api, self.queue = Cache(), FakeTokenReviews(), WorkQueue[RunKey]()
         self.board = ProgressBoard(self.queue, 2.0, lambda: 0.0)
         self.server = Server(
             cache=self.cache,
             board=self.board,
-            lease=lease,
-            tokens=TokenVerifier(self.api, lambda: 0.0),  # type: ignore[arg-type]
+            elector=elector,
+            tokens=TokenVerifier(self.api, lambda: 0.0),
             health=lambda: None,
             ready=lambda: True,
             refresh_metrics=lambda: None,
         )
-        self.cache.put_job(job_of())
-        self.cache.put_pod(pod_of(1))
+        self.cache.put_job(make_job())
+        self.cache.put_pod(make_pod(1))
         self.url = ""
 
     async def start(self) -> None:
@@ -82,11 +86,11 @@ class Operator:
 
 
 @pytest.fixture
-async def leader() -> AsyncIterator[Operator]:
-    operator = Operator(FakeLease(held=True))
-    await operator.start()
-    yield operator
-    await operator.server.close()
+async def leader() -> AsyncIterator[Replica]:
+    replica = Replica(FixedElector(is_leader=True))
+    await replica.start()
+    yield replica
+    await replica.server.close()
 
 
 async def push(url: str, token: str | None, body: str | None = None) -> int:
@@ -99,7 +103,7 @@ async def push(url: str, token: str | None, body: str | None = None) -> int:
         return answer.status
 
 
-async def test_a_pod_of_the_run_may_push(leader: Operator) -> None:
+async def test_a_pod_of_the_run_may_push(leader: Replica) -> None:
     assert await push(leader.url, "pod-1") == 204
     assert leader.board.latest(KEY, UID) == UPDATE
     assert leader.board.latest(KEY, "another-uid") is None
@@ -119,20 +123,20 @@ async def test_a_pod_of_the_run_may_push(leader: Operator) -> None:
         ("pod-1", UPDATE.model_dump_json(by_alias=True).replace("screws", "bolts"), 403),
     ],
 )
-async def test_nobody_else_may(leader: Operator, token: str | None, body: str | None, status: int) -> None:
+async def test_nobody_else_may(leader: Replica, token: str | None, body: str | None, status: int) -> None:
     assert await push(leader.url, token, body) == status
     assert leader.board.latest(KEY, UID) is None
 
 
-async def test_a_token_is_reviewed_once_a_minute(leader: Operator) -> None:
+async def test_a_token_is_reviewed_once_a_minute(leader: Replica) -> None:
     for _ in range(5):
         await push(leader.url, "pod-1")
         await push(leader.url, "stolen")
     assert leader.api.reviews == 2
 
 
-async def test_a_follower_passes_it_on(leader: Operator) -> None:
-    follower = Operator(FakeLease(held=False, leader=leader.url))
+async def test_a_follower_passes_it_on(leader: Replica) -> None:
+    follower = Replica(FixedElector(is_leader=False, leader_address=leader.url))
     await follower.start()
     assert await push(follower.url, "pod-1") == 204
     assert leader.board.latest(KEY, UID) == UPDATE
@@ -141,7 +145,7 @@ async def test_a_follower_passes_it_on(leader: Operator) -> None:
 
 
 async def test_without_a_leader_the_pod_is_told_to_come_again() -> None:
-    lonely = Operator(FakeLease(held=False))
+    lonely = Replica(FixedElector(is_leader=False))
     await lonely.start()
     assert await push(lonely.url, "pod-1") == 503
     await lonely.server.close()
@@ -160,10 +164,10 @@ async def test_status_follows_progress_at_most_every_two_seconds() -> None:
     now = 5.0
     board.put(KEY, UPDATE)
     assert len(queue) == 1
-    queue.close()
+    queue.shut_down()
 
 
-async def test_probes_and_metrics_answer(leader: Operator) -> None:
+async def test_probes_and_metrics_answer(leader: Replica) -> None:
     async with aiohttp.ClientSession() as session:
         for path in ("/healthz", "/readyz", "/metrics"):
             async with session.get(leader.url + path) as answer:

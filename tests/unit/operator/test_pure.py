@@ -1,4 +1,4 @@
-"""Small pure functions: names, notes, outcomes."""
+"""Small pure functions: names, events, outcomes."""
 
 import re
 
@@ -9,10 +9,10 @@ from anomaly_api.run import RunSummary
 from anomaly_api.status import Condition, ConditionType, Phase, RunStatus, Stage
 from anomaly_operator import names
 from anomaly_operator.decide.job import failure_policy
-from anomaly_operator.decide.notes import notes
 from anomaly_operator.decide.outcome import attempt_outcome
+from anomaly_operator.decide.transition_events import transition_events
 from anomaly_operator.keys import RunKey
-from support.objects import pod_of, said, terminated
+from support.objects import make_pod, terminated, terminated_with
 
 
 @pytest.mark.parametrize(
@@ -45,22 +45,24 @@ def test_the_failure_policy_follows_the_exit_codes() -> None:
 
 @pytest.mark.parametrize("code", [code for code in ExitCode if code], ids=lambda code: code.name)
 def test_every_exit_code_has_its_reason_without_a_summary(code: ExitCode) -> None:
-    outcome = attempt_outcome(pod_of(phase="Failed", state=terminated(int(code), "last words")))
+    outcome = attempt_outcome(make_pod(phase="Failed", state=terminated(int(code), "last words")))
     assert outcome.reason is code.reason
 
 
 def test_a_summary_that_contradicts_the_exit_code_is_not_believed() -> None:
-    liar = said(RunSummary(reason=Reason.COMPLETE, stage=Stage.DONE), exit_code=1)
-    assert attempt_outcome(pod_of(phase="Failed", state=liar)).reason is Reason.INTERNAL_ERROR
+    liar = terminated_with(RunSummary(reason=Reason.COMPLETE, stage=Stage.DONE), exit_code=1)
+    assert attempt_outcome(make_pod(phase="Failed", state=liar)).reason is Reason.INTERNAL_ERROR
 
 
 def test_a_preempted_pod_is_not_a_failure_of_the_run() -> None:
     disrupted = [{"type": "DisruptionTarget", "status": "True", "message": "preempted by a better pod"}]
-    pod = pod_of(phase="Failed", state=terminated(137), conditions=disrupted)
+    pod = make_pod(phase="Failed", state=terminated(137), conditions=disrupted)
     assert attempt_outcome(pod).reason is Reason.PREEMPTED
 
 
-def at(phase: Phase, *true: tuple[ConditionType, Reason], start: str | None = "2026-01-02T03:04:05Z") -> RunStatus:
+def status_at(
+    phase: Phase, *true: tuple[ConditionType, Reason], start: str | None = "2026-01-02T03:04:05Z"
+) -> RunStatus:
     return RunStatus(
         phase=phase,
         start_time=start,
@@ -72,17 +74,19 @@ def at(phase: Phase, *true: tuple[ConditionType, Reason], start: str | None = "2
 
 
 NEW = RunStatus()
-RUNNING = at(Phase.RUNNING, (ConditionType.RECONCILING, Reason.RUNNING))
-UNSCHEDULABLE = at(Phase.PENDING, (ConditionType.RECONCILING, Reason.UNSCHEDULABLE))
-DONE = at(Phase.COMPLETE, (ConditionType.COMPLETE, Reason.COMPLETE))
-BROKEN = at(Phase.FAILED, (ConditionType.FAILED, Reason.DATA_INVALID), (ConditionType.STALLED, Reason.DATA_INVALID))
-HELD = at(Phase.SUSPENDED, (ConditionType.SUSPENDED, Reason.SUSPENDED))
+RUNNING = status_at(Phase.RUNNING, (ConditionType.RECONCILING, Reason.RUNNING))
+UNSCHEDULABLE = status_at(Phase.PENDING, (ConditionType.RECONCILING, Reason.UNSCHEDULABLE))
+DONE = status_at(Phase.COMPLETE, (ConditionType.COMPLETE, Reason.COMPLETE))
+BROKEN = status_at(
+    Phase.FAILED, (ConditionType.FAILED, Reason.DATA_INVALID), (ConditionType.STALLED, Reason.DATA_INVALID)
+)
+HELD = status_at(Phase.SUSPENDED, (ConditionType.SUSPENDED, Reason.SUSPENDED))
 
 
 @pytest.mark.parametrize(
     ("old", "new", "reasons"),
     [
-        (NEW, at(Phase.SUSPENDED, (ConditionType.SUSPENDED, Reason.SUSPENDED), start=None), []),
+        (NEW, status_at(Phase.SUSPENDED, (ConditionType.SUSPENDED, Reason.SUSPENDED), start=None), []),
         (NEW, RUNNING, []),
         (NEW, UNSCHEDULABLE, [("Warning", "Unschedulable")]),
         (UNSCHEDULABLE, UNSCHEDULABLE, []),
@@ -92,5 +96,5 @@ HELD = at(Phase.SUSPENDED, (ConditionType.SUSPENDED, Reason.SUSPENDED))
         (RUNNING, HELD, [("Normal", "Suspended")]),
     ],
 )
-def test_notes(old: RunStatus, new: RunStatus, reasons: list[tuple[str, str]]) -> None:
-    assert [(note.type, note.reason.value) for note in notes(old, new)] == reasons
+def test_events(old: RunStatus, new: RunStatus, reasons: list[tuple[str, str]]) -> None:
+    assert [(event.type, event.reason.value) for event in transition_events(old, new)] == reasons

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from anomaly_operator.work_queue import LONGEST_DELAY, WorkQueue
+from anomaly_operator.work_queue import MAX_DELAY, WorkQueue
 
 
 async def test_a_key_waits_once_however_often_it_is_added() -> None:
@@ -59,12 +59,12 @@ async def test_many_workers_never_share_a_key() -> None:
 
 async def test_delays_double_up_to_a_limit_and_success_forgets_them() -> None:
     queue: WorkQueue[str] = WorkQueue(jitter=lambda: 1.0)
-    delays = [queue.retry("a") for _ in range(14)]
+    delays = [queue.add_rate_limited("a") for _ in range(14)]
     assert delays[:4] == [0.5, 1.0, 2.0, 4.0]
-    assert max(delays) == delays[-1] == LONGEST_DELAY
-    queue.succeeded("a")
-    assert queue.retry("a") == 0.5
-    queue.close()
+    assert max(delays) == delays[-1] == MAX_DELAY
+    queue.forget("a")
+    assert queue.add_rate_limited("a") == 0.5
+    queue.shut_down()
 
 
 async def test_of_several_delays_the_earliest_counts() -> None:

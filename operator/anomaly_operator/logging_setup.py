@@ -1,4 +1,4 @@
-"""Structured logs: one JSON object a line, for our own records and for the libraries'."""
+"""Set up logging: one JSON object per line on stderr, for the operator's records and for those of its libraries."""
 
 import logging
 
@@ -6,7 +6,15 @@ import structlog
 
 
 def configure(level: str) -> None:
-    """Send everything to stderr as JSON; kopf tells of every object, so only its warnings are kept."""
+    """Send all records to stderr as JSON.
+
+    Args:
+        level: least severe level that is logged, such as ``INFO``. kopf, aiohttp and asyncio log something for every
+            object or request, so only their warnings are kept.
+
+    Raises:
+        KeyError: there is no such level.
+    """
     shared: list[structlog.typing.Processor] = [
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,

@@ -1,4 +1,7 @@
-"""All parts of one operator process, put together, started and stopped in order."""
+"""The manager of one operator process: makes all its parts, starts and stops them in order, watches their health.
+
+It reconciles nothing itself.
+"""
 
 import asyncio
 import json
@@ -15,7 +18,7 @@ import structlog
 from anomaly_operator.cluster.cache import Cache
 from anomaly_operator.cluster.client import ApiClient
 from anomaly_operator.cluster.credentials import login
-from anomaly_operator.cluster.lease import Lease
+from anomaly_operator.cluster.leader_election import LeaderElector
 from anomaly_operator.cluster.resync import Resync
 from anomaly_operator.keys import RunKey
 from anomaly_operator.metrics import RESYNC_AGE, RUNS
@@ -33,11 +36,19 @@ STALE_RESYNCS = 3
 STUCK_SECONDS = 300.0
 """Longest time without the end of a reconcile while runs wait for one: twice what all retries of a request take."""
 START_SECONDS = 300.0
-"""How long the first LIST may take: custom resource definitions may come after the operator."""
+"""How long the first LIST may take: custom resource definitions may be installed after the operator."""
 
 
-class Process:
-    """One replica: watches always, acts when it leads."""
+class Manager:
+    """One replica: it always keeps its cache up to date, and reconciles while it is the leader.
+
+    Args:
+        settings: the operator's configuration.
+        kopf_settings: kopf's, which its readers of credentials need.
+
+    Raises:
+        LoginError: there are no credentials for the API server.
+    """
 
     def __init__(self, settings: Settings, kopf_settings: kopf.OperatorSettings) -> None:
         self._settings = settings
@@ -49,7 +60,7 @@ class Process:
         self._board = ProgressBoard(self.queue, settings.progress_seconds, time.monotonic)
         # The Lease has a connection of its own: a renewal must not queue behind the work that it allows.
         self._lease_client = ApiClient(lambda: login(kopf_settings), connections=1)
-        self._lease = Lease(self._lease_client, settings, time.monotonic)
+        self._elector = LeaderElector(self._lease_client, settings, time.monotonic)
         self._resync = Resync(
             client=self._client,
             cache=self.cache,
@@ -66,84 +77,97 @@ class Process:
             settings=settings,
             clock=lambda: datetime.now(UTC),
         )
-        tokens = TokenVerifier(self._client, time.monotonic)
         self._server = Server(
             cache=self.cache,
             board=self._board,
-            lease=self._lease,
-            tokens=tokens,
-            health=self._problem,
-            ready=self._filled,
+            elector=self._elector,
+            tokens=TokenVerifier(self._client, time.monotonic),
+            health=self._health_problem,
+            ready=self._cache_has_synced,
             refresh_metrics=self._refresh_metrics,
         )
 
     async def start(self) -> None:
-        """Listen for probes, fill the cache, stand for leader."""
+        """Answer probes, fill the cache, and stand for election.
+
+        Raises:
+            OSError: the port is taken.
+        """
         await self._server.start(self._settings.bind, self._settings.port)
-        self._spawn(self._lead(), "leading")
+        self._spawn(self._run(), "leading")
 
     async def stop(self) -> None:
-        """Stop acting, then let the other replica lead."""
-        self.queue.close()
+        """Stop reconciling, then give up the Lease, so that no two replicas ever act at once."""
+        self.queue.shut_down()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._lease.release()
+        await self._elector.release()
         await self._server.close()
         await self._client.close()
         await self._lease_client.close()
 
-    async def _lead(self) -> None:
-        """A follower keeps a warm cache; a leader begins with a fresh LIST and acts until the Lease is lost."""
+    async def _run(self) -> None:
+        # A follower keeps a warm cache.
         resync = self._spawn(self._resync.run(), "resync")
-        await self._lease.acquire()
-        self._spawn(self._end_when_lost(), "lease")
+
+        # The leader acts for as long as it holds the Lease; whoever loses it ends.
+        await self._elector.acquire()
+        self._spawn(self._exit_when_lease_is_lost(), "lease")
+
+        # It begins with a LIST that no earlier leader's writes can be missing from.
         resync.cancel()
         self._spawn(self._resync.run(), "resync")
-        await self._fresh_list(time.monotonic())
+        await self._wait_for_resync(since=time.monotonic())
         for number in range(self._settings.workers):
             self._spawn(self._reconciler.work(), f"worker-{number}")
 
-    async def _fresh_list(self, since: float) -> None:
+    async def _wait_for_resync(self, since: float) -> None:
+        """Wait for a LIST to be complete that ended after ``since`` (monotonic seconds)."""
         while self._resync.completed_at is None or self._resync.completed_at < since:
             await asyncio.sleep(0.02)
 
-    async def _end_when_lost(self) -> None:
-        await self._lease.hold()
+    async def _exit_when_lease_is_lost(self) -> None:
+        """End the process at once: a request that is on its way must not be followed by another."""
+        await self._elector.renew()
         os._exit(1)
 
     def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> "asyncio.Task[None]":
         task = asyncio.create_task(work, name=name)
-        task.add_done_callback(_end_on_defect)
+        task.add_done_callback(_exit_on_defect)
         self._tasks.append(task)
         return task
 
-    def _filled(self) -> bool:
+    def _cache_has_synced(self) -> bool:
         return self._resync.completed_at is not None
 
-    def _age(self) -> float:
+    def _resync_age(self) -> float:
+        """Return the seconds since the last complete LIST, or since the start."""
         return time.monotonic() - (self._resync.completed_at or self._started_at)
 
-    def _problem(self) -> str | None:
-        """What keeps this process from being healthy: the loop answering is not enough, work must get done."""
-        allowed = START_SECONDS + (STALE_RESYNCS * self._settings.resync_seconds if self._filled() else 0)
-        if self._age() > allowed:
-            return f"no complete LIST for {self._age():.0f} s"
+    def _health_problem(self) -> str | None:
+        """Say what keeps this process from being healthy: that it answers is not enough, work has to get done."""
+        allowed = START_SECONDS
+        if self._cache_has_synced():
+            allowed += STALE_RESYNCS * self._settings.resync_seconds
+        if self._resync_age() > allowed:
+            return f"no complete LIST for {self._resync_age():.0f} s"
         idle = (datetime.now(UTC) - self._reconciler.finished_at).total_seconds()
-        if self._lease.held and len(self.queue) and idle > STUCK_SECONDS:
+        if self._elector.is_leader and len(self.queue) and idle > STUCK_SECONDS:
             return f"{len(self.queue)} runs wait, and no reconcile ended for {idle:.0f} s"
         return None
 
     def _refresh_metrics(self) -> None:
-        RESYNC_AGE.set(self._age())
+        """Set the gauges that are computed when they are read."""
+        RESYNC_AGE.set(self._resync_age())
         counts = Counter((run.key.kind, json.loads(run.status).get("phase") or "New") for run in self.cache.runs)
         RUNS.clear()
         for (kind, phase), number in counts.items():
             RUNS.labels(kind, phase).set(number)
 
 
-def _end_on_defect(task: "asyncio.Task[None]") -> None:
-    """A part that ended by a defect takes the process with it: the Deployment starts a whole one."""
+def _exit_on_defect(task: "asyncio.Task[None]") -> None:
+    """End the process when one of its parts failed: its Deployment starts a whole one."""
     if task.cancelled() or (error := task.exception()) is None:
         return
     log.critical("a part of the operator failed", part=task.get_name(), exc_info=error)

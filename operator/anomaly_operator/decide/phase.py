@@ -1,0 +1,100 @@
+"""The phase of a run that is not finished, with the reason and message that explain it.
+
+How a run ended is told by ``outcome``.
+"""
+
+from dataclasses import dataclass
+
+from anomaly_api.reasons import Reason
+from anomaly_api.status import ConditionType, Phase, RunStatus
+from anomaly_operator.decide.desired import Blocked, DesiredState
+from anomaly_operator.decide.observed import ObservedState
+from anomaly_operator.decide.outcome import attempt_outcome
+from anomaly_operator.views import JobView, PodView
+
+IMAGE_PROBLEMS = frozenset(
+    {
+        "ErrImagePull",
+        "ImagePullBackOff",
+        "InvalidImageName",
+        "ErrImageNeverPull",
+        "ImageInspectError",
+        "RegistryUnavailable",
+        "SignatureValidationFailed",
+    }
+)
+"""Reasons for which the kubelet lets a container wait because its image cannot be used."""
+
+
+@dataclass(frozen=True)
+class RunPhase:
+    """Where an unfinished run is, and the one condition that is True of it."""
+
+    phase: Phase
+    reason: Reason
+    message: str = ""
+    condition: ConditionType = ConditionType.RECONCILING
+    """Reconciling, Stalled or Suspended."""
+
+
+def is_finished(status: RunStatus) -> bool:
+    """Whether a status records the end of its run."""
+    return status.phase in (Phase.COMPLETE, Phase.FAILED)
+
+
+def current_phase(desired: DesiredState, observed: ObservedState) -> RunPhase:
+    """Decide the phase of an unfinished run by what holds it up first: no Job, the Job, or one of its pods."""
+    job = observed.job
+    if job is None or job.deleting:
+        return _phase_without_job(desired, observed)
+    if job.suspend:
+        suspended_by_user = desired.policy is None or desired.policy.suspend
+        return _phase_of_suspended_job(job, suspended_by_user=suspended_by_user)
+    active = [pod for pod in observed.pods if not pod.finished and not pod.deleting]
+    if active:
+        return _phase_of_active_pod(active[-1])
+    return _phase_without_active_pod(observed)
+
+
+def _phase_without_job(desired: DesiredState, observed: ObservedState) -> RunPhase:
+    if isinstance(desired, Blocked):
+        phase = Phase.PENDING if desired.reason is Reason.SPEC_INVALID else Phase.WAITING
+        condition = ConditionType.STALLED if desired.stalled else ConditionType.RECONCILING
+        return RunPhase(phase, desired.reason, desired.message, condition)
+    if observed.refusal:
+        return RunPhase(Phase.PENDING, Reason.JOB_REFUSED, observed.refusal.message, ConditionType.STALLED)
+    return RunPhase(Phase.PENDING, Reason.PENDING, "a Job of this name is still being deleted")
+
+
+def _phase_of_suspended_job(job: JobView, *, suspended_by_user: bool) -> RunPhase:
+    if suspended_by_user or not job.queued:
+        return RunPhase(Phase.SUSPENDED, Reason.SUSPENDED, "runPolicy.suspend is true", ConditionType.SUSPENDED)
+    return RunPhase(Phase.PENDING, Reason.QUEUED, "waiting for the queue to start the Job")
+
+
+def _phase_of_active_pod(pod: PodView) -> RunPhase:
+    """Tell what a pod that has not finished is doing, or waiting for."""
+    if pod.running or pod.termination:  # the container ends a moment before the pod's phase says so
+        return RunPhase(Phase.RUNNING, Reason.RUNNING)
+    if not_scheduled := pod.find_condition("PodScheduled", "False"):
+        return RunPhase(Phase.PENDING, Reason.UNSCHEDULABLE, not_scheduled.message)
+    message = f"{pod.waiting_reason}: {pod.waiting_message}".removesuffix(": ")
+    if pod.waiting_reason in IMAGE_PROBLEMS:
+        return RunPhase(Phase.PENDING, Reason.IMAGE_UNAVAILABLE, message)
+    # The kubelet has no reason of its own for a missing Secret; its message names it.
+    if pod.waiting_reason == "CreateContainerConfigError" and "secret" in pod.waiting_message.lower():
+        return RunPhase(Phase.PENDING, Reason.SECRET_NOT_FOUND, message)
+    return RunPhase(Phase.PENDING, Reason.STARTING, message)
+
+
+def _phase_without_active_pod(observed: ObservedState) -> RunPhase:
+    """Tell where a run is whose Job has no pod yet, or none between one that ended and the next."""
+    finished = [pod for pod in observed.pods if pod.finished]
+    if not finished and observed.job_recreated:
+        return RunPhase(Phase.PENDING, Reason.JOB_DELETED, "the Job was deleted and made again")
+    if not finished:
+        return RunPhase(Phase.PENDING, Reason.PENDING)
+    if finished[-1].phase == "Succeeded":  # the Job becomes Complete in a moment
+        return RunPhase(Phase.RUNNING, Reason.RUNNING)
+    failure = attempt_outcome(finished[-1])
+    return RunPhase(Phase.PENDING, Reason.RETRYING, f"{failure.reason}: {failure.message}")

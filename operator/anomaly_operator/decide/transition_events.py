@@ -1,0 +1,70 @@
+"""The Events of a change of status: what a user of the run would ask about.
+
+An Event is one more write, so there are none for what ``kubectl describe`` of the Job says anyway.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from anomaly_api.reasons import Reason
+from anomaly_api.status import Condition, ConditionType, RunStatus
+from anomaly_operator.decide.conditions import find_true
+
+EventType = Literal["Normal", "Warning"]
+
+WARNING_REASONS = frozenset(
+    {Reason.UNSCHEDULABLE, Reason.IMAGE_UNAVAILABLE, Reason.SECRET_NOT_FOUND, Reason.JOB_DELETED}
+)
+"""Reasons of Reconciling that a person may have to act on."""
+
+
+@dataclass(frozen=True)
+class Event:
+    """An Event about a run, not yet posted."""
+
+    type: EventType
+    reason: Reason
+    message: str
+    since: str
+    """Time of the transition (RFC 3339); tells two occurrences of the same reason apart."""
+
+
+def transition_events(old: RunStatus, new: RunStatus) -> tuple[Event, ...]:
+    """Return the Events of the change from one status to another, one per reason."""
+    had_started = old.start_time is not None
+    events = [
+        _became_true(old, new, ConditionType.COMPLETE, "Normal"),
+        _became_true(old, new, ConditionType.FAILED, "Warning"),
+        _became_true(old, new, ConditionType.STALLED, "Warning"),
+        # A run that was suspended from the beginning did not change.
+        _became_true(old, new, ConditionType.SUSPENDED, "Normal") if had_started else None,
+        _resumed(old, new) if had_started else None,
+        _needs_attention(old, new),
+    ]
+    # A failure is both Failed and Stalled, for the same reason: the first one stays.
+    by_reason = {event.reason: event for event in reversed(events) if event}
+    return tuple(reversed(by_reason.values()))
+
+
+def _became_true(old: RunStatus, new: RunStatus, kind: ConditionType, event_type: EventType) -> Event | None:
+    before, after = find_true(old.conditions, kind), find_true(new.conditions, kind)
+    return _event(event_type, after) if after and (before is None or before.reason != after.reason) else None
+
+
+def _resumed(old: RunStatus, new: RunStatus) -> Event | None:
+    was_suspended = find_true(old.conditions, ConditionType.SUSPENDED)
+    if not was_suspended or find_true(new.conditions, ConditionType.SUSPENDED):
+        return None
+    since = next(found.last_transition_time for found in new.conditions if found.type is ConditionType.SUSPENDED)
+    return Event("Normal", Reason.RESUMED, "the run goes on", since)
+
+
+def _needs_attention(old: RunStatus, new: RunStatus) -> Event | None:
+    reconciling = find_true(new.conditions, ConditionType.RECONCILING)
+    if reconciling is None or reconciling.reason not in WARNING_REASONS:
+        return None
+    return _became_true(old, new, ConditionType.RECONCILING, "Warning")
+
+
+def _event(event_type: EventType, condition: Condition) -> Event:
+    return Event(event_type, condition.reason, condition.message, condition.last_transition_time)
