@@ -20,7 +20,7 @@ def main() -> None:
     logging_setup.configure(settings.log_level)
     registry = kopf.OperatorRegistry()
     handlers.register(registry, settings)
-    # Imported modules stay for the life of the process: the garbage collector need not scan them again and again.
+    # Imported modules stay for the life of the process: the garbage collector need not scan them every time.
     gc.collect()
     gc.freeze()
     kopf.run(

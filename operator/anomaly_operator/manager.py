@@ -111,7 +111,7 @@ class Manager:
         # A follower keeps a warm cache.
         resync = self._spawn(self._resync.run(), "resync")
 
-        # The leader acts for as long as it holds the Lease; whoever loses it ends.
+        # The leader acts for as long as it holds the Lease; a process that loses it ends.
         await self._elector.acquire()
         self._spawn(self._exit_when_lease_is_lost(), "lease")
 

@@ -96,6 +96,7 @@ class Reconciler:
             RequeueRequested: something outside the operator has to happen first.
             StatusUnreadable: the recorded status is not one that this version can parse.
             ApiError: the API server failed, after the client's own retries.
+            LoginError: the credentials in use were rejected and there are no others.
         """
         # A run that is gone or going needs nothing: its Job is garbage-collected with it.
         run = self._cache.runs.get(key)

@@ -159,7 +159,7 @@ class PodView:
     running: bool
     """Whether the runner container runs (state.running)."""
     termination: Termination | None
-    """How the runner container ended; None while it has not, and where the kubelet never said."""
+    """How the runner container ended; None while it has not, or where the kubelet never reported it."""
 
     @property
     def finished(self) -> bool:

@@ -25,6 +25,7 @@ async def apply(client: ApiClient, cache: Cache, namespace: str, action: Action)
     Raises:
         RequeueRequested: the object is gone, or has to go first; the rest of the plan no longer fits.
         ApiError: the API server failed otherwise, after the client's own retries.
+        LoginError: the credentials in use were rejected and there are no others.
     """
     match action:
         case CreateJob(manifest):

@@ -31,7 +31,7 @@ V = TypeVar("V", bound=_Versioned)
 K = TypeVar("K")
 
 
-class Store(Generic[K, V]):
+class ViewStore(Generic[K, V]):
     """The newest view of each object of one kind, by its key."""
 
     def __init__(self, key_of: Callable[[V], K]) -> None:
@@ -101,9 +101,9 @@ class Cache:
     """
 
     def __init__(self) -> None:
-        self.runs: Store[RunKey, RunView] = Store(lambda run: run.key)
-        self.jobs: Store[ObjectKey, JobView] = Store(lambda job: (job.namespace, job.name))
-        self.pods: Store[ObjectKey, PodView] = Store(lambda pod: (pod.namespace, pod.name))
+        self.runs: ViewStore[RunKey, RunView] = ViewStore(lambda run: run.key)
+        self.jobs: ViewStore[ObjectKey, JobView] = ViewStore(lambda job: (job.namespace, job.name))
+        self.pods: ViewStore[ObjectKey, PodView] = ViewStore(lambda pod: (pod.namespace, pod.name))
         self._pod_keys: defaultdict[ObjectKey, set[ObjectKey]] = defaultdict(set)  # Job -> its pods
         self._deleted_pods: defaultdict[str, dict[str, PodView]] = defaultdict(dict)  # UID of Job -> UID of pod -> pod
         self._dependents: defaultdict[RunKey, set[RunKey]] = defaultdict(set)  # experiment -> inferences that name it

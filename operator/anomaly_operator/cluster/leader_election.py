@@ -46,7 +46,11 @@ class LeaderElector:
         """URL of the leader, as the Lease said last; None before the Lease was seen."""
 
     async def acquire(self) -> None:
-        """Wait until this process is the leader."""
+        """Wait until this process is the leader.
+
+        Raises:
+            LoginError: the credentials in use were rejected and there are no others.
+        """
         while not await self._try_acquire_or_renew(within=self._settings.lease_renew_deadline):
             await asyncio.sleep(self._settings.lease_retry_seconds)
         self.is_leader = True
@@ -54,7 +58,11 @@ class LeaderElector:
         log.info("leading", identity=self._settings.identity)
 
     async def renew(self) -> None:
-        """Renew the Lease for as long as that works; returns when leadership was lost."""
+        """Renew the Lease for as long as that works; returns when leadership was lost.
+
+        Raises:
+            LoginError: the credentials in use were rejected and there are no others.
+        """
         deadline = self._monotonic() + self._settings.lease_renew_deadline
         while self._monotonic() < deadline:
             await asyncio.sleep(self._settings.lease_retry_seconds)

@@ -1,6 +1,6 @@
 """Periodic LISTs of everything, compared with the cache: they heal whatever the watches lost.
 
-A watch that had to begin again (410 Gone) never tells of deletions in between; a LIST shows that an object is gone.
+A watch that had to start anew (410 Gone) never reports the deletions in between; a LIST shows that an object is gone.
 """
 
 import asyncio
@@ -58,7 +58,11 @@ class Resync:
         """When the last complete LIST ended, by ``monotonic``; None before the first."""
 
     async def run(self) -> None:
-        """Relist for ever; a LIST that fails is logged and tried again soon."""
+        """Relist for ever; a LIST that fails is logged and retried soon.
+
+        Raises:
+            LoginError: the credentials in use were rejected and there are no others.
+        """
         while True:
             try:
                 await self.relist()
@@ -73,6 +77,7 @@ class Resync:
 
         Raises:
             ApiError: a LIST failed; what came before it is in the cache.
+            LoginError: the credentials in use were rejected and there are no others.
         """
         # Deletions seen from here on are remembered: a page that was read before one must not bring the object back.
         for store in (self._cache.runs, self._cache.jobs, self._cache.pods):

@@ -67,7 +67,7 @@ def desired_state(run: RunView, experiment: RunView | None, settings: PodSetting
 
 def _experiment_job(run: RunView, settings: PodSettings) -> DesiredJob:
     spec = ExperimentSpec.model_validate_json(run.spec)
-    # The run policy may change while the run is at work, so it is no part of what the pod is told.
+    # The run policy may change while the run is at work, so the pod's configuration leaves it out.
     config = RunConfig(run=_identity(run), experiment=spec.model_copy(update={"run_policy": RunPolicy()}))
     return _desired_job(run, config, spec.run_policy, settings)
 
@@ -110,6 +110,9 @@ def model_location(experiment: RunView, root: str) -> Location:
     Args:
         experiment: a complete experiment.
         root: status.artifacts.root of it.
+
+    Raises:
+        ValidationError: the experiment's spec is not valid.
     """
     place = ExperimentSpec.model_validate_json(experiment.spec).output.place
     if isinstance(place, S3Location):

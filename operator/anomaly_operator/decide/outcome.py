@@ -42,7 +42,7 @@ def job_outcome(job: JobView, pods: Iterable[PodView]) -> Outcome | None:
     finished = [pod for pod in pods if pod.finished]
     if end.type == "Complete":
         return _complete_job_outcome([pod for pod in finished if pod.phase == "Succeeded"])
-    # Failed: by the deadline, by a pod that tells why, or by pods that are gone.
+    # It failed: by the deadline, by a pod that left a reason, or by pods that are gone.
     if end.reason == "DeadlineExceeded":
         message = f"the run took longer than runPolicy.activeDeadlineSeconds ({job.active_deadline_seconds} s)"
         return Outcome(Reason.DEADLINE_EXCEEDED, message)

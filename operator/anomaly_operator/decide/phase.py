@@ -1,6 +1,6 @@
 """The phase of a run that is not finished, with the reason and message that explain it.
 
-How a run ended is told by ``outcome``.
+How a run ended is decided by ``outcome``.
 """
 
 from dataclasses import dataclass

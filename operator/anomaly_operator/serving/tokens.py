@@ -50,6 +50,7 @@ class TokenVerifier:
 
         Raises:
             ApiError: the API server could not be asked.
+            LoginError: the operator's own credentials were rejected and there are no others.
         """
         digest = hashlib.sha256(token.encode()).digest()
         answered_at, identity = self._answers.get(digest, (float("-inf"), None))
