@@ -29,7 +29,10 @@ class LoginError(OperatorError):
 
 
 class StatusUnreadable(OperatorError):  # noqa: N818 - a state, not an accident
-    """A recorded status that this version cannot parse: the run is left alone, because a guess might repeat it."""
+    """A recorded status that this version cannot parse.
+
+    The run is left alone: to act on a guess might start it a second time.
+    """
 
 
 class ApiError(OperatorError):

@@ -1,1 +1,1 @@
-"""The side of the API server: client, cache, leader election, performing what was decided. Decides nothing itself."""
+"""The cluster as the operator sees and changes it: client, cache, leader election, planned actions. Decides nothing."""

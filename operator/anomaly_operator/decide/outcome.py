@@ -30,7 +30,7 @@ class Outcome:
 
 
 def job_outcome(job: JobView, pods: Iterable[PodView]) -> Outcome | None:
-    """Tell how the Job ended; None while it is not finished.
+    """Determine how the Job ended; None while it is not finished.
 
     Args:
         job: the Job of the run's only step.
@@ -51,7 +51,7 @@ def job_outcome(job: JobView, pods: Iterable[PodView]) -> Outcome | None:
 
 
 def attempt_outcome(pod: PodView) -> Outcome:
-    """Tell how a finished pod ended."""
+    """Determine how a finished pod ended."""
     if disruption := pod.find_condition("DisruptionTarget"):
         return Outcome(Reason.PREEMPTED, _truncated(disruption.message or disruption.reason))
     if pod.termination is None:
@@ -74,7 +74,7 @@ def parse_summary(message: str) -> RunSummary | None:
 
 
 def _complete_job_outcome(succeeded: list[PodView]) -> Outcome:
-    """Tell the result of a Job of one completion: that of the last pod whose result can be read."""
+    """Return the outcome of a Job of one completion: that of the last pod whose result can be read."""
     outcomes = [attempt_outcome(pod) for pod in succeeded]
     for outcome in reversed(outcomes):
         if outcome.complete:
@@ -86,7 +86,7 @@ def _complete_job_outcome(succeeded: list[PodView]) -> Outcome:
 
 
 def _exit_code_outcome(end: Termination) -> Outcome:
-    """Tell the outcome by the exit code alone; what the container left as a message is quoted."""
+    """Determine the outcome by the exit code alone; what the container left as a message is quoted."""
     detail = f": {end.message.strip()}" if end.message.strip() else ""
     if end.exit_code == 0:
         return Outcome(Reason.RESULT_LOST, _truncated(f"the pod succeeded, but its result cannot be read{detail}"))
@@ -107,7 +107,7 @@ def _out_of_memory_message(end: Termination) -> str:
 
 
 def _unexplained_failure(end: ConditionView) -> Outcome:
-    """Tell the outcome of a Job that failed with no pod left to say why."""
+    """Return the outcome of a Job that failed with no pod left to say why."""
     pods_failed = end.reason in ("BackoffLimitExceeded", "PodFailurePolicy")
     reason = Reason.RESULT_LOST if pods_failed else Reason.INTERNAL_ERROR
     return Outcome(reason, _truncated(f"the Job failed ({end.reason}) and its pods are gone: {end.message}"))

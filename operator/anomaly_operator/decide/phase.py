@@ -73,7 +73,7 @@ def _phase_of_suspended_job(job: JobView, *, suspended_by_user: bool) -> RunPhas
 
 
 def _phase_of_active_pod(pod: PodView) -> RunPhase:
-    """Tell what a pod that has not finished is doing, or waiting for."""
+    """Return the phase by what a pod that has not finished is doing, or waiting for."""
     if pod.running or pod.termination:  # the container ends a moment before the pod's phase says so
         return RunPhase(Phase.RUNNING, Reason.RUNNING)
     if not_scheduled := pod.find_condition("PodScheduled", "False"):
@@ -88,7 +88,7 @@ def _phase_of_active_pod(pod: PodView) -> RunPhase:
 
 
 def _phase_without_active_pod(observed: ObservedState) -> RunPhase:
-    """Tell where a run is whose Job has no pod yet, or none between one that ended and the next."""
+    """Return the phase of a run whose Job has no pod yet, or whose last pod has finished."""
     finished = [pod for pod in observed.pods if pod.finished]
     if not finished and observed.job_recreated:
         return RunPhase(Phase.PENDING, Reason.JOB_DELETED, "the Job was deleted and made again")

@@ -1,6 +1,6 @@
 """The last progress that a run's pod pushed. In memory only: losing it loses nothing else.
 
-Writes no status itself; it has the run reconciled, at most once in a while.
+Writes no status itself; it has the run reconciled, at most once in so many seconds.
 """
 
 from collections.abc import Callable
