@@ -1,7 +1,7 @@
 """What a picture costs: CPU time of an image, with and without reading and writing the files.
 
 Photographs that scikit-image ships, stored as JPEG at 256 and 1024 px, with maps of 256 x 256 in which a part is
-anomalous, are drawn as in a run, on one thread. Beside it anomalib's own visualiser draws the same predictions. ::
+anomalous, are rendered as in a run, on one thread. Beside it anomalib's own visualiser draws the same predictions. ::
 
     python -m benchmarks.visualize [--images N] [--without-anomalib]
 """
@@ -17,11 +17,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from anomaly_api.dataset import DatasetLimits
-from anomaly_api.status import ThresholdValues
+from anomaly_api.status import MetricValues, ThresholdValues
 from anomaly_runner.data.batches import Preprocessor
 from anomaly_runner.data.samples import Sample
-from anomaly_runner.evaluation.evaluate import Evaluated, ScoreScale
-from anomaly_runner.reporting.visualize import Artist, Drawn
+from anomaly_runner.evaluation.evaluate import EvaluationResult
+from anomaly_runner.evaluation.normalize import ScoreNormalizer
+from anomaly_runner.reporting.visualize import PredictionRenderer, RenderedPrediction
 from anomaly_runner.scoring.predict import Predictions
 from anomaly_runner.storage import Prefetcher
 
@@ -50,15 +51,25 @@ def write_images(folder: Path, count: int, side: int) -> list[Sample]:
     return [Sample(f"{index}.jpg", "defect") for index in range(count)]
 
 
-def artist_of(folder: Path, samples: list[Sample]) -> Artist:
+def renderer_of(folder: Path, samples: list[Sample]) -> PredictionRenderer:
     """As a run would have it."""
     maps = np.stack([scores(index) for index in range(len(samples))])
     ends = (float(maps.min()), float(maps.max()))
     thresholds = ThresholdValues(image=4.0, pixel=4.0)
-    scale = ScoreScale("minMax", thresholds, {"image": ends, "pixel": ends})
+    normalizer = ScoreNormalizer("minMax", thresholds, {"image": ends, "pixel": ends})
     predictions = Predictions(tuple(samples), maps.max((1, 2)), maps, ends)
-    evaluated = Evaluated(thresholds, None, scale, predictions.scores >= 4, scale.image(predictions.scores), None, {})  # type: ignore[arg-type]
-    return Artist(predictions, evaluated, Prefetcher(folder, lambda: None), Preprocessor(*MAP, "none"), DatasetLimits())
+    evaluated = EvaluationResult(
+        thresholds=thresholds,
+        metrics=MetricValues(),
+        normalizer=normalizer,
+        anomalous=predictions.scores >= 4,
+        normalized_scores=normalizer.image(predictions.scores),
+        confusion=None,
+        labels={},
+    )
+    return PredictionRenderer(
+        predictions, evaluated, Prefetcher(folder, lambda: None), Preprocessor(*MAP, "none"), DatasetLimits()
+    )
 
 
 def cpu_ms(work: Callable[[int], object], count: int) -> float:
@@ -70,29 +81,29 @@ def cpu_ms(work: Callable[[int], object], count: int) -> float:
     return (time.process_time() - began) / count * 1000
 
 
-def ours(artist: Artist, count: int, folder: Path) -> Iterator[tuple[str, float]]:
+def ours(renderer: PredictionRenderer, count: int, folder: Path) -> Iterator[tuple[str, float]]:
     """Parts of our picture, and the whole."""
-    reading = cpu_ms(artist.image, count)
-    drawing = cpu_ms(artist.draw, count)
-    drawn: Drawn = artist.draw(0)
-    encoding = cpu_ms(lambda index: drawn.sheet.save(folder / f"sheet{index}.jpg", quality=90, subsampling=0), count)
+    reading = cpu_ms(renderer.image, count)
+    drawing = cpu_ms(renderer.render, count)
+    rendered: RenderedPrediction = renderer.render(0)
+    encoding = cpu_ms(lambda index: rendered.sheet.save(folder / f"sheet{index}.jpg", quality=90, subsampling=0), count)
     yield "read and decode the image", reading
     yield "draw", drawing - reading
     yield "encode and write the picture", encoding
     yield "everything", drawing + encoding
 
 
-def anomalibs(artist: Artist, count: int, folder: Path) -> float:
+def anomalibs(renderer: PredictionRenderer, count: int, folder: Path) -> float:
     """anomalib's ImageVisualizer over one image after the other, files included."""
     import torch
     from anomalib.data import ImageItem
     from anomalib.visualization.image.item_visualizer import visualize_image_item
 
-    assert artist.predictions.maps is not None
-    maps = artist.predictions.maps
+    assert renderer.predictions.maps is not None
+    maps = renderer.predictions.maps
 
     def draw(index: int) -> None:
-        path = artist.prefetcher.path(artist.predictions.samples[index].key)
+        path = renderer.prefetcher.path(renderer.predictions.samples[index].key)
         found = torch.from_numpy(maps[index])
         item = ImageItem(
             image_path=str(path),
@@ -106,7 +117,7 @@ def anomalibs(artist: Artist, count: int, folder: Path) -> float:
             item,
             fields=["image", "gt_mask"],
             overlay_fields=[("image", ["anomaly_map"]), ("image", ["pred_mask"])],
-            field_size=artist.image(index).size,
+            field_size=renderer.image(index).size,
         )
         assert picture
         picture.save(folder / f"anomalib{index}.png")
@@ -123,11 +134,11 @@ def main() -> None:
     for side in (256, 1024):
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
-            artist = artist_of(folder, write_images(folder, arguments.images, side))
-            for part, value in ours(artist, arguments.images, folder):
+            renderer = renderer_of(folder, write_images(folder, arguments.images, side))
+            for part, value in ours(renderer, arguments.images, folder):
                 print(f"{side:5} px  {part:32} {value:8.1f} ms CPU")
             if not arguments.without_anomalib:
-                print(f"{side:5} px  {'anomalib, everything':32} {anomalibs(artist, 5, folder):8.1f} ms CPU")
+                print(f"{side:5} px  {'anomalib, everything':32} {anomalibs(renderer, 5, folder):8.1f} ms CPU")
 
 
 if __name__ == "__main__":

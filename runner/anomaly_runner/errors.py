@@ -16,9 +16,9 @@
     ├── Stopped               143  SIGTERM: the cluster wants the node back
     └── InternalError           1  anything else: a fault of this program
 
-A stage raises the leaf; nobody catches one but ``ends.guarded``, which turns it into the pod's last words, stage
-export, which hands it on with the run's results: these are published first, and who stores a stopped training's state:
-the run is stopped all the same.
+A stage raises the leaf. Only three places catch one: ``termination.capture_failures``, which turns it into the pod's
+termination message; stage export, which hands it on with the run's results, so that these are published first; and
+training, which stores the state of a run that was stopped and raises it again.
 """
 
 from typing import ClassVar

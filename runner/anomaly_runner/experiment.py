@@ -13,24 +13,19 @@ from anomaly_runner import publish
 from anomaly_runner.context import Context
 from anomaly_runner.data.batches import IntegrityLog, Preprocessor
 from anomaly_runner.data.fetch import ListedDataset, prefetch_images
-from anomaly_runner.data.masks import MaskReader
 from anomaly_runner.data.samples import Sample
-from anomaly_runner.evaluation.evaluate import (
-    Evaluated,
-    evaluate,
-    experiment_scale,
-    experiment_thresholds,
-    rank_truth,
-    score_range,
-)
-from anomaly_runner.exporting.export import COMPARED, Exports, export_all
+from anomaly_runner.evaluation.evaluate import EvaluationResult, evaluate
+from anomaly_runner.evaluation.labelled import LabelledScores, sort_labelled_scores
+from anomaly_runner.evaluation.normalize import experiment_normalizer, score_range
+from anomaly_runner.evaluation.thresholds import experiment_thresholds
+from anomaly_runner.exporting.export import REFERENCE_IMAGES, Exports, export_all
 from anomaly_runner.models.catalog import input_normalization
 from anomaly_runner.models.check import check_devices, check_exports, check_model
 from anomaly_runner.models.threads import TorchThreads, pick_device
 from anomaly_runner.models.weights import bring_weights, wanted_weights
-from anomaly_runner.reporting.gallery import gallery
+from anomaly_runner.reporting.gallery import make_gallery
 from anomaly_runner.reporting.report import Results
-from anomaly_runner.reporting.visualize import Artist, visualize
+from anomaly_runner.reporting.visualize import PredictionRenderer, visualize
 from anomaly_runner.scoring.predict import Predictions, maps_by_key, predict
 from anomaly_runner.scoring.torch_predictor import TorchPredictor
 from anomaly_runner.system.digest import digest
@@ -129,11 +124,11 @@ def _run(config: RunConfig, job: ExperimentJob) -> publish.Published:
 def _test_and_publish(config: RunConfig, job: ExperimentJob, trained: Trained) -> publish.Published:
     predictor = TorchPredictor(trained.model, job.threads, job.spec.training.eval_batch_size)
     validation = _predict(job, predictor, job.dataset.validation) if job.dataset.validation else None
-    predictions = _predict(job, predictor, job.dataset.test, reference=COMPARED)
+    predictions = _predict(job, predictor, job.dataset.test, reference=REFERENCE_IMAGES)
     evaluated = _evaluate(job, predictions, validation)
     folder = publish.fresh_folder(job.context.work, job.artifacts)
-    artist = Artist(predictions, evaluated, job.prefetcher, job.preprocessor, job.spec.dataset.limits)
-    visualize(artist, job.spec.evaluation.visualization, folder.here / publish.PICTURES, job.context)
+    renderer = PredictionRenderer(predictions, evaluated, job.prefetcher, job.preprocessor, job.spec.dataset.limits)
+    visualize(renderer, job.spec.evaluation.visualization, folder.here / publish.PICTURES, job.context)
     exports = _export(job, predictor, predictions, folder.here)
     area = publish.write_valid_area(folder, job.preprocessor.valid_area)
     keeps_state = job.spec.output.keep_checkpoint or exports.failure is not None
@@ -151,7 +146,7 @@ def _test_and_publish(config: RunConfig, job: ExperimentJob, trained: Trained) -
         tuple(export.report for export in exports.good),
         trained.report,
         0 if validation is None else len(validation.samples),
-        gallery(artist, lambda few: maps_by_key(predictor, job.read(few, predictor.preferred_batch_size))),
+        make_gallery(renderer, lambda few: maps_by_key(predictor, job.read(few, predictor.preferred_batch_size))),
         failure=exports.failure,
     )
     return publish.publish(config, results, folder, job.spec.output.upload_artifacts, job.context)
@@ -175,24 +170,29 @@ def _predict(
         )
 
 
-def _evaluate(job: ExperimentJob, predictions: Predictions, validation: Predictions | None) -> Evaluated:
-    """Thresholds from the validation images where there are some, the scale from all, the rest from the test images."""
-    spec, work = job.spec.evaluation, job.context.work
+def _evaluate(job: ExperimentJob, predictions: Predictions, validation: Predictions | None) -> EvaluationResult:
+    """Find thresholds on the validation images, or without any on the test images, and evaluate the test images."""
+    spec = job.spec.evaluation
     with job.context.stage(Stage.EVALUATE):
-        truth = rank_truth(predictions, _masks(job, predictions), work, job.preprocessor.valid)
-        judged = validation or predictions
-        ground = truth if validation is None else rank_truth(judged, _masks(job, judged), work, job.preprocessor.valid)
-        thresholds, warnings = experiment_thresholds(spec.threshold, ground, "validation" if validation else "test")
-        scale = experiment_scale(spec, thresholds, score_range(judged, predictions))
-        evaluated = evaluate(predictions, truth, thresholds, scale=scale, metrics=spec.metrics, warnings=warnings)
+        labelled = _sort_labelled(job, predictions)
+        # Thresholds may not be chosen on the images that they are judged on, if there are others.
+        found_on = labelled if validation is None else _sort_labelled(job, validation)
+        thresholds, warnings = experiment_thresholds(spec.threshold, found_on, "validation" if validation else "test")
+        # Normalised scores cover everything that was seen, so that validation and test share one scale.
+        seen = score_range(validation or predictions, predictions)
+        normalizer = experiment_normalizer(spec, thresholds, seen)
+        evaluated = evaluate(
+            predictions, labelled, thresholds, normalizer=normalizer, metrics=spec.metrics, warnings=warnings
+        )
     if validation is None and thresholds.source == "adaptive":
         job.context.record.warn(_ON_TEST)
     job.context.record.warn(*evaluated.warnings)
     return evaluated
 
 
-def _masks(job: ExperimentJob, predictions: Predictions) -> MaskReader | None:
-    return job.masks(predictions.samples) if predictions.maps is not None else None
+def _sort_labelled(job: ExperimentJob, predictions: Predictions) -> LabelledScores:
+    masks = job.masks(predictions.samples) if predictions.maps is not None else None
+    return sort_labelled_scores(predictions, masks, job.context.work, job.preprocessor.valid)
 
 
 def _export(job: ExperimentJob, predictor: TorchPredictor, predictions: Predictions, folder: Path) -> Exports:
@@ -206,7 +206,7 @@ def _export(job: ExperimentJob, predictor: TorchPredictor, predictions: Predicti
 def _manifest(
     config: RunConfig,
     job: ExperimentJob,
-    evaluated: Evaluated,
+    evaluated: EvaluationResult,
     exports: Exports,
     files: Mapping[str, ModelFile | None],
     *,
@@ -226,7 +226,7 @@ def _manifest(
         checkpoint=files["state"],
         definition=job.spec.model.model_copy(update={"weights": None}),
         thresholds=evaluated.thresholds,
-        score_range=dict(evaluated.scale.ranges),
+        score_range=dict(evaluated.normalizer.ranges),
         score_normalization=job.spec.evaluation.normalization,
         threshold_type=job.spec.evaluation.threshold_type,
         task=job.spec.dataset.task,

@@ -8,13 +8,13 @@ from pathlib import Path
 from anomaly_api.run import PROGRESS_TOKEN_PATH, PROGRESS_URL_ENV, RunConfig
 from anomaly_api.status import Stage
 from anomaly_runner.context import Context, RunRecord
-from anomaly_runner.ends import failure_summary, guarded, write_last_words
 from anomaly_runner.engine import execute
 from anomaly_runner.errors import RunFailed
 from anomaly_runner.locations import pod_stores
 from anomaly_runner.manifests import read_config
 from anomaly_runner.progress import LogReporter, ProgressMeter, ProgressReporter, PushReporter
 from anomaly_runner.system.stop import StopSignal
+from anomaly_runner.termination import capture_failures, failure_summary, write_termination_message
 from anomaly_runner.tracking.mlflow_tracker import MlflowTracker, target_of
 from anomaly_runner.tracking.tracker import NoTracker, Tracker
 
@@ -29,15 +29,15 @@ def run_in_pod(config_file: Path, work: Path, termination: Path, environment: Ma
             stores = pod_stores(config)
         except RunFailed as error:
             logger.error("run failed", extra={"reason": error.reason.value, "detail": str(error)})
-            write_last_words(failure_summary(error, Stage.STARTING), termination)
+            write_termination_message(failure_summary(error, Stage.STARTING), termination)
             return error.exit_code
         work.mkdir(parents=True, exist_ok=True)
         os.environ.setdefault("HF_HOME", str(work / "huggingface"))
         tracker = tracker_of(config, None)
         with ProgressMeter(_reporters(config, tracker, environment)) as progress:
             context = Context(config.run, stores, work, progress, stop, tracker, RunRecord())
-            ending = guarded(lambda: execute(config, context), context)
-            write_last_words(ending.summary, termination)
+            ending = capture_failures(lambda: execute(config, context), context)
+            write_termination_message(ending.summary, termination)
             return ending.exit_code
 
 

@@ -1,16 +1,16 @@
 """An inference from end to end: a trained model over images. torch is imported only by the runtimes that are torch."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from pydantic import ValidationError
 
-from anomaly_api.inference import InferenceSpec, InferenceThreshold
+from anomaly_api.inference import InferenceSpec
 from anomaly_api.resource import describe_invalid
 from anomaly_api.run import ExportedModel, ModelFile, ModelManifest, RunConfig
-from anomaly_api.status import Stage, ThresholdValues
+from anomaly_api.status import Stage
 from anomaly_api.storage import LocationRole
 from anomaly_runner import publish
 from anomaly_runner.context import Context
@@ -20,11 +20,13 @@ from anomaly_runner.data.masks import mask_reader
 from anomaly_runner.data.samples import DatasetIndex, Sample
 from anomaly_runner.data.valid_area import ValidArea
 from anomaly_runner.errors import DataInvalid, ModelInvalid
-from anomaly_runner.evaluation.curves import best_f1_threshold
-from anomaly_runner.evaluation.evaluate import Evaluated, ScoreScale, Truth, evaluate, percent_unit, rank_truth
-from anomaly_runner.reporting.gallery import gallery
+from anomaly_runner.evaluation.evaluate import EvaluationResult, evaluate
+from anomaly_runner.evaluation.labelled import sort_labelled_scores
+from anomaly_runner.evaluation.normalize import inference_normalizer
+from anomaly_runner.evaluation.thresholds import inference_thresholds
+from anomaly_runner.reporting.gallery import make_gallery
 from anomaly_runner.reporting.report import Results
-from anomaly_runner.reporting.visualize import Artist, visualize
+from anomaly_runner.reporting.visualize import PredictionRenderer, visualize
 from anomaly_runner.scoring.onnx_predictor import load_onnx
 from anomaly_runner.scoring.predict import Predictions, Predictor, maps_by_key, predict
 from anomaly_runner.storage import Prefetcher, Store, download_all
@@ -94,7 +96,7 @@ def read_manifest(store: Store) -> ModelManifest:
     """model.json of a folder of artifacts.
 
     Raises:
-        ModelInvalid: there is none, or it is not of a form that this version reads.
+        ModelInvalid: there is none, or it is not of a preprocessor that this version reads.
     """
     try:
         content = store.read(publish.MANIFEST)
@@ -113,13 +115,13 @@ def _load(spec: InferenceSpec, manifest: ModelManifest, context: Context) -> Pro
     if spec.runtime == "torch":
         if manifest.checkpoint is None:
             raise ModelInvalid("the model's state was not kept; train it with output.keepCheckpoint: true")
-        from anomaly_runner.scoring.restore import load_torch
+        from anomaly_runner.scoring.checkpoint import load_torch
 
-        return load_torch(manifest, bring_model(store, manifest.checkpoint, context), spec.batch_size)
+        return load_torch(manifest, fetch_model_file(store, manifest.checkpoint, context), spec.batch_size)
     exported = next((model for model in manifest.exports if model.format == spec.runtime), None)
     if exported is None:
         raise ModelInvalid(f"the model has no {spec.runtime} export; train it with export.types: [{spec.runtime}]")
-    file = bring_model(store, exported, context)
+    file = fetch_model_file(store, exported, context)
     if spec.runtime == "onnx":
         return load_onnx(file, spec.batch_size)
     from anomaly_runner.scoring.torchscript_predictor import load_torchscript
@@ -127,7 +129,7 @@ def _load(spec: InferenceSpec, manifest: ModelManifest, context: Context) -> Pro
     return load_torchscript(file, spec.batch_size)
 
 
-def bring_model(store: Store, exported: ExportedModel | ModelFile, context: Context) -> Path:
+def fetch_model_file(store: Store, exported: ExportedModel | ModelFile, context: Context) -> Path:
     """The exported file on this machine, beside it what it needs, all digests checked.
 
     Raises:
@@ -150,7 +152,7 @@ def _valid_area(spec: InferenceSpec, manifest: ModelManifest, context: Context) 
     """What the model was trained to ignore."""
     if manifest.valid_area_mask is None:
         return None
-    file = bring_model(context.stores[LocationRole.MODEL], manifest.valid_area_mask, context)
+    file = fetch_model_file(context.stores[LocationRole.MODEL], manifest.valid_area_mask, context)
     return ValidArea.read(file.read_bytes(), file.name, spec.input.limits.max_image_pixels)
 
 
@@ -160,19 +162,19 @@ def _run(config: RunConfig, job: _Job) -> publish.Published:
     evaluated = _evaluate(job, predictions)
     output = job.context.stores[LocationRole.OUTPUT].subfolder(config.run.folder)
     folder = publish.fresh_folder(job.context.work, output)
-    artist = Artist(predictions, evaluated, job.prefetcher, job.preprocessor, job.spec.input.limits)
-    visualize(artist, job.spec.visualization, folder.here / publish.PICTURES, job.context)
+    renderer = PredictionRenderer(predictions, evaluated, job.prefetcher, job.preprocessor, job.spec.input.limits)
+    visualize(renderer, job.spec.visualization, folder.here / publish.PICTURES, job.context)
     # of a registered model: which version it was
     uri = job.context.stores[LocationRole.MODEL].uri
     environment = versions(_LIBRARIES) | {"provider": job.predictor.provider, "model": uri}
-    shown = gallery(artist, lambda few: maps_by_key(job.predictor, _read(job, few)))
+    gallery = make_gallery(renderer, lambda few: maps_by_key(job.predictor, _read(job, few)))
     results = Results(
         job.dataset,
         predictions,
         evaluated,
         job.integrity,
         environment,
-        shown=shown,
+        gallery=gallery,
         model_thresholds=job.manifest.thresholds,
     )
     return publish.publish(config, results, folder, job.spec.output.upload_artifacts, job.context)
@@ -206,71 +208,22 @@ def _read(job: _Job, samples: Sequence[Sample]) -> Iterator[Batch]:
     )
 
 
-def _evaluate(job: _Job, predictions: Predictions) -> Evaluated:
+def _evaluate(job: _Job, predictions: Predictions) -> EvaluationResult:
     reader = mask_reader(job.prefetcher, job.preprocessor.size, job.spec.input.limits, job.preprocessor.crop)
     with job.context.stage(Stage.EVALUATE):
-        truth = rank_truth(
-            predictions,
-            reader if predictions.maps is not None and job.dataset.has_masks else None,
-            job.context.work,
-            job.preprocessor.valid,
+        labelled = sort_labelled_scores(
+            predictions, reader if job.dataset.has_masks else None, job.context.work, job.preprocessor.valid
         )
         thresholds, warnings = inference_thresholds(
-            job.spec.threshold, job.manifest.thresholds, truth, job.manifest.score_range
+            job.spec.threshold, job.manifest.thresholds, labelled, job.manifest.score_range
         )
         evaluated = evaluate(
             predictions,
-            truth,
+            labelled,
             thresholds,
-            scale=inference_scale(job.manifest, thresholds),
+            normalizer=inference_normalizer(job.manifest, thresholds),
             metrics=job.spec.metrics,
             warnings=warnings,
         )
     job.context.record.warn(*evaluated.warnings)
     return evaluated
-
-
-def inference_scale(manifest: ModelManifest, thresholds: ThresholdValues) -> ScoreScale:
-    """How scores are shown: 100 stays the training threshold, whereas 0.5 (minMax) is always where decisions change."""
-    method = manifest.score_normalization
-    based_on = manifest.thresholds if method == "threshold" else thresholds
-    return ScoreScale(method, based_on, dict(manifest.score_range), manifest.threshold_type)
-
-
-def inference_thresholds(
-    spec: InferenceThreshold,
-    training: ThresholdValues,
-    truth: Truth,
-    ranges: Mapping[str, tuple[float, float]] | None = None,
-) -> tuple[ThresholdValues, tuple[str, ...]]:
-    """Thresholds of an inference, and warnings; the level that is not asked for keeps its training threshold.
-
-    Args:
-        spec: what is asked for.
-        training: thresholds of the model.
-        truth: labelled scores of this run.
-        ranges: scores seen in training.
-
-    Raises:
-        ModelInvalid: a training threshold is needed and the model has none.
-    """
-    ranges = ranges or {}
-    if spec.source == "optimalF1":
-        ranked = truth.image if spec.type == "image" else truth.pixel
-        if ranked is not None and ranked.both_classes:
-            return training.model_copy(update={spec.type: best_f1_threshold(ranked), "source": "optimalF1"}), ()
-        why = "needs labelled images of both classes" if spec.type == "image" else "needs masks of both classes"
-        return _training(training), (f"threshold.source optimalF1 {why}: the training threshold is used",)
-    if spec.source == "training":
-        return _training(training), ()
-    base = getattr(_training(training), spec.type)
-    if base is None:
-        raise ModelInvalid(f"the model has no {spec.type} threshold to take a percentage of")
-    value = base + percent_unit(base, ranges.get(spec.type)) * (spec.percent - 100) / 100
-    return training.model_copy(update={spec.type: value, "source": "custom"}), ()
-
-
-def _training(training: ThresholdValues) -> ThresholdValues:
-    if training.image is None:
-        raise ModelInvalid("the model has no image threshold from training")
-    return training.model_copy(update={"source": "training"})

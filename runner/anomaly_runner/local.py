@@ -11,7 +11,6 @@ from anomaly_api.reasons import ExitCode
 from anomaly_api.run import RunReport
 from anomaly_api.status import Artifacts, ImageCounts, MetricValues, ThresholdValues
 from anomaly_runner.context import Context, RunRecord
-from anomaly_runner.ends import Ending, guarded
 from anomaly_runner.engine import execute
 from anomaly_runner.errors import RunFailed
 from anomaly_runner.in_cluster import tracker_of
@@ -19,6 +18,7 @@ from anomaly_runner.locations import local_stores
 from anomaly_runner.manifests import read_manifest
 from anomaly_runner.progress import BarReporter, ProgressMeter
 from anomaly_runner.system.stop import StopSignal
+from anomaly_runner.termination import FinishedRun, capture_failures
 
 
 def run_locally(file: Path, folder: Path) -> int:
@@ -37,14 +37,14 @@ def run_locally(file: Path, folder: Path) -> int:
     return ending.exit_code
 
 
-def _run(file: Path, folder: Path, console: Console) -> Ending:
+def _run(file: Path, folder: Path, console: Console) -> FinishedRun:
     config = read_manifest(file, folder)
     work = Path(tempfile.mkdtemp(prefix=".work-", dir=folder))
     tracker = tracker_of(config, folder)
     try:
         with StopSignal().listening() as stop, ProgressMeter([BarReporter(console)]) as progress:
             context = Context(config.run, local_stores(folder, config), work, progress, stop, tracker, RunRecord())
-            return guarded(lambda: execute(config, context), context)
+            return capture_failures(lambda: execute(config, context), context)
     finally:
         shutil.rmtree(work)
 

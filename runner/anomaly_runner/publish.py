@@ -126,7 +126,7 @@ def publish(config: RunConfig, results: Results, folder: Folder, complete: bool,
         report = make_report(config, results, uris, context.tracker.status(), context.record)
         if complete:
             page = folder.here / PAGE
-            page.write_text(render(report, results.evaluated.truth, results.shown), encoding="utf-8")
+            page.write_text(render(report, results.evaluated.labelled, results.gallery), encoding="utf-8")
             _push(folder, page)
         _push(folder, folder.write(REPORT, report))
     return Published(report, tracked_result(report, folder.here, complete))

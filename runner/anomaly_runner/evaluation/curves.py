@@ -1,4 +1,4 @@
-"""Metrics of raw scores, exact, from one sort of each class.
+"""Metrics of raw scores, exact, from one sort of each class. Knows neither images nor masks.
 
 A score is positive when ``score >= threshold``. Everything follows from the sorted scores of both classes:
 nothing is binned, squashed through a sigmoid or averaged over batches. Ties count as ties.
@@ -19,21 +19,26 @@ Scores = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Ranked:
+class ScoresByClass:
     """Scores of defective and of good items, each sorted upwards; may be larger than memory (memory-mapped)."""
 
     positive: Scores
     negative: Scores
 
     @property
-    def both_classes(self) -> bool:
+    def has_both_classes(self) -> bool:
         """Whether there are items of either class."""
         return len(self.positive) > 0 and len(self.negative) > 0
 
+    @property
+    def empty(self) -> bool:
+        """Whether there are no items at all."""
+        return not len(self.positive) and not len(self.negative)
+
 
 @dataclass(frozen=True)
-class Counts:
-    """Decisions against labels."""
+class ConfusionCounts:
+    """Numbers of decisions by what they were; a defect is positive."""
 
     true_positive: int
     false_positive: int
@@ -71,17 +76,17 @@ def _share(part: int, whole: int) -> float:
     return part / whole if whole else 0.0
 
 
-def rank(scores: Scores, positive: NDArray[np.bool_]) -> Ranked:
+def sort_by_class(scores: Scores, positive: NDArray[np.bool_]) -> ScoresByClass:
     """Sort scores (N,) by class."""
-    return Ranked(np.sort(scores[positive]), np.sort(scores[~positive]))
+    return ScoresByClass(np.sort(scores[positive]), np.sort(scores[~positive]))
 
 
-def count_at(ranked: Ranked, threshold: float) -> Counts:
-    """Decisions at a threshold."""
+def confusion_at(scores: ScoresByClass, threshold: float) -> ConfusionCounts:
+    """Count the decisions at a threshold, in O(log N)."""
     lowest = _lowest_float32(threshold)
-    missed = int(np.searchsorted(ranked.positive, lowest, "left"))
-    passed = int(np.searchsorted(ranked.negative, lowest, "left"))
-    return Counts(len(ranked.positive) - missed, len(ranked.negative) - passed, passed, missed)
+    missed = int(np.searchsorted(scores.positive, lowest, "left"))
+    passed = int(np.searchsorted(scores.negative, lowest, "left"))
+    return ConfusionCounts(len(scores.positive) - missed, len(scores.negative) - passed, passed, missed)
 
 
 def _lowest_float32(threshold: float) -> np.float32:
@@ -91,33 +96,40 @@ def _lowest_float32(threshold: float) -> np.float32:
     return near if float(near) >= threshold else np.nextafter(near, np.float32(np.inf))
 
 
-def auroc(ranked: Ranked) -> float:
-    """Chance that a defective item scores higher than a good one, ties counting half. Needs both classes."""
+def auroc(scores: ScoresByClass) -> float:
+    """Area under the ROC curve, 0..1. Needs both classes.
+
+    It is the chance that a defective item scores higher than a good one, ties counting half (Mann-Whitney's U).
+    """
     twice = 0
-    for start in range(0, len(ranked.positive), _CHUNK):
-        part = np.asarray(ranked.positive[start : start + _CHUNK])
-        twice += int(np.searchsorted(ranked.negative, part, "left").sum(dtype=np.int64))
-        twice += int(np.searchsorted(ranked.negative, part, "right").sum(dtype=np.int64))
-    return twice / (2 * len(ranked.positive) * len(ranked.negative))
+    for start in range(0, len(scores.positive), _CHUNK):
+        part = np.asarray(scores.positive[start : start + _CHUNK])
+        twice += int(np.searchsorted(scores.negative, part, "left").sum(dtype=np.int64))
+        twice += int(np.searchsorted(scores.negative, part, "right").sum(dtype=np.int64))
+    return twice / (2 * len(scores.positive) * len(scores.negative))
 
 
-def average_precision(ranked: Ranked) -> float:
-    """Mean precision over the defective items, each at its own score as threshold. Needs both classes."""
+def average_precision(scores: ScoresByClass) -> float:
+    """Average precision, 0..1: the mean over the defective items of the precision at their scores. Needs both classes.
+
+    As scikit-learn's ``average_precision_score``.
+    """
     total = 0.0
-    for point in _points(ranked):
-        total += float(np.sum(point.gained / len(ranked.positive) * (point.found / (point.found + point.alarms))))
+    for point in _operating_points(scores):
+        precision = point.true_positives / (point.true_positives + point.false_positives)
+        total += float(np.sum(point.new_true_positives / len(scores.positive) * precision))
     return total
 
 
-def best_f1_threshold(ranked: Ranked) -> float:
+def best_f1_threshold(scores: ScoresByClass) -> float:
     """The threshold with the highest F1, always the score of a defective item; the lowest of equals.
 
     A threshold between or at good items' scores alone is never better: raising it to the next defective item
     only removes false alarms.
     """
     best, threshold = -1.0, 0.0
-    for point in _points(ranked):
-        f1 = 2 * point.found / (len(ranked.positive) + point.found + point.alarms)
+    for point in _operating_points(scores):
+        f1 = 2 * point.true_positives / (len(scores.positive) + point.true_positives + point.false_positives)
         index = int(np.argmax(f1))
         if f1[index] > best:
             best, threshold = float(f1[index]), float(point.threshold[index])
@@ -125,27 +137,34 @@ def best_f1_threshold(ranked: Ranked) -> float:
 
 
 @dataclass(frozen=True)
-class _Points:
-    """Distinct scores of defective items, upwards: how many are found at each, how many good ones alarm."""
+class _OperatingPoints:
+    """What each distinct score of a defective item comes to as a threshold, upwards; four arrays of one length.
+
+    ``new_true_positives``: defective items with just this score.
+    """
 
     threshold: Scores
-    found: NDArray[np.float64]
-    gained: NDArray[np.float64]
-    alarms: NDArray[np.float64]
+    true_positives: NDArray[np.float64]
+    new_true_positives: NDArray[np.float64]
+    false_positives: NDArray[np.float64]
 
 
-def _points(ranked: Ranked) -> Iterator[_Points]:
-    total = len(ranked.positive)
+def _operating_points(scores: ScoresByClass) -> Iterator[_OperatingPoints]:
+    """The operating points, a part of them at a time: the scores may be larger than memory."""
+    total = len(scores.positive)
     start = 0
     while start < total:
-        stop = _end_of_ties(ranked.positive, min(start + _CHUNK, total))
-        part = np.asarray(ranked.positive[start:stop])
+        stop = _end_of_ties(scores.positive, min(start + _CHUNK, total))
+        part = np.asarray(scores.positive[start:stop])
         first = np.flatnonzero(np.concatenate(([True], part[1:] != part[:-1])))
         threshold = part[first]
-        alarms = len(ranked.negative) - np.searchsorted(ranked.negative, threshold, "left")
-        found = total - (start + first)
-        gained = np.diff(np.append(first, len(part)))
-        yield _Points(threshold, found.astype(float), gained.astype(float), alarms.astype(float))
+        false_positives = len(scores.negative) - np.searchsorted(scores.negative, threshold, "left")
+        yield _OperatingPoints(
+            threshold=threshold,
+            true_positives=(total - (start + first)).astype(float),
+            new_true_positives=np.diff(np.append(first, len(part))).astype(float),
+            false_positives=false_positives.astype(float),
+        )
         start = stop
 
 

@@ -9,7 +9,7 @@ import math
 
 import numpy as np
 
-from anomaly_runner.evaluation.curves import Counts, Ranked, auroc
+from anomaly_runner.evaluation.curves import ConfusionCounts, ScoresByClass, auroc
 
 _Z = 1.959963984540054
 """The normal distribution's 97.5 % point."""
@@ -17,19 +17,19 @@ _Z = 1.959963984540054
 Interval = tuple[float, float]
 
 
-def auroc_interval(ranked: Ranked) -> Interval | None:
+def auroc_interval(scores: ScoresByClass) -> Interval | None:
     """DeLong's interval within 0..1; None with fewer than two items of a class.
 
     Where a class is wholly above the other, or all scores are alike, DeLong's variance is 0; a point would claim
     certainty, so the interval is Newcombe's.
     """
-    positive, negative = ranked.positive, ranked.negative
+    positive, negative = scores.positive, scores.negative
     if len(positive) < 2 or len(negative) < 2:
         return None
     wins = _share_below(negative, positive)
     losses = 1 - _share_below(positive, negative)
     deviation = math.sqrt(wins.var(ddof=1) / len(positive) + losses.var(ddof=1) / len(negative))
-    middle = auroc(ranked)
+    middle = auroc(scores)
     if deviation == 0:
         return _newcombe(middle, len(positive), len(negative))
     return max(0.0, middle - _Z * deviation), min(1.0, middle + _Z * deviation)
@@ -53,9 +53,9 @@ def _newcombe(middle: float, positive: int, negative: int) -> Interval:
     return outermost(0.0), outermost(1.0)
 
 
-def _share_below(ranked: np.ndarray, values: np.ndarray) -> np.ndarray:
-    below = np.searchsorted(ranked, values, "left") + np.searchsorted(ranked, values, "right")
-    return below / (2 * len(ranked))
+def _share_below(sorted_scores: np.ndarray, values: np.ndarray) -> np.ndarray:
+    below = np.searchsorted(sorted_scores, values, "left") + np.searchsorted(sorted_scores, values, "right")
+    return below / (2 * len(sorted_scores))
 
 
 def share_interval(part: int, whole: int) -> Interval | None:
@@ -68,14 +68,14 @@ def share_interval(part: int, whole: int) -> Interval | None:
     return max(0.0, middle - half), min(1.0, middle + half)
 
 
-def image_intervals(ranked: Ranked, counts: Counts) -> dict[str, Interval]:
+def image_intervals(scores: ScoresByClass, counts: ConfusionCounts) -> dict[str, Interval]:
     """Intervals by metric, of those that have one."""
     found = counts.true_positive
     right = found + counts.true_negative
     intervals = {
-        "AUROC": auroc_interval(ranked),
+        "AUROC": auroc_interval(scores),
         "Precision": share_interval(found, found + counts.false_positive),
-        "Recall": share_interval(found, len(ranked.positive)),
-        "Accuracy": share_interval(right, len(ranked.positive) + len(ranked.negative)),
+        "Recall": share_interval(found, len(scores.positive)),
+        "Accuracy": share_interval(right, len(scores.positive) + len(scores.negative)),
     }
     return {name: interval for name, interval in intervals.items() if interval is not None}

@@ -33,12 +33,12 @@ from anomaly_api.artifacts import INPUT, MAPS, SCORES, Export, ExportFormat
 from anomaly_api.run import ExportedModel, ExportReport
 from anomaly_runner.data.batches import Batch
 from anomaly_runner.errors import ExportMismatch, InvalidConfig, RunFailed
-from anomaly_runner.evaluation.evaluate import ScoreRange
+from anomaly_runner.evaluation.normalize import ScoreRanges
 from anomaly_runner.exporting.torchscript import write_torchscript
 from anomaly_runner.models.base import ScoringModel
 from anomaly_runner.scoring.onnx_predictor import load_onnx
 from anomaly_runner.scoring.openvino_predictor import load_openvino, write_openvino
-from anomaly_runner.scoring.predict import Scored
+from anomaly_runner.scoring.predict import ScoredBatch
 from anomaly_runner.scoring.torchscript_predictor import load_torchscript
 from anomaly_runner.system.digest import digest
 from anomaly_runner.system.machine import cpu_limit
@@ -47,7 +47,7 @@ from anomaly_runner.system.parallel import ordered_map
 logger = logging.getLogger(__name__)
 
 OPSET = 18
-COMPARED = 32
+REFERENCE_IMAGES = 32
 """Real images on which an export is held against torch."""
 _AT_ONCE = 3
 """Of them; not two, as in the example that graphs are traced with. Runtimes keep room for all that they see at once."""
@@ -69,7 +69,7 @@ _ROUNDING = {"float32": 1e-6, "float16": 1e-3}
 Outputs = tuple[NDArray[np.float32], NDArray[np.float32] | None]
 
 
-class Runnable(Protocol):
+class LoadedExport(Protocol):
     """An export, loaded as inference loads it."""
 
     def run(self, images: NDArray[np.float32]) -> Outputs:
@@ -92,7 +92,7 @@ class Exports:
     failure: RunFailed | None = None
 
 
-class HalfModel(nn.Module):
+class Float16Model(nn.Module):
     """A model that computes in float16, between float32 inputs and outputs."""
 
     def __init__(self, model: ScoringModel) -> None:
@@ -113,7 +113,7 @@ def _in_half(part: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
     return tuple(value.half() if isinstance(value, Tensor) and value.is_floating_point() else value for value in inputs)
 
 
-class PlainModel(nn.Module):
+class TupleOutputModel(nn.Module):
     """A model whose outputs are a tuple of tensors, as graphs want them: maps are left out where there are none."""
 
     def __init__(self, model: ScoringModel) -> None:
@@ -135,7 +135,7 @@ def tolerance(precision: str, seen: tuple[float, float]) -> float:
 
 
 def export_all(
-    model: ScoringModel, spec: Export, reference: Sequence[Scored], ranges: ScoreRange, folder: Path
+    model: ScoringModel, spec: Export, reference: Sequence[ScoredBatch], ranges: ScoreRanges, folder: Path
 ) -> Exports:
     """Write the wanted forms into a folder and hold each against torch; one that fails leaves no file.
 
@@ -157,7 +157,7 @@ def export_all(
         before = set(folder.iterdir())
         try:
             with _explained(name):
-                portable = HalfModel(model) if spec.precision == "float16" else PlainModel(model)
+                portable = Float16Model(model) if spec.precision == "float16" else TupleOutputModel(model)
                 files = _WRITERS[name](portable, example, folder)
             found.append(_described(files, compare(name, files[0], reference, allowed), spec.precision))
         except (ExportMismatch, InvalidConfig) as error:
@@ -198,10 +198,10 @@ def write_onnx(model: nn.Module, example: Tensor, folder: Path) -> list[Path]:
             why = str(error).partition("\n")[0]  # the rest is the whole graph
             logger.info("the tracing exporter cannot write this model (%s); using torch.export", why)
             _torch_export(model, example, file, names)
-        return joined(file, folder)
+        return merge_external_data(file, folder)
 
 
-def joined(file: Path, folder: Path) -> list[Path]:
+def merge_external_data(file: Path, folder: Path) -> list[Path]:
     """Move an ONNX file into a folder; weights that lie beside it, each in a file of its own, become one."""
     import onnx
 
@@ -299,16 +299,18 @@ def _torch_export(model: nn.Module, example: Tensor, file: Path, names: list[str
     )
 
 
-def load(name: ExportFormat, file: Path) -> Runnable:
+def load(name: ExportFormat, file: Path) -> LoadedExport:
     """An export as inference would load it."""
     if name == "onnx":
-        return load_onnx(file, COMPARED)
+        return load_onnx(file, REFERENCE_IMAGES)
     if name == "openvino":
         return load_openvino(file)
-    return load_torchscript(file, COMPARED)
+    return load_torchscript(file, REFERENCE_IMAGES)
 
 
-def compare(name: ExportFormat, file: Path, reference: Sequence[Scored], allowed: Mapping[str, float]) -> ExportReport:
+def compare(
+    name: ExportFormat, file: Path, reference: Sequence[ScoredBatch], allowed: Mapping[str, float]
+) -> ExportReport:
     """Hold an export against torch's raw outputs for real images, a few at once and one alone.
 
     Raises:
@@ -342,23 +344,23 @@ def compare(name: ExportFormat, file: Path, reference: Sequence[Scored], allowed
     )
 
 
-def _run(name: str, loaded: Runnable, images: NDArray[np.float32]) -> Outputs:
+def _run(name: str, loaded: LoadedExport, images: NDArray[np.float32]) -> Outputs:
     try:
         return loaded.run(images)
     except Exception as error:  # whatever the runtime raises for a graph that takes one batch size alone
         raise ExportMismatch(f"the {name} model cannot score a batch of {len(images)}: {str(error)[:300]}") from error
 
 
-def _few(reference: Sequence[Scored]) -> Iterator[Scored]:
+def _few(reference: Sequence[ScoredBatch]) -> Iterator[ScoredBatch]:
     """The same in batches of ``_AT_ONCE``."""
     for scored in reference:
         for start in range(0, len(scored.scores), _AT_ONCE):
             yield _rows(scored, slice(start, start + _AT_ONCE))
 
 
-def _rows(scored: Scored, rows: slice) -> Scored:
+def _rows(scored: ScoredBatch, rows: slice) -> ScoredBatch:
     batch = Batch(scored.batch.samples[rows], scored.batch.images[rows])
-    return Scored(batch, scored.scores[rows], None if scored.maps is None else scored.maps[rows])
+    return ScoredBatch(batch, scored.scores[rows], None if scored.maps is None else scored.maps[rows])
 
 
 def _distance(found: NDArray[np.float32] | None, expected: NDArray[np.float32]) -> float:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anomaly_api.run import ScoreHistogram
-from anomaly_runner.evaluation.curves import Ranked
+from anomaly_runner.evaluation.curves import ScoresByClass
 
 _WIDTH, _HEIGHT = 420, 280
 _LEFT, _TOP, _RIGHT, _BOTTOM = 48, 42, 14, 40
@@ -50,26 +50,26 @@ def _share(value: float, ends: Point) -> float:
     return (value - ends[0]) / ((ends[1] - ends[0]) or 1.0)
 
 
-def roc_points(ranked: Ranked) -> list[Point]:
+def roc_points(scores: ScoresByClass) -> list[Point]:
     """False positive rate against recall, thinned to what can be seen."""
-    missed, passed = _at_thresholds(ranked)
-    found, alarms = 1 - missed / len(ranked.positive), 1 - passed / len(ranked.negative)
+    missed, passed = _at_thresholds(scores)
+    found, alarms = 1 - missed / len(scores.positive), 1 - passed / len(scores.negative)
     return [(0.0, 0.0), *_pairs(alarms[::-1], found[::-1]), (1.0, 1.0)]
 
 
-def precision_recall_points(ranked: Ranked) -> list[Point]:
+def precision_recall_points(scores: ScoresByClass) -> list[Point]:
     """Recall against precision, thinned to what can be seen."""
-    missed, passed = _at_thresholds(ranked)
-    found, alarms = len(ranked.positive) - missed, len(ranked.negative) - passed
+    missed, passed = _at_thresholds(scores)
+    found, alarms = len(scores.positive) - missed, len(scores.negative) - passed
     with np.errstate(divide="ignore", invalid="ignore"):
         precision = np.where(found + alarms > 0, found / (found + alarms), 1.0)
-    return _pairs(found[::-1] / len(ranked.positive), precision[::-1])
+    return _pairs(found[::-1] / len(scores.positive), precision[::-1])
 
 
-def _at_thresholds(ranked: Ranked) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _at_thresholds(scores: ScoresByClass) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Missed and passed items at some hundred of the scores of each class, spread evenly over its items."""
-    chosen = np.unique(np.concatenate([_spread(ranked.positive), _spread(ranked.negative)]))
-    return np.searchsorted(ranked.positive, chosen), np.searchsorted(ranked.negative, chosen)
+    chosen = np.unique(np.concatenate([_spread(scores.positive), _spread(scores.negative)]))
+    return np.searchsorted(scores.positive, chosen), np.searchsorted(scores.negative, chosen)
 
 
 def _spread(scores: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -11,8 +11,8 @@ from PIL import Image
 
 from anomaly_runner.data.images import UnreadableImageError
 from anomaly_runner.data.samples import Sample
-from anomaly_runner.evaluation.evaluate import Evaluated
-from anomaly_runner.reporting.visualize import Artist
+from anomaly_runner.evaluation.evaluate import EvaluationResult
+from anomaly_runner.reporting.visualize import PredictionRenderer
 from anomaly_runner.scoring.predict import Predictions
 from anomaly_runner.system.machine import cpu_limit
 from anomaly_runner.system.parallel import ordered_map
@@ -26,7 +26,7 @@ _WIDE, _NARROW = 720, 240
 
 
 @dataclass(frozen=True)
-class Shown:
+class GalleryItem:
     """A picture of one image: its path and label, its raw score, and a data URI."""
 
     path: str
@@ -36,7 +36,7 @@ class Shown:
     picture: str
 
 
-def pick(predictions: Predictions, evaluated: Evaluated) -> list[int]:
+def select_images(predictions: Predictions, evaluated: EvaluationResult) -> list[int]:
     """Which images are shown: the worst mistakes or, without any, the labelled ones that are nearest to the threshold;
     where nothing is labelled, the most anomalous.
     """
@@ -45,42 +45,41 @@ def pick(predictions: Predictions, evaluated: Evaluated) -> list[int]:
         return [places[mistake.path] for mistake in evaluated.mistakes[:_MISTAKES]]
     labelled = np.flatnonzero([sample.defect is not None for sample in predictions.samples])
     if len(labelled):
-        assert evaluated.thresholds.image is not None
-        distance = np.abs(predictions.scores[labelled].astype(np.float64) - evaluated.thresholds.image)
+        distance = np.abs(predictions.scores[labelled].astype(np.float64) - evaluated.image_threshold)
         return [int(index) for index in labelled[np.argsort(distance, kind="stable")[:_OTHERS]]]
     return [int(index) for index in np.argsort(-predictions.scores, kind="stable")[:_OTHERS]]
 
 
-def gallery(artist: Artist, score_again: MapsByKey) -> tuple[Shown, ...]:
-    """The pictures, drawn in parallel; a file that has gone since it was scored is left out.
+def make_gallery(renderer: PredictionRenderer, compute_maps: MapsByKey) -> tuple[GalleryItem, ...]:
+    """The pictures, rendered in parallel; a file that has gone since it was scored is left out.
 
     Args:
-        artist: for the predictions of the run.
-        score_again: answers maps of samples. Most runs do not keep maps, and these few are made in no time.
+        renderer: for the predictions of the run.
+        compute_maps: answers maps of samples. Most runs do not keep maps, and these few are made in no time.
     """
-    chosen = pick(artist.predictions, artist.evaluated)
-    if artist.predictions.maps is None and artist.predictions.pixel_range is not None:
-        maps = score_again([artist.predictions.samples[index] for index in chosen])
-        keys = {index: artist.predictions.samples[index].key for index in chosen}
-        artist = replace(artist, maps={index: maps[key] for index, key in keys.items() if key in maps})
-    found = ordered_map(lambda index: _show(artist, index), chosen, cpu_limit())
-    return tuple(shown for shown in found if shown is not None)
+    chosen = select_images(renderer.predictions, renderer.evaluated)
+    if renderer.predictions.maps is None and renderer.predictions.pixel_range is not None:
+        maps = compute_maps([renderer.predictions.samples[index] for index in chosen])
+        keys = {index: renderer.predictions.samples[index].key for index in chosen}
+        renderer = replace(renderer, maps={index: maps[key] for index, key in keys.items() if key in maps})
+    found = ordered_map(lambda index: _gallery_item(renderer, index), chosen, cpu_limit())
+    return tuple(item for item in found if item is not None)
 
 
-def _show(artist: Artist, index: int) -> Shown | None:
+def _gallery_item(renderer: PredictionRenderer, index: int) -> GalleryItem | None:
     try:
-        picture = _picture(artist, index)
+        picture = _picture(renderer, index)
     except UnreadableImageError:
         return None
-    predictions, anomalous = artist.predictions, bool(artist.evaluated.anomalous[index])
+    predictions, anomalous = renderer.predictions, bool(renderer.evaluated.anomalous[index])
     sample = predictions.samples[index]
-    return Shown(sample.key, sample.label, float(predictions.scores[index]), anomalous, picture)
+    return GalleryItem(sample.key, sample.label, float(predictions.scores[index]), anomalous, picture)
 
 
-def _picture(artist: Artist, index: int) -> str:
-    if artist.predictions.pixel_range is None:
-        return _data_uri(artist.image(index), _NARROW)
-    return _data_uri(artist.draw(index).sheet, _WIDE)
+def _picture(renderer: PredictionRenderer, index: int) -> str:
+    if renderer.predictions.pixel_range is None:
+        return _data_uri(renderer.image(index), _NARROW)
+    return _data_uri(renderer.render(index).sheet, _WIDE)
 
 
 def _data_uri(image: Image.Image, width: int) -> str:

@@ -15,8 +15,8 @@ from markupsafe import Markup
 from anomaly_api.experiment import ExperimentSpec
 from anomaly_api.run import RunReport, TrainingReport
 from anomaly_api.status import ThresholdValues
-from anomaly_runner.evaluation.curves import count_at
-from anomaly_runner.evaluation.evaluate import Truth
+from anomaly_runner.evaluation.curves import confusion_at
+from anomaly_runner.evaluation.labelled import LabelledScores
 from anomaly_runner.reporting.figures import (
     Axes,
     Curve,
@@ -26,7 +26,7 @@ from anomaly_runner.reporting.figures import (
     precision_recall_points,
     roc_points,
 )
-from anomaly_runner.reporting.gallery import Shown
+from anomaly_runner.reporting.gallery import GalleryItem
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _UNIT = (0.0, 1.0)
@@ -43,21 +43,21 @@ _SCALED = "The {level} threshold is {value:g} % of the trained model's."
 _OTHER = " The {level} threshold is the trained model's."
 
 
-def render(report: RunReport, truth: Truth | None, shown: Sequence[Shown]) -> str:
+def render(report: RunReport, labelled: LabelledScores | None, gallery: Sequence[GalleryItem]) -> str:
     """The page.
 
     Args:
         report: everything that is known of the run.
-        truth: labelled scores, for the curves.
-        shown: pictures of the worst mistakes.
+        labelled: scores with labels, for the curves.
+        gallery: pictures of the worst mistakes.
     """
     spec = report.config.spec
     return _template().render(
         report=report,
         summary=report.summary,
         model=spec.model.name if isinstance(spec, ExperimentSpec) else "",
-        charts=[Markup(chart) for chart in _charts(report, truth)],  # noqa: S704 - drawn by figures.py, which escapes
-        shown=shown,
+        charts=[Markup(chart) for chart in _charts(report, labelled)],  # noqa: S704 - drawn by figures.py, which escapes
+        gallery=gallery,
         gallery_title=_gallery_title(report),
         origin=_origin(report),
         limit=_LISTED,
@@ -96,29 +96,32 @@ def _template() -> Template:
     return environment.get_template("report.html.j2")
 
 
-def _charts(report: RunReport, truth: Truth | None) -> list[str]:
+def _charts(report: RunReport, labelled: LabelledScores | None) -> list[str]:
     threshold = report.summary.thresholds.image if report.summary.thresholds else None
     charts = []
     if report.histogram:
         charts += [histogram_chart(report.histogram, threshold), cumulative_chart(report.histogram, threshold)]
-    if truth:
-        charts += _curves(truth, report.summary.thresholds or ThresholdValues())
+    if labelled:
+        charts += _curves(labelled, report.summary.thresholds or ThresholdValues())
     if report.training:
         charts += _training(report.training)
     return charts
 
 
-def _curves(truth: Truth, thresholds: ThresholdValues) -> list[str]:
-    levels = [("images", truth.image, "image", thresholds.image), ("pixels", truth.pixel, "pixel", thresholds.pixel)]
+def _curves(labelled: LabelledScores, thresholds: ThresholdValues) -> list[str]:
+    levels = [
+        ("images", labelled.image, "image", thresholds.image),
+        ("pixels", labelled.pixel, "pixel", thresholds.pixel),
+    ]
     roc, recall, at_roc, at_recall = [], [], [], []
-    for name, ranked, style, threshold in levels:
-        if ranked is None or not ranked.both_classes:
+    for name, scores, style, threshold in levels:
+        if scores is None or not scores.has_both_classes:
             continue
-        roc.append(Curve(name, roc_points(ranked), style))
-        recall.append(Curve(name, precision_recall_points(ranked), style))
+        roc.append(Curve(name, roc_points(scores), style))
+        recall.append(Curve(name, precision_recall_points(scores), style))
         if threshold is not None:
-            counts, where = count_at(ranked, threshold), f"{name} at the threshold"
-            alarms = counts.false_positive / len(ranked.negative)
+            counts, where = confusion_at(scores, threshold), f"{name} at the threshold"
+            alarms = counts.false_positive / len(scores.negative)
             at_roc.append(Curve(where, [(alarms, counts.recall)], style))
             at_recall.append(Curve(where, [(counts.recall, counts.precision)], style))
     if not roc:

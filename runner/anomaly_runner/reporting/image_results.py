@@ -9,14 +9,15 @@ from numpy.typing import NDArray
 from anomaly_api.results import ConfusionTable, ImageResults, Observation, ResultMetrics
 from anomaly_api.run import ConfusionMatrix
 from anomaly_api.status import ThresholdValues
-from anomaly_runner.evaluation.curves import Ranked
-from anomaly_runner.evaluation.evaluate import Evaluated, percent_unit
+from anomaly_runner.evaluation.curves import ScoresByClass
+from anomaly_runner.evaluation.evaluate import EvaluationResult
+from anomaly_runner.evaluation.normalize import percent_unit
 from anomaly_runner.reporting.visualize import verdict_of
 from anomaly_runner.scoring.predict import Predictions
 
 
 def image_results(
-    predictions: Predictions, evaluated: Evaluated, training: ThresholdValues, folder: Path
+    predictions: Predictions, evaluated: EvaluationResult, training: ThresholdValues, folder: Path
 ) -> ImageResults:
     """Outcomes of all images.
 
@@ -26,16 +27,16 @@ def image_results(
         training: the thresholds that are 100 percent.
         folder: the run's artifacts, with its pictures.
     """
-    assert evaluated.thresholds.image is not None
-    base = evaluated.thresholds.image if training.image is None else training.image
-    unit = percent_unit(base, evaluated.scale.ranges.get("image"))
+    threshold = evaluated.image_threshold
+    base = threshold if training.image is None else training.image
+    unit = percent_unit(base, evaluated.normalizer.ranges.get("image"))
     confusion = evaluated.confusion or ConfusionMatrix(
         true_negatives=0, false_positives=0, false_negatives=0, true_positives=0
     )
     return ImageResults(
         observations=tuple(_observations(predictions, evaluated, (base, unit), folder)),
-        threshold=100 + 100 * (evaluated.thresholds.image - base) / unit,
-        unnormalized_threshold=evaluated.thresholds.image,
+        threshold=100 + 100 * (threshold - base) / unit,
+        unnormalized_threshold=threshold,
         f1_score=_f1(confusion),
         metrics=ResultMetrics(
             overlapping_scores=_overlapping(predictions.scores, evaluated), confusion_matrix=_table(confusion)
@@ -44,11 +45,11 @@ def image_results(
 
 
 def _observations(
-    predictions: Predictions, evaluated: Evaluated, percent: tuple[float, float], folder: Path
+    predictions: Predictions, evaluated: EvaluationResult, percent: tuple[float, float], folder: Path
 ) -> Iterator[Observation]:
     base, unit = percent
     raw = predictions.scores.astype(np.float64)
-    probability = _probability(raw, evaluated.thresholds.image or 0.0)
+    probability = _probability(raw, evaluated.image_threshold)
     for index, sample in enumerate(predictions.samples):
         path, anomalous = PurePosixPath(sample.key), bool(evaluated.anomalous[index])
         mask, heat = _pictures(predictions, evaluated, index, folder)
@@ -72,7 +73,7 @@ def _probability(scores: NDArray[np.float64], threshold: float) -> NDArray[np.fl
     return probability
 
 
-def _pictures(predictions: Predictions, evaluated: Evaluated, index: int, folder: Path) -> tuple[str, str]:
+def _pictures(predictions: Predictions, evaluated: EvaluationResult, index: int, folder: Path) -> tuple[str, str]:
     """Segmentation and heat map, where they were drawn."""
     name = verdict_of(predictions, evaluated, index).file_name(index)
     files = [f"visualizations/{name}_{kind}.png" for kind in ("segmentation", "heatmap")]
@@ -80,11 +81,12 @@ def _pictures(predictions: Predictions, evaluated: Evaluated, index: int, folder
     return mask, heat
 
 
-def _overlapping(scores: NDArray[np.float32], evaluated: Evaluated) -> int:
-    ranked: Ranked | None = evaluated.truth.image if evaluated.truth else None
-    if ranked is None or not ranked.both_classes:
+def _overlapping(scores: NDArray[np.float32], evaluated: EvaluationResult) -> int:
+    """Images between the lowest score of a defect and the highest of a good part."""
+    labelled: ScoresByClass | None = evaluated.labelled.image if evaluated.labelled else None
+    if labelled is None or not labelled.has_both_classes:
         return 0
-    return int(((scores >= ranked.positive[0]) & (scores <= ranked.negative[-1])).sum())
+    return int(((scores >= labelled.positive[0]) & (scores <= labelled.negative[-1])).sum())
 
 
 def _f1(confusion: ConfusionMatrix) -> float:

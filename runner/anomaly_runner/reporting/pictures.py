@@ -49,7 +49,7 @@ class Verdict:
 
     sample: Sample
     score: float
-    shown: float
+    normalized_score: float
     anomalous: bool
     threshold: float
 
@@ -67,7 +67,7 @@ class Verdict:
         """Unique in a run; tells label, decision and score."""
         mark = "_WRONG" if self.wrong else ""
         label, stem = file_stem(self.sample.label), file_stem(PurePosixPath(self.sample.key).stem)
-        return f"{label}/{index:06d}_{stem}_{self.word}_{self.shown:.4g}{mark}"
+        return f"{label}/{index:06d}_{stem}_{self.word}_{self.normalized_score:.4g}{mark}"
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def heat_image(scores: NDArray[np.float32], levels: PixelLevels, size: tuple[int
     threshold, 255 the highest, linear in between, so that colours mean the same in every picture. There is no 0 where
     all scores reach the threshold, and no 255 where none does.
     """
-    scores = _no_larger(scores, size)
+    scores = _max_pooled(scores, size)
     known, heats = zip(*_heats(levels), strict=True)
     heat = np.interp(scores, known, heats)
     return Image.fromarray((heat + 0.5).astype(np.uint8)).resize(size, Image.Resampling.BILINEAR)
@@ -92,10 +92,10 @@ def heat_image(scores: NDArray[np.float32], levels: PixelLevels, size: tuple[int
 
 def pixel_scores(scores: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
     """Raw pixel scores (H, W) interpolated to ``size`` (width, height): (height, width)."""
-    return np.asarray(Image.fromarray(_no_larger(scores, size)).resize(size, Image.Resampling.BILINEAR))
+    return np.asarray(Image.fromarray(_max_pooled(scores, size)).resize(size, Image.Resampling.BILINEAR))
 
 
-def _no_larger(scores: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
+def _max_pooled(scores: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
     """A map that is larger than ``size`` (width, height) at that size, by the largest of what becomes one pixel: a mean
     would hide what is found.
     """
@@ -120,15 +120,16 @@ def segment(scores: NDArray[np.float32], threshold: float | None, size: tuple[in
 
     No interpolated score is higher than those around it, so only the surroundings of what is found are interpolated.
     """
-    scores = _no_larger(scores, size)
+    scores = _max_pooled(scores, size)
     full = np.zeros((size[1], size[0]), np.bool_)
     if threshold is None:
         return full
-    found = _extent(scores >= threshold)
+    found = _bounding_box(scores >= threshold)
     if found is None:
         return full
     rows, columns = (
-        _reach(span, *lengths) for span, lengths in zip(found, zip(scores.shape, full.shape, strict=True), strict=True)
+        _resized_span(span, *lengths)
+        for span, lengths in zip(found, zip(scores.shape, full.shape, strict=True), strict=True)
     )
     across, down = scores.shape[1] / size[0], scores.shape[0] / size[1]
     box = (columns.start * across, rows.start * down, columns.stop * across, rows.stop * down)
@@ -138,7 +139,7 @@ def segment(scores: NDArray[np.float32], threshold: float | None, size: tuple[in
     return full
 
 
-def _extent(mask: NDArray[np.bool_], margin: int = 0) -> tuple[slice, slice] | None:
+def _bounding_box(mask: NDArray[np.bool_], margin: int = 0) -> tuple[slice, slice] | None:
     """Rows and columns of the smallest rectangle that holds everything set, with a margin; None of nothing."""
     spans = []
     for along, length in ((mask.any(1), mask.shape[0]), (mask.any(0), mask.shape[1])):
@@ -149,7 +150,7 @@ def _extent(mask: NDArray[np.bool_], margin: int = 0) -> tuple[slice, slice] | N
     return spans[0], spans[1]
 
 
-def _reach(span: slice, length: int, target: int) -> slice:
+def _resized_span(span: slice, length: int, target: int) -> slice:
     """Pixels of a line of ``target`` that a bilinear filter makes from this part of a line of ``length``, no longer."""
     scale = length / target
     first = math.floor((span.start - 1) / scale) - 1
@@ -202,7 +203,7 @@ def _enlarged(image: Image.Image, size: tuple[int, int], method: Image.Resamplin
 
 
 @cache
-def _mixed() -> NDArray[np.uint32]:
+def _blend_table() -> NDArray[np.uint32]:
     """Colour (RGB and a spare byte) of every heat over every grey. The image stays visible where nothing is wrong."""
     cover = (70 + 0.5 * np.arange(256)) / 255
     colours = np.frombuffer(TURBO, np.uint8).reshape(256, 1, 3)
@@ -218,7 +219,7 @@ def _paste_heat(sheet: Image.Image, image: Image.Image, heat: Image.Image, place
     for top in range(0, image.height, _BAND):
         index = np.left_shift(hot[top : top + _BAND], 8, dtype=np.uint16)
         index |= grey[top : top + _BAND]
-        band = Image.frombytes("RGB", (image.width, len(index)), _mixed().take(index).data, "raw", "RGBX")
+        band = Image.frombytes("RGB", (image.width, len(index)), _blend_table().take(index).data, "raw", "RGBX")
         sheet.paste(band, (place[0], place[1] + top))
 
 
@@ -235,7 +236,7 @@ def _outline(
         region = np.asarray(smooth) >= 128
     thickness = max(2, min(size) // 250)
     seam = thickness // 2
-    extent = _extent(region, margin=seam + 1)
+    extent = _bounding_box(region, margin=seam + 1)
     if extent is None:
         return
     inside = region[extent]
@@ -271,7 +272,7 @@ def _write_caption(sheet: Image.Image, verdict: Verdict) -> None:
     draw.text((14, 1), title, fill=colour, font=large)
     draw.text(
         (14, 23),
-        f"score {verdict.shown:.4g}   threshold {verdict.threshold:.4g}   raw {verdict.score:.4g}",
+        f"score {verdict.normalized_score:.4g}   threshold {verdict.threshold:.4g}   raw {verdict.score:.4g}",
         fill=_INK,
         font=small,
     )

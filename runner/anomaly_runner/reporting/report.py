@@ -11,8 +11,8 @@ from anomaly_runner.context import RunRecord
 from anomaly_runner.data.batches import IntegrityLog
 from anomaly_runner.data.samples import DatasetIndex
 from anomaly_runner.errors import MESSAGE_LIMIT, RunFailed
-from anomaly_runner.evaluation.evaluate import Evaluated
-from anomaly_runner.reporting.gallery import Shown
+from anomaly_runner.evaluation.evaluate import EvaluationResult
+from anomaly_runner.reporting.gallery import GalleryItem
 from anomaly_runner.scoring.predict import Predictions
 
 
@@ -26,14 +26,14 @@ class Results:
 
     dataset: DatasetIndex
     predictions: Predictions
-    evaluated: Evaluated
+    evaluated: EvaluationResult
     integrity: IntegrityLog
     environment: Mapping[str, str]
     trained_images: int = 0
     exports: tuple[ExportReport, ...] = ()
     training: TrainingReport | None = None
     validation_images: int = 0
-    shown: tuple[Shown, ...] = ()
+    gallery: tuple[GalleryItem, ...] = ()
     model_thresholds: ThresholdValues | None = None
     failure: RunFailed | None = None
 
@@ -82,7 +82,7 @@ def make_report(
         config=config,
         confusion=results.evaluated.confusion,
         labels=results.evaluated.labels,
-        metrics_by_defect=results.evaluated.by_defect,
+        metrics_by_defect=results.evaluated.metrics_by_defect,
         intervals=results.evaluated.intervals,
         histogram=results.evaluated.histogram,
         mistakes=results.evaluated.mistakes,
@@ -91,7 +91,7 @@ def make_report(
         exports=results.exports,
         unreadable=tuple(results.integrity.unreadable),
         missing_masks=results.dataset.missing_masks,
-        score_range=dict(results.evaluated.scale.ranges),
+        score_range=dict(results.evaluated.normalizer.ranges),
         started=record.started.isoformat(timespec="seconds").replace("+00:00", "Z"),
         seconds=dict(record.seconds),
         environment=dict(results.environment),

@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from anomaly_runner.evaluation.evaluate import Evaluated
+from anomaly_runner.evaluation.evaluate import EvaluationResult
 from anomaly_runner.scoring.predict import Predictions
 
 COLUMNS = ("path", "label", "defect", "score", "normalized_score", "anomalous", "wrong")
 
 
-def prediction_rows(predictions: Predictions, evaluated: Evaluated) -> Mapping[str, list[Any]]:
+def prediction_rows(predictions: Predictions, evaluated: EvaluationResult) -> Mapping[str, list[Any]]:
     """The table by column.
 
     ``defect`` and ``wrong`` are empty for images whose label is unknown; ``score`` is the raw float32 score, and
@@ -26,7 +26,7 @@ def prediction_rows(predictions: Predictions, evaluated: Evaluated) -> Mapping[s
         "label": [sample.label for sample in predictions.samples],
         "defect": defect,
         "score": [float(score) for score in predictions.scores],
-        "normalized_score": [float(score) for score in evaluated.shown],
+        "normalized_score": [float(score) for score in evaluated.normalized_scores],
         "anomalous": anomalous,
         "wrong": [None if truth is None else truth != said for truth, said in zip(defect, anomalous, strict=True)],
     }

@@ -20,7 +20,7 @@ from anomaly_runner.data.batches import Preprocessor, read_file
 from anomaly_runner.data.images import UnreadableImageError, to_rgb8, upright_size
 from anomaly_runner.data.masks import mask_reader
 from anomaly_runner.data.samples import Sample
-from anomaly_runner.evaluation.evaluate import Evaluated
+from anomaly_runner.evaluation.evaluate import EvaluationResult
 from anomaly_runner.reporting.pictures import PixelLevels, Verdict, compose, heat_image, pixel_scores, segment
 from anomaly_runner.scoring.predict import Predictions
 from anomaly_runner.storage import Prefetcher
@@ -29,7 +29,7 @@ from anomaly_runner.system.parallel import ordered_map
 
 
 @dataclass(frozen=True)
-class Drawn:
+class RenderedPrediction:
     """One prediction as pictures, at the image's own resolution.
 
     ``sheet``: for people, RGB. ``heat``: grey, 128 is the threshold. ``segmentation``: (height, width), found pixels.
@@ -43,11 +43,11 @@ class Drawn:
 
 
 @dataclass(frozen=True)
-class Artist:
+class PredictionRenderer:
     """Draws the predictions of a run, on any number of threads. ``maps``: by index, where predictions have none."""
 
     predictions: Predictions
-    evaluated: Evaluated
+    evaluated: EvaluationResult
     prefetcher: Prefetcher
     preprocessor: Preprocessor
     limits: DatasetLimits
@@ -62,37 +62,39 @@ class Artist:
         key = self.predictions.samples[index].key
         return to_rgb8(self.preprocessor.decode(read_file(self.prefetcher, key), self.limits.max_image_pixels))
 
-    def draw(self, index: int) -> Drawn:
+    def render(self, index: int) -> RenderedPrediction:
         """Draw one prediction that has a map; raises as ``image``."""
         image, scores = self.image(index), self._scores(index)
         heat = heat_image(scores, self._levels, image.size)
         segmentation = segment(scores, self.evaluated.thresholds.pixel, image.size)
         verdict = verdict_of(self.predictions, self.evaluated, index)
         sheet = compose(image, heat, segmentation, verdict, self._truth(verdict.sample, image.size))
-        return Drawn(verdict, sheet, heat, segmentation)
+        return RenderedPrediction(verdict, sheet, heat, segmentation)
 
-    def raw_outputs(self, index: int, drawn: Drawn) -> dict[str, Image.Image]:
+    def raw_outputs(self, index: int, rendered: RenderedPrediction) -> dict[str, Image.Image]:
         """Heat map, segmentation and normalised pixel scores, by the end of their files' names; as large as the whole
         image, with nothing outside of the part that the model is shown. Raises as ``image``.
         """
-        scores = self.evaluated.scale.pixel(pixel_scores(self._scores(index), drawn.heat.size)).astype(np.float32)
+        scores = self.evaluated.normalizer.pixel(pixel_scores(self._scores(index), rendered.heat.size)).astype(
+            np.float32
+        )
         found = {
-            "heatmap.png": drawn.heat,
-            "segmentation.png": Image.fromarray(drawn.segmentation.astype(np.uint8) * 255),
+            "heatmap.png": rendered.heat,
+            "segmentation.png": Image.fromarray(rendered.segmentation.astype(np.uint8) * 255),
             "scores.tiff": Image.fromarray(scores),
         }
         if self.preprocessor.crop is None:
             return found
         data = read_file(self.prefetcher, self.predictions.samples[index].key)
         whole = upright_size(data, self.limits.max_image_pixels)
-        return {name: _placed(image, self.preprocessor.crop, whole) for name, image in found.items()}
+        return {name: _on_canvas(image, self.preprocessor.crop, whole) for name, image in found.items()}
 
     @property
     def _levels(self) -> PixelLevels:
         """Heat turns at the threshold that decides here, also where 100 is that of the training."""
-        scale = self.evaluated.scale
-        low, high = scale.ranges["pixel"]
-        return PixelLevels(low, scale.of_pixels(self.evaluated.thresholds), high)
+        normalizer = self.evaluated.normalizer
+        low, high = normalizer.ranges["pixel"]
+        return PixelLevels(low, normalizer.pixel_threshold(self.evaluated.thresholds), high)
 
     def _scores(self, index: int) -> NDArray[np.float32]:
         """The map; nothing is found outside of the valid area."""
@@ -108,22 +110,22 @@ class Artist:
         return mask_reader(self.prefetcher, (size[1], size[0]), self.limits, self.preprocessor.crop)(sample)
 
 
-def _placed(image: Image.Image, crop: CropArea, size: tuple[int, int]) -> Image.Image:
+def _on_canvas(image: Image.Image, crop: CropArea, size: tuple[int, int]) -> Image.Image:
     canvas = Image.new(image.mode, size, math.nan if image.mode == "F" else 0)
     canvas.paste(image, (crop.left, crop.top))
     return canvas
 
 
-def select(predictions: Predictions, evaluated: Evaluated, only_wrong: bool) -> list[int]:
+def select(predictions: Predictions, evaluated: EvaluationResult, only_wrong: bool) -> list[int]:
     """Indices of the predictions that get a picture."""
     wrong = [
-        sample.defect is not None and sample.defect != bool(said)
-        for sample, said in zip(predictions.samples, evaluated.anomalous, strict=True)
+        sample.defect is not None and sample.defect != bool(decision)
+        for sample, decision in zip(predictions.samples, evaluated.anomalous, strict=True)
     ]
     return [index for index in range(len(predictions.samples)) if wrong[index] or not only_wrong]
 
 
-def visualize(artist: Artist, spec: Visualization, folder: Path, context: Context) -> list[Path]:
+def visualize(renderer: PredictionRenderer, spec: Visualization, folder: Path, context: Context) -> list[Path]:
     """Draw the pictures that are asked for into ``folder``, one sub-folder a label; none unless enabled.
 
     With ``rawOutputs`` each picture has NAME_heatmap.png (grey, 128 is the threshold), NAME_segmentation.png (white is
@@ -131,28 +133,28 @@ def visualize(artist: Artist, spec: Visualization, folder: Path, context: Contex
     """
     if not spec.enabled:
         return []
-    if artist.predictions.maps is None:
-        context.record.warn("this model answers no anomaly maps: no pictures are drawn")
+    if renderer.predictions.maps is None:
+        context.record.warn("this model answers no anomaly maps: no pictures are rendered")
         return []
-    chosen = select(artist.predictions, artist.evaluated, spec.only_wrong)
+    chosen = select(renderer.predictions, renderer.evaluated, spec.only_wrong)
     written: list[Path] = []
     with context.stage(Stage.VISUALIZE, len(chosen), "pictures"):
-        for files in ordered_map(lambda index: _written(artist, index, spec, folder), chosen, cpu_limit()):
+        for files in ordered_map(lambda index: _write_pictures(renderer, index, spec, folder), chosen, cpu_limit()):
             written.extend(files)
             context.advance(1)
     return written
 
 
-def _written(artist: Artist, index: int, spec: Visualization, folder: Path) -> list[Path]:
+def _write_pictures(renderer: PredictionRenderer, index: int, spec: Visualization, folder: Path) -> list[Path]:
     try:
-        drawn = artist.draw(index)
-        raw = artist.raw_outputs(index, drawn) if spec.raw_outputs else {}
+        rendered = renderer.render(index)
+        raw = renderer.raw_outputs(index, rendered) if spec.raw_outputs else {}
     except UnreadableImageError:  # it could be read when it was scored, and its score is in the tables
         return []
-    base = folder / drawn.verdict.file_name(index)
+    base = folder / rendered.verdict.file_name(index)
     base.parent.mkdir(parents=True, exist_ok=True)
     picture = base.with_name(f"{base.name}.jpg")
-    drawn.sheet.save(picture, quality=90, subsampling=0)
+    rendered.sheet.save(picture, quality=90, subsampling=0)
     written = [picture]
     for name, content in raw.items():
         written.append(base.with_name(f"{base.name}_{name}"))
@@ -160,13 +162,13 @@ def _written(artist: Artist, index: int, spec: Visualization, folder: Path) -> l
     return written
 
 
-def verdict_of(predictions: Predictions, evaluated: Evaluated, index: int) -> Verdict:
+def verdict_of(predictions: Predictions, evaluated: EvaluationResult, index: int) -> Verdict:
     """What was decided of one prediction."""
-    threshold = evaluated.scale.image(np.array([evaluated.thresholds.image], np.float32))
+    threshold = evaluated.normalizer.image(np.array([evaluated.thresholds.image], np.float32))
     return Verdict(
         predictions.samples[index],
         float(predictions.scores[index]),
-        float(evaluated.shown[index]),
+        float(evaluated.normalized_scores[index]),
         bool(evaluated.anomalous[index]),
         float(threshold[0]),
     )

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from anomaly_api.artifacts import INPUT, MAPS, SCORES
 from anomaly_runner.data.batches import Batch
 from anomaly_runner.errors import ModelInvalid
-from anomaly_runner.scoring.predict import Scored
+from anomaly_runner.scoring.predict import ScoredBatch
 from anomaly_runner.system.machine import cpu_limit
 from anomaly_runner.system.parallel import ordered_map
 
@@ -45,14 +45,14 @@ class OnnxPredictor:
         """A few images on a CPU, as many as were asked for on a GPU."""
         return min(self.batch_size, MICRO_BATCH) if self._on_cpu else self.batch_size
 
-    def score(self, batches: Iterable[Batch]) -> Iterator[Scored]:
+    def score(self, batches: Iterable[Batch]) -> Iterator[ScoredBatch]:
         """Raw scores and maps, in order; each CPU works on a batch of its own."""
         threads = cpu_limit() if self._on_cpu else 1
         return ordered_map(self._score, batches, threads, ahead=threads + 1)
 
-    def _score(self, batch: Batch) -> Scored:
+    def _score(self, batch: Batch) -> ScoredBatch:
         scores, maps = self.run(batch.images)
-        return Scored(batch, scores, maps)
+        return ScoredBatch(batch, scores, maps)
 
     def run(self, images: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
         """Raw scores (B,) and maps (B, H, W), or None, of model input (B, 3, H, W)."""

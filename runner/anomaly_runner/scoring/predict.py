@@ -20,7 +20,7 @@ from anomaly_runner.system.scratch import allocate_array
 
 
 @dataclass(frozen=True)
-class Scored:
+class ScoredBatch:
     """A batch's raw scores (B,) and raw maps (B, H, W), float32; no maps where the model does not localise."""
 
     batch: Batch
@@ -35,7 +35,7 @@ class Predictor(Protocol):
     def preferred_batch_size(self) -> int:
         """Images in the batches that it scores fastest; no more than were asked for."""
 
-    def score(self, batches: Iterable[Batch]) -> Iterator[Scored]:
+    def score(self, batches: Iterable[Batch]) -> Iterator[ScoredBatch]:
         """Raw scores and maps, in order."""
 
 
@@ -43,18 +43,17 @@ class Predictor(Protocol):
 class Predictions:
     """Raw outputs for the readable images.
 
-    ``scores``: (N,) float32. ``maps``: (N, H, W) float32 in a file that memory can let go of, or None where
-    nobody needs them. ``pixel_range``: smallest and largest pixel score; ``peaks``: (N,) float32, each image's
-    largest; None where the model does not localise.
+    ``scores``: (N,) float32. ``maps``: (N, H, W) float32, memory-mapped; None where nobody needs them. ``pixel_range``:
+    smallest and largest pixel score; ``max_pixel_scores``: (N,) float32, each image's largest; both are None where the
+    model does not localise. ``reference``: the first batches with their input, to compare exports with.
     """
 
     samples: tuple[Sample, ...]
     scores: NDArray[np.float32]
     maps: NDArray[np.float32] | None
     pixel_range: tuple[float, float] | None
-    reference: tuple[Scored, ...] = ()
-    """The first batches with their input, to hold an export against."""
-    peaks: NDArray[np.float32] | None = None
+    reference: tuple[ScoredBatch, ...] = ()
+    max_pixel_scores: NDArray[np.float32] | None = None
 
 
 def predict(
@@ -78,7 +77,7 @@ def predict(
         keep_maps: whether pixel metrics or pictures need them.
         context: for progress and stopping.
         reference: images whose input is kept.
-        valid: pixels of the maps (H, W) that ``pixel_range`` and ``peaks`` are about; None where all are.
+        valid: pixels of the maps (H, W) that ``pixel_range`` and ``max_pixel_scores`` are about; None where all are.
 
     Raises:
         Diverged: a score is not a number.
@@ -87,9 +86,9 @@ def predict(
     """
     maps = _map_file(context.work, (expected, *size)) if keep_maps else None
     samples: list[Sample] = []
-    scores, peaks = np.empty(expected, np.float32), np.empty(expected, np.float32)
+    scores, max_pixel_scores = np.empty(expected, np.float32), np.empty(expected, np.float32)
     lowest: list[float] = []
-    first: list[Scored] = []
+    first: list[ScoredBatch] = []
     for scored in predictor.score(batches):
         _check_numbers(scored)
         if len(samples) < reference:
@@ -98,7 +97,7 @@ def predict(
         scores[rows] = scored.scores
         if scored.maps is not None:
             counted = scored.maps.reshape(len(scored.maps), -1) if valid is None else scored.maps[:, valid]
-            peaks[rows] = counted.max(1)
+            max_pixel_scores[rows] = counted.max(1)
             lowest.append(float(counted.min()))
             if maps is not None:
                 maps[rows] = scored.maps
@@ -113,9 +112,9 @@ def predict(
         samples=tuple(samples),
         scores=scores[:count].copy(),
         maps=None if maps is None else maps[:count],
-        pixel_range=(min(lowest), float(peaks[:count].max())),
+        pixel_range=(min(lowest), float(max_pixel_scores[:count].max())),
         reference=tuple(first),
-        peaks=peaks[:count].copy(),
+        max_pixel_scores=max_pixel_scores[:count].copy(),
     )
 
 
@@ -134,7 +133,7 @@ def _map_file(work: Path, shape: tuple[int, ...]) -> NDArray[np.float32]:
         return allocate_array(file, shape)
 
 
-def _check_numbers(scored: Scored) -> None:
+def _check_numbers(scored: ScoredBatch) -> None:
     finite = np.isfinite(scored.scores)
     if finite.all() and (scored.maps is None or np.isfinite(scored.maps).all()):
         return

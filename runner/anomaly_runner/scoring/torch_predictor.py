@@ -10,7 +10,7 @@ from anomaly_runner.data.batches import Batch
 from anomaly_runner.models.base import ScoringModel
 from anomaly_runner.models.compiled import torch_only
 from anomaly_runner.models.threads import TorchThreads
-from anomaly_runner.scoring.predict import Scored
+from anomaly_runner.scoring.predict import ScoredBatch
 
 Item = TypeVar("Item")
 
@@ -33,23 +33,23 @@ class TorchPredictor:
         """A few images on a CPU, as many as were asked for on a GPU."""
         return self.threads.batch_size_for(self.batch_size)
 
-    def score(self, batches: Iterable[Batch]) -> Iterator[Scored]:
+    def score(self, batches: Iterable[Batch]) -> Iterator[ScoredBatch]:
         """Raw scores and maps, in order."""
         return self._map(self._score, batches)
 
-    def _score(self, batch: Batch) -> Scored:
+    def _score(self, batch: Batch) -> ScoredBatch:
         images = torch.from_numpy(batch.images).to(self.threads.device, non_blocking=True)
         scores, maps = self.model(images)
-        return Scored(batch, scores.cpu().numpy(), None if maps is None else maps[:, 0].cpu().numpy())
+        return ScoredBatch(batch, scores.cpu().numpy(), None if maps is None else maps[:, 0].cpu().numpy())
 
-    def in_torch(self, scored: Sequence[Scored]) -> list[Scored]:
+    def in_torch(self, scored: Sequence[ScoredBatch]) -> list[ScoredBatch]:
         """The same batches scored by torch alone, whatever may run them faster."""
 
-        def score(found: Scored) -> Scored:
+        def score(found: ScoredBatch) -> ScoredBatch:
             with torch_only():
                 return self._score(found.batch)
 
         return list(self._map(score, scored) if self.model.accelerated else scored)
 
-    def _map(self, function: Callable[[Item], Scored], items: Iterable[Item]) -> Iterator[Scored]:
+    def _map(self, function: Callable[[Item], ScoredBatch], items: Iterable[Item]) -> Iterator[ScoredBatch]:
         return self.threads.map(function, items) if self.model.concurrent else self.threads.in_turn(function, items)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from anomaly_runner.data.batches import Batch
 from anomaly_runner.errors import ModelInvalid
 from anomaly_runner.models.threads import TorchThreads, pick_device
-from anomaly_runner.scoring.predict import Scored
+from anomaly_runner.scoring.predict import ScoredBatch
 
 
 @dataclass(frozen=True)
@@ -38,9 +38,9 @@ class TorchscriptPredictor:
         """A few images on a CPU, as many as were asked for on a GPU."""
         return self.threads.batch_size_for(self.batch_size)
 
-    def score(self, batches: Iterable[Batch]) -> Iterator[Scored]:
+    def score(self, batches: Iterable[Batch]) -> Iterator[ScoredBatch]:
         """Raw scores and maps, in order."""
-        return self.threads.map(lambda batch: Scored(batch, *self._run(batch.images)), batches)
+        return self.threads.map(lambda batch: ScoredBatch(batch, *self._run(batch.images)), batches)
 
     def run(self, images: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
         """Raw scores (B,) and maps (B, H, W), or None, of model input (B, 3, H, W)."""

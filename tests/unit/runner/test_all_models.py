@@ -24,7 +24,7 @@ from anomaly_runner.local import run_locally
 from anomaly_runner.models.anomalib_model import BuildOptions, build_module, scoring_model, without_pretrained_weights
 from anomaly_runner.models.catalog import CATALOG
 from anomaly_runner.models.tails import TAILS
-from anomaly_runner.scoring.predict import Scored
+from anomaly_runner.scoring.predict import ScoredBatch
 from anomaly_runner.training import with_anomalib as anomalib_training
 from hack.demo.auxiliary import write_auxiliary_weights
 from support.backbones import write_efficientnet_b5
@@ -171,7 +171,7 @@ def test_a_model_that_makes_numbers_of_its_own_is_exported_in_half_precision(
     with torch.no_grad():
         scores, maps = (found.numpy() for found in ours(images))
     samples = tuple(Sample(f"good/{index}.png", "good") for index in range(len(images)))
-    reference = [Scored(Batch(samples, images.numpy()), scores, maps[:, 0])]
+    reference = [ScoredBatch(Batch(samples, images.numpy()), scores, maps[:, 0])]
     ranges = {"image": (float(scores.min()), float(scores.max())), "pixel": (float(maps.min()), float(maps.max()))}
     made = export_all(ours, Export(types=("onnx", "torchscript"), precision="float16"), reference, ranges, tmp_path)
     assert made.failure is None

@@ -22,15 +22,10 @@ from anomaly_api.inference import InferenceThreshold
 from anomaly_api.status import ThresholdValues
 from anomaly_runner.data.samples import Sample
 from anomaly_runner.errors import DataInvalid
-from anomaly_runner.evaluation.evaluate import (
-    ScoreScale,
-    evaluate,
-    experiment_scale,
-    experiment_thresholds,
-    rank_truth,
-    score_range,
-)
-from anomaly_runner.inference import inference_thresholds
+from anomaly_runner.evaluation.evaluate import evaluate
+from anomaly_runner.evaluation.labelled import sort_labelled_scores
+from anomaly_runner.evaluation.normalize import ScoreNormalizer, experiment_normalizer, score_range
+from anomaly_runner.evaluation.thresholds import experiment_thresholds, inference_thresholds
 from anomaly_runner.scoring.predict import Predictions
 
 SHAPE = (16, 12)
@@ -43,8 +38,14 @@ def predictions(labels, seed=0):
     for index, sample in enumerate(samples):
         if sample.defect:
             maps[index][truth(sample)] += np.float32(4)
-    peaks = maps.max((1, 2))
-    return Predictions(samples, peaks.copy(), maps, (float(maps.min()), float(maps.max())), peaks=peaks)
+    max_pixel_scores = maps.max((1, 2))
+    return Predictions(
+        samples,
+        max_pixel_scores.copy(),
+        maps,
+        (float(maps.min()), float(maps.max())),
+        max_pixel_scores=max_pixel_scores,
+    )
 
 
 def truth(sample):
@@ -59,10 +60,12 @@ LABELS = ["good"] * 6 + ["dent"] * 4 + ["unknown"] * 3 + ["scratch"] * 3
 
 def evaluated(found, tmp_path, spec=None, masks=truth):
     spec = spec or Evaluation()
-    ranked = rank_truth(found, masks, tmp_path)
-    thresholds, warnings = experiment_thresholds(spec.threshold, ranked)
-    scale = experiment_scale(spec, thresholds, score_range(found))
-    return evaluate(found, ranked, thresholds, scale=scale, metrics=Metrics(pixel=Metrics().image), warnings=warnings)
+    labelled = sort_labelled_scores(found, masks, tmp_path)
+    thresholds, warnings = experiment_thresholds(spec.threshold, labelled)
+    normalizer = experiment_normalizer(spec, thresholds, score_range(found))
+    return evaluate(
+        found, labelled, thresholds, normalizer=normalizer, metrics=Metrics(pixel=Metrics().image), warnings=warnings
+    )
 
 
 def test_image_and_pixel_metrics_equal_scikit_learn_and_leave_unknown_out(tmp_path: Path) -> None:
@@ -129,31 +132,31 @@ def test_constant_scores(tmp_path: Path) -> None:
     result = evaluated(found, tmp_path, masks=None)
     assert result.metrics.image["AUROC"] == 0.5
     assert result.anomalous.all()
-    assert set(result.shown) == {0.5}
+    assert set(result.normalized_scores) == {0.5}
 
 
 @pytest.mark.parametrize(("method", "at_threshold"), [("minMax", 0.5), ("threshold", 100.0)])
 def test_normalised_scores_cross_the_threshold_with_the_decision(tmp_path: Path, method, at_threshold) -> None:
     found = predictions(LABELS)
     result = evaluated(found, tmp_path, Evaluation(normalization=method))
-    assert np.array_equal(result.shown >= at_threshold, result.anomalous)
-    assert np.array_equal(np.argsort(result.shown, kind="stable"), np.argsort(found.scores, kind="stable"))
+    assert np.array_equal(result.normalized_scores >= at_threshold, result.anomalous)
+    assert np.array_equal(np.argsort(result.normalized_scores, kind="stable"), np.argsort(found.scores, kind="stable"))
     if method == "minMax":
-        assert result.shown.min() >= 0
-        assert result.shown.max() <= 1
+        assert result.normalized_scores.min() >= 0
+        assert result.normalized_scores.max() <= 1
 
 
 def test_raw_scores_stay_as_they_are(tmp_path: Path) -> None:
     found = predictions(LABELS)
-    assert np.array_equal(evaluated(found, tmp_path, Evaluation(normalization="none")).shown, found.scores)
+    assert np.array_equal(evaluated(found, tmp_path, Evaluation(normalization="none")).normalized_scores, found.scores)
 
 
 def test_threshold_type_picks_the_threshold_of_pixel_scores() -> None:
     thresholds = ThresholdValues(image=20.0, pixel=10.0)
     scores = np.array([5.0, 10.0, 20.0], np.float32)
     ranges = {"image": (0.0, 40.0), "pixel": (0.0, 40.0)}
-    assert ScoreScale("threshold", thresholds, ranges, "image").pixel(scores).tolist() == [25, 50, 100]
-    assert ScoreScale("threshold", thresholds, ranges, "pixel").pixel(scores).tolist() == [50, 100, 200]
+    assert ScoreNormalizer("threshold", thresholds, ranges, "image").pixel(scores).tolist() == [25, 50, 100]
+    assert ScoreNormalizer("threshold", thresholds, ranges, "pixel").pixel(scores).tolist() == [50, 100, 200]
 
 
 TRAINING = ThresholdValues(image=20.0, pixel=10.0, source="adaptive")
@@ -172,17 +175,17 @@ TRAINING = ThresholdValues(image=20.0, pixel=10.0, source="adaptive")
     ],
 )
 def test_inference_thresholds_from_training(spec, expected, tmp_path: Path) -> None:
-    ranked = rank_truth(predictions(LABELS), None, tmp_path)
-    assert inference_thresholds(spec, TRAINING, ranked) == (expected, ())
+    labelled = sort_labelled_scores(predictions(LABELS), None, tmp_path)
+    assert inference_thresholds(spec, TRAINING, labelled) == (expected, ())
 
 
 def test_optimal_f1_on_the_images_of_the_run(tmp_path: Path) -> None:
     found = predictions(LABELS)
-    image = rank_truth(found, None, tmp_path)
+    image = sort_labelled_scores(found, None, tmp_path)
     values, warnings = inference_thresholds(InferenceThreshold(), TRAINING, image)
     assert (values.source, values.pixel, warnings) == ("optimalF1", 10.0, ())
     assert values.image in found.scores
-    both = rank_truth(found, truth, tmp_path)
+    both = sort_labelled_scores(found, truth, tmp_path)
     values, _ = inference_thresholds(InferenceThreshold(type="pixel"), TRAINING, both)
     assert values.image == 20.0
     assert values.pixel in found.maps
@@ -191,8 +194,8 @@ def test_optimal_f1_on_the_images_of_the_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize("labels", [["unknown"] * 3, ["good"] * 3, ["dent"] * 3])
 @pytest.mark.parametrize("level", ["image", "pixel"])
 def test_optimal_f1_without_labels_of_both_classes_falls_back_and_says_so(labels, level, tmp_path: Path) -> None:
-    ranked = rank_truth(predictions(labels), None, tmp_path)
-    values, warnings = inference_thresholds(InferenceThreshold(type=level), TRAINING, ranked)
+    labelled = sort_labelled_scores(predictions(labels), None, tmp_path)
+    values, warnings = inference_thresholds(InferenceThreshold(type=level), TRAINING, labelled)
     assert values == TRAINING.model_copy(update={"source": "training"})
     assert "training threshold is used" in warnings[0]
 
@@ -209,7 +212,7 @@ def test_negative_scores_keep_their_order_and_their_side(method) -> None:
     scores, threshold = negatives()
     thresholds = ThresholdValues(image=threshold, pixel=threshold)
     ends = (float(scores.min()), float(scores.max()))
-    shown = ScoreScale(method, thresholds, {"image": ends, "pixel": ends}).image(scores)
+    shown = ScoreNormalizer(method, thresholds, {"image": ends, "pixel": ends}).image(scores)
     assert (np.diff(shown[np.argsort(scores)]) >= 0).all()
     assert np.array_equal(shown >= (0.5 if method == "minMax" else 100.0), scores >= threshold)
 
@@ -222,7 +225,7 @@ def quadra(raw, threshold):
 @pytest.mark.parametrize("threshold", [-40.25, 12.5])
 def test_percent_of_a_threshold_is_quadras(threshold) -> None:
     scores = np.linspace(-60, 60, 41).astype(np.float32)
-    shown = ScoreScale("threshold", ThresholdValues(image=threshold), {}).image(scores)
+    shown = ScoreNormalizer("threshold", ThresholdValues(image=threshold), {}).image(scores)
     assert shown == pytest.approx(quadra(scores.astype(float), threshold), abs=1e-9)
 
 
@@ -231,18 +234,18 @@ def test_percent_of_a_threshold_is_quadras(threshold) -> None:
 def test_a_custom_threshold_is_where_that_percentage_is_shown(threshold, percent, tmp_path: Path) -> None:
     training = ThresholdValues(image=threshold, pixel=threshold)
     ranges = {"image": (-60.0, 20.0), "pixel": (-60.0, 20.0)}
-    ranked = rank_truth(predictions(LABELS), None, tmp_path)
+    labelled = sort_labelled_scores(predictions(LABELS), None, tmp_path)
     spec = InferenceThreshold(source="custom", value=percent)
-    found, _ = inference_thresholds(spec, training, ranked, ranges)
-    shown = ScoreScale("threshold", training, ranges).image(np.array([found.image], np.float32))
+    found, _ = inference_thresholds(spec, training, labelled, ranges)
+    shown = ScoreNormalizer("threshold", training, ranges).image(np.array([found.image], np.float32))
     assert shown == pytest.approx([percent], abs=1e-5)
 
 
 def test_rounding_lifts_no_score_onto_the_threshold() -> None:
     threshold = 1.0
     below = np.nextafter(np.float32(threshold), np.float32(0))
-    scale = ScoreScale("minMax", ThresholdValues(image=threshold), {"image": (0.0, 1e12)})
-    shown = scale.image(np.array([below, threshold], np.float32))
+    normalizer = ScoreNormalizer("minMax", ThresholdValues(image=threshold), {"image": (0.0, 1e12)})
+    shown = normalizer.image(np.array([below, threshold], np.float32))
     assert shown[0] < 0.5 <= shown[1]
 
 
@@ -252,10 +255,10 @@ EVERYTHING = Metrics(image=(*RANKED, "Accuracy"), pixel=(*RANKED, "AUPRO", "IoU"
 
 def judged(found, tmp_path, valid=None, threshold=None):
     """Everything that is asked for, with thresholds that are not the best ones."""
-    ranked = rank_truth(found, truth, tmp_path, valid)
-    thresholds, _ = experiment_thresholds(threshold or Threshold(method="manual", image=20.0, pixel=14.0), ranked)
-    scale = experiment_scale(Evaluation(), thresholds, score_range(found))
-    return evaluate(found, ranked, thresholds, scale=scale, metrics=EVERYTHING)
+    labelled = sort_labelled_scores(found, truth, tmp_path, valid)
+    thresholds, _ = experiment_thresholds(threshold or Threshold(method="manual", image=20.0, pixel=14.0), labelled)
+    normalizer = experiment_normalizer(Evaluation(), thresholds, score_range(found))
+    return evaluate(found, labelled, thresholds, normalizer=normalizer, metrics=EVERYTHING)
 
 
 def reference(labels, scores, threshold):
@@ -324,7 +327,7 @@ def test_metrics_of_one_kind_of_defect(label, tmp_path: Path) -> None:
     result = judged(found, tmp_path)
     chosen = [index for index, sample in enumerate(found.samples) if sample.label in ("good", label)]
     expected = beside(found, chosen, "image", 20.0, None)
-    values = result.by_defect[label].image
+    values = result.metrics_by_defect[label].image
     assert {name: pytest.approx(expected[name], abs=1e-9) for name in values} == values
     masks = np.stack([truth(sample) for sample in found.samples])
     good = np.concatenate(
@@ -332,7 +335,7 @@ def test_metrics_of_one_kind_of_defect(label, tmp_path: Path) -> None:
     )
     bad = np.concatenate([found.maps[index][masks[index]] for index in chosen])
     expected = reference(np.arange(len(bad) + len(good)) < len(bad), np.concatenate([bad, good]), 14.0)
-    pixel = result.by_defect[label].pixel
+    pixel = result.metrics_by_defect[label].pixel
     assert "AUPRO" not in pixel
     for name in ("AUROC", "AUPR", "F1Score", "F1Max", "Precision", "Recall"):
         assert pixel[name] == pytest.approx(expected[name], abs=1e-9)
@@ -344,11 +347,13 @@ def test_intervals_are_those_that_were_asked_for(tmp_path: Path) -> None:
     assert set(result.intervals) == {"AUROC", "Precision", "Recall", "Accuracy"}
     for name, (low, high) in result.intervals.items():
         assert 0 <= low <= result.metrics.image[name] <= high <= 1
-    ranked = rank_truth(found, None, tmp_path)
+    labelled = sort_labelled_scores(found, None, tmp_path)
     metrics = Metrics(image=("Recall",), confidence_intervals=False)
-    assert evaluate(found, ranked, result.thresholds, scale=result.scale, metrics=metrics).intervals == {}
+    assert evaluate(found, labelled, result.thresholds, normalizer=result.normalizer, metrics=metrics).intervals == {}
     metrics = Metrics(image=("Recall",))
-    assert set(evaluate(found, ranked, result.thresholds, scale=result.scale, metrics=metrics).intervals) == {"Recall"}
+    assert set(
+        evaluate(found, labelled, result.thresholds, normalizer=result.normalizer, metrics=metrics).intervals
+    ) == {"Recall"}
 
 
 def test_the_histogram_counts_every_image_once(tmp_path: Path) -> None:
@@ -391,26 +396,26 @@ def test_without_masks_pixels_have_a_threshold_of_their_own_scale(labels, tmp_pa
     other = evaluated(found, tmp_path, masks=None)
     assert other.thresholds.pixel == same.pixel
     assert other.thresholds.image > 1000
-    raised = found.peaks >= other.thresholds.pixel
+    raised = found.max_pixel_scores >= other.thresholds.pixel
     assert raised.tolist() == other.anomalous.tolist()
 
 
 def test_good_masks_alone_are_no_reason_for_another_pixel_threshold(tmp_path: Path) -> None:
     good = predictions(["good"] * 5)
-    assert evaluated(good, tmp_path).thresholds.pixel == np.nextafter(good.peaks.max(), np.float32(np.inf))
+    assert evaluated(good, tmp_path).thresholds.pixel == np.nextafter(good.max_pixel_scores.max(), np.float32(np.inf))
 
 
 @pytest.mark.parametrize("judged", ["test", "validation"])
 def test_a_threshold_without_any_label(judged, tmp_path: Path) -> None:
-    ranked = rank_truth(predictions(["unknown"] * 3), None, tmp_path)
+    labelled = sort_labelled_scores(predictions(["unknown"] * 3), None, tmp_path)
     with pytest.raises(DataInvalid, match=f"no labelled {judged} image can be read"):
-        experiment_thresholds(Threshold(), ranked, judged)
-    assert experiment_thresholds(Threshold(method="manual", image=3.0), ranked, judged)[0].image == 3.0
+        experiment_thresholds(Threshold(), labelled, judged)
+    assert experiment_thresholds(Threshold(method="manual", image=3.0), labelled, judged)[0].image == 3.0
 
 
 def test_warnings_name_the_images_that_thresholds_are_found_on(tmp_path: Path) -> None:
-    ranked = rank_truth(predictions(["good"] * 3), None, tmp_path)
-    _, warnings = experiment_thresholds(Threshold(), ranked, "validation")
+    labelled = sort_labelled_scores(predictions(["good"] * 3), None, tmp_path)
+    _, warnings = experiment_thresholds(Threshold(), labelled, "validation")
     assert warnings == ("no defective validation images: the threshold is just above the highest good score",)
 
 
@@ -424,11 +429,11 @@ def test_the_range_is_that_of_all_scores(tmp_path: Path) -> None:
 def test_a_model_without_maps_has_image_metrics_alone(tmp_path: Path) -> None:
     found = predictions(LABELS)
     without = Predictions(found.samples, found.scores, None, None)
-    ranked = rank_truth(without, None, tmp_path)
-    thresholds, _ = experiment_thresholds(Threshold(), ranked)
-    scale = experiment_scale(Evaluation(), thresholds, score_range(without))
-    result = evaluate(without, ranked, thresholds, scale=scale, metrics=EVERYTHING)
+    labelled = sort_labelled_scores(without, None, tmp_path)
+    thresholds, _ = experiment_thresholds(Threshold(), labelled)
+    normalizer = experiment_normalizer(Evaluation(), thresholds, score_range(without))
+    result = evaluate(without, labelled, thresholds, normalizer=normalizer, metrics=EVERYTHING)
     assert set(result.metrics.image) == set(EVERYTHING.image)
     assert result.metrics.pixel == {}
     assert thresholds.pixel is None
-    assert set(scale.ranges) == {"image"}
+    assert set(normalizer.ranges) == {"image"}

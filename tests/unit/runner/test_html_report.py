@@ -15,11 +15,11 @@ from anomaly_api import RELEASE
 from anomaly_api.inference import InferenceThreshold
 from anomaly_api.run import RunReport, ScoreHistogram
 from anomaly_api.status import ThresholdValues
-from anomaly_runner.evaluation.curves import rank
-from anomaly_runner.evaluation.evaluate import Truth
+from anomaly_runner.evaluation.curves import sort_by_class
+from anomaly_runner.evaluation.evaluate import LabelledScores
 from anomaly_runner.local import run_locally
 from anomaly_runner.reporting.figures import cumulative_chart, histogram_chart, precision_recall_points, roc_points
-from anomaly_runner.reporting.gallery import Shown
+from anomaly_runner.reporting.gallery import GalleryItem
 from anomaly_runner.reporting.html_report import render
 from support.pages import external_addresses
 from support.textures import EXPERIMENT, scratched, write_manifest, write_textures
@@ -193,7 +193,7 @@ def test_an_inference_says_where_each_threshold_is_from(threshold, told) -> None
 
 def test_an_unlabelled_inference_shows_scores_and_no_decisions() -> None:
     histogram = {"edges": [0.0, 1.0, 2.0], "good": [0, 0], "defect": [0, 0], "unknown": [4, 8]}
-    shown = Shown("a.png", "unknown", 2.0, True, "data:image/jpeg;base64,AAAA")
+    shown = GalleryItem("a.png", "unknown", 2.0, True, "data:image/jpeg;base64,AAAA")
     page = render(bare_report(histogram=histogram, thresholdsFrom="model"), None, [shown])
     assert "<b>5 of 12</b> images are anomalous" in page
     assert "Most anomalous images" in page
@@ -230,7 +230,7 @@ def test_curves_pass_through_what_scikit_learn_draws() -> None:
     random = np.random.default_rng(1)
     labels = random.random(50_000) < 0.2
     scores = np.round(random.normal(labels * 1.5), 3).astype(np.float32)
-    ranked = rank(scores, labels)
+    ranked = sort_by_class(scores, labels)
     drawn = roc_points(ranked)
     assert len(drawn) < 1000
     rates, recalls, _ = roc_curve(labels, scores, drop_intermediate=False)
@@ -255,12 +255,12 @@ def test_the_threshold_is_always_in_the_picture(threshold) -> None:
 def test_a_thousand_images_take_less_than_a_second_of_one_cpu() -> None:
     random = np.random.default_rng(2)
     labels = np.arange(1000) < 500
-    ranked = rank((random.normal(size=1000) + labels).astype(np.float32), labels)
-    pixels = rank(random.normal(size=1_000_000).astype(np.float32), np.arange(1_000_000) < 100_000)
+    ranked = sort_by_class((random.normal(size=1000) + labels).astype(np.float32), labels)
+    pixels = sort_by_class(random.normal(size=1_000_000).astype(np.float32), np.arange(1_000_000) < 100_000)
     picture = "data:image/jpeg;base64," + "A" * 80_000
-    shown = [Shown(f"test/x/{index}.png", "x", 1.0, True, picture) for index in range(18)]
+    shown = [GalleryItem(f"test/x/{index}.png", "x", 1.0, True, picture) for index in range(18)]
     render(bare_report(), None, [])  # the template is compiled once a process
     began = time.process_time()
-    page = render(bare_report(), Truth(ranked, pixels), shown)
+    page = render(bare_report(), LabelledScores(ranked, pixels), shown)
     assert time.process_time() - began < 1
     assert len(page) < 3_000_000

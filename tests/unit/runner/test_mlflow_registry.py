@@ -14,7 +14,6 @@ from anomaly_api.inference import InferenceSpec
 from anomaly_api.run import MLFLOW_SECRET_KEYS, RunConfig, RunIdentity, RunReport
 from anomaly_api.storage import LocationRole
 from anomaly_runner.context import Context, RunRecord
-from anomaly_runner.ends import guarded
 from anomaly_runner.engine import execute
 from anomaly_runner.errors import DataInvalid, ModelInvalid, StorageDenied, StorageUnavailable
 from anomaly_runner.in_cluster import tracker_of
@@ -25,6 +24,7 @@ from anomaly_runner.manifests import read_manifest as read_resource
 from anomaly_runner.progress import ProgressMeter
 from anomaly_runner.storage import ObjectInfo
 from anomaly_runner.system.stop import StopSignal
+from anomaly_runner.termination import capture_failures
 from anomaly_runner.tracking.mlflow_registry import open_registered_model
 from support.auth_proxy import auth_proxy
 from support.process import free_port
@@ -46,7 +46,7 @@ def run(folder: Path, text: str, change):
     work.mkdir()
     with ProgressMeter([]) as progress:
         context = Context(config.run, stores, work, progress, StopSignal(), tracker_of(config, None), RunRecord())
-        return guarded(lambda: execute(config, context), context)
+        return capture_failures(lambda: execute(config, context), context)
 
 
 def trained_as(name: str, features: int, server: str):

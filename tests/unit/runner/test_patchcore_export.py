@@ -10,11 +10,11 @@ from anomaly_api.artifacts import Export
 from anomaly_api.parameters import PatchcoreParameters
 from anomaly_runner.data.batches import Batch
 from anomaly_runner.data.samples import Sample
-from anomaly_runner.evaluation.evaluate import ScoreRange
+from anomaly_runner.evaluation.normalize import ScoreRanges
 from anomaly_runner.exporting.export import export_all, load
 from anomaly_runner.models.backbone import choose_backbone
 from anomaly_runner.models.patchcore import _ROWS, Patchcore
-from anomaly_runner.scoring.predict import Scored
+from anomaly_runner.scoring.predict import ScoredBatch
 from support.optional import not_none
 
 SIZE = (96, 64)
@@ -36,21 +36,21 @@ def model() -> Patchcore:
 
 
 @pytest.fixture(scope="module")
-def reference(model: Patchcore) -> list[Scored]:
+def reference(model: Patchcore) -> list[ScoredBatch]:
     with torch.inference_mode():
         scores, maps = model(images(6, 2))
     samples = tuple(Sample(f"test/good/{index}.png", "good") for index in range(6))
-    return [Scored(Batch(samples, images(6, 2).numpy()), scores.numpy(), maps[:, 0].numpy())]
+    return [ScoredBatch(Batch(samples, images(6, 2).numpy()), scores.numpy(), maps[:, 0].numpy())]
 
 
-def ranges(reference: list[Scored]) -> ScoreRange:
+def ranges(reference: list[ScoredBatch]) -> ScoreRanges:
     """Scores seen: of a run with other images too, whose scores are lower."""
     return {"image": (0.0, float(reference[0].scores.max())), "pixel": (0.0, float(not_none(reference[0].maps).max()))}
 
 
 @pytest.mark.parametrize("name", ["onnx", "torchscript", "openvino"])
 def test_scores_are_those_of_torch_at_every_batch_size(
-    model: Patchcore, reference: list[Scored], tmp_path: Path, name: Literal["onnx", "torchscript", "openvino"]
+    model: Patchcore, reference: list[ScoredBatch], tmp_path: Path, name: Literal["onnx", "torchscript", "openvino"]
 ) -> None:
     scale = float(reference[0].scores.max())
     [made] = export_all(model, Export(types=(name,)), reference, ranges(reference), tmp_path).good
@@ -64,7 +64,7 @@ def test_scores_are_those_of_torch_at_every_batch_size(
 
 @pytest.mark.parametrize("name", ["onnx", "openvino"])
 def test_half_precision_finds_neighbours_in_float32(
-    model: Patchcore, reference: list[Scored], tmp_path: Path, name: Literal["onnx", "torchscript", "openvino"]
+    model: Patchcore, reference: list[ScoredBatch], tmp_path: Path, name: Literal["onnx", "torchscript", "openvino"]
 ) -> None:
     scale = float(reference[0].scores.max())
     export = Export(types=(name,), precision="float16")
@@ -73,7 +73,7 @@ def test_half_precision_finds_neighbours_in_float32(
 
 
 def test_the_memory_bank_is_stored_once_and_looked_at_in_parts(
-    model: Patchcore, reference: list[Scored], tmp_path: Path
+    model: Patchcore, reference: list[ScoredBatch], tmp_path: Path
 ) -> None:
     import onnx
 

@@ -7,7 +7,7 @@ from scipy.optimize import brentq
 from skimage.measure import label
 from sklearn.metrics import roc_auc_score
 
-from anomaly_runner.evaluation.curves import Counts, rank
+from anomaly_runner.evaluation.curves import ConfusionCounts, sort_by_class
 from anomaly_runner.evaluation.intervals import auroc_interval, image_intervals, share_interval
 from anomaly_runner.evaluation.regions import FPR_LIMIT, aupro
 from support.optional import not_none
@@ -64,7 +64,7 @@ def test_delong_interval_covers_as_often_as_it_says() -> None:
     truth, hits = 0.760250, 0  # of two normal distributions one deviation apart: Phi(1 / sqrt(2))
     for _ in range(400):
         scores = np.concatenate([random.normal(1, 1, 60), random.normal(0, 1, 80)]).astype(np.float32)
-        low, high = not_none(auroc_interval(rank(scores, np.arange(140) < 60)))
+        low, high = not_none(auroc_interval(sort_by_class(scores, np.arange(140) < 60)))
         hits += low <= truth <= high
     assert 0.92 <= hits / 400 <= 0.98
 
@@ -73,7 +73,7 @@ def test_delong_variance_is_the_bootstraps() -> None:
     random = np.random.default_rng(2)
     labels = np.arange(300) < 120
     scores = (random.normal(size=300) + labels).astype(np.float32)
-    low, high = not_none(auroc_interval(rank(scores, labels)))
+    low, high = not_none(auroc_interval(sort_by_class(scores, labels)))
     drawn = [random.integers(0, 300, 300) for _ in range(500)]
     spread = np.std([roc_auc_score(labels[rows], scores[rows]) for rows in drawn])
     assert (high - low) / (2 * 1.96) == pytest.approx(spread, rel=0.12)
@@ -93,11 +93,11 @@ def test_wilson_as_published() -> None:
 def test_intervals_hold_their_metrics() -> None:
     labels = np.arange(60) < 30
     scores = np.concatenate([np.linspace(0.3, 1, 30), np.linspace(0, 0.6, 30)]).astype(np.float32)
-    found = image_intervals(rank(scores, labels), Counts(20, 5, 25, 10))
+    found = image_intervals(sort_by_class(scores, labels), ConfusionCounts(20, 5, 25, 10))
     assert found["Precision"][0] < 20 / 25 < found["Precision"][1]
     assert found["Recall"][0] < 20 / 30 < found["Recall"][1]
     assert found["Accuracy"][0] < 45 / 60 < found["Accuracy"][1]
-    assert auroc_interval(rank(scores[:30], labels[:30])) is None
+    assert auroc_interval(sort_by_class(scores[:30], labels[:30])) is None
 
 
 @pytest.mark.parametrize(("scores", "middle"), [(np.arange(10), 1.0), (np.arange(10)[::-1], 0.0), (np.zeros(10), 0.5)])
@@ -109,7 +109,7 @@ def test_no_interval_is_a_point(scores: NDArray[np.float64], middle: float) -> N
         variance = (value * (1 - value) + 4 * (first - value**2) + 4 * (second - value**2)) / 25
         return float(abs(middle - value) - 1.959964 * np.sqrt(max(variance, 0)))
 
-    low, high = not_none(auroc_interval(rank(scores.astype(np.float32), np.arange(10) >= 5)))
+    low, high = not_none(auroc_interval(sort_by_class(scores.astype(np.float32), np.arange(10) >= 5)))
     assert low == pytest.approx(brentq(gap, 0, middle - 1e-9) if middle else 0, abs=1e-6)
     assert high == pytest.approx(brentq(gap, middle + 1e-9, 1) if middle < 1 else 1, abs=1e-6)
 
@@ -120,7 +120,7 @@ def test_few_images_that_are_told_apart_are_no_certainty() -> None:
     perfect, hits = 0, 0
     for _ in range(600):
         scores = np.concatenate([random.normal(2, 1, 6), random.normal(0, 1, 6)]).astype(np.float32)
-        low, high = not_none(auroc_interval(rank(scores, np.arange(12) < 6)))
+        low, high = not_none(auroc_interval(sort_by_class(scores, np.arange(12) < 6)))
         if high == 1 and scores[:6].min() > scores[6:].max():
             perfect += 1
             hits += low <= 0.9214

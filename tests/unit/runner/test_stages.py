@@ -23,8 +23,16 @@ from anomaly_runner.context import Context, RunRecord
 from anomaly_runner.data.batches import Batch
 from anomaly_runner.data.samples import Sample
 from anomaly_runner.errors import DataInvalid, Diverged, ExportMismatch, ModelInvalid, Stopped
-from anomaly_runner.evaluation.evaluate import score_range
-from anomaly_runner.exporting.export import PlainModel, compare, export_all, joined, load, tolerance, write_onnx
+from anomaly_runner.evaluation.normalize import score_range
+from anomaly_runner.exporting.export import (
+    TupleOutputModel,
+    compare,
+    export_all,
+    load,
+    merge_external_data,
+    tolerance,
+    write_onnx,
+)
 from anomaly_runner.exporting.torchscript import write_torchscript
 from anomaly_runner.models.backbone import choose_backbone
 from anomaly_runner.models.padim import Padim
@@ -89,7 +97,7 @@ def test_every_image_is_scored_once_in_order(model, context) -> None:
     assert np.array_equal(found.scores, scores.numpy())
     assert np.array_equal(found.maps, maps[:, 0].numpy())
     assert found.pixel_range == (float(maps.min()), float(maps.max()))
-    assert np.array_equal(found.peaks, maps.amax((1, 2, 3)).numpy())
+    assert np.array_equal(found.max_pixel_scores, maps.amax((1, 2, 3)).numpy())
 
 
 def test_maps_are_kept_only_where_they_are_needed(model, context) -> None:
@@ -188,7 +196,7 @@ def test_weights_that_do_not_fit_into_the_graph_lie_in_one_file_beside_it(model,
     )
     assert len(list(apart.parent.iterdir())) > 3
     (tmp_path / "whole").mkdir()
-    files = joined(apart, tmp_path / "whole")
+    files = merge_external_data(apart, tmp_path / "whole")
     assert files == [tmp_path / "whole" / name for name in ("model.onnx", "model.onnx.data")]
     assert {*(tmp_path / "whole").iterdir()} == {*files}
     scores, _ = load_onnx(files[0], 8).run(images(11, 1).numpy())
@@ -205,7 +213,7 @@ def test_half_precision_is_half_as_large_and_near(model, context, tmp_path: Path
 
 
 def test_the_export_is_of_opset_18(model, tmp_path: Path) -> None:
-    write_onnx(PlainModel(model), torch.zeros(2, 3, *SIZE), tmp_path)
+    write_onnx(TupleOutputModel(model), torch.zeros(2, 3, *SIZE), tmp_path)
     loaded = onnx.load(tmp_path / "model.onnx")
     assert [item.version for item in loaded.opset_import if not item.domain] == [18]
     assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
@@ -214,7 +222,7 @@ def test_the_export_is_of_opset_18(model, tmp_path: Path) -> None:
 def test_an_export_of_something_else_is_refused(model, context, tmp_path: Path) -> None:
     mean = model.mean.clone()
     model.mean += 0.01
-    write_onnx(PlainModel(model), torch.zeros(2, 3, *SIZE), tmp_path)
+    write_onnx(TupleOutputModel(model), torch.zeros(2, 3, *SIZE), tmp_path)
     model.mean.copy_(mean)
     found = predicted(model, context)
     with pytest.raises(ExportMismatch, match="disagrees with torch"):

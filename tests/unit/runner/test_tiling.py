@@ -24,8 +24,8 @@ from anomaly_runner.models.padim import Padim
 from anomaly_runner.models.patchcore import Patchcore
 from anomaly_runner.models.threads import TorchThreads
 from anomaly_runner.models.tiling import Tiles
-from anomaly_runner.scoring.predict import Scored
-from anomaly_runner.scoring.restore import restore
+from anomaly_runner.scoring.checkpoint import load_checkpoint
+from anomaly_runner.scoring.predict import ScoredBatch
 
 SEED = 7
 SIZE = (128, 96)
@@ -146,7 +146,7 @@ def test_what_is_in_tiles_is_exported_for_any_batch_and_restored(tmp_path: Path)
     batch = Batch(tuple(Sample(f"{index}.png", None) for index in range(3)), images(3, seed=2).numpy())
     with torch.inference_mode():
         scores, maps = ours(torch.from_numpy(batch.images))
-    scored = Scored(batch, scores.numpy(), maps[:, 0].numpy())
+    scored = ScoredBatch(batch, scores.numpy(), maps[:, 0].numpy())
     ranges = {"image": (0.0, float(scores.max())), "pixel": (0.0, float(maps.max()))}
     exports = export_all(ours, Export(types=["onnx", "torchscript"]), [scored], ranges, tmp_path)
     assert len(exports.good) == 2
@@ -160,7 +160,7 @@ def test_what_is_in_tiles_is_exported_for_any_batch_and_restored(tmp_path: Path)
             "tiling": HALVES.model_dump(by_alias=True),
         }
     )
-    again = restore(definition, SIZE, tmp_path / "state.safetensors", THREADS).eval()
+    again = load_checkpoint(definition, SIZE, tmp_path / "state.safetensors", THREADS).eval()
     with torch.inference_mode():
         found = again(torch.from_numpy(batch.images))[0]
     assert torch.allclose(found, scores, rtol=1e-5)

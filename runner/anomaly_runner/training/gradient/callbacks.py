@@ -17,8 +17,8 @@ from lightning.pytorch.callbacks import EarlyStopping
 from anomaly_runner.data.masks import MaskReader
 from anomaly_runner.data.samples import Sample
 from anomaly_runner.errors import Diverged
-from anomaly_runner.evaluation.curves import auroc, best_f1_threshold, count_at
-from anomaly_runner.evaluation.evaluate import rank_truth
+from anomaly_runner.evaluation.curves import auroc, best_f1_threshold, confusion_at
+from anomaly_runner.evaluation.labelled import sort_labelled_scores
 from anomaly_runner.scoring.predict import Predictions
 from anomaly_runner.training.gradient.plan import LOSS, Plan
 
@@ -143,12 +143,12 @@ class Judge(Callback):  # type: ignore[misc]
     def _metrics(self, scores: Any, maps: Any) -> dict[str, float]:
         span = (0.0, 0.0) if maps is None else (float(maps.min()), float(maps.max()))
         predictions = Predictions(self._samples, scores, maps, span)
-        truth = rank_truth(predictions, self._masks, self._work)
+        truth = sort_labelled_scores(predictions, self._masks, self._work)
         found: dict[str, float] = {}
-        if truth.image.both_classes:
+        if truth.image.has_both_classes:
             found["imageAUROC"] = auroc(truth.image)
-            found["imageF1Max"] = count_at(truth.image, best_f1_threshold(truth.image)).f1
-        if truth.pixel is not None and truth.pixel.both_classes:
+            found["imageF1Max"] = confusion_at(truth.image, best_f1_threshold(truth.image)).f1
+        if truth.pixel is not None and truth.pixel.has_both_classes:
             found["pixelAUROC"] = auroc(truth.pixel)
         return found
 

@@ -14,9 +14,9 @@ from anomaly_api.run import RunIdentity, RunSummary
 from anomaly_api.status import MlflowStatus, Stage
 from anomaly_runner import errors
 from anomaly_runner.context import Context, RunRecord
-from anomaly_runner.ends import guarded, write_last_words
 from anomaly_runner.progress import ProgressMeter
 from anomaly_runner.system.stop import StopSignal
+from anomaly_runner.termination import capture_failures, write_termination_message
 
 RUN = RunIdentity(kind="AnomalyExperiment", namespace="ns", name="x", uid="u")
 
@@ -57,7 +57,7 @@ def test_every_failure_has_an_exit_code_and_a_reason(kind) -> None:
     def work() -> Never:
         raise kind("because")
 
-    ending = guarded(work, context)
+    ending = capture_failures(work, context)
     assert ending.exit_code is kind.exit_code
     assert ending.summary.reason is kind.exit_code.reason
     assert (ending.summary.message, ending.summary.stage) == ("because", Stage.PREDICT)
@@ -95,7 +95,7 @@ def test_what_libraries_raise(raised, reason) -> None:
     def work() -> Never:
         raise raised
 
-    ending = guarded(work, context_at(Stage.TRAIN, RecordingTracker()))
+    ending = capture_failures(work, context_at(Stage.TRAIN, RecordingTracker()))
     assert ending.summary.reason is reason
     assert ending.exit_code is not ExitCode.DONE
     if reason is Reason.INTERNAL_ERROR:
@@ -105,7 +105,7 @@ def test_what_libraries_raise(raised, reason) -> None:
 def test_last_words_that_cannot_be_written_do_not_hide_the_end(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    write_last_words(RunSummary(reason=Reason.COMPLETE, stage=Stage.DONE), tmp_path / "missing" / "file")
+    write_termination_message(RunSummary(reason=Reason.COMPLETE, stage=Stage.DONE), tmp_path / "missing" / "file")
     assert "cannot write" in caplog.text
 
 

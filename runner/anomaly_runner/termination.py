@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Ending:
+class FinishedRun:
     """What a run came to."""
 
     exit_code: ExitCode
@@ -27,7 +27,7 @@ class Ending:
     report: RunReport | None = None
 
 
-def guarded(work: Callable[[], Published], context: Context) -> Ending:
+def capture_failures(work: Callable[[], Published], context: Context) -> FinishedRun:
     """Do the work and tell the tracker; whatever happens, answer how it ended."""
     try:
         done = work()
@@ -38,7 +38,7 @@ def guarded(work: Callable[[], Published], context: Context) -> Ending:
     return _tracked(done, context)
 
 
-def _tracked(done: Published, context: Context) -> Ending:
+def _tracked(done: Published, context: Context) -> FinishedRun:
     """The end of a run whose results are stored: they are in its last words even if the tracker is down."""
     summary = done.report.summary
     try:
@@ -46,13 +46,13 @@ def _tracked(done: Published, context: Context) -> Ending:
     except TrackingUnavailable as error:
         logger.error("run failed", extra={"reason": error.reason.value, "detail": str(error)})
         lost = {"reason": error.reason, "message": str(error)[:MESSAGE_LIMIT], "stage": Stage.PUBLISH}
-        return Ending(error.exit_code, summary.model_copy(update=lost), done.report)
+        return FinishedRun(error.exit_code, summary.model_copy(update=lost), done.report)
     if summary.reason is Reason.COMPLETE:
         context.progress.enter(Stage.DONE, 0, "images")
     else:
         logger.error("run failed", extra={"reason": summary.reason.value, "detail": summary.message})
     summary = summary.model_copy(update={"mlflow": context.tracker.status()})
-    return Ending(ExitCode.of(summary.reason), summary, done.report)
+    return FinishedRun(ExitCode.of(summary.reason), summary, done.report)
 
 
 def _typed(error: BaseException) -> RunFailed:
@@ -68,11 +68,11 @@ def _is_torch_oom(error: BaseException) -> bool:
     return type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
 
 
-def _failed(error: RunFailed, context: Context) -> Ending:
+def _failed(error: RunFailed, context: Context) -> FinishedRun:
     message = str(error)[:MESSAGE_LIMIT]
     logger.error("run failed", extra={"reason": error.reason.value, "detail": message})
     context.tracker.fail(f"{error.reason.value}: {message}")
-    return Ending(error.exit_code, failure_summary(error, context.progress.stage, context))
+    return FinishedRun(error.exit_code, failure_summary(error, context.progress.stage, context))
 
 
 def failure_summary(error: RunFailed, stage: Stage, context: Context | None = None) -> RunSummary:
@@ -86,7 +86,7 @@ def failure_summary(error: RunFailed, stage: Stage, context: Context | None = No
     )
 
 
-def write_last_words(summary: RunSummary, file: Path) -> None:
+def write_termination_message(summary: RunSummary, file: Path) -> None:
     """Leave the summary where the kubelet picks it up."""
     try:
         file.write_text(summary.to_termination_message(), encoding="utf-8")

@@ -30,11 +30,11 @@ def load_torch(manifest: ModelManifest, file: Path, batch_size: int) -> TorchPre
     if manifest.definition is None:
         raise ModelInvalid("model.json does not say how the model is built: train it again with this version")
     threads = TorchThreads(pick_device())
-    model = restore(manifest.definition, (manifest.input_height, manifest.input_width), file, threads)
+    model = load_checkpoint(manifest.definition, (manifest.input_height, manifest.input_width), file, threads)
     return TorchPredictor(model.to(threads.device).eval(), threads, batch_size)
 
 
-def restore(definition: Model, size: tuple[int, int], file: Path, threads: TorchThreads) -> ScoringModel:
+def load_checkpoint(definition: Model, size: tuple[int, int], file: Path, threads: TorchThreads) -> ScoringModel:
     """A model built from its definition, with the state of a safetensors file; raises as ``load_torch``."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
