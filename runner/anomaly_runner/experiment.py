@@ -31,9 +31,9 @@ from anomaly_runner.scoring.torch_predictor import TorchPredictor
 from anomaly_runner.system.digest import digest
 from anomaly_runner.system.environment import versions
 from anomaly_runner.tracking.run_results import flat_parameters
-from anomaly_runner.training.inputs import ExperimentJob
-from anomaly_runner.training.result import Trained
-from anomaly_runner.training.train import checkpoint, train
+from anomaly_runner.training.inputs import ExperimentInputs
+from anomaly_runner.training.result import TrainedModel
+from anomaly_runner.training.train import state_arrays, train
 
 _LIBRARIES = (
     "torch",
@@ -87,19 +87,19 @@ def run_experiment(
         size.height, size.width, normalization, spec.dataset.crop_area, spec.transforms.bit_depth, listed.valid_area
     )
     artifacts = context.stores[LocationRole.OUTPUT].subfolder(config.run.folder)
-    job = ExperimentJob(
-        spec,
-        listed.dataset,
-        prefetcher,
-        preprocessor,
-        IntegrityLog(spec.dataset.limits),
-        TorchThreads(pick_device()),
-        weights,
-        artifacts,
-        context,
+    inputs = ExperimentInputs(
+        spec=spec,
+        dataset=listed.dataset,
+        prefetcher=prefetcher,
+        preprocessor=preprocessor,
+        integrity=IntegrityLog(spec.dataset.limits),
+        threads=TorchThreads(pick_device()),
+        weights=weights,
+        artifacts=artifacts,
+        context=context,
     )
     try:
-        return _run(config, job)
+        return _run(config, inputs)
     finally:
         prefetcher.close()
 
@@ -111,72 +111,75 @@ def _weights(spec: ExperimentSpec, context: Context) -> Path:
     return bring_weights(store, wanted_weights(spec.model), folder, context.stop.check)
 
 
-def _run(config: RunConfig, job: ExperimentJob) -> publish.Published:
-    job.integrity.extend_unreadable(job.dataset.unreadable)
-    job.context.tracker.start(flat_parameters(job.spec))
-    trained = train(job)
-    with trained.kept():
-        done = _test_and_publish(config, job, trained)
-    trained.forget()
+def _run(config: RunConfig, inputs: ExperimentInputs) -> publish.Published:
+    inputs.integrity.extend_unreadable(inputs.dataset.unreadable)
+    inputs.context.tracker.start(flat_parameters(inputs.spec))
+    trained = train(inputs)
+    # the last stages may be stopped too: the training must not be lost with them
+    with trained.state.preserved():
+        done = _test_and_publish(config, inputs, trained)
+    trained.state.discard()
     return done
 
 
-def _test_and_publish(config: RunConfig, job: ExperimentJob, trained: Trained) -> publish.Published:
-    predictor = TorchPredictor(trained.model, job.threads, job.spec.training.eval_batch_size)
-    validation = _predict(job, predictor, job.dataset.validation) if job.dataset.validation else None
-    predictions = _predict(job, predictor, job.dataset.test, reference=REFERENCE_IMAGES)
-    evaluated = _evaluate(job, predictions, validation)
-    folder = publish.fresh_folder(job.context.work, job.artifacts)
-    renderer = PredictionRenderer(predictions, evaluated, job.prefetcher, job.preprocessor, job.spec.dataset.limits)
-    visualize(renderer, job.spec.evaluation.visualization, folder.here / publish.PICTURES, job.context)
-    exports = _export(job, predictor, predictions, folder.here)
-    area = publish.write_valid_area(folder, job.preprocessor.valid_area)
-    keeps_state = job.spec.output.keep_checkpoint or exports.failure is not None
+def _test_and_publish(config: RunConfig, inputs: ExperimentInputs, trained: TrainedModel) -> publish.Published:
+    predictor = TorchPredictor(trained.model, inputs.threads, inputs.spec.training.eval_batch_size)
+    validation = _predict(inputs, predictor, inputs.dataset.validation) if inputs.dataset.validation else None
+    predictions = _predict(inputs, predictor, inputs.dataset.test, reference=REFERENCE_IMAGES)
+    evaluated = _evaluate(inputs, predictions, validation)
+    folder = publish.fresh_folder(inputs.context.work, inputs.artifacts)
+    renderer = PredictionRenderer(
+        predictions, evaluated, inputs.prefetcher, inputs.preprocessor, inputs.spec.dataset.limits
+    )
+    visualize(renderer, inputs.spec.evaluation.visualization, folder.here / publish.PICTURES, inputs.context)
+    exports = _export(inputs, predictor, predictions, folder.here)
+    area = publish.write_valid_area(folder, inputs.preprocessor.valid_area)
+    keeps_state = inputs.spec.output.keep_checkpoint or exports.failure is not None
     state = _save_checkpoint(trained, folder.here / publish.CHECKPOINT) if keeps_state else None
     files = {"area": area, "state": state}
-    manifest = _manifest(config, job, evaluated, exports, files, localises=trained.model.localises)
+    manifest = _manifest(config, inputs, evaluated, exports, files, localises=trained.model.localises)
     folder.write(publish.MANIFEST, manifest)
     results = Results(
-        job.dataset,
+        inputs.dataset,
         predictions,
         evaluated,
-        job.integrity,
-        _environment(job),
-        trained.images,
+        inputs.integrity,
+        _environment(inputs),
+        trained.image_count,
         tuple(export.report for export in exports.good),
         trained.report,
         0 if validation is None else len(validation.samples),
-        make_gallery(renderer, lambda few: maps_by_key(predictor, job.read(few, predictor.preferred_batch_size))),
+        make_gallery(renderer, lambda few: maps_by_key(predictor, inputs.read(few, predictor.preferred_batch_size))),
         failure=exports.failure,
     )
-    return publish.publish(config, results, folder, job.spec.output.upload_artifacts, job.context)
+    return publish.publish(config, results, folder, inputs.spec.output.upload_artifacts, inputs.context)
 
 
 def _predict(
-    job: ExperimentJob, predictor: TorchPredictor, samples: Sequence[Sample], reference: int = 0
+    inputs: ExperimentInputs, predictor: TorchPredictor, samples: Sequence[Sample], reference: int = 0
 ) -> Predictions:
-    keep_maps = any(sample.mask for sample in samples) or job.spec.evaluation.visualization.enabled
-    with job.context.stage(Stage.PREDICT, len(samples)):
-        batches = job.read(samples, predictor.preferred_batch_size)
+    keep_maps = any(sample.mask for sample in samples) or inputs.spec.evaluation.visualization.enabled
+    with inputs.context.stage(Stage.PREDICT, len(samples)):
+        batches = inputs.read(samples, predictor.preferred_batch_size)
         return predict(
             predictor,
             batches,
             expected=len(samples),
-            size=job.preprocessor.size,
+            size=inputs.preprocessor.size,
             keep_maps=keep_maps and predictor.model.localises,
-            context=job.context,
+            context=inputs.context,
             reference=reference,
-            valid=job.preprocessor.valid,
+            valid=inputs.preprocessor.valid,
         )
 
 
-def _evaluate(job: ExperimentJob, predictions: Predictions, validation: Predictions | None) -> EvaluationResult:
+def _evaluate(inputs: ExperimentInputs, predictions: Predictions, validation: Predictions | None) -> EvaluationResult:
     """Find thresholds on the validation images, or without any on the test images, and evaluate the test images."""
-    spec = job.spec.evaluation
-    with job.context.stage(Stage.EVALUATE):
-        labelled = _sort_labelled(job, predictions)
+    spec = inputs.spec.evaluation
+    with inputs.context.stage(Stage.EVALUATE):
+        labelled = _sort_labelled(inputs, predictions)
         # Thresholds may not be chosen on the images that they are judged on, if there are others.
-        found_on = labelled if validation is None else _sort_labelled(job, validation)
+        found_on = labelled if validation is None else _sort_labelled(inputs, validation)
         thresholds, warnings = experiment_thresholds(spec.threshold, found_on, "validation" if validation else "test")
         # Normalised scores cover everything that was seen, so that validation and test share one scale.
         seen = score_range(validation or predictions, predictions)
@@ -185,27 +188,27 @@ def _evaluate(job: ExperimentJob, predictions: Predictions, validation: Predicti
             predictions, labelled, thresholds, normalizer=normalizer, metrics=spec.metrics, warnings=warnings
         )
     if validation is None and thresholds.source == "adaptive":
-        job.context.record.warn(_ON_TEST)
-    job.context.record.warn(*evaluated.warnings)
+        inputs.context.record.warn(_ON_TEST)
+    inputs.context.record.warn(*evaluated.warnings)
     return evaluated
 
 
-def _sort_labelled(job: ExperimentJob, predictions: Predictions) -> LabelledScores:
-    masks = job.masks(predictions.samples) if predictions.maps is not None else None
-    return sort_labelled_scores(predictions, masks, job.context.work, job.preprocessor.valid)
+def _sort_labelled(inputs: ExperimentInputs, predictions: Predictions) -> LabelledScores:
+    masks = inputs.masks(predictions.samples) if predictions.maps is not None else None
+    return sort_labelled_scores(predictions, masks, inputs.context.work, inputs.preprocessor.valid)
 
 
-def _export(job: ExperimentJob, predictor: TorchPredictor, predictions: Predictions, folder: Path) -> Exports:
-    if not job.spec.export.types:
+def _export(inputs: ExperimentInputs, predictor: TorchPredictor, predictions: Predictions, folder: Path) -> Exports:
+    if not inputs.spec.export.types:
         return Exports()
-    with job.context.stage(Stage.EXPORT, unit="files"):
+    with inputs.context.stage(Stage.EXPORT, unit="files"):
         reference = predictor.in_torch(predictions.reference)
-        return export_all(predictor.model, job.spec.export, reference, score_range(predictions), folder)
+        return export_all(predictor.model, inputs.spec.export, reference, score_range(predictions), folder)
 
 
 def _manifest(
     config: RunConfig,
-    job: ExperimentJob,
+    inputs: ExperimentInputs,
     evaluated: EvaluationResult,
     exports: Exports,
     files: Mapping[str, ModelFile | None],
@@ -214,33 +217,33 @@ def _manifest(
 ) -> ModelManifest:
     return ModelManifest(
         run=config.run,
-        model=job.spec.model.name,
-        input_height=job.preprocessor.height,
-        input_width=job.preprocessor.width,
-        normalization=job.preprocessor.normalization,
-        bit_depth=job.preprocessor.bit_depth,
-        crop_area=job.preprocessor.crop,
+        model=inputs.spec.model.name,
+        input_height=inputs.preprocessor.height,
+        input_width=inputs.preprocessor.width,
+        normalization=inputs.preprocessor.normalization,
+        bit_depth=inputs.preprocessor.bit_depth,
+        crop_area=inputs.preprocessor.crop,
         valid_area_mask=files["area"],
         localises=localises,
         exports=tuple(export.model for export in exports.good),
         checkpoint=files["state"],
-        definition=job.spec.model.model_copy(update={"weights": None}),
+        definition=inputs.spec.model.model_copy(update={"weights": None}),
         thresholds=evaluated.thresholds,
         score_range=dict(evaluated.normalizer.ranges),
-        score_normalization=job.spec.evaluation.normalization,
-        threshold_type=job.spec.evaluation.threshold_type,
-        task=job.spec.dataset.task,
+        score_normalization=inputs.spec.evaluation.normalization,
+        threshold_type=inputs.spec.evaluation.threshold_type,
+        task=inputs.spec.dataset.task,
     )
 
 
-def _save_checkpoint(trained: Trained, file: Path) -> ModelFile:
+def _save_checkpoint(trained: TrainedModel, file: Path) -> ModelFile:
     from safetensors.numpy import save_file
 
-    save_file(checkpoint(trained.model), file)
+    save_file(state_arrays(trained.model), file)
     return ModelFile(file=file.name, sha256=digest(file))
 
 
-def _environment(job: ExperimentJob) -> dict[str, str]:
-    device = job.threads.device
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu x {job.threads.count}"
+def _environment(inputs: ExperimentInputs) -> dict[str, str]:
+    device = inputs.threads.device
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu x {inputs.threads.count}"
     return versions(_LIBRARIES) | {"device": name}

@@ -22,7 +22,7 @@ from anomaly_api.run import ModelManifest, RunIdentity
 from anomaly_api.status import MlflowStatus
 from anomaly_runner.errors import TrackingUnavailable
 from anomaly_runner.tracking.mlflow_client import connect, local_uri
-from anomaly_runner.tracking.tracker import FAILURE_TAG, MODEL_FOLDER, History, TrackedResult
+from anomaly_runner.tracking.tracker import FAILURE_TAG, MODEL_FOLDER, MetricHistory, TrackedResult
 
 logger = logging.getLogger(__name__)
 
@@ -206,7 +206,7 @@ class MlflowTracker:
         for start in range(0, len(points), _METRICS_AT_ONCE):
             self._client.log_batch(run_id, metrics=metrics(points[start : start + _METRICS_AT_ONCE]))
 
-    def _unknown_points(self, run_id: str, history: History) -> list[tuple[str, int, float]]:
+    def _unknown_points(self, run_id: str, history: MetricHistory) -> list[tuple[str, int, float]]:
         """What the server has not been told while the training went on, by this pod or the one before it."""
         known = {(name, metric.step) for name in history for metric in self._client.get_metric_history(run_id, name)}
         return [

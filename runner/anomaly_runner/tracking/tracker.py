@@ -13,7 +13,7 @@ from anomaly_api import GROUP
 from anomaly_api.run import ModelManifest
 from anomaly_api.status import MlflowStatus
 
-History = Mapping[str, Sequence[tuple[int, float]]]
+MetricHistory = Mapping[str, Sequence[tuple[int, float]]]
 """Values by name: (step, value)."""
 
 
@@ -44,7 +44,7 @@ class TrackedResult:
 
     metrics: Mapping[str, float]
     files: tuple[tuple[str, Path], ...]
-    history: History = field(default_factory=dict)
+    history: MetricHistory = field(default_factory=dict)
     dataset: TrackedDataset | None = None
     model: ModelManifest | None = None
     tags: Mapping[str, str] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""An experiment's fixed inputs, as its stages are handed them: what to do, on which images, with what."""
+"""The fixed inputs of an experiment, handed to each of its stages: its spec, its images, and what reads them."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,9 +15,13 @@ from anomaly_runner.storage import Prefetcher, Store
 from anomaly_runner.system.machine import cpu_limit
 
 
-@dataclass(frozen=True)
-class ExperimentJob:
-    """One experiment. ``weights``: folder with what the model loads. ``artifacts``: where its results will lie."""
+@dataclass(frozen=True, kw_only=True)
+class ExperimentInputs:
+    """What an experiment works on and with.
+
+    ``weights``: folder with the pre-trained weights and auxiliary images that the model loads. ``artifacts``: where
+    the results will be published.
+    """
 
     spec: ExperimentSpec
     dataset: DatasetIndex
@@ -30,12 +34,16 @@ class ExperimentJob:
     context: Context
 
     @property
-    def judged(self) -> tuple[Sample, ...]:
-        """Images that thresholds and early stopping go by: the validation set, or the test set where there is none."""
+    def validation_or_test(self) -> tuple[Sample, ...]:
+        """Images that decide about thresholds and early stopping: the validation set, or the test set without one."""
         return self.dataset.validation or self.dataset.test
 
     def read(self, samples: Sequence[Sample], batch_size: int, epoch: int | None = None) -> Iterator[Batch]:
-        """Batches of images in this order; with an epoch, augmented as that epoch wants them."""
+        """Read batches of images in the given order.
+
+        Args:
+            epoch: augment the images as this epoch shows them; None reads them as they are.
+        """
         spec = self.spec.transforms.augmentations
         augment = None if epoch is None or spec is None else Augmenter(spec, self.spec.dataset.seed, epoch)
         readers = self.spec.training.num_workers or cpu_limit()
@@ -50,7 +58,7 @@ class ExperimentJob:
         )
 
     def masks(self, samples: Sequence[Sample]) -> MaskReader | None:
-        """Ground truth of these images, where any of them has a mask."""
+        """Reader of these images' ground truth; None where none of them has a mask."""
         if not any(sample.mask for sample in samples):
             return None
         return mask_reader(self.prefetcher, self.preprocessor.size, self.spec.dataset.limits, self.preprocessor.crop)

@@ -1,8 +1,9 @@
-"""What a training answers, and how the images that it learns from are counted."""
+"""What the train stage returns, and how the images that a model learns from are counted."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -14,45 +15,77 @@ from anomaly_runner.errors import DataInvalid
 from anomaly_runner.models.base import ScoringModel
 
 
+class ResumableState(Protocol):
+    """State of a training that outlives the pod, so that another pod can continue the run."""
+
+    def preserved(self) -> AbstractContextManager[None]:
+        """Store the newest state if the run is stopped inside this block."""
+
+    def discard(self) -> None:
+        """Delete what was stored; called once the run is published."""
+
+
+class NoResumableState:
+    """For models that are fitted in one pass: a stopped run starts again from the beginning."""
+
+    def preserved(self) -> AbstractContextManager[None]:
+        """Store nothing."""
+        return nullcontext()
+
+    def discard(self) -> None:
+        """Nothing was stored."""
+
+
 @dataclass(frozen=True)
-class Trained:
-    """A fitted model, how many images it learnt from, and for a training by gradient its course."""
+class TrainedModel:
+    """A fitted model and how it came about.
+
+    ``image_count``: training images that it learnt from. ``report``: the course of a training by gradient.
+    ``state``: to be preserved in all stages that follow the training.
+    """
 
     model: ScoringModel
-    images: int
+    image_count: int
     report: TrainingReport | None = None
-    kept: Callable[[], AbstractContextManager[None]] = nullcontext
-    """Around everything after the training: keeps it for another pod if the run is stopped."""
-    forget: Callable[[], None] = lambda: None
-    """Called once the run is published: what was kept for a stopped run is not needed any more."""
+    state: ResumableState = field(default_factory=NoResumableState)
 
 
 class CountedBatches:
-    """Images on their way to a model, counted as they are used."""
+    """Batches on their way to a model; counts their images and reports progress as they are used."""
 
     def __init__(self, batches: Iterable[Batch], context: Context) -> None:
         self._batches, self._context = batches, context
-        self.seen = 0
+        self.image_count = 0
+        """Images used so far."""
 
     def batches(self) -> Iterator[Batch]:
-        """The batches."""
+        """Iterate over the batches; a batch counts once the next one is asked for.
+
+        Raises:
+            Stopped: the run was asked to stop.
+        """
         for batch in self._batches:
             yield batch
-            self.seen += len(batch.samples)
+            self.image_count += len(batch.samples)
             self._context.advance(len(batch.samples))
 
     def images(self) -> Iterator[Tensor]:
-        """Images (B, 3, H, W) to learn from.
+        """Iterate over the images of each batch, (B, 3, H, W), float32.
 
         Raises:
             DataInvalid: fewer than two of them were readable.
+            Stopped: the run was asked to stop.
         """
         for batch in self.batches():
             yield torch.from_numpy(batch.images)
-        check_count(self.seen)
+        check_image_count(self.image_count)
 
 
-def check_count(images: int) -> None:
-    """Raise DataInvalid if there is too little to learn from."""
-    if images < 2:
-        raise DataInvalid(f"only {images} of the training images can be read; at least two are needed")
+def check_image_count(count: int) -> None:
+    """Check that there are enough images to learn from.
+
+    Raises:
+        DataInvalid: there are fewer than two.
+    """
+    if count < 2:
+        raise DataInvalid(f"only {count} of the training images can be read; at least two are needed")

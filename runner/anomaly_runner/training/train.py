@@ -1,6 +1,7 @@
 """Stage train: from training images to a model that can score.
 
-PaDiM and PatchCore are fitted here, in one pass; everything that needs anomalib is imported only when asked for.
+PaDiM and PatchCore are fitted here, in one pass over the images. Whatever needs anomalib is imported only when one of
+its models is asked for.
 """
 
 import numpy as np
@@ -19,20 +20,57 @@ from anomaly_runner.models.patchcore import Patchcore, patchcore_bytes
 from anomaly_runner.models.threads import TorchThreads
 from anomaly_runner.system.machine import available_memory, gigabytes
 from anomaly_runner.system.stop import StopSignal
-from anomaly_runner.training.inputs import ExperimentJob
-from anomaly_runner.training.result import CountedBatches, Trained
+from anomaly_runner.training.inputs import ExperimentInputs
+from anomaly_runner.training.result import CountedBatches, TrainedModel
 
-_MEMORY_ROOM = 400 << 20
-"""Bytes for features of the batches in flight and the libraries' own buffers."""
+_MEMORY_HEADROOM = 400 << 20
+"""Bytes for the features of the batches in flight and the libraries' own buffers."""
 _ONNX_COPIES = 3
 """Copies of the weights while an ONNX file is written and compared: graph, bytes, session."""
 _ONNX_LIMIT = 2_000_000_000
-"""A protobuf message, and so an ONNX file, holds at most 2 GB."""
-_BATCH = 32
+"""Bytes: a protobuf message, and so an ONNX file, holds at most 2 GB."""
+_DEFAULT_BATCH_SIZE = 32
+
+
+def train(inputs: ExperimentInputs) -> TrainedModel:
+    """Train the experiment's model on its training images.
+
+    Raises:
+        DataInvalid: fewer than two training images are readable.
+        InvalidConfig: the model, the machine or the images cannot do what was asked for.
+        WeightsNotFound: pre-trained weights could not be loaded.
+        OutOfMemory: the model does not fit into memory.
+        Diverged: the loss, or a score, became NaN or infinite.
+        Stopped: the run was asked to stop.
+    """
+    entry = CATALOG[inputs.spec.model.name]
+    # models written out in this project come without anomalib, which takes seconds to import
+    if entry.anomalib is None:
+        return _fit_memory_model(inputs)
+    from anomaly_runner.training import with_anomalib
+
+    if entry.by_gradient:
+        return with_anomalib.train_by_gradient(inputs)
+    return with_anomalib.fit_in_one_pass(inputs)
+
+
+def _fit_memory_model(inputs: ExperimentInputs) -> TrainedModel:
+    """Fit PaDiM or PatchCore, in the order of the images' paths."""
+    spec, count = inputs.spec, len(inputs.dataset.train)
+    with inputs.context.stage(Stage.TRAIN, count):
+        torch.manual_seed(spec.dataset.seed)
+        model = build_model(spec, inputs.threads, inputs.context.stop)
+        check_memory(model, spec, count, inputs.threads)
+        # seeded again: how many random numbers a backbone draws while it is built must not change what is learnt
+        torch.manual_seed(spec.dataset.seed)
+        batches = inputs.read(inputs.dataset.train, spec.training.train_batch_size or _DEFAULT_BATCH_SIZE, epoch=0)
+        counted = CountedBatches(batches, inputs.context)
+        model.learn(counted.images(), inputs.threads)
+        return TrainedModel(model, counted.image_count)
 
 
 def build_model(spec: ExperimentSpec, threads: TorchThreads, stop: StopSignal) -> MemoryModel:
-    """One of the models that are written out here, with its frozen weights, not yet fitted.
+    """Build PaDiM or PatchCore with its frozen backbone, not yet fitted.
 
     Raises:
         InvalidConfig: parameters that the backbone cannot meet, or an export that cannot hold the model.
@@ -50,13 +88,16 @@ def build_model(spec: ExperimentSpec, threads: TorchThreads, stop: StopSignal) -
 
 
 def check_memory(model: MemoryModel, spec: ExperimentSpec, images: int, threads: TorchThreads) -> None:
-    """Refuse a model that cannot fit before any image is looked at.
+    """Refuse a model that cannot fit, before any image is read.
+
+    Args:
+        images: number of training images.
 
     Raises:
-        OutOfMemory: names the estimate and what there is.
+        OutOfMemory: with the estimate and the memory that is free.
         InvalidConfig: the ONNX file would be larger than the format allows.
     """
-    fitted, peak = _estimate(model, spec, images)
+    fitted, peak = _estimated_bytes(model, spec, images)
     exports = "onnx" in spec.export.types
     if exports and fitted > _ONNX_LIMIT:
         smaller = "model.padim.nFeatures" if isinstance(model, Padim) else "model.patchcore.coresetSamplingRatio"
@@ -64,23 +105,24 @@ def check_memory(model: MemoryModel, spec: ExperimentSpec, images: int, threads:
             f"an ONNX file of this model would take {gigabytes(fitted)}; the limit is 2 GB: "
             f"lower {smaller} or transforms.inputSize, or set export.types: []"
         )
-    host = fitted * _ONNX_COPIES * exports + _MEMORY_ROOM
+    host = fitted * _ONNX_COPIES * exports + _MEMORY_HEADROOM
     smaller = "lower model.padim.nFeatures or transforms.inputSize"
     if isinstance(model, Patchcore):
         smaller = f"all patches of {images} training images are held: use fewer images, a smaller transforms.inputSize"
+    # the model is fitted where its device is; its exports are written in the host's memory in any case
     if threads.device.type == "cuda":
-        _compare(peak, torch.cuda.mem_get_info()[0], "GPU memory", f"{smaller}, or a larger GPU")
+        _check_free(peak, torch.cuda.mem_get_info()[0], "GPU memory", f"{smaller}, or a larger GPU")
     else:
         host += peak
-    _compare(host, available_memory(), "memory", f"{smaller}, or raise scheduling.resources.limits.memory")
+    _check_free(host, available_memory(), "memory", f"{smaller}, or raise scheduling.resources.limits.memory")
 
 
-def _compare(needed: int, free: int, what: str, advice: str) -> None:
+def _check_free(needed: int, free: int, what: str, advice: str) -> None:
     if needed > free:
         raise OutOfMemory(f"the model needs about {gigabytes(needed)} of {what}, {gigabytes(free)} are free: {advice}")
 
 
-def _estimate(model: MemoryModel, spec: ExperimentSpec, images: int) -> tuple[int, int]:
+def _estimated_bytes(model: MemoryModel, spec: ExperimentSpec, images: int) -> tuple[int, int]:
     """Bytes of the fitted model, and at the peak of fitting it."""
     if isinstance(model, Padim):
         fitted = padim_bytes(model.mean.shape[0], model.mean.shape[2])
@@ -91,35 +133,6 @@ def _estimate(model: MemoryModel, spec: ExperimentSpec, images: int) -> tuple[in
     return int(images * patches * ratio) * channels * 4, patchcore_bytes(images, patches, channels, ratio)
 
 
-def train(job: ExperimentJob) -> Trained:
-    """Train the experiment's model on its training images.
-
-    Raises:
-        DataInvalid: fewer than two readable training images.
-        RunFailed: what stopped it.
-    """
-    entry = CATALOG[job.spec.model.name]
-    if entry.anomalib is None:
-        return _fit_memory(job)
-    from anomaly_runner.training import with_anomalib as anomalib_training
-
-    return anomalib_training.by_gradient(job) if entry.by_gradient else anomalib_training.in_one_pass(job)
-
-
-def _fit_memory(job: ExperimentJob) -> Trained:
-    """Fit one of the models that are written out here, in the order of the images' paths."""
-    spec, count = job.spec, len(job.dataset.train)
-    with job.context.stage(Stage.TRAIN, count):
-        torch.manual_seed(spec.dataset.seed)
-        model = build_model(spec, job.threads, job.context.stop)
-        check_memory(model, spec, count, job.threads)
-        torch.manual_seed(spec.dataset.seed)
-        batches = job.read(job.dataset.train, spec.training.train_batch_size or _BATCH, epoch=0)
-        counted = CountedBatches(batches, job.context)
-        model.learn(counted.images(), job.threads)
-        return Trained(model, counted.seen)
-
-
-def checkpoint(model: nn.Module) -> dict[str, np.ndarray]:
-    """The model's state by name, as numpy arrays."""
+def state_arrays(model: nn.Module) -> dict[str, np.ndarray]:
+    """The model's ``state_dict`` as numpy arrays, for files that torch is not needed to read."""
     return {name: tensor.cpu().contiguous().numpy() for name, tensor in model.state_dict().items()}

@@ -1,4 +1,7 @@
-"""Stage train for anomalib's models: by gradient under Lightning, or in one pass over the images."""
+"""Stage train for anomalib's models: by gradient under Lightning, or in one pass over the images.
+
+Turns an experiment's inputs into what ``training.gradient`` works on. Knows nothing of what follows the training.
+"""
 
 import hashlib
 import json
@@ -15,51 +18,84 @@ from anomaly_runner.errors import InvalidConfig
 from anomaly_runner.models.anomalib_model import AnomalibModel, BuildOptions, build_module, scoring_model
 from anomaly_runner.models.catalog import CATALOG
 from anomaly_runner.system.machine import cpu_limit, give_back_freed_memory
-from anomaly_runner.training.gradient.callbacks import History
-from anomaly_runner.training.gradient.checkpoints import Keeper
-from anomaly_runner.training.gradient.fit import Surroundings as TrainingSurroundings
-from anomaly_runner.training.gradient.fit import Training, find_batch_size, fit, judge_of, training_threads
-from anomaly_runner.training.gradient.images import Augmented, DecodedImages, ImageData, decode_all
-from anomaly_runner.training.gradient.order import Order, ReadAgain
-from anomaly_runner.training.gradient.plan import Plan, check_calibration, make_plan, untold, without_stopping
-from anomaly_runner.training.inputs import ExperimentJob
-from anomaly_runner.training.result import CountedBatches, Trained, check_count
+from anomaly_runner.training.gradient.callbacks import MetricRecorder
+from anomaly_runner.training.gradient.checkpoints import Checkpointer
+from anomaly_runner.training.gradient.data_module import DecodedImages, ImageDataModule, ReadAugmented, decode_all
+from anomaly_runner.training.gradient.fit import (
+    FitContext,
+    Training,
+    build_validation_metrics,
+    find_batch_size,
+    fit,
+    training_threads,
+)
+from anomaly_runner.training.gradient.training_plan import (
+    TrainingPlan,
+    check_calibration,
+    make_plan,
+    why_metric_unavailable,
+    without_early_stopping,
+)
+from anomaly_runner.training.gradient.worker_spec import AugmentedReader, WorkerSpec
+from anomaly_runner.training.inputs import ExperimentInputs
+from anomaly_runner.training.result import CountedBatches, TrainedModel, check_image_count
 
-_DECODED_BATCH = 32
-_CALIBRATION = 32
-"""Training images that likelihoods are related to."""
+_DECODING_BATCH_SIZE = 32
+_CALIBRATION_IMAGES = 32
+"""Training images that scores are related to, at most."""
 
 
-def by_gradient(job: ExperimentJob) -> Trained:
-    """Train by gradient; a run that was stopped goes on from where it was.
+def train_by_gradient(inputs: ExperimentInputs) -> TrainedModel:
+    """Train by gradient; a run that was stopped continues from its checkpoint.
 
     Raises:
-        RunFailed: what stopped it.
+        DataInvalid: fewer than two training images are readable, or no good validation image to calibrate the model.
+        InvalidConfig: the model, the machine or the images cannot do what was asked for.
+        WeightsNotFound: pre-trained weights could not be loaded.
+        OutOfMemory: not even one image a step fits into memory.
+        StorageUnavailable: the storage does not answer, or this machine's disk has no room for the decoded images.
+        Diverged: the loss, or a score, became NaN or infinite.
+        InternalError: the process of another device failed.
+        Stopped: the run was asked to stop; the newest checkpoint has been stored.
     """
-    plan = _with_told_metric(job, make_plan(job.spec, job.threads.device.type == "cuda"), job.judged)
-    check_calibration(plan, job.judged)
-    torch.manual_seed(job.spec.dataset.seed)
-    with job.context.stage(Stage.DATASET, len(job.dataset.train) + len(job.judged)):
-        module = _module(job, plan.batch_size)
-        data = _image_data(job, plan)
-    plan = _with_told_metric(job, plan, data.validation_samples)  # some may have been unreadable
+    # settle what to do, as far as it is known before any image is read
+    plan = make_plan(inputs.spec, inputs.threads.device.type == "cuda")
+    plan = _with_available_metric(inputs, plan, inputs.validation_or_test)
+    check_calibration(plan, inputs.validation_or_test)
+
+    # build the module and decode the images; those that are unreadable may change what can be measured
+    torch.manual_seed(inputs.spec.dataset.seed)
+    with inputs.context.stage(Stage.DATASET, len(inputs.dataset.train) + len(inputs.validation_or_test)):
+        module = _module(inputs, plan.batch_size)
+        data = _data_module(inputs, plan)
+    plan = _with_available_metric(inputs, plan, data.validation_samples)
     check_calibration(plan, data.validation_samples)
-    keeper = Keeper(job.artifacts, job.context.work, plan.checkpointing, _fingerprint(job, data))
-    plan = _with_found_batch(job, data, plan, keeper)
-    with job.context.stage(Stage.TRAIN, plan.total_batches(data.training_count), unit="steps"):
-        model = scoring_model(job.spec.model, module, job.preprocessor.size)
-        validate_alike(module, model, data)
-        training = _training(job, module, data, plan, keeper)
-        report = fit(training)
+
+    # look for a checkpoint, which also knows the batch size that an earlier pod has found
+    fingerprint = _fingerprint(inputs, data)
+    checkpointer = Checkpointer(inputs.artifacts, inputs.context.work, plan.checkpointing, fingerprint)
+    plan = _with_batch_size_found(inputs, data, plan, checkpointer)
+
+    # train
+    with inputs.context.stage(Stage.TRAIN, plan.total_batches(data.training_count), unit="steps"):
+        model = scoring_model(inputs.spec.model, module, inputs.preprocessor.size)
+        validate_with_calibrated_scores(module, model, data)
+        report = fit(_training(inputs, module, data, plan, checkpointer))
         give_back_freed_memory()
-    model = model.to(job.threads.device).eval()
-    model.calibrate(torch.from_numpy(data.some_training_images(_CALIBRATION)).to(job.threads.device))
-    return Trained(model, data.training_count, report, keeper.kept, keeper.forget)
+
+    # relate scores to those of training images, where the model's scores are relative
+    model = model.to(inputs.threads.device).eval()
+    model.calibrate(torch.from_numpy(data.first_training_images(_CALIBRATION_IMAGES)).to(inputs.threads.device))
+    return TrainedModel(model, data.training_count, report, state=checkpointer)
 
 
-def _with_told_metric(job: ExperimentJob, plan: Plan, judged: Sequence[Sample]) -> Plan:
-    """The plan as far as the images can tell its metric: what was asked for is refused, a default given up."""
-    why, training = untold(plan, judged), job.spec.training
+def _with_available_metric(inputs: ExperimentInputs, plan: TrainingPlan, validation: Sequence[Sample]) -> TrainingPlan:
+    """The plan, without early stopping by default where these images cannot tell its metric.
+
+    Raises:
+        InvalidConfig: the metric was asked for.
+    """
+    why, training = why_metric_unavailable(plan, validation), inputs.spec.training
     if why is None:
         return plan
     if training.early_stopping and training.early_stopping.enabled:
@@ -69,15 +105,18 @@ def _with_told_metric(job: ExperimentJob, plan: Plan, judged: Sequence[Sample]) 
             f"training.checkpointing.keep: the best state goes by a metric, and {why}; keep the last, "
             "or set training.earlyStopping.metric: trainLoss"
         )
-    job.context.record.warn(f"no early stopping, which {plan.model} has by default: {why}")
-    return without_stopping(plan, training.check_val_every_n_epoch)
+    inputs.context.record.warn(f"no early stopping, which {plan.model} has by default: {why}")
+    return without_early_stopping(plan, training.check_val_every_n_epoch)
 
 
-def validate_alike(module: Any, model: AnomalibModel, data: ImageData) -> None:
-    """Let a model whose scores are related to training images be judged by those scores in validations too."""
+def validate_with_calibrated_scores(module: Any, model: AnomalibModel, data: ImageDataModule) -> None:
+    """Let validations see the scores that the model will give, where they are relative to those of training images.
+
+    The module's ``validation_step`` is replaced by one that calibrates the model at the beginning of each validation.
+    """
     if not model.relates_scores:
         return
-    images = torch.from_numpy(data.some_training_images(_CALIBRATION))
+    images = torch.from_numpy(data.first_training_images(_CALIBRATION_IMAGES))
 
     def validation_step(batch: Any, batch_idx: int) -> Any:
         if batch_idx == 0:
@@ -87,138 +126,167 @@ def validate_alike(module: Any, model: AnomalibModel, data: ImageData) -> None:
     module.validation_step = validation_step
 
 
-def _training(job: ExperimentJob, module: Any, data: ImageData, plan: Plan, keeper: Keeper) -> Training:
-    samples, around, history = data.validation_samples, _around(job), History()
-    masks = job.masks(samples) if plan.watched == "pixelAUROC" else None
-    order = _order(job, data, plan) if plan.devices > 1 else None
-    judge = judge_of(plan, samples, masks, around, history)
-    return Training(module, data, plan, keeper, around, judge, history, order)
-
-
-def _order(job: ExperimentJob, data: ImageData, plan: Plan) -> Order:
-    return Order(
-        model=job.spec.model,
-        built_for=_built_for(job, plan.batch_size),
+def _training(
+    inputs: ExperimentInputs, module: Any, data: ImageDataModule, plan: TrainingPlan, checkpointer: Checkpointer
+) -> Training:
+    samples, context, recorder = data.validation_samples, _fit_context(inputs), MetricRecorder()
+    masks = inputs.masks(samples) if plan.monitor == "pixelAUROC" else None
+    return Training(
+        module=module,
+        data=data,
         plan=plan,
-        samples=data.training_samples,
-        augmented=_augmented_elsewhere(job, plan),
-        kind=job.threads.device.type,
-        work=job.context.work,
+        checkpointer=checkpointer,
+        context=context,
+        validation_metrics=build_validation_metrics(plan, samples, masks, context, recorder),
+        recorder=recorder,
+        worker_spec=_worker_spec(inputs, data, plan) if plan.devices > 1 else None,
     )
 
 
-def _around(job: ExperimentJob) -> TrainingSurroundings:
-    context = job.context
-    return TrainingSurroundings(job.threads.device, context.work, context.advance, context.tracker.log_metrics)
+def _worker_spec(inputs: ExperimentInputs, data: ImageDataModule, plan: TrainingPlan) -> WorkerSpec:
+    return WorkerSpec(
+        model=inputs.spec.model,
+        options=_build_options(inputs, plan.batch_size),
+        plan=plan,
+        samples=data.training_samples,
+        read_augmented=_worker_reader(inputs, plan),
+        device_type=inputs.threads.device.type,
+        work=inputs.context.work,
+    )
 
 
-def _with_found_batch(job: ExperimentJob, data: ImageData, plan: Plan, keeper: Keeper) -> Plan:
-    if plan.finder is None:
+def _fit_context(inputs: ExperimentInputs) -> FitContext:
+    context = inputs.context
+    return FitContext(
+        device=inputs.threads.device,
+        work=context.work,
+        advance=context.advance,
+        log_metrics=context.tracker.log_metrics,
+    )
+
+
+def _with_batch_size_found(
+    inputs: ExperimentInputs, data: ImageDataModule, plan: TrainingPlan, checkpointer: Checkpointer
+) -> TrainingPlan:
+    """The plan with the batch size that fits into memory, where the spec asks for it to be found."""
+    if plan.batch_size_finder is None:
         return plan
-    known = keeper.batch_size if keeper.found else None
-    build = partial(_module, job, plan.batch_size)
-    data.train_batch_size = known or find_batch_size(build, data, plan, _around(job))
+    if checkpointer.resume_point is not None:
+        data.train_batch_size = checkpointer.resume_point.batch_size
+    else:
+        build = partial(_module, inputs, plan.batch_size)
+        data.train_batch_size = find_batch_size(build, data, plan, _fit_context(inputs))
     return replace(plan, batch_size=data.train_batch_size)
 
 
-def in_one_pass(job: ExperimentJob) -> Trained:
-    """Fit a memory-bank model of anomalib, or set up one that needs no training.
+def fit_in_one_pass(inputs: ExperimentInputs) -> TrainedModel:
+    """Fit one of anomalib's memory-bank models, or set up one that needs no training.
 
     Raises:
-        RunFailed: what stopped it.
+        DataInvalid: fewer than two training images are readable.
+        InvalidConfig: parameters that anomalib refuses.
+        WeightsNotFound: pre-trained weights could not be loaded.
+        Stopped: the run was asked to stop.
     """
-    torch.manual_seed(job.spec.dataset.seed)
-    with job.context.stage(Stage.TRAIN, len(job.dataset.train) * CATALOG[job.spec.model.name].loop.passes):
-        batch_size = job.spec.training.train_batch_size or _DECODED_BATCH
-        module = _module(job, batch_size)
-        module.model.to(job.threads.device)
-        with training_threads(job.threads.device), torch.no_grad():
-            seen = _see(job, module, batch_size)
-    model = scoring_model(job.spec.model, module, job.preprocessor.size).to(job.threads.device).eval()
-    return Trained(model, seen)
+    torch.manual_seed(inputs.spec.dataset.seed)
+    with inputs.context.stage(Stage.TRAIN, len(inputs.dataset.train) * CATALOG[inputs.spec.model.name].loop.passes):
+        batch_size = inputs.spec.training.train_batch_size or _DECODING_BATCH_SIZE
+        module = _module(inputs, batch_size)
+        module.model.to(inputs.threads.device)
+        with training_threads(inputs.threads.device), torch.no_grad():
+            image_count = _fit_module(inputs, module, batch_size)
+    model = scoring_model(inputs.spec.model, module, inputs.preprocessor.size).to(inputs.threads.device).eval()
+    return TrainedModel(model, image_count)
 
 
-def _see(job: ExperimentJob, module: Any, batch_size: int) -> int:
-    """Training images that the model was shown."""
-    shots: int | None = getattr(job.spec.model.parameters, "k_shot", None)
+def _fit_module(inputs: ExperimentInputs, module: Any, batch_size: int) -> int:
+    """Fit the module as its model wants it; the number of images that it has seen."""
+    shots: int | None = getattr(inputs.spec.model.parameters, "k_shot", None)
     if shots is not None:
-        return _show(job, module, shots)
-    return _learn(job, module, batch_size) if CATALOG[job.spec.model.name].learning == "onePass" else 0
+        return _set_up_few_shot(inputs, module, shots)
+    fits_in_passes = CATALOG[inputs.spec.model.name].learning == "onePass"
+    return _fit_memory_bank(inputs, module, batch_size) if fits_in_passes else 0
 
 
-class _Images(NamedTuple):
-    """What a training step of a model without gradients looks at."""
+class _ImageOnlyBatch(NamedTuple):
+    """All that the training step of a memory-bank model looks at: images (B, 3, H, W)."""
 
     image: torch.Tensor
 
 
-def _learn(job: ExperimentJob, module: Any, batch_size: int) -> int:
-    module.to(job.threads.device).train()
-    for _ in range(CATALOG[job.spec.model.name].loop.passes):
-        counted = CountedBatches(job.read(job.dataset.train, batch_size, epoch=0), job.context)
+def _fit_memory_bank(inputs: ExperimentInputs, module: Any, batch_size: int) -> int:
+    module.to(inputs.threads.device).train()
+    for _ in range(CATALOG[inputs.spec.model.name].loop.passes):
+        counted = CountedBatches(inputs.read(inputs.dataset.train, batch_size, epoch=0), inputs.context)
         for images in counted.images():
-            module.training_step(_Images(images.to(job.threads.device)))
+            module.training_step(_ImageOnlyBatch(images.to(inputs.threads.device)))
         module.fit()
-    return counted.seen
+    return counted.image_count
 
 
-def _show(job: ExperimentJob, module: Any, shots: int) -> int:
-    """WinCLIP: words for the class, and the first training images, if any."""
-    batches = list(job.read(job.dataset.train[:shots], max(shots, 1))) if shots else []
-    images = [torch.from_numpy(batch.images).to(job.threads.device) for batch in batches]
-    module.model.setup(_subject(job), torch.cat(images) if images else None)
+def _set_up_few_shot(inputs: ExperimentInputs, module: Any, shots: int) -> int:
+    """Set up WinCLIP with a name for what the images show, and with the first training images, if any."""
+    batches = list(inputs.read(inputs.dataset.train[:shots], max(shots, 1))) if shots else []
+    images = [torch.from_numpy(batch.images).to(inputs.threads.device) for batch in batches]
+    module.model.setup(_subject(inputs), torch.cat(images) if images else None)
     return sum(len(batch.samples) for batch in batches)
 
 
-def _module(job: ExperimentJob, batch_size: int) -> Any:
-    return build_module(job.spec.model, _built_for(job, batch_size))
+def _module(inputs: ExperimentInputs, batch_size: int) -> Any:
+    return build_module(inputs.spec.model, _build_options(inputs, batch_size))
 
 
-def _built_for(job: ExperimentJob, batch_size: int) -> BuildOptions:
-    return BuildOptions(job.preprocessor.size, batch_size, job.weights, _subject(job))
+def _build_options(inputs: ExperimentInputs, batch_size: int) -> BuildOptions:
+    return BuildOptions(inputs.preprocessor.size, batch_size, inputs.weights, _subject(inputs))
 
 
-def _subject(job: ExperimentJob) -> str:
-    named: str | None = getattr(job.spec.model.parameters, "class_name", None)
-    return named or (job.spec.dataset.category or "object").rpartition("/")[2].replace("_", " ")
+def _subject(inputs: ExperimentInputs) -> str:
+    """What the images show, in English: as configured, or by the dataset's category."""
+    class_name: str | None = getattr(inputs.spec.model.parameters, "class_name", None)
+    return class_name or (inputs.spec.dataset.category or "object").rpartition("/")[2].replace("_", " ")
 
 
-def _image_data(job: ExperimentJob, plan: Plan) -> ImageData:
-    training = _decoded(job, job.dataset.train)
-    check_count(len(training.samples))
-    augmented = _augmented(job) if job.spec.transforms.augmentations else None
-    judged = job.judged if plan.validate_every or CATALOG[plan.model].loop.calibrates_after_training else ()
-    eval_batch_size = job.threads.batch_size_for(job.spec.training.eval_batch_size)
-    return ImageData(
+def _data_module(inputs: ExperimentInputs, plan: TrainingPlan) -> ImageDataModule:
+    training = _decoded(inputs, inputs.dataset.train)
+    check_image_count(len(training.samples))
+    read_augmented = _read_augmented(inputs) if inputs.spec.transforms.augmentations else None
+    validates = plan.check_val_every_n_epoch or CATALOG[plan.model].loop.calibrates_after_training
+    return ImageDataModule(
         training,
-        _decoded(job, judged),
+        _decoded(inputs, inputs.validation_or_test if validates else ()),
         seed=plan.seed,
         train_batch_size=plan.batch_size,
-        eval_batch_size=eval_batch_size,
-        augmented=augmented,
+        eval_batch_size=inputs.threads.batch_size_for(inputs.spec.training.eval_batch_size),
+        read_augmented=read_augmented,
     )
 
 
-def _decoded(job: ExperimentJob, samples: tuple[Sample, ...]) -> DecodedImages:
-    counted = CountedBatches(job.read(samples, _DECODED_BATCH), job.context)
-    return decode_all(counted.batches(), len(samples), job.preprocessor.size, job.context.work)
+def _decoded(inputs: ExperimentInputs, samples: tuple[Sample, ...]) -> DecodedImages:
+    counted = CountedBatches(inputs.read(samples, _DECODING_BATCH_SIZE), inputs.context)
+    return decode_all(counted.batches(), len(samples), inputs.preprocessor.size, inputs.context.work)
 
 
-def _augmented(job: ExperimentJob) -> Augmented:
-    return lambda samples, epoch, batch_size: job.read(samples, batch_size, epoch)
+def _read_augmented(inputs: ExperimentInputs) -> ReadAugmented:
+    return lambda samples, epoch, batch_size: inputs.read(samples, batch_size, epoch)
 
 
-def _augmented_elsewhere(job: ExperimentJob, plan: Plan) -> ReadAgain | None:
-    """The same for another process, on its share of the CPUs."""
-    spec = job.spec.transforms.augmentations
-    if spec is None:
+def _worker_reader(inputs: ExperimentInputs, plan: TrainingPlan) -> AugmentedReader | None:
+    """What reads augmented images in the process of another device, on its share of the CPUs."""
+    augmentations = inputs.spec.transforms.augmentations
+    if augmentations is None:
         return None
-    threads = max(1, (job.spec.training.num_workers or cpu_limit()) // plan.devices)
-    return ReadAgain(job.prefetcher.root, job.preprocessor, job.integrity.limits, spec, plan.seed, threads)
+    return AugmentedReader(
+        root=inputs.prefetcher.root,
+        preprocessor=inputs.preprocessor,
+        limits=inputs.integrity.limits,
+        augmentations=augmentations,
+        seed=plan.seed,
+        threads=max(1, (inputs.spec.training.num_workers or cpu_limit()) // plan.devices),
+    )
 
 
-def _fingerprint(job: ExperimentJob, data: ImageData) -> str:
-    """Of everything that the course of training depends on; a state of another one is not taken up."""
-    spec = job.spec.model_dump(mode="json", include={"dataset", "transforms", "model", "training"})
+def _fingerprint(inputs: ExperimentInputs, data: ImageDataModule) -> str:
+    """SHA-256 over everything that the course of the training depends on: the spec, the images and the batch size."""
+    spec = inputs.spec.model_dump(mode="json", include={"dataset", "transforms", "model", "training"})
     keys = [sample.key for sample in data.training_samples]
     return hashlib.sha256(json.dumps([spec, keys, data.train_batch_size], sort_keys=True).encode()).hexdigest()

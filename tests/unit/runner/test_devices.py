@@ -7,11 +7,13 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from anomaly_api.experiment import ExperimentSpec
 from anomaly_api.reasons import ExitCode
@@ -19,16 +21,16 @@ from anomaly_runner.data.batches import Batch
 from anomaly_runner.data.samples import Sample
 from anomaly_runner.errors import InternalError, InvalidConfig, Stopped
 from anomaly_runner.local import run_locally
-from anomaly_runner.models import anomalib_model
-from anomaly_runner.models.anomalib_model import build_module, without_pretrained_weights
+from anomaly_runner.models.anomalib_model import BuildOptions, build_module, without_pretrained_weights
 from anomaly_runner.models.check import check_devices
 from anomaly_runner.storage import FolderStore
-from anomaly_runner.training.gradient import checkpoints, followers
-from anomaly_runner.training.gradient.checkpoints import Keeper
-from anomaly_runner.training.gradient.fit import Surroundings, Training, fit, judge_of
-from anomaly_runner.training.gradient.images import DecodedImages, ImageData, Share, decode_all
-from anomaly_runner.training.gradient.order import Order
-from anomaly_runner.training.gradient.plan import make_plan
+from anomaly_runner.training.gradient import checkpoints, workers
+from anomaly_runner.training.gradient.callbacks import MetricRecorder
+from anomaly_runner.training.gradient.checkpoints import Checkpointer
+from anomaly_runner.training.gradient.data_module import BatchPartition, DecodedImages, ImageDataModule, decode_all
+from anomaly_runner.training.gradient.fit import FitContext, Training, build_validation_metrics, fit
+from anomaly_runner.training.gradient.training_plan import make_plan
+from anomaly_runner.training.gradient.worker_spec import WorkerSpec
 from support.textures import EXPERIMENT, write_manifest, write_textures
 
 SIDE, BATCH = 64, 4
@@ -42,7 +44,7 @@ SCORES, WEIGHTS = 1e-5, 1e-3
 Adam makes full steps of gradients that are little but noise. Another order of the images comes to 1e-2 and 1."""
 
 
-def spec(model, **training):
+def spec(model: dict[str, Any], **training: Any) -> ExperimentSpec:
     return ExperimentSpec.model_validate(
         {
             "dataset": {"source": {"s3": {"uri": "s3://data"}}},
@@ -55,82 +57,110 @@ def spec(model, **training):
     )
 
 
-def pixels(count, seed):
+def pixels(count: int, seed: int) -> NDArray[np.float32]:
     return np.random.default_rng(seed).normal(size=(count, 3, SIDE, SIDE)).astype(np.float32) * 0.3
 
 
-def training_images(count, work):
+def training_images(count: int, work: Path) -> DecodedImages:
     samples = tuple(Sample(f"good/{index:02d}.png", "good") for index in range(count))
     return decode_all([Batch(samples, pixels(count, 1))], count, (SIDE, SIDE), work)
 
 
-def validation_images():
+def validation_images() -> DecodedImages:
     images = pixels(8, 2)
     images[1::2, :, 10:30, 10:30] += 1.5
     labels = ["good", "spot"] * 4
     return DecodedImages(tuple(Sample(f"{label}/{index}.png", label) for index, label in enumerate(labels)), images)
 
 
-class Run:
-    """One training in a folder of its own, or in that of an earlier one."""
+class TrainingRun:
+    """One training in a folder of its own, or in that of an earlier one.
 
-    def __init__(self, folder, model, *, devices=1, images=10, seed=7, step=None, **training) -> None:
+    Args:
+        on_batch: called with the number of batches done.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        model: dict[str, Any],
+        *,
+        devices: int = 1,
+        images: int = 10,
+        seed: int = 7,
+        on_batch: Callable[[int], None] = lambda done: None,
+        **training: Any,
+    ) -> None:
         work = folder / f"work{len(list(folder.iterdir()))}"
         work.mkdir()
-        asked = spec(model, trainBatchSize=BATCH, devices=devices, **training)
-        check_devices(asked, gpus=0)
-        self.plan = replace(make_plan(asked, has_gpu=False), seed=seed)
+        experiment = spec(model, trainBatchSize=BATCH, devices=devices, **training)
+        check_devices(experiment, gpus=0)
+        self.plan = replace(make_plan(experiment, has_gpu=False), seed=seed)
         torch.manual_seed(1)
-        built_for = anomalib_model.BuildOptions((SIDE, SIDE), BATCH, None, "object")
+        options = BuildOptions((SIDE, SIDE), BATCH, None, "object")
         with without_pretrained_weights():
-            self.module = build_module(asked.model, built_for)
+            self.module = build_module(experiment.model, options)
         self.start = {name: value.clone() for name, value in self.module.state_dict().items()}
         learnt, validation = training_images(images, work), validation_images()
-        data = ImageData(learnt, validation, seed=seed, train_batch_size=BATCH, eval_batch_size=3)
-        around = Surroundings(torch.device("cpu"), work, self._step, lambda step, values: None)
-        self.done, self._in_step = 0, step or (lambda done: None)
-        keeper, history = Keeper(FolderStore(folder / "store"), work, self.plan.checkpointing, "fingerprint"), {}
-        judge = judge_of(self.plan, validation.samples, None, around, history)
-        order = Order(asked.model, built_for, self.plan, learnt.samples, None, "cpu", work)
+        self.batches_done, self._on_batch = 0, on_batch
+        context = FitContext(
+            device=torch.device("cpu"), work=work, advance=self._advance, log_metrics=lambda step, values: None
+        )
+        worker_spec = WorkerSpec(
+            model=experiment.model,
+            options=options,
+            plan=self.plan,
+            samples=learnt.samples,
+            read_augmented=None,
+            device_type="cpu",
+            work=work,
+        )
+        recorder = MetricRecorder()
         self.training = Training(
-            self.module, data, self.plan, keeper, around, judge, history, order if devices > 1 else None
+            module=self.module,
+            data=ImageDataModule(learnt, validation, seed=seed, train_batch_size=BATCH, eval_batch_size=3),
+            plan=self.plan,
+            checkpointer=Checkpointer(FolderStore(folder / "store"), work, self.plan.checkpointing, "fingerprint"),
+            context=context,
+            validation_metrics=build_validation_metrics(self.plan, validation.samples, None, context, recorder),
+            recorder=recorder,
+            worker_spec=worker_spec if devices > 1 else None,
         )
 
-    def _step(self, count) -> None:
-        self.done += count
-        self._in_step(self.done)
+    def _advance(self, count: int) -> None:
+        self.batches_done += count
+        self._on_batch(self.batches_done)
 
-    def fit(self):
+    def fit(self) -> Self:
         self.report = fit(self.training)
         return self
 
     @property
-    def scores(self):
+    def scores(self) -> NDArray[np.float32]:
         with torch.inference_mode():
             images = torch.from_numpy(validation_images().inputs)
             return self.module.eval().model(images).pred_score.numpy().reshape(-1)
 
     @property
-    def state(self):
+    def state(self) -> dict[str, torch.Tensor]:
         return self.module.state_dict()
 
 
-def apart(first, second):
+def relative_differences(first: TrainingRun, second: TrainingRun) -> tuple[float, float]:
     """How far weights and scores are from each other, in parts of the largest change and the largest score."""
-    mine, its = first.module.state_dict(), second.module.state_dict()
     names = [name for name, _ in first.module.named_parameters()]
-    changed = max(float((mine[name] - first.start[name]).abs().max()) for name in names)
-    weights = max(float((mine[name] - its[name]).abs().max()) for name in names)
+    changed = max(float((first.state[name] - first.start[name]).abs().max()) for name in names)
+    weights = max(float((first.state[name] - second.state[name]).abs().max()) for name in names)
     return weights / changed, float(np.abs(first.scores - second.scores).max() / np.abs(first.scores).max())
 
 
 @pytest.fixture(autouse=True)
 def save_every_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checkpoints, "_SHARE", 0)
+    monkeypatch.setattr(checkpoints, "_SAVE_INTERVAL_FACTOR", 0)
 
 
 @pytest.fixture
-def folders(tmp_path: Path):
+def make_folders(tmp_path: Path):
     def make(*names):
         for name in names:
             (tmp_path / name).mkdir()
@@ -150,13 +180,16 @@ def folders(tmp_path: Path):
     ],
     ids=["fastflow", "accumulated", "fre", "cfa"],
 )
-def test_two_devices_train_as_one(folders, model, options, measured: Callable[[str], None]) -> None:
+def test_two_devices_train_as_one(make_folders, model, options, measured: Callable[[str], None]) -> None:
     """Also where the last step of an epoch has 3 images, or 1."""
-    one, two, shuffled = folders("one", "two", "shuffled")
+    one, two, shuffled = make_folders("one", "two", "shuffled")
     options |= {"maxEpochs": 3, "earlyStopping": {"enabled": False}}
-    alone, other = Run(one, model, **options).fit(), Run(shuffled, model, seed=8, **options).fit()
-    together = Run(two, model, devices=2, **options).fit()
-    (weights, scores), (order_weights, order_scores) = apart(alone, together), apart(alone, other)
+    alone, other = TrainingRun(one, model, **options).fit(), TrainingRun(shuffled, model, seed=8, **options).fit()
+    together = TrainingRun(two, model, devices=2, **options).fit()
+    (weights, scores), (order_weights, order_scores) = (
+        relative_differences(alone, together),
+        relative_differences(alone, other),
+    )
     measured(
         f"{model['name']} on two devices: weights {weights:.1e}, scores {scores:.1e} from one; "
         f"in another order of images {order_weights:.1e}, {order_scores:.1e}"
@@ -167,79 +200,86 @@ def test_two_devices_train_as_one(folders, model, options, measured: Callable[[s
 
 
 @pytest.fixture
-def processes(monkeypatch: pytest.MonkeyPatch):
-    """The followers that a test starts."""
-    found, start = [], followers._start
+def worker_processes(monkeypatch: pytest.MonkeyPatch):
+    """The workers that a test starts."""
+    processes, start = [], workers._start
 
     def started(*arguments):
-        found.append(start(*arguments))
-        return found[-1]
+        processes.append(start(*arguments))
+        return processes[-1]
 
-    monkeypatch.setattr(followers, "_start", started)
-    return found
+    monkeypatch.setattr(workers, "_start", started)
+    return processes
 
 
 @pytest.mark.slow
-def test_early_stopping_stops_all(folders, processes) -> None:
-    one, two = folders("one", "two")
+def test_early_stopping_stops_all(make_folders, worker_processes) -> None:
+    one, two = make_folders("one", "two")
     options = {"maxEpochs": 30, "earlyStopping": {"patience": 1}}
-    alone, together = Run(one, FASTFLOW, **options).fit(), Run(two, FASTFLOW, devices=2, **options).fit()
+    alone, together = (
+        TrainingRun(one, FASTFLOW, **options).fit(),
+        TrainingRun(two, FASTFLOW, devices=2, **options).fit(),
+    )
     assert together.report.stopped_early
     assert together.report.epochs == alone.report.epochs < 30
-    assert [process.returncode for process in processes] == [0]
+    assert [process.returncode for process in worker_processes] == [0]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("model", [FASTFLOW, CFA], ids=lambda model: model["name"])
-def test_a_stopped_training_on_two_devices_ends_with_the_same_weights_bit_for_bit(folders, processes, model) -> None:
+def test_a_stopped_training_on_two_devices_ends_with_the_same_weights_bit_for_bit(
+    make_folders, worker_processes, model
+) -> None:
     def stop(done) -> None:
         if done >= 8:
             raise Stopped("the node is wanted back")
 
-    whole_folder, broken = folders("whole", "broken")
-    whole = Run(whole_folder, model, devices=2, **LONG).fit()
+    whole_folder, broken = make_folders("whole", "broken")
+    whole = TrainingRun(whole_folder, model, devices=2, **LONG).fit()
     with pytest.raises(Stopped):
-        Run(broken, model, devices=2, step=stop, **LONG).fit()
-    assert all(process.returncode is not None for process in processes)
-    resumed = Run(broken, model, devices=2, **LONG).fit()
+        TrainingRun(broken, model, devices=2, on_batch=stop, **LONG).fit()
+    assert all(process.returncode is not None for process in worker_processes)
+    resumed = TrainingRun(broken, model, devices=2, **LONG).fit()
     assert resumed.report.resumed_from_step == 6
     assert all(torch.equal(value, resumed.state[name]) for name, value in whole.state.items())
     assert resumed.report.history == whole.report.history
 
 
 @pytest.mark.slow
-def test_a_killed_follower_fails_the_run_in_seconds(folders, processes) -> None:
+def test_a_killed_worker_fails_the_run_in_seconds(make_folders, worker_processes) -> None:
     killed = []
 
     def kill(done) -> None:
         if done == 2:
             killed.append(time.monotonic())
-            os.kill(processes[0].pid, signal.SIGKILL)
+            os.kill(worker_processes[0].pid, signal.SIGKILL)
 
-    run = Run(*folders("killed"), FASTFLOW, devices=2, step=kill, maxEpochs=500, earlyStopping={"enabled": False})
+    run = TrainingRun(
+        *make_folders("killed"), FASTFLOW, devices=2, on_batch=kill, maxEpochs=500, earlyStopping={"enabled": False}
+    )
     with pytest.raises(InternalError, match=r"training\.devices: the process device1 was killed by signal 9"):
         run.fit()
-    assert time.monotonic() - killed[0] < followers._FAREWELL_SECONDS
-    assert not any(thread.name == "followers" for thread in threading.enumerate())
+    assert time.monotonic() - killed[0] < workers._GRACE_SECONDS
+    assert not any(thread.name == "workers" for thread in threading.enumerate())
 
 
 @pytest.mark.slow
-def test_a_run_that_cannot_be_woken_when_a_follower_is_gone_is_ended(
-    folders, processes, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+def test_a_run_that_cannot_be_woken_when_a_worker_is_gone_is_ended(
+    make_folders, worker_processes, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     given_up, codes = threading.Event(), []
 
     def kill_and_hang(done) -> None:
-        os.kill(processes[0].pid, signal.SIGKILL)
+        os.kill(worker_processes[0].pid, signal.SIGKILL)
         assert given_up.wait(30)
 
     def end(code) -> None:
         codes.append(code)
         given_up.set()
 
-    monkeypatch.setattr(followers, "_FAREWELL_SECONDS", 0.5)
-    monkeypatch.setattr(followers.os, "_exit", end)
-    run = Run(*folders("hung"), FASTFLOW, devices=2, step=kill_and_hang, **LONG)
+    monkeypatch.setattr(workers, "_GRACE_SECONDS", 0.5)
+    monkeypatch.setattr(workers.os, "_exit", end)
+    run = TrainingRun(*make_folders("hung"), FASTFLOW, devices=2, on_batch=kill_and_hang, **LONG)
     with pytest.raises(InternalError):
         run.fit()
     assert codes == [ExitCode.INTERNAL_ERROR]
@@ -247,25 +287,27 @@ def test_a_run_that_cannot_be_woken_when_a_follower_is_gone_is_ended(
 
 
 @pytest.mark.slow
-def test_a_follower_that_cannot_start_fails_the_run_with_its_last_words(folders) -> None:
-    run = Run(*folders("lost"), FASTFLOW, devices=2, **LONG)
-    order = replace(run.training.order, samples=run.training.order.samples * 1000)
-    run.training = replace(run.training, order=order)
+def test_a_worker_that_cannot_start_fails_the_run_with_its_last_words(make_folders) -> None:
+    run = TrainingRun(*make_folders("lost"), FASTFLOW, devices=2, **LONG)
+    worker_spec = run.training.worker_spec
+    worker_spec = replace(worker_spec, samples=worker_spec.samples * 1000)
+    run.training = replace(run.training, worker_spec=worker_spec)
     with pytest.raises(InternalError, match=r"(?s)device1 ended with code 1: .*ValueError: mmap length"):
         run.fit()
 
 
 @pytest.mark.slow
-def test_a_follower_ends_when_the_first_process_does(folders) -> None:
-    run = Run(*folders("orphan"), FASTFLOW, devices=2)
-    order = replace(run.training.order, rank=1)
-    process = followers._start(order, run.training.data.training_descriptor, order.work / "device1.log")
+def test_a_worker_ends_when_the_first_process_does(make_folders) -> None:
+    run = TrainingRun(*make_folders("orphan"), FASTFLOW, devices=2)
+    worker_spec = replace(run.training.worker_spec, rank=1)
+    log = worker_spec.work / "device1.log"
+    process = workers._start(worker_spec, run.training.data.training_descriptor, log)
     process.stdin.close()
     assert process.wait(300) == ExitCode.STOPPED  # most of which it imports what it needs
 
 
 @pytest.mark.slow
-def test_a_run_on_two_devices_scores_as_on_one(tmp_path: Path, processes) -> None:
+def test_a_run_on_two_devices_scores_as_on_one(tmp_path: Path, worker_processes) -> None:
     """From the manifest on, with augmented images, which each device reads for itself."""
     write_textures(tmp_path / "data/textures", train=7)
 
@@ -286,22 +328,26 @@ def test_a_run_on_two_devices_scores_as_on_one(tmp_path: Path, processes) -> Non
         return np.array(table.to_pydict()["score"])
 
     one, two = scores(1), scores(2)
-    assert len(processes) == 1
+    assert len(worker_processes) == 1
     assert np.abs(one - two).max() < SCORES * np.abs(one).max()
 
 
 @pytest.mark.parametrize("images", range(1, 14))
-def test_shares_of_an_epoch_are_its_steps(images) -> None:
-    order, shares = list(range(100, 100 + images)), [Share(rank, 3) for rank in range(3)]
+def test_partitions_of_an_epoch_are_its_steps(images) -> None:
+    order, partitions = list(range(100, 100 + images)), [BatchPartition(rank, 3) for rank in range(3)]
     steps = [order[start : start + 6] for start in range(0, images, 6)]
-    for share in shares:
-        rows = share.of(order, 6)
+    for partition in partitions:
+        rows = partition.rows(order, 6)
         own = [rows[start : start + 2] for start in range(0, len(rows), 2)]
-        assert own == [step[share.rank :: 3] or [order[-1]] for step in steps]
+        assert own == [step[partition.rank :: 3] or [order[-1]] for step in steps]
     for step in steps:
         values = np.random.default_rng(len(step)).normal(size=len(step))
-        means = [values[share.rank :: 3].mean() if share.rank < len(step) else np.float64(9) for share in shares]
-        mean = np.mean([mean * share.weight(len(step)) for mean, share in zip(means, shares, strict=True)])
+        means = [
+            values[partition.rank :: 3].mean() if partition.rank < len(step) else np.float64(9)
+            for partition in partitions
+        ]
+        weights = [partition.loss_weight(len(step)) for partition in partitions]
+        mean = np.mean([mean * weight for mean, weight in zip(means, weights, strict=True)])
         assert mean == pytest.approx(values.mean())
 
 

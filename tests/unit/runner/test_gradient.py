@@ -4,10 +4,11 @@ import errno
 import io
 import shutil
 import signal
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Never
+from typing import Any, Never, Self
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from anomaly_api.experiment import ExperimentSpec
+from anomaly_api.model import Model
 from anomaly_api.reasons import ExitCode
 from anomaly_api.run import RunReport
 from anomaly_runner import experiment
@@ -28,16 +30,23 @@ from anomaly_runner.errors import (
     StorageUnavailable,
 )
 from anomaly_runner.local import run_locally
-from anomaly_runner.models import anomalib_model
-from anomaly_runner.models.anomalib_model import build_module, without_pretrained_weights
+from anomaly_runner.models.anomalib_model import BuildOptions, build_module, without_pretrained_weights
 from anomaly_runner.storage import FolderStore
 from anomaly_runner.system.stop import StopSignal
-from anomaly_runner.training import with_anomalib as anomalib_training
+from anomaly_runner.training import with_anomalib
 from anomaly_runner.training.gradient import checkpoints
-from anomaly_runner.training.gradient.checkpoints import KEY, Keeper
-from anomaly_runner.training.gradient.fit import Surroundings, Training, find_batch_size, fit, judge_of, largest
-from anomaly_runner.training.gradient.images import DecodedImages, ImageData
-from anomaly_runner.training.gradient.plan import check_calibration, make_plan, untold
+from anomaly_runner.training.gradient.callbacks import MetricRecorder
+from anomaly_runner.training.gradient.checkpoints import CHECKPOINT_KEY, Checkpointer
+from anomaly_runner.training.gradient.data_module import DecodedImages, ImageDataModule
+from anomaly_runner.training.gradient.fit import (
+    FitContext,
+    Training,
+    build_validation_metrics,
+    find_batch_size,
+    fit,
+    largest_fitting,
+)
+from anomaly_runner.training.gradient.training_plan import check_calibration, make_plan, why_metric_unavailable
 from hack.demo.auxiliary import write_auxiliary_weights
 from support.textures import EXPERIMENT, write_manifest
 
@@ -53,7 +62,7 @@ SIDES = {"efficientad": 256}
 """Its autoencoder takes no smaller images."""
 
 
-def spec(model, **training):
+def spec(model: dict[str, Any], **training: Any) -> ExperimentSpec:
     return ExperimentSpec.model_validate(
         {
             "dataset": {"source": {"s3": {"uri": "s3://data"}}},
@@ -65,12 +74,13 @@ def spec(model, **training):
     )
 
 
-def built(model, around):
+def build_with_random_weights(model: Model, options: BuildOptions) -> Any:
     with without_pretrained_weights():
-        return build_module(model, around)
+        return build_module(model, options)
 
 
-def images(count, seed, defects=False, side=SIDE):
+def decoded_images(count: int, seed: int, defects: bool = False, side: int = SIDE) -> DecodedImages:
+    """Random images; with defects, every second one has a bright spot."""
     random = np.random.default_rng(seed)
     pixels = random.normal(size=(count, 3, side, side)).astype(np.float32) * 0.3
     samples = []
@@ -82,48 +92,69 @@ def images(count, seed, defects=False, side=SIDE):
     return DecodedImages(tuple(samples), pixels)
 
 
-class Run:
-    """One training in a folder of its own, or in that of an earlier one."""
+class TrainingRun:
+    """One training in a folder of its own, or in that of an earlier one.
 
-    def __init__(self, folder, model, stop_after=None, cache=None, **training) -> None:
+    Args:
+        stop_after: batches after which it is stopped.
+        weights: folder with auxiliary images.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        model: dict[str, Any],
+        stop_after: int | None = None,
+        weights: Path | None = None,
+        **training: Any,
+    ) -> None:
         work, side = folder / f"work{len(list(folder.iterdir()))}", SIDES.get(model["name"], SIDE)
         work.mkdir()
         batch, count = (1, 3) if model is EFFICIENTAD else (4, 10)
-        asked = spec(model, trainBatchSize=batch, **training)
-        self.plan = make_plan(asked, has_gpu=False)
+        experiment = spec(model, trainBatchSize=batch, **training)
+        self.plan = make_plan(experiment, has_gpu=False)
         torch.manual_seed(1)
-        around = anomalib_model.BuildOptions((side, side), batch, cache, "object")
-        self.build = partial(built, asked.model, around)
+        options = BuildOptions((side, side), batch, weights, "object")
+        self.build = partial(build_with_random_weights, experiment.model, options)
         self.module = self.build()
-        validation = images(2 if model is EFFICIENTAD else 8, 2, defects=True, side=side)
-        self.data = ImageData(
-            images(count, 1, side=side), validation, seed=7, train_batch_size=batch, eval_batch_size=3
+        validation = decoded_images(2 if model is EFFICIENTAD else 8, 2, defects=True, side=side)
+        self.data = ImageDataModule(
+            decoded_images(count, 1, side=side), validation, seed=7, train_batch_size=batch, eval_batch_size=3
         )
-        self.store, self.done, self.stop_after = FolderStore(folder / "store"), 0, stop_after
-        self.around = Surroundings(torch.device("cpu"), work, self._step, lambda step, values: None)
-        keeper = Keeper(self.store, work, self.plan.checkpointing, "fingerprint")
-        history = {}
-        judge = judge_of(self.plan, validation.samples, None, self.around, history)
-        self.training = Training(self.module, self.data, self.plan, keeper, self.around, judge, history)
+        self.store, self.batches_done, self.stop_after = FolderStore(folder / "store"), 0, stop_after
+        self.context = FitContext(
+            device=torch.device("cpu"), work=work, advance=self._advance, log_metrics=lambda step, values: None
+        )
+        recorder = MetricRecorder()
+        self.training = Training(
+            module=self.module,
+            data=self.data,
+            plan=self.plan,
+            checkpointer=Checkpointer(self.store, work, self.plan.checkpointing, "fingerprint"),
+            context=self.context,
+            validation_metrics=build_validation_metrics(self.plan, validation.samples, None, self.context, recorder),
+            recorder=recorder,
+        )
 
-    def _step(self, count) -> None:
-        self.done += count
-        if self.stop_after is not None and self.done >= self.stop_after:
+    def _advance(self, count: int) -> None:
+        self.batches_done += count
+        if self.stop_after is not None and self.batches_done >= self.stop_after:
             self.stop()
 
-    def stop(self) -> Never:
+    def stop(self) -> None:
         raise Stopped("the node is wanted back")
 
-    def fit(self):
+    def fit(self) -> Self:
         self.report = fit(self.training)
         return self
 
     @property
-    def state(self):
+    def state(self) -> dict[str, torch.Tensor]:
         return self.module.state_dict()
 
 
-def same(first, second):
+def equal_states(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
+    """Whether two models have the same weights, bit for bit."""
     return all(torch.equal(value, second[name]) for name, value in first.items())
 
 
@@ -144,7 +175,7 @@ def cache(weights, monkeypatch: pytest.MonkeyPatch):
 
 @pytest.fixture(autouse=True)
 def save_every_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checkpoints, "_SHARE", 0)
+    monkeypatch.setattr(checkpoints, "_SAVE_INTERVAL_FACTOR", 0)
 
 
 @pytest.mark.slow
@@ -154,19 +185,19 @@ def test_a_stopped_training_ends_with_the_same_weights_bit_for_bit(tmp_path: Pat
     for folder in folders:
         folder.mkdir()
     epochs, stop_after = (2, 4) if model is EFFICIENTAD else (4, 8)
-    options = {"maxEpochs": epochs, "earlyStopping": {"enabled": False}, "cache": cache}
-    whole, again = (Run(folder, model, **options).fit() for folder in folders[:2])
-    assert same(whole.state, again.state)
+    options = {"maxEpochs": epochs, "earlyStopping": {"enabled": False}, "weights": cache}
+    whole, again = (TrainingRun(folder, model, **options).fit() for folder in folders[:2])
+    assert equal_states(whole.state, again.state)
     with pytest.raises(Stopped):
-        Run(folders[2], model, stop_after=stop_after, **options).fit()
-    assert (folders[2] / "store" / KEY).is_file()
+        TrainingRun(folders[2], model, stop_after=stop_after, **options).fit()
+    assert (folders[2] / "store" / CHECKPOINT_KEY).is_file()
     torch.manual_seed(99)
-    resumed = Run(folders[2], model, **options).fit()
+    resumed = TrainingRun(folders[2], model, **options).fit()
     assert resumed.report.resumed_from_step in dict(resumed.report.history["trainLoss"])
-    assert same(whole.state, resumed.state)
+    assert equal_states(whole.state, resumed.state)
     assert resumed.report.history == whole.report.history
-    resumed.training.keeper.forget()
-    assert not (folders[2] / "store" / KEY).exists()
+    resumed.training.checkpointer.discard()
+    assert not (folders[2] / "store" / CHECKPOINT_KEY).exists()
 
 
 @pytest.mark.slow
@@ -176,15 +207,15 @@ def test_a_stopped_training_ends_with_the_same_weights_bit_for_bit(tmp_path: Pat
     ids=["epochs", "early stopping", "steps"],
 )
 def test_a_training_that_was_over_is_not_trained_again(tmp_path: Path, options) -> None:
-    first = Run(tmp_path, FASTFLOW, **options).fit()
-    assert not (tmp_path / "store" / KEY).exists()
-    with pytest.raises(Stopped), first.training.keeper.kept():
+    first = TrainingRun(tmp_path, FASTFLOW, **options).fit()
+    assert not (tmp_path / "store" / CHECKPOINT_KEY).exists()
+    with pytest.raises(Stopped), first.training.checkpointer.preserved():
         raise Stopped
-    again = Run(tmp_path, FASTFLOW, **options)
-    again.stop_after = first.done + 1
+    again = TrainingRun(tmp_path, FASTFLOW, **options)
+    again.stop_after = first.batches_done + 1
     again.fit()
-    assert again.done == first.done
-    assert same(first.state, again.state)
+    assert again.batches_done == first.batches_done
+    assert equal_states(first.state, again.state)
     assert again.report == first.report.model_copy(update={"resumed_from_step": first.report.steps})
 
 
@@ -201,31 +232,82 @@ def test_a_run_that_is_stopped_after_its_training_goes_on_from_there(textures, m
     with monkeypatch.context() as patched:
         patched.setattr(experiment, "predict", stopped)
         assert run_locally(manifest, textures) == ExitCode.STOPPED
-    assert (results / KEY).is_file()
+    assert (results / CHECKPOINT_KEY).is_file()
     assert run_locally(manifest, textures) == 0
     report = RunReport.model_validate_json((results / "report.json").read_bytes())
     assert report.training.resumed_from_step == report.training.steps == 4
-    assert not (results / KEY).exists()
+    assert not (results / CHECKPOINT_KEY).exists()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("step", [4, 6], ids=["in an epoch", "before a validation"])
 def test_lightning_seeing_the_signal_first_is_stopped_and_not_done(tmp_path: Path, step) -> None:
     with StopSignal().listening():
-        run = Run(tmp_path, FASTFLOW, stop_after=step, maxEpochs=4, earlyStopping={"enabled": False})
+        run = TrainingRun(tmp_path, FASTFLOW, stop_after=step, maxEpochs=4, earlyStopping={"enabled": False})
         run.stop = lambda: signal.raise_signal(signal.SIGTERM)
         with pytest.raises(Stopped):
             run.fit()
-    assert (tmp_path / "store" / KEY).is_file()
+    assert (tmp_path / "store" / CHECKPOINT_KEY).is_file()
 
 
 @pytest.mark.slow
 def test_a_state_of_another_configuration_is_not_taken_up(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(Stopped):
-        Run(tmp_path, FASTFLOW, stop_after=5, maxEpochs=4).fit()
-    other = Run(tmp_path, FASTFLOW, maxEpochs=4)
-    assert Keeper(other.store, tmp_path, other.plan.checkpointing, "another").found is None
+        TrainingRun(tmp_path, FASTFLOW, stop_after=5, maxEpochs=4).fit()
+    other = TrainingRun(tmp_path, FASTFLOW, maxEpochs=4)
+    assert Checkpointer(other.store, tmp_path, other.plan.checkpointing, "another").resume_point is None
     assert "another configuration" in caplog.text
+
+
+def unversioned(checkpoint: dict[str, Any]) -> None:
+    """As it was written before there was a version: the states of callbacks under the names that the classes had."""
+    metadata = checkpoint.pop("anomaly_runner")
+    checkpoint["anomaly_run"] = {name: metadata[name] for name in ("fingerprint", "batches", "batch_size")}
+    checkpoint["anomaly_run"]["over"] = metadata["finished"]
+    names = {"metrics": "Watch", "bestState": "Best", "rngState": "Chance"}
+    checkpoint["callbacks"] = {names.get(key, key): state for key, state in checkpoint["callbacks"].items()}
+
+
+def of_the_next_version(checkpoint: dict[str, Any]) -> None:
+    checkpoint["anomaly_runner"]["format"] += 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("change", [unversioned, of_the_next_version])
+def test_a_state_of_another_release_is_not_taken_up_by_halves(
+    tmp_path: Path, change: Callable[[dict[str, Any]], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    options = {"maxEpochs": 3, "checkpointing": {"keep": "best"}, "earlyStopping": {"patience": 9}}
+    folders = [tmp_path / name for name in ("whole", "upgraded")]
+    for folder in folders:
+        folder.mkdir()
+    whole = TrainingRun(folders[0], FASTFLOW, **options).fit()
+    with pytest.raises(Stopped):
+        TrainingRun(folders[1], FASTFLOW, stop_after=5, **options).fit()
+    file = folders[1] / "store" / CHECKPOINT_KEY
+    checkpoint = torch.load(file, weights_only=True)
+    change(checkpoint)
+    torch.save(checkpoint, file)
+    upgraded = TrainingRun(folders[1], FASTFLOW, **options).fit()
+    assert "is of another release: training begins anew" in caplog.text
+    assert upgraded.report == whole.report
+    assert equal_states(whole.state, upgraded.state)
+
+
+@pytest.mark.slow
+def test_names_in_a_checkpoint_are_not_those_of_classes(tmp_path: Path) -> None:
+    """Other keys or contents are another FORMAT_VERSION: Lightning skips a state whose key it cannot find."""
+    options = {"maxEpochs": 3, "checkpointing": {"keep": "best"}, "earlyStopping": {"patience": 9}}
+    with pytest.raises(Stopped):
+        TrainingRun(tmp_path, FASTFLOW, stop_after=5, **options).fit()
+    checkpoint = torch.load(tmp_path / "store" / CHECKPOINT_KEY, weights_only=True)
+    assert checkpoint["anomaly_runner"].keys() == {"format", "fingerprint", "batches", "batch_size", "finished"}
+    assert checkpoint["anomaly_runner"]["format"] == checkpoints.FORMAT_VERSION == 2
+    ours = {key: state for key, state in checkpoint["callbacks"].items() if not key.startswith("EarlyStopping{")}
+    assert ours.keys() == {"metrics", "bestState", "rngState"}
+    assert ours["metrics"].keys() == {"trainLoss", "imageAUROC", "imageF1Max"}
+    assert ours["bestState"].keys() == {"value", "epoch", "state"}
+    assert ours["rngState"].keys() - {"cuda"} == {"torch", "python", "numpy"}
 
 
 def cut(state):
@@ -237,9 +319,9 @@ def cut(state):
 def test_a_damaged_state_is_not_taken_up(tmp_path: Path, caplog: pytest.LogCaptureFixture, damaged) -> None:
     file = io.BytesIO()
     torch.save({"weight": torch.zeros(100_000)}, file)
-    run = Run(tmp_path, FASTFLOW, maxEpochs=1)
-    (tmp_path / "store" / KEY).parent.mkdir(parents=True)
-    (tmp_path / "store" / KEY).write_bytes(damaged(file.getvalue()))
+    run = TrainingRun(tmp_path, FASTFLOW, maxEpochs=1)
+    (tmp_path / "store" / CHECKPOINT_KEY).parent.mkdir(parents=True)
+    (tmp_path / "store" / CHECKPOINT_KEY).write_bytes(damaged(file.getvalue()))
     assert run.fit().report.resumed_from_step is None
     assert "is damaged: training begins anew" in caplog.text
 
@@ -254,7 +336,7 @@ def test_a_training_whose_state_cannot_be_stored_is_stopped_all_the_same(
 
     monkeypatch.setattr(FolderStore, "upload", refused)
     with pytest.raises(Stopped):
-        Run(tmp_path, FASTFLOW, stop_after=5, maxEpochs=4).fit()
+        TrainingRun(tmp_path, FASTFLOW, stop_after=5, maxEpochs=4).fit()
     assert "could not be stored: not today" in caplog.text
 
 
@@ -266,20 +348,22 @@ def test_a_full_disk_costs_the_state_and_not_the_training(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(checkpoints.Trainer, "save_checkpoint", full)
-    run = Run(tmp_path, FASTFLOW, maxEpochs=2, earlyStopping={"enabled": False}).fit()
+    run = TrainingRun(tmp_path, FASTFLOW, maxEpochs=2, earlyStopping={"enabled": False}).fit()
     assert run.report.epochs == 2
     assert "could not be saved: [Errno 28] No space left on device" in caplog.text
-    with pytest.raises(Stopped), run.training.keeper.kept():
+    with pytest.raises(Stopped), run.training.checkpointer.preserved():
         raise Stopped
-    assert not (tmp_path / "store" / KEY).exists()
+    assert not (tmp_path / "store" / CHECKPOINT_KEY).exists()
 
 
 @pytest.mark.slow
 def test_the_best_epoch_is_kept_by_an_auroc_that_scikit_learn_confirms(tmp_path: Path) -> None:
-    run = Run(tmp_path, FASTFLOW, maxEpochs=4, checkpointing={"keep": "best"}, earlyStopping={"enabled": False}).fit()
+    run = TrainingRun(
+        tmp_path, FASTFLOW, maxEpochs=4, checkpointing={"keep": "best"}, earlyStopping={"enabled": False}
+    ).fit()
     values = [value for _, value in run.report.history["imageAUROC"]]
     assert run.report.kept_epoch == int(np.argmax(values))
-    validation = images(8, 2, defects=True)
+    validation = decoded_images(8, 2, defects=True)
     with torch.inference_mode():
         scores = run.module.model(torch.from_numpy(validation.inputs)).pred_score.numpy()
     truth = [bool(sample.defect) for sample in validation.samples]
@@ -288,13 +372,13 @@ def test_the_best_epoch_is_kept_by_an_auroc_that_scikit_learn_confirms(tmp_path:
 
 @pytest.mark.slow
 def test_early_stopping_ends_a_training_that_gets_no_better(tmp_path: Path) -> None:
-    run = Run(tmp_path, FASTFLOW, maxEpochs=30, earlyStopping={"patience": 2}).fit()
+    run = TrainingRun(tmp_path, FASTFLOW, maxEpochs=30, earlyStopping={"patience": 2}).fit()
     assert run.report.stopped_early
     assert run.report.epochs < 30
 
 
 def test_a_loss_that_is_no_number_names_epoch_and_step(tmp_path: Path) -> None:
-    run = Run(tmp_path, FASTFLOW, maxEpochs=3, earlyStopping={"enabled": False})
+    run = TrainingRun(tmp_path, FASTFLOW, maxEpochs=3, earlyStopping={"enabled": False})
     with torch.no_grad():
         next(run.module.model.fast_flow_blocks.parameters()).fill_(torch.nan)
     with pytest.raises(Diverged, match="loss became nan in epoch 0"):
@@ -317,7 +401,7 @@ def test_a_loss_that_is_no_number_names_epoch_and_step(tmp_path: Path) -> None:
 )
 def test_the_largest_size_that_was_seen_to_fit(room, initial, maximum, finer, expected) -> None:
     tried = []
-    assert largest(lambda size: tried.append(size) or size <= room, initial, maximum, finer) == expected
+    assert largest_fitting(lambda size: tried.append(size) or size <= room, initial, maximum, finer) == expected
     assert max(tried) <= maximum
     assert len(tried) == len(set(tried))
 
@@ -326,7 +410,7 @@ def test_the_largest_size_that_was_seen_to_fit(room, initial, maximum, finer, ex
 def test_the_batch_size_finder_tries_the_maximum_and_leaves_no_trace(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = Run(tmp_path, FASTFLOW, maxEpochs=3, batchSizeFinder={"initial": 2, "maximum": 8, "steps": 1})
+    run = TrainingRun(tmp_path, FASTFLOW, maxEpochs=3, batchSizeFinder={"initial": 2, "maximum": 8, "steps": 1})
     before, step = {name: value.clone() for name, value in run.state.items()}, type(run.module).training_step
     sizes = []
 
@@ -337,19 +421,19 @@ def test_the_batch_size_finder_tries_the_maximum_and_leaves_no_trace(
         return step(module, batch, *place)
 
     monkeypatch.setattr(type(run.module), "training_step", short_of_memory)
-    assert find_batch_size(run.build, run.data, run.plan, run.around) == 4
+    assert find_batch_size(run.build, run.data, run.plan, run.context) == 4
     assert sizes == [2, 4, 8]
     assert run.data.train_batch_size == 4
-    assert same(before, run.state)
+    assert equal_states(before, run.state)
     run.stop_after = 0
     with pytest.raises(Stopped):
-        find_batch_size(run.build, run.data, run.plan, run.around)
+        find_batch_size(run.build, run.data, run.plan, run.context)
 
 
 @pytest.mark.slow
 def test_the_batch_size_finder_takes_the_optimisers_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     finder = {"initial": 2, "maximum": 2, "steps": 2}
-    run = Run(tmp_path, FASTFLOW, maxEpochs=3, accumulateGradientBatches=2, batchSizeFinder=finder)
+    run = TrainingRun(tmp_path, FASTFLOW, maxEpochs=3, accumulateGradientBatches=2, batchSizeFinder=finder)
     done = []
 
     def counted(name) -> None:
@@ -358,7 +442,7 @@ def test_the_batch_size_finder_takes_the_optimisers_steps(tmp_path: Path, monkey
 
     counted("training_step")
     counted("optimizer_step")
-    assert find_batch_size(run.build, run.data, run.plan, run.around) == 2
+    assert find_batch_size(run.build, run.data, run.plan, run.context) == 2
     assert done.count("training_step") == 4
     assert done.count("optimizer_step") == 2
 
@@ -366,8 +450,8 @@ def test_the_batch_size_finder_takes_the_optimisers_steps(tmp_path: Path, monkey
 @pytest.mark.slow
 @pytest.mark.parametrize("model", [CFA, DRAEM], ids=lambda model: model["name"])
 def test_the_batch_size_finder_tries_modules_that_cannot_be_copied(tmp_path: Path, model, cache) -> None:
-    run = Run(tmp_path, model, cache=cache, batchSizeFinder={"initial": 2, "maximum": 2, "steps": 1})
-    assert find_batch_size(run.build, run.data, run.plan, run.around) == 2
+    run = TrainingRun(tmp_path, model, weights=cache, batchSizeFinder={"initial": 2, "maximum": 2, "steps": 1})
+    assert find_batch_size(run.build, run.data, run.plan, run.context) == 2
 
 
 @pytest.mark.slow
@@ -383,7 +467,7 @@ def test_a_stopped_run_goes_on_with_the_batch_size_it_had_found(textures, monkey
     with monkeypatch.context() as patched:
         patched.setattr(experiment, "predict", stopped)
         assert run_locally(manifest, textures) == ExitCode.STOPPED
-    monkeypatch.setattr(anomalib_training, "find_batch_size", lambda *_: 2)
+    monkeypatch.setattr(with_anomalib, "find_batch_size", lambda *_: 2)
     assert run_locally(manifest, textures) == 0
     report = (textures / "results/factory/textures/local/report.json").read_bytes()
     assert RunReport.model_validate_json(report).training.batch_size == 3
@@ -391,18 +475,19 @@ def test_a_stopped_run_goes_on_with_the_batch_size_it_had_found(textures, monkey
 
 @pytest.mark.slow
 def test_a_validation_looks_at_the_signal(tmp_path: Path) -> None:
-    run = Run(tmp_path, FASTFLOW, maxEpochs=4, earlyStopping={"patience": 4})
+    run = TrainingRun(tmp_path, FASTFLOW, maxEpochs=4, earlyStopping={"patience": 4})
     seen = []
 
-    def step(count) -> None:
+    def advance(count: int) -> None:
         seen.append(count)
         if seen[-2:] == [1, 0]:
             raise Stopped
 
-    run.around = replace(run.around, step=step)
-    run.training = replace(
-        run.training, around=run.around, judge=judge_of(run.plan, run.data.validation_samples, None, run.around, {})
+    run.context = replace(run.context, advance=advance)
+    validation_metrics = build_validation_metrics(
+        run.plan, run.data.validation_samples, None, run.context, MetricRecorder()
     )
+    run.training = replace(run.training, context=run.context, validation_metrics=validation_metrics)
     with pytest.raises(Stopped):
         run.fit()
     assert seen == [0, 1, 1, 1, 0]
@@ -434,17 +519,17 @@ def test_what_a_model_cannot_do_is_said_before_it_is_built(model, training, comp
 def test_defaults_are_those_of_papers_and_reference(model, expected) -> None:
     plan = make_plan(spec(model), has_gpu=False)
     patience = plan.early_stopping.patience if plan.early_stopping else None
-    assert (plan.epochs, plan.steps, plan.batch_size, patience) == expected
+    assert (plan.max_epochs, plan.max_steps, plan.batch_size, patience) == expected
 
 
 def test_steps_alone_replace_the_default_epochs() -> None:
     plan = make_plan(spec(FASTFLOW, maxSteps=9), has_gpu=False)
-    assert (plan.epochs, plan.steps, plan.total_batches(100)) == (None, 9, 9)
-    assert replace(plan, accumulate=3).total_batches(100) == 27
+    assert (plan.max_epochs, plan.max_steps, plan.total_batches(100)) == (None, 9, 9)
+    assert replace(plan, accumulate_grad_batches=3).total_batches(100) == 27
 
 
 @pytest.mark.parametrize(
-    ("options", "watched"),
+    ("options", "monitor"),
     [
         (
             {"earlyStopping": {"enabled": False, "metric": "pixelAUROC"}, "checkpointing": {"keep": "best"}},
@@ -454,16 +539,16 @@ def test_steps_alone_replace_the_default_epochs() -> None:
         ({"checkpointing": {"keep": "best"}}, "imageAUROC"),
     ],
 )
-def test_the_best_state_goes_by_the_metric_also_where_nothing_stops_early(options, watched) -> None:
+def test_the_best_state_goes_by_the_metric_also_where_nothing_stops_early(options, monitor) -> None:
     plan = make_plan(spec(FASTFLOW, **options), has_gpu=False)
-    assert plan.watched == watched
+    assert plan.monitor == monitor
 
 
 GOOD, DEFECT = Sample("good/0.png", "good"), Sample("spot/0.png", "spot")
 
 
 @pytest.mark.parametrize(
-    ("options", "judged", "reason"),
+    ("options", "validation", "reason"),
     [
         ({"earlyStopping": {"metric": "imageAUROC"}}, [GOOD], "needs good and defective images"),
         ({"earlyStopping": {"metric": "pixelAUROC"}}, [GOOD, DEFECT], "needs masks"),
@@ -476,9 +561,9 @@ GOOD, DEFECT = Sample("good/0.png", "good"), Sample("spot/0.png", "spot")
         ({"earlyStopping": {"metric": "trainLoss"}}, [GOOD], None),
     ],
 )
-def test_a_metric_that_the_images_cannot_tell(options, judged, reason) -> None:
-    found = untold(make_plan(spec(FASTFLOW, **options), has_gpu=False), judged)
-    assert (reason in found) if reason else (found is None)
+def test_a_metric_that_the_images_cannot_tell(options, validation, reason) -> None:
+    why = why_metric_unavailable(make_plan(spec(FASTFLOW, **options), has_gpu=False), validation)
+    assert (reason in why) if reason else (why is None)
 
 
 def spoil(folder) -> None:
@@ -529,7 +614,7 @@ def test_what_fails_in_a_training_is_not_blamed_on_weights(textures, monkeypatch
     def broken(training) -> Never:
         raise EOFError
 
-    monkeypatch.setattr(anomalib_training, "fit", broken)
+    monkeypatch.setattr(with_anomalib, "fit", broken)
     assert run_locally(write_manifest(textures, EXPERIMENT, short), textures) == ExitCode.INTERNAL_ERROR
 
 

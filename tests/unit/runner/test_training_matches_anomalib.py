@@ -21,7 +21,7 @@ from anomaly_runner.local import run_locally
 from anomaly_runner.models.anomalib_model import build_module, scoring_model, without_pretrained_weights
 from anomaly_runner.models.catalog import CATALOG
 from anomaly_runner.system.machine import cpu_limit
-from anomaly_runner.training import with_anomalib as anomalib_training
+from anomaly_runner.training import with_anomalib
 from hack.demo.auxiliary import write_auxiliary_weights
 from support.backbones import EFFICIENTNET_B5
 from support.model_rows import comparisons
@@ -60,7 +60,7 @@ def start(monkeypatch: pytest.MonkeyPatch):
         found.update({name: value.clone() for name, value in module.state_dict().items()})
         return module
 
-    monkeypatch.setattr(anomalib_training, "build_module", build)
+    monkeypatch.setattr(with_anomalib, "build_module", build)
     return found
 
 

@@ -1,11 +1,15 @@
-"""What this runner does between Lightning's steps: watches the loss, judges validations, keeps the best state.
+"""What this runner adds between Lightning's steps: the loss, metrics of validations, the best state.
 
-Metrics are those of all validation images' raw scores, gathered once and judged by the runner's own exact curves:
-metrics logged by batch, or of scores squashed into 0..1, have picked wrong epochs (anomalib issues #2337, #3407).
+Metrics are computed from the raw scores of all validation images at once, by the runner's own exact curves: metrics
+averaged over batches, or of scores squashed into 0..1, have picked wrong epochs (anomalib issues #2337, #3407).
+
+Callbacks with a state name their ``state_key`` themselves: by default Lightning files it under the class's name, so
+that renaming a class would silently drop its part of every checkpoint. A changed key, or changed contents under it,
+needs a new ``checkpoints.FORMAT_VERSION``.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +17,7 @@ import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping
+from numpy.typing import NDArray
 
 from anomaly_runner.data.masks import MaskReader
 from anomaly_runner.data.samples import Sample
@@ -20,29 +25,64 @@ from anomaly_runner.errors import Diverged
 from anomaly_runner.evaluation.curves import auroc, best_f1_threshold, confusion_at
 from anomaly_runner.evaluation.labelled import sort_labelled_scores
 from anomaly_runner.scoring.predict import Predictions
-from anomaly_runner.training.gradient.plan import LOSS, Plan
+from anomaly_runner.tracking.tracker import MetricHistory
+from anomaly_runner.training.gradient.training_plan import TRAIN_LOSS, TrainingPlan
 
-History = dict[str, list[tuple[int, float]]]
-Measure = Callable[[int, Mapping[str, float]], None]
+LogMetrics = Callable[[int, Mapping[str, float]], None]
+"""Takes a training step and values by name, and returns at once."""
 
 
-class Watch(Callback):  # type: ignore[misc]
-    """Counts steps, gathers the loss, and stops what has diverged.
+class MetricRecorder:
+    """The metrics of a training as it goes: written by some callbacks, read by others and by the report."""
+
+    def __init__(self) -> None:
+        self._points: dict[str, list[tuple[int, float]]] = {}
+
+    @property
+    def history(self) -> MetricHistory:
+        """All metrics recorded so far."""
+        return self._points
+
+    def record(self, name: str, step: int, value: float) -> None:
+        """Add a value that a metric has after a training step."""
+        self._points.setdefault(name, []).append((step, value))
+
+    def after(self, step: int) -> Iterator[tuple[str, int, float]]:
+        """Iterate over (name, step, value) of what was recorded after a training step."""
+        for name, points in self._points.items():
+            for at, value in points:
+                if at > step:
+                    yield name, at, value
+
+    def restore(self, history: MetricHistory) -> None:
+        """Replace what is recorded of these metrics."""
+        self._points.update({name: [(step, value) for step, value in points] for name, points in history.items()})
+
+
+class LossMonitor(Callback):  # type: ignore[misc]
+    """Record the mean loss of each epoch, and end a training that has diverged.
+
+    Carries all recorded metrics through checkpoints.
 
     Args:
-        step: called after each training step; may raise to stop.
-        history: filled with (step, value) by name.
+        on_step: called after each training step; may raise to stop the training.
     """
 
-    def __init__(self, step: Callable[[], None], history: History) -> None:
-        self._step = step
-        self._history = history
+    state_key = "metrics"
+
+    def __init__(self, on_step: Callable[[], None], recorder: MetricRecorder) -> None:
+        self._on_step = on_step
+        self._recorder = recorder
         self._losses: list[float] = []
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Look at the step's loss."""
+        """Check the loss of the step.
+
+        Raises:
+            Diverged: it is NaN or infinite.
+        """
         loss = _loss_of(outputs)
         if not math.isfinite(loss):
             raise Diverged(
@@ -50,56 +90,57 @@ class Watch(Callback):  # type: ignore[misc]
                 f"{trainer.global_step}: lower the learning rate, or look at the images"
             )
         self._losses.append(loss)
-        self._step()
+        self._on_step()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """The epoch's mean loss."""
+        """Record the epoch's mean loss, also for Lightning's EarlyStopping."""
         mean = float(np.mean(self._losses))
         self._losses.clear()
-        self._history.setdefault("trainLoss", []).append((trainer.global_step, mean))
-        pl_module.log("trainLoss", mean)
+        self._recorder.record(TRAIN_LOSS, trainer.global_step, mean)
+        pl_module.log(TRAIN_LOSS, mean)
 
     def state_dict(self) -> dict[str, Any]:
-        """The history goes on where a checkpoint is taken up."""
-        return {name: [list(entry) for entry in values] for name, values in self._history.items()}
+        """The recorded metrics as plain data."""
+        return {name: [list(point) for point in points] for name, points in self._recorder.history.items()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """From a checkpoint."""
-        self._history.update({name: [(step, value) for step, value in values] for name, values in state_dict.items()})
+        """Take over the metrics that were recorded before the checkpoint."""
+        self._recorder.restore(state_dict)
 
 
 def _loss_of(outputs: Any) -> float:
-    """The step's loss; of several (GANomaly), their sum."""
-    found = outputs if isinstance(outputs, Mapping) else {"loss": outputs}
-    parts = [found["loss"]] if "loss" in found else list(found.values())
+    """The loss of a step; where a module has several (GANomaly), their sum."""
+    losses = outputs if isinstance(outputs, Mapping) else {"loss": outputs}
+    parts = [losses["loss"]] if "loss" in losses else list(losses.values())
     return float(sum(float(torch.as_tensor(part).detach().sum()) for part in parts))
 
 
-class Trial(Callback):  # type: ignore[misc]
-    """Ends a training after some batches.
+class StopAfter(Callback):  # type: ignore[misc]
+    """End a training after some batches.
 
     Args:
         batches: how many.
-        check: called after each; may raise to stop.
+        check: called after each batch; may raise to stop the training.
     """
 
     def __init__(self, batches: int, check: Callable[[], None]) -> None:
         self._batches, self._check = batches, check
 
-    def on_train_batch_end(self, trainer: Trainer, *place: Any) -> None:
-        """Look whether it is enough."""
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        """Stop once there were enough batches."""
         self._check()
         trainer.should_stop = trainer.fit_loop.total_batch_idx + 1 >= self._batches
 
 
-class Judge(Callback):  # type: ignore[misc]
-    """Metrics of each validation, from the raw scores of all its images.
+class ValidationMetrics(Callback):  # type: ignore[misc]
+    """Compute the metrics of each validation from the raw scores of all its images together.
 
     Args:
-        samples: validation images in their order.
-        masks: their ground truth, where pixel scores are wanted.
-        history: filled with (step, value) by name.
-        check: called after each batch; may raise to stop.
+        samples: validation images in the order of the data module.
+        masks: their ground truth; None where pixel metrics are not needed.
+        work: folder for scores of pixels, which may not fit into memory.
+        recorder: takes imageAUROC, imageF1Max and pixelAUROC, each where it is defined.
+        check: called after each batch; may raise to stop the training.
     """
 
     def __init__(
@@ -107,20 +148,20 @@ class Judge(Callback):  # type: ignore[misc]
         samples: tuple[Sample, ...],
         masks: MaskReader | None,
         work: Path,
-        history: History,
+        recorder: MetricRecorder,
         check: Callable[[], None],
     ) -> None:
-        self._samples, self._masks, self._work, self._history = samples, masks, work, history
+        self._samples, self._masks, self._work, self._recorder = samples, masks, work, recorder
         self._check = check
-        self.step: int | None = None
-        """Of training, when the validation images were last looked at."""
-        self._scores: list[np.ndarray[Any, Any]] = []
-        self._maps: list[np.ndarray[Any, Any]] = []
+        self.last_step: int | None = None
+        """Training step of the last validation; None before the first."""
+        self._scores: list[NDArray[np.float32]] = []
+        self._maps: list[NDArray[np.float32]] = []
 
     def on_validation_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *place: Any, **where: Any
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *_: Any, **__: Any
     ) -> None:
-        """Keep the raw outputs."""
+        """Collect raw scores (B,) and, for pixel metrics, raw anomaly maps (B, H, W)."""
         self._scores.append(outputs.pred_score.detach().float().reshape(-1).cpu().numpy().copy())
         if self._masks is not None:
             maps = outputs.anomaly_map.detach().float().cpu().numpy()
@@ -128,8 +169,12 @@ class Judge(Callback):  # type: ignore[misc]
         self._check()
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Judge them all together."""
-        self.step = trainer.global_step
+        """Compute the metrics and log them, also for Lightning's EarlyStopping.
+
+        Raises:
+            Diverged: scores are NaN or infinite.
+        """
+        self.last_step = trainer.global_step
         scores, maps = np.concatenate(self._scores), np.concatenate(self._maps) if self._maps else None
         self._scores.clear()
         self._maps.clear()
@@ -138,96 +183,97 @@ class Judge(Callback):  # type: ignore[misc]
         for name, value in self._metrics(scores, maps).items():
             pl_module.log(name, value)
             if not trainer.sanity_checking:
-                self._history.setdefault(name, []).append((trainer.global_step, value))
+                self._recorder.record(name, trainer.global_step, value)
 
-    def _metrics(self, scores: Any, maps: Any) -> dict[str, float]:
-        span = (0.0, 0.0) if maps is None else (float(maps.min()), float(maps.max()))
-        predictions = Predictions(self._samples, scores, maps, span)
-        truth = sort_labelled_scores(predictions, self._masks, self._work)
-        found: dict[str, float] = {}
-        if truth.image.has_both_classes:
-            found["imageAUROC"] = auroc(truth.image)
-            found["imageF1Max"] = confusion_at(truth.image, best_f1_threshold(truth.image)).f1
-        if truth.pixel is not None and truth.pixel.has_both_classes:
-            found["pixelAUROC"] = auroc(truth.pixel)
-        return found
+    def _metrics(self, scores: NDArray[np.float32], maps: NDArray[np.float32] | None) -> dict[str, float]:
+        pixel_range = (0.0, 0.0) if maps is None else (float(maps.min()), float(maps.max()))
+        predictions = Predictions(samples=self._samples, scores=scores, maps=maps, pixel_range=pixel_range)
+        labelled = sort_labelled_scores(predictions, self._masks, self._work)
+        metrics: dict[str, float] = {}
+        if labelled.image.has_both_classes:
+            metrics["imageAUROC"] = auroc(labelled.image)
+            metrics["imageF1Max"] = confusion_at(labelled.image, best_f1_threshold(labelled.image)).f1
+        if labelled.pixel is not None and labelled.pixel.has_both_classes:
+            metrics["pixelAUROC"] = auroc(labelled.pixel)
+        return metrics
 
 
-class Best(Callback):  # type: ignore[misc]
-    """The best state by the watched metric, kept on the CPU, and carried through checkpoints."""
+class BestState(Callback):  # type: ignore[misc]
+    """Keep a copy of the module's best state on the CPU, and carry it through checkpoints.
 
-    def __init__(self, metric: str) -> None:
-        self._metric = metric
-        self._sign = -1.0 if metric == LOSS else 1.0
-        self._value = -math.inf
+    Args:
+        monitor: metric that the state goes by: the lowest loss, or the highest of any other metric.
+    """
+
+    state_key = "bestState"
+
+    def __init__(self, monitor: str) -> None:
+        self._monitor = monitor
+        self._sign = -1.0 if monitor == TRAIN_LOSS else 1.0
+        self._best = -math.inf
         self.epoch: int | None = None
+        """Epoch of the best state; None while there is none."""
         self._state: dict[str, torch.Tensor] = {}
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Look at a validation."""
-        if not trainer.sanity_checking and self._metric != LOSS:
-            self._consider(trainer, pl_module)
+        """Compare the state by a metric of the validation."""
+        if not trainer.sanity_checking and self._monitor != TRAIN_LOSS:
+            self._keep_if_better(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Look at an epoch's loss."""
-        if self._metric == LOSS:
-            self._consider(trainer, pl_module)
+        """Compare the state by the epoch's loss."""
+        if self._monitor == TRAIN_LOSS:
+            self._keep_if_better(trainer, pl_module)
 
-    def _consider(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        found = trainer.callback_metrics.get(self._metric)
-        if found is not None and self._sign * float(found) > self._value:
-            self._value, self.epoch = self._sign * float(found), trainer.current_epoch
+    def _keep_if_better(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        value = trainer.callback_metrics.get(self._monitor)
+        if value is not None and self._sign * float(value) > self._best:
+            self._best, self.epoch = self._sign * float(value), trainer.current_epoch
             self._state = {name: value.detach().cpu().clone() for name, value in pl_module.state_dict().items()}
 
     def restore(self, module: LightningModule) -> None:
-        """Bring the best state back, if there was one."""
+        """Load the best state into the module; leave it as it is if there was none."""
         if self._state:
             module.load_state_dict(self._state)
 
     def state_dict(self) -> dict[str, Any]:
-        """For checkpoints."""
-        return {"value": self._value, "epoch": self.epoch, "state": self._state}
+        """The best state with its epoch and its value, which is negated for the loss."""
+        return {"value": self._best, "epoch": self.epoch, "state": self._state}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """From a checkpoint."""
-        self._value, self.epoch, self._state = state_dict["value"], state_dict["epoch"], state_dict["state"]
+        """Go on comparing with the best state before the checkpoint."""
+        self._best, self.epoch, self._state = state_dict["value"], state_dict["epoch"], state_dict["state"]
 
 
-class Tell(Callback):  # type: ignore[misc]
-    """Tells somebody after each epoch what is new in the history.
+class MetricsReporter(Callback):  # type: ignore[misc]
+    """Report to the experiment tracker, after each epoch, what was recorded since the last report."""
 
-    Args:
-        measure: takes a step and values by name, and returns at once.
-    """
-
-    def __init__(self, measure: Measure, history: History) -> None:
-        self._measure, self._history = measure, history
-        self._told = 0
+    def __init__(self, log_metrics: LogMetrics, recorder: MetricRecorder) -> None:
+        self._log_metrics, self._recorder = log_metrics, recorder
+        self._reported_step = 0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """What lies before a checkpoint has been told by the pod that was there."""
-        self._told = trainer.global_step
+        """Skip what lies before a checkpoint: the pod that wrote the checkpoint has reported it."""
+        self._reported_step = trainer.global_step
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Tell; Lightning's validations come before."""
-        for name, points in self._history.items():
-            for step, value in points:
-                if step > self._told:
-                    self._measure(step, {name: value})
-        self._told = trainer.global_step
+        """Report the epoch, its validation included: Lightning validates before it calls this hook."""
+        for name, step, value in self._recorder.after(self._reported_step):
+            self._log_metrics(step, {name: value})
+        self._reported_step = trainer.global_step
 
 
-def early_stopping(plan: Plan) -> EarlyStopping | None:
-    """Lightning's own, on the metrics above."""
+def build_early_stopping(plan: TrainingPlan) -> EarlyStopping | None:
+    """Lightning's EarlyStopping on the metrics above; None where the plan has none."""
     spec = plan.early_stopping
     if spec is None:
         return None
-    loss = spec.metric == LOSS
+    by_loss = spec.metric == TRAIN_LOSS
     return EarlyStopping(
         monitor=spec.metric,
         patience=spec.patience,
         min_delta=spec.min_delta,
-        mode="min" if loss else "max",
+        mode="min" if by_loss else "max",
         strict=False,
-        check_on_train_epoch_end=loss,
+        check_on_train_epoch_end=by_loss,
     )

@@ -1,11 +1,13 @@
-"""The state of a training, kept where the run's artifacts go, so that another pod can go on from it.
+"""Checkpoints of a training, stored with the run's artifacts, so that another pod can continue it.
 
-State is saved at the end of an epoch: then the data's order, the augmentations and every source of chance are known
-by the epoch's number, and a training that was stopped and taken up again ends with the same weights, bit for bit.
-That at the training's end is kept too, for a run that is stopped in a later stage.
-Saving to the pod's own disk is bounded to a twentieth of the time, but for the last one; the storage is written to
-every some minutes, and when the cluster wants the node back. A state that does not fit on the disk, or was damaged,
-costs a stopped run the time that it stands for, and no run its end.
+A checkpoint is saved at the end of an epoch. The order of the images, the augmentations and every random number of the
+next epoch are then known from the epoch's number and the saved generators, so that a training that was stopped and
+resumed ends with the same weights as one that was not, bit for bit. There is one more checkpoint at the training's
+end, for a run that is stopped in a later stage.
+
+Saving to the pod's own disk takes at most a twentieth of the time, the last checkpoint excepted. It is uploaded every
+few minutes, and when the run is stopped. A checkpoint that does not fit on the disk, or that was damaged, costs a
+stopped run the time since the one before; it never fails a run.
 """
 
 import logging
@@ -13,6 +15,7 @@ import random
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -28,100 +31,125 @@ from anomaly_runner.storage import Store
 
 logger = logging.getLogger(__name__)
 
-KEY = "checkpoint/last.ckpt"
-"""Below the run's artifacts; removed once the run is published."""
-_MARKS = "anomaly_run"
-"""What a state says beside Lightning's own: see ``Keeper``."""
-_SHARE = 20
-_BYTES_A_SECOND = 300e6
-"""Guess of the disk's speed, until a state has been saved."""
-_COPIES = 3
-"""A parameter and what Adam keeps of it."""
+CHECKPOINT_KEY = "checkpoint/last.ckpt"
+"""Below the run's artifacts; deleted once the run is published."""
+FORMAT_VERSION = 2
+"""Of what this runner puts into a checkpoint beside Lightning's own: ``Checkpointer``'s metadata and the states of the
+callbacks. A release that changes any of it counts up; a checkpoint of another version is not resumed.
+Version 1 had no number, and its metadata under another key."""
+_METADATA_KEY = "anomaly_runner"
+_SAVE_INTERVAL_FACTOR = 20
+"""Least time between two checkpoints, as a multiple of the time that saving one takes."""
+_BYTES_PER_SECOND = 300e6
+"""Assumed speed of the disk, until a checkpoint has been saved."""
+_COPIES_PER_PARAMETER = 3
+"""The parameter itself and Adam's two moments."""
 
 
-class Keeper(Callback):  # type: ignore[misc]
-    """Saves the state after epochs, and at the end.
+@dataclass(frozen=True, kw_only=True)
+class ResumePoint:
+    """A checkpoint that an earlier pod of this run has left.
 
-    A state is marked with the fingerprint, the batches that it has seen and their size, and whether its training is
-    over.
+    ``path``: on this machine's disk. ``step``: of the optimiser. ``batches``: that the training has seen, of
+    ``batch_size`` images each. ``finished``: whether nothing is left to train.
+    """
+
+    path: Path
+    step: int
+    batches: int
+    batch_size: int
+    finished: bool
+
+
+class Checkpointer(Callback):  # type: ignore[misc]
+    """Save checkpoints after epochs and at the end; implements ``ResumableState``.
 
     Args:
         store: the run's artifacts.
-        work: folder on this machine.
-        spec: how often.
-        fingerprint: of the configuration; a state of another one is not taken up.
+        work: folder on this machine's disk.
+        spec: whether and how often.
+        fingerprint: of the configuration and the images; a checkpoint with another one is not resumed.
     """
 
     def __init__(self, store: Store, work: Path, spec: Checkpointing, fingerprint: str) -> None:
         self._store, self._spec, self._fingerprint = store, spec, fingerprint
         self._file = work / "last.ckpt"
-        self._dirty = False
-        self._saved_at = self._stored_at = time.monotonic()
-        self._cost: float | None = None
-        self.resumed_from: int | None = None
-        self.resumed_batches = 0
-        self.batch_size: int | None = None
-        """Of the state that was found."""
-        self.over = False
-        """Whether nothing is left to train."""
+        self._needs_upload = False
+        self._saved_at = self._uploaded_at = time.monotonic()
+        self._save_seconds: float | None = None
+        self._finished = False
 
     @cached_property
-    def found(self) -> Path | None:
-        """A state that an earlier pod of this run has left, on this machine's disk."""
+    def resume_point(self) -> ResumePoint | None:
+        """The checkpoint to resume from, downloaded when first asked for; None to begin anew.
+
+        Raises:
+            StorageUnavailable: the storage does not answer.
+            StorageDenied: the credentials may not read it.
+        """
         if not self._spec.enabled:
             return None
-        found = [info for info in self._store.list(KEY) if info.key == KEY]
-        if not found:
+        stored = [info for info in self._store.list(CHECKPOINT_KEY) if info.key == CHECKPOINT_KEY]
+        if not stored:
             return None
-        self._store.download(found[0], self._file)
-        state = self._loaded()
-        if state is None:
+        self._store.download(stored[0], self._file)
+        checkpoint = self._load()
+        if checkpoint is None:
             logger.warning("the checkpoint at %s is damaged: training begins anew", self._store.uri)
             return None
-        marks = state.get(_MARKS, {})
-        if marks.get("fingerprint") != self._fingerprint:
+        metadata = checkpoint.get(_METADATA_KEY, {})
+        if metadata.get("format") != FORMAT_VERSION:
+            logger.warning("the checkpoint at %s is of another release: training begins anew", self._store.uri)
+            return None
+        if metadata["fingerprint"] != self._fingerprint:
             logger.warning("the checkpoint at %s is of another configuration: training begins anew", self._store.uri)
             return None
-        self.resumed_from, self.resumed_batches, self.over = int(state["global_step"]), marks["batches"], marks["over"]
-        self.batch_size = marks["batch_size"]
-        return self._file
+        return ResumePoint(
+            path=self._file,
+            step=int(checkpoint["global_step"]),
+            batches=metadata["batches"],
+            batch_size=metadata["batch_size"],
+            finished=metadata["finished"],
+        )
 
-    def _loaded(self) -> dict[str, Any] | None:
-        """What the file holds; None if it is damaged."""
+    def _load(self) -> dict[str, Any] | None:
+        """The downloaded checkpoint; None if it is damaged."""
         try:
-            state: dict[str, Any] = torch.load(self._file, map_location="cpu", weights_only=True, mmap=True)
+            checkpoint: dict[str, Any] = torch.load(self._file, map_location="cpu", weights_only=True, mmap=True)
         except Exception as error:
             if not is_damage(error):
                 raise
             return None
-        return state
+        return checkpoint
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Mark it."""
-        checkpoint[_MARKS] = {
+        """Add what ``resume_point`` has to know."""
+        checkpoint[_METADATA_KEY] = {
+            "format": FORMAT_VERSION,
             "fingerprint": self._fingerprint,
             "batches": trainer.fit_loop.total_batch_idx + 1,
             "batch_size": trainer.datamodule.train_batch_size,
-            "over": self.over,
+            "finished": self._finished,
         }
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Train no further where a training is over: early stopping may have ended it."""
-        trainer.should_stop = self.over
+        """Train no further where the training was finished: early stopping may have ended it before its last epoch."""
+        trainer.should_stop = self.resume_point is not None and self.resume_point.finished
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save if it is time."""
+        """Save a checkpoint if it is time for one, and upload it if it is time for that."""
         if not self._spec.enabled or (trainer.current_epoch + 1) % self._spec.every_n_epochs:
             return
-        if time.monotonic() - self._saved_at < _SHARE * (self._cost or _guess(pl_module)):
+        save_seconds = self._save_seconds or _expected_save_seconds(pl_module)
+        if time.monotonic() - self._saved_at < _SAVE_INTERVAL_FACTOR * save_seconds:
             return
         self._save(trainer)
-        if self._saved_at - self._stored_at >= 60 * self._spec.every_n_minutes:
-            self.store()
+        if self._saved_at - self._uploaded_at >= 60 * self._spec.every_n_minutes:
+            self._upload()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save for a stop in a later stage."""
-        self.over = True
+        """Save the final state, for a run that is stopped in a later stage."""
+        self._finished = True
         if self._spec.enabled:
             self._save(trainer)
 
@@ -129,54 +157,54 @@ class Keeper(Callback):  # type: ignore[misc]
         began = time.monotonic()
         try:
             trainer.save_checkpoint(self._file)
-            self._dirty = True
+            self._needs_upload = True
         except OSError as error:
             logger.warning("the state of the training could not be saved: %s", error)
-            self._dirty = False  # an earlier state may be cut off now; that in the storage is whole
+            self._needs_upload = False  # the file may be cut off now; the one in the storage is whole
         self._saved_at = time.monotonic()
-        self._cost = self._saved_at - began
+        self._save_seconds = self._saved_at - began
 
     @contextmanager
-    def kept(self) -> Iterator[None]:
-        """Bring the newest state to the storage if the run is stopped within this block."""
+    def preserved(self) -> Iterator[None]:
+        """Upload the newest checkpoint if the run is stopped inside this block."""
         try:
             yield
         except Stopped:
-            self._store_if_possible()
+            self._upload_if_possible()
             raise
 
-    def _store_if_possible(self) -> None:
+    def _upload_if_possible(self) -> None:
         try:
-            self.store()
+            self._upload()
         except RunFailed as error:
             logger.warning("the newest state of the training could not be stored: %s", error)
 
-    def store(self) -> None:
-        """Bring the newest state to the storage."""
-        if self._dirty:
-            self._store.upload(self._file, KEY)
-            self._dirty, self._stored_at = False, time.monotonic()
+    def _upload(self) -> None:
+        if self._needs_upload:
+            self._store.upload(self._file, CHECKPOINT_KEY)
+            self._needs_upload, self._uploaded_at = False, time.monotonic()
 
-    def forget(self) -> None:
-        """The training is over and published."""
+    def discard(self) -> None:
+        """Delete the stored checkpoint: the run is published."""
         if self._spec.enabled:
-            self._store.delete(KEY)
+            self._store.delete(CHECKPOINT_KEY)
 
 
-def _guess(module: LightningModule) -> float:
-    """Seconds that saving a state may take."""
+def _expected_save_seconds(module: LightningModule) -> float:
     size: int = sum(parameter.nbytes for parameter in module.parameters())
-    return _COPIES * size / _BYTES_A_SECOND
+    return _COPIES_PER_PARAMETER * size / _BYTES_PER_SECOND
 
 
-class Chance(Callback):  # type: ignore[misc]
-    """Every source of chance, carried through checkpoints."""
+class RngState(Callback):  # type: ignore[misc]
+    """Carry the states of all random number generators through checkpoints: torch's, CUDA's, numpy's and Python's."""
+
+    state_key = "rngState"
 
     def __init__(self) -> None:
-        self._restored: dict[str, Any] | None = None
+        self._to_restore: dict[str, Any] | None = None
 
     def state_dict(self) -> dict[str, Any]:
-        """The generators' states, as plain data and tensors."""
+        """The generators' states, as plain data and tensors: checkpoints are loaded with ``weights_only``."""
         version, numbers, gauss = random.getstate()
         name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
         state = {
@@ -187,14 +215,14 @@ class Chance(Callback):  # type: ignore[misc]
         return state | ({"cuda": torch.cuda.get_rng_state()} if torch.cuda.is_available() else {})
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Note them; they are put back when training begins."""
-        self._restored = state_dict
+        """Remember the states until the first epoch: what Lightning sets up before it may draw random numbers."""
+        self._to_restore = state_dict
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Put them back, once."""
-        if self._restored is None:
+        """Restore the generators, once."""
+        if self._to_restore is None:
             return
-        state, self._restored = self._restored, None
+        state, self._to_restore = self._to_restore, None
         torch.set_rng_state(state["torch"].cpu())
         version, numbers, gauss = state["python"]
         random.setstate((version, tuple(numbers), gauss))

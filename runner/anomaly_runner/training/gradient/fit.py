@@ -1,9 +1,9 @@
-"""A training by gradient from beginning to end."""
+"""A training by gradient under Lightning's Trainer, from its first step, or its checkpoint, to the trained module."""
 
 import logging
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,123 +19,177 @@ from anomaly_runner.data.samples import Sample
 from anomaly_runner.errors import OutOfMemory, Stopped
 from anomaly_runner.models.catalog import CATALOG
 from anomaly_runner.system.machine import cpu_limit
-from anomaly_runner.training.gradient.auxiliary import draw_in_turn
-from anomaly_runner.training.gradient.callbacks import Best, History, Judge, Measure, Tell, Trial, Watch, early_stopping
-from anomaly_runner.training.gradient.checkpoints import Chance, Keeper
-from anomaly_runner.training.gradient.followers import followers
-from anomaly_runner.training.gradient.images import ImageData
-from anomaly_runner.training.gradient.order import Order
-from anomaly_runner.training.gradient.plan import LOSS, Plan
+from anomaly_runner.training.gradient.auxiliary_images import make_auxiliary_images_reproducible
+from anomaly_runner.training.gradient.callbacks import (
+    BestState,
+    LogMetrics,
+    LossMonitor,
+    MetricRecorder,
+    MetricsReporter,
+    StopAfter,
+    ValidationMetrics,
+    build_early_stopping,
+)
+from anomaly_runner.training.gradient.checkpoints import Checkpointer, RngState
+from anomaly_runner.training.gradient.data_module import ImageDataModule
+from anomaly_runner.training.gradient.ddp import GradientSync
+from anomaly_runner.training.gradient.training_plan import TRAIN_LOSS, TrainingPlan
+from anomaly_runner.training.gradient.worker_spec import WorkerSpec
+from anomaly_runner.training.gradient.workers import running_workers
 
 _PRECISIONS = {"float32": "32-true", "float16": "16-mixed", "bfloat16": "bf16-mixed"}
+"""Lightning's names of the spec's precisions."""
 
 
-@dataclass(frozen=True)
-class Surroundings:
-    """What a training works in: a device, a folder, somebody to tell of steps done and of values measured."""
+@dataclass(frozen=True, kw_only=True)
+class FitContext:
+    """What a training runs on and reports to.
+
+    ``work``: folder on this machine's disk. ``advance``: takes the number of batches done; raises Stopped if the run
+    was asked to stop. ``log_metrics``: takes a step and values by name.
+    """
 
     device: torch.device
     work: Path
-    step: Callable[[int], None]
-    measure: Measure
+    advance: Callable[[int], None]
+    log_metrics: LogMetrics
 
     def check(self) -> None:
-        """Raise if the run was asked to stop."""
-        self.step(0)
+        """Check whether to go on.
+
+        Raises:
+            Stopped: the run was asked to stop.
+        """
+        self.advance(0)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Training:
     """Everything that takes part in a training.
 
-    ``module``: anomalib's Lightning module, trained in place. ``judge``: of validations, where the plan has some.
-    ``history``: (step, value) by name, filled as it goes. ``order``: for the processes of the other devices, where the
-    plan has several.
+    ``module``: anomalib's Lightning module, trained in place. ``validation_metrics``: None where the plan has no
+    validations. ``recorder``: filled as the training goes. ``worker_spec``: for the processes of the other devices,
+    where the plan has several.
     """
 
     module: Any
-    data: ImageData
-    plan: Plan
-    keeper: Keeper
-    around: Surroundings
-    judge: Judge | None
-    history: History
-    order: Order | None = None
+    data: ImageDataModule
+    plan: TrainingPlan
+    checkpointer: Checkpointer
+    context: FitContext
+    validation_metrics: ValidationMetrics | None
+    recorder: MetricRecorder
+    worker_spec: WorkerSpec | None = None
 
 
 def fit(training: Training) -> TrainingReport:
-    """Train the module in place.
+    """Train the module in place, from the beginning or from the checkpoint of an earlier pod.
 
     Raises:
-        Diverged: the loss, or a score, is not a number.
-        Stopped: the cluster wants the node back; the newest state has been stored.
+        Diverged: the loss, or a score, became NaN or infinite.
+        DataInvalid: a training image that had been readable could not be read again.
+        OutOfMemory: the process of another device had too little memory.
+        InternalError: the process of another device failed for another reason.
+        Stopped: the run was asked to stop; the newest checkpoint has been stored.
     """
-    plan, keeper, around = training.plan, training.keeper, training.around
-    best = Best(plan.watched) if plan.keeps_best else None
-    watch = Watch(lambda: around.step(1), training.history)
-    tell = Tell(around.measure, training.history)
-    callbacks = [watch, training.judge, best, early_stopping(plan), tell, Chance(), keeper]
-    with keeper.kept(), training_threads(around.device, plan.devices), quiet():
-        state = keeper.found
-        order = replace(training.order, state=state) if training.order and not keeper.over else None
-        with followers(order, training.data) if order else nullcontext() as together:
-            callbacks = [found for found in (*callbacks, together) if found]
-            trainer = make_trainer(plan, around, callbacks, validates=training.judge is not None)
-            _fit(trainer, training, state)
+    plan, module, context = training.plan, training.module, training.context
+    best = BestState(plan.monitor) if plan.keeps_best else None
+    with training.checkpointer.preserved(), training_threads(context.device, plan.devices), quiet_libraries():
+        # train, together with the other devices if there are any
+        with _workers(training) as gradient_sync:
+            callbacks = _callbacks(training, best, gradient_sync)
+            trainer = build_trainer(plan, context, callbacks, validates=training.validation_metrics is not None)
+            _run(trainer, training)
+        # go on with the best state where that was asked for, on the device and ready to score
         if best is not None:
-            best.restore(training.module)
-        training.module.to(around.device).eval()
+            best.restore(module)
+        module.to(context.device).eval()
+        # EfficientAD relates its maps to validation images: done by every validation, but of the state of that time
         if CATALOG[plan.model].loop.calibrates_after_training and not _is_calibrated(trainer, training, best):
             with torch.no_grad():
-                training.module.on_validation_start()
+                module.on_validation_start()
     return _report(trainer, training, best)
 
 
-def _fit(trainer: Trainer, training: Training, state: Path | None) -> None:
-    draw_in_turn(training.module, training.plan.seed)
-    if state:
-        skip_preparing(training.module, training.plan)
+def _workers(training: Training) -> AbstractContextManager[GradientSync | None]:
+    """Run the processes of the other devices; none where there is one device, or nothing left to train."""
+    resume = training.checkpointer.resume_point
+    if training.worker_spec is None or (resume is not None and resume.finished):
+        return nullcontext()
+    spec = replace(training.worker_spec, checkpoint=resume.path if resume else None)
+    return running_workers(spec, training.data)
+
+
+def _callbacks(training: Training, best: BestState | None, gradient_sync: GradientSync | None) -> list[Callback]:
+    """Callbacks in the order in which Lightning calls them.
+
+    Metrics come before what reads them. Checkpoints come after everything that has a state. GradientSync is the last,
+    because it broadcasts what early stopping has decided.
+    """
+    context, recorder = training.context, training.recorder
+    callbacks = [
+        LossMonitor(lambda: context.advance(1), recorder),
+        training.validation_metrics,
+        best,
+        build_early_stopping(training.plan),
+        MetricsReporter(context.log_metrics, recorder),
+        RngState(),
+        training.checkpointer,
+        gradient_sync,
+    ]
+    return [callback for callback in callbacks if callback is not None]
+
+
+def _run(trainer: Trainer, training: Training) -> None:
+    resume = training.checkpointer.resume_point
+    make_auxiliary_images_reproducible(training.module, training.plan.seed)
+    if resume:
+        skip_preparation(training.module, training.plan)
     # in batches: a module that steps its optimisers itself counts several steps in each
-    training.around.step(training.keeper.resumed_batches)
-    with stopped_by_lightning():
-        trainer.fit(training.module, datamodule=training.data, ckpt_path=state, weights_only=True)
+    training.context.advance(resume.batches if resume else 0)
+    with sigterm_as_stopped():
+        checkpoint = resume.path if resume else None
+        trainer.fit(training.module, datamodule=training.data, ckpt_path=checkpoint, weights_only=True)
 
 
 @contextmanager
-def stopped_by_lightning() -> Iterator[None]:
-    """Raise Stopped where Lightning sees SIGTERM first: its own exception would end the process as if all were done."""
+def sigterm_as_stopped() -> Iterator[None]:
+    """Raise Stopped where Lightning notices SIGTERM first.
+
+    Its own exception is a SystemExit with exit code 0, as if the run were done.
+    """
     try:
         yield
     except SIGTERMException as error:
         raise Stopped from error
 
 
-def skip_preparing(module: Any, plan: Plan) -> None:
-    """Keep what a checkpoint has brought, instead of looking at all training images again."""
+def skip_preparation(module: Any, plan: TrainingPlan) -> None:
+    """Keep what a checkpoint restores, where the module would prepare itself again on all training images."""
     if CATALOG[plan.model].loop.prepares_before_training:
         module.on_train_start = lambda: None
 
 
-def find_batch_size(build: Callable[[], Any], data: ImageData, plan: Plan, around: Surroundings) -> int:
-    """The largest training batch that was tried and fits in memory; none is larger than the training set.
+def find_batch_size(build: Callable[[], Any], data: ImageDataModule, plan: TrainingPlan, context: FitContext) -> int:
+    """Find the largest training batch that fits into memory; none is larger than the training set.
 
-    Lightning's own search answers its maximum without trying it.
+    Every size that is returned was tried: Lightning's own finder returns its maximum without trying it.
 
     Args:
-        build: makes a module for each trial: a copy may share what a trial changes, as DRAEM's would its hooks.
+        build: makes a new module for each trial. A copy of one may share what a trial changes, such as DRAEM's hooks.
 
     Raises:
         OutOfMemory: not even one image fits.
-        Stopped: the cluster wants the node back.
+        Stopped: the run was asked to stop.
     """
-    finder, before = plan.finder, data.train_batch_size
+    finder, configured = plan.batch_size_finder, data.train_batch_size
     assert finder is not None
-    batches = finder.steps * plan.accumulate  # optimisers ask for memory in their first step
+    batches = finder.steps * plan.accumulate_grad_batches  # optimisers allocate memory in their first step
 
     def fits(size: int) -> bool:
         data.train_batch_size = size
         try:
-            trainer = make_trainer(plan, around, [Trial(batches, around.check)], validates=False)
+            trainer = build_trainer(plan, context, [StopAfter(batches, context.check)], validates=False)
             trainer.fit(build(), datamodule=data)
         except RuntimeError as error:
             if not is_oom_error(error):
@@ -145,21 +199,25 @@ def find_batch_size(build: Callable[[], Any], data: ImageData, plan: Plan, aroun
             garbage_collection_cuda()
         return True
 
-    with training_threads(around.device), quiet(), stopped_by_lightning():
-        found = largest(fits, finder.initial, min(finder.maximum, data.training_count), finer=finder.mode != "power")
-    data.train_batch_size = before
-    if not found:
+    maximum = min(finder.maximum, data.training_count)
+    with training_threads(context.device), quiet_libraries(), sigterm_as_stopped():
+        size = largest_fitting(fits, finder.initial, maximum, finer=finder.mode != "power")
+    data.train_batch_size = configured
+    if not size:
         raise OutOfMemory(
             "training.batchSizeFinder: not even one image a step fits in memory: lower inputSize, or "
             "take a smaller model"
         )
-    return found
+    return size
 
 
-def largest(fits: Callable[[int], bool], initial: int, maximum: int, finer: bool) -> int:
-    """The largest size up to ``maximum`` of which ``fits`` was seen to be true, 0 if there is none.
+def largest_fitting(fits: Callable[[int], bool], initial: int, maximum: int, finer: bool) -> int:
+    """Search the largest size up to ``maximum`` that fits; 0 if none does.
 
-    Sizes double from ``initial``, or halve until one fits; ``finer`` looks between the last two as well.
+    Sizes double from ``initial``, or halve until one fits.
+
+    Args:
+        finer: bisect between the largest size that fits and the smallest that does not.
     """
     good, size, bad = 0, min(initial, maximum), maximum + 1
     while good < size < bad:
@@ -168,48 +226,57 @@ def largest(fits: Callable[[int], bool], initial: int, maximum: int, finer: bool
     return good
 
 
-def judge_of(
-    plan: Plan, samples: tuple[Sample, ...], masks: MaskReader | None, around: Surroundings, history: History
-) -> Judge | None:
-    """Who judges the validations of this plan; nobody if there are none."""
-    return None if plan.validate_every is None else Judge(samples, masks, around.work, history, around.check)
+def build_validation_metrics(
+    plan: TrainingPlan,
+    samples: tuple[Sample, ...],
+    masks: MaskReader | None,
+    context: FitContext,
+    recorder: MetricRecorder,
+) -> ValidationMetrics | None:
+    """The metrics of this plan's validations; None if it has none."""
+    if plan.check_val_every_n_epoch is None:
+        return None
+    return ValidationMetrics(samples, masks, context.work, recorder, context.check)
 
 
-def make_trainer(plan: Plan, around: Surroundings, callbacks: list[Callback], validates: bool) -> Trainer:
-    """Lightning's Trainer on this process's own device."""
+def build_trainer(plan: TrainingPlan, context: FitContext, callbacks: list[Callback], validates: bool) -> Trainer:
+    """Lightning's Trainer on this process's own device, seeded, deterministic, and without output of its own."""
     seed_everything(plan.seed, workers=False, verbose=False)
+    on_gpu = context.device.type == "cuda"
     return Trainer(
-        accelerator="gpu" if around.device.type == "cuda" else "cpu",
-        devices=[around.device.index or 0] if around.device.type == "cuda" else 1,
+        accelerator="gpu" if on_gpu else "cpu",
+        devices=[context.device.index or 0] if on_gpu else 1,
         precision=_PRECISIONS[plan.precision],
-        max_epochs=plan.epochs or -1,
-        max_steps=plan.steps or -1,
-        accumulate_grad_batches=plan.accumulate,
-        gradient_clip_val=plan.clipping.value if plan.clipping else None,
-        gradient_clip_algorithm=plan.clipping.algorithm if plan.clipping else None,
+        max_epochs=plan.max_epochs or -1,
+        max_steps=plan.max_steps or -1,
+        accumulate_grad_batches=plan.accumulate_grad_batches,
+        gradient_clip_val=plan.gradient_clipping.value if plan.gradient_clipping else None,
+        gradient_clip_algorithm=plan.gradient_clipping.algorithm if plan.gradient_clipping else None,
         limit_val_batches=None if validates else 0,
-        check_val_every_n_epoch=plan.validate_every or 1,
+        check_val_every_n_epoch=plan.check_val_every_n_epoch or 1,
         num_sanity_val_steps=0,
         callbacks=callbacks,
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        deterministic="warn" if around.device.type == "cuda" else True,
-        default_root_dir=around.work,
+        deterministic="warn" if on_gpu else True,
+        default_root_dir=context.work,
     )
 
 
-def _is_calibrated(trainer: Trainer, training: Training, best: Best | None) -> bool:
-    """Whether the state that is kept was there when validation images were last looked at."""
-    if training.judge is None:
+def _is_calibrated(trainer: Trainer, training: Training, best: BestState | None) -> bool:
+    """Whether the last validation that calibrated the module saw the state that is kept."""
+    if training.validation_metrics is None:
         return False
     if best is not None and best.epoch is not None:
-        return training.plan.watched != LOSS
-    return bool(training.judge.step == trainer.global_step)
+        # a state that a validation's metric has chosen was copied right after that validation
+        return training.plan.monitor != TRAIN_LOSS
+    return bool(training.validation_metrics.last_step == trainer.global_step)
 
 
-def _report(trainer: Trainer, training: Training, best: Best | None) -> TrainingReport:
+def _report(trainer: Trainer, training: Training, best: BestState | None) -> TrainingReport:
+    resume = training.checkpointer.resume_point
     return TrainingReport(
         epochs=trainer.current_epoch,
         steps=trainer.global_step,
@@ -217,8 +284,8 @@ def _report(trainer: Trainer, training: Training, best: Best | None) -> Training
         devices=training.plan.devices,
         stopped_early=_stopped_early(trainer),
         kept_epoch=best.epoch if best else max(trainer.current_epoch - 1, 0),
-        resumed_from_step=training.keeper.resumed_from,
-        history={name: tuple(values) for name, values in training.history.items()},
+        resumed_from_step=resume.step if resume else None,
+        history={name: tuple(points) for name, points in training.recorder.history.items()},
     )
 
 
@@ -228,7 +295,10 @@ def _stopped_early(trainer: Trainer) -> bool:
 
 @contextmanager
 def training_threads(device: torch.device, processes: int = 1) -> Iterator[None]:
-    """All CPUs of each process inside each operator: steps depend on each other, so there is nothing else to spread."""
+    """Give each process its share of the CPUs inside each operator.
+
+    Unlike in scoring there is no other work to spread over the CPUs: training steps depend on each other.
+    """
     before = torch.get_num_threads()
     torch.set_num_threads(max(1, cpu_limit() // processes) if device.type == "cpu" else before)
     try:
@@ -239,8 +309,11 @@ def training_threads(device: torch.device, processes: int = 1) -> Iterator[None]
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
-    """Without Lightning's advice about loggers, workers and devices, all of which are as they should be."""
+def quiet_libraries() -> Iterator[None]:
+    """Suppress warnings, and the advice of Lightning and anomalib about loggers, workers and devices.
+
+    All of these are as they should be here.
+    """
     loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric", "anomalib")]
     before = [logger.level for logger in loggers]
     with warnings.catch_warnings():

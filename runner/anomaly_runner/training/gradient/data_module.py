@@ -1,0 +1,219 @@
+"""Training and validation images as a LightningDataModule: decoded once, shuffled each epoch by seed and epoch alone.
+
+Decoded images lie in an unnamed file that is mapped into memory, so that an epoch costs no decoding and memory does
+not grow with the number of images. Augmented images are read and decoded anew each epoch.
+"""
+
+import math
+import os
+import tempfile
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningDataModule
+from numpy.typing import NDArray
+
+from anomaly_runner.data.batches import Batch
+from anomaly_runner.data.samples import Sample
+from anomaly_runner.system.scratch import allocate_array
+
+ReadAugmented = Callable[[Sequence[Sample], int, int], Iterator[Batch]]
+"""Reads batches of the samples, in this order, augmented for an epoch: (samples, epoch, batch size)."""
+
+
+@dataclass(frozen=True)
+class DecodedImages:
+    """Readable images.
+
+    ``inputs``: (N, 3, H, W), float32, one for each of ``samples``. ``descriptor``: of the open file that they lie in,
+    if they do.
+    """
+
+    samples: tuple[Sample, ...]
+    inputs: NDArray[np.float32]
+    descriptor: int | None = None
+
+    @classmethod
+    def from_descriptor(cls, samples: tuple[Sample, ...], size: tuple[int, int], descriptor: int) -> Self:
+        """Map the images that another process has decoded.
+
+        Args:
+            size: rows and columns.
+            descriptor: open file, inherited from that process; closed here.
+        """
+        with os.fdopen(descriptor, "rb") as file:
+            inputs: NDArray[np.float32] = np.memmap(file, np.float32, "r", shape=(len(samples), 3, *size))
+        return cls(samples, inputs)
+
+    def batch(self, rows: Sequence[int]) -> Batch:
+        """Copy some of the images, in this order."""
+        return Batch(tuple(self.samples[row] for row in rows), self.inputs[list(rows)])
+
+
+def decode_all(batches: Iterable[Batch], expected: int, size: tuple[int, int], work: Path) -> DecodedImages:
+    """Decode every readable image into a file.
+
+    Args:
+        expected: most images that there can be.
+        size: rows and columns.
+        work: folder for the file.
+
+    Raises:
+        StorageUnavailable: the disk has no room for them.
+    """
+    with tempfile.TemporaryFile(dir=work) as file:
+        inputs = allocate_array(file, (max(expected, 1), 3, *size))
+        descriptor = os.dup(file.fileno())  # for the processes of other devices, while the array lives
+    weakref.finalize(inputs, os.close, descriptor)
+    samples: list[Sample] = []
+    for batch in batches:
+        inputs[len(samples) : len(samples) + len(batch.samples)] = batch.images
+        samples.extend(batch.samples)
+    return DecodedImages(tuple(samples), inputs[: len(samples)], descriptor)
+
+
+@dataclass(frozen=True)
+class BatchPartition:
+    """The part of each batch that one of ``world_size`` processes trains on: every ``world_size``-th image from
+    ``rank`` on.
+
+    As torch's DistributedSampler, but by batch: it repeats images only where a process would have none, and says how
+    much each part weighs in the mean over the batch.
+    """
+
+    rank: int = 0
+    world_size: int = 1
+
+    def rows(self, order: Sequence[int], batch_size: int) -> list[int]:
+        """This process's images of an epoch, ``batch_size // world_size`` of each batch.
+
+        The last batch may have fewer images than there are processes. A process that would get none takes one all the
+        same, whose weight is 0, because all processes take part in each step.
+
+        Args:
+            order: all images of the epoch.
+            batch_size: images of a step on all devices.
+        """
+        own = list(order[self.rank :: self.world_size])
+        missing = math.ceil(len(order) / batch_size) - math.ceil(len(own) / (batch_size // self.world_size))
+        return own + [order[-1]] * missing
+
+    def loss_weight(self, batch_size: int) -> float:
+        """Factor of this process's mean loss, so that the mean over all processes is the mean over the batch."""
+        return len(range(self.rank, batch_size, self.world_size)) * self.world_size / batch_size
+
+
+class BatchLoader:
+    """A DataLoader of anomalib's batches for what needs no worker processes; every iteration is a new pass.
+
+    Args:
+        count: images of a pass.
+        batch_size: of a step on all devices.
+        read: begins a pass.
+    """
+
+    def __init__(self, count: int, batch_size: int, read: Callable[[], Iterator[Batch]]) -> None:
+        self._count, self._batch_size, self._read = count, batch_size, read
+
+    def __len__(self) -> int:
+        return math.ceil(self._count / self._batch_size)
+
+    def __iter__(self) -> Iterator[Any]:
+        return map(to_anomalib, self._read())
+
+
+def to_anomalib(batch: Batch) -> Any:
+    """Convert to anomalib's ImageBatch: images (B, 3, H, W), labels (B,), masks (B, H, W).
+
+    Masks are empty: models that train on masks simulate the defects. Images of unknown kind are labelled as defects:
+    EfficientAD calibrates itself on the good ones.
+    """
+    from anomalib.data import ImageBatch
+
+    images = torch.from_numpy(np.ascontiguousarray(batch.images))
+    labels = torch.tensor([sample.defect is not False for sample in batch.samples])
+    masks = torch.zeros(len(images), *images.shape[-2:], dtype=torch.bool)
+    return ImageBatch(image=images, gt_label=labels, gt_mask=masks, image_path=[sample.key for sample in batch.samples])
+
+
+class ImageDataModule(LightningDataModule):  # type: ignore[misc]
+    """Training and validation images for the Trainer, and for those modules of anomalib that look for their datamodule.
+
+    Args:
+        seed: of the order in which epochs show the training images.
+        train_batch_size: images of a step on all devices.
+        read_augmented: reads the training images of an epoch; None trains on the decoded ones.
+    """
+
+    def __init__(
+        self,
+        training: DecodedImages,
+        validation: DecodedImages,
+        *,
+        seed: int,
+        train_batch_size: int,
+        eval_batch_size: int,
+        read_augmented: ReadAugmented | None = None,
+    ) -> None:
+        super().__init__()
+        self.train_batch_size = train_batch_size
+        self._eval_batch_size = eval_batch_size
+        self._training, self._validation = training, validation
+        self._seed, self._read_augmented = seed, read_augmented
+        self.partition = BatchPartition()
+        """What this process trains on; ``GradientSync`` sets it, after a module has prepared itself on all images."""
+
+    @property
+    def training_samples(self) -> tuple[Sample, ...]:
+        """The training images, in the order of their paths."""
+        return self._training.samples
+
+    def first_training_images(self, count: int) -> NDArray[np.float32]:
+        """The first training images, (at most count, 3, H, W)."""
+        return np.ascontiguousarray(self._training.inputs[:count])
+
+    @property
+    def training_count(self) -> int:
+        """Number of training images."""
+        return len(self._training.samples)
+
+    @property
+    def training_descriptor(self) -> int | None:
+        """Open file that the decoded training images lie in, for the processes of other devices."""
+        return self._training.descriptor
+
+    @property
+    def validation_samples(self) -> tuple[Sample, ...]:
+        """The validation images, in their order."""
+        return self._validation.samples
+
+    def train_dataloader(self) -> BatchLoader:
+        """The training images in the epoch's order, or this process's part of them."""
+        return BatchLoader(len(self._training.samples), self.train_batch_size, self._epoch)
+
+    def val_dataloader(self) -> BatchLoader:
+        """The validation images in their own order."""
+        return BatchLoader(len(self._validation.samples), self._eval_batch_size, self._in_order)
+
+    def _in_order(self) -> Iterator[Batch]:
+        return _batches(self._validation, range(len(self._validation.samples)), self._eval_batch_size)
+
+    def _epoch(self) -> Iterator[Batch]:
+        # a generator: Lightning makes the iterator before it restores the epoch's number from a checkpoint
+        epoch = self.trainer.current_epoch if self.trainer else 0
+        order = np.random.default_rng([self._seed, epoch]).permutation(len(self._training.samples))
+        rows = self.partition.rows(order.tolist(), self.train_batch_size)
+        batch_size = self.train_batch_size // self.partition.world_size
+        if self._read_augmented is None:
+            yield from _batches(self._training, rows, batch_size)
+        else:
+            yield from self._read_augmented([self._training.samples[row] for row in rows], epoch, batch_size)
+
+
+def _batches(images: DecodedImages, rows: Sequence[int], batch_size: int) -> Iterator[Batch]:
+    return (images.batch(rows[start : start + batch_size]) for start in range(0, len(rows), batch_size))

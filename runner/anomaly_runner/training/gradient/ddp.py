@@ -1,0 +1,129 @@
+"""Distributed data parallel training on the devices of one pod, a process each.
+
+Each process runs a Trainer of its own that knows one device; torch's DistributedDataParallel wraps the training step
+alone, and averages the gradients before the optimiser sees them. What only rank 0 does (validations, early stopping,
+checkpoints, reports) therefore meets no barrier that the others would have to meet too. All that the processes agree on
+beside the gradients is one number an epoch: whether to stop.
+
+Batches are partitioned so that the average over the devices is the mean over the batch: a training ends with the same
+weights on any number of devices, but for rounding. Rank 0 sends its weights and buffers to the others before the first
+step.
+"""
+
+import os
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor, nn
+from torch import distributed as dist
+from torch._C._distributed_c10d import Store
+
+from anomaly_runner.errors import DataInvalid
+from anomaly_runner.training.gradient.data_module import BatchPartition
+
+_LOOPBACK = "lo"
+_NO_TIMEOUT = timedelta(days=365)
+"""A dead process is noticed by ``workers``, and a validation, which the others wait for, may take any time."""
+
+
+def init_process_group(store: Store, partition: BatchPartition, device: torch.device) -> None:
+    """Join the other processes; returns when all of them have.
+
+    CPU tensors go through gloo also between GPUs, so that waiting for a validation keeps no GPU busy. All processes are
+    in one pod: they find each other through a file, and listen on the loopback interface alone.
+    """
+    os.environ |= {"GLOO_SOCKET_IFNAME": _LOOPBACK, "NCCL_SOCKET_IFNAME": _LOOPBACK}
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    dist.init_process_group(
+        backend, store=store, rank=partition.rank, world_size=partition.world_size, timeout=_NO_TIMEOUT
+    )
+
+
+class GradientSync(Callback):  # type: ignore[misc]
+    """Keep this process's training in step with the others'.
+
+    The last of a Trainer's callbacks: early stopping, which decides before, is what rank 0 broadcasts.
+
+    Args:
+        partition: what this process trains on.
+        batch_size: images of a step on all devices.
+        images: number of training images.
+        check: called between batches; raises when another process is gone.
+    """
+
+    def __init__(self, partition: BatchPartition, batch_size: int, images: int, check: Callable[[], None]) -> None:
+        self._partition, self._batch_size, self._images, self._check = partition, batch_size, images, check
+        self._wrapped = False
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take a part of each batch, and wrap the training step.
+
+        Not before the first epoch: only then is the module on its device, prepared, and restored from its checkpoint.
+        """
+        if not self._wrapped:
+            self._wrapped = True
+            trainer.datamodule.partition = self._partition
+            for buffer in pl_module.buffers():
+                dist.broadcast(buffer, 0)
+            pl_module.training_step = self._synchronised_step(pl_module)
+
+    def _synchronised_step(self, module: LightningModule) -> Callable[..., dict[str, Tensor]]:
+        """A training step whose loss has the value of the mean over all devices, and whose gradients are averaged."""
+        # a static graph: the first step finds which parameters take part; frozen backbones are not always marked so
+        step = nn.parallel.DistributedDataParallel(_TrainingStep(module), broadcast_buffers=False, static_graph=True)
+
+        def training_step(batch: Any, batch_idx: int) -> dict[str, Tensor]:
+            own: Tensor = step(batch, batch_idx) * self._loss_weight(batch, batch_idx)
+            total = own.detach().clone()
+            dist.all_reduce(total)
+            # the value of the mean, with the gradient of this process's own part: DDP averages the gradients itself
+            return {"loss": own + (total / self._partition.world_size - own.detach())}
+
+        return training_step
+
+    def _loss_weight(self, batch: Any, batch_idx: int) -> float:
+        images = min(self._batch_size, self._images - batch_idx * self._batch_size)
+        expected = max(1, len(range(self._partition.rank, images, self._partition.world_size)))
+        if len(batch.image) != expected:
+            raise DataInvalid(
+                f"{expected - len(batch.image)} training images of step {batch_idx} could not be read "
+                "again; they had been readable before"
+            )
+        return self._partition.loss_weight(images)
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        """Check that the other processes are still there."""
+        self._check()
+
+    def on_validation_batch_end(self, *_: Any) -> None:
+        """Check that the other processes are still there."""
+        self._check()
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stop after this epoch if rank 0 does."""
+        stop = torch.tensor(int(trainer.should_stop))
+        dist.broadcast(stop, 0)
+        trainer.should_stop = bool(stop)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Give the module its own training step back."""
+        del pl_module.training_step
+
+
+class _TrainingStep(nn.Module):
+    """A module's training step as the forward pass that DistributedDataParallel wraps."""
+
+    def __init__(self, module: LightningModule) -> None:
+        super().__init__()
+        self.module = module
+        self._step = module.training_step
+
+    def forward(self, batch: Any, batch_idx: int) -> Tensor:
+        outputs = self._step(batch, batch_idx)
+        loss: Tensor = outputs["loss"]
+        return loss

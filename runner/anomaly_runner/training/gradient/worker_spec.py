@@ -1,0 +1,82 @@
+"""What a worker process is told: everything that its part of a training depends on, and nothing else of the run."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from anomaly_api.dataset import DatasetLimits
+from anomaly_api.model import Model
+from anomaly_api.transforms import Augmentations
+from anomaly_runner.data.augment import Augmenter
+from anomaly_runner.data.batches import Batch, IntegrityLog, Preprocessor, read_batches
+from anomaly_runner.data.samples import Sample
+from anomaly_runner.models.anomalib_model import BuildOptions
+from anomaly_runner.storage import Prefetcher
+from anomaly_runner.training.gradient.data_module import BatchPartition
+from anomaly_runner.training.gradient.training_plan import TrainingPlan
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentedReader:
+    """Read augmented batches from files that are all on this machine: a ``data_module.ReadAugmented`` to be pickled.
+
+    ``root``: folder of the files. ``seed``: of the augmentations. ``threads``: that read and decode.
+    """
+
+    root: Path
+    preprocessor: Preprocessor
+    limits: DatasetLimits
+    augmentations: Augmentations
+    seed: int
+    threads: int
+
+    def __call__(self, samples: Sequence[Sample], epoch: int, batch_size: int) -> Iterator[Batch]:
+        """Read batches of these samples, as the epoch shows them."""
+        prefetcher = Prefetcher(self.root, lambda: None)
+        return read_batches(
+            prefetcher,
+            samples,
+            self.preprocessor,
+            IntegrityLog(self.limits),
+            batch_size=batch_size,
+            threads=self.threads,
+            augment=Augmenter(self.augmentations, self.seed, epoch),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerSpec:
+    """A training as another process can take part in it: plain data, which is pickled to that process.
+
+    ``options``: what the model is built for. ``samples``: of training, all of them. ``read_augmented``: None to train
+    on the decoded images. ``device_type``: torch's, cpu or cuda. ``work``: folder of this run on the machine's disk.
+    ``checkpoint``: that the training is resumed from. ``rank``: of the process that this is for.
+    """
+
+    model: Model
+    options: BuildOptions
+    plan: TrainingPlan
+    samples: tuple[Sample, ...]
+    read_augmented: AugmentedReader | None
+    device_type: str
+    work: Path
+    checkpoint: Path | None = None
+    rank: int = 0
+
+    @property
+    def rendezvous_file(self) -> Path:
+        """File of the FileStore through which the processes find each other."""
+        return self.work / "devices.store"
+
+    @property
+    def partition(self) -> BatchPartition:
+        """What this process trains on."""
+        return BatchPartition(self.rank, self.plan.devices)
+
+    @property
+    def device(self) -> torch.device:
+        """The device of this process."""
+        has_index = self.device_type == "cuda"
+        return torch.device(self.device_type, self.rank) if has_index else torch.device(self.device_type)
