@@ -34,9 +34,9 @@ def _write_state(model: str, build: Callable[[Any], Any], file: Path) -> None:
     """The state of what ``build`` makes out of the module of anomalib's ``model``."""
     import torch
 
-    from anomaly_runner.models.anomalib_model import quietly_imported
+    from anomaly_runner.models.anomalib_model import import_quietly
 
-    module = quietly_imported(f"anomalib.models.image.{model}.torch_model")
+    module = import_quietly(f"anomalib.models.image.{model}.torch_model")
     file.parent.mkdir(parents=True)
     torch.manual_seed(0)
     torch.save(build(module).state_dict(), file)

@@ -22,9 +22,9 @@ from anomaly_runner.errors import InvalidConfig, WeightsNotFound
 from anomaly_runner.models.backbone import Backbone, choose_backbone
 from anomaly_runner.models.base import ScoringModel
 from anomaly_runner.models.catalog import CATALOG, DTD, IMAGENETTE, AnomalibClass
-from anomaly_runner.models.damage import undamaged
-from anomaly_runner.models.tails import TAILS
+from anomaly_runner.models.damaged_weights import naming_damaged_weights
 from anomaly_runner.models.tiling import Tiles
+from anomaly_runner.models.traceable import TRACEABLE
 from anomaly_runner.models.weights import weight_names
 
 _CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -77,7 +77,7 @@ class AnomalibModel(ScoringModel):
         return maps.float()
 
     @property
-    def relates_scores(self) -> bool:
+    def needs_calibration(self) -> bool:
         """Whether scores are relative to those of some training images."""
         return hasattr(self.network, "calibrate")
 
@@ -108,7 +108,7 @@ def build_module(model: Model, options: BuildOptions) -> Any:
     described = _described(model)
     arguments = _arguments(model, described, options)
     try:
-        with undamaged(partial(weight_names, model)):
+        with naming_damaged_weights(partial(weight_names, model)):
             module = _anomalib_class(described.name)(
                 **arguments,
                 pre_processor=_size_carrier(options.size),
@@ -125,7 +125,7 @@ def build_module(model: Model, options: BuildOptions) -> Any:
         raise InvalidConfig(f"model.{model.name}: {error}") from error
     module.pre_processor = None
     _mend_parts(module)
-    _load_undamaged(module, model)
+    _name_damaged_weights(module, model)
     if model.tiling is not None:
         module.model.tiler = Tiles(options.size, model.tiling)
     module.hparams.clear()  # classes of anomalib would go into checkpoints, which hold plain data alone
@@ -148,17 +148,17 @@ def _mend_parts(module: Any) -> None:
             part.radius = part.radius.detach()
 
 
-def _load_undamaged(module: Any, model: Model) -> None:
+def _name_damaged_weights(module: Any, model: Model) -> None:
     """Let a module that loads weights when its training begins say so if they are damaged."""
     if (name := _described(model).late_loader) is not None:
-        setattr(module, name, undamaged(partial(weight_names, model))(getattr(module, name)))
+        setattr(module, name, naming_damaged_weights(partial(weight_names, model))(getattr(module, name)))
 
 
 def _anomalib_class(name: str) -> Any:
-    return getattr(quietly_imported("anomalib.models"), name)
+    return getattr(import_quietly("anomalib.models"), name)
 
 
-def quietly_imported(module: str) -> Any:
+def import_quietly(module: str) -> Any:
     """A module of anomalib, without warnings about what it imports."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
@@ -230,7 +230,7 @@ _SPECIAL: Mapping[str, Callable[[dict[str, Any], BuildOptions], dict[str, Any]]]
 
 def scoring_model(model: Model, module: Any, size: tuple[int, int]) -> AnomalibModel:
     """The trained module's network, ready to score."""
-    entry, tail = CATALOG[model.name], TAILS.get(model.name)
+    entry, tail = CATALOG[model.name], TRACEABLE.get(model.name)
     network = tail(module.model) if tail else module.model
     return AnomalibModel(network, size, entry.localises, clip=entry.inputs.clip_inside)
 
@@ -247,8 +247,8 @@ def without_pretrained_weights() -> Iterator[None]:
     import timm
     from torchvision.models._api import WeightsEnum
 
-    draem = quietly_imported("anomalib.models.image.draem.lightning_model")
-    anomalyvfm = quietly_imported("anomalib.models.image.anomalyvfm.torch_model")
+    draem = import_quietly("anomalib.models.image.draem.lightning_model")
+    anomalyvfm = import_quietly("anomalib.models.image.anomalyvfm.torch_model")
     with (
         _replaced(timm, "create_model", _with(timm.create_model, pretrained=False)),
         _replaced(

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from anomaly_runner.errors import InvalidConfig, WeightsNotFound
-from anomaly_runner.models.compiled import CompiledNetwork, may_run_compiled
-from anomaly_runner.models.damage import undamaged
+from anomaly_runner.models.compiled import CompiledNetwork, can_run_compiled
+from anomaly_runner.models.damaged_weights import naming_damaged_weights
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ class Backbone(nn.Module):
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Features of images (B, 3, H, W): one tensor (B, C, h, w) a layer."""
-        if self._compiled and may_run_compiled(images) and (features := self._compiled(images)):
+        if self._compiled and can_run_compiled(images) and (features := self._compiled(images)):
             return features
         found: list[Tensor] = self.network(images.contiguous(memory_format=torch.channels_last))
         return found
@@ -115,7 +115,7 @@ class Backbone(nn.Module):
 
 def _build(choice: BackboneChoice, pre_trained: bool) -> Any:
     try:
-        with undamaged(lambda: hub_repository(choice.name) or choice.name):
+        with naming_damaged_weights(lambda: hub_repository(choice.name) or choice.name):
             return timm.create_model(
                 choice.name, pretrained=pre_trained, features_only=True, exportable=True, out_indices=choice.indices
             )

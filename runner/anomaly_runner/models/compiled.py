@@ -38,16 +38,16 @@ def torch_only() -> Iterator[None]:
         _torch_only.reset(token)
 
 
-def in_graph() -> bool:
+def is_exporting() -> bool:
     """Whether what is computed is being written down as a graph: loops over images or patches may not be unrolled."""
     traced: bool = is_tracing()  # type: ignore[no-untyped-call]
     return traced or torch.onnx.is_in_onnx_export() or torch.compiler.is_compiling()
 
 
-def may_run_compiled(images: Tensor) -> bool:
+def can_run_compiled(images: Tensor) -> bool:
     """Whether these images may go through a compiled network: on the CPU, without gradients, in no graph."""
     plain = images.device.type == "cpu" and images.dtype == torch.float32 and not torch.is_grad_enabled()
-    return plain and not in_graph() and not _torch_only.get()
+    return plain and not is_exporting() and not _torch_only.get()
 
 
 class CompiledNetwork:

@@ -18,19 +18,24 @@ import torch
 from torch import Tensor
 
 _EPSILON = 0.9
-_AT_ONCE = 1 << 14
+_BUFFER_ROWS = 1 << 14
 """Points whose differences from a centre are held at once."""
 _MARGIN = 1.0 - 1e-4
 """Room for rounding in the triangle inequality: a few patches too many are recomputed, never one too few."""
+_CHECK_EVERY = 64
+"""Centres picked between two calls of ``check``."""
 
 
-def components(samples: int) -> int:
-    """To how many numbers a sample is projected (Johnson and Lindenstrauss)."""
+def projected_dimension(samples: int) -> int:
+    """Dimension that keeps distances of this many samples within epsilon 0.9.
+
+    The bound of Johnson and Lindenstrauss, as ``sklearn.random_projection.johnson_lindenstrauss_min_dim`` has it.
+    """
     return int(4 * np.log(samples) / (_EPSILON**2 / 2 - _EPSILON**3 / 3))
 
 
-def projection(samples: int, features: int, seed: int) -> Tensor:
-    """Sparse random matrix (components, features) that keeps distances within epsilon 0.9.
+def sparse_random_projection(samples: int, features: int, seed: int) -> Tensor:
+    """Sparse random matrix (``projected_dimension``, features) that keeps distances within epsilon 0.9.
 
     Draws from torch's generator and from numpy's legacy generator of this seed, as anomalib does after
     ``seed_everything``.
@@ -39,17 +44,18 @@ def projection(samples: int, features: int, seed: int) -> Tensor:
 
     random = np.random.RandomState(seed)
     density = 1 / math.sqrt(features)
-    matrix = torch.zeros(components(samples), features)
+    matrix = torch.zeros(projected_dimension(samples), features)
+    # Any: torch.distributions has no types
     half: Any = torch.distributions.Binomial(total_count=1, probs=torch.tensor(0.5))
     count: Any = torch.distributions.Binomial(total_count=features, probs=torch.tensor(density))
     for row in matrix:
         chosen = sample_without_replacement(features, int(count.sample()), random_state=random)
         row[torch.as_tensor(chosen, dtype=torch.long)] = half.sample(torch.Size([len(chosen)])) * 2 - 1
-    # as a numpy scalar would: anomalib multiplies by this one product
+    # one factor, multiplied in float64 first: two float32 products would round otherwise than anomalib's
     return matrix * float(np.sqrt(1 / density) / np.sqrt(len(matrix)))
 
 
-def greedy_centres(points: Tensor, count: int, check: Callable[[int], None]) -> Tensor:
+def k_center_greedy(points: Tensor, count: int, check: Callable[[int], None]) -> Tensor:
     """Indices (count,) of points, each the farthest from those before it; the first is drawn at random.
 
     Args:
@@ -61,38 +67,48 @@ def greedy_centres(points: Tensor, count: int, check: Callable[[int], None]) -> 
     picked = torch.empty(count, dtype=torch.long, device=points.device)
     picked[0] = index
     centres = points.new_empty(count, points.shape[1])
-    nearest = torch.full((len(points),), torch.inf, device=points.device)
+    distance = torch.full((len(points),), torch.inf, device=points.device)
     owner = torch.zeros(len(points), dtype=torch.long, device=points.device)
-    room = points.new_empty(min(len(points), _AT_ONCE), points.shape[1])
+    buffer = points.new_empty(min(len(points), _BUFFER_ROWS), points.shape[1])
     for step in range(count - 1):
         centres[step] = points[index]
-        _adopt(points, centres[: step + 1], nearest, owner, room)
-        index = torch.argmax(nearest)
-        nearest[index] = 0.0
+        _assign_to_last(points, centres[: step + 1], distance, owner, buffer)
+        index = torch.argmax(distance)
+        distance[index] = 0.0  # as anomalib: a picked point is not picked again
         picked[step + 1] = index
-        if step % 64 == 0:
+        if step % _CHECK_EVERY == 0:
             check(step + 1)
     return picked
 
 
-def _adopt(points: Tensor, centres: Tensor, nearest: Tensor, owner: Tensor, room: Tensor) -> None:
-    """Give points to the last of the centres where it is nearer than theirs."""
+def _assign_to_last(points: Tensor, centres: Tensor, distance: Tensor, owner: Tensor, buffer: Tensor) -> None:
+    """Assign to the last centre the points that are nearer to it than to their own.
+
+    Args:
+        points: (N, D).
+        centres: (K, D), those picked so far.
+        distance: (N,), of each point to its nearest centre; changed in place.
+        owner: (N,), index of that centre; changed in place.
+        buffer: (n, D), see ``_distances``.
+    """
     *_, centre = centres
-    apart = torch.linalg.norm(centres - centre, ord=2, dim=1) * (0.5 * _MARGIN)
-    reach = torch.nonzero(apart[owner] < nearest).squeeze(1)
-    distance = _distances(points, reach, centre, room)
-    won = distance < nearest[reach]
-    winners = reach[won]
-    nearest[winners] = distance[won]
-    owner[winners] = len(centres) - 1
+    half_apart = torch.linalg.norm(centres - centre, ord=2, dim=1) * (0.5 * _MARGIN)
+    # triangle inequality: a point p of centre a can be won only where d(a, last) < 2 d(p, a)
+    candidates = torch.nonzero(half_apart[owner] < distance).squeeze(1)
+    to_centre = _distances(points, candidates, centre, buffer)
+    nearer = to_centre < distance[candidates]
+    won = candidates[nearer]
+    distance[won] = to_centre[nearer]
+    owner[won] = len(centres) - 1
 
 
-def _distances(points: Tensor, rows: Tensor, centre: Tensor, room: Tensor) -> Tensor:
-    """Of some points from a centre. ``room`` (n, D) holds n of them at a time: memory that is freed is not always used
-    again.
+def _distances(points: Tensor, rows: Tensor, centre: Tensor, buffer: Tensor) -> Tensor:
+    """Distances (len(rows),) of some points from a centre, n at a time in a buffer (n, D).
+
+    One buffer for all steps: memory that is freed is not always used again.
     """
     found = points.new_empty(len(rows))
-    for some, distances in zip(*(torch.split(values, len(room)) for values in (rows, found)), strict=True):
-        held = torch.index_select(points, 0, some, out=room[: len(some)])
+    for some, distances in zip(*(torch.split(values, len(buffer)) for values in (rows, found)), strict=True):
+        held = torch.index_select(points, 0, some, out=buffer[: len(some)])
         torch.linalg.norm(held.sub_(centre), ord=2, dim=1, out=distances)
     return found

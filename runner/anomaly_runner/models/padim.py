@@ -6,8 +6,8 @@ seed, covariance + (0.01 + 1e-5) I, Mahalanobis distance, bilinear upsampling, G
 
 Means and covariances are updated a training step at a time (Chan, Golub, LeVeque, "Updating formulae and a
 pairwise algorithm for computing sample variances", 1979), which is exact and as stable as two passes. Memory
-is that of the fitted model, positions x channels^2 x 4 bytes, however many images there are; the covariances
-become their inverses in place.
+is that of the fitted model, positions x channels^2 x 4 bytes, however many images there are: one buffer holds the
+scatter matrices while fitting, and their inverse covariances afterwards.
 """
 
 import math
@@ -30,15 +30,24 @@ from anomaly_runner.models.tiling import Tiles
 _PAPER_FEATURES = {"resnet18": 100, "wide_resnet50_2": 550}
 _DEFAULT_FEATURES = 100
 _REGULARISATION = 0.01 + 1e-5
-_POSITIONS = 64
-"""Patch positions worked on at once."""
+"""Added to the covariance's diagonal: the paper's epsilon, and what anomalib adds when it inverts."""
+_POSITIONS_AT_ONCE = 64
+"""Patch positions that a thread works on at once."""
 
 
 class Padim(MemoryModel):
     """PaDiM for one input size.
 
     Buffers: ``idx`` (C,), channels kept, ascending over all layers together; ``mean`` (positions, 1, C);
-    ``inv_covariance`` (positions, C, C).
+    ``inv_covariance`` (positions, C, C), which holds the scatter until ``finish``; ``rows`` and ``columns``, the
+    matrices of ``smoothing``.
+
+    Args:
+        choice: the backbone and its layers.
+        parameters: of the manifest.
+        size: rows and columns of the images.
+        threads: fit the Gaussians of different positions side by side.
+        tiling: None for whole images.
 
     Raises:
         InvalidConfig: nFeatures is more than the layers have, or tiles that do not fit.
@@ -64,9 +73,9 @@ class Padim(MemoryModel):
         total = sum(self.backbone.channels)
         kept = feature_count(choice.name, parameters.n_features, total)
         self.register_buffer("idx", torch.randperm(total)[:kept].sort().values)
-        self._firsts = list(accumulate(self.backbone.channels[:-1], initial=0))
-        self._parts = self._cut()
-        self.register_load_state_dict_post_hook(_cut_again)  # type: ignore[no-untyped-call]
+        self._first_channels = list(accumulate(self.backbone.channels[:-1], initial=0))
+        self._layer_slices = self._slices_of_layers()
+        self.register_load_state_dict_post_hook(_update_layer_slices)  # type: ignore[no-untyped-call]
         self._tiles = Tiles(size, tiling)
         self._tile_patches = self.backbone.sizes(*self._tiles.side)[0]
         self.patches = self._tiles.patches(self._tile_patches)
@@ -78,10 +87,10 @@ class Padim(MemoryModel):
         self._threads = threads
         self._seen = 0
 
-    def _cut(self) -> list[slice]:
-        """Which of the channels kept are each layer's."""
-        ends = torch.searchsorted(self.idx, self.idx.new_tensor([*self._firsts, sum(self.backbone.channels)])).tolist()
-        return [slice(start, end) for start, end in pairwise(ends)]
+    def _slices_of_layers(self) -> list[slice]:
+        """Where in ``idx`` the channels of each layer are."""
+        bounds = self.idx.new_tensor([*self._first_channels, sum(self.backbone.channels)])
+        return [slice(start, end) for start, end in pairwise(torch.searchsorted(self.idx, bounds).tolist())]
 
     def embed(self, images: Tensor) -> Tensor:
         """Chosen features of images (B, 3, H, W) at every position: (positions, B, C), float32."""
@@ -89,7 +98,9 @@ class Padim(MemoryModel):
         return chosen.permute(2, 3, 0, 1).reshape(math.prod(self.patches), -1, len(self.idx))
 
     def _features(self, tiles: Tensor) -> Tensor:
-        layers = zip(self.backbone(tiles), self._parts, self._firsts, strict=True)
+        """Chosen channels of tiles (B, 3, h, w), all at the largest layer's size: (B, C, rows, columns)."""
+        # channels are chosen before upsampling: dropped ones are never copied
+        layers = zip(self.backbone(tiles), self._layer_slices, self._first_channels, strict=True)
         chosen = [torch.index_select(layer, 1, self.idx[part] - first) for layer, part, first in layers]
         large = [functional.interpolate(layer, size=self._tile_patches, mode="nearest") for layer in chosen]
         return torch.cat(large, 1)
@@ -97,56 +108,66 @@ class Padim(MemoryModel):
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Raw scores (B,) and raw maps (B, 1, H, W)."""
         delta = self.embed(images).contiguous() - self.mean  # laid out as the product reads it: a third faster
+        # squared Mahalanobis distance (positions, B): one product for all images of a position
         squared = (torch.matmul(delta, self.inv_covariance) * delta).sum(2)
-        distances = squared.clamp(0).sqrt().t().reshape(-1, 1, *self.patches)
+        distances = squared.clamp(0).sqrt().t().reshape(-1, 1, *self.patches)  # rounding may leave less than 0
         maps = smooth(distances, self.rows, self.columns)
         return maps.amax((1, 2, 3)), maps
 
     def observe(self, embeddings: Sequence[Tensor]) -> None:
-        """Update means and scatter by a step's embeddings, parts of (positions, B, C)."""
+        """Update means and scatter by a training step, whose embeddings are parts of (positions, B, C)."""
         step = torch.cat(list(embeddings), 1)
         if not self._seen:
             positions, _, channels = step.shape
             self.inv_covariance = step.new_zeros(positions, channels, channels)
         before, self._seen = self._seen, self._seen + step.shape[1]
-        share = before / self._seen
+        share_before = before / self._seen
 
-        def update(part: slice) -> None:
-            self._update(step[part], part, share)
+        def update(positions: slice) -> None:
+            self._update(step[positions], positions, share_before)
 
-        self._everywhere(update)
+        self._for_all_positions(update)
 
-    def _update(self, embeddings: Tensor, part: slice, share: float) -> None:
+    def _update(self, embeddings: Tensor, positions: slice, share_before: float) -> None:
+        """Merge a step into the mean and scatter of some positions (Chan, Golub, LeVeque).
+
+        Args:
+            embeddings: (positions, B, C).
+            positions: which these are.
+            share_before: images of earlier steps, of all seen so far.
+        """
         count = embeddings.shape[1]
         mean = embeddings.mean(1, keepdim=True)
-        shift = mean - self.mean[part]
-        # scatter += sum (x - mean)(x - mean)^T + share * count * shift shift^T, as one product
-        rows = torch.cat([embeddings - mean, shift * math.sqrt(share * count)], 1)
-        self.inv_covariance[part].baddbmm_(rows.mT, rows)
-        self.mean[part] += shift * (1 - share)
+        shift = mean - self.mean[positions]
+        # scatter += sum (x - mean)(x - mean)^T + share_before * count * shift shift^T, as one product
+        rows = torch.cat([embeddings - mean, shift * math.sqrt(share_before * count)], 1)
+        self.inv_covariance[positions].baddbmm_(rows.mT, rows)
+        self.mean[positions] += shift * (1 - share_before)
 
     def finish(self) -> None:
-        """Scatter to inverse covariance, in place."""
+        """Turn the scatter into the inverse covariance, in place."""
 
-        def invert(part: slice) -> None:
-            covariance = self.inv_covariance[part].double() / (self._seen - 1)
+        def invert(positions: slice) -> None:
+            # float64: with fewer images than channels, only the regularisation keeps the matrix from being singular
+            covariance = self.inv_covariance[positions].double() / (self._seen - 1)
             covariance.diagonal(dim1=1, dim2=2).add_(_REGULARISATION)
-            self.inv_covariance[part] = torch.cholesky_inverse(torch.linalg.cholesky(covariance)).float()
+            self.inv_covariance[positions] = torch.cholesky_inverse(torch.linalg.cholesky(covariance)).float()
 
-        self._everywhere(invert)
+        self._for_all_positions(invert)
 
-    def _everywhere(self, work: Callable[[slice], None]) -> None:
-        starts = range(0, self.mean.shape[0], _POSITIONS)
-        for _ in self._threads.map(work, (slice(start, start + _POSITIONS) for start in starts)):
+    def _for_all_positions(self, work: Callable[[slice], None]) -> None:
+        starts = range(0, self.mean.shape[0], _POSITIONS_AT_ONCE)
+        for _ in self._threads.map(work, (slice(start, start + _POSITIONS_AT_ONCE) for start in starts)):
             pass
 
 
-def _cut_again(model: Padim, _: object) -> None:
-    model._parts = model._cut()
+def _update_layer_slices(model: Padim, _: object) -> None:
+    """Follow ``idx`` when a state is loaded, whose channels were drawn by another seed."""
+    model._layer_slices = model._slices_of_layers()
 
 
 def feature_count(backbone: str, asked: int | None, total: int) -> int:
-    """Channels that PaDiM keeps.
+    """Channels that PaDiM keeps: as many as asked for, else as the paper (R18-Rd100, WR50-Rd550), else up to 100.
 
     Raises:
         InvalidConfig: more were asked for than there are.
@@ -158,5 +179,5 @@ def feature_count(backbone: str, asked: int | None, total: int) -> int:
 
 
 def padim_bytes(positions: int, channels: int) -> int:
-    """Bytes of a fitted model's Gaussians."""
+    """Bytes of a fitted model's Gaussians: means and inverse covariances in float32."""
     return positions * channels * (channels + 1) * 4

@@ -21,26 +21,31 @@ from anomaly_api.parameters import PatchcoreParameters
 from anomaly_runner.errors import InvalidConfig
 from anomaly_runner.models.backbone import Backbone, BackboneChoice
 from anomaly_runner.models.base import MemoryModel
-from anomaly_runner.models.compiled import in_graph
-from anomaly_runner.models.coreset import components, greedy_centres, projection
+from anomaly_runner.models.compiled import is_exporting
+from anomaly_runner.models.coreset import k_center_greedy, projected_dimension, sparse_random_projection
 from anomaly_runner.models.smoothing import smooth, smoothing_matrix
 from anomaly_runner.models.tiling import Tiles
 
-_PATCHES = 512
+_PATCHES_AT_ONCE = 512
 """Patches whose distances to the memory bank are held at once."""
-_KNOWN = 8
+_CORESET_NUMBERS = 8
 """Numbers of 4 bytes for each patch while the coreset is picked: distance, owner, and what a step compares."""
 _ROWS, _MOST_PARTS = 1024, 128
-"""Rows of the memory bank that an exported graph looks at at once, and parts that they make at most."""
+"""Rows of the memory bank that an exported graph compares at once, and the most parts that they may make."""
 
 
 class Patchcore(MemoryModel):
     """PatchCore for one input size.
 
-    Buffer: ``memory_bank`` (M, D), patches of the coreset.
+    Buffers: ``memory_bank`` (M, D), patches of the coreset; ``rows`` and ``columns``, the matrices of ``smoothing``.
 
     Args:
-        check: called while the coreset is picked; may raise to stop.
+        choice: the backbone and its layers.
+        parameters: of the manifest.
+        size: rows and columns of the images.
+        seed: of the coreset's random projection.
+        check: called while the coreset is picked, with the patches picked so far; may raise to stop.
+        tiling: None for whole images.
 
     Raises:
         InvalidConfig: tiles that do not fit.
@@ -81,6 +86,8 @@ class Patchcore(MemoryModel):
         return joined.permute(0, 2, 3, 1).reshape(-1, sum(self.backbone.channels))
 
     def _features(self, tiles: Tensor) -> Tensor:
+        """Features of tiles (B, 3, h, w), all layers at the largest one's size: (B, D, rows, columns)."""
+        # locally aware patches: each is averaged with its 3 x 3 neighbours (section 3.1 of the paper)
         pooled = [functional.avg_pool2d(layer, 3, 1, 1) for layer in self.backbone(tiles)]
         large = [
             pooled[0],
@@ -89,7 +96,7 @@ class Patchcore(MemoryModel):
         return torch.cat(large, 1)
 
     def observe(self, embeddings: Sequence[Tensor]) -> None:
-        """Keep the patches of a training step."""
+        """Keep the patches of a training step, parts of (B x patches, D)."""
         self._seen.extend(embeddings)
 
     def finish(self) -> None:
@@ -103,53 +110,70 @@ class Patchcore(MemoryModel):
         count = int(len(patches) * self.ratio)
         if count == 0:
             raise InvalidConfig(f"coresetSamplingRatio {self.ratio} of {len(patches)} patches leaves none")
-        matrix = projection(len(patches), patches.shape[1], self._seed).to(patches.device)
-        self.memory_bank = patches[greedy_centres(patches @ matrix.T, count, self._check)]
+        # farthest points are looked for in fewer dimensions; the patches themselves are kept
+        matrix = sparse_random_projection(len(patches), patches.shape[1], self._seed).to(patches.device)
+        self.memory_bank = patches[k_center_greedy(patches @ matrix.T, count, self._check)]
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Raw scores (B,) and raw maps (B, 1, H, W)."""
         embedding = self.embed(images)
         nearest = self._nearest(embedding)
+        # from the difference: the expansion that finds the nearest is too coarse for scores, see above
         distances = (embedding - self.memory_bank[nearest]).pow(2).sum(1).sqrt()
         distances, nearest = (found.reshape(-1, math.prod(self.patches)) for found in (distances, nearest))
         maps = smooth(distances.reshape(-1, 1, *self.patches), self.rows, self.columns)
         return self._image_scores(distances, nearest, embedding), maps
 
     def _nearest(self, embedding: Tensor) -> Tensor:
-        """Index of each patch's nearest in the memory bank; never more than a part of all distances is held."""
-        if in_graph():
+        """Index (n,) of the row of the memory bank that is nearest to each patch (n, D).
+
+        Never more than a part of all distances is held.
+        """
+        if is_exporting():
             return _nearest_by_rows(embedding, self.memory_bank)
-        parts = torch.split(embedding, _PATCHES)
+        parts = torch.split(embedding, _PATCHES_AT_ONCE)
         return torch.cat([_squared_distances(part, self.memory_bank).min(1).indices for part in parts])
 
     def _image_scores(self, distances: Tensor, nearest: Tensor, embedding: Tensor) -> Tensor:
+        """Scores (B,): the largest distance of a patch, weighed by its neighbourhood (equation 7 of the paper).
+
+        Args:
+            distances: (B, patches), of each patch to the memory bank.
+            nearest: (B, patches), the row that is nearest.
+            embedding: (B x patches, D).
+        """
         if self._neighbors == 1:
             return distances.amax(1)
         score, patch = distances.max(1)
         patch_features = embedding.reshape(-1, math.prod(self.patches), embedding.shape[1])
         worst = patch_features.gather(1, patch[:, None, None].expand(-1, 1, embedding.shape[1]))
+        # neighbours of the worst patch's own nearest row; that row is the first of them
         neighbour = self.memory_bank[nearest.gather(1, patch[:, None]).squeeze(1)]
         count = min(self._neighbors, self.memory_bank.shape[0])
-        support = torch.cat(_by_rows(neighbour, self.memory_bank), 1).topk(count, largest=False, dim=1).indices
+        distances_by_row = torch.cat(_squared_distances_by_rows(neighbour, self.memory_bank), 1)
+        support = distances_by_row.topk(count, largest=False, dim=1).indices
         apart = (worst - self.memory_bank[support]).pow(2).sum(2).sqrt()
+        # the weight grows where these neighbours are far from the patch themselves
         return (1 - functional.softmax(apart, 1))[:, 0] * score
 
 
 def _nearest_by_rows(patches: Tensor, bank: Tensor) -> Tensor:
-    """Index of the nearest row of a memory bank, some of its rows after the other.
+    """Index (n,) of the row of a memory bank (M, D) nearest to each patch (n, D), a part of the rows after the other.
 
     For exported graphs, which have no loops: the number of patches is open in them, that of rows is not.
     """
-    found = [part.topk(1, 1, largest=False) for part in _by_rows(patches, bank)]  # faster than a minimum and its index
+    # topk: faster than a minimum and its index
+    found = [part.topk(1, 1, largest=False) for part in _squared_distances_by_rows(patches, bank)]
     least = torch.cat([part.values for part in found], 1).argmin(1, keepdim=True)
     index = torch.cat([part.indices + number * _rows_at_once(bank) for number, part in enumerate(found)], 1)
     return index.gather(1, least).squeeze(1)
 
 
-def _by_rows(patches: Tensor, bank: Tensor) -> list[Tensor]:
-    """Squared distances of patches to all rows but for a patch's own length: (n, rows) for some rows after the other.
+def _squared_distances_by_rows(patches: Tensor, bank: Tensor) -> list[Tensor]:
+    """Squared distances (n, rows) of patches (n, D) to each part of the rows, less the patch's own squared length.
 
-    In float32 whatever the model is in. Without the split, exporters would store the bank's transpose beside it.
+    That length changes no order. In float32 whatever the model is in. Without the split, exporters would store the
+    bank's transpose beside it.
     """
     parts = torch.split(bank.float(), _rows_at_once(bank))
     return [torch.addmm(rows.pow(2).sum(1), patches.float(), rows.t(), alpha=-2) for rows in parts]
@@ -160,15 +184,23 @@ def _rows_at_once(bank: Tensor) -> int:
 
 
 def _squared_distances(first: Tensor, second: Tensor) -> Tensor:
-    """Squared Euclidean distances (n, m) of rows (n, D) and (m, D), good for finding who is near."""
+    """Squared Euclidean distances (n, m) of rows (n, D) and (m, D), exact enough to find the nearest, see above."""
     squared = torch.matmul(first, second.t()).mul_(-2)
     return squared.add_(first.pow(2).sum(1, keepdim=True)).add_(second.pow(2).sum(1))
 
 
 def patchcore_bytes(images: int, patches: int, channels: int, ratio: float) -> int:
-    """Bytes at the peak of fitting: all patches, once as they came and once joined, their projection, what is known of
-    their nearest centres, and the coreset of both.
+    """Bytes at the peak of fitting, in float32.
+
+    All patches, once as they came and once joined, their projection, what is known of their nearest centres, and the
+    coreset of both patches and projection.
+
+    Args:
+        images: of training.
+        patches: of an image.
+        channels: of a patch.
+        ratio: share of the patches in the coreset.
     """
     rows = images * patches
-    count, projected = int(rows * ratio), components(max(rows, 2))
-    return 4 * (rows * (2 * channels + projected + _KNOWN) + count * (projected + channels))
+    count, projected = int(rows * ratio), projected_dimension(max(rows, 2))
+    return 4 * (rows * (2 * channels + projected + _CORESET_NUMBERS) + count * (projected + channels))

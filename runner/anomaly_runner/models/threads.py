@@ -57,12 +57,12 @@ class TorchThreads:
         """Results in order."""
 
         if self._threads == 1:
-            return self.in_turn(function, items)
+            return self.map_sequentially(function, items)
         return ordered_map(
             _without_gradients(function), items, self._threads, ahead=self._threads + 1, prepare_thread=_one_thread
         )
 
-    def in_turn(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+    def map_sequentially(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
         """The same, one after the other."""
         return map(_without_gradients(function), items)
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from anomaly_api.model import Tiling
 from anomaly_runner.errors import InvalidConfig
-from anomaly_runner.models.compiled import in_graph
+from anomaly_runner.models.compiled import is_exporting
 from anomaly_runner.models.threads import MICRO_BATCH
 
 _TILES_ON_GPU = 64
@@ -89,7 +89,7 @@ class Tiles:
         """Feature maps of images, found tile by tile; a graph has no loop."""
         tiles = self.tile(images)
         at_once = MICRO_BATCH if images.device.type == "cpu" else _TILES_ON_GPU
-        parts = [tiles] if in_graph() or self.count == 1 else torch.split(tiles, at_once)
+        parts = [tiles] if is_exporting() or self.count == 1 else torch.split(tiles, at_once)
         return self.untile(torch.cat([embed(part) for part in parts]) if len(parts) > 1 else embed(tiles))
 
 

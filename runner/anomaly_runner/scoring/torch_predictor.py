@@ -52,4 +52,6 @@ class TorchPredictor:
         return list(self._map(score, scored) if self.model.accelerated else scored)
 
     def _map(self, function: Callable[[Item], ScoredBatch], items: Iterable[Item]) -> Iterator[ScoredBatch]:
-        return self.threads.map(function, items) if self.model.concurrent else self.threads.in_turn(function, items)
+        if self.model.concurrent:
+            return self.threads.map(function, items)
+        return self.threads.map_sequentially(function, items)

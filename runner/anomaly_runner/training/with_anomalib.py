@@ -114,7 +114,7 @@ def validate_with_calibrated_scores(module: Any, model: AnomalibModel, data: Ima
 
     The module's ``validation_step`` is replaced by one that calibrates the model at the beginning of each validation.
     """
-    if not model.relates_scores:
+    if not model.needs_calibration:
         return
     images = torch.from_numpy(data.first_training_images(_CALIBRATION_IMAGES))
 

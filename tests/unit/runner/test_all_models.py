@@ -23,7 +23,7 @@ from anomaly_runner.exporting.export import export_all, load
 from anomaly_runner.local import run_locally
 from anomaly_runner.models.anomalib_model import BuildOptions, build_module, scoring_model, without_pretrained_weights
 from anomaly_runner.models.catalog import CATALOG
-from anomaly_runner.models.tails import TAILS
+from anomaly_runner.models.traceable import TRACEABLE
 from anomaly_runner.scoring.predict import ScoredBatch
 from anomaly_runner.training import with_anomalib as anomalib_training
 from hack.demo.auxiliary import write_auxiliary_weights
@@ -131,8 +131,8 @@ def untrained(name):
         return model, build_module(model, BuildOptions((side, side), 4, None, "object")), side
 
 
-@pytest.mark.parametrize("name", [name for name in exported_models() if isinstance(TAILS.get(name), type)])
-def test_tails_do_the_arithmetic_of_anomalib(name, tmp_path: Path, measured: Callable[[str], None]) -> None:
+@pytest.mark.parametrize("name", [name for name in exported_models() if isinstance(TRACEABLE.get(name), type)])
+def test_traceable_models_do_the_arithmetic_of_anomalib(name, tmp_path: Path, measured: Callable[[str], None]) -> None:
     """What is written anew here, beside anomalib's own forward on the same state."""
     model, module, side = untrained(name)
     images = stacked(textures(12, side))

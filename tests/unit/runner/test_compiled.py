@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from anomaly_runner.models.backbone import Backbone, choose_backbone
-from anomaly_runner.models.compiled import CompiledNetwork, may_run_compiled, torch_only
+from anomaly_runner.models.compiled import CompiledNetwork, can_run_compiled, torch_only
 
 
 @pytest.fixture(scope="module")
@@ -35,10 +35,10 @@ def test_features_are_torchs(backbone: Backbone, count: int, size: tuple[int, in
 
 def test_gradients_graphs_and_other_types_stay_with_torch(backbone: Backbone) -> None:
     images = torch.zeros(1, 3, 64, 64)
-    assert not may_run_compiled(images)
+    assert not can_run_compiled(images)
     with torch.no_grad():
-        assert may_run_compiled(images)
-        assert not may_run_compiled(images.half())
+        assert can_run_compiled(images)
+        assert not can_run_compiled(images.half())
         exported = torch.export.export(backbone, (images,))
     assert any("conv" in str(node.target) for node in exported.graph.nodes), "no graph holds a call of onnxruntime"
 

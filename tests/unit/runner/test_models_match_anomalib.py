@@ -13,7 +13,7 @@ import torch
 
 from anomaly_api.parameters import PadimParameters, PatchcoreParameters
 from anomaly_runner.models.backbone import choose_backbone
-from anomaly_runner.models.coreset import greedy_centres, projection
+from anomaly_runner.models.coreset import k_center_greedy, sparse_random_projection
 from anomaly_runner.models.padim import Padim
 from anomaly_runner.models.patchcore import Patchcore
 from anomaly_runner.models.threads import TorchThreads
@@ -182,8 +182,8 @@ def test_pruned_coreset_picks_what_anomalib_picks(anomalib: AnomalibModels, clus
     seed_everything()
     expected = anomalib.coreset(points, 0.1).select_coreset_idxs()
     torch.manual_seed(SEED)
-    projected = points @ projection(3000, 48, SEED).T
-    assert greedy_centres(projected, 300, lambda _: None).tolist() == expected
+    projected = points @ sparse_random_projection(3000, 48, SEED).T
+    assert k_center_greedy(projected, 300, lambda _: None).tolist() == expected
 
 
 def test_results_do_not_depend_on_the_number_of_threads() -> None:

@@ -15,7 +15,7 @@ from anomaly_runner.errors import WeightsNotFound
 from anomaly_runner.models.anomalib_model import BuildOptions, build_module, without_pretrained_weights
 from anomaly_runner.models.backbone import Backbone, choose_backbone
 from anomaly_runner.models.catalog import QUANTISER, TEACHERS
-from anomaly_runner.models.damage import is_damage
+from anomaly_runner.models.damaged_weights import is_damaged_file
 from anomaly_runner.models.weights import Wanted, bring_weights, use_cache, wanted_weights
 from anomaly_runner.storage import FolderStore
 from hack.demo.auxiliary import write_quantiser, write_teacher
@@ -189,7 +189,7 @@ def test_weights_that_a_training_begins_with_are_named_as_damaged(
     ],
 )
 def test_what_is_no_damage(error) -> None:
-    assert not is_damage(error)
+    assert not is_damaged_file(error)
 
 
 NOWHERE = Model.model_validate({"name": "stfpm", "stfpm": {"backbone": "legacy_seresnet18"}})

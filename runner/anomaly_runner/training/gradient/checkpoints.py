@@ -26,7 +26,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from anomaly_api.training import Checkpointing
 from anomaly_runner.errors import RunFailed, Stopped
-from anomaly_runner.models.damage import is_damage
+from anomaly_runner.models.damaged_weights import is_damaged_file
 from anomaly_runner.storage import Store
 
 logger = logging.getLogger(__name__)
@@ -117,7 +117,7 @@ class Checkpointer(Callback):  # type: ignore[misc]
         try:
             checkpoint: dict[str, Any] = torch.load(self._file, map_location="cpu", weights_only=True, mmap=True)
         except Exception as error:
-            if not is_damage(error):
+            if not is_damaged_file(error):
                 raise
             return None
         return checkpoint

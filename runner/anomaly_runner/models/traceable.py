@@ -19,20 +19,20 @@ class Raw(NamedTuple):
     anomaly_map: Tensor | None = None
 
 
-class _Tail(nn.Module):
+class _Traceable(nn.Module):
     def __init__(self, network: Any) -> None:
         super().__init__()
         self.network = network
 
 
-class _PooledTail(_Tail):
+class _TraceablePooled(_Traceable):
     def _pooled(self, images: Tensor) -> Tensor:
         features: Tensor = self.network.feature_extractor(images)[self.network.layer]
         kernel = self.network.pooling_kernel_size
         return functional.avg_pool2d(features, kernel) if kernel > 1 else features
 
 
-class DfmTail(_PooledTail):
+class TraceableDfm(_TraceablePooled):
     """DFM: feature reconstruction error of pooled features."""
 
     def forward(self, images: Tensor) -> Raw:
@@ -44,7 +44,7 @@ class DfmTail(_PooledTail):
         return Raw(error.sum(1), _as_map(error, features, images))
 
 
-class FreTail(_PooledTail):
+class TraceableFre(_TraceablePooled):
     """FRE: reconstruction error of pooled features."""
 
     def forward(self, images: Tensor) -> Raw:
@@ -60,7 +60,7 @@ def _as_map(error: Tensor, features: Tensor, images: Tensor) -> Tensor:
     return functional.interpolate(maps, size=images.shape[-2:], mode="bilinear", align_corners=False)
 
 
-class DfkdeTail(_Tail):
+class TraceableDfkde(_Traceable):
     """DFKDE: kernel density of pooled features."""
 
     def forward(self, images: Tensor) -> Raw:
@@ -77,7 +77,7 @@ class DfkdeTail(_Tail):
         return Raw(classifier.compute_probabilities((likelihood + 1e-300).log()))
 
 
-class CfaTail(_Tail):
+class TraceableCfa(_Traceable):
     """CFA: distances to the memory bank, in float32 whatever the model is in: they are differences of large numbers."""
 
     def forward(self, images: Tensor) -> Raw:
@@ -92,7 +92,7 @@ class CfaTail(_Tail):
         return Raw(maps.amax((1, 2, 3)), maps)
 
 
-class CflowTail(nn.Module):
+class TraceableCflow(nn.Module):
     """CFLOW: how unlikely each patch is, over all layers.
 
     anomalib relates likelihoods to the largest of the batch, so that an image's score depends on its neighbours. Here
@@ -141,7 +141,7 @@ class CflowTail(nn.Module):
         return likelihood.reshape(-1, 1, rows, columns)
 
 
-class GlassTail(_Tail):
+class TraceableGlass(_Traceable):
     """GLASS: what the discriminator says of each patch."""
 
     def forward(self, images: Tensor) -> Raw:
@@ -175,7 +175,7 @@ def _pooled_to(length: int, features: Tensor) -> Tensor:
     return functional.adaptive_avg_pool1d(features, length)
 
 
-class GeneralAdTail(_Tail):
+class TraceableGeneralAd(_Traceable):
     """GeneralAD: the same without the attention that only training looks at."""
 
     def forward(self, images: Tensor) -> Raw:
@@ -183,7 +183,7 @@ class GeneralAdTail(_Tail):
         return Raw(*self.network.score_features(self.network.feature_extractor(images)))
 
 
-class RadTail(_Tail):
+class TraceableRad(_Traceable):
     """RAD: distance of each patch to those of the most similar training images, at about its place.
 
     anomalib gathers these images' patches, one image at a time. Here patches are compared with those of all training
@@ -236,7 +236,7 @@ def _shifted(grid: Tensor, down: int, right: int) -> Tensor:
     return functional.pad(part, (0, 0) * (grid.dim() - 2) + edges)
 
 
-class SuperAddTail(_Tail):
+class TraceableSuperAdd(_Traceable):
     """SuperADD: distance of each patch to the nearest one of the memory bank, with windows put together by columns."""
 
     def forward(self, images: Tensor) -> Raw:
@@ -283,7 +283,7 @@ class SuperAddTail(_Tail):
         return torch.stack([layer.reshape(-1, side, side, int(layer.shape[-1])) for layer in found])
 
 
-class MhPatchcoreTail(_Tail):
+class TraceableMhPatchcore(_Traceable):
     """MH-PatchCore: the same, with the nearest neighbours of all patches at once: its bank is small."""
 
     def forward(self, images: Tensor) -> Raw:
@@ -300,7 +300,7 @@ class MhPatchcoreTail(_Tail):
         return Raw(scores, maps)
 
 
-class AnomalyVfmTail(_Tail):
+class TraceableAnomalyVfm(_Traceable):
     """AnomalyVFM: its scores and maps in one form with the others'."""
 
     def forward(self, images: Tensor) -> Raw:
@@ -308,7 +308,7 @@ class AnomalyVfmTail(_Tail):
         return Raw(*self.network(images))
 
 
-def readable_winclip(network: Any) -> nn.Module:
+def scriptable_winclip(network: Any) -> nn.Module:
     """WinCLIP: TorchScript reads every property, and two of anomalib's raise where there are no reference images."""
     if not network._patch_embeddings.numel():
         network._patch_embeddings = torch.zeros(1)
@@ -317,17 +317,17 @@ def readable_winclip(network: Any) -> nn.Module:
     return module
 
 
-TAILS: Mapping[str, Callable[[Any], nn.Module]] = {
-    "cfa": CfaTail,
-    "cflow": CflowTail,
-    "dfm": DfmTail,
-    "fre": FreTail,
-    "dfkde": DfkdeTail,
-    "glass": GlassTail,
-    "generalAd": GeneralAdTail,
-    "rad": RadTail,
-    "superAdd": SuperAddTail,
-    "mhPatchcore": MhPatchcoreTail,
-    "anomalyVfm": AnomalyVfmTail,
-    "winclip": readable_winclip,
+TRACEABLE: Mapping[str, Callable[[Any], nn.Module]] = {
+    "cfa": TraceableCfa,
+    "cflow": TraceableCflow,
+    "dfm": TraceableDfm,
+    "fre": TraceableFre,
+    "dfkde": TraceableDfkde,
+    "glass": TraceableGlass,
+    "generalAd": TraceableGeneralAd,
+    "rad": TraceableRad,
+    "superAdd": TraceableSuperAdd,
+    "mhPatchcore": TraceableMhPatchcore,
+    "anomalyVfm": TraceableAnomalyVfm,
+    "winclip": scriptable_winclip,
 }
