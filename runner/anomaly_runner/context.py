@@ -1,4 +1,7 @@
-"""What every stage of a run is handed: who the run is, where its folders are, how to tell, when to stop."""
+"""What every stage of a run is given: who the run is, its stores and scratch folder, progress, stopping and tracking.
+
+The context carries no settings and no results: those are arguments and return values of the stages.
+"""
 
 import logging
 import time
@@ -19,25 +22,43 @@ from anomaly_runner.tracking.tracker import Tracker
 
 logger = logging.getLogger(__name__)
 
+_MAX_WARNING_CHARACTERS = 256
+
 
 @dataclass(frozen=True)
 class RunRecord:
-    """What the report tells beside results: when the run began, seconds a stage, and warnings."""
+    """What a run records about itself for its report.
+
+    Attributes:
+        started: when the run began, UTC.
+        seconds: wall time of each stage, by its name; a stage entered twice has the sum.
+        warnings: what the user should know, at most 256 characters each.
+    """
 
     started: datetime = field(default_factory=partial(datetime.now, UTC))
     seconds: dict[str, float] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
 
-    def warn(self, *texts: str) -> None:
-        """Note what the user should know but what does not stop the run."""
-        for text in texts:
-            logger.warning(text)
-            self.warnings.append(text[:256])
+    def warn(self, *messages: str) -> None:
+        """Log and keep messages for the user that do not stop the run."""
+        for message in messages:
+            logger.warning(message)
+            self.warnings.append(message[:_MAX_WARNING_CHARACTERS])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Context:
-    """The surroundings of one run."""
+    """Handles that the stages of one run share.
+
+    Attributes:
+        run: which resource the run belongs to.
+        stores: the run's locations, by role.
+        work: scratch folder on this machine.
+        progress: takes how far the run is.
+        stop: set once the cluster wants the node back.
+        tracker: the experiment tracker.
+        record: takes warnings and the duration of stages.
+    """
 
     run: RunIdentity
     stores: Mapping[LocationRole, Store]
@@ -49,7 +70,11 @@ class Context:
 
     @contextmanager
     def stage(self, stage: Stage, total: int = 0, unit: str = "images") -> Iterator[None]:
-        """Enter a stage: shown to the user, timed, and left at once if the run was asked to stop."""
+        """Enter a stage of ``total`` units (0: unknown) and time it.
+
+        Raises:
+            Stopped: the run was asked to stop.
+        """
         self.stop.check()
         self.progress.enter(stage, total, unit)
         began = time.perf_counter()

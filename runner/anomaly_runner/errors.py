@@ -1,24 +1,26 @@
-"""Every way a run can fail, in one tree; each leaf has its own exit code and reason.
+"""The exceptions that end a run: one tree, in which each leaf has its own exit code and reason.
 
 ::
 
     RunFailed
-    ├── InvalidConfig          10  the manifest asks for something that cannot be
+    ├── InvalidConfig          10  the manifest asks for something impossible
     ├── DataInvalid            11  images missing, unreadable or not laid out as expected
     ├── StorageDenied          12  the storage refused the credentials
-    ├── OutOfMemory            13  the run does not fit, estimated or found out
-    ├── Diverged               14  scores that are not numbers
-    ├── WeightsNotFound        15  the backbone's weights are not where they were looked for
-    ├── ModelInvalid           16  a trained model that is missing, damaged or of an unknown form
+    ├── OutOfMemory            13  the run does not fit into memory, by estimate or in fact
+    ├── Diverged               14  scores that are not finite
+    ├── WeightsNotFound        15  the backbone's weights are not where they are expected
+    ├── ModelInvalid           16  a trained model that is missing, damaged or of an unknown format
     ├── ExportMismatch         17  an export that disagrees with the model it came from
-    ├── StorageUnavailable     20  the storage does not answer (a retry may pass)
-    ├── TrackingUnavailable    21  the tracking server does not answer (a retry may pass)
+    ├── StorageUnavailable     20  the storage does not answer (a retry may succeed)
+    ├── TrackingUnavailable    21  the tracking server does not answer (a retry may succeed)
     ├── Stopped               143  SIGTERM: the cluster wants the node back
     └── InternalError           1  anything else: a fault of this program
 
-A stage raises the leaf. Only three places catch one: ``termination.capture_failures``, which turns it into the pod's
-termination message; stage export, which hands it on with the run's results, so that these are published first; and
-training, which stores the state of a run that was stopped and raises it again.
+A stage raises a leaf; ``termination.capture_failures`` turns it into the pod's termination message and exit code. On the way it is
+caught only to become a more telling leaf (a model whose files are missing), or to finish first what must not be lost:
+export returns it with the run's results, which are published before the run fails, and a training that is stopped
+stores its state, where a failure to do so must not hide that it was stopped. Exceptions about a single file
+(``data.images.UnreadableImageError``) are not in this tree: whoever reads the file decides what they mean for the run.
 """
 
 from typing import ClassVar
@@ -30,7 +32,7 @@ MESSAGE_LIMIT = 1024
 
 
 class RunFailed(Exception):  # noqa: N818 - an outcome, named as the reasons are
-    """The run cannot go on. ``str()`` is a message for people: what failed and what to do."""
+    """The run cannot go on; base of all. ``str()`` is a message for people: what failed and what to do."""
 
     exit_code: ClassVar[ExitCode] = ExitCode.INTERNAL_ERROR
 
@@ -41,7 +43,7 @@ class RunFailed(Exception):  # noqa: N818 - an outcome, named as the reasons are
 
 
 class InvalidConfig(RunFailed):
-    """The manifest asks for something that cannot be."""
+    """The manifest asks for something impossible."""
 
     exit_code = ExitCode.INVALID_CONFIG
 
@@ -65,19 +67,19 @@ class OutOfMemory(RunFailed):
 
 
 class Diverged(RunFailed):
-    """Scores are not numbers."""
+    """Scores are not finite."""
 
     exit_code = ExitCode.DIVERGED
 
 
 class WeightsNotFound(RunFailed):
-    """The backbone's weights are not where they were looked for."""
+    """The backbone's weights are not where they are expected."""
 
     exit_code = ExitCode.WEIGHTS_NOT_FOUND
 
 
 class ModelInvalid(RunFailed):
-    """A trained model is missing, damaged or of an unknown form."""
+    """A trained model is missing, damaged or of an unknown format."""
 
     exit_code = ExitCode.MODEL_INVALID
 

@@ -35,7 +35,15 @@ def run_in_pod(config_file: Path, work: Path, termination: Path, environment: Ma
         os.environ.setdefault("HF_HOME", str(work / "huggingface"))
         tracker = tracker_of(config, None)
         with ProgressMeter(_reporters(config, tracker, environment)) as progress:
-            context = Context(config.run, stores, work, progress, stop, tracker, RunRecord())
+            context = Context(
+                run=config.run,
+                stores=stores,
+                work=work,
+                progress=progress,
+                stop=stop,
+                tracker=tracker,
+                record=RunRecord(),
+            )
             ending = capture_failures(lambda: execute(config, context), context)
             write_termination_message(ending.summary, termination)
             return ending.exit_code

@@ -43,7 +43,15 @@ def _run(file: Path, folder: Path, console: Console) -> FinishedRun:
     tracker = tracker_of(config, folder)
     try:
         with StopSignal().listening() as stop, ProgressMeter([BarReporter(console)]) as progress:
-            context = Context(config.run, local_stores(folder, config), work, progress, stop, tracker, RunRecord())
+            context = Context(
+                run=config.run,
+                stores=local_stores(folder, config),
+                work=work,
+                progress=progress,
+                stop=stop,
+                tracker=tracker,
+                record=RunRecord(),
+            )
             return capture_failures(lambda: execute(config, context), context)
     finally:
         shutil.rmtree(work)

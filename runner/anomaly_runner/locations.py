@@ -1,6 +1,7 @@
-"""Where a run's folders are: on S3 and mounted claims in a pod, below one folder without a cluster.
+"""Open the locations of a run as stores: S3 and mounted claims in a pod, folders below one folder without a cluster.
 
-A registered model is a folder as well, at its MLflow server or in the local stand-in for one.
+A registered model is a store as well, at its MLflow server or in the local database that stands for one. Nothing is
+sent to any server here.
 """
 
 import os
@@ -15,40 +16,42 @@ from anomaly_runner.tracking.mlflow_registry import open_registered_model
 
 
 def pod_stores(config: RunConfig) -> dict[LocationRole, Store]:
-    """Every location of the run, by role: S3, or a claim that the pod has mounted (at its sub-folder).
+    """Open every location of a run in a pod: on S3, or a claim that the pod has mounted (at its sub-folder).
 
     The cache may also be the node's own folder, where the operator has mounted one.
     """
-    stores: dict[LocationRole, Store] = {role: _in_pod(role, location) for role, location in config.locations().items()}
-    stores |= _registered(config, None)
+    stores: dict[LocationRole, Store] = {
+        role: _open_in_pod(role, location) for role, location in config.locations().items()
+    }
+    stores |= _registered_model(config, None)
     node_cache = Path(NODE_CACHE_PATH)
     if node_cache.is_dir():
         stores.setdefault(LocationRole.CACHE, FolderStore(node_cache))
     return stores
 
 
-def _registered(config: RunConfig, local: Path | None) -> dict[LocationRole, Store]:
-    """The model of an inference, if it comes from a registry."""
-    if not isinstance(config.spec, InferenceSpec) or config.spec.model.mlflow is None:
-        return {}
-    return {LocationRole.MODEL: open_registered_model(config.spec, config.spec.model.mlflow, os.environ, local)}
-
-
-def _in_pod(role: LocationRole, location: Location) -> Store:
-    return connect(role, location.s3) if location.s3 else FolderStore(Path(mount_path(role)))
-
-
 def local_stores(folder: Path, config: RunConfig) -> dict[LocationRole, Store]:
-    """Every location of the run below a folder: s3://BUCKET/KEY is BUCKET/KEY, a claim is CLAIM/PATH."""
+    """Open every location of a run below a folder: s3://BUCKET/KEY is BUCKET/KEY, a claim is CLAIM/PATH."""
     stores: dict[LocationRole, Store] = {
         role: FolderStore(folder / local_path(location)) for role, location in config.locations().items()
     }
-    return stores | _registered(config, folder)
+    return stores | _registered_model(config, folder)
 
 
 def local_path(location: Location) -> Path:
-    """Path of a location below the local folder."""
+    """Path of a location relative to the local folder."""
     place = location.place
     if isinstance(place, S3Location):
         return Path(place.uri.removeprefix("s3://").strip("/"))
     return Path(place.claim_name) / (place.path or "")
+
+
+def _open_in_pod(role: LocationRole, location: Location) -> Store:
+    return connect(role, location.s3) if location.s3 else FolderStore(Path(mount_path(role)))
+
+
+def _registered_model(config: RunConfig, local: Path | None) -> dict[LocationRole, Store]:
+    """The model of an inference, if it comes from a registry."""
+    if not isinstance(config.spec, InferenceSpec) or config.spec.model.mlflow is None:
+        return {}
+    return {LocationRole.MODEL: open_registered_model(config.spec, config.spec.model.mlflow, os.environ, local)}

@@ -1,6 +1,6 @@
-"""How far the run is: one counter, shown as a bar, logged, or pushed to the operator.
+"""How far a run is: one counter, shown as a bar, logged, or pushed to the operator.
 
-Losing progress loses nothing else, so nothing here ever fails or delays a run.
+Progress is for watching alone, so nothing here may fail or delay a run.
 """
 
 import json
@@ -18,15 +18,14 @@ from urllib.parse import urlsplit
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
-from rich.progress import Progress as Bar
+from rich.progress import Progress as RichProgress
 
 from anomaly_api.run import ProgressUpdate, RunIdentity
-from anomaly_api.status import MlflowStatus, Stage
-from anomaly_api.status import Progress as Values
+from anomaly_api.status import MlflowStatus, Progress, Stage
 
 logger = logging.getLogger(__name__)
 
-_ENDS = {
+_STAGE_END_PERCENT = {
     Stage.STARTING: 2,
     Stage.FETCH: 8,
     Stage.DATASET: 10,
@@ -38,44 +37,46 @@ _ENDS = {
     Stage.PUBLISH: 99,
     Stage.DONE: 100,
 }
-"""Percent of the whole run at the end of each stage, in their order."""
-_ENDS_WITH_STEPS = _ENDS | {
+"""Percent of the whole run at the end of each stage, in the order of the stages."""
+_STAGE_END_PERCENT_BY_STEPS = _STAGE_END_PERCENT | {
     Stage.TRAIN: 85,
     Stage.PREDICT: 93,
     Stage.EVALUATE: 94,
     Stage.VISUALIZE: 95,
     Stage.EXPORT: 97,
 }
-"""The same where the training counts steps: by gradient it outlasts everything else."""
+"""The same where training counts steps: training by gradient descent outlasts everything else."""
 _PUSH_SECONDS = 1.0
+"""Between two pushes, at least."""
 _PUSH_TIMEOUT = 2.0
+"""Seconds for one request."""
 
 
 class ProgressReporter(Protocol):
-    """Somebody who wants to know how far the run is."""
+    """An observer of progress."""
 
-    def report(self, stage: Stage, values: Values) -> None:
-        """Take the newest state; must return at once and never raise."""
+    def report(self, stage: Stage, progress: Progress) -> None:
+        """Take the newest state. Must return at once and never raise."""
 
     def close(self) -> None:
-        """The run is over."""
+        """Take note that the run is over."""
 
 
 class ProgressMeter:
-    """The state of progress; tells every reporter of each change.
+    """Counts the units of the current stage and reports every change.
 
     Args:
-        reporters: who wants to know.
-        clock: seconds since any moment, never going back; the pace of a stage is measured with it.
+        reporters: observers, told in this order.
+        clock: monotonic seconds, from which the pace of a stage is measured.
     """
 
     def __init__(self, reporters: Sequence[ProgressReporter] = (), clock: Callable[[], float] = time.monotonic) -> None:
         self.stage = Stage.STARTING
         self._reporters = reporters
         self._clock = clock
-        self._values = Values()
-        self._first: tuple[float, int] | None = None
-        self._ends = _ENDS
+        self._progress = Progress()
+        self._pace_origin: tuple[float, int] | None = None
+        self._end_percent = _STAGE_END_PERCENT
 
     def __enter__(self) -> Self:
         return self
@@ -87,51 +88,53 @@ class ProgressMeter:
             reporter.close()
 
     def enter(self, stage: Stage, total: int, unit: str) -> None:
-        """Begin a stage of ``total`` units (0: unknown)."""
+        """Begin a stage of ``total`` units (0: unknown); the unit "steps" gives training most of the run's percent."""
         self.stage = stage
-        self._first = None
+        self._pace_origin = None
         if unit == "steps":
-            self._ends = _ENDS_WITH_STEPS
-        self._tell(Values(total=total, unit=unit, percent=self._percent(0, total)))
+            self._end_percent = _STAGE_END_PERCENT_BY_STEPS
+        self._report(Progress(total=total, unit=unit, percent=self._percent(0, total)))
 
     def advance(self, count: int) -> None:
-        """Some units of the stage are done."""
-        completed = self._values.completed + count
+        """Count units of the stage that are done."""
+        completed = self._progress.completed + count
         changed = {
             "completed": completed,
-            "percent": self._percent(completed, self._values.total),
-            "remaining_seconds": self._remaining(completed, self._values.total),
+            "percent": self._percent(completed, self._progress.total),
+            "remaining_seconds": self._remaining(completed, self._progress.total),
         }
-        self._tell(self._values.model_copy(update=changed))
+        self._report(self._progress.model_copy(update=changed))
 
     def _remaining(self, completed: int, total: int) -> int | None:
-        """Seconds until the stage is done, at its pace since the first units; None while it has none.
+        """Seconds until the stage is done at its present pace; None while the pace is unknown.
 
-        The first units do not count: they hold what happens once (a model warms up), and what an earlier pod had done.
+        The pace is measured from the first report on: the first units include what happens once (a model warms up) and
+        what an earlier pod had done.
         """
         now = self._clock()
-        began, already = self._first = self._first or (now, completed)
+        began, already = self._pace_origin = self._pace_origin or (now, completed)
         if completed <= already or not total:
             return None
         return round(max(0, total - completed) * (now - began) / (completed - already))
 
     def _percent(self, completed: int, total: int) -> int:
-        stages, ends = list(self._ends), self._ends
+        """Percent of the whole run, 0..100; never less than before."""
+        stages, ends = list(self._end_percent), self._end_percent
         before = ends[stages[max(0, stages.index(self.stage) - 1)]] if self.stage is not Stage.STARTING else 0
         share = 1.0 if self.stage is Stage.DONE else min(1.0, completed / total) if total else 0.0
-        return max(self._values.percent, int(before + share * (ends[self.stage] - before)))
+        return max(self._progress.percent, int(before + share * (ends[self.stage] - before)))
 
-    def _tell(self, values: Values) -> None:
-        self._values = values
+    def _report(self, progress: Progress) -> None:
+        self._progress = progress
         for reporter in self._reporters:
-            reporter.report(self.stage, values)
+            reporter.report(self.stage, progress)
 
 
 class BarReporter:
     """A progress bar on the terminal."""
 
     def __init__(self, console: Console) -> None:
-        self._bar = Bar(
+        self._bar = RichProgress(
             TextColumn("{task.description:<10}"),
             BarColumn(),
             MofNCompleteColumn(),
@@ -145,16 +148,16 @@ class BarReporter:
         self._task = self._bar.add_task("starting", total=None, unit="", percent=0, left="")
         self._bar.start()
 
-    def report(self, stage: Stage, values: Values) -> None:
-        """Redraw."""
+    def report(self, stage: Stage, progress: Progress) -> None:
+        """Redraw the bar."""
         self._bar.update(
             self._task,
             description=stage.value,
-            completed=values.completed,
-            total=values.total or None,
-            unit=values.unit,
-            percent=values.percent,
-            left=_left(values.remaining_seconds),
+            completed=progress.completed,
+            total=progress.total or None,
+            unit=progress.unit,
+            percent=progress.percent,
+            left=_remaining_text(progress.remaining_seconds),
         )
 
     def close(self) -> None:
@@ -162,29 +165,30 @@ class BarReporter:
         self._bar.stop()
 
 
-def _left(seconds: int | None) -> str:
-    """For people: how long the stage will still take."""
+def _remaining_text(seconds: int | None) -> str:
+    """How long the stage will still take, for people; empty where unknown."""
     return "" if seconds is None else f"{timedelta(seconds=seconds)} left"
 
 
 class LogReporter:
-    """A line in the log at each new stage and each tenth percent."""
+    """A line in the log at each new stage and at every ten percent."""
 
     def __init__(self) -> None:
         self._last: tuple[Stage, int] | None = None
 
-    def report(self, stage: Stage, values: Values) -> None:
-        """Log if there is news."""
-        if (stage, values.percent // 10) != self._last:
-            self._last = (stage, values.percent // 10)
+    def report(self, stage: Stage, progress: Progress) -> None:
+        """Log the state, if the stage or the ten percent are new."""
+        news = (stage, progress.percent // 10)
+        if news != self._last:
+            self._last = news
             logger.info(
                 "progress",
                 extra={
                     "stage": stage.value,
-                    "percent": values.percent,
-                    "completed": values.completed,
-                    "total": values.total,
-                    "remaining_seconds": values.remaining_seconds,
+                    "percent": progress.percent,
+                    "completed": progress.completed,
+                    "total": progress.total,
+                    "remaining_seconds": progress.remaining_seconds,
                 },
             )
 
@@ -195,7 +199,16 @@ class LogReporter:
 class PushReporter:
     """Posts ProgressUpdates to the operator from a thread of its own, at most one a second.
 
-    The token is read anew each time: the kubelet rotates it. The first failure is logged, later ones are not.
+    The token is read anew for each request: the kubelet rotates it. The first failure is logged, later ones are not.
+
+    Args:
+        url: where to POST.
+        token_file: the pod's service account token for the operator.
+        run: which run the updates are of.
+        mlflow: answers the run in MLflow, once it exists.
+
+    Raises:
+        ValueError: ``url`` is not HTTP or HTTPS.
     """
 
     def __init__(self, url: str, token_file: Path, run: RunIdentity, mlflow: Callable[[], MlflowStatus | None]) -> None:
@@ -205,25 +218,25 @@ class PushReporter:
         self._token_file = token_file
         self._run = run
         self._mlflow = mlflow
-        self._latest: tuple[Stage, Values] | None = None
+        self._latest: tuple[Stage, Progress] | None = None
         self._changed = threading.Event()
         self._closed = threading.Event()
         self._failed = False
-        self._thread = threading.Thread(target=self._work, name="progress", daemon=True)
+        self._thread = threading.Thread(target=self._push_until_closed, name="progress", daemon=True)
         self._thread.start()
 
-    def report(self, stage: Stage, values: Values) -> None:
-        """Note the newest state for the thread."""
-        self._latest = (stage, values)
+    def report(self, stage: Stage, progress: Progress) -> None:
+        """Leave the newest state to the thread."""
+        self._latest = (stage, progress)
         self._changed.set()
 
     def close(self) -> None:
-        """Push the last state, waiting for it no longer than one request may take."""
+        """Push the last state, waiting at most for one request under way and one more."""
         self._closed.set()
         self._changed.set()
         self._thread.join(2 * _PUSH_TIMEOUT)
 
-    def _work(self) -> None:
+    def _push_until_closed(self) -> None:
         while not self._closed.is_set():
             self._changed.wait()
             self._changed.clear()
@@ -234,8 +247,8 @@ class PushReporter:
     def _push(self) -> None:
         if self._latest is None:
             return
-        stage, values = self._latest
-        update = ProgressUpdate(run=self._run, stage=stage, progress=values, mlflow=self._mlflow())
+        stage, progress = self._latest
+        update = ProgressUpdate(run=self._run, stage=stage, progress=progress, mlflow=self._mlflow())
         try:
             self._post(json.dumps(update.to_json_object()).encode())
         except (OSError, urllib.error.URLError) as error:

@@ -76,7 +76,15 @@ def archive(files: dict[str, bytes], *special: tarfile.TarInfo) -> bytes:
 @pytest.fixture
 def context(tmp_path: Path):
     run = RunIdentity(kind="AnomalyExperiment", namespace="ns", name="x", uid="u")
-    return Context(run, {}, tmp_path / "work", ProgressMeter(), StopSignal(), NoTracker(), RunRecord())
+    return Context(
+        run=run,
+        stores={},
+        work=tmp_path / "work",
+        progress=ProgressMeter(),
+        stop=StopSignal(),
+        tracker=NoTracker(),
+        record=RunRecord(),
+    )
 
 
 def experiment(source: dict, **dataset) -> AnomalyExperiment:

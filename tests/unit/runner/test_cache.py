@@ -305,7 +305,15 @@ def experiment(cache: dict) -> AnomalyExperiment:
 
 
 def context(work: Path, stores) -> Context:
-    return Context(RUN, stores, work, ProgressMeter(), StopSignal(), NoTracker(), RunRecord())
+    return Context(
+        run=RUN,
+        stores=stores,
+        work=work,
+        progress=ProgressMeter(),
+        stop=StopSignal(),
+        tracker=NoTracker(),
+        record=RunRecord(),
+    )
 
 
 def test_runs_of_a_node_share_its_folder(s3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

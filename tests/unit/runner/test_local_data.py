@@ -139,13 +139,13 @@ def test_mnist_from_a_mirror(tmp_path: Path) -> None:
 
         config = read_manifest(write_manifest(tmp_path, EXPERIMENT, mnist), tmp_path)
         context = Context(
-            config.run,
-            {LocationRole.OUTPUT: FolderStore(tmp_path / "out")},
-            tmp_path / "work",
-            ProgressMeter(),
-            StopSignal(),
-            NoTracker(),
-            RunRecord(),
+            run=config.run,
+            stores={LocationRole.OUTPUT: FolderStore(tmp_path / "out")},
+            work=tmp_path / "work",
+            progress=ProgressMeter(),
+            stop=StopSignal(),
+            tracker=NoTracker(),
+            record=RunRecord(),
         )
         assert isinstance(config.spec, ExperimentSpec)
         listed = list_experiment(config.spec, context, catalog(digits))

@@ -55,7 +55,15 @@ THREADS = TorchThreads(torch.device("cpu"))
 
 @pytest.fixture
 def context(tmp_path: Path):
-    return Context(RUN, {}, tmp_path, ProgressMeter(), StopSignal(), NoTracker(), RunRecord())
+    return Context(
+        run=RUN,
+        stores={},
+        work=tmp_path,
+        progress=ProgressMeter(),
+        stop=StopSignal(),
+        tracker=NoTracker(),
+        record=RunRecord(),
+    )
 
 
 @pytest.fixture(scope="module")

@@ -39,7 +39,15 @@ class RecordingTracker:
 
 
 def context_at(stage, tracker):
-    context = Context(RUN, {}, Path("/nowhere"), ProgressMeter(), StopSignal(), tracker, RunRecord())
+    context = Context(
+        run=RUN,
+        stores={},
+        work=Path("/nowhere"),
+        progress=ProgressMeter(),
+        stop=StopSignal(),
+        tracker=tracker,
+        record=RunRecord(),
+    )
     context.progress.enter(stage, 0, "images")
     return context
 
