@@ -1,16 +1,16 @@
-"""Folders of objects on S3 or on a file system, behind one small protocol."""
+"""Folders of objects, on S3 or on a file system, behind one protocol. Knows nothing of images, models or runs."""
 
 from anomaly_runner.storage.folder import FolderStore
 from anomaly_runner.storage.object_cache import FileCache, with_cache
 from anomaly_runner.storage.prefetch import Prefetcher, download_all, start_prefetch
-from anomaly_runner.storage.store import ObjectInfo, Source, Store
+from anomaly_runner.storage.store import ObjectInfo, ObjectSource, Store
 
 __all__ = [
     "FileCache",
     "FolderStore",
     "ObjectInfo",
+    "ObjectSource",
     "Prefetcher",
-    "Source",
     "Store",
     "download_all",
     "start_prefetch",

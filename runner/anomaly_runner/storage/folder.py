@@ -1,4 +1,4 @@
-"""A store that is a folder: a mounted volume, or the local stand-in for a bucket."""
+"""A store that is a folder: a mounted volume, or what stands for a bucket in runs without a cluster."""
 
 import os
 import shutil
@@ -11,7 +11,11 @@ from anomaly_runner.storage.store import ObjectInfo, check_key, partial_file
 
 @dataclass(frozen=True)
 class FolderStore:
-    """Objects are the files below ``root``. Symbolic links to folders are not followed."""
+    """Objects are the files below ``root``. Symbolic links to folders are not followed.
+
+    Methods raise StorageDenied where a file may not be read or written, StorageUnavailable where the file system fails,
+    and DataInvalid for a key that leads out of the folder.
+    """
 
     root: Path
 
@@ -22,7 +26,7 @@ class FolderStore:
 
     @property
     def local_root(self) -> Path | None:
-        """The folder: it can be read in place."""
+        """The folder: files can be read in place."""
         return self.root
 
     def address(self, key: str) -> str:
@@ -30,7 +34,7 @@ class FolderStore:
         return str(self.root / key)
 
     def list(self, prefix: str = "") -> list[ObjectInfo]:
-        """Every file below the prefix, sorted by key; hidden files and folders are left out."""
+        """List the files below the prefix, sorted by key; hidden files and folders are left out."""
         start = self.root / prefix.rpartition("/")[0]
         found = (self._info(path) for path in _files(start))
         return sorted((info for info in found if info.key.startswith(prefix)), key=lambda info: info.key)
@@ -42,25 +46,25 @@ class FolderStore:
     def download(self, info: ObjectInfo, destination: Path) -> None:
         """Copy one file."""
         destination.parent.mkdir(parents=True, exist_ok=True)
-        with _explained(self.uri):
-            _replace(self.root / check_key(info.key, self.uri), destination)
+        with _translated_errors(self.uri):
+            _copy_atomically(self.root / check_key(info.key, self.uri), destination)
 
     def read(self, key: str) -> bytes | None:
-        """Content of a file; None if there is none."""
+        """Read a file; None if there is none."""
         path = self.root / check_key(key, self.uri)
-        with _explained(self.uri):
+        with _translated_errors(self.uri):
             return path.read_bytes() if path.is_file() else None
 
     def upload(self, source: Path, key: str) -> None:
-        """Copy a file into the folder, by rename so that no reader sees half of it."""
+        """Copy a file into the folder, by rename so that no reader sees a part of it."""
         target = self.root / check_key(key, self.uri)
-        with _explained(self.uri):
+        with _translated_errors(self.uri):
             target.parent.mkdir(parents=True, exist_ok=True)
-            _replace(source, target)
+            _copy_atomically(source, target)
 
     def delete(self, key: str) -> None:
         """Remove a file, if there is one."""
-        with _explained(self.uri):
+        with _translated_errors(self.uri):
             (self.root / check_key(key, self.uri)).unlink(missing_ok=True)
 
     def subfolder(self, prefix: str) -> "FolderStore":
@@ -76,14 +80,14 @@ def _files(start: Path) -> list[Path]:
     return found
 
 
-def _replace(source: Path, target: Path) -> None:
-    half = partial_file(target).with_suffix(f".{os.getpid()}")
-    shutil.copyfile(source, half)
-    half.replace(target)
+def _copy_atomically(source: Path, target: Path) -> None:
+    temporary = partial_file(target).with_suffix(f".{os.getpid()}")
+    shutil.copyfile(source, temporary)
+    temporary.replace(target)
 
 
-class _explained:  # noqa: N801 - reads as a statement
-    """Turns the operating system's refusals into ours."""
+class _translated_errors:  # noqa: N801 - reads as a statement
+    """Context in which OSErrors become exceptions of ours."""
 
     def __init__(self, uri: str) -> None:
         self._uri = uri

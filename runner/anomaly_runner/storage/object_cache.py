@@ -1,7 +1,7 @@
-"""Files from S3 kept for the next run, on a folder that several runs share at once.
+"""Keep downloaded files for the next run, in a folder that several runs share at once.
 
 An entry is named by a hash of the object's address, ETag and size, so a changed object is another entry and nothing is
-ever stale. Entries appear by rename, whole or not at all; where two runs bring the same object, the last one wins and
+ever stale. Entries appear by rename, whole or not at all; where two runs save the same object, the last one wins and
 both are right. A run links an entry into its own folder, or copies it where that is another file system, so it keeps
 its files whatever happens to the cache.
 
@@ -21,21 +21,28 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from anomaly_runner.storage.store import ObjectInfo, Source, Store
+from anomaly_runner.storage.store import ObjectInfo, ObjectSource, Store
 
 _FOLDER = "objects"
-_KEPT_FREE = 0.15
-"""Share of the disk that the cache leaves free: below, kubelet removes images, and at 0.10 it evicts pods."""
-_FREED_AHEAD = 0.03
-"""Share of the disk that is freed beyond that, once it has to be: looking for the oldest entries is a long scan."""
+_MIN_FREE_SHARE = 0.15
+"""Share of the disk that the cache leaves free: below, the kubelet removes images, and at 0.10 it evicts pods."""
+_EXTRA_FREED_SHARE = 0.03
+"""Share of the disk that is freed beyond that when entries are evicted: finding the oldest ones is a long scan."""
 _ABANDONED_SECONDS = 3600.0
-"""Age at which nobody writes a half-written file any more."""
+"""Age at which a temporary file belongs to no process any more."""
 _MD5 = re.compile(r"[0-9a-f]{32}")
 
 
 @dataclass(frozen=True)
 class CacheEntry:
-    """What a cached file is called and how it is recognised; None is what nobody knows."""
+    """What a cached file is called and how it is verified.
+
+    Attributes:
+        name: of the file in the cache.
+        size: bytes; None where unknown.
+        digest: hexadecimal; None where unknown.
+        algorithm: of the digest, as hashlib calls it.
+    """
 
     name: str
     size: int | None
@@ -44,50 +51,50 @@ class CacheEntry:
 
     @classmethod
     def of_object(cls, address: str, info: ObjectInfo) -> "CacheEntry":
-        """The entry of an object at an address that is the same for every run."""
+        """The entry of an object, by its ``Store.address``."""
         digest = info.etag if _MD5.fullmatch(info.etag) else None
         return cls(_hash(f"{address}\n{info.etag}\n{info.size}"), info.size, digest)
 
     @classmethod
     def of_content(cls, algorithm: str, digest: str) -> "CacheEntry":
-        """The entry of a file that is known by its digest, wherever it comes from."""
+        """The entry of a file that is known by its digest, wherever it is downloaded from."""
         return cls(_hash(f"{algorithm}\n{digest}"), None, digest, algorithm)
 
     def by_size(self) -> "CacheEntry":
-        """The same for an object whose ETag looks like an MD5 and is none, as encryption makes them."""
+        """The entry of the same object without its digest: encrypted objects have ETags that look like an MD5 only."""
         return CacheEntry(f"{self.name}-size", self.size, None)
 
     def matches(self, file: Path) -> bool:
-        """Whether a file has the size and the digest that are known."""
+        """Whether a file has the entry's size and digest, as far as they are known."""
         if self.size not in (None, file.stat().st_size):
             return False
         return self.digest is None or self.digest == _digest(file, self.algorithm)
 
 
 class FileCache:
-    """Cached files below a folder. Safe to use from many threads and processes.
+    """Cached files below a folder. Safe to use from many threads and processes; its methods never raise OSError.
 
     Args:
         root: the folder.
-        warn: told once of whatever makes the cache useless.
+        warn: called once, when the cache cannot be used any more.
     """
 
     def __init__(self, root: Path, warn: Callable[[str], None]) -> None:
         self._root = root / _FOLDER
         self._warn = warn
         self._lock = threading.Lock()
-        self._given_up = False
+        self._disabled = False
 
     def restore(self, entry: CacheEntry, destination: Path) -> bool:
-        """Make the entry a file of the run; false if there is none, or it is damaged (which removes it)."""
+        """Make an entry a file of the run; false if there is none, or it is damaged (which removes it)."""
         try:
             return self._restore(entry, destination) or self._restore(entry.by_size(), destination)
         except OSError as error:
-            self._give_up(f"cannot be read ({error.strerror})")
+            self._disable(f"cannot be read ({error.strerror})")
             return False
 
     def _restore(self, entry: CacheEntry, destination: Path) -> bool:
-        kept = self._place(entry)
+        kept = self._path(entry)
         try:
             _link_or_copy(kept, destination)
         except FileNotFoundError:  # never kept, or evicted meanwhile
@@ -100,41 +107,42 @@ class FileCache:
         return False
 
     def save(self, entry: CacheEntry, source: Path) -> None:
-        """Put a file of the run into the cache, if there is room."""
-        if self._given_up:
+        """Copy or link a file of the run into the cache, if there is room."""
+        if self._disabled:
             return
         try:
             kept = entry if entry.matches(source) else entry.by_size()
             if kept.matches(source) and self._make_room(source.stat().st_size):
-                _link_or_copy(source, self._place(kept))
+                _link_or_copy(source, self._path(kept))
         except FileNotFoundError:
-            return  # another run cleared its half away: not kept this time
+            return  # another run removed the temporary file as abandoned: not saved this time
         except OSError as error:
-            self._give_up(f"cannot be written ({error.strerror})")
+            self._disable(f"cannot be written ({error.strerror})")
 
-    def _place(self, entry: CacheEntry) -> Path:
+    def _path(self, entry: CacheEntry) -> Path:
         return self._root / entry.name[:2] / entry.name
 
-    def _give_up(self, why: str) -> None:
+    def _disable(self, why: str) -> None:
         with self._lock:
-            if not self._given_up:
-                self._given_up = True
+            if not self._disabled:
+                self._disabled = True
                 self._warn(f"the data cache {why}: files are pulled instead")
 
     def _make_room(self, size: int) -> bool:
+        """Evict entries until ``size`` bytes fit and the disk keeps its free share; whether they do."""
         self._root.mkdir(parents=True, exist_ok=True)
         with self._lock:
             disk = shutil.disk_usage(self._root)
-            missing = int(disk.total * _KEPT_FREE) + size - disk.free
+            missing = int(disk.total * _MIN_FREE_SHARE) + size - disk.free
             if missing > 0:
-                missing -= _evict(self._root, missing + int(disk.total * _FREED_AHEAD))
+                missing -= _evict(self._root, missing + int(disk.total * _EXTRA_FREED_SHARE))
         if missing > 0:
-            self._give_up("is on a full disk")
+            self._disable("is on a full disk")
         return missing <= 0
 
 
 def _evict(root: Path, wanted: int) -> int:
-    """Remove the entries that were used longest ago until the wanted bytes are free; answers how many are."""
+    """Remove the least recently used entries until ``wanted`` bytes are free; returns how many are."""
     freed = 0
     for _, size, file in sorted(_entries(root)):
         if freed >= wanted:
@@ -145,7 +153,7 @@ def _evict(root: Path, wanted: int) -> int:
 
 
 def _entries(root: Path) -> Iterator[tuple[float, int, Path]]:
-    """When each was used last, its size, and the file; halves are nobody's once they are abandoned."""
+    """Entries and abandoned temporary files: time of last use, bytes, path. Abandoned files come first when sorted."""
     abandoned = datetime.now(UTC).timestamp() - _ABANDONED_SECONDS
     for folder in os.scandir(root):
         for file in os.scandir(folder):
@@ -153,19 +161,19 @@ def _entries(root: Path) -> Iterator[tuple[float, int, Path]]:
                 stat = file.stat()
                 if not file.name.startswith("."):
                     yield stat.st_mtime, stat.st_size, Path(file.path)
-                elif stat.st_ctime < abandoned:  # a link to an old file is a new half
+                elif stat.st_ctime < abandoned:  # not mtime: a temporary link to an old file has the file's
                     yield 0.0, stat.st_size, Path(file.path)
 
 
 def _link_or_copy(source: Path, destination: Path) -> None:
     """Make the destination the same file, or where it is on another file system a copy; by rename."""
     destination.parent.mkdir(parents=True, exist_ok=True)
-    half = destination.with_name(f".{uuid.uuid4().hex}")  # pods have the same process numbers
+    temporary = destination.with_name(f".{uuid.uuid4().hex}")  # process ids repeat from pod to pod
     try:
-        _link(source, half)
-        half.replace(destination)
+        _link(source, temporary)
+        temporary.replace(destination)
     finally:
-        half.unlink(missing_ok=True)  # where the disk became full
+        temporary.unlink(missing_ok=True)  # left behind where the disk became full
 
 
 def _link(source: Path, destination: Path) -> None:
@@ -188,24 +196,24 @@ def _digest(file: Path, algorithm: str) -> str:
 
 @dataclass(frozen=True)
 class CachedSource:
-    """A store whose objects are looked for in the cache before they are pulled."""
+    """A store whose objects are looked for in the cache before they are downloaded."""
 
     store: Store
     cache: FileCache
 
     @property
     def local_root(self) -> Path | None:
-        """As the store's."""
+        """The root of the store behind the cache."""
         return self.store.local_root
 
     def download(self, info: ObjectInfo, destination: Path) -> None:
-        """Make one object a file, from the cache or by pulling it."""
+        """Make one object a file, from the cache or from the store; raises as the store does."""
         entry = CacheEntry.of_object(self.store.address(info.key), info)
         if not self.cache.restore(entry, destination):
             self.store.download(info, destination)
             self.cache.save(entry, destination)
 
 
-def with_cache(store: Store, cache: FileCache | None) -> Source:
-    """The store behind the cache, if there is one."""
+def with_cache(store: Store, cache: FileCache | None) -> ObjectSource:
+    """Put the cache, if there is one, in front of a store."""
     return CachedSource(store, cache) if cache else store

@@ -1,12 +1,11 @@
-"""Reading objects with Rust's object_store: what makes many small files fast.
+"""Read objects with Rust's object_store: what makes many small files fast.
 
 A call of botocore's client costs many times the CPU of the request itself (benchmarks/storage_transport.py). Whatever
 is not a plain success is left to that client, which knows redirects, refusals and retries: it then asks again, for what
-is missing.
+is missing. So nothing here retries or explains a failure.
 """
 
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -16,20 +15,28 @@ if TYPE_CHECKING:
     from obstore import GetOptions
     from obstore.store import ClientConfig, S3Config
 
-_FOREVER = timedelta(days=30)
-"""A large object may take its time, as long as something comes."""
+_TOTAL_TIMEOUT = timedelta(days=30)
+"""Practically none: a large object may take its time, as long as something arrives within the read timeout."""
 _CHUNK = 1 << 20
+"""Bytes written at once."""
 
 
 @dataclass(frozen=True)
 class ObstoreReader:
-    """GET requests to one bucket. Safe to use from many threads."""
+    """GET requests to one bucket. Safe to use from many threads.
+
+    ``store`` is obstore's S3Store.
+    """
 
     store: Any
-    """obstore's S3Store."""
 
     def append(self, key: str, file: BinaryIO, etag: str) -> bool:
-        """Write what the file lacks of an object; false where the rest has to be asked for in another way.
+        """Append to a file what it lacks of an object; false where the rest has to be asked for in another way.
+
+        Args:
+            key: the object's key in the bucket.
+            file: at its end; a file that is not empty gets the rest of the object from there.
+            etag: the version that the file's beginning is of.
 
         Raises:
             OSError: the file cannot be written.
@@ -37,8 +44,8 @@ class ObstoreReader:
         import obstore
         from obstore.exceptions import BaseError
 
-        here = file.tell()
-        rest: GetOptions = {"range": {"offset": here}, "if_match": f'"{etag}"'} if here else {}
+        offset = file.tell()
+        rest: GetOptions = {"range": {"offset": offset}, "if_match": f'"{etag}"'} if offset else {}
         try:
             for chunk in obstore.get(self.store, key, options=rest).stream(min_chunk_size=_CHUNK):
                 file.write(chunk)
@@ -52,42 +59,45 @@ def open_reader(
     endpoint: str | None,
     session: Any,
     region: str,
-    authorities: str | None,
+    ca_file: str | None,
     *,
-    seconds: Mapping[str, float],
+    connect_seconds: float,
+    read_seconds: float,
 ) -> ObstoreReader:
-    """A bucket at an endpoint, or at AWS.
+    """Open a bucket at an endpoint, or at AWS. Nothing is sent yet.
 
     Args:
         bucket: its name.
         endpoint: URL of another server than AWS.
         session: boto3's, which has credentials and renews them.
-        region: where it is.
-        authorities: file of certificates to trust beside the system's.
-        seconds: how long to ``connect`` and to wait for what is to be ``read``.
+        region: of the bucket.
+        ca_file: certificates to trust beside the system's; unset means those of AWS_CA_BUNDLE.
+        connect_seconds: how long connecting may take.
+        read_seconds: how long the server may send nothing.
     """
     from obstore.auth.boto3 import Boto3CredentialProvider
     from obstore.store import S3Store
 
-    certificates = authorities or os.environ.get("AWS_CA_BUNDLE")
+    certificates = ca_file or os.environ.get("AWS_CA_BUNDLE")
     options: ClientConfig = {
         "allow_http": True,
-        "timeout": _FOREVER,
-        "connect_timeout": timedelta(seconds=seconds["connect"]),
-        "read_timeout": timedelta(seconds=seconds["read"]),
+        "timeout": _TOTAL_TIMEOUT,
+        "connect_timeout": timedelta(seconds=connect_seconds),
+        "read_timeout": timedelta(seconds=read_seconds),
     }
     if certificates:
         options["root_certificate"] = Path(certificates).read_bytes()
-    place: S3Config = {
+    config: S3Config = {
         "region": region,
+        # A dot in a bucket's name would not match the wildcard certificate of BUCKET.s3.amazonaws.com.
         "virtual_hosted_style_request": endpoint is None and "." not in bucket,
     }
     if endpoint:
-        place["endpoint"] = endpoint
+        config["endpoint"] = endpoint
     return ObstoreReader(
         S3Store(
             bucket,
-            config=place,
+            config=config,
             client_options=options,
             retry_config={"max_retries": 0},
             credential_provider=Boto3CredentialProvider(session),

@@ -1,8 +1,8 @@
-"""Objects on their way to this machine: pulled in parallel, used as soon as each is there.
+"""Download objects in the background, in parallel; each can be used as soon as it has arrived.
 
-A pull never makes its consumer wait for more than the object it asks for, so training starts on the first
-images while the last ones are still on their way. Objects already here with the same size and ETag (the
-index file says so) are not pulled again.
+A consumer waits for no more than the object it asks for, so training starts on the first images while the last ones
+are still on their way. Objects that are here already with the same size and ETag (an index file beside them says so)
+are not downloaded again.
 """
 
 import json
@@ -16,29 +16,35 @@ from pathlib import Path
 
 from anomaly_runner.errors import StorageDenied, StorageUnavailable
 from anomaly_runner.storage.s3 import THREADS
-from anomaly_runner.storage.store import ObjectInfo, Source
+from anomaly_runner.storage.store import ObjectInfo, ObjectSource
 
 logger = logging.getLogger(__name__)
 
-_INDEX = ".etags.jsonl"
+_INDEX_FILE = ".etags.jsonl"
 _POLL_SECONDS = 0.5
+"""How often a waiting consumer looks whether the run was asked to stop."""
 
 
 class Prefetcher:
-    """Objects of one store as files below ``root``. ``path`` waits for one, ``close`` gives up on the rest."""
+    """Objects of one source as files below a folder; also stands for a folder in which they all are already.
+
+    Args:
+        root: the folder.
+        check: called while waiting; raises to break the wait.
+    """
 
     def __init__(self, root: Path, check: Callable[[], None]) -> None:
         self.root = root
         self._check = check
         self._pending: dict[str, Future[None]] = {}
         self._pool: ThreadPoolExecutor | None = None
-        self._index: _Index | None = None
+        self._index: _EtagIndex | None = None
 
     def path(self, key: str) -> Path:
-        """Where the object is on this machine, once it is there.
+        """Wait for an object to arrive; returns its file.
 
         Raises:
-            RunFailed: what its pull failed with.
+            RunFailed: what its download failed with, or what ``check`` raised.
         """
         pending = self._pending.get(key)
         if pending is not None:
@@ -54,32 +60,34 @@ class Prefetcher:
                 continue
             return
 
-    def start(self, source: Source, objects: Sequence[ObjectInfo]) -> None:
-        """Begin to pull objects in their order."""
-        index = self._index = _Index(self.root / _INDEX)
+    def start(self, source: ObjectSource, objects: Sequence[ObjectInfo]) -> None:
+        """Begin to download objects, in their order."""
+        index = self._index = _EtagIndex(self.root / _INDEX_FILE)
         missing = [info for info in objects if not index.has(info, self.root)]
-        count = _Count(missing)
-        self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="pull")
+        counter = _DownloadCounter(missing)
+        self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="prefetch")
         for info in missing:
-            self._pending[info.key] = self._pool.submit(self._download, source, info, index, count)
+            self._pending[info.key] = self._pool.submit(self._download, source, info, index, counter)
 
-    def _download(self, source: Source, info: ObjectInfo, index: "_Index", count: "_Count") -> None:
+    def _download(
+        self, source: ObjectSource, info: ObjectInfo, index: "_EtagIndex", counter: "_DownloadCounter"
+    ) -> None:
         try:
             source.download(info, self.root / info.key)
         except OSError as error:
             raise StorageUnavailable(f"cannot write {self.root / info.key}: {error}") from error
         index.add(info)
-        count.add(info)
+        counter.add(info)
 
     def close(self) -> None:
-        """Drop what has not begun; wait for what has."""
+        """Drop downloads that have not begun; wait for those that have."""
         if self._pool and self._index:
             self._pool.shutdown(wait=True, cancel_futures=True)
             self._index.close()
 
 
-class _Count:
-    """Logs how far a pull is, at each tenth of its bytes: nobody waits for it, so no stage shows it."""
+class _DownloadCounter:
+    """Logs how far the downloads are, at each tenth of their bytes: nobody waits for them, so no stage shows it."""
 
     def __init__(self, objects: Sequence[ObjectInfo]) -> None:
         self._files = len(objects)
@@ -88,56 +96,66 @@ class _Count:
         self._files_done = self._bytes_done = 0
 
     def add(self, info: ObjectInfo) -> None:
+        """Count one object that has arrived."""
         with self._lock:
-            tenth = self._tenth()
+            tenth = self._tenths_done()
             self._files_done += 1
             self._bytes_done += info.size
-            news = self._tenth() > tenth or self._files_done == self._files
+            news = self._tenths_done() > tenth or self._files_done == self._files
         if news:
             logger.info(
                 "pulled", extra={"files": self._files_done, "of": self._files, "megabytes": self._bytes_done >> 20}
             )
 
-    def _tenth(self) -> int:
+    def _tenths_done(self) -> int:
         return 10 * self._bytes_done // max(1, self._bytes)
 
 
-class _Index:
-    """Which objects are here already: one JSON line each, appended as they arrive."""
+class _EtagIndex:
+    """Which objects are here already: key, size and ETag, one JSON line each, appended as they arrive."""
 
     def __init__(self, file: Path) -> None:
         self._lock = threading.Lock()
         file.parent.mkdir(parents=True, exist_ok=True)
         self._known = _read_index(file)
-        self._file = file.open("a", encoding="utf-8", buffering=1)  # by lines: an index that broke off is still true
+        # Buffered by lines: where the process dies, every complete line is of an object that has arrived.
+        self._file = file.open("a", encoding="utf-8", buffering=1)
 
     def has(self, info: ObjectInfo, root: Path) -> bool:
+        """Whether the object is a file below ``root``, with the same size and ETag."""
         path = root / info.key
         same = self._known.get(info.key) == (info.size, info.etag)
         return same and path.is_file() and path.stat().st_size == info.size
 
     def add(self, info: ObjectInfo) -> None:
+        """Note an object that has arrived."""
         line = json.dumps([info.key, info.size, info.etag])
         with self._lock:
             self._file.write(line + "\n")
 
     def close(self) -> None:
+        """Close the index file."""
         self._file.close()
 
 
 def _read_index(file: Path) -> dict[str, tuple[int, str]]:
+    """Size and ETag by key; a last line without its end is of a process that died, and ignored."""
     if not file.is_file():
         return {}
-    whole = [line for line in file.read_text(encoding="utf-8").split("\n")[:-1] if line]
-    return {key: (size, etag) for key, size, etag in map(json.loads, whole)}
+    complete = [line for line in file.read_text(encoding="utf-8").split("\n")[:-1] if line]
+    return {key: (size, etag) for key, size, etag in map(json.loads, complete)}
 
 
 def start_prefetch(
-    source: Source, objects: Sequence[ObjectInfo], folder: Path, check: Callable[[], None]
+    source: ObjectSource, objects: Sequence[ObjectInfo], folder: Path, check: Callable[[], None]
 ) -> Prefetcher:
-    """Begin to bring objects to this machine; a store that is on it is used in place.
+    """Begin to download objects into a folder; a source that is on this machine is used in place.
 
-    ``check`` is called while waiting, and raises to break the wait.
+    Args:
+        source: where the objects are.
+        objects: what to download, most urgent first.
+        folder: where it goes.
+        check: called while a consumer waits; raises to break the wait.
     """
     if source.local_root is not None:
         return Prefetcher(source.local_root, check)
@@ -146,15 +164,19 @@ def start_prefetch(
     return prefetcher
 
 
-def download_all(source: Source, objects: Sequence[ObjectInfo], folder: Path, check: Callable[[], None]) -> Path:
-    """Bring objects to this machine and wait for all of them; answers the folder that holds them.
+def download_all(source: ObjectSource, objects: Sequence[ObjectInfo], folder: Path, check: Callable[[], None]) -> Path:
+    """Download objects and wait for all of them; returns the folder that holds them.
+
+    Arguments are those of ``start_prefetch``.
 
     Raises:
-        StorageDenied: one cannot be read, of a volume: its files belong to others, and libraries would say otherwise.
+        StorageDenied: a file of a volume may not be read, or the storage refused the credentials.
+        RunFailed: as ``Prefetcher.path``.
     """
     prefetcher = start_prefetch(source, objects, folder, check)
     try:
         for info in objects:
+            # Checked here because libraries that are given an unreadable file say that there is no such file.
             if not os.access(prefetcher.path(info.key), os.R_OK):
                 raise StorageDenied(f"no permission to read {prefetcher.path(info.key)}: make it readable for all")
     finally:

@@ -1,8 +1,10 @@
 """A store on any S3-compatible server.
 
-botocore retries what may pass (5xx, throttling, timeouts: standard mode, jittered back-off). Outside its retries are
-a body that breaks off while it is read, answers of 429 without a code that it knows, and throttling that lasts (its
+botocore retries transient failures (5xx, throttling, timeouts: standard mode, jittered back-off). Outside its retries
+are a body that breaks off while it is read, answers of 429 without a code that it knows, and throttling that lasts (its
 retries draw on a quota that all threads share): those are retried here, with longer pauses.
+
+Objects are read by ``obstore_reader`` first; what it does not read is read by botocore, which explains the failure.
 """
 
 import os
@@ -22,33 +24,41 @@ from anomaly_runner.storage.store import ObjectInfo, check_key, is_safe_key, joi
 Result = TypeVar("Result")
 
 THREADS = 16
-"""Transfers at once; the connection pool is as large."""
+"""Transfers at once, and size of the connection pool."""
 _CONNECT_SECONDS = 5.0
 _READ_SECONDS = 30.0
-_ATTEMPTS = 5
-"""Of botocore, for one request."""
-_ROUNDS = 6
-"""Of ours, for one object: throttling outlasts botocore's patience when many threads share it."""
+_BOTOCORE_ATTEMPTS = 5
+"""For one request."""
+_ATTEMPTS = 6
+"""Of ours, for one object: throttling outlasts botocore's attempts when many threads share their quota."""
 _LONGEST_PAUSE = 15.0
+"""Seconds between two attempts of ours, at most."""
 _MULTIPART_BYTES = 64 << 20
+"""Size from which a file is uploaded in parts."""
 _CHUNK = 1 << 20
-_MAY_PASS = (408, 429)
-_THROTTLED = (429, 503)
-_MISSING = {"404", "NoSuchKey", "NotFound"}
+"""Bytes read at once."""
+_TRANSIENT_STATUSES = (408, 429)
+"""Of 4xx, the statuses that say nothing about the request."""
+_THROTTLING_STATUSES = (429, 503)
+_MISSING_CODES = {"404", "NoSuchKey", "NotFound"}
 
 
 def connect(role: LocationRole, location: S3Location, environment: Mapping[str, str] | None = None) -> "S3Store":
-    """Open a location with the credentials that the environment has for its role.
+    """Open a location with the credentials that the environment has for its role. Nothing is sent yet.
 
-    Credentials come from ``run.s3_env(role, key)``; where none are set, boto3's own chain is asked (the pod's
-    identity). The endpoint's certificate is checked against ``run.ca_path(role)``, if that file is mounted. Nothing
-    is sent yet.
+    Credentials come from the variables ``run.s3_env(role, key)``; where none are set, from boto3's own chain (the pod's
+    identity). The endpoint's certificate is checked against ``run.ca_path(role)``, if that file is mounted.
+
+    Args:
+        role: what the run uses the location for.
+        location: bucket, prefix, endpoint and region.
+        environment: instead of the process's.
     """
     bucket, _, prefix = location.uri.removeprefix("s3://").partition("/")
     credentials = _credentials(role, os.environ if environment is None else environment)
-    authorities = Path(ca_path(role))
-    verify = str(authorities) if authorities.is_file() else None
-    return S3Store(*_client(location, credentials, bucket, verify), bucket, prefix.strip("/"))
+    ca_file = Path(ca_path(role))
+    client, reader = _clients(location, credentials, bucket, str(ca_file) if ca_file.is_file() else None)
+    return S3Store(client, reader, bucket, prefix.strip("/"))
 
 
 def _credentials(role: LocationRole, environment: Mapping[str, str]) -> dict[str, str]:
@@ -57,16 +67,16 @@ def _credentials(role: LocationRole, environment: Mapping[str, str]) -> dict[str
     return {name: value for name, value in found.items() if value}
 
 
-def _client(
-    location: S3Location, credentials: Mapping[str, str], bucket: str, verify: str | None
+def _clients(
+    location: S3Location, credentials: Mapping[str, str], bucket: str, ca_file: str | None
 ) -> tuple[Any, ObstoreReader | None]:
-    """boto3's client, and the quick way to read the bucket, which needs credentials."""
+    """boto3's client, and obstore's, which takes over reading where there are credentials."""
     import boto3
     from botocore.config import Config
 
     config = Config(
         max_pool_connections=THREADS,
-        retries={"mode": "standard", "total_max_attempts": _ATTEMPTS},
+        retries={"mode": "standard", "total_max_attempts": _BOTOCORE_ATTEMPTS},
         connect_timeout=_CONNECT_SECONDS,
         read_timeout=_READ_SECONDS,
         s3={"addressing_style": "path"} if location.endpoint else {},
@@ -79,7 +89,7 @@ def _client(
         endpoint_url=location.endpoint,
         config=config,
         region_name=location.region or session.region_name or "us-east-1",
-        verify=verify,
+        verify=ca_file,
     )
     if session.get_credentials() is None:
         return client, None
@@ -88,14 +98,25 @@ def _client(
         location.endpoint,
         session,
         client.meta.region_name,
-        verify,
-        seconds={"connect": _CONNECT_SECONDS, "read": _READ_SECONDS},
+        ca_file,
+        connect_seconds=_CONNECT_SECONDS,
+        read_seconds=_READ_SECONDS,
     )
 
 
 @dataclass(frozen=True)
 class S3Store:
-    """Objects below s3://BUCKET/PREFIX. Safe to use from many threads."""
+    """Objects below s3://BUCKET/PREFIX. Safe to use from many threads.
+
+    Methods raise StorageDenied where the server refuses the credentials, StorageUnavailable where it does not answer
+    after all retries, and DataInvalid where the bucket or the object does not exist or a key leads out of the folder.
+
+    Attributes:
+        client: boto3's S3 client.
+        fast_reader: reads objects faster than ``client``; None without credentials.
+        bucket: its name.
+        prefix: without slashes at its ends; empty for the whole bucket.
+    """
 
     client: Any
     fast_reader: ObstoreReader | None
@@ -114,53 +135,56 @@ class S3Store:
 
     def address(self, key: str) -> str:
         """The object's URL."""
-        return join_uri(f"{self.client.meta.endpoint_url}/{self.bucket}", self._root_and(key))
+        return join_uri(f"{self.client.meta.endpoint_url}/{self.bucket}", self._with_prefix(key))
 
     def list(self, prefix: str = "") -> list[ObjectInfo]:
-        """Every object below the prefix, sorted by key; folder markers and hidden files are left out."""
-        with _explained(self.uri):
-            return _patiently(lambda: sorted(self._objects(prefix), key=lambda info: info.key))
+        """List the objects below the prefix, sorted by key; folder markers and hidden files are left out."""
+        with _translated_errors(self.uri):
+            return _with_retries(lambda: sorted(self._objects(prefix), key=lambda info: info.key))
 
     def _objects(self, prefix: str) -> Iterator[ObjectInfo]:
         skip = len(self.prefix) + 1 if self.prefix else 0
-        pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=self._root_and(prefix))
+        pages = self.client.get_paginator("list_objects_v2").paginate(
+            Bucket=self.bucket, Prefix=self._with_prefix(prefix)
+        )
         for page in pages:
             for item in page.get("Contents", ()):
                 key = item["Key"][skip:]
                 if key and not key.endswith("/") and not _is_hidden(key):
                     yield ObjectInfo(key, item["Size"], item["ETag"].strip('"'))
 
-    def _root_and(self, prefix: str) -> str:
+    def _with_prefix(self, prefix: str) -> str:
         return f"{self.prefix}/{prefix}" if self.prefix else prefix
 
     def _key(self, key: str) -> str:
-        return self._root_and(check_key(key, self.uri))
+        return self._with_prefix(check_key(key, self.uri))
 
     def download(self, info: ObjectInfo, destination: Path) -> None:
-        """Copy one object to a file through a temporary name; where a body breaks off, the rest is asked for."""
-        half = partial_file(destination)
-        with _explained(join_uri(self.uri, info.key)), _created(half) as file:
-            _patiently(partial(self._download, info, file))
+        """Copy one object to a file, through a temporary one; where a body breaks off, the rest is asked for."""
+        temporary = partial_file(destination)
+        with _translated_errors(join_uri(self.uri, info.key)), _created(temporary) as file:
+            _with_retries(partial(self._download, info, file))
             size = file.tell()
         if size != info.size:
-            raise StorageUnavailable(_changed(join_uri(self.uri, info.key)))
-        half.replace(destination)
+            raise StorageUnavailable(_changed_message(join_uri(self.uri, info.key)))
+        temporary.replace(destination)
 
     def _download(self, info: ObjectInfo, file: BinaryIO) -> None:
-        """Write what the file lacks."""
+        """Append what the file lacks of the object."""
         key = self._key(info.key)
-        if _is_whole(info, file) or (self.fast_reader and self.fast_reader.append(key, file, info.etag)):
+        if _is_complete(info, file) or (self.fast_reader and self.fast_reader.append(key, file, info.etag)):
             return
-        here = file.tell()
-        rest = {"Range": f"bytes={here}-", "IfMatch": f'"{info.etag}"'} if here else {}
+        # Asked where the fast reader has stopped: it may have written a part.
+        offset = file.tell()
+        rest = {"Range": f"bytes={offset}-", "IfMatch": f'"{info.etag}"'} if offset else {}
         for chunk in self.client.get_object(Bucket=self.bucket, Key=key, **rest)["Body"].iter_chunks(_CHUNK):
             file.write(chunk)
 
     def read(self, key: str) -> bytes | None:
-        """Content of a small object; None if there is none."""
-        with _explained(join_uri(self.uri, key)):
+        """Read a small object; None if there is none."""
+        with _translated_errors(join_uri(self.uri, key)):
             try:
-                return _patiently(partial(self._content, key))
+                return _with_retries(partial(self._content, key))
             except self.client.exceptions.NoSuchKey:
                 return None
 
@@ -169,8 +193,8 @@ class S3Store:
 
     def upload(self, source: Path, key: str) -> None:
         """Upload a file: one request for a small one, parts in parallel for a large one."""
-        with _explained(join_uri(self.uri, key)):
-            _patiently(partial(self._upload, source, self._key(key)))
+        with _translated_errors(join_uri(self.uri, key)):
+            _with_retries(partial(self._upload, source, self._key(key)))
 
     def _upload(self, source: Path, key: str) -> None:
         if source.stat().st_size < _MULTIPART_BYTES:
@@ -180,15 +204,15 @@ class S3Store:
 
     def delete(self, key: str) -> None:
         """Remove an object, if there is one."""
-        with _explained(join_uri(self.uri, key)):
-            _patiently(partial(self.client.delete_object, Bucket=self.bucket, Key=self._key(key)))
+        with _translated_errors(join_uri(self.uri, key)):
+            _with_retries(partial(self.client.delete_object, Bucket=self.bucket, Key=self._key(key)))
 
     def subfolder(self, prefix: str) -> "S3Store":
         """The sub-folder."""
-        return replace(self, prefix=self._root_and(prefix)) if prefix else self
+        return replace(self, prefix=self._with_prefix(prefix)) if prefix else self
 
 
-def _is_whole(info: ObjectInfo, file: BinaryIO) -> bool:
+def _is_complete(info: ObjectInfo, file: BinaryIO) -> bool:
     return 0 < info.size <= file.tell()
 
 
@@ -197,7 +221,7 @@ def _is_hidden(key: str) -> bool:
 
 
 def _created(file: Path) -> BinaryIO:
-    """A new file, in a folder that is made where it is missing."""
+    """Open a new file, in a folder that is made where it is missing."""
     try:
         return file.open("wb")
     except FileNotFoundError:
@@ -205,31 +229,31 @@ def _created(file: Path) -> BinaryIO:
         return file.open("wb")
 
 
-def _patiently(operation: Callable[[], Result]) -> Result:
-    """Do something, again where the server was too busy or a body broke off."""
+def _with_retries(operation: Callable[[], Result]) -> Result:
+    """Call an operation, and again where the server was too busy or a body broke off."""
     from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
     retrying = Retrying(
-        stop=stop_after_attempt(_ROUNDS),
+        stop=stop_after_attempt(_ATTEMPTS),
         wait=wait_random_exponential(max=_LONGEST_PAUSE),
-        retry=retry_if_exception(_may_pass),
+        retry=retry_if_exception(_is_transient),
         reraise=True,
     )
     return retrying(operation)
 
 
-def _may_pass(error: BaseException) -> bool:
+def _is_transient(error: BaseException) -> bool:
     from botocore.exceptions import ClientError, IncompleteReadError, ReadTimeoutError, ResponseStreamingError
     from urllib3.exceptions import HTTPError
 
     if isinstance(error, ClientError):
-        return error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") in _THROTTLED
+        return error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") in _THROTTLING_STATUSES
     return isinstance(error, IncompleteReadError | ReadTimeoutError | ResponseStreamingError | HTTPError)
 
 
 @contextmanager
-def _explained(uri: str) -> Iterator[None]:
-    """Turn botocore's errors into ours, with the URI they are about.
+def _translated_errors(uri: str) -> Iterator[None]:
+    """Context in which botocore's errors become exceptions of ours, with the URI they are about.
 
     Raises:
         StorageDenied: the server refused the credentials, or there are none.
@@ -257,7 +281,7 @@ def _explained(uri: str) -> Iterator[None]:
         raise StorageUnavailable(f"{uri} does not answer: {error}") from error
 
 
-def _changed(uri: str) -> str:
+def _changed_message(uri: str) -> str:
     return f"{uri} changed while it was read"
 
 
@@ -267,9 +291,11 @@ def _from_response(error: Any, uri: str) -> StorageDenied | DataInvalid | Storag
     if code == "NoSuchBucket":
         return DataInvalid(f"{uri}: the bucket does not exist")
     if code == "PreconditionFailed":
-        return StorageUnavailable(_changed(uri))
-    if code in _MISSING:
+        return StorageUnavailable(_changed_message(uri))
+    if code in _MISSING_CODES:
         return DataInvalid(f"{uri} does not exist")
-    if 300 <= status < 500 and status not in _MAY_PASS:  # wrong keys, wrong region: each server has its own code
+    if (
+        300 <= status < 500 and status not in _TRANSIENT_STATUSES
+    ):  # wrong keys, wrong region: each server has its own code
         return StorageDenied(f"the server refused access to {uri}: {code}")
     return StorageUnavailable(f"{uri}: the server answered {status} {code}")

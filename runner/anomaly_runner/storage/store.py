@@ -1,7 +1,7 @@
-"""What every storage can do, and which keys are let through.
+"""What every storage can do, and which keys are accepted.
 
-Keys come from whoever can write to a bucket, so they are hostile: one that would leave the folder it is
-written to, on any operating system, is refused before it touches the disk.
+Keys come from whoever can write to a bucket, so they are untrusted: one that would leave the folder it is written to,
+on any operating system, is refused before it touches the disk.
 """
 
 import hashlib
@@ -12,45 +12,60 @@ from typing import Protocol
 
 from anomaly_runner.errors import DataInvalid
 
-_LONGEST_NAME = 255
-"""Bytes that file systems allow for the name of a file or a folder."""
+_MAX_NAME_BYTES = 255
+"""What file systems allow for the name of one file or folder."""
 
 
 @dataclass(frozen=True)
 class ObjectInfo:
-    """One object below a store's root. ``etag`` changes whenever the content does."""
+    """One object of a store.
+
+    Attributes:
+        key: path below the store's root, with forward slashes.
+        size: bytes.
+        etag: changes whenever the content does.
+    """
 
     key: str
     size: int
     etag: str
 
 
-class Source(Protocol):
-    """What objects can be pulled from."""
+class ObjectSource(Protocol):
+    """What objects can be downloaded from."""
 
     @property
     def local_root(self) -> Path | None:
-        """The root on this machine's file system, if that is where it is."""
+        """The root on this machine's file system; None where it is elsewhere."""
 
     def download(self, info: ObjectInfo, destination: Path) -> None:
-        """Copy one object to a file, whole or not at all."""
+        """Copy one object to a file, whole or not at all.
+
+        Raises:
+            DataInvalid: its key leads out of the folder, or there is no such object.
+            StorageDenied: the storage refused the credentials.
+            StorageUnavailable: the storage does not answer, or the object changed meanwhile.
+        """
 
 
-class Store(Source, Protocol):
-    """A folder of objects; keys are relative to its root and use forward slashes."""
+class Store(ObjectSource, Protocol):
+    """A folder of objects; keys are relative to its root and use forward slashes.
+
+    All methods raise as ``download`` does.
+    """
 
     @property
     def uri(self) -> str:
         """The root, as people write it."""
 
     def address(self, key: str) -> str:
-        """What an object is called by every run, on every machine that sees the same storage."""
+        """A name of the object that is the same for every run and machine that sees this storage."""
 
     def list(self, prefix: str = "") -> list[ObjectInfo]:
-        """Every object whose key begins with the prefix, sorted by key. Keys may be hostile (``is_safe_key``)."""
+        """List the objects whose keys begin with the prefix, sorted by key. Keys may be unsafe (``is_safe_key``)."""
 
     def read(self, key: str) -> bytes | None:
-        """Content of a small object; None if there is none."""
+        """Read a small object; None if there is none."""
 
     def upload(self, source: Path, key: str) -> None:
         """Write a file to a key, whole or not at all."""
@@ -59,7 +74,7 @@ class Store(Source, Protocol):
         """Remove an object, if there is one."""
 
     def subfolder(self, prefix: str) -> "Store":
-        """The sub-folder as a store of its own."""
+        """The store of what is below a prefix; the same store for an empty one."""
 
 
 def is_safe_key(key: str) -> bool:
@@ -69,7 +84,7 @@ def is_safe_key(key: str) -> bool:
 
 
 def check_key(key: str, uri: str) -> str:
-    """The key, if it is safe.
+    """Return the key if it is safe.
 
     Raises:
         DataInvalid: it would be written outside its folder.
@@ -81,11 +96,11 @@ def check_key(key: str, uri: str) -> str:
 
 def has_valid_name_lengths(key: str) -> bool:
     """Whether file systems allow names as long as the key's parts."""
-    return all(len(os.fsencode(part)) <= _LONGEST_NAME for part in key.split("/"))
+    return all(len(os.fsencode(part)) <= _MAX_NAME_BYTES for part in key.split("/"))
 
 
 def partial_file(file: Path) -> Path:
-    """What a file is called until it is whole: hidden beside it, and short however long its own name is."""
+    """The temporary name of a file that is not complete: hidden beside it, and short however long its own name is."""
     return file.with_name(f".{hashlib.sha256(os.fsencode(file.name)).hexdigest()[:32]}.part")
 
 

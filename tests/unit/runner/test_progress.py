@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from anomaly_api.run import ProgressUpdate, RunIdentity
-from anomaly_api.status import MlflowStatus, Stage
+from anomaly_api.status import MlflowStatus, Progress, Stage
 from anomaly_runner import progress as module
 from anomaly_runner.progress import BarReporter, LogReporter, ProgressMeter, PushReporter
 
@@ -215,5 +215,5 @@ def wait_for(condition) -> None:
 
 
 def test_updates_are_json_in_camel_case(operator, tmp_path: Path) -> None:
-    update = ProgressUpdate(run=RUN, stage=Stage.TRAIN, progress=module.Values())
+    update = ProgressUpdate(run=RUN, stage=Stage.TRAIN, progress=Progress())
     assert json.loads(json.dumps(update.to_json_object()))["stage"] == "train"
