@@ -16,10 +16,10 @@
     ├── Stopped               143  SIGTERM: the cluster wants the node back
     └── InternalError           1  anything else: a fault of this program
 
-A stage raises a leaf; ``termination.capture_failures`` turns it into the pod's termination message and exit code. On the way it is
-caught only to become a more telling leaf (a model whose files are missing), or to finish first what must not be lost:
-export returns it with the run's results, which are published before the run fails, and a training that is stopped
-stores its state, where a failure to do so must not hide that it was stopped. Exceptions about a single file
+A stage raises a leaf; ``termination.capture_failures`` turns it into the pod's termination message and exit code. On
+the way it is caught only to become a more telling leaf (a model whose files are missing), or to finish first what must
+not be lost: export returns it with the run's results, which are published before the run fails, and a training that is
+stopped stores its state, where a failure to do so must not hide that it was stopped. Exceptions about a single file
 (``data.images.UnreadableImageError``) are not in this tree: whoever reads the file decides what they mean for the run.
 """
 

@@ -45,7 +45,15 @@ def run(folder: Path, text: str, change):
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir()
     with ProgressMeter([]) as progress:
-        context = Context(config.run, stores, work, progress, StopSignal(), tracker_of(config, None), RunRecord())
+        context = Context(
+            run=config.run,
+            stores=stores,
+            work=work,
+            progress=progress,
+            stop=StopSignal(),
+            tracker=tracker_of(config, None),
+            record=RunRecord(),
+        )
         return capture_failures(lambda: execute(config, context), context)
 
 
