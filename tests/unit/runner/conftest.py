@@ -2,13 +2,16 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 from support.mlflow_server import mlflow_server
 from support.process import free_port
 from support.textures import write_textures
+
+if TYPE_CHECKING:
+    from mlflow.tracking import MlflowClient
 
 
 @pytest.fixture
@@ -26,7 +29,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def client(server: str) -> Any:
+def client(server: str) -> "MlflowClient":
     """MLflow's own client of it."""
     from mlflow.tracking import MlflowClient
 

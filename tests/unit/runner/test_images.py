@@ -5,9 +5,11 @@ import struct
 import zlib
 from contextlib import suppress
 from io import BytesIO
+from typing import Literal
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 
 from anomaly_api.dataset import CropArea
@@ -25,7 +27,7 @@ RAMP = np.linspace(0, 1, 64 * 48, dtype=np.float64).reshape(48, 64)
 LIMIT = 1_000_000
 
 
-def encoded(image: Image.Image, kind: str = "PNG", **options) -> bytes:
+def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
     buffer = BytesIO()
     image.save(buffer, kind, **options)
     return buffer.getvalue()
@@ -58,14 +60,14 @@ FILES = {
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_every_kind_of_file_shows_the_same_ramp(name) -> None:
+def test_every_kind_of_file_shows_the_same_ramp(name: str) -> None:
     tensor = to_input(decode(FILES[name], LIMIT), 48, 64, "none")
     assert tensor.shape == (3, 48, 64)
     assert tensor.dtype == np.float32
     assert np.abs(tensor - RAMP).max() < (0.02 if "jpeg" in name or name == "palette" else 0.005)
 
 
-def png16(values: np.ndarray, colour_type: int) -> bytes:
+def png16(values: NDArray[np.float64], colour_type: int) -> bytes:
     """A PNG of 16 bits a channel, which Pillow cannot write: values (height, width, channels), big-endian."""
     height, width, _ = values.shape
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
@@ -81,13 +83,13 @@ def png16(values: np.ndarray, colour_type: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 
-def ramp_as(channels: int, white: int = 65535) -> np.ndarray:
+def ramp_as(channels: int, white: int = 65535) -> NDArray[np.float64]:
     return np.repeat((RAMP * white).round()[..., None], channels, axis=2)
 
 
 @pytest.mark.parametrize("mode", ["I;16", "I;16B"])
 @pytest.mark.parametrize("kind", ["TIFF", "PNG", "JPEG2000", "PPM"])
-def test_16_bits_in_both_byte_orders(mode, kind) -> None:
+def test_16_bits_in_both_byte_orders(mode: str, kind: str) -> None:
     if mode == "I;16B" and kind in ("JPEG2000", "PPM"):
         pytest.skip("these formats have one byte order")
     image = Image.fromarray((RAMP * 65535).round().astype(">u2" if mode == "I;16B" else "<u2"))
@@ -96,7 +98,7 @@ def test_16_bits_in_both_byte_orders(mode, kind) -> None:
 
 
 @pytest.mark.parametrize(("colour_type", "channels"), [(2, 3), (6, 4), (4, 2)])
-def test_16_bit_colour_is_read_by_its_upper_8_bits(colour_type, channels) -> None:
+def test_16_bit_colour_is_read_by_its_upper_8_bits(colour_type: int, channels: int) -> None:
     data = png16(ramp_as(channels), colour_type)
     assert np.abs(to_input(decode(data, LIMIT), 48, 64, "none") - RAMP).max() < 0.005
 
@@ -109,7 +111,7 @@ def test_a_depth_that_colour_cannot_have_is_refused_instead_of_shown_dark() -> N
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
-def test_12_bit_cameras_fill_the_range_if_told(kind) -> None:
+def test_12_bit_cameras_fill_the_range_if_told(kind: str) -> None:
     data = encoded(Image.fromarray((RAMP * 4095).round().astype(np.uint16)), kind)
     assert to_input(decode(data, LIMIT), 48, 64, "none").max() < 0.07
     assert np.abs(to_input(decode(data, LIMIT, bit_depth=12), 48, 64, "none") - RAMP).max() < 1e-3
@@ -144,7 +146,7 @@ def test_tiff_whose_zero_is_white() -> None:
 
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF"])
-def test_alpha_is_dropped_and_colours_below_it_stay(kind) -> None:
+def test_alpha_is_dropped_and_colours_below_it_stay(kind: str) -> None:
     image = ramp8("RGB")
     image.putalpha(Image.new("L", image.size, 0))
     options = {"lossless": True, "exact": True} if kind == "WEBP" else {}
@@ -163,7 +165,7 @@ def test_the_first_frame_of_several_counts() -> None:
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
 @pytest.mark.parametrize("orientation", [3, 6, 8])
-def test_images_are_upright_as_people_see_them(kind, orientation) -> None:
+def test_images_are_upright_as_people_see_them(kind: str, orientation: int) -> None:
     turns = {3: Image.Transpose.ROTATE_180, 6: Image.Transpose.ROTATE_90, 8: Image.Transpose.ROTATE_270}
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -176,7 +178,7 @@ def test_images_are_upright_as_people_see_them(kind, orientation) -> None:
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "WEBP"])
-def test_the_size_of_a_whole_image_is_that_of_the_decoded_one(kind) -> None:
+def test_the_size_of_a_whole_image_is_that_of_the_decoded_one(kind: str) -> None:
     """Also where the orientation is told elsewhere, which nobody looks at."""
     xmp = '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
     data = encoded(ramp8("RGB"), kind, xmp=xmp.encode())
@@ -219,7 +221,7 @@ def test_normalisation_is_torchvisions() -> None:
 
 
 @pytest.mark.parametrize("size", [(24, 32), (96, 128), (37, 51)])
-def test_resizing_is_torchvisions_antialiased_bilinear_to_one_level(size) -> None:
+def test_resizing_is_torchvisions_antialiased_bilinear_to_one_level(size: tuple[int, int]) -> None:
     import torch
     from torchvision.transforms.v2 import functional
 
@@ -231,7 +233,9 @@ def test_resizing_is_torchvisions_antialiased_bilinear_to_one_level(size) -> Non
 
 @pytest.mark.parametrize("size", [(48, 64), (20, 31), (100, 200)])
 @pytest.mark.parametrize("normalization", ["imagenet", "none"])
-def test_grey_gives_what_the_same_image_in_colour_gives(size, normalization) -> None:
+def test_grey_gives_what_the_same_image_in_colour_gives(
+    size: tuple[int, int], normalization: Literal["imagenet", "none"]
+) -> None:
     grey = decode(FILES["grey png"], LIMIT)
     assert grey.mode == "L"
     assert np.array_equal(to_input(grey, *size, normalization), to_input(grey.convert("RGB"), *size, normalization))
@@ -259,14 +263,14 @@ def test_float_images_resize_without_rounding_to_8_bits() -> None:
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not an image"),
     ],
 )
-def test_files_that_cannot_be_used_say_why(data, problem) -> None:
+def test_files_that_cannot_be_used_say_why(data: bytes, problem: str) -> None:
     with pytest.raises(UnreadableImageError, match=problem):
         decode(data, LIMIT)
 
 
 @pytest.mark.filterwarnings("ignore")  # Pillow's, about what it found
 @pytest.mark.parametrize("name", FILES)
-def test_damage_anywhere_is_either_harmless_or_told(name) -> None:
+def test_damage_anywhere_is_either_harmless_or_told(name: str) -> None:
     draw = random.Random(name)
     for _ in range(40):
         data = bytearray(FILES[name])
@@ -293,7 +297,7 @@ def test_what_people_see_of_a_deep_image() -> None:
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "1", "I;16"])
-def test_masks_of_any_depth(mode) -> None:
+def test_masks_of_any_depth(mode: str) -> None:
     truth = np.zeros((48, 64), np.uint8)
     truth[10:20, 30:50] = 255
     image = Image.fromarray(truth.astype(np.uint16) * 257) if mode == "I;16" else Image.fromarray(truth).convert(mode)

@@ -1,10 +1,12 @@
 """What a dataset may ask for, end to end on small textures: valid areas, crops, depths, parts that are missing."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 
 from anomaly_api.experiment import ExperimentSpec
@@ -21,8 +23,9 @@ from anomaly_runner.system.digest import digest
 from anomaly_runner.system.stop import StopSignal
 from anomaly_runner.tracking.tracker import NoTracker
 from support.fake_web import serve_files
+from support.optional import not_none
 from support.public_datasets import catalog, mnist_files
-from support.textures import EXPERIMENT, INFERENCE, SIDE, write_manifest
+from support.textures import EXPERIMENT, INFERENCE, SIDE, Change, Document, write_manifest
 
 MARGIN = 6
 
@@ -40,11 +43,11 @@ def scores(folder: Path, name: str = "textures") -> dict[str, float]:
     return {row["path"]: row["score"] for row in table}
 
 
-def run(folder: Path, change=None, text: str = EXPERIMENT) -> int:
+def run(folder: Path, change: Change | None = None, text: str = EXPERIMENT) -> int:
     return run_locally(write_manifest(folder, text, change), folder)
 
 
-def dataset(**fields):
+def dataset(**fields: Any) -> Change:
     return lambda document: document["spec"]["dataset"].update(fields)
 
 
@@ -52,7 +55,7 @@ def images_of(folder: Path) -> list[Path]:
     return sorted(path for part in ("train", "test") for path in (folder / "data/textures" / part).rglob("*.png"))
 
 
-def valid_area() -> np.ndarray:
+def valid_area() -> NDArray[np.uint8]:
     mask = np.zeros((SIDE, SIDE), np.uint8)
     mask[MARGIN:-MARGIN, MARGIN:-MARGIN] = 255
     return mask
@@ -71,7 +74,7 @@ CROP = {"left": 2, "top": 2, "width": 56, "height": 52}
 
 
 @pytest.mark.parametrize("crop", [{}, {"cropArea": CROP}], ids=["whole", "cropped"])
-def test_what_lies_outside_the_valid_area_counts_nowhere(textures, crop) -> None:
+def test_what_lies_outside_the_valid_area_counts_nowhere(textures: Path, crop: dict[str, dict[str, int]]) -> None:
     Image.fromarray(valid_area()).save(textures / "data/textures/valid_area.png")
     ask = dataset(validAreaMask="valid_area.png", **crop)
     assert run(textures, ask) == 0
@@ -80,13 +83,14 @@ def test_what_lies_outside_the_valid_area_counts_nowhere(textures, crop) -> None
     assert run(textures, ask) == 0
     assert scores(textures) == before
     manifest = ModelManifest.model_validate_json((results(textures) / "model.json").read_bytes())
-    assert manifest.valid_area_mask.sha256 == digest(results(textures) / manifest.valid_area_mask.file)
+    mask = not_none(manifest.valid_area_mask)
+    assert mask.sha256 == digest(results(textures) / mask.file)
     (textures / "data/textures/valid_area.png").unlink()
     assert run(textures, text=INFERENCE) == 0
     assert scores(textures, "look") == pytest.approx(before, rel=1e-5)
 
 
-def test_a_changed_valid_area_of_a_model_is_refused(textures, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_changed_valid_area_of_a_model_is_refused(textures: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Image.fromarray(valid_area()).save(textures / "data/textures/valid_area.png")
     assert run(textures, dataset(validAreaMask="valid_area.png")) == 0
     Image.fromarray(255 - valid_area()).save(results(textures) / "valid_area.png")
@@ -94,12 +98,12 @@ def test_a_changed_valid_area_of_a_model_is_refused(textures, capsys: pytest.Cap
     assert "valid_area.png" in capsys.readouterr().err
 
 
-def test_a_valid_area_that_is_missing(textures, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_valid_area_that_is_missing(textures: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(textures, dataset(validAreaMask="nowhere.png")) == 11
     assert "validAreaMask nowhere.png is missing in" in capsys.readouterr().err
 
 
-def test_a_12_bit_camera_is_as_good_as_an_8_bit_one(textures) -> None:
+def test_a_12_bit_camera_is_as_good_as_an_8_bit_one(textures: Path) -> None:
     """The same pictures with 12 bits: the same scores but for the rounding that 8 bits bring."""
     for path in images_of(textures):
         with Image.open(path) as image:
@@ -116,12 +120,12 @@ def test_a_12_bit_camera_is_as_good_as_an_8_bit_one(textures) -> None:
     assert scores(textures, "look") == pytest.approx(scores(textures), rel=1e-5)
 
 
-def test_without_good_test_images_some_training_images_serve(textures) -> None:
+def test_without_good_test_images_some_training_images_serve(textures: Path) -> None:
     for path in (textures / "data/textures/test/good").iterdir():
         path.unlink()
     assert run(textures, dataset(splits={"goodTestFraction": 0.3})) == 0
     report = report_of(textures)
-    assert report.summary.images.train == 6
+    assert not_none(report.summary.images).train == 6
     assert sum(path.startswith("train/") for path in scores(textures)) == 2
     assert any("2 of 8 from train/good serve as good test images" in text for text in report.summary.warnings)
 
@@ -131,7 +135,7 @@ def test_mnist_from_a_mirror(tmp_path: Path) -> None:
     digits = mnist_files()
     with serve_files(digits) as web:
 
-        def mnist(document) -> None:
+        def mnist(document: Document) -> None:
             document["spec"]["dataset"] = {
                 "source": {"builtin": {"name": "mnist", "goodLabel": 1, "limit": 10, "mirror": web.url}}
             }
@@ -150,6 +154,6 @@ def test_mnist_from_a_mirror(tmp_path: Path) -> None:
         assert isinstance(config.spec, ExperimentSpec)
         listed = list_experiment(config.spec, context, catalog(digits))
         report = run_experiment(config, config.spec, listed, context).report
-    assert report.summary.images.train == 10
-    assert report.summary.images.predicted == 100
-    assert report.summary.metrics.image["AUROC"] > 0.8
+    assert not_none(report.summary.images).train == 10
+    assert not_none(report.summary.images).predicted == 100
+    assert not_none(report.summary.metrics).image["AUROC"] > 0.8

@@ -2,7 +2,9 @@
 
 import json
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -19,8 +21,12 @@ from anomaly_runner.system.digest import digest
 from anomaly_runner.tracking.mlflow_tracker import MlflowTracker, target_of
 from anomaly_runner.tracking.tracker import MODEL_FOLDER, TrackedDataset, TrackedResult
 from support.mlflow_server import mlflow_server
+from support.optional import not_none
 from support.process import free_port
-from support.textures import EXPERIMENT, write_manifest
+from support.textures import EXPERIMENT, Document, write_manifest
+
+if TYPE_CHECKING:
+    from mlflow.tracking import MlflowClient
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # of mlflow's own libraries
 
@@ -29,16 +35,20 @@ HISTORY = {"trainLoss": ((10, 0.5), (20, 0.25)), "imageAUROC": ((20, 0.75),)}
 DATASET = TrackedDataset("screws", "ab" * 32, "s3", "s3://data/screws", {"train": 8, "predicted": 4}, "training")
 
 
+Point = tuple[str, int, float]
+"""Name, step and value."""
+
+
 class Brightness(nn.Module):
     """A model as our exports are: scores and maps."""
 
-    def forward(self, images):
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         maps = images.mean(1, keepdim=True)
         return maps.amax((1, 2, 3)), maps
 
 
 @pytest.fixture
-def result(tmp_path: Path):
+def result(tmp_path: Path) -> TrackedResult:
     """A run's result with a trained model."""
     write_onnx(Brightness().eval(), torch.zeros(2, 3, 16, 24), tmp_path)
     file = tmp_path / "model.onnx"
@@ -60,12 +70,12 @@ def result(tmp_path: Path):
     return TrackedResult({"image_AUROC": 0.875}, tuple(files), HISTORY, DATASET, manifest)
 
 
-def tracker(server, register=None, uid="0-1"):
+def tracker(server: str, register: str | None = None, uid: str = "0-1") -> MlflowTracker:
     spec = MlflowTracking(tracking_uri=server, register_model=register)
     return MlflowTracker(target_of(RUN.model_copy(update={"uid": uid}), spec, None))
 
 
-def wait_for(condition) -> None:
+def wait_for(condition: Callable[[], object]) -> None:
     until = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < until
@@ -73,14 +83,14 @@ def wait_for(condition) -> None:
 
 
 def test_a_training_is_seen_while_it_goes_on_and_told_once(
-    server, client, result, monkeypatch: pytest.MonkeyPatch
+    server: str, client: "MlflowClient", result: TrackedResult, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("anomaly_runner.tracking.mlflow_tracker._PACE", 0.05)
     found = tracker(server, uid="live")
     found.start({"seed": "1"})
     found.log_metrics(10, {"trainLoss": 0.5})
-    wait_for(lambda: found.status() and client.get_metric_history(found.status().run_id, "trainLoss"))
-    run_id = found.status().run_id
+    wait_for(lambda: found.status() and client.get_metric_history(not_none(found.status()).run_id, "trainLoss"))
+    run_id = not_none(found.status()).run_id
     assert client.get_run(run_id).info.status == "RUNNING"
     found.finish(result)
     losses = client.get_metric_history(run_id, "trainLoss")
@@ -90,11 +100,11 @@ def test_a_training_is_seen_while_it_goes_on_and_told_once(
     assert (run.info.status, run.data.metrics["image_AUROC"], run.data.params) == ("FINISHED", 0.875, {"seed": "1"})
 
 
-def test_the_images_are_an_input_with_their_digest(server, client, result) -> None:
+def test_the_images_are_an_input_with_their_digest(server: str, client: "MlflowClient", result: TrackedResult) -> None:
     found = tracker(server, uid="images")
     found.start({})
     found.finish(result)
-    [entry] = client.get_run(found.status().run_id).inputs.dataset_inputs
+    [entry] = client.get_run(not_none(found.status()).run_id).inputs.dataset_inputs
     assert (entry.dataset.name, entry.dataset.source_type) == ("screws", "s3")
     assert json.loads(entry.dataset.source) == {"uri": "s3://data/screws"}
     assert json.loads(entry.dataset.profile) == {"images": {"train": 8, "predicted": 4}, "sha256": "ab" * 32}
@@ -102,14 +112,16 @@ def test_the_images_are_an_input_with_their_digest(server, client, result) -> No
     assert {tag.key: tag.value for tag in entry.tags} == {"mlflow.data.context": "training"}
 
 
-def test_a_registered_model_is_run_by_mlflow_alone_and_registered_once(server, client, result, tmp_path: Path) -> None:
+def test_a_registered_model_is_run_by_mlflow_alone_and_registered_once(
+    server: str, client: "MlflowClient", result: TrackedResult, tmp_path: Path
+) -> None:
     for _ in range(2):  # a retried pod
         found = tracker(server, "screws", uid="registered")
         found.start({})
         found.finish(result)
-    assert found.status().model == "models:/screws/1"
+    assert not_none(found.status()).model == "models:/screws/1"
     [version] = client.search_model_versions("name = 'screws'")
-    assert (version.run_id, version.status) == (found.status().run_id, "READY")
+    assert (version.run_id, version.status) == (not_none(found.status()).run_id, "READY")
     assert version.tags["anomalyops.io/uid"] == "registered"
 
     import mlflow
@@ -124,16 +136,16 @@ def test_a_registered_model_is_run_by_mlflow_alone_and_registered_once(server, c
     assert ModelManifest.model_validate_json((path / "model.json").read_bytes()) == result.model
 
 
-def test_a_second_run_is_a_second_version(server, result) -> None:
+def test_a_second_run_is_a_second_version(server: str, result: TrackedResult) -> None:
     found = [tracker(server, "bolts", uid=uid) for uid in ("bolts-1", "bolts-2")]
     for one in found:
         one.start({})
         one.finish(result)
-    assert [one.status().model for one in found] == ["models:/bolts/1", "models:/bolts/2"]
+    assert [not_none(one.status()).model for one in found] == ["models:/bolts/1", "models:/bolts/2"]
 
 
 def test_a_server_that_is_down_while_training_delays_nothing_and_is_caught_up(
-    tmp_path: Path, result, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, result: TrackedResult, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It comes back, at the same address, when the run has ended."""
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
@@ -149,24 +161,28 @@ def test_a_server_that_is_down_while_training_delays_nothing_and_is_caught_up(
     (tmp_path / "server").mkdir()
     with mlflow_server(tmp_path / "server", port) as url:
         found.finish(result)
+
         from mlflow.tracking import MlflowClient
 
         client = MlflowClient(url)
-        steps = [point.step for point in client.get_metric_history(found.status().run_id, "trainLoss")]
+        steps = [point.step for point in client.get_metric_history(not_none(found.status()).run_id, "trainLoss")]
         assert sorted(steps) == list(range(100))
-        assert found.status().model == "models:/late/1"
-        assert client.get_run(found.status().run_id).data.params == {"seed": "1"}
+        assert not_none(found.status()).model == "models:/late/1"
+        assert client.get_run(not_none(found.status()).run_id).data.params == {"seed": "1"}
 
 
-def test_a_training_by_gradient_is_told_epoch_by_epoch(textures, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_training_by_gradient_is_told_epoch_by_epoch(textures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("anomaly_runner.tracking.mlflow_tracker._PACE", 0.05)
-    brought = []
+    brought: list[Point] = []
     log_points = MlflowTracker._log_points
-    monkeypatch.setattr(
-        MlflowTracker, "_log_points", lambda self, run, points: [brought.extend(points), log_points(self, run, points)]
-    )
 
-    def change(document) -> None:
+    def log(self: MlflowTracker, run: str, points: Sequence[Point]) -> None:
+        brought.extend(points)
+        log_points(self, run, points)
+
+    monkeypatch.setattr(MlflowTracker, "_log_points", log)
+
+    def change(document: Document) -> None:
         document["spec"]["model"] = {"name": "fastflow", "fastflow": {"backbone": "resnet18", "preTrained": False}}
         document["spec"]["training"] = {"maxEpochs": 3, "trainBatchSize": 4}
         document["spec"]["tracking"] = {"mlflow": {"trackingUri": "http://nowhere:5000"}}
@@ -174,5 +190,5 @@ def test_a_training_by_gradient_is_told_epoch_by_epoch(textures, monkeypatch: py
     assert run_locally(write_manifest(textures, EXPERIMENT, change), textures) == 0
     report = RunReport.model_validate_json((textures / "results/factory/textures/local/report.json").read_bytes())
     told = [point for point in brought if point[0] == "trainLoss"]
-    assert told == [("trainLoss", step, value) for step, value in report.training.history["trainLoss"]]
+    assert told == [("trainLoss", step, value) for step, value in not_none(report.training).history["trainLoss"]]
     assert [step for _, step, _ in told] == [2, 4, 6]

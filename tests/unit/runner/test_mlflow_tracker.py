@@ -1,19 +1,23 @@
 """The MLflow tracker against a client that records, fails and remembers as a server would."""
 
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Self
 
 import pytest
 
 from anomaly_api.artifacts import MlflowTracking
 from anomaly_api.experiment import AnomalyExperiment
+from anomaly_api.parameters import PadimParameters
 from anomaly_api.run import RunIdentity
 from anomaly_runner.errors import TrackingUnavailable
 from anomaly_runner.tracking import mlflow_tracker
 from anomaly_runner.tracking.mlflow_tracker import MlflowTracker, target_of
 from anomaly_runner.tracking.run_results import flat_parameters
 from anomaly_runner.tracking.tracker import TrackedResult
+from support.optional import not_none
 
 RUN = RunIdentity(kind="AnomalyExperiment", namespace="factory", name="x", uid="0-1")
 SPEC = MlflowTracking(tracking_uri="http://mlflow:5000/", tags={"team": "vision"})
@@ -25,27 +29,29 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # of mlflow's own libraries
 class Server:
     """What an MLflow server holds; ``down`` makes every call fail that many times."""
 
-    def __init__(self, down=0) -> None:
+    def __init__(self, down: int = 0) -> None:
         self.down = down
-        self.experiments, self.runs, self.calls = {}, {}, []
+        self.experiments: dict[str, str] = {}
+        self.runs: dict[str, SimpleNamespace] = {}
+        self.calls: list[tuple[str, str | None]] = []
 
-    def client(self, uri):
+    def client(self, uri: str) -> Self:
         if self.down:
             self.down -= 1
             raise ConnectionError("refused")
         return self
 
-    def get_experiment_by_name(self, name):
+    def get_experiment_by_name(self, name: str) -> SimpleNamespace | None:
         return SimpleNamespace(experiment_id=self.experiments[name]) if name in self.experiments else None
 
-    def create_experiment(self, name, artifact_location=None):
+    def create_experiment(self, name: str, artifact_location: str | None = None) -> str:
         self.experiments[name] = str(len(self.experiments) + 1)
         return self.experiments[name]
 
-    def search_runs(self, experiments, query, max_results):
+    def search_runs(self, experiments: Sequence[str], query: str, max_results: int) -> list[SimpleNamespace]:
         return [run for run in self.runs.values() if f"'{run.tags['anomalyops.io/uid']}'" in query]
 
-    def create_run(self, experiment, run_name, tags):
+    def create_run(self, experiment: str, run_name: str, tags: dict[str, str]) -> SimpleNamespace:
         run = SimpleNamespace(
             info=SimpleNamespace(run_id=f"run{len(self.runs)}"),
             tags=tags,
@@ -57,23 +63,25 @@ class Server:
         self.runs[run.info.run_id] = run
         return run
 
-    def update_run(self, run_id, status) -> None:
+    def update_run(self, run_id: str, status: str) -> None:
         self.runs[run_id].status = status
 
-    def log_batch(self, run_id, metrics=(), params=()) -> None:
+    def log_batch(
+        self, run_id: str, metrics: Sequence[SimpleNamespace] = (), params: Sequence[SimpleNamespace] = ()
+    ) -> None:
         self.runs[run_id].metrics |= {metric.key: metric.value for metric in metrics}
         self.runs[run_id].params |= {param.key: param.value for param in params}
 
-    def get_metric_history(self, run_id, name):
+    def get_metric_history(self, run_id: str, name: str) -> list[SimpleNamespace]:
         return []
 
-    def log_artifact(self, run_id, file, folder) -> None:
+    def log_artifact(self, run_id: str, file: str, folder: str | None) -> None:
         self.calls.append((file, folder))
 
-    def set_tag(self, run_id, key, value) -> None:
+    def set_tag(self, run_id: str, key: str, value: str) -> None:
         self.runs[run_id].tags[key] = value
 
-    def set_terminated(self, run_id, status) -> None:
+    def set_terminated(self, run_id: str, status: str) -> None:
         self.runs[run_id].status = status
 
 
@@ -82,11 +90,11 @@ def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tenacity.nap.time.sleep", lambda seconds: None)
 
 
-def tracker(server, run=RUN):
+def tracker(server: Server, run: RunIdentity = RUN) -> MlflowTracker:
     return MlflowTracker(target_of(run, SPEC, None), server.client)
 
 
-def wait_for(condition) -> None:
+def wait_for(condition: Callable[[], object]) -> None:
     until = time.monotonic() + 20
     while not condition():
         assert time.monotonic() < until
@@ -114,7 +122,7 @@ def test_a_run_from_begin_to_finish(tmp_path: Path) -> None:
     }
     assert server.experiments == {"factory": "1"}
     assert set(server.calls) == {(str(picture), "visualizations"), (str(tmp_path / "report.json"), None)}
-    assert found.status().url == "http://mlflow:5000/#/experiments/1/runs/run0"
+    assert not_none(found.status()).url == "http://mlflow:5000/#/experiments/1/runs/run0"
 
 
 def test_a_retried_pod_goes_on_with_the_same_run() -> None:
@@ -167,8 +175,10 @@ def test_the_local_store_is_a_database_below_the_folder(tmp_path: Path) -> None:
 
 def test_parameters_are_the_spec_by_path(sample_experiment: AnomalyExperiment) -> None:
     parameters = flat_parameters(sample_experiment.spec)
+    padim = sample_experiment.spec.model.parameters
+    assert isinstance(padim, PadimParameters)
     assert parameters["model.padim.backbone"] == "tf_efficientnet_lite0"
-    assert parameters["model.padim.layers"] == ", ".join(sample_experiment.spec.model.padim.layers)
+    assert parameters["model.padim.layers"] == ", ".join(padim.layers)
     assert parameters["transforms.inputSize.height"] == "224"
     assert all(isinstance(value, str) for value in parameters.values())
 

@@ -5,8 +5,10 @@ import json
 import logging
 import threading
 import time
+from collections.abc import Callable, Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from rich.console import Console
@@ -15,16 +17,17 @@ from anomaly_api.run import ProgressUpdate, RunIdentity
 from anomaly_api.status import MlflowStatus, Progress, Stage
 from anomaly_runner import progress as module
 from anomaly_runner.progress import BarReporter, LogReporter, ProgressMeter, PushReporter
+from support.optional import not_none
 
 RUN = RunIdentity(kind="AnomalyExperiment", namespace="ns", name="x", uid="u")
 
 
 class Recorder:
     def __init__(self) -> None:
-        self.seen = []
+        self.seen: list[tuple[Stage, Progress]] = []
         self.closed = False
 
-    def report(self, stage, values) -> None:
+    def report(self, stage: Stage, values: Progress) -> None:
         self.seen.append((stage, values))
 
     def close(self) -> None:
@@ -74,11 +77,11 @@ class Clock:
     def __init__(self) -> None:
         self.now = 1000.0
 
-    def __call__(self):
+    def __call__(self) -> float:
         return self.now
 
 
-def remaining(counts, *, total=100, seconds=2.0):
+def remaining(counts: Sequence[int], *, total: int = 100, seconds: float = 2.0) -> list[int | None]:
     """What is said to remain after each step, with ``seconds`` before each of them."""
     clock, recorder = Clock(), Recorder()
     progress = ProgressMeter([recorder], clock)
@@ -100,7 +103,7 @@ def remaining(counts, *, total=100, seconds=2.0):
         pytest.param([10, 0, 0], [None, None, None, None], id="no pace yet"),
     ],
 )
-def test_remaining_seconds_are_what_the_pace_says(counts, expected) -> None:
+def test_remaining_seconds_are_what_the_pace_says(counts: list[int], expected: list[int | None]) -> None:
     assert remaining(counts) == expected
 
 
@@ -129,14 +132,21 @@ def test_people_are_told_how_long_it_takes(caplog: pytest.LogCaptureFixture) -> 
         for _ in range(2):
             clock.now += 100
             progress.advance(25)
-    assert [record.remaining_seconds for record in caplog.records] == [None, None, 200]
+    assert [vars(record)["remaining_seconds"] for record in caplog.records] == [None, None, 200]
     assert "0:03:20 left" in screen.getvalue()
 
 
+class Operator(NamedTuple):
+    """Where to push to; Authorization and body of what came."""
+
+    url: str
+    received: list[tuple[str, ProgressUpdate]]
+
+
 @pytest.fixture
-def operator():
+def operator() -> Iterator[Operator]:
     """An HTTP server that keeps what is posted to it."""
-    received = []
+    received: list[tuple[str, ProgressUpdate]] = []
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -145,19 +155,21 @@ def operator():
             self.send_response(204)
             self.end_headers()
 
-        def log_message(self, *arguments) -> None:
+        def log_message(self, *arguments: object) -> None:
             pass
 
     server = HTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
-    yield f"http://127.0.0.1:{server.server_port}/v1/progress", received
+    yield Operator(f"http://127.0.0.1:{server.server_port}/v1/progress", received)
     server.shutdown()
     server.server_close()
     thread.join()
 
 
-def test_pushes_carry_the_token_of_the_moment(operator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pushes_carry_the_token_of_the_moment(
+    operator: Operator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(module, "_PUSH_SECONDS", 0.05)
     url, received = operator
     token = tmp_path / "token"
@@ -171,10 +183,10 @@ def test_pushes_carry_the_token_of_the_moment(operator, tmp_path: Path, monkeypa
     assert received[0][0] == "Bearer first"
     authorization, last = received[-1]
     assert authorization == "Bearer second"
-    assert (last.stage, last.progress.percent, last.mlflow.run_id, last.run) == (Stage.DONE, 100, "r", RUN)
+    assert (last.stage, last.progress.percent, not_none(last.mlflow).run_id, last.run) == (Stage.DONE, 100, "r", RUN)
 
 
-def test_at_most_one_push_a_second(operator, tmp_path: Path) -> None:
+def test_at_most_one_push_a_second(operator: Operator, tmp_path: Path) -> None:
     url, received = operator
     (tmp_path / "token").write_text("t")
     with ProgressMeter([PushReporter(url, tmp_path / "token", RUN, lambda: None)]) as progress:
@@ -187,10 +199,10 @@ def test_at_most_one_push_a_second(operator, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("broken", ["no server", "no token"])
 def test_a_push_that_fails_is_logged_once_and_dropped(
-    broken, operator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    broken: str, operator: Operator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(module, "_PUSH_SECONDS", 0.01)
-    url = operator[0] if broken == "no token" else "http://127.0.0.1:9/v1/progress"
+    url = operator.url if broken == "no token" else "http://127.0.0.1:9/v1/progress"
     if broken == "no server":
         (tmp_path / "token").write_text("t")
     with ProgressMeter([PushReporter(url, tmp_path / "token", RUN, lambda: None)]) as progress:
@@ -201,12 +213,12 @@ def test_a_push_that_fails_is_logged_once_and_dropped(
     assert sum("cannot be pushed" in record.message for record in caplog.records) == 1
 
 
-def test_other_protocols_are_refused() -> None:
+def test_other_protocols_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not an HTTP URL"):
-        PushReporter("file:///etc/passwd", None, RUN, lambda: None)
+        PushReporter("file:///etc/passwd", tmp_path / "token", RUN, lambda: None)
 
 
-def wait_for(condition) -> None:
+def wait_for(condition: Callable[[], object]) -> None:
     for _ in range(200):
         if condition():
             return
@@ -214,6 +226,8 @@ def wait_for(condition) -> None:
     raise AssertionError("did not happen")
 
 
-def test_updates_are_json_in_camel_case(operator, tmp_path: Path) -> None:
-    update = ProgressUpdate(run=RUN, stage=Stage.TRAIN, progress=Progress())
-    assert json.loads(json.dumps(update.to_json_object()))["stage"] == "train"
+def test_updates_are_json_in_camel_case() -> None:
+    update = ProgressUpdate(run=RUN, stage=Stage.TRAIN, progress=Progress(remaining_seconds=7))
+    written = json.loads(json.dumps(update.to_json_object()))
+    assert written["stage"] == "train"
+    assert written["progress"]["remainingSeconds"] == 7

@@ -2,6 +2,7 @@
 
 import os
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Never
 
@@ -14,7 +15,7 @@ from anomaly_api.dataset import DatasetLimits
 from anomaly_api.storage import LocationRole, S3Location
 from anomaly_runner.data.batches import IntegrityLog, Preprocessor, read_batches, read_file
 from anomaly_runner.data.samples import Sample
-from anomaly_runner.errors import DataInvalid, Stopped, StorageDenied, StorageUnavailable
+from anomaly_runner.errors import DataInvalid, RunFailed, Stopped, StorageDenied, StorageUnavailable
 from anomaly_runner.storage import FolderStore, ObjectInfo, download_all, start_prefetch
 from anomaly_runner.storage.s3 import S3Store, connect
 
@@ -26,7 +27,7 @@ def go_on() -> None:
 
 
 @pytest.fixture
-def s3():
+def s3() -> Iterator[tuple[S3Store, Stubber]]:
     store = connect(
         LocationRole.DATASET, S3Location(uri="s3://bucket/some/prefix/", endpoint="http://127.0.0.1:1"), KEYS
     )
@@ -69,7 +70,7 @@ def test_folder_store_on_a_failing_file_system(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("key", ["../x", "/etc/x", "a/../../x", "a\\b"])
-def test_hostile_keys_are_never_written(tmp_path: Path, s3, key) -> None:
+def test_hostile_keys_are_never_written(tmp_path: Path, s3: tuple[S3Store, Stubber], key: str) -> None:
     for store in (FolderStore(tmp_path), s3[0]):
         with pytest.raises(DataInvalid, match="leads out"):
             store.upload(Path(__file__), key)
@@ -78,7 +79,7 @@ def test_hostile_keys_are_never_written(tmp_path: Path, s3, key) -> None:
                 store.download(ObjectInfo(key, 1, "e"), tmp_path / "x")
 
 
-def test_s3_keys_are_relative_to_the_prefix(s3) -> None:
+def test_s3_keys_are_relative_to_the_prefix(s3: tuple[S3Store, Stubber]) -> None:
     store, stub = s3
     names = ("train/good/b.png", "train/good/a.png", "folder/", ".hidden/x", "../evil.png")
     contents = [{"Key": f"some/prefix/{name}", "Size": 3, "ETag": '"abc"'} for name in names]
@@ -104,7 +105,9 @@ def test_s3_keys_are_relative_to_the_prefix(s3) -> None:
         ("TooManyRequests", 429, StorageUnavailable),
     ],
 )
-def test_a_servers_refusals_become_ours(s3, code, status, error, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_servers_refusals_become_ours(
+    s3: tuple[S3Store, Stubber], code: str, status: int, error: type[RunFailed], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("botocore.endpoint.time.sleep", lambda seconds: None)
     store, stub = s3
     for _ in range(6):
@@ -117,7 +120,9 @@ def test_a_servers_refusals_become_ours(s3, code, status, error, monkeypatch: py
     ("raised", "error"),
     [(NoCredentialsError(), StorageDenied), (EndpointConnectionError(endpoint_url="http://x"), StorageUnavailable)],
 )
-def test_what_never_reaches_a_server(raised, error, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_never_reaches_a_server(
+    raised: Exception, error: type[RunFailed], monkeypatch: pytest.MonkeyPatch
+) -> None:
     store = connect(LocationRole.DATASET, S3Location(uri="s3://bucket", endpoint="http://127.0.0.1:1"), KEYS)
     monkeypatch.setattr(store.client, "put_object", lambda **_: (_ for _ in ()).throw(raised))
     with pytest.raises(error, match="s3://bucket/key"):
@@ -145,16 +150,16 @@ class MemoryStore:
     uri = "memory"
     local_root = None
 
-    def __init__(self, contents) -> None:
+    def __init__(self, contents: dict[str, bytes]) -> None:
         self.contents = contents
-        self.pulled = []
+        self.pulled: list[str] = []
         self.gate = threading.Event()
         self.gate.set()
 
-    def list(self, prefix=""):
+    def list(self, prefix: str = "") -> list[ObjectInfo]:
         return [ObjectInfo(key, len(value), value.decode()) for key, value in sorted(self.contents.items())]
 
-    def download(self, info, destination) -> None:
+    def download(self, info: ObjectInfo, destination: Path) -> None:
         if not self.gate.wait(5):
             raise StorageUnavailable("held up")
         self.pulled.append(info.key)
@@ -218,8 +223,11 @@ def test_a_folder_is_used_in_place(tmp_path: Path) -> None:
 
 
 def test_a_failed_pull_reaches_who_waits_for_it(tmp_path: Path) -> None:
-    store = MemoryStore({"a": b"1"})
-    store.download = lambda info, destination: (_ for _ in ()).throw(StorageDenied("no"))
+    class Refusing(MemoryStore):
+        def download(self, info: ObjectInfo, destination: Path) -> None:
+            raise StorageDenied("no")
+
+    store = Refusing({"a": b"1"})
     with pytest.raises(StorageDenied):
         download_all(store, store.list(), tmp_path, go_on)
 
@@ -248,7 +256,7 @@ def test_what_is_no_regular_file_is_named_and_never_opened(tmp_path: Path) -> No
 
 
 def test_a_file_without_permission_is_denied_and_not_retried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(path) -> Never:
+    def refuse(path: Path) -> Never:
         raise PermissionError(13, "Permission denied", str(path))
 
     (tmp_path / "a.png").write_bytes(b"1")

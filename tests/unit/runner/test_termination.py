@@ -4,6 +4,7 @@ import json
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Never
 
@@ -17,28 +18,33 @@ from anomaly_runner.context import Context, RunRecord
 from anomaly_runner.progress import ProgressMeter
 from anomaly_runner.system.stop import StopSignal
 from anomaly_runner.termination import capture_failures, write_termination_message
+from anomaly_runner.tracking.tracker import TrackedResult
+from support.optional import not_none
 
 RUN = RunIdentity(kind="AnomalyExperiment", namespace="ns", name="x", uid="u")
 
 
 class RecordingTracker:
     def __init__(self) -> None:
-        self.failure = None
+        self.failure: str | None = None
 
-    def start(self, parameters) -> None:
+    def start(self, parameters: Mapping[str, str]) -> None:
         pass
 
-    def status(self):
+    def log_metrics(self, step: int, values: Mapping[str, float]) -> None:
+        pass
+
+    def status(self) -> MlflowStatus:
         return MlflowStatus(run_id="r")
 
-    def finish(self, result) -> None:
+    def finish(self, result: TrackedResult) -> None:
         pass
 
-    def fail(self, message) -> None:
+    def fail(self, message: str) -> None:
         self.failure = message
 
 
-def context_at(stage, tracker):
+def context_at(stage: Stage, tracker: RecordingTracker) -> Context:
     context = Context(
         run=RUN,
         stores={},
@@ -52,12 +58,12 @@ def context_at(stage, tracker):
     return context
 
 
-def leaves(kind=errors.RunFailed):
+def leaves(kind: type[errors.RunFailed] = errors.RunFailed) -> list[type[errors.RunFailed]]:
     return [kind] if not kind.__subclasses__() else [leaf for child in kind.__subclasses__() for leaf in leaves(child)]
 
 
 @pytest.mark.parametrize("kind", leaves(), ids=lambda kind: kind.__name__)
-def test_every_failure_has_an_exit_code_and_a_reason(kind) -> None:
+def test_every_failure_has_an_exit_code_and_a_reason(kind: type[errors.RunFailed]) -> None:
     tracker = RecordingTracker()
     context = context_at(Stage.PREDICT, tracker)
     context.record.warn("beware")
@@ -70,8 +76,8 @@ def test_every_failure_has_an_exit_code_and_a_reason(kind) -> None:
     assert ending.summary.reason is kind.exit_code.reason
     assert (ending.summary.message, ending.summary.stage) == ("because", Stage.PREDICT)
     assert ending.summary.warnings == ("beware",)
-    assert ending.summary.mlflow.run_id == "r"
-    assert "because" in tracker.failure
+    assert not_none(ending.summary.mlflow).run_id == "r"
+    assert "because" in not_none(tracker.failure)
 
 
 def test_failures_cover_all_exit_codes_of_a_run() -> None:
@@ -99,7 +105,7 @@ class OutOfMemoryError(RuntimeError):
         (SystemExit(), Reason.INTERNAL_ERROR),
     ],
 )
-def test_what_libraries_raise(raised, reason) -> None:
+def test_what_libraries_raise(raised: BaseException, reason: Reason) -> None:
     def work() -> Never:
         raise raised
 
@@ -117,20 +123,19 @@ def test_last_words_that_cannot_be_written_do_not_hide_the_end(
     assert "cannot write" in caplog.text
 
 
-def pod(*arguments, **options):
+def pod(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "anomaly_runner", "pod", *arguments],
         capture_output=True,
         text=True,
         check=False,
-        **options,
     )
 
 
 @pytest.mark.parametrize(
-    ("content", "message"), [("{}", "exactly one of"), ("not json", "Invalid JSON"), (None, "cannot read")]
+    ("content", "message"), [("{}", "config.run: Field required"), ("not json", "Invalid JSON"), (None, "cannot read")]
 )
-def test_a_config_that_cannot_be_read(tmp_path: Path, content, message) -> None:
+def test_a_config_that_cannot_be_read(tmp_path: Path, content: str | None, message: str) -> None:
     config, words = tmp_path / "run.json", tmp_path / "words"
     if content is not None:
         config.write_text(content)
@@ -138,6 +143,7 @@ def test_a_config_that_cannot_be_read(tmp_path: Path, content, message) -> None:
     assert done.returncode == ExitCode.INVALID_CONFIG
     summary = RunSummary.model_validate_json(words.read_text())
     assert summary.reason is Reason.INVALID_CONFIG
+    assert message in not_none(summary.message)
     assert json.loads(done.stderr.splitlines()[-1])["reason"] == "InvalidConfig"
 
 

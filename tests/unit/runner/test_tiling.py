@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import pytest
@@ -35,21 +35,42 @@ THREADS = TorchThreads(torch.device("cpu"))
 both = pytest.mark.parametrize("tiling", [HALVES, APART], ids=["overlapping", "apart"])
 
 
+class AnomalibModels(NamedTuple):
+    """anomalib's classes, which it does not type."""
+
+    tiler: Any
+    padim: Any
+    patchcore: Any
+
+
+class Prediction(Protocol):
+    """What anomalib's models answer."""
+
+    pred_score: torch.Tensor
+    anomaly_map: torch.Tensor
+
+
 @pytest.fixture(scope="module")
-def anomalib():
+def anomalib() -> AnomalibModels:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from anomalib.data.utils.tiler import Tiler
         from anomalib.models.image.padim.torch_model import PadimModel
         from anomalib.models.image.patchcore.torch_model import PatchcoreModel
-    return SimpleNamespace(tiler=Tiler, padim=PadimModel, patchcore=PatchcoreModel)
+    return AnomalibModels(Tiler, PadimModel, PatchcoreModel)
 
 
-def images(count, seed=0, size=SIZE):
+def images(count: int, seed: int = 0, size: tuple[int, int] = SIZE) -> torch.Tensor:
     return torch.randn(count, 3, *size, generator=torch.Generator().manual_seed(seed))
 
 
-def compare(measured, name, ours, reference, tolerance) -> None:
+def compare(
+    measured: Callable[[str], None],
+    name: str,
+    ours: torch.nn.Module,
+    reference: Callable[[torch.Tensor], Prediction],
+    tolerance: float,
+) -> None:
     with torch.inference_mode():
         scores, maps = ours(images(5, seed=1))
         expected = reference(images(5, seed=1))
@@ -61,14 +82,14 @@ def compare(measured, name, ours, reference, tolerance) -> None:
     assert pixel < tolerance
 
 
-def padim(tiling):
+def padim(tiling: Tiling) -> Padim:
     torch.manual_seed(SEED)
     parameters = PadimParameters(pre_trained=False, n_features=40)
     return Padim(choose_backbone("resnet18", LAYERS), parameters, SIZE, THREADS, tiling).eval()
 
 
 @both
-def test_tiles_are_cut_and_joined_as_anomalib_does(anomalib, tiling) -> None:
+def test_tiles_are_cut_and_joined_as_anomalib_does(anomalib: AnomalibModels, tiling: Tiling) -> None:
     ours, reference = Tiles(SIZE, tiling), anomalib.tiler(tiling.tile_size, tiling.stride)
     tiles = ours.tile(images(2))
     assert torch.equal(tiles, reference.tile(images(2)))
@@ -87,7 +108,9 @@ def test_the_last_tile_ends_with_the_image_instead_of_beyond_it() -> None:
 
 
 @both
-def test_padim_scores_as_anomalib_in_tiles(anomalib, measured: Callable[[str], None], tiling) -> None:
+def test_padim_scores_as_anomalib_in_tiles(
+    anomalib: AnomalibModels, measured: Callable[[str], None], tiling: Tiling
+) -> None:
     torch.manual_seed(SEED)
     reference = anomalib.padim(backbone="resnet18", layers=list(LAYERS), pre_trained=False, n_features=40)
     reference.tiler = anomalib.tiler(tiling.tile_size, tiling.stride)
@@ -95,12 +118,14 @@ def test_padim_scores_as_anomalib_in_tiles(anomalib, measured: Callable[[str], N
     reference(images(12))
     reference.fit()
     ours = padim(tiling)
-    ours.learn(images(12).split(5), THREADS)
+    ours.learn(torch.split(images(12), 5), THREADS)
     compare(measured, "PaDiM", ours, reference.eval(), 2e-5)
 
 
 @both
-def test_patchcore_scores_as_anomalib_in_tiles(anomalib, measured: Callable[[str], None], tiling) -> None:
+def test_patchcore_scores_as_anomalib_in_tiles(
+    anomalib: AnomalibModels, measured: Callable[[str], None], tiling: Tiling
+) -> None:
     torch.manual_seed(SEED)
     reference = anomalib.patchcore(layers=["layer2", "layer3"], backbone="resnet18", pre_trained=False)
     reference.tiler = anomalib.tiler(tiling.tile_size, tiling.stride)
@@ -116,12 +141,14 @@ def test_patchcore_scores_as_anomalib_in_tiles(anomalib, measured: Callable[[str
         warnings.simplefilter("ignore")
         reference.subsample_embedding(sampling_ratio=0.1)
     torch.manual_seed(SEED)
-    ours.learn(images(6).split(4), THREADS)
+    ours.learn(torch.split(images(6), 4), THREADS)
     compare(measured, "PatchCore", ours, reference.eval(), 1e-4)
 
 
 @pytest.mark.parametrize("name", ["stfpm", "reverseDistillation"])
-def test_anomalibs_own_models_take_these_tiles_for_theirs(anomalib, measured: Callable[[str], None], name) -> None:
+def test_anomalibs_own_models_take_these_tiles_for_theirs(
+    anomalib: AnomalibModels, measured: Callable[[str], None], name: str
+) -> None:
     options = {"layers": [*LAYERS, "layer3"], "backbone": "resnet18"}
     model = Model.model_validate({"name": name, name: options, "tiling": HALVES.model_dump(by_alias=True)})
     with without_pretrained_weights():
@@ -130,10 +157,11 @@ def test_anomalibs_own_models_take_these_tiles_for_theirs(anomalib, measured: Ca
     tiles = module.model.tiler
     assert isinstance(tiles, Tiles)
 
-    def reference(batch):
+    def reference(batch: torch.Tensor) -> Prediction:
         module.model.tiler = anomalib.tiler(64, 32)
         try:
-            return module.model(batch)
+            prediction: Prediction = module.model(batch)
+            return prediction
         finally:
             module.model.tiler = tiles
 
@@ -142,8 +170,8 @@ def test_anomalibs_own_models_take_these_tiles_for_theirs(anomalib, measured: Ca
 
 def test_what_is_in_tiles_is_exported_for_any_batch_and_restored(tmp_path: Path) -> None:
     ours = padim(HALVES)
-    ours.learn(images(12).split(5), THREADS)
-    batch = Batch(tuple(Sample(f"{index}.png", None) for index in range(3)), images(3, seed=2).numpy())
+    ours.learn(torch.split(images(12), 5), THREADS)
+    batch = Batch(tuple(Sample(f"{index}.png", "unknown") for index in range(3)), images(3, seed=2).numpy())
     with torch.inference_mode():
         scores, maps = ours(torch.from_numpy(batch.images))
     scored = ScoredBatch(batch, scores.numpy(), maps[:, 0].numpy())
@@ -174,7 +202,9 @@ def test_what_is_in_tiles_is_exported_for_any_batch_and_restored(tmp_path: Path)
         ((250, 250), (64, 64), r"multiples of 16"),
     ],
 )
-def test_tiles_that_do_not_fit_are_refused_before_anything_is_fetched(size, tiling, complaint) -> None:
+def test_tiles_that_do_not_fit_are_refused_before_anything_is_fetched(
+    size: tuple[int, int], tiling: tuple[int, int], complaint: str
+) -> None:
     model = Model.model_validate({"name": "padim", "tiling": {"tileSize": tiling[0], "stride": tiling[1]}})
     with pytest.raises(InvalidConfig, match=complaint):
         check_model(model, size)

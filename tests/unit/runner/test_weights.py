@@ -3,8 +3,9 @@
 import io
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
-from typing import Never
+from typing import Any, Never
 
 import pytest
 import torch
@@ -25,11 +26,11 @@ HUB = Wanted("hub", "timm/tf_efficientnet_lite0.in1k")
 PREFIX = "hub/models--timm--tf_efficientnet_lite0.in1k"
 
 
-def bring(root, folder, *wanted):
+def bring(root: Path, folder: Path, *wanted: Wanted) -> Path:
     return bring_weights(FolderStore(root), wanted or [HUB], folder, lambda: None)
 
 
-def write(root, name, content=b"x") -> None:
+def write(root: Path, name: str, content: bytes = b"x") -> None:
     (root / name).parent.mkdir(parents=True, exist_ok=True)
     (root / name).write_bytes(content)
 
@@ -64,7 +65,7 @@ def test_a_cache_is_used_by_the_libraries(tmp_path: Path) -> None:
         ({"refs/main": b"new", "snapshots/old/model.safetensors": b"x"}, "snapshots/new/model.safetensors"),
     ],
 )
-def test_missing_weights_name_the_path_that_was_wanted(tmp_path: Path, files, path) -> None:
+def test_missing_weights_name_the_path_that_was_wanted(tmp_path: Path, files: dict[str, bytes], path: str) -> None:
     for name, content in files.items():
         write(tmp_path, f"{PREFIX}/{name}", content)
     with pytest.raises(WeightsNotFound, match=f"{tmp_path}/{PREFIX}.*{path}|{path}"):
@@ -72,7 +73,7 @@ def test_missing_weights_name_the_path_that_was_wanted(tmp_path: Path, files, pa
 
 
 @pytest.mark.parametrize("wanted", [Wanted("file", "torch/hub/checkpoints/x.pth"), Wanted("folder", "datasets/dtd")])
-def test_files_and_folders(tmp_path: Path, wanted) -> None:
+def test_files_and_folders(tmp_path: Path, wanted: Wanted) -> None:
     with pytest.raises(WeightsNotFound, match=f"{tmp_path}/{wanted.name}"):
         bring(tmp_path, tmp_path / "work", wanted)
     write(tmp_path, wanted.name + ("/a/1.png" if wanted.kind == "folder" else ""))
@@ -101,7 +102,7 @@ def test_files_and_folders(tmp_path: Path, wanted) -> None:
         ({"name": "ganomaly"}, []),
     ],
 )
-def test_each_model_says_what_it_loads(model, wanted) -> None:
+def test_each_model_says_what_it_loads(model: dict[str, Any], wanted: list[tuple[str, str]]) -> None:
     assert [(want.kind, want.name) for want in wanted_weights(Model.model_validate(model))] == wanted
 
 
@@ -120,14 +121,14 @@ def test_a_file_that_was_cut_off_is_named_as_damaged(tmp_path: Path) -> None:
         Backbone(choice, pre_trained=True)
 
 
-def saved(legacy=False):
+def saved(legacy: bool = False) -> bytes:
     """A file as torchvision publishes them, of today or of old."""
     file = io.BytesIO()
     torch.save(torchvision.models.resnet18(weights=None).state_dict(), file, _use_new_zipfile_serialization=not legacy)
     return file.getvalue()
 
 
-def half(content):
+def half(content: bytes) -> bytes:
     return content[: len(content) // 2]
 
 
@@ -141,7 +142,7 @@ DAMAGED = {
 
 
 @pytest.mark.parametrize("content", DAMAGED.values(), ids=DAMAGED)
-def test_a_damaged_file_of_torchvision_is_named_as_damaged(tmp_path: Path, content) -> None:
+def test_a_damaged_file_of_torchvision_is_named_as_damaged(tmp_path: Path, content: Callable[[], bytes]) -> None:
     write(tmp_path, RESNET18, content())
     bring(tmp_path, tmp_path / "work", Wanted("file", RESNET18))
     model = Model.model_validate({"name": "cfa", "cfa": {"backbone": "resnet18"}})
@@ -150,7 +151,7 @@ def test_a_damaged_file_of_torchvision_is_named_as_damaged(tmp_path: Path, conte
 
 
 @pytest.fixture(scope="module")
-def loaded_late(tmp_path_factory: pytest.TempPathFactory):
+def loaded_late(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What EfficientAD and DSR load when their training begins."""
     cache = tmp_path_factory.mktemp("late")
     write_teacher(cache / TEACHERS / "pretrained_teacher_small.pth")
@@ -166,7 +167,7 @@ def loaded_late(tmp_path_factory: pytest.TempPathFactory):
     ],
 )
 def test_weights_that_a_training_begins_with_are_named_as_damaged(
-    tmp_path: Path, loaded_late, name, file, begin
+    tmp_path: Path, loaded_late: Path, name: str, file: str, begin: str
 ) -> None:
     shutil.copytree(loaded_late, tmp_path, dirs_exist_ok=True)
     use_cache(tmp_path)
@@ -188,7 +189,7 @@ def test_weights_that_a_training_begins_with_are_named_as_damaged(
         RuntimeError("Error(s) in loading state_dict for ResNet: Missing key(s) in state_dict"),
     ],
 )
-def test_what_is_no_damage(error) -> None:
+def test_what_is_no_damage(error: Exception) -> None:
     assert not is_damaged_file(error)
 
 
@@ -202,7 +203,7 @@ def test_a_backbone_without_a_repository_is_built_where_no_cache_is_given() -> N
 
 
 def test_damaged_weights_without_a_repository_are_named_by_their_backbone(monkeypatch: pytest.MonkeyPatch) -> None:
-    def damaged(*arguments, **options) -> Never:
+    def damaged(*arguments: object, **options: object) -> Never:
         raise EOFError
 
     monkeypatch.setattr("timm.create_model", damaged)
