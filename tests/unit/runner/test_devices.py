@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import threading
 import time
 from collections.abc import Callable
@@ -38,7 +39,9 @@ RANDOM = {"backbone": "resnet18", "preTrained": False}
 FASTFLOW = {"name": "fastflow", "fastflow": RANDOM | {"flowSteps": 2}}
 FRE = {"name": "fre", "fre": RANDOM | {"layer": "layer2", "latentDim": 20}}
 CFA = {"name": "cfa", "cfa": {"backbone": "resnet18"}}
-LONG = {"maxEpochs": 4, "earlyStopping": {"enabled": False}}
+LONG: dict[str, Any] = {"maxEpochs": 4, "earlyStopping": {"enabled": False}}
+MakeFolders = Callable[..., list[Path]]
+"""Makes folders of these names."""
 SCORES, WEIGHTS = 1e-5, 1e-3
 """How far one device and several may be apart, in parts of the largest score and of the largest change of a weight:
 Adam makes full steps of gradients that are little but noise. Another order of the images comes to 1e-2 and 1."""
@@ -139,11 +142,13 @@ class TrainingRun:
     def scores(self) -> NDArray[np.float32]:
         with torch.inference_mode():
             images = torch.from_numpy(validation_images().inputs)
-            return self.module.eval().model(images).pred_score.numpy().reshape(-1)
+            scores: NDArray[np.float32] = self.module.eval().model(images).pred_score.numpy().reshape(-1)
+            return scores
 
     @property
     def state(self) -> dict[str, torch.Tensor]:
-        return self.module.state_dict()
+        state: dict[str, torch.Tensor] = self.module.state_dict()
+        return state
 
 
 def relative_differences(first: TrainingRun, second: TrainingRun) -> tuple[float, float]:
@@ -160,8 +165,8 @@ def save_every_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def make_folders(tmp_path: Path):
-    def make(*names):
+def make_folders(tmp_path: Path) -> MakeFolders:
+    def make(*names: str) -> list[Path]:
         for name in names:
             (tmp_path / name).mkdir()
         return [tmp_path / name for name in names]
@@ -180,7 +185,9 @@ def make_folders(tmp_path: Path):
     ],
     ids=["fastflow", "accumulated", "fre", "cfa"],
 )
-def test_two_devices_train_as_one(make_folders, model, options, measured: Callable[[str], None]) -> None:
+def test_two_devices_train_as_one(
+    make_folders: MakeFolders, model: dict[str, Any], options: dict[str, Any], measured: Callable[[str], None]
+) -> None:
     """Also where the last step of an epoch has 3 images, or 1."""
     one, two, shuffled = make_folders("one", "two", "shuffled")
     options |= {"maxEpochs": 3, "earlyStopping": {"enabled": False}}
@@ -200,11 +207,12 @@ def test_two_devices_train_as_one(make_folders, model, options, measured: Callab
 
 
 @pytest.fixture
-def worker_processes(monkeypatch: pytest.MonkeyPatch):
+def worker_processes(monkeypatch: pytest.MonkeyPatch) -> list[subprocess.Popen[bytes]]:
     """The workers that a test starts."""
-    processes, start = [], workers._start
+    processes: list[subprocess.Popen[bytes]] = []
+    start = workers._start
 
-    def started(*arguments):
+    def started(*arguments: Any) -> subprocess.Popen[bytes]:
         processes.append(start(*arguments))
         return processes[-1]
 
@@ -213,9 +221,9 @@ def worker_processes(monkeypatch: pytest.MonkeyPatch):
 
 
 @pytest.mark.slow
-def test_early_stopping_stops_all(make_folders, worker_processes) -> None:
+def test_early_stopping_stops_all(make_folders: MakeFolders, worker_processes: list[subprocess.Popen[bytes]]) -> None:
     one, two = make_folders("one", "two")
-    options = {"maxEpochs": 30, "earlyStopping": {"patience": 1}}
+    options: dict[str, Any] = {"maxEpochs": 30, "earlyStopping": {"patience": 1}}
     alone, together = (
         TrainingRun(one, FASTFLOW, **options).fit(),
         TrainingRun(two, FASTFLOW, devices=2, **options).fit(),
@@ -228,9 +236,9 @@ def test_early_stopping_stops_all(make_folders, worker_processes) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("model", [FASTFLOW, CFA], ids=lambda model: model["name"])
 def test_a_stopped_training_on_two_devices_ends_with_the_same_weights_bit_for_bit(
-    make_folders, worker_processes, model
+    make_folders: MakeFolders, worker_processes: list[subprocess.Popen[bytes]], model: dict[str, Any]
 ) -> None:
-    def stop(done) -> None:
+    def stop(done: int) -> None:
         if done >= 8:
             raise Stopped("the node is wanted back")
 
@@ -246,16 +254,18 @@ def test_a_stopped_training_on_two_devices_ends_with_the_same_weights_bit_for_bi
 
 
 @pytest.mark.slow
-def test_a_killed_worker_fails_the_run_in_seconds(make_folders, worker_processes) -> None:
-    killed = []
+def test_a_killed_worker_fails_the_run_in_seconds(
+    make_folders: MakeFolders, worker_processes: list[subprocess.Popen[bytes]]
+) -> None:
+    killed: list[float] = []
 
-    def kill(done) -> None:
+    def kill(done: int) -> None:
         if done == 2:
             killed.append(time.monotonic())
             os.kill(worker_processes[0].pid, signal.SIGKILL)
 
     run = TrainingRun(
-        *make_folders("killed"), FASTFLOW, devices=2, on_batch=kill, maxEpochs=500, earlyStopping={"enabled": False}
+        make_folders("killed")[0], FASTFLOW, devices=2, on_batch=kill, maxEpochs=500, earlyStopping={"enabled": False}
     )
     with pytest.raises(InternalError, match=r"training\.devices: the process device1 was killed by signal 9"):
         run.fit()
@@ -265,21 +275,25 @@ def test_a_killed_worker_fails_the_run_in_seconds(make_folders, worker_processes
 
 @pytest.mark.slow
 def test_a_run_that_cannot_be_woken_when_a_worker_is_gone_is_ended(
-    make_folders, worker_processes, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    make_folders: MakeFolders,
+    worker_processes: list[subprocess.Popen[bytes]],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    given_up, codes = threading.Event(), []
+    given_up = threading.Event()
+    codes: list[int] = []
 
-    def kill_and_hang(done) -> None:
+    def kill_and_hang(done: int) -> None:
         os.kill(worker_processes[0].pid, signal.SIGKILL)
         assert given_up.wait(30)
 
-    def end(code) -> None:
+    def end(code: int) -> None:
         codes.append(code)
         given_up.set()
 
     monkeypatch.setattr(workers, "_GRACE_SECONDS", 0.5)
-    monkeypatch.setattr(workers.os, "_exit", end)
-    run = TrainingRun(*make_folders("hung"), FASTFLOW, devices=2, on_batch=kill_and_hang, **LONG)
+    monkeypatch.setattr(os, "_exit", end)
+    run = TrainingRun(make_folders("hung")[0], FASTFLOW, devices=2, on_batch=kill_and_hang, **LONG)
     with pytest.raises(InternalError):
         run.fit()
     assert codes == [ExitCode.INTERNAL_ERROR]
@@ -287,9 +301,10 @@ def test_a_run_that_cannot_be_woken_when_a_worker_is_gone_is_ended(
 
 
 @pytest.mark.slow
-def test_a_worker_that_cannot_start_fails_the_run_with_its_last_words(make_folders) -> None:
-    run = TrainingRun(*make_folders("lost"), FASTFLOW, devices=2, **LONG)
+def test_a_worker_that_cannot_start_fails_the_run_with_its_last_words(make_folders: MakeFolders) -> None:
+    run = TrainingRun(make_folders("lost")[0], FASTFLOW, devices=2, **LONG)
     worker_spec = run.training.worker_spec
+    assert worker_spec is not None
     worker_spec = replace(worker_spec, samples=worker_spec.samples * 1000)
     run.training = replace(run.training, worker_spec=worker_spec)
     with pytest.raises(InternalError, match=r"(?s)device1 ended with code 1: .*ValueError: mmap length"):
@@ -297,22 +312,24 @@ def test_a_worker_that_cannot_start_fails_the_run_with_its_last_words(make_folde
 
 
 @pytest.mark.slow
-def test_a_worker_ends_when_the_first_process_does(make_folders) -> None:
-    run = TrainingRun(*make_folders("orphan"), FASTFLOW, devices=2)
-    worker_spec = replace(run.training.worker_spec, rank=1)
-    log = worker_spec.work / "device1.log"
-    process = workers._start(worker_spec, run.training.data.training_descriptor, log)
+def test_a_worker_ends_when_the_first_process_does(make_folders: MakeFolders) -> None:
+    run = TrainingRun(make_folders("orphan")[0], FASTFLOW, devices=2)
+    worker_spec, descriptor = run.training.worker_spec, run.training.data.training_descriptor
+    assert worker_spec is not None
+    assert descriptor is not None
+    process = workers._start(replace(worker_spec, rank=1), descriptor, worker_spec.work / "device1.log")
+    assert process.stdin is not None
     process.stdin.close()
     assert process.wait(300) == ExitCode.STOPPED  # most of which it imports what it needs
 
 
 @pytest.mark.slow
-def test_a_run_on_two_devices_scores_as_on_one(tmp_path: Path, worker_processes) -> None:
+def test_a_run_on_two_devices_scores_as_on_one(tmp_path: Path, worker_processes: list[subprocess.Popen[bytes]]) -> None:
     """From the manifest on, with augmented images, which each device reads for itself."""
     write_textures(tmp_path / "data/textures", train=7)
 
-    def scores(devices):
-        def experiment(document) -> None:
+    def scores(devices: int) -> NDArray[np.float64]:
+        def experiment(document: dict[str, Any]) -> None:
             document["spec"] |= {
                 "model": FASTFLOW,
                 "evaluation": {},
@@ -333,7 +350,7 @@ def test_a_run_on_two_devices_scores_as_on_one(tmp_path: Path, worker_processes)
 
 
 @pytest.mark.parametrize("images", range(1, 14))
-def test_partitions_of_an_epoch_are_its_steps(images) -> None:
+def test_partitions_of_an_epoch_are_its_steps(images: int) -> None:
     order, partitions = list(range(100, 100 + images)), [BatchPartition(rank, 3) for rank in range(3)]
     steps = [order[start : start + 6] for start in range(0, images, 6)]
     for partition in partitions:
@@ -364,7 +381,9 @@ def test_partitions_of_an_epoch_are_its_steps(images) -> None:
         (FASTFLOW, {}, 1, r"training\.devices is 2, the pod sees 1 GPUs: set scheduling\.gpus\.count"),
     ],
 )
-def test_what_cannot_be_shared_out_is_said_before_anything_is_fetched(model, training, gpus, complaint) -> None:
+def test_what_cannot_be_shared_out_is_said_before_anything_is_fetched(
+    model: dict[str, Any], training: dict[str, Any], gpus: int, complaint: str
+) -> None:
     with pytest.raises(InvalidConfig, match=complaint):
         check_devices(spec(model, devices=2, **training), gpus)
 

@@ -13,18 +13,20 @@ from typing import Any, Never, Self
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch import Trainer
 from sklearn.metrics import roc_auc_score
 
 from anomaly_api.experiment import ExperimentSpec
 from anomaly_api.model import Model
 from anomaly_api.reasons import ExitCode
-from anomaly_api.run import RunReport
+from anomaly_api.run import RunReport, TrainingReport
 from anomaly_runner import experiment
 from anomaly_runner.data.samples import Sample
 from anomaly_runner.errors import (
     DataInvalid,
     Diverged,
     InvalidConfig,
+    RunFailed,
     Stopped,
     StorageDenied,
     StorageUnavailable,
@@ -92,6 +94,10 @@ def decoded_images(count: int, seed: int, defects: bool = False, side: int = SID
     return DecodedImages(tuple(samples), pixels)
 
 
+def raise_stopped() -> Never:
+    raise Stopped("the node is wanted back")
+
+
 class TrainingRun:
     """One training in a folder of its own, or in that of an earlier one.
 
@@ -125,6 +131,7 @@ class TrainingRun:
         self.context = FitContext(
             device=torch.device("cpu"), work=work, advance=self._advance, log_metrics=lambda step, values: None
         )
+        self.stop: Callable[[], None] = raise_stopped
         recorder = MetricRecorder()
         self.training = Training(
             module=self.module,
@@ -141,16 +148,21 @@ class TrainingRun:
         if self.stop_after is not None and self.batches_done >= self.stop_after:
             self.stop()
 
-    def stop(self) -> None:
-        raise Stopped("the node is wanted back")
-
     def fit(self) -> Self:
         self.report = fit(self.training)
         return self
 
     @property
     def state(self) -> dict[str, torch.Tensor]:
-        return self.module.state_dict()
+        state: dict[str, torch.Tensor] = self.module.state_dict()
+        return state
+
+
+def published_training(results: Path) -> TrainingReport:
+    """What the report of a run says about its training."""
+    training = RunReport.model_validate_json((results / "report.json").read_bytes()).training
+    assert training is not None
+    return training
 
 
 def equal_states(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
@@ -159,7 +171,7 @@ def equal_states(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]
 
 
 @pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory):
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Random teachers, and pictures of which a training draws each more than once."""
     made = tmp_path_factory.mktemp("weights")
     write_auxiliary_weights(made, pictures=4)
@@ -167,7 +179,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory):
 
 
 @pytest.fixture
-def cache(weights, monkeypatch: pytest.MonkeyPatch):
+def cache(weights: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder that anomalib finds weights and pictures in."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(weights))
     return weights
@@ -180,12 +192,14 @@ def save_every_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("model", [FASTFLOW, CFLOW, GANOMALY, EFFICIENTAD], ids=lambda model: model["name"])
-def test_a_stopped_training_ends_with_the_same_weights_bit_for_bit(tmp_path: Path, model, cache) -> None:
+def test_a_stopped_training_ends_with_the_same_weights_bit_for_bit(
+    tmp_path: Path, model: dict[str, Any], cache: Path
+) -> None:
     folders = [tmp_path / name for name in ("whole", "again", "broken")]
     for folder in folders:
         folder.mkdir()
     epochs, stop_after = (2, 4) if model is EFFICIENTAD else (4, 8)
-    options = {"maxEpochs": epochs, "earlyStopping": {"enabled": False}, "weights": cache}
+    options: dict[str, Any] = {"maxEpochs": epochs, "earlyStopping": {"enabled": False}, "weights": cache}
     whole, again = (TrainingRun(folder, model, **options).fit() for folder in folders[:2])
     assert equal_states(whole.state, again.state)
     with pytest.raises(Stopped):
@@ -206,7 +220,7 @@ def test_a_stopped_training_ends_with_the_same_weights_bit_for_bit(tmp_path: Pat
     [{"maxEpochs": 2}, {"maxEpochs": 30, "earlyStopping": {"patience": 2}}, {"maxSteps": 4}],
     ids=["epochs", "early stopping", "steps"],
 )
-def test_a_training_that_was_over_is_not_trained_again(tmp_path: Path, options) -> None:
+def test_a_training_that_was_over_is_not_trained_again(tmp_path: Path, options: dict[str, Any]) -> None:
     first = TrainingRun(tmp_path, FASTFLOW, **options).fit()
     assert not (tmp_path / "store" / CHECKPOINT_KEY).exists()
     with pytest.raises(Stopped), first.training.checkpointer.preserved():
@@ -220,12 +234,14 @@ def test_a_training_that_was_over_is_not_trained_again(tmp_path: Path, options) 
 
 
 @pytest.mark.slow
-def test_a_run_that_is_stopped_after_its_training_goes_on_from_there(textures, monkeypatch: pytest.MonkeyPatch) -> None:
-    def short(document) -> None:
+def test_a_run_that_is_stopped_after_its_training_goes_on_from_there(
+    textures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def short(document: dict[str, Any]) -> None:
         training = {"maxEpochs": 2, "trainBatchSize": 4}
         document["spec"] |= {"model": FASTFLOW, "training": training, "export": {"types": []}}
 
-    def stopped(*arguments, **options) -> Never:
+    def stopped(*arguments: Any, **options: Any) -> Never:
         raise Stopped
 
     manifest, results = write_manifest(textures, EXPERIMENT, short), textures / "results/factory/textures/local"
@@ -234,14 +250,14 @@ def test_a_run_that_is_stopped_after_its_training_goes_on_from_there(textures, m
         assert run_locally(manifest, textures) == ExitCode.STOPPED
     assert (results / CHECKPOINT_KEY).is_file()
     assert run_locally(manifest, textures) == 0
-    report = RunReport.model_validate_json((results / "report.json").read_bytes())
-    assert report.training.resumed_from_step == report.training.steps == 4
+    training = published_training(results)
+    assert training.resumed_from_step == training.steps == 4
     assert not (results / CHECKPOINT_KEY).exists()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("step", [4, 6], ids=["in an epoch", "before a validation"])
-def test_lightning_seeing_the_signal_first_is_stopped_and_not_done(tmp_path: Path, step) -> None:
+def test_lightning_seeing_the_signal_first_is_stopped_and_not_done(tmp_path: Path, step: int) -> None:
     with StopSignal().listening():
         run = TrainingRun(tmp_path, FASTFLOW, stop_after=step, maxEpochs=4, earlyStopping={"enabled": False})
         run.stop = lambda: signal.raise_signal(signal.SIGTERM)
@@ -277,7 +293,7 @@ def of_the_next_version(checkpoint: dict[str, Any]) -> None:
 def test_a_state_of_another_release_is_not_taken_up_by_halves(
     tmp_path: Path, change: Callable[[dict[str, Any]], None], caplog: pytest.LogCaptureFixture
 ) -> None:
-    options = {"maxEpochs": 3, "checkpointing": {"keep": "best"}, "earlyStopping": {"patience": 9}}
+    options: dict[str, Any] = {"maxEpochs": 3, "checkpointing": {"keep": "best"}, "earlyStopping": {"patience": 9}}
     folders = [tmp_path / name for name in ("whole", "upgraded")]
     for folder in folders:
         folder.mkdir()
@@ -297,7 +313,7 @@ def test_a_state_of_another_release_is_not_taken_up_by_halves(
 @pytest.mark.slow
 def test_names_in_a_checkpoint_are_not_those_of_classes(tmp_path: Path) -> None:
     """Other keys or contents are another FORMAT_VERSION: Lightning skips a state whose key it cannot find."""
-    options = {"maxEpochs": 3, "checkpointing": {"keep": "best"}, "earlyStopping": {"patience": 9}}
+    options: dict[str, Any] = {"maxEpochs": 3, "checkpointing": {"keep": "best"}, "earlyStopping": {"patience": 9}}
     with pytest.raises(Stopped):
         TrainingRun(tmp_path, FASTFLOW, stop_after=5, **options).fit()
     checkpoint = torch.load(tmp_path / "store" / CHECKPOINT_KEY, weights_only=True)
@@ -310,13 +326,15 @@ def test_names_in_a_checkpoint_are_not_those_of_classes(tmp_path: Path) -> None:
     assert ours["rngState"].keys() - {"cuda"} == {"torch", "python", "numpy"}
 
 
-def cut(state):
+def cut(state: bytes) -> bytes:
     return state[: len(state) // 2]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("damaged", [cut, lambda _: b"", lambda _: b"<html>"], ids=["cut off", "empty", "a page"])
-def test_a_damaged_state_is_not_taken_up(tmp_path: Path, caplog: pytest.LogCaptureFixture, damaged) -> None:
+def test_a_damaged_state_is_not_taken_up(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, damaged: Callable[[bytes], bytes]
+) -> None:
     file = io.BytesIO()
     torch.save({"weight": torch.zeros(100_000)}, file)
     run = TrainingRun(tmp_path, FASTFLOW, maxEpochs=1)
@@ -329,9 +347,9 @@ def test_a_damaged_state_is_not_taken_up(tmp_path: Path, caplog: pytest.LogCaptu
 @pytest.mark.slow
 @pytest.mark.parametrize("refusal", [StorageUnavailable, StorageDenied])
 def test_a_training_whose_state_cannot_be_stored_is_stopped_all_the_same(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, refusal
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, refusal: type[RunFailed]
 ) -> None:
-    def refused(store, source, key) -> Never:
+    def refused(store: FolderStore, source: Path, key: str) -> Never:
         raise refusal("not today")
 
     monkeypatch.setattr(FolderStore, "upload", refused)
@@ -344,10 +362,10 @@ def test_a_training_whose_state_cannot_be_stored_is_stopped_all_the_same(
 def test_a_full_disk_costs_the_state_and_not_the_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def full(*place) -> Never:
+    def full(*_: Any) -> Never:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(checkpoints.Trainer, "save_checkpoint", full)
+    monkeypatch.setattr(Trainer, "save_checkpoint", full)
     run = TrainingRun(tmp_path, FASTFLOW, maxEpochs=2, earlyStopping={"enabled": False}).fit()
     assert run.report.epochs == 2
     assert "could not be saved: [Errno 28] No space left on device" in caplog.text
@@ -399,9 +417,16 @@ def test_a_loss_that_is_no_number_names_epoch_and_step(tmp_path: Path) -> None:
         (9, 8, 5, False, 5),
     ],
 )
-def test_the_largest_size_that_was_seen_to_fit(room, initial, maximum, finer, expected) -> None:
-    tried = []
-    assert largest_fitting(lambda size: tried.append(size) or size <= room, initial, maximum, finer) == expected
+def test_the_largest_size_that_was_seen_to_fit(
+    room: int, initial: int, maximum: int, finer: bool, expected: int
+) -> None:
+    tried: list[int] = []
+
+    def fits(size: int) -> bool:
+        tried.append(size)
+        return size <= room
+
+    assert largest_fitting(fits, initial, maximum, finer) == expected
     assert max(tried) <= maximum
     assert len(tried) == len(set(tried))
 
@@ -412,13 +437,13 @@ def test_the_batch_size_finder_tries_the_maximum_and_leaves_no_trace(
 ) -> None:
     run = TrainingRun(tmp_path, FASTFLOW, maxEpochs=3, batchSizeFinder={"initial": 2, "maximum": 8, "steps": 1})
     before, step = {name: value.clone() for name, value in run.state.items()}, type(run.module).training_step
-    sizes = []
+    sizes: list[int] = []
 
-    def short_of_memory(module, batch, *place):
+    def short_of_memory(module: Any, batch: Any, *arguments: Any) -> Any:
         sizes.append(len(batch.image))
         if len(batch.image) == 8:
             raise RuntimeError("CUDA out of memory.")
-        return step(module, batch, *place)
+        return step(module, batch, *arguments)
 
     monkeypatch.setattr(type(run.module), "training_step", short_of_memory)
     assert find_batch_size(run.build, run.data, run.plan, run.context) == 4
@@ -434,14 +459,19 @@ def test_the_batch_size_finder_tries_the_maximum_and_leaves_no_trace(
 def test_the_batch_size_finder_takes_the_optimisers_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     finder = {"initial": 2, "maximum": 2, "steps": 2}
     run = TrainingRun(tmp_path, FASTFLOW, maxEpochs=3, accumulateGradientBatches=2, batchSizeFinder=finder)
-    done = []
+    done: list[str] = []
 
-    def counted(name) -> None:
+    def count_calls(name: str) -> None:
         step = getattr(type(run.module), name)
-        monkeypatch.setattr(type(run.module), name, lambda *place: done.append(name) or step(*place))
 
-    counted("training_step")
-    counted("optimizer_step")
+        def counted(*arguments: Any) -> Any:
+            done.append(name)
+            return step(*arguments)
+
+        monkeypatch.setattr(type(run.module), name, counted)
+
+    count_calls("training_step")
+    count_calls("optimizer_step")
     assert find_batch_size(run.build, run.data, run.plan, run.context) == 2
     assert done.count("training_step") == 4
     assert done.count("optimizer_step") == 2
@@ -449,18 +479,22 @@ def test_the_batch_size_finder_takes_the_optimisers_steps(tmp_path: Path, monkey
 
 @pytest.mark.slow
 @pytest.mark.parametrize("model", [CFA, DRAEM], ids=lambda model: model["name"])
-def test_the_batch_size_finder_tries_modules_that_cannot_be_copied(tmp_path: Path, model, cache) -> None:
+def test_the_batch_size_finder_tries_modules_that_cannot_be_copied(
+    tmp_path: Path, model: dict[str, Any], cache: Path
+) -> None:
     run = TrainingRun(tmp_path, model, weights=cache, batchSizeFinder={"initial": 2, "maximum": 2, "steps": 1})
     assert find_batch_size(run.build, run.data, run.plan, run.context) == 2
 
 
 @pytest.mark.slow
-def test_a_stopped_run_goes_on_with_the_batch_size_it_had_found(textures, monkeypatch: pytest.MonkeyPatch) -> None:
-    def short(document) -> None:
+def test_a_stopped_run_goes_on_with_the_batch_size_it_had_found(
+    textures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def short(document: dict[str, Any]) -> None:
         training = {"maxEpochs": 2, "batchSizeFinder": {"initial": 3, "maximum": 3, "steps": 1}}
         document["spec"] |= {"model": FASTFLOW, "training": training, "export": {"types": []}}
 
-    def stopped(*arguments, **options) -> Never:
+    def stopped(*arguments: Any, **options: Any) -> Never:
         raise Stopped
 
     manifest = write_manifest(textures, EXPERIMENT, short)
@@ -469,14 +503,13 @@ def test_a_stopped_run_goes_on_with_the_batch_size_it_had_found(textures, monkey
         assert run_locally(manifest, textures) == ExitCode.STOPPED
     monkeypatch.setattr(with_anomalib, "find_batch_size", lambda *_: 2)
     assert run_locally(manifest, textures) == 0
-    report = (textures / "results/factory/textures/local/report.json").read_bytes()
-    assert RunReport.model_validate_json(report).training.batch_size == 3
+    assert published_training(textures / "results/factory/textures/local").batch_size == 3
 
 
 @pytest.mark.slow
 def test_a_validation_looks_at_the_signal(tmp_path: Path) -> None:
     run = TrainingRun(tmp_path, FASTFLOW, maxEpochs=4, earlyStopping={"patience": 4})
-    seen = []
+    seen: list[int] = []
 
     def advance(count: int) -> None:
         seen.append(count)
@@ -502,7 +535,9 @@ def test_a_validation_looks_at_the_signal(tmp_path: Path) -> None:
         (GANOMALY, {"earlyStopping": {"metric": "pixelAUROC"}}, "has no pixel scores"),
     ],
 )
-def test_what_a_model_cannot_do_is_said_before_it_is_built(model, training, complaint) -> None:
+def test_what_a_model_cannot_do_is_said_before_it_is_built(
+    model: dict[str, Any], training: dict[str, Any], complaint: str
+) -> None:
     with pytest.raises(InvalidConfig, match=complaint):
         make_plan(spec(model, **training), has_gpu=False)
 
@@ -516,7 +551,7 @@ def test_what_a_model_cannot_do_is_said_before_it_is_built(model, training, comp
         ({"name": "cfa"}, (30, None, 4, 5)),
     ],
 )
-def test_defaults_are_those_of_papers_and_reference(model, expected) -> None:
+def test_defaults_are_those_of_papers_and_reference(model: dict[str, Any], expected: tuple[int | None, ...]) -> None:
     plan = make_plan(spec(model), has_gpu=False)
     patience = plan.early_stopping.patience if plan.early_stopping else None
     assert (plan.max_epochs, plan.max_steps, plan.batch_size, patience) == expected
@@ -539,7 +574,9 @@ def test_steps_alone_replace_the_default_epochs() -> None:
         ({"checkpointing": {"keep": "best"}}, "imageAUROC"),
     ],
 )
-def test_the_best_state_goes_by_the_metric_also_where_nothing_stops_early(options, monitor) -> None:
+def test_the_best_state_goes_by_the_metric_also_where_nothing_stops_early(
+    options: dict[str, Any], monitor: str
+) -> None:
     plan = make_plan(spec(FASTFLOW, **options), has_gpu=False)
     assert plan.monitor == monitor
 
@@ -561,12 +598,18 @@ GOOD, DEFECT = Sample("good/0.png", "good"), Sample("spot/0.png", "spot")
         ({"earlyStopping": {"metric": "trainLoss"}}, [GOOD], None),
     ],
 )
-def test_a_metric_that_the_images_cannot_tell(options, validation, reason) -> None:
+def test_a_metric_that_the_images_cannot_tell(
+    options: dict[str, Any], validation: list[Sample], reason: str | None
+) -> None:
     why = why_metric_unavailable(make_plan(spec(FASTFLOW, **options), has_gpu=False), validation)
-    assert (reason in why) if reason else (why is None)
+    if reason is None:
+        assert why is None
+    else:
+        assert why is not None
+        assert reason in why
 
 
-def spoil(folder) -> None:
+def spoil(folder: Path) -> None:
     for index, file in enumerate(sorted(folder.iterdir())):
         file.unlink() if index else file.write_bytes(b"no image")
 
@@ -587,11 +630,15 @@ def spoil(folder) -> None:
     ids=["default", "asked", "best", "best alone"],
 )
 def test_a_default_is_given_up_where_good_images_are_all_there_is(
-    textures, lose, training, refusal, capfd: pytest.CaptureFixture[str]
+    textures: Path,
+    lose: Callable[[Path], None],
+    training: dict[str, Any],
+    refusal: str | None,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     lose(textures / "data/textures/test/scratch")
 
-    def short(document) -> None:
+    def short(document: dict[str, Any]) -> None:
         course = {"maxEpochs": 1, "trainBatchSize": 4} | training
         document["spec"] |= {"model": FASTFLOW, "training": course, "export": {"types": []}}
         document["spec"]["dataset"]["limits"] = {"maxUnreadableImages": 1}
@@ -607,11 +654,11 @@ def test_a_default_is_given_up_where_good_images_are_all_there_is(
 
 
 @pytest.mark.slow
-def test_what_fails_in_a_training_is_not_blamed_on_weights(textures, monkeypatch: pytest.MonkeyPatch) -> None:
-    def short(document) -> None:
+def test_what_fails_in_a_training_is_not_blamed_on_weights(textures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def short(document: dict[str, Any]) -> None:
         document["spec"] |= {"model": FASTFLOW, "training": {"maxEpochs": 1}, "export": {"types": []}}
 
-    def broken(training) -> Never:
+    def broken(training: Training) -> Never:
         raise EOFError
 
     monkeypatch.setattr(with_anomalib, "fit", broken)
