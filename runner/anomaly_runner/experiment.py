@@ -1,9 +1,16 @@
-"""An experiment from end to end: fetch, dataset, train, predict, evaluate, visualize, export, publish."""
+"""An experiment from end to end: fetch, dataset, train, predict, evaluate, visualize, export, publish.
+
+Only the order of the stages is decided here; what a stage does is in its own package.
+"""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from anomaly_api.experiment import ExperimentSpec
 from anomaly_api.run import ModelFile, ModelManifest, RunConfig
@@ -18,7 +25,8 @@ from anomaly_runner.evaluation.evaluate import EvaluationResult, evaluate
 from anomaly_runner.evaluation.labelled import LabelledScores, sort_labelled_scores
 from anomaly_runner.evaluation.normalize import experiment_normalizer, score_range
 from anomaly_runner.evaluation.thresholds import experiment_thresholds
-from anomaly_runner.exporting.export import REFERENCE_IMAGES, Exports, export_all
+from anomaly_runner.exporting.compare import REFERENCE_IMAGES
+from anomaly_runner.exporting.export import Exports, export_all
 from anomaly_runner.models.catalog import input_normalization
 from anomaly_runner.models.check import check_devices, check_exports, check_model
 from anomaly_runner.models.threads import TorchThreads, pick_device
@@ -54,7 +62,7 @@ _ON_TEST = (
 
 
 def check_experiment(spec: ExperimentSpec) -> None:
-    """Whatever can be known to be wrong before the first request.
+    """Refuse what can be known to be wrong before the first request to a storage.
 
     Raises:
         InvalidConfig: what the model, the input size, the devices or the exports cannot be.
@@ -69,7 +77,7 @@ def check_experiment(spec: ExperimentSpec) -> None:
 def run_experiment(
     config: RunConfig, spec: ExperimentSpec, listed: ListedDataset, context: Context
 ) -> publish.Published:
-    """Train, test, export and publish what ``check_experiment`` accepts; weights are brought before any image is.
+    """Train, test, export and publish what ``check_experiment`` accepts; weights are fetched before any image is.
 
     Args:
         config: what the report says that the run was told.
@@ -80,13 +88,19 @@ def run_experiment(
     Raises:
         RunFailed: what stopped it. Nothing has been published then.
     """
-    size, normalization = spec.transforms.input_size, input_normalization(spec)
-    weights = _weights(spec, context)
-    prefetcher = prefetch_images(listed, context)
+    size = spec.transforms.input_size
     preprocessor = Preprocessor(
-        size.height, size.width, normalization, spec.dataset.crop_area, spec.transforms.bit_depth, listed.valid_area
+        height=size.height,
+        width=size.width,
+        normalization=input_normalization(spec),
+        crop=spec.dataset.crop_area,
+        bit_depth=spec.transforms.bit_depth,
+        valid_area=listed.valid_area,
     )
-    artifacts = context.stores[LocationRole.OUTPUT].subfolder(config.run.folder)
+    # Weights first: they are few, and without them no image is of use.
+    weights = _weights(spec, context)
+    # From here on images are downloaded in the background, while models are built and trained.
+    prefetcher = prefetch_images(listed, context)
     inputs = ExperimentInputs(
         spec=spec,
         dataset=listed.dataset,
@@ -95,7 +109,7 @@ def run_experiment(
         integrity=IntegrityLog(spec.dataset.limits),
         threads=TorchThreads(pick_device()),
         weights=weights,
-        artifacts=artifacts,
+        artifacts=context.stores[LocationRole.OUTPUT].subfolder(config.run.folder),
         context=context,
     )
     try:
@@ -112,52 +126,82 @@ def _weights(spec: ExperimentSpec, context: Context) -> Path:
 
 
 def _run(config: RunConfig, inputs: ExperimentInputs) -> publish.Published:
+    # Files that cannot be decoded count against the dataset's limits before anything is trained.
     inputs.integrity.extend_unreadable(inputs.dataset.unreadable)
     inputs.context.tracker.start(flat_parameters(inputs.spec))
     trained = train(inputs)
-    # the last stages may be stopped too: the training must not be lost with them
+    # The last stages may be stopped too: the training must not be lost with them ...
     with trained.state.preserved():
         done = _test_and_publish(config, inputs, trained)
+    # ... and once the run is published, no later pod needs it.
     trained.state.discard()
     return done
 
 
+@dataclass(frozen=True)
+class _Tested:
+    """A trained model's test: raw scores of the validation images, if there are some, and of the test images."""
+
+    predictor: TorchPredictor
+    validation: Predictions | None
+    predictions: Predictions
+    evaluated: EvaluationResult
+
+
+@dataclass(frozen=True)
+class _ModelFiles:
+    """Everything that model.json names."""
+
+    exports: Exports
+    valid_area: ModelFile | None
+    checkpoint: ModelFile | None
+
+
 def _test_and_publish(config: RunConfig, inputs: ExperimentInputs, trained: TrainedModel) -> publish.Published:
+    tested = _test(inputs, trained)
+    # All artifacts are made in one folder on this machine; nothing is uploaded before everything has succeeded.
+    folder = publish.fresh_folder(inputs.context.work, inputs.artifacts)
+    renderer = PredictionRenderer(
+        tested.predictions, tested.evaluated, inputs.prefetcher, inputs.preprocessor, inputs.spec.dataset.limits
+    )
+    visualize(renderer, inputs.spec.evaluation.visualization, folder.here / publish.PICTURES, inputs.context)
+    files = _write_model_files(inputs, trained, tested, folder)
+    folder.write(publish.MANIFEST, _manifest(config, inputs, trained, tested, files))
+    # The report's pictures need maps of a few images, which most runs have not kept: these are scored again.
+    gallery = make_gallery(renderer, partial(_maps_of, inputs, tested.predictor))
+    results = Results(
+        dataset=inputs.dataset,
+        predictions=tested.predictions,
+        evaluated=tested.evaluated,
+        integrity=inputs.integrity,
+        environment=_environment(inputs),
+        trained_images=trained.image_count,
+        validation_images=0 if tested.validation is None else len(tested.validation.samples),
+        training=trained.report,
+        exports=tuple(export.report for export in files.exports.verified),
+        gallery=gallery,
+        failure=files.exports.failure,
+    )
+    return publish.publish(config, results, folder, inputs.spec.output.upload_artifacts, inputs.context)
+
+
+def _test(inputs: ExperimentInputs, trained: TrainedModel) -> _Tested:
     predictor = TorchPredictor(trained.model, inputs.threads, inputs.spec.training.eval_batch_size)
     validation = _predict(inputs, predictor, inputs.dataset.validation) if inputs.dataset.validation else None
     predictions = _predict(inputs, predictor, inputs.dataset.test, reference=REFERENCE_IMAGES)
-    evaluated = _evaluate(inputs, predictions, validation)
-    folder = publish.fresh_folder(inputs.context.work, inputs.artifacts)
-    renderer = PredictionRenderer(
-        predictions, evaluated, inputs.prefetcher, inputs.preprocessor, inputs.spec.dataset.limits
-    )
-    visualize(renderer, inputs.spec.evaluation.visualization, folder.here / publish.PICTURES, inputs.context)
-    exports = _export(inputs, predictor, predictions, folder.here)
-    area = publish.write_valid_area(folder, inputs.preprocessor.valid_area)
-    keeps_state = inputs.spec.output.keep_checkpoint or exports.failure is not None
-    state = _save_checkpoint(trained, folder.here / publish.CHECKPOINT) if keeps_state else None
-    files = {"area": area, "state": state}
-    manifest = _manifest(config, inputs, evaluated, exports, files, localises=trained.model.localises)
-    folder.write(publish.MANIFEST, manifest)
-    results = Results(
-        inputs.dataset,
-        predictions,
-        evaluated,
-        inputs.integrity,
-        _environment(inputs),
-        trained.image_count,
-        tuple(export.report for export in exports.good),
-        trained.report,
-        0 if validation is None else len(validation.samples),
-        make_gallery(renderer, lambda few: maps_by_key(predictor, inputs.read(few, predictor.preferred_batch_size))),
-        failure=exports.failure,
-    )
-    return publish.publish(config, results, folder, inputs.spec.output.upload_artifacts, inputs.context)
+    return _Tested(predictor, validation, predictions, _evaluate(inputs, predictions, validation))
+
+
+def _maps_of(
+    inputs: ExperimentInputs, predictor: TorchPredictor, samples: Sequence[Sample]
+) -> Mapping[str, NDArray[np.float32]]:
+    return maps_by_key(predictor, inputs.read(samples, predictor.preferred_batch_size))
 
 
 def _predict(
     inputs: ExperimentInputs, predictor: TorchPredictor, samples: Sequence[Sample], reference: int = 0
 ) -> Predictions:
+    # Maps take much room: they are kept only for pixel metrics and pictures.
     keep_maps = any(sample.mask for sample in samples) or inputs.spec.evaluation.visualization.enabled
     with inputs.context.stage(Stage.PREDICT, len(samples)):
         batches = inputs.read(samples, predictor.preferred_batch_size)
@@ -198,23 +242,32 @@ def _sort_labelled(inputs: ExperimentInputs, predictions: Predictions) -> Labell
     return sort_labelled_scores(predictions, masks, inputs.context.work, inputs.preprocessor.valid)
 
 
-def _export(inputs: ExperimentInputs, predictor: TorchPredictor, predictions: Predictions, folder: Path) -> Exports:
+def _write_model_files(
+    inputs: ExperimentInputs, trained: TrainedModel, tested: _Tested, folder: publish.Folder
+) -> _ModelFiles:
+    exports = _export(inputs, tested, folder.here)
+    # Where an export failed, the state is all that the user has of the model.
+    keeps_state = inputs.spec.output.keep_checkpoint or exports.failure is not None
+    return _ModelFiles(
+        exports=exports,
+        valid_area=publish.write_valid_area(folder, inputs.preprocessor.valid_area),
+        checkpoint=_save_checkpoint(trained, folder.here / publish.CHECKPOINT) if keeps_state else None,
+    )
+
+
+def _export(inputs: ExperimentInputs, tested: _Tested, folder: Path) -> Exports:
     if not inputs.spec.export.types:
         return Exports()
     with inputs.context.stage(Stage.EXPORT, unit="files"):
-        reference = predictor.in_torch(predictions.reference)
-        return export_all(predictor.model, inputs.spec.export, reference, score_range(predictions), folder)
+        reference = tested.predictor.in_torch(tested.predictions.reference)
+        ranges = score_range(tested.predictions)
+        return export_all(tested.predictor.model, inputs.spec.export, reference, ranges, folder)
 
 
 def _manifest(
-    config: RunConfig,
-    inputs: ExperimentInputs,
-    evaluated: EvaluationResult,
-    exports: Exports,
-    files: Mapping[str, ModelFile | None],
-    *,
-    localises: bool,
+    config: RunConfig, inputs: ExperimentInputs, trained: TrainedModel, tested: _Tested, files: _ModelFiles
 ) -> ModelManifest:
+    """model.json: what an inference needs to know to score images as they are scored here."""
     return ModelManifest(
         run=config.run,
         model=inputs.spec.model.name,
@@ -223,13 +276,13 @@ def _manifest(
         normalization=inputs.preprocessor.normalization,
         bit_depth=inputs.preprocessor.bit_depth,
         crop_area=inputs.preprocessor.crop,
-        valid_area_mask=files["area"],
-        localises=localises,
-        exports=tuple(export.model for export in exports.good),
-        checkpoint=files["state"],
+        valid_area_mask=files.valid_area,
+        localises=trained.model.localises,
+        exports=tuple(export.model for export in files.exports.verified),
+        checkpoint=files.checkpoint,
         definition=inputs.spec.model.model_copy(update={"weights": None}),
-        thresholds=evaluated.thresholds,
-        score_range=dict(evaluated.normalizer.ranges),
+        thresholds=tested.evaluated.thresholds,
+        score_range=dict(tested.evaluated.normalizer.ranges),
         score_normalization=inputs.spec.evaluation.normalization,
         threshold_type=inputs.spec.evaluation.threshold_type,
         task=inputs.spec.dataset.task,

@@ -1,4 +1,4 @@
-"""OpenVINO's form of a model: written from the ONNX graph, and loaded to be held against torch."""
+"""An OpenVINO model, loaded to be compared with torch; no run is scored with it."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,15 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anomaly_api.artifacts import MAPS, SCORES
-
-
-def write_openvino(onnx: Path, folder: Path) -> list[Path]:
-    """Write model.xml and model.bin; weights keep the graph's own precision."""
-    import openvino
-
-    file = folder / "model.xml"
-    openvino.save_model(openvino.convert_model(str(onnx)), str(file), compress_to_fp16=False)
-    return [file, file.with_suffix(".bin")]
 
 
 @dataclass(frozen=True)

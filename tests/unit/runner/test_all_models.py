@@ -19,7 +19,8 @@ from anomaly_api.model import Model
 from anomaly_api.run import ModelManifest, RunReport
 from anomaly_runner.data.batches import Batch
 from anomaly_runner.data.samples import Sample
-from anomaly_runner.exporting.export import export_all, load
+from anomaly_runner.exporting.compare import load
+from anomaly_runner.exporting.export import export_all
 from anomaly_runner.local import run_locally
 from anomaly_runner.models.anomalib_model import BuildOptions, build_module, scoring_model, without_pretrained_weights
 from anomaly_runner.models.catalog import CATALOG
@@ -175,7 +176,7 @@ def test_a_model_that_makes_numbers_of_its_own_is_exported_in_half_precision(
     ranges = {"image": (float(scores.min()), float(scores.max())), "pixel": (float(maps.min()), float(maps.max()))}
     made = export_all(ours, Export(types=("onnx", "torchscript"), precision="float16"), reference, ranges, tmp_path)
     assert made.failure is None
-    for exported in made.good:
+    for exported in made.verified:
         apart = exported.report.max_score_difference / float(np.abs(scores).max())
         measured(f"{name} as {exported.model.format} in half precision: scores differ by {apart:.1e} of the largest")
         assert 0 < apart < 2e-2

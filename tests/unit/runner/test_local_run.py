@@ -24,7 +24,7 @@ from anomaly_api.experiment import ExperimentSpec
 from anomaly_api.reasons import ExitCode
 from anomaly_api.run import ModelManifest, RunReport
 from anomaly_runner.exporting import export
-from anomaly_runner.exporting.torchscript import write_torchscript
+from anomaly_runner.exporting.torchscript_writer import write_torchscript
 from anomaly_runner.local import run_locally, show
 from anomaly_runner.system.digest import digest
 from support.textures import EXPERIMENT, INFERENCE, SIDE, texture, write_manifest

@@ -15,7 +15,7 @@ from anomaly_api.artifacts import MlflowTracking
 from anomaly_api.model import Model
 from anomaly_api.run import ExportedModel, ModelManifest, RunIdentity, RunReport
 from anomaly_api.status import ThresholdValues
-from anomaly_runner.exporting.export import write_onnx
+from anomaly_runner.exporting.onnx_writer import write_onnx
 from anomaly_runner.local import run_locally
 from anomaly_runner.system.digest import digest
 from anomaly_runner.tracking.mlflow_tracker import MlflowTracker, target_of

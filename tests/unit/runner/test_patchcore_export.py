@@ -11,7 +11,8 @@ from anomaly_api.parameters import PatchcoreParameters
 from anomaly_runner.data.batches import Batch
 from anomaly_runner.data.samples import Sample
 from anomaly_runner.evaluation.normalize import ScoreRanges
-from anomaly_runner.exporting.export import export_all, load
+from anomaly_runner.exporting.compare import load
+from anomaly_runner.exporting.export import export_all
 from anomaly_runner.models.backbone import choose_backbone
 from anomaly_runner.models.patchcore import _ROWS, Patchcore
 from anomaly_runner.scoring.predict import ScoredBatch
@@ -53,7 +54,7 @@ def test_scores_are_those_of_torch_at_every_batch_size(
     model: Patchcore, reference: list[ScoredBatch], tmp_path: Path, name: Literal["onnx", "torchscript", "openvino"]
 ) -> None:
     scale = float(reference[0].scores.max())
-    [made] = export_all(model, Export(types=(name,)), reference, ranges(reference), tmp_path).good
+    [made] = export_all(model, Export(types=(name,)), reference, ranges(reference), tmp_path).verified
     assert made.report.max_score_difference < 1e-5 * scale
     assert not_none(made.report.max_map_difference) < 1e-5 * scale
     loaded = load(name, tmp_path / made.model.file)
@@ -68,7 +69,7 @@ def test_half_precision_finds_neighbours_in_float32(
 ) -> None:
     scale = float(reference[0].scores.max())
     export = Export(types=(name,), precision="float16")
-    [made] = export_all(model, export, reference, ranges(reference), tmp_path).good
+    [made] = export_all(model, export, reference, ranges(reference), tmp_path).verified
     assert 0 < not_none(made.report.max_score_difference) < 5e-3 * scale
 
 

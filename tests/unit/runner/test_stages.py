@@ -24,16 +24,11 @@ from anomaly_runner.data.batches import Batch
 from anomaly_runner.data.samples import Sample
 from anomaly_runner.errors import DataInvalid, Diverged, ExportMismatch, ModelInvalid, Stopped
 from anomaly_runner.evaluation.normalize import score_range
-from anomaly_runner.exporting.export import (
-    TupleOutputModel,
-    compare,
-    export_all,
-    load,
-    merge_external_data,
-    tolerance,
-    write_onnx,
-)
-from anomaly_runner.exporting.torchscript import write_torchscript
+from anomaly_runner.exporting.compare import compare, load, tolerance
+from anomaly_runner.exporting.export import export_all
+from anomaly_runner.exporting.onnx_writer import merge_external_data, write_onnx
+from anomaly_runner.exporting.portable import TupleOutputModel
+from anomaly_runner.exporting.torchscript_writer import write_torchscript
 from anomaly_runner.models.backbone import choose_backbone
 from anomaly_runner.models.padim import Padim
 from anomaly_runner.models.threads import TorchThreads
@@ -139,7 +134,7 @@ def exported(model, context, folder, *types, precision="float32"):
     reference = TorchPredictor(model, THREADS, 32).in_torch(found.reference)
     made = export_all(model, Export(types=types, precision=precision), reference, score_range(found), folder)
     assert made.failure is None
-    return made.good, found
+    return made.verified, found
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -295,7 +290,7 @@ def test_half_precision_is_not_refused_for_images_that_are_alike(model, context,
         [one],
         {"image": (float(one.scores[0]),) * 2, "pixel": score_range(found)["pixel"]},
         tmp_path,
-    ).good
+    ).verified
     assert made.report.max_score_difference > 0
 
 
@@ -326,7 +321,7 @@ def test_a_backbone_beyond_the_tracing_exporter(
     def refuse(*arguments) -> Never:
         raise OnnxExporterError("operator")
 
-    monkeypatch.setattr("anomaly_runner.exporting.export._trace", refuse)
+    monkeypatch.setattr("anomaly_runner.exporting.onnx_writer._trace", refuse)
     [made], _ = exported(model, context, tmp_path, "onnx")
     assert made.report.images_compared == 11
 

@@ -177,8 +177,8 @@ def test_what_is_in_tiles_is_exported_for_any_batch_and_restored(tmp_path: Path)
     scored = ScoredBatch(batch, scores.numpy(), maps[:, 0].numpy())
     ranges = {"image": (0.0, float(scores.max())), "pixel": (0.0, float(maps.max()))}
     exports = export_all(ours, Export(types=["onnx", "torchscript"]), [scored], ranges, tmp_path)
-    assert len(exports.good) == 2
-    for exported in exports.good:
+    assert len(exports.verified) == 2
+    for exported in exports.verified:
         assert exported.report.max_score_difference < 1e-4 * float(scores.max())
     save_file({name: value.contiguous() for name, value in ours.state_dict().items()}, tmp_path / "state.safetensors")
     definition = Model.model_validate(

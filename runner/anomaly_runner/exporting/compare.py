@@ -1,0 +1,145 @@
+"""Compare an export with torch on real images of the run: parity is measured, never assumed."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from anomaly_api.artifacts import ExportFormat
+from anomaly_api.run import ExportReport
+from anomaly_runner.data.batches import Batch
+from anomaly_runner.errors import ExportMismatch
+from anomaly_runner.scoring.onnx_predictor import load_onnx
+from anomaly_runner.scoring.openvino_predictor import load_openvino
+from anomaly_runner.scoring.predict import ScoredBatch
+from anomaly_runner.scoring.torchscript_predictor import load_torchscript
+from anomaly_runner.system.machine import cpu_limit
+from anomaly_runner.system.parallel import ordered_map
+
+REFERENCE_IMAGES = 32
+"""Real images on which an export is compared with torch."""
+_COMPARE_BATCH = 3
+"""Images a batch of the comparison. Not two, which the example has that graphs are traced with, so that a baked-in
+batch size shows; and few, because runtimes keep memory for the largest batch that they have seen."""
+TOLERANCES = {"float32": 1e-4, "float16": 2e-2}
+"""Largest difference from torch, as a share of the largest raw score of the run, for images and pixels apart.
+
+float32: scores are roots of sums of hundreds of products, added up in another order; rounding alone gives some 1e-6 of
+their size, and a wrong operator shows at 1e-2 and more. float16: its rounding is 5e-4 a number, and tens of layers add
+up; a wrong operator shows at 1e-1.
+"""
+_SHARE_OF_SPREAD = 0.1
+"""Largest difference as a share of the distance between the lowest and the highest score of the run, where they
+differ: an export that is further from torch cannot tell images apart."""
+_ROUNDING = {"float32": 1e-6, "float16": 1e-3}
+"""Difference that always passes, as a share of the largest score: what rounding alone gives where scores are alike."""
+
+Outputs = tuple[NDArray[np.float32], NDArray[np.float32] | None]
+
+
+class LoadedExport(Protocol):
+    """An export, loaded as inference loads it."""
+
+    def run(self, images: NDArray[np.float32]) -> Outputs:
+        """Raw scores (B,) and maps (B, H, W), or None."""
+
+
+def tolerance(precision: str, seen: tuple[float, float]) -> float:
+    """Largest absolute difference of a raw score that passes.
+
+    Args:
+        precision: of the export's weights, float32 or float16.
+        seen: lowest and highest raw score of the run.
+    """
+    low, high = seen
+    largest = max(abs(low), abs(high))
+    still_separable = _SHARE_OF_SPREAD * (high - low) or math.inf
+    return max(min(TOLERANCES[precision] * largest, still_separable), _ROUNDING[precision] * largest)
+
+
+def load(name: ExportFormat, file: Path) -> LoadedExport:
+    """Load an export as inference would.
+
+    Raises:
+        ModelInvalid: the runtime cannot load it.
+    """
+    if name == "onnx":
+        return load_onnx(file, REFERENCE_IMAGES)
+    if name == "openvino":
+        return load_openvino(file)
+    return load_torchscript(file, REFERENCE_IMAGES)
+
+
+def compare(
+    name: ExportFormat, file: Path, reference: Sequence[ScoredBatch], allowed: Mapping[str, float]
+) -> ExportReport:
+    """Compare an export's raw outputs with torch's, for real images: in small batches, and for one image alone.
+
+    Args:
+        name: its format.
+        file: the export.
+        reference: torch's raw outputs, with the input that they are of.
+        allowed: largest absolute difference by level, image and pixel.
+
+    Raises:
+        ExportMismatch: further apart than allowed, not a number, or the runtime refuses a batch size.
+    """
+    differences = _max_differences(name, load(name, file), reference)
+    if any(difference > allowed[level] for level, difference in differences.items()):
+        details = ", ".join(
+            f"{level} scores by {difference:.3g}, where {allowed[level]:.3g} is allowed"
+            for level, difference in differences.items()
+        )
+        raise ExportMismatch(f"the {name} model disagrees with torch: {details}")
+    return ExportReport(
+        format=name,
+        file=file.name,
+        size_bytes=file.stat().st_size,
+        max_score_difference=differences["image"],
+        max_map_difference=differences.get("pixel"),
+        tolerance=allowed["image"],
+        map_tolerance=allowed.get("pixel"),
+        images_compared=sum(len(scored.scores) for scored in reference),
+    )
+
+
+def _max_differences(name: str, loaded: LoadedExport, reference: Sequence[ScoredBatch]) -> dict[str, float]:
+    """Largest absolute difference by level; no pixel where the model does not localise."""
+    differences = {"image": 0.0} | ({} if reference[0].maps is None else {"pixel": 0.0})
+    batches = (*_small_batches(reference), _rows(reference[0], slice(1)))
+    threads = 1 if name == "openvino" else cpu_limit()  # OpenVINO takes all CPUs for each batch
+    answers = ordered_map(lambda expected: _run(name, loaded, expected.batch.images), batches, threads)
+    for expected, (scores, maps) in zip(batches, answers, strict=True):
+        differences["image"] = max(differences["image"], _max_difference(scores, expected.scores))
+        if expected.maps is not None:
+            differences["pixel"] = max(differences["pixel"], _max_difference(maps, expected.maps))
+    return differences
+
+
+def _run(name: str, loaded: LoadedExport, images: NDArray[np.float32]) -> Outputs:
+    try:
+        return loaded.run(images)
+    except Exception as error:  # whatever the runtime raises for a graph that takes one batch size alone
+        raise ExportMismatch(f"the {name} model cannot score a batch of {len(images)}: {str(error)[:300]}") from error
+
+
+def _small_batches(reference: Sequence[ScoredBatch]) -> Iterator[ScoredBatch]:
+    """The same images in batches of ``_COMPARE_BATCH``."""
+    for scored in reference:
+        for start in range(0, len(scored.scores), _COMPARE_BATCH):
+            yield _rows(scored, slice(start, start + _COMPARE_BATCH))
+
+
+def _rows(scored: ScoredBatch, rows: slice) -> ScoredBatch:
+    batch = Batch(scored.batch.samples[rows], scored.batch.images[rows])
+    return ScoredBatch(batch, scored.scores[rows], None if scored.maps is None else scored.maps[rows])
+
+
+def _max_difference(found: NDArray[np.float32] | None, expected: NDArray[np.float32]) -> float:
+    """Largest absolute difference; infinite where outputs are missing or not numbers."""
+    if found is None or not np.isfinite(found).all():
+        return math.inf
+    return float(np.abs(found.astype(np.float64) - expected).max())
