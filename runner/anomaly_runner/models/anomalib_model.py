@@ -1,8 +1,8 @@
 """anomalib's models as this runner trains and scores them.
 
 The Lightning module is built from our parameters alone, without anomalib's pre-processor, post-processor, metrics and
-pictures: input is prepared, and raw scores are judged, in one place for all models. Never by load_from_checkpoint,
-which would build it anew and download its weights again.
+pictures: images are prepared, and raw scores evaluated, in one place for all models. A trained model is never restored
+by ``load_from_checkpoint``, which would build it anew and download its weights again.
 """
 
 import importlib
@@ -17,7 +17,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from anomaly_api.model import Model
+from anomaly_api.model import Model, ModelName
 from anomaly_runner.errors import InvalidConfig, WeightsNotFound
 from anomaly_runner.models.backbone import Backbone, choose_backbone
 from anomaly_runner.models.base import ScoringModel
@@ -46,12 +46,13 @@ class BuildOptions:
 
 
 class AnomalibModel(ScoringModel):
-    """A network of anomalib, its answers brought to one form.
+    """A network of anomalib whose outputs have one form, whatever the model.
 
     Args:
-        network: anomalib's torch model.
+        network: anomalib's torch model, or what ``traceable`` makes of it.
         size: rows and columns of the maps.
-        clip: images are 0..1 and have to be normalised as CLIP wants.
+        localises: whether it has maps.
+        clip: images are 0..1 and are normalised here as CLIP wants them.
     """
 
     def __init__(self, network: nn.Module, size: tuple[int, int], localises: bool, clip: bool) -> None:
@@ -63,13 +64,19 @@ class AnomalibModel(ScoringModel):
         self._clip = clip
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Raw scores and maps of images (B, 3, H, W)."""
-        found = self.network(_as_clip_wants(images) if self._clip else images)
-        maps = None if found.anomaly_map is None or not self.localises else self._maps(found.anomaly_map)
-        scores = found.pred_score if found.pred_score is not None else _highest(maps)
+        """Raw scores (B,) and maps (B, 1, H, W), or None, of images (B, 3, H, W)."""
+        found = self.network(_normalized_for_clip(images) if self._clip else images)
+        maps = None if found.anomaly_map is None or not self.localises else self._full_size(found.anomaly_map)
+        if found.pred_score is not None:
+            scores = found.pred_score
+        elif maps is not None:
+            scores = maps.amax((1, 2, 3))
+        else:
+            raise ValueError("the network answers neither scores nor maps")
         return scores.reshape(-1).float(), maps
 
-    def _maps(self, maps: Tensor) -> Tensor:
+    def _full_size(self, maps: Tensor) -> Tensor:
+        """Maps (B, 1, H, W) from (B, h, w) or (B, 1, h, w)."""
         if maps.dim() == 3:
             maps = maps.unsqueeze(1)
         if tuple(maps.shape[-2:]) != self._size:
@@ -82,18 +89,13 @@ class AnomalibModel(ScoringModel):
         return hasattr(self.network, "calibrate")
 
     def calibrate(self, images: Tensor) -> None:
-        """Relate scores to these training images (B, 3, H, W), where the network does so."""
+        """Relate scores to these training images (B, 3, H, W), where the network needs that; see ``TraceableCflow``."""
         calibrate = getattr(self.network, "calibrate", None)
         if calibrate is not None:
             calibrate(images)
 
 
-def _highest(maps: Tensor | None) -> Tensor:
-    assert maps is not None, "a model answers scores, maps or both"
-    return maps.amax((1, 2, 3))
-
-
-def _as_clip_wants(images: Tensor) -> Tensor:
+def _normalized_for_clip(images: Tensor) -> Tensor:
     mean, std = (images.new_tensor(values)[:, None, None] for values in (_CLIP_MEAN, _CLIP_STD))
     return (images - mean) / std
 
@@ -105,13 +107,13 @@ def build_module(model: Model, options: BuildOptions) -> Any:
         WeightsNotFound: pre-trained weights could not be loaded.
         InvalidConfig: parameters that anomalib refuses.
     """
-    described = _described(model)
-    arguments = _arguments(model, described, options)
+    construction = _construction(model)
+    arguments = _arguments(model, construction, options)
     try:
         with naming_damaged_weights(partial(weight_names, model)):
-            module = _anomalib_class(described.name)(
+            module = _anomalib_class(construction.name)(
                 **arguments,
-                pre_processor=_size_carrier(options.size),
+                pre_processor=_pre_processor_of(options.size),
                 post_processor=False,
                 evaluator=False,
                 visualizer=False,
@@ -124,7 +126,7 @@ def build_module(model: Model, options: BuildOptions) -> Any:
     except (ValueError, NotImplementedError, KeyError) as error:
         raise InvalidConfig(f"model.{model.name}: {error}") from error
     module.pre_processor = None
-    _mend_parts(module)
+    _make_reproducible(module)
     _name_damaged_weights(module, model)
     if model.tiling is not None:
         module.model.tiler = Tiles(options.size, model.tiling)
@@ -132,15 +134,16 @@ def build_module(model: Model, options: BuildOptions) -> Any:
     return module
 
 
-def _described(model: Model) -> AnomalibClass:
+def _construction(model: Model) -> AnomalibClass:
     """How anomalib's class of the model is constructed."""
-    described = CATALOG[model.name].anomalib
-    if described is None:
+    construction = CATALOG[model.name].anomalib
+    if construction is None:
         raise ValueError(f"{model.name} is written out here; anomalib's is not used")
-    return described
+    return construction
 
 
-def _mend_parts(module: Any) -> None:
+def _make_reproducible(module: Any) -> None:
+    """Make two builds from one seed the same, and the module one that can be copied."""
     for part in module.modules():
         if hasattr(part, "anomaly_source_paths"):  # DRAEM and GLASS pick by index from files in the disk's order
             part.anomaly_source_paths.sort()
@@ -149,8 +152,8 @@ def _mend_parts(module: Any) -> None:
 
 
 def _name_damaged_weights(module: Any, model: Model) -> None:
-    """Let a module that loads weights when its training begins say so if they are damaged."""
-    if (name := _described(model).late_loader) is not None:
+    """Let a module that loads weights when a training begins name them if they are damaged."""
+    if (name := _construction(model).late_loader) is not None:
         setattr(module, name, naming_damaged_weights(partial(weight_names, model))(getattr(module, name)))
 
 
@@ -165,21 +168,22 @@ def import_quietly(module: str) -> Any:
         return importlib.import_module(module)
 
 
-def _size_carrier(size: tuple[int, int]) -> Any:
-    """anomalib reads a model's input size from its pre-processor alone."""
+def _pre_processor_of(size: tuple[int, int]) -> Any:
+    """A pre-processor that says the input's size: anomalib's models read it from nowhere else."""
     from anomalib.pre_processing import PreProcessor
     from torchvision.transforms.v2 import Resize
 
     return PreProcessor(transform=Resize(size, antialias=True))
 
 
-def _arguments(model: Model, described: AnomalibClass, options: BuildOptions) -> dict[str, Any]:
+def _arguments(model: Model, construction: AnomalibClass, options: BuildOptions) -> dict[str, Any]:
+    """Arguments of the module's constructor: our parameters by its names, and what only some models ask for."""
     plain = {
-        described.renamed.get(name, name): list(value) if isinstance(value, tuple) else value
+        construction.renamed.get(name, name): list(value) if isinstance(value, tuple) else value
         for name, value in model.parameters.model_dump(exclude_none=True).items()
     }
-    special = _SPECIAL.get(model.name)
-    return special(plain, options) if special else plain
+    completed = _COMPLETED.get(model.name)
+    return completed(plain, options) if completed else plain
 
 
 def _draem(plain: dict[str, Any], options: BuildOptions) -> dict[str, Any]:
@@ -217,7 +221,7 @@ def _winclip(plain: dict[str, Any], options: BuildOptions) -> dict[str, Any]:
     return {"class_name": options.subject} | plain | {"scales": tuple(plain["scales"])}
 
 
-_SPECIAL: Mapping[str, Callable[[dict[str, Any], BuildOptions], dict[str, Any]]] = {
+_COMPLETED: Mapping[ModelName, Callable[[dict[str, Any], BuildOptions], dict[str, Any]]] = {
     "draem": _draem,
     "efficientad": _efficientad,
     "fre": _fre,
@@ -229,19 +233,18 @@ _SPECIAL: Mapping[str, Callable[[dict[str, Any], BuildOptions], dict[str, Any]]]
 
 
 def scoring_model(model: Model, module: Any, size: tuple[int, int]) -> AnomalibModel:
-    """The trained module's network, ready to score."""
-    entry, tail = CATALOG[model.name], TRACEABLE.get(model.name)
-    network = tail(module.model) if tail else module.model
+    """The trained module's network, ready to score images of this many rows and columns."""
+    entry, make_traceable = CATALOG[model.name], TRACEABLE.get(model.name)
+    network = make_traceable(module.model) if make_traceable else module.model
     return AnomalibModel(network, size, entry.localises, clip=entry.inputs.clip_inside)
 
 
 @contextmanager
 def without_pretrained_weights() -> Iterator[None]:
-    """Within this block timm, torchvision and open_clip build networks with random weights, whatever is asked for, and
-    nothing is downloaded.
+    """Build networks of timm, torchvision and open_clip with random weights, and download nothing, within this block.
 
     For a model whose whole state is loaded afterwards: anomalib builds several with their weights, or with the images
-    that they train with, and no way options.
+    that they train with, and offers no other way.
     """
     import open_clip
     import timm
@@ -249,21 +252,20 @@ def without_pretrained_weights() -> Iterator[None]:
 
     draem = import_quietly("anomalib.models.image.draem.lightning_model")
     anomalyvfm = import_quietly("anomalib.models.image.anomalyvfm.torch_model")
+    open_clip_model = _with_options(open_clip.create_model_and_transforms, pretrained=None)
     with (
-        _replaced(timm, "create_model", _with(timm.create_model, pretrained=False)),
-        _replaced(
-            open_clip, "create_model_and_transforms", _with(open_clip.create_model_and_transforms, pretrained=None)
-        ),
-        _replaced(WeightsEnum, "get_state_dict", _random_state),
-        _replaced(draem, "download_and_extract", lambda *_: None),
-        _replaced(anomalyvfm, "hf_hub_download", lambda **_: ""),
-        _replaced(anomalyvfm, "load_file", lambda _: {}),
-        _replaced(anomalyvfm.AnomalyVFMModel, "load_state_dict", lambda model, state: None),
+        _patched(timm, "create_model", _with_options(timm.create_model, pretrained=False)),
+        _patched(open_clip, "create_model_and_transforms", open_clip_model),
+        _patched(WeightsEnum, "get_state_dict", _untrained_state),
+        _patched(draem, "download_and_extract", lambda *_: None),
+        _patched(anomalyvfm, "hf_hub_download", lambda **_: ""),
+        _patched(anomalyvfm, "load_file", lambda _: {}),
+        _patched(anomalyvfm.AnomalyVFMModel, "load_state_dict", lambda model, state: None),
     ):
         yield
 
 
-def _with(function: Callable[..., Any], **fixed: Any) -> Callable[..., Any]:
+def _with_options(function: Callable[..., Any], **fixed: Any) -> Callable[..., Any]:
     def call(*arguments: Any, **options: Any) -> Any:
         return function(*arguments, **(options | fixed))
 
@@ -271,7 +273,7 @@ def _with(function: Callable[..., Any], **fixed: Any) -> Callable[..., Any]:
 
 
 @contextmanager
-def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
+def _patched(owner: Any, name: str, value: Any) -> Iterator[None]:
     before = getattr(owner, name)
     setattr(owner, name, value)
     try:
@@ -280,7 +282,8 @@ def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
         setattr(owner, name, before)
 
 
-def _random_state(weights: Any, *args: Any, **options: Any) -> Mapping[str, Tensor]:
+def _untrained_state(weights: Any, *args: Any, **options: Any) -> Mapping[str, Tensor]:
+    """In place of torchvision's ``WeightsEnum.get_state_dict``: the state of a network with random weights."""
     import torchvision
 
     name = type(weights).__name__.removesuffix("_Weights").lower()

@@ -1,4 +1,4 @@
-"""Frozen feature extractors by timm name: what exists, which layers it has, how it is built."""
+"""Frozen feature extractors of timm: whether one exists, which layers it has, how it is built."""
 
 import difflib
 from collections.abc import Sequence
@@ -16,15 +16,14 @@ from anomaly_runner.models.damaged_weights import naming_damaged_weights
 
 @dataclass(frozen=True)
 class BackboneChoice:
-    """A backbone that exists, with its layers in the network's order.
-
-    ``reductions``: pixels along a side that one feature of each layer stands for.
-    """
+    """A backbone that exists, and the layers chosen of it, in the network's order."""
 
     name: str
     layers: tuple[str, ...]
     indices: tuple[int, ...]
+    """Of the layers among all of timm's ``feature_info``."""
     reductions: tuple[int, ...]
+    """Pixels along a side of the image that one feature of each layer stands for."""
 
 
 def choose_backbone(name: str, layers: Sequence[str]) -> BackboneChoice:
@@ -57,7 +56,11 @@ def _like(word: str, words: Sequence[str]) -> str:
 
 
 def _layers_of(name: str) -> list[tuple[str, int]]:
-    """Names and reductions."""
+    """Names and reductions of all feature layers.
+
+    Raises:
+        InvalidConfig: the network has none.
+    """
     try:
         network = timm.create_model(name, pretrained=False, features_only=True, exportable=True)
     except (RuntimeError, AttributeError, NotImplementedError, AssertionError) as error:
@@ -72,7 +75,7 @@ def hub_repository(name: str) -> str | None:
 
 
 class Backbone(nn.Module):
-    """The first layers of a network; ``forward`` answers the chosen layers' features, largest first.
+    """A network up to its last chosen layer; ``forward`` answers the features of the chosen layers, largest first.
 
     Args:
         choice: what to build.
@@ -91,7 +94,7 @@ class Backbone(nn.Module):
         self._compiled: CompiledNetwork | None = None
 
     def accelerate(self) -> None:
-        """From now on, let onnxruntime run the network on the CPU; its weights may not change any more."""
+        """Let onnxruntime run the network on the CPU from now on; its weights may not change any more."""
         self._compiled = CompiledNetwork(self.network)
 
     @property

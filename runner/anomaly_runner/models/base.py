@@ -2,6 +2,8 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -26,14 +28,26 @@ class ScoringModel(nn.Module):
         return any(isinstance(part, Backbone) and part.accelerated for part in self.modules())
 
 
+@dataclass(frozen=True)
+class MemoryEstimate:
+    """Memory that a model takes, in bytes."""
+
+    fitted: int
+    """The model, once it is fitted."""
+    peak: int
+    """At the peak of fitting it."""
+
+
 class MemoryModel(ScoringModel, ABC):
     """A model that is fitted to features of a frozen backbone, in one pass."""
 
+    size_parameter: ClassVar[str]
+    """Parameter of the manifest that the fitted model's size goes by."""
     backbone: Backbone
 
     @abstractmethod
     def embed(self, images: Tensor) -> Tensor:
-        """Features of a few images; may be called from several threads."""
+        """Features of a few images (B, 3, H, W), in the model's own layout; may be called from several threads."""
 
     @abstractmethod
     def observe(self, embeddings: Sequence[Tensor]) -> None:
@@ -41,10 +55,26 @@ class MemoryModel(ScoringModel, ABC):
 
     @abstractmethod
     def finish(self) -> None:
-        """Training is over: prepare to score."""
+        """Turn what was observed into what scores.
+
+        Raises:
+            InvalidConfig: too little was observed for the parameters.
+        """
+
+    @abstractmethod
+    def memory_estimate(self, images: int) -> MemoryEstimate:
+        """What it will take for this many training images."""
+
+    @abstractmethod
+    def memory_advice(self, images: int) -> str:
+        """What to change in a manifest so that it takes less, for people."""
 
     def learn(self, steps: Iterable[Tensor], threads: TorchThreads) -> None:
-        """Fit to training images, one step (B, 3, H, W) at a time."""
+        """Fit to training images, one step (B, 3, H, W) at a time.
+
+        Raises:
+            InvalidConfig: there are too few for the parameters.
+        """
         self.backbone.accelerate()
         with torch.inference_mode():
             for images in steps:

@@ -1,4 +1,4 @@
-"""What can be known of a model before anything is fetched: its backbone, its layers, the sizes that it takes."""
+"""Checks of a model before anything is fetched: its backbone, its layers, input sizes, devices and exports."""
 
 import re
 from collections.abc import Sequence
@@ -13,11 +13,16 @@ from anomaly_runner.models.catalog import CATALOG
 from anomaly_runner.models.tiling import Tiles
 
 _NOISE_CELLS = 32
-"""Of a side of anomalib's Perlin noise, which is drawn on the next power of two of features: more than half as many."""
+"""Most cells along a side of anomalib's Perlin noise. It is drawn on the next power of two above the features' sides,
+which has to hold that many: more than half as many features do."""
 
 
 def check_model(model: Model, size: tuple[int, int]) -> None:
     """Check the model against what is installed, and the input size against the model.
+
+    Args:
+        model: of the manifest.
+        size: rows and columns of the input.
 
     Raises:
         InvalidConfig: an unknown backbone or layer, an input size that the model does not take, or tiles that do not
@@ -43,7 +48,10 @@ def check_model(model: Model, size: tuple[int, int]) -> None:
 
 
 def _check_noise(reduction: int, size: tuple[int, int]) -> None:
-    """Simulated defects are noise of up to 32 cells a side, drawn on features: two for each of the finest layer."""
+    """Check that SuperSimpleNet's simulated defects, noise of up to 32 cells a side, fit into its features.
+
+    Noise is drawn at twice the resolution of the finest layer, of which one feature stands for ``reduction`` pixels.
+    """
     smallest = _NOISE_CELLS // 4 * reduction + 1
     if min(size) < smallest:
         raise InvalidConfig(
@@ -53,8 +61,10 @@ def _check_noise(reduction: int, size: tuple[int, int]) -> None:
 
 
 def _check_windows(parameters: SuperAddParameters, size: tuple[int, int], multiple: int) -> None:
+    """Check that SuperADD's windows are made of whole patches and fit into the image."""
     side, overlap = parameters.window_size, parameters.window_overlap
-    if side % multiple or overlap % multiple or 2 * overlap >= side or side > min(size):
+    cuts_patches = side % multiple or overlap % multiple
+    if cuts_patches or 2 * overlap >= side or side > min(size):
         raise InvalidConfig(
             f"model.superAdd: windowSize {side} and windowOverlap {overlap} must be multiples of "
             f"{multiple}, the overlap less than half a window, and windows no larger than inputSize, "
@@ -63,7 +73,11 @@ def _check_windows(parameters: SuperAddParameters, size: tuple[int, int], multip
 
 
 def check_devices(spec: ExperimentSpec, gpus: int) -> None:
-    """Check that the model can be trained on the devices asked for; a pod without GPUs takes processes for devices.
+    """Check that the model can be trained on the devices asked for.
+
+    Args:
+        spec: of the experiment.
+        gpus: that the pod sees; one without any takes processes for devices.
 
     Raises:
         InvalidConfig: it cannot, its batches have no equal shares, or the pod has fewer GPUs.
@@ -106,13 +120,13 @@ def check_exports(spec: ExperimentSpec) -> None:
 
 
 def layers_of(parameters: Contract) -> Sequence[str]:
-    """The feature layers that a model takes from its backbone, if it can be told which."""
+    """The feature layers of a model's backbone, where its parameters name them."""
     layers: Sequence[str] = getattr(parameters, "layers", ()) or ()
     layer: str | None = getattr(parameters, "layer", None)
     return (layer,) if layer else layers
 
 
 def patches_of(parameters: Contract) -> int | None:
-    """Side of a vision transformer's patches in pixels, where its name tells it (vit_base_patch16_dinov3)."""
+    """Side of a vision transformer's patches in pixels, where its name says it (16 for vit_base_patch16_dinov3)."""
     found = re.search(r"patch(\d+)", getattr(parameters, "encoder_name", ""))
     return int(found[1]) if found else None

@@ -2,8 +2,8 @@
 
 The forward pass of the backbone is nearly all that a memory-bank model costs. onnxruntime runs the same float32
 network 5 times as fast as torch where it has depthwise convolutions (EfficientNet) and 1.2 times as fast where it has
-not (ResNet), with features that differ by 1e-6 of the largest. Reference scores for the parity of exports are
-still torch's own: see ``torch_only``.
+none (ResNet), with features that differ by 1e-6 of the largest. The reference scores that exports are compared with
+are torch's own: see ``torch_only``.
 """
 
 import copy
@@ -30,7 +30,7 @@ _torch_only: ContextVar[bool] = ContextVar("torch_only", default=False)
 
 @contextmanager
 def torch_only() -> Iterator[None]:
-    """Within this block, in this thread, networks run in torch itself."""
+    """Run networks in torch itself, within this block and thread."""
     token = _torch_only.set(True)
     try:
         yield
@@ -39,19 +39,19 @@ def torch_only() -> Iterator[None]:
 
 
 def is_exporting() -> bool:
-    """Whether what is computed is being written down as a graph: loops over images or patches may not be unrolled."""
+    """Whether torch is tracing or exporting a graph: loops over images or patches would be unrolled into it."""
     traced: bool = is_tracing()  # type: ignore[no-untyped-call]
     return traced or torch.onnx.is_in_onnx_export() or torch.compiler.is_compiling()
 
 
 def can_run_compiled(images: Tensor) -> bool:
-    """Whether these images may go through a compiled network: on the CPU, without gradients, in no graph."""
+    """Whether these images can go through a compiled network: float32, on the CPU, without gradients, in no graph."""
     plain = images.device.type == "cpu" and images.dtype == torch.float32 and not torch.is_grad_enabled()
     return plain and not is_exporting() and not _torch_only.get()
 
 
 class CompiledNetwork:
-    """The compiled forms of one network, one an input size, each made when it is first needed.
+    """A network compiled for each input size, when that is first needed.
 
     Safe to call from many threads: each call uses the thread that it comes from.
     """
@@ -84,7 +84,7 @@ def _compile(network: nn.Module, size: tuple[int, ...]) -> Any:
     from onnxruntime.capi.onnxruntime_pybind11_state import NotImplemented as Unsupported
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
+    options.intra_op_num_threads = 1  # each of our threads runs a network of its own
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     try:
@@ -95,6 +95,7 @@ def _compile(network: nn.Module, size: tuple[int, ...]) -> Any:
 
 
 def _graph(network: nn.Module, size: tuple[int, ...]) -> bytes:
+    """The network as ONNX, for images (any, 3, *size)."""
     example, buffer = torch.zeros(2, 3, *size), io.BytesIO()
     with warnings.catch_warnings(), redirect_stdout(io.StringIO()), torch.no_grad():
         warnings.simplefilter("ignore")  # the exporter's own deprecation, and traced constants: shapes are fixed

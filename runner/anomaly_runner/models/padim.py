@@ -22,7 +22,7 @@ from anomaly_api.model import Tiling
 from anomaly_api.parameters import PadimParameters
 from anomaly_runner.errors import InvalidConfig
 from anomaly_runner.models.backbone import Backbone, BackboneChoice
-from anomaly_runner.models.base import MemoryModel
+from anomaly_runner.models.base import MemoryEstimate, MemoryModel
 from anomaly_runner.models.smoothing import smooth, smoothing_matrix
 from anomaly_runner.models.threads import TorchThreads
 from anomaly_runner.models.tiling import Tiles
@@ -53,6 +53,8 @@ class Padim(MemoryModel):
         InvalidConfig: nFeatures is more than the layers have, or tiles that do not fit.
         WeightsNotFound: the backbone's weights could not be loaded.
     """
+
+    size_parameter = "model.padim.nFeatures"
 
     idx: Tensor
     mean: Tensor
@@ -154,6 +156,15 @@ class Padim(MemoryModel):
             self.inv_covariance[positions] = torch.cholesky_inverse(torch.linalg.cholesky(covariance)).float()
 
         self._for_all_positions(invert)
+
+    def memory_estimate(self, images: int) -> MemoryEstimate:
+        """The same for any number of images."""
+        fitted = padim_bytes(self.mean.shape[0], self.mean.shape[2])
+        return MemoryEstimate(fitted=fitted, peak=fitted)
+
+    def memory_advice(self, images: int) -> str:
+        """What makes it smaller."""
+        return f"lower {self.size_parameter} or transforms.inputSize"
 
     def _for_all_positions(self, work: Callable[[slice], None]) -> None:
         starts = range(0, self.mean.shape[0], _POSITIONS_AT_ONCE)

@@ -20,7 +20,7 @@ from anomaly_api.model import Tiling
 from anomaly_api.parameters import PatchcoreParameters
 from anomaly_runner.errors import InvalidConfig
 from anomaly_runner.models.backbone import Backbone, BackboneChoice
-from anomaly_runner.models.base import MemoryModel
+from anomaly_runner.models.base import MemoryEstimate, MemoryModel
 from anomaly_runner.models.compiled import is_exporting
 from anomaly_runner.models.coreset import k_center_greedy, projected_dimension, sparse_random_projection
 from anomaly_runner.models.smoothing import smooth, smoothing_matrix
@@ -51,6 +51,8 @@ class Patchcore(MemoryModel):
         InvalidConfig: tiles that do not fit.
         WeightsNotFound: the backbone's weights could not be loaded.
     """
+
+    size_parameter = "model.patchcore.coresetSamplingRatio"
 
     memory_bank: Tensor
     rows: Tensor
@@ -113,6 +115,18 @@ class Patchcore(MemoryModel):
         # farthest points are looked for in fewer dimensions; the patches themselves are kept
         matrix = sparse_random_projection(len(patches), patches.shape[1], self._seed).to(patches.device)
         self.memory_bank = patches[k_center_greedy(patches @ matrix.T, count, self._check)]
+
+    def memory_estimate(self, images: int) -> MemoryEstimate:
+        """All patches of the images, and the coreset of these."""
+        patches, channels = math.prod(self.patches), sum(self.backbone.channels)
+        return MemoryEstimate(
+            fitted=int(images * patches * self.ratio) * channels * 4,
+            peak=patchcore_bytes(images, patches, channels, self.ratio),
+        )
+
+    def memory_advice(self, images: int) -> str:
+        """What makes it smaller: the coreset does not, until all patches have been held."""
+        return f"all patches of {images} training images are held: use fewer images, a smaller transforms.inputSize"
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Raw scores (B,) and raw maps (B, 1, H, W)."""

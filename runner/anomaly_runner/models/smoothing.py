@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 SIGMA = 4
+"""Of the Gaussian blur, in pixels, as in PatchCore's paper and anomalib's ``AnomalyMapGenerator``."""
 _RADIUS = int(4.0 * SIGMA + 0.5)
+"""Of the blur's kernel, in pixels: scipy's and anomalib's truncation at 4 sigma."""
 
 
 def smoothing_matrix(patches: int, pixels: int, mode: Literal["bilinear", "nearest"]) -> Tensor:

@@ -22,7 +22,10 @@ Result = TypeVar("Result")
 
 
 class TorchThreads:
-    """Spreads work over the CPUs, or hands it whole to the GPU."""
+    """Spreads work over the CPUs, or hands it whole to the GPU.
+
+    Making one sets torch up for the process: one thread an operator on the CPU, exact float32 on a GPU.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -63,7 +66,7 @@ class TorchThreads:
         )
 
     def map_sequentially(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-        """The same, one after the other."""
+        """Results in order, one item after the other: for models that cannot be called from several threads."""
         return map(_without_gradients(function), items)
 
 

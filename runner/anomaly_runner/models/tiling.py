@@ -1,4 +1,4 @@
-"""Large images in tiles: a backbone sees one tile at a time, and what it found is put together again.
+"""Large images in tiles: a backbone sees one tile at a time, and its features are joined.
 
 As anomalib's ``Tiler``, with two differences. Where the last tile would reach over the border it is moved back inside,
 instead of padding the image with black, which anomalib then scores as part of it. And means over overlaps are taken one
@@ -45,7 +45,10 @@ class Tiles:
         return len(self._rows) * len(self._columns)
 
     def check_aligned(self, reductions: Sequence[int]) -> None:
-        """Check that tiles lie on whole positions of feature maps, each smaller than the image by such a factor.
+        """Check that tiles begin and end on whole positions of feature maps.
+
+        Args:
+            reductions: pixels along a side that one position of each feature map stands for.
 
         Raises:
             InvalidConfig: they do not; names the factor.
@@ -58,7 +61,7 @@ class Tiles:
             )
 
     def patches(self, of_tile: tuple[int, int]) -> tuple[int, int]:
-        """Rows and columns of joined feature maps, for those of a tile's."""
+        """Rows and columns of joined feature maps, from those of a tile's."""
         whole = (side * of // tile for side, of, tile in zip(self._size, of_tile, self.side, strict=True))
         rows, columns = whole
         return rows, columns
@@ -86,24 +89,31 @@ class Tiles:
         return _joined(bands, rows, -2)
 
     def embed(self, images: Tensor, embed: Callable[[Tensor], Tensor]) -> Tensor:
-        """Feature maps of images, found tile by tile; a graph has no loop."""
+        """Joined feature maps (B, C, H / r, W / r) of images (B, C, H, W).
+
+        Args:
+            images: as ``tile`` takes them.
+            embed: features (n, C, h / r, w / r) of tiles (n, C, h, w).
+        """
         tiles = self.tile(images)
         at_once = MICRO_BATCH if images.device.type == "cpu" else _TILES_ON_GPU
+        # an exported graph has no loop: there all tiles are one part
         parts = [tiles] if is_exporting() or self.count == 1 else torch.split(tiles, at_once)
         return self.untile(torch.cat([embed(part) for part in parts]) if len(parts) > 1 else embed(tiles))
 
 
 def _starts(length: int, side: int, stride: int) -> list[int]:
-    """Where tiles begin along a side: one a stride, and one that ends with it."""
+    """Where tiles begin along a side: one each stride, and one that ends with the side."""
     last = length - side
     return [*range(0, last, stride), last]
 
 
 def _joined(parts: Sequence[Tensor], starts: Sequence[int], side: int) -> Tensor:
-    """Parts laid out along a side (a dimension), each from its start; where several lie, their mean."""
+    """Parts joined along a dimension (``side``), each from its start; their mean where they overlap."""
     length = int(parts[0].shape[side])
     bounds = sorted({*starts, *(start + length for start in starts)})
     pieces = []
+    # between two bounds the same parts lie, so each piece is one slice or one mean of slices
     for low, high in pairwise(bounds):
         there = [
             part.narrow(side, low - start, high - low)

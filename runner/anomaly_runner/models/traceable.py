@@ -1,7 +1,8 @@
-"""The last steps of some of anomalib's models, written for any batch size.
+"""Forward passes of some of anomalib's models, written so that exporters can trace them for any batch size.
 
-Their own code writes the batch's size into the graph when it is traced, or loops over its images in Python. The same
-arithmetic, without both.
+Their own code writes the batch's size into the graph when it is traced, or loops over its images in Python. Here is
+the same arithmetic without either; the tests of all models hold both together. Nothing here is trained, and nothing
+changes what a model scores, but for CFLOW-AD's reference (see there).
 """
 
 from collections.abc import Callable, Mapping
@@ -11,59 +12,67 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from anomaly_api.model import ModelName
 
-class Raw(NamedTuple):
-    """As anomalib's InferenceBatch."""
+
+class RawScores(NamedTuple):
+    """Scores (B,) and maps (B, 1, H, W), named as in anomalib's ``InferenceBatch``."""
 
     pred_score: Tensor
     anomaly_map: Tensor | None = None
 
 
 class _Traceable(nn.Module):
+    """Wraps a trained network of anomalib, and computes what its ``forward`` would."""
+
     def __init__(self, network: Any) -> None:
         super().__init__()
         self.network = network
 
 
 class _TraceablePooled(_Traceable):
+    """Scores pooled features of one layer."""
+
     def _pooled(self, images: Tensor) -> Tensor:
+        """Features (B, C, h, w) of images (B, 3, H, W)."""
         features: Tensor = self.network.feature_extractor(images)[self.network.layer]
         kernel = self.network.pooling_kernel_size
         return functional.avg_pool2d(features, kernel) if kernel > 1 else features
 
 
 class TraceableDfm(_TraceablePooled):
-    """DFM: feature reconstruction error of pooled features."""
+    """DFM: error of reconstructing pooled features from their principal components (Ahuja et al., 2019)."""
 
-    def forward(self, images: Tensor) -> Raw:
+    def forward(self, images: Tensor) -> RawScores:
         """Raw scores and maps of images (B, 3, H, W)."""
         features = self._pooled(images)
         centred = features.flatten(1) - self.network.pca_model.mean
         reduced = torch.matmul(centred, self.network.pca_model.singular_vectors)
         error = (centred - self.network.pca_model.inverse_transform(reduced)).square()
-        return Raw(error.sum(1), _as_map(error, features, images))
+        return RawScores(error.sum(1), _as_map(error, features, images))
 
 
 class TraceableFre(_TraceablePooled):
-    """FRE: reconstruction error of pooled features."""
+    """FRE: error of a linear autoencoder of pooled features (Ndiour et al., ICIP 2022)."""
 
-    def forward(self, images: Tensor) -> Raw:
+    def forward(self, images: Tensor) -> RawScores:
         """Raw scores and maps of images (B, 3, H, W)."""
         features = self._pooled(images)
         flat = features.flatten(1)
         error = (flat - self.network.fre_model(flat)).square()
-        return Raw(error.sum(1), _as_map(error, features, images))
+        return RawScores(error.sum(1), _as_map(error, features, images))
 
 
 def _as_map(error: Tensor, features: Tensor, images: Tensor) -> Tensor:
+    """Maps (B, 1, H, W) from errors (B, C * h * w) of features (B, C, h, w): summed over channels, upsampled."""
     maps = error.reshape(-1, *features.shape[1:]).sum(1, keepdim=True)
     return functional.interpolate(maps, size=images.shape[-2:], mode="bilinear", align_corners=False)
 
 
 class TraceableDfkde(_Traceable):
-    """DFKDE: kernel density of pooled features."""
+    """DFKDE: Gaussian kernel density of pooled features, after PCA; image scores alone."""
 
-    def forward(self, images: Tensor) -> Raw:
+    def forward(self, images: Tensor) -> RawScores:
         """Raw scores of images (B, 3, H, W)."""
         features = self.network.feature_extractor(images)
         pooled = torch.cat([functional.adaptive_avg_pool2d(found, 1).flatten(1) for found in features.values()])
@@ -72,15 +81,19 @@ class TraceableDfkde(_Traceable):
         scaled, _ = classifier.pre_process(reduced, classifier.max_length)
         density = classifier.kde_model
         projected = torch.matmul(scaled, density.bw_transform)
-        squared = (projected[:, None] - density.dataset).square().sum(2)
+        squared = (projected[:, None] - density.dataset).square().sum(2)  # (B, training images)
         likelihood = ((-squared / 2).exp() * density.norm).mean(1)
-        return Raw(classifier.compute_probabilities((likelihood + 1e-300).log()))
+        # 1e-300: anomalib's guard against log(0)
+        return RawScores(classifier.compute_probabilities((likelihood + 1e-300).log()))
 
 
 class TraceableCfa(_Traceable):
-    """CFA: distances to the memory bank, in float32 whatever the model is in: they are differences of large numbers."""
+    """CFA: distances to the memory bank (Lee et al., IEEE Access 2022).
 
-    def forward(self, images: Tensor) -> Raw:
+    In float32 whatever precision the model is in: they are differences of large numbers.
+    """
+
+    def forward(self, images: Tensor) -> RawScores:
         """Raw scores and maps of images (B, 3, H, W)."""
         network = self.network
         features = network.descriptor(list(network.feature_extractor(images).values())).float()
@@ -89,22 +102,23 @@ class TraceableCfa(_Traceable):
         maps = network.anomaly_map_generator(
             distance=squared.clamp_min(0), scale=features.shape[-2:], image_size=images.shape[-2:]
         )
-        return Raw(maps.amax((1, 2, 3)), maps)
+        return RawScores(maps.amax((1, 2, 3)), maps)
 
 
-class TraceableCflow(nn.Module):
-    """CFLOW: how unlikely each patch is, over all layers.
+class TraceableCflow(_Traceable):
+    """CFLOW-AD: how unlikely each patch is, over all layers (Gudovskiy et al., WACV 2022).
 
-    anomalib relates likelihoods to the largest of the batch, so that an image's score depends on its neighbours. Here
-    they are related to the largest of some training images (``calibrate``), which changes no order within a batch of
-    one, and makes scores of different batches comparable.
+    anomalib relates likelihoods to the largest of the batch, so that an image's score depends on the images beside it.
+    Here they are related to the largest of some training images (``calibrate``): the order of scores within a batch
+    stays, and scores of different batches become comparable.
+
+    Buffer: ``peaks`` (layers,), that largest log-likelihood of each layer.
     """
 
     peaks: Tensor
 
     def __init__(self, network: Any) -> None:
-        super().__init__()
-        self.network = network
+        super().__init__(network)
         self.register_buffer("peaks", torch.zeros(len(network.pool_layers)))
 
     @torch.no_grad()
@@ -112,7 +126,7 @@ class TraceableCflow(nn.Module):
         """Note each layer's largest log-likelihood of these images (B, 3, H, W)."""
         self.peaks = torch.stack([likelihood.max() for likelihood in self._log_likelihoods(images)])
 
-    def forward(self, images: Tensor) -> Raw:
+    def forward(self, images: Tensor) -> RawScores:
         """Raw scores and maps of images (B, 3, H, W)."""
         likelihoods = self._log_likelihoods(images)
         layers = [
@@ -122,18 +136,20 @@ class TraceableCflow(nn.Module):
             for likelihood, peak in zip(likelihoods, self.peaks, strict=True)
         ]
         maps = len(layers) - torch.stack(layers).sum(0)
-        return Raw(maps.amax((1, 2, 3)), maps)
+        return RawScores(maps.amax((1, 2, 3)), maps)
 
     def _log_likelihoods(self, images: Tensor) -> list[Tensor]:
-        """Log-likelihood a channel of each patch, one (B, 1, h, w) a layer."""
+        """Log-likelihood of each patch, divided by its channels: (B, 1, h, w) for each layer."""
         features = self.network.encoder(images)
         layers = zip(self.network.pool_layers, self.network.decoders, strict=True)
         return [self._of_layer(features[name], decoder) for name, decoder in layers]
 
     def _of_layer(self, features: Tensor, decoder: nn.Module) -> Tensor:
+        """The same (B, 1, h, w) of one layer's features (B, C, h, w), by its flow."""
         from anomalib.models.image.cflow.utils import get_logp, positional_encoding_2d
 
         channels, rows, columns = features.shape[1:]
+        # the flow is conditioned on a patch's place: the same encoding for each image of the batch
         place = positional_encoding_2d(self.network.condition_vector, rows, columns).to(features)
         places = place.permute(1, 2, 0).expand(features.shape[0], -1, -1, -1).reshape(-1, place.shape[0])
         latent, volume = decoder(features.permute(0, 2, 3, 1).reshape(-1, channels), [places])
@@ -142,9 +158,9 @@ class TraceableCflow(nn.Module):
 
 
 class TraceableGlass(_Traceable):
-    """GLASS: what the discriminator says of each patch."""
+    """GLASS: the discriminator's answer for each patch (Chen et al., ECCV 2024)."""
 
-    def forward(self, images: Tensor) -> Raw:
+    def forward(self, images: Tensor) -> RawScores:
         """Raw scores and maps of images (B, 3, H, W)."""
         found, parts = self.network.forward_modules["feature_aggregator"](images), self.network.forward_modules
         layers = [self._patches(found[layer]) for layer in self.network.layers]
@@ -154,10 +170,10 @@ class TraceableGlass(_Traceable):
         if self.network.pre_projection:
             features = self.network.projection(features)
         patches = self.network.discriminator(features).reshape(-1, rows, columns)
-        return Raw(patches.amax((1, 2)), self.network.anomaly_segmentor.convert_to_segmentation(patches))
+        return RawScores(patches.amax((1, 2)), self.network.anomaly_segmentor.convert_to_segmentation(patches))
 
     def _patches(self, features: Tensor) -> Tensor:
-        """Each position's neighbourhood (B, C * side * side, h, w)."""
+        """Each position's neighbourhood (B, C * side * side, h, w) of features (B, C, h, w)."""
         channels, rows, columns = map(int, features.shape[1:])
         side = self.network.patch_maker.patchsize
         patches = functional.unfold(features, side, padding=side // 2)
@@ -165,71 +181,83 @@ class TraceableGlass(_Traceable):
 
 
 def _by_patch(layer: Tensor, rows: int, columns: int) -> Tensor:
-    """A layer's features at these many positions (B * rows * columns, 1, C)."""
+    """Features (B * rows * columns, 1, C) of a layer (B, C, h, w), resized to so many positions."""
     channels = int(layer.shape[1])
     sized = functional.interpolate(layer, size=(rows, columns), mode="bilinear", align_corners=False)
     return sized.permute(0, 2, 3, 1).reshape(-1, 1, channels)
 
 
 def _pooled_to(length: int, features: Tensor) -> Tensor:
+    """Features (n, 1, length) of (n, 1, C), by averaging."""
     return functional.adaptive_avg_pool1d(features, length)
 
 
 class TraceableGeneralAd(_Traceable):
-    """GeneralAD: the same without the attention that only training looks at."""
+    """GeneralAD: without the attention maps, which only training uses (Strater et al., ECCV 2024)."""
 
-    def forward(self, images: Tensor) -> Raw:
+    def forward(self, images: Tensor) -> RawScores:
         """Raw scores and maps of images (B, 3, H, W)."""
-        return Raw(*self.network.score_features(self.network.feature_extractor(images)))
+        return RawScores(*self.network.score_features(self.network.feature_extractor(images)))
 
 
 class TraceableRad(_Traceable):
-    """RAD: distance of each patch to those of the most similar training images, at about its place.
+    """RAD: distance of each patch to those of the most similar training images, at about its place (arXiv:2601.22763).
 
     anomalib gathers these images' patches, one image at a time. Here patches are compared with those of all training
-    images, and what the others answer is left out.
+    images, and the similarities of all others are lowered so far that they cannot be the best.
     """
 
-    def forward(self, images: Tensor) -> Raw:
+    def forward(self, images: Tensor) -> RawScores:
         """Raw scores and maps of images (B, 3, H, W)."""
         rows, columns = (int(side) // self.network.patch_size for side in images.shape[-2:])
         features = self.network._extract_features(images)
-        left_out = self._dissimilar(features[-1][1])
+        penalty = self._penalty(features[-1][1])
         layers = zip(features, self.network.patch_banks, self.network._layer_weights, strict=True)
-        best = [weight * self._similarity(found, bank, left_out, rows, columns) for (found, _), bank, weight in layers]
+        best = [weight * self._similarity(found, bank, penalty, rows, columns) for (found, _), bank, weight in layers]
         small = sum(self.network._layer_weights) - torch.stack(best).sum(0)
         maps = functional.interpolate(
             small.reshape(-1, 1, rows, columns), size=images.shape[-2:], mode="bilinear", align_corners=False
         )
         maps = self.network.blur(maps)
-        return Raw(self.network._image_score(maps), maps)
+        return RawScores(self.network._image_score(maps), maps)
 
-    def _dissimilar(self, summary: Tensor) -> Tensor:
-        """What is subtracted from a training image's similarities: (1, B, N), 0 for the most similar ones, else 3."""
-        similarity = functional.normalize(summary, dim=-1) @ self.network.cls_banks[-1].T
+    def _penalty(self, class_tokens: Tensor) -> Tensor:
+        """What is subtracted from the similarities with each training image: 0 for the most similar ones, else 3.
+
+        Cosines differ by 2 at most, so 3 leaves no other image a chance.
+
+        Args:
+            class_tokens: (B, C), of the last block.
+
+        Returns:
+            (1, B, N) for N training images.
+        """
+        similarity = functional.normalize(class_tokens, dim=-1) @ self.network.cls_banks[-1].T
         count = int(self.network.cls_banks.shape[1])
         nearest = similarity.topk(min(self.network.k_image, count), dim=1).indices
         return torch.full_like(similarity, 3.0).scatter(1, nearest, 0.0)[None]
 
-    def _similarity(self, patches: Tensor, bank: Tensor, left_out: Tensor, rows: int, columns: int) -> Tensor:
-        """Best cosine (B, rows * columns) of patches (B, L, C) with those of a bank (L, N, C)."""
+    def _similarity(self, patches: Tensor, bank: Tensor, penalty: Tensor, rows: int, columns: int) -> Tensor:
+        """Best cosine (B, L) of patches (B, L, C) with those of a bank (L, N, C), L = rows * columns."""
         query = functional.normalize(patches, dim=-1).transpose(0, 1)
         if not self.network.use_positional_bank:
-            places = [(query @ place.T - left_out).amax(-1) for place in bank]  # of one place with all patches
+            # (L, B) for each place of the bank: it is compared with the patches of all places
+            places = [(query @ place.T - penalty).amax(-1) for place in bank]
             return torch.stack(places).amax(0).T
         grid, reach, best = query.reshape(rows, columns, *query.shape[1:]), self.network.pos_radius, []
         everywhere = torch.ones_like(query[:, :, 0]).reshape(rows, columns, -1)
         for down in range(-min(reach, rows - 1), min(reach, rows - 1) + 1):
             for right in range(-min(reach, columns - 1), min(reach, columns - 1) + 1):
-                moved = _shifted(grid, -down, -right).flatten(0, 1)  # to the bank's places: it is much the larger one
-                found = (torch.matmul(moved, bank.transpose(1, 2)) - left_out).amax(-1).reshape(rows, columns, -1)
+                # the query is moved, not the bank, which is much larger; answers are moved back
+                moved = _shifted(grid, -down, -right).flatten(0, 1)
+                found = (torch.matmul(moved, bank.transpose(1, 2)) - penalty).amax(-1).reshape(rows, columns, -1)
                 back, inside = (_shifted(places, down, right) for places in (found, everywhere))
                 best.append(torch.where(inside > 0, back, -1.0).flatten(0, 1))
         return torch.stack(best).amax(0).clamp(min=-1).T
 
 
 def _shifted(grid: Tensor, down: int, right: int) -> Tensor:
-    """A grid (rows, columns, ...) whose every place holds what lies so far away; zeros beyond the edge."""
+    """A grid (rows, columns, ...) moved by so many rows up and columns to the left; zeros come in at the edges."""
     rows, columns = int(grid.shape[0]), int(grid.shape[1])
     part = grid[max(0, down) : rows + min(0, down), max(0, right) : columns + min(0, right)]
     edges = (max(0, -right), max(0, right), max(0, -down), max(0, down))
@@ -237,9 +265,13 @@ def _shifted(grid: Tensor, down: int, right: int) -> Tensor:
 
 
 class TraceableSuperAdd(_Traceable):
-    """SuperADD: distance of each patch to the nearest one of the memory bank, with windows put together by columns."""
+    """SuperADD: distance of each patch to the nearest one of the memory bank.
 
-    def forward(self, images: Tensor) -> Raw:
+    Features of overlapping windows are joined by concatenation, along columns and then rows, instead of being written
+    into a canvas.
+    """
+
+    def forward(self, images: Tensor) -> RawScores:
         """Raw scores and maps of images (B, 3, H, W)."""
         layers = [
             self._distances(*found) for found in zip(self._features(images), self.network.memory_bank, strict=True)
@@ -252,10 +284,10 @@ class TraceableSuperAdd(_Traceable):
             maps = self.network.blur(maps)
         pixels = maps.flatten(1)
         highest = pixels.topk(max(1, int(pixels.shape[1] * self.network.score_quantile)), dim=1).values
-        return Raw(highest.mean(1), maps)
+        return RawScores(highest.mean(1), maps)
 
     def _distances(self, features: Tensor, bank: Tensor) -> Tensor:
-        """Of features (B, h, w, C) to a bank (N, C), a channel: (B, h, w)."""
+        """Distances (B, h, w) of features (B, h, w, C) to the nearest of a bank (N, C), divided by C."""
         nearest: Tensor
         nearest, _ = self.network.nearest_neighbors_chunked(features.flatten(1, 2), bank, knn_neighbors=1)
         return nearest.reshape(-1, *map(int, features.shape[1:3])) / int(features.shape[-1])
@@ -284,9 +316,9 @@ class TraceableSuperAdd(_Traceable):
 
 
 class TraceableMhPatchcore(_Traceable):
-    """MH-PatchCore: the same, with the nearest neighbours of all patches at once: its bank is small."""
+    """MH-PatchCore: nearest neighbours of all patches at once, which a small bank allows."""
 
-    def forward(self, images: Tensor) -> Raw:
+    def forward(self, images: Tensor) -> RawScores:
         """Raw scores and maps of images (B, 3, H, W)."""
         from anomalib.models.image.mh_patchcore.torch_model import _compute_anomaly_score, _squared_l2_distance
 
@@ -297,19 +329,19 @@ class TraceableMhPatchcore(_Traceable):
         distances, places = distances.reshape(-1, rows * columns), places.reshape(-1, rows * columns)
         scores = _compute_anomaly_score(distances, places, patches, bank, self.network.num_neighbors)
         maps = self.network.anomaly_map_generator(distances.reshape(-1, 1, rows, columns), images.shape[-2:])
-        return Raw(scores, maps)
+        return RawScores(scores, maps)
 
 
 class TraceableAnomalyVfm(_Traceable):
-    """AnomalyVFM: its scores and maps in one form with the others'."""
+    """AnomalyVFM: its scores and maps, named as those of the others."""
 
-    def forward(self, images: Tensor) -> Raw:
+    def forward(self, images: Tensor) -> RawScores:
         """Raw scores and maps of images (B, 3, H, W)."""
-        return Raw(*self.network(images))
+        return RawScores(*self.network(images))
 
 
 def scriptable_winclip(network: Any) -> nn.Module:
-    """WinCLIP: TorchScript reads every property, and two of anomalib's raise where there are no reference images."""
+    """WinCLIP, prepared for TorchScript, which reads every property: two raise where there are no reference images."""
     if not network._patch_embeddings.numel():
         network._patch_embeddings = torch.zeros(1)
         network._visual_embeddings = [torch.zeros(1) for _ in network.scales]
@@ -317,7 +349,7 @@ def scriptable_winclip(network: Any) -> nn.Module:
     return module
 
 
-TRACEABLE: Mapping[str, Callable[[Any], nn.Module]] = {
+TRACEABLE: Mapping[ModelName, Callable[[Any], nn.Module]] = {
     "cfa": TraceableCfa,
     "cflow": TraceableCflow,
     "dfm": TraceableDfm,
@@ -331,3 +363,4 @@ TRACEABLE: Mapping[str, Callable[[Any], nn.Module]] = {
     "anomalyVfm": TraceableAnomalyVfm,
     "winclip": scriptable_winclip,
 }
+"""What takes the place of a model's network, by the model; others are traced as they are."""

@@ -1,4 +1,4 @@
-"""Pre-trained weights and auxiliary images from a cluster's own cache: exactly what a model needs is brought here.
+"""Pre-trained weights and auxiliary images from a cluster's own cache: a model gets exactly what it loads.
 
 Layout, so that the libraries find their files as in their own caches::
 
@@ -27,16 +27,17 @@ _MIXED = {"mcait": ("cait_m48_448", "cait_s24_224")}
 
 @dataclass(frozen=True)
 class Wanted:
-    """One thing that a model loads: a repository of the hub (at a revision, or the newest), a file, or a folder of
-    images."""
+    """One thing that a model loads."""
 
     kind: Literal["hub", "file", "folder"]
+    """A repository of the Hugging Face hub, a file of the cache, a folder of images in it."""
     name: str
     revision: str = ""
+    """Of a repository; empty for the newest."""
 
 
 def go_offline() -> None:
-    """Keep the hub's client from looking for a network: a missing file then fails at once. Before importing timm."""
+    """Keep the hub's client from looking for a network: a missing file fails at once. Call before importing timm."""
     os.environ["HF_HUB_OFFLINE"] = "1"
 
 
@@ -56,7 +57,7 @@ def wanted_weights(model: Model) -> list[Wanted]:
 
 
 def weight_names(model: Model) -> str:
-    """The files and repositories among them, for people; the backbone where timm knows no repository."""
+    """Files and repositories that the model loads, for people; the backbone where timm knows no repository."""
     try:
         return ", ".join(wanted.name for wanted in wanted_weights(model) if wanted.kind != "folder")
     except WeightsNotFound:
@@ -95,6 +96,12 @@ def _torchvision_file(name: str) -> str:
 
 def bring_weights(store: Store, wanted: Sequence[Wanted], folder: Path, check: Callable[[], None]) -> Path:
     """Bring what a model loads to this machine, where its libraries will look for it; answers the cache's root.
+
+    Args:
+        store: the cluster's cache.
+        wanted: what the model loads.
+        folder: where files are put that are not on this machine already.
+        check: called now and then; may raise to stop.
 
     Raises:
         WeightsNotFound: the cache does not hold it; names the exact path that was looked for.

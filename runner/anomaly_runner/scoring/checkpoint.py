@@ -10,13 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from anomaly_api.model import Model
-from anomaly_api.parameters import PadimParameters, PatchcoreParameters
+from anomaly_api.parameters import WinclipParameters
 from anomaly_api.run import ModelManifest
 from anomaly_runner.errors import ModelInvalid
-from anomaly_runner.models.backbone import choose_backbone
 from anomaly_runner.models.base import ScoringModel
-from anomaly_runner.models.padim import Padim
-from anomaly_runner.models.patchcore import Patchcore
+from anomaly_runner.models.memory_models import MemoryParameters, build_memory_model
 from anomaly_runner.models.threads import TorchThreads, pick_device
 from anomaly_runner.scoring.torch_predictor import TorchPredictor
 
@@ -51,12 +49,9 @@ def load_checkpoint(definition: Model, size: tuple[int, int], file: Path, thread
 
 def _built(definition: Model, size: tuple[int, int], threads: TorchThreads) -> ScoringModel:
     parameters = definition.parameters
-    if isinstance(parameters, PadimParameters | PatchcoreParameters):
-        choice = choose_backbone(parameters.backbone, parameters.layers)
-        plain = parameters.model_copy(update={"pre_trained": False})
-        if isinstance(plain, PadimParameters):
-            return Padim(choice, plain, size, threads, definition.tiling)
-        return Patchcore(choice, plain, size, 0, lambda _: None, tiling=definition.tiling)
+    if isinstance(parameters, MemoryParameters):
+        untrained = parameters.model_copy(update={"pre_trained": False})
+        return build_memory_model(untrained, size, threads, definition.tiling)
     return _built_by_anomalib(definition, size)
 
 
@@ -70,8 +65,9 @@ def _built_by_anomalib(definition: Model, size: tuple[int, int]) -> ScoringModel
 
     with without_pretrained_weights():
         module = build_module(definition, BuildOptions(size, 1, None, "object"))
-    if shots := getattr(definition.parameters, "k_shot", 0):
-        module.model.k_shot = shots
+    parameters = definition.parameters
+    if isinstance(parameters, WinclipParameters) and parameters.k_shot:
+        module.model.k_shot = parameters.k_shot  # what it saw is in its state
     return scoring_model(definition, module, size)
 
 

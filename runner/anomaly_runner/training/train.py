@@ -9,17 +9,13 @@ import torch
 from torch import nn
 
 from anomaly_api.experiment import ExperimentSpec
-from anomaly_api.parameters import PadimParameters, PatchcoreParameters
 from anomaly_api.status import Stage
 from anomaly_runner.errors import InvalidConfig, OutOfMemory
-from anomaly_runner.models.backbone import choose_backbone
 from anomaly_runner.models.base import MemoryModel
 from anomaly_runner.models.catalog import CATALOG
-from anomaly_runner.models.padim import Padim, padim_bytes
-from anomaly_runner.models.patchcore import Patchcore, patchcore_bytes
+from anomaly_runner.models.memory_models import MemoryParameters, build_memory_model
 from anomaly_runner.models.threads import TorchThreads
 from anomaly_runner.system.machine import available_memory, gigabytes
-from anomaly_runner.system.stop import StopSignal
 from anomaly_runner.training.inputs import ExperimentInputs
 from anomaly_runner.training.result import CountedBatches, TrainedModel
 
@@ -43,23 +39,32 @@ def train(inputs: ExperimentInputs) -> TrainedModel:
         Diverged: the loss, or a score, became NaN or infinite.
         Stopped: the run was asked to stop.
     """
-    entry = CATALOG[inputs.spec.model.name]
+    model = inputs.spec.model
     # models written out in this project come without anomalib, which takes seconds to import
-    if entry.anomalib is None:
-        return _fit_memory_model(inputs)
+    if isinstance(model.parameters, MemoryParameters):
+        return _fit_memory_model(inputs, model.parameters)
     from anomaly_runner.training import with_anomalib
 
-    if entry.by_gradient:
+    if CATALOG[model.name].by_gradient:
         return with_anomalib.train_by_gradient(inputs)
     return with_anomalib.fit_in_one_pass(inputs)
 
 
-def _fit_memory_model(inputs: ExperimentInputs) -> TrainedModel:
+def _fit_memory_model(inputs: ExperimentInputs, parameters: MemoryParameters) -> TrainedModel:
     """Fit PaDiM or PatchCore, in the order of the images' paths."""
     spec, count = inputs.spec, len(inputs.dataset.train)
+    size = (spec.transforms.input_size.height, spec.transforms.input_size.width)
     with inputs.context.stage(Stage.TRAIN, count):
         torch.manual_seed(spec.dataset.seed)
-        model = build_model(spec, inputs.threads, inputs.context.stop)
+        model = build_memory_model(
+            parameters,
+            size,
+            inputs.threads,
+            spec.model.tiling,
+            seed=spec.dataset.seed,
+            check=lambda _: inputs.context.stop.check(),
+        )
+        model.to(inputs.threads.device).eval()
         check_memory(model, spec, count, inputs.threads)
         # seeded again: how many random numbers a backbone draws while it is built must not change what is learnt
         torch.manual_seed(spec.dataset.seed)
@@ -67,24 +72,6 @@ def _fit_memory_model(inputs: ExperimentInputs) -> TrainedModel:
         counted = CountedBatches(batches, inputs.context)
         model.learn(counted.images(), inputs.threads)
         return TrainedModel(model, counted.image_count)
-
-
-def build_model(spec: ExperimentSpec, threads: TorchThreads, stop: StopSignal) -> MemoryModel:
-    """Build PaDiM or PatchCore with its frozen backbone, not yet fitted.
-
-    Raises:
-        InvalidConfig: parameters that the backbone cannot meet, or an export that cannot hold the model.
-        WeightsNotFound: the backbone's weights could not be loaded.
-    """
-    size = (spec.transforms.input_size.height, spec.transforms.input_size.width)
-    parameters = spec.model.parameters
-    assert isinstance(parameters, PadimParameters | PatchcoreParameters)
-    choice = choose_backbone(parameters.backbone, parameters.layers)
-    if isinstance(parameters, PadimParameters):
-        model: MemoryModel = Padim(choice, parameters, size, threads, spec.model.tiling)
-    else:
-        model = Patchcore(choice, parameters, size, spec.dataset.seed, lambda _: stop.check(), tiling=spec.model.tiling)
-    return model.to(threads.device).eval()
 
 
 def check_memory(model: MemoryModel, spec: ExperimentSpec, images: int, threads: TorchThreads) -> None:
@@ -97,40 +84,24 @@ def check_memory(model: MemoryModel, spec: ExperimentSpec, images: int, threads:
         OutOfMemory: with the estimate and the memory that is free.
         InvalidConfig: the ONNX file would be larger than the format allows.
     """
-    fitted, peak = _estimated_bytes(model, spec, images)
-    exports = "onnx" in spec.export.types
-    if exports and fitted > _ONNX_LIMIT:
-        smaller = "model.padim.nFeatures" if isinstance(model, Padim) else "model.patchcore.coresetSamplingRatio"
+    estimate, exports = model.memory_estimate(images), "onnx" in spec.export.types
+    if exports and estimate.fitted > _ONNX_LIMIT:
         raise InvalidConfig(
-            f"an ONNX file of this model would take {gigabytes(fitted)}; the limit is 2 GB: "
-            f"lower {smaller} or transforms.inputSize, or set export.types: []"
+            f"an ONNX file of this model would take {gigabytes(estimate.fitted)}; the limit is 2 GB: "
+            f"lower {model.size_parameter} or transforms.inputSize, or set export.types: []"
         )
-    host = fitted * _ONNX_COPIES * exports + _MEMORY_HEADROOM
-    smaller = "lower model.padim.nFeatures or transforms.inputSize"
-    if isinstance(model, Patchcore):
-        smaller = f"all patches of {images} training images are held: use fewer images, a smaller transforms.inputSize"
+    host, smaller = estimate.fitted * _ONNX_COPIES * exports + _MEMORY_HEADROOM, model.memory_advice(images)
     # the model is fitted where its device is; its exports are written in the host's memory in any case
     if threads.device.type == "cuda":
-        _check_free(peak, torch.cuda.mem_get_info()[0], "GPU memory", f"{smaller}, or a larger GPU")
+        _check_free(estimate.peak, torch.cuda.mem_get_info()[0], "GPU memory", f"{smaller}, or a larger GPU")
     else:
-        host += peak
+        host += estimate.peak
     _check_free(host, available_memory(), "memory", f"{smaller}, or raise scheduling.resources.limits.memory")
 
 
 def _check_free(needed: int, free: int, what: str, advice: str) -> None:
     if needed > free:
         raise OutOfMemory(f"the model needs about {gigabytes(needed)} of {what}, {gigabytes(free)} are free: {advice}")
-
-
-def _estimated_bytes(model: MemoryModel, spec: ExperimentSpec, images: int) -> tuple[int, int]:
-    """Bytes of the fitted model, and at the peak of fitting it."""
-    if isinstance(model, Padim):
-        fitted = padim_bytes(model.mean.shape[0], model.mean.shape[2])
-        return fitted, fitted
-    assert isinstance(model, Patchcore)
-    ratio = model.ratio
-    patches, channels = model.patches[0] * model.patches[1], sum(model.backbone.channels)
-    return int(images * patches * ratio) * channels * 4, patchcore_bytes(images, patches, channels, ratio)
 
 
 def state_arrays(model: nn.Module) -> dict[str, np.ndarray]:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from anomaly_api.parameters import WinclipParameters
 from anomaly_api.status import Stage
 from anomaly_runner.data.samples import Sample
 from anomaly_runner.errors import InvalidConfig
@@ -201,9 +202,9 @@ def fit_in_one_pass(inputs: ExperimentInputs) -> TrainedModel:
 
 def _fit_module(inputs: ExperimentInputs, module: Any, batch_size: int) -> int:
     """Fit the module as its model wants it; the number of images that it has seen."""
-    shots: int | None = getattr(inputs.spec.model.parameters, "k_shot", None)
-    if shots is not None:
-        return _set_up_few_shot(inputs, module, shots)
+    parameters = inputs.spec.model.parameters
+    if isinstance(parameters, WinclipParameters):
+        return _set_up_few_shot(inputs, module, parameters.k_shot)
     fits_in_passes = CATALOG[inputs.spec.model.name].learning == "onePass"
     return _fit_memory_bank(inputs, module, batch_size) if fits_in_passes else 0
 
@@ -242,7 +243,8 @@ def _build_options(inputs: ExperimentInputs, batch_size: int) -> BuildOptions:
 
 def _subject(inputs: ExperimentInputs) -> str:
     """What the images show, in English: as configured, or by the dataset's category."""
-    class_name: str | None = getattr(inputs.spec.model.parameters, "class_name", None)
+    parameters = inputs.spec.model.parameters
+    class_name = parameters.class_name if isinstance(parameters, WinclipParameters) else None
     return class_name or (inputs.spec.dataset.category or "object").rpartition("/")[2].replace("_", " ")
 
 
