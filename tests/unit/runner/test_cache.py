@@ -1,12 +1,13 @@
 """The data cache: a second pull asks for nothing, damage costs a download, several runs share it."""
 
+import dataclasses
 import hashlib
 import multiprocessing
 import os
 import shutil
-from collections import namedtuple
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Never
+from typing import Any, NamedTuple, Never
 
 import numpy as np
 import pytest
@@ -17,19 +18,20 @@ from anomaly_api.run import RunConfig, RunIdentity
 from anomaly_api.storage import LocationRole, S3Location
 from anomaly_runner import locations
 from anomaly_runner.context import Context, RunRecord
-from anomaly_runner.data.builtin import prepare
-from anomaly_runner.data.builtin.remote_files import DatasetCatalog, RemoteFile
+from anomaly_runner.data.builtin import PUBLISHED, prepare
+from anomaly_runner.data.builtin.remote_files import RemoteFile
 from anomaly_runner.data.fetch import list_experiment, prefetch_images
 from anomaly_runner.errors import DataInvalid
 from anomaly_runner.progress import ProgressMeter
-from anomaly_runner.storage import FileCache, FolderStore, ObjectInfo, download_all, with_cache
+from anomaly_runner.storage import FileCache, FolderStore, ObjectInfo, Store, download_all, with_cache
 from anomaly_runner.storage import object_cache as cache_module
 from anomaly_runner.storage.object_cache import CacheEntry
 from anomaly_runner.storage.s3 import connect
 from anomaly_runner.system.stop import StopSignal
 from anomaly_runner.tracking.tracker import NoTracker
-from support.fake_s3 import fake_s3
+from support.fake_s3 import FakeS3, fake_s3
 from support.fake_web import serve_files
+from support.optional import not_none
 
 KEYS = {"ANOMALY_DATASET_AWS_ACCESS_KEY_ID": "id", "ANOMALY_DATASET_AWS_SECRET_ACCESS_KEY": "secret"}
 FOLDERS = ("train/good", "test/good", "test/dent")
@@ -51,12 +53,20 @@ def roomy_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shutil.disk_usage", roomy)
 
 
-def roomy(_) -> "Usage":
+class Usage(NamedTuple):
+    """What shutil.disk_usage answers."""
+
+    total: int
+    used: int
+    free: int
+
+
+def roomy(_: Path) -> Usage:
     return Usage(1_000_000_000, 0, 900_000_000)
 
 
 @pytest.fixture
-def s3():
+def s3() -> Iterator[FakeS3]:
     with fake_s3(dict(OBJECTS)) as server:
         yield server
 
@@ -69,12 +79,13 @@ def pull(server_url: str, root: Path, destination: Path) -> list[str]:
     return warnings
 
 
-def pull_in_a_process(*arguments) -> None:
-    shutil.disk_usage = roomy
-    pull(*arguments)
+def pull_in_a_process(server_url: str, root: Path, destination: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", roomy)
+        pull(server_url, root, destination)
 
 
-def gets(server) -> list[str]:
+def gets(server: FakeS3) -> list[str]:
     """Objects asked for since the last time."""
     asked = [line for line in server.asked if line.endswith(".png")]
     server.asked.clear()
@@ -90,7 +101,7 @@ def kept(root: Path) -> list[Path]:
     return sorted(path for path in root.rglob("*") if path.is_file())
 
 
-def test_a_second_pull_asks_for_nothing(s3, tmp_path: Path) -> None:
+def test_a_second_pull_asks_for_nothing(s3: FakeS3, tmp_path: Path) -> None:
     assert pull(s3.url, tmp_path / "cache", tmp_path / "a") == []
     assert len(gets(s3)) == len(OBJECTS)
     assert pull(s3.url, tmp_path / "cache", tmp_path / "b") == []
@@ -99,7 +110,7 @@ def test_a_second_pull_asks_for_nothing(s3, tmp_path: Path) -> None:
     assert_whole(tmp_path / "b")
 
 
-def test_a_changed_object_is_pulled_alone(s3, tmp_path: Path) -> None:
+def test_a_changed_object_is_pulled_alone(s3: FakeS3, tmp_path: Path) -> None:
     pull(s3.url, tmp_path / "cache", tmp_path / "a")
     s3.objects["set/test/dent/3.png"] = b"another"
     gets(s3)
@@ -109,7 +120,7 @@ def test_a_changed_object_is_pulled_alone(s3, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [lambda content: content[:-1], lambda content: content[:-1] + b"?", lambda _: b""])
-def test_damaged_entries_are_found_and_replaced(s3, tmp_path: Path, damage) -> None:
+def test_damaged_entries_are_found_and_replaced(s3: FakeS3, tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
     pull(s3.url, tmp_path / "cache", tmp_path / "a")
     gets(s3)
     for entry in kept(tmp_path / "cache")[:3]:
@@ -142,7 +153,7 @@ def test_the_same_key_elsewhere_is_another_entry() -> None:
     assert len(names) == 3
 
 
-def test_two_processes_at_once(s3, tmp_path: Path) -> None:
+def test_two_processes_at_once(s3: FakeS3, tmp_path: Path) -> None:
     spawn = multiprocessing.get_context("spawn")
     runs = [
         spawn.Process(target=pull_in_a_process, args=(s3.url, tmp_path / "cache", tmp_path / name)) for name in "ab"
@@ -160,8 +171,8 @@ def test_two_processes_at_once(s3, tmp_path: Path) -> None:
     assert len(kept(tmp_path / "cache")) == len(OBJECTS)
 
 
-def test_another_file_system_gets_copies(s3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_) -> Never:
+def test_another_file_system_gets_copies(s3: FakeS3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> Never:
         raise OSError(18, "Invalid cross-device link")
 
     monkeypatch.setattr(Path, "hardlink_to", refuse)
@@ -171,15 +182,12 @@ def test_another_file_system_gets_copies(s3, tmp_path: Path, monkeypatch: pytest
     assert_whole(tmp_path / "b")
 
 
-def test_a_cache_that_cannot_be_written_costs_one_warning(s3, tmp_path: Path) -> None:
+def test_a_cache_that_cannot_be_written_costs_one_warning(s3: FakeS3, tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("in the way")
     warnings = pull(s3.url, tmp_path / "cache", tmp_path / "a")
     assert len(warnings) == 1
     assert "the data cache cannot be" in warnings[0]
     assert_whole(tmp_path / "a")
-
-
-Usage = namedtuple("Usage", "total used free")
 
 
 TOTAL = 1_000_000
@@ -194,7 +202,7 @@ def new_file(folder: Path, index: int = 0) -> tuple[CacheEntry, Path]:
     return CacheEntry.of_object(f"http://s3/data/{file.name}", ObjectInfo(file.name, len(content), digest)), file
 
 
-def test_the_oldest_entries_make_room(s3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_oldest_entries_make_room(s3: FakeS3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pull(s3.url, tmp_path / "cache", tmp_path / "a")
     entries = kept(tmp_path / "cache")
     for age, entry in enumerate(entries):
@@ -203,20 +211,26 @@ def test_the_oldest_entries_make_room(s3, tmp_path: Path, monkeypatch: pytest.Mo
     removed = sum(entry.stat().st_size for entry in oldest)
     monkeypatch.setattr("shutil.disk_usage", lambda _: Usage(TOTAL, 0, KEPT_FREE + 1000 + FREED_AHEAD - removed))
     cache = FileCache(tmp_path / "cache", pytest.fail)
-    entry, file = new_file(tmp_path)
-    cache.save(entry, file)
+    new, file = new_file(tmp_path)
+    cache.save(new, file)
     assert not any(entry.exists() for entry in oldest)
     assert all(entry.exists() for entry in entries[:-10])
-    assert cache.restore(entry, tmp_path / "out")
+    assert cache.restore(new, tmp_path / "out")
 
 
 def test_a_disk_at_its_limit_is_scanned_rarely(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def usage(folder):
+    def usage(folder: Path) -> Usage:
         return Usage(TOTAL, 0, KEPT_FREE + 50_000 - sum(file.stat().st_size for file in kept(folder)))
 
-    scans, entries = [], cache_module._entries
+    scans: list[Path] = []
+    entries = cache_module._entries
+
+    def counted(root: Path) -> Any:
+        scans.append(root)
+        return entries(root)
+
     monkeypatch.setattr("shutil.disk_usage", usage)
-    monkeypatch.setattr(cache_module, "_entries", lambda root: scans.append(root) or entries(root))
+    monkeypatch.setattr(cache_module, "_entries", counted)
     cache = FileCache(tmp_path / "cache", pytest.fail)
     for index in range(100, 200):
         cache.save(*new_file(tmp_path, index))
@@ -230,7 +244,12 @@ def test_an_entry_that_is_evicted_while_it_is_taken_has_been_taken(
     entry, file = new_file(tmp_path)
     cache.save(entry, file)
     (place,) = kept(tmp_path / "cache")
-    monkeypatch.setattr(CacheEntry, "matches", lambda *_: place.unlink() or True)
+
+    def evicted(*_: object) -> bool:
+        place.unlink()
+        return True
+
+    monkeypatch.setattr(CacheEntry, "matches", evicted)
     assert cache.restore(entry, tmp_path / "out")
     assert (tmp_path / "out").read_bytes() == file.read_bytes()
 
@@ -256,7 +275,7 @@ def test_a_half_that_another_run_clears_away_costs_nothing_else(
 ) -> None:
     replace = Path.replace
 
-    def cleared(half, target):
+    def cleared(half: Path, target: Path) -> Path:
         half.unlink()
         monkeypatch.setattr(Path, "replace", replace)
         return replace(half, target)
@@ -271,7 +290,7 @@ def test_a_half_that_another_run_clears_away_costs_nothing_else(
 
 
 def test_a_copy_that_fails_leaves_no_half(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def half_a_copy(source, destination) -> Never:
+    def half_a_copy(source: Path, destination: Path) -> Never:
         destination.write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
@@ -283,7 +302,7 @@ def test_a_copy_that_fails_leaves_no_half(tmp_path: Path, monkeypatch: pytest.Mo
     assert kept(tmp_path / "cache") == []
 
 
-def test_a_full_disk_costs_one_warning(s3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_costs_one_warning(s3: FakeS3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shutil.disk_usage", lambda _: Usage(1_000_000, 1_000_000, 0))
     warnings = pull(s3.url, tmp_path / "cache", tmp_path / "a")
     assert warnings == ["the data cache is on a full disk: files are pulled instead"]
@@ -291,7 +310,7 @@ def test_a_full_disk_costs_one_warning(s3, tmp_path: Path, monkeypatch: pytest.M
     assert kept(tmp_path / "cache") == []
 
 
-def experiment(cache: dict) -> AnomalyExperiment:
+def experiment(cache: dict[str, Any]) -> AnomalyExperiment:
     return AnomalyExperiment.model_validate(
         {
             "metadata": {"name": "x", "namespace": "ns"},
@@ -304,7 +323,7 @@ def experiment(cache: dict) -> AnomalyExperiment:
     )
 
 
-def context(work: Path, stores) -> Context:
+def context(work: Path, stores: Mapping[LocationRole, Store]) -> Context:
     return Context(
         run=RUN,
         stores=stores,
@@ -316,7 +335,7 @@ def context(work: Path, stores) -> Context:
     )
 
 
-def test_runs_of_a_node_share_its_folder(s3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_runs_of_a_node_share_its_folder(s3: FakeS3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(locations, "NODE_CACHE_PATH", str(tmp_path / "node"))
     monkeypatch.setattr(
         locations, "connect", lambda role, location: connect(role, S3Location(uri=location.uri, endpoint=s3.url), KEYS)
@@ -326,7 +345,7 @@ def test_runs_of_a_node_share_its_folder(s3, tmp_path: Path, monkeypatch: pytest
     config = RunConfig(run=RUN, experiment=spec)
     for name in ("first", "second"):
         here = context(tmp_path / name, locations.pod_stores(config))
-        listed = list_experiment(spec, here)
+        listed = list_experiment(not_none(spec), here)
         brought = prefetch_images(listed, here)
         assert all(brought.path(key).is_file() for key in listed.dataset.file_keys())
         brought.close()
@@ -334,7 +353,7 @@ def test_runs_of_a_node_share_its_folder(s3, tmp_path: Path, monkeypatch: pytest
     assert len(gets(s3)) == len(OBJECTS)
 
 
-def test_a_node_without_a_cache_is_said_once(s3, tmp_path: Path) -> None:
+def test_a_node_without_a_cache_is_said_once(s3: FakeS3, tmp_path: Path) -> None:
     store = connect(LocationRole.DATASET, S3Location(uri="s3://data", endpoint=s3.url), KEYS)
     here = context(tmp_path, {LocationRole.DATASET: store})
     assert list_experiment(experiment({"node": {}}).spec, here).cache is None
@@ -362,7 +381,7 @@ def test_public_datasets_are_kept_too(tmp_path: Path) -> None:
                     tmp_path / name,
                     advance=lambda _: None,
                     check=go_on,
-                    catalog=DatasetCatalog(None, file),
+                    catalog=dataclasses.replace(PUBLISHED, mvtec=file),
                     cache=cache,
                 )
     assert len(web.asked) == 1

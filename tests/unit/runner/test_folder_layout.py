@@ -1,11 +1,14 @@
 """The folder layout, read from keys alone."""
 
+from collections.abc import Iterable
+
 import pytest
 
 from anomaly_api.dataset import DatasetLimits
 from anomaly_api.run import UnreadableImage
 from anomaly_runner.data.folder_layout import check_unreadable, index_experiment, index_inference
 from anomaly_runner.data.images import largest_file
+from anomaly_runner.data.samples import DatasetIndex
 from anomaly_runner.errors import DataInvalid
 from anomaly_runner.storage.store import ObjectInfo, is_safe_key
 
@@ -24,11 +27,11 @@ LAYOUT = [
 ]
 
 
-def objects(keys):
+def objects(keys: Iterable[str]) -> list[ObjectInfo]:
     return [ObjectInfo(key, 1, "e") for key in keys]
 
 
-def experiment(keys, suffix="_mask", masks=True):
+def experiment(keys: Iterable[str], suffix: str = "_mask", masks: bool = True) -> DatasetIndex:
     return index_experiment(objects(keys), "s3://b/p", suffix, masks)
 
 
@@ -72,7 +75,7 @@ def test_masks_pair_by_name_and_never_by_position() -> None:
 
 
 @pytest.mark.parametrize(("suffix", "mask"), [("", "0.png"), ("_mask", "0_mask.png"), ("-gt", "0-gt.bmp")])
-def test_mask_suffixes(suffix, mask) -> None:
+def test_mask_suffixes(suffix: str, mask: str) -> None:
     keys = ["train/good/a.png", "train/good/b.png", "test/x/0.png", f"ground_truth/x/{mask}"]
     assert experiment(keys, suffix).test[0].mask == f"ground_truth/x/{mask}"
 
@@ -143,7 +146,7 @@ def test_training_folders_other_than_good_are_named() -> None:
         (["train/good/0.png", "train/good/1.png"], "no test images"),
     ],
 )
-def test_what_is_missing_is_named(keys, message) -> None:
+def test_what_is_missing_is_named(keys: list[str], message: str) -> None:
     with pytest.raises(DataInvalid, match=message):
         experiment(keys)
 
@@ -162,7 +165,7 @@ def test_what_is_missing_is_named(keys, message) -> None:
         "",
     ],
 )
-def test_keys_that_leave_the_folder_are_not_safe(key) -> None:
+def test_keys_that_leave_the_folder_are_not_safe(key: str) -> None:
     assert not is_safe_key(key)
 
 
@@ -173,7 +176,7 @@ def test_hostile_keys_are_named_and_never_used() -> None:
 
 
 @pytest.mark.parametrize("key", ["train//good/x.png", "notes/../test/dent/x.png", "test\\dent\\x.png", "/etc/x.png"])
-def test_keys_that_may_be_meant_for_the_layout_count(key) -> None:
+def test_keys_that_may_be_meant_for_the_layout_count(key: str) -> None:
     assert [image.path for image in experiment([*LAYOUT, key]).unreadable] == [key]
 
 
@@ -189,7 +192,7 @@ def test_keys_that_may_be_meant_for_the_layout_count(key) -> None:
         f"originals/{'x' * 300}.png",
     ],
 )
-def test_refused_files_outside_the_layout_do_not_count(key) -> None:
+def test_refused_files_outside_the_layout_do_not_count(key: str) -> None:
     assert experiment([*LAYOUT, key]).unreadable == ()
 
 
@@ -243,7 +246,7 @@ def test_flat_input() -> None:
 
 
 @pytest.mark.parametrize("prefix", ["", "test/"])
-def test_labelled_input(prefix) -> None:
+def test_labelled_input(prefix: str) -> None:
     keys = [
         f"{prefix}good/a.png",
         f"{prefix}dent/b.png",

@@ -4,8 +4,10 @@ import re
 import shutil
 import subprocess
 import time
+from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -16,11 +18,12 @@ from anomaly_api.inference import InferenceThreshold
 from anomaly_api.run import RunReport, ScoreHistogram
 from anomaly_api.status import ThresholdValues
 from anomaly_runner.evaluation.curves import sort_by_class
-from anomaly_runner.evaluation.evaluate import LabelledScores
+from anomaly_runner.evaluation.labelled import LabelledScores
 from anomaly_runner.local import run_locally
 from anomaly_runner.reporting.figures import cumulative_chart, histogram_chart, precision_recall_points, roc_points
 from anomaly_runner.reporting.gallery import GalleryItem
 from anomaly_runner.reporting.html_report import render
+from support.optional import not_none
 from support.pages import external_addresses
 from support.textures import EXPERIMENT, scratched, write_manifest, write_textures
 
@@ -38,8 +41,15 @@ FLAGS = (
 )
 
 
+class Browsed(NamedTuple):
+    """A page's DOM, and the lines of the browser's console."""
+
+    dom: str
+    complaints: list[str]
+
+
 @pytest.fixture(scope="module")
-def page(tmp_path_factory: pytest.TempPathFactory):
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("report")
     write_textures(folder / "data/textures")
     scratched(500)[0].save(folder / f"data/textures/test/good/{HOSTILE.replace('/', '')}.png")  # a mistake to be shown
@@ -48,45 +58,45 @@ def page(tmp_path_factory: pytest.TempPathFactory):
 
 
 @pytest.fixture(scope="module")
-def report(page):
+def report(page: Path) -> RunReport:
     return RunReport.model_validate_json(page.with_name("report.json").read_bytes())
 
 
 @pytest.fixture(scope="module")
-def shown(page, tmp_path_factory: pytest.TempPathFactory):
+def shown(page: Path, tmp_path_factory: pytest.TempPathFactory) -> Browsed:
     """The page's DOM after the browser has loaded it, and what the browser complained about."""
     return browse(find_browser(), page, tmp_path_factory.mktemp("profile"))
 
 
-def find_browser():
+def find_browser() -> str:
     browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if browser is None:
         pytest.skip("no Chromium: `hack/setup` installs it on Debian")
     return browser
 
 
-def browse(browser, page, profile):
+def browse(browser: str, page: Path, profile: Path) -> Browsed:
     """The page's DOM and the lines of the browser's console."""
     command = [browser, *FLAGS, f"--user-data-dir={profile}", "--enable-logging=stderr", "--dump-dom", page.as_uri()]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-    return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+    return Browsed(done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line])
 
 
-def test_the_browser_has_nothing_to_complain_about(shown) -> None:
+def test_the_browser_has_nothing_to_complain_about(shown: Browsed) -> None:
     _, complaints = shown
     assert complaints == []
 
 
-def test_every_metric_is_shown_as_it_is_in_the_report(shown, report) -> None:
+def test_every_metric_is_shown_as_it_is_in_the_report(shown: Browsed, report: RunReport) -> None:
     dom, _ = shown
     tiles = dict(re.findall(r'data-metric="([^"]+)">([^<]+)<', dom))
-    expected = {f"image-{name}": f"{value:.4f}" for name, value in report.summary.metrics.image.items()}
-    expected |= {f"pixel-{name}": f"{value:.4f}" for name, value in report.summary.metrics.pixel.items()}
+    expected = {f"image-{name}": f"{value:.4f}" for name, value in not_none(report.summary.metrics).image.items()}
+    expected |= {f"pixel-{name}": f"{value:.4f}" for name, value in not_none(report.summary.metrics).pixel.items()}
     assert tiles == expected
     assert "<title>factory/textures</title>" in dom
 
 
-def test_pictures_of_the_worst_mistakes_are_inside(shown, report) -> None:
+def test_pictures_of_the_worst_mistakes_are_inside(shown: Browsed, report: RunReport) -> None:
     dom, _ = shown
     assert report.mistakes
     pictures = re.findall(r'<img src="data:image/jpeg;base64,([^"]+)"', dom)
@@ -95,25 +105,25 @@ def test_pictures_of_the_worst_mistakes_are_inside(shown, report) -> None:
     assert re.findall(r"raw score (\S+)<br>", dom) == [f"{mistake.score:.6g}" for mistake in report.mistakes]
 
 
-def test_who_ran_it_and_when(shown, report) -> None:
+def test_who_ran_it_and_when(shown: Browsed, report: RunReport) -> None:
     dom, _ = shown
-    assert report.started in dom
+    assert not_none(report.started) in dom
     assert report.environment["anomaly-operator"] == RELEASE == version("anomaly-operator")
 
 
-def test_every_picture_loads(page, report, tmp_path: Path) -> None:
+def test_every_picture_loads(page: Path, report: RunReport, tmp_path: Path) -> None:
     """A script of the test's own, in a copy that lets scripts in, asks the browser how wide the pictures came out."""
     opened = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", page.read_text())
     probe = "<script>document.title = [...document.images].map(image => image.naturalWidth).join()</script></body>"
     copy = tmp_path / "report.html"
     copy.write_text(opened.replace("</body>", probe))
     dom, _ = browse(find_browser(), copy, tmp_path / "profile")
-    widths = re.search(r"<title>([\d,]+)</title>", dom)[1].split(",")
+    widths = not_none(re.search(r"<title>([\d,]+)</title>", dom))[1].split(",")
     assert len(widths) == len(report.mistakes)
     assert all(int(width) > 200 for width in widths)
 
 
-def test_no_script_runs_in_the_page_itself(page, tmp_path: Path) -> None:
+def test_no_script_runs_in_the_page_itself(page: Path, tmp_path: Path) -> None:
     """The same script in a copy that keeps the page's policy is refused, and the browser says so."""
     copy = tmp_path / "report.html"
     copy.write_text(page.read_text().replace("</body>", "<script>document.title = 'run'</script></body>"))
@@ -122,13 +132,13 @@ def test_no_script_runs_in_the_page_itself(page, tmp_path: Path) -> None:
     assert any("Content Security Policy" in line for line in complaints)
 
 
-def test_hostile_names_stay_text(shown, page) -> None:
+def test_hostile_names_stay_text(shown: Browsed, page: Path) -> None:
     dom, _ = shown
     assert "onerror=alert(1)&gt;" in dom
     assert "<img src=x" not in page.read_text()
 
 
-def test_the_page_needs_nothing_but_itself(page) -> None:
+def test_the_page_needs_nothing_but_itself(page: Path) -> None:
     text = page.read_text()
     assert external_addresses(text) == []
     assert "url(" not in text.split("<pre>")[0]
@@ -137,13 +147,13 @@ def test_the_page_needs_nothing_but_itself(page) -> None:
     assert len(text) < 3_000_000
 
 
-def test_charts_have_titles(shown) -> None:
+def test_charts_have_titles(shown: Browsed) -> None:
     dom, _ = shown
     titles = re.findall(r'role="img" aria-label="([^"]+)"', dom)
     assert {"ROC curve", "Precision and recall", "Images by score", "Share of images by score"} <= set(titles)
 
 
-def bare_report(**changes):
+def bare_report(**changes: Any) -> RunReport:
     """The least that a report can say of an inference."""
     spec = {
         "model": {"location": {"s3": {"uri": "s3://models"}}},
@@ -178,7 +188,7 @@ def bare_report(**changes):
     ],
     ids=lambda value: value["source"] if isinstance(value, dict) else "",
 )
-def test_an_inference_says_where_each_threshold_is_from(threshold, told) -> None:
+def test_an_inference_says_where_each_threshold_is_from(threshold: dict[str, Any], told: str) -> None:
     report = bare_report(thresholdsFrom="test" if threshold["source"] == "optimalF1" else "model")
     spec = report.config.spec.model_copy(update={"threshold": InferenceThreshold.model_validate(threshold)})
     thresholds = ThresholdValues(image=3.0, pixel=4.0, source=threshold["source"])
@@ -240,15 +250,15 @@ def test_curves_pass_through_what_scikit_learn_draws() -> None:
     assert rounded(precision_recall_points(ranked)) <= rounded(zip(found, precisions, strict=True))
 
 
-def rounded(points):
+def rounded(points: Iterable[tuple[float, float]]) -> set[tuple[float, float]]:
     return {(round(float(x), 9), round(float(y), 9)) for x, y in points}
 
 
 @pytest.mark.parametrize("threshold", [-5.0, 1.0, 99.0])
-def test_the_threshold_is_always_in_the_picture(threshold) -> None:
+def test_the_threshold_is_always_in_the_picture(threshold: float) -> None:
     histogram = ScoreHistogram(edges=(0.0, 1.0, 2.0), good=(3, 0), defect=(0, 2))
     for chart in (histogram_chart(histogram, threshold), cumulative_chart(histogram, threshold)):
-        place = float(re.search(r'<line x1="([\d.]+)"[^>]*class="threshold"', chart)[1])
+        place = float(not_none(re.search(r'<line x1="([\d.]+)"[^>]*class="threshold"', chart))[1])
         assert 48 <= place <= 406
 
 

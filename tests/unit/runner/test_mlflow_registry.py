@@ -5,7 +5,9 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pyarrow.parquet
 import pytest
@@ -24,18 +26,22 @@ from anomaly_runner.manifests import read_manifest as read_resource
 from anomaly_runner.progress import ProgressMeter
 from anomaly_runner.storage import ObjectInfo
 from anomaly_runner.system.stop import StopSignal
-from anomaly_runner.termination import capture_failures
-from anomaly_runner.tracking.mlflow_registry import open_registered_model
+from anomaly_runner.termination import FinishedRun, capture_failures
+from anomaly_runner.tracking.mlflow_registry import RegisteredModelStore, open_registered_model
 from support.auth_proxy import auth_proxy
+from support.optional import not_none
 from support.process import free_port
-from support.textures import EXPERIMENT, INFERENCE, write_manifest, write_textures
+from support.textures import EXPERIMENT, INFERENCE, Change, Document, write_manifest, write_textures
+
+if TYPE_CHECKING:
+    from mlflow.tracking import MlflowClient
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # of mlflow's own libraries
 
 ENVIRONMENT = {"ANOMALY_MODEL_MLFLOW_TRACKING_USERNAME": "robot", "ANOMALY_MODEL_MLFLOW_TRACKING_PASSWORD": "secret"}
 
 
-def run(folder: Path, text: str, change):
+def run(folder: Path, text: str, change: Change | None) -> FinishedRun:
     """A run on local folders, but with MLflow's server as in a pod."""
     config = read_resource(write_manifest(folder, text, change), folder)
     stores = local_stores(folder, config)
@@ -57,8 +63,8 @@ def run(folder: Path, text: str, change):
         return capture_failures(lambda: execute(config, context), context)
 
 
-def trained_as(name: str, features: int, server: str):
-    def change(document) -> None:
+def trained_as(name: str, features: int, server: str) -> Change:
+    def change(document: Document) -> None:
         document["metadata"]["name"] = name
         document["spec"]["model"]["padim"]["nFeatures"] = features
         document["spec"]["output"]["keepCheckpoint"] = True
@@ -68,22 +74,24 @@ def trained_as(name: str, features: int, server: str):
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory, server, client):
+def trained(tmp_path_factory: pytest.TempPathFactory, server: str, client: "MlflowClient") -> Path:
     """A folder in which two experiments have run, and registered versions 1 and 2 of gravel."""
     folder = tmp_path_factory.mktemp("trained")
     write_textures(folder / "data" / "textures")
     for version, (name, features) in enumerate((("small", 10), ("large", 20)), 1):
         ending = run(folder, EXPERIMENT, trained_as(name, features, server))
         assert ending.exit_code == 0, ending.summary
-        assert ending.summary.mlflow.model == f"models:/gravel/{version}"
+        assert not_none(ending.summary.mlflow).model == f"models:/gravel/{version}"
     client.set_registered_model_alias("gravel", "champion", "1")
     return folder
 
 
-def looked(folder: Path, name: str, model, runtime="onnx", tracking=None):
+def looked(
+    folder: Path, name: str, model: dict[str, Any], runtime: str = "onnx", tracking: dict[str, Any] | None = None
+) -> tuple[FinishedRun, dict[str, tuple[float, bool]]]:
     """An inference; answers its end and its scores by path."""
 
-    def change(document) -> None:
+    def change(document: Document) -> None:
         document["metadata"]["name"] = name
         document["spec"] |= {"model": model, "runtime": runtime, "tracking": tracking or {}}
 
@@ -98,22 +106,25 @@ def looked(folder: Path, name: str, model, runtime="onnx", tracking=None):
     [({}, "onnx", 2), ({"version": 1}, "onnx", 1), ({"alias": "champion"}, "onnx", 1), ({"version": 2}, "torch", 2)],
     ids=["newest", "version", "alias", "torch"],
 )
-def test_a_registered_model_scores_as_its_experiment(trained, client, which, runtime, version) -> None:
+def test_a_registered_model_scores_as_its_experiment(
+    trained: Path, client: "MlflowClient", which: dict[str, Any], runtime: str, version: int
+) -> None:
     server, experiment = client.tracking_uri, {1: "small", 2: "large"}[version]
     tracking = {"mlflow": {"trackingUri": server}}
     ending, scores = looked(trained, "registered", {"mlflow": {"name": "gravel"} | which}, runtime, tracking)
     assert scores == looked(trained, "by-name", {"experiment": experiment}, runtime)[1]
     assert len(scores) == 10
-    assert ending.report.environment["model"] == f"models:/gravel/{version}"
-    assert client.get_run(ending.summary.mlflow.run_id).data.tags["anomalyops.io/model"] == f"models:/gravel/{version}"
+    assert not_none(ending.report).environment["model"] == f"models:/gravel/{version}"
+    tags = client.get_run(not_none(ending.summary.mlflow).run_id).data.tags
+    assert tags["anomalyops.io/model"] == f"models:/gravel/{version}"
 
 
-def test_versions_differ(trained) -> None:
+def test_versions_differ(trained: Path) -> None:
     scores = [looked(trained, name, {"experiment": name})[1] for name in ("small", "large")]
     assert scores[0] != scores[1]
 
 
-def spec_of(server: str, tracking=None, **model) -> InferenceSpec:
+def spec_of(server: str, tracking: dict[str, Any] | None = None, **model: Any) -> InferenceSpec:
     return InferenceSpec.model_validate(
         {
             "model": {"mlflow": {"name": "gravel", "trackingUri": server} | model},
@@ -124,16 +135,16 @@ def spec_of(server: str, tracking=None, **model) -> InferenceSpec:
     )
 
 
-def store(server: str, environment=None, **model):
+def store(server: str, environment: Mapping[str, str] | None = None, **model: Any) -> RegisteredModelStore:
     return store_of(spec_of(server, **model), environment or {})
 
 
-def store_of(spec: InferenceSpec, environment):
+def store_of(spec: InferenceSpec, environment: Mapping[str, str]) -> RegisteredModelStore:
     assert spec.model.mlflow is not None
     return open_registered_model(spec, spec.model.mlflow, environment, None)
 
 
-def test_files_are_listed_and_read(trained, server, tmp_path: Path) -> None:
+def test_files_are_listed_and_read(trained: Path, server: str, tmp_path: Path) -> None:
     found = store(server, version=1)
     assert found.uri == "models:/gravel/1"
     names = [info.key for info in found.list()]
@@ -151,7 +162,7 @@ def test_files_are_listed_and_read(trained, server, tmp_path: Path) -> None:
         found.download(ObjectInfo("../model.json", 1, "x"), tmp_path / "x")
 
 
-def test_the_version_that_was_found_stays(trained, server, client) -> None:
+def test_the_version_that_was_found_stays(trained: Path, server: str, client: "MlflowClient") -> None:
     found = store(server, alias="moving")
     client.set_registered_model_alias("gravel", "moving", "1")
     assert found.uri == "models:/gravel/1"
@@ -170,12 +181,12 @@ def test_the_version_that_was_found_stays(trained, server, client) -> None:
         ({"alias": "nobody"}, "there is no version with the alias nobody of the registered model gravel at http://127"),
     ],
 )
-def test_what_is_not_registered(trained, server, model, complaint) -> None:
+def test_what_is_not_registered(trained: Path, server: str, model: dict[str, Any], complaint: str) -> None:
     with pytest.raises(ModelInvalid, match=complaint):
         read_manifest(store(server, **model))
 
 
-def test_a_registered_model_that_is_not_ours(trained, server, client) -> None:
+def test_a_registered_model_that_is_not_ours(trained: Path, server: str, client: "MlflowClient") -> None:
     version = client.get_model_version("gravel", "1")
     client.create_registered_model("pictures")
     client.create_model_version("pictures", f"{version.source.rpartition('/')[0]}/visualizations", version.run_id)
@@ -184,7 +195,9 @@ def test_a_registered_model_that_is_not_ours(trained, server, client) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["mlflow-artifacts", "http", "file"])
-def test_no_other_place_is_asked_for_the_files(trained, server, monkeypatch: pytest.MonkeyPatch, scheme) -> None:
+def test_no_other_place_is_asked_for_the_files(
+    trained: Path, server: str, monkeypatch: pytest.MonkeyPatch, scheme: str
+) -> None:
     """Whoever may register a version could otherwise collect accounts. MLflow's newest servers refuse such versions."""
     with auth_proxy(server) as other:
         source = f"{scheme}{other.url.removeprefix('http')}/1/a/artifacts/model"
@@ -202,7 +215,7 @@ def test_a_server_that_does_not_answer() -> None:
     assert time.monotonic() - began < 60
 
 
-def test_a_server_that_goes_after_the_version_was_found(trained, server) -> None:
+def test_a_server_that_goes_after_the_version_was_found(trained: Path, server: str) -> None:
     with auth_proxy(server) as before:
         found = store(before.url)
         [manifest] = found.list("model.json")
@@ -210,14 +223,14 @@ def test_a_server_that_goes_after_the_version_was_found(trained, server) -> None
         found.read(manifest.key)
 
 
-def test_a_download_that_breaks_off_is_repeated(trained, server) -> None:
+def test_a_download_that_breaks_off_is_repeated(trained: Path, server: str) -> None:
     with auth_proxy(server) as before:
         before.cut = ["/model/model.json"]
         assert read_manifest(store(before.url, version=1)).model == "padim"
         assert before.cut == []
 
 
-def test_the_registry_has_an_account_of_its_own(trained, server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_registry_has_an_account_of_its_own(trained: Path, server: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The tracking server's is in the environment all the while, and afterwards."""
     monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "of-the-tracker")
     for name, value in ENVIRONMENT.items():
@@ -232,7 +245,7 @@ def test_the_registry_has_an_account_of_its_own(trained, server, monkeypatch: py
 
 
 @pytest.mark.parametrize("account", [{}, ENVIRONMENT | {"ANOMALY_MODEL_MLFLOW_TRACKING_PASSWORD": "wrong"}])
-def test_a_server_that_refuses_the_account(trained, server, account) -> None:
+def test_a_server_that_refuses_the_account(trained: Path, server: str, account: dict[str, str]) -> None:
     with (
         auth_proxy(server, "robot", "secret") as before,
         pytest.raises(StorageDenied, match=r"refused access to version 1 .* check model\.mlflow\.credentialsSecret"),
@@ -247,7 +260,7 @@ def test_a_server_that_refuses_the_account(trained, server, account) -> None:
 )
 @pytest.mark.usefixtures("trained")
 def test_whose_account_it_is_where_the_model_names_none(
-    server, monkeypatch: pytest.MonkeyPatch, elsewhere, secret, seen
+    server: str, monkeypatch: pytest.MonkeyPatch, elsewhere: bool, secret: str | None, seen: str | None
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "of-the-tracker")
     with auth_proxy(server) as before:
@@ -257,15 +270,17 @@ def test_whose_account_it_is_where_the_model_names_none(
         assert set(before.seen) == {seen}
 
 
-def test_without_a_cluster_the_local_database_is_the_registry(textures, capsys: pytest.CaptureFixture[str]) -> None:
-    def tracked(document) -> None:
+def test_without_a_cluster_the_local_database_is_the_registry(
+    textures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def tracked(document: Document) -> None:
         document["spec"]["tracking"] = {"mlflow": {"trackingUri": "http://nowhere:5000", "registerModel": "gravel"}}
 
-    def registered(document) -> None:
+    def registered(document: Document) -> None:
         document["metadata"]["name"] = "registered"
         document["spec"]["model"] = {"mlflow": {"name": "gravel", "trackingUri": "http://nowhere:5000"}}
 
-    def unknown(document) -> None:
+    def unknown(document: Document) -> None:
         document["metadata"]["name"] = "unknown"
         document["spec"]["model"] = {"mlflow": {"name": "sand", "trackingUri": "http://nowhere:5000"}}
 

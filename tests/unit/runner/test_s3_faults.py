@@ -4,6 +4,7 @@ import io
 import ssl
 import subprocess
 import threading
+from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -15,12 +16,17 @@ import pytest
 from anomaly_api.storage import LocationRole, S3Location
 from anomaly_runner.errors import StorageDenied, StorageUnavailable
 from anomaly_runner.storage import FolderStore, ObjectInfo, download_all
-from anomaly_runner.storage.s3 import connect
-from support.fake_s3 import fake_s3
+from anomaly_runner.storage.s3 import S3Store, connect
+from support.fake_s3 import FakeS3, fake_s3
+from support.optional import not_none
 
 KEYS = {"ANOMALY_DATASET_AWS_ACCESS_KEY_ID": "id", "ANOMALY_DATASET_AWS_SECRET_ACCESS_KEY": "secret"}
 CONTENT = np.random.default_rng(0).bytes(3_000_000)
 OBJECTS = {"set/large.png": CONTENT, "set/empty.png": b""} | {f"set/{index}.png": b"%d" % index for index in range(40)}
+
+
+Certificate = tuple[Path, Path]
+"""Of a server or an authority; and its key."""
 
 
 def go_on() -> None:
@@ -35,20 +41,20 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def s3():
+def s3() -> Iterator[FakeS3]:
     with fake_s3(dict(OBJECTS)) as server:
         yield server
 
 
-def store_of(server):
+def store_of(server: FakeS3) -> S3Store:
     return connect(LocationRole.DATASET, S3Location(uri="s3://data/set", endpoint=server.url), KEYS)
 
 
-def large(server) -> ObjectInfo:
+def large(server: FakeS3) -> ObjectInfo:
     return next(found for found in store_of(server).list() if found.key == "large.png")
 
 
-def test_everything_is_brought_whole(s3, tmp_path: Path) -> None:
+def test_everything_is_brought_whole(s3: FakeS3, tmp_path: Path) -> None:
     store = store_of(s3)
     download_all(store, store.list(), tmp_path, go_on)
     assert {f"set/{path.name}": path.read_bytes() for path in tmp_path.glob("*.png")} == OBJECTS
@@ -64,7 +70,7 @@ TOKENS = """<AssumeRoleWithWebIdentityResponse xmlns="https://sts.amazonaws.com/
 class TokenService(BaseHTTPRequestHandler):
     """As AWS's STS: lends keys to whoever shows a token."""
 
-    asked: list
+    asked: list[dict[str, list[str]]]
 
     def do_POST(self) -> None:
         self.asked.append(parse_qs(self.rfile.read(int(self.headers["Content-Length"])).decode()))
@@ -73,16 +79,17 @@ class TokenService(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(TOKENS.encode())
 
-    def log_message(self, *arguments) -> None:
+    def log_message(self, *arguments: object) -> None:
         """Quiet."""
 
 
 def test_a_pod_without_keys_shows_its_service_accounts_token(
-    s3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    s3: FakeS3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As with IRSA: a token and a role, for which a service lends keys, to both clients."""
     (tmp_path / "token").write_text("of the service account")
-    asked, role = [], "arn:aws:iam::123456789012:role/vision"
+    asked: list[dict[str, list[str]]] = []
+    role = "arn:aws:iam::123456789012:role/vision"
     handler = type("Handler", (TokenService,), {"asked": asked})
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as service:
         threading.Thread(target=service.serve_forever, daemon=True).start()
@@ -101,7 +108,7 @@ def test_a_pod_without_keys_shows_its_service_accounts_token(
     assert store.fast_reader is not None
 
 
-def test_names_as_long_as_file_systems_allow(s3, tmp_path: Path) -> None:
+def test_names_as_long_as_file_systems_allow(s3: FakeS3, tmp_path: Path) -> None:
     name = "x" * 251 + ".png"
     s3.objects[f"set/{name}"] = b"long"
     store = store_of(s3)
@@ -112,7 +119,7 @@ def test_names_as_long_as_file_systems_allow(s3, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("status", [503, 429, 500])
-def test_a_server_that_is_busy_for_a_while(s3, tmp_path: Path, status) -> None:
+def test_a_server_that_is_busy_for_a_while(s3: FakeS3, tmp_path: Path, status: int) -> None:
     """Sixteen threads against a server that refuses four requests of five."""
     store = store_of(s3)
     objects = store.list()
@@ -123,21 +130,21 @@ def test_a_server_that_is_busy_for_a_while(s3, tmp_path: Path, status) -> None:
 
 
 @pytest.mark.parametrize("status", [503, 429])
-def test_a_server_that_stays_busy(s3, tmp_path: Path, status) -> None:
+def test_a_server_that_stays_busy(s3: FakeS3, tmp_path: Path, status: int) -> None:
     objects = [large(s3)]
     s3.faults = [status] * 100
     with pytest.raises(StorageUnavailable, match=rf"s3://data/set/large\.png: the server answered {status}"):
         download_all(store_of(s3), objects, tmp_path, go_on)
 
 
-def test_a_busy_server_is_waited_for_when_listing_and_reading(s3) -> None:
+def test_a_busy_server_is_waited_for_when_listing_and_reading(s3: FakeS3) -> None:
     s3.faults = [503] * 7
     assert len(store_of(s3).list()) == len(OBJECTS)
     s3.faults = [429, 429]
     assert store_of(s3).read("3.png") == b"3"
 
 
-def test_a_body_goes_on_where_it_broke_off(s3, tmp_path: Path) -> None:
+def test_a_body_goes_on_where_it_broke_off(s3: FakeS3, tmp_path: Path) -> None:
     objects = [large(s3)]
     s3.asked.clear()
     s3.faults = [-1_500_000, -1_000_000]
@@ -148,7 +155,7 @@ def test_a_body_goes_on_where_it_broke_off(s3, tmp_path: Path) -> None:
     assert 0 < starts[1] <= 1_500_000 < starts[2] <= 2_500_000
 
 
-def test_a_silent_server_is_asked_again(s3, tmp_path: Path) -> None:
+def test_a_silent_server_is_asked_again(s3: FakeS3, tmp_path: Path) -> None:
     objects = [large(s3)]
     s3.faults = ["stall"]
     download_all(store_of(s3), objects, tmp_path, go_on)
@@ -156,7 +163,7 @@ def test_a_silent_server_is_asked_again(s3, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("count", [1, 2, 100])
-def test_a_refusal_whose_body_never_comes(s3, tmp_path: Path, count) -> None:
+def test_a_refusal_whose_body_never_comes(s3: FakeS3, tmp_path: Path, count: int) -> None:
     """urllib3's timeout escapes botocore here."""
     objects = [large(s3)]
     s3.faults = ["stall 503"] * count
@@ -168,7 +175,7 @@ def test_a_refusal_whose_body_never_comes(s3, tmp_path: Path, count) -> None:
         assert (tmp_path / "large.png").read_bytes() == CONTENT
 
 
-def test_an_object_that_changes_while_it_is_read_is_never_patched_together(s3, tmp_path: Path) -> None:
+def test_an_object_that_changes_while_it_is_read_is_never_patched_together(s3: FakeS3, tmp_path: Path) -> None:
     objects = [large(s3)]
     s3.objects["set/large.png"] = CONTENT[::-1] + b"x"
     s3.faults = [-1_500_000]
@@ -176,14 +183,14 @@ def test_an_object_that_changes_while_it_is_read_is_never_patched_together(s3, t
         download_all(store_of(s3), objects, tmp_path, go_on)
 
 
-def test_an_object_that_changed_since_it_was_listed(s3, tmp_path: Path) -> None:
+def test_an_object_that_changed_since_it_was_listed(s3: FakeS3, tmp_path: Path) -> None:
     objects = [large(s3)]
     s3.objects["set/large.png"] = b"short"
     with pytest.raises(StorageUnavailable, match="changed while it was read"):
         download_all(store_of(s3), objects, tmp_path, go_on)
 
 
-def certify(folder, name, *more) -> tuple:
+def certify(folder: Path, name: str, *more: str | Path) -> Certificate:
     """A new certificate, signed by itself unless ``more`` says by whom, and its key."""
     files = folder / f"{name}.crt", folder / f"{name}.key"
     subprocess.run(
@@ -213,13 +220,13 @@ def certify(folder, name, *more) -> tuple:
 
 
 @pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory):
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
     """An authority's certificate and its key; it is one for 127.0.0.1 as well."""
     return certify(tmp_path_factory.mktemp("tls"), "ca")
 
 
 @contextmanager
-def secured(certificate):
+def secured(certificate: Certificate) -> Iterator[FakeS3]:
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     tls.load_cert_chain(*certificate)
     with fake_s3(dict(OBJECTS), tls) as server:
@@ -227,12 +234,12 @@ def secured(certificate):
 
 
 @pytest.fixture
-def secure(authority):
+def secure(authority: Certificate) -> Iterator[FakeS3]:
     with secured(authority) as server:
         yield server
 
 
-def test_an_authority_of_the_clusters_own(authority, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_authority_of_the_clusters_own(authority: Certificate, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("anomaly_runner.storage.s3.ca_path", lambda role: str(authority[0]))
     monkeypatch.setattr("anomaly_runner.storage.s3._READ_SECONDS", 30)  # for the handshake, on a busy machine
     signed = certify(
@@ -248,12 +255,12 @@ def test_an_authority_of_the_clusters_own(authority, monkeypatch: pytest.MonkeyP
     with secured(signed) as server:
         store, file = store_of(server), io.BytesIO()
         assert store.read("7.png") == b"7"
-        assert store.fast_reader.append("set/7.png", file, "")
+        assert not_none(store.fast_reader).append("set/7.png", file, "")
         assert file.getvalue() == b"7"
 
 
 def test_a_certificate_that_signs_itself_is_left_to_the_client(
-    secure, authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    secure: FakeS3, authority: Certificate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Rust's TLS takes no authority's certificate for a server's."""
     monkeypatch.setattr("anomaly_runner.storage.s3.ca_path", lambda role: str(authority[0]))
@@ -261,6 +268,6 @@ def test_a_certificate_that_signs_itself_is_left_to_the_client(
     assert (tmp_path / "large.png").read_bytes() == CONTENT
 
 
-def test_an_unknown_authority_is_refused_with_the_way_out(secure) -> None:
+def test_an_unknown_authority_is_refused_with_the_way_out(secure: FakeS3) -> None:
     with pytest.raises(StorageDenied, match=r"certificate of s3://data/set/7\.png is not trusted: set caConfigMap"):
         store_of(secure).read("7.png")
