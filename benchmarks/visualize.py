@@ -68,7 +68,11 @@ def renderer_of(folder: Path, samples: list[Sample]) -> PredictionRenderer:
         labels={},
     )
     return PredictionRenderer(
-        predictions, evaluated, Prefetcher(folder, lambda: None), Preprocessor(*MAP, "none"), DatasetLimits()
+        predictions,
+        evaluated,
+        Prefetcher(folder, lambda: None),
+        Preprocessor(height=MAP[0], width=MAP[1], normalization="none"),
+        DatasetLimits(),
     )
 
 

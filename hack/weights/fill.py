@@ -58,7 +58,12 @@ def fill(wanted: Wanted, cache: Path, mirror: str | None, advance: Advance) -> N
 def _from_torchvision(target: Path, staging: Path, mirror: str | None, advance: Advance) -> None:
     """torchvision's file names end with the first digits of their SHA-256."""
     prefix = target.stem.rpartition("-")[2]
-    file = download(RemoteFile(TORCHVISION, target.name, 1 << 30, "sha256", prefix), mirror, staging, advance)
+    file = download(
+        RemoteFile(base=TORCHVISION, name=target.name, size=1 << 30, algorithm="sha256", digest=prefix),
+        mirror,
+        staging,
+        advance,
+    )
     _move(file, target)
 
 

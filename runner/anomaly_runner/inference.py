@@ -77,12 +77,12 @@ def run_inference(config: RunConfig, spec: InferenceSpec, context: Context) -> p
     try:
         predictor = _load(spec, manifest, context)
         preprocessor = Preprocessor(
-            manifest.input_height,
-            manifest.input_width,
-            manifest.normalization,
-            spec.input.crop_area or manifest.crop_area,
-            manifest.bit_depth,
-            _valid_area(spec, manifest, context),
+            height=manifest.input_height,
+            width=manifest.input_width,
+            normalization=manifest.normalization,
+            crop=spec.input.crop_area or manifest.crop_area,
+            bit_depth=manifest.bit_depth,
+            valid_area=_valid_area(spec, manifest, context),
         )
         integrity = IntegrityLog(spec.input.limits)
         return _run(

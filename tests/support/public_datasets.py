@@ -41,7 +41,11 @@ def mnist_files() -> dict[str, bytes]:
 def remote_file(name: str, content: bytes, algorithm: Literal["md5", "sha256"] = "sha256") -> RemoteFile:
     """A published file, to be found on mirrors alone."""
     return RemoteFile(
-        "http://nowhere.invalid/", name, len(content), algorithm, hashlib.new(algorithm, content).hexdigest()
+        base="http://nowhere.invalid/",
+        name=name,
+        size=len(content),
+        algorithm=algorithm,
+        digest=hashlib.new(algorithm, content).hexdigest(),
     )
 
 

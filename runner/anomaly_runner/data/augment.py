@@ -1,6 +1,6 @@
-"""Random changes of training images: flips, a rotation, brightness and contrast.
+"""Random augmentation of training images: flips, a rotation, brightness and contrast.
 
-What happens to an image depends on the seed, the epoch and the image's key alone: not on the order of reading, the
+How an image is changed depends on the seed, the epoch and the image's key alone: not on the order of reading, the
 threads or the batch. A run that is resumed at an epoch sees what an uninterrupted one would have seen.
 """
 
@@ -17,64 +17,69 @@ from anomaly_api.transforms import Augmentations
 
 @dataclass(frozen=True)
 class Augmenter:
-    """The changes of one epoch."""
+    """Augments the images of one epoch.
+
+    Attributes:
+        spec: how much may change.
+        seed: of the run.
+        epoch: number of the epoch, from 0.
+    """
 
     spec: Augmentations
     seed: int
     epoch: int
 
     def __call__(self, image: Image.Image, key: str) -> Image.Image:
-        """The image as this epoch shows it; the key is the image's in the dataset."""
-        place = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8])
-        return augment(image, self.spec, np.random.default_rng((self.seed, self.epoch, place)))
+        """Augment one image; ``key`` is its key in the dataset."""
+        key_hash = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8])
+        return augment(image, self.spec, np.random.default_rng((self.seed, self.epoch, key_hash)))
 
 
-def augment(image: Image.Image, spec: Augmentations, random: np.random.Generator) -> Image.Image:
-    """A randomly changed image of the same size and mode.
-
-    Every number is drawn whatever the spec, so that one setting does not change what another one does.
+def augment(image: Image.Image, spec: Augmentations, rng: np.random.Generator) -> Image.Image:
+    """Change an image at random; size and mode stay the same.
 
     Args:
         image: mode RGB, L, or F with values of 0..1.
         spec: how much may change.
-        random: the source of chance.
+        rng: where five numbers are drawn from.
     """
-    horizontal, vertical, turn, brightness, contrast = random.random(5)
+    # All numbers are drawn whatever the spec, so that one setting does not change what another one does.
+    horizontal, vertical, turn, brightness, contrast = rng.random(5)
     if horizontal < spec.horizontal_flip:
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     if vertical < spec.vertical_flip:
         image = image.transpose(Image.Transpose.FLIP_TOP_BOTTOM)
     if spec.rotation_degrees:
-        image = rotated(image, _spread(turn, spec.rotation_degrees))
+        image = rotate(image, _scale(turn, spec.rotation_degrees))
     if spec.brightness or spec.contrast:
-        image = _relit(image, 1 + _spread(brightness, spec.brightness), 1 + _spread(contrast, spec.contrast))
+        image = _adjust(image, 1 + _scale(brightness, spec.brightness), 1 + _scale(contrast, spec.contrast))
     return image
 
 
-def _spread(draw: float, limit: float) -> float:
-    """A number drawn from 0..1 as one from -limit..limit."""
+def _scale(draw: float, limit: float) -> float:
+    """Map a number of 0..1 to -limit..limit."""
     return (2 * draw - 1) * limit
 
 
-def rotated(image: Image.Image, degrees: float) -> Image.Image:
-    """The image turned about its centre (bilinear), its corners filled by mirroring: a black corner is an anomaly.
+def rotate(image: Image.Image, degrees: float) -> Image.Image:
+    """Rotate an image counter-clockwise about its centre (bilinear); what moves in at the corners is mirrored.
 
-    Positive angles turn counter-clockwise.
+    Black corners would be anomalies themselves.
     """
     diagonal = math.hypot(*image.size)
     left, top = (math.ceil((diagonal - side) / 2) + 1 for side in image.size)
-    wider = _mirrored(image, left, top).rotate(degrees, Image.Resampling.BILINEAR)
+    wider = _pad_mirrored(image, left, top).rotate(degrees, Image.Resampling.BILINEAR)
     return wider.crop((left, top, left + image.width, top + image.height))
 
 
-def _mirrored(image: Image.Image, left: int, top: int) -> Image.Image:
+def _pad_mirrored(image: Image.Image, left: int, top: int) -> Image.Image:
     pixels = np.asarray(image)
     margins = [(top, top), (left, left), (0, 0)][: pixels.ndim]
     return Image.fromarray(np.pad(pixels, margins, mode="symmetric"))
 
 
-def _relit(image: Image.Image, brightness: float, contrast: float) -> Image.Image:
-    """Pixels times ``brightness``, then their distance from the mean times ``contrast``, within the range."""
+def _adjust(image: Image.Image, brightness: float, contrast: float) -> Image.Image:
+    """Multiply pixels by ``brightness``, then their distance from the mean by ``contrast``, and clip them."""
     white = 1.0 if image.mode == "F" else 255.0
     pixels: NDArray[np.float32] = np.asarray(image, np.float32) * np.float32(brightness)
     mean = pixels.mean()

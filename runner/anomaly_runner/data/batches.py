@@ -1,4 +1,4 @@
-"""Image files to batches of model input: read, hashed and decoded on several threads, in order.
+"""Read image files, hash them and decode them to batches of model input, on several threads and in order.
 
 Every file is opened once. A file that cannot be used is noted in the IntegrityLog and left out of its batch.
 """
@@ -20,7 +20,7 @@ from anomaly_api.dataset import CropArea, DatasetLimits
 from anomaly_api.run import UnreadableImage
 from anomaly_runner.data.augment import Augmenter
 from anomaly_runner.data.folder_layout import check_unreadable
-from anomaly_runner.data.images import UnreadableImageError, decode, resized, to_input
+from anomaly_runner.data.images import UnreadableImageError, decode, resize, to_input
 from anomaly_runner.data.samples import Sample
 from anomaly_runner.data.valid_area import ValidArea
 from anomaly_runner.errors import StorageDenied, StorageUnavailable
@@ -28,9 +28,18 @@ from anomaly_runner.storage import Prefetcher
 from anomaly_runner.system.parallel import ordered_map
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Preprocessor:
-    """What the model wants to see: how an image becomes its input."""
+    """How an image file becomes the model's input.
+
+    Attributes:
+        height: rows of the model's input.
+        width: columns of the model's input.
+        normalization: see ``images.to_input``.
+        crop: the part of each image that is kept.
+        bit_depth: significant bits of 16-bit grey; None means what the file says.
+        valid_area: pixels outside it are black.
+    """
 
     height: int
     width: int
@@ -41,31 +50,38 @@ class Preprocessor:
 
     @property
     def size(self) -> tuple[int, int]:
-        """Rows and columns."""
+        """Rows and columns of the model's input."""
         return self.height, self.width
 
     @cached_property
     def valid(self) -> NDArray[np.bool_] | None:
-        """Pixels of the model's maps (height, width) that count; None where all do."""
+        """Pixels of the model's maps that count, (height, width); None where all do."""
         return self.valid_area.at(self.height, self.width, self.crop) if self.valid_area else None
 
     def decode(self, data: bytes, max_pixels: int) -> Image.Image:
-        """A file as the image that the model is shown, at its own resolution: see ``images.decode``."""
+        """Decode a file at its own resolution, blacken what does not count, and crop; see ``images.decode``.
+
+        Raises:
+            UnreadableImageError: as ``images.decode`` and ``ValidArea.blacken``.
+        """
         blacken = partial(self.valid_area.blacken, exactly=self.crop is not None) if self.valid_area else None
         return decode(data, max_pixels, self.crop, bit_depth=self.bit_depth, before_crop=blacken)
 
     def resize(self, image: Image.Image) -> Image.Image:
-        """A decoded image at the model's size, of the same mode: what augmentations change."""
-        return resized(image, self.height, self.width)
+        """Resize a decoded image to the model's size, in the same mode: augmentations are applied to the result."""
+        return resize(image, self.height, self.width)
 
     def to_input(self, image: Image.Image) -> NDArray[np.float32]:
-        """A decoded image of any size as the model's input, (3, height, width)."""
+        """Turn a decoded image of any size into the model's input, (3, height, width)."""
         return to_input(image, self.height, self.width, self.normalization)
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Consecutive readable images: samples, and input of shape (B, 3, H, W), float32."""
+    """Consecutive readable images.
+
+    ``samples``: what is known of each of the B images. ``images``: the model's input, (B, 3, H, W), float32.
+    """
 
     samples: tuple[Sample, ...]
     images: NDArray[np.float32]
@@ -73,30 +89,40 @@ class Batch:
 
 @dataclass
 class IntegrityLog:
-    """What reading found out: digests of contents by key, and files that could not be used."""
+    """What reading the images shows: which contents they have, and which cannot be used.
+
+    Attributes:
+        limits: how many unusable files are tolerated.
+        digests: SHA-256 of each file read, by key; empty bytes where it could not be opened.
+        unreadable: files that cannot be used.
+    """
 
     limits: DatasetLimits
     digests: dict[str, bytes] = field(default_factory=dict)
     unreadable: list[UnreadableImage] = field(default_factory=list)
 
     def add_unreadable(self, path: str, problem: str) -> None:
-        """Note a file that cannot be used.
+        """Note a file that cannot be used; once, however often it is read.
 
         Raises:
             DataInvalid: there are now more of them than the dataset tolerates.
         """
-        if any(image.path == path for image in self.unreadable):  # files may be read once an epoch
+        if any(image.path == path for image in self.unreadable):  # training reads files once an epoch
             return
         self.unreadable.append(UnreadableImage(path=path, problem=problem))
         check_unreadable(self.unreadable, self.limits)
 
     def extend_unreadable(self, images: Iterable[UnreadableImage]) -> None:
-        """Note files that were found unusable before they were opened; raises as ``add_unreadable``."""
+        """Note files that were refused before they were opened.
+
+        Raises:
+            DataInvalid: as ``add_unreadable``.
+        """
         for image in images:
             self.add_unreadable(image.path, image.problem)
 
     def fingerprint(self) -> str:
-        """SHA-256 over the sorted paths and contents of all images read."""
+        """SHA-256 over paths and contents of all images read, in the order of their paths; hexadecimal."""
         total = hashlib.sha256()
         for key in sorted(self.digests):
             total.update(key.encode() + b"\0" + self.digests[key])
@@ -104,24 +130,26 @@ class IntegrityLog:
 
 
 @dataclass(frozen=True)
-class _Read:
+class _ReadImage:
+    """A file after reading: the model's input (3, H, W) in ``image``, or what is wrong with the file."""
+
     sample: Sample
     digest: bytes
     image: NDArray[np.float32] | str
-    """The input, or what is wrong with the file."""
 
 
 def read_file(prefetcher: Prefetcher, key: str) -> bytes:
-    """Content of one image file.
+    """Read one image file, once it has arrived.
 
     Raises:
-        UnreadableImageError: a symbolic link that leads out of the dataset, or not a file.
+        UnreadableImageError: it is not a file, or a symbolic link that leads out of the dataset.
         StorageDenied: no permission to read it.
         StorageUnavailable: the file system failed.
+        RunFailed: what its download failed with.
     """
     path = prefetcher.path(key)
     try:
-        if not _is_file(path):  # a pipe would never end, a link to itself never begin
+        if not _is_file(path):  # reading a pipe would never end
             raise UnreadableImageError("not a file")
         if not _is_inside(path, prefetcher.root):
             raise UnreadableImageError("a symbolic link that leads out of the dataset")
@@ -133,7 +161,7 @@ def read_file(prefetcher: Prefetcher, key: str) -> bytes:
 
 
 def _is_file(path: Path) -> bool:
-    """As ``Path.is_file``, which hides failures of the file system from Python 3.14 on."""
+    """Whether it is a file, as ``Path.is_file`` said before Python 3.14, where it hides failures of the file system."""
     try:
         return stat.S_ISREG(path.stat().st_mode)
     except OSError as error:
@@ -156,9 +184,16 @@ def read_batches(
     threads: int,
     augment: Augmenter | None = None,
 ) -> Iterator[Batch]:
-    """Batches of at most ``batch_size`` images in the order of the samples; ``integrity`` fills as they are read.
+    """Yield batches of at most ``batch_size`` images, in the order of the samples.
 
-    ``augment`` changes training images as one epoch wants them.
+    Args:
+        prefetcher: where the files arrive.
+        samples: which images to read.
+        preprocessor: from a file to the model's input.
+        integrity: filled as the images are read.
+        batch_size: images a batch; the last one may have fewer.
+        threads: how many images are decoded at once.
+        augment: changes training images as one epoch wants them.
 
     Raises:
         DataInvalid: more unreadable images than tolerated.
@@ -166,27 +201,29 @@ def read_batches(
     """
     read = _reader(prefetcher, preprocessor, integrity.limits.max_image_pixels, augment)
     images = ordered_map(read, samples, threads, ahead=batch_size + 2 * threads)
-    return _batched(_readable(images, integrity), batch_size)
+    return _batched(_record_and_filter(images, integrity), batch_size)
 
 
 def _reader(
     prefetcher: Prefetcher, preprocessor: Preprocessor, max_pixels: int, augment: Augmenter | None
-) -> Callable[[Sample], _Read]:
-    def read(sample: Sample) -> _Read:
+) -> Callable[[Sample], _ReadImage]:
+    def read(sample: Sample) -> _ReadImage:
         digest = b""
         try:
             data = read_file(prefetcher, sample.key)
             digest = hashlib.sha256(data).digest()
             image = preprocessor.decode(data, max_pixels)
-            shown = augment(preprocessor.resize(image), sample.key) if augment else image
-            return _Read(sample, digest, preprocessor.to_input(shown))
+            augmented = augment(preprocessor.resize(image), sample.key) if augment else image
+            return _ReadImage(sample, digest, preprocessor.to_input(augmented))
         except UnreadableImageError as error:
-            return _Read(sample, digest, str(error))
+            return _ReadImage(sample, digest, str(error))
 
     return read
 
 
-def _readable(images: Iterable[_Read], integrity: IntegrityLog) -> Iterator[tuple[Sample, NDArray[np.float32]]]:
+def _record_and_filter(
+    images: Iterable[_ReadImage], integrity: IntegrityLog
+) -> Iterator[tuple[Sample, NDArray[np.float32]]]:
     for read in images:
         integrity.digests[read.sample.key] = read.digest
         if isinstance(read.image, str):

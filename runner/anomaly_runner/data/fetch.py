@@ -1,6 +1,6 @@
-"""Stages fetch and dataset: what there is, then the files themselves. Fails in seconds where data is missing.
+"""Stages fetch and dataset: list the images, fail in seconds where data is missing, then prefetch the files.
 
-Listing an experiment's images comes once its model has been found in order, pulling them after everything else has.
+An experiment's images are listed once its model has been checked; files are prefetched after everything else has been.
 """
 
 from dataclasses import dataclass, replace
@@ -14,17 +14,33 @@ from anomaly_api.storage import LocationRole
 from anomaly_runner.context import Context
 from anomaly_runner.data.builtin import PUBLISHED, DatasetCatalog, files_of, prepare
 from anomaly_runner.data.folder_layout import index_experiment, index_inference
-from anomaly_runner.data.images import largest_file
+from anomaly_runner.data.images import max_file_bytes
 from anomaly_runner.data.samples import DatasetIndex
 from anomaly_runner.data.splits import complete_splits
 from anomaly_runner.data.valid_area import ValidArea
 from anomaly_runner.errors import DataInvalid
-from anomaly_runner.storage import FileCache, FolderStore, ObjectInfo, Prefetcher, Store, start_prefetch, with_cache
+from anomaly_runner.storage import (
+    FileCache,
+    FolderStore,
+    ObjectInfo,
+    Prefetcher,
+    Store,
+    start_prefetch,
+    with_cache,
+)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ListedDataset:
-    """A dataset known by its keys, and the objects that its files are."""
+    """A dataset known by its keys, and where its files are.
+
+    Attributes:
+        dataset: images by split.
+        store: what the files are downloaded from.
+        objects: the files, in the order of use.
+        valid_area: where pixels count; None where all do.
+        cache: keeps the files for the next run; None where nothing does.
+    """
 
     dataset: DatasetIndex
     store: Store
@@ -34,26 +50,63 @@ class ListedDataset:
 
 
 def list_experiment(spec: ExperimentSpec, context: Context, catalog: DatasetCatalog = PUBLISHED) -> ListedDataset:
-    """The images of an experiment; those of a builtin dataset are fetched as ``catalog`` says.
+    """List the images of an experiment; a builtin dataset is downloaded first, as ``catalog`` says.
 
     Raises:
-        DataInvalid: not the layout that was expected.
-        StorageDenied, StorageUnavailable: they cannot be listed.
+        DataInvalid: the folder has not the expected layout, or the mask of the valid area cannot be used.
+        StorageDenied: the storage refused the credentials.
+        StorageUnavailable: the storage does not answer.
+        Stopped: the run was asked to stop.
     """
     cache = _cache(spec.dataset, context)
-    store = _store(spec.dataset, LocationRole.DATASET, context, catalog, cache)
+    store = _open_store(spec.dataset, LocationRole.DATASET, context, catalog, cache)
     with context.stage(Stage.FETCH):
         objects = store.list()
     with context.stage(Stage.DATASET):
         with_masks = spec.dataset.task == "segmentation" and bool(spec.evaluation.metrics.pixel)
-        largest = largest_file(spec.dataset.limits.max_image_pixels)
-        found = index_experiment(objects, store.uri, spec.dataset.mask_suffix, with_masks, max_bytes=largest)
+        max_bytes = max_file_bytes(spec.dataset.limits.max_image_pixels)
+        found = index_experiment(objects, store.uri, spec.dataset.mask_suffix, with_masks, max_bytes=max_bytes)
         dataset = complete_splits(found, spec.dataset.splits, spec.dataset.seed)
         valid_area = _valid_area(spec, store)
         return replace(_listed(dataset, store, objects, context), valid_area=valid_area, cache=cache)
 
 
+def list_inference(
+    spec: InferenceSpec, manifest: ModelManifest, context: Context, catalog: DatasetCatalog = PUBLISHED
+) -> ListedDataset:
+    """List the images of an inference; of a builtin dataset these are its test images.
+
+    Raises:
+        RunFailed: as ``list_experiment``.
+    """
+    cache = _cache(spec.input, context)
+    store = _open_store(spec.input, LocationRole.INPUT, context, catalog, cache)
+    if spec.input.source.builtin is not None and spec.input.layout == "flat":
+        store = store.subfolder("test")
+    with context.stage(Stage.FETCH):
+        objects = store.list()
+    with context.stage(Stage.DATASET):
+        segmentation = manifest.task == "segmentation"
+        max_bytes = max_file_bytes(spec.input.limits.max_image_pixels)
+        dataset = index_inference(
+            objects, store.uri, spec.input.layout, spec.input.mask_suffix, segmentation, max_bytes=max_bytes
+        )
+        return replace(_listed(dataset, store, objects, context), cache=cache)
+
+
+def prefetch_images(listed: ListedDataset, context: Context) -> Prefetcher:
+    """Begin to download the files of a dataset, in the order of use; consumers wait for one file at a time."""
+    return start_prefetch(
+        with_cache(listed.store, listed.cache), listed.objects, context.work / "dataset", context.stop.check
+    )
+
+
 def _valid_area(spec: ExperimentSpec, store: Store) -> ValidArea | None:
+    """Read the mask of the valid area, if there is one.
+
+    Raises:
+        DataInvalid: it is missing, unreadable, or leaves no pixel.
+    """
     name = spec.dataset.valid_area_mask
     if name is None:
         return None
@@ -61,27 +114,9 @@ def _valid_area(spec: ExperimentSpec, store: Store) -> ValidArea | None:
     if content is None:
         raise DataInvalid(f"validAreaMask {name} is missing in {store.uri}")
     area = ValidArea.read(content, name, spec.dataset.limits.max_image_pixels)
-    area.at(spec.transforms.input_size.height, spec.transforms.input_size.width, spec.dataset.crop_area)  # or raises
+    # Scaled once only to raise now, before any image is downloaded, what would be raised at the first one.
+    area.at(spec.transforms.input_size.height, spec.transforms.input_size.width, spec.dataset.crop_area)
     return area
-
-
-def list_inference(
-    spec: InferenceSpec, manifest: ModelManifest, context: Context, catalog: DatasetCatalog = PUBLISHED
-) -> ListedDataset:
-    """The images of an inference, of a builtin dataset its test images; raises as ``list_experiment``."""
-    cache = _cache(spec.input, context)
-    store = _store(spec.input, LocationRole.INPUT, context, catalog, cache)
-    if spec.input.source.builtin is not None and spec.input.layout == "flat":
-        store = store.subfolder("test")
-    with context.stage(Stage.FETCH):
-        objects = store.list()
-    with context.stage(Stage.DATASET):
-        segmentation = manifest.task == "segmentation"
-        largest = largest_file(spec.input.limits.max_image_pixels)
-        dataset = index_inference(
-            objects, store.uri, spec.input.layout, spec.input.mask_suffix, segmentation, max_bytes=largest
-        )
-        return replace(_listed(dataset, store, objects, context), cache=cache)
 
 
 def _cache(data: Dataset | InputData, context: Context) -> FileCache | None:
@@ -95,14 +130,18 @@ def _cache(data: Dataset | InputData, context: Context) -> FileCache | None:
     return FileCache(store.local_root, context.record.warn)
 
 
-def _store(
+def _open_store(
     data: Dataset | InputData, role: LocationRole, context: Context, catalog: DatasetCatalog, cache: FileCache | None
 ) -> Store:
-    """The folder of the images; a builtin dataset is brought here first."""
+    """The store of the images; a builtin dataset is downloaded and laid out first.
+
+    Raises:
+        RunFailed: as ``builtin.prepare``.
+    """
     spec = data.source.builtin
     if spec is None:
         return context.stores[role].subfolder(data.category or "")
-    meter = _Megabytes(context)
+    meter = _MegabyteMeter(context)
     total = sum(file.size for file in files_of(spec, catalog)) >> 20
     with context.stage(Stage.FETCH, total, "MB"):
         folder = prepare(
@@ -117,14 +156,19 @@ def _store(
     return FolderStore(folder)
 
 
-class _Megabytes:
-    """Tells progress in whole megabytes of bytes as they come."""
+class _MegabyteMeter:
+    """Advances progress by whole megabytes (2**20 bytes) as bytes arrive."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
         self._bytes = 0
 
     def advance(self, count: int) -> None:
+        """Count bytes that have arrived.
+
+        Raises:
+            Stopped: the run was asked to stop.
+        """
         before = self._bytes >> 20
         self._bytes += count
         self._context.advance((self._bytes >> 20) - before)
@@ -133,11 +177,5 @@ class _Megabytes:
 def _listed(dataset: DatasetIndex, store: Store, objects: list[ObjectInfo], context: Context) -> ListedDataset:
     context.record.warn(*dataset.warnings)
     by_key = {info.key: info for info in objects}
-    return ListedDataset(dataset, store, tuple(by_key[key] for key in dict.fromkeys(dataset.file_keys())))
-
-
-def prefetch_images(listed: ListedDataset, context: Context) -> Prefetcher:
-    """Begin to bring the files here, those that are needed first at first; nobody has to wait for all of them."""
-    return start_prefetch(
-        with_cache(listed.store, listed.cache), listed.objects, context.work / "dataset", context.stop.check
-    )
+    used = tuple(by_key[key] for key in dict.fromkeys(dataset.file_keys()))
+    return ListedDataset(dataset=dataset, store=store, objects=used)

@@ -1,16 +1,16 @@
-"""Image files to pixels and to the model's input, the same in training and in inference (Pillow and numpy only).
+"""Decode image files and turn them into the model's input, the same in training and inference (Pillow, numpy).
 
 Depths: 8-bit images of any colour model become RGB; 16-bit grey is scaled by its full range (65535 is 1.0, or
 what ``transforms.bitDepth`` says: 4095 for a 12-bit camera); float images hold 0..1; of 16-bit colour, which
 Pillow cannot hold, the upper 8 bits are used. What Pillow's own ``convert("RGB")`` would clip to white is
 refused instead.
 
-Choices where files leave one: alpha is dropped, not composited (as OpenCV and Pillow do: cameras write it, nobody
-means it), the first frame of several is used, and EXIF orientation is applied, to masks too, as OpenCV does, since
-people label what they see.
+Where files leave a choice: alpha is dropped, not composited (as OpenCV and Pillow do: cameras write it without meaning
+it), the first frame of several is used, and EXIF orientation is applied, to masks too, as OpenCV does, since people
+label what they see.
 
-Files are hostile: only the formats of cameras are opened, the size is read from the header before anything is
-decoded, and a file that breaks off is a fault of the file, never half an image.
+Files are untrusted: only the formats of cameras are opened, the size is read from the header before anything is
+decoded, and a truncated file is refused, never used as half an image.
 """
 
 import struct
@@ -29,11 +29,12 @@ from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION, TiffI
 from anomaly_api.dataset import CropArea
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".ppm", ".jp2")
-"""Names that count as images; everything else in a folder is ignored."""
+"""File name endings, in lower case, that count as images; everything else in a folder is ignored."""
 _FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "PPM", "JPEG2000")
 _GREY = ("1", "L", "LA", "La")
 _FLOAT_TOLERANCE = 1e-3
-_BROKEN = (
+"""By how much float images may leave 0..1 before they are refused: rounding of whoever wrote them."""
+_DECODER_ERRORS = (
     OSError,
     ValueError,
     SyntaxError,
@@ -49,17 +50,18 @@ _BROKEN = (
 
 MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 STD = np.array([0.229, 0.224, 0.225], np.float32)
+"""Of ImageNet's RGB channels scaled to 0..1, as torchvision has them."""
 
 Image.MAX_IMAGE_PIXELS = None  # the limit is the dataset's own, checked in decode()
 
 
-def largest_file(max_pixels: int) -> int:
-    """Bytes of the largest file that an image of so many pixels may take: uncompressed, four channels of 32 bits."""
+def max_file_bytes(max_pixels: int) -> int:
+    """Size of the largest file that an image of so many pixels can have: uncompressed, four channels of 32 bits."""
     return 16 * max_pixels + (1 << 20)
 
 
 class UnreadableImageError(Exception):
-    """This file is not an image that can be used; ``str()`` says why."""
+    """A file that cannot be used as an image; ``str()`` says why."""
 
 
 def decode(
@@ -70,36 +72,42 @@ def decode(
     bit_depth: int | None = None,
     before_crop: Callable[[Image.Image], Image.Image] | None = None,
 ) -> Image.Image:
-    """An image file's bytes as an image of mode RGB or L (grey), 8 bits a channel, or F (grey, 0..1) of higher depth.
+    """Decode an image file to mode RGB or L (grey) with 8 bits a channel, or F (grey, 0..1) for higher depths.
 
     Args:
         data: the file.
         max_pixels: largest width x height that is decoded.
         crop: the part that is kept.
         bit_depth: significant bits of 16-bit grey, 8..16; None means what the file says.
-        before_crop: what else is done to the whole image.
+        before_crop: applied to the whole image.
 
     Raises:
         UnreadableImageError: not an image, damaged, larger than ``max_pixels``, of an unknown depth, of values
             beyond its depth, or smaller than the crop.
     """
     with _opened(data, max_pixels) as file:
-        whole = _standard(file, bit_depth)
+        whole = _to_standard_mode(file, bit_depth)
         return _cropped(before_crop(whole) if before_crop else whole, crop)
 
 
 @dataclass(frozen=True)
 class _File:
-    """A file's first frame, decoded and upright."""
+    """A file's first frame, decoded and upright.
+
+    ``deep_colour``: it has colour of 16 bits a channel, of which Pillow has read the upper 8.
+    """
 
     image: Image.Image
     deep_colour: bool
-    """It has colour of 16 bits a channel, of which Pillow has read the upper 8."""
 
 
 @contextmanager
 def _opened(data: bytes, max_pixels: int) -> Iterator[_File]:
-    """Decode a file; what Pillow raises on damaged ones becomes ours."""
+    """Decode a file.
+
+    Raises:
+        UnreadableImageError: Pillow cannot decode it, or it has more than ``max_pixels``.
+    """
     try:
         with Image.open(BytesIO(data), formats=_FORMATS) as image:
             _check_size(image, max_pixels)
@@ -107,14 +115,14 @@ def _opened(data: bytes, max_pixels: int) -> Iterator[_File]:
             image.load()
             _turn_upright(image)
             yield _File(image, deep_colour)
-    except _BROKEN as error:
+    except _DECODER_ERRORS as error:
         raise UnreadableImageError(_problem(error)) from error
 
 
 def _turn_upright(image: Image.Image) -> None:
-    """Apply EXIF orientation in place. Pillow has done it for TIFF; a damaged EXIF block says nothing."""
+    """Apply EXIF orientation in place. Pillow has done it for TIFF; a damaged EXIF block is ignored."""
     if "exif" in image.info:
-        with suppress(*_BROKEN):
+        with suppress(*_DECODER_ERRORS):
             ImageOps.exif_transpose(image, in_place=True)
 
 
@@ -129,12 +137,13 @@ def _problem(error: Exception) -> str:
     return f"damaged file: {error}"[:200]
 
 
-def _standard(file: _File, bit_depth: int | None) -> Image.Image:
+def _to_standard_mode(file: _File, bit_depth: int | None) -> Image.Image:
+    """The image in mode RGB, L, or F with values of 0..1; arguments and errors as for ``decode``."""
     image = file.image
     if image.mode == "F":
         return _unit_range(np.asarray(image, np.float32), 1.0)
     if image.mode.startswith("I"):  # I;16 in its byte orders, and I, which Pillow also uses for 16 bits
-        return _deep_grey(image, _white(image, bit_depth))
+        return _deep_grey(image, _white_value(image, bit_depth))
     if file.deep_colour and bit_depth not in (None, 16):
         raise UnreadableImageError(
             f"16-bit colour, of which the upper 8 bits are read: bitDepth {bit_depth} "
@@ -145,8 +154,8 @@ def _standard(file: _File, bit_depth: int | None) -> Image.Image:
     return image.convert("L" if image.mode in _GREY else "RGB")
 
 
-def _white(image: Image.Image, bit_depth: int | None) -> int:
-    """The value of white. PGM and JPEG 2000 files say their depth, and Pillow has scaled them by it."""
+def _white_value(image: Image.Image, bit_depth: int | None) -> int:
+    """The value of white in 16-bit grey. PGM and JPEG 2000 files say their depth, and Pillow has scaled them by it."""
     if image.format in ("PPM", "JPEG2000"):
         return 65535
     stored = _tiff_tag(image, BITSPERSAMPLE, 16)
@@ -154,8 +163,10 @@ def _white(image: Image.Image, bit_depth: int | None) -> int:
 
 
 def _deep_grey(image: Image.Image, white: int) -> Image.Image:
+    """16-bit grey as mode F."""
     values = np.asarray(image).astype(np.float32)
-    if _tiff_tag(image, PHOTOMETRIC_INTERPRETATION, 1) == 0:  # 0 is white, which Pillow ignores beyond 8 bits
+    zero_is_white = _tiff_tag(image, PHOTOMETRIC_INTERPRETATION, 1) == 0  # Pillow ignores it beyond 8 bits
+    if zero_is_white:
         values = white - values
     return _unit_range(values, float(white))
 
@@ -166,12 +177,17 @@ def _tiff_tag(image: Image.Image, tag: int, default: int) -> int:
 
 
 def _is_deep_colour(image: Image.Image) -> bool:
-    """Whether the decoder's raw mode, all that tells it, has 16 bits a channel. Loading forgets it."""
+    """Whether an RGB file has 16 bits a channel: only the decoder's raw mode says so, and only before loading."""
     tiles = image.tile if isinstance(image, ImageFile.ImageFile) else []
     return not image.mode.startswith("I") and any(";16" in str(tile.args) for tile in tiles)
 
 
 def _unit_range(values: NDArray[np.float32], full: float) -> Image.Image:
+    """Grey values (H, W) of 0..``full`` as an image of mode F with 0..1.
+
+    Raises:
+        UnreadableImageError: values outside the range, or NaN.
+    """
     scaled = values / np.float32(full)
     low, high = float(scaled.min()), float(scaled.max())
     kind, tolerance = ("float", _FLOAT_TOLERANCE) if full == 1.0 else ("grey", 0.0)
@@ -194,11 +210,17 @@ def _cropped(image: Image.Image, crop: CropArea | None) -> Image.Image:
 def to_input(
     image: Image.Image, height: int, width: int, normalization: Literal["imagenet", "none"]
 ) -> NDArray[np.float32]:
-    """The model's input for one image: float32 (3, height, width), RGB.
+    """Turn one image into the model's input: float32 (3, height, width), RGB.
 
-    Resized by itself (see ``resized``), scaled to 0..1, then normalised; the channels of a grey image are alike.
+    The image is resized (see ``resize``), scaled to 0..1, then normalised; a grey image has three equal channels.
+
+    Args:
+        image: mode RGB, L, or F with values of 0..1.
+        height: rows of the model's input.
+        width: columns of the model's input.
+        normalization: imagenet subtracts ImageNet's mean and divides by its deviation; none leaves 0..1.
     """
-    bands = _bands(resized(image, height, width))
+    bands = _bands(resize(image, height, width))
     pixels = np.empty((3, height, width), np.float32)
     for channel in range(3):
         pixels[channel] = bands[channel % len(bands)]
@@ -208,32 +230,36 @@ def to_input(
     return pixels
 
 
-def resized(image: Image.Image, height: int, width: int) -> Image.Image:
-    """The image at (height, width): bilinear and antialiased, Pillow's."""
+def resize(image: Image.Image, height: int, width: int) -> Image.Image:
+    """Resize an image to (height, width): Pillow's bilinear filter, which antialiases."""
     return image if image.size == (width, height) else image.resize((width, height), Image.Resampling.BILINEAR)
 
 
 def _bands(image: Image.Image) -> list[NDArray[np.float32]]:
-    """Its channels, each (height, width) of 0..1."""
+    """The channels of an image, each (height, width) of 0..1."""
     white = np.float32(1 if image.mode == "F" else 255)
     return [np.asarray(band, np.float32) / white for band in image.split()]
 
 
 def to_rgb8(image: Image.Image) -> Image.Image:
-    """The image as people look at it: 8-bit RGB."""
+    """Convert an image to 8-bit RGB, as people look at it."""
     if image.mode != "F":
         return image.convert("RGB")
     return Image.fromarray((np.asarray(image) * 255 + 0.5).astype(np.uint8)).convert("RGB")
 
 
 def upright_size(data: bytes, max_pixels: int) -> tuple[int, int]:
-    """Width and height of an image file without a crop; raises as ``decode``, which says where up is."""
+    """Width and height of an image file after EXIF orientation and before a crop.
+
+    Raises:
+        UnreadableImageError: as ``decode``.
+    """
     with _opened(data, max_pixels) as file:
         return file.image.size
 
 
 def open_mask(data: bytes, max_pixels: int) -> Image.Image:
-    """A mask of any depth at its own size: mode 1, every pixel that is not black is set.
+    """Decode a mask of any depth at its own size, to mode 1: every pixel that is not black is set.
 
     Raises:
         UnreadableImageError: as ``decode``.
@@ -245,18 +271,18 @@ def open_mask(data: bytes, max_pixels: int) -> Image.Image:
 
 
 def decode_mask(data: bytes, height: int, width: int, max_pixels: int, crop: CropArea | None) -> NDArray[np.bool_]:
-    """A ground-truth mask at the model's size (height, width): every pixel that is not black is defective.
+    """Decode a ground-truth mask to the model's size (height, width): every pixel that is not black is defective.
 
     Raises:
         UnreadableImageError: as ``decode``.
     """
-    return mask_at(open_mask(data, max_pixels), height, width, crop)
+    return resize_mask(open_mask(data, max_pixels), height, width, crop)
 
 
-def mask_at(mask: Image.Image, height: int, width: int, crop: CropArea | None) -> NDArray[np.bool_]:
-    """The cropped mask at (height, width), by the nearest pixel.
+def resize_mask(mask: Image.Image, height: int, width: int, crop: CropArea | None) -> NDArray[np.bool_]:
+    """Crop a mask and resize it to (height, width), by the nearest pixel.
 
     Raises:
-        UnreadableImageError: smaller than the crop.
+        UnreadableImageError: the mask is smaller than the crop.
     """
     return np.asarray(_cropped(mask, crop).resize((width, height), Image.Resampling.NEAREST))

@@ -1,4 +1,4 @@
-"""Ground truth of labelled images, at the model's size."""
+"""Ground-truth masks of labelled images, at the model's size."""
 
 from collections.abc import Callable
 
@@ -13,16 +13,24 @@ from anomaly_runner.errors import DataInvalid
 from anomaly_runner.storage import Prefetcher
 
 MaskReader = Callable[[Sample], NDArray[np.bool_]]
-"""From a labelled sample to its ground truth (H, W) at the model's size, true where it is defective."""
+"""From a labelled sample to its ground truth (H, W) at the model's size, true where the image is defective.
+
+It raises DataInvalid where the mask cannot be read."""
 
 
 def mask_reader(
     prefetcher: Prefetcher, size: tuple[int, int], limits: DatasetLimits, crop: CropArea | None
 ) -> MaskReader:
-    """A function from a labelled sample to its mask (rows, columns), true where it is defective.
+    """Make a function from a labelled sample to its mask.
 
-    A good image is defective nowhere, a defective one without a mask everywhere. The function raises
-    DataInvalid where a mask cannot be read: a guess would bend the pixel metrics silently.
+    A good image is defective nowhere, a defective one without a mask everywhere. A mask that cannot be read is an error
+    of the function (DataInvalid): a guess would bias the pixel metrics silently.
+
+    Args:
+        prefetcher: where the masks arrive.
+        size: rows and columns of the model's input.
+        limits: of the dataset.
+        crop: the part of each image, and mask, that is kept.
     """
 
     def read(sample: Sample) -> NDArray[np.bool_]:

@@ -1,8 +1,8 @@
-"""Parts of a dataset that its folders lack, drawn from the others.
+"""Draw the splits of a dataset that its folders lack from the splits they have.
 
-Whether an image is drawn depends on the seed and its key alone: the keys are ordered by a hash of both and the
-first ones are taken. The same seed gives the same parts whatever the order of listing, on every machine, and a few
-new images move few of the others.
+Whether an image is drawn depends on the seed and its key alone: the keys are ordered by a hash of both and the first
+ones are taken. The same seed gives the same splits whatever the order of listing, on every machine, and a few new
+images move few of the others.
 """
 
 import hashlib
@@ -13,56 +13,58 @@ from anomaly_api.dataset import DatasetSplits
 from anomaly_runner.data.samples import GOOD, UNKNOWN, DatasetIndex, Sample
 from anomaly_runner.errors import DataInvalid
 
-_FEWEST_TRAINED = 2
+_MIN_TRAINING_IMAGES = 2
 
 
 def complete_splits(dataset: DatasetIndex, splits: DatasetSplits, seed: int) -> DatasetIndex:
-    """The dataset with good test images, and with validation images where a share of them is asked for.
+    """Add good test images where there are none, then validation images where a share of the test set is asked for.
 
-    Each step tells in ``warnings`` what it moved.
+    ``warnings`` of the result say what was moved.
 
     Raises:
         DataInvalid: good test images are missing and there are too few training images to give some up.
     """
-    return _with_validation(_with_good_tests(dataset, splits.good_test_fraction, seed), splits, seed)
+    return _with_validation(_with_good_test_images(dataset, splits.good_test_fraction, seed), splits, seed)
 
 
-def _with_good_tests(dataset: DatasetIndex, fraction: float, seed: int) -> DatasetIndex:
+def _with_good_test_images(dataset: DatasetIndex, fraction: float, seed: int) -> DatasetIndex:
     if any(sample.label == GOOD for sample in dataset.test):
         return dataset
     count = max(1, round(len(dataset.train) * fraction))
-    if len(dataset.train) - count < _FEWEST_TRAINED:
+    if len(dataset.train) - count < _MIN_TRAINING_IMAGES:
         raise DataInvalid(
             f"no images below test/good, and splits.goodTestFraction {fraction:g} of the {len(dataset.train)} below "
-            f"train/good leaves fewer than {_FEWEST_TRAINED} to learn from: add images to test/good"
+            f"train/good leaves fewer than {_MIN_TRAINING_IMAGES} to learn from: add images to test/good"
         )
-    moved, kept = _drawn(dataset.train, count, f"{seed}:good test images")
-    said = f"no images below test/good: {count} of {len(dataset.train)} from train/good serve as good test images"
-    return replace(dataset, train=kept, test=_sorted((*dataset.test, *moved)), warnings=(*dataset.warnings, said))
+    moved, kept = _draw(dataset.train, count, f"{seed}:good test images")
+    warning = f"no images below test/good: {count} of {len(dataset.train)} from train/good serve as good test images"
+    return replace(dataset, train=kept, test=_sort((*dataset.test, *moved)), warnings=(*dataset.warnings, warning))
 
 
 def _with_validation(dataset: DatasetIndex, splits: DatasetSplits, seed: int) -> DatasetIndex:
     if dataset.validation or splits.validation_fraction is None:
         return dataset
     labels = sorted({sample.label for sample in dataset.test} - {UNKNOWN})
-    moved = [sample for label in labels for sample in _share(dataset.test, label, splits.validation_fraction, seed)]
+    moved = [
+        sample for label in labels for sample in _draw_share(dataset.test, label, splits.validation_fraction, seed)
+    ]
     chosen = {sample.key for sample in moved}
     kept = tuple(sample for sample in dataset.test if sample.key not in chosen)
-    said = f"no images below val/: {len(moved)} of the {len(dataset.test)} test images serve for validation"
-    return replace(dataset, validation=_sorted(moved), test=kept, warnings=(*dataset.warnings, said))
+    warning = f"no images below val/: {len(moved)} of the {len(dataset.test)} test images serve for validation"
+    return replace(dataset, validation=_sort(moved), test=kept, warnings=(*dataset.warnings, warning))
 
 
-def _share(samples: Sequence[Sample], label: str, fraction: float, seed: int) -> tuple[Sample, ...]:
-    """A share of one label's images, always leaving one."""
+def _draw_share(samples: Sequence[Sample], label: str, fraction: float, seed: int) -> tuple[Sample, ...]:
+    """Draw a share of one label's images, always leaving one."""
     found = [sample for sample in samples if sample.label == label]
-    return _drawn(found, min(round(len(found) * fraction), len(found) - 1), f"{seed}:validation")[0]
+    return _draw(found, min(round(len(found) * fraction), len(found) - 1), f"{seed}:validation")[0]
 
 
-def _drawn(samples: Sequence[Sample], count: int, salt: str) -> tuple[tuple[Sample, ...], tuple[Sample, ...]]:
-    """``count`` samples drawn by the salt, and the others, each sorted by key."""
+def _draw(samples: Sequence[Sample], count: int, salt: str) -> tuple[tuple[Sample, ...], tuple[Sample, ...]]:
+    """Draw ``count`` samples; returns them and the others, each sorted by key."""
     drawn = sorted(samples, key=lambda sample: hashlib.sha256(f"{salt}:{sample.key}".encode()).digest())
-    return _sorted(drawn[:count]), _sorted(drawn[count:])
+    return _sort(drawn[:count]), _sort(drawn[count:])
 
 
-def _sorted(samples: Sequence[Sample]) -> tuple[Sample, ...]:
+def _sort(samples: Sequence[Sample]) -> tuple[Sample, ...]:
     return tuple(sorted(samples, key=lambda sample: sample.key))

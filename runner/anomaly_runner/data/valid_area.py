@@ -1,4 +1,4 @@
-"""The part of every image that counts: what lies outside is black for the model and in no pixel metric.
+"""The area of every image that counts: pixels outside it are black for the model and in no pixel metric.
 
 The mask is read once, kept at its own size, and scaled to an image's by the nearest pixel. It travels with the
 trained model as a file of two grey levels, so that inference ignores what training ignored.
@@ -14,24 +14,32 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from anomaly_api.dataset import CropArea
-from anomaly_runner.data.images import UnreadableImageError, mask_at, open_mask
+from anomaly_runner.data.images import UnreadableImageError, open_mask, resize_mask
 from anomaly_runner.errors import DataInvalid
 
 FILE = "valid_area.png"
-"""Its name beside model.json."""
-_SIZES = 8
-"""Scaled masks that are kept: data sets have one size of image, or few."""
+"""Name of the mask's file beside model.json."""
+_CACHED_SIZES = 8
+"""Scaled masks kept in memory: datasets have images of one size, or of a few."""
 
 
 @dataclass(frozen=True, eq=False)
 class ValidArea:
-    """A mask of mode 1 at its own size: set where pixels count."""
+    """Where pixels count.
+
+    ``mask``: an image of mode 1 at its own size, set where they do.
+    """
 
     mask: Image.Image
 
     @classmethod
     def read(cls, data: bytes, name: str, max_pixels: int) -> Self:
-        """Read an image file; pixels that are not black count.
+        """Read the mask from an image file; pixels that are not black count.
+
+        Args:
+            data: the file.
+            name: of the file, for messages.
+            max_pixels: largest width x height that is decoded.
 
         Raises:
             DataInvalid: it cannot be read, or everything is black.
@@ -45,13 +53,13 @@ class ValidArea:
         return cls(mask)
 
     def at(self, height: int, width: int, crop: CropArea | None) -> NDArray[np.bool_]:
-        """The cropped mask at the size of a model's maps, (height, width): true where pixels count.
+        """Crop the mask and scale it to the size of a model's maps: (height, width), true where pixels count.
 
         Raises:
-            DataInvalid: the crop leaves the mask, or leaves nothing of it.
+            DataInvalid: the crop is larger than the mask, or leaves nothing of the valid area.
         """
         try:
-            valid = mask_at(self.mask, height, width, crop)
+            valid = resize_mask(self.mask, height, width, crop)
         except UnreadableImageError as error:
             raise DataInvalid(f"validAreaMask: {error}") from error
         if not valid.any():
@@ -59,14 +67,14 @@ class ValidArea:
         return valid
 
     def blacken(self, image: Image.Image, *, exactly: bool) -> Image.Image:
-        """The image (mode RGB, L or F) with black where pixels do not count.
+        """Copy an image (mode RGB, L or F) with black where pixels do not count.
 
         Args:
             image: a whole image.
-            exactly: refuse an image of another size than the mask's, because a crop will be cut out of both.
+            exactly: refuse an image of another size than the mask's; needed where both are cropped, in pixels.
 
         Raises:
-            UnreadableImageError: it has another size and should not.
+            UnreadableImageError: the image has another size although ``exactly`` is set.
         """
         if exactly and image.size != self.mask.size:
             raise UnreadableImageError(
@@ -78,13 +86,13 @@ class ValidArea:
         return result
 
     def to_png(self) -> bytes:
-        """The mask as the file that travels with a model."""
+        """Encode the mask as the file that travels with a model."""
         buffer = BytesIO()
         self.mask.save(buffer, "PNG")
         return buffer.getvalue()
 
 
-@lru_cache(_SIZES)
+@lru_cache(_CACHED_SIZES)
 def _ignored(area: ValidArea, size: tuple[int, int]) -> Image.Image:
-    """Where an image of this size (width, height) is ignored."""
+    """Where an image of this size (width, height) is ignored, as an image of mode 1."""
     return Image.fromarray(~np.asarray(area.mask.resize(size, Image.Resampling.NEAREST)))

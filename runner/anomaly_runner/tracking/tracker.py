@@ -17,7 +17,7 @@ MetricHistory = Mapping[str, Sequence[tuple[int, float]]]
 """Values by name: (step, value)."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TrackedDataset:
     """The images that a run has seen.
 
@@ -33,7 +33,7 @@ class TrackedDataset:
     context: Literal["training", "inference"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TrackedResult:
     """What a finished run tells its tracker.
 

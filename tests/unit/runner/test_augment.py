@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
-from scipy.ndimage import rotate
+from scipy import ndimage
 from skimage.data import gravel
 
 from anomaly_api.dataset import DatasetLimits
 from anomaly_api.transforms import Augmentations
-from anomaly_runner.data.augment import Augmenter, augment, rotated
+from anomaly_runner.data.augment import Augmenter, augment, rotate
 from anomaly_runner.data.batches import IntegrityLog, Preprocessor, read_batches
 from anomaly_runner.data.samples import Sample
 from anomaly_runner.storage import FolderStore, start_prefetch
@@ -56,8 +56,8 @@ def test_flips_come_as_often_as_asked() -> None:
 
 @pytest.mark.parametrize("degrees", [-33.0, 7.5, 90.0])
 def test_rotation_is_scipys_with_mirrored_corners(degrees: float) -> None:
-    ours = np.asarray(rotated(picture("F"), degrees))
-    theirs = rotate(GREY.astype(np.float32) / 255, degrees, reshape=False, order=1, mode="reflect")
+    ours = np.asarray(rotate(picture("F"), degrees))
+    theirs = ndimage.rotate(GREY.astype(np.float32) / 255, degrees, reshape=False, order=1, mode="reflect")
     assert ours.shape == GREY.shape
     assert np.abs(ours - theirs).mean() < 0.01
 
@@ -99,7 +99,7 @@ def read(
     batches = read_batches(
         prefetcher,
         samples,
-        Preprocessor(48, 64, "none"),
+        Preprocessor(height=48, width=64, normalization="none"),
         IntegrityLog(DatasetLimits()),
         batch_size=2,
         threads=threads,

@@ -260,7 +260,7 @@ def test_hostile_archives_are_refused(digits, tmp_path: Path, tar, problem) -> N
 
 
 def test_an_archive_of_endless_size_is_refused(digits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("anomaly_runner.data.builtin.mvtec._LARGEST_PRODUCT", 200)
+    monkeypatch.setattr("anomaly_runner.data.builtin.mvtec._MAX_CATEGORY_BYTES", 200)
     tar = archive(PRODUCTS)
     with serve_files({"mvtec.tar.xz": tar}) as web, pytest.raises(DataInvalid, match="takes more than"):
         prepare(
@@ -382,10 +382,10 @@ def test_a_stop_ends_a_download_and_the_next_pod_goes_on(web, tmp_path: Path, co
 def test_progress_is_in_megabytes(context, web) -> None:
     told = []
     context.progress.enter(Stage.FETCH, 3, "MB")
-    context.progress._tell = lambda values: told.append(values.completed)
-    from anomaly_runner.data.fetch import _Megabytes
+    context.progress._report = lambda values: told.append(values.completed)
+    from anomaly_runner.data.fetch import _MegabyteMeter
 
-    download(FILE, web.url, context.work, _Megabytes(context).advance)
+    download(FILE, web.url, context.work, _MegabyteMeter(context).advance)
     assert len(told) == 3
 
 

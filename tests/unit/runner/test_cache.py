@@ -368,7 +368,11 @@ def test_a_claim_serves_as_well(tmp_path: Path) -> None:
 def test_public_datasets_are_kept_too(tmp_path: Path) -> None:
     content = b"not an archive, but the one that was published"
     file = RemoteFile(
-        "http://nowhere.invalid/", "mvtec.tar", len(content), "sha256", hashlib.sha256(content).hexdigest()
+        base="http://nowhere.invalid/",
+        name="mvtec.tar",
+        size=len(content),
+        algorithm="sha256",
+        digest=hashlib.sha256(content).hexdigest(),
     )
     with serve_files({"mvtec.tar": content}) as web:
         for name in ("first", "second"):

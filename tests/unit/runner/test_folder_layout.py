@@ -7,7 +7,7 @@ import pytest
 from anomaly_api.dataset import DatasetLimits
 from anomaly_api.run import UnreadableImage
 from anomaly_runner.data.folder_layout import check_unreadable, index_experiment, index_inference
-from anomaly_runner.data.images import largest_file
+from anomaly_runner.data.images import max_file_bytes
 from anomaly_runner.data.samples import DatasetIndex
 from anomaly_runner.errors import DataInvalid
 from anomaly_runner.storage.store import ObjectInfo, is_safe_key
@@ -227,7 +227,7 @@ def test_names_that_are_no_utf8_are_told_escaped_and_never_used() -> None:
 
 def test_files_too_large_for_any_image_are_named_and_not_brought() -> None:
     listed = [*objects(LAYOUT), ObjectInfo("test/good/bomb.png", 1 << 40, "e")]
-    dataset = index_experiment(listed, "s3://b/p", "_mask", True, max_bytes=largest_file(1_000_000))
+    dataset = index_experiment(listed, "s3://b/p", "_mask", True, max_bytes=max_file_bytes(1_000_000))
     assert [image.path for image in dataset.unreadable] == ["test/good/bomb.png"]
     assert "1099511627776 bytes are more than an image of maxImagePixels" in dataset.unreadable[0].problem
     assert "test/good/bomb.png" not in dataset.file_keys()

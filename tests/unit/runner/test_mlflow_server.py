@@ -32,7 +32,14 @@ pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # of mlfl
 
 RUN = RunIdentity(kind="AnomalyExperiment", namespace="factory", name="screws", uid="0-1")
 HISTORY = {"trainLoss": ((10, 0.5), (20, 0.25)), "imageAUROC": ((20, 0.75),)}
-DATASET = TrackedDataset("screws", "ab" * 32, "s3", "s3://data/screws", {"train": 8, "predicted": 4}, "training")
+DATASET = TrackedDataset(
+    name="screws",
+    digest="ab" * 32,
+    kind="s3",
+    uri="s3://data/screws",
+    images={"train": 8, "predicted": 4},
+    context="training",
+)
 
 
 Point = tuple[str, int, float]
@@ -67,7 +74,9 @@ def result(tmp_path: Path) -> TrackedResult:
     )
     (tmp_path / "model.json").write_text(manifest.model_dump_json(by_alias=True))
     files = [(MODEL_FOLDER, file), (MODEL_FOLDER, tmp_path / "model.json")]
-    return TrackedResult({"image_AUROC": 0.875}, tuple(files), HISTORY, DATASET, manifest)
+    return TrackedResult(
+        metrics={"image_AUROC": 0.875}, files=tuple(files), history=HISTORY, dataset=DATASET, model=manifest
+    )
 
 
 def tracker(server: str, register: str | None = None, uid: str = "0-1") -> MlflowTracker:

@@ -21,7 +21,7 @@ from support.optional import not_none
 
 RUN = RunIdentity(kind="AnomalyExperiment", namespace="factory", name="x", uid="0-1")
 SPEC = MlflowTracking(tracking_uri="http://mlflow:5000/", tags={"team": "vision"})
-RESULT = TrackedResult({"image_AUROC": 0.9}, ())
+RESULT = TrackedResult(metrics={"image_AUROC": 0.9}, files=())
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of mlflow's own libraries
 
@@ -105,7 +105,9 @@ def test_a_run_from_begin_to_finish(tmp_path: Path) -> None:
     picture = tmp_path / "a.png"
     found = tracker(server)
     found.start({"model.name": "padim"})
-    found.finish(TrackedResult({"image_AUROC": 0.9}, (("visualizations", picture), ("", tmp_path / "report.json"))))
+    found.finish(
+        TrackedResult(metrics={"image_AUROC": 0.9}, files=(("visualizations", picture), ("", tmp_path / "report.json")))
+    )
     run = server.runs["run0"]
     assert (run.status, run.name, run.metrics, run.params) == (
         "FINISHED",

@@ -244,7 +244,9 @@ def test_what_is_no_regular_file_is_named_and_never_opened(tmp_path: Path) -> No
     samples = [Sample(info.key, "good") for info in FolderStore(tmp_path).list()]
     log = IntegrityLog(DatasetLimits(max_unreadable_images=5))
     prefetcher = start_prefetch(FolderStore(tmp_path), [], tmp_path, go_on)
-    (batch,) = read_batches(prefetcher, samples, Preprocessor(8, 8, "none"), log, batch_size=9, threads=2)
+    (batch,) = read_batches(
+        prefetcher, samples, Preprocessor(height=8, width=8, normalization="none"), log, batch_size=9, threads=2
+    )
     assert [sample.key for sample in batch.samples] == ["image.png", "link.png"]
     assert {image.path: image.problem for image in log.unreadable} == {
         "pipe.png": "not a file",

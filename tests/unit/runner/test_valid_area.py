@@ -36,7 +36,7 @@ def area(mask: NDArray[np.uint8] | None = None) -> ValidArea:
 
 
 def form(crop: CropArea | None = None) -> Preprocessor:
-    return Preprocessor(24, 32, "none", crop, valid_area=area())
+    return Preprocessor(height=24, width=32, normalization="none", crop=crop, valid_area=area())
 
 
 @pytest.mark.parametrize("factor", [1, 2, 5])
@@ -57,7 +57,7 @@ def test_deep_images_keep_their_depth() -> None:
 
 def test_maps_count_the_same_pixels() -> None:
     assert np.array_equal(not_none(form().valid), np.kron(border(), np.ones((2, 2))) > 0)
-    assert Preprocessor(24, 32, "none").valid is None
+    assert Preprocessor(height=24, width=32, normalization="none").valid is None
 
 
 def test_the_crop_cuts_image_and_mask_alike() -> None:

@@ -1,6 +1,6 @@
-"""Public datasets, fetched from where they are published and laid out as folders like anybody's own.
+"""Public datasets, downloaded from where they are published and laid out as folders like anybody's own.
 
-``catalog`` says what is published where, with digests; ``download`` fetches a file; ``mnist`` and ``mvtec`` turn
+``remote_files`` says what is published where, with digests; ``download`` downloads a file; ``mnist`` and ``mvtec`` turn
 files into folders; ``prepare`` puts it together.
 """
 

@@ -1,7 +1,7 @@
-"""One file from the web to a folder: streamed, resumed where it broke off, checked against its digest.
+"""Download one file from the web: streamed, resumed where it broke off, checked against its digest.
 
-What may pass (no answer, a broken connection, 5xx, 429) is tried again with growing pauses; each attempt asks for the
-bytes that are still missing. What will not pass says which URL it is about.
+Transient failures (no answer, a broken connection, 5xx, 429) are retried with growing pauses; each attempt asks for the
+bytes that are still missing. Other failures are raised at once, with the URL.
 """
 
 import hashlib
@@ -19,27 +19,31 @@ from anomaly_runner.data.builtin.remote_files import RemoteFile
 from anomaly_runner.errors import DataInvalid, StorageUnavailable
 
 _ATTEMPTS = 6
+"""In a row without a byte more."""
 _LONGEST_PAUSE = 20.0
+"""Seconds between two attempts, at most."""
 _TIMEOUT = 30.0
+"""Seconds without an answer or a byte."""
 _CHUNK = 1 << 20
-_MAY_PASS = (408, 425, 429)
-_COMPLETE = 416
-"""Range not satisfiable: nothing is missing, or what is here is not of this file."""
+"""Bytes read at once."""
+_TRANSIENT_STATUSES = (408, 425, 429)
+_RANGE_NOT_SATISFIABLE = 416
+"""Nothing is missing, or what is here is not of this file."""
 _HINT = "set source.builtin.mirror where the internet cannot be reached"
 
 
 class _BrokenOffError(Exception):
-    """The transfer ended early; another attempt may get the rest."""
+    """A transfer ended early; another attempt may get the rest."""
 
 
 def download(file: RemoteFile, mirror: str | None, folder: Path, advance: Callable[[int], None]) -> Path:
-    """Fetch a file into a folder, unless it is there; answers its path.
+    """Download a file into a folder, unless it is there; returns its path.
 
     Args:
-        file: what to fetch.
+        file: what to download.
         mirror: base URL that takes the place of the publisher's.
         folder: where it goes.
-        advance: called with the number of bytes that came; may raise to stop.
+        advance: called with the number of bytes that have arrived; may raise to stop.
 
     Raises:
         DataInvalid: there is no such file, it is far too large, or its digest differs.
@@ -49,28 +53,39 @@ def download(file: RemoteFile, mirror: str | None, folder: Path, advance: Callab
     target = folder / file.name
     if not target.is_file():
         folder.mkdir(parents=True, exist_ok=True)
-        _fetch(transfer)
-        transfer.half.replace(target)
+        _download_and_check(transfer)
+        transfer.part_file.replace(target)
     return target
 
 
-def _fetch(transfer: "_Transfer") -> None:
-    """The whole file, checked; several pieces may be of different files, so they get another chance in one."""
-    _patiently(transfer)
+def _download_and_check(transfer: "_Transfer") -> None:
+    """Download the whole file and check its digest.
+
+    Raises:
+        DataInvalid: there is no such file, it is far too large, or its digest differs.
+        StorageUnavailable: no answer after all attempts.
+    """
+    _download_with_retries(transfer)
     try:
         transfer.check_digest()
     except DataInvalid:
         if not transfer.resumed:
             raise
-        _patiently(transfer)
+        # The file may have changed on the server between two pieces: once more, in one piece.
+        _download_with_retries(transfer)
         transfer.check_digest()
 
 
-def _patiently(transfer: "_Transfer") -> None:
-    """Attempts until nothing is missing, or _ATTEMPTS in a row got no farther than those before them."""
+def _download_with_retries(transfer: "_Transfer") -> None:
+    """Attempt until nothing is missing, or _ATTEMPTS in a row got no farther than those before them.
+
+    Raises:
+        DataInvalid: there is no such file, or it is far too large.
+        StorageUnavailable: no answer after all attempts.
+    """
     farthest = transfer.size
 
-    def count_anew(state: RetryCallState) -> None:
+    def restart_count_on_progress(state: RetryCallState) -> None:
         nonlocal farthest
         if transfer.size > farthest:
             farthest, state.attempt_number = transfer.size, 1
@@ -79,7 +94,7 @@ def _patiently(transfer: "_Transfer") -> None:
         stop=stop_after_attempt(_ATTEMPTS),
         wait=wait_random_exponential(max=_LONGEST_PAUSE),
         retry=retry_if_exception_type(_BrokenOffError),
-        after=count_anew,
+        after=restart_count_on_progress,
         reraise=True,
     )
     try:
@@ -90,42 +105,55 @@ def _patiently(transfer: "_Transfer") -> None:
 
 @dataclass
 class _Transfer:
-    """A download under way: ``half`` holds what has come so far, ``resumed`` tells whether it is of several pieces."""
+    """A download under way.
+
+    Attributes:
+        file: what is downloaded.
+        url: where from.
+        part_file: the temporary file that holds what has arrived.
+        advance: called with the number of bytes of each chunk.
+        resumed: whether ``part_file`` is of several pieces.
+    """
 
     file: RemoteFile
     url: str
-    half: Path
+    part_file: Path
     advance: Callable[[int], None]
     resumed: bool = False
 
     @property
     def size(self) -> int:
-        """Bytes that have come so far."""
-        return self.half.stat().st_size if self.half.exists() else 0
+        """Bytes that have arrived so far."""
+        return self.part_file.stat().st_size if self.part_file.exists() else 0
 
     def attempt(self) -> None:
-        """Fetch what is missing."""
-        here = self.size
-        headers = {"User-Agent": "anomaly-runner"} | ({"Range": f"bytes={here}-"} if here else {})
+        """Ask for what is missing.
+
+        Raises:
+            DataInvalid: there is no such file, or it is far too large.
+            _BrokenOffError: another attempt may get the rest.
+        """
+        offset = self.size
+        headers = {"User-Agent": "anomaly-runner"} | ({"Range": f"bytes={offset}-"} if offset else {})
         request = urllib.request.Request(self.url, headers=headers)  # noqa: S310 - http(s) by the contract's pattern
         try:
             with urllib.request.urlopen(request, timeout=_TIMEOUT) as response:  # noqa: S310
-                self._receive(response, here)
+                self._receive(response, offset)
         except urllib.error.HTTPError as error:
             error.close()
-            self._refused(error.code, here)
+            self._handle_refusal(error.code, offset)
         except (OSError, http.client.HTTPException) as error:
             raise _BrokenOffError(f"{type(error).__name__}: {error}") from error
 
-    def _receive(self, response: http.client.HTTPResponse, here: int) -> None:
+    def _receive(self, response: http.client.HTTPResponse, offset: int) -> None:
         self.resumed = resumed = response.status == http.HTTPStatus.PARTIAL_CONTENT
         expected = int(response.headers.get("Content-Length") or -1)
         received = 0
-        with self.half.open("ab" if resumed else "wb") as sink:
+        with self.part_file.open("ab" if resumed else "wb") as sink:
             for chunk in iter(partial(response.read, _CHUNK), b""):
                 sink.write(chunk)
                 received += len(chunk)
-                self._check_size((here if resumed else 0) + received)
+                self._check_size((offset if resumed else 0) + received)
                 self.advance(len(chunk))
         if received < expected:
             raise _BrokenOffError(f"the connection broke off after {received} of {expected} bytes")
@@ -134,20 +162,24 @@ class _Transfer:
         if size > 2 * self.file.size:
             raise DataInvalid(f"{self.url} sends more than {size} bytes, about {self.file.size} were expected")
 
-    def _refused(self, status: int, here: int) -> None:
-        if status == _COMPLETE and here:
+    def _handle_refusal(self, status: int, offset: int) -> None:
+        if status == _RANGE_NOT_SATISFIABLE and offset:
             self.resumed = True
             return  # the digest decides
-        if status >= http.HTTPStatus.INTERNAL_SERVER_ERROR or status in _MAY_PASS:
+        if status >= http.HTTPStatus.INTERNAL_SERVER_ERROR or status in _TRANSIENT_STATUSES:
             raise _BrokenOffError(f"the server answered {status}")
         raise DataInvalid(f"cannot fetch {self.url}: the server answered {status}; {_HINT}")
 
     def check_digest(self) -> None:
-        """Compare what came with what is expected; throw it away if it differs."""
-        with self.half.open("rb") as content:
+        """Check what has arrived against the expected digest.
+
+        Raises:
+            DataInvalid: the digest differs; what has arrived is removed.
+        """
+        with self.part_file.open("rb") as content:
             found = hashlib.file_digest(content, self.file.algorithm).hexdigest()
         if not found.startswith(self.file.digest):
-            self.half.unlink()
+            self.part_file.unlink()
             raise DataInvalid(
                 f"{self.url} is not the expected file: its {self.file.algorithm} is {found}, not {self.file.digest}"
             )

@@ -1,6 +1,6 @@
 """MNIST as an anomaly-detection dataset: one digit is good, every other one is a kind of defect.
 
-The good digit's pictures of the training set are train/good; the test set is test/good and test/DIGIT.
+The good digit's images of the training set become train/good; the test set becomes test/good and test/DIGIT.
 """
 
 import gzip
@@ -13,24 +13,25 @@ from PIL import Image
 
 from anomaly_runner.errors import DataInvalid
 
-_UNSIGNED_BYTES = 8
+_UNSIGNED_BYTE = 8
+"""The IDX format's code of its type."""
 _DIGITS = range(10)
 
 
 def write_folders(
     train: tuple[Path, Path], test: tuple[Path, Path], good_label: int, limit: int | None, folder: Path
 ) -> None:
-    """Write the pictures, 28 x 28 grey PNG, named by their place in the set.
+    """Write the images as grey PNG files of 28 x 28 pixels, named by their index in the set.
 
     Args:
         train: files of the training set: images, labels.
         test: files of the test set.
         good_label: the digit that is good.
-        limit: pictures a folder at most, the first ones.
+        limit: images a folder at most, the first ones.
         folder: where train/ and test/ go.
 
     Raises:
-        DataInvalid: the files are not what MNIST's are.
+        DataInvalid: the files are not MNIST's.
     """
     images, labels = _read_set(train)
     _write(images, np.flatnonzero(labels == good_label)[:limit], folder / "train/good")
@@ -50,17 +51,19 @@ def _read_set(files: tuple[Path, Path]) -> tuple[NDArray[np.uint8], NDArray[np.u
 
 
 def read_idx(file: Path) -> NDArray[np.uint8]:
-    """A gzipped IDX file of unsigned bytes: two zero bytes, the type, the number of dimensions, each as a big-endian
-    32-bit number, then the values.
+    """Read a gzipped IDX file of unsigned bytes.
+
+    Format: two zero bytes, the type, the number of dimensions, each dimension as a big-endian 32-bit number, then the
+    values (LeCun et al., http://yann.lecun.com/exdb/mnist).
 
     Raises:
-        DataInvalid: not such a file.
+        DataInvalid: the file is damaged or of another format.
     """
     try:
         content = gzip.decompress(file.read_bytes())
     except (OSError, EOFError) as error:
         raise DataInvalid(f"{file.name} cannot be unpacked: {error}") from error
-    head = 4 + 4 * (content[3] if content[:3] == bytes((0, 0, _UNSIGNED_BYTES)) else 0)
+    head = 4 + 4 * (content[3] if content[:3] == bytes((0, 0, _UNSIGNED_BYTE)) else 0)
     shape = tuple(np.frombuffer(content[4:head], ">u4").tolist()) if len(content) >= head else ()
     if not shape or len(content) != head + math.prod(shape):
         raise DataInvalid(f"{file.name} is not an IDX file of unsigned bytes")

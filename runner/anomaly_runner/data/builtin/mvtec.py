@@ -1,7 +1,7 @@
-"""One product of MVTec AD out of its archive, whose folders are laid out as ours are.
+"""Extract one category of MVTec AD from its archive, whose folders have the layout that runs expect.
 
-An archive is hostile until proven otherwise: members are read one by one and only regular files with names that stay
-below the product's folder are written, by us, with none of the archive's modes, owners or links.
+The archive is untrusted: members are read one by one and only regular files with names that stay below the category's
+folder are written, with none of the archive's modes, owners or links.
 """
 
 import lzma
@@ -13,57 +13,63 @@ from pathlib import Path
 from anomaly_runner.errors import DataInvalid
 from anomaly_runner.storage.store import is_safe_key
 
-_LARGEST_PRODUCT = 20 << 30
-"""Bytes; the largest product of MVTec AD has less than 1 GB."""
-_MOST_FILES = 100_000
+_MAX_CATEGORY_BYTES = 20 << 30
+"""The largest category of MVTec AD has less than 1 GB."""
+_MAX_FILES = 100_000
 
 
 def extract(archive: Path, category: str, folder: Path, check: Callable[[], None]) -> None:
-    """Write the product's folder, ``folder/category``.
+    """Write the category's folder, ``folder/category``.
 
     Args:
         archive: a tar file, compressed in any way.
-        category: the product.
+        category: of the product, as the archive's top folder is called.
         folder: where it goes.
         check: called between members; may raise to stop.
 
     Raises:
-        DataInvalid: the archive is damaged, hostile or far too large, or has no such product.
+        DataInvalid: the archive is damaged, hostile or far too large, or has no such category.
     """
-    products: set[str] = set()
+    categories: set[str] = set()
     try:
         with tarfile.open(archive, "r|*") as tar:
-            for member in _members(tar, category, products):
+            for member in _members(tar, category, categories):
                 check()
                 _write(tar, member, folder / member.name)
     except (tarfile.TarError, lzma.LZMAError, EOFError) as error:
         raise DataInvalid(f"{archive.name} cannot be unpacked: {error}") from error
-    if category not in products:
-        raise DataInvalid(f"there is no category {category} in {archive.name}; it holds {', '.join(sorted(products))}")
+    if category not in categories:
+        raise DataInvalid(
+            f"there is no category {category} in {archive.name}; it holds {', '.join(sorted(categories))}"
+        )
 
 
 def keep_first(folder: Path, limit: int) -> None:
-    """Remove all but the first pictures, by name, of each folder of train/ and test/."""
+    """Remove all but the first ``limit`` images, by name, of each folder of train/ and test/."""
     for label in (*folder.glob("train/*"), *folder.glob("test/*")):
         for file in sorted(label.iterdir())[limit:]:
             file.unlink()
 
 
-def _members(tar: tarfile.TarFile, category: str, products: set[str]) -> Iterator[tarfile.TarInfo]:
-    """Files of the product; ``products`` fills with the names of all."""
+def _members(tar: tarfile.TarFile, category: str, categories: set[str]) -> Iterator[tarfile.TarInfo]:
+    """Yield the files of a category; ``categories`` is filled with the names of all.
+
+    Raises:
+        DataInvalid: the archive is hostile or far too large.
+    """
     size, count = 0, 0
     for member in tar:
         if not is_safe_key(member.name):
             raise DataInvalid(f"refused the archive: its member {member.name!r} leads out of the folder")
-        product, slash, _ = member.name.partition("/")
+        top_folder, slash, _ = member.name.partition("/")
         if slash and member.isfile():
-            products.add(product)
-        if product != category or member.isdir():
+            categories.add(top_folder)
+        if top_folder != category or member.isdir():
             continue
         if not member.isfile():
             raise DataInvalid(f"refused the archive: its member {member.name!r} is a link or a device")
         size, count = size + member.size, count + 1
-        if size > _LARGEST_PRODUCT or count > _MOST_FILES:
+        if size > _MAX_CATEGORY_BYTES or count > _MAX_FILES:
             raise DataInvalid(f"refused the archive: {category} takes more than {size} bytes or {count} files")
         yield member
 

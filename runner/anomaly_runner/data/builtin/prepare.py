@@ -1,4 +1,4 @@
-"""A public dataset as a folder: fetched, checked, laid out."""
+"""Make a folder of a public dataset: download its files, check them, and lay out their images."""
 
 import shutil
 from collections.abc import Callable, Sequence
@@ -14,16 +14,16 @@ from anomaly_runner.storage.object_cache import CacheEntry
 
 
 def files_of(spec: BuiltinDataset, catalog: DatasetCatalog) -> Sequence[RemoteFile]:
-    """What has to be fetched for a dataset, with the digests that the manifest gives.
+    """The files to download for a dataset, with the digests that the manifest gives.
 
     Raises:
         InvalidConfig: the manifest gives the digest of a file that the dataset does not have.
     """
     published = (catalog.mvtec,) if spec.name == "mvtec" else tuple(vars(catalog.mnist).values())
     digests, names = spec.digests or {}, [file.name for file in published]
-    if strangers := digests.keys() - set(names):
+    if unknown := digests.keys() - set(names):
         raise InvalidConfig(
-            f"source.builtin.digests: {spec.name} has no file {', '.join(sorted(strangers))}; "
+            f"source.builtin.digests: {spec.name} has no file {', '.join(sorted(unknown))}; "
             f"its files are {', '.join(names)}"
         )
     return [file.with_digest(digests[file.name]) if file.name in digests else file for file in published]
@@ -39,32 +39,34 @@ def prepare(
     catalog: DatasetCatalog,
     cache: FileCache | None = None,
 ) -> Path:
-    """Fetch a dataset and lay it out; answers the folder with its train/ and test/.
+    """Download a dataset and lay it out; returns the folder with its train/ and test/.
 
     Args:
         spec: which dataset.
-        category: the product, for MVTec AD.
+        category: of MVTec AD; None for others.
         folder: scratch space.
-        advance: called with the number of bytes that came.
-        check: called while unpacking.
+        advance: called with the number of bytes that have arrived; may raise to stop.
+        check: called while unpacking; may raise to stop.
         catalog: what is published where.
-        cache: where files are kept for the next run.
+        cache: keeps the files for the next run.
 
     Raises:
-        DataInvalid: a file is not there, not the expected one, or has no such category.
+        DataInvalid: a file is missing, is not the expected one, or has no such category.
         InvalidConfig: as ``files_of``.
-        StorageUnavailable: a server does not answer.
+        StorageUnavailable: a server does not answer, or the folder cannot be written.
     """
-    files = [_bring(file, spec.mirror, folder / "files", advance, cache) for file in files_of(spec, catalog)]
-    here = folder / "images"
-    shutil.rmtree(here, ignore_errors=True)
+    files = [
+        _download_or_restore(file, spec.mirror, folder / "files", advance, cache) for file in files_of(spec, catalog)
+    ]
+    images = folder / "images"
+    shutil.rmtree(images, ignore_errors=True)  # of an attempt that broke off
     try:
-        return _lay_out(spec, category, files, here, check)
+        return _lay_out(spec, category, files, images, check)
     except OSError as error:
-        raise StorageUnavailable(f"cannot write below {here}: {error.strerror}") from error
+        raise StorageUnavailable(f"cannot write below {images}: {error.strerror}") from error
 
 
-def _bring(
+def _download_or_restore(
     file: RemoteFile, mirror: str | None, folder: Path, advance: Callable[[int], None], cache: FileCache | None
 ) -> Path:
     entry = CacheEntry.of_content(file.algorithm, file.digest)
