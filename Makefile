@@ -23,6 +23,7 @@ PYTEST := $(VENV)/bin/pytest
 # Processes of `make test`; one of them has the cluster, whose tests mostly wait. Their threads wait asleep: OpenMP's
 # would spin on CPUs that the others need.
 TEST_PROCESSES ?= 3
+PARALLEL_PYTEST = OMP_WAIT_POLICY=PASSIVE $(PYTEST) --numprocesses $(TEST_PROCESSES) --dist loadgroup
 
 # Runs a command against the cluster in use: the user's own, or the embedded one.
 EMBEDDED_KUBECONFIG := $(or $(ANOMALY_CLUSTER_HOME),/var/tmp/anomaly-cluster)/pki/admin.conf
@@ -103,8 +104,12 @@ lint: setup ## Check style, types, imports and spelling
 	$(VENV)/bin/codespell
 
 .PHONY: test-fast
-test-fast: setup ## Run the unit tests: seconds, no cluster
-	$(PYTEST) tests/unit -m "not slow"
+test-fast: setup ## Run the unit tests: half a minute, no torch, no cluster
+	$(PYTEST) tests/unit
+
+.PHONY: test-component
+test-component: setup ## Run the tests of the runner with torch, anomalib and servers: no cluster
+	$(PARALLEL_PYTEST) tests/component
 
 .PHONY: test-integration
 test-integration: setup test-tools $(CLUSTER_TARGET) ## Run the operator's tests against a real API server
@@ -116,7 +121,11 @@ test-e2e: setup $(CLUSTER_TARGET) ## Run the samples and their failures in real 
 
 .PHONY: test
 test: lint verify test-tools $(CLUSTER_TARGET) ## Run everything
-	$(USE_IMAGES) OMP_WAIT_POLICY=PASSIVE $(PYTEST) tests --numprocesses $(TEST_PROCESSES) --dist loadgroup
+	$(USE_IMAGES) $(PARALLEL_PYTEST) tests
+
+.PHONY: test-all
+test-all: lint verify test-tools $(CLUSTER_TARGET) ## Run everything and the rare combinations, before a release: an hour
+	$(USE_IMAGES) $(PARALLEL_PYTEST) tests --rare
 
 .PHONY: bench
 bench: setup $(CLUSTER_TARGET) ## Print the benchmarks

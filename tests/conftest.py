@@ -16,7 +16,7 @@ MEASURED = "measured"
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Flags: one that rewrites every golden file, whose diff is reviewed, and one for what takes gigabytes."""
-    parser.addoption("--every-export", action="store_true", help="write every model as OpenVINO too: 6 GB of memory")
+    parser.addoption("--rare", action="store_true", help="rare combinations too: every model in every form of export")
     parser.addoption("--update-golden", action="store_true", help="write tests/golden anew instead of comparing")
 
 

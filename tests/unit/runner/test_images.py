@@ -210,27 +210,6 @@ def test_1_bit_images() -> None:
     assert np.array_equal(tensor[0] > 0.5, RAMP > 0.5)
 
 
-def test_normalisation_is_torchvisions() -> None:
-    import torch
-    from torchvision.transforms.v2 import functional
-
-    image = decode(FILES["rgb png"], LIMIT)
-    scaled = torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1).float() / 255
-    expected = functional.normalize(scaled, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]).numpy()
-    assert np.array_equal(to_input(image, 48, 64, "imagenet"), expected)
-
-
-@pytest.mark.parametrize("size", [(24, 32), (96, 128), (37, 51)])
-def test_resizing_is_torchvisions_antialiased_bilinear_to_one_level(size: tuple[int, int]) -> None:
-    import torch
-    from torchvision.transforms.v2 import functional
-
-    image = decode(FILES["rgb png"], LIMIT)
-    pixels = torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1)
-    expected = functional.resize(pixels, list(size), antialias=True).numpy() / 255
-    assert np.abs(to_input(image, *size, "none") - expected).max() <= 1.01 / 255
-
-
 @pytest.mark.parametrize("size", [(48, 64), (20, 31), (100, 200)])
 @pytest.mark.parametrize("normalization", ["imagenet", "none"])
 def test_grey_gives_what_the_same_image_in_colour_gives(

@@ -14,7 +14,7 @@ from anomaly_api.run import RunReport
 from support.optional import not_none
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
-SAMPLES = Path(__file__).parents[3] / "manifests" / "samples"
+SAMPLES = Path(__file__).parents[2] / "manifests" / "samples"
 
 
 @pytest.fixture(scope="module")

@@ -79,9 +79,7 @@ def test_a_model_and_its_exports_agree(
     folder, random_weights, name, measured: Callable[[str], None], request: pytest.FixtureRequest
 ) -> None:
     row = ROWS[name]
-    types = [
-        kind for kind in CATALOG[name].exports.formats if kind in LIGHT or request.config.getoption("--every-export")
-    ]
+    types = [kind for kind in CATALOG[name].exports.formats if kind in LIGHT or request.config.getoption("--rare")]
     category = "few" if row.few_images else "textures"
 
     def experiment(document) -> None:

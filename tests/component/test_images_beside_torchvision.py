@@ -1,0 +1,38 @@
+"""Resizing and normalisation are torchvision's."""
+
+from io import BytesIO
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision.transforms.v2 import functional
+
+from anomaly_runner.data.images import decode, to_input
+
+RAMP = np.linspace(0, 255, 64 * 48).reshape(48, 64).round().astype(np.uint8)
+
+
+@pytest.fixture
+def image() -> Image.Image:
+    """A grey ramp in colours, decoded from PNG."""
+    buffer = BytesIO()
+    Image.fromarray(RAMP).convert("RGB").save(buffer, "PNG")
+    return decode(buffer.getvalue(), RAMP.size)
+
+
+def pixels_of(image: Image.Image) -> torch.Tensor:
+    """Pixels (3, H, W), uint8."""
+    return torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1)
+
+
+def test_normalisation_is_torchvisions(image: Image.Image) -> None:
+    scaled = pixels_of(image).float() / 255
+    expected = functional.normalize(scaled, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]).numpy()
+    assert np.array_equal(to_input(image, 48, 64, "imagenet"), expected)
+
+
+@pytest.mark.parametrize("size", [(24, 32), (96, 128), (37, 51)])
+def test_resizing_is_torchvisions_antialiased_bilinear_to_one_level(size: tuple[int, int], image: Image.Image) -> None:
+    expected = functional.resize(pixels_of(image), list(size), antialias=True).numpy() / 255
+    assert np.abs(to_input(image, *size, "none") - expected).max() <= 1.01 / 255
