@@ -4,33 +4,35 @@ Weights that cannot be had here are random; what is tested does not depend on th
 """
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from anomaly_api.artifacts import Export
-from anomaly_api.model import Model
+from anomaly_api.model import Model, ModelName
 from anomaly_api.run import ModelManifest, RunReport
 from anomaly_runner.data.batches import Batch
 from anomaly_runner.data.samples import Sample
-from anomaly_runner.exporting.compare import load
 from anomaly_runner.exporting.export import export_all
 from anomaly_runner.local import run_locally
 from anomaly_runner.models.anomalib_model import BuildOptions, build_module, scoring_model, without_pretrained_weights
 from anomaly_runner.models.catalog import CATALOG
 from anomaly_runner.models.traceable import TRACEABLE
 from anomaly_runner.scoring.predict import ScoredBatch
+from anomaly_runner.scoring.torchscript_predictor import load_torchscript
 from anomaly_runner.training import with_anomalib as anomalib_training
 from hack.demo.auxiliary import write_auxiliary_weights
 from support.backbones import write_efficientnet_b5
 from support.model_rows import ROWS, exported_models
-from support.textures import EXPERIMENT, INFERENCE, texture, write_manifest, write_textures
+from support.textures import EXPERIMENT, INFERENCE, Document, texture, write_manifest, write_textures
 from support.torchscript import device_constants
 
 pytestmark = [pytest.mark.slow, pytest.mark.spread]
@@ -41,7 +43,7 @@ LIGHT = ("onnx", "torchscript")
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory):
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("models")
     write_textures(made / "data/textures")
     write_textures(made / "data/few", train=2, good=1, defects=1)
@@ -50,17 +52,18 @@ def folder(tmp_path_factory: pytest.TempPathFactory):
     return made
 
 
-def textures(count, side):
-    return [np.asarray(texture(index).resize((side, side)), np.float32) / 255 for index in range(count)]
+def textures(count: int, side: int) -> list[NDArray[np.float32]]:
+    pixels = (np.asarray(texture(index).resize((side, side)), np.float32) for index in range(count))
+    return [image / np.float32(255) for image in pixels]
 
 
-def stacked(pictures):
+def stacked(pictures: Sequence[NDArray[np.float32]]) -> torch.Tensor:
     return torch.stack([torch.from_numpy(picture).permute(2, 0, 1) for picture in pictures])
 
 
 @pytest.fixture
 def random_weights(monkeypatch: pytest.MonkeyPatch) -> None:
-    def build(model, options):
+    def build(model: Model, options: BuildOptions) -> Any:
         if ROWS[model.name].weights_from_cache:
             return build_module(model, options)
         with without_pretrained_weights():
@@ -69,20 +72,20 @@ def random_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(anomalib_training, "build_module", build)
 
 
-def scores_of(table):
+def scores_of(table: Path) -> dict[str, float]:
     content = pq.read_table(table).to_pydict()
     return dict(zip(content["path"], content["score"], strict=True))
 
 
 @pytest.mark.parametrize("name", exported_models())
 def test_a_model_and_its_exports_agree(
-    folder, random_weights, name, measured: Callable[[str], None], request: pytest.FixtureRequest
+    folder: Path, random_weights: None, name: ModelName, measured: Callable[[str], None], request: pytest.FixtureRequest
 ) -> None:
     row = ROWS[name]
     types = [kind for kind in CATALOG[name].exports.formats if kind in LIGHT or request.config.getoption("--rare")]
     category = "few" if row.few_images else "textures"
 
-    def experiment(document) -> None:
+    def experiment(document: Document) -> None:
         document["spec"] |= {
             "model": {"name": name, name: row.parameters} | (WEIGHTS if row.weights_from_cache else {}),
             "training": row.training,
@@ -103,7 +106,7 @@ def test_a_model_and_its_exports_agree(
     assert {export.format for export in report.exports} == set(types)
     assert ModelManifest.model_validate_json((root / "model.json").read_bytes()).localises == CATALOG[name].localises
     scale = max(map(abs, expected.values()))
-    assert device_constants(load("torchscript", root / "model.pt").program) == []
+    assert device_constants(load_torchscript(root / "model.pt", 8).program) == []
     for runtime in ("onnx", "torchscript", "torch"):
         found = look(folder, runtime, category)
         apart = max(abs(found[path] - expected[path]) for path in expected) / scale
@@ -111,8 +114,8 @@ def test_a_model_and_its_exports_agree(
         assert apart <= (1e-6 if runtime == "torch" else 1e-4)
 
 
-def look(folder, runtime, category):
-    def inference(document) -> None:
+def look(folder: Path, runtime: str, category: str) -> dict[str, float]:
+    def inference(document: Document) -> None:
         document["spec"]["input"]["category"] = category
         document["spec"] |= {"runtime": runtime, "visualization": {}, "batchSize": 3}
 
@@ -121,7 +124,7 @@ def look(folder, runtime, category):
     return scores_of(folder / "results/factory/look/local/predictions.parquet")
 
 
-def untrained(name):
+def untrained(name: ModelName) -> tuple[Model, Any, int]:
     """A model with random weights, anomalib's module of it, and the side of its images."""
     side = ROWS[name].side
     model = Model.model_validate({"name": name, name: ROWS[name].parameters})
@@ -131,7 +134,9 @@ def untrained(name):
 
 
 @pytest.mark.parametrize("name", [name for name in exported_models() if isinstance(TRACEABLE.get(name), type)])
-def test_traceable_models_do_the_arithmetic_of_anomalib(name, tmp_path: Path, measured: Callable[[str], None]) -> None:
+def test_traceable_models_do_the_arithmetic_of_anomalib(
+    name: ModelName, tmp_path: Path, measured: Callable[[str], None]
+) -> None:
     """What is written anew here, beside anomalib's own forward on the same state."""
     model, module, side = untrained(name)
     images = stacked(textures(12, side))
@@ -160,7 +165,7 @@ def test_traceable_models_do_the_arithmetic_of_anomalib(name, tmp_path: Path, me
 
 @pytest.mark.parametrize("name", ["cfa", "efficientad", "fastflow"])
 def test_a_model_that_makes_numbers_of_its_own_is_exported_in_half_precision(
-    name, tmp_path: Path, measured: Callable[[str], None]
+    name: ModelName, tmp_path: Path, measured: Callable[[str], None]
 ) -> None:
     model, module, side = untrained(name)
     images = stacked(textures(6, side))

@@ -5,8 +5,10 @@ import hashlib
 import io
 import socket
 import tarfile
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,16 +25,17 @@ from anomaly_runner.data.builtin.download import download
 from anomaly_runner.data.builtin.mnist import read_idx
 from anomaly_runner.data.fetch import list_experiment, list_inference, prefetch_images
 from anomaly_runner.engine import execute
-from anomaly_runner.errors import DataInvalid, InvalidConfig, Stopped, StorageUnavailable
+from anomaly_runner.errors import DataInvalid, InvalidConfig, RunFailed, Stopped, StorageUnavailable
 from anomaly_runner.progress import ProgressMeter
 from anomaly_runner.system.stop import StopSignal
 from anomaly_runner.tracking.mlflow_tracker import LOCAL_UID
 from anomaly_runner.tracking.tracker import NoTracker
-from support.fake_web import serve_files
+from support.fake_web import FakeWeb, serve_files
+from support.optional import not_none
 from support.public_datasets import NAMES, TRAIN, catalog, digit_set, idx_file, mnist_files, remote_file
 
 
-def nothing(*_) -> None:
+def nothing(*_: object) -> None:
     """Neither counts nor stops."""
 
 
@@ -74,7 +77,7 @@ def archive(files: dict[str, bytes], *special: tarfile.TarInfo) -> bytes:
 
 
 @pytest.fixture
-def context(tmp_path: Path):
+def context(tmp_path: Path) -> Context:
     run = RunIdentity(kind="AnomalyExperiment", namespace="ns", name="x", uid="u")
     return Context(
         run=run,
@@ -87,7 +90,7 @@ def context(tmp_path: Path):
     )
 
 
-def experiment(source: dict, **dataset) -> AnomalyExperiment:
+def experiment(source: dict[str, Any], **dataset: Any) -> AnomalyExperiment:
     return AnomalyExperiment.model_validate(
         {
             "metadata": {"name": "x", "namespace": "ns"},
@@ -109,7 +112,9 @@ def experiment(source: dict, **dataset) -> AnomalyExperiment:
     ],
     ids=["layers", "devices", "size"],
 )
-def test_a_model_that_cannot_be_is_refused_before_anything_is_fetched(digits, context, fields, message) -> None:
+def test_a_model_that_cannot_be_is_refused_before_anything_is_fetched(
+    digits: dict[str, bytes], context: Context, fields: dict[str, Any], message: str
+) -> None:
     with serve_files(digits) as web:
         spec = experiment({"name": "mnist", "goodLabel": 9, "mirror": web.url}).spec
         document = spec.model_dump(by_alias=True, exclude_unset=True) | fields
@@ -121,7 +126,7 @@ def test_a_model_that_cannot_be_is_refused_before_anything_is_fetched(digits, co
     assert web.asked == []
 
 
-def test_mnist_goes_the_way_of_every_dataset(digits, context) -> None:
+def test_mnist_goes_the_way_of_every_dataset(digits: dict[str, bytes], context: Context) -> None:
     with serve_files(digits) as web:
         spec = experiment({"name": "mnist", "goodLabel": 9, "limit": 12, "mirror": web.url}).spec
         listed = list_experiment(spec, context, catalog(digits))
@@ -137,7 +142,7 @@ def test_mnist_goes_the_way_of_every_dataset(digits, context) -> None:
     assert [path for path, _ in web.asked] == [f"/data/{name}" for name in NAMES]
 
 
-def test_a_mirror_may_hold_files_of_its_own(digits, tmp_path: Path) -> None:
+def test_a_mirror_may_hold_files_of_its_own(digits: dict[str, bytes], tmp_path: Path) -> None:
     """Beside the catalogue as published: only the digests in the manifest make these files the right ones."""
     own = {name: f"sha256:{hashlib.sha256(content).hexdigest()}" for name, content in digits.items()}
     mnist = {"name": "mnist", "good_label": 3, "limit": 2}
@@ -169,7 +174,7 @@ def test_a_digest_of_no_file_is_named() -> None:
         files_of(spec, PUBLISHED)
 
 
-def test_the_test_set_is_what_inference_sees(digits, context) -> None:
+def test_the_test_set_is_what_inference_sees(digits: dict[str, bytes], context: Context) -> None:
     manifest = ModelManifest(
         run=context.run,
         model="padim",
@@ -197,7 +202,7 @@ def test_the_test_set_is_what_inference_sees(digits, context) -> None:
             assert {sample.label for sample in listed.dataset.test} == labels
 
 
-def test_mvtec_takes_one_product_with_its_masks(digits, context) -> None:
+def test_mvtec_takes_one_product_with_its_masks(digits: dict[str, bytes], context: Context) -> None:
     tar = archive(PRODUCTS)
     with serve_files({"mvtec.tar.xz": tar}) as web:
         spec = experiment({"name": "mvtec", "mirror": web.url, "limit": 2}, category="metal_nut").spec
@@ -207,11 +212,13 @@ def test_mvtec_takes_one_product_with_its_masks(digits, context) -> None:
         "test/good/000.png": None,
         "test/scratch/000.png": "ground_truth/scratch/000_mask.png",
     }
-    assert (listed.store.local_root / "train/good/000.png").read_bytes() == PRODUCTS["metal_nut/train/good/000.png"]
+    assert (not_none(listed.store.local_root) / "train/good/000.png").read_bytes() == PRODUCTS[
+        "metal_nut/train/good/000.png"
+    ]
     assert not list((context.work / "builtin").rglob("bottle"))
 
 
-def test_an_unknown_product_is_named_with_those_that_are(digits, tmp_path: Path) -> None:
+def test_an_unknown_product_is_named_with_those_that_are(digits: dict[str, bytes], tmp_path: Path) -> None:
     tar = archive(PRODUCTS)
     with (
         serve_files({"mvtec.tar.xz": tar}) as web,
@@ -246,7 +253,7 @@ def link(name: str, kind: bytes) -> tarfile.TarInfo:
         (archive(PRODUCTS)[:-300], "cannot be unpacked"),
     ],
 )
-def test_hostile_archives_are_refused(digits, tmp_path: Path, tar, problem) -> None:
+def test_hostile_archives_are_refused(digits: dict[str, bytes], tmp_path: Path, tar: bytes, problem: str) -> None:
     with serve_files({"mvtec.tar.xz": tar}) as web, pytest.raises(DataInvalid, match=problem):
         prepare(
             BuiltinDataset(name="mvtec", mirror=web.url),
@@ -259,7 +266,9 @@ def test_hostile_archives_are_refused(digits, tmp_path: Path, tar, problem) -> N
     assert not (tmp_path / "evil").exists()
 
 
-def test_an_archive_of_endless_size_is_refused(digits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_archive_of_endless_size_is_refused(
+    digits: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("anomaly_runner.data.builtin.mvtec._MAX_CATEGORY_BYTES", 200)
     tar = archive(PRODUCTS)
     with serve_files({"mvtec.tar.xz": tar}) as web, pytest.raises(DataInvalid, match="takes more than"):
@@ -278,27 +287,27 @@ FILE = remote_file("file.bin", CONTENT)
 
 
 @pytest.fixture
-def web(monkeypatch: pytest.MonkeyPatch):
+def web(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeWeb]:
     monkeypatch.setattr("anomaly_runner.data.builtin.download._LONGEST_PAUSE", 0.01)
     with serve_files({"file.bin": CONTENT}) as served:
         yield served
 
 
-def test_a_download_goes_on_where_it_broke_off(web, tmp_path: Path) -> None:
+def test_a_download_goes_on_where_it_broke_off(web: FakeWeb, tmp_path: Path) -> None:
     web.faults = [-1_000_000, 503, -700_000]
-    seen = []
+    seen: list[int] = []
     assert download(FILE, web.url, tmp_path, seen.append).read_bytes() == CONTENT
     assert [wanted for _, wanted in web.asked] == [None, "bytes=1000000-", "bytes=1000000-", "bytes=1700000-"]
     assert sum(seen) == len(CONTENT)
     assert [path.name for path in tmp_path.iterdir()] == ["file.bin"]
 
 
-def test_a_download_that_gets_on_is_not_given_up(web, tmp_path: Path) -> None:
+def test_a_download_that_gets_on_is_not_given_up(web: FakeWeb, tmp_path: Path) -> None:
     web.faults = [-100_000, 503] * 12
     assert download(FILE, web.url, tmp_path, nothing).read_bytes() == CONTENT
 
 
-def test_a_download_that_never_gets_farther_is(web, tmp_path: Path) -> None:
+def test_a_download_that_never_gets_farther_is(web: FakeWeb, tmp_path: Path) -> None:
     web.faults, web.ranges = [-100_000] * 20, False
     with pytest.raises(StorageUnavailable, match="broke off after 100000"):
         download(FILE, web.url, tmp_path, nothing)
@@ -306,13 +315,13 @@ def test_a_download_that_never_gets_farther_is(web, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("stale", [b"of another file", b"x" * len(CONTENT)], ids=["begun", "complete"])
-def test_pieces_of_two_files_are_fetched_once_more_as_one(web, tmp_path: Path, stale) -> None:
+def test_pieces_of_two_files_are_fetched_once_more_as_one(web: FakeWeb, tmp_path: Path, stale: bytes) -> None:
     (tmp_path / ".file.bin.part").write_bytes(stale)
     assert download(FILE, web.url, tmp_path, nothing).read_bytes() == CONTENT
     assert [wanted for _, wanted in web.asked] == [f"bytes={len(stale)}-", None]
 
 
-def test_pieces_of_another_file_are_refused_in_the_end(web, tmp_path: Path) -> None:
+def test_pieces_of_another_file_are_refused_in_the_end(web: FakeWeb, tmp_path: Path) -> None:
     web.files["file.bin"] = CONTENT[:-1] + b"x"
     (tmp_path / ".file.bin.part").write_bytes(CONTENT[:1000])
     with pytest.raises(DataInvalid, match="is not the expected file"):
@@ -321,24 +330,24 @@ def test_pieces_of_another_file_are_refused_in_the_end(web, tmp_path: Path) -> N
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_server_without_ranges_sends_everything_again(web, tmp_path: Path) -> None:
+def test_a_server_without_ranges_sends_everything_again(web: FakeWeb, tmp_path: Path) -> None:
     web.faults, web.ranges = [-1_000_000], False
     assert download(FILE, web.url, tmp_path, nothing).read_bytes() == CONTENT
 
 
-def test_what_another_attempt_left_complete_is_only_checked(web, tmp_path: Path) -> None:
+def test_what_another_attempt_left_complete_is_only_checked(web: FakeWeb, tmp_path: Path) -> None:
     (tmp_path / ".file.bin.part").write_bytes(CONTENT)
     assert download(FILE, web.url, tmp_path, nothing).read_bytes() == CONTENT
     assert web.asked == [("/data/file.bin", f"bytes={len(CONTENT)}-")]
 
 
-def test_what_is_here_is_not_fetched_again(web, tmp_path: Path) -> None:
+def test_what_is_here_is_not_fetched_again(web: FakeWeb, tmp_path: Path) -> None:
     for _ in range(2):
         download(FILE, web.url, tmp_path, nothing)
     assert len(web.asked) == 1
 
 
-def test_another_content_is_refused_and_thrown_away(web, tmp_path: Path) -> None:
+def test_another_content_is_refused_and_thrown_away(web: FakeWeb, tmp_path: Path) -> None:
     web.files["file.bin"] = CONTENT[:-1] + b"x"
     with pytest.raises(DataInvalid, match=rf"{web.url}file\.bin is not the expected file: its sha256"):
         download(FILE, web.url, tmp_path, nothing)
@@ -348,7 +357,9 @@ def test_another_content_is_refused_and_thrown_away(web, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("status", "error"), [(404, DataInvalid), (403, DataInvalid), (500, StorageUnavailable), (429, StorageUnavailable)]
 )
-def test_refusals_name_the_url_and_the_way_out(web, tmp_path: Path, status, error) -> None:
+def test_refusals_name_the_url_and_the_way_out(
+    web: FakeWeb, tmp_path: Path, status: int, error: type[RunFailed]
+) -> None:
     web.faults = [status] * 10
     with pytest.raises(error, match=rf"{web.url}file\.bin.*{status}.*source\.builtin\.mirror"):
         download(FILE, web.url, tmp_path, nothing)
@@ -362,14 +373,14 @@ def test_nobody_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         download(FILE, f"http://127.0.0.1:{port}/", tmp_path, nothing)
 
 
-def test_a_server_that_never_ends_is_stopped(web, tmp_path: Path) -> None:
+def test_a_server_that_never_ends_is_stopped(web: FakeWeb, tmp_path: Path) -> None:
     web.files["file.bin"] = CONTENT * 4
     with pytest.raises(DataInvalid, match="sends more than"):
         download(FILE, web.url, tmp_path, nothing)
 
 
-def test_a_stop_ends_a_download_and_the_next_pod_goes_on(web, tmp_path: Path, context) -> None:
-    def advance(count) -> None:
+def test_a_stop_ends_a_download_and_the_next_pod_goes_on(web: FakeWeb, tmp_path: Path, context: Context) -> None:
+    def advance(count: int) -> None:
         context.stop.set()
         context.advance(count)
 
@@ -379,10 +390,10 @@ def test_a_stop_ends_a_download_and_the_next_pod_goes_on(web, tmp_path: Path, co
     assert web.asked[1][1] == "bytes=1048576-"
 
 
-def test_progress_is_in_megabytes(context, web) -> None:
-    told = []
+def test_progress_is_in_megabytes(context: Context, web: FakeWeb, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[int] = []
     context.progress.enter(Stage.FETCH, 3, "MB")
-    context.progress._report = lambda values: told.append(values.completed)
+    monkeypatch.setattr(context.progress, "_report", lambda values: told.append(values.completed))
     from anomaly_runner.data.fetch import _MegabyteMeter
 
     download(FILE, web.url, context.work, _MegabyteMeter(context).advance)
@@ -401,7 +412,7 @@ def test_progress_is_in_megabytes(context, web) -> None:
     ],
     ids=["empty", "a head", "an IDX file cut off", "32-bit values", "fewer values", "too many dimensions"],
 )
-def test_files_that_are_not_idx(tmp_path: Path, content) -> None:
+def test_files_that_are_not_idx(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "x.gz").write_bytes(content)
     with pytest.raises(DataInvalid, match=r"x\.gz"):
         read_idx(tmp_path / "x.gz")
@@ -409,7 +420,7 @@ def test_files_that_are_not_idx(tmp_path: Path, content) -> None:
 
 def source_of(package: str, file: str) -> str:
     """A library's source: importing it takes seconds."""
-    (folder,) = find_spec(package).submodule_search_locations
+    (folder,) = not_none(not_none(find_spec(package)).submodule_search_locations)
     return Path(folder, file).read_text()
 
 

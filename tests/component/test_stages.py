@@ -3,6 +3,7 @@
 import sys
 import threading
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Never
@@ -12,9 +13,10 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from torch import Tensor
 from typer.testing import CliRunner
 
-from anomaly_api.artifacts import Export
+from anomaly_api.artifacts import Export, ExportFormat
 from anomaly_api.parameters import PadimParameters
 from anomaly_api.run import RunIdentity
 from anomaly_api.status import Stage
@@ -25,7 +27,7 @@ from anomaly_runner.data.samples import Sample
 from anomaly_runner.errors import DataInvalid, Diverged, ExportMismatch, ModelInvalid, Stopped
 from anomaly_runner.evaluation.normalize import score_range
 from anomaly_runner.exporting.compare import compare, load, tolerance
-from anomaly_runner.exporting.export import export_all
+from anomaly_runner.exporting.export import Exported, Precision, export_all
 from anomaly_runner.exporting.onnx_writer import merge_external_data, write_onnx
 from anomaly_runner.exporting.portable import TupleOutputModel
 from anomaly_runner.exporting.torchscript_writer import write_torchscript
@@ -34,13 +36,15 @@ from anomaly_runner.models.padim import Padim
 from anomaly_runner.models.threads import TorchThreads
 from anomaly_runner.progress import ProgressMeter
 from anomaly_runner.scoring.onnx_predictor import load_onnx
-from anomaly_runner.scoring.predict import predict
+from anomaly_runner.scoring.predict import Predictions, predict
 from anomaly_runner.scoring.torch_predictor import TorchPredictor
+from anomaly_runner.scoring.torchscript_predictor import load_torchscript
 from anomaly_runner.system import machine
 from anomaly_runner.system.digest import digest
 from anomaly_runner.system.parallel import ordered_map
 from anomaly_runner.system.stop import StopSignal
 from anomaly_runner.tracking.tracker import NoTracker
+from support.optional import not_none
 from support.torchscript import device_constants
 
 SIZE = (64, 48)
@@ -49,7 +53,7 @@ THREADS = TorchThreads(torch.device("cpu"))
 
 
 @pytest.fixture
-def context(tmp_path: Path):
+def context(tmp_path: Path) -> Context:
     return Context(
         run=RUN,
         stores={},
@@ -62,24 +66,26 @@ def context(tmp_path: Path):
 
 
 @pytest.fixture(scope="module")
-def model():
+def model() -> Padim:
     torch.manual_seed(3)
     padim = Padim(choose_backbone("resnet18", ("layer1", "layer2")), PadimParameters(pre_trained=False), SIZE, THREADS)
-    padim.eval().learn(images(12).split(6), THREADS)
+    padim.eval().learn(torch.split(images(12), 6), THREADS)
     return padim
 
 
-def images(count, seed=0):
+def images(count: int, seed: int = 0) -> Tensor:
     return torch.randn(count, 3, *SIZE, generator=torch.Generator().manual_seed(seed))
 
 
-def batches(count, size=8):
+def batches(count: int, size: int = 8) -> list[Batch]:
     samples = [Sample(f"test/good/{index}.png", "good") for index in range(count)]
     pixels = images(count, 1).numpy()
     return [Batch(tuple(samples[at : at + size]), pixels[at : at + size]) for at in range(0, count, size)]
 
 
-def predicted(model, context, count=11, keep_maps=True, reference=16):
+def predicted(
+    model: Padim, context: Context, count: int = 11, keep_maps: bool = True, reference: int = 16
+) -> Predictions:
     return predict(
         TorchPredictor(model, THREADS, 32),
         batches(count),
@@ -91,44 +97,46 @@ def predicted(model, context, count=11, keep_maps=True, reference=16):
     )
 
 
-def test_every_image_is_scored_once_in_order(model, context) -> None:
+def test_every_image_is_scored_once_in_order(model: Padim, context: Context) -> None:
     found = predicted(model, context)
     with torch.inference_mode():  # in the same batches: on some CPUs, other sizes of batch round otherwise
         scored = [model(torch.from_numpy(batch.images)) for batch in batches(11)]
     scores, maps = (torch.cat(parts) for parts in zip(*scored, strict=True))
     assert [sample.key for sample in found.samples] == [f"test/good/{index}.png" for index in range(11)]
     assert np.array_equal(found.scores, scores.numpy())
-    assert np.array_equal(found.maps, maps[:, 0].numpy())
+    assert np.array_equal(not_none(found.maps), maps[:, 0].numpy())
     assert found.pixel_range == (float(maps.min()), float(maps.max()))
-    assert np.array_equal(found.max_pixel_scores, maps.amax((1, 2, 3)).numpy())
+    assert np.array_equal(not_none(found.max_pixel_scores), maps.amax((1, 2, 3)).numpy())
 
 
-def test_maps_are_kept_only_where_they_are_needed(model, context) -> None:
+def test_maps_are_kept_only_where_they_are_needed(model: Padim, context: Context) -> None:
     assert predicted(model, context, keep_maps=False).maps is None
 
 
-def test_scores_that_are_not_numbers(model, context) -> None:
+def test_scores_that_are_not_numbers(model: Padim, context: Context) -> None:
     broken = Padim(choose_backbone("resnet18", ("layer1",)), PadimParameters(pre_trained=False), SIZE, THREADS).eval()
     broken.inv_covariance = torch.full((16 * 12, 64, 64), torch.nan)
     with pytest.raises(Diverged, match=r"test/good/0\.png"):
         predicted(broken, context)
 
 
-def test_nothing_to_score(model, context) -> None:
+def test_nothing_to_score(model: Padim, context: Context) -> None:
     with pytest.raises(DataInvalid, match="none of the images"):
         predict(TorchPredictor(model, THREADS, 8), [], expected=3, size=SIZE, keep_maps=False, context=context)
 
 
-def test_stop_between_batches(model, context) -> None:
+def test_stop_between_batches(model: Padim, context: Context) -> None:
     context.stop.set()
     with pytest.raises(Stopped):
         predicted(model, context)
 
 
-FORMATS = ("onnx", "torchscript", "openvino")
+FORMATS: tuple[ExportFormat, ...] = ("onnx", "torchscript", "openvino")
 
 
-def exported(model, context, folder, *types, precision="float32"):
+def exported(
+    model: Padim, context: Context, folder: Path, *types: ExportFormat, precision: Precision = "float32"
+) -> tuple[tuple[Exported, ...], Predictions]:
     """The forms, written and held against torch; and what torch found."""
     found = predicted(model, context)
     reference = TorchPredictor(model, THREADS, 32).in_torch(found.reference)
@@ -138,7 +146,9 @@ def exported(model, context, folder, *types, precision="float32"):
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_an_export_agrees_at_every_batch_size(model, context, tmp_path: Path, name) -> None:
+def test_an_export_agrees_at_every_batch_size(
+    model: Padim, context: Context, tmp_path: Path, name: ExportFormat
+) -> None:
     [made], found = exported(model, context, tmp_path, name)
     assert made.report.images_compared == 11
     assert made.report.max_score_difference < 1e-5 * found.scores.max()
@@ -147,11 +157,11 @@ def test_an_export_agrees_at_every_batch_size(model, context, tmp_path: Path, na
     for size in (1, 3, 11):
         scores, maps = loaded.run(images(11, 1).numpy()[:size])
         assert scores.shape == (size,)
-        assert maps.shape == (size, *SIZE)
+        assert not_none(maps).shape == (size, *SIZE)
         assert scores == pytest.approx(found.scores[:size], rel=1e-5)
 
 
-def test_every_file_of_an_export_has_its_digest(model, context, tmp_path: Path) -> None:
+def test_every_file_of_an_export_has_its_digest(model: Padim, context: Context, tmp_path: Path) -> None:
     made, _ = exported(model, context, tmp_path, *FORMATS)
     listed = {one.model.file: one.model.sha256 for one in made} | made[2].model.companions
     assert listed == {path.name: digest(path) for path in tmp_path.iterdir()}
@@ -161,19 +171,19 @@ def test_every_file_of_an_export_has_its_digest(model, context, tmp_path: Path) 
 class WideNorm(torch.nn.Module):
     """Normalises whole feature maps, as FastFlow does, and answers them."""
 
-    def __init__(self, side) -> None:
+    def __init__(self, side: int) -> None:
         super().__init__()
         self.norm = torch.nn.LayerNorm([64, side, side])
         torch.nn.init.uniform_(self.norm.weight)
         torch.nn.init.uniform_(self.norm.bias)
 
-    def forward(self, images):
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         maps = self.norm(images)[:, :1]
         return maps.amax((1, 2, 3)), maps
 
 
 @pytest.mark.parametrize("side", [8, 56])
-def test_layer_normalisations_keep_their_digits(tmp_path: Path, side) -> None:
+def test_layer_normalisations_keep_their_digits(tmp_path: Path, side: int) -> None:
     """onnxruntime's own, over 200,000 numbers, is 3e-5 of the largest off."""
     torch.manual_seed(0)
     model, features = WideNorm(side).eval(), torch.rand(3, 64, side, side) * 5 + 20
@@ -186,7 +196,9 @@ def test_layer_normalisations_keep_their_digits(tmp_path: Path, side) -> None:
     assert np.abs(found - exact).max() <= 4 * np.abs(expected - exact).max() + 1e-6
 
 
-def test_weights_that_do_not_fit_into_the_graph_lie_in_one_file_beside_it(model, context, tmp_path: Path) -> None:
+def test_weights_that_do_not_fit_into_the_graph_lie_in_one_file_beside_it(
+    model: Padim, context: Context, tmp_path: Path
+) -> None:
     [made], found = exported(model, context, tmp_path, "onnx")
     (tmp_path / "apart").mkdir()
     apart = tmp_path / "apart" / "model.onnx"
@@ -206,7 +218,7 @@ def test_weights_that_do_not_fit_into_the_graph_lie_in_one_file_beside_it(model,
     assert scores == pytest.approx(found.scores, rel=1e-5)
 
 
-def test_half_precision_is_half_as_large_and_near(model, context, tmp_path: Path) -> None:
+def test_half_precision_is_half_as_large_and_near(model: Padim, context: Context, tmp_path: Path) -> None:
     (tmp_path / "whole").mkdir()
     [whole], _ = exported(model, context, tmp_path / "whole", "onnx")
     [half], found = exported(model, context, tmp_path, "onnx", precision="float16")
@@ -215,14 +227,14 @@ def test_half_precision_is_half_as_large_and_near(model, context, tmp_path: Path
     assert 0 < half.report.max_score_difference < 0.02 * found.scores.max()
 
 
-def test_the_export_is_of_opset_18(model, tmp_path: Path) -> None:
+def test_the_export_is_of_opset_18(model: Padim, tmp_path: Path) -> None:
     write_onnx(TupleOutputModel(model), torch.zeros(2, 3, *SIZE), tmp_path)
     loaded = onnx.load(tmp_path / "model.onnx")
     assert [item.version for item in loaded.opset_import if not item.domain] == [18]
     assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
 
 
-def test_an_export_of_something_else_is_refused(model, context, tmp_path: Path) -> None:
+def test_an_export_of_something_else_is_refused(model: Padim, context: Context, tmp_path: Path) -> None:
     mean = model.mean.clone()
     model.mean += 0.01
     write_onnx(TupleOutputModel(model), torch.zeros(2, 3, *SIZE), tmp_path)
@@ -232,22 +244,25 @@ def test_an_export_of_something_else_is_refused(model, context, tmp_path: Path) 
         compare("onnx", tmp_path / "model.onnx", found.reference, allowed(found))
 
 
-def allowed(found, precision="float32"):
+def allowed(found: Predictions, precision: Precision = "float32") -> dict[str, float]:
     return {level: tolerance(precision, seen) for level, seen in score_range(found).items()}
+
+
+Change = Callable[[Tensor], Tensor]
 
 
 class Changed(torch.nn.Module):
     """A model whose answers are changed on their way out."""
 
-    def __init__(self, model, scores, maps) -> None:
+    def __init__(self, model: Padim, scores: Change, maps: Change) -> None:
         super().__init__()
         self.model, self.change = model, (scores, maps)
 
-    def forward(self, images):
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         return tuple(change(found) for change, found in zip(self.change, self.model(images), strict=True))
 
 
-def same(found):
+def same(found: Tensor) -> Tensor:
     return found
 
 
@@ -260,7 +275,9 @@ def same(found):
         ((lambda found: found * 0 + found.mean(), same), "image scores by"),
     ],
 )
-def test_an_export_that_says_nothing_is_refused(model, context, tmp_path: Path, changes, told) -> None:
+def test_an_export_that_says_nothing_is_refused(
+    model: Padim, context: Context, tmp_path: Path, changes: tuple[Change, Change], told: str
+) -> None:
     found = predicted(model, context)
     write_onnx(Changed(model, *changes).eval(), torch.zeros(2, 3, *SIZE), tmp_path)
     with pytest.raises(ExportMismatch, match=told):
@@ -275,13 +292,15 @@ def test_each_level_has_its_own_tolerance_and_never_more_than_a_part_of_its_spre
     assert tolerance("float32", (6.999999, 7.0)) == pytest.approx(7e-6)
 
 
-def test_half_precision_is_not_refused_for_images_that_are_alike(model, context, tmp_path: Path) -> None:
+def test_half_precision_is_not_refused_for_images_that_are_alike(
+    model: Padim, context: Context, tmp_path: Path
+) -> None:
     """One image, or many of the same score: no distance between scores that an export could be held to."""
     found = predicted(model, context)
     one = replace(
         found.reference[0],
         scores=found.reference[0].scores[:1],
-        maps=found.reference[0].maps[:1],
+        maps=not_none(found.reference[0].maps)[:1],
         batch=Batch(found.samples[:1], found.reference[0].batch.images[:1]),
     )
     [made] = export_all(
@@ -297,14 +316,14 @@ def test_half_precision_is_not_refused_for_images_that_are_alike(model, context,
 class DeviceBound(torch.nn.Module):
     """A model that makes tensors where it is, as anomalib's do."""
 
-    def forward(self, images):
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         maps = torch.zeros(images.shape[0], 1, 4, 4, device=images.device) + images.mean((1, 2, 3), keepdim=True)
         return maps.amax((1, 2, 3)), maps
 
 
 def test_torchscript_computes_where_its_images_are(tmp_path: Path) -> None:
     write_torchscript(DeviceBound().eval(), torch.zeros(2, 3, *SIZE), tmp_path)
-    program = load("torchscript", tmp_path / "model.pt").program
+    program = load_torchscript(tmp_path / "model.pt", 8).program
     assert device_constants(program) == []
     assert "prim::device" in str(program.graph)
     scores, maps = program(images(5, 1))
@@ -313,12 +332,12 @@ def test_torchscript_computes_where_its_images_are(tmp_path: Path) -> None:
 
 
 def test_a_backbone_beyond_the_tracing_exporter(
-    model, context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model: Padim, context: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """torch.export writes what tracing cannot."""
     from torch.onnx.errors import OnnxExporterError
 
-    def refuse(*arguments) -> Never:
+    def refuse(*arguments: object) -> Never:
         raise OnnxExporterError("operator")
 
     monkeypatch.setattr("anomaly_runner.exporting.onnx_writer._trace", refuse)
@@ -355,7 +374,9 @@ def test_a_model_that_is_not_ours(tmp_path: Path) -> None:
         ({}, None),
     ],
 )
-def test_cpus_of_the_cgroup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files, cpus) -> None:
+def test_cpus_of_the_cgroup(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str, str], cpus: int | None
+) -> None:
     monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(8)))
     write(tmp_path, files)
     assert machine.cpu_limit(tmp_path) == (cpus or 8)
@@ -375,21 +396,22 @@ def test_cpus_of_the_cgroup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fil
         ({"memory.max": "1000", "memory.current": "5000"}, 0),
     ],
 )
-def test_memory_of_the_cgroup(tmp_path: Path, files, free) -> None:
+def test_memory_of_the_cgroup(tmp_path: Path, files: dict[str, str], free: int) -> None:
     write(tmp_path, files | {"meminfo": "MemTotal: 9000 kB\nMemAvailable: 4000 kB\n"})
     assert machine.available_memory(tmp_path, tmp_path / "meminfo") == free
 
 
-def write(folder: Path, files) -> None:
+def write(folder: Path, files: Mapping[str, str]) -> None:
     for name, content in files.items():
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(content)
 
 
 def test_ordered_map_keeps_order_and_runs_no_further_ahead_than_asked() -> None:
-    begun, lock = [], threading.Lock()
+    begun: list[int] = []
+    lock = threading.Lock()
 
-    def work(item):
+    def work(item: int) -> int:
         with lock:
             begun.append(item)
         time.sleep(0.01 if item % 3 else 0.03)
@@ -407,7 +429,7 @@ def test_ordered_map_passes_on_the_first_failure() -> None:
         list(ordered_map(lambda item: 1 // item, [1, 0, 1], 2))
 
 
-def test_the_context_times_stages_and_leaves_when_stopped(context) -> None:
+def test_the_context_times_stages_and_leaves_when_stopped(context: Context) -> None:
     with context.stage(Stage.TRAIN, 10):
         context.advance(5)
     assert context.record.seconds["train"] >= 0

@@ -1,9 +1,12 @@
 """Thresholds, decisions, normalised scores; metrics against scikit-learn on raw scores."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
+from numpy.typing import ArrayLike, NDArray
 from sklearn.metrics import (
     accuracy_score,
     average_precision_score,
@@ -18,18 +21,20 @@ from sklearn.metrics import (
 from anomaly_api.evaluation import Evaluation, Metrics, Threshold
 from anomaly_api.inference import InferenceThreshold
 from anomaly_api.status import ThresholdValues
+from anomaly_runner.data.masks import MaskReader
 from anomaly_runner.data.samples import Sample
 from anomaly_runner.errors import DataInvalid
-from anomaly_runner.evaluation.evaluate import evaluate
+from anomaly_runner.evaluation.evaluate import EvaluationResult, evaluate
 from anomaly_runner.evaluation.labelled import sort_labelled_scores
 from anomaly_runner.evaluation.normalize import ScoreNormalizer, experiment_normalizer, score_range
 from anomaly_runner.evaluation.thresholds import experiment_thresholds, inference_thresholds
 from anomaly_runner.scoring.predict import Predictions
+from support.optional import not_none
 
 SHAPE = (16, 12)
 
 
-def predictions(labels, seed=0):
+def predictions(labels: Sequence[str], seed: int = 0) -> Predictions:
     random = np.random.default_rng(seed)
     samples = tuple(Sample(f"test/{label}/{index}.png", label) for index, label in enumerate(labels))
     maps = np.round(random.normal(10, 3, (len(labels), *SHAPE)), 1).astype(np.float32)
@@ -46,7 +51,7 @@ def predictions(labels, seed=0):
     )
 
 
-def truth(sample):
+def truth(sample: Sample) -> NDArray[np.bool_]:
     mask = np.zeros(SHAPE, bool)
     if sample.defect:
         mask[3:8, 2:9] = True
@@ -56,7 +61,9 @@ def truth(sample):
 LABELS = ["good"] * 6 + ["dent"] * 4 + ["unknown"] * 3 + ["scratch"] * 3
 
 
-def evaluated(found, tmp_path, spec=None, masks=truth):
+def evaluated(
+    found: Predictions, tmp_path: Path, spec: Evaluation | None = None, masks: MaskReader | None = truth
+) -> EvaluationResult:
     spec = spec or Evaluation()
     labelled = sort_labelled_scores(found, masks, tmp_path)
     thresholds, warnings = experiment_thresholds(spec.threshold, labelled)
@@ -72,7 +79,7 @@ def test_image_and_pixel_metrics_equal_scikit_learn_and_leave_unknown_out(tmp_pa
     known = [index for index, sample in enumerate(found.samples) if sample.defect is not None]
     image_labels = [found.samples[index].defect for index in known]
     pixel_labels = np.stack([truth(found.samples[index]) for index in known]).ravel()
-    pixel_scores = found.maps[known].ravel()
+    pixel_scores = not_none(found.maps)[known].ravel()
     for level, labels, scores in (("image", image_labels, found.scores[known]), ("pixel", pixel_labels, pixel_scores)):
         values = getattr(result.metrics, level)
         assert values["AUROC"] == pytest.approx(roc_auc_score(labels, scores), abs=1e-9)
@@ -84,7 +91,7 @@ def test_image_and_pixel_metrics_equal_scikit_learn_and_leave_unknown_out(tmp_pa
 def test_confusion_and_label_summaries(tmp_path: Path) -> None:
     found = predictions(LABELS)
     result = evaluated(found, tmp_path)
-    matrix = result.confusion
+    matrix = not_none(result.confusion)
     total = matrix.true_negatives + matrix.false_positives + matrix.false_negatives + matrix.true_positives
     assert total == 13
     assert list(result.labels) == ["good", "dent", "scratch", "unknown"]
@@ -115,7 +122,7 @@ def test_without_defects_the_threshold_alarms_on_nothing_and_metrics_are_left_ou
     assert not result.anomalous.any()
     assert result.metrics.image == {}
     assert len(result.warnings) == 2
-    assert result.confusion.true_negatives == 4
+    assert not_none(result.confusion).true_negatives == 4
 
 
 def test_without_good_images_metrics_are_left_out(tmp_path: Path) -> None:
@@ -134,7 +141,9 @@ def test_constant_scores(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("method", "at_threshold"), [("minMax", 0.5), ("threshold", 100.0)])
-def test_normalised_scores_cross_the_threshold_with_the_decision(tmp_path: Path, method, at_threshold) -> None:
+def test_normalised_scores_cross_the_threshold_with_the_decision(
+    tmp_path: Path, method: Literal["minMax", "threshold"], at_threshold: float
+) -> None:
     found = predictions(LABELS)
     result = evaluated(found, tmp_path, Evaluation(normalization=method))
     assert np.array_equal(result.normalized_scores >= at_threshold, result.anomalous)
@@ -172,7 +181,9 @@ TRAINING = ThresholdValues(image=20.0, pixel=10.0, source="adaptive")
         ),
     ],
 )
-def test_inference_thresholds_from_training(spec, expected, tmp_path: Path) -> None:
+def test_inference_thresholds_from_training(
+    spec: InferenceThreshold, expected: ThresholdValues, tmp_path: Path
+) -> None:
     labelled = sort_labelled_scores(predictions(LABELS), None, tmp_path)
     assert inference_thresholds(spec, TRAINING, labelled) == (expected, ())
 
@@ -186,19 +197,21 @@ def test_optimal_f1_on_the_images_of_the_run(tmp_path: Path) -> None:
     both = sort_labelled_scores(found, truth, tmp_path)
     values, _ = inference_thresholds(InferenceThreshold(type="pixel"), TRAINING, both)
     assert values.image == 20.0
-    assert values.pixel in found.maps
+    assert values.pixel in not_none(found.maps)
 
 
 @pytest.mark.parametrize("labels", [["unknown"] * 3, ["good"] * 3, ["dent"] * 3])
 @pytest.mark.parametrize("level", ["image", "pixel"])
-def test_optimal_f1_without_labels_of_both_classes_falls_back_and_says_so(labels, level, tmp_path: Path) -> None:
+def test_optimal_f1_without_labels_of_both_classes_falls_back_and_says_so(
+    labels: list[str], level: Literal["image", "pixel"], tmp_path: Path
+) -> None:
     labelled = sort_labelled_scores(predictions(labels), None, tmp_path)
     values, warnings = inference_thresholds(InferenceThreshold(type=level), TRAINING, labelled)
     assert values == TRAINING.model_copy(update={"source": "training"})
     assert "training threshold is used" in warnings[0]
 
 
-def negatives(count=400, seed=4):
+def negatives(count: int = 400, seed: int = 4) -> tuple[NDArray[np.float32], float]:
     """Scores as flows give them: log-likelihoods, all below zero."""
     random = np.random.default_rng(seed)
     scores = (random.normal(size=count) * 3 - 40).astype(np.float32)
@@ -206,7 +219,7 @@ def negatives(count=400, seed=4):
 
 
 @pytest.mark.parametrize("method", ["minMax", "threshold"])
-def test_negative_scores_keep_their_order_and_their_side(method) -> None:
+def test_negative_scores_keep_their_order_and_their_side(method: Literal["minMax", "threshold"]) -> None:
     scores, threshold = negatives()
     thresholds = ThresholdValues(image=threshold, pixel=threshold)
     ends = (float(scores.min()), float(scores.max()))
@@ -215,13 +228,13 @@ def test_negative_scores_keep_their_order_and_their_side(method) -> None:
     assert np.array_equal(shown >= (0.5 if method == "minMax" else 100.0), scores >= threshold)
 
 
-def quadra(raw, threshold):
+def quadra(raw: NDArray[np.float64], threshold: float) -> NDArray[np.float64]:
     """As quadra normalises by a threshold other than 0, without its clipping."""
     return raw / threshold * 100.0 if threshold > 0 else 200.0 - raw / threshold * 100.0
 
 
 @pytest.mark.parametrize("threshold", [-40.25, 12.5])
-def test_percent_of_a_threshold_is_quadras(threshold) -> None:
+def test_percent_of_a_threshold_is_quadras(threshold: float) -> None:
     scores = np.linspace(-60, 60, 41).astype(np.float32)
     shown = ScoreNormalizer("threshold", ThresholdValues(image=threshold), {}).image(scores)
     assert shown == pytest.approx(quadra(scores.astype(float), threshold), abs=1e-9)
@@ -229,7 +242,7 @@ def test_percent_of_a_threshold_is_quadras(threshold) -> None:
 
 @pytest.mark.parametrize("threshold", [-40.25, 12.5, 0.0])
 @pytest.mark.parametrize("percent", [50, 100, 130])
-def test_a_custom_threshold_is_where_that_percentage_is_shown(threshold, percent, tmp_path: Path) -> None:
+def test_a_custom_threshold_is_where_that_percentage_is_shown(threshold: float, percent: float, tmp_path: Path) -> None:
     training = ThresholdValues(image=threshold, pixel=threshold)
     ranges = {"image": (-60.0, 20.0), "pixel": (-60.0, 20.0)}
     labelled = sort_labelled_scores(predictions(LABELS), None, tmp_path)
@@ -251,7 +264,9 @@ RANKED = ("AUROC", "AUPR", "F1Score", "F1Max", "Precision", "Recall")
 EVERYTHING = Metrics(image=(*RANKED, "Accuracy"), pixel=(*RANKED, "AUPRO", "IoU", "Dice"))
 
 
-def judged(found, tmp_path, valid=None, threshold=None):
+def judged(
+    found: Predictions, tmp_path: Path, valid: NDArray[np.bool_] | None = None, threshold: Threshold | None = None
+) -> EvaluationResult:
     """Everything that is asked for, with thresholds that are not the best ones."""
     labelled = sort_labelled_scores(found, truth, tmp_path, valid)
     thresholds, _ = experiment_thresholds(threshold or Threshold(method="manual", image=20.0, pixel=14.0), labelled)
@@ -259,7 +274,7 @@ def judged(found, tmp_path, valid=None, threshold=None):
     return evaluate(found, labelled, thresholds, normalizer=normalizer, metrics=EVERYTHING)
 
 
-def reference(labels, scores, threshold):
+def reference(labels: ArrayLike, scores: ArrayLike, threshold: float) -> dict[str, float]:
     """Metrics by scikit-learn on raw scores."""
     labels, scores = np.asarray(labels, bool), np.asarray(scores, np.float64)
     decided = scores >= threshold
@@ -277,16 +292,22 @@ def reference(labels, scores, threshold):
     }
 
 
-def beside(found, chosen, level, threshold, valid):
+def beside(
+    found: Predictions,
+    chosen: Sequence[int],
+    level: Literal["image", "pixel"],
+    threshold: float,
+    valid: NDArray[np.bool_] | None,
+) -> dict[str, float]:
     """The reference of these images at this level."""
     if level == "image":
-        return reference([found.samples[index].defect for index in chosen], found.scores[chosen], threshold)
+        return reference([bool(found.samples[index].defect) for index in chosen], found.scores[chosen], threshold)
     masks = np.stack([truth(found.samples[index]) for index in chosen])
     where = np.ones(SHAPE, bool) if valid is None else valid
-    return reference(masks[:, where].ravel(), found.maps[chosen][:, where].ravel(), threshold)
+    return reference(masks[:, where].ravel(), not_none(found.maps)[chosen][:, where].ravel(), threshold)
 
 
-def right_half():
+def right_half() -> NDArray[np.bool_]:
     valid = np.zeros(SHAPE, bool)
     valid[:, 5:] = True
     return valid
@@ -294,7 +315,9 @@ def right_half():
 
 @pytest.mark.parametrize("level", ["image", "pixel"])
 @pytest.mark.parametrize("valid", [None, right_half()], ids=["all", "valid"])
-def test_every_metric_equals_scikit_learn(level, valid, tmp_path: Path) -> None:
+def test_every_metric_equals_scikit_learn(
+    level: Literal["image", "pixel"], valid: NDArray[np.bool_] | None, tmp_path: Path
+) -> None:
     found = predictions(LABELS)
     result = judged(found, tmp_path, valid)
     known = [index for index, sample in enumerate(found.samples) if sample.defect is not None]
@@ -311,13 +334,13 @@ def test_iou_and_dice_from_counts(tmp_path: Path) -> None:
     values = judged(found, tmp_path).metrics.pixel
     known = [index for index, sample in enumerate(found.samples) if sample.defect is not None]
     masks = np.stack([truth(found.samples[index]) for index in known])
-    said = found.maps[known] >= 14.0
+    said = not_none(found.maps)[known] >= 14.0
     assert values["IoU"] == pytest.approx(jaccard_score(masks.ravel(), said.ravel()), abs=1e-12)
     assert values["Dice"] == pytest.approx(2 * (masks & said).sum() / (masks.sum() + said.sum()), abs=1e-12)
 
 
 @pytest.mark.parametrize("label", ["dent", "scratch"])
-def test_metrics_of_one_kind_of_defect(label, tmp_path: Path) -> None:
+def test_metrics_of_one_kind_of_defect(label: str, tmp_path: Path) -> None:
     found = predictions(LABELS)
     result = judged(found, tmp_path)
     chosen = [index for index, sample in enumerate(found.samples) if sample.label in ("good", label)]
@@ -326,9 +349,13 @@ def test_metrics_of_one_kind_of_defect(label, tmp_path: Path) -> None:
     assert {name: pytest.approx(expected[name], abs=1e-9) for name in values} == values
     masks = np.stack([truth(sample) for sample in found.samples])
     good = np.concatenate(
-        [found.maps[index][~masks[index]] for index, sample in enumerate(found.samples) if sample.defect is not None]
+        [
+            not_none(found.maps)[index][~masks[index]]
+            for index, sample in enumerate(found.samples)
+            if sample.defect is not None
+        ]
     )
-    bad = np.concatenate([found.maps[index][masks[index]] for index in chosen])
+    bad = np.concatenate([not_none(found.maps)[index][masks[index]] for index in chosen])
     expected = reference(np.arange(len(bad) + len(good)) < len(bad), np.concatenate([bad, good]), 14.0)
     pixel = result.metrics_by_defect[label].pixel
     assert "AUPRO" not in pixel
@@ -353,18 +380,18 @@ def test_intervals_are_those_that_were_asked_for(tmp_path: Path) -> None:
 
 def test_the_histogram_counts_every_image_once(tmp_path: Path) -> None:
     found = predictions(LABELS)
-    histogram = judged(found, tmp_path).histogram
+    histogram = not_none(judged(found, tmp_path).histogram)
     assert (sum(histogram.good), sum(histogram.defect), sum(histogram.unknown)) == (6, 7, 3)
     assert len(histogram.edges) == len(histogram.good) + 1
     assert (histogram.edges[0], histogram.edges[-1]) == (found.scores.min(), found.scores.max())
-    assert judged(predictions(["good", "dent"]), tmp_path).histogram.unknown == ()
+    assert not_none(judged(predictions(["good", "dent"]), tmp_path).histogram).unknown == ()
 
 
 def test_mistakes_are_the_worst_first_and_a_hundred_at_most(tmp_path: Path) -> None:
     found = predictions(["good"] * 130 + ["dent"] * 130)
     result = judged(found, tmp_path, threshold=Threshold(method="manual", image=float(np.median(found.scores))))
     wrong = {
-        sample.key: abs(float(score) - result.thresholds.image)
+        sample.key: abs(float(score) - not_none(result.thresholds.image))
         for sample, score, said in zip(found.samples, found.scores, result.anomalous, strict=True)
         if sample.defect != said
     }
@@ -375,14 +402,14 @@ def test_mistakes_are_the_worst_first_and_a_hundred_at_most(tmp_path: Path) -> N
 
 def test_pixels_outside_the_valid_area_change_nothing(tmp_path: Path) -> None:
     found, valid = predictions(LABELS), right_half()
-    wild = found.maps.copy()
+    wild = not_none(found.maps).copy()
     wild[:, ~valid] = 1000
     other = Predictions(found.samples, found.scores, wild, found.pixel_range)
     assert judged(found, tmp_path, valid).metrics == judged(other, tmp_path, valid).metrics
 
 
 @pytest.mark.parametrize("labels", [LABELS, ["good"] * 5])
-def test_without_masks_pixels_have_a_threshold_of_their_own_scale(labels, tmp_path: Path) -> None:
+def test_without_masks_pixels_have_a_threshold_of_their_own_scale(labels: list[str], tmp_path: Path) -> None:
     """Where image scores are another quantity than pixel scores; where they are the highest pixel, it is the same."""
     found = predictions(labels)
     same = evaluated(found, tmp_path, masks=None).thresholds
@@ -390,18 +417,19 @@ def test_without_masks_pixels_have_a_threshold_of_their_own_scale(labels, tmp_pa
     found.scores[:] = 1000 + 5 * found.scores
     other = evaluated(found, tmp_path, masks=None)
     assert other.thresholds.pixel == same.pixel
-    assert other.thresholds.image > 1000
-    raised = found.max_pixel_scores >= other.thresholds.pixel
+    assert not_none(other.thresholds.image) > 1000
+    raised = not_none(found.max_pixel_scores) >= not_none(other.thresholds.pixel)
     assert raised.tolist() == other.anomalous.tolist()
 
 
 def test_good_masks_alone_are_no_reason_for_another_pixel_threshold(tmp_path: Path) -> None:
     good = predictions(["good"] * 5)
-    assert evaluated(good, tmp_path).thresholds.pixel == np.nextafter(good.max_pixel_scores.max(), np.float32(np.inf))
+    highest = not_none(good.max_pixel_scores).max()
+    assert evaluated(good, tmp_path).thresholds.pixel == np.nextafter(highest, np.float32(np.inf))
 
 
 @pytest.mark.parametrize("judged", ["test", "validation"])
-def test_a_threshold_without_any_label(judged, tmp_path: Path) -> None:
+def test_a_threshold_without_any_label(judged: Literal["test", "validation"], tmp_path: Path) -> None:
     labelled = sort_labelled_scores(predictions(["unknown"] * 3), None, tmp_path)
     with pytest.raises(DataInvalid, match=f"no labelled {judged} image can be read"):
         experiment_thresholds(Threshold(), labelled, judged)
