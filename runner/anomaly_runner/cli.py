@@ -39,7 +39,7 @@ def run(
 def pod(
     config: Annotated[Path, typer.Option(help="The RunConfig (JSON).")] = Path(CONFIG_PATH),
     work: Annotated[Path, typer.Option(help="Scratch space.")] = Path(WORK_DIR),
-    termination: Annotated[Path, typer.Option(help="Where the last words go.")] = Path(TERMINATION_PATH),
+    termination: Annotated[Path, typer.Option(help="Where the termination message goes.")] = Path(TERMINATION_PATH),
 ) -> None:
     """Do what the mounted RunConfig says; this is what the container runs."""
     from anomaly_runner.system.logging_setup import log_for_pods

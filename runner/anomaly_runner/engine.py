@@ -1,4 +1,4 @@
-"""Which straight line a run takes. Imports only the one that it takes: inference has no torch."""
+"""Choose what a run does, experiment or inference, and import only that: an inference has no torch."""
 
 from anomaly_api.inference import InferenceSpec
 from anomaly_api.run import RunConfig

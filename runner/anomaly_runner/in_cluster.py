@@ -1,4 +1,4 @@
-"""A run in a pod: configuration from the mount, last words to the kubelet, progress to the operator."""
+"""A run in a pod: RunConfig from the mount, termination message to the kubelet, progress to the operator."""
 
 import logging
 import os
@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 
 def run_in_pod(config_file: Path, work: Path, termination: Path, environment: Mapping[str, str]) -> int:
-    """Do what the mounted configuration says; answers the exit code."""
+    """Do what the mounted RunConfig says and return the exit code; never raises a RunFailed."""
     with StopSignal().listening() as stop:
         try:
             config = read_config(config_file)
@@ -44,13 +44,13 @@ def run_in_pod(config_file: Path, work: Path, termination: Path, environment: Ma
                 tracker=tracker,
                 record=RunRecord(),
             )
-            ending = capture_failures(lambda: execute(config, context), context)
-            write_termination_message(ending.summary, termination)
-            return ending.exit_code
+            finished = capture_failures(lambda: execute(config, context), context)
+            write_termination_message(finished.summary, termination)
+            return finished.exit_code
 
 
 def tracker_of(config: RunConfig, local: Path | None) -> Tracker:
-    """The tracker that the resource asks for."""
+    """Make the tracker that the resource asks for; ``local``: folder of a run without a cluster, which has its own."""
     wanted = config.spec.tracking.mlflow
     return NoTracker() if wanted is None else MlflowTracker(target_of(config.run, wanted, local))
 

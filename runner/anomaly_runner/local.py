@@ -15,30 +15,30 @@ from anomaly_runner.engine import execute
 from anomaly_runner.errors import RunFailed
 from anomaly_runner.in_cluster import tracker_of
 from anomaly_runner.locations import local_stores
-from anomaly_runner.manifests import read_manifest
+from anomaly_runner.manifests import read_resource
 from anomaly_runner.progress import BarReporter, ProgressMeter
 from anomaly_runner.system.stop import StopSignal
 from anomaly_runner.termination import FinishedRun, capture_failures
 
 
 def run_locally(file: Path, folder: Path) -> int:
-    """Run a resource's YAML on local folders; answers the exit code."""
+    """Run a resource's YAML on local folders, print its result, and return the exit code."""
     console = Console(stderr=True)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        ending = _run(file, folder, console)
+        finished = _run(file, folder, console)
     except RunFailed as error:
-        _say_failure(console, error.reason.value, str(error))
+        _print_failure(console, error.reason.value, str(error))
         return error.exit_code
-    if ending.report:
-        show(ending.report, Console())
-    if ending.exit_code is not ExitCode.DONE:
-        _say_failure(console, ending.summary.reason.value, ending.summary.message)
-    return ending.exit_code
+    if finished.report:
+        print_report(finished.report, Console())
+    if finished.exit_code is not ExitCode.DONE:
+        _print_failure(console, finished.summary.reason.value, finished.summary.message)
+    return finished.exit_code
 
 
 def _run(file: Path, folder: Path, console: Console) -> FinishedRun:
-    config = read_manifest(file, folder)
+    config = read_resource(file, folder)
     work = Path(tempfile.mkdtemp(prefix=".work-", dir=folder))
     tracker = tracker_of(config, folder)
     try:
@@ -57,13 +57,13 @@ def _run(file: Path, folder: Path, console: Console) -> FinishedRun:
         shutil.rmtree(work)
 
 
-def _say_failure(console: Console, reason: str, message: str) -> None:
+def _print_failure(console: Console, reason: str, message: str) -> None:
     console.print(f"[bold red]{reason}[/]: ", end="")
     console.print(message, markup=False, highlight=False, soft_wrap=True)
 
 
-def show(report: RunReport, console: Console) -> None:
-    """The result in one table."""
+def print_report(report: RunReport, console: Console) -> None:
+    """Print metrics, thresholds, counts and where the artifacts are, in one table."""
     summary = report.summary
     metrics, thresholds = summary.metrics or MetricValues(), summary.thresholds or ThresholdValues()
     counts, artifacts = summary.images or ImageCounts(), summary.artifacts or Artifacts()

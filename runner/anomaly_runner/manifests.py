@@ -36,7 +36,7 @@ def read_config(file: Path) -> RunConfig:
         raise InvalidConfig(f"{file}: {describe_invalid(error, 'config')}") from error
 
 
-def read_manifest(file: Path, folder: Path) -> RunConfig:
+def read_resource(file: Path, folder: Path) -> RunConfig:
     """The RunConfig of a resource's YAML, with its references resolved below the local folder.
 
     Raises:
@@ -55,7 +55,7 @@ def read_manifest(file: Path, folder: Path) -> RunConfig:
     )
     if isinstance(resource, AnomalyExperiment):
         return RunConfig(run=run, experiment=resource.spec)
-    return RunConfig(run=run, inference=_resolved(resource.spec, run, folder))
+    return RunConfig(run=run, inference=_resolve_model(resource.spec, run, folder))
 
 
 def _load(file: Path) -> dict[str, Any]:
@@ -70,7 +70,7 @@ def _load(file: Path) -> dict[str, Any]:
     return document
 
 
-def _resolved(spec: InferenceSpec, run: RunIdentity, folder: Path) -> InferenceSpec:
+def _resolve_model(spec: InferenceSpec, run: RunIdentity, folder: Path) -> InferenceSpec:
     """The spec with ``model.experiment`` replaced by the folder of that experiment's results."""
     if spec.model.experiment is None:
         return spec

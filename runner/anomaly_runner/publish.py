@@ -1,4 +1,4 @@
-"""Stage publish: artifacts to their place, below <output>/<namespace>/<name>/<uid>/.
+"""Stage publish: upload the artifacts to <output>/<namespace>/<name>/<uid>/.
 
 The order is a promise to readers: everything that model.json names is there before it, and report.json comes
 last. A folder with a report.json is whole. A retried run writes the same names again.
@@ -42,7 +42,7 @@ CHECKPOINT = "model.safetensors"
 
 @dataclass(frozen=True)
 class Folder:
-    """Where a run's artifacts are made on this machine, and where they go."""
+    """A run's artifacts: ``here`` they are made on this machine, ``store`` is where they go."""
 
     here: Path
     store: Store
@@ -113,22 +113,26 @@ def publish(config: RunConfig, results: Results, folder: Folder, complete: bool,
         StorageDenied, StorageUnavailable, DataInvalid: the output cannot be written.
     """
     with context.stage(Stage.PUBLISH, unit="files"):
+        # What tables say is known by now; how many files there are is known only once they are written.
         write_tables(prediction_rows(results.predictions, results.evaluated), folder.here)
         folder.write(RESULTS, _image_results(results, folder.here))
         files = folder.files() if complete else []
         context.progress.enter(Stage.PUBLISH, len(files) + 1, "files")
+        # Everything that model.json names goes first, in parallel: who finds model.json finds all of the model.
         bulk = [file for file in files if file.name != MANIFEST]
-        for _ in ordered_map(partial(_push, folder), bulk, THREADS):
+        for _ in ordered_map(partial(_upload, folder), bulk, THREADS):
             context.advance(1)
         for file in files[len(bulk) :]:
-            _push(folder, file)
+            _upload(folder, file)
+        # The report says how long everything before it took, and where all of it is.
         uris = artifact_uris(folder, [(export.format, export.file) for export in results.exports], complete)
         report = make_report(config, results, uris, context.tracker.status(), context.record)
         if complete:
             page = folder.here / PAGE
             page.write_text(render(report, results.evaluated.labelled, results.gallery), encoding="utf-8")
-            _push(folder, page)
-        _push(folder, folder.write(REPORT, report))
+            _upload(folder, page)
+        # report.json comes last: a retried run that finds it has nothing left to do.
+        _upload(folder, folder.write(REPORT, report))
     return Published(report, tracked_result(report, folder.here, complete))
 
 
@@ -137,12 +141,12 @@ def _image_results(results: Results, folder: Path) -> ImageResults:
     return image_results(results.predictions, evaluated, results.model_thresholds or evaluated.thresholds, folder)
 
 
-def _push(folder: Folder, file: Path) -> None:
+def _upload(folder: Folder, file: Path) -> None:
     folder.store.upload(file, file.relative_to(folder.here).as_posix())
 
 
 def fresh_folder(work: Path, store: Store) -> Folder:
-    """An empty folder for artifacts in the run's work space."""
+    """Make an empty folder for artifacts in the run's scratch folder."""
     here = work / "artifacts"
     shutil.rmtree(here, ignore_errors=True)
     here.mkdir(parents=True)
@@ -150,9 +154,9 @@ def fresh_folder(work: Path, store: Store) -> Folder:
 
 
 def already_published(config: RunConfig, context: Context) -> Published | None:
-    """What an earlier pod of the same run has published, if it came that far; nothing needs to be done again then.
+    """What an earlier pod of the same run has published; None if it did not come that far.
 
-    Also finds out early that the output cannot be reached.
+    Called first, it also finds out early that the output cannot be reached.
 
     Raises:
         StorageDenied, StorageUnavailable, DataInvalid: the output cannot be read.
@@ -169,6 +173,6 @@ def already_published(config: RunConfig, context: Context) -> Published | None:
 def _same_run(content: bytes, config: RunConfig) -> RunReport | None:
     try:
         report = RunReport.model_validate_json(content)
-    except ValidationError:  # of another version: done again by this one
+    except ValidationError:  # of another version of this program, which does the run again
         return None
     return report if report.config == config else None

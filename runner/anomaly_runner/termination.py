@@ -1,6 +1,6 @@
-"""How a run ends: its last words for the kubelet, its exit code, one line in the log.
+"""How a run ends: its exit code, its termination message for the kubelet, one line in the log.
 
-The only place where failures are caught.
+The only place where every failure is caught.
 """
 
 import logging
@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """What a run came to."""
+    """How a run has ended. ``report``: of a run that has results, even if it failed."""
 
     exit_code: ExitCode
     summary: RunSummary
@@ -28,18 +28,23 @@ class FinishedRun:
 
 
 def capture_failures(work: Callable[[], Published], context: Context) -> FinishedRun:
-    """Do the work and tell the tracker; whatever happens, answer how it ended."""
+    """Do the work of a run and turn whatever happens into how it ended; never raises.
+
+    Args:
+        work: the run, until its results are stored.
+        context: for the tracker, progress and warnings.
+    """
     try:
         done = work()
     except RunFailed as error:
         return _failed(error, context)
     except (Exception, SystemExit) as error:  # noqa: BLE001 - the edge of the program: everything becomes an exit code
-        return _failed(_typed(error), context)
-    return _tracked(done, context)
+        return _failed(_as_run_failed(error), context)
+    return _published(done, context)
 
 
-def _tracked(done: Published, context: Context) -> FinishedRun:
-    """The end of a run whose results are stored: they are in its last words even if the tracker is down."""
+def _published(done: Published, context: Context) -> FinishedRun:
+    """Hand stored results to the tracker; the termination message has them even if the tracker is down."""
     summary = done.report.summary
     try:
         context.tracker.finish(done.tracked)
@@ -47,6 +52,7 @@ def _tracked(done: Published, context: Context) -> FinishedRun:
         logger.error("run failed", extra={"reason": error.reason.value, "detail": str(error)})
         lost = {"reason": error.reason, "message": str(error)[:MESSAGE_LIMIT], "stage": Stage.PUBLISH}
         return FinishedRun(error.exit_code, summary.model_copy(update=lost), done.report)
+    # A run whose export failed is published like any other, and fails all the same.
     if summary.reason is Reason.COMPLETE:
         context.progress.enter(Stage.DONE, 0, "images")
     else:
@@ -55,8 +61,8 @@ def _tracked(done: Published, context: Context) -> FinishedRun:
     return FinishedRun(ExitCode.of(summary.reason), summary, done.report)
 
 
-def _typed(error: BaseException) -> RunFailed:
-    """A library's exception as one of ours; the traceback of a fault of this program goes to the log."""
+def _as_run_failed(error: BaseException) -> RunFailed:
+    """Turn a library's exception into one of ours; the traceback of a fault of this program goes to the log."""
     if isinstance(error, MemoryError) or _is_torch_oom(error):
         return OutOfMemory(f"out of memory: {error}")
     logger.error("unexpected failure", exc_info=error)
@@ -64,7 +70,7 @@ def _typed(error: BaseException) -> RunFailed:
 
 
 def _is_torch_oom(error: BaseException) -> bool:
-    """Without importing torch: its GPU error by name, its CPU allocator's by message."""
+    """Whether torch ran out of memory, without importing it: its GPU error by name, its CPU allocator's by message."""
     return type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
 
 
@@ -76,7 +82,7 @@ def _failed(error: RunFailed, context: Context) -> FinishedRun:
 
 
 def failure_summary(error: RunFailed, stage: Stage, context: Context | None = None) -> RunSummary:
-    """The last words of a run that failed."""
+    """The termination message of a run that failed."""
     return RunSummary(
         reason=error.reason,
         message=str(error)[:MESSAGE_LIMIT],
@@ -87,7 +93,7 @@ def failure_summary(error: RunFailed, stage: Stage, context: Context | None = No
 
 
 def write_termination_message(summary: RunSummary, file: Path) -> None:
-    """Leave the summary where the kubelet picks it up."""
+    """Write the summary to the file that the kubelet reads; a failure to do so is logged."""
     try:
         file.write_text(summary.to_termination_message(), encoding="utf-8")
     except OSError as error:

@@ -16,7 +16,7 @@ from anomaly_runner.context import Context, RunRecord
 from anomaly_runner.data.fetch import list_experiment
 from anomaly_runner.experiment import run_experiment
 from anomaly_runner.local import run_locally
-from anomaly_runner.manifests import read_manifest
+from anomaly_runner.manifests import read_resource
 from anomaly_runner.progress import ProgressMeter
 from anomaly_runner.storage import FolderStore
 from anomaly_runner.system.digest import digest
@@ -141,7 +141,7 @@ def test_mnist_from_a_mirror(tmp_path: Path) -> None:
             }
             document["spec"]["evaluation"] = {"visualization": {"enabled": False}}
 
-        config = read_manifest(write_manifest(tmp_path, EXPERIMENT, mnist), tmp_path)
+        config = read_resource(write_manifest(tmp_path, EXPERIMENT, mnist), tmp_path)
         context = Context(
             run=config.run,
             stores={LocationRole.OUTPUT: FolderStore(tmp_path / "out")},

@@ -25,7 +25,7 @@ from anomaly_api.reasons import ExitCode
 from anomaly_api.run import ModelManifest, RunReport
 from anomaly_runner.exporting import export
 from anomaly_runner.exporting.torchscript_writer import write_torchscript
-from anomaly_runner.local import run_locally, show
+from anomaly_runner.local import print_report, run_locally
 from anomaly_runner.system.digest import digest
 from support.textures import EXPERIMENT, INFERENCE, SIDE, texture, write_manifest
 
@@ -82,7 +82,7 @@ def test_report(trained) -> None:
 
 def test_the_table_on_the_terminal(trained) -> None:
     report, terminal = report_of(trained), Console(file=io.StringIO(), width=200)
-    show(report, terminal)
+    print_report(report, terminal)
     shown = terminal.file.getvalue()
     low, high = report.intervals["AUROC"]
     assert f"{report.summary.metrics.image['AUROC']:.6f} (95 %: {low:.3f} to {high:.3f})" in shown
@@ -224,7 +224,7 @@ def test_inference_needs_no_torch(textures_and_model) -> None:
         "            raise ImportError(name + ' is not in the inference image')\n"
         "sys.meta_path.insert(0, Refuse())\n"
         "from pathlib import Path\n"
-        "from anomaly_runner.local import run_locally, show\n"
+        "from anomaly_runner.local import print_report, run_locally\n"
         "sys.exit(run_locally(Path(sys.argv[1]), Path(sys.argv[2])))\n"
     )
     done = subprocess.run(

@@ -19,11 +19,11 @@ from anomaly_runner.context import Context, RunRecord
 from anomaly_runner.engine import execute
 from anomaly_runner.errors import DataInvalid, ModelInvalid, StorageDenied, StorageUnavailable
 from anomaly_runner.in_cluster import tracker_of
-from anomaly_runner.inference import read_manifest
 from anomaly_runner.local import run_locally
 from anomaly_runner.locations import local_stores, pod_stores
-from anomaly_runner.manifests import read_manifest as read_resource
+from anomaly_runner.manifests import read_resource
 from anomaly_runner.progress import ProgressMeter
+from anomaly_runner.scoring.trained_model import read_model_manifest
 from anomaly_runner.storage import ObjectInfo
 from anomaly_runner.system.stop import StopSignal
 from anomaly_runner.termination import FinishedRun, capture_failures
@@ -183,7 +183,7 @@ def test_the_version_that_was_found_stays(trained: Path, server: str, client: "M
 )
 def test_what_is_not_registered(trained: Path, server: str, model: dict[str, Any], complaint: str) -> None:
     with pytest.raises(ModelInvalid, match=complaint):
-        read_manifest(store(server, **model))
+        read_model_manifest(store(server, **model))
 
 
 def test_a_registered_model_that_is_not_ours(trained: Path, server: str, client: "MlflowClient") -> None:
@@ -191,7 +191,7 @@ def test_a_registered_model_that_is_not_ours(trained: Path, server: str, client:
     client.create_registered_model("pictures")
     client.create_model_version("pictures", f"{version.source.rpartition('/')[0]}/visualizations", version.run_id)
     with pytest.raises(ModelInvalid, match=r"no model\.json in models:/pictures/1"):
-        read_manifest(store(server, name="pictures"))
+        read_model_manifest(store(server, name="pictures"))
 
 
 @pytest.mark.parametrize("scheme", ["mlflow-artifacts", "http", "file"])
@@ -203,7 +203,7 @@ def test_no_other_place_is_asked_for_the_files(
         source = f"{scheme}{other.url.removeprefix('http')}/1/a/artifacts/model"
         monkeypatch.setattr("mlflow.tracking.MlflowClient.get_model_version_download_uri", lambda *_: source)
         with pytest.raises(ModelInvalid, match=rf"has its files at {source}: only the artifacts of {server} and of S3"):
-            read_manifest(store(server, version=1))
+            read_model_manifest(store(server, version=1))
         assert other.seen == []
 
 
@@ -211,7 +211,7 @@ def test_a_server_that_does_not_answer() -> None:
     nowhere = f"http://127.0.0.1:{free_port()}"
     began = time.monotonic()
     with pytest.raises(StorageUnavailable, match=rf"{nowhere} does not give version of a registered model gravel"):
-        read_manifest(store(nowhere))
+        read_model_manifest(store(nowhere))
     assert time.monotonic() - began < 60
 
 
@@ -226,7 +226,7 @@ def test_a_server_that_goes_after_the_version_was_found(trained: Path, server: s
 def test_a_download_that_breaks_off_is_repeated(trained: Path, server: str) -> None:
     with auth_proxy(server) as before:
         before.cut = ["/model/model.json"]
-        assert read_manifest(store(before.url, version=1)).model == "padim"
+        assert read_model_manifest(store(before.url, version=1)).model == "padim"
         assert before.cut == []
 
 
@@ -238,7 +238,7 @@ def test_the_registry_has_an_account_of_its_own(trained: Path, server: str, monk
     run_id = RunIdentity(kind="AnomalyInference", namespace="factory", name="look", uid="1")
     with auth_proxy(server, "robot", "secret") as before:
         config = RunConfig(run=run_id, inference=spec_of(before.url, version=1, credentialsSecret="registry"))
-        assert read_manifest(pod_stores(config)[LocationRole.MODEL]).run.name == "small"
+        assert read_model_manifest(pod_stores(config)[LocationRole.MODEL]).run.name == "small"
         assert set(before.seen) == {before.wanted}
     account = {key: value for key, value in os.environ.items() if key in MLFLOW_SECRET_KEYS}
     assert account == {"MLFLOW_TRACKING_TOKEN": "of-the-tracker"}
@@ -250,7 +250,7 @@ def test_a_server_that_refuses_the_account(trained: Path, server: str, account: 
         auth_proxy(server, "robot", "secret") as before,
         pytest.raises(StorageDenied, match=r"refused access to version 1 .* check model\.mlflow\.credentialsSecret"),
     ):
-        read_manifest(store(before.url, account, version=1, credentialsSecret="registry"))
+        read_model_manifest(store(before.url, account, version=1, credentialsSecret="registry"))
 
 
 @pytest.mark.parametrize(

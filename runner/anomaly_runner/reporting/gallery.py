@@ -61,7 +61,7 @@ def make_gallery(renderer: PredictionRenderer, compute_maps: MapsByKey) -> tuple
     if renderer.predictions.maps is None and renderer.predictions.pixel_range is not None:
         maps = compute_maps([renderer.predictions.samples[index] for index in chosen])
         keys = {index: renderer.predictions.samples[index].key for index in chosen}
-        renderer = replace(renderer, maps={index: maps[key] for index, key in keys.items() if key in maps})
+        renderer = replace(renderer, extra_maps={index: maps[key] for index, key in keys.items() if key in maps})
     found = ordered_map(lambda index: _gallery_item(renderer, index), chosen, cpu_limit())
     return tuple(item for item in found if item is not None)
 

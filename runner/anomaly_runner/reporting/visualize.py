@@ -5,7 +5,7 @@ Pictures are JPEG, ten times cheaper to write than PNG; raw outputs, which progr
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -30,10 +30,10 @@ from anomaly_runner.system.parallel import ordered_map
 
 @dataclass(frozen=True)
 class RenderedPrediction:
-    """One prediction as pictures, at the image's own resolution.
+    """One prediction as pictures of what the model has seen of the image, at the image's own resolution.
 
-    ``sheet``: for people, RGB. ``heat``: grey, 128 is the threshold. ``segmentation``: (height, width), found pixels.
-    All of the part that the model is shown.
+    ``sheet``: for people, RGB. ``heat``: grey, 128 is the threshold. ``segmentation``: (rows, columns), True is
+    anomalous.
     """
 
     verdict: Verdict
@@ -44,17 +44,20 @@ class RenderedPrediction:
 
 @dataclass(frozen=True)
 class PredictionRenderer:
-    """Draws the predictions of a run, on any number of threads. ``maps``: by index, where predictions have none."""
+    """Draws the predictions of a run; safe to use from many threads.
+
+    ``extra_maps``: maps (H, W) by index, of predictions that were not kept with theirs.
+    """
 
     predictions: Predictions
     evaluated: EvaluationResult
     prefetcher: Prefetcher
     preprocessor: Preprocessor
     limits: DatasetLimits
-    maps: Mapping[int, NDArray[np.float32]] | None = None
+    extra_maps: Mapping[int, NDArray[np.float32]] = field(default_factory=dict)
 
     def image(self, index: int) -> Image.Image:
-        """The image as the model was shown it, at its own resolution.
+        """Decode what the model has seen of the image, at the image's own resolution, RGB.
 
         Raises:
             UnreadableImageError: the file has gone since it was scored.
@@ -63,7 +66,12 @@ class PredictionRenderer:
         return to_rgb8(self.preprocessor.decode(read_file(self.prefetcher, key), self.limits.max_image_pixels))
 
     def render(self, index: int) -> RenderedPrediction:
-        """Draw one prediction that has a map; raises as ``image``."""
+        """Draw one prediction.
+
+        Raises:
+            UnreadableImageError: the file has gone since it was scored.
+            LookupError: there is no map of it.
+        """
         image, scores = self.image(index), self._scores(index)
         heat = heat_image(scores, self._levels, image.size)
         segmentation = segment(scores, self.evaluated.thresholds.pixel, image.size)
@@ -91,18 +99,25 @@ class PredictionRenderer:
 
     @property
     def _levels(self) -> PixelLevels:
-        """Heat turns at the threshold that decides here, also where 100 is that of the training."""
+        """What the heat map's 0, 128 and 255 are: 128 is the threshold that decides in this run, also where 100 percent
+        is that of the training.
+        """
         normalizer = self.evaluated.normalizer
         low, high = normalizer.ranges["pixel"]
         return PixelLevels(low, normalizer.pixel_threshold(self.evaluated.thresholds), high)
 
     def _scores(self, index: int) -> NDArray[np.float32]:
-        """The map; nothing is found outside of the valid area."""
-        maps = self.predictions.maps if self.maps is None else self.maps
-        assert maps is not None
-        scores = np.asarray(maps[index])
+        """The map (H, W), with the lowest score of the run outside of the valid area, where nothing is found."""
+        scores = self._map(index)
         valid = self.preprocessor.valid
         return scores if valid is None else np.where(valid, scores, np.float32(self._levels.low))
+
+    def _map(self, index: int) -> NDArray[np.float32]:
+        if index in self.extra_maps:
+            return self.extra_maps[index]
+        if self.predictions.maps is None:
+            raise LookupError(f"there is no map of {self.predictions.samples[index].key}")
+        return np.asarray(self.predictions.maps[index])
 
     def _truth(self, sample: Sample, size: tuple[int, int]) -> NDArray[np.bool_] | None:
         if sample.mask is None:
@@ -126,7 +141,7 @@ def select(predictions: Predictions, evaluated: EvaluationResult, only_wrong: bo
 
 
 def visualize(renderer: PredictionRenderer, spec: Visualization, folder: Path, context: Context) -> list[Path]:
-    """Draw the pictures that are asked for into ``folder``, one sub-folder a label; none unless enabled.
+    """Draw the pictures that are asked for into ``folder``, one sub-folder a label, and return their files.
 
     With ``rawOutputs`` each picture has NAME_heatmap.png (grey, 128 is the threshold), NAME_segmentation.png (white is
     anomalous) and NAME_scores.tiff (float32, normalised) beside it, as large as the image.
@@ -163,12 +178,12 @@ def _write_pictures(renderer: PredictionRenderer, index: int, spec: Visualizatio
 
 
 def verdict_of(predictions: Predictions, evaluated: EvaluationResult, index: int) -> Verdict:
-    """What was decided of one prediction."""
-    threshold = evaluated.normalizer.image(np.array([evaluated.thresholds.image], np.float32))
+    """The decision of one prediction, with normalised score and threshold."""
+    threshold = evaluated.normalizer.image(np.array([evaluated.image_threshold], np.float32))
     return Verdict(
-        predictions.samples[index],
-        float(predictions.scores[index]),
-        float(evaluated.normalized_scores[index]),
-        bool(evaluated.anomalous[index]),
-        float(threshold[0]),
+        sample=predictions.samples[index],
+        score=float(predictions.scores[index]),
+        normalized_score=float(evaluated.normalized_scores[index]),
+        anomalous=bool(evaluated.anomalous[index]),
+        threshold=float(threshold[0]),
     )

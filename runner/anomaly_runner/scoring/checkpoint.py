@@ -1,6 +1,6 @@
-"""A trained model from its state: built anew from its definition, then filled from safetensors. No pickles, no code.
+"""A trained torch model from its checkpoint: built from its definition, then loaded from safetensors.
 
-Nothing is downloaded: the state holds every weight, those of the backbone too.
+No pickle and no code is read, and nothing is downloaded: the state holds every weight, those of the backbone too.
 """
 
 from pathlib import Path
@@ -20,7 +20,7 @@ from anomaly_runner.scoring.torch_predictor import TorchPredictor
 
 
 def load_torch(manifest: ModelManifest, file: Path, batch_size: int) -> TorchPredictor:
-    """The model of an experiment, ready to score.
+    """Load the model of an experiment, ready to score.
 
     Raises:
         ModelInvalid: the state does not belong to the definition.
@@ -33,29 +33,40 @@ def load_torch(manifest: ModelManifest, file: Path, batch_size: int) -> TorchPre
 
 
 def load_checkpoint(definition: Model, size: tuple[int, int], file: Path, threads: TorchThreads) -> ScoringModel:
-    """A model built from its definition, with the state of a safetensors file; raises as ``load_torch``."""
+    """Build a model from its definition and load its state from a safetensors file.
+
+    Args:
+        definition: the model and its parameters.
+        size: rows and columns of its input.
+        file: the state.
+        threads: what the model computes with.
+
+    Raises:
+        ModelInvalid: the state does not belong to the definition.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    model = _built(definition, size, threads)
+    model = _build_model(definition, size, threads)
     try:
         state = load_file(file)
-        _make_room(model, state)
+        _resize_buffers(model, state)
         model.load_state_dict(state)
     except (SafetensorError, RuntimeError, AttributeError) as error:
         raise ModelInvalid(f"{file.name} is not a state of this {definition.name}: {str(error)[:300]}") from error
     return model
 
 
-def _built(definition: Model, size: tuple[int, int], threads: TorchThreads) -> ScoringModel:
+def _build_model(definition: Model, size: tuple[int, int], threads: TorchThreads) -> ScoringModel:
     parameters = definition.parameters
     if isinstance(parameters, MemoryParameters):
+        # All weights come from the state: none are looked for elsewhere.
         untrained = parameters.model_copy(update={"pre_trained": False})
         return build_memory_model(untrained, size, threads, definition.tiling)
-    return _built_by_anomalib(definition, size)
+    return _build_anomalib_model(definition, size)
 
 
-def _built_by_anomalib(definition: Model, size: tuple[int, int]) -> ScoringModel:
+def _build_anomalib_model(definition: Model, size: tuple[int, int]) -> ScoringModel:
     from anomaly_runner.models.anomalib_model import (
         BuildOptions,
         build_module,
@@ -71,7 +82,7 @@ def _built_by_anomalib(definition: Model, size: tuple[int, int]) -> ScoringModel
     return scoring_model(definition, module, size)
 
 
-def _make_room(model: nn.Module, state: dict[str, Tensor]) -> None:
+def _resize_buffers(model: nn.Module, state: dict[str, Tensor]) -> None:
     """Give buffers that grow in training (memory banks, covariances) the shape that they have in the state."""
     for name, buffer in list(model.named_buffers()):
         if name in state and buffer.shape != state[name].shape:

@@ -29,7 +29,11 @@ class ScoredBatch:
 
 
 class Predictor(Protocol):
-    """A model ready to score."""
+    """A model ready to score images, in whichever runtime."""
+
+    @property
+    def provider(self) -> str:
+        """What executes the model: the runtime's provider or device."""
 
     @property
     def preferred_batch_size(self) -> int:

@@ -1,4 +1,4 @@
-"""Every way to end has its exit code, reason and last words."""
+"""Every way to end has its exit code, reason and termination message."""
 
 import json
 import signal

@@ -1,0 +1,92 @@
+"""A trained model from the folder of an experiment's artifacts: its manifest, its files, and a predictor made of them.
+
+Every file is checked against its digest before it is read. torch is imported only for the runtimes that are torch.
+"""
+
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from anomaly_api.inference import InferenceSpec
+from anomaly_api.resource import describe_invalid
+from anomaly_api.run import MODEL_MANIFEST, ExportedModel, ModelFile, ModelManifest
+from anomaly_api.storage import LocationRole
+from anomaly_runner.context import Context
+from anomaly_runner.data.valid_area import ValidArea
+from anomaly_runner.errors import DataInvalid, ModelInvalid
+from anomaly_runner.scoring.onnx_predictor import load_onnx
+from anomaly_runner.scoring.predict import Predictor
+from anomaly_runner.storage import Store, download_all
+from anomaly_runner.system.digest import digest
+
+
+def read_model_manifest(store: Store) -> ModelManifest:
+    """Read model.json of a folder of artifacts.
+
+    Raises:
+        ModelInvalid: there is none, or it is not of a version that this one reads.
+        StorageDenied, StorageUnavailable: it cannot be read.
+    """
+    try:
+        content = store.read(MODEL_MANIFEST)
+    except DataInvalid as error:
+        raise ModelInvalid(f"no trained model: {error}") from error
+    if content is None:
+        raise ModelInvalid(f"no {MODEL_MANIFEST} in {store.uri}: is it the artifacts' folder of a complete run?")
+    try:
+        return ModelManifest.model_validate_json(content)
+    except ValidationError as error:
+        raise ModelInvalid(f"{MODEL_MANIFEST} in {store.uri}: {describe_invalid(error, 'model')}") from error
+
+
+def load_predictor(spec: InferenceSpec, manifest: ModelManifest, context: Context) -> Predictor:
+    """Load the model in the form that the runtime executes.
+
+    Raises:
+        ModelInvalid: the model was not kept in that form, or its file is missing or damaged.
+        StorageDenied, StorageUnavailable: it cannot be downloaded.
+    """
+    store = context.stores[LocationRole.MODEL]
+    if spec.runtime == "torch":
+        if manifest.checkpoint is None:
+            raise ModelInvalid("the model's state was not kept; train it with output.keepCheckpoint: true")
+        from anomaly_runner.scoring.checkpoint import load_torch
+
+        return load_torch(manifest, fetch_model_file(store, manifest.checkpoint, context), spec.batch_size)
+    exported = next((model for model in manifest.exports if model.format == spec.runtime), None)
+    if exported is None:
+        raise ModelInvalid(f"the model has no {spec.runtime} export; train it with export.types: [{spec.runtime}]")
+    file = fetch_model_file(store, exported, context)
+    if spec.runtime == "onnx":
+        return load_onnx(file, spec.batch_size)
+    from anomaly_runner.scoring.torchscript_predictor import load_torchscript
+
+    return load_torchscript(file, spec.batch_size)
+
+
+def read_valid_area(spec: InferenceSpec, manifest: ModelManifest, context: Context) -> ValidArea | None:
+    """The area that the model was trained on; None where that is the whole image. Raises as ``fetch_model_file``."""
+    if manifest.valid_area_mask is None:
+        return None
+    file = fetch_model_file(context.stores[LocationRole.MODEL], manifest.valid_area_mask, context)
+    return ValidArea.read(file.read_bytes(), file.name, spec.input.limits.max_image_pixels)
+
+
+def fetch_model_file(store: Store, model_file: ExportedModel | ModelFile, context: Context) -> Path:
+    """Download a file of the model, and beside it those that it needs.
+
+    Raises:
+        ModelInvalid: one is missing, or is not the file that was published.
+        StorageDenied, StorageUnavailable: it cannot be downloaded.
+    """
+    wanted = {model_file.file: model_file.sha256}
+    if isinstance(model_file, ExportedModel):
+        wanted |= model_file.companions
+    objects = [info for name in wanted for info in store.list(name) if info.key == name]
+    for name in wanted.keys() - {info.key for info in objects}:
+        raise ModelInvalid(f"{name} is missing in {store.uri}")
+    folder = download_all(store, objects, context.work / "model", context.stop.check)
+    for name, sha256 in wanted.items():
+        if digest(folder / name) != sha256:
+            raise ModelInvalid(f"{name} in {store.uri} is not the file that was published: its SHA-256 differs")
+    return folder / model_file.file
