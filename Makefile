@@ -103,6 +103,26 @@ lint: setup ## Check style, types, imports and spelling
 	$(VENV)/bin/lint-imports
 	$(VENV)/bin/codespell
 
+.PHONY: lint-workflows
+lint-workflows: ## Check the GitHub workflows with actionlint
+	"$$($(CLUSTER) tool actionlint)" -color .github/workflows/*.yml
+
+.PHONY: docs
+docs: setup ## Build the documentation as a site, in build/site; a dead link fails it
+	NO_MKDOCS_2_WARNING=1 $(PYTHON) -m mkdocs build
+
+.PHONY: diagrams
+diagrams: setup ## Draw the diagrams of the documentation anew where their source has changed
+	$(PYTHON) -m hack.docs.diagrams
+
+.PHONY: chart
+chart: setup ## Package the Helm chart, in dist, for the images named in ANOMALY_*_IMAGE
+	$(PYTHON) -m hack.release chart --helm "$$($(CLUSTER) tool helm)"
+
+.PHONY: sbom
+sbom: setup ## Write an SBOM (CycloneDX) for each image, in dist
+	$(PYTHON) -m hack.release sbom
+
 .PHONY: test-fast
 test-fast: setup ## Run the unit tests: half a minute, no torch, no cluster
 	$(PYTEST) tests/unit

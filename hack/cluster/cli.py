@@ -24,6 +24,10 @@ def _run(arguments: argparse.Namespace) -> int:
         print(lifecycle.environment())
     elif arguments.command == "status":
         return 0 if lifecycle.status() else 1
+    elif arguments.command == "tool":
+        with lifecycle.exclusive():
+            toolchain.ensure_programs(arguments.name)
+        print(settings.BIN / arguments.name)
     else:
         with lifecycle.exclusive():
             _change(arguments)
@@ -50,6 +54,8 @@ def _parser() -> argparse.ArgumentParser:
     build = commands.add_parser("build", help="install and build what the cluster is made of")
     tools = sorted(settings.GO_TOOLS)
     build.add_argument("--tool", dest="tools", action="append", default=[], choices=tools, help="build this one too")
+    tool = commands.add_parser("tool", help="build one tool, nothing else, and print where it is")
+    tool.add_argument("name", choices=tools)
     commands.add_parser("up", help="bring the cluster up, or make it right again")
     down = commands.add_parser("down", help="delete the cluster; keep binaries and current images")
     down.add_argument("--purge", action="store_true", help="remove binaries and images too")

@@ -40,6 +40,8 @@ BINARIES = {
 }
 # Each tool is `go install`ed: the module path of its main package, and the version.
 GO_TOOLS = {
+    "actionlint": "github.com/rhysd/actionlint/cmd/actionlint@v1.7.12",
+    "d2": "oss.terrastruct.com/d2@v0.7.1",
     "helm": "helm.sh/helm/v4/cmd/helm@v4.3.1",
     "kubeconform": "github.com/yannh/kubeconform/cmd/kubeconform@v0.8.0",
     "kwok": "sigs.k8s.io/kwok/cmd/kwok@v0.8.0",
