@@ -28,18 +28,9 @@ def write_all(folder: Path) -> Iterator[Path]:
 def _write(image: Image, file: Path) -> Path:
     environment = ENVIRONMENTS / image.name
     _uv("venv", "--quiet", "--clear", "--python", sys.executable, environment)
+    install = ("pip", "install", "--quiet", "--system-certs", "--no-deps", "--python", environment)
     for requirements in requirement_files(image):
-        _uv(
-            "pip",
-            "install",
-            "--quiet",
-            "--system-certs",
-            "--python",
-            environment,
-            "--no-deps",
-            "--requirement",
-            requirements,
-        )
+        _uv(*install, "--requirement", requirements)
     read = ("cyclonedx-py", "environment", "--output-reproducible", "--of", "JSON", "--output-file", file, environment)
     _uv("tool", "run", "--quiet", "--system-certs", "--from", TOOL, *read)
     shutil.rmtree(environment)
@@ -51,5 +42,5 @@ def requirement_files(image: Image) -> list[Path]:
     return [ROOT / name for name in image.inputs if name.endswith("requirements.txt")]
 
 
-def _uv(command: str, *arguments: str | Path) -> None:
-    subprocess.run([UV, command, *arguments], check=True)
+def _uv(*arguments: str | Path) -> None:
+    subprocess.run([UV, *arguments], check=True)
