@@ -7,7 +7,9 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -15,6 +17,7 @@ import pyarrow.parquet
 import pytest
 import torch
 import yaml
+from numpy.typing import NDArray
 from PIL import Image
 from PIL.ExifTags import Base
 from rich.console import Console
@@ -23,11 +26,13 @@ from sklearn.metrics import confusion_matrix, f1_score, roc_auc_score
 from anomaly_api.experiment import ExperimentSpec
 from anomaly_api.reasons import ExitCode
 from anomaly_api.run import ModelManifest, RunReport
+from anomaly_api.status import MetricValues, ThresholdValues
 from anomaly_runner.exporting import export
 from anomaly_runner.exporting.torchscript_writer import write_torchscript
 from anomaly_runner.local import print_report, run_locally
 from anomaly_runner.system.digest import digest
-from support.textures import EXPERIMENT, INFERENCE, SIDE, texture, write_manifest
+from support.optional import not_none
+from support.textures import EXPERIMENT, INFERENCE, SIDE, Change, Document, texture, write_manifest
 
 RESULTS = Path("results/factory")
 
@@ -40,16 +45,24 @@ def report_of(folder: Path, name: str = "textures") -> RunReport:
     return RunReport.model_validate_json((results(folder, name) / "report.json").read_bytes())
 
 
-def experiment(folder: Path, change=None) -> int:
+def metrics_of(report: RunReport) -> MetricValues:
+    return not_none(report.summary.metrics)
+
+
+def thresholds_of(report: RunReport) -> ThresholdValues:
+    return not_none(report.summary.thresholds)
+
+
+def experiment(folder: Path, change: Change | None = None) -> int:
     return run_locally(write_manifest(folder, EXPERIMENT, change), folder)
 
 
-def inference(folder: Path, change=None) -> int:
+def inference(folder: Path, change: Change | None = None) -> int:
     return run_locally(write_manifest(folder, INFERENCE, change), folder)
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory):
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which the experiment has run; tests only read it."""
     from support.textures import write_textures
 
@@ -60,47 +73,47 @@ def trained(tmp_path_factory: pytest.TempPathFactory):
 
 
 @pytest.fixture
-def textures_and_model(trained, tmp_path: Path):
+def textures_and_model(trained: Path, tmp_path: Path) -> Path:
     """A copy of that folder to change."""
     shutil.copytree(trained, tmp_path / "copy")
     return tmp_path / "copy"
 
 
-def test_report(trained) -> None:
+def test_report(trained: Path) -> None:
     report = report_of(trained)
     assert report.summary.reason == "Complete"
-    counts = report.summary.images
+    counts = not_none(report.summary.images)
     assert (counts.train, counts.predicted, counts.unreadable) == (8, 10, 0)
     assert set(report.labels) == {"good", "scratch", "unknown"}
-    assert report.summary.metrics.image["AUROC"] > 0.9
-    assert report.summary.metrics.pixel["AUROC"] > 0.9
+    assert metrics_of(report).image["AUROC"] > 0.9
+    assert metrics_of(report).pixel["AUROC"] > 0.9
     assert isinstance(report.config.spec, ExperimentSpec)
     assert {"train", "predict", "evaluate", "visualize", "export", "publish"} <= set(report.seconds) | {"publish"}
-    assert len(report.dataset_fingerprint) == 64
+    assert len(not_none(report.dataset_fingerprint)) == 64
     assert report.environment["device"].startswith(("cpu", "NVIDIA"))
 
 
-def test_the_table_on_the_terminal(trained) -> None:
-    report, terminal = report_of(trained), Console(file=io.StringIO(), width=200)
-    print_report(report, terminal)
-    shown = terminal.file.getvalue()
+def test_the_table_on_the_terminal(trained: Path) -> None:
+    report, terminal = report_of(trained), io.StringIO()
+    print_report(report, Console(file=terminal, width=200))
+    shown = terminal.getvalue()
     low, high = report.intervals["AUROC"]
-    assert f"{report.summary.metrics.image['AUROC']:.6f} (95 %: {low:.3f} to {high:.3f})" in shown
-    assert f"{report.summary.thresholds.pixel:.6g} (adaptive)" in shown
+    assert f"{metrics_of(report).image['AUROC']:.6f} (95 %: {low:.3f} to {high:.3f})" in shown
+    assert f"{thresholds_of(report).pixel:.6g} (adaptive)" in shown
     assert str(results(trained) / "report.html") in shown
 
 
-def test_metrics_equal_scikit_learn_on_the_published_table(trained) -> None:
+def test_metrics_equal_scikit_learn_on_the_published_table(trained: Path) -> None:
     table = pyarrow.parquet.read_table(results(trained) / "predictions.parquet").to_pylist()
     known = [row for row in table if row["defect"] is not None]
     labels, scores = [row["defect"] for row in known], [row["score"] for row in known]
     report = report_of(trained)
-    assert report.summary.metrics.image["AUROC"] == pytest.approx(roc_auc_score(labels, scores), abs=1e-9)
-    decided = np.array(scores) >= report.summary.thresholds.image
-    assert report.summary.metrics.image["F1Score"] == pytest.approx(f1_score(labels, decided), abs=1e-9)
+    assert metrics_of(report).image["AUROC"] == pytest.approx(roc_auc_score(labels, scores), abs=1e-9)
+    decided = np.array(scores) >= thresholds_of(report).image
+    assert metrics_of(report).image["F1Score"] == pytest.approx(f1_score(labels, decided), abs=1e-9)
 
 
-def test_csv_and_parquet_say_the_same(trained) -> None:
+def test_csv_and_parquet_say_the_same(trained: Path) -> None:
     table = pyarrow.parquet.read_table(results(trained) / "predictions.parquet").to_pylist()
     with (results(trained) / "predictions.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -111,13 +124,14 @@ def test_csv_and_parquet_say_the_same(trained) -> None:
     assert {row["anomalous"] for row in rows} <= {"true", "false"}
 
 
-def image_results(folder: Path, name: str = "textures"):
-    return json.loads((results(folder, name) / "results.json").read_text())
+def image_results(folder: Path, name: str = "textures") -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((results(folder, name) / "results.json").read_text())
+    return content
 
 
-def test_results_json_says_what_the_table_says(trained) -> None:
+def test_results_json_says_what_the_table_says(trained: Path) -> None:
     table = pyarrow.parquet.read_table(results(trained) / "predictions.parquet").to_pylist()
-    found, threshold = image_results(trained), report_of(trained).summary.thresholds.image
+    found, threshold = image_results(trained), thresholds_of(report_of(trained)).image
     assert (found["threshold"], found["unnormalized_threshold"]) == (100, threshold)
     rows = found["observations"]
     assert [f"{row['image_path']}/{row['file_name']}" for row in rows] == [row["path"] for row in table]
@@ -133,15 +147,15 @@ def test_results_json_says_what_the_table_says(trained) -> None:
 
 
 @pytest.mark.parametrize("normalization", ["minMax", "threshold"])
-def test_a_custom_threshold_is_percent_of_the_training_threshold(textures_and_model, normalization) -> None:
+def test_a_custom_threshold_is_percent_of_the_training_threshold(textures_and_model: Path, normalization: str) -> None:
     file = results(textures_and_model) / "model.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"scoreNormalization": normalization}))
 
-    def change(document) -> None:
+    def change(document: Document) -> None:
         document["spec"]["threshold"] = {"source": "custom", "value": 120}
 
     assert inference(textures_and_model, change) == 0
-    trained = report_of(textures_and_model).summary.thresholds.image
+    trained = not_none(thresholds_of(report_of(textures_and_model)).image)
     found = image_results(textures_and_model, "look")
     assert found["threshold"] == pytest.approx(120, abs=1e-9)
     assert found["unnormalized_threshold"] == pytest.approx(1.2 * trained, rel=1e-12)
@@ -151,7 +165,7 @@ def test_a_custom_threshold_is_percent_of_the_training_threshold(textures_and_mo
     assert {row["anomalous"] for row in table} == {True, False}
 
 
-def test_model_json_carries_thresholds_and_digests(trained) -> None:
+def test_model_json_carries_thresholds_and_digests(trained: Path) -> None:
     manifest = ModelManifest.model_validate_json((results(trained) / "model.json").read_bytes())
     assert manifest.thresholds == report_of(trained).summary.thresholds
     assert (manifest.input_height, manifest.input_width) == (SIDE, SIDE)
@@ -159,15 +173,15 @@ def test_model_json_carries_thresholds_and_digests(trained) -> None:
     assert set(manifest.score_range) == {"image", "pixel"}
 
 
-def test_export_agrees_with_torch(trained) -> None:
+def test_export_agrees_with_torch(trained: Path) -> None:
     export = report_of(trained).exports[0]
     assert export.images_compared == 10
-    assert export.max_score_difference < 1e-4
-    assert export.max_map_difference < 1e-4
+    assert not_none(export.max_score_difference) < 1e-4
+    assert not_none(export.max_map_difference) < 1e-4
     assert [file.name for file in results(trained).glob("model.onnx*")] == ["model.onnx"]
 
 
-def test_pictures_name_label_score_and_decision(trained) -> None:
+def test_pictures_name_label_score_and_decision(trained: Path) -> None:
     pictures = sorted(results(trained).glob("visualizations/*/*.jpg"))
     assert len(pictures) == 10
     assert {picture.parent.name for picture in pictures} == {"good", "scratch", "unknown"}
@@ -176,7 +190,7 @@ def test_pictures_name_label_score_and_decision(trained) -> None:
         assert image.width > 3 * SIDE
 
 
-def test_same_digits_twice(trained, textures) -> None:
+def test_same_digits_twice(trained: Path, textures: Path) -> None:
     """A second run, elsewhere, repeats every score and metric to the last digit."""
     assert experiment(textures) == 0
     first, second = report_of(trained), report_of(textures)
@@ -187,12 +201,12 @@ def test_same_digits_twice(trained, textures) -> None:
     assert tables[0] == tables[1]
 
 
-def test_inference_repeats_the_experiment_scores(textures_and_model) -> None:
+def test_inference_repeats_the_experiment_scores(textures_and_model: Path) -> None:
     assert inference(textures_and_model) == 0
     report = report_of(textures_and_model, "look")
-    assert report.summary.thresholds.source == "optimalF1"
-    assert report.summary.metrics.image["AUROC"] == report_of(textures_and_model).summary.metrics.image["AUROC"]
-    assert report.summary.metrics.pixel.keys() == {"AUROC", "AUPR", "F1Score"}
+    assert thresholds_of(report).source == "optimalF1"
+    assert metrics_of(report).image["AUROC"] == metrics_of(report_of(textures_and_model)).image["AUROC"]
+    assert metrics_of(report).pixel.keys() == {"AUROC", "AUPR", "F1Score"}
     scores = {}
     for name in ("textures", "look"):
         table = pyarrow.parquet.read_table(results(textures_and_model, name) / "predictions.parquet").to_pylist()
@@ -201,19 +215,19 @@ def test_inference_repeats_the_experiment_scores(textures_and_model) -> None:
         assert score == pytest.approx(scores["textures"][path], rel=1e-5)
 
 
-def test_inference_on_a_flat_folder_uses_the_training_threshold(textures_and_model) -> None:
-    def flat(document) -> None:
+def test_inference_on_a_flat_folder_uses_the_training_threshold(textures_and_model: Path) -> None:
+    def flat(document: Document) -> None:
         document["spec"]["input"] |= {"layout": "flat", "category": "textures/test/scratch"}
 
     assert inference(textures_and_model, flat) == 0
     report = report_of(textures_and_model, "look")
-    assert report.summary.thresholds.image == report_of(textures_and_model).summary.thresholds.image
-    assert report.summary.thresholds.source == "training"
-    assert report.summary.metrics.image == {}
+    assert thresholds_of(report).image == thresholds_of(report_of(textures_and_model)).image
+    assert thresholds_of(report).source == "training"
+    assert metrics_of(report).image == {}
     assert "training threshold is used" in report.summary.warnings[0]
 
 
-def test_inference_needs_no_torch(textures_and_model) -> None:
+def test_inference_needs_no_torch(textures_and_model: Path) -> None:
     """In a process where torch and what belongs to it cannot be imported."""
     manifest = write_manifest(textures_and_model, INFERENCE)
     program = (
@@ -234,10 +248,10 @@ def test_inference_needs_no_torch(textures_and_model) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert report_of(textures_and_model, "look").summary.images.predicted == 10
+    assert not_none(report_of(textures_and_model, "look").summary.images).predicted == 10
 
 
-def test_a_changed_model_file_is_refused(textures_and_model, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_changed_model_file_is_refused(textures_and_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with (results(textures_and_model) / "model.onnx").open("ab") as file:
         file.write(b"x")
     assert inference(textures_and_model) == 16
@@ -246,7 +260,7 @@ def test_a_changed_model_file_is_refused(textures_and_model, capsys: pytest.Capt
 
 
 def test_weights_beside_the_graph_are_brought_and_checked(
-    textures_and_model, capsys: pytest.CaptureFixture[str]
+    textures_and_model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     root = results(textures_and_model)
     assert inference(textures_and_model) == 0
@@ -273,20 +287,20 @@ def test_weights_beside_the_graph_are_brought_and_checked(
     assert "model.onnx.data is missing" in capsys.readouterr().err
 
 
-def test_a_damaged_manifest_is_refused(textures_and_model, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_damaged_manifest_is_refused(textures_and_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = results(textures_and_model) / "model.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"formatVersion": 9}))
     assert inference(textures_and_model) == 16
     assert "model.formatVersion" in capsys.readouterr().err
 
 
-def test_inference_before_the_experiment_says_so(textures, capsys: pytest.CaptureFixture[str]) -> None:
+def test_inference_before_the_experiment_says_so(textures: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert inference(textures) == 10
     assert "run it first" in capsys.readouterr().err
 
 
-def test_classification_with_a_checkpoint_and_without_export(textures) -> None:
-    def change(document) -> None:
+def test_classification_with_a_checkpoint_and_without_export(textures: Path) -> None:
+    def change(document: Document) -> None:
         document["spec"]["dataset"]["task"] = "classification"
         document["spec"]["output"]["keepCheckpoint"] = True
         document["spec"]["export"] = {"types": []}
@@ -294,7 +308,7 @@ def test_classification_with_a_checkpoint_and_without_export(textures) -> None:
 
     assert experiment(textures, change) == 0
     report = report_of(textures)
-    assert report.summary.metrics.pixel == {}
+    assert metrics_of(report).pixel == {}
     assert report.exports == ()
     assert not (results(textures) / "visualizations").exists()
     from safetensors.numpy import load_file
@@ -303,23 +317,23 @@ def test_classification_with_a_checkpoint_and_without_export(textures) -> None:
     assert state["mean"].shape == (16 * 16, 1, 20)
 
 
-def test_report_alone(textures) -> None:
+def test_report_alone(textures: Path) -> None:
     assert experiment(textures, lambda document: document["spec"]["output"].update(uploadArtifacts=False)) == 0
     assert [file.name for file in results(textures).iterdir()] == ["report.json"]
-    assert report_of(textures).summary.artifacts.model is None
+    assert not_none(report_of(textures).summary.artifacts).model is None
 
 
-def test_patchcore_from_images_to_inference(textures) -> None:
-    def change(document) -> None:
+def test_patchcore_from_images_to_inference(textures: Path) -> None:
+    def change(document: Document) -> None:
         document["spec"]["model"] = {"name": "patchcore", "patchcore": {"backbone": "resnet18", "preTrained": False}}
 
     assert experiment(textures, change) == 0
-    assert report_of(textures).summary.metrics.image["AUROC"] > 0.8
+    assert metrics_of(report_of(textures)).image["AUROC"] > 0.8
     assert inference(textures) == 0
 
 
-def test_raw_outputs_at_the_images_resolution(textures) -> None:
-    def change(document) -> None:
+def test_raw_outputs_at_the_images_resolution(textures: Path) -> None:
+    def change(document: Document) -> None:
         document["spec"]["transforms"]["inputSize"] = {"height": 96, "width": 96}
         document["spec"]["evaluation"]["visualization"] = {"enabled": True, "rawOutputs": True}
 
@@ -334,7 +348,7 @@ def test_raw_outputs_at_the_images_resolution(textures) -> None:
         assert (results(textures) / row["prediction_mask"]).is_file()
 
 
-def test_raw_outputs_cover_the_whole_image_and_hold_normalised_scores(textures) -> None:
+def test_raw_outputs_cover_the_whole_image_and_hold_normalised_scores(textures: Path) -> None:
     """Of a part of images that lie on their side: what is outside of the part is nothing."""
     exif = Image.Exif()
     exif[Base.Orientation] = 6
@@ -344,7 +358,7 @@ def test_raw_outputs_cover_the_whole_image_and_hold_normalised_scores(textures) 
         turned.save(file, exif=exif)
     crop = {"left": 10, "top": 4, "width": 48, "height": 40}
 
-    def change(document) -> None:
+    def change(document: Document) -> None:
         document["spec"]["dataset"]["cropArea"] = crop
         document["spec"]["evaluation"] |= {
             "visualization": {"enabled": True, "rawOutputs": True},
@@ -368,13 +382,13 @@ def test_raw_outputs_cover_the_whole_image_and_hold_normalised_scores(textures) 
         assert not heat[~inside].any()
         assert not segmentation[~inside].any()
         assert np.array_equal(scores[inside] >= 100, segmentation[inside] > 0)
-        found += np.count_nonzero(segmentation)
+        found += int(np.count_nonzero(segmentation))
     assert found
 
 
 @pytest.mark.parametrize(("level", "changes"), [("pixel", False), ("image", True)])
-def test_the_threshold_type_is_where_heat_is_128(textures, level, changes) -> None:
-    def change(document) -> None:
+def test_the_threshold_type_is_where_heat_is_128(textures: Path, level: str, changes: bool) -> None:
+    def change(document: Document) -> None:
         document["spec"]["evaluation"] = {
             "threshold": {"method": "manual", "image": 1.0, "pixel": 30.0},
             "thresholdType": level,
@@ -391,7 +405,9 @@ def test_the_threshold_type_is_where_heat_is_128(textures, level, changes) -> No
     assert any(differ) == changes
 
 
-def raw_outputs(folder, name="textures"):
+def raw_outputs(
+    folder: Path, name: str = "textures"
+) -> Iterator[tuple[NDArray[np.float32], NDArray[np.uint8], NDArray[np.bool_]]]:
     """Normalised scores, heat, and what was found, of each image."""
     for file in sorted(results(folder, name).glob("visualizations/*/*_scores.tiff")):
         heat, found = (
@@ -400,19 +416,19 @@ def raw_outputs(folder, name="textures"):
         yield np.asarray(Image.open(file)), heat, found > 0
 
 
-def test_an_inference_reports_the_metrics_that_it_is_asked_for(textures_and_model) -> None:
+def test_an_inference_reports_the_metrics_that_it_is_asked_for(textures_and_model: Path) -> None:
     wanted = {"image": ["AUROC", "F1Max"], "pixel": ["AUPRO", "IoU"], "confidenceIntervals": False}
     assert inference(textures_and_model, lambda document: document["spec"].update(metrics=wanted)) == 0
     report = report_of(textures_and_model, "look")
-    assert report.summary.metrics.image.keys() == {"AUROC", "F1Max"}
-    assert report.summary.metrics.pixel.keys() == {"AUPRO", "IoU"}
+    assert metrics_of(report).image.keys() == {"AUROC", "F1Max"}
+    assert metrics_of(report).pixel.keys() == {"AUPRO", "IoU"}
     assert report.intervals == {}
 
 
-def test_heat_turns_at_the_threshold_of_the_inference(textures_and_model) -> None:
+def test_heat_turns_at_the_threshold_of_the_inference(textures_and_model: Path) -> None:
     """Where 100 stays the training threshold."""
 
-    def change(document) -> None:
+    def change(document: Document) -> None:
         document["spec"] |= {
             "threshold": {"source": "custom", "type": "pixel", "value": 60},
             "visualization": {"enabled": True, "rawOutputs": True},
@@ -432,8 +448,8 @@ def test_heat_turns_at_the_threshold_of_the_inference(textures_and_model) -> Non
         assert np.array_equal(scores >= 60, found)
 
 
-def test_only_wrong_predictions_get_pictures(textures) -> None:
-    def change(document) -> None:
+def test_only_wrong_predictions_get_pictures(textures: Path) -> None:
+    def change(document: Document) -> None:
         document["spec"]["evaluation"] = {
             "threshold": {"method": "manual", "image": 1e9},
             "visualization": {"enabled": True, "onlyWrong": True},
@@ -445,7 +461,7 @@ def test_only_wrong_predictions_get_pictures(textures) -> None:
     assert all(name.endswith("_WRONG.jpg") for name in pictures)
 
 
-def test_unreadable_images_are_skipped_named_and_counted(textures) -> None:
+def test_unreadable_images_are_skipped_named_and_counted(textures: Path) -> None:
     (textures / "data/textures/test/scratch/zzz.png").write_bytes(b"not an image")
     (textures / "data/textures/train/good/zzz.png").write_bytes(b"")
     (textures / "data/textures/test/good/zzz.png").symlink_to("/etc/hostname")
@@ -454,7 +470,7 @@ def test_unreadable_images_are_skipped_named_and_counted(textures) -> None:
         == 0
     )
     report = report_of(textures)
-    assert report.summary.images.unreadable == 3
+    assert not_none(report.summary.images).unreadable == 3
     assert {image.path for image in report.unreadable} == {
         "train/good/zzz.png",
         "test/good/zzz.png",
@@ -463,30 +479,28 @@ def test_unreadable_images_are_skipped_named_and_counted(textures) -> None:
     assert "symbolic link" in next(image.problem for image in report.unreadable if image.path == "test/good/zzz.png")
 
 
-def test_names_that_are_no_utf8_are_skipped_and_named(textures) -> None:
+def limited(place: str) -> Change:
+    return lambda document: document["spec"][place].update(limits={"maxUnreadableImages": 3})
+
+
+def test_names_that_are_no_utf8_are_skipped_and_named(textures: Path) -> None:
     for folder in ("train/good", "test/good", "ground_truth/scratch"):
         texture(1).save(os.fsencode(textures / "data/textures" / folder) + b"/pi\xe9ce.png", "PNG")
     for run, place in ((experiment, "dataset"), (inference, "input")):
-        assert (
-            run(
-                textures,
-                lambda document, place=place: document["spec"][place].update(limits={"maxUnreadableImages": 3}),
-            )
-            == 0
-        )
+        assert run(textures, limited(place)) == 0
     assert [image.path for image in report_of(textures).unreadable] == [
         rf"{folder}/pi\xe9ce.png" for folder in ("ground_truth/scratch", "test/good", "train/good")
     ]
 
 
-def test_one_unreadable_image_too_many_fails_and_names_it(textures, capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_unreadable_image_too_many_fails_and_names_it(textures: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (textures / "data/textures/test/scratch/zzz.png").write_bytes(b"not an image")
     assert experiment(textures) == 11
     assert "test/scratch/zzz.png: not an image" in capsys.readouterr().err
     assert not results(textures).exists()
 
 
-def test_a_missing_mask_counts_as_wholly_defective(textures) -> None:
+def test_a_missing_mask_counts_as_wholly_defective(textures: Path) -> None:
     (textures / "data/textures/ground_truth/scratch/002_mask.png").unlink()
     assert experiment(textures) == 0
     report = report_of(textures)
@@ -502,7 +516,9 @@ def test_a_missing_mask_counts_as_wholly_defective(textures) -> None:
         ({"backbone": "resnet18", "layers": ["layer1"], "nFeatures": 65}, "64 channels"),
     ],
 )
-def test_model_parameters_that_cannot_be(textures, capsys: pytest.CaptureFixture[str], change, message) -> None:
+def test_model_parameters_that_cannot_be(
+    textures: Path, capsys: pytest.CaptureFixture[str], change: dict[str, Any], message: str
+) -> None:
     assert (
         experiment(textures, lambda document: document["spec"]["model"]["padim"].update({"nFeatures": 20} | change))
         == 10
@@ -511,7 +527,7 @@ def test_model_parameters_that_cannot_be(textures, capsys: pytest.CaptureFixture
 
 
 def test_an_invalid_manifest_is_one_line_with_field_paths(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    def change(document) -> None:
+    def change(document: Document) -> None:
         document["spec"]["model"]["padim"]["backbon"] = "x"
         document["spec"]["transforms"]["inputSize"]["height"] = 7
 
@@ -523,7 +539,7 @@ def test_an_invalid_manifest_is_one_line_with_field_paths(tmp_path: Path, capsys
 
 
 @pytest.mark.parametrize("text", ["kind: Pod", "- a\n- b", "a: [", "\x00"])
-def test_files_that_are_no_manifest(tmp_path: Path, text, capsys: pytest.CaptureFixture[str]) -> None:
+def test_files_that_are_no_manifest(tmp_path: Path, text: str, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "m.yaml"
     file.write_text(text)
     assert run_locally(file, tmp_path) == 10
@@ -531,20 +547,20 @@ def test_files_that_are_no_manifest(tmp_path: Path, text, capsys: pytest.Capture
 
 
 def test_too_little_memory_is_said_before_anything_is_learnt(
-    textures, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    textures: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("anomaly_runner.training.train.available_memory", lambda: 100_000_000)
     assert experiment(textures) == 13
     assert "0.10 GB are free" in capsys.readouterr().err
 
 
-def test_nothing_is_left_in_the_local_folder(trained) -> None:
+def test_nothing_is_left_in_the_local_folder(trained: Path) -> None:
     assert {path.name for path in trained.iterdir()} == {"data", "results", "textures.yaml"}
 
 
 @pytest.mark.filterwarnings("ignore")  # of mlflow's own libraries
-def test_mlflow_keeps_parameters_metrics_and_files(textures) -> None:
-    def change(document) -> None:
+def test_mlflow_keeps_parameters_metrics_and_files(textures: Path) -> None:
+    def change(document: Document) -> None:
         document["spec"]["tracking"] = {"mlflow": {"trackingUri": "http://nowhere:5000", "experimentName": "lab"}}
 
     assert experiment(textures, change) == 0
@@ -557,8 +573,8 @@ def test_mlflow_keeps_parameters_metrics_and_files(textures) -> None:
     )
     run = yaml.safe_load(done.stdout)
     assert run["status"] == "FINISHED"
-    assert run["metrics"]["image_AUROC"] == status.summary.metrics.image["AUROC"]
-    scratch, wrong = status.metrics_by_defect["scratch"], status.confusion.false_positives
+    assert run["metrics"]["image_AUROC"] == metrics_of(status).image["AUROC"]
+    scratch, wrong = status.metrics_by_defect["scratch"], not_none(status.confusion).false_positives
     assert run["metrics"]["image_AUROC/scratch"] == scratch.image["AUROC"]
     assert run["metrics"]["pixel_AUROC/scratch"] == scratch.pixel["AUROC"]
     assert run["metrics"]["image_false_positives"] == wrong
@@ -568,23 +584,23 @@ def test_mlflow_keeps_parameters_metrics_and_files(textures) -> None:
     assert run["tags"]["anomalyops.io/uid"] == "local"
     assert {"model", "report.json", "visualizations"} <= set(run["files"])
     assert {"model/MLmodel", "model/model.json", "model/model.onnx"} <= set(run["model"])
-    assert run["inputs"] == [["textures", status.dataset_fingerprint[:32]]]
+    assert run["inputs"] == [["textures", not_none(status.dataset_fingerprint)[:32]]]
 
 
 @pytest.mark.filterwarnings("ignore")  # of mlflow's own libraries
 def test_a_failed_export_loses_nothing_else(
-    textures, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    textures: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Neither the training, nor what was found with it; another try is not made."""
 
-    def write_wrongly(model, example, folder):
+    def write_wrongly(model: torch.nn.Module, example: torch.Tensor, folder: Path) -> list[Path]:
         class Shifted(torch.nn.Module):
-            def forward(self, images):
+            def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
                 return tuple(found + 1 for found in model(images))
 
         return write_torchscript(Shifted().eval(), example, folder)
 
-    def change(document) -> None:
+    def change(document: Document) -> None:
         document["spec"]["tracking"] = {"mlflow": {"trackingUri": "http://nowhere:5000", "experimentName": "lab"}}
         document["spec"]["export"] = {"types": ["torchscript", "onnx"]}
         document["spec"]["output"].pop("keepCheckpoint", None)
@@ -594,8 +610,8 @@ def test_a_failed_export_loses_nothing_else(
     assert "the torchscript model disagrees with torch" in capsys.readouterr().err
     summary = report_of(textures).summary
     assert (summary.reason, summary.stage) == ("ExportMismatch", "export")
-    assert summary.metrics.image["AUROC"] > 0.9
-    assert summary.artifacts.exports.keys() == {"onnx"}
+    assert not_none(summary.metrics).image["AUROC"] > 0.9
+    assert not_none(summary.artifacts).exports.keys() == {"onnx"}
     names = {path.name for path in results(textures).iterdir()}
     assert {"model.onnx", "model.safetensors", "predictions.parquet", "report.html"} <= names
     assert "model.pt" not in names
@@ -610,7 +626,7 @@ def test_a_failed_export_loses_nothing_else(
     run = yaml.safe_load(done.stdout)
     assert run["status"] == "FAILED"
     assert "disagrees" in run["tags"]["anomalyops.io/failure"]
-    assert run["metrics"]["image_AUROC"] == summary.metrics.image["AUROC"]
+    assert run["metrics"]["image_AUROC"] == not_none(summary.metrics).image["AUROC"]
     assert run["model"] == []
 
 
