@@ -104,7 +104,7 @@ class RunIdentity(Contract):
 
 
 class RunConfig(Contract):
-    """What a pod is told: who it is, and what to do, with every reference resolved."""
+    """What a pod is to do, and for which resource, with every reference resolved."""
 
     rules = (exactly_one("experiment", "inference"),)
 
@@ -139,7 +139,7 @@ class ProgressUpdate(Contract):
 
 
 class RunSummary(Contract):
-    """The pod's last word: everything the status needs, within 4 KiB."""
+    """The pod's termination message: everything the status needs, within 4 KiB."""
 
     reason: Reason
     """Complete, or why the run failed."""

@@ -18,7 +18,7 @@ Interval = tuple[float, float]
 
 
 def auroc_interval(scores: ScoresByClass) -> Interval | None:
-    """DeLong's interval within 0..1; None with fewer than two items of a class.
+    """95 % interval of the AUROC, within 0..1: DeLong's; None with fewer than two items of a class.
 
     Where a class is wholly above the other, or all scores are alike, DeLong's variance is 0; a point would claim
     certainty, so the interval is Newcombe's.
@@ -36,7 +36,7 @@ def auroc_interval(scores: ScoresByClass) -> Interval | None:
 
 
 def _newcombe(middle: float, positive: int, negative: int) -> Interval:
-    """Method 5: the values whose own standard error reaches to ``middle``."""
+    """Newcombe's method 5: the interval of the AUROCs whose own standard error reaches to ``middle``."""
     others = (positive + negative) / 2 - 1
 
     def reach(value: float) -> float:
@@ -54,12 +54,13 @@ def _newcombe(middle: float, positive: int, negative: int) -> Interval:
 
 
 def _share_below(sorted_scores: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Share of the sorted scores that is below each value, ties counting half."""
     below = np.searchsorted(sorted_scores, values, "left") + np.searchsorted(sorted_scores, values, "right")
     return below / (2 * len(sorted_scores))
 
 
 def share_interval(part: int, whole: int) -> Interval | None:
-    """Wilson's interval of a share; None of nothing."""
+    """Wilson's 95 % interval of the share part / whole; None if whole is 0."""
     if whole == 0:
         return None
     share, weight = part / whole, _Z * _Z / whole
@@ -69,7 +70,7 @@ def share_interval(part: int, whole: int) -> Interval | None:
 
 
 def image_intervals(scores: ScoresByClass, counts: ConfusionCounts) -> dict[str, Interval]:
-    """Intervals by metric, of those that have one."""
+    """95 % intervals by metric, of the image metrics that have one: AUROC, Precision, Recall, Accuracy."""
     found = counts.true_positive
     right = found + counts.true_negative
     intervals = {

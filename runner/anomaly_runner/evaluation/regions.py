@@ -19,7 +19,7 @@ _NEIGHBOURS = np.ones((3, 3), int)
 
 
 def aupro(defects: Iterable[tuple[NDArray[np.float32], NDArray[np.bool_]]], good: NDArray[np.float32]) -> float | None:
-    """Area under the per-region overlap.
+    """Area under the per-region overlap up to a false positive rate of 0.3, divided by 0.3 (Bergmann et al., 2020).
 
     Args:
         defects: scores (H, W) and mask (H, W) of each image with a defect.
@@ -34,15 +34,15 @@ def aupro(defects: Iterable[tuple[NDArray[np.float32], NDArray[np.bool_]]], good
     for scores, mask in defects:
         found, count = label(mask, structure=_NEIGHBOURS)
         inside = found[mask]
-        gained = _gained(scores[mask], good)
+        gained = _area_gained(scores[mask], good)
         sizes = np.bincount(inside, minlength=count + 1)[1:]
         total += float((np.bincount(inside, gained, count + 1)[1:] / sizes).sum())
         regions += int(count)
     return total / regions / FPR_LIMIT if regions else None
 
 
-def _gained(scores: NDArray[np.float32], good: NDArray[np.float32]) -> NDArray[np.float64]:
-    """What each pixel adds to the area; where good pixels have the same score, it is found along a straight line."""
+def _area_gained(scores: NDArray[np.float32], good: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Area that each defective pixel adds; among good pixels of the same score, the curve is a straight line."""
     first = (len(good) - np.searchsorted(good, scores, "right")) / len(good)
     last = (len(good) - np.searchsorted(good, scores, "left")) / len(good)
     whole = FPR_LIMIT - (first + last) / 2

@@ -1,4 +1,4 @@
-"""Charts of the report as inline SVG: drawn by hand, so that the page needs nothing but itself. Pure, no torch.
+"""Charts of the report as inline SVG, drawn by hand so that the page needs no library. Pure functions of numbers.
 
 Colours are the page's CSS variables; every chart has a title for those who cannot see it.
 """
@@ -40,7 +40,7 @@ class Axes:
     y: Point
 
     def place(self, point: Point) -> Point:
-        """Where a point is in the drawing."""
+        """Where a point is in the drawing (x to the right, y downwards)."""
         x = _LEFT + _share(point[0], self.x) * (_WIDTH - _LEFT - _RIGHT)
         y = _HEIGHT - _BOTTOM - _share(point[1], self.y) * (_HEIGHT - _TOP - _BOTTOM)
         return round(x, 2), round(y, 2)
@@ -51,14 +51,14 @@ def _share(value: float, ends: Point) -> float:
 
 
 def roc_points(scores: ScoresByClass) -> list[Point]:
-    """False positive rate against recall, thinned to what can be seen."""
+    """The ROC curve, (false positive rate, recall), thinned to what can be seen."""
     missed, passed = _at_thresholds(scores)
     found, alarms = 1 - missed / len(scores.positive), 1 - passed / len(scores.negative)
     return [(0.0, 0.0), *_pairs(alarms[::-1], found[::-1]), (1.0, 1.0)]
 
 
 def precision_recall_points(scores: ScoresByClass) -> list[Point]:
-    """Recall against precision, thinned to what can be seen."""
+    """The precision-recall curve, (recall, precision), thinned to what can be seen."""
     missed, passed = _at_thresholds(scores)
     found, alarms = len(scores.positive) - missed, len(scores.negative) - passed
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -67,7 +67,7 @@ def precision_recall_points(scores: ScoresByClass) -> list[Point]:
 
 
 def _at_thresholds(scores: ScoresByClass) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Missed and passed items at some hundred of the scores of each class, spread evenly over its items."""
+    """False negatives and true negatives at some hundred scores of each class, spread evenly over its items."""
     chosen = np.unique(np.concatenate([_spread(scores.positive), _spread(scores.negative)]))
     return np.searchsorted(scores.positive, chosen), np.searchsorted(scores.negative, chosen)
 
@@ -84,7 +84,7 @@ def _pairs(first: NDArray[np.float64], second: NDArray[np.float64]) -> list[Poin
 def line_chart(
     title: str, axes: Axes, curves: Sequence[Curve], *, marks: Sequence[Curve] = (), dots: Sequence[Curve] = ()
 ) -> str:
-    """Curves with a frame, ticks and a legend.
+    """Draw curves with a frame, ticks and a legend.
 
     Args:
         title: also read aloud.
@@ -114,7 +114,7 @@ def _legend(entries: Sequence[tuple[str, str]]) -> str:
 
 
 def histogram_chart(histogram: ScoreHistogram, threshold: float | None) -> str:
-    """Images by score and label, with the threshold."""
+    """Draw images by score and label, with the threshold."""
     kinds = [
         (name, style, counts)
         for name, style, counts in (
@@ -139,7 +139,7 @@ def histogram_chart(histogram: ScoreHistogram, threshold: float | None) -> str:
 
 
 def cumulative_chart(histogram: ScoreHistogram, threshold: float | None) -> str:
-    """Share of good images below, and of defective images above, each score: what any threshold would give."""
+    """Draw the share of good images below and of defective images above each score: what any threshold would give."""
     axes = Axes("raw image score", "share of images", _score_range(histogram, threshold), (0, 1))
     curves = []
     good, defect = np.cumsum([0, *histogram.good]), np.cumsum([0, *histogram.defect])

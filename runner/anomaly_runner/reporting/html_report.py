@@ -1,4 +1,4 @@
-"""The report for people: one HTML file that needs nothing else, and lets nothing in.
+"""The report for people: one HTML file that needs no other file and loads nothing.
 
 Names of files and labels come from whoever made the data, so everything is escaped, and the page's content security
 policy allows no script and no address at all.
@@ -44,7 +44,7 @@ _OTHER = " The {level} threshold is the trained model's."
 
 
 def render(report: RunReport, labelled: LabelledScores | None, gallery: Sequence[GalleryItem]) -> str:
-    """The page.
+    """Render the page.
 
     Args:
         report: everything that is known of the run.
@@ -66,7 +66,7 @@ def render(report: RunReport, labelled: LabelledScores | None, gallery: Sequence
 
 
 def _origin(report: RunReport) -> str:
-    """Where the thresholds are from; an inference chooses one of them, and takes the other over."""
+    """Say where the thresholds are from; an inference chooses one and takes the other from the trained model."""
     if report.thresholds_from is None:
         return ""
     spec, found = report.config.spec, report.summary.thresholds

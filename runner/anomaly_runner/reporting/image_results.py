@@ -1,4 +1,4 @@
-"""The run's outcome image by image, in the form that quadra's tools read: see ``anomaly_api.results``."""
+"""results.json: the outcome image by image, in the form that quadra's tools read. See ``anomaly_api.results``."""
 
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -19,12 +19,12 @@ from anomaly_runner.scoring.predict import Predictions
 def image_results(
     predictions: Predictions, evaluated: EvaluationResult, training: ThresholdValues, folder: Path
 ) -> ImageResults:
-    """Outcomes of all images.
+    """Make results.json.
 
     Args:
         predictions: raw scores.
         evaluated: what they mean.
-        training: the thresholds that are 100 percent.
+        training: thresholds that are 100 percent; without an image threshold, the run's own is.
         folder: the run's artifacts, with its pictures.
     """
     threshold = evaluated.image_threshold

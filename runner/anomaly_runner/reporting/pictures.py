@@ -34,12 +34,12 @@ _RED, _GREEN, _AMBER = (255, 92, 92), (82, 196, 120), (255, 190, 80)
 
 
 def printable(name: str) -> str:
-    """A name that may hold anything, on one line."""
+    """Make any name printable on one line."""
     return "".join(sign if sign.isprintable() else "?" for sign in name)
 
 
 def file_stem(name: str) -> str:
-    """A name that may hold anything as part of a file's name, a key's and an address': MLflow's client quotes none."""
+    """Make any name safe as a part of a file's name, an object's key and a URL: MLflow's client quotes none of them."""
     return re.sub(r"[^\w. -]", "_", name).encode()[:_STEM].decode(errors="ignore")
 
 
@@ -55,12 +55,12 @@ class Verdict:
 
     @property
     def wrong(self) -> bool:
-        """Decided against its label."""
+        """Whether the decision contradicts the label; false where the label is unknown."""
         return self.sample.defect is not None and self.sample.defect != self.anomalous
 
     @property
     def word(self) -> str:
-        """The decision."""
+        """The decision in one word."""
         return "anomalous" if self.anomalous else "good"
 
     def file_name(self, index: int) -> str:
@@ -80,9 +80,10 @@ class PixelLevels:
 
 
 def heat_image(scores: NDArray[np.float32], levels: PixelLevels, size: tuple[int, int]) -> Image.Image:
-    """Raw pixel scores (H, W) as a grey image of ``size`` (width, height): 0 is the lowest score of the run, 128 the
-    threshold, 255 the highest, linear in between, so that colours mean the same in every picture. There is no 0 where
-    all scores reach the threshold, and no 255 where none does.
+    """Draw raw pixel scores (H, W) as a grey image of ``size`` (width, height).
+
+    0 is the lowest score of the run, 128 the threshold, 255 the highest, linear in between, so that colours mean the
+    same in every picture. There is no 0 where all scores reach the threshold, and no 255 where none does.
     """
     scores = _max_pooled(scores, size)
     known, heats = zip(*_heats(levels), strict=True)
@@ -91,13 +92,13 @@ def heat_image(scores: NDArray[np.float32], levels: PixelLevels, size: tuple[int
 
 
 def pixel_scores(scores: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
-    """Raw pixel scores (H, W) interpolated to ``size`` (width, height): (height, width)."""
+    """Interpolate raw pixel scores (H, W) to ``size`` (width, height): (height, width)."""
     return np.asarray(Image.fromarray(_max_pooled(scores, size)).resize(size, Image.Resampling.BILINEAR))
 
 
 def _max_pooled(scores: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
-    """A map that is larger than ``size`` (width, height) at that size, by the largest of what becomes one pixel: a mean
-    would hide what is found.
+    """Reduce a map that is larger than ``size`` (width, height) to it, by the largest score of what becomes one pixel:
+    a mean would hide small defects.
     """
     for axis, target in ((0, size[1]), (1, size[0])):
         length = scores.shape[axis]
@@ -116,8 +117,9 @@ def _heats(levels: PixelLevels) -> list[tuple[float, float]]:
 
 
 def segment(scores: NDArray[np.float32], threshold: float | None, size: tuple[int, int]) -> NDArray[np.bool_]:
-    """Where raw pixel scores (H, W), interpolated to ``size`` (width, height), reach the threshold: (height, width).
+    """Find where raw pixel scores (H, W), interpolated to ``size`` (width, height), reach the threshold.
 
+    The answer is of shape (height, width).
     No interpolated score is higher than those around it, so only the surroundings of what is found are interpolated.
     """
     scores = _max_pooled(scores, size)
@@ -165,7 +167,7 @@ def compose(
     verdict: Verdict,
     truth: NDArray[np.bool_] | None = None,
 ) -> Image.Image:
-    """Three panels under a caption.
+    """Draw three panels under a caption: image with the true defect, heat map, image with the segmentation.
 
     Args:
         image: RGB.

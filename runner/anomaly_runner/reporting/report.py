@@ -1,4 +1,4 @@
-"""A run's results put into words: the summary for the status and the report for people."""
+"""A run's results as the contract has them: the summary for the status, and report.json. Computes nothing new."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,12 +16,23 @@ from anomaly_runner.reporting.gallery import GalleryItem
 from anomaly_runner.scoring.predict import Predictions
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Results:
-    """Everything that a run found out.
+    """Everything that a run found out, built by keyword.
 
-    ``model_thresholds``: of the trained model that was given, if one was. ``failure``: what went wrong although there
-    are results.
+    Attributes:
+        dataset: what was listed.
+        predictions: raw scores of the test images.
+        evaluated: decisions and metrics.
+        integrity: files that were read, with their digests, or could not be.
+        environment: versions of libraries, device or provider.
+        trained_images: images learnt from; 0 of an inference.
+        exports: comparison of each export with torch.
+        training: course of a training by gradient.
+        validation_images: images that thresholds were found on, if not on the test images.
+        gallery: pictures for the page.
+        model_thresholds: of the trained model that an inference was given.
+        failure: what went wrong although there are results.
     """
 
     dataset: DatasetIndex
@@ -51,7 +62,7 @@ class Results:
 def make_summary(
     results: Results, artifacts: Artifacts, mlflow: MlflowStatus | None, warnings: list[str]
 ) -> RunSummary:
-    """What the status needs to know of a run that has results."""
+    """Make what the status shows of a run that has results."""
     evaluated, failure = results.evaluated, results.failure
     return RunSummary(
         reason=failure.reason if failure else Reason.COMPLETE,
@@ -75,7 +86,7 @@ def make_summary(
 def make_report(
     config: RunConfig, results: Results, artifacts: Artifacts, mlflow: MlflowStatus | None, record: RunRecord
 ) -> RunReport:
-    """Everything known about a run that has results."""
+    """Make report.json: everything known about a run that has results."""
     return RunReport(
         run=config.run,
         summary=make_summary(results, artifacts, mlflow, record.warnings),

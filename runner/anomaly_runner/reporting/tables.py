@@ -1,4 +1,4 @@
-"""The table of predictions, one row an image, as Parquet and as CSV."""
+"""The table of predictions, one row an image, as Parquet and as CSV. For programs; people read the page."""
 
 import csv
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ COLUMNS = ("path", "label", "defect", "score", "normalized_score", "anomalous", 
 
 
 def prediction_rows(predictions: Predictions, evaluated: EvaluationResult) -> Mapping[str, list[Any]]:
-    """The table by column.
+    """Make the table, by column.
 
     ``defect`` and ``wrong`` are empty for images whose label is unknown; ``score`` is the raw float32 score, and
     ``normalized_score`` is on the scale that the experiment chose.
@@ -28,7 +28,9 @@ def prediction_rows(predictions: Predictions, evaluated: EvaluationResult) -> Ma
         "score": [float(score) for score in predictions.scores],
         "normalized_score": [float(score) for score in evaluated.normalized_scores],
         "anomalous": anomalous,
-        "wrong": [None if truth is None else truth != said for truth, said in zip(defect, anomalous, strict=True)],
+        "wrong": [
+            None if truth is None else truth != decision for truth, decision in zip(defect, anomalous, strict=True)
+        ],
     }
 
 

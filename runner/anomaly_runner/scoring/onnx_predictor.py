@@ -1,4 +1,4 @@
-"""An ONNX model as a predictor: onnxruntime, on the GPU if there is one. No torch."""
+"""An ONNX model as a predictor: onnxruntime, on the GPU if there is one. Imports no torch."""
 
 import logging
 from collections.abc import Iterable, Iterator
@@ -46,7 +46,7 @@ class OnnxPredictor:
         return min(self.batch_size, MICRO_BATCH) if self._on_cpu else self.batch_size
 
     def score(self, batches: Iterable[Batch]) -> Iterator[ScoredBatch]:
-        """Raw scores and maps, in order; each CPU works on a batch of its own."""
+        """Score batches, in order; each CPU works on a batch of its own."""
         threads = cpu_limit() if self._on_cpu else 1
         return ordered_map(self._score, batches, threads, ahead=threads + 1)
 
@@ -55,7 +55,7 @@ class OnnxPredictor:
         return ScoredBatch(batch, scores, maps)
 
     def run(self, images: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
-        """Raw scores (B,) and maps (B, H, W), or None, of model input (B, 3, H, W)."""
+        """Score model input (B, 3, H, W): raw scores (B,) and maps (B, H, W), or None."""
         scores, *maps = self.session.run(self._outputs, {INPUT: images})
         found = maps[0].reshape(len(images), *maps[0].shape[-2:]) if maps else None
         return scores.reshape(len(images)), found
@@ -66,7 +66,7 @@ class OnnxPredictor:
 
 
 def load_onnx(file: Path, batch_size: int) -> OnnxPredictor:
-    """Open an exported model.
+    """Open an exported ONNX model; ``batch_size``: images a batch on a GPU.
 
     Raises:
         ModelInvalid: the file is not an ONNX model, or not one of ours.
@@ -74,7 +74,7 @@ def load_onnx(file: Path, batch_size: int) -> OnnxPredictor:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1  # the CPUs work on different batches, see score()
+    options.intra_op_num_threads = 1  # the CPUs work on different batches: see OnnxPredictor.score
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     try:
@@ -88,7 +88,7 @@ def load_onnx(file: Path, batch_size: int) -> OnnxPredictor:
 
 
 def _providers(onnxruntime: Any) -> list[str]:
-    """CUDA where a device can be used; onnxruntime itself would log errors and go on without."""
+    """CUDA where there is a device; without one onnxruntime would log errors and fall back to the CPU."""
     if "CUDAExecutionProvider" in onnxruntime.get_available_providers() and Path("/dev/nvidiactl").exists():
         return ["CUDAExecutionProvider", "CPUExecutionProvider"]
     return ["CPUExecutionProvider"]

@@ -12,12 +12,12 @@ from anomaly_api.artifacts import MAPS, SCORES
 
 @dataclass(frozen=True)
 class OpenvinoModel:
-    """A compiled model."""
+    """An OpenVINO model, compiled for the CPU."""
 
     compiled: Any
 
     def run(self, images: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
-        """Raw scores (B,) and maps (B, H, W), or None, of model input (B, 3, H, W)."""
+        """Score model input (B, 3, H, W): raw scores (B,) and maps (B, H, W), or None."""
         answer = self.compiled(images).to_dict()
         found = {name: np.array(values) for port, values in answer.items() for name in port.names}
         maps = found.get(MAPS)

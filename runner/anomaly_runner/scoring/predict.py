@@ -1,6 +1,6 @@
-"""Stage predict: every test image goes through the model once; raw scores and maps are kept.
+"""Stage predict: score every image once and keep raw scores and maps.
 
-No torch here: a predictor is anything that maps a batch to scores and maps.
+A predictor is anything that turns a batch into scores and maps. This module imports no torch and judges no score.
 """
 
 import tempfile
@@ -21,7 +21,7 @@ from anomaly_runner.system.scratch import allocate_array
 
 @dataclass(frozen=True)
 class ScoredBatch:
-    """A batch's raw scores (B,) and raw maps (B, H, W), float32; no maps where the model does not localise."""
+    """A batch with its raw scores (B,) and raw maps (B, H, W), float32; no maps where the model does not localise."""
 
     batch: Batch
     scores: NDArray[np.float32]
@@ -40,7 +40,7 @@ class Predictor(Protocol):
         """Images in the batches that it scores fastest; no more than were asked for."""
 
     def score(self, batches: Iterable[Batch]) -> Iterator[ScoredBatch]:
-        """Raw scores and maps, in order."""
+        """Score batches, in order."""
 
 
 @dataclass(frozen=True)
@@ -75,55 +75,87 @@ def predict(
 
     Args:
         predictor: the model.
-        batches: readable images in order.
-        expected: images at most.
+        batches: readable images, in order.
+        expected: number of images, at most: some may turn out to be unreadable.
         size: rows and columns of the maps.
         keep_maps: whether pixel metrics or pictures need them.
         context: for progress and stopping.
-        reference: images whose input is kept.
+        reference: number of images whose input is kept, rounded up to whole batches.
         valid: pixels of the maps (H, W) that ``pixel_range`` and ``max_pixel_scores`` are about; None where all are.
 
     Raises:
-        Diverged: a score is not a number.
+        Diverged: a score is not finite.
         DataInvalid: no image was readable.
         StorageUnavailable: the disk has no room for the maps.
     """
     maps = _map_file(context.work, (expected, *size)) if keep_maps else None
-    samples: list[Sample] = []
-    scores, max_pixel_scores = np.empty(expected, np.float32), np.empty(expected, np.float32)
-    lowest: list[float] = []
-    first: list[ScoredBatch] = []
+    collector = _PredictionCollector(expected, maps, valid, reference)
     for scored in predictor.score(batches):
-        _check_numbers(scored)
-        if len(samples) < reference:
-            first.append(scored)
-        rows = slice(len(samples), len(samples) + len(scored.scores))
-        scores[rows] = scored.scores
-        if scored.maps is not None:
-            counted = scored.maps.reshape(len(scored.maps), -1) if valid is None else scored.maps[:, valid]
-            max_pixel_scores[rows] = counted.max(1)
-            lowest.append(float(counted.min()))
-            if maps is not None:
-                maps[rows] = scored.maps
-        samples.extend(scored.batch.samples)
+        # A model that has diverged is found out by its first batch, not after all images.
+        _check_finite(scored)
+        collector.update(scored)
         context.advance(len(scored.scores))
-    if not samples:
-        raise DataInvalid("none of the images to score can be read")
-    count = len(samples)
-    if not lowest:  # the model does not localise
-        return Predictions(tuple(samples), scores[:count].copy(), None, None, tuple(first))
-    return Predictions(
-        samples=tuple(samples),
-        scores=scores[:count].copy(),
-        maps=None if maps is None else maps[:count],
-        pixel_range=(min(lowest), float(max_pixel_scores[:count].max())),
-        reference=tuple(first),
-        max_pixel_scores=max_pixel_scores[:count].copy(),
-    )
+    return collector.compute()
+
+
+class _PredictionCollector:
+    """Gathers scored batches into arrays; arguments as those of ``predict``."""
+
+    def __init__(
+        self, expected: int, maps: NDArray[np.float32] | None, valid: NDArray[np.bool_] | None, reference: int
+    ) -> None:
+        self._samples: list[Sample] = []
+        self._scores = np.empty(expected, np.float32)
+        self._max_pixel_scores = np.empty(expected, np.float32)
+        self._lowest_pixel_score: float | None = None
+        self._maps = maps
+        self._valid = valid
+        self._reference: list[ScoredBatch] = []
+        self._reference_images = reference
+
+    def update(self, scored: ScoredBatch) -> None:
+        """Take the next batch."""
+        if len(self._samples) < self._reference_images:
+            self._reference.append(scored)
+        rows = slice(len(self._samples), len(self._samples) + len(scored.scores))
+        self._scores[rows] = scored.scores
+        if scored.maps is not None:
+            self._update_maps(rows, scored.maps)
+        self._samples.extend(scored.batch.samples)
+
+    def _update_maps(self, rows: slice, maps: NDArray[np.float32]) -> None:
+        counted = maps.reshape(len(maps), -1) if self._valid is None else maps[:, self._valid]
+        self._max_pixel_scores[rows] = counted.max(1)
+        lowest = float(counted.min())
+        self._lowest_pixel_score = lowest if self._lowest_pixel_score is None else min(lowest, self._lowest_pixel_score)
+        if self._maps is not None:
+            self._maps[rows] = maps
+
+    def compute(self) -> Predictions:
+        """Everything taken, without the rows of images that could not be read.
+
+        Raises:
+            DataInvalid: no image was readable.
+        """
+        if not self._samples:
+            raise DataInvalid("none of the images to score can be read")
+        count = len(self._samples)
+        samples, scores = tuple(self._samples), self._scores[:count].copy()
+        if self._lowest_pixel_score is None:  # the model does not localise
+            return Predictions(samples, scores, None, None, tuple(self._reference))
+        max_pixel_scores = self._max_pixel_scores[:count].copy()
+        return Predictions(
+            samples=samples,
+            scores=scores,
+            maps=None if self._maps is None else self._maps[:count],
+            pixel_range=(self._lowest_pixel_score, float(max_pixel_scores.max())),
+            reference=tuple(self._reference),
+            max_pixel_scores=max_pixel_scores,
+        )
 
 
 def maps_by_key(predictor: Predictor, batches: Iterable[Batch]) -> dict[str, NDArray[np.float32]]:
-    """Maps (H, W) of a few images by key; empty where the model does not localise."""
+    """Score a few images and return their maps (H, W) by key; empty where the model does not localise."""
     found: dict[str, NDArray[np.float32]] = {}
     for scored in predictor.score(batches):
         if scored.maps is not None:
@@ -132,12 +164,13 @@ def maps_by_key(predictor: Predictor, batches: Iterable[Batch]) -> dict[str, NDA
 
 
 def _map_file(work: Path, shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """An array in a nameless file, which goes with the process."""
+    """An array in a nameless file, which the kernel can evict and which goes with the process."""
     with tempfile.TemporaryFile(dir=work) as file:
         return allocate_array(file, shape)
 
 
-def _check_numbers(scored: ScoredBatch) -> None:
+def _check_finite(scored: ScoredBatch) -> None:
+    """Raise Diverged where a score or a map is NaN or infinite."""
     finite = np.isfinite(scored.scores)
     if finite.all() and (scored.maps is None or np.isfinite(scored.maps).all()):
         return

@@ -1,4 +1,4 @@
-"""A fitted torch model as a predictor."""
+"""A torch model of this process as a predictor."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class TorchPredictor:
-    """Scores batches with a model of this process."""
+    """Scores batches with a torch model, on its device."""
 
     model: ScoringModel
     threads: TorchThreads
@@ -34,7 +34,7 @@ class TorchPredictor:
         return self.threads.batch_size_for(self.batch_size)
 
     def score(self, batches: Iterable[Batch]) -> Iterator[ScoredBatch]:
-        """Raw scores and maps, in order."""
+        """Score batches, in order."""
         return self._map(self._score, batches)
 
     def _score(self, batch: Batch) -> ScoredBatch:
@@ -43,7 +43,7 @@ class TorchPredictor:
         return ScoredBatch(batch, scores.cpu().numpy(), None if maps is None else maps[:, 0].cpu().numpy())
 
     def in_torch(self, scored: Sequence[ScoredBatch]) -> list[ScoredBatch]:
-        """The same batches scored by torch alone, whatever may run them faster."""
+        """Score batches again by torch alone, where something else ran them faster; exports are compared with this."""
 
         def score(found: ScoredBatch) -> ScoredBatch:
             with torch_only():

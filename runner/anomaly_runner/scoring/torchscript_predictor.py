@@ -22,7 +22,7 @@ from anomaly_runner.scoring.predict import ScoredBatch
 
 @dataclass(frozen=True)
 class TorchscriptPredictor:
-    """Scores batches with a traced program."""
+    """Scores batches with a traced TorchScript program."""
 
     program: Any
     threads: TorchThreads
@@ -39,11 +39,11 @@ class TorchscriptPredictor:
         return self.threads.batch_size_for(self.batch_size)
 
     def score(self, batches: Iterable[Batch]) -> Iterator[ScoredBatch]:
-        """Raw scores and maps, in order."""
+        """Score batches, in order."""
         return self.threads.map(lambda batch: ScoredBatch(batch, *self._run(batch.images)), batches)
 
     def run(self, images: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
-        """Raw scores (B,) and maps (B, H, W), or None, of model input (B, 3, H, W)."""
+        """Score model input (B, 3, H, W): raw scores (B,) and maps (B, H, W), or None."""
         with torch.inference_mode():
             return self._run(images)
 
@@ -53,7 +53,7 @@ class TorchscriptPredictor:
 
 
 def load_torchscript(file: Path, batch_size: int) -> TorchscriptPredictor:
-    """Open an exported model.
+    """Open an exported TorchScript model; ``batch_size``: images a batch on a GPU.
 
     Raises:
         ModelInvalid: the file is not a TorchScript program.

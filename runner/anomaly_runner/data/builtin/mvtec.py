@@ -76,7 +76,8 @@ def _members(tar: tarfile.TarFile, category: str, categories: set[str]) -> Itera
 
 def _write(tar: tarfile.TarFile, member: tarfile.TarInfo, target: Path) -> None:
     source = tar.extractfile(member)
-    assert source is not None
+    if source is None:
+        raise DataInvalid(f"refused the archive: its member {member.name!r} is no file")
     target.parent.mkdir(parents=True, exist_ok=True)
     with source, target.open("wb") as sink:
         shutil.copyfileobj(source, sink, 1 << 20)

@@ -80,11 +80,11 @@ def _download_or_restore(
 def _lay_out(
     spec: BuiltinDataset, category: str | None, files: Sequence[Path], here: Path, check: Callable[[], None]
 ) -> Path:
-    if spec.name == "mnist":
-        assert spec.good_label is not None
+    if spec.good_label is not None:  # of mnist, where it is required, and of nothing else
         mnist.write_folders((files[0], files[1]), (files[2], files[3]), spec.good_label, spec.limit, here)
         return here
-    assert category is not None
+    if category is None:
+        raise InvalidConfig(f"the builtin dataset {spec.name} needs a category")
     mvtec.extract(files[0], category, here, check)
     if spec.limit is not None:
         mvtec.keep_first(here / category, spec.limit)
