@@ -15,7 +15,7 @@ from anomaly_runner.manifests import read_config
 from anomaly_runner.progress import LogReporter, ProgressMeter, ProgressReporter, PushReporter
 from anomaly_runner.system.stop import StopSignal
 from anomaly_runner.termination import capture_failures, failure_summary, write_termination_message
-from anomaly_runner.tracking.mlflow_tracker import MlflowTracker, target_of
+from anomaly_runner.tracking.mlflow_tracker import MlflowTracker, mlflow_target
 from anomaly_runner.tracking.tracker import NoTracker, Tracker
 
 logger = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ def run_in_pod(config_file: Path, work: Path, termination: Path, environment: Ma
 def tracker_of(config: RunConfig, local: Path | None) -> Tracker:
     """Make the tracker that the resource asks for; ``local``: folder of a run without a cluster, which has its own."""
     wanted = config.spec.tracking.mlflow
-    return NoTracker() if wanted is None else MlflowTracker(target_of(config.run, wanted, local))
+    return NoTracker() if wanted is None else MlflowTracker(mlflow_target(config.run, wanted, local))
 
 
 def _reporters(config: RunConfig, tracker: Tracker, environment: Mapping[str, str]) -> list[ProgressReporter]:

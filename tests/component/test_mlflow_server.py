@@ -18,7 +18,7 @@ from anomaly_api.status import ThresholdValues
 from anomaly_runner.exporting.onnx_writer import write_onnx
 from anomaly_runner.local import run_locally
 from anomaly_runner.system.digest import digest
-from anomaly_runner.tracking.mlflow_tracker import MlflowTracker, target_of
+from anomaly_runner.tracking.mlflow_tracker import MlflowTracker, mlflow_target
 from anomaly_runner.tracking.tracker import MODEL_FOLDER, TrackedDataset, TrackedResult
 from support.mlflow_server import mlflow_server
 from support.optional import not_none
@@ -75,13 +75,13 @@ def result(tmp_path: Path) -> TrackedResult:
     (tmp_path / "model.json").write_text(manifest.model_dump_json(by_alias=True))
     files = [(MODEL_FOLDER, file), (MODEL_FOLDER, tmp_path / "model.json")]
     return TrackedResult(
-        metrics={"image_AUROC": 0.875}, files=tuple(files), history=HISTORY, dataset=DATASET, model=manifest
+        metrics={"image_AUROC": 0.875}, artifacts=tuple(files), history=HISTORY, dataset=DATASET, model=manifest
     )
 
 
 def tracker(server: str, register: str | None = None, uid: str = "0-1") -> MlflowTracker:
     spec = MlflowTracking(tracking_uri=server, register_model=register)
-    return MlflowTracker(target_of(RUN.model_copy(update={"uid": uid}), spec, None))
+    return MlflowTracker(mlflow_target(RUN.model_copy(update={"uid": uid}), spec, None))
 
 
 def wait_for(condition: Callable[[], object]) -> None:
@@ -94,7 +94,7 @@ def wait_for(condition: Callable[[], object]) -> None:
 def test_a_training_is_seen_while_it_goes_on_and_told_once(
     server: str, client: "MlflowClient", result: TrackedResult, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("anomaly_runner.tracking.mlflow_tracker._PACE", 0.05)
+    monkeypatch.setattr("anomaly_runner.tracking.mlflow_tracker._FLUSH_SECONDS", 0.05)
     found = tracker(server, uid="live")
     found.start({"seed": "1"})
     found.log_metrics(10, {"trainLoss": 0.5})
@@ -181,7 +181,7 @@ def test_a_server_that_is_down_while_training_delays_nothing_and_is_caught_up(
 
 
 def test_a_training_by_gradient_is_told_epoch_by_epoch(textures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("anomaly_runner.tracking.mlflow_tracker._PACE", 0.05)
+    monkeypatch.setattr("anomaly_runner.tracking.mlflow_tracker._FLUSH_SECONDS", 0.05)
     brought: list[Point] = []
     log_points = MlflowTracker._log_points
 

@@ -14,14 +14,14 @@ from anomaly_api.parameters import PadimParameters
 from anomaly_api.run import RunIdentity
 from anomaly_runner.errors import TrackingUnavailable
 from anomaly_runner.tracking import mlflow_tracker
-from anomaly_runner.tracking.mlflow_tracker import MlflowTracker, target_of
+from anomaly_runner.tracking.mlflow_tracker import MlflowTracker, mlflow_target
 from anomaly_runner.tracking.run_results import flat_parameters
 from anomaly_runner.tracking.tracker import TrackedResult
 from support.optional import not_none
 
 RUN = RunIdentity(kind="AnomalyExperiment", namespace="factory", name="x", uid="0-1")
 SPEC = MlflowTracking(tracking_uri="http://mlflow:5000/", tags={"team": "vision"})
-RESULT = TrackedResult(metrics={"image_AUROC": 0.9}, files=())
+RESULT = TrackedResult(metrics={"image_AUROC": 0.9}, artifacts=())
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of mlflow's own libraries
 
@@ -91,7 +91,7 @@ def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def tracker(server: Server, run: RunIdentity = RUN) -> MlflowTracker:
-    return MlflowTracker(target_of(run, SPEC, None), server.client)
+    return MlflowTracker(mlflow_target(run, SPEC, None), server.client)
 
 
 def wait_for(condition: Callable[[], object]) -> None:
@@ -106,7 +106,9 @@ def test_a_run_from_begin_to_finish(tmp_path: Path) -> None:
     found = tracker(server)
     found.start({"model.name": "padim"})
     found.finish(
-        TrackedResult(metrics={"image_AUROC": 0.9}, files=(("visualizations", picture), ("", tmp_path / "report.json")))
+        TrackedResult(
+            metrics={"image_AUROC": 0.9}, artifacts=(("visualizations", picture), ("", tmp_path / "report.json"))
+        )
     )
     run = server.runs["run0"]
     assert (run.status, run.name, run.metrics, run.params) == (
@@ -170,7 +172,7 @@ def test_a_server_that_stays_down_is_a_failure_of_its_own() -> None:
 
 
 def test_the_local_store_is_a_database_below_the_folder(tmp_path: Path) -> None:
-    target = target_of(RUN, SPEC, tmp_path)
+    target = mlflow_target(RUN, SPEC, tmp_path)
     assert target.uri == f"sqlite:///{tmp_path}/mlflow.db"
     assert target.artifact_root == tmp_path / "mlartifacts"
 

@@ -1,1 +1,1 @@
-"""Telling an experiment tracker (MLflow) what a run does and found out. Never delays the work."""
+"""Experiment tracking in MLflow: a run's parameters, metrics, artifacts and model. Must never delay the work."""

@@ -1,4 +1,4 @@
-"""A trained model in MLflow: described by an MLmodel file with its signature, and registered on wish.
+"""Log a trained model to MLflow: an MLmodel file with its signature, and a registered version if one is wanted.
 
 The folder ``model`` of the run's artifacts is a model in MLflow's sense: where there is an ONNX export,
 ``mlflow.pyfunc.load_model`` runs it on anybody's machine with mlflow and onnxruntime, without this project. Input is
@@ -23,12 +23,12 @@ from anomaly_api.artifacts import INPUT, MAPS, SCORES
 from anomaly_api.run import MODEL_MANIFEST, ModelManifest
 from anomaly_runner.tracking.tracker import MODEL_FOLDER
 
-_WAIT = 60
-"""Seconds that a registry has to take up a version."""
+_REGISTRATION_SECONDS = 60
+"""How long a registry may take until a version is ready."""
 
 
 def write_description(model: ModelManifest, run_id: str, folder: Path) -> list[Path]:
-    """Write MLmodel and what it refers to: requirements.txt."""
+    """Write the MLmodel file and the requirements.txt that it refers to; returns both."""
     described = Model(artifact_path=MODEL_FOLDER, run_id=run_id, signature=signature(model))
     described.add_flavor("anomaly_operator", manifest=MODEL_MANIFEST, model=model.model)
     onnx = next((exported.file for exported in model.exports if exported.format == "onnx"), None)
@@ -41,7 +41,10 @@ def write_description(model: ModelManifest, run_id: str, folder: Path) -> list[P
 
 
 def signature(model: ModelManifest) -> ModelSignature:
-    """Shapes of the exported model's input and outputs; the first axis is the batch."""
+    """Names and shapes of the exported model's input and outputs, float32; the first axis is the batch.
+
+    Input (B, 3, H, W), scores (B,), and maps (B, 1, H, W) where the model localises.
+    """
     rows, columns = model.input_height, model.input_width
     outputs = [_tensor(SCORES, (-1,))] + ([_tensor(MAPS, (-1, 1, rows, columns))] if model.localises else [])
     return ModelSignature(Schema([_tensor(INPUT, (-1, 3, rows, columns))]), Schema(outputs))
@@ -52,21 +55,28 @@ def _tensor(name: str, shape: tuple[int, ...]) -> TensorSpec:
 
 
 def register(client: Any, name: str, run_id: str, tags: dict[str, str]) -> str:
-    """Register the run's model; a retry finds the version of the attempt before. Answers models:/NAME/VERSION."""
-    version = _registered(client, name, run_id) or _new_version(client, name, run_id, tags)
+    """Register the run's model; a retry finds the version of the attempt before.
+
+    Returns:
+        models:/NAME/VERSION
+
+    Raises:
+        MlflowException: the server refused it, or does not answer.
+    """
+    version = _find_version(client, name, run_id) or _create_version(client, name, run_id, tags)
     return f"models:/{name}/{version.version}"
 
 
-def _registered(client: Any, name: str, run_id: str) -> ModelVersion | None:
+def _find_version(client: Any, name: str, run_id: str) -> ModelVersion | None:
     found = client.search_model_versions(f"run_id = '{run_id}'")
     return next((version for version in found if version.name == name), None)
 
 
-def _new_version(client: Any, name: str, run_id: str, tags: dict[str, str]) -> ModelVersion:
+def _create_version(client: Any, name: str, run_id: str, tags: dict[str, str]) -> ModelVersion:
     try:
         client.create_registered_model(name, tags={f"{GROUP}/kind": "AnomalyExperiment"})
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
     source = f"{client.get_run(run_id).info.artifact_uri}/{MODEL_FOLDER}"
-    return client.create_model_version(name, source, run_id, tags=tags, await_creation_for=_WAIT)
+    return client.create_model_version(name, source, run_id, tags=tags, await_creation_for=_REGISTRATION_SECONDS)

@@ -1,10 +1,10 @@
-"""The files of a registered model as a store to read from, by MLflow's own client.
+"""Read the files of a model in MLflow's model registry, as a store.
 
-Which version is meant is asked when the first file is, and then stays: newest and alias may move on meanwhile.
+The version is resolved when the first file is asked for, and then stays: "newest" and aliases may move on meanwhile.
 
-MLflow knows one account a process: it takes MLFLOW_TRACKING_* from the environment at every request. A registry with
-another account than the tracking server finds its own there while it is asked. The tracker's requests do not meet
-that: a run begins to be tracked once its model is loaded.
+MLflow knows one account a process: it takes MLFLOW_TRACKING_* from the environment at every request. So the credentials
+of a registry that has others than the tracking server are put there for each request. They never meet the tracker's
+requests: a run is tracked only once its model is loaded.
 """
 
 import logging
@@ -30,20 +30,29 @@ Result = TypeVar("Result")
 logger = logging.getLogger(__name__)
 
 _ATTEMPTS = 3
-"""For one file: MLflow repeats requests that are refused, not bodies that break off."""
-_MAY_PASS = (408, 429)
-_ACCOUNT = threading.RLock()
+"""For one file: MLflow retries requests that are refused, not bodies that break off."""
+_TRANSIENT_STATUSES = (408, 429)
+_ENVIRONMENT_LOCK = threading.RLock()
 
 
 @dataclass(frozen=True)
 class ModelRegistry:
-    """A server, and the variables that MLflow logs in with; None where they are in the environment already."""
+    """A registry server, and how to log in.
+
+    Attributes:
+        uri: of the server.
+        credentials: variables that MLflow logs in with; None where the environment has them already.
+    """
 
     uri: str
-    account: Mapping[str, str] | None = None
+    credentials: Mapping[str, str] | None = None
 
-    def ask(self, what: str, question: Callable[[], Result]) -> Result:
-        """The answer of a question that MLflow's client asks.
+    def call(self, what: str, request: Callable[[], Result]) -> Result:
+        """Make a request of MLflow's client with the registry's credentials.
+
+        Args:
+            what: what is asked for, for messages.
+            request: calls the client.
 
         Raises:
             ModelInvalid: the server does not know what is asked for.
@@ -54,29 +63,36 @@ class ModelRegistry:
         from mlflow.exceptions import MlflowException
 
         try:
-            with _logged_in(self.account):
-                return question()
+            with _credentials_in_environment(self.credentials):
+                return request()
         except (MlflowException, OSError, BotoCoreError, ClientError) as error:  # requests' are OSErrors
-            raise _explained(error, what, self.uri) from error
+            raise _translated(error, what, self.uri) from error
 
 
 def open_registered_model(
     spec: InferenceSpec, model: RegisteredModel, environment: Mapping[str, str], local: Path | None
 ) -> "RegisteredModelStore":
-    """The store of ``spec.model.mlflow``; without a cluster, in the database below the folder ``local``.
+    """Open the store of a registered model. Nothing is sent yet, and MLflow not yet imported.
 
-    Nothing is sent yet, and MLflow not yet imported.
+    Args:
+        spec: of the inference.
+        model: ``spec.model.mlflow``.
+        environment: where the registry's own credentials are.
+        local: folder whose database stands for the server in runs without a cluster; None in a pod.
     """
     if local:
         return RegisteredModelStore(ModelRegistry(local_uri(local)), model)
     uri = spec.registry_uri
-    return RegisteredModelStore(ModelRegistry(uri, _account(spec, model, uri, environment)), model)
+    return RegisteredModelStore(ModelRegistry(uri, _credentials(spec, model, uri, environment)), model)
 
 
-def _account(
+def _credentials(
     spec: InferenceSpec, model: RegisteredModel, uri: str, environment: Mapping[str, str]
 ) -> Mapping[str, str] | None:
-    """The registry's own, else the tracking server's, which no other server may see."""
+    """The registry's own credentials; else None, which leaves those of the tracking server in the environment.
+
+    Another server must not see the tracking server's: it gets an empty account.
+    """
     if model.credentials_secret:
         found = {key: environment.get(registry_env(key), "") for key in MLFLOW_SECRET_KEYS}
         return {key: value for key, value in found.items() if value}
@@ -86,32 +102,32 @@ def _account(
 
 
 @contextmanager
-def _logged_in(account: Mapping[str, str] | None) -> Iterator[None]:
-    if account is None:
+def _credentials_in_environment(credentials: Mapping[str, str] | None) -> Iterator[None]:
+    if credentials is None:
         yield
         return
-    with _ACCOUNT:
+    with _ENVIRONMENT_LOCK:
         before = {key: os.environ.pop(key) for key in MLFLOW_SECRET_KEYS if key in os.environ}
-        os.environ.update(account)
+        os.environ.update(credentials)
         try:
             yield
         finally:
-            for key in account:
+            for key in credentials:
                 os.environ.pop(key, None)
             os.environ.update(before)
 
 
-def _explained(error: Exception, what: str, uri: str) -> RunFailed:
+def _translated(error: Exception, what: str, uri: str) -> RunFailed:
     status = _http_status(error)
     if status in (401, 403):
         return StorageDenied(f"{uri} refused access to {what}: check model.mlflow.credentialsSecret ({error})")
-    if 400 <= status < 500 and status not in _MAY_PASS:
+    if 400 <= status < 500 and status not in _TRANSIENT_STATUSES:
         return ModelInvalid(f"there is no {what} at {uri}: {error}")
     return StorageUnavailable(f"{uri} does not give {what}: {error}"[:1000])
 
 
 def _http_status(error: Exception) -> int:
-    """Of MLflow's, requests' and botocore's errors; 0 where there was no answer."""
+    """HTTP status of an error of MLflow, requests or botocore; 0 where there was no answer."""
     from mlflow.exceptions import MlflowException
 
     if isinstance(error, MlflowException):
@@ -124,14 +140,18 @@ def _http_status(error: Exception) -> int:
 
 @dataclass(frozen=True)
 class _Version:
-    """A version of a registered model, and MLflow's access to its files."""
+    """A version of a registered model: models:/NAME/VERSION, and MLflow's ArtifactRepository of its files."""
 
     uri: str
-    files: Any
+    repository: Any
 
 
 class RegisteredModelStore:
-    """The files of one version of a registered model, read-only. Safe to use from many threads."""
+    """The files of one version of a registered model, read-only. Safe to use from many threads.
+
+    Methods raise ModelInvalid where there is no such model, version or file, or its files are at an untrusted address,
+    StorageDenied where the server refuses the credentials, and StorageUnavailable where it does not answer.
+    """
 
     def __init__(self, registry: ModelRegistry, model: RegisteredModel) -> None:
         self._registry = registry
@@ -144,7 +164,7 @@ class RegisteredModelStore:
 
     @property
     def local_root(self) -> Path | None:
-        """Never: files are asked for."""
+        """None: files are downloaded."""
         return None
 
     def address(self, key: str) -> str:
@@ -153,25 +173,25 @@ class RegisteredModelStore:
 
     @cached_property
     def _version(self) -> _Version:
-        what, server = _described(self._model), self._registry.uri
-        client = self._registry.ask(what, partial(connect, server))
-        found = self._registry.ask(what, partial(_find, client, self._model))
+        what, server = _describe(self._model), self._registry.uri
+        client = self._registry.call(what, partial(connect, server))
+        found = self._registry.call(what, partial(_find_version, client, self._model))
         if found is None:
             raise ModelInvalid(f"there is no {what} at {server}")
-        source = self._registry.ask(what, partial(client.get_model_version_download_uri, found.name, found.version))
+        source = self._registry.call(what, partial(client.get_model_version_download_uri, found.name, found.version))
         if not _is_trusted(source, server):
             raise ModelInvalid(
                 f"the {what} has its files at {source}: only the artifacts of {server} and of S3 are read"
             )
-        files = self._registry.ask(what, partial(_files, source, server))
-        version = _Version(f"models:/{found.name}/{found.version}", files)
+        repository = self._registry.call(what, partial(_artifact_repository, source, server))
+        version = _Version(f"models:/{found.name}/{found.version}", repository)
         logger.info("registered model", extra={"model": version.uri, "trained_by": found.run_id})
         return version
 
     def list(self, prefix: str = "") -> list[ObjectInfo]:
-        """Every file whose key begins with the prefix, sorted by key."""
+        """List the files whose keys begin with the prefix, sorted by key."""
         folder = prefix.rpartition("/")[0]
-        found = self._registry.ask(self.uri, lambda: list(_walk(self._version.files, folder or None)))
+        found = self._registry.call(self.uri, lambda: list(_walk(self._version.repository, folder or None)))
         objects = (ObjectInfo(info.path, info.file_size or 0, self.uri) for info in found)
         return sorted((info for info in objects if info.key.startswith(prefix)), key=lambda info: info.key)
 
@@ -188,14 +208,14 @@ class RegisteredModelStore:
             reraise=True,
         )
         with tempfile.TemporaryDirectory(prefix=".mlflow-", dir=destination.parent) as folder:
-            file = retrying(self._registry.ask, f"{key} in {self.uri}", partial(self._download, key, folder))
+            file = retrying(self._registry.call, f"{key} in {self.uri}", partial(self._download, key, folder))
             file.replace(destination)
 
     def _download(self, key: str, folder: str) -> Path:
-        return Path(self._version.files.download_artifacts(key, folder))
+        return Path(self._version.repository.download_artifacts(key, folder))
 
     def read(self, key: str) -> bytes | None:
-        """Content of a small file; None if there is none."""
+        """Read a small file; None if there is none."""
         found = next((info for info in self.list(key) if info.key == key), None)
         if found is None:
             return None
@@ -216,7 +236,7 @@ class RegisteredModelStore:
         raise NotImplementedError
 
 
-def _described(model: RegisteredModel) -> str:
+def _describe(model: RegisteredModel) -> str:
     if model.alias:
         return f"version with the alias {model.alias} of the registered model {model.name}"
     if model.version:
@@ -224,8 +244,8 @@ def _described(model: RegisteredModel) -> str:
     return f"version of a registered model {model.name}"
 
 
-def _find(client: Any, model: RegisteredModel) -> Any:
-    """MLflow's ModelVersion; None where the model has none."""
+def _find_version(client: Any, model: RegisteredModel) -> Any:
+    """MLflow's ModelVersion by alias, by number, or the newest; None where the model has no version."""
     if model.alias:
         return client.get_model_version_by_alias(model.name, model.alias)
     if model.version:
@@ -236,7 +256,10 @@ def _find(client: Any, model: RegisteredModel) -> Any:
 
 
 def _is_trusted(source: str, server: str) -> bool:
-    """Whether files may be asked for there: whoever registers a version chooses, and MLflow would send the account."""
+    """Whether files may be downloaded from an address.
+
+    Whoever registers a version chooses the address, and MLflow would send the credentials there.
+    """
     if not server.startswith(("http://", "https://")):
         return True
     parts = urlsplit(source)
@@ -244,17 +267,17 @@ def _is_trusted(source: str, server: str) -> bool:
     return own or parts.scheme == "s3"
 
 
-def _files(source: str, server: str) -> Any:
+def _artifact_repository(source: str, server: str) -> Any:
     """MLflow's ArtifactRepository of a version's folder."""
     from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
     return get_artifact_repository(source, tracking_uri=server, registry_uri=server)
 
 
-def _walk(files: Any, folder: str | None) -> Iterator[Any]:
-    """Every file below the folder, as MLflow's FileInfo."""
-    for info in files.list_artifacts(folder):
+def _walk(repository: Any, folder: str | None) -> Iterator[Any]:
+    """Yield every file below the folder, as MLflow's FileInfo."""
+    for info in repository.list_artifacts(folder):
         if info.is_dir:
-            yield from _walk(files, info.path)
+            yield from _walk(repository, info.path)
         else:
             yield info

@@ -1,9 +1,10 @@
 """MLflow as a tracker.
 
-A run is found again by the resource's UID (a tag), so a retried pod goes on with the run of the one before it, and
-tells only what the server does not know yet.
-The client costs seconds to import and a server can be slow, so all of it happens in a thread of its own: it creates
-the run, and then brings the course of the training every few seconds. What could not be brought is brought at the end.
+A run is found again by the resource's UID (a tag), so a retried pod continues the run of the pod before it, and logs
+only what the server does not know yet.
+
+MLflow takes seconds to import and a server can be slow, so both happen in a thread of their own: it creates the run,
+and then logs the training's metrics every few seconds. What could not be logged by then is logged at the end.
 """
 
 import logging
@@ -28,22 +29,29 @@ logger = logging.getLogger(__name__)
 
 LOCAL_UID = "local"
 """UID of runs without a cluster: each of them is a run of its own in MLflow."""
-_UPLOADS = 8
-_PARAMETERS_AT_ONCE = 100
-_METRICS_AT_ONCE = 500
+_UPLOAD_THREADS = 8
+_PARAMETERS_PER_BATCH = 100
+_METRICS_PER_BATCH = 500
 _ATTEMPTS = 3
-_PACE = 5.0
-"""Seconds between reports of a training that goes on."""
-_PATIENCE = 60.0
-"""Seconds until a server that did not answer is asked again."""
+"""To finish a run."""
+_FLUSH_SECONDS = 5.0
+"""Between two batches of metrics of a training."""
+_RETRY_SECONDS = 60.0
+"""Until a server that did not answer is asked again."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class MlflowTarget:
     """Where and under which names a run is tracked.
 
-    ``register``: the name under which its model is registered, if it is to be. ``artifact_root``: folder for
-    artifacts of a local store.
+    Attributes:
+        run: the resource.
+        uri: tracking URI of the server or database.
+        experiment: MLflow's experiment.
+        name: of MLflow's run.
+        tags: the user's.
+        register: name under which the trained model is registered; None if it is not.
+        artifact_root: folder for artifacts where ``uri`` is a local database.
     """
 
     run: RunIdentity
@@ -56,13 +64,13 @@ class MlflowTarget:
 
     @property
     def all_tags(self) -> dict[str, str]:
-        """The user's tags and those that lead back to the resource."""
+        """The user's tags, and those by which the resource is found."""
         ours = {"uid": self.run.uid, "kind": self.run.kind, "namespace": self.run.namespace, "name": self.run.name}
         return dict(self.tags) | {f"{GROUP}/{key}": value for key, value in ours.items()}
 
 
-def target_of(run: RunIdentity, spec: MlflowTracking, local: Path | None) -> MlflowTarget:
-    """The target of a manifest; without a cluster, a database below the folder ``local``."""
+def mlflow_target(run: RunIdentity, spec: MlflowTracking, local: Path | None) -> MlflowTarget:
+    """The target that a resource asks for; without a cluster, a database below the folder ``local``."""
     return MlflowTarget(
         run=run,
         uri=local_uri(local) if local else spec.tracking_uri,
@@ -75,7 +83,12 @@ def target_of(run: RunIdentity, spec: MlflowTracking, local: Path | None) -> Mlf
 
 
 class MlflowTracker:
-    """Keeps one run in MLflow. See ``tracking.Tracker``."""
+    """Logs one run to MLflow; see ``Tracker``.
+
+    Args:
+        target: where and under which names.
+        connect: from a tracking URI to MLflow's client.
+    """
 
     def __init__(self, target: MlflowTarget, connect: Callable[[str], Any] = connect) -> None:
         self._target = target
@@ -84,97 +97,107 @@ class MlflowTracker:
         self._client: Any = None
         self._status: MlflowStatus | None = None
         self._thread: threading.Thread | None = None
-        self._measured: list[tuple[str, int, float]] = []
-        self._over = threading.Event()
+        self._pending: list[tuple[str, int, float]] = []
+        self._finished = threading.Event()
 
     def start(self, parameters: Mapping[str, str]) -> None:
-        """Create the run, in the background. A server that does not answer is asked again by ``finish``."""
+        """Create the run, in the background; ``finish`` creates it if the server does not answer by then."""
         self._parameters = parameters
-        self._thread = threading.Thread(target=self._accompany, name="mlflow", daemon=True)
+        self._thread = threading.Thread(target=self._flush_until_finished, name="mlflow", daemon=True)
         self._thread.start()
 
     def log_metrics(self, step: int, values: Mapping[str, float]) -> None:
-        """Values of the training, to be brought in the background."""
-        self._measured.extend((name, step, value) for name, value in values.items())
+        """Queue metrics of one step, to be logged in the background."""
+        self._pending.extend((name, step, value) for name, value in values.items())
 
-    def _accompany(self) -> None:
-        while not self._over.wait(_PACE if self._bring_measured() else _PATIENCE):
+    def _flush_until_finished(self) -> None:
+        while not self._finished.wait(_FLUSH_SECONDS if self._try_flush() else _RETRY_SECONDS):
             pass
 
-    def _bring_measured(self) -> bool:
+    def _try_flush(self) -> bool:
         try:
-            self._log_measured(self._ensure_run())
+            self._flush(self._ensure_run())
         except Exception as error:  # noqa: BLE001 - finish() tries again, and raises
             logger.warning("MLflow at %s does not answer yet: %s", self._target.uri, error)
             return False
         return True
 
-    def _log_measured(self, run_id: str) -> None:
-        points = list(self._measured)
+    def _flush(self, run_id: str) -> None:
+        """Log what is queued; metrics that are queued meanwhile stay for the next time."""
+        points = list(self._pending)
         self._log_points(run_id, points)
-        del self._measured[: len(points)]
+        del self._pending[: len(points)]
 
     def status(self) -> MlflowStatus | None:
-        """The run in MLflow, once it exists."""
+        """The run in MLflow; None until it exists there."""
         return self._status
 
     def _ensure_run(self) -> str:
+        """Find or create the run, once; returns its id."""
         if self._status is None:
             self._client = self._connect(self._target.uri)
-            experiment = self._experiment()
-            run_id = self._resumed(experiment) or self._created(experiment)
+            experiment_id = self._experiment_id()
+            run_id = self._resume_run(experiment_id) or self._create_run(experiment_id)
             self._log_parameters(run_id)
-            self._status = MlflowStatus(run_id=run_id, url=self._url(experiment, run_id))
+            self._status = MlflowStatus(run_id=run_id, url=self._url(experiment_id, run_id))
         return self._status.run_id
 
-    def _experiment(self) -> str:
+    def _experiment_id(self) -> str:
         found = self._client.get_experiment_by_name(self._target.experiment)
-        return str(found.experiment_id) if found else self._created_experiment()
+        return str(found.experiment_id) if found else self._create_experiment()
 
-    def _created_experiment(self) -> str:
+    def _create_experiment(self) -> str:
         from mlflow.exceptions import MlflowException
 
         root = self._target.artifact_root
         try:
-            place = (root / self._target.experiment).as_uri() if root else None
-            return str(self._client.create_experiment(self._target.experiment, artifact_location=place))
+            location = (root / self._target.experiment).as_uri() if root else None
+            return str(self._client.create_experiment(self._target.experiment, artifact_location=location))
         except MlflowException as error:
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":  # another pod was faster
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
+            # Another pod has created it meanwhile.
             return str(self._client.get_experiment_by_name(self._target.experiment).experiment_id)
 
-    def _resumed(self, experiment: str) -> str | None:
+    def _resume_run(self, experiment_id: str) -> str | None:
+        """Reopen the run of an earlier pod of this resource; None where there is none."""
         if self._target.run.uid == LOCAL_UID:
             return None
-        found = self._client.search_runs([experiment], f"tags.`{GROUP}/uid` = '{self._target.run.uid}'", max_results=1)
+        found = self._client.search_runs(
+            [experiment_id], f"tags.`{GROUP}/uid` = '{self._target.run.uid}'", max_results=1
+        )
         if not found:
             return None
         self._client.update_run(found[0].info.run_id, status="RUNNING")
         return str(found[0].info.run_id)
 
-    def _created(self, experiment: str) -> str:
-        run = self._client.create_run(experiment, run_name=self._target.name, tags=self._target.all_tags)
+    def _create_run(self, experiment_id: str) -> str:
+        run = self._client.create_run(experiment_id, run_name=self._target.name, tags=self._target.all_tags)
         return str(run.info.run_id)
 
     def _log_parameters(self, run_id: str) -> None:
         from mlflow.entities import Param
 
         parameters = [Param(name, value) for name, value in self._parameters.items()]
-        for start in range(0, len(parameters), _PARAMETERS_AT_ONCE):
-            self._client.log_batch(run_id, params=parameters[start : start + _PARAMETERS_AT_ONCE])
+        for start in range(0, len(parameters), _PARAMETERS_PER_BATCH):
+            self._client.log_batch(run_id, params=parameters[start : start + _PARAMETERS_PER_BATCH])
 
-    def _url(self, experiment: str, run_id: str) -> str | None:
+    def _url(self, experiment_id: str, run_id: str) -> str | None:
         uri = self._target.uri
-        return f"{uri.rstrip('/')}/#/experiments/{experiment}/runs/{run_id}" if uri.startswith("http") else None
+        return f"{uri.rstrip('/')}/#/experiments/{experiment_id}/runs/{run_id}" if uri.startswith("http") else None
 
     def finish(self, result: TrackedResult) -> None:
-        """Write metrics and files and end the run; waits for the server, and asks it several times."""
-        self._over.set()
+        """Log results and end the run; waits for the server, and asks it several times.
+
+        Raises:
+            TrackingUnavailable: the server does not answer, or refuses.
+        """
+        self._finished.set()
         if self._thread:
             self._thread.join()
-        self._persistently(partial(self._finish, result))
+        self._with_retries(partial(self._log_result, result))
 
-    def _persistently(self, work: Callable[[], None]) -> None:
+    def _with_retries(self, work: Callable[[], None]) -> None:
         from tenacity import Retrying, stop_after_attempt, wait_exponential
 
         try:
@@ -184,7 +207,7 @@ class MlflowTracker:
                 f"all results are stored, but MLflow at {self._target.uri} does not take them: {error}"[:1000]
             ) from error
 
-    def _finish(self, result: TrackedResult) -> None:
+    def _log_result(self, result: TrackedResult) -> None:
         from anomaly_runner.tracking.mlflow_entities import dataset_input, final_points
 
         run_id = self._ensure_run()
@@ -192,10 +215,10 @@ class MlflowTracker:
             self._client.set_tag(run_id, name, value)
         if result.dataset is not None:
             self._client.log_inputs(run_id, [dataset_input(result.dataset)])
-        self._log_measured(run_id)
-        self._log_points(run_id, self._unknown_points(run_id, result.history))
+        self._flush(run_id)
+        self._log_points(run_id, self._missing_points(run_id, result.history))
         self._log_points(run_id, final_points(result.metrics))
-        self._log_files(run_id, result.files)
+        self._log_artifacts(run_id, result.artifacts)
         if result.model is not None:
             self._log_model(run_id, result.model)
         self._client.set_terminated(run_id, "FAILED" if result.failed else "FINISHED")
@@ -203,11 +226,11 @@ class MlflowTracker:
     def _log_points(self, run_id: str, points: Sequence[tuple[str, int, float]]) -> None:
         from anomaly_runner.tracking.mlflow_entities import metrics
 
-        for start in range(0, len(points), _METRICS_AT_ONCE):
-            self._client.log_batch(run_id, metrics=metrics(points[start : start + _METRICS_AT_ONCE]))
+        for start in range(0, len(points), _METRICS_PER_BATCH):
+            self._client.log_batch(run_id, metrics=metrics(points[start : start + _METRICS_PER_BATCH]))
 
-    def _unknown_points(self, run_id: str, history: MetricHistory) -> list[tuple[str, int, float]]:
-        """What the server has not been told while the training went on, by this pod or the one before it."""
+    def _missing_points(self, run_id: str, history: MetricHistory) -> list[tuple[str, int, float]]:
+        """Values that the server has neither from this pod nor from an earlier one: (name, step, value)."""
         known = {(name, metric.step) for name in history for metric in self._client.get_metric_history(run_id, name)}
         return [
             (name, step, value)
@@ -216,8 +239,8 @@ class MlflowTracker:
             if (name, step) not in known
         ]
 
-    def _log_files(self, run_id: str, files: Iterable[tuple[str, Path]]) -> None:
-        with ThreadPoolExecutor(_UPLOADS, thread_name_prefix="mlflow") as pool:
+    def _log_artifacts(self, run_id: str, files: Iterable[tuple[str, Path]]) -> None:
+        with ThreadPoolExecutor(_UPLOAD_THREADS, thread_name_prefix="mlflow") as pool:
             for done in [
                 pool.submit(self._client.log_artifact, run_id, str(file), folder or None) for folder, file in files
             ]:
@@ -227,14 +250,16 @@ class MlflowTracker:
         from anomaly_runner.tracking.mlflow_models import register, write_description
 
         with tempfile.TemporaryDirectory() as folder:
-            self._log_files(run_id, [(MODEL_FOLDER, file) for file in write_description(model, run_id, Path(folder))])
+            self._log_artifacts(
+                run_id, [(MODEL_FOLDER, file) for file in write_description(model, run_id, Path(folder))]
+            )
         if self._target.register and self._status:
             found = register(self._client, self._target.register, run_id, self._target.all_tags)
             self._status = self._status.model_copy(update={"model": found})
 
     def fail(self, message: str) -> None:
-        """Mark the run as failed, if it exists; a retried pod takes it up again."""
-        self._over.set()
+        """Mark the run as failed, if it exists; a retried pod resumes it."""
+        self._finished.set()
         if self._status is None:
             return
         try:

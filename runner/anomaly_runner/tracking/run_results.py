@@ -1,4 +1,4 @@
-"""What a run tells an experiment tracker, as flat names and values, files, its images and its model."""
+"""Turn a run's spec and report into what a tracker takes: flat parameters, metrics, tags, artifacts, dataset, model."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -16,14 +16,19 @@ from anomaly_api.storage import PersistentVolumeClaimLocation, S3Location
 from anomaly_runner.tracking.tracker import FAILURE_TAG, MODEL_FOLDER, TrackedDataset, TrackedResult
 
 MODEL_TAG = f"{GROUP}/model"
-"""Where an inference's model came from: no parameter, since a retried pod may find a newer version registered."""
-_NOT_IN_NAMES = re.compile(r"[^\w.\- ]", re.ASCII)
-"""Characters that trackers take in no metric's name; labels are names of folders."""
-_LONGEST_LABEL = 100
+"""Tag that says where an inference's model came from.
+
+It is no parameter, because those cannot change and a retried pod may find a newer version registered."""
+_FORBIDDEN_CHARACTERS = re.compile(r"[^\w.\- ]", re.ASCII)
+"""What MLflow refuses in a metric's name; labels are names of folders, which may have any character."""
+_MAX_LABEL_CHARACTERS = 100
 
 
 def flat_parameters(spec: Contract) -> dict[str, str]:
-    """Every field that is set, by its path: ``model.padim.backbone``. Secrets are names in the spec, never values."""
+    """Flatten a spec: every field that is set, by its path (``model.padim.backbone``).
+
+    Secrets are in the spec by their names, never by their values, so nothing has to be masked.
+    """
     return dict(_leaves(spec.to_json_object(), ""))
 
 
@@ -38,17 +43,22 @@ def _leaves(value: Any, path: str) -> Iterator[tuple[str, str]]:
 
 
 def tracked_result(report: RunReport, folder: Path, complete: bool) -> TrackedResult:
-    """What the report says, by names fit for a tracker, with the images, the model and the files made.
+    """Collect what a tracker takes from a run's report and the folder of its artifacts.
 
-    Metrics are named by level (image_AUROC), those of one kind of defect by it too (image_AUROC/scratch), and the ends
-    of their 95 % intervals after them (image_AUROC_low); decisions by what they were (image_false_positives),
-    thresholds and the seconds of a stage are among them. Unless ``complete``, report.json is the only file.
+    Names of metrics: the level and the metric (``image_AUROC``), with the kind of defect if it is of one
+    (``image_AUROC/scratch``); ends of 95 % intervals (``image_AUROC_low``, ``image_AUROC_high``); counts of decisions
+    (``image_false_positives``); thresholds (``pixel_threshold``); and the seconds of each stage (``seconds_train``).
+
+    Args:
+        report: of the run.
+        folder: the run's artifacts on this machine.
+        complete: whether the folder has all of them; if not, report.json is the only artifact.
     """
     failed = report.summary.reason is not Reason.COMPLETE
     model = _model(folder) if complete and not failed else None
     return TrackedResult(
         metrics=_metrics(report),
-        files=tuple(_files(folder, model, complete)),
+        artifacts=tuple(_artifacts(folder, model, complete)),
         history=report.training.history if report.training else {},
         dataset=_dataset(report),
         model=model,
@@ -69,7 +79,7 @@ def _metrics(report: RunReport) -> dict[str, float]:
     thresholds = {"image_threshold": found.image, "pixel_threshold": found.pixel}
     metrics |= {name: value for name, value in thresholds.items() if value is not None}
     for defect, values in report.metrics_by_defect.items():
-        metrics |= _by_level(values, f"/{_NOT_IN_NAMES.sub('_', defect)[:_LONGEST_LABEL]}")
+        metrics |= _by_level(values, f"/{_FORBIDDEN_CHARACTERS.sub('_', defect)[:_MAX_LABEL_CHARACTERS]}")
     if report.confusion is not None:
         metrics |= {f"image_{name}": float(count) for name, count in report.confusion.model_dump().items()}
     for name, (low, high) in report.intervals.items():
@@ -77,9 +87,9 @@ def _metrics(report: RunReport) -> dict[str, float]:
     return metrics | {f"seconds_{stage}": value for stage, value in report.seconds.items()}
 
 
-def _by_level(values: MetricValues, of: str = "") -> dict[str, float]:
+def _by_level(values: MetricValues, suffix: str = "") -> dict[str, float]:
     levels = {"image": values.image, "pixel": values.pixel}
-    return {f"{level}_{name}{of}": value for level, found in levels.items() for name, value in found.items()}
+    return {f"{level}_{name}{suffix}": value for level, found in levels.items() for name, value in found.items()}
 
 
 def _model(folder: Path) -> ModelManifest | None:
@@ -87,13 +97,13 @@ def _model(folder: Path) -> ModelManifest | None:
     return ModelManifest.model_validate_json(file.read_bytes()) if file.exists() else None
 
 
-def _files(folder: Path, model: ModelManifest | None, complete: bool) -> Iterator[tuple[str, Path]]:
-    parts = model.files | {MODEL_MANIFEST} if model else frozenset()
+def _artifacts(folder: Path, model: ModelManifest | None, complete: bool) -> Iterator[tuple[str, Path]]:
+    model_files = model.files | {MODEL_MANIFEST} if model else frozenset()
     for file in sorted(folder.rglob("*")):
         if file.is_file() and (complete or (file.parent == folder and file.name == "report.json")):
             inside = file.relative_to(folder)
-            where = MODEL_FOLDER if inside.as_posix() in parts else inside.parent.as_posix()
-            yield ("" if where == "." else where), file
+            target = MODEL_FOLDER if inside.as_posix() in model_files else inside.parent.as_posix()
+            yield ("" if target == "." else target), file
 
 
 def _dataset(report: RunReport) -> TrackedDataset | None:

@@ -1,4 +1,4 @@
-"""Experiment trackers: told early that a run has begun, then how training goes, and at the end what came of it.
+"""The protocol of experiment trackers: a run starts, logs metrics while it trains, and finishes with its results.
 
 Tracking never delays the work: ``start`` and ``log_metrics`` return at once, and whatever the server needs is done in a
 thread of its own. Only ``finish`` waits, after everything is stored.
@@ -14,15 +14,20 @@ from anomaly_api.run import ModelManifest
 from anomaly_api.status import MlflowStatus
 
 MetricHistory = Mapping[str, Sequence[tuple[int, float]]]
-"""Values by name: (step, value)."""
+"""Logged values by the metric's name: pairs of step and value."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrackedDataset:
-    """The images that a run has seen.
+    """The images that a run has read.
 
-    ``digest``: SHA-256 over their paths and contents. ``kind``: s3, persistentVolumeClaim or builtin. ``images``:
-    how many of each sort.
+    Attributes:
+        name: the dataset's category, or else its address.
+        digest: SHA-256 over paths and contents, hexadecimal.
+        kind: s3, persistentVolumeClaim or builtin.
+        uri: where the images are.
+        images: how many there are of each kind, as ``ImageCounts`` names them.
+        context: what they were used for.
     """
 
     name: str
@@ -35,15 +40,20 @@ class TrackedDataset:
 
 @dataclass(frozen=True, kw_only=True)
 class TrackedResult:
-    """What a finished run tells its tracker.
+    """What a finished run logs.
 
-    ``files``: folder in the run's artifacts and file on this machine; the trained model's are in ``MODEL_FOLDER``.
-    ``model``: that model, if all of it is among the files. ``tags``: what the run found out about itself.
-    ``failed``: whether it has failed although there are results.
+    Attributes:
+        metrics: final values by name.
+        artifacts: folder in the tracker and file on this machine; the trained model's are in ``MODEL_FOLDER``.
+        history: metrics of the training's steps.
+        dataset: the images, if they were read.
+        model: the trained model, if all of its files are among the artifacts.
+        tags: tags to set beside those of the start.
+        failed: whether the run has failed although there are results.
     """
 
     metrics: Mapping[str, float]
-    files: tuple[tuple[str, Path], ...]
+    artifacts: tuple[tuple[str, Path], ...]
     history: MetricHistory = field(default_factory=dict)
     dataset: TrackedDataset | None = None
     model: ModelManifest | None = None
@@ -52,34 +62,36 @@ class TrackedResult:
 
 
 MODEL_FOLDER = "model"
+"""Folder of the trained model among a run's artifacts."""
 FAILURE_TAG = f"{GROUP}/failure"
+"""Tag with the message of a run that failed."""
 
 
 class Tracker(Protocol):
     """A place that keeps a run's parameters, metrics and artifacts."""
 
     def start(self, parameters: Mapping[str, str]) -> None:
-        """The run has begun; returns at once."""
+        """Start the run; returns at once."""
 
     def log_metrics(self, step: int, values: Mapping[str, float]) -> None:
-        """Values of a training that goes on; returns at once."""
+        """Log metrics of one step of the training; returns at once."""
 
     def status(self) -> MlflowStatus | None:
-        """The run in the tracker, once it exists."""
+        """Where the run is in the tracker; None until it exists there."""
 
     def finish(self, result: TrackedResult) -> None:
-        """Write results and end the run.
+        """Log the results and end the run, as finished or as failed.
 
         Raises:
             TrackingUnavailable: the server does not answer, after retries.
         """
 
     def fail(self, message: str) -> None:
-        """The run failed: say so if the server answers; never raises."""
+        """Mark the run as failed if the server answers; never raises."""
 
 
 class NoTracker:
-    """For runs that nobody tracks."""
+    """The tracker of runs that are not tracked."""
 
     def start(self, parameters: Mapping[str, str]) -> None:
         """Nothing to do."""
@@ -88,7 +100,7 @@ class NoTracker:
         """Nothing to do."""
 
     def status(self) -> MlflowStatus | None:
-        """Nowhere."""
+        """None."""
         return None
 
     def finish(self, result: TrackedResult) -> None:
