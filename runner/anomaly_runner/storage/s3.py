@@ -162,7 +162,7 @@ class S3Store:
     def download(self, info: ObjectInfo, destination: Path) -> None:
         """Copy one object to a file, through a temporary one; where a body breaks off, the rest is asked for."""
         temporary = partial_file(destination)
-        with _translated_errors(join_uri(self.uri, info.key)), _created(temporary) as file:
+        with _translated_errors(join_uri(self.uri, info.key)), _open_new(temporary) as file:
             _with_retries(partial(self._download, info, file))
             size = file.tell()
         if size != info.size:
@@ -220,7 +220,7 @@ def _is_hidden(key: str) -> bool:
     return is_safe_key(key) and any(part.startswith(".") for part in key.split("/"))
 
 
-def _created(file: Path) -> BinaryIO:
+def _open_new(file: Path) -> BinaryIO:
     """Open a new file, in a folder that is made where it is missing."""
     try:
         return file.open("wb")

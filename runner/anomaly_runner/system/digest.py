@@ -1,4 +1,4 @@
-"""Digests of files: what is published is what is loaded."""
+"""Digests of files, by which what is loaded is checked against what was published."""
 
 import hashlib
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What ran the run: versions of libraries, for the report."""
+"""The software that a run ran on, for the report: versions of libraries."""
 
 import platform
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from anomaly_api import RELEASE
 
 
 def versions(packages: Sequence[str]) -> dict[str, str]:
-    """Versions by package, of those that are installed, of this software, and of Python."""
+    """Versions of those packages that are installed, of this software, and of Python, by name."""
     found = {"anomaly-operator": RELEASE, "python": platform.python_version()}
     for package in packages:
         try:

@@ -1,4 +1,7 @@
-"""What this process may use: CPUs and memory of its cgroup (v1 and v2), not of the node."""
+"""What this process may use: CPUs and memory of its cgroup (v1 and v2), not of the node.
+
+Also how glibc's allocator keeps freed memory.
+"""
 
 import ctypes
 import math
@@ -12,7 +15,7 @@ _UNLIMITED = 1 << 60  # cgroup v1 says "no limit" with a number near 2**63
 
 
 def _find_glibc() -> Any:
-    """glibc in this process; None where the C library is another one."""
+    """The process's glibc; None where the C library is another one."""
     library = ctypes.CDLL(None)
     return library if hasattr(library, "mallopt") and hasattr(library, "malloc_trim") else None
 
@@ -28,6 +31,7 @@ def cpu_limit(root: Path = _CGROUP) -> int:
 
 
 def _quota_v2(file: Path) -> float | None:
+    """CPUs of a cgroup v2; None without a quota."""
     if not file.is_file():
         return None
     quota, period = file.read_text().split()
@@ -35,8 +39,9 @@ def _quota_v2(file: Path) -> float | None:
 
 
 def _quota_v1(folder: Path) -> float | None:
-    quota = _number(folder / "cpu.cfs_quota_us")
-    period = _number(folder / "cpu.cfs_period_us")
+    """CPUs of a cgroup v1; None without a quota."""
+    quota = _read_number(folder / "cpu.cfs_quota_us")
+    period = _read_number(folder / "cpu.cfs_period_us")
     return quota / period if quota and period and quota > 0 else None
 
 
@@ -44,28 +49,29 @@ def available_memory(root: Path = _CGROUP, meminfo: Path = Path("/proc/meminfo")
     """Bytes that this process may still take: the node's free memory, or what its cgroup leaves if that is less."""
     free = _available_on_node(meminfo)
     limits = [
-        _left(root, "memory.max", "memory.current", "inactive_file"),
-        _left(root / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+        _bytes_left(root, "memory.max", "memory.current", "inactive_file"),
+        _bytes_left(root / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
     ]
     return min([free, *(left for left in limits if left is not None)])
 
 
-def _left(folder: Path, limit_file: str, usage_file: str, reclaimable: str) -> int | None:
-    limit = _number(folder / limit_file)
+def _bytes_left(folder: Path, limit_file: str, usage_file: str, reclaimable: str) -> int | None:
+    """Bytes below a cgroup's limit, page cache counted as free since the kernel reclaims it; None without a limit."""
+    limit = _read_number(folder / limit_file)
     if limit is None or limit >= _UNLIMITED:
         return None
-    usage = (_number(folder / usage_file) or 0) - _stat(folder / "memory.stat", reclaimable)
+    usage = (_read_number(folder / usage_file) or 0) - _read_stat(folder / "memory.stat", reclaimable)
     return max(0, limit - max(0, usage))
 
 
-def _number(file: Path) -> int | None:
+def _read_number(file: Path) -> int | None:
     try:
         return int(file.read_text())
     except (FileNotFoundError, NotADirectoryError, PermissionError, ValueError):  # absent, or "max"
         return None
 
 
-def _stat(file: Path, key: str) -> int:
+def _read_stat(file: Path, key: str) -> int:
     if not file.is_file():
         return 0
     rows = (line.split() for line in file.read_text().splitlines())
@@ -78,7 +84,7 @@ def _available_on_node(meminfo: Path) -> int:
 
 
 def keep_freed_memory() -> None:
-    """Let glibc keep large blocks that are freed, for the next operator, instead of giving them back each time.
+    """Let glibc keep large blocks that are freed, for the next operator, instead of returning them to the kernel.
 
     Feature maps of tens of megabytes come and go a hundred times a batch; faulting their pages in anew took a
     quarter of the time. Without effect on other C libraries.
@@ -89,11 +95,14 @@ def keep_freed_memory() -> None:
 
 
 def give_back_freed_memory() -> None:
-    """Give back what ``keep_freed_memory`` has kept: what comes next needs blocks of other sizes, on other threads."""
+    """Return to the kernel what ``keep_freed_memory`` has kept.
+
+    For the change to a stage that needs blocks of other sizes or on other threads.
+    """
     if _glibc:
         _glibc.malloc_trim(0)
 
 
 def gigabytes(size: float) -> str:
-    """A number of bytes for people: ``1.23 GB``."""
+    """Format bytes for people: ``1.23 GB`` (10**9 bytes)."""
     return f"{size / 1e9:.2f} GB"

@@ -1,7 +1,7 @@
-"""The same function over many items on several threads, results in order, memory bounded.
+"""Apply a function to many items on several threads, with results in order and bounded memory.
 
-Work is spread over whole items and never inside one, so a result depends on its item alone: not on how many
-threads there are. That is what makes a run repeat to the last digit on another machine size.
+Work is divided by whole items and never inside one, so a result depends on its item alone and not on the number of
+threads. That is why a run repeats to the last digit on a machine of another size.
 """
 
 from collections import deque
@@ -20,9 +20,16 @@ def ordered_map(
     ahead: int | None = None,
     prepare_thread: Callable[[], None] | None = None,
 ) -> Iterator[Result]:
-    """Results of ``function`` in the order of ``items``; at most ``ahead`` items (default: 2 a thread) are begun.
+    """Yield the results of ``function`` in the order of ``items``.
 
-    The first exception ends the iteration; what has not begun is dropped.
+    The first exception, of ``function`` or ``items``, ends the iteration and is raised; what has not begun is dropped.
+
+    Args:
+        function: called on the threads.
+        items: consumed on the caller's thread, as results are.
+        threads: how many calls run at once.
+        ahead: how many items may be begun before their results are taken; by default two a thread.
+        prepare_thread: called once on each thread.
     """
     window = ahead or 2 * threads
     pool = ThreadPoolExecutor(threads, initializer=prepare_thread)

@@ -1,4 +1,4 @@
-"""Arrays in files: they can be larger than memory, which can let go of them at any time."""
+"""Arrays in files: they may be larger than memory, because the kernel can write their pages back at any time."""
 
 import errno
 import math
@@ -13,14 +13,20 @@ from anomaly_runner.system.machine import gigabytes
 
 
 def allocate_array(file: IO[bytes], shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """An array of zeros in an empty file, for which the disk has room: without, writing to it would be a bus error.
+    """Map an empty file as an array of zeros, float32, and reserve its space on the disk.
+
+    Without reserved space, writing to the array on a full disk would kill the process with a bus error.
+
+    Args:
+        file: open for reading and writing, empty.
+        shape: of the array.
 
     Raises:
         StorageUnavailable: the disk is too full.
     """
     size = math.prod(shape) * np.dtype(np.float32).itemsize
     try:
-        _allocate(file.fileno(), size)
+        _reserve(file.fileno(), size)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
@@ -34,7 +40,7 @@ def allocate_array(file: IO[bytes], shape: tuple[int, ...]) -> NDArray[np.float3
     return np.memmap(file, np.float32, "r+", shape=shape)
 
 
-def _allocate(descriptor: int, size: int) -> None:
+def _reserve(descriptor: int, size: int) -> None:
     if hasattr(os, "posix_fallocate"):
         os.posix_fallocate(descriptor, 0, size)
     else:  # macOS, where runs are local

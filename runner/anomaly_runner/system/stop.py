@@ -1,4 +1,4 @@
-"""SIGTERM: the cluster wants the node back. A flag, looked at between units of work."""
+"""SIGTERM, with which the cluster asks for the node back, as a flag that is checked between units of work."""
 
 import signal
 import threading
@@ -11,14 +11,14 @@ from anomaly_runner.errors import Stopped
 
 
 class StopSignal:
-    """Set once by SIGTERM or SIGINT; ``check`` raises Stopped from then on."""
+    """A flag that SIGTERM or SIGINT sets, once and for all; ``check`` raises Stopped from then on."""
 
     def __init__(self) -> None:
         self._event = threading.Event()
 
     @contextmanager
     def listening(self) -> Iterator[Self]:
-        """Take over SIGTERM and SIGINT for a while (main thread only)."""
+        """Context in which SIGTERM and SIGINT set the flag (main thread only)."""
         before = [(number, signal.signal(number, self._received)) for number in (signal.SIGTERM, signal.SIGINT)]
         try:
             yield self
@@ -39,6 +39,10 @@ class StopSignal:
         return self._event.is_set()
 
     def check(self) -> None:
-        """Raise Stopped if the run was asked to stop; call it between units of work."""
+        """Check the flag; call it between units of work.
+
+        Raises:
+            Stopped: the run was asked to stop.
+        """
         if self._event.is_set():
             raise Stopped
