@@ -41,7 +41,10 @@ class Tiling(Contract):
 
 
 def _with_parameters(selected: type[Selected]) -> type[Selected]:
-    """The same type with an optional field for the parameters of each model."""
+    """The same type with an optional field for the parameters of each model.
+
+    A base of ``Model`` instead of ``Model`` itself, so that the CRD lists the blocks right after the name.
+    """
     fields: dict[str, Any] = {
         snake(name): (
             block | None,

@@ -28,7 +28,8 @@ def forgotten(blocks: Iterable[str], entries: Iterable[str], rows: Iterable[str]
 
 
 def test_every_model_has_its_three_parts() -> None:
-    assert not forgotten(BLOCKS, CATALOG, ROWS)
+    missing = forgotten(BLOCKS, CATALOG, ROWS)
+    assert not missing, "; ".join(missing)
 
 
 @pytest.mark.parametrize(
