@@ -134,9 +134,7 @@ def untrained(name: ModelName) -> tuple[Model, Any, int]:
 
 
 @pytest.mark.parametrize("name", [name for name in exported_models() if isinstance(TRACEABLE.get(name), type)])
-def test_traceable_models_do_the_arithmetic_of_anomalib(
-    name: ModelName, tmp_path: Path, measured: Callable[[str], None]
-) -> None:
+def test_traceable_models_do_the_arithmetic_of_anomalib(name: ModelName, measured: Callable[[str], None]) -> None:
     """What is written anew here, beside anomalib's own forward on the same state."""
     model, module, side = untrained(name)
     images = stacked(textures(12, side))

@@ -225,7 +225,7 @@ def test_a_disk_at_its_limit_is_scanned_rarely(tmp_path: Path, monkeypatch: pyte
     scans: list[Path] = []
     entries = cache_module._entries
 
-    def counted(root: Path) -> Any:
+    def counted(root: Path) -> Iterator[tuple[float, int, Path]]:
         scans.append(root)
         return entries(root)
 

@@ -122,7 +122,7 @@ def test_the_images_are_an_input_with_their_digest(server: str, client: "MlflowC
 
 
 def test_a_registered_model_is_run_by_mlflow_alone_and_registered_once(
-    server: str, client: "MlflowClient", result: TrackedResult, tmp_path: Path
+    server: str, client: "MlflowClient", result: TrackedResult
 ) -> None:
     for _ in range(2):  # a retried pod
         found = tracker(server, "screws", uid="registered")

@@ -113,7 +113,7 @@ def test_maps_are_kept_only_where_they_are_needed(model: Padim, context: Context
     assert predicted(model, context, keep_maps=False).maps is None
 
 
-def test_scores_that_are_not_numbers(model: Padim, context: Context) -> None:
+def test_scores_that_are_not_numbers(context: Context) -> None:
     broken = Padim(choose_backbone("resnet18", ("layer1",)), PadimParameters(pre_trained=False), SIZE, THREADS).eval()
     broken.inv_covariance = torch.full((16 * 12, 64, 64), torch.nan)
     with pytest.raises(Diverged, match=r"test/good/0\.png"):

@@ -7,7 +7,6 @@ import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -16,6 +15,7 @@ from hack.demo import flow, install
 from hack.demo.cluster import forwarded, kubectl
 from hack.demo.digits import write_mnist_folders
 from support.demo import SAMPLES, DemoNamespace, MlflowService, S3Service
+from support.kube import Manifest
 
 SMALL = "s3://data/small"
 
@@ -62,7 +62,7 @@ def namespace(installed: tuple[S3Service, MlflowService]) -> Iterator[DemoNamesp
 
 
 @pytest.fixture(scope="session")
-def local_run(installed: tuple[S3Service, MlflowService], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def local_run(installed: tuple[S3Service, MlflowService], tmp_path_factory: pytest.TempPathFactory) -> Manifest:
     """report.json of the sample experiment, run without a cluster on the same images and weights."""
     folder = tmp_path_factory.mktemp("local")
     flow.prepare_data(folder / "data", folder / "weights")
@@ -70,5 +70,5 @@ def local_run(installed: tuple[S3Service, MlflowService], tmp_path_factory: pyte
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     [report] = (folder / "results").rglob("report.json")
-    content: dict[str, Any] = yaml.safe_load(report.read_text())
+    content: Manifest = yaml.safe_load(report.read_text())
     return content

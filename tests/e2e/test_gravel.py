@@ -8,6 +8,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from support.demo import DemoNamespace, sample
+from support.kube import Manifest
 from support.pages import external_addresses
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
@@ -17,7 +18,7 @@ EPOCHS = 6
 """Some twenty seconds of training or more, in a pod."""
 
 
-def predictions(namespace: DemoNamespace, run: dict[str, Any]) -> dict[str, list[Any]]:
+def predictions(namespace: DemoNamespace, run: Manifest) -> dict[str, list[Any]]:
     """The table of a run's predictions, by column."""
     table: dict[str, list[Any]] = pq.read_table(
         io.BytesIO(namespace.s3.read(run["status"]["artifacts"]["predictions"]))
@@ -38,21 +39,21 @@ def agree(trained: dict[str, float], inferred: dict[str, float]) -> None:
 
 
 @pytest.fixture(scope="module")
-def patchcore(namespace: DemoNamespace) -> dict[str, Any]:
+def patchcore(namespace: DemoNamespace) -> Manifest:
     """The sample experiment, run to Complete."""
     namespace.apply(sample("gravel-patchcore"))
     return namespace.wait_until_complete("aexp", "gravel-patchcore")
 
 
 @pytest.fixture(scope="module")
-def inferred(namespace: DemoNamespace, patchcore: dict[str, Any]) -> dict[str, Any]:
+def inferred(namespace: DemoNamespace, patchcore: Manifest) -> Manifest:
     """The sample inference with its TorchScript export, run to Complete."""
     namespace.apply(sample("gravel-inference"))
     return namespace.wait_until_complete("ainf", "gravel-inference")
 
 
 @pytest.fixture(scope="module")
-def resumed(namespace: DemoNamespace) -> dict[str, Any]:
+def resumed(namespace: DemoNamespace) -> Manifest:
     """The sample that trains by gradient, its pod deleted in mid-training, run to Complete."""
     manifest = sample("gravel-cflow")
     manifest["spec"]["training"] |= {"maxEpochs": EPOCHS, "earlyStopping": {"enabled": False}}
@@ -64,13 +65,13 @@ def resumed(namespace: DemoNamespace) -> dict[str, Any]:
     return namespace.wait_until_complete("aexp", "gravel-cflow", seconds=600) | {"seenBefore": seen}
 
 
-def _is_past_some_epochs(status: dict[str, Any]) -> bool:
+def _is_past_some_epochs(status: Manifest) -> bool:
     progress = status.get("progress", {})
     steps = progress.get("unit") == "steps"
     return status.get("stage") == "train" and steps and progress["completed"] > 0.4 * progress["total"]
 
 
-def test_pixel_metrics_and_every_export_are_there(namespace: DemoNamespace, patchcore: dict[str, Any]) -> None:
+def test_pixel_metrics_and_every_export_are_there(namespace: DemoNamespace, patchcore: Manifest) -> None:
     status = patchcore["status"]
     assert set(status["metrics"]["pixel"]) == {"AUROC", "AUPR", "F1Score", "AUPRO", "IoU"}
     assert status["metrics"]["image"]["AUROC"] > 0.8
@@ -80,7 +81,7 @@ def test_pixel_metrics_and_every_export_are_there(namespace: DemoNamespace, patc
         assert len(namespace.s3.read(uri)) > 1000
 
 
-def test_every_export_was_held_against_torch(namespace: DemoNamespace, patchcore: dict[str, Any]) -> None:
+def test_every_export_was_held_against_torch(namespace: DemoNamespace, patchcore: Manifest) -> None:
     exports = namespace.report(patchcore)["exports"]
     assert {export["format"] for export in exports} == {"onnx", "torchscript", "openvino"}
     for export in exports:
@@ -89,24 +90,24 @@ def test_every_export_was_held_against_torch(namespace: DemoNamespace, patchcore
         assert export["maxMapDifference"] <= export["mapTolerance"]
 
 
-def test_thresholds_come_from_the_validation_images(namespace: DemoNamespace, patchcore: dict[str, Any]) -> None:
+def test_thresholds_come_from_the_validation_images(namespace: DemoNamespace, patchcore: Manifest) -> None:
     assert namespace.report(patchcore)["thresholdsFrom"] == "validation"
     assert patchcore["status"]["images"]["validation"] == 18
 
 
-def test_the_page_for_people_is_one_file(namespace: DemoNamespace, patchcore: dict[str, Any]) -> None:
+def test_the_page_for_people_is_one_file(namespace: DemoNamespace, patchcore: Manifest) -> None:
     page = namespace.s3.read(patchcore["status"]["artifacts"]["html"]).decode()
     assert "gravel-patchcore" in page
     assert external_addresses(page) == []
 
 
-def test_the_model_is_registered_in_mlflow(namespace: DemoNamespace, patchcore: dict[str, Any]) -> None:
+def test_the_model_is_registered_in_mlflow(namespace: DemoNamespace, patchcore: Manifest) -> None:
     run_id = patchcore["status"]["mlflow"]["runId"]
     [version] = [found for found in namespace.mlflow.model_versions("gravel") if found["run_id"] == run_id]
     assert version["status"] == "READY"
 
 
-def test_a_registered_model_scores_as_its_training(namespace: DemoNamespace, patchcore: dict[str, Any]) -> None:
+def test_a_registered_model_scores_as_its_training(namespace: DemoNamespace, patchcore: Manifest) -> None:
     run_id = patchcore["status"]["mlflow"]["runId"]
     [version] = [found["version"] for found in namespace.mlflow.model_versions("gravel") if found["run_id"] == run_id]
     manifest = sample("gravel-registered")
@@ -118,7 +119,7 @@ def test_a_registered_model_scores_as_its_training(namespace: DemoNamespace, pat
 
 
 def test_torchscript_gives_the_scores_of_training(
-    namespace: DemoNamespace, patchcore: dict[str, Any], inferred: dict[str, Any]
+    namespace: DemoNamespace, patchcore: Manifest, inferred: Manifest
 ) -> None:
     tables = [predictions(namespace, run) for run in (patchcore, inferred)]
     agree(*map(scores, tables))
@@ -128,15 +129,13 @@ def test_torchscript_gives_the_scores_of_training(
     assert inferred["status"]["metrics"]["image"]["AUROC"] == pytest.approx(expected, abs=1e-9)
 
 
-def test_a_custom_threshold_is_a_share_of_the_training_threshold(
-    patchcore: dict[str, Any], inferred: dict[str, Any]
-) -> None:
+def test_a_custom_threshold_is_a_share_of_the_training_threshold(patchcore: Manifest, inferred: Manifest) -> None:
     trained, used = (run["status"]["thresholds"]["image"] for run in (patchcore, inferred))
     assert used == pytest.approx(1.1 * trained, rel=1e-12)
     assert inferred["status"]["thresholds"]["source"] == "custom"
 
 
-def test_a_killed_pod_loses_no_epoch(namespace: DemoNamespace, resumed: dict[str, Any]) -> None:
+def test_a_killed_pod_loses_no_epoch(namespace: DemoNamespace, resumed: Manifest) -> None:
     status, training, seen = resumed["status"], namespace.report(resumed)["training"], resumed["seenBefore"]
     assert training["epochs"] == EPOCHS
     learnt = EPOCHS * training["resumedFromStep"] / training["steps"]  # CFLOW takes several steps a batch
@@ -146,7 +145,7 @@ def test_a_killed_pod_loses_no_epoch(namespace: DemoNamespace, resumed: dict[str
     assert [key for key in namespace.s3.keys(status["artifacts"]["root"]) if "checkpoint" in key] == []
 
 
-def test_torch_gives_the_scores_of_training(namespace: DemoNamespace, resumed: dict[str, Any]) -> None:
+def test_torch_gives_the_scores_of_training(namespace: DemoNamespace, resumed: Manifest) -> None:
     namespace.apply(sample("gravel-torch"))
     looked = namespace.wait_until_complete("ainf", "gravel-torch")
     trained, inferred = (scores(predictions(namespace, run)) for run in (resumed, looked))
@@ -157,7 +156,7 @@ def test_torch_gives_the_scores_of_training(namespace: DemoNamespace, resumed: d
     assert pixel > 0
 
 
-def test_every_epoch_was_judged_by_the_validation_images(namespace: DemoNamespace, resumed: dict[str, Any]) -> None:
+def test_every_epoch_was_judged_by_the_validation_images(namespace: DemoNamespace, resumed: Manifest) -> None:
     history = namespace.report(resumed)["training"]["history"]
     assert len(history["imageAUROC"]) == len(history["trainLoss"])
     assert all(0 <= value <= 1 for _, value in history["imageAUROC"])

@@ -1,11 +1,11 @@
 """A public dataset from a mirror inside the cluster, and training on several devices, in real pods."""
 
 import hashlib
-from typing import Any
 
 import pytest
 
 from support.demo import DemoNamespace, sample
+from support.kube import Manifest
 from support.public_datasets import mnist_files
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
@@ -15,7 +15,7 @@ GOOD, LEARNT, EPOCHS, BATCH = 9, 20, 2, 4
 
 
 @pytest.fixture(scope="module")
-def mirror(namespace: DemoNamespace) -> dict[str, Any]:
+def mirror(namespace: DemoNamespace) -> Manifest:
     """A bucket that anybody may read, with fewer digits than MNIST has: what a manifest says of it."""
     files = mnist_files()
     namespace.s3.create(MIRROR)
@@ -27,7 +27,7 @@ def mirror(namespace: DemoNamespace) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def trained(namespace: DemoNamespace, mirror: dict[str, Any]) -> dict[str, Any]:
+def trained(namespace: DemoNamespace, mirror: Manifest) -> Manifest:
     """The sample, two processes on CPUs in the place of GPUs, run to Complete."""
     manifest = sample("mnist-fastflow")
     spec = manifest["spec"]
@@ -39,12 +39,12 @@ def trained(namespace: DemoNamespace, mirror: dict[str, Any]) -> dict[str, Any]:
     return namespace.wait_until_complete("aexp", "mnist-fastflow")
 
 
-def test_its_images_are_those_of_the_mirror(trained: dict[str, Any]) -> None:
+def test_its_images_are_those_of_the_mirror(trained: Manifest) -> None:
     images = trained["status"]["images"]
     assert (images["train"], images["predicted"]) == (LEARNT, 150)
 
 
-def test_two_devices_share_the_steps(namespace: DemoNamespace, trained: dict[str, Any]) -> None:
+def test_two_devices_share_the_steps(namespace: DemoNamespace, trained: Manifest) -> None:
     training = namespace.report(trained)["training"]
     assert training["devices"] == 2
     assert training["epochs"] == EPOCHS

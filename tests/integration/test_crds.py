@@ -105,7 +105,9 @@ def test_a_started_run_keeps_what_it_depends_on(namespace: Namespace) -> None:
         namespace.patch(resource, name, {"spec": {"tracking": {"mlflow": {"experimentName": "before"}}}})
         started = {"status": {"startTime": "2026-01-02T03:04:05Z"}}
         namespace.kubectl("patch", resource, name, "--subresource=status", "--type=merge", "-p", json.dumps(started))
-        blocks = set(KINDS[kind].model_fields["spec"].annotation.model_fields)  # type: ignore[union-attr]
+        spec_type = KINDS[kind].model_fields["spec"].annotation
+        assert spec_type is not None
+        blocks = set(spec_type.model_fields)
         for block, change in CHANGES[kind].items():
             with pytest.raises(KubectlError, match=rf"spec\.{block}.*cannot change once the run has started"):
                 namespace.patch(resource, name, {"spec": {block: change}})

@@ -26,7 +26,7 @@ def picture(mode: str) -> Image.Image:
     return Image.fromarray(GREY.astype(np.float32) / 255) if mode == "F" else Image.fromarray(GREY).convert("RGB")
 
 
-def changed(mode: str, seed: int = 0, **spec: Any) -> np.ndarray:
+def changed(mode: str, seed: int = 0, **spec: Any) -> NDArray[np.generic]:
     return np.asarray(augment(picture(mode), Augmentations(**spec), np.random.default_rng(seed)))
 
 

@@ -442,7 +442,7 @@ def test_warnings_name_the_images_that_thresholds_are_found_on(tmp_path: Path) -
     assert warnings == ("no defective validation images: the threshold is just above the highest good score",)
 
 
-def test_the_range_is_that_of_all_scores(tmp_path: Path) -> None:
+def test_the_range_is_that_of_all_scores() -> None:
     first, second = predictions(["good"] * 3, 1), predictions(["dent"] * 3, 2)
     every = np.concatenate([first.maps, second.maps])
     scores = np.concatenate([first.scores, second.scores])
