@@ -9,9 +9,10 @@ import torch
 from anomaly_api.experiment import ExperimentSpec
 from anomaly_api.model import Model
 from anomaly_runner.errors import InvalidConfig
-from anomaly_runner.models.anomalib_model import BuildOptions, build_module, without_pretrained_weights
-from anomaly_runner.models.catalog import input_normalization
+from anomaly_runner.models.anomalib_model import COMPLETED, BuildOptions, build_module, without_pretrained_weights
+from anomaly_runner.models.catalog import CATALOG, input_normalization
 from anomaly_runner.models.check import check_exports, check_model
+from anomaly_runner.models.traceable import TRACEABLE
 
 
 def experiment(**blocks: Any) -> ExperimentSpec:
@@ -62,6 +63,11 @@ def test_a_normalisation_that_the_model_cannot_use(name: str, asked: str, compla
     spec = experiment(model={"name": name}, transforms={"normalization": asked})
     with pytest.raises(InvalidConfig, match=complaint):
         input_normalization(spec)
+
+
+def test_code_for_some_models_is_for_models_of_anomalib() -> None:
+    """The tables are by name, which no type checker compares with the catalogue."""
+    assert {*TRACEABLE, *COMPLETED} <= {name for name, entry in CATALOG.items() if entry.anomalib}
 
 
 @pytest.mark.slow

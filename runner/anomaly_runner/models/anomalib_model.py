@@ -182,7 +182,7 @@ def _arguments(model: Model, construction: AnomalibClass, options: BuildOptions)
         construction.renamed.get(name, name): list(value) if isinstance(value, tuple) else value
         for name, value in model.parameters.model_dump(exclude_none=True).items()
     }
-    completed = _COMPLETED.get(model.name)
+    completed = COMPLETED.get(model.name)
     return completed(plain, options) if completed else plain
 
 
@@ -221,7 +221,7 @@ def _winclip(plain: dict[str, Any], options: BuildOptions) -> dict[str, Any]:
     return {"class_name": options.subject} | plain | {"scales": tuple(plain["scales"])}
 
 
-_COMPLETED: Mapping[ModelName, Callable[[dict[str, Any], BuildOptions], dict[str, Any]]] = {
+COMPLETED: Mapping[ModelName, Callable[[dict[str, Any], BuildOptions], dict[str, Any]]] = {
     "draem": _draem,
     "efficientad": _efficientad,
     "fre": _fre,
@@ -230,6 +230,7 @@ _COMPLETED: Mapping[ModelName, Callable[[dict[str, Any], BuildOptions], dict[str
     "winclip": _winclip,
     "foundAd": _found_ad,
 }
+"""Constructor arguments of models that ask for more than their parameters, by the model."""
 
 
 def scoring_model(model: Model, module: Any, size: tuple[int, int]) -> AnomalibModel:

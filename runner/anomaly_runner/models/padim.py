@@ -136,7 +136,7 @@ class Padim(MemoryModel):
         Args:
             embeddings: (positions, B, C).
             positions: which these are.
-            share_before: images of earlier steps, of all seen so far.
+            share_before: images of earlier steps, as a share of all seen with this one.
         """
         count = embeddings.shape[1]
         mean = embeddings.mean(1, keepdim=True)
