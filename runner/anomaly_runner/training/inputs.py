@@ -17,20 +17,19 @@ from anomaly_runner.system.machine import cpu_limit
 
 @dataclass(frozen=True, kw_only=True)
 class ExperimentInputs:
-    """What an experiment works on and with.
-
-    ``weights``: folder with the pre-trained weights and auxiliary images that the model loads. ``artifacts``: where
-    the results will be published.
-    """
+    """What an experiment works on and with."""
 
     spec: ExperimentSpec
     dataset: DatasetIndex
     prefetcher: Prefetcher
     preprocessor: Preprocessor
     integrity: IntegrityLog
+    """Filled as images are read: their digests, and those that cannot be used."""
     threads: TorchThreads
     weights: Path
+    """Folder with the pre-trained weights and auxiliary images that the model loads."""
     artifacts: Store
+    """Where the results will be published, and where a checkpoint is kept until then."""
     context: Context
 
     @property

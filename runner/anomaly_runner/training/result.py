@@ -38,16 +38,15 @@ class NoResumableState:
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """A fitted model and how it came about.
-
-    ``image_count``: training images that it learnt from. ``report``: the course of a training by gradient.
-    ``state``: to be preserved in all stages that follow the training.
-    """
+    """A fitted model and how it came about."""
 
     model: ScoringModel
     image_count: int
+    """Training images that it learnt from."""
     report: TrainingReport | None = None
+    """The course of a training by gradient; None for models that are fitted in one pass."""
     state: ResumableState = field(default_factory=NoResumableState)
+    """To be preserved during all stages that follow the training."""
 
 
 class CountedBatches:

@@ -48,17 +48,18 @@ _COPIES_PER_PARAMETER = 3
 
 @dataclass(frozen=True, kw_only=True)
 class ResumePoint:
-    """A checkpoint that an earlier pod of this run has left.
-
-    ``path``: on this machine's disk. ``step``: of the optimiser. ``batches``: that the training has seen, of
-    ``batch_size`` images each. ``finished``: whether nothing is left to train.
-    """
+    """A checkpoint that an earlier pod of this run has left."""
 
     path: Path
+    """The checkpoint on this machine's disk."""
     step: int
+    """Steps that the optimisers have taken."""
     batches: int
+    """Batches that the module has seen."""
     batch_size: int
+    """Images of a batch, on all devices together."""
     finished: bool
+    """Whether nothing is left to train."""
 
 
 class Checkpointer(Callback):  # type: ignore[misc]

@@ -28,15 +28,13 @@ ReadAugmented = Callable[[Sequence[Sample], int, int], Iterator[Batch]]
 
 @dataclass(frozen=True)
 class DecodedImages:
-    """Readable images.
-
-    ``inputs``: (N, 3, H, W), float32, one for each of ``samples``. ``descriptor``: of the open file that they lie in,
-    if they do.
-    """
+    """Readable images as the model's input."""
 
     samples: tuple[Sample, ...]
     inputs: NDArray[np.float32]
+    """One for each sample, (N, 3, H, W)."""
     descriptor: int | None = None
+    """Open file that the inputs lie in; None if they are in memory."""
 
     @classmethod
     def from_descriptor(cls, samples: tuple[Sample, ...], size: tuple[int, int], descriptor: int) -> Self:

@@ -43,15 +43,13 @@ _PRECISIONS = {"float32": "32-true", "float16": "16-mixed", "bfloat16": "bf16-mi
 
 @dataclass(frozen=True, kw_only=True)
 class FitContext:
-    """What a training runs on and reports to.
-
-    ``work``: folder on this machine's disk. ``advance``: takes the number of batches done; raises Stopped if the run
-    was asked to stop. ``log_metrics``: takes a step and values by name.
-    """
+    """What a training runs on and reports to."""
 
     device: torch.device
     work: Path
+    """Folder on this machine's disk."""
     advance: Callable[[int], None]
+    """Takes the number of batches done since the last call; raises Stopped if the run was asked to stop."""
     log_metrics: LogMetrics
 
     def check(self) -> None:
@@ -65,21 +63,20 @@ class FitContext:
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """Everything that takes part in a training.
-
-    ``module``: anomalib's Lightning module, trained in place. ``validation_metrics``: None where the plan has no
-    validations. ``recorder``: filled as the training goes. ``worker_spec``: for the processes of the other devices,
-    where the plan has several.
-    """
+    """Everything that takes part in a training."""
 
     module: Any
+    """anomalib's Lightning module, trained in place."""
     data: ImageDataModule
     plan: TrainingPlan
     checkpointer: Checkpointer
     context: FitContext
     validation_metrics: ValidationMetrics | None
+    """None where the plan has no validations."""
     recorder: MetricRecorder
+    """Filled as the training goes."""
     worker_spec: WorkerSpec | None = None
+    """For the processes of the other devices; None where there is one device."""
 
 
 def fit(training: Training) -> TrainingReport:

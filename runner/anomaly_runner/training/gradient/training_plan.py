@@ -16,24 +16,24 @@ TRAIN_LOSS = "trainLoss"
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingPlan:
-    """The course of a training; most fields are named as the Trainer's arguments that they become.
-
-    ``batch_size``: images of a step on all ``devices`` together. ``max_epochs`` or ``max_steps`` bound the training,
-    whichever comes first; None is no bound. ``monitor``: metric that early stopping and the best state go by.
-    ``check_val_every_n_epoch``: None for no validation but the model's own calibration.
-    """
+    """The course of a training; most fields are named after the Trainer's arguments that they become."""
 
     model: ModelName
     seed: int
     batch_size: int
+    """Images of a step, on all devices together."""
     max_epochs: int | None
+    """None for no bound; the training ends at whichever bound comes first."""
     max_steps: int | None
+    """Of the optimiser; None for no bound."""
     accumulate_grad_batches: int
     precision: str
     gradient_clipping: GradientClipping | None
     early_stopping: EarlyStopping | None
     monitor: str
+    """Metric that early stopping and the best state go by."""
     check_val_every_n_epoch: int | None
+    """None for no validation but the model's own calibration."""
     checkpointing: Checkpointing
     batch_size_finder: BatchSizeFinder | None
     devices: int = 1

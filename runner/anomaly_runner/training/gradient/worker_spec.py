@@ -20,17 +20,16 @@ from anomaly_runner.training.gradient.training_plan import TrainingPlan
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentedReader:
-    """Read augmented batches from files that are all on this machine: a ``data_module.ReadAugmented`` to be pickled.
-
-    ``root``: folder of the files. ``seed``: of the augmentations. ``threads``: that read and decode.
-    """
+    """Read augmented batches from files that are all on this machine: a ``data_module.ReadAugmented`` to be pickled."""
 
     root: Path
+    """Folder of the files."""
     preprocessor: Preprocessor
     limits: DatasetLimits
     augmentations: Augmentations
     seed: int
     threads: int
+    """Images that are read and decoded at once."""
 
     def __call__(self, samples: Sequence[Sample], epoch: int, batch_size: int) -> Iterator[Batch]:
         """Read batches of these samples, as the epoch shows them."""
@@ -48,22 +47,23 @@ class AugmentedReader:
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerSpec:
-    """A training as another process can take part in it: plain data, which is pickled to that process.
-
-    ``options``: what the model is built for. ``samples``: of training, all of them. ``read_augmented``: None to train
-    on the decoded images. ``device_type``: torch's, cpu or cuda. ``work``: folder of this run on the machine's disk.
-    ``checkpoint``: that the training is resumed from. ``rank``: of the process that this is for.
-    """
+    """A training as another process can take part in it: plain data, which is pickled to that process."""
 
     model: Model
     options: BuildOptions
     plan: TrainingPlan
     samples: tuple[Sample, ...]
+    """All training images, those of other processes too."""
     read_augmented: AugmentedReader | None
+    """None to train on the decoded images."""
     device_type: str
+    """As torch names it: cpu or cuda."""
     work: Path
+    """Folder of this run on the machine's disk."""
     checkpoint: Path | None = None
+    """Where the training is resumed from; None from its beginning."""
     rank: int = 0
+    """Of the process that this is for."""
 
     @property
     def rendezvous_file(self) -> Path:
