@@ -51,7 +51,7 @@ def pod(
 
 
 def _end(code: int) -> NoReturn:
-    """End the process without taking its libraries down: all is stored and said by now.
+    """End the process without taking its libraries down: all results are stored by now.
 
     One of them may fork as it goes, and the child then waits for a lock that a thread of another one held: a pod that
     has its result would run for ever.

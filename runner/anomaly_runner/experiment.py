@@ -80,7 +80,7 @@ def run_experiment(
     """Train, test, export and publish what ``check_experiment`` accepts; weights are fetched before any image is.
 
     Args:
-        config: what the report says that the run was told.
+        config: the run's configuration, which the report repeats.
         spec: the experiment in it.
         listed: its images.
         context: stores, progress and stopping.

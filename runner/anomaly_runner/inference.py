@@ -51,7 +51,7 @@ def run_inference(config: RunConfig, spec: InferenceSpec, context: Context) -> p
     """Score images with a trained model and publish what was found.
 
     Args:
-        config: what the report says that the run was told.
+        config: the run's configuration, which the report repeats.
         spec: the inference in it.
         context: stores, progress and stopping.
 

@@ -1,4 +1,4 @@
-"""What a run is told: a RunConfig from the pod's mount, or from a resource's YAML on a laptop."""
+"""Read the RunConfig of a run: from the pod's mount, or made of a resource's YAML on a laptop."""
 
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ _KINDS: dict[str, type[AnomalyExperiment] | type[AnomalyInference]] = {
 
 
 def read_config(file: Path) -> RunConfig:
-    """The RunConfig that the operator mounted.
+    """Read the RunConfig that the operator mounted.
 
     Raises:
         InvalidConfig: missing, or not a RunConfig of this version.
@@ -37,7 +37,7 @@ def read_config(file: Path) -> RunConfig:
 
 
 def read_resource(file: Path, folder: Path) -> RunConfig:
-    """The RunConfig of a resource's YAML, with its references resolved below the local folder.
+    """Make the RunConfig of a resource's YAML, with its references resolved below the local folder.
 
     Raises:
         InvalidConfig: not YAML, not one of our kinds, or not valid; every fault with its field's path.

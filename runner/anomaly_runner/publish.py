@@ -93,7 +93,7 @@ def write_valid_area(folder: Folder, area: ValidArea | None) -> ModelFile | None
 
 @dataclass(frozen=True)
 class Published:
-    """A report that is stored, and what the tracker should be told of it."""
+    """A report that is stored, and the same for the tracker."""
 
     report: RunReport
     tracked: TrackedResult
@@ -103,11 +103,11 @@ def publish(config: RunConfig, results: Results, folder: Folder, complete: bool,
     """Write the tables and the report, and upload everything, report.json last.
 
     Args:
-        config: what the run was told.
-        results: what it found out.
+        config: the run's configuration, which the report repeats.
+        results: what the report, the page and the tables are made of.
         folder: the other artifacts, made already.
         complete: false uploads report.json alone.
-        context: for progress and stopping.
+        context: for progress, timing and stopping.
 
     Raises:
         StorageDenied, StorageUnavailable, DataInvalid: the output cannot be written.

@@ -119,8 +119,8 @@ def _heats(levels: PixelLevels) -> list[tuple[float, float]]:
 def segment(scores: NDArray[np.float32], threshold: float | None, size: tuple[int, int]) -> NDArray[np.bool_]:
     """Find where raw pixel scores (H, W), interpolated to ``size`` (width, height), reach the threshold.
 
-    The answer is of shape (height, width).
-    No interpolated score is higher than those around it, so only the surroundings of what is found are interpolated.
+    Returns a mask of shape (height, width). No interpolated score is higher than those around it, so only the
+    surroundings of what is found are interpolated.
     """
     scores = _max_pooled(scores, size)
     full = np.zeros((size[1], size[0]), np.bool_)

@@ -1,4 +1,4 @@
-"""Stage visualize: a picture of what the model said, image by image, at the image's own resolution.
+"""Stage visualize: a picture of each prediction, at the image's own resolution.
 
 Pictures are JPEG, ten times cheaper to write than PNG; raw outputs, which programs read, are PNG and TIFF.
 """
