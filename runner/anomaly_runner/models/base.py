@@ -1,4 +1,4 @@
-"""What training, prediction and export need to know of a model."""
+"""What training, prediction and export need to know of a model: they see these types, and no model's own."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
@@ -16,11 +16,13 @@ class ScoringModel(nn.Module):
     """A model that is ready to score.
 
     ``forward`` takes images (B, 3, H, W), float32, and answers raw scores (B,) and raw anomaly maps (B, 1, H, W), or
-    None in their place where ``localises`` is false. ``concurrent``: may be called from several threads at once.
+    None in place of the maps where ``localises`` is false.
     """
 
     localises: bool = True
+    """Whether it answers anomaly maps beside image scores."""
     concurrent: bool = True
+    """Whether it may be called from several threads at once."""
 
     @property
     def accelerated(self) -> bool:
