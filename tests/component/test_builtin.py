@@ -35,7 +35,7 @@ from support.optional import not_none
 from support.public_datasets import NAMES, TRAIN, catalog, digit_set, idx_file, mnist_files, remote_file
 
 
-def nothing(*_: object) -> None:
+def ignore(*_: object) -> None:
     """Neither counts nor stops."""
 
 
@@ -64,7 +64,7 @@ PRODUCTS = {
 }
 
 
-def archive(files: dict[str, bytes], *special: tarfile.TarInfo) -> bytes:
+def tar_archive(files: dict[str, bytes], *special: tarfile.TarInfo) -> bytes:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:xz") as tar:
         for name, content in files.items():
@@ -151,8 +151,8 @@ def test_a_mirror_may_hold_files_of_its_own(digits: dict[str, bytes], tmp_path: 
             BuiltinDataset(**mnist, mirror=web.url, digests=own),
             None,
             tmp_path / "own",
-            advance=nothing,
-            check=nothing,
+            advance=ignore,
+            check=ignore,
             catalog=PUBLISHED,
         )
         assert len(list(found.rglob("*.png"))) == 22
@@ -162,8 +162,8 @@ def test_a_mirror_may_hold_files_of_its_own(digits: dict[str, bytes], tmp_path: 
                 BuiltinDataset(**mnist, mirror=web.url, digests=own),
                 None,
                 tmp_path / "other",
-                advance=nothing,
-                check=nothing,
+                advance=ignore,
+                check=ignore,
                 catalog=PUBLISHED,
             )
 
@@ -203,7 +203,7 @@ def test_the_test_set_is_what_inference_sees(digits: dict[str, bytes], context: 
 
 
 def test_mvtec_takes_one_product_with_its_masks(digits: dict[str, bytes], context: Context) -> None:
-    tar = archive(PRODUCTS)
+    tar = tar_archive(PRODUCTS)
     with serve_files({"mvtec.tar.xz": tar}) as web:
         spec = experiment({"name": "mvtec", "mirror": web.url, "limit": 2}, category="metal_nut").spec
         listed = list_experiment(spec, context, catalog(digits, tar))
@@ -219,7 +219,7 @@ def test_mvtec_takes_one_product_with_its_masks(digits: dict[str, bytes], contex
 
 
 def test_an_unknown_product_is_named_with_those_that_are(digits: dict[str, bytes], tmp_path: Path) -> None:
-    tar = archive(PRODUCTS)
+    tar = tar_archive(PRODUCTS)
     with (
         serve_files({"mvtec.tar.xz": tar}) as web,
         pytest.raises(DataInvalid, match=r"no category nut.*bottle, metal_nut"),
@@ -228,13 +228,13 @@ def test_an_unknown_product_is_named_with_those_that_are(digits: dict[str, bytes
             BuiltinDataset(name="mvtec", mirror=web.url),
             "nut",
             tmp_path,
-            advance=nothing,
-            check=nothing,
+            advance=ignore,
+            check=ignore,
             catalog=catalog(digits, tar),
         )
 
 
-def link(name: str, kind: bytes) -> tarfile.TarInfo:
+def link_member(name: str, kind: bytes) -> tarfile.TarInfo:
     member = tarfile.TarInfo(name)
     member.type, member.linkname = kind, "/etc/passwd"
     return member
@@ -243,14 +243,14 @@ def link(name: str, kind: bytes) -> tarfile.TarInfo:
 @pytest.mark.parametrize(
     ("tar", "problem"),
     [
-        (archive({"../evil": b"x"}), "leads out"),
-        (archive({"/etc/evil": b"x"}), "leads out"),
-        (archive({"bottle/../../evil": b"x"}), "leads out"),
-        (archive(PRODUCTS, link("bottle/train/good/x.png", tarfile.SYMTYPE)), "a link or a device"),
-        (archive(PRODUCTS, link("bottle/train/good/x.png", tarfile.LNKTYPE)), "a link or a device"),
-        (archive(PRODUCTS, link("bottle/train/good/x.png", tarfile.CHRTYPE)), "a link or a device"),
+        (tar_archive({"../evil": b"x"}), "leads out"),
+        (tar_archive({"/etc/evil": b"x"}), "leads out"),
+        (tar_archive({"bottle/../../evil": b"x"}), "leads out"),
+        (tar_archive(PRODUCTS, link_member("bottle/train/good/x.png", tarfile.SYMTYPE)), "a link or a device"),
+        (tar_archive(PRODUCTS, link_member("bottle/train/good/x.png", tarfile.LNKTYPE)), "a link or a device"),
+        (tar_archive(PRODUCTS, link_member("bottle/train/good/x.png", tarfile.CHRTYPE)), "a link or a device"),
         (b"no archive at all", "cannot be unpacked"),
-        (archive(PRODUCTS)[:-300], "cannot be unpacked"),
+        (tar_archive(PRODUCTS)[:-300], "cannot be unpacked"),
     ],
 )
 def test_hostile_archives_are_refused(digits: dict[str, bytes], tmp_path: Path, tar: bytes, problem: str) -> None:
@@ -259,8 +259,8 @@ def test_hostile_archives_are_refused(digits: dict[str, bytes], tmp_path: Path, 
             BuiltinDataset(name="mvtec", mirror=web.url),
             "bottle",
             tmp_path / "work",
-            advance=nothing,
-            check=nothing,
+            advance=ignore,
+            check=ignore,
             catalog=catalog(digits, tar),
         )
     assert not (tmp_path / "evil").exists()
@@ -270,14 +270,14 @@ def test_an_archive_of_endless_size_is_refused(
     digits: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("anomaly_runner.data.builtin.mvtec._MAX_CATEGORY_BYTES", 200)
-    tar = archive(PRODUCTS)
+    tar = tar_archive(PRODUCTS)
     with serve_files({"mvtec.tar.xz": tar}) as web, pytest.raises(DataInvalid, match="takes more than"):
         prepare(
             BuiltinDataset(name="mvtec", mirror=web.url),
             "bottle",
             tmp_path,
-            advance=nothing,
-            check=nothing,
+            advance=ignore,
+            check=ignore,
             catalog=catalog(digits, tar),
         )
 
@@ -304,20 +304,20 @@ def test_a_download_goes_on_where_it_broke_off(web: FakeWeb, tmp_path: Path) -> 
 
 def test_a_download_that_gets_on_is_not_given_up(web: FakeWeb, tmp_path: Path) -> None:
     web.faults = [-100_000, 503] * 12
-    assert download(FILE, web.url, tmp_path, nothing).read_bytes() == CONTENT
+    assert download(FILE, web.url, tmp_path, ignore).read_bytes() == CONTENT
 
 
 def test_a_download_that_never_gets_farther_is(web: FakeWeb, tmp_path: Path) -> None:
     web.faults, web.ranges = [-100_000] * 20, False
     with pytest.raises(StorageUnavailable, match="broke off after 100000"):
-        download(FILE, web.url, tmp_path, nothing)
+        download(FILE, web.url, tmp_path, ignore)
     assert len(web.asked) == 6
 
 
 @pytest.mark.parametrize("stale", [b"of another file", b"x" * len(CONTENT)], ids=["begun", "complete"])
 def test_pieces_of_two_files_are_fetched_once_more_as_one(web: FakeWeb, tmp_path: Path, stale: bytes) -> None:
     (tmp_path / ".file.bin.part").write_bytes(stale)
-    assert download(FILE, web.url, tmp_path, nothing).read_bytes() == CONTENT
+    assert download(FILE, web.url, tmp_path, ignore).read_bytes() == CONTENT
     assert [wanted for _, wanted in web.asked] == [f"bytes={len(stale)}-", None]
 
 
@@ -325,32 +325,32 @@ def test_pieces_of_another_file_are_refused_in_the_end(web: FakeWeb, tmp_path: P
     web.files["file.bin"] = CONTENT[:-1] + b"x"
     (tmp_path / ".file.bin.part").write_bytes(CONTENT[:1000])
     with pytest.raises(DataInvalid, match="is not the expected file"):
-        download(FILE, web.url, tmp_path, nothing)
+        download(FILE, web.url, tmp_path, ignore)
     assert len(web.asked) == 2
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_server_without_ranges_sends_everything_again(web: FakeWeb, tmp_path: Path) -> None:
     web.faults, web.ranges = [-1_000_000], False
-    assert download(FILE, web.url, tmp_path, nothing).read_bytes() == CONTENT
+    assert download(FILE, web.url, tmp_path, ignore).read_bytes() == CONTENT
 
 
 def test_what_another_attempt_left_complete_is_only_checked(web: FakeWeb, tmp_path: Path) -> None:
     (tmp_path / ".file.bin.part").write_bytes(CONTENT)
-    assert download(FILE, web.url, tmp_path, nothing).read_bytes() == CONTENT
+    assert download(FILE, web.url, tmp_path, ignore).read_bytes() == CONTENT
     assert web.asked == [("/data/file.bin", f"bytes={len(CONTENT)}-")]
 
 
 def test_what_is_here_is_not_fetched_again(web: FakeWeb, tmp_path: Path) -> None:
     for _ in range(2):
-        download(FILE, web.url, tmp_path, nothing)
+        download(FILE, web.url, tmp_path, ignore)
     assert len(web.asked) == 1
 
 
 def test_another_content_is_refused_and_thrown_away(web: FakeWeb, tmp_path: Path) -> None:
     web.files["file.bin"] = CONTENT[:-1] + b"x"
     with pytest.raises(DataInvalid, match=rf"{web.url}file\.bin is not the expected file: its sha256"):
-        download(FILE, web.url, tmp_path, nothing)
+        download(FILE, web.url, tmp_path, ignore)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -362,7 +362,7 @@ def test_refusals_name_the_url_and_the_way_out(
 ) -> None:
     web.faults = [status] * 10
     with pytest.raises(error, match=rf"{web.url}file\.bin.*{status}.*source\.builtin\.mirror"):
-        download(FILE, web.url, tmp_path, nothing)
+        download(FILE, web.url, tmp_path, ignore)
 
 
 def test_nobody_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -370,13 +370,13 @@ def test_nobody_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     with pytest.raises(StorageUnavailable, match="Connection refused"):
-        download(FILE, f"http://127.0.0.1:{port}/", tmp_path, nothing)
+        download(FILE, f"http://127.0.0.1:{port}/", tmp_path, ignore)
 
 
 def test_a_server_that_never_ends_is_stopped(web: FakeWeb, tmp_path: Path) -> None:
     web.files["file.bin"] = CONTENT * 4
     with pytest.raises(DataInvalid, match="sends more than"):
-        download(FILE, web.url, tmp_path, nothing)
+        download(FILE, web.url, tmp_path, ignore)
 
 
 def test_a_stop_ends_a_download_and_the_next_pod_goes_on(web: FakeWeb, tmp_path: Path, context: Context) -> None:
@@ -386,7 +386,7 @@ def test_a_stop_ends_a_download_and_the_next_pod_goes_on(web: FakeWeb, tmp_path:
 
     with pytest.raises(Stopped):
         download(FILE, web.url, tmp_path, advance)
-    assert download(FILE, web.url, tmp_path, nothing).read_bytes() == CONTENT
+    assert download(FILE, web.url, tmp_path, ignore).read_bytes() == CONTENT
     assert web.asked[1][1] == "bytes=1048576-"
 
 
@@ -418,17 +418,17 @@ def test_files_that_are_not_idx(tmp_path: Path, content: bytes) -> None:
         read_idx(tmp_path / "x.gz")
 
 
-def source_of(package: str, file: str) -> str:
+def source_text(package: str, file: str) -> str:
     """A library's source: importing it takes seconds."""
     (folder,) = not_none(not_none(find_spec(package)).submodule_search_locations)
     return Path(folder, file).read_text()
 
 
 def test_published_digests_are_torchvisions_and_anomalibs() -> None:
-    theirs = source_of("torchvision", "datasets/mnist.py")
+    theirs = source_text("torchvision", "datasets/mnist.py")
     for file in vars(PUBLISHED.mnist).values():
         assert f'("{file.name}", "{file.digest}")' in theirs
         assert f'"{file.base}"' in theirs
-    theirs = source_of("anomalib", "data/datamodules/image/mvtecad.py").replace('"\n    "', "")
+    theirs = source_text("anomalib", "data/datamodules/image/mvtecad.py").replace('"\n    "', "")
     assert PUBLISHED.mvtec.digest in theirs
     assert PUBLISHED.mvtec.url(None) in theirs

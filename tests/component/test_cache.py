@@ -43,14 +43,14 @@ OBJECTS = {
 RUN = RunIdentity(kind="AnomalyExperiment", namespace="ns", name="x", uid="u")
 
 
-def go_on() -> None:
+def never_stop() -> None:
     """Never stop waiting."""
 
 
 @pytest.fixture(autouse=True)
-def roomy_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+def disk_with_space(monkeypatch: pytest.MonkeyPatch) -> None:
     """A disk with room, whatever this machine's has; some tests take it away."""
-    monkeypatch.setattr("shutil.disk_usage", roomy)
+    monkeypatch.setattr("shutil.disk_usage", plenty_of_space)
 
 
 class Usage(NamedTuple):
@@ -61,7 +61,7 @@ class Usage(NamedTuple):
     free: int
 
 
-def roomy(_: Path) -> Usage:
+def plenty_of_space(_: Path) -> Usage:
     return Usage(1_000_000_000, 0, 900_000_000)
 
 
@@ -71,68 +71,68 @@ def s3() -> Iterator[FakeS3]:
         yield server
 
 
-def pull(server_url: str, root: Path, destination: Path) -> list[str]:
+def download_through_cache(server_url: str, root: Path, destination: Path) -> list[str]:
     """Bring everything through the cache; answers its warnings."""
     warnings: list[str] = []
     store = connect(LocationRole.DATASET, S3Location(uri="s3://data/set", endpoint=server_url), KEYS)
-    download_all(with_cache(store, FileCache(root, warnings.append)), store.list(), destination, go_on)
+    download_all(with_cache(store, FileCache(root, warnings.append)), store.list(), destination, never_stop)
     return warnings
 
 
-def pull_in_a_process(server_url: str, root: Path, destination: Path) -> None:
+def download_in_a_process(server_url: str, root: Path, destination: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(shutil, "disk_usage", roomy)
-        pull(server_url, root, destination)
+        patch.setattr(shutil, "disk_usage", plenty_of_space)
+        download_through_cache(server_url, root, destination)
 
 
-def gets(server: FakeS3) -> list[str]:
+def requested_objects(server: FakeS3) -> list[str]:
     """Objects asked for since the last time."""
     asked = [line for line in server.asked if line.endswith(".png")]
     server.asked.clear()
     return asked
 
 
-def assert_whole(destination: Path) -> None:
+def assert_complete(destination: Path) -> None:
     found = {f"set/{file.relative_to(destination)}": file.read_bytes() for file in destination.rglob("*.png")}
     assert found == OBJECTS
 
 
-def kept(root: Path) -> list[Path]:
+def cached_files(root: Path) -> list[Path]:
     return sorted(path for path in root.rglob("*") if path.is_file())
 
 
 def test_a_second_pull_asks_for_nothing(s3: FakeS3, tmp_path: Path) -> None:
-    assert pull(s3.url, tmp_path / "cache", tmp_path / "a") == []
-    assert len(gets(s3)) == len(OBJECTS)
-    assert pull(s3.url, tmp_path / "cache", tmp_path / "b") == []
-    assert gets(s3) == []
-    assert_whole(tmp_path / "a")
-    assert_whole(tmp_path / "b")
+    assert download_through_cache(s3.url, tmp_path / "cache", tmp_path / "a") == []
+    assert len(requested_objects(s3)) == len(OBJECTS)
+    assert download_through_cache(s3.url, tmp_path / "cache", tmp_path / "b") == []
+    assert requested_objects(s3) == []
+    assert_complete(tmp_path / "a")
+    assert_complete(tmp_path / "b")
 
 
 def test_a_changed_object_is_pulled_alone(s3: FakeS3, tmp_path: Path) -> None:
-    pull(s3.url, tmp_path / "cache", tmp_path / "a")
+    download_through_cache(s3.url, tmp_path / "cache", tmp_path / "a")
     s3.objects["set/test/dent/3.png"] = b"another"
-    gets(s3)
-    pull(s3.url, tmp_path / "cache", tmp_path / "b")
-    assert gets(s3) == ["GET set/test/dent/3.png"]
+    requested_objects(s3)
+    download_through_cache(s3.url, tmp_path / "cache", tmp_path / "b")
+    assert requested_objects(s3) == ["GET set/test/dent/3.png"]
     assert (tmp_path / "b/test/dent/3.png").read_bytes() == b"another"
 
 
 @pytest.mark.parametrize("damage", [lambda content: content[:-1], lambda content: content[:-1] + b"?", lambda _: b""])
 def test_damaged_entries_are_found_and_replaced(s3: FakeS3, tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
-    pull(s3.url, tmp_path / "cache", tmp_path / "a")
-    gets(s3)
-    for entry in kept(tmp_path / "cache")[:3]:
+    download_through_cache(s3.url, tmp_path / "cache", tmp_path / "a")
+    requested_objects(s3)
+    for entry in cached_files(tmp_path / "cache")[:3]:
         content = entry.read_bytes()
         entry.unlink()  # the first run's own file stays as it is
         entry.write_bytes(damage(content))
-    pull(s3.url, tmp_path / "cache", tmp_path / "b")
-    assert len(gets(s3)) == 3
-    pull(s3.url, tmp_path / "cache", tmp_path / "c")
-    assert gets(s3) == []
+    download_through_cache(s3.url, tmp_path / "cache", tmp_path / "b")
+    assert len(requested_objects(s3)) == 3
+    download_through_cache(s3.url, tmp_path / "cache", tmp_path / "c")
+    assert requested_objects(s3) == []
     for folder in "abc":
-        assert_whole(tmp_path / folder)
+        assert_complete(tmp_path / folder)
 
 
 def test_etags_that_are_no_digests_are_recognised_by_size(tmp_path: Path) -> None:
@@ -156,38 +156,38 @@ def test_the_same_key_elsewhere_is_another_entry() -> None:
 def test_two_processes_at_once(s3: FakeS3, tmp_path: Path) -> None:
     spawn = multiprocessing.get_context("spawn")
     runs = [
-        spawn.Process(target=pull_in_a_process, args=(s3.url, tmp_path / "cache", tmp_path / name)) for name in "ab"
+        spawn.Process(target=download_in_a_process, args=(s3.url, tmp_path / "cache", tmp_path / name)) for name in "ab"
     ]
     for run in runs:
         run.start()
     for run in runs:
         run.join(60)
     assert [run.exitcode for run in runs] == [0, 0]
-    assert_whole(tmp_path / "a")
-    assert_whole(tmp_path / "b")
-    gets(s3)
-    pull(s3.url, tmp_path / "cache", tmp_path / "c")
-    assert gets(s3) == []
-    assert len(kept(tmp_path / "cache")) == len(OBJECTS)
+    assert_complete(tmp_path / "a")
+    assert_complete(tmp_path / "b")
+    requested_objects(s3)
+    download_through_cache(s3.url, tmp_path / "cache", tmp_path / "c")
+    assert requested_objects(s3) == []
+    assert len(cached_files(tmp_path / "cache")) == len(OBJECTS)
 
 
 def test_another_file_system_gets_copies(s3: FakeS3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object) -> Never:
+    def refuse_link(*_: object) -> Never:
         raise OSError(18, "Invalid cross-device link")
 
-    monkeypatch.setattr(Path, "hardlink_to", refuse)
-    pull(s3.url, tmp_path / "cache", tmp_path / "a")
-    pull(s3.url, tmp_path / "cache", tmp_path / "b")
-    assert len(gets(s3)) == len(OBJECTS)
-    assert_whole(tmp_path / "b")
+    monkeypatch.setattr(Path, "hardlink_to", refuse_link)
+    download_through_cache(s3.url, tmp_path / "cache", tmp_path / "a")
+    download_through_cache(s3.url, tmp_path / "cache", tmp_path / "b")
+    assert len(requested_objects(s3)) == len(OBJECTS)
+    assert_complete(tmp_path / "b")
 
 
 def test_a_cache_that_cannot_be_written_costs_one_warning(s3: FakeS3, tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("in the way")
-    warnings = pull(s3.url, tmp_path / "cache", tmp_path / "a")
+    warnings = download_through_cache(s3.url, tmp_path / "cache", tmp_path / "a")
     assert len(warnings) == 1
     assert "the data cache cannot be" in warnings[0]
-    assert_whole(tmp_path / "a")
+    assert_complete(tmp_path / "a")
 
 
 TOTAL = 1_000_000
@@ -203,8 +203,8 @@ def new_file(folder: Path, index: int = 0) -> tuple[CacheEntry, Path]:
 
 
 def test_the_oldest_entries_make_room(s3: FakeS3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pull(s3.url, tmp_path / "cache", tmp_path / "a")
-    entries = kept(tmp_path / "cache")
+    download_through_cache(s3.url, tmp_path / "cache", tmp_path / "a")
+    entries = cached_files(tmp_path / "cache")
     for age, entry in enumerate(entries):
         os.utime(entry, (1_000_000 - age, 1_000_000 - age))
     oldest = entries[-10:]
@@ -220,7 +220,7 @@ def test_the_oldest_entries_make_room(s3: FakeS3, tmp_path: Path, monkeypatch: p
 
 def test_a_disk_at_its_limit_is_scanned_rarely(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def usage(folder: Path) -> Usage:
-        return Usage(TOTAL, 0, KEPT_FREE + 50_000 - sum(file.stat().st_size for file in kept(folder)))
+        return Usage(TOTAL, 0, KEPT_FREE + 50_000 - sum(file.stat().st_size for file in cached_files(folder)))
 
     scans: list[Path] = []
     entries = cache_module._entries
@@ -243,7 +243,7 @@ def test_an_entry_that_is_evicted_while_it_is_taken_has_been_taken(
     cache = FileCache(tmp_path / "cache", pytest.fail)
     entry, file = new_file(tmp_path)
     cache.save(entry, file)
-    (place,) = kept(tmp_path / "cache")
+    (place,) = cached_files(tmp_path / "cache")
 
     def evicted(*_: object) -> bool:
         place.unlink()
@@ -299,15 +299,15 @@ def test_a_copy_that_fails_leaves_no_half(tmp_path: Path, monkeypatch: pytest.Mo
     warnings: list[str] = []
     FileCache(tmp_path / "cache", warnings.append).save(*new_file(tmp_path))
     assert warnings == ["the data cache cannot be written (No space left on device): files are pulled instead"]
-    assert kept(tmp_path / "cache") == []
+    assert cached_files(tmp_path / "cache") == []
 
 
 def test_a_full_disk_costs_one_warning(s3: FakeS3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shutil.disk_usage", lambda _: Usage(1_000_000, 1_000_000, 0))
-    warnings = pull(s3.url, tmp_path / "cache", tmp_path / "a")
+    warnings = download_through_cache(s3.url, tmp_path / "cache", tmp_path / "a")
     assert warnings == ["the data cache is on a full disk: files are pulled instead"]
-    assert_whole(tmp_path / "a")
-    assert kept(tmp_path / "cache") == []
+    assert_complete(tmp_path / "a")
+    assert cached_files(tmp_path / "cache") == []
 
 
 def experiment(cache: dict[str, Any]) -> AnomalyExperiment:
@@ -350,7 +350,7 @@ def test_runs_of_a_node_share_its_folder(s3: FakeS3, tmp_path: Path, monkeypatch
         assert all(brought.path(key).is_file() for key in listed.dataset.file_keys())
         brought.close()
         assert not any("cache" in text for text in here.record.warnings)
-    assert len(gets(s3)) == len(OBJECTS)
+    assert len(requested_objects(s3)) == len(OBJECTS)
 
 
 def test_a_node_without_a_cache_is_said_once(s3: FakeS3, tmp_path: Path) -> None:
@@ -384,7 +384,7 @@ def test_public_datasets_are_kept_too(tmp_path: Path) -> None:
                     "bottle",
                     tmp_path / name,
                     advance=lambda _: None,
-                    check=go_on,
+                    check=never_stop,
                     catalog=dataclasses.replace(PUBLISHED, mvtec=file),
                     cache=cache,
                 )

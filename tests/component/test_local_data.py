@@ -30,16 +30,16 @@ from support.textures import EXPERIMENT, INFERENCE, SIDE, Change, Document, writ
 MARGIN = 6
 
 
-def results(folder: Path, name: str = "textures") -> Path:
+def results_folder(folder: Path, name: str = "textures") -> Path:
     return folder / "results/factory" / name / "local"
 
 
 def report_of(folder: Path, name: str = "textures") -> RunReport:
-    return RunReport.model_validate_json((results(folder, name) / "report.json").read_bytes())
+    return RunReport.model_validate_json((results_folder(folder, name) / "report.json").read_bytes())
 
 
 def scores(folder: Path, name: str = "textures") -> dict[str, float]:
-    table = pyarrow.parquet.read_table(results(folder, name) / "predictions.parquet").to_pylist()
+    table = pyarrow.parquet.read_table(results_folder(folder, name) / "predictions.parquet").to_pylist()
     return {row["path"]: row["score"] for row in table}
 
 
@@ -47,7 +47,7 @@ def run(folder: Path, change: Change | None = None, text: str = EXPERIMENT) -> i
     return run_locally(write_manifest(folder, text, change), folder)
 
 
-def dataset(**fields: Any) -> Change:
+def with_dataset(**fields: Any) -> Change:
     return lambda document: document["spec"]["dataset"].update(fields)
 
 
@@ -61,7 +61,7 @@ def valid_area() -> NDArray[np.uint8]:
     return mask
 
 
-def rubbish_outside(folder: Path) -> None:
+def add_noise_outside(folder: Path) -> None:
     """Noise where nothing counts, another one in every image."""
     for index, path in enumerate(images_of(folder)):
         noise = np.random.default_rng(index).integers(0, 255, (SIDE, SIDE, 3)).astype(np.uint8)
@@ -76,15 +76,15 @@ CROP = {"left": 2, "top": 2, "width": 56, "height": 52}
 @pytest.mark.parametrize("crop", [{}, {"cropArea": CROP}], ids=["whole", "cropped"])
 def test_what_lies_outside_the_valid_area_counts_nowhere(textures: Path, crop: dict[str, dict[str, int]]) -> None:
     Image.fromarray(valid_area()).save(textures / "data/textures/valid_area.png")
-    ask = dataset(validAreaMask="valid_area.png", **crop)
+    ask = with_dataset(validAreaMask="valid_area.png", **crop)
     assert run(textures, ask) == 0
     before = scores(textures)
-    rubbish_outside(textures)
+    add_noise_outside(textures)
     assert run(textures, ask) == 0
     assert scores(textures) == before
-    manifest = ModelManifest.model_validate_json((results(textures) / "model.json").read_bytes())
+    manifest = ModelManifest.model_validate_json((results_folder(textures) / "model.json").read_bytes())
     mask = not_none(manifest.valid_area_mask)
-    assert mask.sha256 == digest(results(textures) / mask.file)
+    assert mask.sha256 == digest(results_folder(textures) / mask.file)
     (textures / "data/textures/valid_area.png").unlink()
     assert run(textures, text=INFERENCE) == 0
     assert scores(textures, "look") == pytest.approx(before, rel=1e-5)
@@ -92,14 +92,14 @@ def test_what_lies_outside_the_valid_area_counts_nowhere(textures: Path, crop: d
 
 def test_a_changed_valid_area_of_a_model_is_refused(textures: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Image.fromarray(valid_area()).save(textures / "data/textures/valid_area.png")
-    assert run(textures, dataset(validAreaMask="valid_area.png")) == 0
-    Image.fromarray(255 - valid_area()).save(results(textures) / "valid_area.png")
+    assert run(textures, with_dataset(validAreaMask="valid_area.png")) == 0
+    Image.fromarray(255 - valid_area()).save(results_folder(textures) / "valid_area.png")
     assert run(textures, text=INFERENCE) == 16
     assert "valid_area.png" in capsys.readouterr().err
 
 
 def test_a_valid_area_that_is_missing(textures: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(textures, dataset(validAreaMask="nowhere.png")) == 11
+    assert run(textures, with_dataset(validAreaMask="nowhere.png")) == 11
     assert "validAreaMask nowhere.png is missing in" in capsys.readouterr().err
 
 
@@ -123,7 +123,7 @@ def test_a_12_bit_camera_is_as_good_as_an_8_bit_one(textures: Path) -> None:
 def test_without_good_test_images_some_training_images_serve(textures: Path) -> None:
     for path in (textures / "data/textures/test/good").iterdir():
         path.unlink()
-    assert run(textures, dataset(splits={"goodTestFraction": 0.3})) == 0
+    assert run(textures, with_dataset(splits={"goodTestFraction": 0.3})) == 0
     report = report_of(textures)
     assert not_none(report.summary.images).train == 6
     assert sum(path.startswith("train/") for path in scores(textures)) == 2

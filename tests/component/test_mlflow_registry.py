@@ -41,7 +41,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # of mlfl
 ENVIRONMENT = {"ANOMALY_MODEL_MLFLOW_TRACKING_USERNAME": "robot", "ANOMALY_MODEL_MLFLOW_TRACKING_PASSWORD": "secret"}
 
 
-def run(folder: Path, text: str, change: Change | None) -> FinishedRun:
+def run_resource(folder: Path, text: str, change: Change | None) -> FinishedRun:
     """A run on local folders, but with MLflow's server as in a pod."""
     config = read_resource(write_manifest(folder, text, change), folder)
     stores = local_stores(folder, config)
@@ -79,14 +79,14 @@ def trained(tmp_path_factory: pytest.TempPathFactory, server: str, client: "Mlfl
     folder = tmp_path_factory.mktemp("trained")
     write_textures(folder / "data" / "textures")
     for version, (name, features) in enumerate((("small", 10), ("large", 20)), 1):
-        ending = run(folder, EXPERIMENT, trained_as(name, features, server))
+        ending = run_resource(folder, EXPERIMENT, trained_as(name, features, server))
         assert ending.exit_code == 0, ending.summary
         assert not_none(ending.summary.mlflow).model == f"models:/gravel/{version}"
     client.set_registered_model_alias("gravel", "champion", "1")
     return folder
 
 
-def looked(
+def run_inference(
     folder: Path, name: str, model: dict[str, Any], runtime: str = "onnx", tracking: dict[str, Any] | None = None
 ) -> tuple[FinishedRun, dict[str, tuple[float, bool]]]:
     """An inference; answers its end and its scores by path."""
@@ -95,7 +95,7 @@ def looked(
         document["metadata"]["name"] = name
         document["spec"] |= {"model": model, "runtime": runtime, "tracking": tracking or {}}
 
-    ending = run(folder, INFERENCE, change)
+    ending = run_resource(folder, INFERENCE, change)
     assert ending.exit_code == 0, ending.summary
     table = pyarrow.parquet.read_table(folder / "results/factory" / name / "local/predictions.parquet").to_pylist()
     return ending, {row["path"]: (row["score"], row["anomalous"]) for row in table}
@@ -111,8 +111,8 @@ def test_a_registered_model_scores_as_its_experiment(
 ) -> None:
     server, experiment = client.tracking_uri, {1: "small", 2: "large"}[version]
     tracking = {"mlflow": {"trackingUri": server}}
-    ending, scores = looked(trained, "registered", {"mlflow": {"name": "gravel"} | which}, runtime, tracking)
-    assert scores == looked(trained, "by-name", {"experiment": experiment}, runtime)[1]
+    ending, scores = run_inference(trained, "registered", {"mlflow": {"name": "gravel"} | which}, runtime, tracking)
+    assert scores == run_inference(trained, "by-name", {"experiment": experiment}, runtime)[1]
     assert len(scores) == 10
     assert not_none(ending.report).environment["model"] == f"models:/gravel/{version}"
     tags = client.get_run(not_none(ending.summary.mlflow).run_id).data.tags
@@ -120,7 +120,7 @@ def test_a_registered_model_scores_as_its_experiment(
 
 
 def test_versions_differ(trained: Path) -> None:
-    scores = [looked(trained, name, {"experiment": name})[1] for name in ("small", "large")]
+    scores = [run_inference(trained, name, {"experiment": name})[1] for name in ("small", "large")]
     assert scores[0] != scores[1]
 
 
@@ -135,7 +135,7 @@ def spec_of(server: str, tracking: dict[str, Any] | None = None, **model: Any) -
     )
 
 
-def store(server: str, environment: Mapping[str, str] | None = None, **model: Any) -> RegisteredModelStore:
+def open_store(server: str, environment: Mapping[str, str] | None = None, **model: Any) -> RegisteredModelStore:
     return store_of(spec_of(server, **model), environment or {})
 
 
@@ -145,7 +145,7 @@ def store_of(spec: InferenceSpec, environment: Mapping[str, str]) -> RegisteredM
 
 
 def test_files_are_listed_and_read(trained: Path, server: str, tmp_path: Path) -> None:
-    found = store(server, version=1)
+    found = open_store(server, version=1)
     assert found.uri == "models:/gravel/1"
     names = [info.key for info in found.list()]
     assert names == sorted(names)
@@ -163,12 +163,12 @@ def test_files_are_listed_and_read(trained: Path, server: str, tmp_path: Path) -
 
 
 def test_the_version_that_was_found_stays(trained: Path, server: str, client: "MlflowClient") -> None:
-    found = store(server, alias="moving")
+    found = open_store(server, alias="moving")
     client.set_registered_model_alias("gravel", "moving", "1")
     assert found.uri == "models:/gravel/1"
     client.set_registered_model_alias("gravel", "moving", "2")
     assert found.uri == "models:/gravel/1"
-    assert store(server, alias="moving").uri == "models:/gravel/2"
+    assert open_store(server, alias="moving").uri == "models:/gravel/2"
 
 
 @pytest.mark.parametrize(
@@ -183,7 +183,7 @@ def test_the_version_that_was_found_stays(trained: Path, server: str, client: "M
 )
 def test_what_is_not_registered(trained: Path, server: str, model: dict[str, Any], complaint: str) -> None:
     with pytest.raises(ModelInvalid, match=complaint):
-        read_model_manifest(store(server, **model))
+        read_model_manifest(open_store(server, **model))
 
 
 def test_a_registered_model_that_is_not_ours(trained: Path, server: str, client: "MlflowClient") -> None:
@@ -191,7 +191,7 @@ def test_a_registered_model_that_is_not_ours(trained: Path, server: str, client:
     client.create_registered_model("pictures")
     client.create_model_version("pictures", f"{version.source.rpartition('/')[0]}/visualizations", version.run_id)
     with pytest.raises(ModelInvalid, match=r"no model\.json in models:/pictures/1"):
-        read_model_manifest(store(server, name="pictures"))
+        read_model_manifest(open_store(server, name="pictures"))
 
 
 @pytest.mark.parametrize("scheme", ["mlflow-artifacts", "http", "file"])
@@ -203,7 +203,7 @@ def test_no_other_place_is_asked_for_the_files(
         source = f"{scheme}{other.url.removeprefix('http')}/1/a/artifacts/model"
         monkeypatch.setattr("mlflow.tracking.MlflowClient.get_model_version_download_uri", lambda *_: source)
         with pytest.raises(ModelInvalid, match=rf"has its files at {source}: only the artifacts of {server} and of S3"):
-            read_model_manifest(store(server, version=1))
+            read_model_manifest(open_store(server, version=1))
         assert other.seen == []
 
 
@@ -211,13 +211,13 @@ def test_a_server_that_does_not_answer() -> None:
     nowhere = f"http://127.0.0.1:{free_port()}"
     began = time.monotonic()
     with pytest.raises(StorageUnavailable, match=rf"{nowhere} does not give version of a registered model gravel"):
-        read_model_manifest(store(nowhere))
+        read_model_manifest(open_store(nowhere))
     assert time.monotonic() - began < 60
 
 
 def test_a_server_that_goes_after_the_version_was_found(trained: Path, server: str) -> None:
     with auth_proxy(server) as before:
-        found = store(before.url)
+        found = open_store(before.url)
         [manifest] = found.list("model.json")
     with pytest.raises(StorageUnavailable, match="does not give models:/gravel/2"):
         found.read(manifest.key)
@@ -226,7 +226,7 @@ def test_a_server_that_goes_after_the_version_was_found(trained: Path, server: s
 def test_a_download_that_breaks_off_is_repeated(trained: Path, server: str) -> None:
     with auth_proxy(server) as before:
         before.cut = ["/model/model.json"]
-        assert read_model_manifest(store(before.url, version=1)).model == "padim"
+        assert read_model_manifest(open_store(before.url, version=1)).model == "padim"
         assert before.cut == []
 
 
@@ -250,7 +250,7 @@ def test_a_server_that_refuses_the_account(trained: Path, server: str, account: 
         auth_proxy(server, "robot", "secret") as before,
         pytest.raises(StorageDenied, match=r"refused access to version 1 .* check model\.mlflow\.credentialsSecret"),
     ):
-        read_model_manifest(store(before.url, account, version=1, credentialsSecret="registry"))
+        read_model_manifest(open_store(before.url, account, version=1, credentialsSecret="registry"))
 
 
 @pytest.mark.parametrize(

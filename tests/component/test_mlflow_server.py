@@ -55,7 +55,7 @@ class Brightness(nn.Module):
 
 
 @pytest.fixture
-def result(tmp_path: Path) -> TrackedResult:
+def tracked_result(tmp_path: Path) -> TrackedResult:
     """A run's result with a trained model."""
     write_onnx(Brightness().eval(), torch.zeros(2, 3, 16, 24), tmp_path)
     file = tmp_path / "model.onnx"
@@ -92,7 +92,7 @@ def wait_for(condition: Callable[[], object]) -> None:
 
 
 def test_a_training_is_seen_while_it_goes_on_and_told_once(
-    server: str, client: "MlflowClient", result: TrackedResult, monkeypatch: pytest.MonkeyPatch
+    server: str, client: "MlflowClient", tracked_result: TrackedResult, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("anomaly_runner.tracking.mlflow_tracker._FLUSH_SECONDS", 0.05)
     found = tracker(server, uid="live")
@@ -101,7 +101,7 @@ def test_a_training_is_seen_while_it_goes_on_and_told_once(
     wait_for(lambda: found.status() and client.get_metric_history(not_none(found.status()).run_id, "trainLoss"))
     run_id = not_none(found.status()).run_id
     assert client.get_run(run_id).info.status == "RUNNING"
-    found.finish(result)
+    found.finish(tracked_result)
     losses = client.get_metric_history(run_id, "trainLoss")
     assert [(point.step, point.value) for point in losses] == [(10, 0.5), (20, 0.25)]
     assert [point.value for point in client.get_metric_history(run_id, "imageAUROC")] == [0.75]
@@ -109,10 +109,12 @@ def test_a_training_is_seen_while_it_goes_on_and_told_once(
     assert (run.info.status, run.data.metrics["image_AUROC"], run.data.params) == ("FINISHED", 0.875, {"seed": "1"})
 
 
-def test_the_images_are_an_input_with_their_digest(server: str, client: "MlflowClient", result: TrackedResult) -> None:
+def test_the_images_are_an_input_with_their_digest(
+    server: str, client: "MlflowClient", tracked_result: TrackedResult
+) -> None:
     found = tracker(server, uid="images")
     found.start({})
-    found.finish(result)
+    found.finish(tracked_result)
     [entry] = client.get_run(not_none(found.status()).run_id).inputs.dataset_inputs
     assert (entry.dataset.name, entry.dataset.source_type) == ("screws", "s3")
     assert json.loads(entry.dataset.source) == {"uri": "s3://data/screws"}
@@ -122,12 +124,12 @@ def test_the_images_are_an_input_with_their_digest(server: str, client: "MlflowC
 
 
 def test_a_registered_model_is_run_by_mlflow_alone_and_registered_once(
-    server: str, client: "MlflowClient", result: TrackedResult
+    server: str, client: "MlflowClient", tracked_result: TrackedResult
 ) -> None:
     for _ in range(2):  # a retried pod
         found = tracker(server, "screws", uid="registered")
         found.start({})
-        found.finish(result)
+        found.finish(tracked_result)
     assert not_none(found.status()).model == "models:/screws/1"
     [version] = client.search_model_versions("name = 'screws'")
     assert (version.run_id, version.status) == (not_none(found.status()).run_id, "READY")
@@ -142,19 +144,19 @@ def test_a_registered_model_is_run_by_mlflow_alone_and_registered_once(
     answer = model.predict(images)
     assert np.asarray(answer["pred_score"]) == pytest.approx(images.mean(1).max((1, 2)), rel=1e-6)
     path = Path(mlflow.artifacts.download_artifacts("models:/screws/1"))
-    assert ModelManifest.model_validate_json((path / "model.json").read_bytes()) == result.model
+    assert ModelManifest.model_validate_json((path / "model.json").read_bytes()) == tracked_result.model
 
 
-def test_a_second_run_is_a_second_version(server: str, result: TrackedResult) -> None:
+def test_a_second_run_is_a_second_version(server: str, tracked_result: TrackedResult) -> None:
     found = [tracker(server, "bolts", uid=uid) for uid in ("bolts-1", "bolts-2")]
     for one in found:
         one.start({})
-        one.finish(result)
+        one.finish(tracked_result)
     assert [not_none(one.status()).model for one in found] == ["models:/bolts/1", "models:/bolts/2"]
 
 
 def test_a_server_that_is_down_while_training_delays_nothing_and_is_caught_up(
-    tmp_path: Path, result: TrackedResult, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, tracked_result: TrackedResult, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It comes back, at the same address, when the run has ended."""
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
@@ -169,7 +171,7 @@ def test_a_server_that_is_down_while_training_delays_nothing_and_is_caught_up(
     assert time.perf_counter() - began < 2, "on a busy machine; it is waited for in the background"
     (tmp_path / "server").mkdir()
     with mlflow_server(tmp_path / "server", port) as url:
-        found.finish(result)
+        found.finish(tracked_result)
 
         from mlflow.tracking import MlflowClient
 

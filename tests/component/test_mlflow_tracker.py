@@ -26,7 +26,7 @@ RESULT = TrackedResult(metrics={"image_AUROC": 0.9}, artifacts=())
 pytestmark = pytest.mark.filterwarnings("ignore")  # of mlflow's own libraries
 
 
-class Server:
+class FakeMlflow:
     """What an MLflow server holds; ``down`` makes every call fail that many times."""
 
     def __init__(self, down: int = 0) -> None:
@@ -86,11 +86,11 @@ class Server:
 
 
 @pytest.fixture(autouse=True)
-def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tenacity.nap.time.sleep", lambda seconds: None)
 
 
-def tracker(server: Server, run: RunIdentity = RUN) -> MlflowTracker:
+def tracker(server: FakeMlflow, run: RunIdentity = RUN) -> MlflowTracker:
     return MlflowTracker(mlflow_target(run, SPEC, None), server.client)
 
 
@@ -101,7 +101,7 @@ def wait_for(condition: Callable[[], object]) -> None:
 
 
 def test_a_run_from_begin_to_finish(tmp_path: Path) -> None:
-    server = Server()
+    server = FakeMlflow()
     picture = tmp_path / "a.png"
     found = tracker(server)
     found.start({"model.name": "padim"})
@@ -130,7 +130,7 @@ def test_a_run_from_begin_to_finish(tmp_path: Path) -> None:
 
 
 def test_a_retried_pod_goes_on_with_the_same_run() -> None:
-    server = Server()
+    server = FakeMlflow()
     first = tracker(server)
     first.start({})
     wait_for(first.status)
@@ -144,7 +144,7 @@ def test_a_retried_pod_goes_on_with_the_same_run() -> None:
 
 
 def test_runs_without_a_cluster_are_runs_of_their_own() -> None:
-    server = Server()
+    server = FakeMlflow()
     for _ in range(2):
         local = tracker(server, RUN.model_copy(update={"uid": "local"}))
         local.start({})
@@ -153,7 +153,7 @@ def test_runs_without_a_cluster_are_runs_of_their_own() -> None:
 
 
 def test_a_server_that_comes_back_is_caught_up() -> None:
-    server = Server(down=2)
+    server = FakeMlflow(down=2)
     late = tracker(server)
     late.start({"seed": "42"})
     wait_for(lambda: server.down == 1)
@@ -164,7 +164,7 @@ def test_a_server_that_comes_back_is_caught_up() -> None:
 
 
 def test_a_server_that_stays_down_is_a_failure_of_its_own() -> None:
-    lost = tracker(Server(down=100))
+    lost = tracker(FakeMlflow(down=100))
     lost.start({})
     with pytest.raises(TrackingUnavailable, match=r"all results are stored.*mlflow:5000.*refused"):
         lost.finish(RESULT)

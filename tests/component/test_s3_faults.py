@@ -29,12 +29,12 @@ Certificate = tuple[Path, Path]
 """Of a server or an authority; and its key."""
 
 
-def go_on() -> None:
+def never_stop() -> None:
     """Never stop waiting."""
 
 
 @pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+def short_timeouts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("anomaly_runner.storage.s3._LONGEST_PAUSE", 0.01)
     monkeypatch.setattr("anomaly_runner.storage.s3._READ_SECONDS", 0.3)
     monkeypatch.setattr("botocore.retries.standard.ExponentialBackoff.delay_amount", lambda *_: 0.001)
@@ -50,13 +50,13 @@ def store_of(server: FakeS3) -> S3Store:
     return connect(LocationRole.DATASET, S3Location(uri="s3://data/set", endpoint=server.url), KEYS)
 
 
-def large(server: FakeS3) -> ObjectInfo:
+def large_object(server: FakeS3) -> ObjectInfo:
     return next(found for found in store_of(server).list() if found.key == "large.png")
 
 
 def test_everything_is_brought_whole(s3: FakeS3, tmp_path: Path) -> None:
     store = store_of(s3)
-    download_all(store, store.list(), tmp_path, go_on)
+    download_all(store, store.list(), tmp_path, never_stop)
     assert {f"set/{path.name}": path.read_bytes() for path in tmp_path.glob("*.png")} == OBJECTS
     assert not list(tmp_path.glob(".*.part"))
 
@@ -100,7 +100,7 @@ def test_a_pod_without_keys_shows_its_service_accounts_token(
         }.items():
             monkeypatch.setenv(f"AWS_{name}", value)
         store = connect(LocationRole.DATASET, S3Location(uri="s3://data/set", endpoint=s3.url, region="us-east-1"), {})
-        download_all(store, store.list(), tmp_path / "here", go_on)
+        download_all(store, store.list(), tmp_path / "here", never_stop)
         service.shutdown()
     assert len(list((tmp_path / "here").glob("*.png"))) == len(OBJECTS)
     assert s3.signed == {("lent", "session")}
@@ -112,7 +112,7 @@ def test_names_as_long_as_file_systems_allow(s3: FakeS3, tmp_path: Path) -> None
     name = "x" * 251 + ".png"
     s3.objects[f"set/{name}"] = b"long"
     store = store_of(s3)
-    download_all(store, [found for found in store.list() if found.key == name], tmp_path, go_on)
+    download_all(store, [found for found in store.list() if found.key == name], tmp_path, never_stop)
     assert (tmp_path / name).read_bytes() == b"long"
     FolderStore(tmp_path / "out").upload(tmp_path / name, name)
     assert (tmp_path / "out" / name).read_bytes() == b"long"
@@ -125,16 +125,16 @@ def test_a_server_that_is_busy_for_a_while(s3: FakeS3, tmp_path: Path, status: i
     objects = store.list()
     count = 60 if status != 500 else 4
     s3.faults = [status if index % 5 else None for index in range(count)]
-    download_all(store, objects, tmp_path, go_on)
+    download_all(store, objects, tmp_path, never_stop)
     assert all((tmp_path / found.key).stat().st_size == found.size for found in objects)
 
 
 @pytest.mark.parametrize("status", [503, 429])
 def test_a_server_that_stays_busy(s3: FakeS3, tmp_path: Path, status: int) -> None:
-    objects = [large(s3)]
+    objects = [large_object(s3)]
     s3.faults = [status] * 100
     with pytest.raises(StorageUnavailable, match=rf"s3://data/set/large\.png: the server answered {status}"):
-        download_all(store_of(s3), objects, tmp_path, go_on)
+        download_all(store_of(s3), objects, tmp_path, never_stop)
 
 
 def test_a_busy_server_is_waited_for_when_listing_and_reading(s3: FakeS3) -> None:
@@ -145,10 +145,10 @@ def test_a_busy_server_is_waited_for_when_listing_and_reading(s3: FakeS3) -> Non
 
 
 def test_a_body_goes_on_where_it_broke_off(s3: FakeS3, tmp_path: Path) -> None:
-    objects = [large(s3)]
+    objects = [large_object(s3)]
     s3.asked.clear()
     s3.faults = [-1_500_000, -1_000_000]
-    download_all(store_of(s3), objects, tmp_path, go_on)
+    download_all(store_of(s3), objects, tmp_path, never_stop)
     assert (tmp_path / "large.png").read_bytes() == CONTENT
     starts = [int(line.partition("bytes=")[2].rstrip("-") or 0) for line in s3.asked]
     assert len(starts) == 3
@@ -156,41 +156,41 @@ def test_a_body_goes_on_where_it_broke_off(s3: FakeS3, tmp_path: Path) -> None:
 
 
 def test_a_silent_server_is_asked_again(s3: FakeS3, tmp_path: Path) -> None:
-    objects = [large(s3)]
+    objects = [large_object(s3)]
     s3.faults = ["stall"]
-    download_all(store_of(s3), objects, tmp_path, go_on)
+    download_all(store_of(s3), objects, tmp_path, never_stop)
     assert (tmp_path / "large.png").read_bytes() == CONTENT
 
 
 @pytest.mark.parametrize("count", [1, 2, 100])
 def test_a_refusal_whose_body_never_comes(s3: FakeS3, tmp_path: Path, count: int) -> None:
     """urllib3's timeout escapes botocore here."""
-    objects = [large(s3)]
+    objects = [large_object(s3)]
     s3.faults = ["stall 503"] * count
     if count == 100:
         with pytest.raises(StorageUnavailable, match=r"s3://data/set/large\.png does not answer"):
-            download_all(store_of(s3), objects, tmp_path, go_on)
+            download_all(store_of(s3), objects, tmp_path, never_stop)
     else:
-        download_all(store_of(s3), objects, tmp_path, go_on)
+        download_all(store_of(s3), objects, tmp_path, never_stop)
         assert (tmp_path / "large.png").read_bytes() == CONTENT
 
 
 def test_an_object_that_changes_while_it_is_read_is_never_patched_together(s3: FakeS3, tmp_path: Path) -> None:
-    objects = [large(s3)]
+    objects = [large_object(s3)]
     s3.objects["set/large.png"] = CONTENT[::-1] + b"x"
     s3.faults = [-1_500_000]
     with pytest.raises(StorageUnavailable, match="changed while it was read"):
-        download_all(store_of(s3), objects, tmp_path, go_on)
+        download_all(store_of(s3), objects, tmp_path, never_stop)
 
 
 def test_an_object_that_changed_since_it_was_listed(s3: FakeS3, tmp_path: Path) -> None:
-    objects = [large(s3)]
+    objects = [large_object(s3)]
     s3.objects["set/large.png"] = b"short"
     with pytest.raises(StorageUnavailable, match="changed while it was read"):
-        download_all(store_of(s3), objects, tmp_path, go_on)
+        download_all(store_of(s3), objects, tmp_path, never_stop)
 
 
-def certify(folder: Path, name: str, *more: str | Path) -> Certificate:
+def issue_certificate(folder: Path, name: str, *more: str | Path) -> Certificate:
     """A new certificate, signed by itself unless ``more`` says by whom, and its key."""
     files = folder / f"{name}.crt", folder / f"{name}.key"
     subprocess.run(
@@ -222,11 +222,11 @@ def certify(folder: Path, name: str, *more: str | Path) -> Certificate:
 @pytest.fixture(scope="module")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
     """An authority's certificate and its key; it is one for 127.0.0.1 as well."""
-    return certify(tmp_path_factory.mktemp("tls"), "ca")
+    return issue_certificate(tmp_path_factory.mktemp("tls"), "ca")
 
 
 @contextmanager
-def secured(certificate: Certificate) -> Iterator[FakeS3]:
+def https_server(certificate: Certificate) -> Iterator[FakeS3]:
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     tls.load_cert_chain(*certificate)
     with fake_s3(dict(OBJECTS), tls) as server:
@@ -234,15 +234,15 @@ def secured(certificate: Certificate) -> Iterator[FakeS3]:
 
 
 @pytest.fixture
-def secure(authority: Certificate) -> Iterator[FakeS3]:
-    with secured(authority) as server:
+def https_s3(authority: Certificate) -> Iterator[FakeS3]:
+    with https_server(authority) as server:
         yield server
 
 
 def test_an_authority_of_the_clusters_own(authority: Certificate, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("anomaly_runner.storage.s3.ca_path", lambda role: str(authority[0]))
     monkeypatch.setattr("anomaly_runner.storage.s3._READ_SECONDS", 30)  # for the handshake, on a busy machine
-    signed = certify(
+    signed = issue_certificate(
         authority[0].parent,
         "server",
         "-addext",
@@ -252,7 +252,7 @@ def test_an_authority_of_the_clusters_own(authority: Certificate, monkeypatch: p
         "-CAkey",
         authority[1],
     )
-    with secured(signed) as server:
+    with https_server(signed) as server:
         store, file = store_of(server), io.BytesIO()
         assert store.read("7.png") == b"7"
         assert not_none(store.fast_reader).append("set/7.png", file, "")
@@ -260,14 +260,14 @@ def test_an_authority_of_the_clusters_own(authority: Certificate, monkeypatch: p
 
 
 def test_a_certificate_that_signs_itself_is_left_to_the_client(
-    secure: FakeS3, authority: Certificate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    https_s3: FakeS3, authority: Certificate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Rust's TLS takes no authority's certificate for a server's."""
     monkeypatch.setattr("anomaly_runner.storage.s3.ca_path", lambda role: str(authority[0]))
-    download_all(store_of(secure), [large(secure)], tmp_path, go_on)
+    download_all(store_of(https_s3), [large_object(https_s3)], tmp_path, never_stop)
     assert (tmp_path / "large.png").read_bytes() == CONTENT
 
 
-def test_an_unknown_authority_is_refused_with_the_way_out(secure: FakeS3) -> None:
+def test_an_unknown_authority_is_refused_with_the_way_out(https_s3: FakeS3) -> None:
     with pytest.raises(StorageDenied, match=r"certificate of s3://data/set/7\.png is not trusted: set caConfigMap"):
-        store_of(secure).read("7.png")
+        store_of(https_s3).read("7.png")

@@ -26,16 +26,16 @@ def picture(mode: str) -> Image.Image:
     return Image.fromarray(GREY.astype(np.float32) / 255) if mode == "F" else Image.fromarray(GREY).convert("RGB")
 
 
-def changed(mode: str, seed: int = 0, **spec: Any) -> NDArray[np.generic]:
+def augmented(mode: str, seed: int = 0, **spec: Any) -> NDArray[np.generic]:
     return np.asarray(augment(picture(mode), Augmentations(**spec), np.random.default_rng(seed)))
 
 
 @pytest.mark.parametrize("mode", ["RGB", "F"])
 def test_flips(mode: str) -> None:
     original = np.asarray(picture(mode))
-    assert np.array_equal(changed(mode, horizontal_flip=1), original[:, ::-1])
-    assert np.array_equal(changed(mode, vertical_flip=1), original[::-1])
-    assert np.array_equal(changed(mode), original)
+    assert np.array_equal(augmented(mode, horizontal_flip=1), original[:, ::-1])
+    assert np.array_equal(augmented(mode, vertical_flip=1), original[::-1])
+    assert np.array_equal(augmented(mode), original)
 
 
 def test_grey_changes_as_the_same_image_in_colour() -> None:
@@ -50,7 +50,7 @@ def test_grey_changes_as_the_same_image_in_colour() -> None:
 
 def test_flips_come_as_often_as_asked() -> None:
     original = np.asarray(picture("RGB"))
-    flipped = sum(not np.array_equal(changed("RGB", seed, horizontal_flip=0.25), original) for seed in range(400))
+    flipped = sum(not np.array_equal(augmented("RGB", seed, horizontal_flip=0.25), original) for seed in range(400))
     assert 75 < flipped < 125
 
 
@@ -81,7 +81,7 @@ def test_light(mode: str, tolerance: float) -> None:
     brightness, contrast = 1 + (2 * draws[3] - 1) * 0.4, 1 + (2 * draws[4] - 1) * 0.6
     lit = np.asarray(picture(mode), np.float64) * brightness
     expected = np.clip(lit.mean() + (lit - lit.mean()) * contrast, 0, white)
-    assert np.abs(changed(mode, 5, brightness=0.4, contrast=0.6) - expected).max() <= tolerance
+    assert np.abs(augmented(mode, 5, brightness=0.4, contrast=0.6) - expected).max() <= tolerance
 
 
 @pytest.fixture
@@ -91,7 +91,7 @@ def pictures(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def read(
+def read_images(
     folder: Path, samples: Sequence[Sample], augmenter: Augmenter | None, threads: int = 2
 ) -> dict[str, NDArray[np.float32]]:
     store = FolderStore(folder)
@@ -110,8 +110,8 @@ def read(
 
 def test_an_epoch_repeats_whatever_the_order_and_the_threads(pictures: Path) -> None:
     samples = [Sample(f"{index}.png", "good") for index in range(6)]
-    first = read(pictures, samples, Augmenter(ALL, 3, 1))
-    again = read(pictures, samples[::-1], Augmenter(ALL, 3, 1), threads=1)
+    first = read_images(pictures, samples, Augmenter(ALL, 3, 1))
+    again = read_images(pictures, samples[::-1], Augmenter(ALL, 3, 1), threads=1)
     assert all(np.array_equal(first[key], again[key]) for key in first)
     assert not np.array_equal(first["0.png"], first["1.png"])
 
@@ -119,10 +119,12 @@ def test_an_epoch_repeats_whatever_the_order_and_the_threads(pictures: Path) -> 
 @pytest.mark.parametrize(("seed", "epoch"), [(3, 2), (4, 1)])
 def test_epochs_and_seeds_differ(pictures: Path, seed: int, epoch: int) -> None:
     samples = [Sample("0.png", "good")]
-    first = read(pictures, samples, Augmenter(ALL, 3, 1))["0.png"]
-    assert not np.array_equal(first, read(pictures, samples, Augmenter(ALL, seed, epoch))["0.png"])
+    first = read_images(pictures, samples, Augmenter(ALL, 3, 1))["0.png"]
+    assert not np.array_equal(first, read_images(pictures, samples, Augmenter(ALL, seed, epoch))["0.png"])
 
 
 def test_without_augmentations_nothing_changes(pictures: Path) -> None:
-    plain = read(pictures, [Sample("0.png", "good")], None)["0.png"]
-    assert np.array_equal(plain, read(pictures, [Sample("0.png", "good")], Augmenter(Augmentations(), 3, 1))["0.png"])
+    plain = read_images(pictures, [Sample("0.png", "good")], None)["0.png"]
+    assert np.array_equal(
+        plain, read_images(pictures, [Sample("0.png", "good")], Augmenter(Augmentations(), 3, 1))["0.png"]
+    )

@@ -31,12 +31,12 @@ def objects(keys: Iterable[str]) -> list[ObjectInfo]:
     return [ObjectInfo(key, 1, "e") for key in keys]
 
 
-def experiment(keys: Iterable[str], suffix: str = "_mask", masks: bool = True) -> DatasetIndex:
+def index_of(keys: Iterable[str], suffix: str = "_mask", masks: bool = True) -> DatasetIndex:
     return index_experiment(objects(keys), "s3://b/p", suffix, masks)
 
 
 def test_the_layout() -> None:
-    dataset = experiment(LAYOUT)
+    dataset = index_of(LAYOUT)
     assert [sample.key for sample in dataset.train] == ["train/good/a.png", "train/good/b.png"]
     assert {sample.key: sample.mask for sample in dataset.test} == {
         "test/dent/000.png": "ground_truth/dent/000_mask.png",
@@ -66,7 +66,7 @@ def test_masks_pair_by_name_and_never_by_position() -> None:
         "ground_truth/x/1_mask.png",
         "ground_truth/y/0_mask.png",
     ]
-    assert [sample.mask for sample in experiment(keys).test] == [
+    assert [sample.mask for sample in index_of(keys).test] == [
         None,
         "ground_truth/x/1_mask.png",
         "ground_truth/y/0_mask.png",
@@ -77,12 +77,12 @@ def test_masks_pair_by_name_and_never_by_position() -> None:
 @pytest.mark.parametrize(("suffix", "mask"), [("", "0.png"), ("_mask", "0_mask.png"), ("-gt", "0-gt.bmp")])
 def test_mask_suffixes(suffix: str, mask: str) -> None:
     keys = ["train/good/a.png", "train/good/b.png", "test/x/0.png", f"ground_truth/x/{mask}"]
-    assert experiment(keys, suffix).test[0].mask == f"ground_truth/x/{mask}"
+    assert index_of(keys, suffix).test[0].mask == f"ground_truth/x/{mask}"
 
 
 def test_images_in_deeper_folders_pair_with_masks_in_deeper_folders() -> None:
     keys = ["train/good/a.png", "train/good/s/b.png", "test/x/s/0.png", "ground_truth/x/s/0_mask.png"]
-    assert experiment(keys).test[0].mask == "ground_truth/x/s/0_mask.png"
+    assert index_of(keys).test[0].mask == "ground_truth/x/s/0_mask.png"
 
 
 VALIDATION = [
@@ -98,7 +98,7 @@ VALIDATION = [
 
 
 def test_validation_images_have_masks_of_their_own_or_those_that_no_test_image_has() -> None:
-    dataset = experiment([*LAYOUT, *VALIDATION])
+    dataset = index_of([*LAYOUT, *VALIDATION])
     assert {sample.key: sample.mask for sample in dataset.validation} == {
         "val/dent/000.png": None,
         "val/dent/007.png": "ground_truth/dent/007_mask.png",
@@ -114,26 +114,26 @@ def test_validation_images_have_masks_of_their_own_or_those_that_no_test_image_h
 
 
 def test_what_is_wanted_comes_in_the_order_of_use() -> None:
-    wanted = experiment([*LAYOUT, *VALIDATION]).file_keys()
+    wanted = index_of([*LAYOUT, *VALIDATION]).file_keys()
     folders = [key.split("/")[0] for key in wanted]
     assert folders == sorted(folders, key=["train", "val", "test", "ground_truth"].index)
     assert {"ground_truth/val/scratch/000_mask.png", "ground_truth/dent/000_mask.png"} <= set(wanted)
 
 
 def test_without_any_mask_pixel_metrics_are_left_out_and_said_so() -> None:
-    dataset = experiment([key for key in LAYOUT if not key.startswith("ground_truth")])
+    dataset = index_of([key for key in LAYOUT if not key.startswith("ground_truth")])
     assert dataset.missing_masks == ()
     assert any("pixel metrics" in warning for warning in dataset.warnings)
 
 
 def test_classification_needs_no_masks() -> None:
-    dataset = experiment(LAYOUT, masks=False)
+    dataset = index_of(LAYOUT, masks=False)
     assert all(sample.mask is None for sample in dataset.test)
     assert dataset.missing_masks == ()
 
 
 def test_training_folders_other_than_good_are_named() -> None:
-    assert "train/bad" in experiment([*LAYOUT, "train/bad/0.png"]).warnings[0]
+    assert "train/bad" in index_of([*LAYOUT, "train/bad/0.png"]).warnings[0]
 
 
 @pytest.mark.parametrize(
@@ -148,7 +148,7 @@ def test_training_folders_other_than_good_are_named() -> None:
 )
 def test_what_is_missing_is_named(keys: list[str], message: str) -> None:
     with pytest.raises(DataInvalid, match=message):
-        experiment(keys)
+        index_of(keys)
 
 
 @pytest.mark.parametrize(
@@ -170,14 +170,14 @@ def test_keys_that_leave_the_folder_are_not_safe(key: str) -> None:
 
 
 def test_hostile_keys_are_named_and_never_used() -> None:
-    dataset = experiment([*LAYOUT, "../../etc/evil.png"])
+    dataset = index_of([*LAYOUT, "../../etc/evil.png"])
     assert [image.path for image in dataset.unreadable] == ["../../etc/evil.png"]
     assert not any(".." in key for key in dataset.file_keys())
 
 
 @pytest.mark.parametrize("key", ["train//good/x.png", "notes/../test/dent/x.png", "test\\dent\\x.png", "/etc/x.png"])
 def test_keys_that_may_be_meant_for_the_layout_count(key: str) -> None:
-    assert [image.path for image in experiment([*LAYOUT, key]).unreadable] == [key]
+    assert [image.path for image in index_of([*LAYOUT, key]).unreadable] == [key]
 
 
 @pytest.mark.parametrize(
@@ -193,7 +193,7 @@ def test_keys_that_may_be_meant_for_the_layout_count(key: str) -> None:
     ],
 )
 def test_refused_files_outside_the_layout_do_not_count(key: str) -> None:
-    assert experiment([*LAYOUT, key]).unreadable == ()
+    assert index_of([*LAYOUT, key]).unreadable == ()
 
 
 def test_large_files_outside_the_layout_do_not_count() -> None:
@@ -208,7 +208,7 @@ def test_large_files_outside_the_layout_do_not_count() -> None:
 def test_names_that_no_file_system_takes_are_named_and_never_used() -> None:
     longest, longer = (f"test/good/{'ü' * 125}{end}.png" for end in ("x", "xx"))
     image, inside = "test/dent/000.png", "test/dent/000.png/deep/1.png"
-    dataset = experiment([*LAYOUT, longest, longer, inside])
+    dataset = index_of([*LAYOUT, longest, longer, inside])
     assert {refused.path: refused.problem for refused in dataset.unreadable} == {
         longer: "its name is longer than file systems allow",
         inside: "its folder has the name of another image",
@@ -219,7 +219,7 @@ def test_names_that_no_file_system_takes_are_named_and_never_used() -> None:
 
 def test_names_that_are_no_utf8_are_told_escaped_and_never_used() -> None:
     keys = [f"{folder}/pi\udce9ce.png" for folder in ("train/good", "test/good", "ground_truth/dent")]
-    dataset = experiment([*LAYOUT, *keys])
+    dataset = index_of([*LAYOUT, *keys])
     assert [image.path for image in dataset.unreadable] == [key.replace("\udce9", "\\xe9") for key in sorted(keys)]
     assert {image.problem for image in dataset.unreadable} == {"its name is not UTF-8"}
     assert not set(keys) & set(dataset.file_keys())

@@ -136,7 +136,7 @@ def test_people_are_told_how_long_it_takes(caplog: pytest.LogCaptureFixture) -> 
     assert "0:03:20 left" in screen.getvalue()
 
 
-class Operator(NamedTuple):
+class FakeOperator(NamedTuple):
     """Where to push to; Authorization and body of what came."""
 
     url: str
@@ -144,7 +144,7 @@ class Operator(NamedTuple):
 
 
 @pytest.fixture
-def operator() -> Iterator[Operator]:
+def operator() -> Iterator[FakeOperator]:
     """An HTTP server that keeps what is posted to it."""
     received: list[tuple[str, ProgressUpdate]] = []
 
@@ -161,14 +161,14 @@ def operator() -> Iterator[Operator]:
     server = HTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
-    yield Operator(f"http://127.0.0.1:{server.server_port}/v1/progress", received)
+    yield FakeOperator(f"http://127.0.0.1:{server.server_port}/v1/progress", received)
     server.shutdown()
     server.server_close()
     thread.join()
 
 
 def test_pushes_carry_the_token_of_the_moment(
-    operator: Operator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    operator: FakeOperator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_PUSH_SECONDS", 0.05)
     url, received = operator
@@ -186,7 +186,7 @@ def test_pushes_carry_the_token_of_the_moment(
     assert (last.stage, last.progress.percent, not_none(last.mlflow).run_id, last.run) == (Stage.DONE, 100, "r", RUN)
 
 
-def test_at_most_one_push_a_second(operator: Operator, tmp_path: Path) -> None:
+def test_at_most_one_push_a_second(operator: FakeOperator, tmp_path: Path) -> None:
     url, received = operator
     (tmp_path / "token").write_text("t")
     with ProgressMeter([PushReporter(url, tmp_path / "token", RUN, lambda: None)]) as progress:
@@ -199,7 +199,11 @@ def test_at_most_one_push_a_second(operator: Operator, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("broken", ["no server", "no token"])
 def test_a_push_that_fails_is_logged_once_and_dropped(
-    broken: str, operator: Operator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    broken: str,
+    operator: FakeOperator,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr(module, "_PUSH_SECONDS", 0.01)
     url = operator.url if broken == "no token" else "http://127.0.0.1:9/v1/progress"

@@ -1,4 +1,4 @@
-"""Stores and pulls: what is copied, what is refused, how a server's refusals read."""
+"""Stores and downloads: what is copied, what is refused, how a server's refusals read."""
 
 import os
 import threading
@@ -22,7 +22,7 @@ from anomaly_runner.storage.s3 import S3Store, connect
 KEYS = {"ANOMALY_DATASET_AWS_ACCESS_KEY_ID": "id", "ANOMALY_DATASET_AWS_SECRET_ACCESS_KEY": "secret"}
 
 
-def go_on() -> None:
+def never_stop() -> None:
     """Never stop waiting."""
 
 
@@ -145,14 +145,14 @@ def test_each_role_has_credentials_of_its_own() -> None:
 
 
 class MemoryStore:
-    """Objects in a dictionary; counts pulls, can be held up."""
+    """Objects in a dictionary; counts downloads, can be held up."""
 
     uri = "memory"
     local_root = None
 
     def __init__(self, contents: dict[str, bytes]) -> None:
         self.contents = contents
-        self.pulled: list[str] = []
+        self.downloaded: list[str] = []
         self.gate = threading.Event()
         self.gate.set()
 
@@ -162,40 +162,40 @@ class MemoryStore:
     def download(self, info: ObjectInfo, destination: Path) -> None:
         if not self.gate.wait(5):
             raise StorageUnavailable("held up")
-        self.pulled.append(info.key)
+        self.downloaded.append(info.key)
         destination.parent.mkdir(parents=True, exist_ok=True)
         destination.write_bytes(self.contents[info.key])
 
 
 def test_what_is_here_is_not_pulled_again(tmp_path: Path) -> None:
     store = MemoryStore({"a": b"1", "d/b": b"22", "c": b"3"})
-    download_all(store, store.list(), tmp_path, go_on)
-    assert sorted(store.pulled) == ["a", "c", "d/b"]
+    download_all(store, store.list(), tmp_path, never_stop)
+    assert sorted(store.downloaded) == ["a", "c", "d/b"]
     assert (tmp_path / "d/b").read_bytes() == b"22"
-    store.pulled.clear()
-    download_all(store, store.list(), tmp_path, go_on)
-    assert store.pulled == []
+    store.downloaded.clear()
+    download_all(store, store.list(), tmp_path, never_stop)
+    assert store.downloaded == []
     store.contents["a"] = b"9"
     (tmp_path / "c").unlink()
-    download_all(store, store.list(), tmp_path, go_on)
-    assert sorted(store.pulled) == ["a", "c"]
+    download_all(store, store.list(), tmp_path, never_stop)
+    assert sorted(store.downloaded) == ["a", "c"]
     assert (tmp_path / "a").read_bytes() == b"9"
 
 
 def test_an_index_that_broke_off_is_read_up_to_there(tmp_path: Path) -> None:
     store = MemoryStore({"a": b"1", "b": b"2"})
-    download_all(store, store.list(), tmp_path, go_on)
+    download_all(store, store.list(), tmp_path, never_stop)
     index = tmp_path / ".etags.jsonl"
     index.write_text(index.read_text()[:-4])
-    store.pulled.clear()
-    download_all(store, store.list(), tmp_path, go_on)
-    assert len(store.pulled) == 1
+    store.downloaded.clear()
+    download_all(store, store.list(), tmp_path, never_stop)
+    assert len(store.downloaded) == 1
 
 
 def test_a_file_is_ready_before_the_whole_pull_is(tmp_path: Path) -> None:
     store = MemoryStore({"a": b"1", "b": b"2"})
     store.gate.clear()
-    prefetcher = start_prefetch(store, store.list(), tmp_path, go_on)
+    prefetcher = start_prefetch(store, store.list(), tmp_path, never_stop)
     store.gate.set()
     assert prefetcher.path("a").read_bytes() == b"1"
     prefetcher.close()
@@ -218,7 +218,7 @@ def test_waiting_for_a_file_ends_when_the_run_is_stopped(tmp_path: Path) -> None
 def test_a_folder_is_used_in_place(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"1")
     store = FolderStore(tmp_path)
-    assert download_all(store, store.list(), tmp_path / "unused", go_on) == tmp_path
+    assert download_all(store, store.list(), tmp_path / "unused", never_stop) == tmp_path
     assert not (tmp_path / "unused").exists()
 
 
@@ -229,7 +229,7 @@ def test_a_failed_pull_reaches_who_waits_for_it(tmp_path: Path) -> None:
 
     store = Refusing({"a": b"1"})
     with pytest.raises(StorageDenied):
-        download_all(store, store.list(), tmp_path, go_on)
+        download_all(store, store.list(), tmp_path, never_stop)
 
 
 @pytest.mark.timeout(60)
@@ -243,7 +243,7 @@ def test_what_is_no_regular_file_is_named_and_never_opened(tmp_path: Path) -> No
     (tmp_path / "link.png").symlink_to("image.png")
     samples = [Sample(info.key, "good") for info in FolderStore(tmp_path).list()]
     log = IntegrityLog(DatasetLimits(max_unreadable_images=5))
-    prefetcher = start_prefetch(FolderStore(tmp_path), [], tmp_path, go_on)
+    prefetcher = start_prefetch(FolderStore(tmp_path), [], tmp_path, never_stop)
     (batch,) = read_batches(
         prefetcher, samples, Preprocessor(height=8, width=8, normalization="none"), log, batch_size=9, threads=2
     )
@@ -258,20 +258,20 @@ def test_what_is_no_regular_file_is_named_and_never_opened(tmp_path: Path) -> No
 
 
 def test_a_file_without_permission_is_denied_and_not_retried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(path: Path) -> Never:
+    def fail_to_read(path: Path) -> Never:
         raise PermissionError(13, "Permission denied", str(path))
 
     (tmp_path / "a.png").write_bytes(b"1")
-    monkeypatch.setattr(Path, "read_bytes", refuse)
+    monkeypatch.setattr(Path, "read_bytes", fail_to_read)
     with pytest.raises(StorageDenied, match=r"no permission for .*a\.png"):
-        read_file(start_prefetch(FolderStore(tmp_path), [], tmp_path, go_on), "a.png")
+        read_file(start_prefetch(FolderStore(tmp_path), [], tmp_path, never_stop), "a.png")
 
 
 def test_weights_that_may_not_be_read_are_denied_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Libraries say that there is no such file."""
     (tmp_path / "model.safetensors").write_bytes(b"1")
     store = FolderStore(tmp_path)
-    assert download_all(store, store.list(), tmp_path, go_on) == tmp_path
+    assert download_all(store, store.list(), tmp_path, never_stop) == tmp_path
     monkeypatch.setattr(os, "access", lambda path, mode: not path.name.endswith(".safetensors"))
     with pytest.raises(StorageDenied, match=r"no permission to read .*model\.safetensors: make it readable"):
-        download_all(store, store.list(), tmp_path, go_on)
+        download_all(store, store.list(), tmp_path, never_stop)

@@ -31,37 +31,37 @@ def border(height: int = 12, width: int = 16, thickness: int = 3) -> NDArray[np.
     return mask
 
 
-def area(mask: NDArray[np.uint8] | None = None) -> ValidArea:
+def valid_area(mask: NDArray[np.uint8] | None = None) -> ValidArea:
     return ValidArea.read(png(border() if mask is None else mask), "valid.png", LIMIT)
 
 
-def form(crop: CropArea | None = None) -> Preprocessor:
-    return Preprocessor(height=24, width=32, normalization="none", crop=crop, valid_area=area())
+def preprocessor(crop: CropArea | None = None) -> Preprocessor:
+    return Preprocessor(height=24, width=32, normalization="none", crop=crop, valid_area=valid_area())
 
 
 @pytest.mark.parametrize("factor", [1, 2, 5])
 def test_every_size_of_image_is_blackened_where_the_mask_is(factor: int) -> None:
     pixels = np.full((12 * factor, 16 * factor, 3), 200, np.uint8)
-    seen = np.asarray(form().decode(png(pixels), LIMIT))
+    seen = np.asarray(preprocessor().decode(png(pixels), LIMIT))
     expected = np.kron(border(), np.ones((factor, factor), np.uint8))[..., None] > 0
     assert np.array_equal(seen, np.where(expected, pixels, 0))
 
 
 def test_deep_images_keep_their_depth() -> None:
     values = np.random.default_rng(0).integers(0, 65536, (12, 16)).astype(np.uint16)
-    seen = np.asarray(form().decode(png(values), LIMIT))
+    seen = np.asarray(preprocessor().decode(png(values), LIMIT))
     expected = np.where(border() > 0, values.astype(np.float32) / np.float32(65535), 0)
     assert seen.dtype == np.float32
     assert np.array_equal(seen, expected)
 
 
 def test_maps_count_the_same_pixels() -> None:
-    assert np.array_equal(not_none(form().valid), np.kron(border(), np.ones((2, 2))) > 0)
+    assert np.array_equal(not_none(preprocessor().valid), np.kron(border(), np.ones((2, 2))) > 0)
     assert Preprocessor(height=24, width=32, normalization="none").valid is None
 
 
 def test_the_crop_cuts_image_and_mask_alike() -> None:
-    cropped = form(CROP)
+    cropped = preprocessor(CROP)
     seen = np.asarray(cropped.decode(png(np.full((12, 16, 3), 200, np.uint8)), LIMIT))
     assert np.array_equal(seen[..., 0] > 0, border()[2:8, 4:12] > 0)
     assert np.array_equal(not_none(cropped.valid), np.kron(border()[2:8, 4:12], np.ones((4, 4))) > 0)
@@ -69,11 +69,11 @@ def test_the_crop_cuts_image_and_mask_alike() -> None:
 
 def test_with_a_crop_the_sizes_must_agree() -> None:
     with pytest.raises(UnreadableImageError, match=r"32 x 24 pixels, but validAreaMask.*16 x 12"):
-        form(CROP).decode(png(np.zeros((24, 32, 3), np.uint8)), LIMIT)
+        preprocessor(CROP).decode(png(np.zeros((24, 32, 3), np.uint8)), LIMIT)
 
 
 def test_it_travels_as_a_file() -> None:
-    again = ValidArea.read(area().to_png(), "valid_area.png", LIMIT)
+    again = ValidArea.read(valid_area().to_png(), "valid_area.png", LIMIT)
     assert np.array_equal(again.at(12, 16, None), border() > 0)
 
 
@@ -95,4 +95,4 @@ def test_masks_that_cannot_be_used(data: bytes, problem: str) -> None:
 )
 def test_crops_that_leave_nothing(crop: CropArea, problem: str) -> None:
     with pytest.raises(DataInvalid, match=problem):
-        area().at(24, 32, crop)
+        valid_area().at(24, 32, crop)
