@@ -50,4 +50,6 @@ def _relinked(link: re.Match[str], source: str, repository: str | None) -> str:
         return link[0]
     if path in ROOT_PAGES or path.startswith("docs/"):
         return f"[{text}]({ROOT_PAGES.get(path) or path.removeprefix('docs/')}{anchor})"
-    return f"[{text}]({repository.rstrip('/')}/blob/HEAD/{path})" if repository else text
+    if repository:
+        return f"[{text}]({repository.rstrip('/')}/blob/HEAD/{path})"
+    return text if "`" in text else f"`{text}`"
