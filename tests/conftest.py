@@ -15,7 +15,8 @@ MEASURED = "measured"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Flags: one that rewrites every golden file, whose diff is reviewed, and one for what takes gigabytes."""
+    """Flags: for golden files, whose diff is reviewed, for rare combinations, and for what deletes a cluster."""
+    parser.addoption("--lose-cluster", action="store_true", help="lose all that the embedded cluster holds")
     parser.addoption("--rare", action="store_true", help="rare combinations too: every model in every form of export")
     parser.addoption("--update-golden", action="store_true", help="write tests/golden anew instead of comparing")
 

@@ -14,6 +14,7 @@ from Go modules and Debian packages, and kept under one folder (`settings.HOME`)
     network       the bridge that pods are attached to
     processes     starting, recognising and stopping processes of ours
     components    the command line of each process
+    store         what etcd holds, and whether it can still work with it
     images        the base images, and how images reach the node
     prune         removing images that newer ones have replaced
     lifecycle     up, down and status, put together from the above

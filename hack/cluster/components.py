@@ -24,10 +24,10 @@ def containerd() -> Component:
 
 
 def etcd() -> Component:
-    """The database, without fsync: it holds nothing that has to survive a power cut."""
+    """The database, without fsync; `store` says what that costs, and what is done about it."""
     command = (
         _binary("etcd"),
-        f"--data-dir={settings.RUN / 'etcd'}",
+        f"--data-dir={settings.STORE}",
         f"--listen-client-urls={settings.ETCD}",
         f"--advertise-client-urls={settings.ETCD}",
         f"--listen-peer-urls={settings.ETCD_PEER}",
@@ -116,16 +116,11 @@ def dns() -> Component:
     return Component("coredns", command, ("Corefile",))
 
 
+def readers() -> tuple[Component, ...]:
+    """The processes that keep a copy of what etcd holds, in the order in which they start."""
+    return api_server(), controller_manager(), scheduler(), kubelet(), proxy(), dns()
+
+
 def all_components() -> tuple[Component, ...]:
     """Every process, in the order in which they start."""
-    return (
-        registry(),
-        containerd(),
-        etcd(),
-        api_server(),
-        controller_manager(),
-        scheduler(),
-        kubelet(),
-        proxy(),
-        dns(),
-    )
+    return registry(), containerd(), etcd(), *readers()

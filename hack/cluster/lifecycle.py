@@ -13,8 +13,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from hack.cluster import components, config, images, network, pki, processes, prune, settings, toolchain
+from hack.cluster import components, config, images, network, pki, processes, prune, settings, store, toolchain
 from hack.cluster.shell import ClusterError, kubectl, run, say, succeeds, wait_until
+
+# The API server would wait much longer for an etcd that is gone, and none of the others has anything to save.
+READERS_PATIENCE_SECONDS = 2.0
 
 
 @contextmanager
@@ -31,10 +34,13 @@ def up() -> None:
     toolchain.ensure()
     pki.ensure()
     config.ensure()
-    network.ensure()
-    _start_runtime()
-    _start_control_plane()
-    _start_node()
+    try:
+        _start()
+    except store.DamagedError as damage:
+        say(f"THE CLUSTER'S STORE IS DAMAGED, and begun anew: {damage}")
+        say("all objects and the data of volumes are lost; images stay")
+        down()
+        _start()
     say(f"ready; KUBECONFIG={settings.KUBECONFIG}")
 
 
@@ -84,6 +90,14 @@ def ensure_running() -> None:
             raise ClusterError(f"{component.name} is not running: bring the cluster up first")
 
 
+def _start() -> None:
+    """Start what is not running, from the network to the node; raises store.DamagedError."""
+    network.ensure()
+    _start_runtime()
+    _start_control_plane()
+    _start_node()
+
+
 def _start_runtime() -> None:
     """Registry and containerd, then the images that pods are made from."""
     for component in (components.registry(), components.containerd()):
@@ -109,8 +123,11 @@ def _containerd_answers() -> bool:
 
 
 def _start_control_plane() -> None:
-    for component in (components.etcd(), components.api_server()):
-        processes.ensure_running(component)
+    if not processes.is_current(components.etcd()):
+        _forget_what_etcd_told()
+        processes.ensure_running(components.etcd())
+    store.ensure_usable()
+    processes.ensure_running(components.api_server())
     wait_until(_api_server_ready, "a ready API server", seconds=120)
     for component in (components.controller_manager(), components.scheduler()):
         processes.ensure_running(component)
@@ -154,6 +171,13 @@ def _ensure_gpus() -> None:
         *("patch", "node", settings.NODE, "--subresource=status", "--type=json"),
         f"--patch={json.dumps(patch)}",
     )
+
+
+def _forget_what_etcd_told() -> None:
+    """Stop everything that keeps a copy of what etcd held before: it may go on from an older state."""
+    _stop_pods()
+    for component in reversed(components.readers()):
+        processes.stop(component, READERS_PATIENCE_SECONDS)
 
 
 def _stop_pods() -> None:

@@ -43,13 +43,18 @@ class Component:
 
 def ensure_running(component: Component) -> bool:
     """Start a component, or replace one that is outdated; returns whether anything was done."""
-    wanted = config.fingerprint(component.templates)
-    pid, started_with = _recorded(component)
-    if pid and started_with == wanted and _command_line(pid) == component.command:
+    if is_current(component):
         return False
     stop(component)
-    _start(component, wanted)
+    _start(component, config.fingerprint(component.templates))
     return True
+
+
+def is_current(component: Component) -> bool:
+    """Whether a component runs, with the command line and the configuration that are wanted now."""
+    pid, started_with = _recorded(component)
+    is_configured = started_with == config.fingerprint(component.templates)
+    return pid is not None and is_configured and _command_line(pid) == component.command
 
 
 def is_running(component: Component) -> bool:
@@ -64,11 +69,14 @@ def check_alive(component: Component) -> None:
         raise ClusterError(f"{component.name} died; {component.log} ends:\n{tail(component.log)}")
 
 
-def stop(component: Component) -> None:
-    """Stop a component if it runs, and forget it. Nothing happens to a process that is not ours."""
+def stop(component: Component, patience: float = STOP_SECONDS) -> None:
+    """Stop a component if it runs, and forget it. Nothing happens to a process that is not ours.
+
+    It is asked first, and killed after `patience` seconds.
+    """
     pid, _ = _recorded(component)
     if pid is not None and _is_ours(pid, component):
-        _terminate(pid, component)
+        _terminate(pid, component, patience)
     component.pid_file.unlink(missing_ok=True)
 
 
@@ -92,11 +100,15 @@ def _start(component: Component, fingerprint: str) -> None:
 
 
 def _recorded(component: Component) -> tuple[int | None, str]:
-    """The pid and the configuration's fingerprint that were written at the start."""
-    if not component.pid_file.exists():
+    """The pid and the configuration's fingerprint that were written at the start.
+
+    A machine that dies may leave the file empty, or filled with zeros: that records nothing.
+    """
+    try:
+        pid, fingerprint = component.pid_file.read_text().split()
+        return int(pid), fingerprint
+    except (FileNotFoundError, ValueError):
         return None, ""
-    pid, _, fingerprint = component.pid_file.read_text().strip().partition(" ")
-    return int(pid), fingerprint
 
 
 def _command_line(pid: int) -> tuple[str, ...]:
@@ -113,9 +125,9 @@ def _is_ours(pid: int, component: Component) -> bool:
     return _command_line(pid)[:1] == component.command[:1]
 
 
-def _terminate(pid: int, component: Component) -> None:
+def _terminate(pid: int, component: Component, patience: float) -> None:
     os.kill(pid, signal.SIGTERM)
-    deadline = time.monotonic() + STOP_SECONDS
+    deadline = time.monotonic() + patience
     while _is_ours(pid, component):
         if time.monotonic() > deadline:
             os.kill(pid, signal.SIGKILL)
