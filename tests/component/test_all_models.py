@@ -3,50 +3,40 @@
 Weights that cannot be had here are random; what is tested does not depend on them.
 """
 
-import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 import torch
 from numpy.typing import NDArray
 
 from anomaly_api.artifacts import Export
 from anomaly_api.model import Model, ModelName
-from anomaly_api.run import ModelManifest, RunReport
 from anomaly_runner.data.batches import Batch
 from anomaly_runner.data.samples import Sample
 from anomaly_runner.exporting.export import export_all
-from anomaly_runner.local import run_locally
 from anomaly_runner.models.anomalib_model import BuildOptions, build_module, scoring_model, without_pretrained_weights
 from anomaly_runner.models.catalog import CATALOG
 from anomaly_runner.models.traceable import TRACEABLE
 from anomaly_runner.scoring.predict import ScoredBatch
-from anomaly_runner.scoring.torchscript_predictor import load_torchscript
-from anomaly_runner.training import with_anomalib as anomalib_training
 from hack.demo.auxiliary import write_auxiliary_weights
 from support.backbones import write_efficientnet_b5
+from support.fresh_process import in_fresh_process
+from support.model_forms import score_by_every_form
 from support.model_rows import ROWS, exported_models
-from support.textures import EXPERIMENT, INFERENCE, Document, texture, write_manifest, write_textures
-from support.torchscript import device_constants
+from support.textures import texture, write_textures
 
 pytestmark = [pytest.mark.slow, pytest.mark.spread]
-
-WEIGHTS = {"weights": {"s3": {"uri": "s3://weights"}}}
-LIGHT = ("onnx", "torchscript")
-"""Forms that leave no memory behind in the process that has written them."""
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("models")
     write_textures(made / "data/textures")
-    write_textures(made / "data/few", train=2, good=1, defects=1)
+    write_textures(made / "data/few", train=3, good=2, defects=1)
     write_auxiliary_weights(made / "weights")
     write_efficientnet_b5(made / "weights", stacked(textures(4, 128)))
     return made
@@ -61,67 +51,24 @@ def stacked(pictures: Sequence[NDArray[np.float32]]) -> torch.Tensor:
     return torch.stack([torch.from_numpy(picture).permute(2, 0, 1) for picture in pictures])
 
 
-@pytest.fixture
-def random_weights(monkeypatch: pytest.MonkeyPatch) -> None:
-    def build(model: Model, options: BuildOptions) -> Any:
-        if ROWS[model.name].weights_from_cache:
-            return build_module(model, options)
-        with without_pretrained_weights():
-            return build_module(model, replace(options, weights=None))
-
-    monkeypatch.setattr(anomalib_training, "build_module", build)
-
-
-def scores_of(table: Path) -> dict[str, float]:
-    content = pq.read_table(table).to_pydict()
-    return dict(zip(content["path"], content["score"], strict=True))
-
-
 @pytest.mark.parametrize("name", exported_models())
 def test_a_model_and_its_exports_agree(
-    folder: Path, random_weights: None, name: ModelName, measured: Callable[[str], None], request: pytest.FixtureRequest
+    folder: Path, name: ModelName, measured: Callable[[str], None], request: pytest.FixtureRequest
 ) -> None:
-    row = ROWS[name]
-    types = [kind for kind in CATALOG[name].exports.formats if kind in LIGHT or request.config.getoption("--rare")]
-    category = "few" if row.few_images else "textures"
-
-    def experiment(document: Document) -> None:
-        document["spec"] |= {
-            "model": {"name": name, name: row.parameters} | (WEIGHTS if row.weights_from_cache else {}),
-            "training": row.training,
-            "evaluation": {},
-            "transforms": {"inputSize": {"height": row.side, "width": row.side}},
-            "export": {"types": types},
-        }
-        document["spec"]["dataset"]["category"] = category
-        document["spec"]["output"]["keepCheckpoint"] = True
-
-    shutil.rmtree(folder / "results", ignore_errors=True)
-    assert run_locally(write_manifest(folder, EXPERIMENT, experiment), folder) == 0
-    root = folder / "results/factory/textures/local"
-    report = RunReport.model_validate_json((root / "report.json").read_bytes())
-    expected = scores_of(root / "predictions.parquet")
-    assert len(set(expected.values())) > 1
-    assert (report.training is not None) == CATALOG[name].by_gradient
-    assert {export.format for export in report.exports} == set(types)
-    assert ModelManifest.model_validate_json((root / "model.json").read_bytes()).localises == CATALOG[name].localises
-    scale = max(map(abs, expected.values()))
-    assert device_constants(load_torchscript(root / "model.pt", 8).program) == []
-    for runtime in ("onnx", "torchscript", "torch"):
-        found = look(folder, runtime, category)
-        apart = max(abs(found[path] - expected[path]) for path in expected) / scale
+    row, rare = ROWS[name], request.config.getoption("--rare")
+    types = [kind for kind in CATALOG[name].exports.formats if rare or kind in row.usual_exports]
+    found = in_fresh_process(score_by_every_form, folder, name, types)
+    assert len(set(found.trained.values())) > 1
+    assert (found.report.training is not None) == CATALOG[name].by_gradient
+    assert {export.format for export in found.report.exports} == set(types)
+    assert found.manifest.localises == CATALOG[name].localises
+    assert found.device_constants == []
+    assert found.by_runtime.keys() == {"torch", "onnx", "torchscript"} & {"torch", *types}
+    scale = max(map(abs, found.trained.values()))
+    for runtime, scores in found.by_runtime.items():
+        apart = max(abs(scores[path] - found.trained[path]) for path in found.trained) / scale
         measured(f"{name} by {runtime}: scores differ by {apart:.1e} of the largest")
         assert apart <= (1e-6 if runtime == "torch" else 1e-4)
-
-
-def look(folder: Path, runtime: str, category: str) -> dict[str, float]:
-    def inference(document: Document) -> None:
-        document["spec"]["input"]["category"] = category
-        document["spec"] |= {"runtime": runtime, "visualization": {}, "batchSize": 3}
-
-    shutil.rmtree(folder / "results/factory/look", ignore_errors=True)
-    assert run_locally(write_manifest(folder, INFERENCE, inference), folder) == 0
-    return scores_of(folder / "results/factory/look/local/predictions.parquet")
 
 
 def untrained(name: ModelName) -> tuple[Model, Any, int]:

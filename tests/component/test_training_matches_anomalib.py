@@ -1,41 +1,23 @@
-"""Runs from folder to scores beside plain anomalib: its modules with its own pre-processing, under Lightning's Trainer.
+"""Runs from folder to scores beside plain anomalib: its modules and pre-processing, under Lightning's Trainer."""
 
-Both start from the same weights, which are random here, and see the same images in the same order; everything else is
-each side's own: reading, normalisation, constructor arguments, trainer arguments, the steps, and the scoring.
-"""
-
-import itertools
-import math
-import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Self
 
-import lightning
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
-import torch
-from numpy.typing import NDArray
-from PIL import Image
 
-from anomaly_api.model import Model
-from anomaly_runner.local import run_locally
-from anomaly_runner.models.anomalib_model import BuildOptions, build_module, scoring_model, without_pretrained_weights
 from anomaly_runner.models.catalog import CATALOG
-from anomaly_runner.system.machine import cpu_limit
-from anomaly_runner.training import with_anomalib
 from hack.demo.auxiliary import write_auxiliary_weights
 from support.backbones import EFFICIENTNET_B5
-from support.model_rows import Comparison, comparisons
-from support.textures import EXPERIMENT, write_manifest, write_textures
+from support.fresh_process import in_fresh_process
+from support.model_rows import comparisons
+from support.plain_anomalib import train_both
+from support.textures import write_textures
 
-pytestmark = [pytest.mark.slow, pytest.mark.spread, pytest.mark.filterwarnings("ignore")]
+pytestmark = [pytest.mark.slow, pytest.mark.spread]
 
-SEED = 11
 TOLERANCE = 1e-5
 """Images in another order change the scores by 2e-3 and more."""
-WEIGHTS = {"s3": {"uri": "s3://weights"}}
 CASES = {title: (name, case) for title, name, case in comparisons()}
 
 
@@ -52,194 +34,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
-@pytest.fixture
-def start(monkeypatch: pytest.MonkeyPatch) -> dict[str, torch.Tensor]:
-    """The state that our module starts with, once it is built; its weights are random."""
-    found: dict[str, torch.Tensor] = {}
-
-    def build(model: Model, options: BuildOptions) -> Any:
-        with without_pretrained_weights():
-            module = build_module(model, options)
-        found.update({name: value.clone() for name, value in module.state_dict().items()})
-        return module
-
-    monkeypatch.setattr(with_anomalib, "build_module", build)
-    return found
-
-
-def has_files(name: str) -> bool:
-    """Whether it loads more than a backbone."""
-    return any(weight.kind in ("file", "folder") for weight in CATALOG[name].weights)
-
-
-def our_scores(folder: Path, name: str, case: Comparison) -> dict[str, float]:
-    def experiment(document: dict[str, Any]) -> None:
-        spec = document["spec"]
-        training = {"trainBatchSize": case.batch} | case.training
-        if CATALOG[name].by_gradient:
-            training |= {"earlyStopping": {"enabled": False}}
-        spec["dataset"]["seed"] = SEED
-        spec |= {
-            "model": {"name": name, name: case.ours} | ({"weights": WEIGHTS} if has_files(name) else {}),
-            "training": training,
-            "evaluation": {},
-            "export": {"types": []},
-        }
-        spec["transforms"] = {"inputSize": {"height": case.side, "width": case.side}}
-
-    shutil.rmtree(folder / "results", ignore_errors=True)
-    assert run_locally(write_manifest(folder, EXPERIMENT, experiment), folder) == 0
-    table = pq.read_table(folder / "results/factory/textures/local/predictions.parquet").to_pydict()
-    return dict(zip(table["path"], table["score"], strict=True))
-
-
-def pictures(paths: Iterable[Path], side: int) -> torch.Tensor:
-    """Images (N, 3, side, side) of 0..1."""
-    opened = (Image.open(path).convert("RGB").resize((side, side), Image.Resampling.BILINEAR) for path in paths)
-    return torch.stack([torch.from_numpy(np.asarray(image, np.float32) / 255).permute(2, 0, 1) for image in opened])
-
-
-class InOurOrder(lightning.LightningDataModule):  # type: ignore[misc]
-    """Training images of 0..1, as anomalib's batches, in the order that our runs take them in; and good test images."""
-
-    def __init__(self, images: torch.Tensor, good: torch.Tensor, batch: int, shuffles: bool) -> None:
-        super().__init__()
-        self.images, self.good, self.train_batch_size, self.shuffles = images, good, batch, shuffles
-
-    def train_dataloader(self) -> Self:
-        return self
-
-    def __len__(self) -> int:
-        return math.ceil(len(self.images) / self.train_batch_size)
-
-    def __iter__(self) -> Iterator[Any]:
-        order = np.arange(len(self.images))
-        if self.shuffles:
-            order = np.random.default_rng([SEED, self.trainer.current_epoch]).permutation(len(self.images))
-        for rows in np.split(order, range(self.train_batch_size, len(order), self.train_batch_size)):
-            yield good_batch(self.images[rows].clone())
-
-    def val_dataloader(self) -> list[Any]:
-        return [good_batch(self.good)]
-
-
-def good_batch(images: torch.Tensor) -> Any:
-    from anomalib.data import ImageBatch
-
-    return ImageBatch(
-        image=images,
-        gt_label=torch.zeros(len(images), dtype=torch.bool),
-        gt_mask=torch.zeros(len(images), *images.shape[-2:], dtype=torch.bool),
-    )
-
-
-def pictures_in_our_order(module: Any) -> None:
-    prepare = module.prepare_imagenette_data
-
-    def drawn(dataset: Any) -> Iterator[list[torch.Tensor]]:
-        for turn in itertools.count():
-            for index in np.random.default_rng([SEED, turn]).permutation(len(dataset)):
-                yield [dataset[index][0].unsqueeze(0)]
-
-    def prepared(size: Any) -> None:
-        prepare(size)
-        module.imagenet_iterator = drawn(module.imagenet_loader.dataset)
-
-    module.prepare_imagenette_data = prepared
-
-
-def trained_by_anomalib(
-    folder: Path,
-    name: str,
-    case: Comparison,
-    start: dict[str, torch.Tensor],
-    monkeypatch: pytest.MonkeyPatch,
-) -> Any:
-    import anomalib.models
-
-    entry, side = CATALOG[name].anomalib, case.side
-    assert entry is not None
-    assert side is not None
-    kind = getattr(anomalib.models, entry.name)
-    torch.manual_seed(SEED)  # DRAEM and GLASS draw a part of their augmentations when they are built
-    with without_pretrained_weights():
-        files = {argument: folder / "weights" / place for argument, place in case.files.items()}
-        pre_processor = kind.configure_pre_processor((side, side), **case.crop)
-        module = kind(
-            **case.theirs, **files, pre_processor=pre_processor, post_processor=False, evaluator=False, visualizer=False
-        )
-    module.load_state_dict(start)
-    images, good = (
-        pictures(sorted((folder / "data/textures" / part / "good").iterdir()), side) for part in ("train", "test")
-    )
-    if name in ("draem", "glass"):
-        augmenter = module.augmenter if name == "draem" else module.model.augmentor
-        augmenter.anomaly_source_paths.sort()
-    if name == "efficientad":
-        pictures_in_our_order(module)
-    if name == "cfa":  # whose first centroids anomalib takes from images that it has not normalised
-        images, module.configure_callbacks = module.pre_processor(images), list
-    bounds = {
-        "max_epochs": case.training.get("maxEpochs", -1 if "maxSteps" in case.training else CATALOG[name].loop.passes),
-        "max_steps": case.training.get("maxSteps", -1),
-    }
-    monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "weights"))
-    torch.set_num_threads(cpu_limit())
-    lightning.seed_everything(SEED)
-    arguments = module.trainer_arguments | bounds | case.trainer
-    trainer = lightning.Trainer(
-        **arguments,
-        accelerator="cpu",
-        limit_val_batches=0,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        deterministic=True,
-        default_root_dir=folder,
-    )
-    trainer.fit(module, datamodule=InOurOrder(images, good, case.batch, CATALOG[name].by_gradient))
-    if CATALOG[name].loop.calibrates_after_training:
-        with torch.no_grad():
-            module.eval().on_validation_start()
-    torch.use_deterministic_algorithms(False)
-    torch.set_num_threads(1)
-    return module.eval()
-
-
-def their_scores(module: Any, name: str, case: Comparison, folder: Path, paths: Iterable[str]) -> NDArray[np.float32]:
-    data, side = folder / "data/textures", case.side
-    assert side is not None
-    with torch.inference_mode():
-        images = module.pre_processor(pictures([data / path for path in paths], side))
-        if name != "cflow":
-            scores: NDArray[np.float32] = module.model(images).pred_score.reshape(-1).numpy()
-            return scores
-        # anomalib relates these scores to the batch that they are in; ours are related to the training images
-        model = scoring_model(Model(name="cflow"), module, (side, side)).eval()
-        model.calibrate(module.pre_processor(pictures(sorted((data / "train/good").iterdir()), side)))
-        related: NDArray[np.float32] = model(images)[0].numpy()
-        return related
-
-
 @pytest.mark.parametrize("title", CASES)
-def test_a_run_scores_as_plain_anomalib(
-    folder: Path,
-    start: dict[str, torch.Tensor],
-    title: str,
-    measured: Callable[[str], None],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_run_scores_as_plain_anomalib(folder: Path, title: str, measured: Callable[[str], None]) -> None:
     name, case = CASES[title]
-    ours = our_scores(folder, name, case)
-    module = trained_by_anomalib(folder, name, case, start, monkeypatch)
-    theirs = their_scores(module, name, case, folder, ours)
-    difference = np.abs(np.array(list(ours.values())) - theirs).max() / np.abs(theirs).max()
-    moved = max(float((value - start[key]).abs().max().detach()) for key, value in module.named_parameters())
+    found = in_fresh_process(train_both, folder, name, case)
+    difference = np.abs(found.ours - found.theirs).max() / np.abs(found.theirs).max()
     measured(
         f"{title} trained beside anomalib: scores differ by {difference:.1e} of the largest "
-        f"(weights moved by {moved:.1e})"
+        f"(weights moved by {found.moved:.1e})"
     )
-    assert len(set(ours.values())) > 1
-    assert (moved > 0) == CATALOG[name].by_gradient
+    assert len(set(found.ours)) > 1
+    assert (found.moved > 0) == CATALOG[name].by_gradient
     assert difference < TOLERANCE

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from anomaly_api.artifacts import ExportFormat
 from anomaly_runner.models.catalog import DTD, IMAGENETTE
 
 RANDOM = {"backbone": "resnet18", "preTrained": False}
@@ -50,6 +51,8 @@ class ModelRow:
     """It loads what the folder's cache holds; other weights are made up in memory."""
     few_images: bool = False
     """It takes seconds for each image, and sees few."""
+    usual_exports: tuple[ExportFormat, ...] = ("onnx", "torchscript")
+    """Forms that every test run writes; the others, which take minutes or gigabytes, are written with ``--rare``."""
     comparisons: tuple[Comparison, ...] = ()
     no_exports_because: str = ""
     """Why it is not run from images to exports; empty where it is."""
@@ -61,9 +64,16 @@ _WRITTEN_OUT = "written out here, over timm: test_models_match_anomalib and test
 _NO_TRAINING = "it has no training"
 
 ROWS: dict[str, ModelRow] = {
-    "winclip": ModelRow(parameters={"scales": [2]}, side=240, few_images=True, no_comparison_because=_NO_TRAINING),
+    "winclip": ModelRow(
+        parameters={"scales": [2]},
+        side=240,
+        few_images=True,
+        usual_exports=("torchscript",),
+        no_comparison_because=_NO_TRAINING,
+    ),
     "efficientad": ModelRow(
         side=256,
+        few_images=True,
         training={"maxSteps": 2},
         weights_from_cache=True,
         comparisons=(Comparison(training={"maxEpochs": 1}, batch=1, files={"imagenet_dir": IMAGENETTE}),),
@@ -74,11 +84,13 @@ ROWS: dict[str, ModelRow] = {
         comparisons=(Comparison(),),
     ),
     "draem": ModelRow(
+        few_images=True,
         training=SHORT | {"maxEpochs": 1},
         weights_from_cache=True,
         comparisons=(Comparison(training={"maxEpochs": 1}, files={"dtd_dir": DTD}),),
     ),
     "csflow": ModelRow(
+        few_images=True,
         parameters={"crossConvHiddenChannels": 64, "nCouplingBlocks": 2},
         side=128,
         training=SHORT,

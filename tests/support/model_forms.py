@@ -1,0 +1,92 @@
+"""A model from images to exports, and scores by each form that inference can run: for a process of its own."""
+
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import pyarrow.parquet as pq
+
+from anomaly_api.artifacts import ExportFormat
+from anomaly_api.model import Model, ModelName
+from anomaly_api.run import ModelManifest, RunReport
+from anomaly_runner.local import run_locally
+from anomaly_runner.models.anomalib_model import BuildOptions, build_module, without_pretrained_weights
+from anomaly_runner.scoring.torchscript_predictor import load_torchscript
+from anomaly_runner.training import with_anomalib
+from support.model_rows import ROWS
+from support.textures import EXPERIMENT, INFERENCE, Document, write_manifest
+from support.torchscript import device_constants
+
+WEIGHTS = {"weights": {"s3": {"uri": "s3://weights"}}}
+
+
+@dataclass(frozen=True)
+class Forms:
+    """Image scores by path, of the training and of each runtime, with what the training published."""
+
+    report: RunReport
+    manifest: ModelManifest
+    trained: dict[str, float]
+    by_runtime: dict[str, dict[str, float]]
+    device_constants: list[str]
+
+
+def score_by_every_form(folder: Path, name: ModelName, types: list[ExportFormat]) -> Forms:
+    """Train ``name`` on ``folder``/data and score its test images by torch and by each export but OpenVINO's."""
+    category = "few" if ROWS[name].few_images else "textures"
+    runtimes = ["torch", *(kind for kind in types if kind != "openvino")]
+    shutil.rmtree(folder / "results", ignore_errors=True)
+    with patch.object(with_anomalib, "build_module", _with_random_weights):
+        assert run_locally(_experiment(folder, name, category, types), folder) == 0
+        by_runtime = {runtime: _inferred(folder, runtime, category) for runtime in runtimes}
+    root = folder / "results/factory/textures/local"
+    return Forms(
+        report=RunReport.model_validate_json((root / "report.json").read_bytes()),
+        manifest=ModelManifest.model_validate_json((root / "model.json").read_bytes()),
+        trained=_scores(root),
+        by_runtime=by_runtime,
+        device_constants=device_constants(load_torchscript(root / "model.pt", 8).program),
+    )
+
+
+def _with_random_weights(model: Model, options: BuildOptions) -> Any:
+    if ROWS[model.name].weights_from_cache:
+        return build_module(model, options)
+    with without_pretrained_weights():
+        return build_module(model, replace(options, weights=None))
+
+
+def _experiment(folder: Path, name: ModelName, category: str, types: list[ExportFormat]) -> Path:
+    row = ROWS[name]
+
+    def change(document: Document) -> None:
+        document["spec"] |= {
+            "model": {"name": name, name: row.parameters} | (WEIGHTS if row.weights_from_cache else {}),
+            "training": row.training,
+            "evaluation": {},
+            "transforms": {"inputSize": {"height": row.side, "width": row.side}},
+            "export": {"types": types},
+        }
+        document["spec"]["dataset"]["category"] = category
+        document["spec"]["output"]["keepCheckpoint"] = True
+
+    return write_manifest(folder, EXPERIMENT, change)
+
+
+def _inferred(folder: Path, runtime: str, category: str) -> dict[str, float]:
+    """Scores of an inference, in other batches than those of the training."""
+
+    def change(document: Document) -> None:
+        document["spec"]["input"]["category"] = category
+        document["spec"] |= {"runtime": runtime, "visualization": {}, "batchSize": 3}
+
+    shutil.rmtree(folder / "results/factory/look", ignore_errors=True)
+    assert run_locally(write_manifest(folder, INFERENCE, change), folder) == 0
+    return _scores(folder / "results/factory/look/local")
+
+
+def _scores(root: Path) -> dict[str, float]:
+    content = pq.read_table(root / "predictions.parquet").to_pydict()
+    return dict(zip(content["path"], content["score"], strict=True))
