@@ -1,4 +1,4 @@
-"""Bringing many small and some large files from S3: this project's pull beside other clients, in one run.
+"""Bringing many small and some large files from S3: this project's download beside other clients, in one run.
 
 A local S3 server holds the files; each client lists them and writes them to a folder, in a process of its own. Printed
 are seconds and CPU seconds (user and system, after the imports), files and megabytes a second, and the ratio to ours::
@@ -35,7 +35,7 @@ THREADS = 16
 
 
 def ours(url: str, prefix: str, folder: Path) -> Callable[[], None]:
-    """This project's pull."""
+    """This project's download."""
     from anomaly_api.storage import LocationRole, S3Location
     from anomaly_runner.storage import download_all
     from anomaly_runner.storage.s3 import connect

@@ -66,7 +66,7 @@ class ProgressMeter:
     """Counts the units of the current stage and reports every change.
 
     Args:
-        reporters: observers, told in this order.
+        reporters: observers, called in this order.
         clock: monotonic seconds, from which the pace of a stage is measured.
     """
 

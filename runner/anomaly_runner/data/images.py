@@ -33,7 +33,7 @@ EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".pgm",
 _FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "PPM", "JPEG2000")
 _GREY = ("1", "L", "LA", "La")
 _FLOAT_TOLERANCE = 1e-3
-"""By how much float images may leave 0..1 before they are refused: rounding of whoever wrote them."""
+"""How far float images may leave 0..1 before they are refused: they may have been rounded when they were written."""
 _DECODER_ERRORS = (
     OSError,
     ValueError,

@@ -100,7 +100,8 @@ def _model(folder: Path) -> ModelManifest | None:
 def _artifacts(folder: Path, model: ModelManifest | None, complete: bool) -> Iterator[tuple[str, Path]]:
     model_files = model.files | {MODEL_MANIFEST} if model else frozenset()
     for file in sorted(folder.rglob("*")):
-        if file.is_file() and (complete or (file.parent == folder and file.name == "report.json")):
+        is_wanted = complete or file == folder / "report.json"
+        if is_wanted and file.is_file():
             inside = file.relative_to(folder)
             target = MODEL_FOLDER if inside.as_posix() in model_files else inside.parent.as_posix()
             yield ("" if target == "." else target), file
