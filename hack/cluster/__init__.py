@@ -15,6 +15,7 @@ from Go modules and Debian packages, and kept under one folder (`settings.HOME`)
     processes     starting, recognising and stopping processes of ours
     components    the command line of each process
     store         what etcd holds, and whether it can still work with it
+    volumes       persistent volumes, on folders of the node
     images        the base images, and how images reach the node
     prune         removing images that newer ones have replaced
     lifecycle     up, down and status, put together from the above

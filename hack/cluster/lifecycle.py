@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from hack.cluster import components, config, images, network, pki, processes, prune, settings, store, toolchain
+from hack.cluster import components, config, images, network, pki, processes, prune, settings, store, toolchain, volumes
 from hack.cluster.shell import ClusterError, kubectl, run, say, succeeds, wait_until
 
 # The API server would wait much longer for an etcd that is gone, and none of the others has anything to save.
@@ -140,12 +140,13 @@ def _api_server_ready() -> bool:
 
 
 def _start_node() -> None:
-    """The node's processes; returns when pods can be scheduled on it and resolve names."""
+    """The node's processes; returns when pods can be scheduled on it, resolve names and claim volumes."""
     kubectl("apply", "--filename", str(config.path("kube-dns.yaml")))
     for component in (components.kubelet(), components.proxy(), components.dns()):
         processes.ensure_running(component)
     wait_until(_node_ready, "a Ready node", seconds=120)
     _ensure_gpus()
+    volumes.ensure()
     wait_until(_default_service_account_exists, "the default service account")
 
 

@@ -31,6 +31,8 @@ def up(console: Console) -> None:
     """Install, upload, run both samples, and show the results."""
     with console.status("installing the S3 server and MLflow"):
         install.install_services()
+    if not install.has_default_storage():
+        console.print("no default StorageClass: the results are lost when the pod of the S3 server is deleted")
     with console.status("installing the operator"):
         install.install_operator()
     with s3_client() as client:
@@ -79,7 +81,10 @@ def prepare_data(data: Path, weights: Path) -> None:
 
 
 def _forget_lost_runs(client: Client) -> None:
-    """Delete runs that are Complete while S3 has lost their files: what builds on them would fail."""
+    """Delete runs that are Complete while S3 lacks their files: what builds on them would fail.
+
+    A server that has no volume loses them with its pod.
+    """
     for kind, name in (("anomalyexperiment", "mnist-padim"), ("anomalyinference", "mnist-inference")):
         run = find(kind, name, install.NAMESPACE)
         if run and run.get("status", {}).get("artifacts", {}).get("root") and not results.artifacts_exist(run, client):

@@ -24,6 +24,7 @@ OPERATOR_NAMESPACE = "anomaly-system"
 OPERATOR_NAME = "anomaly-operator"
 SERVICES = ("s3", "mlflow")
 SECRET = "s3-credentials"
+DEFAULT_CLASS = "storageclass.kubernetes.io/is-default-class"
 ROLLOUT_TIMEOUT = "--timeout=180s"
 # Field owners, in place of an annotation that repeats the whole object.
 SERVER_SIDE = ("--server-side", "--force-conflicts")
@@ -42,17 +43,21 @@ def install_operator() -> None:
         "metadata": {"name": OPERATOR_NAME},
         "spec": {"template": {"spec": {"containers": [container]}}},
     }
-    _apply_overlay("manifests/base", OPERATOR_NAME, image_reference(OPERATOR), [patch])
+    _apply_overlay("manifests/base", OPERATOR_NAME, image_reference(OPERATOR), patches=(patch,))
     kubectl("wait", "--for=condition=Established", "--timeout=30s", *_crds())
     _wait_for_rollout(OPERATOR_NAME, OPERATOR_NAMESPACE)
 
 
 def install_services() -> None:
-    """Apply the S3 server and MLflow, with fresh keys on the first time, and wait for both."""
+    """Apply the S3 server and MLflow, with fresh keys on the first time, and wait for both.
+
+    Their data outlives their pods where the cluster gives volumes to claims.
+    """
     # The namespace first and as the overlay has it, or each apply would undo a part of the other.
     kubectl("apply", *SERVER_SIDE, "--filename", str(ROOT / "manifests/demo/namespace.yaml"))
     _ensure_credentials()
-    _apply_overlay("manifests/demo", "anomaly-demo", image_reference(DEMO), [])
+    components = ("manifests/demo/claims",) if has_default_storage() else ()
+    _apply_overlay("manifests/demo", "anomaly-demo", image_reference(DEMO), components=components)
     for service in SERVICES:
         _wait_for_rollout(service, NAMESPACE)
 
@@ -63,6 +68,12 @@ def uninstall() -> None:
     if _crds_exist() and kubectl("get", "aexp,ainf", "--all-namespaces", "--output=name"):
         raise DemoError("the operator stays: there are runs of it in other namespaces")
     kubectl("delete", "--ignore-not-found", "--kustomize", str(ROOT / "manifests/base"))
+
+
+def has_default_storage() -> bool:
+    """Whether the cluster gives a volume to a claim that names no StorageClass."""
+    classes = json.loads(kubectl("get", "storageclasses", "--output=json"))["items"]
+    return any(found["metadata"].get("annotations", {}).get(DEFAULT_CLASS) == "true" for found in classes)
 
 
 def credentials() -> Credentials:
@@ -91,15 +102,22 @@ def _ensure_credentials() -> None:
     kubectl("create", "--filename=-", stdin=json.dumps(secret))
 
 
-def _apply_overlay(base: str, image_name: str, image: str, patches: list[Object]) -> None:
-    """Apply a kustomize folder with one image and some fields of it replaced."""
+def _apply_overlay(
+    base: str, image_name: str, image: str, components: tuple[str, ...] = (), patches: tuple[Object, ...] = ()
+) -> None:
+    """Apply a kustomize folder with one image and some fields of it replaced, and components added."""
     name, _, tag = image.rpartition(":")
     with TemporaryDirectory() as folder:
+
+        def relative(path: str) -> str:
+            """kustomize takes no absolute path."""
+            return os.path.relpath(ROOT / path, Path(folder).resolve())
+
         overlay = {
             "apiVersion": "kustomize.config.k8s.io/v1beta1",
             "kind": "Kustomization",
-            # kustomize takes no absolute path.
-            "resources": [os.path.relpath(ROOT / base, Path(folder).resolve())],
+            "resources": [relative(base)],
+            "components": [relative(component) for component in components],
             "images": [{"name": image_name, "newName": name, "newTag": tag}],
             "patches": [{"patch": yaml.safe_dump(patch)} for patch in patches],
         }

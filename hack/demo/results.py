@@ -36,7 +36,7 @@ def show_artifacts(run: Object, client: Client, console: Console) -> None:
 
 
 def artifacts_exist(run: Object, client: Client) -> bool:
-    """Whether a run's files are still in S3; the demo's server forgets them with its pod."""
+    """Whether a run's files are still in S3."""
     bucket, prefix = split_uri(run["status"]["artifacts"]["root"])
     return bool(list_objects(client, bucket, prefix))
 
