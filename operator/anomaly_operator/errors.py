@@ -31,7 +31,7 @@ class LoginError(OperatorError):
 class StatusUnreadable(OperatorError):  # noqa: N818 - a state, not an accident
     """A recorded status that this version cannot parse.
 
-    The run is left alone: to act on a guess might start it a second time.
+    The run is left alone: acting on a guess might start it a second time.
     """
 
 

@@ -1,4 +1,4 @@
-"""kopf's handlers: they put what the watches saw into the cache and enqueue the runs that it concerns.
+"""kopf handlers: they store each watched object in the cache and enqueue the runs that it affects.
 
 kopf only watches here. Its change detection, finalizers, annotations and peering are off: state is in spec and status
 alone. No handler decides or writes anything.
@@ -24,7 +24,7 @@ CacheUpdate = Callable[[Cache, bool, Raw], set[RunKey]]
 
 
 class _NoDiffBase(kopf.DiffBaseStorage):
-    """Keeps no last state: to compare with one, kopf would copy every object that it sees three times."""
+    """Stores no last-seen state: to compare with it, kopf would copy every object three times."""
 
     def build(self, **_: Any) -> Any:
         return {}
@@ -37,7 +37,7 @@ class _NoDiffBase(kopf.DiffBaseStorage):
 
 
 class _NoProgress(kopf.ProgressStorage):
-    """Keeps no progress of handlers: kopf never retries these."""
+    """Stores no handler progress: kopf never retries these handlers."""
 
     def fetch(self, **_: Any) -> Any:
         return None
@@ -96,7 +96,7 @@ def register(registry: kopf.OperatorRegistry, settings: Settings) -> None:
 def _watch(
     registry: kopf.OperatorRegistry, resource: tuple[str, str, str], update: CacheUpdate, *, urgent: bool = False
 ) -> None:
-    """Watch a resource (group, version, plural). What users did is urgent, what happened by itself is not."""
+    """Watch a resource (group, version, plural); ``urgent`` is for those that users change."""
 
     @kopf.on.event(*resource, id=f"{resource[2]}-event", registry=registry)
     async def on_event(event: kopf.RawEvent, memo: kopf.Memo, **_: Any) -> None:

@@ -32,11 +32,14 @@ from anomaly_operator.work_queue import WorkQueue
 log = structlog.get_logger()
 
 STALE_RESYNCS = 3
-"""A process without a complete LIST for this many periods is not healthy."""
+"""Resync periods without a complete LIST after which the process is unhealthy."""
 STUCK_SECONDS = 300.0
-"""Longest time without the end of a reconcile while runs wait for one: twice what all retries of a request take."""
+"""Seconds without a finished reconcile, while runs wait, after which the process is unhealthy.
+
+Twice the time that all retries of a request take.
+"""
 START_SECONDS = 300.0
-"""How long the first LIST may take: custom resource definitions may be installed after the operator."""
+"""Seconds that the first LIST may take: custom resource definitions may be installed after the operator."""
 
 
 class Manager:
@@ -44,7 +47,7 @@ class Manager:
 
     Args:
         settings: the operator's configuration.
-        kopf_settings: kopf's, which its readers of credentials need.
+        kopf_settings: kopf's own settings, needed to read the credentials.
 
     Raises:
         LoginError: there are no credentials for the API server.
@@ -115,7 +118,7 @@ class Manager:
         await self._elector.acquire()
         self._spawn(self._exit_when_lease_is_lost(), "lease")
 
-        # It begins with a LIST that no earlier leader's writes can be missing from.
+        # It begins with a fresh LIST, which includes everything that an earlier leader wrote.
         resync.cancel()
         self._spawn(self._resync.run(), "resync")
         await self._wait_for_resync(since=time.monotonic())
@@ -123,12 +126,12 @@ class Manager:
             self._spawn(self._reconciler.work(), f"worker-{number}")
 
     async def _wait_for_resync(self, since: float) -> None:
-        """Wait for a LIST to be complete that ended after ``since`` (monotonic seconds)."""
+        """Wait until a complete LIST has ended after ``since`` (monotonic seconds)."""
         while self._resync.completed_at is None or self._resync.completed_at < since:
             await asyncio.sleep(0.02)
 
     async def _exit_when_lease_is_lost(self) -> None:
-        """End the process at once: a request that is on its way must not be followed by another."""
+        """Renew the Lease until it is lost, then end the process at once, so that it sends no further request."""
         await self._elector.renew()
         os._exit(1)
 
@@ -146,7 +149,7 @@ class Manager:
         return time.monotonic() - (self._resync.completed_at or self._started_at)
 
     def _health_problem(self) -> str | None:
-        """Say what keeps this process from being healthy: that it answers is not enough, work has to get done."""
+        """Return why the process is unhealthy, or None: answering probes is not enough, work has to get done."""
         allowed = START_SECONDS
         if self._cache_has_synced():
             allowed += STALE_RESYNCS * self._settings.resync_seconds
@@ -158,7 +161,7 @@ class Manager:
         return None
 
     def _refresh_metrics(self) -> None:
-        """Set the gauges that are computed when they are read."""
+        """Set the gauges whose values are computed at scrape time."""
         RESYNC_AGE.set(self._resync_age())
         counts = Counter((run.key.kind, json.loads(run.status).get("phase") or "New") for run in self.cache.runs)
         RUNS.clear()
@@ -167,7 +170,7 @@ class Manager:
 
 
 def _exit_on_defect(task: "asyncio.Task[None]") -> None:
-    """End the process when one of its parts failed: its Deployment starts a whole one."""
+    """End the process when one of its tasks failed: the Deployment starts a new one."""
     if task.cancelled() or (error := task.exception()) is None:
         return
     log.critical("a part of the operator failed", part=task.get_name(), exc_info=error)

@@ -13,6 +13,7 @@ from anomaly_operator.keys import Kind, RunKey
 LABEL_LIMIT = 63
 """Longest DNS label and longest label value, characters."""
 DIGEST_LENGTH = 8
+"""Hexadecimal digits of the digest in a shortened name."""
 
 CONTAINER = "runner"
 
@@ -33,12 +34,12 @@ _DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 
 
 def component(kind: Kind) -> str:
-    """Return what the runs of a kind are called in names and labels: ``experiment`` or ``inference``."""
+    """Return the word for a kind of run in names and labels: ``experiment`` or ``inference``."""
     return kind.removeprefix("Anomaly").lower()
 
 
 def job(key: RunKey) -> str:
-    """Return the name of the Job of the run's only step, ``NAME-experiment`` or ``NAME-inference``."""
+    """Return the name of the run's Job, ``NAME-experiment`` or ``NAME-inference``."""
     suffix = f"-{component(key.kind)}"
     return _shortened(key.name, LABEL_LIMIT - len(suffix)) + suffix
 
@@ -62,7 +63,7 @@ def event(uid: str, *parts: str, name: str) -> str:
 
     Args:
         uid: UID of the resource.
-        parts: what tells this occurrence from others of the resource, such as its reason and time.
+        parts: what distinguishes this occurrence from others of the resource, such as its reason and time.
         name: name of the resource, which the Event's name begins with.
     """
     return f"{name[:200]}.{_digest(uid, *parts)}{_digest(*parts)}"
@@ -74,7 +75,7 @@ def digest(text: str) -> str:
 
 
 def _shortened(name: str, limit: int) -> str:
-    """Return the name itself where it is a DNS label within the limit, else its beginning and a digest of all of it."""
+    """Return the name if it is a DNS label within the limit, else its beginning and a digest of the whole name."""
     if len(name) <= limit and _DNS_LABEL.fullmatch(name):
         return name
     kept = name.replace(".", "-")[: limit - DIGEST_LENGTH - 1].rstrip("-")

@@ -1,7 +1,7 @@
 """The reconcile of a run: gather, decide, act, write the status. Read ``reconcile`` from top to bottom.
 
 Every event leads to the same reconcile, which looks at the state and never at the event, so that a lost event heals.
-What should be is decided in ``decide``; the requests are sent by ``cluster``.
+``decide`` decides what should exist; ``cluster`` sends the requests.
 """
 
 import json
@@ -36,7 +36,7 @@ from anomaly_operator.work_queue import WorkQueue
 log = structlog.get_logger()
 
 REFUSED_SECONDS = 30.0
-"""Pause before a refused Job is tried again: a quota is seldom raised within seconds."""
+"""Seconds before a refused Job is tried again: a quota is seldom raised sooner."""
 
 
 class Reconciler:
@@ -71,7 +71,7 @@ class Reconciler:
         """When the last reconcile ended, whether it succeeded or not."""
 
     async def work(self) -> None:
-        """Reconcile runs for ever; the one place where a failed reconcile is logged and retried."""
+        """Reconcile runs forever; the one place where a failed reconcile is logged and retried."""
         while True:
             key = await self._queue.get()
             try:
@@ -98,7 +98,7 @@ class Reconciler:
             ApiError: the API server failed, after the client's own retries.
             LoginError: the credentials in use were rejected and there are no others.
         """
-        # A run that is gone or going needs nothing: its Job is garbage-collected with it.
+        # A run that is deleted or being deleted needs nothing: its Job is garbage-collected with it.
         run = self._cache.runs.get(key)
         if run is None or run.deleting:
             self._board.forget(key)
@@ -148,7 +148,7 @@ class Reconciler:
         return ObservedState(job=job, pods=pods, progress=self._board.latest(run.key, run.uid))
 
     async def _pods_of(self, job: JobView) -> tuple[PodView, ...]:
-        """Return the Job's pods; a LIST completes them where the cache cannot yet explain how the Job ended."""
+        """Return the Job's pods from the cache, or from a LIST while the cache lacks pods of a finished Job."""
         pods = self._cache.pods_of(job)
         finished = sum(pod.finished for pod in pods)
         if job.finished_condition is None or finished >= job.failed + job.succeeded:
@@ -159,14 +159,14 @@ class Reconciler:
         return self._cache.with_deleted_pods(job, listed)
 
     async def _apply(self, namespace: str, actions: Iterable[Action]) -> Refusal | None:
-        """Perform the actions in order; returns why the Job was refused, if it was."""
+        """Perform the actions in order, and return why the Job was refused, if it was."""
         refusal = None
         for action in actions:
             refusal = await apply(self._client, self._cache, namespace, action) or refusal
         return refusal
 
     async def _update_status(self, run: RunView, old: RunStatus, new: RunStatus) -> None:
-        """Write the status if it changed; once it is written, reconcile whom it concerns and post its Events."""
+        """Write the status if it changed; then enqueue the runs that depend on it and post the Events of the change."""
         if new.to_json_object() == json.loads(run.status):
             return
         resource = RUN_RESOURCES[run.key.kind]
@@ -189,7 +189,7 @@ class Reconciler:
         delay = self._queue.add_rate_limited(key)
         kind = type(error).__name__
         RECONCILE_ERRORS.labels(kind).inc()
-        # A user's change may overtake a status at any time: no error, the retry reads the newer object.
+        # A user may change the object before its status is written: no error, the retry reads the newer object.
         expected = isinstance(error, ApiError) and error.status == 409
         level = log.info if expected else log.error
         level(
@@ -198,6 +198,11 @@ class Reconciler:
 
 
 def _recorded_status(run: RunView) -> RunStatus:
+    """Parse the recorded status.
+
+    Raises:
+        StatusUnreadable: this version of the operator cannot parse it.
+    """
     try:
         return RunStatus.model_validate_json(run.status)
     except ValidationError as error:
@@ -205,7 +210,7 @@ def _recorded_status(run: RunView) -> RunStatus:
 
 
 def _status_body(run: RunView, status: RunStatus) -> Manifest:
-    """Return the object to replace a status with; the uid and resourceVersion make an outdated one a Conflict."""
+    """Return the body of a status update; its uid and resourceVersion make an outdated one a Conflict."""
     return {
         "apiVersion": API_VERSION,
         "kind": run.key.kind,

@@ -17,14 +17,14 @@ NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """How one operator process behaves. Durations are seconds."""
+    """Configuration of one operator process. Durations are in seconds."""
 
     pods: PodSettings
     """What every run's pod gets from the operator."""
     namespaces: tuple[str, ...] = ()
     """Namespaces to watch; none means all."""
     identity: str = field(default_factory=lambda: f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}")
-    """This process as holder of the Lease; never the same twice."""
+    """Identity of this process as holder of the Lease; unique to each process."""
     address: str = "127.0.0.1"
     """Host at which the other replicas reach this one."""
     bind: str = "0.0.0.0"  # noqa: S104 - probes and pods come from outside
@@ -111,5 +111,5 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
 
 
 def _own_namespace() -> str:
-    """Return the namespace that the operator's pod is in, or the usual one outside of a cluster."""
+    """Return the namespace of the operator's pod, or ``anomaly-system`` outside of a cluster."""
     return NAMESPACE_FILE.read_text().strip() if NAMESPACE_FILE.exists() else "anomaly-system"

@@ -48,9 +48,9 @@ class RunView:
     key: RunKey
     uid: str
     resource_version: int
-    """Grows with every write; of two views of one object the one with the greater is newer."""
+    """Increases with every write: of two views of one object, the one with the greater value is newer."""
     generation: int
-    """Grows with every change of the spec."""
+    """Increases with every change of the spec."""
     deleting: bool
     """Whether it has a deletionTimestamp."""
     spec: bytes
@@ -70,7 +70,7 @@ class JobView:
     uid: str
     resource_version: int
     owner: Owner | None
-    """The run's resource; None for a Job that somebody else created."""
+    """Its controller, normally the run's resource; None if it has no controller."""
     creation_time: str
     """RFC 3339."""
     deleting: bool
@@ -82,13 +82,13 @@ class JobView:
     backoff_limit: int
     """Retries before the Job fails (count of pods)."""
     active_deadline_seconds: int | None
-    """Seconds that the Job may be active; None means for ever."""
+    """Seconds that the Job may be active; None means no limit."""
     ttl_seconds_after_finished: int | None
     """Seconds after its end until the Job is deleted; None means never."""
     config_digest: str
     """Digest of the RunConfig that it was made from; empty for a Job that has none."""
     start_time: str | None
-    """When the Job controller began with it (RFC 3339); None before, and while it is suspended."""
+    """When the Job controller started it (RFC 3339); None before, and while it is suspended."""
     completion_time: str | None
     """When it completed (RFC 3339); None before, and for a Job that failed."""
     active: int
@@ -101,7 +101,7 @@ class JobView:
 
     @property
     def run_key(self) -> RunKey | None:
-        """The run that the Job is a step of; None for a stranger's Job."""
+        """The run that the Job belongs to; None if its controller is not a run."""
         if self.owner is None:
             return None
         kind = next((kind for kind in KINDS if kind == self.owner.kind), None)
@@ -128,7 +128,7 @@ class Termination:
     exit_code: int
     """0 to 255; 128 + N for a container that was killed by signal N."""
     reason: str
-    """The kubelet's word, such as ``Completed``, ``Error`` or ``OOMKilled``."""
+    """The kubelet's reason, such as ``Completed``, ``Error`` or ``OOMKilled``."""
     message: str
     """What the container wrote to its termination log, at most 4 KiB: a RunSummary as JSON, if all went well."""
     finished_at: str | None
@@ -144,7 +144,7 @@ class PodView:
     uid: str
     resource_version: int
     owner: Owner | None
-    """The Job that created it."""
+    """Its controller, normally the Job that created it."""
     creation_time: str
     """RFC 3339."""
     deleting: bool
@@ -155,11 +155,11 @@ class PodView:
     waiting_reason: str
     """Why the runner container waits (state.waiting), such as ``ImagePullBackOff``; empty when it does not."""
     waiting_message: str
-    """The same for people."""
+    """The message that goes with ``waiting_reason``."""
     running: bool
     """Whether the runner container runs (state.running)."""
     termination: Termination | None
-    """How the runner container ended; None while it has not, or where the kubelet never reported it."""
+    """How the runner container ended; None while it has not ended, or if the kubelet never reported it."""
 
     @property
     def finished(self) -> bool:
@@ -214,7 +214,7 @@ def job_view(raw: Raw) -> JobView:
 
 
 def pod_view(raw: Raw) -> PodView:
-    """Parse a pod; of its containers only the runner counts."""
+    """Parse a pod; all containers except the runner are ignored."""
     meta, status = raw["metadata"], raw.get("status", {})
     runners = [container for container in status.get("containerStatuses", ()) if container["name"] == names.CONTAINER]
     state: Raw = runners[0].get("state", {}) if runners else {}

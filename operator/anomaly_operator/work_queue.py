@@ -3,9 +3,9 @@
 A key that is added while a worker processes it is handed out again afterwards, so that no change is lost and no two
 workers ever hold the same key.
 
-One thing is not client-go's: keys are urgent or not. What users did is urgent and comes before what happened by
-itself, so that in a burst all new runs get their Job before any of their statuses is written. Every fourth key is one
-that is not urgent, so that none waits for ever.
+Unlike client-go's, it has two priorities. Urgent keys (changes by users) are handed out before normal ones, so that in
+a burst all new runs get their Job before any of their statuses is written. Every fourth key handed out is a normal
+one, so that none starves.
 
 The queue knows nothing of runs, and it never drops a key.
 """
@@ -21,15 +21,15 @@ from anomaly_operator.metrics import QUEUE_DEPTH, QUEUE_SECONDS
 K = TypeVar("K", bound=Hashable)
 
 BASE_DELAY = 0.5
-"""Seconds until the first retry of a key; every further one doubles them."""
+"""Seconds before the first retry of a key; every further retry doubles the delay."""
 MAX_DELAY = 300.0
 """Longest backoff, seconds, before the jitter."""
 NORMAL_TURN = 4
-"""Every NORMAL_TURN-th key handed out is one that is not urgent."""
+"""Every NORMAL_TURN-th key handed out is a normal one, if any waits."""
 
 
 class WorkQueue(Generic[K]):
-    """Keys that wait, that are processed and that are to be added later. For one event loop.
+    """A rate-limited queue of unique keys, for one event loop.
 
     Args:
         jitter: factor of each backoff delay, so that runs that failed together are not retried together.
@@ -40,7 +40,7 @@ class WorkQueue(Generic[K]):
         self._urgent: deque[K] = deque()
         self._normal: deque[K] = deque()
         self._handed_out = 0
-        self._added_at: dict[K, float] = {}  # of every waiting key, by the event loop's clock
+        self._added_at: dict[K, float] = {}  # when each waiting key was added, by the event loop's clock
         self._processing: set[K] = set()
         self._dirty: dict[K, bool] = {}  # added while processed -> whether it is urgent
         self._failures: dict[K, int] = {}
@@ -48,7 +48,7 @@ class WorkQueue(Generic[K]):
         self._not_empty = asyncio.Event()
 
     def add(self, key: K, *, urgent: bool = False) -> None:
-        """Hand the key out as soon as a worker is free; a key that waits already is not added twice."""
+        """Queue the key for the next free worker; a key that already waits is not added twice."""
         if key in self._processing:
             # Two workers must not hold one key: ``done`` adds it again.
             self._dirty[key] = urgent or self._dirty.get(key, False)
@@ -59,7 +59,7 @@ class WorkQueue(Generic[K]):
             QUEUE_DEPTH.set(len(self))
 
     def add_after(self, key: K, seconds: float) -> None:
-        """Add the key after a delay; of several delays of one key the earliest counts."""
+        """Add the key after a delay; if several delays of one key are pending, the earliest counts."""
         loop = asyncio.get_running_loop()
         timer = self._timers.get(key)
         if timer is not None:
@@ -69,7 +69,7 @@ class WorkQueue(Generic[K]):
         self._timers[key] = loop.call_later(seconds, self._on_timer, key)
 
     def add_rate_limited(self, key: K) -> float:
-        """Add the key after a backoff that doubles with every call; returns the delay in seconds."""
+        """Add the key after a backoff that doubles with every call, and return the delay in seconds."""
         failures = self._failures.get(key, 0)
         self._failures[key] = failures + 1
         delay = min(BASE_DELAY * 2.0 ** min(failures, 20), MAX_DELAY) * self._jitter()
@@ -97,19 +97,19 @@ class WorkQueue(Generic[K]):
         return (self._normal if self._normal and normal_is_due else self._urgent).popleft()
 
     def done(self, key: K) -> None:
-        """Mark the key as processed; one that was added meanwhile waits again."""
+        """Mark the key as processed, and queue it again if it was added meanwhile."""
         self._processing.discard(key)
         if key in self._dirty:
             self.add(key, urgent=self._dirty.pop(key))
 
     def shut_down(self) -> None:
-        """Cancel everything that was to be added later."""
+        """Cancel all delayed additions."""
         for timer in self._timers.values():
             timer.cancel()
         self._timers.clear()
 
     def __len__(self) -> int:
-        """Keys that wait, without those that are processed."""
+        """Return the number of waiting keys, without those being processed."""
         return len(self._urgent) + len(self._normal)
 
     def _on_timer(self, key: K) -> None:

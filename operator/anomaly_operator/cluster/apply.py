@@ -1,4 +1,4 @@
-"""Perform planned actions. Every object that the API server answers with goes into the cache at once.
+"""Perform planned actions. Every Job that the API server returns goes into the cache at once.
 
 Nothing is decided here, apart from what an answer of the API server means: done, refused, or to be tried later.
 """
@@ -13,17 +13,17 @@ from anomaly_operator.resources import JOBS, PODS, Manifest
 from anomaly_operator.views import JobView, job_view
 
 NAMESPACE_TERMINATING = "because it is being terminated"
-"""Part of the message that refuses new objects in a namespace being deleted, and all runs in it with it."""
+"""Part of the message with which the API server refuses new objects in a namespace that is being deleted."""
 
 
 async def apply(client: ApiClient, cache: Cache, namespace: str, action: Action) -> Refusal | None:
     """Perform one action of a run in the namespace.
 
     Returns:
-        Why the API server does not accept the run's Job. That is a state of the run, not a failed reconcile.
+        Why the API server refused the run's Job, if it did: a state of the run, not a failed reconcile.
 
     Raises:
-        RequeueRequested: the object is gone, or has to go first; the rest of the plan no longer fits.
+        RequeueRequested: the object is gone, or another one must go first: the plan is outdated.
         ApiError: the API server failed otherwise, after the client's own retries.
         LoginError: the credentials in use were rejected and there are no others.
     """
@@ -56,7 +56,11 @@ async def _create_job(client: ApiClient, cache: Cache, namespace: str, manifest:
 
 
 async def _adopt_job(client: ApiClient, cache: Cache, namespace: str, manifest: Manifest) -> Refusal | None:
-    """Look at the Job that has the name: this run's, an earlier run's that is being collected, or a stranger's."""
+    """Adopt the existing Job of that name if it is this run's; refuse a Job of another owner.
+
+    Raises:
+        RequeueRequested: the Job is gone, or is one that will be garbage-collected.
+    """
     name, owner = manifest["metadata"]["name"], manifest["metadata"]["ownerReferences"][0]
     try:
         job = job_view(await client.get(JOBS, namespace, name))
@@ -68,7 +72,7 @@ async def _adopt_job(client: ApiClient, cache: Cache, namespace: str, manifest: 
         cache.put_job(job)
         return None
 
-    # On its way out, or soon to be collected with an earlier resource of the same name.
+    # Being deleted, or soon to be garbage-collected with an earlier resource of the same name.
     of_earlier_resource = job.owner is not None and (job.owner.kind, job.owner.name) == (owner["kind"], owner["name"])
     if job.deleting or of_earlier_resource:
         raise RequeueRequested

@@ -1,9 +1,9 @@
 """The newest known view of every object in the cluster that concerns runs.
 
-Views come from three sides (watch events, LISTs, answers to the operator's own writes), in any order: of two views of
-one object the one with the greater resourceVersion stays, and an object that was seen deleted never returns.
+Views come from three sources (watch events, LISTs, answers to the operator's own writes), in any order: of two views of
+one object the one with the greater resourceVersion is kept, and a deleted object is not added again by an older view.
 
-The cache does no I/O, and it decides nothing about runs except which of them a change concerns.
+The cache does no I/O, and it decides nothing about runs except which of them a change affects.
 """
 
 from collections import defaultdict
@@ -44,7 +44,7 @@ class ViewStore(Generic[K, V]):
         return self._views.get(key)
 
     def put(self, view: V) -> bool:
-        """Keep the view unless a newer one is known; returns whether it was kept."""
+        """Keep the view unless a newer one is known, and return whether it was kept."""
         key = self._key_of(view)
         known = self._views.get(key)
         is_stale = known is not None and known.resource_version >= view.resource_version
@@ -54,7 +54,7 @@ class ViewStore(Generic[K, V]):
         return True
 
     def remove(self, view: V) -> bool:
-        """Forget a deleted object; returns whether it was known."""
+        """Forget a deleted object, and return whether it was known."""
         self._deleted_uids.add(view.uid)
         key = self._key_of(view)
         known = self._views.get(key)
@@ -64,15 +64,15 @@ class ViewStore(Generic[K, V]):
         return True
 
     def start_listing(self) -> None:
-        """Begin a LIST: deletions are remembered from here until the next LIST begins."""
+        """Begin a LIST: deletions are remembered from now until the next LIST begins."""
         self._deleted_uids.clear()
 
     def missing(self, listed: Iterable[K], resource_version: int) -> list[V]:
-        """Return the objects that were deleted unseen: known at the time of a LIST, and not in it.
+        """Return the objects whose deletion was missed: known at the time of a LIST, but not in it.
 
         Args:
             listed: keys of the objects in the LIST.
-            resource_version: that of the LIST. Objects that are newer are not missing from it.
+            resource_version: resourceVersion of the LIST; a newer object is not missing from it.
         """
         present = set(listed)
         return [
@@ -93,11 +93,11 @@ class ViewStore(Generic[K, V]):
 
 
 class Cache:
-    """Runs, Jobs and pods, and which runs a change of each of them concerns.
+    """Runs, Jobs and pods; every change returns the runs that it affects.
 
     A pod that had finished before it was deleted is kept, as deleted, for as long as its Job exists: the API server
-    sends its termination message only once, and a Job may count a pod as succeeded that a drained node took away at
-    once.
+    sends its termination message only once, and the pod may be the one that the Job counts as succeeded, deleted at
+    once because its node was drained.
     """
 
     def __init__(self) -> None:
@@ -109,7 +109,7 @@ class Cache:
         self._dependents: defaultdict[RunKey, set[RunKey]] = defaultdict(set)  # experiment -> inferences that name it
 
     def put_run(self, run: RunView) -> set[RunKey]:
-        """Keep a run; returns the runs to reconcile."""
+        """Keep a run, and return the runs to reconcile."""
         known = self.runs.get(run.key)
         if not self.runs.put(run):
             return set()
@@ -120,22 +120,22 @@ class Cache:
         return {run.key} | self._dependents.get(run.key, set())
 
     def remove_run(self, run: RunView) -> set[RunKey]:
-        """Forget a run; returns the runs to reconcile."""
+        """Forget a run, and return the runs to reconcile."""
         if self.runs.remove(run):
             self._forget_dependent(run)
         return {run.key} | self._dependents.get(run.key, set())
 
     def put_job(self, job: JobView) -> set[RunKey]:
-        """Keep a Job; returns the runs to reconcile."""
+        """Keep a Job, and return the runs to reconcile."""
         return _run_keys(job) if self.jobs.put(job) else set()
 
     def remove_job(self, job: JobView) -> set[RunKey]:
-        """Forget a Job and its deleted pods; returns the runs to reconcile."""
+        """Forget a Job and its deleted pods, and return the runs to reconcile."""
         self._deleted_pods.pop(job.uid, None)
         return _run_keys(job) if self.jobs.remove(job) else set()
 
     def put_pod(self, pod: PodView) -> set[RunKey]:
-        """Keep a pod; returns the runs to reconcile."""
+        """Keep a pod, and return the runs to reconcile."""
         if not self.pods.put(pod):
             return set()
         if pod.owner:
@@ -143,7 +143,7 @@ class Cache:
         return _run_keys(self._job_of_pod(pod))
 
     def remove_pod(self, pod: PodView) -> set[RunKey]:
-        """Forget a pod, unless it has finished and its Job exists; returns the runs to reconcile."""
+        """Forget a pod, unless it has finished and its Job exists, and return the runs to reconcile."""
         job = self._job_of_pod(pod)
         if pod.finished and job and pod.owner and pod.owner.uid == job.uid:
             self._deleted_pods[job.uid][pod.uid] = replace(pod, deleting=True)
@@ -157,7 +157,7 @@ class Cache:
         return _run_keys(job)
 
     def job_of(self, run: RunKey) -> JobView | None:
-        """Return the Job by the name that the Job of the run's only step has; it may belong to somebody else."""
+        """Return the Job that has the name of the run's Job; it may belong to another owner."""
         return self.jobs.get((run.namespace, names.job(run)))
 
     def pods_of(self, job: JobView) -> tuple[PodView, ...]:
@@ -166,16 +166,16 @@ class Cache:
         return self.with_deleted_pods(job, (pod for key in keys if (pod := self.pods.get(key))))
 
     def with_deleted_pods(self, job: JobView, pods: Iterable[PodView]) -> tuple[PodView, ...]:
-        """Return those of ``pods`` that are the Job's, and those that had finished before they were deleted.
+        """Return the Job's pods among ``pods``, and its pods that had finished before they were deleted, oldest first.
 
-        Oldest first. Of a pod that is both, the deleted view counts: a LIST may be older than the deletion.
+        For a pod that is both, the deleted view counts: a LIST may be older than the deletion.
         """
         by_uid = {pod.uid: pod for pod in pods if pod.owner and pod.owner.uid == job.uid}
         by_uid |= self._deleted_pods.get(job.uid, {})
         return tuple(sorted(by_uid.values(), key=lambda pod: (pod.creation_time, pod.resource_version)))
 
     def _job_of_pod(self, pod: PodView) -> JobView | None:
-        """Return the Job by the name of the pod's owner; it may be a later one of the same name."""
+        """Return the Job that has the name of the pod's owner; it may be a later Job of the same name."""
         return self.jobs.get((pod.namespace, pod.owner.name)) if pod.owner else None
 
     def _forget_dependent(self, run: RunView) -> None:

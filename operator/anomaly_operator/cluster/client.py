@@ -16,8 +16,9 @@ from anomaly_operator.metrics import API_REQUESTS
 from anomaly_operator.resources import Manifest, Resource
 
 CONNECTIONS = 16
+"""Most requests in flight at the same time."""
 PAGE_SIZE = 100
-"""Objects per page of a LIST: what is in memory at once as parsed JSON."""
+"""Objects per page of a LIST, which are in memory at once as parsed JSON."""
 TIMEOUT = aiohttp.ClientTimeout(total=30)
 """Longest time of one attempt, seconds."""
 ATTEMPTS = 5
@@ -97,7 +98,7 @@ class ApiClient:
 
         Raises:
             Conflict: there is one of its name. It may be this very object: when the answer to a create is lost, the
-                retry meets what the first attempt created.
+                retry finds what the first attempt created.
             Forbidden: not allowed, over quota, or the namespace is being terminated.
             Invalid: validation or an admission webhook rejected it.
             ApiError: the request failed otherwise.
@@ -163,7 +164,7 @@ class ApiClient:
         query: Mapping[str, str] | None = None,
         body: Manifest | None = None,
     ) -> Manifest:
-        """Send a request, with retries; ``verb`` is RBAC's, for the metrics."""
+        """Send a request, with retries; ``verb`` is the RBAC verb, for the metrics."""
         attempts = AsyncRetrying(
             retry=retry_if_exception_type((Unavailable, Unauthorized)),
             stop=stop_after_attempt(ATTEMPTS),

@@ -1,6 +1,6 @@
 """The operator's credentials: its ServiceAccount in a cluster, a kubeconfig elsewhere.
 
-kopf reads both; this module only decides which of them counts. KUBECONFIG, when set, wins.
+kopf reads both; this module only decides which of them is used. KUBECONFIG, when set, wins.
 """
 
 import dataclasses
@@ -12,7 +12,7 @@ from anomaly_operator.errors import LoginError
 
 
 def login(settings: kopf.OperatorSettings) -> kopf.ConnectionInfo:
-    """Read the credentials anew: the token of a ServiceAccount changes every hour.
+    """Read the current credentials: the token of a ServiceAccount changes every hour.
 
     Raises:
         LoginError: there is neither a ServiceAccount nor a kubeconfig.
@@ -25,7 +25,7 @@ def login(settings: kopf.OperatorSettings) -> kopf.ConnectionInfo:
 
 
 def _in_cluster(settings: kopf.OperatorSettings) -> kopf.ConnectionInfo | None:
-    """Return the ServiceAccount's credentials for the API server's address, which needs no cluster DNS."""
+    """Return the ServiceAccount's credentials, with the API server's IP address, which needs no cluster DNS."""
     info = kopf.login_with_service_account(settings=settings)
     host, port = os.environ.get("KUBERNETES_SERVICE_HOST"), os.environ.get("KUBERNETES_SERVICE_PORT", "443")
     if info is None or host is None:

@@ -1,4 +1,4 @@
-"""Post Events about runs. One that cannot be posted is not worth a retry: the status says the same."""
+"""Post Events about runs. An Event that cannot be posted is not retried: the status says the same."""
 
 from datetime import UTC, datetime
 

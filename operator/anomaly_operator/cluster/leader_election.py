@@ -26,7 +26,7 @@ ADDRESS_ANNOTATION = "anomalyops.io/address"
 
 
 class LeaderElector:
-    """This process's part in the leader election.
+    """This process as a candidate in the leader election.
 
     Args:
         client: the API server; with a connection of its own, so that a renewal never waits for other requests.
@@ -38,7 +38,7 @@ class LeaderElector:
         self._client = client
         self._settings = settings
         self._monotonic = monotonic
-        # Holder and resourceVersion of the Lease as seen last, and since when it has been like that.
+        # Holder and resourceVersion of the Lease as last seen, and since when they have been unchanged.
         self._observed_record: tuple[str, str] = ("", "")
         self._observed_at = monotonic()
         self.is_leader = False
@@ -58,7 +58,7 @@ class LeaderElector:
         log.info("leading", identity=self._settings.identity)
 
     async def renew(self) -> None:
-        """Renew the Lease for as long as that works; returns when leadership was lost.
+        """Renew the Lease until leadership is lost.
 
         Raises:
             LoginError: the credentials in use were rejected and there are no others.
@@ -69,7 +69,7 @@ class LeaderElector:
             if await self._try_acquire_or_renew(within=deadline - self._monotonic()):
                 deadline = self._monotonic() + self._settings.lease_renew_deadline
                 continue
-            # Another holder is certain; a request that failed may succeed before the deadline.
+            # Another holder is final, whereas a failed request may succeed before the deadline.
             holder = self._observed_record[0]
             if holder not in ("", self._settings.identity):
                 break

@@ -1,6 +1,6 @@
 """Periodic LISTs of everything, compared with the cache: they heal whatever the watches lost.
 
-A watch that had to start anew (410 Gone) never reports the deletions in between; a LIST shows that an object is gone.
+A watch that had to restart (410 Gone) never reports the deletions in between; a LIST shows that an object is gone.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ log = structlog.get_logger()
 
 V = TypeVar("V")
 RETRY_SECONDS = 5.0
-"""Pause after a LIST that failed."""
+"""Seconds to wait after a LIST that failed."""
 
 
 class Resync:
@@ -58,7 +58,7 @@ class Resync:
         """When the last complete LIST ended, by ``monotonic``; None before the first."""
 
     async def run(self) -> None:
-        """Relist for ever; a LIST that fails is logged and retried soon.
+        """Relist forever; a LIST that fails is logged and retried soon.
 
         Raises:
             LoginError: the credentials in use were rejected and there are no others.
@@ -73,10 +73,10 @@ class Resync:
             await asyncio.sleep(pause)
 
     async def relist(self) -> None:
-        """LIST everything, bring the cache up to date, and have every run reconciled.
+        """LIST everything, bring the cache up to date, and enqueue every run.
 
         Raises:
-            ApiError: a LIST failed; what came before it is in the cache.
+            ApiError: a LIST failed; the results of those before it are in the cache.
             LoginError: the credentials in use were rejected and there are no others.
         """
         # Deletions seen from here on are remembered: a page that was read before one must not bring the object back.

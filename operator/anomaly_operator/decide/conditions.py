@@ -49,10 +49,10 @@ def update_conditions(
 
     Args:
         recorded: the conditions of the recorded status.
-        true: the conditions that are True now; those that are only recorded become False.
+        true: the conditions that are True now; all other recorded conditions become False.
         false_reason: reason of conditions that are False, except Suspended: a run that is no longer suspended was
             resumed.
-        generation: generation of the spec that the conditions speak of.
+        generation: generation of the spec that the conditions describe.
         now: time of the transitions (RFC 3339).
     """
     old = {condition.type: condition for condition in recorded}

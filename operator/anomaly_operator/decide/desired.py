@@ -1,6 +1,6 @@
 """The desired state of a run: the Job that should exist for it, or why there cannot be one yet.
 
-Depends on the resource alone, and on the experiment that an inference names; never on the Job that exists.
+Depends only on the resource and on the experiment that an inference names; never on the Job that exists.
 """
 
 from collections.abc import Callable
@@ -25,11 +25,11 @@ from anomaly_operator.views import RunView
 
 @dataclass(frozen=True)
 class DesiredJob:
-    """The Job that should exist: that of the run's only step."""
+    """The Job that should exist for the run."""
 
     policy: RunPolicy
     config_digest: str
-    """Digest of what the Job does; a Job with another digest was made from another spec."""
+    """Digest of the RunConfig; a Job with another digest was made from another spec."""
     make: Callable[[], Manifest]
     """Makes the Job's manifest. Most reconciles find the Job in place and never call it."""
 
@@ -43,7 +43,7 @@ class Blocked:
     stalled: bool = False
     """Whether a person has to act (kstatus: Stalled); otherwise the run goes on by itself."""
     policy: RunPolicy | None = None
-    """The run policy, for a Job that exists all the same; None where the spec is not valid."""
+    """The run policy, for a Job that exists nevertheless; None if the spec is not valid."""
 
 
 DesiredState = DesiredJob | Blocked
@@ -75,7 +75,7 @@ def _experiment_job(run: RunView, settings: PodSettings) -> DesiredJob:
 def _inference_job(run: RunView, experiment: RunView | None, settings: PodSettings) -> DesiredState:
     spec = InferenceSpec.model_validate_json(run.spec)
     model = spec.model
-    # A pod knows no other resources: a reference to an experiment becomes the place where its model is.
+    # A pod cannot read other resources: a reference to an experiment becomes the location of its model.
     if model.experiment is not None:
         location = _trained_model(model.experiment, experiment, spec.run_policy)
         if isinstance(location, Blocked):

@@ -1,4 +1,4 @@
-"""The Job of a run's only step: owned by the run's resource, retried only where a second try can help.
+"""The Job of a run: owned by the run's resource, retried only where a second try can help.
 
 Makes manifests; whether a Job is created, changed or deleted is decided by ``plan``.
 """
@@ -15,10 +15,10 @@ from anomaly_operator.resources import Manifest
 
 
 def make_job(key: RunKey, config: RunConfig, policy: RunPolicy, settings: PodSettings) -> Manifest:
-    """Make the Job as it is created.
+    """Make the manifest with which the Job is created.
 
-    ttlSecondsAfterFinished is not among its fields: it is set when the result has been recorded in the resource's
-    status, so that no result is collected unread while the operator is down.
+    It leaves ttlSecondsAfterFinished out: that is set once the result has been recorded in the resource's status, so
+    that no Job is deleted before its result was read, even while the operator is down.
 
     Args:
         key: the run.
@@ -64,8 +64,8 @@ def config_digest(config: RunConfig) -> str:
 def failure_policy() -> Manifest:
     """Return the podFailurePolicy, whose first matching rule applies.
 
-    Preemption and a pod that was asked to stop are no failures of the run; an exit code that a retry cannot mend ends
-    the run; every other failure counts towards the backoff limit.
+    Preemption and a requested stop are no failures of the run; an exit code that a retry cannot fix ends the run;
+    every other failure counts towards the backoff limit.
     """
     final_codes = sorted(int(code) for code in FINAL_EXIT_CODES)
     return {

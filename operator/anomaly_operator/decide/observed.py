@@ -18,7 +18,7 @@ class ObservedState:
     """What exists for a run, and what happened to it in this reconcile."""
 
     job: JobView | None = None
-    """The Job by the name that the Job of the run's only step has; it may belong to somebody else."""
+    """The Job that has the name of the run's Job; it may belong to another owner."""
     pods: tuple[PodView, ...] = ()
     """The Job's pods, oldest first."""
     progress: ProgressUpdate | None = None

@@ -1,6 +1,6 @@
 """How a run ended, or one attempt at it: read from the Job's conditions and its pods' termination messages.
 
-A pod's own RunSummary is believed as long as it agrees with the exit code; otherwise the exit code decides.
+A pod's own RunSummary is trusted as long as it agrees with the exit code; otherwise the exit code decides.
 """
 
 from collections.abc import Iterable
@@ -21,11 +21,11 @@ class Outcome:
     reason: Reason
     message: str
     summary: RunSummary | None = None
-    """What the pod itself reported; None where it left nothing that can be believed."""
+    """What the pod itself reported; None if it left nothing that can be trusted."""
 
     @property
     def complete(self) -> bool:
-        """Whether the run did what was asked of it."""
+        """Whether the run, or the attempt, completed without a failure."""
         return self.reason is Reason.COMPLETE
 
 
@@ -33,7 +33,7 @@ def job_outcome(job: JobView, pods: Iterable[PodView]) -> Outcome | None:
     """Determine how the Job ended; None while it is not finished.
 
     Args:
-        job: the Job of the run's only step.
+        job: the run's Job.
         pods: its pods, oldest first.
     """
     end = job.finished_condition
@@ -42,7 +42,7 @@ def job_outcome(job: JobView, pods: Iterable[PodView]) -> Outcome | None:
     finished = [pod for pod in pods if pod.finished]
     if end.type == "Complete":
         return _complete_job_outcome([pod for pod in finished if pod.phase == "Succeeded"])
-    # It failed: by the deadline, by a pod that left a reason, or by pods that are gone.
+    # The Job failed: it exceeded its deadline, or its last failed pod says why, or all its pods are gone.
     if end.reason == "DeadlineExceeded":
         message = f"the run took longer than runPolicy.activeDeadlineSeconds ({job.active_deadline_seconds} s)"
         return Outcome(Reason.DEADLINE_EXCEEDED, message)
@@ -66,7 +66,7 @@ def attempt_outcome(pod: PodView) -> Outcome:
 
 
 def parse_summary(message: str) -> RunSummary | None:
-    """Parse the RunSummary in a termination message; None where there is none."""
+    """Parse a termination message; None if it is not a RunSummary."""
     try:
         return RunSummary.model_validate_json(message)
     except ValidationError:
@@ -74,7 +74,7 @@ def parse_summary(message: str) -> RunSummary | None:
 
 
 def _complete_job_outcome(succeeded: list[PodView]) -> Outcome:
-    """Return the outcome of a Job of one completion: that of the last pod whose result can be read."""
+    """Return the outcome of a completed Job: that of the last pod whose result can be read."""
     outcomes = [attempt_outcome(pod) for pod in succeeded]
     for outcome in reversed(outcomes):
         if outcome.complete:
@@ -86,7 +86,7 @@ def _complete_job_outcome(succeeded: list[PodView]) -> Outcome:
 
 
 def _exit_code_outcome(end: Termination) -> Outcome:
-    """Determine the outcome by the exit code alone; what the container left as a message is quoted."""
+    """Determine the outcome by the exit code alone; the container's termination message is quoted."""
     detail = f": {end.message.strip()}" if end.message.strip() else ""
     if end.exit_code == 0:
         return Outcome(Reason.RESULT_LOST, _truncated(f"the pod succeeded, but its result cannot be read{detail}"))

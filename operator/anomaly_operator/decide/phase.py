@@ -23,12 +23,12 @@ IMAGE_PROBLEMS = frozenset(
         "SignatureValidationFailed",
     }
 )
-"""Reasons for which the kubelet lets a container wait because its image cannot be used."""
+"""The kubelet's reasons for a container that waits because its image cannot be used."""
 
 
 @dataclass(frozen=True)
 class RunPhase:
-    """Where an unfinished run is, and the one condition that is True of it."""
+    """The phase of an unfinished run, with the one condition that is True."""
 
     phase: Phase
     reason: Reason
@@ -43,7 +43,7 @@ def is_finished(status: RunStatus) -> bool:
 
 
 def current_phase(desired: DesiredState, observed: ObservedState) -> RunPhase:
-    """Decide the phase of an unfinished run by what holds it up first: no Job, the Job, or one of its pods."""
+    """Decide the phase of an unfinished run: by its missing Job, its suspended Job, or the Job's pods."""
     job = observed.job
     if job is None or job.deleting:
         return _phase_without_job(desired, observed)

@@ -16,7 +16,7 @@ from anomaly_operator.views import JobView
 
 @dataclass(frozen=True)
 class CreateJob:
-    """Create the Job; one of its name that exists already is adopted if it is this run's."""
+    """Create the Job, or adopt an existing one of its name that belongs to this run."""
 
     manifest: Manifest
 
@@ -53,7 +53,7 @@ Action = CreateJob | PatchJob | DeleteJob | DeletePods | Requeue
 
 
 def plan(run_uid: str, desired: DesiredState, observed: ObservedState, status: RunStatus) -> tuple[Action, ...]:
-    """Decide the actions of a reconcile, in the order in which they are performed; none when all is as it should be.
+    """Decide the actions of a reconcile, in the order in which they are performed; empty when nothing has to change.
 
     Args:
         run_uid: UID of the resource.
@@ -66,11 +66,11 @@ def plan(run_uid: str, desired: DesiredState, observed: ObservedState, status: R
     if is_finished(status):
         return _clean_up(desired.policy, observed, status)
 
-    # Without a Job there is one to create, unless the run is blocked.
+    # Without a Job, one is created unless the run is blocked.
     if job is None:
         return (CreateJob(desired.make()),) if isinstance(desired, DesiredJob) else ()
 
-    # A Job on its way out, or of an earlier resource of the same name, occupies the name until it is collected.
+    # A Job that is being deleted, or that belongs to another owner, occupies the name until it is gone.
     if job.deleting or not job.is_controlled_by(run_uid):
         return (Requeue(),)
 
@@ -78,7 +78,7 @@ def plan(run_uid: str, desired: DesiredState, observed: ObservedState, status: R
     if job.finished_condition or desired.policy is None:
         return ()
 
-    # Until the run has started its spec may change. A Job's template is immutable, so another spec is another Job.
+    # Until the run has started its spec may change. A Job's template is immutable, so a changed spec needs a new Job.
     has_started = status.start_time is not None
     if isinstance(desired, DesiredJob) and not has_started and job.config_digest != desired.config_digest:
         return (DeleteJob(job.name, job.uid), Requeue())

@@ -1,7 +1,7 @@
 """The pod of a run, made from its RunConfig and allowed under the *restricted* Pod Security Standard.
 
 The RunConfig travels as an annotation that the kubelet writes to ``run.CONFIG_PATH`` (a downwardAPI volume), not as
-a ConfigMap: it is one object less to write, to watch, to own and to keep in step with the Job, and it cannot change
+a ConfigMap: it is one object less to write, watch, own and keep consistent with the Job, and it cannot change
 under a running pod. Annotations may take 256 KiB together; a RunConfig takes 1 to 3.
 """
 
@@ -98,7 +98,7 @@ def _container(config: RunConfig, scheduling: Scheduling, overlay: PodTemplate, 
 
 
 def _default_image(config: RunConfig, settings: PodSettings) -> str:
-    """Return the operator's image for the run: exported ONNX models run in one without torch."""
+    """Return the operator's image for the run: inference with ONNX uses the one without torch."""
     onnx = isinstance(config.spec, InferenceSpec) and config.spec.runtime == "onnx"
     return settings.inference_image if onnx else settings.runner_image
 
@@ -125,7 +125,7 @@ def _environment(config: RunConfig, overlay: PodTemplate, settings: PodSettings)
 
 
 def _credentials(config: RunConfig) -> list[Manifest]:
-    """Return environment variables from Secrets, a set for each location: they may be different accounts."""
+    """Return environment variables from Secrets: one set per location, because accounts may differ."""
     variables = []
     for role, location in config.locations().items():
         secret = location.s3.credentials_secret if location.s3 else None
@@ -138,7 +138,7 @@ def _credentials(config: RunConfig) -> list[Manifest]:
 
 
 def _mlflow_credentials(config: RunConfig) -> Iterator[Manifest]:
-    """Yield the tracking server's credentials by MLflow's own names, the registry's by ``registry_env``."""
+    """Yield the tracking server's credentials under MLflow's own names, the model registry's under ``registry_env``."""
     tracking = config.spec.tracking.mlflow
     registered = config.spec.model.mlflow if isinstance(config.spec, InferenceSpec) else None
     for key in MLFLOW_SECRET_KEYS:

@@ -32,13 +32,13 @@ def compute_status(
     # The end of a run is recorded once and kept.
     if is_finished(old):
         return _kept_record(run, old)
-    # What belongs to an earlier resource of the same name says nothing about this one.
+    # A Job of another owner, such as an earlier resource of the same name, says nothing about this run.
     observed = _without_foreign_job(run, observed)
     # A finished Job is the end of the run.
     outcome = job_outcome(observed.job, observed.pods) if observed.job else None
     if observed.job and outcome:
         return _finished_status(run, old, observed, observed.job, outcome, now=now)
-    # Everything else is a phase on the way there.
+    # Everything else is a phase of an unfinished run.
     return _unfinished_status(run, old, observed, current_phase(desired, observed), now=now)
 
 
@@ -119,7 +119,7 @@ def _final_conditions(outcome: Outcome) -> dict[ConditionType, ConditionState]:
 
 
 def _default_message(outcome: Outcome) -> str:
-    """Say where the results are, for a run that had no message of its own."""
+    """Return where the results are, for an outcome without a message."""
     artifacts = outcome.summary.artifacts if outcome.summary else None
     return f"results are in {artifacts.root}" if artifacts and artifacts.root else ""
 
@@ -127,7 +127,7 @@ def _default_message(outcome: Outcome) -> str:
 def _stage_and_progress(
     old: RunStatus, observed: ObservedState, current: RunPhase
 ) -> tuple[Stage | None, Progress | None]:
-    """Return what a running pod pushed last, or else what is recorded: this operator may have started just now."""
+    """Return what a running pod pushed last, or what is recorded if the operator has just started."""
     if current.phase is not Phase.RUNNING:
         return None, None
     if observed.progress:
@@ -143,13 +143,13 @@ def _start_time(job: JobView | None) -> str | None:
 
 
 def _completion_time(job: JobView, now: datetime) -> str:
-    """Return when the Job ended, either way (RFC 3339)."""
+    """Return when the Job completed or failed (RFC 3339)."""
     end = job.finished_condition
     return job.completion_time or (end.last_transition_time if end else None) or to_timestamp(now)
 
 
 def _attempts(old: RunStatus, observed: ObservedState) -> int:
-    """Count the pods of the run's only Job; the count never falls, though pods that were deleted cannot be seen."""
+    """Count the pods of the run's Job; the count never falls, although deleted pods are no longer seen."""
     job = observed.job
     counted_by_job = job.active + job.failed + job.succeeded if job else 0
     return max(old.attempts, counted_by_job, len(observed.pods))

@@ -1,6 +1,6 @@
-"""The Events of a change of status: what a user of the run would ask about.
+"""The Events of a status change, for transitions that a user of the run would ask about.
 
-An Event is one more write, so there are none for what ``kubectl describe`` of the Job says anyway.
+An Event is one more write, so there is none for what ``kubectl describe`` of the Job shows already.
 """
 
 from dataclasses import dataclass
@@ -36,12 +36,12 @@ def transition_events(old: RunStatus, new: RunStatus) -> tuple[Event, ...]:
         _became_true(old, new, ConditionType.COMPLETE, "Normal"),
         _became_true(old, new, ConditionType.FAILED, "Warning"),
         _became_true(old, new, ConditionType.STALLED, "Warning"),
-        # A run that was suspended from the beginning did not change.
+        # A run that is suspended from the beginning has no transition.
         _became_true(old, new, ConditionType.SUSPENDED, "Normal") if had_started else None,
         _resumed(old, new) if had_started else None,
         _needs_attention(old, new),
     ]
-    # A failure is both Failed and Stalled, for the same reason: the first one stays.
+    # A failure is both Failed and Stalled, for the same reason: keep the first one.
     by_reason = {event.reason: event for event in reversed(events) if event}
     return tuple(reversed(by_reason.values()))
 

@@ -1,4 +1,4 @@
-"""The volumes of a run's pod with their mounts: scratch space, configuration, and the data that the run may reach."""
+"""The volumes of a run's pod with their mounts: scratch space, configuration, and the data that the run may access."""
 
 import posixpath
 from collections import defaultdict
@@ -22,11 +22,11 @@ from anomaly_operator.decide.pod_settings import PodSettings
 from anomaly_operator.resources import Manifest
 
 SHARED_MEMORY = "1Gi"
-"""Upper bound of /dev/shm, which libraries use between processes; it counts as the pod's memory only when used."""
+"""Upper bound of /dev/shm, shared memory between processes; it counts as the pod's memory only when used."""
 TOKEN_SECONDS = 3600
-"""Lifetime of the token for progress, which the kubelet renews before it ends."""
+"""Lifetime of the token for progress, seconds; the kubelet renews it before it expires."""
 _WRITTEN = {LocationRole.OUTPUT, LocationRole.CACHE}
-"""Locations that the run writes; it only reads all others."""
+"""Locations that the run writes; all others are mounted read-only."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def _common() -> list[Volume]:
 def _claims(config: RunConfig) -> Iterator[Volume]:
     """Yield the persistent volume claims, read-only except where the run has to write.
 
-    A claim is one volume however many roles it has. The kubelet mounts a claim once per pod: if it were listed twice,
+    A claim is one volume, however many roles it has. The kubelet mounts a claim once per pod: if it were listed twice,
     once read-only, it would be chance whether the run can write.
     """
     claims: dict[str, dict[LocationRole, PersistentVolumeClaimLocation]] = defaultdict(dict)
@@ -107,7 +107,7 @@ def _claim_mount(volume: str, role: LocationRole, claim: PersistentVolumeClaimLo
 
 
 def _certificates(config: RunConfig) -> Iterator[Volume]:
-    """Yield the CA certificates of S3 endpoints that have certificate authorities of their own."""
+    """Yield the CA certificates of S3 endpoints with a private certificate authority."""
     for role, location in config.locations().items():
         if location.s3 and location.s3.ca_config_map:
             source = {"configMap": {"name": location.s3.ca_config_map, "items": [{"key": CA_KEY, "path": CA_KEY}]}}
@@ -115,9 +115,9 @@ def _certificates(config: RunConfig) -> Iterator[Volume]:
 
 
 def _node_cache(config: RunConfig, namespace: str, settings: PodSettings) -> Iterator[Volume]:
-    """Yield the node's cache folder, of which every namespace sees its own part.
+    """Yield the node's cache folder, of which each namespace mounts its own subfolder.
 
-    What one tenant cached, no other can read or forge.
+    No tenant can read or forge what another one cached.
     """
     cache = config.spec.images.cache
     if settings.node_cache and cache and cache.node is not None:

@@ -1,6 +1,6 @@
-"""The last progress that a run's pod pushed. In memory only: losing it loses nothing else.
+"""The latest progress that the pod of each run pushed. In memory only: its loss does no harm.
 
-Writes no status itself; it has the run reconciled, at most once in so many seconds.
+The board writes no status itself; it enqueues the run, at most once every few seconds.
 """
 
 from collections.abc import Callable
@@ -11,10 +11,10 @@ from anomaly_operator.work_queue import WorkQueue
 
 
 class ProgressBoard:
-    """Keeps the newest update of each run: one pod at a time works on a run, so that it speaks for all of it.
+    """Keeps the newest update of each run, on which only one pod works at a time.
 
     Args:
-        queue: where a run is added whose progress changed.
+        queue: where runs with new progress are added.
         seconds: shortest pause between two reconciles of a run for its progress alone.
         monotonic: a clock in seconds.
     """
@@ -27,7 +27,7 @@ class ProgressBoard:
         self._due: dict[RunKey, float] = {}  # when the run was, or will be, added to the queue
 
     def put(self, key: RunKey, update: ProgressUpdate) -> None:
-        """Take an update; the run is reconciled now, or when the pause since the last time is over."""
+        """Store an update and enqueue the run, at once or when the pause since the last time is over."""
         self._latest[key] = update
         now = self._monotonic()
         last = self._due.get(key, float("-inf"))
@@ -44,6 +44,6 @@ class ProgressBoard:
         return update if update is not None and update.run.uid == uid else None
 
     def forget(self, key: RunKey) -> None:
-        """Drop what is known of a run that is finished or deleted."""
+        """Drop the progress of a run that is finished or deleted."""
         self._latest.pop(key, None)
         self._due.pop(key, None)

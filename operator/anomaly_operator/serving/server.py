@@ -37,9 +37,9 @@ class Server:
         cache: the pods and Jobs that a push is checked against.
         board: where accepted progress goes.
         elector: whether this replica leads, and where the leader is.
-        tokens: who a token belongs to.
-        health: what keeps this process from being healthy; None if nothing does.
-        ready: whether the cache is filled.
+        tokens: identifies the pod that a token belongs to.
+        health: returns why the process is unhealthy; None if it is healthy.
+        ready: returns whether the cache is filled.
         refresh_metrics: called before the metrics are read.
     """
 
@@ -97,11 +97,11 @@ class Server:
         return response
 
     async def _accept(self, request: web.Request) -> web.Response:
-        # A caller without a token costs the API server nothing.
+        # A caller without a token is rejected without asking the API server.
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not token:
             return web.Response(status=401, text="a bearer token is needed")
-        # What is no ProgressUpdate is refused before anybody is asked whose token it is.
+        # A malformed update is rejected before the API server is asked about the token.
         try:
             update = ProgressUpdate.model_validate_json(await request.read())
             pod = await self._tokens.authenticate(token)
@@ -109,7 +109,7 @@ class Server:
             return web.Response(status=400, text=f"no ProgressUpdate: {error.error_count()} errors")
         except ApiError as error:
             return web.Response(status=503, text=error.message)
-        # A pod may speak only of its own run.
+        # A pod may report progress of its own run only.
         if pod is None:
             return web.Response(status=401, text="the token is not one for progress")
         if not self._belongs(pod, update):
@@ -118,7 +118,7 @@ class Server:
         return web.Response(status=204)
 
     def _belongs(self, pod: PodIdentity, update: ProgressUpdate) -> bool:
-        """Whether the pod was created by the Job of the very resource that it speaks of."""
+        """Whether the pod was created by the Job of the very resource (by UID) that the update names."""
         known = self._cache.pods.get((pod.namespace, pod.name))
         job = self._cache.job_of(RunKey(update.run.kind, update.run.namespace, update.run.name))
         if known is None or job is None or known.owner is None:
@@ -127,7 +127,7 @@ class Server:
         return same_pod and known.owner.uid == job.uid and job.is_controlled_by(update.run.uid)
 
     async def _forward(self, request: web.Request) -> web.Response:
-        """Pass a push on to the leader, once; a pod whose push is lost pushes again soon anyway."""
+        """Forward a push to the leader, once; a pod whose push is lost soon pushes again anyway."""
         leader = self._elector.leader_address
         if leader is None or FORWARDED in request.headers or self._session is None:
             return web.Response(status=503, text="no leader", headers={"Retry-After": "2"})

@@ -1,6 +1,6 @@
 """Authenticate pods that push progress: a TokenReview says which pod a token was made for.
 
-Whether that pod may say anything about a run is the server's question.
+The server decides whether that pod may report progress of a run.
 """
 
 import hashlib
@@ -13,9 +13,9 @@ from anomaly_operator.cluster.client import ApiClient
 from anomaly_operator.resources import TOKEN_REVIEWS
 
 CACHE_SECONDS = 60.0
-"""How long an answer of the API server is believed."""
+"""Seconds for which an answer of the API server is reused."""
 CACHE_SIZE = 10_000
-"""Most answers that are kept."""
+"""Maximum number of answers that are kept."""
 ACCOUNT = "system:serviceaccount:"
 """Prefix of the user name of every ServiceAccount."""
 POD_NAME = "authentication.kubernetes.io/pod-name"
@@ -32,7 +32,7 @@ class PodIdentity:
 
 
 class TokenVerifier:
-    """Asks the API server about tokens, and remembers its answers for a minute.
+    """Asks the API server about tokens, and caches its answers for ``CACHE_SECONDS``.
 
     Args:
         client: the API server.
@@ -42,7 +42,7 @@ class TokenVerifier:
     def __init__(self, client: ApiClient, monotonic: Callable[[], float]) -> None:
         self._client = client
         self._monotonic = monotonic
-        # Answers by digest of the token, oldest first, each with when it was given.
+        # Answers by digest of the token, oldest first, each with the time at which it was given.
         self._answers: OrderedDict[bytes, tuple[float, PodIdentity | None]] = OrderedDict()
 
     async def authenticate(self, token: str) -> PodIdentity | None:
