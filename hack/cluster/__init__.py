@@ -6,6 +6,7 @@ from Go modules and Debian packages, and kept under one folder (`settings.HOME`)
 
     settings      names, addresses, versions and folders
     shell         running commands and waiting
+    progress      showing that something long is under way
     packages      Debian packages
     golang        Go, the machine's own or one from a Python package
     toolchain     the binaries built from Go modules

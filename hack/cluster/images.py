@@ -16,7 +16,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from hack.cluster import config, settings
-from hack.cluster.shell import ClusterError, run, say, succeeds
+from hack.cluster.progress import progress
+from hack.cluster.shell import ClusterError, run, succeeds
 
 MANIFEST_TYPES = "application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.v2+json"
 BASE_PACKAGES = "ca-certificates,python3,python3-venv"
@@ -54,9 +55,8 @@ def ensure_made(reference: str) -> None:
     """Make the pause or the base image unless buildah has it."""
     if in_storage(reference):
         return
-    say(f"making {reference}")
     build = {settings.PAUSE_IMAGE: _build_pause, settings.BASE_IMAGE: _build_base}[reference]
-    with TemporaryDirectory(dir=settings.HOME) as folder:
+    with progress(f"making {reference}"), TemporaryDirectory(dir=settings.HOME) as folder:
         build(Path(folder), reference)
 
 

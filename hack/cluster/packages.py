@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib.util
 import os
 
-from hack.cluster.shell import ClusterError, run, say
+from hack.cluster.progress import progress
+from hack.cluster.shell import ClusterError, run
 
 
 def ensure(*names: str) -> None:
@@ -15,10 +16,10 @@ def ensure(*names: str) -> None:
         return
     if os.geteuid() != 0:
         raise ClusterError(f"run as root, or install these yourself: {' '.join(missing)}")
-    say(f"installing Debian packages: {' '.join(missing)}")
     quiet = {"DEBIAN_FRONTEND": "noninteractive"}
-    run("apt-get", "update", "-qq", env=quiet)
-    run("apt-get", "install", "-y", "-qq", "--no-install-recommends", *missing, env=quiet)
+    with progress(f"installing Debian packages: {' '.join(missing)}"):
+        run("apt-get", "update", "-qq", env=quiet)
+        run("apt-get", "install", "-y", "-qq", "--no-install-recommends", *missing, env=quiet)
 
 
 def ensure_venv() -> None:

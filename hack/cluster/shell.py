@@ -48,6 +48,29 @@ def run(
     return result.stdout
 
 
+def watch(
+    *command: str | Path,
+    on_line: Callable[[str], None],
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+) -> int:
+    """Run a command, hand on each line of its output as it comes, and return its exit status."""
+    with subprocess.Popen(
+        [str(word) for word in command],
+        env={**os.environ, **(env or {})},
+        cwd=cwd,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+    ) as process:
+        assert process.stdout
+        for line in process.stdout:
+            on_line(line.rstrip("\n"))
+    return process.returncode
+
+
 def succeeds(*command: str | Path, env: Mapping[str, str] | None = None) -> bool:
     """Whether a command exits with 0; its output is thrown away."""
     return (

@@ -14,10 +14,9 @@ import shutil
 from pathlib import Path
 
 from hack.cluster import golang, packages, settings
-from hack.cluster.shell import run, say
+from hack.cluster.progress import Progress, progress
 
 STAMPS = settings.BIN / ".stamps"
-GO_CACHE = settings.HOME / "go-build-cache"
 # Nobody debugs these binaries, and to write no debugging information saves a seventh of the time.
 GO_OPTIONS = ("-trimpath", "-gcflags=all=-dwarf=false")
 
@@ -34,13 +33,13 @@ def ensure_programs(*names: str) -> None:
     outdated = [name for name, stamp in wanted.items() if not _is_current(name, stamp)]
     if not outdated:
         return
-    go = golang.command()
+    go = golang.ensure()
     for name in outdated:
-        say(f"building {name} (once; {'minutes' if name == 'kube' else 'a while'})")
-        _build(go, name) if name in settings.BINARIES else _install(go, name)
+        with progress(f"building {name}") as work:
+            _build(go, name, work) if name in settings.BINARIES else _install(go, name, work)
         _stamp(name).parent.mkdir(parents=True, exist_ok=True)
         _stamp(name).write_text(wanted[name])
-    shutil.rmtree(GO_CACHE, ignore_errors=True)
+    shutil.rmtree(golang.CACHE, ignore_errors=True)
 
 
 def _fingerprint(name: str) -> str:
@@ -59,7 +58,7 @@ def _is_current(name: str, stamp: str) -> bool:
     return built and _stamp(name).read_text() == stamp
 
 
-def _build(go: str, name: str) -> None:
+def _build(go: golang.Go, name: str, work: Progress) -> None:
     """Build a binary of ours, and link the commands that it holds to it."""
     major, minor, _ = settings.KUBERNETES_VERSION.split(".")
     version = f"v{settings.KUBERNETES_VERSION}"
@@ -74,18 +73,14 @@ def _build(go: str, name: str) -> None:
     )
     # The checkout may belong to someone else, or be no repository at all: no version from git.
     options = (*GO_OPTIONS, "-buildvcs=false", f"-ldflags={flags}", "-o", str(settings.BIN / name))
-    _run_go(go, "build", *options, ".", folder=settings.SOURCE / name)
+    folder = settings.SOURCE / name
+    go.compile("build", *options, ".", folder=folder, work=work, expected=go.dependencies(folder, work))
     for command in settings.BINARIES[name]:
         link = settings.BIN / command
         link.unlink(missing_ok=True)
         link.symlink_to(name)
 
 
-def _install(go: str, name: str) -> None:
-    _run_go(go, "install", *GO_OPTIONS, "-ldflags=-s -w", settings.GO_TOOLS[name], folder=settings.HOME)
-
-
-def _run_go(go: str, *arguments: str, folder: Path) -> None:
-    """Run go politely, since others may share the machine."""
-    env = {"GOCACHE": str(GO_CACHE), "GOBIN": str(settings.BIN), "CGO_ENABLED": "0"}
-    run("nice", "-n", "5", go, *arguments, env=env, cwd=folder)
+def _install(go: golang.Go, name: str, work: Progress) -> None:
+    """`go install` a tool; how many packages it has is not known before, as it is no module of ours."""
+    go.compile("install", *GO_OPTIONS, "-ldflags=-s -w", settings.GO_TOOLS[name], folder=settings.HOME, work=work)

@@ -5,20 +5,26 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 
 from hack.cluster import images as cluster_images
 from hack.cluster import settings
+from hack.cluster.progress import progress
+from hack.cluster.shell import ClusterError, watch
 from hack.images.catalog import ROOT, Image
 
 # Handed to the build as a secret: behind a proxy with an authority of its own, downloads need it.
 CA_CERTIFICATES = Path(os.environ.get("SSL_CERT_FILE", "/etc/ssl/certs/ca-certificates.crt"))
 TEMPORARY = settings.HOME / "tmp"
+# Others may share the machine.
+POLITELY = ("nice", "-n", "5")
 
 
 def build(image: Image, reference: str, base: str | None, tool: str) -> None:
-    """Build an image as `reference`; `base` None leaves the Containerfile's default."""
+    """Build an image as `reference`; `base` None leaves the Containerfile's default.
+
+    Raises ClusterError or CalledProcessError after the build's own words on stderr.
+    """
     options = ["--file", image.containerfile, "--tag", reference]
     options += ["--build-context", f"tools={settings.BIN}"]
     if CA_CERTIFICATES.exists():
@@ -26,17 +32,28 @@ def build(image: Image, reference: str, base: str | None, tool: str) -> None:
     if base:
         options += ["--build-arg", f"BASE_IMAGE={base}"]
     if tool == "docker":
-        _run("docker", "build", *options, ".", env={"DOCKER_BUILDKIT": "1"})
+        _build_with_docker(options)
     else:
-        _build_with_buildah(options)
+        _build_with_buildah(options, reference)
 
 
-def _build_with_buildah(options: list[str]) -> None:
+def _build_with_docker(options: list[str]) -> None:
+    """docker shows its progress itself; stdout is for the references of the images."""
+    environment = {**os.environ, "DOCKER_BUILDKIT": "1"}
+    subprocess.run(
+        [*POLITELY, "docker", "build", *options, "."], cwd=ROOT, env=environment, stdout=sys.stderr, check=True
+    )
+
+
+def _build_with_buildah(options: list[str], reference: str) -> None:
     """Layers are kept, so that only the last, small ones are made again when code changes."""
     _share_uv_cache()
     settings_of_build = ["--layers", "--network=host", "--format=oci"]
     env = {**cluster_images.buildah_environment(), "TMPDIR": str(TEMPORARY)}
-    _run("buildah", "build", *settings_of_build, *options, ".", env=env)
+    command = (*POLITELY, "buildah", "build", *settings_of_build, *options, ".")
+    with progress(f"building {reference}", speaker="images") as work:
+        if watch(*command, on_line=work.print, env=env, cwd=ROOT):
+            raise ClusterError(f"`buildah build` of {reference} failed, see above")
 
 
 def _share_uv_cache() -> None:
@@ -47,9 +64,3 @@ def _share_uv_cache() -> None:
     cache.parent.mkdir(parents=True, exist_ok=True)
     if not cache.is_symlink():
         cache.symlink_to(users)
-
-
-def _run(*command: str, env: Mapping[str, str]) -> None:
-    """Run a build with its output on stderr; stdout is for the references of the images."""
-    full = ["nice", "-n", "5", *command]
-    subprocess.run(full, cwd=ROOT, env={**os.environ, **env}, stdout=sys.stderr, check=True)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from hack.cluster import config, lifecycle, packages, settings, toolchain
 from hack.cluster import images as cluster_images
+from hack.cluster.progress import progress
 from hack.images import builders
 from hack.images.catalog import IMAGES, Image
 from hack.images.tags import content_tag
@@ -92,13 +93,12 @@ def deliver(image: Image, where: Target) -> str:
 
 def _deliver_with_buildah(image: Image, name: str, where: Target) -> None:
     if not cluster_images.in_storage(name):
-        _say(f"building {name}")
         builders.build(image, name, where.base, "buildah")
-    _say(f"delivering {name}")
-    if where.embedded:
-        cluster_images.load(name)
-    else:
-        cluster_images.buildah("push", "--quiet", name)
+    with progress(f"delivering {name}", speaker="images"):
+        if where.embedded:
+            cluster_images.load(name)
+        else:
+            cluster_images.buildah("push", "--quiet", name)
 
 
 def _deliver_with_docker(image: Image, name: str, where: Target) -> None:
@@ -106,7 +106,3 @@ def _deliver_with_docker(image: Image, name: str, where: Target) -> None:
     subprocess.run(["docker", "push", "--quiet", name], stdout=sys.stderr, check=True)
     if where.embedded:
         cluster_images.load(name)
-
-
-def _say(message: str) -> None:
-    print(f"images: {message}", file=sys.stderr, flush=True)

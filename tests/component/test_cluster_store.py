@@ -1,4 +1,4 @@
-"""etcd's store after losses: a real etcd beside the cluster's, and what `up` does with its verdict."""
+"""A real etcd beside the cluster's after losses: what it can still work with, and what it cannot."""
 
 import base64
 import json
@@ -6,13 +6,14 @@ import os
 import shutil
 import signal
 import socket
+import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from hack.cluster import components, config, lifecycle, network, pki, processes, settings, store, toolchain
+from hack.cluster import components, processes, settings, store
 from hack.cluster.shell import ClusterError
 from support.process import free_port
 
@@ -126,7 +127,7 @@ def test_a_log_that_is_behind_its_database(etcd: Etcd, tmp_path: Path, monkeypat
 
 
 def truncated(etcd: Etcd) -> None:
-    os.truncate(etcd.database, 40_000)
+    os.truncate(etcd.database, etcd.database.stat().st_size // 2)
 
 
 def overwritten(etcd: Etcd) -> None:
@@ -150,6 +151,8 @@ def scribbled(etcd: Etcd) -> None:
     ],
 )
 def test_files_that_cannot_be_read(etcd: Etcd, damage: Callable[[Etcd], None], message: str) -> None:
+    # etcd brings its writes from the log into the database ten times a second.
+    time.sleep(0.3)
     etcd.kill()
     damage(etcd)
     etcd.start()
@@ -164,111 +167,3 @@ def test_a_store_is_not_to_blame_for_an_address_in_use(home: Path) -> None:
         with pytest.raises(ClusterError, match="address already in use") as caught:
             store.ensure_usable()
     assert not isinstance(caught.value, store.DamagedError)
-
-
-@pytest.mark.parametrize(
-    "line",
-    [
-        '{"level":"fatal","msg":"discovery failed","error":"write wal/0.tmp: no space left on device"}',
-        "panic: open etcd/member/snap/db: permission denied",
-        "fatal error: runtime: out of memory",
-        '{"level":"warn","msg":"simple token is not cryptographically signed"}',
-        "",
-    ],
-)
-def test_a_store_is_not_to_blame_for_the_machine(home: Path, line: str) -> None:
-    settings.LOGS.mkdir()
-    components.etcd().log.write_text(f"starting\n{line}\n")
-    with pytest.raises(ClusterError, match="etcd died") as caught:
-        store.ensure_usable()
-    assert not isinstance(caught.value, store.DamagedError)
-
-
-@pytest.mark.parametrize("content", ["", "\0" * 70, "not-a-number abc", "1"])
-def test_a_pid_file_that_a_dying_machine_left(home: Path, content: str) -> None:
-    components.etcd().pid_file.write_text(content)
-    assert not processes.is_running(components.etcd())
-    assert not processes.is_current(components.etcd())
-    processes.stop(components.etcd())
-    assert not components.etcd().pid_file.exists()
-
-
-@pytest.fixture
-def calls(home: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What `up` did, with every process and command replaced by a note of it."""
-    made: list[str] = []
-
-    def note(module: object, name: str, result: object = None) -> None:
-        def replacement(*arguments: object, **_: object) -> object:
-            made.append(" ".join([name, *(getattr(argument, "name", "") for argument in arguments)]).strip())
-            return result
-
-        monkeypatch.setattr(module, name, replacement)
-
-    for module in (toolchain, pki, config, network):
-        monkeypatch.setattr(module, "ensure", lambda: None)
-    for name in ("_start_runtime", "_start_node", "down", "_stop_pods"):
-        note(lifecycle, name)
-    for name in ("ensure_running", "stop"):
-        note(processes, name)
-    monkeypatch.setattr(lifecycle, "wait_until", lambda *_, **__: None)
-    monkeypatch.setattr(processes, "is_current", lambda _: False)
-    note(store, "ensure_usable")
-    return made
-
-
-def test_readers_of_etcd_stop_before_it_starts(calls: list[str]) -> None:
-    lifecycle.up()
-    readers = ["coredns", "kube-proxy", "kubelet", "kube-scheduler", "kube-controller-manager", "kube-apiserver"]
-    assert calls == [
-        "_start_runtime",
-        "_stop_pods",
-        *(f"stop {name}" for name in readers),
-        "ensure_running etcd",
-        "ensure_usable",
-        *(f"ensure_running {name}" for name in reversed(readers[-3:])),
-        "_start_node",
-    ]
-
-
-def test_an_etcd_that_runs_leaves_its_readers_running(calls: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(processes, "is_current", lambda _: True)
-    lifecycle.up()
-    assert not [call for call in calls if "stop" in call or "etcd" in call]
-    assert "ensure_usable" in calls
-
-
-def test_a_damaged_store_begins_anew_once(
-    calls: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    verdicts: list[Exception | None] = [store.DamagedError("etcd crashed: fatal error: fault"), None]
-
-    def verdict() -> None:
-        calls.append("ensure_usable")
-        if problem := verdicts.pop(0):
-            raise problem
-
-    monkeypatch.setattr(store, "ensure_usable", verdict)
-    lifecycle.up()
-    assert [call for call in calls if call in ("ensure_usable", "down", "_start_node")] == [
-        "ensure_usable",
-        "down",
-        "ensure_usable",
-        "_start_node",
-    ]
-    told = capsys.readouterr().err
-    assert "STORE IS DAMAGED" in told
-    assert "fatal error: fault" in told
-    verdicts += [store.DamagedError("first"), store.DamagedError("second")]
-    with pytest.raises(ClusterError, match="second"):
-        lifecycle.up()
-
-
-def test_a_store_that_is_not_to_blame_stays(calls: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    def port_in_use() -> None:
-        raise ClusterError("etcd died: address already in use")
-
-    monkeypatch.setattr(store, "ensure_usable", port_in_use)
-    with pytest.raises(ClusterError, match="in use"):
-        lifecycle.up()
-    assert "down" not in calls

@@ -1,0 +1,103 @@
+"""Showing that something long is under way: how far it is, and how much time it has taken.
+
+On a terminal one line is written over and over. Elsewhere a line appears every half minute, so that
+a log shows that nothing hangs, and stays short.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TextIO
+
+TERMINAL_SECONDS = 1.0
+LOG_SECONDS = 30.0
+CLEAR_LINE = "\r\x1b[K"
+
+
+class Progress:
+    """Work under way: what it is called, and `state`, how far it is, which the worker sets as it goes."""
+
+    def __init__(self, what: str, stream: TextIO) -> None:
+        self.state = ""
+        self._what = what
+        self._stream = stream
+        self._started = time.monotonic()
+        self._is_terminal = stream.isatty()
+        # Lines of the worker and of the thread that shows the state must not mix.
+        self._lock = threading.Lock()
+
+    def print(self, line: str) -> None:
+        """Write a line of output; on a terminal it goes above the line that shows the state."""
+        with self._lock:
+            self._stream.write(f"{CLEAR_LINE if self._is_terminal else ''}{line}\n")
+            self._stream.flush()
+
+    def begin(self) -> None:
+        """Name the work."""
+        if self._is_terminal:
+            self.show()
+        else:
+            self.print(self._what)
+
+    def show(self) -> None:
+        """Write the state and the time."""
+        told = ", ".join(filter(None, (self.state, self._elapsed())))
+        line = f"{self._what}: {told}"
+        if not self._is_terminal:
+            self.print(line)
+            return
+        with self._lock:
+            # A line that wraps could not be written over.
+            columns = shutil.get_terminal_size().columns
+            self._stream.write(f"{CLEAR_LINE}{line[: columns - 1]}")
+            self._stream.flush()
+
+    def show_until(self, done: threading.Event) -> None:
+        """Write the state again and again."""
+        while not done.wait(TERMINAL_SECONDS if self._is_terminal else LOG_SECONDS):
+            self.show()
+
+    def end(self) -> None:
+        """Write how long the work took."""
+        self.print(f"{self._what}: done in {self._elapsed()}")
+
+    def abandon(self) -> None:
+        """Leave the last state on a line of its own, for the error that follows."""
+        if self._is_terminal:
+            self.show()
+            self._stream.write("\n")
+
+    def _elapsed(self) -> str:
+        return duration(time.monotonic() - self._started)
+
+
+@contextmanager
+def progress(what: str, speaker: str = "cluster") -> Iterator[Progress]:
+    """Show on stderr that work is under way while the context lasts."""
+    work = Progress(f"{speaker}: {what}", sys.stderr)
+    done = threading.Event()
+    shown = threading.Thread(target=work.show_until, args=[done], daemon=True)
+    work.begin()
+    shown.start()
+    ended = work.abandon
+    try:
+        yield work
+        ended = work.end
+    finally:
+        done.set()
+        shown.join()
+        ended()
+
+
+def duration(seconds: float) -> str:
+    """A time for people: 7s, 6m12s, 1h02m."""
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes_of_hour = divmod(minutes, 60)
+    if hours:
+        return f"{hours}h{minutes_of_hour:02}m"
+    return f"{minutes}m{rest:02}s" if minutes else f"{rest}s"
