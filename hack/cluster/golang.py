@@ -45,7 +45,10 @@ class Go:
         self._compiled: set[str] = set()
 
     def dependencies(self, folder: Path, work: Progress) -> list[str]:
-        """The packages of the program in a folder, itself the last; downloads their modules."""
+        """The packages of the program in a folder, the program itself last; downloads their modules.
+
+        Raises ClusterError with the end of the output when that fails.
+        """
         packages: list[str] = []
         modules: list[str] = []
 

@@ -61,7 +61,10 @@ def ensure_made(reference: str) -> None:
 
 
 def load(reference: str) -> None:
-    """Bring an image that buildah built to the node; does nothing for one that is there."""
+    """Bring an image that buildah built to the node; does nothing for one that is there.
+
+    Raises ClusterError when its name is not one of the loopback registry's, or there is no such image.
+    """
     if not in_registry(reference):
         push(reference)
     if not on_node(reference):

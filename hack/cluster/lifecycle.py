@@ -30,7 +30,11 @@ def exclusive(what: str = "cluster") -> Iterator[None]:
 
 
 def up() -> None:
-    """Bring the cluster up, or make it right again; does nothing to what is right."""
+    """Bring the cluster up, or make it right again; does nothing to what is right.
+
+    A store that etcd cannot work with is replaced by an empty one. Raises ClusterError when something
+    cannot be installed, built or started.
+    """
     toolchain.ensure()
     pki.ensure()
     config.ensure()

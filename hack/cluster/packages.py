@@ -10,7 +10,7 @@ from hack.cluster.shell import ClusterError, run
 
 
 def ensure(*names: str) -> None:
-    """Install the packages that are missing."""
+    """Install the packages that are missing; raises ClusterError when that takes root, or apt fails."""
     missing = [name for name in names if not _is_installed(name)]
     if not missing:
         return

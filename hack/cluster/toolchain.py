@@ -22,7 +22,10 @@ GO_OPTIONS = ("-trimpath", "-gcflags=all=-dwarf=false")
 
 
 def ensure(tools: tuple[str, ...] = ()) -> None:
-    """Install and build whatever is missing or outdated; `tools` are wanted beyond the usual ones."""
+    """Install and build whatever is missing or outdated; `tools` are wanted beyond the usual ones.
+
+    Raises ClusterError when something cannot be installed or built.
+    """
     packages.ensure(*settings.DEBIAN_PACKAGES)
     ensure_programs(*settings.BINARIES, *settings.DEFAULT_TOOLS, *tools)
 

