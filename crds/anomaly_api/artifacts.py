@@ -1,4 +1,4 @@
-"""What a run leaves behind, and where: exports, output folder, MLflow."""
+"""What a run produces and where that goes: exports, output folder, MLflow."""
 
 from typing import Annotated, Literal
 
@@ -32,7 +32,7 @@ class Output(Location):
     keep_checkpoint: bool = False
     """Also keep the model's state (safetensors), which inference with runtime torch needs."""
     upload_artifacts: bool = True
-    """Write exports, pictures and tables; false writes report.json alone."""
+    """Write exports, pictures and tables; false writes only report.json."""
 
 
 class MlflowTracking(Contract):

@@ -1,4 +1,4 @@
-"""What every type of the contract shares: closed, frozen, camelCase, with rules checked on both sides."""
+"""The base of all types of the API: frozen, camelCase, no unknown fields, rules checked here and by the API server."""
 
 from typing import Any, ClassVar, Self
 
@@ -42,5 +42,5 @@ class Contract(BaseModel):
         return schema
 
     def to_json_object(self) -> dict[str, Any]:
-        """The object as a manifest shows it: camelCase, without what is unset."""
+        """Return the object as in a manifest: camelCase, without unset fields."""
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)

@@ -4,7 +4,7 @@ Layout below ``source`` (and ``category`` if set)::
 
     train/good/*            images to learn from
     test/good/*             good images to test on
-    test/DEFECT/*           one folder a kind of defect
+    test/DEFECT/*           one folder per kind of defect
     test/unknown/*          scored, never counted in metrics
     val/good/*, val/DEFECT/*                    optional: thresholds and early stopping use these
     ground_truth/DEFECT/NAME{maskSuffix}.png    masks, paired by name; those of val/ in ground_truth/val/DEFECT/
@@ -48,12 +48,12 @@ class BuiltinDataset(Contract):
     good_label: Annotated[int, Field(ge=0, le=9)] | None = None
     """mnist: the digit that counts as good; every other digit is a kind of defect."""
     limit: Annotated[int, Field(ge=1, le=100_000)] | None = None
-    """Images a class at most, of the training and of the test set each; unset means all."""
+    """Most images per class, in the training set and in the test set each; unset means all."""
     mirror: HttpUrl | None = None
     """Base URL of a mirror with the same file names, for clusters with no internet."""
     digests: Annotated[dict[str, Digest], Field(max_length=8)] | None = None
-    """Digests of the mirror's files that are not those published (a smaller copy, another compression), by file
-    name; every other file must be the published one."""
+    """Digests of the mirror's files that differ from the published ones (a smaller copy, another compression), by
+    file name; every other file must be the published one."""
 
 
 class DataSource(Contract):
@@ -70,7 +70,7 @@ class DataSource(Contract):
 
     @property
     def place(self) -> S3Location | PersistentVolumeClaimLocation | BuiltinDataset:
-        """The one that is set."""
+        """The source that is set."""
         return first_set(self.s3, self.persistent_volume_claim, self.builtin)
 
     @property
@@ -98,23 +98,23 @@ class DatasetLimits(Contract):
     """How much bad data a run tolerates before it fails with DataInvalid."""
 
     max_unreadable_images: Annotated[int, Field(ge=0, le=1_000_000)] = 0
-    """Broken image files that are skipped, named in the report and counted in status."""
+    """Most broken image files that are skipped; they are named in the report and counted in the status."""
     max_image_pixels: Annotated[int, Field(ge=1024, le=1_000_000_000)] = 100_000_000
     """Largest width x height that is decoded; a larger file counts as unreadable."""
 
 
 class DatasetSplits(Contract):
-    """How to make the parts that the folders lack."""
+    """How to make the splits that the folders lack."""
 
     good_test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
     """Share of train/good moved to the test set when test/good is missing, drawn by the seed."""
     validation_fraction: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Share of the test set moved to validation when val/ is missing, drawn by the seed from each label (unknown
-    stays); unset means that thresholds are found on the test set itself, which the status then says."""
+    stays); unset means that thresholds are found on the test set itself; the status then says so."""
 
 
 class NodeCache(Contract):
-    """A folder on each node that the cluster's administrator gave the operator for this (its nodeCache setting)."""
+    """A folder on each node, set by the cluster's administrator (the operator's nodeCache setting)."""
 
 
 class DataCache(Contract):
@@ -150,22 +150,22 @@ class Dataset(Contract):
     """What follows the image's name in its mask's file name: 000.png has 000_mask.png."""
     valid_area_mask: RelativePath | None = None
     """Image below the source (and category) whose black pixels are ignored in every image: they are black for the
-    model and count in no pixel metric. It is scaled to each image's size; with cropArea, which is in pixels, it must
-    have that size itself."""
+    model and excluded from pixel metrics. It is scaled to each image's size; with cropArea, which is in pixels, it
+    must already have that size."""
     crop_area: CropArea | None = None
     """Cut every image (and mask) to this rectangle first."""
     limits: DatasetLimits = DatasetLimits()
     """How much bad data is tolerated."""
     splits: DatasetSplits = DatasetSplits()
-    """How missing parts are made."""
+    """How missing splits are made."""
     cache: DataCache | None = None
-    """Keep files from S3 for the next run; unset means that every pod pulls them anew."""
+    """Keep files from S3 for the next run; unset means that every pod downloads them."""
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 42
     """Seed of everything random in the run: splits, feature selection, coresets."""
 
 
 class InputData(Contract):
-    """Images to run inference on; of a builtin dataset its test images."""
+    """Images to run inference on; for a builtin dataset, its test images."""
 
     rules = (_BUILTIN_CATEGORY,)
 
@@ -179,7 +179,7 @@ class InputData(Contract):
     mask_suffix: Pattern = "_mask"
     """As in an experiment's dataset."""
     crop_area: CropArea | None = None
-    """Cut every image to this rectangle first; unset means as the model was trained."""
+    """Cut every image to this rectangle first; unset means the crop area of the model's training."""
     limits: DatasetLimits = DatasetLimits()
     """How much bad data is tolerated."""
     cache: DataCache | None = None

@@ -22,7 +22,7 @@ class Threshold(Contract):
 
     method: Literal["adaptive", "manual"] = "adaptive"
     """adaptive: the score with the best F1 on the labelled validation images or, without any, on the test images;
-    pixels of data without masks have the one at which images are told apart best by their highest pixel. manual: the
+    for pixels of data without masks, the one that best separates images by their highest pixel score. manual: the
     values below."""
     image: float | None = None
     """Manual threshold of the raw image score."""
@@ -42,11 +42,11 @@ class Metrics(Contract):
     )
     """Metrics of image scores against good and defect."""
     pixel: Annotated[tuple[PixelMetric, ...], Field(max_length=16)] = ("AUROC", "AUPR", "F1Score")
-    """Metrics of pixel scores against the masks; empty, and for classification, none are computed. AUPRO is the
+    """Metrics of pixel scores against the masks; none are computed if empty or for classification. AUPRO is the
     area under the per-region overlap up to a false positive rate of 0.3 (Bergmann et al., CVPR 2020); F1Score, IoU,
     Dice, Precision and Recall are those at the pixel threshold."""
     confidence_intervals: bool = True
-    """Report 95 % intervals beside the image metrics: DeLong's for AUROC, Wilson's for shares."""
+    """Report 95 % intervals beside the image metrics: DeLong's for AUROC, Wilson's for proportions."""
 
 
 class Visualization(Contract):
@@ -55,9 +55,9 @@ class Visualization(Contract):
     enabled: bool = False
     """Draw pictures."""
     only_wrong: bool = False
-    """Only of images that were decided wrongly."""
+    """Draw only images that were classified wrongly."""
     raw_outputs: bool = False
-    """Also write, as files of their own and as large as the image file: the heat map (grey PNG, 128 is the threshold),
+    """Also write, as separate files of the image's size: the heat map (grey PNG, 128 is the threshold),
     the segmentation (PNG) and the normalised pixel scores (TIFF of float32, NaN outside of dataset.cropArea)."""
 
 
@@ -70,8 +70,8 @@ class Evaluation(Contract):
     """Scale of the scores in predictions and pictures. minMax: 0..1 over the scores seen, threshold at 0.5;
     threshold: percent of the threshold (100 = threshold); none: raw."""
     threshold_type: ScoreLevel = "pixel"
-    """Which threshold normalises pixel scores, and so is 128 in heat maps; segmentations are those of the pixel
-    threshold always."""
+    """Threshold that normalises pixel scores, and so is 128 in heat maps; segmentations always use the pixel
+    threshold."""
     metrics: Metrics = Metrics()
     """Which metrics are reported."""
     visualization: Visualization = Visualization()

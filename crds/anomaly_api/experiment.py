@@ -46,7 +46,7 @@ _HAS_THE_GPUS_IT_TRAINS_ON = Rule(
 
 
 class ExperimentSpec(Contract):
-    """What to train, on what, how it is judged, and where the results go."""
+    """What to train, on which images, how to evaluate it, and where the results go."""
 
     rules = (
         *(
@@ -91,7 +91,7 @@ class ExperimentSpec(Contract):
         return self.dataset
 
     def locations(self) -> dict[LocationRole, Location]:
-        """Every folder that the run reads or writes, by role."""
+        """Return every folder that the run reads or writes, by role."""
         found = {
             LocationRole.DATASET: self.dataset.source.location,
             LocationRole.CACHE: self.dataset.cache.location if self.dataset.cache else None,
@@ -102,7 +102,7 @@ class ExperimentSpec(Contract):
 
 
 class AnomalyExperiment(Contract):
-    """An experiment as it is applied."""
+    """Training, test and export of a model on images of good parts."""
 
     kind_name: ClassVar[str] = "AnomalyExperiment"
     plural: ClassVar[str] = "anomalyexperiments"

@@ -25,7 +25,7 @@ from anomaly_api.storage import Location, LocationRole
 
 
 class RegisteredModel(Contract):
-    """A model in MLflow's registry: its newest version, unless version or alias says which."""
+    """A model in MLflow's registry: its newest version, unless version or alias selects another."""
 
     rules = (at_most_one("version", "alias"),)
 
@@ -61,7 +61,7 @@ class InferenceThreshold(Contract):
     rules = (required_when("value", "source", "custom"), only_when("value", "source", "custom"))
 
     source: Literal["optimalF1", "training", "custom"] = "optimalF1"
-    """optimalF1: best F1 on the labelled images of this run (training where labels are missing, said in status);
+    """optimalF1: best F1 on the labelled images of this run (if labels are missing: training, and the status says so);
     training: the one found in training; custom: the value below."""
     type: ScoreLevel = "image"
     """Which score the threshold is for; the other level keeps its own training threshold."""
@@ -70,7 +70,7 @@ class InferenceThreshold(Contract):
 
     @property
     def percent(self) -> float:
-        """Percent of the training threshold, 100 where none is set."""
+        """Percent of the training threshold; 100 if unset."""
         return 100.0 if self.value is None else self.value
 
 
@@ -109,9 +109,9 @@ class InferenceSpec(Contract):
     """What executes the model: onnx runs on onnxruntime in an image without torch; torchscript needs that export,
     torch needs output.keepCheckpoint of the experiment."""
     batch_size: BatchSize = 32
-    """Images a step."""
+    """Images per batch."""
     num_workers: Annotated[int, Field(ge=0, le=128)] | None = None
-    """Threads that read and decode images; unset means one a CPU of the pod."""
+    """Threads that read and decode images; unset means one per CPU of the pod."""
     visualization: Visualization = Visualization()
     """Pictures of predictions."""
     output: Output
@@ -119,9 +119,9 @@ class InferenceSpec(Contract):
     tracking: Tracking = Tracking()
     """Experiment trackers."""
     shards: Annotated[int, Field(ge=1, le=10_000)] | None = None
-    """Parts that the images are cut into."""
+    """Number of parts that the images are divided into."""
     parallelism: Annotated[int, Field(ge=1, le=10_000)] | None = None
-    """Parts worked on at once."""
+    """Number of parts that are processed at the same time."""
     scheduling: Scheduling = Scheduling()
     """Where and how the pod runs."""
     run_policy: RunPolicy = RunPolicy()
@@ -134,12 +134,12 @@ class InferenceSpec(Contract):
 
     @property
     def registry_uri(self) -> str:
-        """URL of the MLflow server that ``model.mlflow`` is registered at."""
+        """URL of the MLflow server with the registered model ``model.mlflow``."""
         servers = (self.model.mlflow, self.tracking.mlflow)
         return next(server.tracking_uri for server in servers if server and server.tracking_uri)
 
     def locations(self) -> dict[LocationRole, Location]:
-        """Every folder that the run reads or writes, by role."""
+        """Return every folder that the run reads or writes, by role."""
         found = {
             LocationRole.MODEL: self.model.location,
             LocationRole.INPUT: self.input.source.location,
@@ -150,7 +150,7 @@ class InferenceSpec(Contract):
 
 
 class AnomalyInference(Contract):
-    """An inference as it is applied."""
+    """Scoring of images with a trained model."""
 
     kind_name: ClassVar[str] = "AnomalyInference"
     plural: ClassVar[str] = "anomalyinferences"

@@ -1,6 +1,6 @@
 """Which model, with which parameters. ``name`` selects the block of parameters of the same name.
 
-Models are not listed here: each block in ``parameters`` is one.
+Models are not listed here: each block in ``parameters`` defines one.
 """
 
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -17,7 +17,7 @@ from anomaly_api.storage import Location
 MODEL_NAMES: tuple[str, ...] = tuple(BLOCKS)
 TILED_MODELS = tuple(name for name, block in BLOCKS.items() if block.takes_tiles)
 ONE_PASS_MODELS = tuple(name for name, block in BLOCKS.items() if block.learning != "gradient")
-"""Models that see every training image once (mhPatchcore thrice), or none: they have no epochs and no gradients."""
+"""Models that see every training image once (mhPatchcore three times) or none, without epochs and gradients."""
 
 if TYPE_CHECKING:
     ModelName = str
@@ -29,21 +29,21 @@ Selected = TypeVar("Selected", bound=Contract)
 
 class Tiling(Contract):
     """Cut each image into tiles, run the backbone on every tile, and join its features: for defects that are small in
-    large images. Tiles begin a stride apart, the last one ends with the image. Sides of images and tiles and the stride
-    have to be multiples of what one feature of the chosen layers stands for (16 pixels for layer3 of a ResNet)."""
+    large images. Tiles begin one stride apart, and the last one ends at the image's edge. The sides of images and tiles
+    and the stride must be multiples of the pixels per feature of the chosen layers (16 for layer3 of a ResNet)."""
 
     rules = (at_most("stride", "tile_size"),)
 
     tile_size: PixelSize
     """Side of a tile in pixels."""
     stride: PixelSize
-    """Distance between tiles in pixels; less than tileSize for tiles that overlap, where the mean counts."""
+    """Distance between tiles in pixels; if less than tileSize, tiles overlap and features are averaged there."""
 
 
 def _with_parameters(selected: type[Selected]) -> type[Selected]:
-    """The same type with an optional field for the parameters of each model.
+    """Return the type with an additional optional field for the parameters of each model.
 
-    A base of ``Model`` instead of ``Model`` itself, so that the CRD lists the blocks right after the name.
+    It extends a base of ``Model`` instead of ``Model`` itself, so that the CRD lists the blocks right after the name.
     """
     fields: dict[str, Any] = {
         snake(name): (
@@ -73,11 +73,11 @@ class Model(_SelectedModel):
     """Cut images into tiles."""
     weights: Location | None = None
     """A folder with the weights and auxiliary images that the model needs, for clusters with no internet: a Hugging
-    Face cache (hub/models--timm--NAME/...), torch/hub/checkpoints, anomalib and datasets; docs/models.md says what each
-    model wants. Set, nothing is downloaded: what is not in it fails the run at once."""
+    Face cache (hub/models--timm--NAME/...), torch/hub/checkpoints, anomalib and datasets; docs/models.md lists what
+    each model needs. If set, nothing is downloaded, and a missing file fails the run at once."""
 
     @property
     def parameters(self) -> ModelParameters:
-        """The selected model's parameters, defaults where the manifest has none."""
+        """The selected model's parameters; defaults if the manifest has none."""
         found: ModelParameters | None = getattr(self, snake(self.name))
         return found or BLOCKS[self.name]()

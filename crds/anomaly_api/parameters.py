@@ -1,10 +1,11 @@
-"""Parameters of each model: anomalib 2.7's, in Kubernetes spelling, with the defaults of the papers named at each.
+"""Parameters of each model: those of anomalib 2.7 in Kubernetes spelling, with the defaults of the papers cited.
 
-One block a model, and nothing else says which models there are: ``Model`` has a field for each block, ``ModelName``
-its name, and the rules follow from its ``learning`` and ``takes_tiles``. The CRD has them in the order of this file.
+There is one block per model, and the blocks alone define which models exist: ``Model`` has a field for each block,
+``ModelName`` its name, and the rules follow from its ``learning`` and ``takes_tiles``. The CRD has them in the order of
+this file.
 
-What cannot be chosen is not here: the input size is ``transforms.inputSize``, epochs and batch sizes are those of
-``training``, auxiliary images and weights come from ``model.weights``.
+What other blocks of the spec set is not here: the input size is ``transforms.inputSize``, epochs and batch sizes are
+those of ``training``, auxiliary images and weights come from ``model.weights``.
 """
 
 from typing import Annotated, Any, ClassVar, Literal
@@ -27,9 +28,9 @@ _SUFFIX = "Parameters"
 
 
 class ModelParameters(Contract):
-    """The parameters of one model, which is named after the class: InpFormerParameters are inpFormer's.
+    """The parameters of one model, which is named after the class: InpFormerParameters belongs to inpFormer.
 
-    The docstring of a block begins with the model's name for people and a colon.
+    The docstring of a block begins with the model's display name and a colon.
 
     Raises:
         TypeError: the class is not named after a model.
@@ -39,9 +40,9 @@ class ModelParameters(Contract):
     """The model, as manifests name it."""
     learning: ClassVar[Learning] = "gradient"
     takes_tiles: ClassVar[bool] = False
-    """Whether the model may be given tiles of an image, which asks for features that can be joined."""
+    """Whether the model can work on tiles of an image, which requires features that can be joined."""
     field_description: ClassVar[str] = ""
-    """Of the field of ``Model`` that holds the block; empty for one made of the title."""
+    """Description of the field of ``Model`` that holds the block; empty for one made from the title."""
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -52,12 +53,12 @@ class ModelParameters(Contract):
 
     @classmethod
     def title(cls) -> str:
-        """The model's name for people, such as CFLOW-AD."""
+        """Return the model's display name, such as CFLOW-AD."""
         return (cls.__doc__ or cls.name).partition(":")[0]
 
 
 class PadimParameters(ModelParameters):
-    """PaDiM: a Gaussian a patch position over features of a frozen backbone (Defard et al., ICPR 2020)."""
+    """PaDiM: a Gaussian per patch position over features of a frozen backbone (Defard et al., ICPR 2020)."""
 
     learning = "onePass"
     takes_tiles = True
@@ -88,7 +89,7 @@ class PatchcoreParameters(ModelParameters):
     coreset_sampling_ratio: Annotated[float, Field(gt=0, le=1)] = 0.1
     """Share of the training patches kept in the memory bank."""
     num_neighbors: Annotated[int, Field(ge=1, le=64)] = 9
-    """Neighbours that weigh the image score."""
+    """Neighbours used to weight the image score."""
 
 
 class CfaParameters(ModelParameters):
@@ -120,7 +121,7 @@ class CflowParameters(ModelParameters):
     pre_trained: bool = True
     """Load ImageNet weights; false gives random weights (for tests)."""
     fiber_batch_size: Annotated[int, Field(ge=1, le=65_536)] = 64
-    """Patches a step of a decoder."""
+    """Patches per step of a decoder."""
     condition_vector: Annotated[int, Field(ge=4, le=1024, multiple_of=4)] = 128
     """Length of the positional encoding."""
     coupling_blocks: Annotated[int, Field(ge=1, le=64)] = 8
@@ -263,9 +264,9 @@ class GanomalyParameters(ModelParameters):
     learning_rate: LearningRate = 2e-4
     """Adam's learning rate."""
     beta1: Fraction = 0.5
-    """Adam's first decay."""
+    """Adam's decay rate of the first moment."""
     beta2: Fraction = 0.999
-    """Adam's second decay."""
+    """Adam's decay rate of the second moment."""
 
 
 class ReverseDistillationParameters(ModelParameters):
@@ -363,7 +364,7 @@ class WinclipParameters(ModelParameters):
     class_name: Text | None = None
     """What the images show, in English, such as screw; unset means dataset.category, else object."""
     k_shot: Annotated[int, Field(ge=0, le=64)] = 0
-    """Training images that are compared with too; 0 looks at none."""
+    """Training images used as references; 0 uses none."""
     scales: Annotated[tuple[Annotated[int, Field(ge=1, le=15)], ...], Field(min_length=1, max_length=4)] = (2, 3)
     """Window sizes, in patches."""
 
@@ -411,7 +412,7 @@ class UninetParameters(ModelParameters):
     student_backbone: Literal["resnet50", "wide_resnet50_2"] = "wide_resnet50_2"
     """The ResNet that the student mirrors."""
     teacher_backbone: Literal["resnet50", "wide_resnet50_2"] = "wide_resnet50_2"
-    """torchvision model of both teachers, with its ImageNet weights; one of them is trained along."""
+    """torchvision model of both teachers, with its ImageNet weights; one of them is trained too."""
     temperature: Annotated[float, Field(gt=0, le=100)] = 0.1
     """Divides the similarities in the contrastive loss."""
 
@@ -427,7 +428,7 @@ class GlassParameters(ModelParameters):
     pretrain_embed_dim: Annotated[int, Field(ge=1, le=8192)] = 1536
     """Length that each layer's features of a patch are pooled to."""
     target_embed_dim: Annotated[int, Field(ge=1, le=8192)] = 1536
-    """Length that those of all layers are pooled to."""
+    """Length that the features of all layers together are pooled to."""
     patch_size: Literal[1, 3, 5, 7, 9] = 3
     """Side of the neighbourhood of a patch."""
     pre_projection: Annotated[int, Field(ge=0, le=8)] = 1
@@ -435,7 +436,7 @@ class GlassParameters(ModelParameters):
     discriminator_layers: Annotated[int, Field(ge=2, le=8)] = 2
     """Layers of the discriminator."""
     discriminator_hidden: Annotated[int, Field(ge=1, le=8192)] = 1024
-    """Their hidden width."""
+    """Hidden width of the discriminator."""
     learning_rate: LearningRate = 1e-4
     """Adam's learning rate for the adaptation; the discriminator has twice that."""
     ascent_steps: Annotated[int, Field(ge=1, le=1000)] = 20
@@ -469,19 +470,19 @@ class GeneralAdParameters(ModelParameters):
     2024)."""
 
     encoder_name: Text = "vit_large_patch14_dinov2.lvd142m"
-    """A vision transformer of timm with patches of 14 pixels; its name begins with vit or eva."""
+    """A vision transformer of timm with patches of 14 pixels, whose name begins with vit or eva."""
     pre_trained: bool = True
-    """Load its weights; false gives random weights (for tests)."""
+    """Load pretrained weights; false gives random weights (for tests)."""
     blocks: Annotated[tuple[Annotated[int, Field(ge=1, le=64)], ...], Field(min_length=1, max_length=8)] = (24,)
-    """Its blocks whose features are taken, counted from 1."""
+    """Blocks whose features are used, counted from 1."""
     hidden_dim: Annotated[int, Field(ge=1, le=8192)] = 2048
     """Hidden width of the discriminator."""
     dsc_layers: Annotated[int, Field(ge=1, le=16)] = 1
     """Attention blocks of the discriminator."""
     dsc_heads: Annotated[int, Field(ge=1, le=64)] = 4
-    """Their heads."""
+    """Heads of each attention block."""
     dsc_dropout: Fraction = 0.1
-    """Their dropout."""
+    """Dropout of the attention blocks."""
     noise_std: Annotated[float, Field(gt=0, le=10)] = 0.25
     """Standard deviation of the noise that distorts features."""
     fake_feature_type: Literal[
@@ -505,9 +506,9 @@ class GeneralAdParameters(ModelParameters):
     learning_rate: LearningRate = 5e-4
     """AdamW's learning rate at the start."""
     lr_decay_factor: Fraction = 0.2
-    """What is left of it in the end."""
+    """Learning rate at the end, as a share of that at the start."""
     schedule_epochs: Count = 160
-    """Epochs over which it falls."""
+    """Epochs over which the learning rate falls."""
     weight_decay: Weight = 1e-5
     """AdamW's weight decay."""
 
@@ -520,19 +521,19 @@ class RadParameters(ModelParameters):
     encoder_name: Text = "vit_base_patch16_dinov3"
     """A vision transformer of timm."""
     pre_trained: bool = True
-    """Load its weights; false gives random weights (for tests)."""
+    """Load pretrained weights; false gives random weights (for tests)."""
     blocks: Blocks = (3, 6, 9, 11)
-    """Its blocks whose features are taken, counted from 0."""
+    """Blocks whose features are used, counted from 0."""
     layer_weights: Annotated[tuple[Weight, ...], Field(min_length=1, max_length=8)] | None = None
-    """What each block's distances count; unset means all the same."""
+    """Weight of each block's distances; unset means equal weights."""
     k_image: Annotated[int, Field(ge=1, le=1_000_000)] = 150
     """Training images that an image is compared with, the most similar ones."""
     use_positional_bank: bool = True
-    """Compare patches with those at about the same place alone."""
+    """Compare patches only with those at about the same place."""
     pos_radius: Annotated[int, Field(ge=0, le=16)] = 1
-    """How far away these may be, in patches."""
+    """Largest distance between the places of compared patches, in patches."""
     max_ratio: Fraction = 0.01
-    """Share of the map's pixels, the highest ones, whose mean is the image score; 0 takes the highest one alone."""
+    """Share of the map's pixels, the highest ones, whose mean is the image score; 0 takes only the highest one."""
 
 
 class SuperAddParameters(ModelParameters):
@@ -543,11 +544,11 @@ class SuperAddParameters(ModelParameters):
     encoder_name: Text = "vit_huge_plus_patch16_dinov3"
     """A DINOv3 vision transformer of timm, with its weights."""
     blocks: Blocks | None = None
-    """Its blocks whose features are taken, counted from 0; unset means those for its size."""
+    """Blocks whose features are used, counted from 0; unset means those for the encoder's size."""
     window_size: Annotated[int, Field(ge=16, le=4096)] = 448
     """Side of the windows in pixels: a multiple of the transformer's patches, no larger than the image."""
     window_overlap: Annotated[int, Field(ge=1, le=2048)] = 16
-    """How far they overlap: a multiple of the transformer's patches, less than half of windowSize."""
+    """Overlap of the windows in pixels: a multiple of the transformer's patches, less than half of windowSize."""
     gaussian_blur_sigma: Annotated[float, Field(ge=0, le=64)] = 4.0
     """Smoothing of the map, in pixels; 0 leaves it as it is."""
     score_quantile: Annotated[float, Field(gt=0, le=1)] = 0.001
@@ -568,19 +569,19 @@ class FoundAdParameters(ModelParameters):
     ] = "vit_base_patch14_dinov2.lvd142m"
     """A DINO vision transformer of timm, with its weights."""
     n_layer: Annotated[int, Field(ge=1, le=24)] = 3
-    """Its block whose features are taken, counted from the end."""
+    """Block whose features are used, counted from the end."""
     feat_normed: bool = False
     """Scale features to length 1."""
     pred_depth: Annotated[int, Field(ge=1, le=64)] = 6
     """Blocks of the projector."""
     pred_emb_dim: Annotated[int, Field(ge=16, le=8192)] = 384
-    """Its width."""
+    """Width of the projector."""
     dropout: Fraction = 0.2
-    """Dropout of the features that it sees."""
+    """Dropout of the projector's input features."""
     top_k: Annotated[int, Field(ge=1, le=65_536)] = 10
     """Patches, the most anomalous ones, whose mean is the image score."""
     color_jitter: Annotated[float, Field(ge=0, le=1)] = 0.5
-    """How much pasted pieces of the simulated defects change their colours."""
+    """Strength of the colour jitter on pasted pieces of the simulated defects."""
     use_few_shot_augmentation: bool = True
     """Turn, flip, tint and blur training images."""
     learning_rate: LearningRate = 1e-3
@@ -603,21 +604,21 @@ class MhPatchcoreParameters(ModelParameters):
     pca_variance_ratio: Annotated[float, Field(gt=0, le=1)] = 0.99
     """Share of the variance that the principal components keep."""
     covariance_shrinkage: Fraction = 0.07
-    """How far the covariance is drawn to a multiple of the identity."""
+    """Shrinkage of the covariance towards a multiple of the identity."""
     memory_bank_size: Count = 1000
     """Patches kept in the memory bank."""
     local_coreset_size: Count = 256
     """Patches kept of each block that is merged into it."""
     num_neighbors: Annotated[int, Field(ge=1, le=64)] = 9
-    """Neighbours that weigh the image score."""
+    """Neighbours used to weight the image score."""
 
 
 class DsrParameters(ModelParameters):
-    """DSR: restores quantised features that were spoilt, and segments what changed (Zavrtanik et al., ECCV 2022). Codes
-    change by jumps, so that an export which rounds otherwise (OpenVINO) may fail its comparison with torch."""
+    """DSR: restores quantised features that were corrupted, and segments what changed (Zavrtanik et al., ECCV 2022).
+    Codes change in jumps, so an export that rounds differently (OpenVINO) may fail its comparison with torch."""
 
     latent_anomaly_strength: Fraction = 0.2
-    """Least strength of the simulated anomalies."""
+    """Smallest strength of the simulated anomalies."""
     upsampling_train_ratio: Annotated[float, Field(gt=0, lt=1)] = 0.7
     """Share of the epochs after which the network that sharpens maps is trained instead of the others."""
 

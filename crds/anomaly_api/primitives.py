@@ -1,6 +1,7 @@
 """The small value types that several blocks of the API share, each with its bounds.
 
-Every string and list has an upper bound: the API server prices CEL rules by the largest possible value.
+Every string and list has an upper bound: the API server estimates the cost of CEL rules from the
+largest possible value.
 """
 
 from typing import Annotated, Any

@@ -1,6 +1,6 @@
 """Why a run is in the state it is in: the reasons of conditions and the runner's exit codes.
 
-A pod's exit code is the one channel that survives everything, so each typed failure has its own. The Job's
+A pod's exit code is the one channel that always survives, so each typed failure has its own. The Job's
 podFailurePolicy is derived from this table: what cannot succeed on a second try is never retried.
 """
 
@@ -47,7 +47,7 @@ class Reason(StrEnum):
 
 
 class ExitCode(IntEnum):
-    """How the runner's process ends. 10..19 are final, 20..29 may pass on a retry."""
+    """Exit codes of the runner: 10..19 are final, after 20..29 a retry may succeed."""
 
     DONE = 0
     INTERNAL_ERROR = 1
@@ -71,7 +71,7 @@ class ExitCode(IntEnum):
 
     @classmethod
     def of(cls, reason: Reason) -> "ExitCode":
-        """The exit code of a run that ends for this reason."""
+        """Return the exit code of a run that ends for this reason."""
         return next(code for code, meant in _REASONS.items() if meant is reason)
 
 

@@ -1,4 +1,4 @@
-"""What the two kinds share: the envelope of a Kubernetes object and how a manifest is read."""
+"""What both kinds share: the metadata of a Kubernetes object, and the description of an invalid manifest."""
 
 from typing import Annotated, Any
 
@@ -24,7 +24,7 @@ class ObjectMeta(BaseModel):
 
 
 def describe_invalid(error: ValidationError, root: str = "spec") -> str:
-    """One line for people: each fault with its field's path, in Kubernetes spelling, at most five of them."""
+    """Describe validation errors in one line: each with its field's path in Kubernetes spelling, at most five."""
     faults = [f"{_path(fault['loc'], root)}: {fault['msg']}" for fault in error.errors(include_url=False)]
     more = f" (and {len(faults) - 5} more)" if len(faults) > 5 else ""
     return "; ".join(faults[:5]) + more

@@ -1,7 +1,7 @@
-"""results.json: every image's outcome in the form of quadra's anomaly report, for tools that read that.
+"""results.json: every image's outcome in the format of quadra's anomaly report, for tools that read it.
 
-Field names are quadra's own (snake_case). Two things are better than there: numbers are numbers, at full precision, and
-what is unknown can be told from what is right.
+Field names are quadra's own (snake_case). Unlike in quadra, numbers are JSON numbers at full
+precision, and an unknown label differs from a good one.
 """
 
 from typing import Literal
@@ -11,7 +11,7 @@ from pydantic import ConfigDict, Field
 from anomaly_api.base import Contract
 
 RESULTS = "results.json"
-"""Name in a run's folder of artifacts."""
+"""File name in a run's folder of artifacts."""
 
 
 class _Quadra(Contract):
@@ -24,17 +24,17 @@ class Observation(_Quadra):
     image_path: str
     """Folder of the image, below the dataset's root."""
     file_name: str
-    """Its file."""
+    """File name of the image."""
     expectation: Literal[0, 1, ""]
-    """1 for a defect, 0 for a good part, empty where nobody knows."""
+    """1 for a defect, 0 for a good part, empty if the label is unknown."""
     prediction: Literal[0, 1]
-    """1 where it was decided anomalous."""
+    """1 if the image was classified as anomalous."""
     prediction_mask: str
     """Segmentation at the image's resolution, below the run's folder; empty unless visualization.rawOutputs."""
     prediction_heatmap: str
-    """Heat map likewise."""
+    """Heat map at the image's resolution, below the run's folder; empty unless visualization.rawOutputs."""
     is_correct: bool
-    """Decided as expected; true where nothing is expected."""
+    """Whether the prediction matches the label; true if the label is unknown."""
     anomaly_score: float
     """Percent of the training threshold."""
     unnormalized_score: float
@@ -44,25 +44,25 @@ class Observation(_Quadra):
 
 
 class ConfusionTable(_Quadra):
-    """Decisions against labels, images."""
+    """Decisions against labels."""
 
     class_labels: tuple[str, str] = ("normal", "anomaly")
     """Rows are labels, columns decisions."""
     matrix: tuple[tuple[int, int], tuple[int, int]]
-    """Images."""
+    """Numbers of images."""
 
 
 class ResultMetrics(_Quadra):
-    """What the decisions came to."""
+    """Metrics of the decisions."""
 
     overlapping_scores: int
-    """Images between the lowest score of a defect and the highest of a good part."""
+    """Number of images between the lowest score of a defect and the highest of a good part."""
     confusion_matrix: ConfusionTable
     """Decisions against labels."""
 
 
 class ImageResults(_Quadra):
-    """The whole file."""
+    """The content of results.json."""
 
     observations: tuple[Observation, ...]
     """Images in the order in which they were scored."""
@@ -71,6 +71,6 @@ class ImageResults(_Quadra):
     unnormalized_threshold: float
     """Image threshold of raw scores."""
     f1_score: float
-    """At the threshold; 0 where no image is labelled."""
+    """F1 score at the threshold; 0 if no image is labelled."""
     metrics: ResultMetrics
-    """What the decisions came to."""
+    """Metrics of the decisions."""

@@ -1,6 +1,6 @@
 """Cross-field rules: each one a CEL expression for the API server and the same predicate in Python.
 
-A rule is made by a small factory, so that both forms come from one statement of intent. Tests apply the
+A rule is made by a small factory, so that both forms have one source. Tests apply the
 same bad manifests to the API server and to pydantic and expect both to refuse.
 """
 
@@ -31,11 +31,11 @@ class Rule:
     holds: Callable[[Any], bool] | None = None
 
     def located_message(self) -> str:
-        """The message as a run without a cluster shows it, led by the field at fault."""
+        """Return the message as a run without a cluster shows it, preceded by the field at fault."""
         return f"{self.field}: {self.message}" if self.field else self.message
 
     def to_crd(self) -> dict[str, str]:
-        """The rule as an entry of ``x-kubernetes-validations``."""
+        """Return the rule as an entry of ``x-kubernetes-validations``."""
         entry = {"rule": self.cel, "message": self.message, "reason": "FieldValueInvalid"}
         return entry | ({"fieldPath": f".{self.field}"} if self.field else {})
 
@@ -45,7 +45,7 @@ def _is_set(owner: Any, field: str) -> bool:
 
 
 def exactly_one(*fields: str) -> Rule:
-    """One of the fields is set, no more and no fewer."""
+    """Require that exactly one of the fields is set."""
     names = [camel(field) for field in fields]
     count = " + ".join(f"(has(self.{name}) ? 1 : 0)" for name in names)
     return Rule(
@@ -60,12 +60,12 @@ def first_set(a: A | None, b: B | None, /) -> A | B: ...
 @overload
 def first_set(a: A | None, b: B | None, c: C | None, /) -> A | B | C: ...
 def first_set(*values: Any) -> Any:
-    """The first value that is set, of fields of which a rule says that one is."""
+    """Return the first value that is not None, for fields of which a rule requires one."""
     return next(value for value in values if value is not None)
 
 
 def at_most_one(field: str, other: str) -> Rule:
-    """Not both of the fields are set."""
+    """Forbid that both of the fields are set."""
     name, excluded = camel(field), camel(other)
     return Rule(
         cel=f"!has(self.{name}) || !has(self.{excluded})",
@@ -75,7 +75,7 @@ def at_most_one(field: str, other: str) -> Rule:
 
 
 def required_when(field: str, discriminator: str, value: str) -> Rule:
-    """The field must be set when the discriminator has this value."""
+    """Require the field when the discriminator has this value."""
     name, by = camel(field), camel(discriminator)
     return Rule(
         cel=f"self.{by} != '{value}' || has(self.{name})",
@@ -85,7 +85,7 @@ def required_when(field: str, discriminator: str, value: str) -> Rule:
 
 
 def only_when(field: str, discriminator: str, *values: str) -> Rule:
-    """The field may be set only when the discriminator has one of these values."""
+    """Allow the field only when the discriminator has one of these values."""
     name, by = camel(field), camel(discriminator)
     return Rule(
         cel=f"!has(self.{name}) || self.{by} in [{', '.join(repr(value) for value in values)}]",
@@ -96,7 +96,7 @@ def only_when(field: str, discriminator: str, *values: str) -> Rule:
 
 
 def only_with(field: str, other: str) -> Rule:
-    """The field may be set only together with another one."""
+    """Allow the field only together with another one."""
     name, needed = camel(field), camel(other)
     return Rule(
         cel=f"!has(self.{name}) || has(self.{needed})",
@@ -107,7 +107,7 @@ def only_with(field: str, other: str) -> Rule:
 
 
 def at_most(field: str, other: str) -> Rule:
-    """The field's value may not exceed another field's."""
+    """Require that the field's value does not exceed another field's."""
     name, bound = camel(field), camel(other)
     return Rule(
         cel=f"self.{name} <= self.{bound}",
@@ -118,7 +118,7 @@ def at_most(field: str, other: str) -> Rule:
 
 
 def not_yet(field: str) -> Rule:
-    """The field belongs to the API, but this version cannot act on it: refused, never ignored."""
+    """Refuse a field that belongs to the API but that this version cannot act on."""
     name = camel(field)
     return Rule(
         cel=f"!has(self.{name})",
@@ -129,7 +129,7 @@ def not_yet(field: str) -> Rule:
 
 
 def unset_when(block: str, field: str, discriminator: tuple[str, str], values: tuple[str, ...], why: str) -> Rule:
-    """``<block>.<field>`` may not be set when ``<discriminator block>.<field>`` has one of these values."""
+    """Forbid ``<block>.<field>`` when ``<discriminator block>.<field>`` has one of these values."""
     path, other = f"{camel(block)}.{camel(field)}", _other(discriminator, values)
     return Rule(
         cel=f"!has(self.{path}) || {other.cel}",
@@ -140,7 +140,7 @@ def unset_when(block: str, field: str, discriminator: tuple[str, str], values: t
 
 
 def default_when(field: str, default: Any, discriminator: tuple[str, str], values: tuple[str, ...], why: str) -> Rule:
-    """``<field>``, a path, keeps its default when ``<discriminator block>.<field>`` has one of these values."""
+    """Require the default of ``<field>``, a path, when ``<discriminator block>.<field>`` has one of these values."""
     path, other = ".".join(map(camel, field.split("."))), _other(discriminator, values)
     return Rule(
         cel=f"self.{path} == {json.dumps(default)} || {other.cel}",
@@ -159,7 +159,7 @@ class _Condition:
 
 
 def _other(discriminator: tuple[str, str], values: tuple[str, ...]) -> _Condition:
-    """``<discriminator block>.<field>`` has none of these values."""
+    """Return the condition that ``<discriminator block>.<field>`` has none of these values."""
     by, listed = ".".join(map(camel, discriminator)), ", ".join(repr(value) for value in values)
     return _Condition(
         cel=f"!(self.{by} in [{listed}])",
@@ -168,7 +168,7 @@ def _other(discriminator: tuple[str, str], values: tuple[str, ...]) -> _Conditio
 
 
 def immutable_once_started(block: str) -> Rule:
-    """``spec.<block>`` may not change after the run has started (the API server compares old and new)."""
+    """Forbid changes of ``spec.<block>`` after the run has started (the API server compares old and new)."""
     name = camel(block)
     unchanged = (
         f"has(self.spec.{name}) == has(oldSelf.spec.{name}) && "

@@ -38,46 +38,46 @@ TERMINATION_PATH = "/dev/termination-log"
 TERMINATION_LIMIT = 4096
 """Bytes that the kubelet keeps of a termination message."""
 PROGRESS_PATH = "/v1/progress"
-"""Path at the operator that takes POSTed ProgressUpdates."""
+"""Path at the operator to which pods POST their ProgressUpdates."""
 PROGRESS_URL_ENV = "ANOMALY_PROGRESS_URL"
-"""Environment variable with the URL to push ProgressUpdates to; unset means nowhere."""
+"""Environment variable with the URL to push ProgressUpdates to; unset means that none are pushed."""
 PROGRESS_TOKEN_PATH = "/var/run/secrets/anomalyops.io/token"  # noqa: S105 - a path
 """File with the pod-bound token for the push (audience ``PROGRESS_AUDIENCE``, useless at the API server)."""
 PROGRESS_AUDIENCE = "progress.anomalyops.io"
 
 S3_SECRET_KEYS = {"AWS_ACCESS_KEY_ID": True, "AWS_SECRET_ACCESS_KEY": True, "AWS_SESSION_TOKEN": False}
-"""Keys of a credentialsSecret for S3, and whether each must be there."""
+"""Keys of a credentialsSecret for S3, and whether each is required."""
 MLFLOW_SECRET_KEYS = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
 """Optional keys of a credentialsSecret for MLflow; the tracking server's become environment variables of the same
 names, the registry's those of ``registry_env``."""
 
 MODEL_MANIFEST = "model.json"
-"""The ModelManifest's name in a run's folder of artifacts."""
+"""File name of the ModelManifest in a run's folder of artifacts."""
 NODE_CACHE_PATH = "/mnt/node-cache"
 """Where the node's cache folder (of this namespace) is mounted, if the resource asks for it."""
 CA_KEY = "ca.crt"
 """Key of a caConfigMap."""
 CA_DIR = "/etc/anomaly-ca"
-"""Folder with ``<role>/ca.crt`` for each location whose S3 endpoint has authorities of its own."""
+"""Folder with ``<role>/ca.crt`` for each location whose S3 endpoint has a private certificate authority."""
 
 
 def s3_env(role: LocationRole, key: str) -> str:
-    """Environment variable that carries a key of the S3 credentials for one location of the run."""
+    """Return the environment variable for a key of the S3 credentials of one location of the run."""
     return f"ANOMALY_{role.upper()}_{key}"
 
 
 def registry_env(key: str) -> str:
-    """Environment variable that carries a key of the credentials for the server that the model is registered at."""
+    """Return the environment variable for a key of the credentials of the model registry."""
     return f"ANOMALY_MODEL_{key}"
 
 
 def ca_path(role: LocationRole) -> str:
-    """File with the certificates (PEM) for one location's S3 endpoint."""
+    """Return the path of the CA certificates (PEM) for one location's S3 endpoint."""
     return f"{CA_DIR}/{role.value}/{CA_KEY}"
 
 
 def mount_path(role: LocationRole) -> str:
-    """Where a location on a persistent volume claim is mounted in the pod."""
+    """Return the path at which a location on a persistent volume claim is mounted in the pod."""
     return f"/mnt/{role.value}"
 
 
@@ -104,7 +104,7 @@ class RunIdentity(Contract):
 
 
 class RunConfig(Contract):
-    """What a pod is to do, and for which resource, with every reference resolved."""
+    """What a pod does, and for which resource, with every reference resolved."""
 
     rules = (exactly_one("experiment", "inference"),)
 
@@ -117,16 +117,16 @@ class RunConfig(Contract):
 
     @property
     def spec(self) -> RunSpec:
-        """The experiment or the inference, whichever it is: told apart by its type."""
+        """The spec of the experiment or of the inference, whichever is set."""
         return first_set(self.experiment, self.inference)
 
     def locations(self) -> dict[LocationRole, Location]:
-        """Every folder that the run reads or writes, by role."""
+        """Return every folder that the run reads or writes, by role."""
         return self.spec.locations()
 
 
 class ProgressUpdate(Contract):
-    """Pushed while the pod works; losing one loses nothing else."""
+    """Progress that a pod pushes while it works; losing an update does no harm."""
 
     run: RunIdentity
     """The resource."""
@@ -144,7 +144,7 @@ class RunSummary(Contract):
     reason: Reason
     """Complete, or why the run failed."""
     message: Annotated[str, Field(max_length=1024)] = ""
-    """For people: what failed and what to do."""
+    """What failed and what to do about it, for people."""
     stage: Stage
     """Stage in which it ended."""
     metrics: MetricValues | None = None
@@ -152,16 +152,16 @@ class RunSummary(Contract):
     thresholds: ThresholdValues | None = None
     """Thresholds found or used."""
     images: ImageCounts | None = None
-    """Images by what became of them."""
+    """Numbers of images by use and outcome."""
     artifacts: Artifacts | None = None
     """Where the results are."""
     mlflow: MlflowStatus | None = None
     """The run in MLflow."""
     warnings: Annotated[tuple[Annotated[str, Field(max_length=256)], ...], Field(max_length=8)] = ()
-    """What the user should know but did not stop the run."""
+    """Problems that did not stop the run."""
 
     def to_termination_message(self) -> str:
-        """JSON of at most TERMINATION_LIMIT bytes; warnings, then the message, are cut to fit."""
+        """Return JSON of at most TERMINATION_LIMIT bytes; warnings, the message, then results are cut to fit."""
         for summary in (self, self._shortened(warnings=2), self._shortened(warnings=0)):
             text = summary.model_dump_json(by_alias=True, exclude_none=True, exclude_defaults=True)
             if len(text.encode()) <= TERMINATION_LIMIT:
@@ -189,11 +189,11 @@ class ExportReport(Contract):
     max_map_difference: float | None = None
     """Largest absolute difference of a raw pixel score; unset for models without maps."""
     tolerance: float | None = None
-    """Largest difference of an image score that would have passed."""
+    """Largest accepted difference of an image score."""
     map_tolerance: float | None = None
-    """The same of a pixel score."""
+    """Largest accepted difference of a pixel score."""
     images_compared: int
-    """How many real images were compared."""
+    """Number of real images that were compared."""
 
 
 class UnreadableImage(Contract):
@@ -206,31 +206,31 @@ class UnreadableImage(Contract):
 
 
 class ConfusionMatrix(Contract):
-    """Decisions against labels, images; defect is the positive class."""
+    """Decisions against labels, counted in images; defect is the positive class."""
 
     true_negatives: int
-    """Good, decided good."""
+    """Good images classified as good."""
     false_positives: int
-    """Good, decided anomalous (false alarm)."""
+    """Good images classified as anomalous (false alarms)."""
     false_negatives: int
-    """Defect, decided good (missed)."""
+    """Defect images classified as good (missed)."""
     true_positives: int
-    """Defect, decided anomalous."""
+    """Defect images classified as anomalous."""
 
 
 class LabelSummary(Contract):
     """Scores of the images of one label."""
 
     images: int
-    """How many."""
+    """Number of images."""
     mean_score: float
     """Mean raw image score."""
     anomalous: int
-    """Decided anomalous."""
+    """Images classified as anomalous."""
 
 
 class Mistake(Contract):
-    """An image that was decided wrongly."""
+    """An image that was classified wrongly."""
 
     path: str
     """Path below the dataset's root."""
@@ -246,22 +246,22 @@ class ScoreHistogram(Contract):
     edges: tuple[float, ...]
     """Bin edges, ascending, one more than bins; the last bin includes its upper edge."""
     good: tuple[int, ...]
-    """Good images a bin."""
+    """Good images per bin."""
     defect: tuple[int, ...]
-    """Defective images a bin."""
+    """Defect images per bin."""
     unknown: tuple[int, ...] = ()
-    """Images whose label is unknown, a bin; empty where there are none."""
+    """Images with unknown labels per bin; empty if there are none."""
 
 
 class TrainingReport(Contract):
-    """The course of a training by gradient."""
+    """The course of gradient training."""
 
     epochs: int
     """Epochs that were completed, over all attempts."""
     steps: int
-    """Changes of the weights."""
+    """Updates of the weights."""
     batch_size: int
-    """Images a step, found or asked for."""
+    """Images per step, as found or as requested."""
     devices: int = 1
     """Devices that shared the images of each step."""
     stopped_early: bool = False
@@ -269,7 +269,7 @@ class TrainingReport(Contract):
     kept_epoch: int | None = None
     """Epoch (from 0) whose state was tested and exported."""
     resumed_from_step: int | None = None
-    """Step at which a checkpoint of an earlier pod was taken up; unset where training began anew."""
+    """Step of the earlier pod's checkpoint that training resumed from; unset if it started from the beginning."""
     history: dict[str, tuple[tuple[int, float], ...]] = Field(default_factory=dict)
     """Values by name (trainLoss, imageAUROC, ...): (step, value)."""
 
@@ -280,15 +280,15 @@ class RunReport(Contract):
     run: RunIdentity
     """The resource."""
     summary: RunSummary
-    """As in the termination message, uncut."""
+    """As in the termination message, but complete."""
     config: RunConfig
-    """What the run was told."""
+    """Configuration of the run."""
     confusion: ConfusionMatrix | None = None
     """Decisions against labels."""
     labels: dict[str, LabelSummary] = Field(default_factory=dict)
     """By label: good, each kind of defect, unknown."""
     metrics_by_defect: dict[str, MetricValues] = Field(default_factory=dict)
-    """By kind of defect: the metrics of its images beside the good ones, of its pixels beside all good pixels."""
+    """By kind of defect: metrics of its images against the good ones, and of its pixels against all good pixels."""
     intervals: dict[str, tuple[float, float]] = Field(default_factory=dict)
     """95 % confidence intervals of image metrics."""
     histogram: ScoreHistogram | None = None
@@ -296,8 +296,8 @@ class RunReport(Contract):
     mistakes: tuple[Mistake, ...] = ()
     """The worst mistakes: furthest on the wrong side of the threshold first, 100 at most."""
     thresholds_from: Literal["validation", "test", "manual", "model"] | None = None
-    """Which images the thresholds were found on; model: taken over from training. Of an inference, this is the level
-    that threshold.type names; the other one is the model's."""
+    """Images that the thresholds were found on; model: taken over from training. For an inference, this is about the
+    level that threshold.type names; the other level keeps the model's threshold."""
     training: TrainingReport | None = None
     """The course of training, for models that train by gradient."""
     exports: tuple[ExportReport, ...] = ()
@@ -305,15 +305,15 @@ class RunReport(Contract):
     unreadable: tuple[UnreadableImage, ...] = ()
     """Broken files."""
     missing_masks: tuple[str, ...] = ()
-    """Defect images with no mask, taken as wholly defective."""
+    """Defect images without a mask; all their pixels count as defective."""
     score_range: dict[str, tuple[float, float]] = Field(default_factory=dict)
     """Smallest and largest raw score seen, for image and pixel."""
     started: Timestamp | None = None
-    """When the pod began that finished the run."""
+    """Start of the pod that finished the run."""
     seconds: dict[str, float] = Field(default_factory=dict)
-    """Wall-clock seconds a stage, of that pod, up to the writing of the report."""
+    """Wall-clock seconds per stage of that pod, until the report was written."""
     environment: dict[str, str] = Field(default_factory=dict)
-    """Versions of the libraries, device, provider; of an inference, where the model came from."""
+    """Versions of the libraries, device, provider; for an inference, also where the model came from."""
     dataset_fingerprint: str | None = None
     """SHA-256 over the sorted paths and contents of the images."""
 
@@ -324,19 +324,19 @@ class ExportedModel(Contract):
     format: ExportFormat
     """Format."""
     file: str
-    """Path beside model.json."""
+    """Path relative to the folder of model.json."""
     sha256: str
     """Digest of the file: checked before it is loaded."""
     companions: dict[str, str] = Field(default_factory=dict)
-    """Further files that it needs, by path, with their digests (OpenVINO keeps its weights apart, ONNX those of more
-    than 2 GB)."""
+    """Further files that it needs, by path, with their digests (weights of OpenVINO, and those of ONNX if larger than
+    2 GB)."""
 
 
 class ModelFile(Contract):
     """A file beside model.json."""
 
     file: str
-    """Path."""
+    """Path relative to the folder of model.json."""
     sha256: str
     """Digest of the file: checked before it is loaded."""
 
@@ -345,7 +345,7 @@ class ModelManifest(Contract):
     """model.json: all that inference needs to know about a trained model; no code, no pickles."""
 
     format_version: Literal[1] = 1
-    """Version of this file's form."""
+    """Version of this file's format."""
     run: RunIdentity
     """The experiment that trained it."""
     model: str
@@ -363,11 +363,11 @@ class ModelManifest(Contract):
     valid_area_mask: ModelFile | None = None
     """Image whose black pixels are ignored, as in dataset.validAreaMask."""
     localises: bool = True
-    """Whether it answers anomaly maps beside image scores."""
+    """Whether it outputs anomaly maps beside image scores."""
     exports: tuple[ExportedModel, ...]
     """Exported models."""
     checkpoint: ModelFile | None = None
-    """The state (safetensors), to be loaded into the model that ``definition`` says."""
+    """The state (safetensors), to be loaded into the model that ``definition`` describes."""
     definition: Model | None = None
     """As in spec.model, with all defaults."""
     thresholds: ThresholdValues
@@ -383,6 +383,6 @@ class ModelManifest(Contract):
 
     @property
     def files(self) -> frozenset[str]:
-        """Paths of all files that it names."""
+        """Paths of all files that the manifest names."""
         exports = {name for model in self.exports for name in (model.file, *model.companions)}
         return frozenset(exports | {part.file for part in (self.checkpoint, self.valid_area_mask) if part})

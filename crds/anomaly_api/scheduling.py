@@ -54,7 +54,7 @@ class Toleration(Contract):
     effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
     """Taint effect; unset matches all."""
     toleration_seconds: Annotated[int, Field(ge=0)] | None = None
-    """How long NoExecute is tolerated."""
+    """Seconds for which NoExecute is tolerated."""
 
 
 class EnvVar(Contract):
@@ -67,10 +67,10 @@ class EnvVar(Contract):
 
 
 class PodTemplate(Contract):
-    """What is laid over the pod that the operator makes."""
+    """Additions to the pod that the operator creates."""
 
     labels: LabelMap | None = None
-    """Further labels; those of the operator win."""
+    """Further labels; the operator's own take precedence."""
     annotations: LabelMap | None = None
     """Further annotations."""
     env: Annotated[tuple[EnvVar, ...], Field(max_length=64)] | None = None
@@ -83,7 +83,7 @@ class Scheduling(Contract):
     """Where and how the pod runs."""
 
     gpus: Gpus = Gpus()
-    """GPUs asked for."""
+    """GPUs requested."""
     resource_claims: Annotated[tuple[ResourceClaim, ...], Field(max_length=8)] | None = None
     """Devices by Dynamic Resource Allocation, beside or instead of gpus."""
     resources: ResourceRequirements = ResourceRequirements()
@@ -101,7 +101,7 @@ class Scheduling(Contract):
     queue_name: Name | None = None
     """Kueue LocalQueue: the Job is created suspended and Kueue starts it."""
     pod_template: PodTemplate | None = None
-    """What is laid over the pod."""
+    """Additions to the pod that the operator creates."""
     service_account_name: Name | None = None
     """Service account, for workload identity; its token is not mounted."""
     image: Text | None = None
@@ -109,13 +109,13 @@ class Scheduling(Contract):
 
 
 class RunPolicy(Contract):
-    """The life of a run. Everything here may change while it runs."""
+    """Suspension, retries, deadline and clean-up of a run. All fields may change while it runs."""
 
     suspend: bool = False
     """Stop the pod (true) or let it run (false)."""
     backoff_limit: Annotated[int, Field(ge=0, le=100)] = 3
-    """Retries after failures that may pass; preemption does not count, and what a second try cannot mend is not
-    retried: wrong values, data, credentials."""
+    """Retries after failures that may be temporary. Preemption does not count, and failures that a retry cannot fix
+    (wrong values, data, credentials) are not retried."""
     active_deadline_seconds: Annotated[int, Field(ge=1)] | None = None
     """Longest time the run may take, seconds."""
     ttl_seconds_after_finished: Annotated[int, Field(ge=0)] | None = None

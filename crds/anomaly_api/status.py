@@ -17,7 +17,7 @@ Message = Annotated[str, Field(max_length=1024)]
 
 
 class Phase(StrEnum):
-    """Where a run is, in one word."""
+    """The state of a run, in one word."""
 
     PENDING = "Pending"
     WAITING = "Waiting"
@@ -53,55 +53,55 @@ class ConditionType(StrEnum):
 
 
 class Condition(Contract):
-    """One aspect of the state, as metav1.Condition."""
+    """One aspect of the state, with the fields of metav1.Condition."""
 
     type: ConditionType
-    """Which aspect."""
+    """The aspect."""
     status: Literal["True", "False", "Unknown"]
-    """Whether it holds."""
+    """Whether the condition is true."""
     reason: Reason
-    """Why, in one word."""
+    """Reason in one word."""
     message: Message = ""
-    """Why, for people."""
+    """Explanation for people."""
     last_transition_time: Timestamp
     """When status last changed."""
     observed_generation: int = 0
-    """Generation of the spec that it speaks of."""
+    """Generation of the spec that the condition describes."""
 
 
 class Progress(Contract):
-    """How far the current stage is."""
+    """Progress of the current stage."""
 
     completed: Annotated[int, Field(ge=0)] = 0
     """Units done."""
     total: Annotated[int, Field(ge=0)] = 0
-    """Units in all; 0 when unknown."""
+    """Units in total; 0 if unknown."""
     unit: Annotated[str, Field(max_length=32)] = "images"
     """What is counted."""
     percent: Annotated[int, Field(ge=0, le=100)] = 0
-    """Of the whole run."""
+    """Percentage of the whole run that is done."""
     remaining_seconds: Annotated[int, Field(ge=0)] | None = None
-    """Seconds that the stage will still take, judged by its pace so far."""
+    """Estimated seconds until the stage ends, from its pace so far."""
 
 
 class MetricValues(Contract):
     """Metrics by name, full precision."""
 
     image: Annotated[dict[str, float], Field(max_length=32)] = Field(default_factory=dict)
-    """From image scores."""
+    """Metrics of image scores."""
     pixel: Annotated[dict[str, float], Field(max_length=32)] = Field(default_factory=dict)
-    """From pixel scores."""
+    """Metrics of pixel scores."""
 
 
 class ThresholdValues(Contract):
     """Thresholds of raw scores, full precision: anomalous when score >= threshold."""
 
     image: float | None = None
-    """Of the image score."""
+    """Threshold of the image score."""
     pixel: float | None = None
-    """Of the pixel score."""
+    """Threshold of the pixel score."""
     source: Literal["adaptive", "manual", "optimalF1", "training", "custom"] | None = None
-    """How they were found; of an inference, the one that threshold.type names: the other is that of training."""
+    """How they were found; for an inference, at the level that threshold.type names (the other is that of training)."""
 
 
 class Artifacts(Contract):
@@ -112,7 +112,7 @@ class Artifacts(Contract):
     report: str | None = None
     """report.json."""
     html: str | None = None
-    """report.html: the same for people, in one file."""
+    """report.html: the report for people, in one file."""
     model: str | None = None
     """model.json, which names the exports and carries the thresholds."""
     exports: Annotated[dict[str, str], Field(max_length=8)] = Field(default_factory=dict)
@@ -137,16 +137,16 @@ class MlflowStatus(Contract):
 
 
 class ImageCounts(Contract):
-    """Images by what became of them."""
+    """Numbers of images by use and outcome."""
 
     train: int = 0
-    """Learnt from."""
+    """Images trained on."""
     validation: int = 0
-    """Scored to find the thresholds; 0 where the test set served for it."""
+    """Images scored to find the thresholds; 0 if the test set was used for that."""
     predicted: int = 0
-    """Scored."""
+    """Images scored."""
     anomalous: int = 0
-    """Decided anomalous."""
+    """Images classified as anomalous."""
     unreadable: int = 0
     """Broken files that were skipped."""
 
@@ -159,41 +159,41 @@ class Display(Contract):
     f1: str | None = None
     """Image F1 at the threshold."""
     progress: str | None = None
-    """Stage, percent of the whole run, and what the stage will still take."""
+    """Stage, percentage of the whole run, and estimated time until the stage ends."""
 
 
 class RunStatus(Contract):
     """Status of an AnomalyExperiment or AnomalyInference."""
 
     observed_generation: int = 0
-    """Generation of the spec that this status speaks of."""
+    """Generation of the spec that this status describes."""
     phase: Phase = Phase.PENDING
-    """Where the run is, in one word."""
+    """The state of the run, in one word."""
     conditions: Annotated[tuple[Condition, ...], Field(max_length=8)] = ()
     """Suspended, Complete, Failed; Reconciling and Stalled for GitOps tools."""
     stage: Stage | None = None
     """What the pod is doing."""
     progress: Progress | None = None
-    """How far it is."""
+    """Progress of the current stage."""
     start_time: Timestamp | None = None
-    """When the first pod's Job was created."""
+    """When the run's Job could first create a pod."""
     completion_time: Timestamp | None = None
-    """When the run ended, either way."""
+    """When the run completed or failed."""
     job_name: str | None = None
-    """The run's Job."""
+    """Name of the run's Job."""
     attempts: int = 0
-    """Pods that were started for it."""
+    """Number of pods that were created for the run."""
     metrics: MetricValues | None = None
     """Metrics by name."""
     thresholds: ThresholdValues | None = None
     """Thresholds found or used."""
     images: ImageCounts | None = None
-    """Images by what became of them."""
+    """Numbers of images by use and outcome."""
     artifacts: Artifacts | None = None
     """Where the results are."""
     mlflow: MlflowStatus | None = None
     """The run in MLflow."""
     warnings: Annotated[tuple[Annotated[str, Field(max_length=256)], ...], Field(max_length=8)] = ()
-    """What the user should know but did not stop the run."""
+    """Problems that did not stop the run."""
     display: Display | None = None
     """Rounded strings for kubectl get."""

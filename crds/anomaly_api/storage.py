@@ -20,8 +20,8 @@ class S3Location(Contract):
     """Secret in the same namespace with the keys AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (and
     AWS_SESSION_TOKEN if needed); unset means the pod's own identity."""
     ca_config_map: Name | None = None
-    """ConfigMap in the same namespace whose key ca.crt holds the certificates (PEM) that the endpoint's HTTPS is
-    checked against; unset means the public authorities."""
+    """ConfigMap in the same namespace whose key ca.crt holds the CA certificates (PEM) that verify the endpoint's HTTPS
+    certificate; unset means the public certificate authorities."""
 
 
 class PersistentVolumeClaimLocation(Contract):
@@ -45,12 +45,12 @@ class Location(Contract):
 
     @property
     def place(self) -> S3Location | PersistentVolumeClaimLocation:
-        """The one that is set."""
+        """The location that is set."""
         return first_set(self.s3, self.persistent_volume_claim)
 
 
 class LocationRole(StrEnum):
-    """What a location of a run is for; names its credentials and its mount in the pod."""
+    """Purpose of a location of a run; part of the names of its credentials and its mount in the pod."""
 
     DATASET = "dataset"
     WEIGHTS = "weights"

@@ -56,7 +56,7 @@ class Objective(Contract):
 
 
 class SweepBudget(Contract):
-    """When to stop spending."""
+    """Limits on what the sweep may use."""
 
     gpu_hours: Annotated[float, Field(gt=0)] | None = None
     """GPU-hours over all trials."""
@@ -74,12 +74,12 @@ class Sweep(Contract):
     objective: Objective = Objective()
     """What is optimised."""
     max_trials: Annotated[int, Field(ge=1, le=100_000)] = 10
-    """Trials in all."""
+    """Number of trials in total."""
     parallel_trials: Annotated[int, Field(ge=1, le=10_000)] = 1
-    """Trials at once."""
+    """Number of trials that run at the same time."""
     max_failed_trials: Annotated[int, Field(ge=0, le=100_000)] = 3
     """Failures after which the sweep fails."""
     pruning: Literal["none", "median", "hyperband"] = "none"
-    """How bad trials end early."""
+    """How bad trials are stopped early."""
     budget: SweepBudget | None = None
-    """When to stop spending."""
+    """Limits on what the sweep may use."""

@@ -1,5 +1,5 @@
 """How the model is trained. Memory-bank models (PaDiM, PatchCore, DFM ...) see every training image once and have no
-epochs; for the others, what is unset here is what the model's paper did (see the table of models in docs/)."""
+epochs; for the others, unset fields default to the values of the model's paper (see the table of models in docs/)."""
 
 from operator import attrgetter
 from typing import Annotated, Literal
@@ -16,9 +16,9 @@ class EarlyStopping(Contract):
     """Stop when a metric has not improved for a while."""
 
     enabled: bool = True
-    """false: train all epochs, also where the model's default would stop early."""
+    """false: train all epochs, even if the model's default would stop early."""
     metric: Literal["imageAUROC", "imageF1Max", "pixelAUROC", "trainLoss"] = "imageAUROC"
-    """What is watched: metrics of the validation images' raw scores (the test images' where there is no
+    """Metric that is watched: one of the validation images' raw scores (the test images' if there is no
     validation set), or the mean training loss of an epoch."""
     patience: Annotated[int, Field(ge=1, le=10_000)] = 3
     """Validations without improvement before stopping."""
@@ -40,14 +40,14 @@ class BatchSizeFinder(Contract):
 
 
 class Checkpointing(Contract):
-    """Save the state of training so that a stopped run can go on, and choose which state is kept in the end."""
+    """Save the state of training, so that a stopped run can resume, and choose which state is kept at the end."""
 
     enabled: bool = True
-    """Save to the output location at every SIGTERM and as often as said below; false: a stopped run starts anew."""
+    """Save to the output location on SIGTERM and at the intervals below; false: a stopped run starts over."""
     every_n_epochs: Annotated[int, Field(ge=1, le=10_000)] = 1
     """Epochs between checkpoints."""
     every_n_minutes: Annotated[float, Field(gt=0)] = 10.0
-    """And at least so much time between two of them, minutes."""
+    """Least time between two checkpoints, minutes."""
     keep: Literal["last", "best"] = "last"
     """Which state the run tests and exports: that after the last epoch, or the best by earlyStopping.metric."""
 
@@ -67,16 +67,16 @@ class Training(Contract):
     max_epochs: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     """Passes over the training images, for models that train by gradient."""
     max_steps: Steps | None = None
-    """Steps of the optimiser at most, whichever of the two limits comes first: one for every accumulateGradientBatches
-    batches; but GANomaly takes two a batch, and CFLOW one for every fiberBatchSize places of each layer."""
+    """Most optimiser steps; training ends at the first of the two limits. A step takes accumulateGradientBatches
+    batches; but GANomaly takes two steps per batch, and CFLOW one per fiberBatchSize positions of each layer."""
     train_batch_size: BatchSize | None = None
-    """Images a training step, on all devices together; unset means the model's default."""
+    """Images per training step, on all devices together; unset means the model's default."""
     accumulate_gradient_batches: Annotated[int, Field(ge=1, le=1024)] = 1
     """Batches whose gradients are added up before the weights change."""
     eval_batch_size: BatchSize = 32
-    """Images a prediction step."""
+    """Images per prediction batch."""
     num_workers: Annotated[int, Field(ge=0, le=128)] | None = None
-    """Threads that read and decode images; unset means one a CPU of the pod."""
+    """Threads that read and decode images; unset means one per CPU of the pod."""
     precision: Precision = "float32"
     """Floating-point type of training: float16 and bfloat16 are mixed precision, weights stay float32."""
     devices: Annotated[int, Field(ge=1, le=64)] | None = None
@@ -103,7 +103,7 @@ EPOCH_FIELDS = (
     "batch_size_finder",
     "gradient_clipping",
 )
-"""What only a training by gradient can act on."""
+"""Fields that only gradient training can act on."""
 EPOCH_DEFAULTS = {
     field: attrgetter(field)(Training())
     for field in (
@@ -115,4 +115,4 @@ EPOCH_DEFAULTS = {
         "checkpointing.keep",
     )
 }
-"""And what of that has a default, which others have to leave as it is."""
+"""Further such fields with their defaults, which models without gradient training must not change."""
