@@ -1,6 +1,6 @@
-"""One run in, artifacts and a report out: trains or infers as its RunConfig says.
+"""Execute one run, an experiment or an inference, from its RunConfig to its artifacts and report.
 
-Libraries that send usage statistics to their makers are kept from it before they are imported.
+The telemetry of libraries is switched off here, before any of them is imported.
 """
 
 import os

@@ -51,10 +51,10 @@ def pod(
 
 
 def _end(code: int) -> NoReturn:
-    """End the process without taking its libraries down: all results are stored by now.
+    """Exit without running the libraries' own shutdown: all results are stored by now.
 
-    One of them may fork as it goes, and the child then waits for a lock that a thread of another one held: a pod that
-    has its result would run for ever.
+    A library may fork during its shutdown, and the child may then wait for a lock that a thread of another library held
+    at that moment: the pod would never end, although its results are stored.
     """
     logging.shutdown()
     sys.stdout.flush()

@@ -1,4 +1,4 @@
-"""What every stage of a run is given: who the run is, its stores and scratch folder, progress, stopping and tracking.
+"""The handles that every stage of a run gets: identity, stores, scratch folder, progress, stop signal and tracker.
 
 The context carries no settings and no results: those are arguments and return values of the stages.
 """
@@ -31,8 +31,8 @@ class RunRecord:
 
     Attributes:
         started: when the run began, UTC.
-        seconds: wall time of each stage, by its name; a stage entered twice has the sum.
-        warnings: what the user should know, at most 256 characters each.
+        seconds: wall time by name of the stage; the sum for a stage that was entered more than once.
+        warnings: messages for the user, at most 256 characters each.
     """
 
     started: datetime = field(default_factory=partial(datetime.now, UTC))
@@ -40,7 +40,7 @@ class RunRecord:
     warnings: list[str] = field(default_factory=list)
 
     def warn(self, *messages: str) -> None:
-        """Log and keep messages for the user that do not stop the run."""
+        """Log messages for the user that do not stop the run, and keep them for the report."""
         for message in messages:
             logger.warning(message)
             self.warnings.append(message[:_MAX_WARNING_CHARACTERS])
@@ -54,8 +54,8 @@ class Context:
         run: which resource the run belongs to.
         stores: the run's locations, by role.
         work: scratch folder on this machine.
-        progress: takes how far the run is.
-        stop: set once the cluster wants the node back.
+        progress: counts the units that are done.
+        stop: set by SIGTERM, when the cluster wants the node back.
         tracker: the experiment tracker.
         record: takes warnings and the duration of stages.
     """
@@ -70,7 +70,7 @@ class Context:
 
     @contextmanager
     def stage(self, stage: Stage, total: int = 0, unit: str = "images") -> Iterator[None]:
-        """Enter a stage of ``total`` units (0: unknown) and time it.
+        """Enter a stage of ``total`` units (0: unknown) and measure its wall time.
 
         Raises:
             Stopped: the run was asked to stop.

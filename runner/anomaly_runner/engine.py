@@ -1,4 +1,4 @@
-"""Choose what a run does, experiment or inference, and import only that: an inference has no torch."""
+"""Dispatch a run to the experiment or the inference, and import only that one: an inference needs no torch."""
 
 from anomaly_api.inference import InferenceSpec
 from anomaly_api.run import RunConfig

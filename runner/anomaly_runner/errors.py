@@ -1,4 +1,4 @@
-"""The exceptions that end a run: one tree, in which each leaf has its own exit code and reason.
+"""The exceptions that end a run: a tree in which each leaf has its own exit code and reason.
 
 ::
 
@@ -16,11 +16,15 @@
     ├── Stopped               143  SIGTERM: the cluster wants the node back
     └── InternalError           1  anything else: a fault of this program
 
-A stage raises a leaf; ``termination.capture_failures`` turns it into the pod's termination message and exit code. On
-the way it is caught only to become a more telling leaf (a model whose files are missing), or to finish first what must
-not be lost: export returns it with the run's results, which are published before the run fails, and a training that is
-stopped stores its state, where a failure to do so must not hide that it was stopped. Exceptions about a single file
-(``data.images.UnreadableImageError``) are not in this tree: whoever reads the file decides what they mean for the run.
+A stage raises a leaf; ``termination.capture_failures`` turns it into the pod's termination message and exit code. In
+between it is caught only
+
+- to raise a more specific leaf: missing files of a model become ModelInvalid;
+- to publish the results first: export returns the failure, and the run fails once everything else is published;
+- to store the state of a training that was stopped: a failure to store it is logged and does not replace Stopped.
+
+Exceptions about a single file (``data.images.UnreadableImageError``) are not in this tree: the code that reads the file
+decides what they mean for the run.
 """
 
 from typing import ClassVar
@@ -28,11 +32,11 @@ from typing import ClassVar
 from anomaly_api.reasons import ExitCode, Reason
 
 MESSAGE_LIMIT = 1024
-"""Characters of a message in a condition."""
+"""Largest number of characters of a message in a condition."""
 
 
 class RunFailed(Exception):  # noqa: N818 - an outcome, named as the reasons are
-    """The run cannot go on; base of all. ``str()`` is a message for people: what failed and what to do."""
+    """Base class: the run cannot go on. ``str()`` is a message for people: what failed and what to do."""
 
     exit_code: ClassVar[ExitCode] = ExitCode.INTERNAL_ERROR
 

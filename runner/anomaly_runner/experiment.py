@@ -62,10 +62,10 @@ _ON_TEST = (
 
 
 def check_experiment(spec: ExperimentSpec) -> None:
-    """Refuse what can be known to be wrong before the first request to a storage.
+    """Check everything that can be checked before the first request to a storage.
 
     Raises:
-        InvalidConfig: what the model, the input size, the devices or the exports cannot be.
+        InvalidConfig: the model, the input size, the devices or the exports cannot be as the spec asks.
     """
     size = spec.transforms.input_size
     input_normalization(spec)
@@ -77,16 +77,16 @@ def check_experiment(spec: ExperimentSpec) -> None:
 def run_experiment(
     config: RunConfig, spec: ExperimentSpec, listed: ListedDataset, context: Context
 ) -> publish.Published:
-    """Train, test, export and publish what ``check_experiment`` accepts; weights are fetched before any image is.
+    """Train, test, export and publish a model, for a spec that ``check_experiment`` has accepted.
 
     Args:
         config: the run's configuration, which the report repeats.
-        spec: the experiment in it.
+        spec: the experiment in ``config``.
         listed: its images.
         context: stores, progress and stopping.
 
     Raises:
-        RunFailed: what stopped it. Nothing has been published then.
+        RunFailed: a stage failed or was stopped; nothing has been published.
     """
     size = spec.transforms.input_size
     preprocessor = Preprocessor(
@@ -97,7 +97,7 @@ def run_experiment(
         bit_depth=spec.transforms.bit_depth,
         valid_area=listed.valid_area,
     )
-    # Weights first: they are few, and without them no image is of use.
+    # Weights first: they are few files, and without them the images are of no use.
     weights = _weights(spec, context)
     # From here on images are downloaded in the background, while models are built and trained.
     prefetcher = prefetch_images(listed, context)
@@ -130,17 +130,17 @@ def _run(config: RunConfig, inputs: ExperimentInputs) -> publish.Published:
     inputs.integrity.extend_unreadable(inputs.dataset.unreadable)
     inputs.context.tracker.start(flat_parameters(inputs.spec))
     trained = train(inputs)
-    # The last stages may be stopped too: the training must not be lost with them ...
+    # A run that is stopped in one of the next stages must not lose its training.
     with trained.state.preserved():
         done = _test_and_publish(config, inputs, trained)
-    # ... and once the run is published, no later pod needs it.
+    # Once the run is published, no later pod needs the state of the training.
     trained.state.discard()
     return done
 
 
 @dataclass(frozen=True)
 class _Tested:
-    """A trained model's test: raw scores of the validation images, if there are some, and of the test images."""
+    """A trained model, its raw scores of validation images (if there are any) and test images, and their metrics."""
 
     predictor: TorchPredictor
     validation: Predictions | None
@@ -167,7 +167,7 @@ def _test_and_publish(config: RunConfig, inputs: ExperimentInputs, trained: Trai
     visualize(renderer, inputs.spec.evaluation.visualization, folder.here / publish.PICTURES, inputs.context)
     files = _write_model_files(inputs, trained, tested, folder)
     folder.write(publish.MANIFEST, _manifest(config, inputs, trained, tested, files))
-    # The report's pictures need maps of a few images, which most runs have not kept: these are scored again.
+    # The report's pictures need maps of a few images, and most runs keep no maps: these few are scored again.
     gallery = make_gallery(renderer, partial(_maps_of, inputs, tested.predictor))
     results = Results(
         dataset=inputs.dataset,
@@ -201,7 +201,7 @@ def _maps_of(
 def _predict(
     inputs: ExperimentInputs, predictor: TorchPredictor, samples: Sequence[Sample], reference: int = 0
 ) -> Predictions:
-    # Maps take much room: they are kept only for pixel metrics and pictures.
+    # Maps take much disk space: they are kept only for pixel metrics and pictures.
     keep_maps = any(sample.mask for sample in samples) or inputs.spec.evaluation.visualization.enabled
     with inputs.context.stage(Stage.PREDICT, len(samples)):
         batches = inputs.read(samples, predictor.preferred_batch_size)
@@ -218,14 +218,14 @@ def _predict(
 
 
 def _evaluate(inputs: ExperimentInputs, predictions: Predictions, validation: Predictions | None) -> EvaluationResult:
-    """Find thresholds on the validation images, or without any on the test images, and evaluate the test images."""
+    """Choose thresholds on the validation images (on the test images if there are none); evaluate the test images."""
     spec = inputs.spec.evaluation
     with inputs.context.stage(Stage.EVALUATE):
         labelled = _sort_labelled(inputs, predictions)
-        # Thresholds may not be chosen on the images that they are judged on, if there are others.
+        # Thresholds are chosen on other images than those they are evaluated on, where there are others.
         found_on = labelled if validation is None else _sort_labelled(inputs, validation)
         thresholds, warnings = experiment_thresholds(spec.threshold, found_on, "validation" if validation else "test")
-        # Normalised scores cover everything that was seen, so that validation and test share one scale.
+        # Ranges cover validation and test images, so that both share one scale of normalised scores.
         seen = score_range(validation or predictions, predictions)
         normalizer = experiment_normalizer(spec, thresholds, seen)
         evaluated = evaluate(
@@ -246,7 +246,7 @@ def _write_model_files(
     inputs: ExperimentInputs, trained: TrainedModel, tested: _Tested, folder: publish.Folder
 ) -> _ModelFiles:
     exports = _export(inputs, tested, folder.here)
-    # Where an export failed, the state is all that the user has of the model.
+    # Where an export failed, the checkpoint may be all that the user has of the model.
     keeps_state = inputs.spec.output.keep_checkpoint or exports.failure is not None
     return _ModelFiles(
         exports=exports,
@@ -267,7 +267,7 @@ def _export(inputs: ExperimentInputs, tested: _Tested, folder: Path) -> Exports:
 def _manifest(
     config: RunConfig, inputs: ExperimentInputs, trained: TrainedModel, tested: _Tested, files: _ModelFiles
 ) -> ModelManifest:
-    """model.json: what an inference needs to know to score images as they are scored here."""
+    """model.json: everything that an inference needs in order to score images as this run did."""
     return ModelManifest(
         run=config.run,
         model=inputs.spec.model.name,

@@ -1,4 +1,4 @@
-"""A run in a pod: RunConfig from the mount, termination message to the kubelet, progress to the operator."""
+"""A run in a pod: reads the mounted RunConfig, writes the termination message and pushes progress to the operator."""
 
 import logging
 import os
@@ -22,7 +22,14 @@ logger = logging.getLogger(__name__)
 
 
 def run_in_pod(config_file: Path, work: Path, termination: Path, environment: Mapping[str, str]) -> int:
-    """Do what the mounted RunConfig says and return the exit code; never raises a RunFailed."""
+    """Execute the mounted RunConfig and return the exit code; never raises a RunFailed.
+
+    Args:
+        config_file: the RunConfig (JSON).
+        work: scratch folder.
+        termination: file that the kubelet reads the termination message from.
+        environment: environment variables, which may hold the operator's address for progress.
+    """
     with StopSignal().listening() as stop:
         try:
             config = read_config(config_file)
@@ -50,7 +57,11 @@ def run_in_pod(config_file: Path, work: Path, termination: Path, environment: Ma
 
 
 def tracker_of(config: RunConfig, local: Path | None) -> Tracker:
-    """Make the tracker that the resource asks for; ``local``: folder of a run without a cluster, which has its own."""
+    """Make the tracker that the resource asks for.
+
+    Args:
+        local: folder of a run without a cluster, which has an MLflow store of its own; None in a cluster.
+    """
     wanted = config.spec.tracking.mlflow
     return NoTracker() if wanted is None else MlflowTracker(mlflow_target(config.run, wanted, local))
 

@@ -35,7 +35,7 @@ _LIBRARIES = ("onnxruntime", "onnxruntime-gpu", "torch", "numpy", "pillow")
 
 @dataclass(frozen=True)
 class _InferenceInputs:
-    """An inference's fixed inputs."""
+    """The fixed inputs of an inference."""
 
     spec: InferenceSpec
     manifest: ModelManifest
@@ -48,15 +48,15 @@ class _InferenceInputs:
 
 
 def run_inference(config: RunConfig, spec: InferenceSpec, context: Context) -> publish.Published:
-    """Score images with a trained model and publish what was found.
+    """Score images with a trained model and publish the results.
 
     Args:
         config: the run's configuration, which the report repeats.
-        spec: the inference in it.
+        spec: the inference in ``config``.
         context: stores, progress and stopping.
 
     Raises:
-        RunFailed: what stopped it. Nothing has been published then.
+        RunFailed: a stage failed or was stopped; nothing has been published.
     """
     manifest = read_model_manifest(context.stores[LocationRole.MODEL])
     listed = list_inference(spec, manifest, context)
@@ -79,7 +79,7 @@ def run_inference(config: RunConfig, spec: InferenceSpec, context: Context) -> p
 
 
 def _preprocessor(spec: InferenceSpec, manifest: ModelManifest, context: Context) -> Preprocessor:
-    """As in training; only the crop may be another one, where the camera was moved."""
+    """The preprocessor of the training; the spec may change only the crop, for a camera that was moved."""
     return Preprocessor(
         height=manifest.input_height,
         width=manifest.input_width,
@@ -103,7 +103,7 @@ def _run(config: RunConfig, inputs: _InferenceInputs) -> publish.Published:
         predictions, evaluated, inputs.prefetcher, inputs.preprocessor, inputs.spec.input.limits
     )
     visualize(renderer, inputs.spec.visualization, folder.here / publish.PICTURES, inputs.context)
-    # The report's pictures need maps of a few images, which most runs have not kept: these are scored again.
+    # The report's pictures need maps of a few images, and most runs keep no maps: these few are scored again.
     gallery = make_gallery(renderer, lambda samples: maps_by_key(inputs.predictor, _read(inputs, samples)))
     results = Results(
         dataset=inputs.dataset,
@@ -118,7 +118,7 @@ def _run(config: RunConfig, inputs: _InferenceInputs) -> publish.Published:
 
 
 def _environment(inputs: _InferenceInputs) -> dict[str, str]:
-    """Versions, what executes the model, and where it came from: of a registered model, which version that was."""
+    """Versions of libraries, what executes the model, and its URI, which names the version of a registered model."""
     uri = inputs.context.stores[LocationRole.MODEL].uri
     return versions(_LIBRARIES) | {"provider": inputs.predictor.provider, "model": uri}
 
@@ -126,7 +126,7 @@ def _environment(inputs: _InferenceInputs) -> dict[str, str]:
 def _predict(inputs: _InferenceInputs) -> Predictions:
     context, count = inputs.context, len(inputs.dataset.test)
     with context.stage(Stage.PREDICT, count):
-        # Maps take much room: they are kept only for pixel metrics and pictures.
+        # Maps take much disk space: they are kept only for pixel metrics and pictures.
         keep_maps = inputs.dataset.has_masks or inputs.spec.visualization.enabled
         return predict(
             inputs.predictor,

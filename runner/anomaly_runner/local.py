@@ -63,7 +63,7 @@ def _print_failure(console: Console, reason: str, message: str) -> None:
 
 
 def print_report(report: RunReport, console: Console) -> None:
-    """Print metrics, thresholds, counts and where the artifacts are, in one table."""
+    """Print metrics, thresholds, counts and the artifacts' location as a table, and the warnings below it."""
     summary = report.summary
     metrics, thresholds = summary.metrics or MetricValues(), summary.thresholds or ThresholdValues()
     counts, artifacts = summary.images or ImageCounts(), summary.artifacts or Artifacts()

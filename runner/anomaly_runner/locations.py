@@ -1,7 +1,7 @@
-"""Open the locations of a run as stores: S3 and mounted claims in a pod, folders below one folder without a cluster.
+"""Open the locations of a run as stores: S3 and mounted claims in a pod, sub-folders of one folder without a cluster.
 
-A registered model is a store as well, at its MLflow server or in the local database that stands for one. Nothing is
-sent to any server here.
+A registered model is a store too, on its MLflow server or in the local database that stands for the server. No request
+is sent here.
 """
 
 import os
@@ -16,9 +16,9 @@ from anomaly_runner.tracking.mlflow_registry import open_registered_model
 
 
 def pod_stores(config: RunConfig) -> dict[LocationRole, Store]:
-    """Open every location of a run in a pod: on S3, or a claim that the pod has mounted (at its sub-folder).
+    """Open every location of a run in a pod: S3, or the sub-folder of a claim that the pod has mounted.
 
-    The cache may also be the node's own folder, where the operator has mounted one.
+    A run without a cache of its own uses the node's cache folder, if the operator has mounted one.
     """
     stores: dict[LocationRole, Store] = {
         role: _open_in_pod(role, location) for role, location in config.locations().items()
@@ -31,7 +31,7 @@ def pod_stores(config: RunConfig) -> dict[LocationRole, Store]:
 
 
 def local_stores(folder: Path, config: RunConfig) -> dict[LocationRole, Store]:
-    """Open every location of a run below a folder: s3://BUCKET/KEY is BUCKET/KEY, a claim is CLAIM/PATH."""
+    """Open every location of a run below a folder: s3://BUCKET/KEY at BUCKET/KEY, a claim at CLAIM/PATH."""
     stores: dict[LocationRole, Store] = {
         role: FolderStore(folder / local_path(location)) for role, location in config.locations().items()
     }

@@ -1,4 +1,4 @@
-"""Read the RunConfig of a run: from the pod's mount, or made of a resource's YAML on a laptop."""
+"""Read the RunConfig of a run: from the pod's mount, or, without a cluster, from a resource's YAML."""
 
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ def read_config(file: Path) -> RunConfig:
     """Read the RunConfig that the operator mounted.
 
     Raises:
-        InvalidConfig: missing, or not a RunConfig of this version.
+        InvalidConfig: the file is missing, or is not a RunConfig of this version.
     """
     try:
         return RunConfig.model_validate_json(file.read_bytes())
@@ -40,7 +40,8 @@ def read_resource(file: Path, folder: Path) -> RunConfig:
     """Make the RunConfig of a resource's YAML, with its references resolved below the local folder.
 
     Raises:
-        InvalidConfig: not YAML, not one of our kinds, or not valid; every fault with its field's path.
+        InvalidConfig: the file is not YAML, not of a known kind, or not valid (every fault with its field's path), or
+            the experiment that an inference refers to has no results.
     """
     document = _load(file)
     kind = _KINDS.get(str(document.get("kind")))

@@ -1,6 +1,6 @@
-"""How far a run is: one counter, shown as a bar, logged, or pushed to the operator.
+"""Progress of a run: one counter, shown as a bar, logged, or pushed to the operator.
 
-Progress is for watching alone, so nothing here may fail or delay a run.
+Progress is only for people who watch a run, so nothing here may fail or delay it.
 """
 
 import json
@@ -45,21 +45,21 @@ _STAGE_END_PERCENT_BY_STEPS = _STAGE_END_PERCENT | {
     Stage.VISUALIZE: 95,
     Stage.EXPORT: 97,
 }
-"""The same where training counts steps: training by gradient descent outlasts everything else."""
+"""The same for a training that counts steps: training by gradient descent takes longer than all other stages."""
 _PUSH_SECONDS = 1.0
-"""Between two pushes, at least."""
+"""Shortest time between two pushes."""
 _PUSH_TIMEOUT = 2.0
-"""Seconds for one request."""
+"""Timeout of one request in seconds."""
 
 
 class ProgressReporter(Protocol):
     """An observer of progress."""
 
     def report(self, stage: Stage, progress: Progress) -> None:
-        """Take the newest state. Must return at once and never raise."""
+        """Take the newest state. Must return immediately and never raise."""
 
     def close(self) -> None:
-        """Take note that the run is over."""
+        """Release what the reporter holds: the run is over."""
 
 
 class ProgressMeter:
@@ -96,7 +96,7 @@ class ProgressMeter:
         self._report(Progress(total=total, unit=unit, percent=self._percent(0, total)))
 
     def advance(self, count: int) -> None:
-        """Count units of the stage that are done."""
+        """Add ``count`` units of the stage that are done."""
         completed = self._progress.completed + count
         changed = {
             "completed": completed,
@@ -106,10 +106,10 @@ class ProgressMeter:
         self._report(self._progress.model_copy(update=changed))
 
     def _remaining(self, completed: int, total: int) -> int | None:
-        """Seconds until the stage is done at its present pace; None while the pace is unknown.
+        """Seconds until the stage is done at its current pace; None while the pace is unknown.
 
-        The pace is measured from the first report on: the first units include what happens once (a model warms up) and
-        what an earlier pod had done.
+        The pace is measured from the first report on, because the first units include one-time work (the warm-up of a
+        model) and the units that an earlier pod has done.
         """
         now = self._clock()
         began, already = self._pace_origin = self._pace_origin or (now, completed)
@@ -131,7 +131,7 @@ class ProgressMeter:
 
 
 class BarReporter:
-    """A progress bar on the terminal."""
+    """Shows a progress bar on the terminal."""
 
     def __init__(self, console: Console) -> None:
         self._bar = RichProgress(
@@ -171,13 +171,13 @@ def _remaining_text(seconds: int | None) -> str:
 
 
 class LogReporter:
-    """A line in the log at each new stage and at every ten percent."""
+    """Writes a line to the log at each new stage and at every ten percent."""
 
     def __init__(self) -> None:
         self._last: tuple[Stage, int] | None = None
 
     def report(self, stage: Stage, progress: Progress) -> None:
-        """Log the state, if the stage or the ten percent are new."""
+        """Log the state if a new stage or another ten percent has begun."""
         news = (stage, progress.percent // 10)
         if news != self._last:
             self._last = news
@@ -199,13 +199,13 @@ class LogReporter:
 class PushReporter:
     """Posts ProgressUpdates to the operator from a thread of its own, at most one a second.
 
-    The token is read anew for each request: the kubelet rotates it. The first failure is logged, later ones are not.
+    The token is read again for each request, because the kubelet rotates it. Only the first failure is logged.
 
     Args:
         url: where to POST.
         token_file: the pod's service account token for the operator.
-        run: which run the updates are of.
-        mlflow: answers the run in MLflow, once it exists.
+        run: identity of the run in the updates.
+        mlflow: returns the run's status in MLflow; None until the run exists there.
 
     Raises:
         ValueError: ``url`` is not HTTP or HTTPS.
@@ -231,7 +231,7 @@ class PushReporter:
         self._changed.set()
 
     def close(self) -> None:
-        """Push the last state, waiting at most for one request under way and one more."""
+        """Push the last state; waits at most for a request in flight and one more."""
         self._closed.set()
         self._changed.set()
         self._thread.join(2 * _PUSH_TIMEOUT)

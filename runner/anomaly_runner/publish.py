@@ -1,7 +1,7 @@
 """Stage publish: upload the artifacts to <output>/<namespace>/<name>/<uid>/.
 
-The order is a promise to readers: everything that model.json names is there before it, and report.json comes
-last. A folder with a report.json is whole. A retried run writes the same names again.
+Readers may rely on the order of uploads: everything that model.json names comes before it, and report.json comes last,
+so a folder with a report.json is complete. A retried run writes the same names again.
 """
 
 import shutil
@@ -42,19 +42,19 @@ CHECKPOINT = "model.safetensors"
 
 @dataclass(frozen=True)
 class Folder:
-    """A run's artifacts: ``here`` they are made on this machine, ``store`` is where they go."""
+    """The artifacts of a run: ``here`` is the folder on this machine where they are made, ``store`` their target."""
 
     here: Path
     store: Store
 
     def write(self, name: str, content: Contract) -> Path:
-        """Write one JSON file."""
+        """Write a contract as a JSON file, and return the file."""
         file = self.here / name
         file.write_text(content.model_dump_json(by_alias=True, exclude_none=True, indent=2) + "\n", encoding="utf-8")
         return file
 
     def files(self) -> list[Path]:
-        """Every file made so far, model.json at the end."""
+        """All files made so far, model.json last."""
         found = (path for path in self.here.rglob("*") if path.is_file())
         return sorted(found, key=lambda path: (path.name == MANIFEST, path.as_posix()))
 
@@ -83,7 +83,7 @@ def artifact_uris(folder: Folder, exports: Sequence[tuple[str, str]], complete: 
 
 
 def write_valid_area(folder: Folder, area: ValidArea | None) -> ModelFile | None:
-    """Write the valid-area mask beside model.json, which will name it; nothing where there is none."""
+    """Write the valid-area mask and return its entry for model.json; None where there is no mask."""
     if area is None:
         return None
     file = folder.here / VALID_AREA
@@ -93,7 +93,7 @@ def write_valid_area(folder: Folder, area: ValidArea | None) -> ModelFile | None
 
 @dataclass(frozen=True)
 class Published:
-    """A report that is stored, and the same for the tracker."""
+    """A stored report, and the result that the tracker gets."""
 
     report: RunReport
     tracked: TrackedResult
@@ -104,34 +104,35 @@ def publish(config: RunConfig, results: Results, folder: Folder, complete: bool,
 
     Args:
         config: the run's configuration, which the report repeats.
-        results: what the report, the page and the tables are made of.
-        folder: the other artifacts, made already.
-        complete: false uploads report.json alone.
+        results: everything that the report, the page and the tables show.
+        folder: holds the other artifacts.
+        complete: false uploads only report.json.
         context: for progress, timing and stopping.
 
     Raises:
         StorageDenied, StorageUnavailable, DataInvalid: the output cannot be written.
+        Stopped: the run was asked to stop.
     """
     with context.stage(Stage.PUBLISH, unit="files"):
-        # What tables say is known by now; how many files there are is known only once they are written.
+        # The tables are written first: the stage's total is the number of files.
         write_tables(prediction_rows(results.predictions, results.evaluated), folder.here)
         folder.write(RESULTS, _image_results(results, folder.here))
         files = folder.files() if complete else []
         context.progress.enter(Stage.PUBLISH, len(files) + 1, "files")
-        # Everything that model.json names goes first, in parallel: who finds model.json finds all of the model.
+        # Everything that model.json names goes first, in parallel: a reader of model.json finds the whole model.
         bulk = [file for file in files if file.name != MANIFEST]
         for _ in ordered_map(partial(_upload, folder), bulk, THREADS):
             context.advance(1)
         for file in files[len(bulk) :]:
             _upload(folder, file)
-        # The report says how long everything before it took, and where all of it is.
+        # The report holds the duration of everything before it, and the URIs of all artifacts.
         uris = artifact_uris(folder, [(export.format, export.file) for export in results.exports], complete)
         report = make_report(config, results, uris, context.tracker.status(), context.record)
         if complete:
             page = folder.here / PAGE
             page.write_text(render(report, results.evaluated.labelled, results.gallery), encoding="utf-8")
             _upload(folder, page)
-        # report.json comes last: a retried run that finds it has nothing left to do.
+        # report.json comes last: a retried run that finds it is done.
         _upload(folder, folder.write(REPORT, report))
     return Published(report, tracked_result(report, folder.here, complete))
 
@@ -154,12 +155,13 @@ def fresh_folder(work: Path, store: Store) -> Folder:
 
 
 def already_published(config: RunConfig, context: Context) -> Published | None:
-    """What an earlier pod of the same run has published; None if it did not come that far.
+    """The results that an earlier pod of the same run has published; None if there are none.
 
-    Called first, it also finds out early that the output cannot be reached.
+    Called before any other work, so that an output that cannot be reached is found out early.
 
     Raises:
         StorageDenied, StorageUnavailable, DataInvalid: the output cannot be read.
+        Stopped: the run was asked to stop.
     """
     store = context.stores[LocationRole.OUTPUT].subfolder(config.run.folder)
     content = store.read(REPORT)
@@ -173,6 +175,6 @@ def already_published(config: RunConfig, context: Context) -> Published | None:
 def _same_run(content: bytes, config: RunConfig) -> RunReport | None:
     try:
         report = RunReport.model_validate_json(content)
-    except ValidationError:  # of another version of this program, which does the run again
+    except ValidationError:  # the report is of another version of this program: this version does the run again
         return None
     return report if report.config == config else None

@@ -1,6 +1,6 @@
-"""How a run ends: its exit code, its termination message for the kubelet, one line in the log.
+"""The end of a run: its exit code, its termination message for the kubelet, and a line in the log.
 
-The only place where every failure is caught.
+This is the only place where every failure is caught.
 """
 
 import logging
@@ -20,7 +20,13 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """How a run has ended. ``report``: of a run that has results, even if it failed."""
+    """The outcome of a run.
+
+    Attributes:
+        exit_code: of the process.
+        summary: the termination message.
+        report: present where the run has results, even if it failed.
+    """
 
     exit_code: ExitCode
     summary: RunSummary
@@ -28,10 +34,10 @@ class FinishedRun:
 
 
 def capture_failures(work: Callable[[], Published], context: Context) -> FinishedRun:
-    """Do the work of a run and turn whatever happens into how it ended; never raises.
+    """Execute a run and turn its result or its failure into an outcome; never raises.
 
     Args:
-        work: the run, until its results are stored.
+        work: executes the run until its results are stored.
         context: for the tracker, progress and warnings.
     """
     try:
@@ -44,7 +50,7 @@ def capture_failures(work: Callable[[], Published], context: Context) -> Finishe
 
 
 def _published(done: Published, context: Context) -> FinishedRun:
-    """Hand stored results to the tracker; the termination message has them even if the tracker is down."""
+    """Pass stored results to the tracker; the termination message holds them even if the tracker is down."""
     summary = done.report.summary
     try:
         context.tracker.finish(done.tracked)
@@ -52,7 +58,7 @@ def _published(done: Published, context: Context) -> FinishedRun:
         logger.error("run failed", extra={"reason": error.reason.value, "detail": str(error)})
         lost = {"reason": error.reason, "message": str(error)[:MESSAGE_LIMIT], "stage": Stage.PUBLISH}
         return FinishedRun(error.exit_code, summary.model_copy(update=lost), done.report)
-    # A run whose export failed is published like any other, and fails all the same.
+    # A run whose export failed is published like any other, but fails.
     if summary.reason is Reason.COMPLETE:
         context.progress.enter(Stage.DONE, 0, "images")
     else:
@@ -62,7 +68,7 @@ def _published(done: Published, context: Context) -> FinishedRun:
 
 
 def _as_run_failed(error: BaseException) -> RunFailed:
-    """Turn a library's exception into one of ours; the traceback of a fault of this program goes to the log."""
+    """Turn a library's exception into a RunFailed; the traceback of an unexpected one goes to the log."""
     if isinstance(error, MemoryError) or _is_torch_oom(error):
         return OutOfMemory(f"out of memory: {error}")
     logger.error("unexpected failure", exc_info=error)
@@ -70,7 +76,7 @@ def _as_run_failed(error: BaseException) -> RunFailed:
 
 
 def _is_torch_oom(error: BaseException) -> bool:
-    """Whether torch ran out of memory, without importing it: its GPU error by name, its CPU allocator's by message."""
+    """Whether torch ran out of memory, without importing torch: by name of the GPU error, by message of the CPU's."""
     return type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
 
 
