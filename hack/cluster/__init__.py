@@ -1,7 +1,7 @@
 """The embedded cluster: a real one-node Kubernetes on a bare Debian machine.
 
 It exists so that developers and CI run the operator against the real API server, scheduler and
-kubelet, with no cluster to ask for and no container runtime to install first. Everything is built
+kubelet, without access to another cluster and without installing a container runtime first. Everything is built
 from Go modules and Debian packages, and kept under one folder (`settings.HOME`).
 
     settings      names, addresses, versions and folders
@@ -13,11 +13,11 @@ from Go modules and Debian packages, and kept under one folder (`settings.HOME`)
     pki           certificates and kubeconfigs
     config        configuration files, rendered from the templates in config/
     network       the bridge that pods are attached to
-    processes     starting, recognising and stopping processes of ours
+    processes     starting, recognising and stopping the cluster's own processes
     components    the command line of each process
-    store         what etcd holds, and whether it can still work with it
+    store         etcd's data, and whether etcd can still work with it
     volumes       persistent volumes, on folders of the node
-    images        the base images, and how images reach the node
+    images        the base images, and the delivery of images to the node
     prune         removing images that newer ones have replaced
     lifecycle     up, down and status, put together from the above
 

@@ -12,19 +12,19 @@ def _binary(name: str) -> str:
 
 
 def registry() -> Component:
-    """The loopback registry: images reach the node layer by layer, so only new layers move."""
+    """The loopback registry, from which the node pulls images, only the layers that it lacks."""
     command = (_binary("registry"), "serve", str(config.path("registry.yaml")))
     return Component("registry", command, ("registry.yaml",))
 
 
 def containerd() -> Component:
-    """The container runtime, with sockets and state of its own beside any other containerd."""
+    """The container runtime, with its own sockets and state, separate from any other containerd."""
     command = ("/usr/bin/containerd", "--config", str(config.path("containerd.toml")))
     return Component("containerd", command, ("containerd.toml", "hosts.toml"))
 
 
 def etcd() -> Component:
-    """The database, without fsync; `store` says what that costs, and what is done about it."""
+    """The database, without fsync; `store` explains what that costs and how the cluster copes."""
     command = (
         _binary("etcd"),
         f"--data-dir={settings.STORE}",
@@ -65,7 +65,7 @@ def api_server() -> Component:
 
 
 def controller_manager() -> Component:
-    """The controllers; their client limits are raised, or hundreds of Jobs at once would queue."""
+    """The controllers, with raised client limits: otherwise hundreds of Jobs at once would queue."""
     command = (
         _binary("kube-controller-manager"),
         f"--kubeconfig={pki('kube-controller-manager.conf')}",
@@ -117,10 +117,10 @@ def dns() -> Component:
 
 
 def readers() -> tuple[Component, ...]:
-    """The processes that keep a copy of what etcd holds, in the order in which they start."""
+    """Return the processes that cache the contents of etcd, in the order in which they start."""
     return api_server(), controller_manager(), scheduler(), kubelet(), proxy(), dns()
 
 
 def all_components() -> tuple[Component, ...]:
-    """Every process, in the order in which they start."""
+    """Return every process, in the order in which they start."""
     return registry(), containerd(), etcd(), *readers()

@@ -10,12 +10,12 @@ from hack.cluster import settings
 from hack.cluster.shell import write_if_changed
 
 TEMPLATES = settings.SOURCE / "config"
-# Where a rendered file goes, below settings.CONFIG, when that is not where its template lies.
+# Path of a rendered file below settings.CONFIG, if it differs from that of its template.
 TARGETS = {"hosts.toml": f"registries/{settings.REGISTRY}/hosts.toml"}
 
 
 def ensure() -> None:
-    """Render every template; files that are right already are not touched."""
+    """Render every template; up-to-date files are not touched."""
     for template in sorted(TEMPLATES.rglob("*")):
         if template.is_file():
             name = str(template.relative_to(TEMPLATES))
@@ -23,12 +23,12 @@ def ensure() -> None:
 
 
 def path(name: str) -> Path:
-    """Where the rendered file of the template `name` lies."""
+    """Return the path of the rendered file of the template `name`."""
     return settings.CONFIG / TARGETS.get(name, name)
 
 
 def fingerprint(names: tuple[str, ...]) -> str:
-    """A digest of the rendered files: a process that started from another one is outdated."""
+    """Return a digest of the rendered files: a process that started with another digest is outdated."""
     digest = hashlib.sha256()
     for name in names:
         digest.update(path(name).read_bytes())

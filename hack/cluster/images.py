@@ -1,8 +1,8 @@
-"""The images the cluster itself needs, and the way any image takes to the node.
+"""The images that the cluster itself needs, and the delivery of any image to the node.
 
 Images travel through a registry on the loopback interface: buildah pushes and containerd pulls only
 the layers that the other side lacks. For a runner image that is kilobytes after a change of code,
-where an archive would move all of its gigabytes every time.
+whereas an archive would move all of its gigabytes every time.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ BASE_PACKAGES = "ca-certificates,python3,python3-venv"
 
 
 def buildah_environment() -> dict[str, str]:
-    """Variables that make buildah keep its storage in the cluster's home and trust its registry."""
+    """Return variables that make buildah keep its storage in the cluster's home and trust its registry."""
     return {
         "CONTAINERS_STORAGE_CONF": str(config.path("storage.conf")),
         "CONTAINERS_REGISTRIES_CONF": str(config.path("registries.conf")),
@@ -38,13 +38,13 @@ def buildah(*arguments: str | Path) -> str:
 
 
 def cri(*arguments: str) -> str:
-    """Ask the node's container runtime for something, over the interface the kubelet uses."""
+    """Call the node's container runtime over the CRI, as the kubelet does, and return the output."""
     endpoint = f"--endpoint=unix://{settings.CONTAINERD_SOCKET}"
     return run(settings.BIN / "cri", endpoint, *arguments)
 
 
 def ensure_base_images() -> None:
-    """Make the pause and the base image once, and have them in the registry."""
+    """Make the pause and the base image, and push them to the registry, unless it has them."""
     for reference in (settings.PAUSE_IMAGE, settings.BASE_IMAGE):
         if not in_registry(reference):
             ensure_made(reference)
@@ -61,9 +61,10 @@ def ensure_made(reference: str) -> None:
 
 
 def load(reference: str) -> None:
-    """Bring an image that buildah built to the node; does nothing for one that is there.
+    """Bring an image that buildah built to the node, unless it is there already.
 
-    Raises ClusterError when its name is not one of the loopback registry's, or there is no such image.
+    Raises:
+        ClusterError: its name is not one of the loopback registry, or there is no such image.
     """
     if not in_registry(reference):
         push(reference)
@@ -72,7 +73,11 @@ def load(reference: str) -> None:
 
 
 def push(reference: str) -> None:
-    """Push an image into the loopback registry, compressed lightly: cores are few, disk is slow."""
+    """Push an image to the loopback registry, lightly compressed: cores are few, disk is slow.
+
+    Raises:
+        ClusterError: the reference is not one of that registry.
+    """
     if not reference.startswith(f"{settings.REGISTRY}/"):
         raise ClusterError(f"{reference} cannot be loaded: name it {settings.REGISTRY}/...")
     light = ("--compression-format", "zstd", "--compression-level", "1")
@@ -90,13 +95,13 @@ def in_registry(reference: str) -> bool:
 
 
 def remove_from_registry(reference: str) -> None:
-    """Make the loopback registry forget an image; its layers stay until garbage is collected."""
+    """Remove an image from the loopback registry; its layers stay until garbage is collected."""
     if digest := _registry_digest(reference):
         _ask_registry("DELETE", f"{reference.rpartition(':')[0]}:{digest}")
 
 
 def _registry_digest(reference: str) -> str | None:
-    """The digest of an image's manifest in the registry, None when it is not there."""
+    """Return the digest of an image's manifest in the registry; None if it is not there."""
     try:
         return _ask_registry("HEAD", reference)["Docker-Content-Digest"]
     except urllib.error.HTTPError as error:
@@ -106,7 +111,7 @@ def _registry_digest(reference: str) -> str | None:
 
 
 def _ask_registry(method: str, reference: str) -> Message:
-    """Headers of the registry's answer about an image, named as NAME:TAG or NAME:DIGEST."""
+    """Return the headers of the registry's response about an image, named as NAME:TAG or NAME:DIGEST."""
     name, _, version = reference.removeprefix(f"{settings.REGISTRY}/").partition(":")
     url = f"http://{settings.REGISTRY}/v2/{name}/manifests/{version}"
     request = urllib.request.Request(url, method=method, headers={"Accept": MANIFEST_TYPES})
@@ -129,7 +134,7 @@ def _build_pause(_: Path, reference: str) -> None:
 
 
 def _build_base(folder: Path, reference: str) -> None:
-    """Debian with Python and nothing else, the stand-in for the public Python image."""
+    """Make an image of minimal Debian with Python, a substitute for the public Python image."""
     root = folder / "root"
     run("debootstrap", "--variant=minbase", f"--include={BASE_PACKAGES}", "bookworm", root)
     for useless in (

@@ -1,7 +1,7 @@
-"""Up, down and status: what the command line does, put together from the other modules.
+"""Up, down and status: the commands of the command line, composed from the other modules.
 
-`up` is level-triggered like the operator it serves: it looks at what is there, starts or replaces
-only what is missing or outdated, and can be repeated at any time.
+`up` is level-triggered like the operator it serves: it observes the state, starts or
+replaces only what is missing or outdated, and can be repeated at any time.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from pathlib import Path
 from hack.cluster import components, config, images, network, pki, processes, prune, settings, store, toolchain, volumes
 from hack.cluster.shell import ClusterError, kubectl, run, say, succeeds, wait_until
 
-# The API server would wait much longer for an etcd that is gone, and none of the others has anything to save.
+# Seconds before a reader of etcd is killed: the API server would wait much longer for a stopped etcd, and none of them
+# has anything to save.
 READERS_PATIENCE_SECONDS = 2.0
 
 
@@ -30,10 +31,12 @@ def exclusive(what: str = "cluster") -> Iterator[None]:
 
 
 def up() -> None:
-    """Bring the cluster up, or make it right again; does nothing to what is right.
+    """Bring the cluster up, or repair it; what is up to date stays untouched.
 
-    A store that etcd cannot work with is replaced by an empty one. Raises ClusterError when something
-    cannot be installed, built or started.
+    A store that etcd cannot work with is replaced by an empty one.
+
+    Raises:
+        ClusterError: something cannot be installed, built or started.
     """
     toolchain.ensure()
     pki.ensure()
@@ -65,7 +68,7 @@ def down(purge: bool = False) -> None:
 
 
 def status() -> bool:
-    """Print the state of each process and of the node; returns whether all is well."""
+    """Print the state of each process and of the node, and return whether all processes run."""
     all_run = True
     for component in components.all_components():
         alive = processes.is_running(component)
@@ -77,7 +80,7 @@ def status() -> bool:
 
 
 def environment() -> str:
-    """Shell commands that point kubectl, cri and buildah at this cluster."""
+    """Return shell commands that point kubectl, cri and buildah at this cluster."""
     variables = {
         "KUBECONFIG": str(settings.KUBECONFIG),
         "CONTAINER_RUNTIME_ENDPOINT": f"unix://{settings.CONTAINERD_SOCKET}",
@@ -88,14 +91,23 @@ def environment() -> str:
 
 
 def ensure_running() -> None:
-    """Raise ClusterError unless the registry and the runtime that images go through are up."""
+    """Check that the registry and the container runtime, through which images are delivered, are running.
+
+    Raises:
+        ClusterError: one of them is not running.
+    """
     for component in (components.registry(), components.containerd()):
         if not processes.is_running(component):
             raise ClusterError(f"{component.name} is not running: bring the cluster up first")
 
 
 def _start() -> None:
-    """Start what is not running, from the network to the node; raises store.DamagedError."""
+    """Start what is not running, from the network to the node.
+
+    Raises:
+        store.DamagedError: etcd cannot work with its store.
+        ClusterError: a process died, or was not ready in time.
+    """
     network.ensure()
     _start_runtime()
     _start_control_plane()
@@ -103,7 +115,7 @@ def _start() -> None:
 
 
 def _start_runtime() -> None:
-    """Registry and containerd, then the images that pods are made from."""
+    """Start registry and containerd, then deliver the images that every pod needs."""
     for component in (components.registry(), components.containerd()):
         processes.ensure_running(component)
     wait_until(_registry_answers, "an answer from the registry")
@@ -128,7 +140,7 @@ def _containerd_answers() -> bool:
 
 def _start_control_plane() -> None:
     if not processes.is_current(components.etcd()):
-        _forget_what_etcd_told()
+        _stop_readers_of_etcd()
         processes.ensure_running(components.etcd())
     store.ensure_usable()
     processes.ensure_running(components.api_server())
@@ -144,7 +156,7 @@ def _api_server_ready() -> bool:
 
 
 def _start_node() -> None:
-    """The node's processes; returns when pods can be scheduled on it, resolve names and claim volumes."""
+    """Start the node's processes, and wait until pods can be scheduled, resolve names and claim volumes."""
     kubectl("apply", "--filename", str(config.path("kube-dns.yaml")))
     for component in (components.kubelet(), components.proxy(), components.dns()):
         processes.ensure_running(component)
@@ -165,7 +177,7 @@ def _default_service_account_exists() -> bool:
 
 
 def _ensure_gpus() -> None:
-    """Add simulated GPUs to the node's capacity: scheduler and kubelet account for them alike."""
+    """Add simulated GPUs to the node's capacity: scheduler and kubelet both account for them."""
     resource, count = settings.GPU_RESOURCE, str(settings.GPU_COUNT)
     node = json.loads(kubectl("get", "node", settings.NODE, "--output=json"))
     if node["status"]["capacity"].get(resource) == count:
@@ -178,22 +190,22 @@ def _ensure_gpus() -> None:
     )
 
 
-def _forget_what_etcd_told() -> None:
-    """Stop everything that keeps a copy of what etcd held before: it may go on from an older state."""
+def _stop_readers_of_etcd() -> None:
+    """Stop everything that caches the contents of etcd, which may continue from an older state."""
     _stop_pods()
     for component in reversed(components.readers()):
         processes.stop(component, READERS_PATIENCE_SECONDS)
 
 
 def _stop_pods() -> None:
-    """Stop the pods, with the kubelet gone so that it restarts none, while containerd can."""
+    """Stop the kubelet, so that it restarts no pod, and then the pods, while containerd still runs."""
     processes.stop(components.kubelet())
     if processes.is_running(components.containerd()):
         images.cri("remove-pods")
 
 
 def _unmount(folder: Path) -> None:
-    """Unmount what lies below a folder, the innermost first: volumes, root and shm file systems."""
+    """Unmount everything below a folder, the innermost first: volumes, root and shm file systems."""
     mounts = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
     for mount in reversed([mount for mount in mounts if mount.startswith(f"{folder}/")]):
         run("umount", "--lazy", mount, check=False)

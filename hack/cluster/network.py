@@ -1,4 +1,4 @@
-"""The bridge that pods hang on, and the kernel settings that let Services reach them.
+"""The bridge that connects pods, and the kernel settings that let Services reach them.
 
 The host is the gateway on the bridge, so pods reach the processes that run beside them (the API
 server, CoreDNS) at its address, and the host reaches pods directly.
@@ -12,8 +12,8 @@ from hack.cluster import settings
 from hack.cluster.shell import run, succeeds
 
 PREFIX_LENGTH = settings.POD_CIDR.rpartition("/")[2]
-# Two pods of one node talk through the bridge, where answers would bypass the address translation
-# of Services if bridged packets were not shown to netfilter.
+# Pods of one node communicate through the bridge, where replies would bypass the address translation
+# of Services if netfilter did not see bridged packets.
 BRIDGE_NETFILTER = Path("/proc/sys/net/bridge/bridge-nf-call-iptables")
 IP_FORWARD = Path("/proc/sys/net/ipv4/ip_forward")
 
@@ -34,7 +34,7 @@ def ensure() -> None:
 
 
 def remove() -> None:
-    """Delete the bridge and the rules of Services; kernel settings stay, others may rely on them."""
+    """Delete the bridge and the rules of Services; kernel settings stay, since others may rely on them."""
     if succeeds("ip", "link", "show", settings.BRIDGE):
         run("ip", "link", "delete", settings.BRIDGE)
     for family in ("ip", "ip6"):

@@ -1,4 +1,4 @@
-"""Debian packages: installed when they are missing, and apt is asked for nothing otherwise."""
+"""Debian packages: apt runs only if some are missing."""
 
 from __future__ import annotations
 
@@ -10,7 +10,11 @@ from hack.cluster.shell import ClusterError, run
 
 
 def ensure(*names: str) -> None:
-    """Install the packages that are missing; raises ClusterError when that takes root, or apt fails."""
+    """Install the packages that are missing.
+
+    Raises:
+        ClusterError: packages are missing, and the user is not root or apt fails.
+    """
     missing = [name for name in names if not _is_installed(name)]
     if not missing:
         return
@@ -23,7 +27,7 @@ def ensure(*names: str) -> None:
 
 
 def ensure_venv() -> None:
-    """Make Python able to create virtual environments: Debian splits that off."""
+    """Make Python able to create virtual environments, which takes a package of its own on Debian."""
     if importlib.util.find_spec("ensurepip") is None:
         ensure("python3-venv")
 

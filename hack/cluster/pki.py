@@ -1,4 +1,4 @@
-"""Certificates and kubeconfigs: one authority, one client certificate for each component.
+"""Certificates and kubeconfigs: one certificate authority, one client certificate per component.
 
 Each component has its own identity, as on a production cluster, so the API server's RBAC and Node
 authorizers decide what it may do.
@@ -53,7 +53,7 @@ CLIENTS = (
 
 
 def ensure() -> None:
-    """Issue what is missing; what exists stays, so a user's copy of the kubeconfig keeps working."""
+    """Issue missing certificates; existing ones are kept, so that a user's copy of the kubeconfig keeps working."""
     settings.PKI.mkdir(parents=True, exist_ok=True)
     settings.PKI.chmod(0o700)
     _ensure_authority()
@@ -65,7 +65,7 @@ def ensure() -> None:
 
 
 def path(name: str) -> Path:
-    """Where the file `name` of the public key infrastructure lies."""
+    """Return the path of the file `name` of the public key infrastructure."""
     return settings.PKI / name
 
 
@@ -106,7 +106,7 @@ def _ensure_certificate(identity: Identity) -> None:
 
 
 def _ensure_kubeconfig(name: str) -> None:
-    """A kubeconfig with everything embedded, so that people can copy it."""
+    """Write a kubeconfig with all certificates embedded, so that it can be copied."""
     target = path(f"{name}.conf")
     if target.exists():
         return

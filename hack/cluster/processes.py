@@ -1,8 +1,8 @@
 """Starting, recognising and stopping the cluster's own processes.
 
-A process is known by its pid file, and believed only if the kernel shows the expected command
-line under that pid: a pid is reused after a reboot or a crash, and nothing of anyone else may ever
-be stopped. A process whose command line or configuration is no longer the wanted one counts as not
+A process is identified by its pid file, which is trusted only if the kernel shows the expected
+command line under that pid: a pid may be reused after a reboot or a crash, and no foreign process may
+ever be stopped. A process whose command line or configuration is no longer the wanted one counts as not
 running and is replaced, so bringing the cluster up converges after any change of this code.
 """
 
@@ -32,17 +32,17 @@ class Component:
 
     @property
     def pid_file(self) -> Path:
-        """Holds the pid, and the fingerprint of the configuration it started with."""
+        """File with the pid, and the fingerprint of the configuration that the process started with."""
         return settings.RUN / f"{self.name}.pid"
 
     @property
     def log(self) -> Path:
-        """What the process wrote since its last start."""
+        """File with the output of the process since its last start."""
         return settings.LOGS / f"{self.name}.log"
 
 
 def ensure_running(component: Component) -> bool:
-    """Start a component, or replace one that is outdated; returns whether anything was done."""
+    """Start a component, or replace an outdated one, and return whether anything was done."""
     if is_current(component):
         return False
     stop(component)
@@ -58,21 +58,25 @@ def is_current(component: Component) -> bool:
 
 
 def is_running(component: Component) -> bool:
-    """Whether the process that the pid file names is alive and ours."""
+    """Whether the process that the pid file names is alive and belongs to the cluster."""
     pid, _ = _recorded(component)
     return pid is not None and _is_ours(pid, component)
 
 
 def check_alive(component: Component) -> None:
-    """Raise ClusterError with the end of the log when a component has died."""
+    """Check that a component is running.
+
+    Raises:
+        ClusterError: it has died; the message quotes the end of its log.
+    """
     if not is_running(component):
         raise ClusterError(f"{component.name} died; {component.log} ends:\n{tail(component.log)}")
 
 
 def stop(component: Component, patience: float = STOP_SECONDS) -> None:
-    """Stop a component if it runs, and forget it. Nothing happens to a process that is not ours.
+    """Stop a component if it runs, and remove its pid file; a foreign process is left alone.
 
-    It is asked first, and killed after `patience` seconds.
+    The process gets SIGTERM, and SIGKILL after `patience` seconds.
     """
     pid, _ = _recorded(component)
     if pid is not None and _is_ours(pid, component):
@@ -100,9 +104,9 @@ def _start(component: Component, fingerprint: str) -> None:
 
 
 def _recorded(component: Component) -> tuple[int | None, str]:
-    """The pid and the configuration's fingerprint that were written at the start.
+    """Return the pid and the configuration's fingerprint that were written at the start.
 
-    A machine that dies may leave the file empty, or filled with zeros: that records nothing.
+    A machine that dies may leave the file empty or filled with zeros, which counts as no record.
     """
     try:
         pid, fingerprint = component.pid_file.read_text().split()
@@ -112,7 +116,7 @@ def _recorded(component: Component) -> tuple[int | None, str]:
 
 
 def _command_line(pid: int) -> tuple[str, ...]:
-    """A process's command line; empty when there is none, or only its zombie."""
+    """Return a process's command line; empty if there is no such process, or only a zombie."""
     try:
         raw = Path(f"/proc/{pid}/cmdline").read_bytes()
     except (FileNotFoundError, ProcessLookupError):
@@ -121,7 +125,7 @@ def _command_line(pid: int) -> tuple[str, ...]:
 
 
 def _is_ours(pid: int, component: Component) -> bool:
-    """By the program alone: its arguments may be those of an older version of this code."""
+    """Whether a process is the component's, by the program alone: arguments may be of an older version of this code."""
     return _command_line(pid)[:1] == component.command[:1]
 
 

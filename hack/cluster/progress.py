@@ -1,7 +1,7 @@
-"""Showing that something long is under way: how far it is, and how much time it has taken.
+"""Progress of long work on a terminal or in a log: how far it is, and how much time it has taken.
 
-On a terminal one line is written over and over. Elsewhere a line appears every half minute, so that
-a log shows that nothing hangs, and stays short.
+On a terminal one line is overwritten again and again. Elsewhere a line is printed every half minute,
+so that a log shows that nothing hangs, and stays short.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ CLEAR_LINE = "\r\x1b[K"
 
 
 class Progress:
-    """Work under way: what it is called, and `state`, how far it is, which the worker sets as it goes."""
+    """A long piece of work: its name, and its `state`, a text that the worker updates."""
 
     def __init__(self, what: str, stream: TextIO) -> None:
         self.state = ""
@@ -32,33 +32,33 @@ class Progress:
         self._lock = threading.Lock()
 
     def print(self, line: str) -> None:
-        """Write a line of output; on a terminal it goes above the line that shows the state."""
+        """Write a line of output, on a terminal above the line that shows the state."""
         with self._lock:
             self._stream.write(f"{CLEAR_LINE if self._is_terminal else ''}{line}\n")
             self._stream.flush()
 
     def begin(self) -> None:
-        """Name the work."""
+        """Announce the work."""
         if self._is_terminal:
             self.show()
         else:
             self.print(self._what)
 
     def show(self) -> None:
-        """Write the state and the time."""
-        told = ", ".join(filter(None, (self.state, self._elapsed())))
-        line = f"{self._what}: {told}"
+        """Write the state and the elapsed time."""
+        state = ", ".join(filter(None, (self.state, self._elapsed())))
+        line = f"{self._what}: {state}"
         if not self._is_terminal:
             self.print(line)
             return
         with self._lock:
-            # A line that wraps could not be written over.
+            # A line that wraps could not be overwritten.
             columns = shutil.get_terminal_size().columns
             self._stream.write(f"{CLEAR_LINE}{line[: columns - 1]}")
             self._stream.flush()
 
     def show_until(self, done: threading.Event) -> None:
-        """Write the state again and again."""
+        """Write the state periodically until `done` is set."""
         while not done.wait(TERMINAL_SECONDS if self._is_terminal else LOG_SECONDS):
             self.show()
 
@@ -78,7 +78,7 @@ class Progress:
 
 @contextmanager
 def progress(what: str, speaker: str = "cluster") -> Iterator[Progress]:
-    """Show on stderr that work is under way while the context lasts."""
+    """Show the progress of work on stderr while the context lasts."""
     work = Progress(f"{speaker}: {what}", sys.stderr)
     done = threading.Event()
     shown = threading.Thread(target=work.show_until, args=[done], daemon=True)
@@ -95,7 +95,7 @@ def progress(what: str, speaker: str = "cluster") -> Iterator[Progress]:
 
 
 def duration(seconds: float) -> str:
-    """A time for people: 7s, 6m12s, 1h02m."""
+    """Format a duration for people: 7s, 6m12s, 1h02m."""
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes_of_hour = divmod(minutes, 60)
     if hours:

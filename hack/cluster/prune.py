@@ -1,6 +1,6 @@
-"""Removing images that newer ones have replaced, or disks would fill with gigabytes of old layers.
+"""Removal of images that newer ones have replaced, which would fill disks with gigabytes of old layers.
 
-An image lies in three places: buildah's storage, the registry and the node. It is forgotten in all
+An image exists in three places: buildah's storage, the registry and the node. It is removed from all
 of them, and then the registry drops the layers that nothing refers to any longer.
 """
 
@@ -11,13 +11,13 @@ from itertools import groupby
 from hack.cluster import components, config, images, processes, settings
 from hack.cluster.shell import run, say
 
-# Of each image, so many of the newest builds stay: those of colleagues and of the last commits.
+# Newest builds of each image that are kept, for colleagues and the last commits.
 KEPT_BUILDS = 3
 OWN_IMAGES = {settings.PAUSE_IMAGE, settings.BASE_IMAGE}
 
 
 def prune() -> None:
-    """Forget replaced images; the registry must be running, and runs again afterwards."""
+    """Remove replaced images; the registry must be running, and is restarted."""
     replaced = _replaced_images()
     if not replaced:
         return
@@ -32,7 +32,7 @@ def prune() -> None:
 
 
 def _replaced_images() -> list[str]:
-    """References of the builds that are too old to stay; buildah lists the newest first."""
+    """Return the references of the builds that are too old to be kept; buildah lists the newest first."""
     listed = images.buildah("images", "--format", "{{.Name}}:{{.Tag}}").splitlines()
     builds = [found for found in listed if found.startswith(settings.REGISTRY) and found not in OWN_IMAGES]
     by_name = groupby(sorted(builds, key=_name), key=_name)
@@ -44,7 +44,7 @@ def _name(reference: str) -> str:
 
 
 def _collect_garbage() -> None:
-    """The registry's own collector, which must not run while the registry takes uploads."""
+    """Run the registry's own garbage collector, which must not run while the registry takes uploads."""
     processes.stop(components.registry())
     run(settings.BIN / "registry", "garbage-collect", "--delete-untagged", config.path("registry.yaml"))
     processes.ensure_running(components.registry())

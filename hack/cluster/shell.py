@@ -1,4 +1,4 @@
-"""Running commands and waiting: the few things every other module of the cluster needs."""
+"""Running commands, waiting and writing files: helpers for all other modules of the cluster."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from hack.cluster import settings
 
 
 class ClusterError(Exception):
-    """Something the user has to know about: printed as one message, without a traceback."""
+    """A failure of the cluster that is printed as one message, without a traceback."""
 
 
 def say(message: str) -> None:
-    """Tell the user what happens; on stderr, because stdout holds answers for scripts."""
+    """Print a message to stderr: stdout is for answers that scripts read."""
     print(f"cluster: {message}", file=sys.stderr, flush=True)
 
 
@@ -30,7 +30,8 @@ def run(
 ) -> str:
     """Run a command quietly and return its output.
 
-    Raises ClusterError with the command's own words when it fails and `check` is set.
+    Raises:
+        ClusterError: the command failed and `check` is set; the message quotes its stderr.
     """
     result = subprocess.run(
         [str(word) for word in command],
@@ -54,7 +55,7 @@ def watch(
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
 ) -> int:
-    """Run a command, hand on each line of its output as it comes, and return its exit status."""
+    """Run a command, pass each line of its output to `on_line`, and return its exit status."""
     with subprocess.Popen(
         [str(word) for word in command],
         env={**os.environ, **(env or {})},
@@ -72,7 +73,7 @@ def watch(
 
 
 def succeeds(*command: str | Path, env: Mapping[str, str] | None = None) -> bool:
-    """Whether a command exits with 0; its output is thrown away."""
+    """Whether a command exits with 0; its output is discarded."""
     return (
         subprocess.run(
             [str(word) for word in command],
@@ -98,7 +99,11 @@ def kubectl(*arguments: str, stdin: str | None = None, check: bool = True) -> st
 
 
 def wait_until(condition: Callable[[], bool], what: str, seconds: float = 60) -> None:
-    """Poll until `condition` holds; raises ClusterError naming `what` after `seconds`."""
+    """Poll until `condition` holds.
+
+    Raises:
+        ClusterError: it did not hold within `seconds`; the message names `what`.
+    """
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
@@ -107,14 +112,14 @@ def wait_until(condition: Callable[[], bool], what: str, seconds: float = 60) ->
 
 
 def tail(path: Path, lines: int = 15) -> str:
-    """The last lines of a log file, for error messages."""
+    """Return the last lines of a log file, for error messages; empty if there is no file."""
     if not path.exists():
         return ""
     return "\n".join(path.read_text(errors="replace").splitlines()[-lines:])
 
 
 def write_if_changed(path: Path, content: str, mode: int = 0o644) -> bool:
-    """Write a file only when its content differs; returns whether it did."""
+    """Write a file only if its content differs, and return whether it did."""
     if path.exists() and path.read_text() == content:
         return False
     path.parent.mkdir(parents=True, exist_ok=True)

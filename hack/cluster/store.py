@@ -1,27 +1,27 @@
-"""What etcd holds, and what becomes of the cluster when etcd loses some of it.
+"""The data of etcd, and how the cluster recovers when etcd loses some of it.
 
 etcd runs without fsync: hundreds of Jobs at once would otherwise wait for the disk. Nothing is lost
 when it stops, not even when it is killed, because the kernel has its writes by then. When the machine
-dies, or a disk is put back to what it was, the last seconds of acknowledged writes are gone, which
-shows in two ways.
+dies, or a disk is restored to an older state, the last seconds of acknowledged writes are gone, with
+one of two effects.
 
-etcd may go on from an older state. It counts its revisions anew from there, so whoever read from it
-before knows objects and versions that do not exist: watches stay silent until the count has come
-as far again, controllers wait for their own writes to appear in their caches, and the API server
-serves objects from its memory that are in no store. None of them finds out by itself. Therefore all
-readers of etcd stop before it starts, and start after it. Pods read as well (an operator is one),
-and some may be forgotten: all of them are removed, as if the node had been rebooted, and the kubelet
-starts those that there still are. This happens at every start of etcd, whether it was killed or
-stopped in peace, and whether or not its revision went back: it costs seconds, and is rare. A mark
-of an unclean stop, or a revision to compare with, would spare little, and could be lost or wrong
-itself.
+etcd may continue from an older state. It counts its revisions from there, so earlier readers know
+objects and versions that no longer exist: watches stay silent until the revision has caught up,
+controllers wait for their own writes to appear in their caches, and the API server serves objects
+from its memory that are in no store. None of them notices this by itself. Therefore all readers of
+etcd stop before it starts, and start after it. Pods may be readers too (an operator is one), and
+some may no longer exist in the store: all of them are removed, as if the node had been rebooted, and
+the kubelet starts those that still exist. This happens at every start of etcd, whether it was killed
+or stopped properly, and whether or not its revision went back: it takes seconds, and is rare. A mark
+of an unclean stop, or a revision to compare with, would save little, and could itself be lost or
+wrong.
 
-etcd may also be unable to go on. Damaged files make it crash at the start. Or its database has
-reached the disk while the end of its log, which is written first, has not: it then takes every new
-write for one that the database holds already, its own announcement too, and never begins to serve.
-So a start counts only when everything can be read and something can be written. A store that fails
-this is beyond repair, as no copy of it exists: the cluster is deleted and made anew, as by `down`
-and `up`. Objects and the data of volumes are lost; images, binaries and certificates stay.
+etcd may also be unable to continue. Damaged files make it crash at the start. Or its database has
+reached the disk while the end of its log, which is written first, has not: it then mistakes every
+new write for one that the database holds already, its own announcement too, and never begins to
+serve. So a start succeeds only when everything can be read and something can be written. A store that
+fails this cannot be repaired, as no copy of it exists: the cluster is deleted and created again, as
+by `down` and `up`. Objects and the data of volumes are lost; images, binaries and certificates stay.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ from http.client import HTTPException
 from hack.cluster import components, processes, settings
 from hack.cluster.shell import ClusterError, tail
 
-# Busy machines take long to start anything, and the verdict costs the whole cluster.
+# Long, because busy machines start slowly, and a store that is declared damaged costs the whole cluster.
 PATIENCE_SECONDS = 60.0
 REQUEST_SECONDS = 15.0
-# Beside the keys of the API server, which all start with /registry.
+# Outside the API server's keys, which all start with /registry.
 PROBE_KEY = "/anomaly-cluster/probe"
-# How programs in Go end by their own decision, or by that of etcd's logger.
+# Log texts with which a Go program, or etcd's logger, ends the process by itself.
 CRASH_MARKS = ('"level":"fatal"', '"level":"panic"', "panic: ", "fatal error: ")
-# Crashes that another store would share.
+# Causes of crashes that are not the store's fault.
 FAULTS_OF_THE_MACHINE = (
     "address already in use",
     "cannot allocate memory",
@@ -55,13 +55,15 @@ FAULTS_OF_THE_MACHINE = (
 
 
 class DamagedError(ClusterError):
-    """etcd cannot work with its store; the message says how that showed."""
+    """etcd cannot work with its store; the message describes the symptom."""
 
 
 def ensure_usable() -> None:
-    """Wait until etcd, which is running, reads all of its store and writes to it.
+    """Wait until the running etcd reads all of its store and writes to it.
 
-    Raises DamagedError when the store is to blame that it does not, ClusterError for other reasons.
+    Raises:
+        DamagedError: it does not, because of its store.
+        ClusterError: it does not, for another reason.
     """
     deadline = time.monotonic() + PATIENCE_SECONDS
     while not _reads_and_writes():
@@ -82,7 +84,11 @@ def _reads_and_writes() -> bool:
 
 
 def _ask(method: str, question: dict[str, str]) -> None:
-    """Use etcd's JSON interface, past the machine's proxy; raises OSError or HTTPException unless all of it came."""
+    """Send a request to etcd's JSON interface, without a proxy.
+
+    Raises:
+        OSError, HTTPException: the response did not arrive completely.
+    """
     request = urllib.request.Request(f"{settings.ETCD}/v3/kv/{method}", json.dumps(question).encode())
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     with direct.open(request, timeout=REQUEST_SECONDS) as answer:
@@ -94,7 +100,7 @@ def _encoded(text: str) -> str:
 
 
 def _reason_of_death() -> ClusterError:
-    """DamagedError if etcd's log shows a crash that comes from its store, else ClusterError."""
+    """Return a DamagedError if etcd's log shows a crash caused by its store, else a ClusterError."""
     log = components.etcd().log
     lines = log.read_text(errors="replace").splitlines()
     crash = next((line for line in lines if any(mark in line for mark in CRASH_MARKS)), None)
@@ -104,7 +110,7 @@ def _reason_of_death() -> ClusterError:
 
 
 def _gist(line: str) -> str:
-    """The error, or else the message, of a line of etcd's log; a line that is not JSON as it is."""
+    """Return the error, or else the message, of a line of etcd's log; a line that is not JSON unchanged."""
     try:
         entry = json.loads(line)
     except ValueError:

@@ -1,10 +1,9 @@
 """The programs the cluster is made of: Debian packages, and binaries built from Go modules.
 
-Binaries are rebuilt when what they are built from changes, which a stamp beside each remembers.
-They are built one after the other, since each keeps all cores busy, without cgo, so that they share
-the compiled standard library and need no C compiler. The Go build cache is private and removed
-afterwards: it would hold gigabytes for nothing, since the next build happens only when a version
-changes.
+Binaries are rebuilt when their sources change; a stamp beside each records the sources' digest. They
+are built one after the other, since each build keeps all cores busy, and without cgo, so that they
+share the compiled standard library and need no C compiler. The Go build cache is private and removed
+afterwards: it takes gigabytes, and the next build happens only when a version changes.
 """
 
 from __future__ import annotations
@@ -17,14 +16,15 @@ from hack.cluster import golang, packages, settings
 from hack.cluster.progress import Progress, progress
 
 STAMPS = settings.BIN / ".stamps"
-# Nobody debugs these binaries, and to write no debugging information saves a seventh of the time.
+# Debugging information is not needed, and leaving it out saves a seventh of the time.
 GO_OPTIONS = ("-trimpath", "-gcflags=all=-dwarf=false")
 
 
 def ensure(tools: tuple[str, ...] = ()) -> None:
-    """Install and build whatever is missing or outdated; `tools` are wanted beyond the usual ones.
+    """Install and build whatever is missing or outdated; `tools` are built in addition to the usual ones.
 
-    Raises ClusterError when something cannot be installed or built.
+    Raises:
+        ClusterError: something cannot be installed or built.
     """
     packages.ensure(*settings.DEBIAN_PACKAGES)
     ensure_programs(*settings.BINARIES, *settings.DEFAULT_TOOLS, *tools)
@@ -62,7 +62,7 @@ def _is_current(name: str, stamp: str) -> bool:
 
 
 def _build(go: golang.Go, name: str, work: Progress) -> None:
-    """Build a binary of ours, and link the commands that it holds to it."""
+    """Build one of the project's own binaries, and link its commands to it."""
     major, minor, _ = settings.KUBERNETES_VERSION.split(".")
     version = f"v{settings.KUBERNETES_VERSION}"
     flags = " ".join(
@@ -74,7 +74,7 @@ def _build(go: golang.Go, name: str, work: Progress) -> None:
             f"-X k8s.io/client-go/pkg/version.gitVersion={version}",
         ]
     )
-    # The checkout may belong to someone else, or be no repository at all: no version from git.
+    # No version from git: the checkout may belong to another user, or be no repository at all.
     options = (*GO_OPTIONS, "-buildvcs=false", f"-ldflags={flags}", "-o", str(settings.BIN / name))
     folder = settings.SOURCE / name
     go.compile("build", *options, ".", folder=folder, work=work, expected=go.dependencies(folder, work))
@@ -85,5 +85,5 @@ def _build(go: golang.Go, name: str, work: Progress) -> None:
 
 
 def _install(go: golang.Go, name: str, work: Progress) -> None:
-    """`go install` a tool; how many packages it has is not known before, as it is no module of ours."""
+    """Install a tool with `go install`; its number of packages is not known in advance."""
     go.compile("install", *GO_OPTIONS, "-ldflags=-s -w", settings.GO_TOOLS[name], folder=settings.HOME, work=work)

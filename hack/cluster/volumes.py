@@ -1,8 +1,8 @@
-"""Persistent volumes: folders of the node, to which claims without a class of their own are bound.
+"""Persistent volumes: folders of the node, for claims that name no StorageClass.
 
-Clusters that people share have a default StorageClass, so manifests may count on one. Here nothing
-makes volumes when a claim asks: there are a few from the beginning, each on a folder that is deleted
-together with the cluster. A folder is emptied when its claim is gone, for the next one.
+Most clusters have a default StorageClass, so manifests may rely on one. Here no provisioner creates
+volumes on demand: a few exist from the beginning, each on a folder that is deleted together with the
+cluster. `ensure` empties the folder of a volume whose claim is gone, for the next claim.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from hack.cluster.shell import kubectl
 
 CLASS = "node"
 NAMES = tuple(f"volume-{index}" for index in range(4))
-# What a claim may ask for; the whole of the disk is there for each.
+# Most that a claim may request; it is not enforced, each volume can use the whole disk.
 CAPACITY = "100Gi"
 
 
 def ensure() -> None:
-    """Have the default StorageClass and all volumes, and those that no claim is bound to empty."""
+    """Create the default StorageClass and missing volumes, and empty and release unclaimed volumes."""
     found = json.loads(kubectl("get", "persistentvolumes", "--output=json"))["items"]
     volumes = {volume["metadata"]["name"]: volume for volume in found}
     for name in NAMES:
@@ -36,12 +36,12 @@ def ensure() -> None:
 
 
 def _is_claimed(volume: dict[str, Any]) -> bool:
-    """Whether a claim is bound to a volume, or about to be; not any more when it was deleted."""
+    """Whether a claim is bound to a volume, or about to be; False once the claim was deleted."""
     return "claimRef" in volume.get("spec", {}) and volume["status"].get("phase") != "Released"
 
 
 def _empty(folder: Path) -> None:
-    """Delete what is in a folder, which the cluster's processes may have open."""
+    """Delete the contents of a folder, but not the folder itself, which processes of the cluster may have open."""
     folder.mkdir(parents=True, exist_ok=True)
     for entry in folder.iterdir():
         if entry.is_dir() and not entry.is_symlink():
@@ -51,7 +51,7 @@ def _empty(folder: Path) -> None:
 
 
 def _release(name: str) -> None:
-    """Let another claim be bound to a volume that still names its last one."""
+    """Remove a volume's reference to its deleted claim, so that another claim can be bound to it."""
     patch = [{"op": "remove", "path": "/spec/claimRef"}]
     kubectl("patch", "persistentvolume", name, "--type=json", f"--patch={json.dumps(patch)}")
 
@@ -70,7 +70,7 @@ def _storage_class() -> dict[str, Any]:
 
 
 def _volume(name: str) -> dict[str, Any]:
-    """A volume of the type local, which unlike hostPath is given to the group of the pod that mounts it."""
+    """Return a volume of type local: unlike with hostPath, the kubelet gives it to the pod's fsGroup."""
     on_node = {"key": "kubernetes.io/hostname", "operator": "In", "values": [settings.NODE]}
     return {
         "apiVersion": "v1",

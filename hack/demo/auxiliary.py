@@ -1,4 +1,4 @@
-"""Stand-ins for what EfficientAD, DSR and DRAEM load beside a backbone.
+"""Stand-ins for what EfficientAD, DSR and DRAEM load besides a backbone.
 
 Networks get random weights, and data sets of photographs are pieces of those that scikit-image brings.
 The tests that use them need no sensible results, and download nothing.
@@ -19,7 +19,7 @@ SIDE = 256
 
 
 def write_auxiliary_weights(cache: Path, pictures: int = 12) -> None:
-    """Fill a cache in the layout of `model.weights`, with so many pictures in each data set."""
+    """Fill a cache in the layout of `model.weights`, with `pictures` pictures in each data set."""
     write_teacher(cache / TEACHERS / "pretrained_teacher_small.pth")
     write_quantiser(cache / QUANTISER)
     for folder in (DTD, IMAGENETTE):

@@ -17,11 +17,15 @@ Object = dict[str, Any]
 
 
 class DemoError(Exception):
-    """Something the user has to know about: printed as one message, without a traceback."""
+    """A failure of the demo that is printed as one message, without a traceback."""
 
 
 def kubectl(*arguments: str, stdin: str | None = None) -> str:
-    """Run kubectl and return its output; raises DemoError with its own words when it fails."""
+    """Run kubectl and return its output.
+
+    Raises:
+        DemoError: kubectl failed; the message quotes it.
+    """
     result = subprocess.run(["kubectl", *arguments], input=stdin, capture_output=True, text=True, check=False)
     if result.returncode:
         raise DemoError(f"`kubectl {' '.join(arguments)}` failed:\n{result.stderr.strip()}")
@@ -29,7 +33,7 @@ def kubectl(*arguments: str, stdin: str | None = None) -> str:
 
 
 def find(kind: str, name: str, namespace: str) -> Object | None:
-    """An object of the cluster, or None when there is none of that name."""
+    """Return an object of the cluster; None if there is none of that name."""
     found = kubectl("get", kind, name, f"--namespace={namespace}", "--ignore-not-found", "--output=json")
     content: Object | None = json.loads(found) if found else None
     return content
@@ -47,7 +51,7 @@ def forwarded(service: str, port: int, namespace: str) -> Iterator[str]:
 
 
 def _forwarded_address(process: subprocess.Popen[str], service: str) -> str:
-    """The address that kubectl announces in its first line."""
+    """Return the address that kubectl announces in its first line."""
     assert process.stdout
     assert process.stderr
     announced = re.search(r"127\.0\.0\.1:\d+", process.stdout.readline())

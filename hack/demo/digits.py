@@ -1,7 +1,7 @@
 """Real MNIST digits as the folders of pictures that an anomaly-detection dataset consists of.
 
-A nine is good; every other digit is a defect of its own kind. The pictures are taken in the order
-in which the package holds them, so the same arguments always give the same files.
+A nine is good; every other digit is its own kind of defect. The pictures are taken in the package's
+order, so the same arguments always give the same files.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ INFERENCE_PER_CLASS = 10
 def write_mnist_folders(destination: Path, per_class: int = 100) -> None:
     """Write train/good and test/{good,0..8}, `per_class` PNG pictures of 28x28 pixels in each.
 
-    The good pictures of train and test are different ones. There are 863 to 1,127 digits of each
+    The good pictures of train and test do not overlap. There are 863 to 1,127 digits of each
     class, so `per_class` may be up to 431; ValueError is raised beyond.
     """
     _write(destination / TRAIN_FOLDER, GOOD_DIGIT, range(per_class))
@@ -37,9 +37,9 @@ def write_mnist_folders(destination: Path, per_class: int = 100) -> None:
 
 
 def write_inference_folders(destination: Path, per_class: int = INFERENCE_PER_CLASS, start: int = 500) -> None:
-    """Write good, 0..8 and unknown: pictures to score, those in unknown/ being of every digit.
+    """Write pictures to score into good, 0..8 and unknown; unknown holds pictures of every digit.
 
-    They are taken from `start` on, beyond those that write_mnist_folders takes by default.
+    They are taken from index `start` on, after those that write_mnist_folders takes by default.
     """
     for digit in DIGITS:
         _write(destination / _folder(digit), digit, range(start, start + per_class))
@@ -48,7 +48,7 @@ def write_inference_folders(destination: Path, per_class: int = INFERENCE_PER_CL
 
 @cache
 def digit_images(digit: int) -> NDArray[np.uint8]:
-    """All pictures of a digit: (count, 28, 28), 0 is black."""
+    """Return all pictures of a digit: uint8 (count, 28, 28), 0 is black."""
     content = json.loads((mnist_package() / f"package/src/digits/{digit}.json").read_text())
     values = np.asarray(content["data"], dtype=np.float64)
     return np.rint(values * 255).astype(np.uint8).reshape(-1, SIDE, SIDE)

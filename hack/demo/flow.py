@@ -1,4 +1,4 @@
-"""The demo from beginning to end; every step leaves alone what is right already."""
+"""The demo from beginning to end; every step skips what is up to date already."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def down(console: Console) -> None:
 
 @contextmanager
 def s3_client() -> Iterator[Client]:
-    """A client of the demo's S3 server, over a forwarded port."""
+    """Yield a client of the demo's S3 server, over a forwarded port."""
     with forwarded("s3", 7070, install.NAMESPACE) as address:
         yield connect(address, install.credentials())
 
@@ -65,7 +65,7 @@ def upload_data(client: Client) -> None:
 
 
 def prepare_data(data: Path, weights: Path) -> None:
-    """Write the pictures of the samples below `data`, and the weights' cache below `weights`."""
+    """Write the pictures of the samples below `data`, and the weights cache below `weights`."""
     writers: dict[str, Callable[[Path], None]] = {
         "mnist": write_mnist_folders,
         "mnist-inference": write_inference_folders,
@@ -81,9 +81,9 @@ def prepare_data(data: Path, weights: Path) -> None:
 
 
 def _forget_lost_runs(client: Client) -> None:
-    """Delete runs that are Complete while S3 lacks their files: what builds on them would fail.
+    """Delete runs whose files S3 has lost: runs that build on them would fail.
 
-    A server that has no volume loses them with its pod.
+    An S3 server without a volume loses all files with its pod.
     """
     for kind, name in (("anomalyexperiment", "mnist-padim"), ("anomalyinference", "mnist-inference")):
         run = find(kind, name, install.NAMESPACE)

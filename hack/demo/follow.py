@@ -1,4 +1,4 @@
-"""Applying a sample and following its run, by its status alone, until it has ended."""
+"""Applying a sample and following its run, through its status only, until it has ended."""
 
 from __future__ import annotations
 
@@ -23,8 +23,12 @@ class RunFailedError(DemoError):
 def run_sample(manifest: Path, console: Console, after: Object | None = None) -> Object:
     """Apply a sample, show its progress, and return the object once it is Complete.
 
-    A sample that is Complete stays as it is, unless its manifest has changed since, or it is older
-    than `after`, the run it builds on. Raises RunFailedError, or DemoError when it takes too long.
+    A sample that is Complete is kept, unless its manifest has changed since, or it is older than
+    `after`, the run it builds on.
+
+    Raises:
+        RunFailedError: the run failed.
+        DemoError: the run takes too long, or kubectl failed.
     """
     metadata = yaml.safe_load(manifest.read_text())
     kind, name, namespace = metadata["kind"], metadata["metadata"]["name"], metadata["metadata"]["namespace"]
@@ -37,9 +41,9 @@ def run_sample(manifest: Path, console: Console, after: Object | None = None) ->
 
 
 def _is_outdated(manifest: Path, existing: Object | None, after: Object | None) -> bool:
-    """Whether a run has to make way: it failed, builds on an older run, or has another spec by now.
+    """Whether a run must be replaced: it failed, it is older than the run it builds on, or its spec has changed.
 
-    A run never starts again, and what it depends on never changes once it has started.
+    A run never starts again, and its spec is immutable once it has started.
     """
     if existing is None:
         return False
@@ -53,18 +57,23 @@ def _is_outdated(manifest: Path, existing: Object | None, after: Object | None) 
 
 
 def _created(found: Object) -> str:
-    """When an object was created; such timestamps sort as text."""
+    """Return when an object was created (RFC 3339 in UTC, which sorts as text)."""
     return str(found["metadata"]["creationTimestamp"])
 
 
 def condition(found: Object, wanted: str) -> Object | None:
-    """The condition of that type if it is True, else None."""
+    """Return the condition of that type if it is True."""
     conditions: list[Object] = found.get("status", {}).get("conditions", [])
     return next((item for item in conditions if item["type"] == wanted and item["status"] == "True"), None)
 
 
 def _follow(kind: str, name: str, namespace: str, console: Console) -> None:
-    """Show the status until the run is Complete; raises when it fails or takes too long."""
+    """Show the status until the run is Complete.
+
+    Raises:
+        RunFailedError: the run failed.
+        DemoError: the run takes too long, or was deleted.
+    """
     deadline = time.monotonic() + RUN_SECONDS
     with _display(console) as display:
         task = display.add_task(name, total=100, state="")
@@ -87,7 +96,7 @@ def _display(console: Console) -> Progress:
 
 
 def _show(found: Object, display: Progress, task: TaskID, before: str) -> str:
-    """Update the bar; where output is no terminal, a changed state becomes a line instead."""
+    """Update the bar, and return the state; if output is no terminal, print a changed state as a line."""
     status = found.get("status", {})
     progress = status.get("progress", {})
     state = " ".join(filter(None, (status.get("phase", "Pending"), status.get("stage"))))
@@ -103,7 +112,7 @@ def _failure_message(found: Object, failure: Object) -> str:
 
 
 def _logs(found: Object, namespace: str) -> str:
-    """The end of the logs of the run's pods; empty when they are gone."""
+    """Return the end of the logs of the run's pods; empty if there is no Job."""
     job = found.get("status", {}).get("jobName")
     if not job:
         return ""

@@ -1,7 +1,8 @@
 """Pictures of gravel with painted defects and their masks, for the samples that segment.
 
-Each picture is a piece of scikit-image's photograph of gravel, cut out at a random place and turned at random.
-Defects are scratches (bright lines) and stains (dark blots). The same arguments always give the same files.
+Each picture is a piece of scikit-image's photograph of gravel, cut out at a random place and rotated by a random
+multiple of 90 degrees. Defects are scratches (bright lines) and stains (dark blots). The same arguments always give the
+same files.
 """
 
 from __future__ import annotations
@@ -14,13 +15,13 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
 SIDE = 128
-# Pixels at each edge that valid_area.png leaves out.
+# Pixels at each edge that valid_area.png excludes.
 BORDER = 4
 
 
 @dataclass(frozen=True)
 class Counts:
-    """How many pictures each folder gets."""
+    """Number of pictures in each folder."""
 
     train: int = 40
     validation: int = 6
@@ -42,7 +43,7 @@ def write_gravel(destination: Path, counts: Counts = Counts()) -> None:
 
 
 def gravel(number: int) -> Image.Image:
-    """A piece of gravel without defects: RGB, SIDE x SIDE pixels; `number` decides which."""
+    """Return a piece of gravel without defects: RGB, SIDE x SIDE pixels; `number` is the random seed."""
     import skimage.data
 
     random = np.random.default_rng(number)
@@ -53,7 +54,7 @@ def gravel(number: int) -> Image.Image:
 
 
 def defective(kind: str, number: int) -> tuple[Image.Image, Image.Image]:
-    """A piece with a scratch or a stain, and its mask of one channel: 255 where the defect is, else 0."""
+    """Return a piece with a scratch or a stain, and its single-channel mask: 255 where the defect is, else 0."""
     random = np.random.default_rng(number)
     mask = Image.new("L", (SIDE, SIDE))
     canvas = ImageDraw.Draw(mask)

@@ -26,7 +26,7 @@ SERVICES = ("s3", "mlflow")
 SECRET = "s3-credentials"
 DEFAULT_CLASS = "storageclass.kubernetes.io/is-default-class"
 ROLLOUT_TIMEOUT = "--timeout=180s"
-# Field owners, in place of an annotation that repeats the whole object.
+# Server-side apply: no annotation that repeats the whole object.
 SERVER_SIDE = ("--server-side", "--force-conflicts")
 
 
@@ -49,11 +49,11 @@ def install_operator() -> None:
 
 
 def install_services() -> None:
-    """Apply the S3 server and MLflow, with fresh keys on the first time, and wait for both.
+    """Apply the S3 server and MLflow, with new keys the first time, and wait for both.
 
-    Their data outlives their pods where the cluster gives volumes to claims.
+    Their data outlives their pods if the cluster has a default StorageClass.
     """
-    # The namespace first and as the overlay has it, or each apply would undo a part of the other.
+    # The namespace comes first, exactly as in the overlay, or each apply would undo a part of the other.
     kubectl("apply", *SERVER_SIDE, "--filename", str(ROOT / "manifests/demo/namespace.yaml"))
     _ensure_credentials()
     components = ("manifests/demo/claims",) if has_default_storage() else ()
@@ -63,7 +63,11 @@ def install_services() -> None:
 
 
 def uninstall() -> None:
-    """Remove the demo; the operator too, unless runs elsewhere in the cluster depend on it."""
+    """Remove the demo and the operator.
+
+    Raises:
+        DemoError: runs in other namespaces need the operator, which is kept.
+    """
     kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found")
     if _crds_exist() and kubectl("get", "aexp,ainf", "--all-namespaces", "--output=name"):
         raise DemoError("the operator stays: there are runs of it in other namespaces")
@@ -71,13 +75,17 @@ def uninstall() -> None:
 
 
 def has_default_storage() -> bool:
-    """Whether the cluster gives a volume to a claim that names no StorageClass."""
+    """Whether the cluster has a default StorageClass, for claims that name none."""
     classes = json.loads(kubectl("get", "storageclasses", "--output=json"))["items"]
     return any(found["metadata"].get("annotations", {}).get(DEFAULT_CLASS) == "true" for found in classes)
 
 
 def credentials() -> Credentials:
-    """The keys of the S3 server, from its Secret."""
+    """Return the keys of the S3 server, from its Secret.
+
+    Raises:
+        DemoError: there is no such Secret.
+    """
     secret = find("secret", SECRET, NAMESPACE)
     if secret is None:
         raise DemoError(f"there is no Secret {NAMESPACE}/{SECRET}")
@@ -86,7 +94,11 @@ def credentials() -> Credentials:
 
 
 def image_reference(image: Image) -> str:
-    """The image to install, which `hack/images/images` delivered and printed."""
+    """Return the image to install, which `hack/images/images` delivered and printed.
+
+    Raises:
+        DemoError: the environment does not name the image.
+    """
     reference = os.environ.get(image.variable)
     if not reference:
         raise DemoError(f"{image.variable} is not set: run `make demo`, or the output of `make images`")
@@ -105,12 +117,12 @@ def _ensure_credentials() -> None:
 def _apply_overlay(
     base: str, image_name: str, image: str, components: tuple[str, ...] = (), patches: tuple[Object, ...] = ()
 ) -> None:
-    """Apply a kustomize folder with one image and some fields of it replaced, and components added."""
+    """Apply a kustomize folder with one image replaced, some fields patched, and components added."""
     name, _, tag = image.rpartition(":")
     with TemporaryDirectory() as folder:
 
         def relative(path: str) -> str:
-            """kustomize takes no absolute path."""
+            """Return the path relative to the overlay: kustomize takes no absolute paths."""
             return os.path.relpath(ROOT / path, Path(folder).resolve())
 
         overlay = {

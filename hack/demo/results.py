@@ -1,4 +1,4 @@
-"""What there is to see after the runs: resources, artifacts, MLflow's metrics, and a picture."""
+"""Showing the results of the runs: resources, artifacts, MLflow's metrics, a report and a picture."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from hack.demo.cluster import Object, kubectl
 from hack.demo.storage import Client, StoredObject, download, list_objects, split_uri
 
 PICTURES = settings.HOME / "pictures"
-# Long listings say less: of a folder with many pictures only the first few are shown.
+# Most files listed per folder, which may hold many pictures.
 SHOWN_PER_FOLDER = 4
 
 
 def show_resources(namespace: str, console: Console) -> None:
-    """What a user sees of the runs in kubectl."""
+    """Print what a user sees of the runs in kubectl."""
     console.print("\n[bold]kubectl get aexp,ainf[/bold]")
     console.print(kubectl("get", "aexp,ainf", f"--namespace={namespace}").rstrip(), highlight=False, soft_wrap=True)
 
 
 def show_artifacts(run: Object, client: Client, console: Console) -> None:
-    """The files of a run in S3."""
+    """Print the files of a run in S3."""
     bucket, prefix = split_uri(run["status"]["artifacts"]["root"])
     console.print(f"\n[bold]s3://{bucket}/{prefix}[/bold]")
     table = Table("size", "name", box=None, show_header=False, pad_edge=True)
@@ -42,7 +42,7 @@ def artifacts_exist(run: Object, client: Client) -> bool:
 
 
 def show_metrics(run: Object, mlflow: str, console: Console) -> None:
-    """The metrics that MLflow has of a run; `mlflow` is the server's host:port."""
+    """Print the metrics that MLflow has of a run; `mlflow` is the server's host:port."""
     run_id = run["status"]["mlflow"]["runId"]
     content = _get_json(f"http://{mlflow}/api/2.0/mlflow/runs/get?run_id={run_id}")
     console.print(f"\n[bold]MLflow run {run_id}[/bold]")
@@ -53,7 +53,7 @@ def show_metrics(run: Object, mlflow: str, console: Console) -> None:
 
 
 def fetch_report(run: Object, client: Client) -> Path | None:
-    """Download the report of a run for people; None where none was uploaded."""
+    """Download the HTML report of a run; None if none was uploaded."""
     address = run["status"]["artifacts"].get("html")
     if address is None:
         return None
@@ -62,7 +62,7 @@ def fetch_report(run: Object, client: Client) -> Path | None:
 
 
 def fetch_picture(run: Object, client: Client) -> Path | None:
-    """Download the first picture of a run; None when it drew none."""
+    """Download the first picture of a run; None if it drew none."""
     folder = run["status"]["artifacts"].get("visualizations")
     if folder is None:
         return None
@@ -72,7 +72,7 @@ def fetch_picture(run: Object, client: Client) -> Path | None:
 
 
 def _listing(objects: list[StoredObject], prefix: str) -> list[tuple[str, str]]:
-    """Size and name of each file at the top, and of the first few in each folder below it."""
+    """Return size and name of each file at the top level, and of the first few in each folder below it."""
     folders: dict[str, list[StoredObject]] = {}
     for found in objects:
         folder, separator, _ = found.key.removeprefix(prefix).strip("/").rpartition("/")

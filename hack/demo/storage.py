@@ -34,7 +34,7 @@ class StoredObject:
 
 
 def connect(address: str, credentials: Credentials, authorities: Path | None = None) -> Client:
-    """A client of the S3 server at host:port, which no proxy comes between; HTTPS where authorities are given."""
+    """Return a client of the S3 server at host:port, without proxies; HTTPS if CA certificates are given."""
     config = Config(
         max_pool_connections=PARALLEL,
         proxies={"http": "", "https": ""},
@@ -53,24 +53,24 @@ def connect(address: str, credentials: Credentials, authorities: Path | None = N
 
 
 def list_objects(client: Client, bucket: str, prefix: str = "") -> list[StoredObject]:
-    """All objects below a prefix, in the order of their keys."""
+    """Return all objects below a prefix, in the order of their keys."""
     pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
     return [StoredObject(found["Key"], found["Size"]) for page in pages for found in page.get("Contents", [])]
 
 
 def upload_folder(client: Client, folder: Path, bucket: str) -> int:
-    """Upload the files below a folder under their relative paths; returns how many were missing."""
+    """Upload the missing files below a folder under their relative paths, and return their number."""
     present = {(found.key, found.size) for found in list_objects(client, bucket)}
     files = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
     missing = {key: path for key, path in files.items() if (key, path.stat().st_size) not in present}
     with ThreadPoolExecutor(PARALLEL) as pool:
-        # Consumed, so that the first failed upload raises here.
+        # list() consumes the results, so that a failed upload raises here.
         list(pool.map(lambda item: client.upload_file(str(item[1]), bucket, item[0]), missing.items()))
     return len(missing)
 
 
 def download(client: Client, bucket: str, key: str, folder: Path) -> Path:
-    """Download an object into a folder under its own file name; returns where it lies."""
+    """Download an object into a folder under its own file name, and return the path."""
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / Path(key).name
     client.download_file(bucket, key, str(target))
@@ -78,6 +78,6 @@ def download(client: Client, bucket: str, key: str, folder: Path) -> Path:
 
 
 def split_uri(uri: str) -> tuple[str, str]:
-    """Bucket and key of s3://BUCKET/KEY."""
+    """Return bucket and key of s3://BUCKET/KEY."""
     bucket, _, key = uri.removeprefix("s3://").partition("/")
     return bucket, key

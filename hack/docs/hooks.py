@@ -1,6 +1,6 @@
-"""What MkDocs is told beyond mkdocs.yml: pages that stay at the repository's root, and links to the repository's files.
+"""MkDocs hooks: pages that stay at the repository's root, and links to the repository's files.
 
-On GitHub a link is relative to the file that it stands in. Here it becomes a link to the site's page of that file, or
+On GitHub a link is relative to the file that contains it. Here it becomes a link to the site's page of that file, or
 to the file in the repository; one that leads nowhere is a warning, and so fails the build.
 """
 

@@ -2,7 +2,7 @@
 
 A CRD needs a *structural* schema (https://kubernetes.io/docs/tasks/extend-kubernetes/custom-resources/
 custom-resource-definitions/#specifying-a-structural-schema): no references, no unions, every object closed.
-pydantic's JSON Schema is rewritten into that form here, and nowhere by hand.
+pydantic's JSON Schema is converted to that form here, never by hand.
 """
 
 import shutil
@@ -46,7 +46,7 @@ COLUMNS = (
 
 
 def crd(kind: Kind) -> dict[str, Any]:
-    """The CustomResourceDefinition of one kind."""
+    """Return the CustomResourceDefinition of one kind."""
     singular = kind.kind_name.lower()
     columns = [{"name": "Phase", "type": "string", "jsonPath": ".status.phase"}, MODEL_COLUMN[kind], *COLUMNS]
     return {
@@ -79,7 +79,7 @@ def crd(kind: Kind) -> dict[str, Any]:
 
 
 def resource_schema(kind: Kind) -> Schema:
-    """Schema of the whole object: the API server owns metadata, spec and status are ours."""
+    """Return the schema of the whole object: the API server owns metadata, this project spec and status."""
     document = kind.model_json_schema(by_alias=True, mode="validation")
     definitions = document.pop("$defs")
     fields = document["properties"]
@@ -126,7 +126,7 @@ def _resolved(schema: Schema, definitions: dict[str, Schema]) -> Schema:
 
 
 def _without_null(schema: Schema) -> Schema:
-    """``anyOf: [X, null]`` is how pydantic says optional; Kubernetes says it by leaving the field out."""
+    """Replace ``anyOf: [X, null]``, pydantic's form of optional, by X: in Kubernetes the field is left out instead."""
     options: list[Schema] = [option for option in schema.get("anyOf", ()) if option != {"type": "null"}]
     if len(options) != 1:
         return schema
@@ -134,7 +134,7 @@ def _without_null(schema: Schema) -> Schema:
 
 
 def _with_structural_default(schema: Schema) -> Schema:
-    """A null default is no default; an object's default is spelt out, since rules are evaluated on it as it is."""
+    """Drop a null default, and keep an object's default without its null fields: rules are evaluated on it."""
     default = _without_unset(schema.pop("default", None))
     return schema if default is None else schema | {"default": default}
 
@@ -146,14 +146,14 @@ def _without_unset(value: Any) -> Any:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Long text as folded blocks, lists indented: what people expect of Kubernetes YAML."""
+    """A dumper without aliases, which Kubernetes YAML does not use."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
 
 
 def render(kind: Kind) -> str:
-    """The CRD as YAML text."""
+    """Return the CRD as YAML text."""
     header = "# Generated from crds/anomaly_api by `make generate`; do not edit.\n"
     return header + yaml.dump(crd(kind), Dumper=_Dumper, sort_keys=False, width=110, allow_unicode=True)
 

@@ -1,4 +1,4 @@
-"""Write docs/models.md: every model, from the catalogue that the runner works by and the types of the API."""
+"""Write docs/models.md: every model, from the runner's catalogue and the types of the API."""
 
 from pathlib import Path
 
@@ -25,7 +25,7 @@ LEARNS: dict[Learning, str] = {
 
 
 def course(entry: ModelEntry) -> str:
-    """How long it trains, in words."""
+    """Return the default length of training, in words."""
     if not entry.by_gradient:
         return ""
     defaults = entry.training
@@ -35,7 +35,7 @@ def course(entry: ModelEntry) -> str:
 
 
 def input_form(inputs: InputConstraints) -> str:
-    """What it asks of its input."""
+    """Return the model's constraints on its input, in words."""
     size = f"{inputs.size[0]} x {inputs.size[1]} only" if inputs.size else ""
     multiple = f"multiples of {inputs.multiple}" if inputs.multiple > 1 else ""
     square = "square" if inputs.square else ""
@@ -44,7 +44,7 @@ def input_form(inputs: InputConstraints) -> str:
 
 
 def overview() -> str:
-    """One row a model."""
+    """Return the table of models, one row per model."""
     head = (
         "| `model.name` | Model | Learns | Default course | Maps | Tiling | Devices | Exports | float16 | Input |\n"
         "|---|---|---|---|---|---|---|---|---|---|\n"
@@ -60,7 +60,7 @@ def overview() -> str:
 
 
 def section(entry: ModelEntry) -> str:
-    """A model's parameters, weights and the source of its defaults."""
+    """Return a model's section: its parameters, weights and the source of its defaults."""
     parameters = entry.parameters
     text = " ".join((parameters.__doc__ or "").split())
     weights = ", ".join(f"`{weight}`" for weight in entry.weights) or "none"

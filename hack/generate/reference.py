@@ -17,7 +17,7 @@ fields that are part of the API and refused by this version.
 
 
 def rows(schema: dict[str, Any], path: str) -> Iterator[str]:
-    """A table row for each field below an object, depth first."""
+    """Yield a table row for each field below an object, depth first."""
     required = set(schema.get("required", ()))
     refused = {
         rule.get("fieldPath", "").removeprefix(".")
@@ -35,7 +35,7 @@ def rows(schema: dict[str, Any], path: str) -> Iterator[str]:
 
 
 def kind_of(field: dict[str, Any]) -> str:
-    """Type of a field with its bounds or its values."""
+    """Return the type of a field with its bounds or its values."""
     if "enum" in field:
         return ", ".join(f"`{value}`" for value in field["enum"])
     if field.get("x-kubernetes-int-or-string"):
@@ -46,13 +46,13 @@ def kind_of(field: dict[str, Any]) -> str:
 
 
 def shown_default(field: dict[str, Any]) -> str:
-    """Default of a plain field; those of objects follow from their fields."""
+    """Return the default of a plain field; defaults of objects follow from their fields."""
     default = field.get("default")
     return "" if default is None or isinstance(default, dict) else f"`{default}`"
 
 
 def section(path: Path) -> str:
-    """The tables of one CRD."""
+    """Return the tables of one CRD."""
     crd = yaml.safe_load(path.read_text())["spec"]
     schema = crd["versions"][0]["schema"]["openAPIV3Schema"]
     head = "| Field | Type | Default | |\n|---|---|---|---|\n"

@@ -1,4 +1,4 @@
-"""Which images there are, and what each of them is made from."""
+"""The catalogue of images, and what each of them is built from."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ INSTALLER = "hack/images/install-requirements"
 
 @dataclass(frozen=True)
 class Image:
-    """An image: its name, the environment variable tests find it by, and its inputs.
+    """An image: its name, the environment variable that names its reference, and its inputs.
 
-    `inputs` are the files and folders, below the repository's root, that it is built from.
+    `inputs` are the files and folders, relative to the repository's root, that it is built from.
     """
 
     name: str

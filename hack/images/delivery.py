@@ -1,7 +1,7 @@
 """Bringing images to the cluster that is to run them.
 
 The embedded cluster pulls from its own loopback registry. Any other cluster pulls from the registry
-that IMAGE_REGISTRY names; nothing can be built into a cluster that shares no registry with us.
+that IMAGE_REGISTRY names; a cluster without such a registry cannot get images that are built here.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from hack.images import builders
 from hack.images.catalog import IMAGES, Image
 from hack.images.tags import content_tag
 
-# What buildah's builds and the base image need; the embedded cluster has more.
+# Debian packages that buildah's builds and the base image need; the embedded cluster installs more.
 BUILD_PACKAGES = ("buildah", "ca-certificates", "debootstrap")
 
 
@@ -36,12 +36,16 @@ class Target:
 
     @property
     def base(self) -> str | None:
-        """The base image: Debian made on this machine, unless public images can be had."""
+        """The base image: Debian made on this machine for buildah; None for the Containerfile's public default."""
         return settings.BASE_IMAGE if self.builder == "buildah" else None
 
 
 def target() -> Target:
-    """Decide from the environment; raises DeliveryError when a registry is needed and not set."""
+    """Decide from the environment where images go.
+
+    Raises:
+        DeliveryError: a registry is needed, and IMAGE_REGISTRY is not set.
+    """
     builder = os.environ.get("BUILDER", "buildah")
     if registry := os.environ.get("IMAGE_REGISTRY"):
         return Target(registry.rstrip("/"), embedded=False, builder=builder)
@@ -55,12 +59,16 @@ def target() -> Target:
 
 
 def uses_embedded_cluster() -> bool:
-    """Whether the cluster in use is the embedded one, because no other is asked for."""
+    """Whether the cluster in use is the embedded one, which is so unless KUBECONFIG names another."""
     return os.environ.get("KUBECONFIG", "") in ("", str(settings.KUBECONFIG))
 
 
 def prepare(where: Target) -> None:
-    """Have what builds need, or raise ClusterError: a cluster of the user's may be all there is so far."""
+    """Make sure that everything a build needs is installed.
+
+    Raises:
+        ClusterError: a program is missing, or the embedded cluster does not run.
+    """
     if where.embedded:
         lifecycle.ensure_running()
         return
@@ -72,7 +80,7 @@ def prepare(where: Target) -> None:
 
 
 def reference(image: Image, where: Target) -> str:
-    """The image's full name; one given in the environment wins over what would be built."""
+    """Return the image's full name; one given in the environment takes precedence."""
     given = os.environ.get(image.variable)
     return given or f"{where.prefix}/{image.name}:{content_tag(image, where.base or '')}"
 
@@ -80,7 +88,8 @@ def reference(image: Image, where: Target) -> str:
 def deliver(image: Image, where: Target) -> str:
     """Build the image unless it exists, bring it to the cluster, and return its reference.
 
-    Raises ClusterError or CalledProcessError when it cannot be built or pushed.
+    Raises:
+        ClusterError, CalledProcessError: the image cannot be built or pushed.
     """
     if given := os.environ.get(image.variable):
         return given

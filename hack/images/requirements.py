@@ -28,13 +28,13 @@ SOURCES: dict[str, tuple[str, ...]] = {
 
 
 def main() -> None:
-    """Write every list anew."""
+    """Write all lists."""
     for target, source in SOURCES.items():
         (ROOT / target).write_text(HEADER + _resolve(source))
 
 
 def _resolve(source: tuple[str, ...]) -> str:
-    """The pinned closure of a requirement source, for the Python of the images."""
+    """Return the pinned closure of a requirement source, for the Python of the images."""
     uv = Path(sys.executable).parent / "uv"
     options = ("--quiet", "--no-header", "--no-annotate", "--system-certs", "--python-version=3.11")
     command = [str(uv), "pip", "compile", *options, "--constraint=constraints.txt", *source]

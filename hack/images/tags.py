@@ -12,7 +12,7 @@ TAG_LENGTH = 16
 
 
 def content_tag(image: Image, *others: str) -> str:
-    """Digest of the image's Containerfile and inputs, and of `others`, such as the base image."""
+    """Return a digest of the image's Containerfile and inputs, and of `others`, such as the base image."""
     digest = hashlib.sha256()
     for other in others:
         digest.update(f"{other}\0".encode())
@@ -24,7 +24,7 @@ def content_tag(image: Image, *others: str) -> str:
 
 
 def _files(path: Path) -> Iterator[Path]:
-    """A file itself, or the files below a folder in a fixed order, without compiled bytecode."""
+    """Yield a file itself, or the files below a folder in a fixed order, without compiled bytecode."""
     if path.is_file():
         yield path
         return

@@ -1,1 +1,1 @@
-"""What a release is made of beside its images: one version everywhere, notes, the chart, bills of materials."""
+"""The parts of a release besides its images: a consistent version, notes, the chart, bills of materials."""

@@ -16,11 +16,11 @@ FIELDS = {
     "ANOMALY_RUNNER_IMAGE": ("runnerImage", "anomaly-runner"),
     "ANOMALY_INFERENCE_IMAGE": ("inferenceImage", "anomaly-inference"),
 }
-"""By the environment variable that names an image: its field in values.yaml, and its name there."""
+"""Environment variable that names an image -> its field in values.yaml, and its default name there."""
 
 
 def package(folder: Path, helm: Path, environment: Mapping[str, str]) -> Path:
-    """Package the chart; images that the environment does not name keep the names that they have."""
+    """Package the chart, and return its path; images that the environment does not name keep their defaults."""
     folder.mkdir(exist_ok=True)
     with TemporaryDirectory() as temporary:
         copy = Path(temporary) / CHART.name
@@ -32,7 +32,7 @@ def package(folder: Path, helm: Path, environment: Mapping[str, str]) -> Path:
 
 
 def with_images(values: str, environment: Mapping[str, str]) -> str:
-    """values.yaml with other images, its comments kept."""
+    """Return the text of values.yaml with the images of the environment, keeping its comments."""
     for variable, (field, name) in FIELDS.items():
         if image := environment.get(variable):
             default = f"{field}: {name}:{RELEASE}\n"

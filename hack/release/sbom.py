@@ -1,6 +1,6 @@
-"""Bills of materials in CycloneDX: what the Python environment of each image holds, with licences and who needs whom.
+"""Bills of materials in CycloneDX: the packages of each image's Python environment, with licences and dependencies.
 
-Each environment is made from the pinned requirements that the image is made from, and read by CycloneDX's own tool.
+Each environment is made from the image's pinned requirements, and read by CycloneDX's own tool.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ ENVIRONMENTS = ROOT / "build" / "sbom"
 
 
 def write_all(folder: Path) -> Iterator[Path]:
-    """Write ``folder``/IMAGE.cdx.json for each image that is released."""
+    """Write ``folder``/IMAGE.cdx.json for each released image, and yield its path."""
     folder.mkdir(exist_ok=True)
     for image in (OPERATOR, INFERENCE, RUNNER):
         yield _write(image, folder / f"{image.name}.cdx.json")
@@ -38,7 +38,7 @@ def _write(image: Image, file: Path) -> Path:
 
 
 def requirement_files(image: Image) -> list[Path]:
-    """The lists of packages that an image is made from."""
+    """Return the lists of packages that an image is made from."""
     return [ROOT / name for name in image.inputs if name.endswith("requirements.txt")]
 
 

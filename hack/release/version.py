@@ -14,11 +14,11 @@ ROOT = Path(__file__).resolve().parents[2]
 CHART = ROOT / "helm" / "anomaly-operator"
 DEPLOYMENT = ROOT / "manifests" / "base" / "deployment.yaml"
 IMAGE = re.compile(r"anomaly-(?:operator|runner|inference):(\S+)")
-"""How the chart and the base name the images of a release, for who has them under these names."""
+"""The images' default names and tags in the chart and the base manifests."""
 
 
 def disagreements() -> Iterator[str]:
-    """Where a version is written that is not ``anomaly_api.RELEASE``."""
+    """Yield every place that names another version than ``anomaly_api.RELEASE``."""
     about = yaml.safe_load((CHART / "Chart.yaml").read_text())
     found = [("Chart.yaml: version", about["version"]), ("Chart.yaml: appVersion", about["appVersion"])]
     for path in (CHART / "values.yaml", DEPLOYMENT):
@@ -29,7 +29,7 @@ def disagreements() -> Iterator[str]:
 
 
 def unready(tag: str) -> Iterator[str]:
-    """What is missing for a release under this tag."""
+    """Yield what is missing for a release under this tag."""
     if tag != f"v{RELEASE}":
         yield f"the tag is {tag}, but anomaly_api.RELEASE is {RELEASE}"
     if not notes():
@@ -37,7 +37,7 @@ def unready(tag: str) -> Iterator[str]:
 
 
 def notes() -> str:
-    """What the changelog says of this version; empty where it has no section for it."""
+    """Return the changelog's section about this version; empty if there is none."""
     text = (ROOT / "CHANGELOG.md").read_text()
     section = re.search(rf"^## \[{re.escape(RELEASE)}\].*?\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
     return section[1].strip() if section else ""

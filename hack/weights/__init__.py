@@ -1,1 +1,1 @@
-"""Fills a weights cache for clusters without internet, in the layout that ``model.weights`` wants."""
+"""Fills a weights cache for clusters without internet, in the layout of ``model.weights``."""

@@ -67,7 +67,7 @@ def _bring(wanted: Wanted, destination: Path, mirror: str | None, progress: Prog
 
 @contextmanager
 def _explained(what: str) -> Iterator[None]:
-    """Failures in one line, and exit status 1."""
+    """Report failures in one line, and exit with status 1."""
     try:
         yield
     except (RunFailed, OSError) as error:

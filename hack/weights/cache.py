@@ -1,4 +1,4 @@
-"""What a weights cache holds: whether a model's file is there, and everything that is."""
+"""The contents of a weights cache: whether something is in it, and a list of all that is."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from anomaly_runner.models.weights import Wanted
 from anomaly_runner.storage import FolderStore
 
 _DEPTH = {"hub": 2, "datasets": 2}
-"""Path components that name one thing: a repository, a folder of images. Elsewhere every file is one."""
+"""Number of path components that name one item: a repository, a folder of images. Elsewhere each file is an item."""
 
 
 def repository_folder(repository: str, cache: Path) -> Path:
-    """Where a repository of the hub is in a cache."""
+    """Return the folder of a hub repository in a cache."""
     return cache / "hub" / f"models--{repository.replace('/', '--')}"
 
 
 def is_there(wanted: Wanted, cache: Path) -> bool:
-    """Whether a cache holds something already."""
+    """Whether a cache holds the wanted item already."""
     if wanted.kind == "hub":
         repository = repository_folder(wanted.name, cache)
         revision = repository / "refs" / "main"
@@ -33,7 +33,7 @@ def is_there(wanted: Wanted, cache: Path) -> bool:
 
 
 def contents(cache: Path) -> dict[str, int]:
-    """Bytes of each repository, file and folder of images in a cache, by its path there."""
+    """Return the bytes of each repository, file and folder of images in a cache, by its path there."""
     sizes: Counter[str] = Counter()
     for info in FolderStore(cache).list():
         parts = info.key.split("/")

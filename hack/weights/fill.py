@@ -1,7 +1,7 @@
-"""Bringing what a model loads into a cache: the hub, torchvision's files, anomalib's archives.
+"""Download what a model loads into a cache: hub repositories, torchvision's files, anomalib's archives.
 
-Everything comes into a hidden folder of the cache first, and goes to its place when it is complete: what is there can
-be relied upon, and what broke off goes on where it was.
+Everything is downloaded to a hidden folder of the cache first, and moved to its place when it is complete: the cache
+never holds partial files, and an interrupted download resumes where it stopped.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ Advance = Callable[[int], None]
 
 
 def fill(wanted: Wanted, cache: Path, mirror: str | None, advance: Advance) -> None:
-    """Bring one thing.
+    """Download one item into the cache.
 
     Args:
-        wanted: what.
-        cache: where to.
-        mirror: base URL that stands for all publishers, the hub too.
-        advance: called with the bytes that have come.
+        wanted: the item.
+        cache: the weights cache.
+        mirror: base URL that replaces all publishers, the hub too.
+        advance: called with the number of bytes that have arrived.
 
     Raises:
-        DataInvalid: it is not what was published.
-        StorageUnavailable, OSError: it cannot be reached.
-        WeightsNotFound: nobody publishes it, or what is published lacks it.
+        DataInvalid: the download does not match its published digest.
+        StorageUnavailable, OSError: the publisher cannot be reached.
+        WeightsNotFound: the item is not published, or the download lacks it.
     """
     staging = cache / STAGING / wanted.name.replace("/", "--")
     staging.mkdir(parents=True, exist_ok=True)
@@ -49,14 +49,14 @@ def fill(wanted: Wanted, cache: Path, mirror: str | None, advance: Advance) -> N
     else:
         _from_archive(_published(wanted), cache, staging, mirror, advance)
     shutil.rmtree(staging)
-    with suppress(OSError):  # something else that broke off is still in it
+    with suppress(OSError):  # another interrupted download is still in it
         staging.parent.rmdir()
     if not is_there(wanted, cache):
         raise WeightsNotFound(f"{wanted.name} is published without the weights that are wanted here")
 
 
 def _from_torchvision(target: Path, staging: Path, mirror: str | None, advance: Advance) -> None:
-    """torchvision's file names end with the first digits of their SHA-256."""
+    """Download a file of torchvision, whose name ends with the first digits of its SHA-256."""
     prefix = target.stem.rpartition("-")[2]
     file = download(
         RemoteFile(base=TORCHVISION, name=target.name, size=1 << 30, algorithm="sha256", digest=prefix),

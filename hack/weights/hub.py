@@ -1,7 +1,7 @@
 """A repository of the Hugging Face hub as plain files: a cache that survives buckets, volumes and copying.
 
-The hub's own client keeps content apart from names, joined by links, with locks beside them. Only names and content
-are left of that; ``refs/main`` is written last, so a repository without it was not finished.
+The hub's own client stores contents separately from names, connected by links, with lock files beside them. Here only
+plain files are kept; ``refs/main`` is written last, so a repository without it is incomplete.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ _PATTERNS = ("*.safetensors", "*.json")
 def bring_repository(
     wanted: Wanted, cache: Path, staging: Path, endpoint: str | None, advance: Callable[[int], None]
 ) -> None:
-    """Bring the weights and configuration of a repository.
+    """Download the weights and configuration of a repository.
 
     Args:
-        wanted: the repository, OWNER/NAME, and a commit of it, or the newest.
+        wanted: the repository, OWNER/NAME, with a commit, or none for the newest.
         cache: the weights cache.
-        staging: folder where a download that broke off goes on.
+        staging: folder in which an interrupted download resumes.
         endpoint: URL of a mirror of the hub; None means HF_ENDPOINT, or the hub itself.
-        advance: called with the bytes that have come.
+        advance: called with the number of bytes that have arrived.
 
     Raises:
         OSError: the hub has no such repository, or does not answer (the client's own errors are of this class).
@@ -55,9 +55,10 @@ def _settle(snapshot: Path, target: Path) -> None:
 
 
 def _reporting(advance: Callable[[int], None]) -> Any:
-    """The client reports to a class of progress bars; this one draws nothing and passes on what is downloaded.
+    """Return a progress-bar class for the client that draws nothing and passes the downloaded bytes to ``advance``.
 
-    Of its bars one counts files, one the bytes written and one those downloaded, told apart by unit and description.
+    The client makes one bar for files, one for bytes written and one for bytes downloaded, which differ in unit and
+    description.
     """
     from huggingface_hub.utils.tqdm import tqdm
 

@@ -1,4 +1,4 @@
-"""What models load, as people name models on a command line: by name, or by the block of a manifest."""
+"""What models load, for models given on the command line: by name, or as the block of a manifest."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from anomaly_runner.models.weights import Wanted, wanted_weights
 
 
 def wanted_of(models: Sequence[str], backbone: str | None) -> list[Wanted]:
-    """Everything that the models load, each once.
+    """Return everything that the models load, without duplicates.
 
     Args:
         models: names, or blocks in YAML.
-        backbone: takes the place of the default of each model that has one.
+        backbone: replaces the default backbone of each model that has one.
 
     Raises:
         InvalidConfig: there is no such model, or it cannot have these parameters.

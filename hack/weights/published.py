@@ -14,7 +14,7 @@ _ANOMALIB = "https://github.com/open-edge-platform/anomalib/releases/download/"
 
 @dataclass(frozen=True)
 class Archive:
-    """An archive: what of a cache it serves, the folder that it fills, and the folder inside it that is taken."""
+    """An archive: the prefix of the cache paths in it, the folder that it fills, and the folder taken from it."""
 
     serves: str
     file: RemoteFile
@@ -74,5 +74,5 @@ ARCHIVES = (TEACHERS, QUANTISER, TEXTURES, IMAGENETTE)
 
 
 def archive_for(name: str) -> Archive | None:
-    """The archive that holds a file or folder of the cache, by its path there."""
+    """Return the archive with a file or folder of the cache, by its path there; None if there is none."""
     return next((archive for archive in ARCHIVES if name.startswith(archive.serves)), None)

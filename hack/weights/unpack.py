@@ -1,4 +1,4 @@
-"""Files of a zip or tar archive, written by us: none of its links, devices, modes, owners or ways out of the folder."""
+"""Safe unpacking of zip and tar archives: only plain files, no links, devices, modes, owners or paths outside."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from anomaly_runner.errors import DataInvalid
 from anomaly_runner.storage.store import is_safe_key
 
 _LARGEST = 8 << 30
-"""Bytes of an unpacked archive at most."""
+"""Most bytes of an unpacked archive."""
 
 
 def unpack(archive: Path, inside: str, folder: Path) -> None:
-    """Write what an archive holds below one of its folders.
+    """Write the files below one folder of an archive.
 
     Args:
         archive: a zip or tar file, compressed in any way.
-        inside: the folder in it; empty for all of it.
-        folder: where its content goes.
+        inside: the folder in the archive; empty for the whole archive.
+        folder: where the files go.
 
     Raises:
         DataInvalid: the archive is damaged, far too large, or holds no such folder.
