@@ -1,1 +1,1 @@
-"""Stage train: from batches of images to a model that can score. Exports, tests and publishes nothing."""
+"""Stage train: turns batches of images into a model that can score. Exports, tests and publishes nothing."""

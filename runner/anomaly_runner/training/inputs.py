@@ -1,4 +1,4 @@
-"""The fixed inputs of an experiment, handed to each of its stages: its spec, its images, and what reads them."""
+"""The fixed inputs of an experiment that every stage gets: its spec, its images, and their readers."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,14 +17,14 @@ from anomaly_runner.system.machine import cpu_limit
 
 @dataclass(frozen=True, kw_only=True)
 class ExperimentInputs:
-    """What an experiment works on and with."""
+    """The fixed inputs of an experiment."""
 
     spec: ExperimentSpec
     dataset: DatasetIndex
     prefetcher: Prefetcher
     preprocessor: Preprocessor
     integrity: IntegrityLog
-    """Filled as images are read: their digests, and those that cannot be used."""
+    """Filled as images are read: digests of the readable ones, and errors of the others."""
     threads: TorchThreads
     weights: Path
     """Folder with the pre-trained weights and auxiliary images that the model loads."""
@@ -34,14 +34,14 @@ class ExperimentInputs:
 
     @property
     def validation_or_test(self) -> tuple[Sample, ...]:
-        """Images that decide about thresholds and early stopping: the validation set, or the test set without one."""
+        """The validation images, or the test images where there are none; used for early stopping and calibration."""
         return self.dataset.validation or self.dataset.test
 
     def read(self, samples: Sequence[Sample], batch_size: int, epoch: int | None = None) -> Iterator[Batch]:
         """Read batches of images in the given order.
 
         Args:
-            epoch: augment the images as this epoch shows them; None reads them as they are.
+            epoch: which epoch's augmentations are applied; None applies none.
         """
         spec = self.spec.transforms.augmentations
         augment = None if epoch is None or spec is None else Augmenter(spec, self.spec.dataset.seed, epoch)

@@ -1,4 +1,4 @@
-"""What the train stage returns, and how the images that a model learns from are counted."""
+"""The result of stage train, and the count of the images that a model has learnt from."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -26,7 +26,7 @@ class ResumableState(Protocol):
 
 
 class NoResumableState:
-    """For models that are fitted in one pass: a stopped run starts again from the beginning."""
+    """The state of models that are fitted in one pass: none, so that a stopped run starts again from the beginning."""
 
     def preserved(self) -> AbstractContextManager[None]:
         """Store nothing."""
@@ -38,13 +38,13 @@ class NoResumableState:
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """A fitted model and how it came about."""
+    """A fitted model and a report of its training."""
 
     model: ScoringModel
     image_count: int
-    """Training images that it learnt from."""
+    """Number of training images that the model has learnt from."""
     report: TrainingReport | None = None
-    """The course of a training by gradient; None for models that are fitted in one pass."""
+    """Epochs, steps and metrics of a training by gradient; None for models that are fitted in one pass."""
     state: ResumableState = field(default_factory=NoResumableState)
     """To be preserved during all stages that follow the training."""
 
@@ -55,7 +55,7 @@ class CountedBatches:
     def __init__(self, batches: Iterable[Batch], context: Context) -> None:
         self._batches, self._context = batches, context
         self.image_count = 0
-        """Images used so far."""
+        """Number of images used so far."""
 
     def batches(self) -> Iterator[Batch]:
         """Iterate over the batches; a batch counts once the next one is asked for.
@@ -72,7 +72,7 @@ class CountedBatches:
         """Iterate over the images of each batch, (B, 3, H, W), float32.
 
         Raises:
-            DataInvalid: fewer than two of them were readable.
+            DataInvalid: fewer than two images were readable; raised after the last batch.
             Stopped: the run was asked to stop.
         """
         for batch in self.batches():

@@ -1,7 +1,7 @@
-"""Stage train: from training images to a model that can score.
+"""Stage train: turns training images into a model that can score.
 
-PaDiM and PatchCore are fitted here, in one pass over the images. Whatever needs anomalib is imported only when one of
-its models is asked for.
+PaDiM and PatchCore are fitted here, in one pass over the images. The modules that import anomalib are imported only for
+one of anomalib's models.
 """
 
 import numpy as np
@@ -40,7 +40,7 @@ def train(inputs: ExperimentInputs) -> TrainedModel:
         Stopped: the run was asked to stop.
     """
     model = inputs.spec.model
-    # models written out in this project come without anomalib, which takes seconds to import
+    # models that are implemented in this project do not import anomalib, which takes seconds
     if isinstance(model.parameters, MemoryParameters):
         return _fit_memory_model(inputs, model.parameters)
     from anomaly_runner.training import with_anomalib
@@ -51,7 +51,7 @@ def train(inputs: ExperimentInputs) -> TrainedModel:
 
 
 def _fit_memory_model(inputs: ExperimentInputs, parameters: MemoryParameters) -> TrainedModel:
-    """Fit PaDiM or PatchCore, in the order of the images' paths."""
+    """Fit PaDiM or PatchCore on the images in the order of their paths."""
     spec, count = inputs.spec, len(inputs.dataset.train)
     size = (spec.transforms.input_size.height, spec.transforms.input_size.width)
     with inputs.context.stage(Stage.TRAIN, count):
@@ -66,7 +66,7 @@ def _fit_memory_model(inputs: ExperimentInputs, parameters: MemoryParameters) ->
         )
         model.to(inputs.threads.device).eval()
         check_memory(model, spec, count, inputs.threads)
-        # seeded again: how many random numbers a backbone draws while it is built must not change what is learnt
+        # seeded again: the fit must not depend on how many random numbers the backbone drew while it was built
         torch.manual_seed(spec.dataset.seed)
         batches = inputs.read(inputs.dataset.train, spec.training.train_batch_size or _DEFAULT_BATCH_SIZE, epoch=0)
         counted = CountedBatches(batches, inputs.context)
@@ -75,13 +75,13 @@ def _fit_memory_model(inputs: ExperimentInputs, parameters: MemoryParameters) ->
 
 
 def check_memory(model: MemoryModel, spec: ExperimentSpec, images: int, threads: TorchThreads) -> None:
-    """Refuse a model that cannot fit, before any image is read.
+    """Check that the model will fit into memory, before any image is read.
 
     Args:
         images: number of training images.
 
     Raises:
-        OutOfMemory: with the estimate and the memory that is free.
+        OutOfMemory: the estimate is larger than the free memory.
         InvalidConfig: the ONNX file would be larger than the format allows.
     """
     estimate, exports = model.memory_estimate(images), "onnx" in spec.export.types
@@ -105,5 +105,5 @@ def _check_free(needed: int, free: int, what: str, advice: str) -> None:
 
 
 def state_arrays(model: nn.Module) -> dict[str, np.ndarray]:
-    """The model's ``state_dict`` as numpy arrays, for files that torch is not needed to read."""
+    """The model's ``state_dict`` as numpy arrays, for files that can be read without torch."""
     return {name: tensor.cpu().contiguous().numpy() for name, tensor in model.state_dict().items()}

@@ -1,6 +1,6 @@
 """Stage train for anomalib's models: by gradient under Lightning, or in one pass over the images.
 
-Turns an experiment's inputs into what ``training.gradient`` works on. Knows nothing of what follows the training.
+Turns an experiment's inputs into the arguments of ``training.gradient``. Knows nothing of the stages after training.
 """
 
 import hashlib
@@ -43,7 +43,7 @@ from anomaly_runner.training.result import CountedBatches, TrainedModel, check_i
 
 _DECODING_BATCH_SIZE = 32
 _CALIBRATION_IMAGES = 32
-"""Training images that scores are related to, at most."""
+"""Largest number of training images that relative scores are calibrated on."""
 
 
 def train_by_gradient(inputs: ExperimentInputs) -> TrainedModel:
@@ -59,12 +59,12 @@ def train_by_gradient(inputs: ExperimentInputs) -> TrainedModel:
         InternalError: the process of another device failed.
         Stopped: the run was asked to stop; the newest checkpoint has been stored.
     """
-    # settle what to do, as far as it is known before any image is read
+    # make the plan from what is known before any image is read
     plan = make_plan(inputs.spec, inputs.threads.device.type == "cuda")
     plan = _with_available_metric(inputs, plan, inputs.validation_or_test)
     check_calibration(plan, inputs.validation_or_test)
 
-    # build the module and decode the images; those that are unreadable may change what can be measured
+    # build the module and decode the images; without the unreadable ones, a metric may turn out to be unavailable
     torch.manual_seed(inputs.spec.dataset.seed)
     with inputs.context.stage(Stage.DATASET, len(inputs.dataset.train) + len(inputs.validation_or_test)):
         module = _module(inputs, plan.batch_size)
@@ -72,7 +72,7 @@ def train_by_gradient(inputs: ExperimentInputs) -> TrainedModel:
     plan = _with_available_metric(inputs, plan, data.validation_samples)
     check_calibration(plan, data.validation_samples)
 
-    # look for a checkpoint, which also knows the batch size that an earlier pod has found
+    # look for a checkpoint, which also holds the batch size that an earlier pod has found
     fingerprint = _fingerprint(inputs, data)
     checkpointer = Checkpointer(inputs.artifacts, inputs.context.work, plan.checkpointing, fingerprint)
     plan = _with_batch_size_found(inputs, data, plan, checkpointer)
@@ -84,17 +84,17 @@ def train_by_gradient(inputs: ExperimentInputs) -> TrainedModel:
         report = fit(_training(inputs, module, data, plan, checkpointer))
         give_back_freed_memory()
 
-    # relate scores to those of training images, where the model's scores are relative
+    # calibrate models whose scores are relative to those of training images
     model = model.to(inputs.threads.device).eval()
     model.calibrate(torch.from_numpy(data.first_training_images(_CALIBRATION_IMAGES)).to(inputs.threads.device))
     return TrainedModel(model, data.training_count, report, state=checkpointer)
 
 
 def _with_available_metric(inputs: ExperimentInputs, plan: TrainingPlan, validation: Sequence[Sample]) -> TrainingPlan:
-    """The plan, without early stopping by default where these images cannot tell its metric.
+    """The plan, without the model's default early stopping if its metric cannot be computed from these images.
 
     Raises:
-        InvalidConfig: the metric was asked for.
+        InvalidConfig: the metric cannot be computed, and the spec asks for early stopping or for the best state.
     """
     why, training = why_metric_unavailable(plan, validation), inputs.spec.training
     if why is None:
@@ -111,9 +111,9 @@ def _with_available_metric(inputs: ExperimentInputs, plan: TrainingPlan, validat
 
 
 def validate_with_calibrated_scores(module: Any, model: AnomalibModel, data: ImageDataModule) -> None:
-    """Let validations see the scores that the model will give, where they are relative to those of training images.
+    """Let validations compute calibrated scores, for models whose scores are relative to those of training images.
 
-    The module's ``validation_step`` is replaced by one that calibrates the model at the beginning of each validation.
+    Replaces the module's ``validation_step`` by one that calibrates the model at the beginning of each validation.
     """
     if not model.needs_calibration:
         return
@@ -201,7 +201,7 @@ def fit_in_one_pass(inputs: ExperimentInputs) -> TrainedModel:
 
 
 def _fit_module(inputs: ExperimentInputs, module: Any, batch_size: int) -> int:
-    """Fit the module as its model wants it; the number of images that it has seen."""
+    """Fit the module in the way of its model, and return the number of images that it has seen."""
     parameters = inputs.spec.model.parameters
     if isinstance(parameters, WinclipParameters):
         return _set_up_few_shot(inputs, module, parameters.k_shot)
@@ -210,7 +210,7 @@ def _fit_module(inputs: ExperimentInputs, module: Any, batch_size: int) -> int:
 
 
 class _ImageOnlyBatch(NamedTuple):
-    """All that the training step of a memory-bank model looks at: images (B, 3, H, W)."""
+    """The part of anomalib's ImageBatch that training steps of memory-bank models read: images (B, 3, H, W)."""
 
     image: torch.Tensor
 
@@ -226,7 +226,11 @@ def _fit_memory_bank(inputs: ExperimentInputs, module: Any, batch_size: int) -> 
 
 
 def _set_up_few_shot(inputs: ExperimentInputs, module: Any, shots: int) -> int:
-    """Set up WinCLIP with a name for what the images show, and with the first training images, if any."""
+    """Set up WinCLIP with the name of the object on the images and with the first ``shots`` training images.
+
+    Returns:
+        Number of images that could be read.
+    """
     batches = list(inputs.read(inputs.dataset.train[:shots], max(shots, 1))) if shots else []
     images = [torch.from_numpy(batch.images).to(inputs.threads.device) for batch in batches]
     module.model.setup(_subject(inputs), torch.cat(images) if images else None)
@@ -242,7 +246,7 @@ def _build_options(inputs: ExperimentInputs, batch_size: int) -> BuildOptions:
 
 
 def _subject(inputs: ExperimentInputs) -> str:
-    """What the images show, in English: as configured, or by the dataset's category."""
+    """Name of the object on the images, in English: as configured, or the dataset's category."""
     parameters = inputs.spec.model.parameters
     class_name = parameters.class_name if isinstance(parameters, WinclipParameters) else None
     return class_name or (inputs.spec.dataset.category or "object").rpartition("/")[2].replace("_", " ")
@@ -273,7 +277,7 @@ def _read_augmented(inputs: ExperimentInputs) -> ReadAugmented:
 
 
 def _worker_reader(inputs: ExperimentInputs, plan: TrainingPlan) -> AugmentedReader | None:
-    """What reads augmented images in the process of another device, on its share of the CPUs."""
+    """Reader of augmented images for the process of another device, with its share of the CPUs."""
     augmentations = inputs.spec.transforms.augmentations
     if augmentations is None:
         return None
@@ -288,7 +292,7 @@ def _worker_reader(inputs: ExperimentInputs, plan: TrainingPlan) -> AugmentedRea
 
 
 def _fingerprint(inputs: ExperimentInputs, data: ImageDataModule) -> str:
-    """SHA-256 over everything that the course of the training depends on: the spec, the images and the batch size."""
+    """SHA-256 of everything that the training's result depends on: the spec, the images' keys and the batch size."""
     spec = inputs.spec.model_dump(mode="json", include={"dataset", "transforms", "model", "training"})
     keys = [sample.key for sample in data.training_samples]
     return hashlib.sha256(json.dumps([spec, keys, data.train_batch_size], sort_keys=True).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""EfficientAD's ImageNet pictures, drawn in an order that a resumed training continues as if it had never stopped."""
+"""EfficientAD's ImageNet pictures in a reproducible order, which a resumed training continues where it stopped."""
 
 from typing import Any
 
@@ -6,9 +6,9 @@ import numpy as np
 
 
 class ReproducibleImages:
-    """Endless iterator over pictures: every round shows each of them once, in an order known by the round's number.
+    """Endless iterator over pictures: every round shows each picture once, in an order seeded by the round's number.
 
-    It keeps no position of its own: the step of the module's trainer says which picture is next.
+    It keeps no position of its own: the batch index of the module's trainer selects the next picture.
 
     Args:
         module: Lightning module that the pictures are for.
@@ -25,7 +25,7 @@ class ReproducibleImages:
 
 
 def make_auxiliary_images_reproducible(module: Any, seed: int) -> None:
-    """Let EfficientAD take its pictures from ``ReproducibleImages``; leave other modules as they are."""
+    """Make EfficientAD take its pictures from ``ReproducibleImages``; leave other modules as they are."""
     prepare = getattr(module, "prepare_imagenette_data", None)
     if prepare is None:
         return

@@ -1,11 +1,11 @@
-"""What this runner adds between Lightning's steps: the loss, metrics of validations, the best state.
+"""Lightning callbacks that monitor the loss, compute validation metrics, keep the best state and report metrics.
 
-Metrics are computed from the raw scores of all validation images at once, by the runner's own exact curves: metrics
+Metrics are computed from the raw scores of all validation images together, by the runner's own exact curves: metrics
 averaged over batches, or of scores squashed into 0..1, have picked wrong epochs (anomalib issues #2337, #3407).
 
-Callbacks with a state name their ``state_key`` themselves: by default Lightning files it under the class's name, so
-that renaming a class would silently drop its part of every checkpoint. A changed key, or changed contents under it,
-needs a new ``checkpoints.FORMAT_VERSION``.
+Callbacks with a state define their own ``state_key``: Lightning's default contains the class's name, so that renaming a
+class would silently drop its part of every checkpoint. A changed key, or changed contents under it, needs a new
+``checkpoints.FORMAT_VERSION``.
 """
 
 import math
@@ -29,11 +29,11 @@ from anomaly_runner.tracking.tracker import MetricHistory
 from anomaly_runner.training.gradient.training_plan import TRAIN_LOSS, TrainingPlan
 
 LogMetrics = Callable[[int, Mapping[str, float]], None]
-"""Takes a training step and values by name, and returns at once."""
+"""Logs metrics by name for a training step; returns without waiting for the tracker."""
 
 
 class MetricRecorder:
-    """The metrics of a training as it goes: written by some callbacks, read by others and by the report."""
+    """The metrics of a running training: written by some callbacks, read by others and by the report."""
 
     def __init__(self) -> None:
         self._points: dict[str, list[tuple[int, float]]] = {}
@@ -44,25 +44,25 @@ class MetricRecorder:
         return self._points
 
     def record(self, name: str, step: int, value: float) -> None:
-        """Add a value that a metric has after a training step."""
+        """Add the value of a metric after a training step."""
         self._points.setdefault(name, []).append((step, value))
 
     def after(self, step: int) -> Iterator[tuple[str, int, float]]:
-        """Iterate over (name, step, value) of what was recorded after a training step."""
+        """Iterate over the (name, step, value) of all records with a higher step."""
         for name, points in self._points.items():
             for at, value in points:
                 if at > step:
                     yield name, at, value
 
     def restore(self, history: MetricHistory) -> None:
-        """Replace what is recorded of these metrics."""
+        """Replace the records of the metrics in ``history``."""
         self._points.update({name: [(step, value) for step, value in points] for name, points in history.items()})
 
 
 class LossMonitor(Callback):  # type: ignore[misc]
     """Record the mean loss of each epoch, and end a training that has diverged.
 
-    Carries all recorded metrics through checkpoints.
+    Saves all recorded metrics in checkpoints, and restores them.
 
     Args:
         on_step: called after each training step; may raise to stop the training.
@@ -78,10 +78,10 @@ class LossMonitor(Callback):  # type: ignore[misc]
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Check the loss of the step.
+        """Check the loss of the batch.
 
         Raises:
-            Diverged: it is NaN or infinite.
+            Diverged: the loss is NaN or infinite.
         """
         loss = _loss_of(outputs)
         if not math.isfinite(loss):
@@ -104,7 +104,7 @@ class LossMonitor(Callback):  # type: ignore[misc]
         return {name: [list(point) for point in points] for name, points in self._recorder.history.items()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over the metrics that were recorded before the checkpoint."""
+        """Restore the metrics that were recorded before the checkpoint."""
         self._recorder.restore(state_dict)
 
 
@@ -116,10 +116,10 @@ def _loss_of(outputs: Any) -> float:
 
 
 class StopAfter(Callback):  # type: ignore[misc]
-    """End a training after some batches.
+    """End a training after a number of batches.
 
     Args:
-        batches: how many.
+        batches: that number.
         check: called after each batch; may raise to stop the training.
     """
 
@@ -127,7 +127,7 @@ class StopAfter(Callback):  # type: ignore[misc]
         self._batches, self._check = batches, check
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
-        """Stop once there were enough batches."""
+        """Stop the training after the last of the batches."""
         self._check()
         trainer.should_stop = trainer.fit_loop.total_batch_idx + 1 >= self._batches
 
@@ -138,7 +138,7 @@ class ValidationMetrics(Callback):  # type: ignore[misc]
     Args:
         samples: validation images in the order of the data module.
         masks: their ground truth; None where pixel metrics are not needed.
-        work: folder for scores of pixels, which may not fit into memory.
+        work: folder for files of pixel scores, which may not fit into memory.
         recorder: takes imageAUROC, imageF1Max and pixelAUROC, each where it is defined.
         check: called after each batch; may raise to stop the training.
     """
@@ -199,10 +199,10 @@ class ValidationMetrics(Callback):  # type: ignore[misc]
 
 
 class BestState(Callback):  # type: ignore[misc]
-    """Keep a copy of the module's best state on the CPU, and carry it through checkpoints.
+    """Keep a copy of the module's best state on the CPU, and save it in checkpoints.
 
     Args:
-        monitor: metric that the state goes by: the lowest loss, or the highest of any other metric.
+        monitor: metric by which states are compared: the lowest loss is best, the highest value of any other metric.
     """
 
     state_key = "bestState"
@@ -212,16 +212,16 @@ class BestState(Callback):  # type: ignore[misc]
         self._sign = -1.0 if monitor == TRAIN_LOSS else 1.0
         self._best = -math.inf
         self.epoch: int | None = None
-        """Epoch of the best state; None while there is none."""
+        """Epoch of the best state, counted from 0; None while there is none."""
         self._state: dict[str, torch.Tensor] = {}
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Compare the state by a metric of the validation."""
+        """Keep the state if the validation's metric is the best so far."""
         if not trainer.sanity_checking and self._monitor != TRAIN_LOSS:
             self._keep_if_better(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Compare the state by the epoch's loss."""
+        """Keep the state if the epoch's loss is the lowest so far."""
         if self._monitor == TRAIN_LOSS:
             self._keep_if_better(trainer, pl_module)
 
@@ -241,7 +241,7 @@ class BestState(Callback):  # type: ignore[misc]
         return {"value": self._best, "epoch": self.epoch, "state": self._state}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on comparing with the best state before the checkpoint."""
+        """Restore the best state before the checkpoint."""
         self._best, self.epoch, self._state = state_dict["value"], state_dict["epoch"], state_dict["state"]
 
 
@@ -253,11 +253,11 @@ class MetricsReporter(Callback):  # type: ignore[misc]
         self._reported_step = 0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Skip what lies before a checkpoint: the pod that wrote the checkpoint has reported it."""
+        """Skip metrics from before the checkpoint: the pod that wrote the checkpoint has reported them."""
         self._reported_step = trainer.global_step
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Report the epoch, its validation included: Lightning validates before it calls this hook."""
+        """Report the epoch's metrics, including its validation: Lightning validates before it calls this hook."""
         for name, step, value in self._recorder.after(self._reported_step):
             self._log_metrics(step, {name: value})
         self._reported_step = trainer.global_step

@@ -1,13 +1,13 @@
 """Checkpoints of a training, stored with the run's artifacts, so that another pod can continue it.
 
 A checkpoint is saved at the end of an epoch. The order of the images, the augmentations and every random number of the
-next epoch are then known from the epoch's number and the saved generators, so that a training that was stopped and
-resumed ends with the same weights as one that was not, bit for bit. There is one more checkpoint at the training's
-end, for a run that is stopped in a later stage.
+next epoch then follow from the epoch's number and the saved generators, so that a training that was stopped and resumed
+ends with the same weights, bit for bit, as one that was not. Another checkpoint is saved at the end of the training,
+for a run that is stopped in a later stage.
 
-Saving to the pod's own disk takes at most a twentieth of the time, the last checkpoint excepted. It is uploaded every
-few minutes, and when the run is stopped. A checkpoint that does not fit on the disk, or that was damaged, costs a
-stopped run the time since the one before; it never fails a run.
+Checkpoints are saved to the pod's own disk, which takes at most a twentieth of the training time, not counting the last
+one. The newest is uploaded every few minutes, and when the run is stopped. A checkpoint that does not fit on the disk
+or is damaged never fails a run: a resumed run then only repeats more epochs.
 """
 
 import logging
@@ -32,14 +32,16 @@ from anomaly_runner.storage import Store
 logger = logging.getLogger(__name__)
 
 CHECKPOINT_KEY = "checkpoint/last.ckpt"
-"""Below the run's artifacts; deleted once the run is published."""
+"""Key below the run's artifacts; deleted once the run is published."""
 FORMAT_VERSION = 2
-"""Of what this runner puts into a checkpoint beside Lightning's own: ``Checkpointer``'s metadata and the states of the
-callbacks. A release that changes any of it counts up; a checkpoint of another version is not resumed.
-Version 1 had no number, and its metadata under another key."""
+"""Version of the runner's own parts of a checkpoint: ``Checkpointer``'s metadata and the states of the callbacks.
+
+A release that changes any of these increments it; a checkpoint of another version is not resumed. Version 1 had no
+number, and its metadata under another key.
+"""
 _METADATA_KEY = "anomaly_runner"
 _SAVE_INTERVAL_FACTOR = 20
-"""Least time between two checkpoints, as a multiple of the time that saving one takes."""
+"""Shortest time between two checkpoints, as a multiple of the time that saving one takes."""
 _BYTES_PER_SECOND = 300e6
 """Assumed speed of the disk, until a checkpoint has been saved."""
 _COPIES_PER_PARAMETER = 3
@@ -53,11 +55,11 @@ class ResumePoint:
     path: Path
     """The checkpoint on this machine's disk."""
     step: int
-    """Steps that the optimisers have taken."""
+    """Number of steps that the optimisers have taken."""
     batches: int
-    """Batches that the module has seen."""
+    """Number of batches that the module has seen."""
     batch_size: int
-    """Images of a batch, on all devices together."""
+    """Images in a batch, on all devices together."""
     finished: bool
     """Whether nothing is left to train."""
 
@@ -68,8 +70,8 @@ class Checkpointer(Callback):  # type: ignore[misc]
     Args:
         store: the run's artifacts.
         work: folder on this machine's disk.
-        spec: whether and how often.
-        fingerprint: of the configuration and the images; a checkpoint with another one is not resumed.
+        spec: whether and how often checkpoints are saved.
+        fingerprint: of the configuration and the images; a checkpoint with another fingerprint is not resumed.
     """
 
     def __init__(self, store: Store, work: Path, spec: Checkpointing, fingerprint: str) -> None:
@@ -82,7 +84,7 @@ class Checkpointer(Callback):  # type: ignore[misc]
 
     @cached_property
     def resume_point(self) -> ResumePoint | None:
-        """The checkpoint to resume from, downloaded when first asked for; None to begin anew.
+        """The checkpoint to resume from, downloaded on first access; None to start from the beginning.
 
         Raises:
             StorageUnavailable: the storage does not answer.
@@ -124,7 +126,7 @@ class Checkpointer(Callback):  # type: ignore[misc]
         return checkpoint
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Add what ``resume_point`` has to know."""
+        """Add the metadata that ``resume_point`` reads."""
         checkpoint[_METADATA_KEY] = {
             "format": FORMAT_VERSION,
             "fingerprint": self._fingerprint,
@@ -134,11 +136,11 @@ class Checkpointer(Callback):  # type: ignore[misc]
         }
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Train no further where the training was finished: early stopping may have ended it before its last epoch."""
+        """Skip a training that is finished: early stopping may have ended it before its last epoch."""
         trainer.should_stop = self.resume_point is not None and self.resume_point.finished
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save a checkpoint if it is time for one, and upload it if it is time for that."""
+        """Save a checkpoint if one is due, and upload it if an upload is due."""
         if not self._spec.enabled or (trainer.current_epoch + 1) % self._spec.every_n_epochs:
             return
         save_seconds = self._save_seconds or _expected_save_seconds(pl_module)
@@ -161,7 +163,7 @@ class Checkpointer(Callback):  # type: ignore[misc]
             self._needs_upload = True
         except OSError as error:
             logger.warning("the state of the training could not be saved: %s", error)
-            self._needs_upload = False  # the file may be cut off now; the one in the storage is whole
+            self._needs_upload = False  # the file may be truncated; the one in the storage is complete
         self._saved_at = time.monotonic()
         self._save_seconds = self._saved_at - began
 
@@ -186,7 +188,7 @@ class Checkpointer(Callback):  # type: ignore[misc]
             self._needs_upload, self._uploaded_at = False, time.monotonic()
 
     def discard(self) -> None:
-        """Delete the stored checkpoint: the run is published."""
+        """Delete the stored checkpoint, once the run is published."""
         if self._spec.enabled:
             self._store.delete(CHECKPOINT_KEY)
 
@@ -197,7 +199,7 @@ def _expected_save_seconds(module: LightningModule) -> float:
 
 
 class RngState(Callback):  # type: ignore[misc]
-    """Carry the states of all random number generators through checkpoints: torch's, CUDA's, numpy's and Python's."""
+    """Save the states of all random number generators in checkpoints: torch's, CUDA's, numpy's and Python's."""
 
     state_key = "rngState"
 
@@ -216,7 +218,7 @@ class RngState(Callback):  # type: ignore[misc]
         return state | ({"cuda": torch.cuda.get_rng_state()} if torch.cuda.is_available() else {})
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Remember the states until the first epoch: what Lightning sets up before it may draw random numbers."""
+        """Keep the states until the first epoch begins: Lightning's setup before it may draw random numbers."""
         self._to_restore = state_dict
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -1,7 +1,7 @@
-"""Training and validation images as a LightningDataModule: decoded once, shuffled each epoch by seed and epoch alone.
+"""Training and validation images as a LightningDataModule: decoded once, in an order set by seed and epoch alone.
 
-Decoded images lie in an unnamed file that is mapped into memory, so that an epoch costs no decoding and memory does
-not grow with the number of images. Augmented images are read and decoded anew each epoch.
+Decoded images are in an unnamed file that is mapped into memory, so that an epoch decodes nothing and memory does not
+grow with the number of images. Augmented images are read and decoded again in each epoch.
 """
 
 import math
@@ -23,7 +23,7 @@ from anomaly_runner.data.samples import Sample
 from anomaly_runner.system.scratch import allocate_array
 
 ReadAugmented = Callable[[Sequence[Sample], int, int], Iterator[Batch]]
-"""Reads batches of the samples, in this order, augmented for an epoch: (samples, epoch, batch size)."""
+"""Reads batches of samples, in the given order, augmented for an epoch; takes (samples, epoch, batch size)."""
 
 
 @dataclass(frozen=True)
@@ -32,37 +32,39 @@ class DecodedImages:
 
     samples: tuple[Sample, ...]
     inputs: NDArray[np.float32]
-    """One for each sample, (N, 3, H, W)."""
+    """Model input of the N samples, (N, 3, H, W)."""
     descriptor: int | None = None
-    """Open file that the inputs lie in; None if they are in memory."""
+    """Descriptor of the open file that holds the inputs; None where other processes need no access to it."""
 
     @classmethod
     def from_descriptor(cls, samples: tuple[Sample, ...], size: tuple[int, int], descriptor: int) -> Self:
-        """Map the images that another process has decoded.
+        """Map the images that another process has decoded into memory.
 
         Args:
-            size: rows and columns.
-            descriptor: open file, inherited from that process; closed here.
+            samples: one for each image.
+            size: rows and columns of an image.
+            descriptor: of the open file, inherited from that process; closed here.
         """
         with os.fdopen(descriptor, "rb") as file:
             inputs: NDArray[np.float32] = np.memmap(file, np.float32, "r", shape=(len(samples), 3, *size))
         return cls(samples, inputs)
 
     def batch(self, rows: Sequence[int]) -> Batch:
-        """Copy some of the images, in this order."""
+        """Copy the images with these indices, in this order."""
         return Batch(tuple(self.samples[row] for row in rows), self.inputs[list(rows)])
 
 
 def decode_all(batches: Iterable[Batch], expected: int, size: tuple[int, int], work: Path) -> DecodedImages:
-    """Decode every readable image into a file.
+    """Collect the images of all batches in a file.
 
     Args:
-        expected: most images that there can be.
-        size: rows and columns.
+        batches: readable images, decoded as they are iterated over.
+        expected: largest number of images.
+        size: rows and columns of an image.
         work: folder for the file.
 
     Raises:
-        StorageUnavailable: the disk has no room for them.
+        StorageUnavailable: the disk has no room for the images.
     """
     with tempfile.TemporaryFile(dir=work) as file:
         inputs = allocate_array(file, (max(expected, 1), 3, *size))
@@ -77,11 +79,10 @@ def decode_all(batches: Iterable[Batch], expected: int, size: tuple[int, int], w
 
 @dataclass(frozen=True)
 class BatchPartition:
-    """The part of each batch that one of ``world_size`` processes trains on: every ``world_size``-th image from
-    ``rank`` on.
+    """The part of each batch that one process trains on: every ``world_size``-th image, beginning with ``rank``.
 
-    As torch's DistributedSampler, but by batch: it repeats images only where a process would have none, and says how
-    much each part weighs in the mean over the batch.
+    Like torch's DistributedSampler, but for each batch: images are repeated only where a process would have none, and
+    ``loss_weight`` is the weight of each part in the mean over the batch.
     """
 
     rank: int = 0
@@ -90,29 +91,33 @@ class BatchPartition:
     def rows(self, order: Sequence[int], batch_size: int) -> list[int]:
         """This process's images of an epoch, ``batch_size // world_size`` of each batch.
 
-        The last batch may have fewer images than there are processes. A process that would get none takes one all the
-        same, whose weight is 0, because all processes take part in each step.
+        The last batch may have fewer images than there are processes. A process that would get no image gets one with
+        weight 0, because all processes take part in each step.
 
         Args:
-            order: all images of the epoch.
-            batch_size: images of a step on all devices.
+            order: indices of all images of the epoch.
+            batch_size: images in a step, on all devices together.
         """
         own = list(order[self.rank :: self.world_size])
         missing = math.ceil(len(order) / batch_size) - math.ceil(len(own) / (batch_size // self.world_size))
         return own + [order[-1]] * missing
 
     def loss_weight(self, batch_size: int) -> float:
-        """Factor of this process's mean loss, so that the mean over all processes is the mean over the batch."""
+        """Factor of this process's mean loss that makes the mean over all processes the mean over the batch.
+
+        Args:
+            batch_size: images in this batch, on all devices together.
+        """
         return len(range(self.rank, batch_size, self.world_size)) * self.world_size / batch_size
 
 
 class BatchLoader:
-    """A DataLoader of anomalib's batches for what needs no worker processes; every iteration is a new pass.
+    """A DataLoader of anomalib's batches without worker processes; every iteration is a new pass.
 
     Args:
-        count: images of a pass.
-        batch_size: of a step on all devices.
-        read: begins a pass.
+        count: images in a pass.
+        batch_size: images in a step, on all devices together.
+        read: starts a pass.
     """
 
     def __init__(self, count: int, batch_size: int, read: Callable[[], Iterator[Batch]]) -> None:
@@ -128,8 +133,8 @@ class BatchLoader:
 def to_anomalib(batch: Batch) -> Any:
     """Convert to anomalib's ImageBatch: images (B, 3, H, W), labels (B,), masks (B, H, W).
 
-    Masks are empty: models that train on masks simulate the defects. Images of unknown kind are labelled as defects:
-    EfficientAD calibrates itself on the good ones.
+    Masks are empty, because models that train on masks simulate the defects. Images without a label are marked as
+    defective, because EfficientAD calibrates itself on all good ones.
     """
     from anomalib.data import ImageBatch
 
@@ -140,12 +145,12 @@ def to_anomalib(batch: Batch) -> Any:
 
 
 class ImageDataModule(LightningDataModule):  # type: ignore[misc]
-    """Training and validation images for the Trainer, and for those modules of anomalib that look for their datamodule.
+    """Training and validation images for the Trainer, and for modules of anomalib that read their trainer's datamodule.
 
     Args:
-        seed: of the order in which epochs show the training images.
-        train_batch_size: images of a step on all devices.
-        read_augmented: reads the training images of an epoch; None trains on the decoded ones.
+        seed: of the order of the training images in each epoch.
+        train_batch_size: images in a step, on all devices together.
+        read_augmented: reads the training images of an epoch; None to train on the decoded ones.
     """
 
     def __init__(
@@ -164,7 +169,7 @@ class ImageDataModule(LightningDataModule):  # type: ignore[misc]
         self._training, self._validation = training, validation
         self._seed, self._read_augmented = seed, read_augmented
         self.partition = BatchPartition()
-        """What this process trains on; ``GradientSync`` sets it, after a module has prepared itself on all images."""
+        """This process's part of each batch; ``GradientSync`` sets it once the module has prepared on all images."""
 
     @property
     def training_samples(self) -> tuple[Sample, ...]:
@@ -182,16 +187,16 @@ class ImageDataModule(LightningDataModule):  # type: ignore[misc]
 
     @property
     def training_descriptor(self) -> int | None:
-        """Open file that the decoded training images lie in, for the processes of other devices."""
+        """Descriptor of the file that holds the decoded training images, for the processes of other devices."""
         return self._training.descriptor
 
     @property
     def validation_samples(self) -> tuple[Sample, ...]:
-        """The validation images, in their order."""
+        """The validation images, in the order of the validation batches."""
         return self._validation.samples
 
     def train_dataloader(self) -> BatchLoader:
-        """The training images in the epoch's order, or this process's part of them."""
+        """This process's part of the training images, in the epoch's order."""
         return BatchLoader(len(self._training.samples), self.train_batch_size, self._epoch)
 
     def val_dataloader(self) -> BatchLoader:
@@ -202,7 +207,7 @@ class ImageDataModule(LightningDataModule):  # type: ignore[misc]
         return _batches(self._validation, range(len(self._validation.samples)), self._eval_batch_size)
 
     def _epoch(self) -> Iterator[Batch]:
-        # a generator: Lightning makes the iterator before it restores the epoch's number from a checkpoint
+        # a generator reads the epoch late enough: Lightning makes the iterator before it restores a checkpoint's epoch
         epoch = self.trainer.current_epoch if self.trainer else 0
         order = np.random.default_rng([self._seed, epoch]).permutation(len(self._training.samples))
         rows = self.partition.rows(order.tolist(), self.train_batch_size)

@@ -1,12 +1,12 @@
-"""Distributed data parallel training on the devices of one pod, a process each.
+"""Distributed data parallel training on the devices of one pod, with one process for each device.
 
-Each process runs a Trainer of its own that knows one device; torch's DistributedDataParallel wraps the training step
-alone, and averages the gradients before the optimiser sees them. What only rank 0 does (validations, early stopping,
-checkpoints, reports) therefore meets no barrier that the others would have to meet too. All that the processes agree on
-beside the gradients is one number an epoch: whether to stop.
+Each process runs a Trainer of its own on one device; torch's DistributedDataParallel wraps only the training step, and
+averages the gradients before the optimiser sees them. The work of rank 0 alone (validations, early stopping,
+checkpoints, reports) therefore contains no collective operation that the other processes would have to join. Besides
+gradients and losses, the processes exchange one number an epoch: whether to stop.
 
-Batches are partitioned so that the average over the devices is the mean over the batch: a training ends with the same
-weights on any number of devices, but for rounding. Rank 0 sends its weights and buffers to the others before the first
+Batches are partitioned so that the average over the devices is the mean over the batch: except for rounding, a training
+ends with the same weights on any number of devices. Rank 0 sends its weights and buffers to the others before the first
 step.
 """
 
@@ -26,14 +26,14 @@ from anomaly_runner.training.gradient.data_module import BatchPartition
 
 _LOOPBACK = "lo"
 _NO_TIMEOUT = timedelta(days=365)
-"""A dead process is noticed by ``workers``, and a validation, which the others wait for, may take any time."""
+"""``workers`` detects a dead process, and the others wait for rank 0's validation, which may take any time."""
 
 
 def init_process_group(store: Store, partition: BatchPartition, device: torch.device) -> None:
-    """Join the other processes; returns when all of them have.
+    """Join the process group; returns once all processes have joined.
 
-    CPU tensors go through gloo also between GPUs, so that waiting for a validation keeps no GPU busy. All processes are
-    in one pod: they find each other through a file, and listen on the loopback interface alone.
+    CPU tensors go through gloo even where the devices are GPUs, so that waiting for a validation keeps no GPU busy. All
+    processes are in one pod: they find each other through a file, and listen only on the loopback interface.
     """
     os.environ |= {"GLOO_SOCKET_IFNAME": _LOOPBACK, "NCCL_SOCKET_IFNAME": _LOOPBACK}
     if device.type == "cuda":
@@ -45,15 +45,15 @@ def init_process_group(store: Store, partition: BatchPartition, device: torch.de
 
 
 class GradientSync(Callback):  # type: ignore[misc]
-    """Keep this process's training in step with the others'.
+    """Average gradients over all processes, and make all of them stop after the same epoch.
 
-    The last of a Trainer's callbacks: early stopping, which decides before, is what rank 0 broadcasts.
+    Must be the last of a Trainer's callbacks: it broadcasts what early stopping has decided on rank 0.
 
     Args:
-        partition: what this process trains on.
-        batch_size: images of a step on all devices.
+        partition: this process's part of each batch.
+        batch_size: images in a step, on all devices together.
         images: number of training images.
-        check: called between batches; raises when another process is gone.
+        check: called between batches; raises if another process has ended.
     """
 
     def __init__(self, partition: BatchPartition, batch_size: int, images: int, check: Callable[[], None]) -> None:
@@ -61,9 +61,10 @@ class GradientSync(Callback):  # type: ignore[misc]
         self._wrapped = False
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take a part of each batch, and wrap the training step.
+        """Partition the batches, synchronise the buffers, and wrap the training step, once.
 
-        Not before the first epoch: only then is the module on its device, prepared, and restored from its checkpoint.
+        Not earlier than in the first epoch: until then the module is not on its device, prepared and restored from its
+        checkpoint.
         """
         if not self._wrapped:
             self._wrapped = True
@@ -73,15 +74,15 @@ class GradientSync(Callback):  # type: ignore[misc]
             pl_module.training_step = self._synchronised_step(pl_module)
 
     def _synchronised_step(self, module: LightningModule) -> Callable[..., dict[str, Tensor]]:
-        """A training step whose loss has the value of the mean over all devices, and whose gradients are averaged."""
-        # a static graph: the first step finds which parameters take part; frozen backbones are not always marked so
+        """A training step with averaged gradients, and with the mean over all devices as the value of its loss."""
+        # a static graph: the first step finds the trained parameters; frozen backbones do not always mark theirs frozen
         step = nn.parallel.DistributedDataParallel(_TrainingStep(module), broadcast_buffers=False, static_graph=True)
 
         def training_step(batch: Any, batch_idx: int) -> dict[str, Tensor]:
             own: Tensor = step(batch, batch_idx) * self._loss_weight(batch, batch_idx)
             total = own.detach().clone()
             dist.all_reduce(total)
-            # the value of the mean, with the gradient of this process's own part: DDP averages the gradients itself
+            # the mean's value with the gradient of this process's own part: DDP averages the gradients itself
             return {"loss": own + (total / self._partition.world_size - own.detach())}
 
         return training_step
@@ -111,7 +112,7 @@ class GradientSync(Callback):  # type: ignore[misc]
         trainer.should_stop = bool(stop)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Give the module its own training step back."""
+        """Restore the module's own training step."""
         del pl_module.training_step
 
 

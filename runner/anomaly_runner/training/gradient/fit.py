@@ -1,4 +1,4 @@
-"""A training by gradient under Lightning's Trainer, from its first step, or its checkpoint, to the trained module."""
+"""Training by gradient under Lightning's Trainer: from the beginning or a checkpoint to the trained module."""
 
 import logging
 import warnings
@@ -43,17 +43,17 @@ _PRECISIONS = {"float32": "32-true", "float16": "16-mixed", "bfloat16": "bf16-mi
 
 @dataclass(frozen=True, kw_only=True)
 class FitContext:
-    """What a training runs on and reports to."""
+    """Device, folder, progress and metric log of a training."""
 
     device: torch.device
     work: Path
     """Folder on this machine's disk."""
     advance: Callable[[int], None]
-    """Takes the number of batches done since the last call; raises Stopped if the run was asked to stop."""
+    """Reports the number of batches done since the last call; raises Stopped if the run was asked to stop."""
     log_metrics: LogMetrics
 
     def check(self) -> None:
-        """Check whether to go on.
+        """Check whether the run was asked to stop.
 
         Raises:
             Stopped: the run was asked to stop.
@@ -74,7 +74,7 @@ class Training:
     validation_metrics: ValidationMetrics | None
     """None where the plan has no validations."""
     recorder: MetricRecorder
-    """Filled as the training goes."""
+    """Filled during the training."""
     worker_spec: WorkerSpec | None = None
     """For the processes of the other devices; None where there is one device."""
 
@@ -92,16 +92,16 @@ def fit(training: Training) -> TrainingReport:
     plan, module, context = training.plan, training.module, training.context
     best = BestState(plan.monitor) if plan.keeps_best else None
     with training.checkpointer.preserved(), training_threads(context.device, plan.devices), quiet_libraries():
-        # train, together with the other devices if there are any
+        # train, on all devices
         with _workers(training) as gradient_sync:
             callbacks = _callbacks(training, best, gradient_sync)
             trainer = build_trainer(plan, context, callbacks, validates=training.validation_metrics is not None)
             _run(trainer, training)
-        # go on with the best state where that was asked for, on the device and ready to score
+        # restore the best state if the spec asks for it, and make the module ready to score on its device
         if best is not None:
             best.restore(module)
         module.to(context.device).eval()
-        # EfficientAD relates its maps to validation images: done by every validation, but of the state of that time
+        # EfficientAD calibrates its maps in every validation: repeat that unless the last one saw the kept state
         if CATALOG[plan.model].loop.calibrates_after_training and not _is_calibrated(trainer, training, best):
             with torch.no_grad():
                 module.on_validation_start()
@@ -109,7 +109,7 @@ def fit(training: Training) -> TrainingReport:
 
 
 def _workers(training: Training) -> AbstractContextManager[GradientSync | None]:
-    """Run the processes of the other devices; none where there is one device, or nothing left to train."""
+    """Run the processes of the other devices; does nothing if there is one device or the training is finished."""
     resume = training.checkpointer.resume_point
     if training.worker_spec is None or (resume is not None and resume.finished):
         return nullcontext()
@@ -142,7 +142,7 @@ def _run(trainer: Trainer, training: Training) -> None:
     make_auxiliary_images_reproducible(training.module, training.plan.seed)
     if resume:
         skip_preparation(training.module, training.plan)
-    # in batches: a module that steps its optimisers itself counts several steps in each
+    # progress counts batches: a module with manual optimisation may take several optimiser steps a batch
     training.context.advance(resume.batches if resume else 0)
     with sigterm_as_stopped():
         checkpoint = resume.path if resume else None
@@ -153,7 +153,7 @@ def _run(trainer: Trainer, training: Training) -> None:
 def sigterm_as_stopped() -> Iterator[None]:
     """Raise Stopped where Lightning notices SIGTERM first.
 
-    Its own exception is a SystemExit with exit code 0, as if the run were done.
+    Lightning's own exception is a SystemExit with exit code 0, which would report success.
     """
     try:
         yield
@@ -162,18 +162,18 @@ def sigterm_as_stopped() -> Iterator[None]:
 
 
 def skip_preparation(module: Any, plan: TrainingPlan) -> None:
-    """Keep what a checkpoint restores, where the module would prepare itself again on all training images."""
+    """Keep a module from preparing itself on all training images again: the checkpoint restores the result."""
     if CATALOG[plan.model].loop.prepares_before_training:
         module.on_train_start = lambda: None
 
 
 def find_batch_size(build: Callable[[], Any], data: ImageDataModule, plan: TrainingPlan, context: FitContext) -> int:
-    """Find the largest training batch that fits into memory; none is larger than the training set.
+    """Find the largest training batch that fits into memory, up to the size of the training set.
 
-    Every size that is returned was tried: Lightning's own finder returns its maximum without trying it.
+    The returned size was tried, whereas Lightning's own finder may return its maximum without trying it.
 
     Args:
-        build: makes a new module for each trial. A copy of one may share what a trial changes, such as DRAEM's hooks.
+        build: makes a new module for each trial. Copies could share what a trial changes, such as DRAEM's hooks.
 
     Raises:
         OutOfMemory: not even one image fits.
@@ -209,12 +209,12 @@ def find_batch_size(build: Callable[[], Any], data: ImageDataModule, plan: Train
 
 
 def largest_fitting(fits: Callable[[int], bool], initial: int, maximum: int, finer: bool) -> int:
-    """Search the largest size up to ``maximum`` that fits; 0 if none does.
+    """Find the largest size up to ``maximum`` that fits; 0 if none does.
 
-    Sizes double from ``initial``, or halve until one fits.
+    Tries doubled sizes from ``initial`` on, or halved ones until one fits.
 
     Args:
-        finer: bisect between the largest size that fits and the smallest that does not.
+        finer: bisect afterwards between the largest size that fits and the smallest that does not.
     """
     good, size, bad = 0, min(initial, maximum), maximum + 1
     while good < size < bad:
@@ -230,14 +230,14 @@ def build_validation_metrics(
     context: FitContext,
     recorder: MetricRecorder,
 ) -> ValidationMetrics | None:
-    """The metrics of this plan's validations; None if it has none."""
+    """The callback that computes this plan's validation metrics; None if the plan has no validations."""
     if plan.check_val_every_n_epoch is None:
         return None
     return ValidationMetrics(samples, masks, context.work, recorder, context.check)
 
 
 def build_trainer(plan: TrainingPlan, context: FitContext, callbacks: list[Callback], validates: bool) -> Trainer:
-    """Lightning's Trainer on this process's own device, seeded, deterministic, and without output of its own."""
+    """Lightning's Trainer on this process's device: seeded, deterministic, without loggers, checkpoints and bars."""
     seed_everything(plan.seed, workers=False, verbose=False)
     on_gpu = context.device.type == "cuda"
     return Trainer(
@@ -263,11 +263,11 @@ def build_trainer(plan: TrainingPlan, context: FitContext, callbacks: list[Callb
 
 
 def _is_calibrated(trainer: Trainer, training: Training, best: BestState | None) -> bool:
-    """Whether the last validation that calibrated the module saw the state that is kept."""
+    """Whether the last validation, which calibrated the module, used the state that is kept."""
     if training.validation_metrics is None:
         return False
     if best is not None and best.epoch is not None:
-        # a state that a validation's metric has chosen was copied right after that validation
+        # a best state by a validation metric was copied right after that validation
         return training.plan.monitor != TRAIN_LOSS
     return bool(training.validation_metrics.last_step == trainer.global_step)
 
@@ -292,9 +292,9 @@ def _stopped_early(trainer: Trainer) -> bool:
 
 @contextmanager
 def training_threads(device: torch.device, processes: int = 1) -> Iterator[None]:
-    """Give each process its share of the CPUs inside each operator.
+    """Let torch's operators use this process's share of the CPUs, and restore the number of threads afterwards.
 
-    Unlike in scoring there is no other work to spread over the CPUs: training steps depend on each other.
+    Scoring spreads batches over the CPUs instead; training steps depend on each other, so only operators can.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(max(1, cpu_limit() // processes) if device.type == "cpu" else before)
@@ -309,7 +309,7 @@ def training_threads(device: torch.device, processes: int = 1) -> Iterator[None]
 def quiet_libraries() -> Iterator[None]:
     """Suppress warnings, and the advice of Lightning and anomalib about loggers, workers and devices.
 
-    All of these are as they should be here.
+    These are set on purpose here, so the advice does not apply.
     """
     loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric", "anomalib")]
     before = [logger.level for logger in loggers]

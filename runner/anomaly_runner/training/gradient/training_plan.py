@@ -1,4 +1,4 @@
-"""What a training by gradient will do, settled from the experiment's spec and the model's own defaults. No torch."""
+"""The plan of a training by gradient, made from the experiment's spec and the model's defaults. Imports no torch."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -11,36 +11,36 @@ from anomaly_runner.errors import DataInvalid, InvalidConfig
 from anomaly_runner.models.catalog import CATALOG, ModelEntry
 
 TRAIN_LOSS = "trainLoss"
-"""Name of the one metric that needs no validation: an epoch's mean training loss."""
+"""Name of the mean training loss of an epoch, the only metric that needs no validation."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingPlan:
-    """The course of a training; most fields are named after the Trainer's arguments that they become."""
+    """The plan of a training; most fields are named after the arguments of Lightning's Trainer that they set."""
 
     model: ModelName
     seed: int
     batch_size: int
-    """Images of a step, on all devices together."""
+    """Images in a step, on all devices together."""
     max_epochs: int | None
-    """None for no bound; the training ends at whichever bound comes first."""
+    """None for no limit; the training ends at whichever limit is reached first."""
     max_steps: int | None
-    """Of the optimiser; None for no bound."""
+    """Limit of the optimiser's steps; None for no limit."""
     accumulate_grad_batches: int
     precision: str
     gradient_clipping: GradientClipping | None
     early_stopping: EarlyStopping | None
     monitor: str
-    """Metric that early stopping and the best state go by."""
+    """Metric that decides early stopping and the best state."""
     check_val_every_n_epoch: int | None
-    """None for no validation but the model's own calibration."""
+    """None for no validation, except the model's own calibration."""
     checkpointing: Checkpointing
     batch_size_finder: BatchSizeFinder | None
     devices: int = 1
 
     @property
     def keeps_best(self) -> bool:
-        """Whether the run goes on with the best state instead of the last."""
+        """Whether the trained model is the best state, not the last."""
         return self.checkpointing.keep == "best"
 
     @property
@@ -51,7 +51,7 @@ class TrainingPlan:
     def total_batches(self, images: int) -> int:
         """Largest number of batches of a training on this many images.
 
-        A model that steps its optimisers itself may take several steps a batch, and so end earlier.
+        A model with manual optimisation may take several optimiser steps a batch, and so end earlier.
         """
         batches = -(-images // self.batch_size)
         bounds = (
@@ -62,15 +62,15 @@ class TrainingPlan:
 
 
 def make_plan(spec: ExperimentSpec, has_gpu: bool) -> TrainingPlan:
-    """Settle the plan of an experiment.
+    """Make the training plan of an experiment.
 
     Raises:
-        InvalidConfig: something that this model or this machine cannot do.
+        InvalidConfig: the spec asks for something that this model or this machine cannot do.
     """
     entry, training = CATALOG[spec.model.name], spec.training
     _check_supported(spec, entry, has_gpu)
     early_stopping = _early_stopping(training.early_stopping, entry)
-    # one bound alone replaces both defaults: maxSteps: 9 must not end after the default epochs
+    # a single limit replaces both defaults: maxSteps must not end at the default number of epochs
     bounded = training.max_epochs or training.max_steps
     plan = TrainingPlan(
         model=spec.model.name,
@@ -104,7 +104,7 @@ def _default_clipping(entry: ModelEntry) -> GradientClipping | None:
 
 
 def _check_supported(spec: ExperimentSpec, entry: ModelEntry, has_gpu: bool) -> None:
-    """Raise InvalidConfig for what this model or this machine cannot do."""
+    """Raise InvalidConfig if the spec asks for something that this model or this machine cannot do."""
     training, name, batch_size = spec.training, spec.model.name, entry.training.batch_size
     asks_for_another = training.batch_size_finder or training.train_batch_size not in (None, batch_size)
     if entry.loop.fixed_batch_size and asks_for_another:
@@ -142,7 +142,7 @@ def without_early_stopping(plan: TrainingPlan, check_val_every_n_epoch: int | No
     """The plan without early stopping, and without the validations that only early stopping needed.
 
     Args:
-        check_val_every_n_epoch: what the spec asks for, if anything.
+        check_val_every_n_epoch: as the spec has it; None where it does not ask for validations.
     """
     return replace(plan, early_stopping=None, check_val_every_n_epoch=check_val_every_n_epoch)
 
@@ -151,7 +151,7 @@ def check_calibration(plan: TrainingPlan, validation: Sequence[Sample]) -> None:
     """Check that a model which calibrates itself on good validation images will find one.
 
     Raises:
-        DataInvalid: there is none.
+        DataInvalid: there is no good validation image.
     """
     if CATALOG[plan.model].loop.calibrates_after_training and not any(sample.defect is False for sample in validation):
         raise DataInvalid(

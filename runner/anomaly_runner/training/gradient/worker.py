@@ -1,7 +1,7 @@
 """``python -m anomaly_runner.training.gradient.worker DESCRIPTOR``: a process that trains on one of the other devices.
 
-It has the images that rank 0 has decoded, and the module's state from rank 0; of the run's storage, status and
-tracking it knows nothing. See ``workers`` for how it is started, and why what it unpickles can be trusted.
+It gets the decoded images and the module's state from rank 0, and knows nothing of the run's storage, status and
+tracking. See ``workers`` for how it is started, and why the object that it unpickles can be trusted.
 """
 
 import os
@@ -30,13 +30,14 @@ from anomaly_runner.training.gradient.workers import ready_key
 
 
 def run_worker(spec: WorkerSpec, descriptor: int) -> None:
-    """Take part in a training, up to its end.
+    """Take part in a training until its end.
 
     Args:
-        descriptor: open file with the decoded training images.
+        spec: the training, and this process's rank in it.
+        descriptor: of the open file with the decoded training images.
     """
     device, plan = TorchThreads(spec.device).device, spec.plan
-    # the module's weights come from rank 0 or from the checkpoint: nothing is downloaded for them
+    # the module's weights come from rank 0 or from the checkpoint, so no pre-trained weights are loaded
     torch.manual_seed(plan.seed)
     with without_pretrained_weights():
         module = build_module(spec.model, spec.options)
@@ -45,7 +46,7 @@ def run_worker(spec: WorkerSpec, descriptor: int) -> None:
     images = DecodedImages.from_descriptor(spec.samples, spec.options.size, descriptor)
     data = ImageDataModule(
         images,
-        images,  # never looked at: only rank 0 validates
+        images,  # never read: only rank 0 validates
         seed=plan.seed,
         train_batch_size=plan.batch_size,
         eval_batch_size=1,
@@ -63,8 +64,8 @@ def run_worker(spec: WorkerSpec, descriptor: int) -> None:
 
 
 def _exit_with_parent() -> None:
-    """End this process when its parent does, whatever that ends of: then standard input is closed."""
-    os.read(sys.stdin.fileno(), 1)  # not by the buffer, whose lock the interpreter would wait for when it ends
+    """End this process when its parent ends for any reason: standard input is closed then."""
+    os.read(sys.stdin.fileno(), 1)  # not through sys.stdin.buffer: the interpreter's shutdown would wait for its lock
     os._exit(ExitCode.STOPPED)
 
 

@@ -1,4 +1,4 @@
-"""What a worker process is told: everything that its part of a training depends on, and nothing else of the run."""
+"""The input of a worker process: everything that its part of a training depends on, and nothing else of the run."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from anomaly_runner.training.gradient.training_plan import TrainingPlan
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentedReader:
-    """Read augmented batches from files that are all on this machine: a ``data_module.ReadAugmented`` to be pickled."""
+    """Read augmented batches from files on this machine: a ``data_module.ReadAugmented`` that can be pickled."""
 
     root: Path
     """Folder of the files."""
@@ -29,10 +29,10 @@ class AugmentedReader:
     augmentations: Augmentations
     seed: int
     threads: int
-    """Images that are read and decoded at once."""
+    """Number of images that are read and decoded at the same time."""
 
     def __call__(self, samples: Sequence[Sample], epoch: int, batch_size: int) -> Iterator[Batch]:
-        """Read batches of these samples, as the epoch shows them."""
+        """Read batches of these samples with the epoch's augmentations."""
         prefetcher = Prefetcher(self.root, lambda: None)
         return read_batches(
             prefetcher,
@@ -47,23 +47,23 @@ class AugmentedReader:
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerSpec:
-    """A training as another process can take part in it: plain data, which is pickled to that process."""
+    """Everything that a worker process needs to take part in a training: plain data, sent to the process by pickle."""
 
     model: Model
     options: BuildOptions
     plan: TrainingPlan
     samples: tuple[Sample, ...]
-    """All training images, those of other processes too."""
+    """All training images, including those of the other processes."""
     read_augmented: AugmentedReader | None
     """None to train on the decoded images."""
     device_type: str
-    """As torch names it: cpu or cuda."""
+    """torch's name of it: cpu or cuda."""
     work: Path
     """Folder of this run on the machine's disk."""
     checkpoint: Path | None = None
-    """Where the training is resumed from; None from its beginning."""
+    """Checkpoint to resume from; None to start from the beginning."""
     rank: int = 0
-    """Of the process that this is for."""
+    """Rank of the process that this spec is for."""
 
     @property
     def rendezvous_file(self) -> Path:
@@ -72,7 +72,7 @@ class WorkerSpec:
 
     @property
     def partition(self) -> BatchPartition:
-        """What this process trains on."""
+        """This process's part of each batch."""
         return BatchPartition(self.rank, self.plan.devices)
 
     @property

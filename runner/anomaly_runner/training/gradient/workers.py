@@ -1,15 +1,14 @@
-"""The processes that train on the other devices: started, watched, and gone when this process is done.
+"""The processes that train on the other devices: started, monitored and ended by this process.
 
-This process is rank 0: it has the first device, and everything of which a run has one. A worker trains on its part of
-each batch. It reads its ``WorkerSpec`` from its standard input, and the decoded images from a file descriptor that it
-inherits. Standard input closes when this process ends, whatever it ends of; then the worker ends too.
+This process is rank 0: it has the first device, and does everything that is done once in a run. A worker trains on its
+part of each batch. It reads its ``WorkerSpec`` from its standard input, and the decoded images from a file descriptor
+that it inherits. Standard input closes when this process ends for any reason; then the worker ends too.
 
-A worker that ends before the training does fails the run within seconds, with the last lines of its log; a collective
+A worker that fails during the training fails the run within seconds, with the last lines of its log; a collective
 operation that this process is waiting in is aborted.
 
-About pickle: loading a pickle may run any code, so it must come from somebody who may run code anyway. A worker loads
-one object, from the pipe that its own parent holds the only other end of. Nothing that is pickled ever comes from a
-file, the network or a user.
+About pickle: loading a pickle may run any code, so it must come from a source that may run code anyway. A worker loads
+one object, from a pipe whose only other end its own parent holds. No pickle comes from a file, the network or a user.
 """
 
 import logging
@@ -36,17 +35,17 @@ logger = logging.getLogger(__name__)
 
 _POLL_SECONDS = 0.2
 _GRACE_SECONDS = 30.0
-"""For workers to end after the training, and for this process to notice that one is gone."""
+"""Time for workers to end after the training, and for this process to fail once a worker has failed."""
 _LOG_TAIL = 600
 """Characters of a worker's log in the message of its failure."""
 
 
 class WorkerProcesses:
-    """One process for each device but the first.
+    """One process for each device except the first.
 
     Args:
-        spec: what they take part in; each gets a copy with its own rank.
-        descriptor: open file with the decoded training images.
+        spec: the training; each process gets a copy with its own rank.
+        descriptor: of the open file with the decoded training images.
     """
 
     def __init__(self, spec: WorkerSpec, descriptor: int) -> None:
@@ -78,23 +77,24 @@ class WorkerProcesses:
             time.sleep(_POLL_SECONDS)
 
     def raise_if_cause(self) -> None:
-        """Raise as ``check`` if a failure of this process came from a worker, which may need a moment to end."""
+        """Raise as ``check`` if a worker caused a failure of this process; waits some seconds for the worker to end."""
         until = time.monotonic() + _GRACE_SECONDS / 6
         while time.monotonic() < until:
             self.check()
             time.sleep(_POLL_SECONDS)
 
     def _watch(self) -> None:
-        """Body of the monitoring thread: look for failed workers until ``close``."""
+        """Poll for failed workers until ``close``; runs in the monitoring thread."""
         while not self._closed.wait(_POLL_SECONDS):
             if any(process.poll() for process in self._processes):
                 self._abort_collectives()
                 return
 
     def _abort_collectives(self) -> None:
-        """Wake this process if it waits for the failed worker.
+        """Abort a collective operation in which this process waits for the failed worker.
 
-        NCCL does not tell a waiting process that another is gone; gloo does, by a closed connection.
+        NCCL does not notice that another process is gone; gloo does, by the closed connection. A process that still
+        waits after the grace time is ended.
         """
         if self._device_type == "cuda" and dist.is_initialized():
             threading.Thread(target=dist.distributed_c10d._abort_process_group, daemon=True).start()
@@ -102,7 +102,7 @@ class WorkerProcesses:
             self._exit_process()
 
     def _exit_process(self) -> None:
-        """End a process that cannot be woken: its exit code says what kind of failure it was, its log says which."""
+        """End this process, with the exit code of the worker's failure, after logging the failure."""
         try:
             self.check()
         except RunFailed as error:
@@ -110,7 +110,7 @@ class WorkerProcesses:
             os._exit(error.exit_code)
 
     def join(self) -> None:
-        """Wait until the workers have ended by themselves, as they do after the last epoch."""
+        """Wait for the workers to end by themselves after the last epoch; log those that do not in time."""
         until = time.monotonic() + _GRACE_SECONDS
         for process in self._processes:
             try:
@@ -119,7 +119,7 @@ class WorkerProcesses:
                 logger.warning("a training process did not end in time")
 
     def close(self) -> None:
-        """Kill the workers that still run, and stop watching."""
+        """Kill the workers that still run, and stop monitoring."""
         self._closed.set()
         self._monitor.join()
         for process in self._processes:
@@ -130,7 +130,7 @@ class WorkerProcesses:
 
 
 def ready_key(rank: int) -> str:
-    """Key of the FileStore that a worker sets once it could begin to train."""
+    """Key of the FileStore that a worker sets once it is ready to train."""
     return f"ready{rank}"
 
 
@@ -142,7 +142,7 @@ def _start(spec: WorkerSpec, descriptor: int, log: Path) -> subprocess.Popen[byt
             stdout=output,
             stderr=output,
             pass_fds=[descriptor],
-            start_new_session=True,  # signals to this process's group are for this process to act on
+            start_new_session=True,  # signals to this process's group must not reach the workers
         )
     assert process.stdin is not None
     pickle.dump(spec, process.stdin)
@@ -160,14 +160,14 @@ def _failure(exit_code: int, log: Path) -> RunFailed:
 
 @contextmanager
 def running_workers(spec: WorkerSpec, data: ImageDataModule) -> Iterator[GradientSync]:
-    """Run the workers of a training, and be rank 0 of their process group inside this block.
+    """Run the workers of a training; this process is rank 0 of their process group inside the block.
 
     Yields:
         The callback that this process's Trainer needs.
 
     Raises:
         OutOfMemory: a worker had too little memory.
-        InternalError: a worker failed for another reason, also where the failure inside the block was its effect.
+        InternalError: a worker failed for another reason; replaces an exception in the block that followed from it.
     """
     descriptor = data.training_descriptor
     assert descriptor is not None, "images that other processes can open"
@@ -175,7 +175,7 @@ def running_workers(spec: WorkerSpec, data: ImageDataModule) -> Iterator[Gradien
     store = FileStore(str(spec.rendezvous_file), spec.plan.devices)
     workers = WorkerProcesses(spec, descriptor)
     try:
-        # workers that cannot start are found out here: in the rendezvous itself this process would wait for ever
+        # detect workers that cannot start here: in the rendezvous this process would wait for ever
         workers.wait_until_ready(store)
         init_process_group(store, spec.partition, spec.device)
         yield GradientSync(spec.partition, spec.plan.batch_size, data.training_count, workers.check)
