@@ -1,7 +1,7 @@
-"""Inference as anomalib's documentation shows it: ``Engine.predict`` over a folder, with a checkpoint of its own.
+"""Inference as anomalib's documentation shows it: ``Engine.predict`` over a folder, with its own checkpoint.
 
-Run by inference_runtimes.py, ``train`` and ``predict`` each in a process of its own; ``predict`` prints the seconds of
-the loop last. Without pictures, which ours does not draw there either. ::
+Run by inference_runtimes.py, ``train`` and ``predict`` each in a separate process; ``predict`` prints the seconds of
+the loop last. It draws no pictures, and neither does the runner in that benchmark. ::
 
     python -m benchmarks.anomalib_inference train|predict MODEL FOLDER SIDE ARGUMENTS [IMAGES]
 """
@@ -20,7 +20,7 @@ BATCH = 32
 
 
 def main() -> None:
-    """Do one of the two."""
+    """Run ``train`` or ``predict``."""
     what, name, folder, side = sys.argv[1], sys.argv[2], Path(sys.argv[3]), int(sys.argv[4])
     model = build(name, side, pictures=False, folder=folder, given=json.loads(sys.argv[5]))
     if what == "train":
@@ -30,7 +30,7 @@ def main() -> None:
 
 
 def train(model: Any, folder: Path, batch: int) -> None:
-    """Two steps, or one pass over the images; the checkpoint is anomalib.ckpt."""
+    """Train for two steps, or one pass over the images, and write the checkpoint anomalib.ckpt."""
     bound = {} if model.trainer_arguments.get("max_epochs") == 1 else {"max_steps": 2}  # one pass for a memory bank
     trainer = engine(folder, **bound)
     trainer.fit(model=model, datamodule=digits(folder, batch))
@@ -38,7 +38,7 @@ def train(model: Any, folder: Path, batch: int) -> None:
 
 
 def predict(model: Any, folder: Path, images: Path, side: int) -> float:
-    """Seconds for all images of a folder."""
+    """Return the seconds for all images of a folder."""
     from anomalib.data import PredictDataset
     from torch.utils.data import DataLoader
 

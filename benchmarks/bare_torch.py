@@ -1,8 +1,8 @@
-"""Nothing but the network: anomalib's torch model fed from memory. The limit for whatever runs it in torch.
+"""Only the network: anomalib's torch model fed from memory, the lower bound for anything that runs it in torch.
 
 Gradient models take the same optimiser steps as the benchmark's other sides; PaDiM and PatchCore pass each training
 image through the backbone once. Then every test image is scored (PaDiM and PatchCore: passed through the backbone).
-Run by runner_experiment.py in a process of its own; prints ``{"train": SECONDS, "predict": SECONDS}`` last.
+Run by runner_experiment.py in a separate process; prints ``{"train": SECONDS, "predict": SECONDS}`` last.
 """
 
 import json
@@ -25,13 +25,13 @@ Network = torch.nn.Module
 
 
 def read(files: list[Path], side: int) -> Tensor:
-    """Images (N, 3, side, side) of 0..1."""
+    """Read images as float32 (N, 3, side, side), 0..1."""
     opened = (Image.open(file).convert("RGB").resize((side, side), Image.Resampling.BILINEAR) for file in files)
     return torch.stack([torch.from_numpy(np.asarray(image, np.float32) / 255).permute(2, 0, 1) for image in opened])
 
 
 def one_pass(module: Any, images: Tensor, batch: int, _: int, __: Path) -> Network:
-    """The backbone is all there is to run."""
+    """Pass the images through the backbone, and return it."""
     network: Network = module.model.feature_extractor.eval()
     with torch.inference_mode():
         for part in torch.split(images, batch):
@@ -40,7 +40,7 @@ def one_pass(module: Any, images: Tensor, batch: int, _: int, __: Path) -> Netwo
 
 
 def fastflow(module: Any, images: Tensor, batch: int, epochs: int, _: Path) -> Network:
-    """Adam over the flow's loss."""
+    """Train with Adam on the flow's loss, and return the network."""
     network: Network = module.model.train()
     loss, adam = module.loss, module.configure_optimizers()
     for _epoch in range(epochs):
@@ -52,7 +52,7 @@ def fastflow(module: Any, images: Tensor, batch: int, epochs: int, _: Path) -> N
 
 
 def efficientad(module: Any, images: Tensor, batch: int, epochs: int, folder: Path) -> Network:
-    """Adam over student and autoencoder, after the teacher's statistics."""
+    """Pass the images through the teacher, then train student and autoencoder with Adam, and return the network."""
     model = module.model.train()
     module.prepare_pretrained_model()
     photographs = cycle(

@@ -1,16 +1,16 @@
-"""Inference beside a bare onnxruntime loop, and how it grows with the number of images.
+"""Inference compared with a bare onnxruntime loop, for growing numbers of images.
 
 MNIST digits; PaDiM with real ImageNet weights (tf_efficientnet_lite0), other models as in runner_experiment.py, trained
-once by the runner. Loops over the same images, each in a process of its own:
+once by the runner. Loops over the same images, each in a separate process:
 
-- bare, from memory: ``session.run`` over inputs that are there already; nothing can be faster;
-- bare, from files: the same with Pillow's decoding, resizing and normalisation in front, as people write it;
-- ours: ``anomaly-runner run``; its loop is stage predict, which also hashes files and keeps scores;
+- bare, from memory: ``session.run`` over prepared inputs, an upper bound of the speed;
+- bare, from files: the same with decoding and resizing by Pillow and normalisation first, as commonly written;
+- ours: ``anomaly-runner run``; its loop is the stage predict, which also hashes files and keeps scores;
 - anomalib: ``Engine.predict`` with a checkpoint (anomalib_inference.py), unless ``--skip-anomalib``.
 
-The bare loops use whichever is fastest here of: all CPUs inside an operator, batches of 8 a CPU, or of 2. Beside each
-loop stands the whole process, import and tables included. With ``--runtimes`` the same images go through torchscript
-and torch::
+The bare loops use the fastest on this machine of: all CPUs within an operator, batches of 8 per CPU, or of 2. Beside
+each loop the whole process is measured, import and tables included. With ``--runtimes`` the same images go
+through torchscript and torch::
 
     python -m benchmarks.inference_runtimes [--images 100 1000 10000] [--models NAME...] [--repeat N] [--runtimes]
         [--skip-anomalib]
@@ -35,9 +35,9 @@ from benchmarks.runner_experiment import PER_CLASS, Cost, measured, prepare
 LITE = {"backbone": "tf_efficientnet_lite0", "layers": ["blocks.1", "blocks.2", "blocks.4"], "nFeatures": 50}
 GRADIENT = ("fastflow", "efficientad")
 MODES = (("operators", 8), ("batches", 8), ("batches", 2))
-"""Ways of the bare loops: what the CPUs share, and images a batch."""
+"""Modes of the bare loops: what the CPUs divide among them, and images per batch."""
 
-# In a process of its own: a process's peak memory counts from that of the one that started it, and torch is large.
+# Run in a separate process: a child's peak memory is at least that of its parent, and torch is large.
 WEIGHTS = """
 import sys
 from pathlib import Path
@@ -75,7 +75,7 @@ print("seconds", time.perf_counter() - began)
 
 
 def document(kind: str, name: str, spec: dict[str, Any]) -> dict[str, Any]:
-    """A resource."""
+    """Return the manifest of a resource."""
     return {
         "apiVersion": "anomalyops.io/v1alpha1",
         "kind": kind,
@@ -86,24 +86,24 @@ def document(kind: str, name: str, spec: dict[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Trained:
-    """A model, below a folder with data/mnist and weights."""
+    """A trained model; ``root`` has data/mnist, weights and results."""
 
     name: str
     root: Path
 
     @property
     def side(self) -> int:
-        """Pixels."""
+        """Side of the input in pixels."""
         return SIDES.get(self.name, 224)
 
     @property
     def onnx(self) -> Path:
-        """The exported model."""
+        """Path of the exported model."""
         return self.root / "results/bench/bench/local/model.onnx"
 
 
 def train(folder: Path, name: str) -> Trained:
-    """Train and export a model; by gradient, for a few steps."""
+    """Train and export a model; gradient models for two steps."""
     trained = Trained(name, prepare(folder, LEARNT.get(name, PER_CLASS), PER_CLASS))
     measured([sys.executable, "-c", WEIGHTS, str(trained.root / "weights")])
     run(
@@ -128,14 +128,14 @@ def train(folder: Path, name: str) -> Trained:
 
 
 def run(root: Path, resource: dict[str, Any]) -> Cost:
-    """Run a resource without a cluster."""
+    """Run a resource without a cluster, and return its cost."""
     file = root / f"{resource['metadata']['name']}.yaml"
     file.write_text(yaml.safe_dump(resource))
     return measured([sys.executable, "-m", "anomaly_runner", "run", str(file), "--local", str(root)])
 
 
 def repeat_images(root: Path, count: int) -> Path:
-    """A folder with so many of the test images, some of them several times."""
+    """Make a folder with ``count`` test images, repeated if there are fewer, and return it."""
     folder = root / f"data/images-{count}"
     files = sorted((root / "data/mnist/test").rglob("*.png"))
     folder.mkdir(parents=True)
@@ -146,13 +146,13 @@ def repeat_images(root: Path, count: int) -> Path:
 
 
 def bare(trained: Trained, folder: Path, source: str) -> tuple[float, Cost]:
-    """Seconds of the loop and the whole process, for the faster way to use the CPUs."""
+    """Return seconds of the loop and cost of the whole process, for the fastest mode."""
     found = [bare_in(trained, folder, source, mode) for mode in MODES]
     return min(found, key=lambda one: one[0])
 
 
 def bare_in(trained: Trained, folder: Path, source: str, mode: tuple[str, int]) -> tuple[float, Cost]:
-    """The same for one way."""
+    """Return seconds of the loop and cost of the whole process, for one mode."""
     sharing, many = mode
     cpus = len(os.sched_getaffinity(0))
     cost = measured(
@@ -173,12 +173,12 @@ def bare_in(trained: Trained, folder: Path, source: str, mode: tuple[str, int]) 
 
 
 def timed(cost: Cost) -> tuple[float, Cost]:
-    """Seconds that a process says its loop took, and the process."""
+    """Return the seconds that a process printed for its loop, and its cost."""
     return float(cost.output.rsplit("seconds", 1)[1]), cost
 
 
 def ours(root: Path, folder: Path, runtime: str) -> tuple[float, Cost]:
-    """Seconds of stage predict and the whole process."""
+    """Return seconds of the stage predict and cost of the whole process."""
     name = f"look-{runtime}"
     cost = run(
         root,
@@ -198,7 +198,7 @@ def ours(root: Path, folder: Path, runtime: str) -> tuple[float, Cost]:
 
 
 def by_anomalib(trained: Trained, what: str, *folder: str) -> Cost:
-    """One of the steps of anomalib_inference.py."""
+    """Run ``train`` or ``predict`` of anomalib_inference.py, and return its cost."""
     given = anomalib_names(LITE) | {"pre_trained": False} if trained.name == "padim" else arguments(trained.name)
     return measured(
         [
@@ -217,7 +217,7 @@ def by_anomalib(trained: Trained, what: str, *folder: str) -> Cost:
 
 
 def show(name: str, images: int, found: Iterable[tuple[float, Cost]]) -> float:
-    """One line, of the fastest of several runs; answers the loop's images a second."""
+    """Print one line for the fastest of several runs, and return the loop's images per second."""
     seconds, cost = min(found, key=lambda one: one[0])
     print(
         f"{name:24}{images:8}{images / seconds:12.1f}{images / cost.seconds:12.1f}{cost.cpu_seconds:10.1f}"
@@ -228,7 +228,7 @@ def show(name: str, images: int, found: Iterable[tuple[float, Cost]]) -> float:
 
 
 def compare(trained: Trained, images: int, repeat: int, runtimes: Iterable[str], with_anomalib: bool) -> None:
-    """All lines for one number of images."""
+    """Print all lines for one number of images."""
     root, turns = trained.root, range(repeat)
     folder = repeat_images(root, images)
     memory = show("bare, from memory", images, [bare(trained, folder, "memory") for _ in turns])

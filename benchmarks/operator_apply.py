@@ -1,9 +1,9 @@
-"""300 suspended resources applied at once: how far behind the posting is the operator, and what does it cost?
+"""300 suspended resources applied at once: the operator's delay behind their creation, and its resource use.
 
     python benchmarks/operator_apply.py [--resources 300]
 
-Needs a Kubernetes API server (KUBECONFIG) with the CRDs; an installed operator is scaled to nothing meanwhile. The
-operator runs as its image has it, without the `kubernetes` package. Prints one line a figure; asserts nothing.
+Needs a Kubernetes API server (KUBECONFIG) with the CRDs; an installed operator is scaled to zero meanwhile. The
+operator runs as in its image, without the `kubernetes` package. Prints one line per figure; asserts nothing.
 """
 
 import argparse
@@ -37,7 +37,7 @@ NAMESPACES = Resource("", "v1", "namespaces")
 
 
 def experiment(number: int) -> dict[str, Any]:
-    """A suspended experiment, as large as usual."""
+    """Return a suspended experiment of usual size."""
     s3 = {"endpoint": "http://s3.anomaly-demo.svc:7070", "region": "us-east-1", "credentialsSecret": "s3-credentials"}
     return {
         "apiVersion": "anomalyops.io/v1alpha1",
@@ -54,7 +54,7 @@ def experiment(number: int) -> dict[str, Any]:
 
 
 def start_operator(python: str, namespace: str) -> "subprocess.Popen[bytes]":
-    """The operator, cluster-wide, with a Lease of its own."""
+    """Start the operator, cluster-wide, with a Lease in its own namespace."""
     environment = os.environ | {"PYTHONPATH": f"{ROOT}/crds:{ROOT}/operator"}
     return subprocess.Popen(
         [
@@ -71,7 +71,7 @@ def start_operator(python: str, namespace: str) -> "subprocess.Popen[bytes]":
 
 
 def metrics() -> list[str]:
-    """What it tells Prometheus; nothing while it does not answer."""
+    """Return the lines of the operator's Prometheus metrics; empty while it does not answer."""
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{PORT}/metrics", timeout=5) as answer:
             text: str = answer.read().decode()
@@ -81,19 +81,23 @@ def metrics() -> list[str]:
 
 
 def metric(name: str, *having: str) -> float:
-    """Sum of a metric over the label sets that contain these texts."""
+    """Return the sum of a metric over the label sets that contain these texts."""
     lines = [line for line in metrics() if line.startswith((name + " ", name + "{")) and all(h in line for h in having)]
     return sum(float(line.rsplit(" ", 1)[1]) for line in lines)
 
 
 def memory(pid: int, field: str) -> float:
-    """A field of /proc/PID/status in MiB."""
+    """Return a field of /proc/PID/status in MiB."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(field))
 
 
 async def until(reached: Any, seconds: float = 120) -> None:
-    """Poll until it is so."""
+    """Poll until the condition is reached.
+
+    Raises:
+        TimeoutError: it was not reached in time.
+    """
     deadline = time.perf_counter() + seconds
     while not reached():
         if time.perf_counter() > deadline:
@@ -102,9 +106,9 @@ async def until(reached: Any, seconds: float = 120) -> None:
 
 
 async def all_jobs_exist(count: int) -> float:
-    """When the API server had answered the creation of the last Job, to 0.1 s.
+    """Return the time at which the API server had answered the creation of the last Job, to 0.1 s.
 
-    Asked of the operator: on a busy API server a watch, and a LIST from its cache, tell of Jobs a second or more late.
+    It comes from the operator's metrics: on a busy API server a watch, and a LIST from its cache, lag a second or more.
     """
     while await asyncio.to_thread(metric, API, 'verb="create"', 'resource="jobs"', 'code="201"') < count:
         await asyncio.sleep(0.08)
@@ -112,13 +116,13 @@ async def all_jobs_exist(count: int) -> float:
 
 
 def kubectl(*arguments: str) -> str:
-    """What kubectl prints."""
+    """Run kubectl and return its output."""
     return subprocess.run(["kubectl", *arguments], check=True, capture_output=True, text=True).stdout
 
 
 @contextmanager
 def no_other_operator() -> Iterator[None]:
-    """Without the installed operator, if there is one."""
+    """Scale an installed operator to zero while the context lasts."""
     found = kubectl(
         "-n", "anomaly-system", "get", "deployment", "-l", LABEL, "-o", "jsonpath={.items[*].spec.replicas}"
     )
@@ -134,7 +138,7 @@ def no_other_operator() -> Iterator[None]:
 
 
 async def main() -> None:
-    """Set the stage, measure, and clear it."""
+    """Create a namespace, start the operator, measure, and clean up."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--resources", type=int, default=300)
     parser.add_argument(
@@ -159,7 +163,7 @@ async def main() -> None:
 
 
 async def measure(client: ApiClient, pid: int, namespace: str, count: int) -> None:
-    """Post, wait, print."""
+    """Create the resources, wait for their Jobs and statuses, and print the figures."""
     idle, cpu = memory(pid, "VmRSS"), metric("process_cpu_seconds_total")
     jobs = asyncio.create_task(all_jobs_exist(count))
     await asyncio.sleep(0.5)

@@ -1,6 +1,6 @@
 """One experiment as anomalib's documentation shows it: Folder, ``Engine.fit``, ``Engine.test``, ``Engine.export``.
 
-Run by runner_experiment.py in a process of its own; prints ``{"train": SECONDS, "predict": SECONDS}`` last.
+Run by runner_experiment.py in a separate process; prints ``{"train": SECONDS, "predict": SECONDS}`` last.
 """
 
 import json
@@ -17,9 +17,9 @@ warnings.simplefilter("ignore")
 
 
 def build(name: str, side: int, pictures: bool, folder: Path, given: Mapping[str, Any] | None = None) -> Any:
-    """The model with its own pre-processing; image metrics alone, as there are no masks.
+    """Build a model with its own pre-processing and image metrics only, as there are no masks.
 
-    ``given``: the constructor's arguments, other than those that the benchmarks share.
+    ``given`` replaces the constructor's arguments that the benchmarks share.
     """
     import anomalib.models
     from anomalib.metrics import AUROC, Evaluator, F1Score
@@ -39,7 +39,7 @@ def build(name: str, side: int, pictures: bool, folder: Path, given: Mapping[str
 
 
 def digits(folder: Path, batch: int) -> Any:
-    """The images below data/mnist; nines are good."""
+    """Return the data module of the images below data/mnist; nines are good."""
     from anomalib.data import Folder
 
     return Folder(
@@ -56,7 +56,7 @@ def digits(folder: Path, batch: int) -> Any:
 
 
 def engine(folder: Path, **options: Any) -> Any:
-    """anomalib's Engine, quietly."""
+    """Return anomalib's Engine, without logger and progress bar."""
     from anomalib.engine import Engine
 
     return Engine(default_root_dir=folder / "anomalib", logger=False, enable_progress_bar=False, **options)

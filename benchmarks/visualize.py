@@ -1,7 +1,7 @@
-"""What a picture costs: CPU time of an image, with and without reading and writing the files.
+"""CPU time of drawing one picture, with and without reading and writing the files.
 
 Photographs that scikit-image ships, stored as JPEG at 256 and 1024 px, with maps of 256 x 256 in which a part is
-anomalous, are rendered as in a run, on one thread. Beside it anomalib's own visualiser draws the same predictions. ::
+anomalous, are rendered as in a run, on one thread. For comparison anomalib's own visualiser draws the same ones. ::
 
     python -m benchmarks.visualize [--images N] [--without-anomalib]
 """
@@ -30,7 +30,7 @@ MAP = (256, 256)
 
 
 def scores(index: int) -> NDArray[np.float32]:
-    """A smooth map with one hot spot."""
+    """Return a smooth map (256, 256) with one hot spot."""
     from scipy.ndimage import gaussian_filter
 
     random = np.random.default_rng(index)
@@ -42,7 +42,7 @@ def scores(index: int) -> NDArray[np.float32]:
 
 
 def write_images(folder: Path, count: int, side: int) -> list[Sample]:
-    """Square parts of a photograph as JPEG files."""
+    """Write square parts of a photograph as JPEG files, and return their samples."""
     import skimage.data
 
     whole = Image.fromarray(skimage.data.astronaut()).resize((side + 64, side + 64))
@@ -52,7 +52,7 @@ def write_images(folder: Path, count: int, side: int) -> list[Sample]:
 
 
 def renderer_of(folder: Path, samples: list[Sample]) -> PredictionRenderer:
-    """As a run would have it."""
+    """Return a renderer as in a run."""
     maps = np.stack([scores(index) for index in range(len(samples))])
     ends = (float(maps.min()), float(maps.max()))
     thresholds = ThresholdValues(image=4.0, pixel=4.0)
@@ -77,7 +77,7 @@ def renderer_of(folder: Path, samples: list[Sample]) -> PredictionRenderer:
 
 
 def cpu_ms(work: Callable[[int], object], count: int) -> float:
-    """CPU milliseconds an item, all threads of the process."""
+    """Return the CPU milliseconds per item, of all threads of the process."""
     work(0)
     began = time.process_time()
     for index in range(count):
@@ -86,7 +86,7 @@ def cpu_ms(work: Callable[[int], object], count: int) -> float:
 
 
 def ours(renderer: PredictionRenderer, count: int, folder: Path) -> Iterator[tuple[str, float]]:
-    """Parts of our picture, and the whole."""
+    """Yield names and CPU milliseconds of the parts of our picture, and of the whole."""
     reading = cpu_ms(renderer.image, count)
     drawing = cpu_ms(renderer.render, count)
     rendered: RenderedPrediction = renderer.render(0)
@@ -98,7 +98,7 @@ def ours(renderer: PredictionRenderer, count: int, folder: Path) -> Iterator[tup
 
 
 def anomalibs(renderer: PredictionRenderer, count: int, folder: Path) -> float:
-    """anomalib's ImageVisualizer over one image after the other, files included."""
+    """Return the CPU milliseconds per image of anomalib's visualiser, files included."""
     import torch
     from anomalib.data import ImageItem
     from anomalib.visualization.image.item_visualizer import visualize_image_item
@@ -130,7 +130,7 @@ def anomalibs(renderer: PredictionRenderer, count: int, folder: Path) -> float:
 
 
 def main() -> None:
-    """Print CPU milliseconds an image."""
+    """Print CPU milliseconds per image."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--images", type=int, default=40)
     parser.add_argument("--without-anomalib", action="store_true")
