@@ -1,4 +1,4 @@
-"""What every kind of test shares: how they are spread over processes, what they measured, the samples."""
+"""Hooks and fixtures of all tests: distribution over processes, printed measurements, the samples."""
 
 from collections.abc import Callable
 from functools import partial
@@ -15,7 +15,7 @@ MEASURED = "measured"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Flags: for golden files, whose diff is reviewed, for rare combinations, and for what deletes a cluster."""
+    """Add flags: for golden files, for rare combinations, and for tests that delete the embedded cluster."""
     parser.addoption("--lose-cluster", action="store_true", help="lose all that the embedded cluster holds")
     parser.addoption("--rare", action="store_true", help="rare combinations too: every model in every form of export")
     parser.addoption("--update-golden", action="store_true", help="write tests/golden anew instead of comparing")
@@ -23,7 +23,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """For `--dist loadgroup`: one process has the cluster, modules stay whole unless marked spread."""
+    """Group tests for `--dist loadgroup`: one process has the cluster, modules stay whole unless marked spread."""
     for item in items:
         if item.get_closest_marker("cluster"):
             item.add_marker(pytest.mark.xdist_group("cluster"))
@@ -33,12 +33,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture
 def measured(record_property: Callable[[str, object], None]) -> Callable[[str], None]:
-    """Keeps a line, which is printed below all tests' results."""
+    """Return a function that keeps a line to be printed after the results of all tests."""
     return partial(record_property, MEASURED)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print what the tests measured."""
+    """Print the lines that tests kept with ``measured``."""
     reports = [report for category in ("passed", "failed") for report in terminalreporter.stats.get(category, [])]
     lines = [line for report in reports for name, line in report.user_properties if name == MEASURED]
     if lines:

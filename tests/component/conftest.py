@@ -30,7 +30,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def client(server: str) -> "MlflowClient":
-    """MLflow's own client of it."""
+    """MLflow's own client of ``server``."""
     from mlflow.tracking import MlflowClient
 
     return MlflowClient(server)

@@ -1,4 +1,4 @@
-"""The operator, S3 and MLflow installed as the demo installs them, and a fresh namespace a module."""
+"""The operator, S3 and MLflow installed as the demo installs them, and a new namespace per module."""
 
 import json
 import os
@@ -22,7 +22,7 @@ SMALL = "s3://data/small"
 
 @pytest.fixture(scope="session")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the same digits as the samples', five a class."""
+    """A folder with digits of the samples, five per class."""
     folder = tmp_path_factory.mktemp("small")
     write_mnist_folders(folder, per_class=5)
     return folder
@@ -45,7 +45,7 @@ def installed(digits: Path) -> Iterator[tuple[S3Service, MlflowService]]:
 
 @pytest.fixture(scope="module")
 def namespace(installed: tuple[S3Service, MlflowService]) -> Iterator[DemoNamespace]:
-    """A namespace under restricted pod security, deleted afterwards with all that is in it."""
+    """A namespace under restricted pod security, deleted afterwards with everything in it."""
     name = f"e2e-{uuid.uuid4().hex[:8]}"
     labels = {"pod-security.kubernetes.io/enforce": "restricted"}
     kubectl(

@@ -1,7 +1,7 @@
 """A real API server: the one of KUBECONFIG, else the embedded cluster's. Without one, these tests are skipped.
 
-The operator runs as a process of its own, under its ServiceAccount and with no rights but those of manifests/base.
-Nothing runs in its pods: tests play the kubelet by writing pod status, so that they decide what a pod says and when.
+The operator runs as a separate process, under its ServiceAccount, with only the rights of manifests/base. Nothing runs
+in its pods: tests act as the kubelet by writing pod statuses, so that they decide what a pod reports and when.
 """
 
 import json
@@ -33,7 +33,7 @@ def _kubeconfig() -> str | None:
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[str]:
-    """KUBECONFIG of a cluster with the CRDs, where no other operator acts."""
+    """KUBECONFIG of a cluster with the CRDs, in which no other operator runs."""
     kubeconfig = _kubeconfig()
     if kubeconfig is None or not Path(kubeconfig).exists():
         pytest.skip("no Kubernetes: set KUBECONFIG or run hack/cluster/cluster up")
@@ -80,7 +80,7 @@ def account(cluster: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def namespace(cluster: str) -> Iterator[Namespace]:
-    """A namespace of the test's own."""
+    """A new namespace for the test."""
     name = f"test-{uuid.uuid4().hex[:8]}"
     kubectl("create", "namespace", name)
     kubectl("label", "namespace", name, "pod-security.kubernetes.io/enforce=restricted")
@@ -90,7 +90,7 @@ def namespace(cluster: str) -> Iterator[Namespace]:
 
 @pytest.fixture
 def operator(account: Path, namespace: Namespace, tmp_path: Path) -> Iterator[OperatorProcess]:
-    """One operator that acts on the test's namespace; it has no rival, and keeps its Lease on the busiest machine."""
+    """A single operator for the test's namespace; its Lease is long, so that it survives a busy machine."""
     process = OperatorProcess(account, namespace.name, tmp_path / "operator.log", "--lease-seconds=120")
     process.start()
     yield process

@@ -1,4 +1,4 @@
-"""A gate before a server: who may pass, and what goes wrong on the way."""
+"""A proxy in front of a server that checks credentials and cuts responses."""
 
 import base64
 import http.client
@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 
 class AuthProxy(ThreadingHTTPServer):
-    """Hands requests on to a server. ``seen``: the Authorization of each; ``cut``: answers to break off halfway."""
+    """Forwards requests to a server. ``seen``: the Authorization of each; ``cut``: path endings of responses to cut."""
 
     daemon_threads = True
 
@@ -24,7 +24,7 @@ class AuthProxy(ThreadingHTTPServer):
 
     @property
     def url(self) -> str:
-        """Where it listens."""
+        """URL of the proxy."""
         return f"http://127.0.0.1:{self.server_port}"
 
 
@@ -58,12 +58,12 @@ class _Handler(BaseHTTPRequestHandler):
         self.close_connection = True
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name it has
-        """Not at all."""
+        """Log nothing."""
 
 
 @contextmanager
 def auth_proxy(behind: str, user: str | None = None, password: str = "") -> Iterator[AuthProxy]:
-    """A gate that is open while the block runs."""
+    """Run a proxy while the context lasts, and yield it."""
     with AuthProxy(behind, user, password) as server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()

@@ -1,4 +1,4 @@
-"""Backbones of torchvision with random weights, as files of a weights' cache."""
+"""Backbones of torchvision with random weights, as files of a weights cache."""
 
 from pathlib import Path
 
@@ -11,12 +11,15 @@ RESNET18 = "torch/hub/checkpoints/resnet18-f37072fd.pth"
 
 
 def write_resnet18(cache: Path) -> None:
-    """What CFA loads."""
+    """Write the backbone that CFA loads."""
     _write(torchvision.models.resnet18(weights=None), cache / RESNET18)
 
 
 def write_efficientnet_b5(cache: Path, images: Tensor) -> None:
-    """What CS-Flow loads. Images (B, 3, H, W) vanish in random weights: the features it takes are brought to size."""
+    """Write the backbone that CS-Flow loads.
+
+    Random weights make features vanish, so they are scaled to unit deviation on ``images`` (B, 3, H, W).
+    """
     torch.manual_seed(0)
     network = torchvision.models.efficientnet_b5(weights=None).eval()
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""A namespace with S3 and MLflow at hand, and manifests that tests bend to their purpose."""
+"""A namespace with S3 and MLflow, and manifests that tests change for their purpose."""
 
 import contextlib
 import json
@@ -17,7 +17,7 @@ SAMPLES = Path(__file__).parents[2] / "manifests" / "samples"
 
 
 class S3Service:
-    """The demo's S3 server as its owner sees it."""
+    """The demo's S3 server, with the owner's credentials."""
 
     def __init__(self, address: str, keys: Credentials) -> None:
         self.secret_key = keys.secret_key
@@ -25,7 +25,7 @@ class S3Service:
         self.client = connect(address, keys)
 
     def read(self, uri: str) -> bytes:
-        """Content of an object."""
+        """Return the content of an object."""
         bucket, key = split_uri(uri)
         content: bytes = self.client.get_object(Bucket=bucket, Key=key)["Body"].read()
         return content
@@ -41,7 +41,7 @@ class S3Service:
             self.client.create_bucket(Bucket=bucket)
 
     def publish(self, bucket: str) -> None:
-        """Let anybody read a bucket's objects who asks for them over HTTP."""
+        """Let anyone read a bucket's objects over HTTP, without credentials."""
         statement = {
             "Effect": "Allow",
             "Principal": "*",
@@ -53,7 +53,7 @@ class S3Service:
         )
 
     def keys(self, uri: str) -> list[str]:
-        """Keys below a prefix."""
+        """Return the keys below a prefix."""
         bucket, prefix = split_uri(uri)
         return [found.key for found in list_objects(self.client, bucket, prefix)]
 
@@ -65,19 +65,19 @@ class S3Service:
 
 
 class MlflowService:
-    """The demo's MLflow server, by its REST API."""
+    """The demo's MLflow server, through its REST API."""
 
     def __init__(self, address: str) -> None:
         self.url = f"http://{address}"
 
     def run(self, run_id: str) -> Manifest:
-        """A run with its metrics and tags."""
+        """Return a run with its metrics and tags."""
         with urllib.request.urlopen(f"{self.url}/api/2.0/mlflow/runs/get?run_id={run_id}", timeout=30) as answer:
             found: Manifest = json.load(answer)["run"]
         return found
 
     def model_versions(self, name: str) -> list[Manifest]:
-        """Versions of a registered model."""
+        """Return the versions of a registered model."""
         query = urllib.parse.quote(f"name='{name}'")
         url = f"{self.url}/api/2.0/mlflow/model-versions/search?filter={query}"
         with urllib.request.urlopen(url, timeout=30) as answer:
@@ -86,7 +86,7 @@ class MlflowService:
 
 
 class DemoNamespace(Namespace):
-    """A test's own namespace, with the demo's services."""
+    """A namespace of a test, with the demo's services."""
 
     def __init__(self, name: str, s3: S3Service, mlflow: MlflowService) -> None:
         super().__init__(name)
@@ -98,21 +98,21 @@ class DemoNamespace(Namespace):
         self.apply({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": values})
 
     def wait_until_complete(self, kind: str, name: str, seconds: float = 400) -> Manifest:
-        """The resource, once it is Complete."""
+        """Wait until a resource is Complete, and return it."""
         self.wait_for(kind, name, "Complete", lambda status: condition_is_true(status, "Complete"), seconds=seconds)
         return self.get(kind, name)
 
     def report(self, run: Manifest) -> Manifest:
-        """report.json of a resource that is Complete."""
+        """Return report.json of a resource that is Complete."""
         content: Manifest = json.loads(self.s3.read(run["status"]["artifacts"]["report"]))
         return content
 
     def wait_until_no_pods(self, of: str, seconds: float = 90) -> None:
-        """Until no pod of a run is left."""
+        """Wait until no pod of a run is left."""
         self._wait_until_gone(("pods",), of, seconds)
 
     def wait_until_empty(self, of: str, seconds: float = 90) -> None:
-        """Until nothing that was made for a resource is left."""
+        """Wait until no object that was created for a resource is left."""
         self._wait_until_gone(("jobs", "pods", "configmaps"), of, seconds)
 
     def _wait_until_gone(self, kinds: tuple[str, ...], of: str, seconds: float) -> None:
@@ -128,13 +128,13 @@ class DemoNamespace(Namespace):
 
 
 def sample(name: str) -> Manifest:
-    """A sample as it is shipped."""
+    """Return a sample as it is shipped."""
     manifest: Manifest = yaml.safe_load((SAMPLES / f"{name}.yaml").read_text())
     return manifest
 
 
 def _shrunk(name: str, category: str, size: int, **padim: Any) -> Manifest:
-    """The sample on the CPU, with a randomly initialised backbone: quick, and in need of no weights."""
+    """Return the sample on the CPU with a randomly initialised backbone: fast, and without weights."""
     manifest = sample("mnist-padim")
     manifest["metadata"]["name"] = name
     spec = manifest["spec"]
@@ -149,10 +149,10 @@ def _shrunk(name: str, category: str, size: int, **padim: Any) -> Manifest:
 
 
 def small_experiment(name: str, category: str = "small") -> Manifest:
-    """Done in the time that a pod takes to start."""
+    """Return an experiment that takes no longer than the start of its pod."""
     return _shrunk(name, category, size=64, layers=["layer1", "layer2"])
 
 
 def long_experiment(name: str) -> Manifest:
-    """At work long enough to be disturbed."""
+    """Return an experiment that runs long enough to be disrupted."""
     return _shrunk(name, "mnist", size=256, layers=["layer1", "layer2", "layer3"])

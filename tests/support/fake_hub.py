@@ -1,4 +1,4 @@
-"""A Hugging Face hub with one repository, as far as its client's ``snapshot_download`` asks."""
+"""A fake Hugging Face hub with one repository: only what ``snapshot_download`` requests."""
 
 import hashlib
 import json
@@ -15,7 +15,7 @@ class _Handler(BaseHTTPRequestHandler):
     files: Mapping[str, bytes]
 
     def log_message(self, *arguments: object) -> None:
-        """Quiet."""
+        """Log nothing."""
 
     def do_HEAD(self) -> None:
         self._answer()
@@ -24,7 +24,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(self._answer())
 
     def _answer(self) -> bytes:
-        """Send the head; answers the body."""
+        """Send the headers, and return the body."""
         path = self.path.partition("?")[0]
         content = self._listing(path) if path.startswith(f"/api/models/{self.repository}/") else self._file(path)
         if content is None:
@@ -60,7 +60,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def serve_hub(repository: str, files: Mapping[str, bytes]) -> Iterator[str]:
-    """Serve a repository; answers the hub's URL."""
+    """Serve a repository, and yield the hub's URL."""
     handler = type("Handler", (_Handler,), {"repository": repository, "files": files})
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)

@@ -1,4 +1,4 @@
-"""The kubelet, played by tests: they write the status of pods that no node runs."""
+"""A fake kubelet: tests write the status of pods that no node runs."""
 
 import json
 import time
@@ -8,11 +8,11 @@ from anomaly_api.run import RunSummary
 from support.kube import Manifest, Namespace
 
 NO_NODE = {"anomalyops.io/test-node": "none"}
-"""A nodeSelector that no node answers to: the pod stays with the test."""
+"""A nodeSelector that no node matches: only the test changes the pod."""
 
 
 def experiment(name: str, **spec: Any) -> Manifest:
-    """An experiment that no node takes."""
+    """Return an experiment whose pod no node runs."""
     return {
         "apiVersion": "anomalyops.io/v1alpha1",
         "kind": "AnomalyExperiment",
@@ -28,7 +28,7 @@ def experiment(name: str, **spec: Any) -> Manifest:
 
 
 def inference(name: str, **spec: Any) -> Manifest:
-    """An inference that no node takes."""
+    """Return an inference whose pod no node runs."""
     return {
         "apiVersion": "anomalyops.io/v1alpha1",
         "kind": "AnomalyInference",
@@ -44,7 +44,7 @@ def inference(name: str, **spec: Any) -> Manifest:
 
 
 def active_pod(namespace: Namespace, job: str, seconds: float = 30) -> str:
-    """Name of the Job's pod that has not ended, once there is one."""
+    """Wait for a pod of the Job that has not ended, and return its name."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         for pod in namespace.list("pods", f"batch.kubernetes.io/job-name={job}"):

@@ -1,4 +1,4 @@
-"""An S3 server of one bucket that reads, lists and misbehaves on request: throttles, breaks bodies, stalls."""
+"""A read-only S3 server of one bucket that misbehaves on request: throttles, cuts bodies, stalls."""
 
 import hashlib
 import re
@@ -15,13 +15,13 @@ THROTTLED = "<Error><Code>SlowDown</Code><Message>Please reduce your request rat
 
 @dataclass
 class FakeS3:
-    """What is stored, how the server misbehaves, and what was asked for."""
+    """The stored objects, the faults to inject, and the received requests."""
 
     objects: dict[str, bytes]
     url: str = ""
     faults: list[object] = field(default_factory=list)
-    """One a request, first come first: a status to answer, minus the bytes after which a body breaks off, ``stall``
-    for silence, ``stall 503`` for a refusal whose body never comes, None for nothing."""
+    """One per request, in order: a status to answer, minus the bytes after which the body is cut, ``stall`` for
+    silence, ``stall 503`` for a refusal whose body never arrives, None for no fault."""
     asked: list[str] = field(default_factory=list)
     """Method, path and Range header of each request."""
     signed: set[tuple[str, str]] = field(default_factory=set)
@@ -34,7 +34,7 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def log_message(self, *arguments: object) -> None:
-        """Quiet."""
+        """Log nothing."""
 
     def do_GET(self) -> None:
         path, _, query = self.path.partition("?")
@@ -77,7 +77,7 @@ class _Handler(BaseHTTPRequestHandler):
         for name, value in (headers | {"Content-Length": str(len(body))}).items():
             self.send_header(name, value)
         self.end_headers()
-        with suppress(ConnectionError):  # who asked has left
+        with suppress(ConnectionError):  # the client has disconnected
             self.wfile.write(body[:broken_after])
         self.close_connection = broken_after is not None
 

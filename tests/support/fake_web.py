@@ -1,4 +1,4 @@
-"""A web server of files that misbehaves on request: breaks off, refuses, forgets ranges."""
+"""A file server over HTTP that misbehaves on request: cuts bodies, refuses requests, ignores ranges."""
 
 import re
 import threading
@@ -10,12 +10,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 @dataclass
 class FakeWeb:
-    """What is served, how it misbehaves, and what was asked for."""
+    """The served files, the faults to inject, and the received requests."""
 
     files: dict[str, bytes]
     url: str = ""
     faults: list[int] = field(default_factory=list)
-    """One a request, first come first: an HTTP status to answer, or minus the bytes after which to break off."""
+    """One per request, in order: a status to answer, minus the bytes after which the body is cut, or 0 for no fault."""
     ranges: bool = True
     asked: list[tuple[str, str | None]] = field(default_factory=list)
     """Path and Range header of each request."""
@@ -25,7 +25,7 @@ class _Handler(BaseHTTPRequestHandler):
     web: FakeWeb
 
     def log_message(self, *arguments: object) -> None:
-        """Quiet."""
+        """Log nothing."""
 
     def do_GET(self) -> None:
         wanted = self.headers.get("Range")
@@ -48,7 +48,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
         self.send_header("Content-Length", str(len(content) - start))
         self.end_headers()
-        with suppress(ConnectionError):  # who asked has left
+        with suppress(ConnectionError):  # the client has disconnected
             self.wfile.write(content[start : start + broken_after] if broken_after else content[start:])
 
 

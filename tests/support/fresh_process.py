@@ -1,4 +1,4 @@
-"""A function in a process of its own: what a model's libraries keep of the memory goes with the process."""
+"""A function in a new process, with which the memory that a model's libraries keep is released."""
 
 import multiprocessing
 from collections.abc import Callable
@@ -12,12 +12,12 @@ _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(
     ["anomalib.models", "anomaly_runner.experiment", "anomaly_runner.training.with_anomalib"]
 )
-"""The server imports once what takes seconds; it computes nothing, so that it has no threads when it forks."""
+"""The fork server imports slow libraries once; it computes nothing, so it has no threads when it forks."""
 
 
 def in_fresh_process(
     function: Callable[Arguments, Result], *arguments: Arguments.args, **options: Arguments.kwargs
 ) -> Result:
-    """Call ``function`` of an importable module in a new process, and answer or raise what it does."""
+    """Call ``function`` of an importable module in a new process, and return its result or raise its error."""
     with ProcessPoolExecutor(1, mp_context=_CONTEXT) as pool:
         return pool.submit(function, *arguments, **options).result()

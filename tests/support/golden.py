@@ -1,4 +1,4 @@
-"""Golden files: what the code makes of an input, kept as YAML and compared to the letter."""
+"""Golden files: expected outputs, kept as YAML and compared exactly."""
 
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,12 @@ class _Dumper(yaml.SafeDumper):
 
 
 def render(value: Any) -> str:
-    """YAML as golden files hold it."""
+    """Return a value as YAML, as golden files hold it."""
     return yaml.dump(value, Dumper=_Dumper, sort_keys=False, width=110)
 
 
 def check(path: Path, value: Any, *, update: bool) -> None:
-    """Compare with the file, or write it."""
+    """Compare a value with the golden file; ``update`` writes the file first."""
     text = render(value)
     if update:
         path.write_text(text)

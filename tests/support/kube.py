@@ -1,4 +1,4 @@
-"""A namespace of a real cluster, driven the way users drive it: with kubectl."""
+"""A namespace of a real cluster, used as users do: with kubectl."""
 
 import json
 import os
@@ -27,27 +27,27 @@ def _api() -> CustomObjectsApi:
 
 
 class Namespace:
-    """One namespace and the few verbs that tests need."""
+    """One namespace, with the few operations that tests need."""
 
     def __init__(self, name: str) -> None:
         self.name = name
 
     def kubectl(self, *arguments: str, stdin: str | None = None) -> str:
-        """kubectl in this namespace."""
+        """Run kubectl in this namespace."""
         return kubectl("-n", self.name, *arguments, stdin=stdin)
 
     def apply(self, *manifests: Manifest) -> str:
-        """Apply manifests, in this namespace whatever they say."""
+        """Apply manifests in this namespace, whichever namespace they name."""
         placed = [manifest | {"metadata": manifest["metadata"] | {"namespace": self.name}} for manifest in manifests]
         return self.kubectl("apply", "-f", "-", stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": placed}))
 
     def get(self, kind: str, name: str) -> Manifest:
-        """One object."""
+        """Return one object."""
         found: Manifest = json.loads(self.kubectl("get", kind, name, "-o", "json"))
         return found
 
     def list(self, kind: str, selector: str = "") -> list[Manifest]:
-        """All objects of a kind."""
+        """Return all objects of a kind, or those that match a label selector."""
         arguments = ["get", kind, "-o", "json", *(["-l", selector] if selector else [])]
         found: list[Manifest] = json.loads(self.kubectl(*arguments))["items"]
         return found
@@ -61,19 +61,19 @@ class Namespace:
         self.kubectl("delete", kind, name, "--timeout=90s")
 
     def status(self, kind: str, name: str) -> Manifest:
-        """Status of a run; empty before the operator has seen it.
+        """Return the status of a run; empty before the operator has seen it.
 
-        Tests ask twice a second. A kubectl for each would take a tenth of a CPU from the pods that they wait for.
+        Tests poll twice a second. One kubectl per poll would take a tenth of a CPU from the pods that they wait for.
         """
-        asked = _RUNS[kind]
-        run = _api().get_namespaced_custom_object(asked.group, asked.version, self.name, asked.plural, name)
+        resource = _RUNS[kind]
+        run = _api().get_namespaced_custom_object(resource.group, resource.version, self.name, resource.plural, name)
         found: Manifest = run.get("status", {})
         return found
 
     def wait_for(
         self, kind: str, name: str, what: str, reached: Callable[[Manifest], bool], seconds: float = 240
     ) -> Manifest:
-        """Poll the status until it is as wanted; say what it was instead when it never is."""
+        """Poll the status until ``reached`` accepts it, and return it; fail with the last status otherwise."""
         deadline = time.monotonic() + seconds
         status: Manifest = {}
         while time.monotonic() < deadline:
@@ -88,7 +88,7 @@ class Namespace:
         )
 
     def logs(self) -> str:
-        """The last lines of every pod of the namespace, for messages of failed tests."""
+        """Return the last log lines of every pod of the namespace, for messages of failed tests."""
         lines = []
         for pod in self.list("pods"):
             name = pod["metadata"]["name"]
@@ -100,7 +100,7 @@ class Namespace:
 
 
 def condition(status: Manifest, of_type: str) -> Manifest:
-    """A condition of a status, {} when it is not there."""
+    """Return the condition of this type; {} if the status has none."""
     return next((item for item in status.get("conditions", ()) if item["type"] == of_type), {})
 
 

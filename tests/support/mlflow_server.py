@@ -1,4 +1,4 @@
-"""MLflow's own server, as a process on the loopback."""
+"""MLflow's own server, as a process on loopback."""
 
 import sys
 from collections.abc import Iterator
@@ -12,9 +12,9 @@ PROGRAM = Path(sys.executable).with_name("mlflow")
 
 @contextmanager
 def mlflow_server(root: Path, port: int) -> Iterator[str]:
-    """URL of a server that keeps everything below a folder; a second one goes on where the first one ended.
+    """Run a server with all its data below a folder, and yield its URL; a second server continues with that data.
 
-    It is asked for an experiment until it answers: on a busy machine the first request after it said that it was well
+    The server is ready when it returns an experiment: on a busy machine the first request after a good health check
     has taken a minute.
     """
     command = [
@@ -32,6 +32,6 @@ def mlflow_server(root: Path, port: int) -> Iterator[str]:
         str(root / "files"),
     ]
     url = f"http://127.0.0.1:{port}"
-    no_jobs = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # of its own, in more processes
+    no_jobs = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # MLflow's own jobs, in further processes
     with ServerProcess(command, f"{url}/api/2.0/mlflow/experiments/get?experiment_id=0", no_jobs):
         yield url

@@ -1,4 +1,4 @@
-"""A model from images to exports, and scores by each form that inference can run: for a process of its own."""
+"""Train and export a model, and score images with each form that inference can run; for a separate process."""
 
 import shutil
 from dataclasses import dataclass, replace
@@ -24,7 +24,7 @@ WEIGHTS = {"weights": {"s3": {"uri": "s3://weights"}}}
 
 @dataclass(frozen=True)
 class Forms:
-    """Image scores by path, of the training and of each runtime, with what the training published."""
+    """Image scores by path, of the training and of each runtime, and the files that the training published."""
 
     report: RunReport
     manifest: ModelManifest
@@ -34,7 +34,7 @@ class Forms:
 
 
 def score_by_every_form(folder: Path, name: ModelName, types: list[ExportFormat]) -> Forms:
-    """Train ``name`` on ``folder``/data and score its test images by torch and by each export but OpenVINO's."""
+    """Train ``name`` on ``folder``/data and score its test images with torch and with each export except OpenVINO's."""
     category = "few" if ROWS[name].few_images else "textures"
     runtimes = ["torch", *(kind for kind in types if kind != "openvino")]
     shutil.rmtree(folder / "results", ignore_errors=True)
@@ -76,7 +76,7 @@ def _experiment(folder: Path, name: ModelName, category: str, types: list[Export
 
 
 def _inferred(folder: Path, runtime: str, category: str) -> dict[str, float]:
-    """Scores of an inference, in other batches than those of the training."""
+    """Return the scores of an inference, whose batches differ from those of the training."""
 
     def change(document: Document) -> None:
         document["spec"]["input"]["category"] = category

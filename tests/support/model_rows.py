@@ -1,6 +1,6 @@
-"""One row a model: how the tests of all models run it, small and quick, and what it is compared with.
+"""One row per model: how the tests of all models run it, small and fast, and what it is compared with.
 
-A model without a row fails ``tests/unit/contract/test_models.py``. What a row leaves out, it says why.
+A model without a row fails ``tests/unit/contract/test_models.py``. A row gives the reason for any test it leaves out.
 """
 
 from collections.abc import Iterator
@@ -12,30 +12,30 @@ from anomaly_runner.models.catalog import DTD, IMAGENETTE
 
 RANDOM = {"backbone": "resnet18", "preTrained": False}
 PLAIN = {"backbone": "resnet18", "pre_trained": False}
-"""The same as anomalib's arguments."""
+"""``RANDOM`` as anomalib's arguments."""
 SHORT = {"maxEpochs": 2, "trainBatchSize": 4, "earlyStopping": {"enabled": False}}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """A training beside plain anomalib under Lightning: our parameters, and anomalib's arguments that mean the same."""
+    """A training compared with plain anomalib under Lightning: our parameters, and the equivalent ones of anomalib."""
 
     theirs: dict[str, Any] = field(default_factory=dict)
     ours: dict[str, Any] | None = None
-    """None for the row's parameters."""
+    """Our parameters; None for those of the row."""
     variant: str = ""
     """What distinguishes it from the model's first comparison."""
     side: int | None = None
-    """Of the images; None for the row's."""
+    """Side of the images in pixels; None for that of the row."""
     training: dict[str, Any] = field(default_factory=lambda: {"maxEpochs": 2})
     trainer: dict[str, Any] = field(default_factory=dict)
-    """Lightning's arguments that mean what ``training`` says."""
+    """Lightning's arguments that are equivalent to ``training``."""
     crop: dict[str, Any] = field(default_factory=dict)
     """Arguments of anomalib's pre-processor that keep it from cropping."""
     batch: int = 4
-    """Images of a training step."""
+    """Images per training step."""
     files: dict[str, str] = field(default_factory=dict)
-    """anomalib's arguments that name folders of the weights' cache."""
+    """anomalib's arguments that name folders of the weights cache."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,20 +44,20 @@ class ModelRow:
 
     parameters: dict[str, Any] = field(default_factory=dict)
     side: int = 64
-    """Of the images, in pixels."""
+    """Side of the images in pixels."""
     training: dict[str, Any] = field(default_factory=dict)
     """``spec.training`` of the run from images to exports."""
     weights_from_cache: bool = False
-    """It loads what the folder's cache holds; other weights are made up in memory."""
+    """Whether the model loads files of the folder's cache; other weights are initialised in memory."""
     few_images: bool = False
-    """It takes seconds for each image, and sees few."""
+    """Whether it is tested on few images, because it takes seconds for each."""
     usual_exports: tuple[ExportFormat, ...] = ("onnx", "torchscript")
-    """Forms that every test run writes; the others, which take minutes or gigabytes, are written with ``--rare``."""
+    """Exports that every test run writes; others, which take minutes or gigabytes, are written with ``--rare``."""
     comparisons: tuple[Comparison, ...] = ()
     no_exports_because: str = ""
-    """Why it is not run from images to exports; empty where it is."""
+    """Why it is not run from images to exports; empty if it is."""
     no_comparison_because: str = ""
-    """Why it is not trained beside anomalib; empty where it is."""
+    """Why it is not compared with anomalib; empty if it is."""
 
 
 _WRITTEN_OUT = "written out here, over timm: test_models_match_anomalib and test_tiling are its tests"
@@ -289,16 +289,16 @@ ROWS: dict[str, ModelRow] = {
     "padim": ModelRow(no_exports_because=_WRITTEN_OUT, no_comparison_because=_WRITTEN_OUT),
     "patchcore": ModelRow(no_exports_because=_WRITTEN_OUT, no_comparison_because=_WRITTEN_OUT),
 }
-"""The longest first: other processes have something left to do beside them."""
+"""The slowest first, so that other processes have work left while they run."""
 
 
 def exported_models() -> list[str]:
-    """Models that are run from images to exports."""
+    """Return the models that are run from images to exports."""
     return [name for name, row in ROWS.items() if not row.no_exports_because]
 
 
 def comparisons() -> Iterator[tuple[str, str, Comparison]]:
-    """A title, the model and the comparison, complete, of each."""
+    """Yield the title, the model and the comparison with all its fields set, of each comparison."""
     for name, row in ROWS.items():
         for case in row.comparisons:
             ours = row.parameters if case.ours is None else case.ours

@@ -1,4 +1,4 @@
-"""Small Kubernetes objects as the API server would answer with them, and the operator's views of them."""
+"""Small Kubernetes objects as the API server returns them, and the operator's views of them."""
 
 import copy
 from typing import Any, Literal

@@ -1,4 +1,4 @@
-"""The installed operator, from outside."""
+"""The installed operator, controlled with kubectl."""
 
 import json
 from collections.abc import Iterator
@@ -12,14 +12,14 @@ SELECTOR = "app.kubernetes.io/name=anomaly-operator"
 
 
 def running_operator_pods() -> list[str]:
-    """Names of the operator's pods that are not on their way out."""
+    """Return the names of the operator's pods that are not being deleted."""
     pods = json.loads(kubectl("-n", NAMESPACE, "get", "pods", "-l", SELECTOR, "-o", "json"))["items"]
     return [pod["metadata"]["name"] for pod in pods if "deletionTimestamp" not in pod["metadata"]]
 
 
 @contextmanager
 def operator_scaled_to(replicas: int) -> Iterator[None]:
-    """Kill the operator's pods without warning and keep them away for a while."""
+    """Kill the operator's pods at once, and scale the operator while the context lasts."""
     before = kubectl("-n", NAMESPACE, "get", DEPLOYMENT, "-o", "jsonpath={.spec.replicas}")
     kubectl("-n", NAMESPACE, "scale", DEPLOYMENT, f"--replicas={replicas}")
     kubectl("-n", NAMESPACE, "delete", "pods", "-l", SELECTOR, "--force", "--grace-period=0", "--wait=true")

@@ -1,4 +1,4 @@
-"""Optional values that a test knows to be there."""
+"""Optional values that a test expects to be set."""
 
 from typing import TypeVar
 
@@ -6,6 +6,6 @@ Value = TypeVar("Value")
 
 
 def not_none(value: Value | None) -> Value:
-    """The value itself; the test fails where it is None."""
+    """Return the value; the test fails if it is None."""
     assert value is not None
     return value

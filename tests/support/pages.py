@@ -1,4 +1,4 @@
-"""What an HTML page asks the world for."""
+"""External addresses of an HTML page."""
 
 from html.parser import HTMLParser
 
@@ -13,7 +13,7 @@ class _Addresses(HTMLParser):
 
 
 def external_addresses(page: str) -> list[str]:
-    """Addresses in tags that are not inside the page itself."""
+    """Return the addresses in tags that lead outside of the page."""
     parser = _Addresses()
     parser.feed(page)
     return [address for address in parser.found if not address.startswith(("data:", "#"))]

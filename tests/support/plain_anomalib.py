@@ -1,8 +1,8 @@
 """One training by our runner and one by plain anomalib under Lightning's Trainer, from the same weights.
 
-The weights are random, and both sides see the same images in the same order; everything else is each side's own:
-reading, normalisation, constructor arguments, trainer arguments, the steps, and the scoring. A comparison changes its
-process (threads, environment) and belongs in one of its own.
+The weights are random, and both sides see the same images in the same order; each side has its own
+reading, normalisation, constructor arguments, trainer arguments, steps and scoring. A comparison changes its process
+(threads, environment) and needs a separate one.
 """
 
 import itertools
@@ -38,7 +38,7 @@ WEIGHTS = {"s3": {"uri": "s3://weights"}}
 
 @dataclass(frozen=True)
 class Trainings:
-    """Image scores (N,) of both sides, and how far the reference's training moved a weight at most."""
+    """Image scores (N,) of both sides, and the largest change of a weight in the reference's training."""
 
     ours: NDArray[np.float64]
     theirs: NDArray[np.float32]
@@ -65,7 +65,7 @@ def train_both(folder: Path, name: str, case: Comparison) -> Trainings:
 
 
 def has_files(name: str) -> bool:
-    """Whether it loads more than a backbone."""
+    """Whether the model loads more than a backbone."""
     return any(weight.kind in ("file", "folder") for weight in CATALOG[name].weights)
 
 
@@ -91,13 +91,13 @@ def our_scores(folder: Path, name: str, case: Comparison) -> dict[str, float]:
 
 
 def pictures(paths: Iterable[Path], side: int) -> torch.Tensor:
-    """Images (N, 3, side, side) of 0..1."""
+    """Read images as float32 (N, 3, side, side), 0..1."""
     opened = (Image.open(path).convert("RGB").resize((side, side), Image.Resampling.BILINEAR) for path in paths)
     return torch.stack([torch.from_numpy(np.asarray(image, np.float32) / 255).permute(2, 0, 1) for image in opened])
 
 
-class InOurOrder(lightning.LightningDataModule):  # type: ignore[misc]
-    """Training images of 0..1, as anomalib's batches, in the order that our runs take them in; and good test images."""
+class OurImageOrder(lightning.LightningDataModule):  # type: ignore[misc]
+    """Training images (0..1) as anomalib's batches, in the order of our runs, and good test images for validation."""
 
     def __init__(self, images: torch.Tensor, good: torch.Tensor, batch: int, shuffles: bool) -> None:
         super().__init__()
@@ -173,7 +173,7 @@ def trained_by_anomalib(
         augmenter.anomaly_source_paths.sort()
     if name == "efficientad":
         pictures_in_our_order(module)
-    if name == "cfa":  # whose first centroids anomalib takes from images that it has not normalised
+    if name == "cfa":  # anomalib computes its first centroids from images that are not normalised
         images, module.configure_callbacks = module.pre_processor(images), list
     bounds = {
         "max_epochs": case.training.get("maxEpochs", -1 if "maxSteps" in case.training else CATALOG[name].loop.passes),
@@ -194,7 +194,7 @@ def trained_by_anomalib(
         deterministic=True,
         default_root_dir=folder,
     )
-    trainer.fit(module, datamodule=InOurOrder(images, good, case.batch, CATALOG[name].by_gradient))
+    trainer.fit(module, datamodule=OurImageOrder(images, good, case.batch, CATALOG[name].by_gradient))
     if CATALOG[name].loop.calibrates_after_training:
         with torch.no_grad():
             module.eval().on_validation_start()
@@ -211,7 +211,7 @@ def their_scores(module: Any, name: str, case: Comparison, folder: Path, paths: 
         if name != "cflow":
             scores: NDArray[np.float32] = module.model(images).pred_score.reshape(-1).numpy()
             return scores
-        # anomalib relates these scores to the batch that they are in; ours are related to the training images
+        # anomalib scales these scores by the batch that they are in; ours are scaled by the training images
         model = scoring_model(Model(name="cflow"), module, (side, side)).eval()
         model.calibrate(module.pre_processor(pictures(sorted((data / "train/good").iterdir()), side)))
         related: NDArray[np.float32] = model(images)[0].numpy()

@@ -1,4 +1,4 @@
-"""An operator as a process of the tests', under the ServiceAccount that it has in a cluster."""
+"""The operator as a process of the tests, under its ServiceAccount."""
 
 import json
 import os
@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def service_account_kubeconfig(namespace: str, account: str, path: Path) -> Path:
-    """Write a kubeconfig with a token of the account."""
+    """Write a kubeconfig with a token of the account, and return its path."""
     admin = json.loads(kubectl("config", "view", "--raw", "--minify", "--flatten", "-o", "json"))
     token = kubectl("-n", namespace, "create", "token", account, "--duration=2h").strip()
     config = {
@@ -34,7 +34,7 @@ def service_account_kubeconfig(namespace: str, account: str, path: Path) -> Path
 
 
 def free_port() -> int:
-    """A port that nobody listens on."""
+    """Return a free port on loopback."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port: int = listener.getsockname()[1]
@@ -54,7 +54,7 @@ class OperatorProcess:
         self.url = ""
 
     def start(self, *, wait: bool = True) -> None:
-        """Start it, and wait until its cache is filled."""
+        """Start the operator and, unless ``wait`` is false, wait until its cache is filled."""
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         environment = os.environ | {"KUBECONFIG": str(self._kubeconfig), "PYTHONPATH": f"{ROOT}/crds:{ROOT}/operator"}
@@ -79,21 +79,21 @@ class OperatorProcess:
 
     @property
     def pid(self) -> int:
-        """Of the process."""
+        """PID of the process."""
         assert self._process
         return self._process.pid
 
     @property
     def leads(self) -> bool:
-        """Whether it acts."""
+        """Whether the operator is the leader."""
         return self.metric("anomaly_operator_leader") == 1
 
     def stop(self) -> None:
-        """Ask it to end, as the kubelet does."""
+        """End the operator with SIGTERM, as the kubelet does."""
         self._end(signal.SIGTERM)
 
     def kill(self) -> None:
-        """End it without a warning."""
+        """End the operator with SIGKILL."""
         self._end(signal.SIGKILL)
 
     def _end(self, how: signal.Signals) -> None:
@@ -104,7 +104,7 @@ class OperatorProcess:
         self._process = None
 
     def get(self, path: str) -> str | None:
-        """What it answers, None if it does not or is not well."""
+        """Return the operator's response; None if it does not answer, or with an error."""
         try:
             with urllib.request.urlopen(self.url + path, timeout=2) as answer:
                 text: str = answer.read().decode()
@@ -113,13 +113,13 @@ class OperatorProcess:
             return None
 
     def metric(self, name: str) -> float:
-        """Sum of a metric over all its labels."""
+        """Return the sum of a metric over all its labels."""
         lines = (self.get("/metrics") or "").splitlines()
         values = [line.rsplit(" ", 1) for line in lines if line.startswith((name + " ", name + "{"))]
         return sum(float(value) for _, value in values)
 
     def writes(self) -> float:
-        """Requests that changed something, its Lease and token reviews apart."""
+        """Return the number of writing requests, without those of the Lease and token reviews."""
         lines = (self.get("/metrics") or "").splitlines()
         counted = [
             line
@@ -133,7 +133,7 @@ class OperatorProcess:
         return sum(float(line.rsplit(" ", 1)[1]) for line in counted)
 
     def wait_until(self, reached: Callable[[], object], what: str, seconds: float = 60) -> None:
-        """Poll; says what its log said when it never comes true."""
+        """Poll until the condition is reached; fail with the operator's log otherwise."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             if reached():
@@ -144,5 +144,5 @@ class OperatorProcess:
 
     @staticmethod
     def forget_lease() -> None:
-        """So that the next test's operator need not wait for the Lease of a killed one."""
+        """Delete the Lease, so that the next test's operator need not wait for that of a killed one."""
         kubectl("-n", "anomaly-system", "delete", "lease", "anomaly-operator", "--ignore-not-found")

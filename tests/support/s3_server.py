@@ -18,7 +18,7 @@ needs_s3_server = pytest.mark.skipif(not Path(PROGRAM).exists(), reason="needs v
 
 @contextmanager
 def s3_server(root: Path) -> Iterator[str]:
-    """URL of a server whose buckets are the folders below ``root``."""
+    """Run a server whose buckets are the folders below ``root``, and yield its URL."""
     port = free_port()
     account = {"ROOT_ACCESS_KEY": KEY, "ROOT_SECRET_KEY": SECRET}
     command = [PROGRAM, "--port", f"127.0.0.1:{port}", "--quiet", "posix", str(root)]

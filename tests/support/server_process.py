@@ -1,4 +1,4 @@
-"""Server processes on loopback, ended by their own process group."""
+"""Server processes on loopback, each ended with its whole process group."""
 
 import os
 import signal
@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 
 class ServerProcess:
-    """A server process for the duration of a ``with``; entered when it answers."""
+    """A server process that runs while the context lasts; entering waits until it answers."""
 
     def __init__(self, command: list[str], url: str, environment: Mapping[str, str] | None = None) -> None:
         self._command, self._url, self._environment = command, url, os.environ | dict(environment or {})

@@ -11,13 +11,13 @@ from PIL import Image, ImageDraw
 SIDE = 64
 
 Document = dict[str, Any]
-"""A manifest as YAML has it."""
+"""A manifest as parsed from YAML."""
 Change = Callable[[Document], object]
-"""What a test makes of a manifest, in place."""
+"""Changes a manifest in place."""
 
 
 def texture(index: int) -> Image.Image:
-    """A piece of scikit-image's gravel."""
+    """Return a piece of scikit-image's gravel."""
     import skimage.data
 
     place = np.random.default_rng(index).integers(0, 512 - SIDE, 2)
@@ -26,7 +26,7 @@ def texture(index: int) -> Image.Image:
 
 
 def scratched(index: int) -> tuple[Image.Image, Image.Image]:
-    """A piece with a white scratch, and where it is."""
+    """Return a piece with a white scratch, and its mask."""
     image, mask = texture(index), Image.new("L", (SIDE, SIDE))
     ends = [int(value) for value in np.random.default_rng(1000 + index).integers(8, SIDE - 8, 4)]
     for canvas, colour in ((image, (255, 255, 255)), (mask, 255)):
@@ -35,7 +35,7 @@ def scratched(index: int) -> tuple[Image.Image, Image.Image]:
 
 
 def write_textures(root: Path, train: int = 8, good: int = 4, defects: int = 5) -> None:
-    """train/good, test/good, test/scratch, ground_truth/scratch, test/unknown."""
+    """Write train/good, test/good, test/scratch, ground_truth/scratch and test/unknown."""
     for folder in ("train/good", "test/good", "test/scratch", "test/unknown", "ground_truth/scratch"):
         (root / folder).mkdir(parents=True, exist_ok=True)
     for index in range(train):
@@ -82,7 +82,7 @@ spec:
 
 
 def write_manifest(folder: Path, text: str, change: Change | None = None) -> Path:
-    """A manifest file, after ``change(document)``."""
+    """Write a manifest after ``change(document)``, and return the file."""
     document: Document = yaml.safe_load(text)
     if change:
         change(document)

@@ -1,10 +1,10 @@
-"""What TorchScript programs are made of."""
+"""Inspection of TorchScript programs."""
 
 from typing import Any
 
 
 def device_constants(program: Any) -> list[str]:
-    """Devices that a program names, and so computes on whatever is asked for."""
-    graph = program.inlined_graph  # which its nodes do not outlive
+    """Return the devices that a program hard-codes, on which it computes wherever it is loaded."""
+    graph = program.inlined_graph  # kept, because its nodes do not outlive it
     constants = graph.findAllNodes("prim::Constant")
     return [node.s("value") for node in constants if node.output().type().kind() == "DeviceObjType"]

@@ -1,4 +1,4 @@
-"""What is fast stays fast: nothing below this folder brings in a library that takes seconds to import."""
+"""Keep unit tests fast: nothing below this folder may import a library that takes seconds to import."""
 
 import sys
 from collections.abc import Generator, Iterator
@@ -16,7 +16,7 @@ def _heavy() -> frozenset[str]:
 def pytest_make_collect_report(
     collector: pytest.Collector,
 ) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
-    """Refuse a module whose import brings one of them in."""
+    """Refuse a test module that imports a heavy library."""
     before = _heavy()
     report = yield
     if isinstance(collector, pytest.Module) and (brought := _heavy() - before):
@@ -26,7 +26,7 @@ def pytest_make_collect_report(
 
 @pytest.fixture(autouse=True)
 def light() -> Iterator[None]:
-    """Fail a test that brings one of them in."""
+    """Fail a test that imports a heavy library."""
     before = _heavy()
     yield
     brought = ", ".join(sorted(_heavy() - before))
