@@ -1,1 +1,1 @@
-"""Stage predict: a fitted or exported model over batches of images. Judges no score."""
+"""Stage predict: runs a fitted or exported model on batches of images. Applies no threshold and computes no metric."""

@@ -1,6 +1,6 @@
-"""A trained torch model from its checkpoint: built from its definition, then loaded from safetensors.
+"""Load a trained torch model from its checkpoint: build it from its definition, then load its state from safetensors.
 
-No pickle and no code is read, and nothing is downloaded: the state holds every weight, those of the backbone too.
+No pickle and no code is loaded, and nothing is downloaded: the state holds all weights, including the backbone's.
 """
 
 from pathlib import Path
@@ -22,8 +22,13 @@ from anomaly_runner.scoring.torch_predictor import TorchPredictor
 def load_torch(manifest: ModelManifest, file: Path, batch_size: int) -> TorchPredictor:
     """Load the model of an experiment, ready to score.
 
+    Args:
+        manifest: model.json.
+        file: the model's state (safetensors).
+        batch_size: largest number of images in a batch.
+
     Raises:
-        ModelInvalid: the state does not belong to the definition.
+        ModelInvalid: the manifest holds no definition, or the state does not belong to the definition.
     """
     if manifest.definition is None:
         raise ModelInvalid("model.json does not say how the model is built: train it again with this version")
@@ -39,7 +44,7 @@ def load_checkpoint(definition: Model, size: tuple[int, int], file: Path, thread
         definition: the model and its parameters.
         size: rows and columns of its input.
         file: the state.
-        threads: what the model computes with.
+        threads: device and threads of the model.
 
     Raises:
         ModelInvalid: the state does not belong to the definition.
@@ -60,7 +65,7 @@ def load_checkpoint(definition: Model, size: tuple[int, int], file: Path, thread
 def _build_model(definition: Model, size: tuple[int, int], threads: TorchThreads) -> ScoringModel:
     parameters = definition.parameters
     if isinstance(parameters, MemoryParameters):
-        # All weights come from the state: none are looked for elsewhere.
+        # All weights come from the state, so no pre-trained ones are loaded.
         untrained = parameters.model_copy(update={"pre_trained": False})
         return build_memory_model(untrained, size, threads, definition.tiling)
     return _build_anomalib_model(definition, size)
@@ -78,12 +83,12 @@ def _build_anomalib_model(definition: Model, size: tuple[int, int]) -> ScoringMo
         module = build_module(definition, BuildOptions(size, 1, None, "object"))
     parameters = definition.parameters
     if isinstance(parameters, WinclipParameters) and parameters.k_shot:
-        module.model.k_shot = parameters.k_shot  # what it saw is in its state
+        module.model.k_shot = parameters.k_shot  # features of its reference images are in its state
     return scoring_model(definition, module, size)
 
 
 def _resize_buffers(model: nn.Module, state: dict[str, Tensor]) -> None:
-    """Give buffers that grow in training (memory banks, covariances) the shape that they have in the state."""
+    """Resize buffers that grow in training (memory banks, covariances) to their shapes in the state."""
     for name, buffer in list(model.named_buffers()):
         if name in state and buffer.shape != state[name].shape:
             owner: Any = model.get_submodule(name.rpartition(".")[0])

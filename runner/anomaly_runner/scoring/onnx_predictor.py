@@ -20,8 +20,8 @@ from anomaly_runner.system.parallel import ordered_map
 logger = logging.getLogger(__name__)
 
 MICRO_BATCH = 2
-"""Images that one CPU works on at once: 8 are a tenth slower, as their features leave its cache, and take twice the
-memory (benchmarks/inference_runtimes.py)."""
+"""Images in a batch on one CPU: 8 are a tenth slower, because their features do not fit into the CPU's cache, and take
+twice the memory (benchmarks/inference_runtimes.py)."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class OnnxPredictor:
 
     @property
     def preferred_batch_size(self) -> int:
-        """A few images on a CPU, as many as were asked for on a GPU."""
+        """A few images on a CPU, the configured number on a GPU."""
         return min(self.batch_size, MICRO_BATCH) if self._on_cpu else self.batch_size
 
     def score(self, batches: Iterable[Batch]) -> Iterator[ScoredBatch]:
@@ -66,10 +66,14 @@ class OnnxPredictor:
 
 
 def load_onnx(file: Path, batch_size: int) -> OnnxPredictor:
-    """Open an exported ONNX model; ``batch_size``: images a batch on a GPU.
+    """Open an exported ONNX model.
+
+    Args:
+        file: the model, beside its external data if there is any.
+        batch_size: images in a batch on a GPU.
 
     Raises:
-        ModelInvalid: the file is not an ONNX model, or not one of ours.
+        ModelInvalid: the file is not an ONNX model, or was not exported by this runner.
     """
     import onnxruntime
 
@@ -88,7 +92,7 @@ def load_onnx(file: Path, batch_size: int) -> OnnxPredictor:
 
 
 def _providers(onnxruntime: Any) -> list[str]:
-    """CUDA where there is a device; without one onnxruntime would log errors and fall back to the CPU."""
+    """CUDA and the CPU if there is a GPU, else only the CPU: onnxruntime logs errors if CUDA finds no GPU."""
     if "CUDAExecutionProvider" in onnxruntime.get_available_providers() and Path("/dev/nvidiactl").exists():
         return ["CUDAExecutionProvider", "CPUExecutionProvider"]
     return ["CPUExecutionProvider"]

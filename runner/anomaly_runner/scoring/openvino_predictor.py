@@ -1,4 +1,4 @@
-"""An OpenVINO model, loaded to be compared with torch; no run is scored with it."""
+"""OpenVINO models, loaded only to compare an export with torch; no inference uses this runtime."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +26,7 @@ class OpenvinoModel:
 
 
 def load_openvino(file: Path) -> OpenvinoModel:
-    """Compile for the CPU, in float32: its own choice on recent CPUs is bfloat16, which is another model."""
+    """Compile a model for the CPU in float32: OpenVINO's default on recent CPUs is bfloat16, which changes scores."""
     import openvino
 
     return OpenvinoModel(openvino.Core().compile_model(str(file), "CPU", {"INFERENCE_PRECISION_HINT": "f32"}))

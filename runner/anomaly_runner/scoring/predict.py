@@ -1,6 +1,6 @@
 """Stage predict: score every image once and keep raw scores and maps.
 
-A predictor is anything that turns a batch into scores and maps. This module imports no torch and judges no score.
+A predictor is anything that turns a batch into scores and maps. This module imports no torch and applies no threshold.
 """
 
 import tempfile
@@ -29,7 +29,7 @@ class ScoredBatch:
 
 
 class Predictor(Protocol):
-    """A model ready to score images, in whichever runtime."""
+    """A model that is ready to score images, in any runtime."""
 
     @property
     def provider(self) -> str:
@@ -37,7 +37,7 @@ class Predictor(Protocol):
 
     @property
     def preferred_batch_size(self) -> int:
-        """Images in the batches that it scores fastest; no more than were asked for."""
+        """Number of images in a batch that is scored fastest; at most the configured batch size."""
 
     def score(self, batches: Iterable[Batch]) -> Iterator[ScoredBatch]:
         """Score batches, in order."""
@@ -45,11 +45,15 @@ class Predictor(Protocol):
 
 @dataclass(frozen=True)
 class Predictions:
-    """Raw outputs for the readable images.
+    """Raw outputs for the N readable images.
 
-    ``scores``: (N,) float32. ``maps``: (N, H, W) float32, memory-mapped; None where nobody needs them. ``pixel_range``:
-    smallest and largest pixel score; ``max_pixel_scores``: (N,) float32, each image's largest; both are None where the
-    model does not localise. ``reference``: the first batches with their input, to compare exports with.
+    Attributes:
+        samples: the images.
+        scores: (N,) float32.
+        maps: (N, H, W) float32, memory-mapped; None if they were not kept or the model does not localise.
+        pixel_range: smallest and largest pixel score; None if the model does not localise.
+        reference: the first batches with their input and scores, to compare exports with.
+        max_pixel_scores: (N,) float32, the largest pixel score of each image; None if the model does not localise.
     """
 
     samples: tuple[Sample, ...]
@@ -76,22 +80,23 @@ def predict(
     Args:
         predictor: the model.
         batches: readable images, in order.
-        expected: number of images, at most: some may turn out to be unreadable.
+        expected: largest number of images: some may turn out to be unreadable.
         size: rows and columns of the maps.
-        keep_maps: whether pixel metrics or pictures need them.
+        keep_maps: whether to keep the maps, for pixel metrics or pictures.
         context: for progress and stopping.
         reference: number of images whose input is kept, rounded up to whole batches.
-        valid: pixels of the maps (H, W) that ``pixel_range`` and ``max_pixel_scores`` are about; None where all are.
+        valid: mask (H, W) of the pixels that count for ``pixel_range`` and ``max_pixel_scores``; None for all pixels.
 
     Raises:
         Diverged: a score is not finite.
         DataInvalid: no image was readable.
         StorageUnavailable: the disk has no room for the maps.
+        Stopped: the run was asked to stop.
     """
     maps = _map_file(context.work, (expected, *size)) if keep_maps else None
     collector = _PredictionCollector(expected, maps, valid, reference)
     for scored in predictor.score(batches):
-        # A model that has diverged is found out by its first batch, not after all images.
+        # Checked batch by batch, so that a model that has diverged fails early.
         _check_finite(scored)
         collector.update(scored)
         context.advance(len(scored.scores))
@@ -99,7 +104,7 @@ def predict(
 
 
 class _PredictionCollector:
-    """Gathers scored batches into arrays; arguments as those of ``predict``."""
+    """Collects scored batches in arrays. The arguments are those of ``predict``; ``maps`` is the array to fill."""
 
     def __init__(
         self, expected: int, maps: NDArray[np.float32] | None, valid: NDArray[np.bool_] | None, reference: int
@@ -114,7 +119,7 @@ class _PredictionCollector:
         self._reference_images = reference
 
     def update(self, scored: ScoredBatch) -> None:
-        """Take the next batch."""
+        """Add the next batch."""
         if len(self._samples) < self._reference_images:
             self._reference.append(scored)
         rows = slice(len(self._samples), len(self._samples) + len(scored.scores))
@@ -132,7 +137,7 @@ class _PredictionCollector:
             self._maps[rows] = maps
 
     def compute(self) -> Predictions:
-        """Everything taken, without the rows of images that could not be read.
+        """The predictions of all batches, without the unused rows that were allocated for unreadable images.
 
         Raises:
             DataInvalid: no image was readable.
@@ -164,13 +169,13 @@ def maps_by_key(predictor: Predictor, batches: Iterable[Batch]) -> dict[str, NDA
 
 
 def _map_file(work: Path, shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """An array in a nameless file, which the kernel can evict and which goes with the process."""
+    """Allocate an array in an unnamed file: the kernel can evict its pages, and deletes it when the process ends."""
     with tempfile.TemporaryFile(dir=work) as file:
         return allocate_array(file, shape)
 
 
 def _check_finite(scored: ScoredBatch) -> None:
-    """Raise Diverged where a score or a map is NaN or infinite."""
+    """Raise Diverged if a score or a map holds NaN or infinity."""
     finite = np.isfinite(scored.scores)
     if finite.all() and (scored.maps is None or np.isfinite(scored.maps).all()):
         return

@@ -1,4 +1,4 @@
-"""A torch model of this process as a predictor."""
+"""A predictor that runs a torch model in this process."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ class TorchPredictor:
 
     @property
     def preferred_batch_size(self) -> int:
-        """A few images on a CPU, as many as were asked for on a GPU."""
+        """A few images on a CPU, the configured number on a GPU."""
         return self.threads.batch_size_for(self.batch_size)
 
     def score(self, batches: Iterable[Batch]) -> Iterator[ScoredBatch]:
@@ -43,7 +43,7 @@ class TorchPredictor:
         return ScoredBatch(batch, scores.cpu().numpy(), None if maps is None else maps[:, 0].cpu().numpy())
 
     def in_torch(self, scored: Sequence[ScoredBatch]) -> list[ScoredBatch]:
-        """Score batches again by torch alone, where something else ran them faster; exports are compared with this."""
+        """Score batches again in torch if onnxruntime ran a part of the model: the reference scores of exports."""
 
         def score(found: ScoredBatch) -> ScoredBatch:
             with torch_only():

@@ -1,7 +1,7 @@
-"""A TorchScript model as a predictor.
+"""A predictor that runs a TorchScript model.
 
-A TorchScript file holds a program that torch runs in an interpreter of its own, but it is a program all the same: its
-digest is checked against model.json before it is loaded, so it is as trustworthy as the folder that both are in.
+A TorchScript file holds a program, although torch runs it in an interpreter of its own. Its digest is checked against
+model.json before it is loaded, so it can be trusted as far as the folder that holds both.
 """
 
 import warnings
@@ -35,7 +35,7 @@ class TorchscriptPredictor:
 
     @property
     def preferred_batch_size(self) -> int:
-        """A few images on a CPU, as many as were asked for on a GPU."""
+        """A few images on a CPU, the configured number on a GPU."""
         return self.threads.batch_size_for(self.batch_size)
 
     def score(self, batches: Iterable[Batch]) -> Iterator[ScoredBatch]:
@@ -53,7 +53,11 @@ class TorchscriptPredictor:
 
 
 def load_torchscript(file: Path, batch_size: int) -> TorchscriptPredictor:
-    """Open an exported TorchScript model; ``batch_size``: images a batch on a GPU.
+    """Open an exported TorchScript model.
+
+    Args:
+        file: the model.
+        batch_size: images in a batch on a GPU.
 
     Raises:
         ModelInvalid: the file is not a TorchScript program.
@@ -61,7 +65,7 @@ def load_torchscript(file: Path, batch_size: int) -> TorchscriptPredictor:
     threads = TorchThreads(pick_device())
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # its successor cannot be loaded without running Python code
+            warnings.simplefilter("ignore", FutureWarning)  # loading the successor's format would run Python code
             program = torch.jit.load(str(file), map_location=threads.device)  # type: ignore[no-untyped-call]
     except (RuntimeError, ValueError) as error:
         raise ModelInvalid(f"{file.name} cannot be loaded: {error}") from error

@@ -1,6 +1,7 @@
-"""A trained model from the folder of an experiment's artifacts: its manifest, its files, and a predictor made of them.
+"""Load a trained model from the folder of an experiment's artifacts: its manifest, its files and its predictor.
 
-Every file is checked against its digest before it is read. torch is imported only for the runtimes that are torch.
+Every file is checked against its digest before it is read. torch is imported only for the runtimes torch and
+torchscript.
 """
 
 from pathlib import Path
@@ -21,11 +22,11 @@ from anomaly_runner.system.digest import digest
 
 
 def read_model_manifest(store: Store) -> ModelManifest:
-    """Read model.json of a folder of artifacts.
+    """Read model.json from a folder of artifacts.
 
     Raises:
-        ModelInvalid: there is none, or it is not of a version that this one reads.
-        StorageDenied, StorageUnavailable: it cannot be read.
+        ModelInvalid: model.json is missing, or this version of the runner cannot read it.
+        StorageDenied, StorageUnavailable: the storage refuses or does not answer.
     """
     try:
         content = store.read(MODEL_MANIFEST)
@@ -40,11 +41,12 @@ def read_model_manifest(store: Store) -> ModelManifest:
 
 
 def load_predictor(spec: InferenceSpec, manifest: ModelManifest, context: Context) -> Predictor:
-    """Load the model in the form that the runtime executes.
+    """Load the model in the form that the spec's runtime executes.
 
     Raises:
-        ModelInvalid: the model was not kept in that form, or its file is missing or damaged.
-        StorageDenied, StorageUnavailable: it cannot be downloaded.
+        ModelInvalid: the model has no such form, or its file is missing or damaged.
+        StorageDenied, StorageUnavailable: the file cannot be downloaded.
+        Stopped: the run was asked to stop.
     """
     store = context.stores[LocationRole.MODEL]
     if spec.runtime == "torch":
@@ -65,7 +67,7 @@ def load_predictor(spec: InferenceSpec, manifest: ModelManifest, context: Contex
 
 
 def read_valid_area(spec: InferenceSpec, manifest: ModelManifest, context: Context) -> ValidArea | None:
-    """The area that the model was trained on; None where that is the whole image. Raises as ``fetch_model_file``."""
+    """Read the valid area that the model was trained with; None for whole images. Raises as ``fetch_model_file``."""
     if manifest.valid_area_mask is None:
         return None
     file = fetch_model_file(context.stores[LocationRole.MODEL], manifest.valid_area_mask, context)
@@ -73,11 +75,12 @@ def read_valid_area(spec: InferenceSpec, manifest: ModelManifest, context: Conte
 
 
 def fetch_model_file(store: Store, model_file: ExportedModel | ModelFile, context: Context) -> Path:
-    """Download a file of the model, and beside it those that it needs.
+    """Download a file of the model and its companions (such as external weights), and return the file's path.
 
     Raises:
-        ModelInvalid: one is missing, or is not the file that was published.
-        StorageDenied, StorageUnavailable: it cannot be downloaded.
+        ModelInvalid: a file is missing, or differs from the one that was published.
+        StorageDenied, StorageUnavailable: a file cannot be downloaded.
+        Stopped: the run was asked to stop.
     """
     wanted = {model_file.file: model_file.sha256}
     if isinstance(model_file, ExportedModel):
