@@ -1,4 +1,4 @@
-"""Stage evaluate: thresholds, metrics and their intervals from raw scores.
+"""Stage evaluate: thresholds, metrics and their confidence intervals from raw scores.
 
-Numbers alone: nothing here reads an image, runs a model or draws.
+Nothing here reads an image, runs a model or draws.
 """

@@ -1,7 +1,7 @@
-"""Metrics of raw scores, exact, from one sort of each class. Knows neither images nor masks.
+"""Exact metrics of raw scores, from one sort of each class. Knows neither images nor masks.
 
-A score is positive when ``score >= threshold``. Everything follows from the sorted scores of both classes:
-nothing is binned, squashed through a sigmoid or averaged over batches. Ties count as ties.
+A score is positive when ``score >= threshold``. All metrics are computed from the sorted scores of both classes:
+nothing is binned, squashed through a sigmoid or averaged over batches. Ties are treated exactly.
 
 F1 as van Rijsbergen, "Information Retrieval", 1979; AUROC as the Mann-Whitney statistic (Hanley and McNeil,
 Radiology 143, 1982); AUPR is average precision, without interpolation between points, which would be too
@@ -20,14 +20,17 @@ Scores = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class ScoresByClass:
-    """Scores of defective and of good items, each sorted upwards; may be larger than memory (memory-mapped)."""
+    """Scores of defective and good items (images or pixels), each (N,) in ascending order.
+
+    The arrays may be memory-mapped, and larger than memory.
+    """
 
     positive: Scores
     negative: Scores
 
     @property
     def has_both_classes(self) -> bool:
-        """Whether there are items of either class."""
+        """Whether there is at least one item of each class."""
         return len(self.positive) > 0 and len(self.negative) > 0
 
     @property
@@ -38,7 +41,7 @@ class ScoresByClass:
 
 @dataclass(frozen=True)
 class ConfusionCounts:
-    """Numbers of decisions by what they were; a defect is positive."""
+    """Numbers of right and wrong decisions; a defect is positive."""
 
     true_positive: int
     false_positive: int
@@ -47,27 +50,27 @@ class ConfusionCounts:
 
     @property
     def precision(self) -> float:
-        """Share of positives that are right; 0 when there are none."""
+        """Share of the items found that are defective, 0..1; 0 when nothing is found."""
         return _share(self.true_positive, self.true_positive + self.false_positive)
 
     @property
     def recall(self) -> float:
-        """Share of defective items found; 0 when there are none."""
+        """Share of the defective items that are found, 0..1; 0 when there are none."""
         return _share(self.true_positive, self.true_positive + self.false_negative)
 
     @property
     def f1(self) -> float:
-        """Harmonic mean of precision and recall; 0 when nothing is found."""
+        """Harmonic mean of precision and recall, 0..1; 0 when no defective item is found."""
         return _share(2 * self.true_positive, 2 * self.true_positive + self.false_positive + self.false_negative)
 
     @property
     def iou(self) -> float:
-        """Intersection over union (Jaccard index) of what is found and what is defective; 0 when nothing is found."""
+        """Intersection over union (Jaccard index) of the items found and the defective ones, 0..1."""
         return _share(self.true_positive, self.true_positive + self.false_positive + self.false_negative)
 
     @property
     def accuracy(self) -> float:
-        """Share of right decisions."""
+        """Share of right decisions, 0..1."""
         right = self.true_positive + self.true_negative
         return _share(right, right + self.false_positive + self.false_negative)
 
@@ -82,7 +85,7 @@ def sort_by_class(scores: Scores, positive: NDArray[np.bool_]) -> ScoresByClass:
 
 
 def confusion_at(scores: ScoresByClass, threshold: float) -> ConfusionCounts:
-    """Count the decisions at a threshold, in O(log N)."""
+    """Count the decisions at a threshold of raw scores, in O(log N)."""
     lowest = _lowest_float32(threshold)
     missed = int(np.searchsorted(scores.positive, lowest, "left"))
     passed = int(np.searchsorted(scores.negative, lowest, "left"))
@@ -90,7 +93,7 @@ def confusion_at(scores: ScoresByClass, threshold: float) -> ConfusionCounts:
 
 
 def _lowest_float32(threshold: float) -> np.float32:
-    """The lowest float32 that is not below the threshold; searching by it copies no array to float64."""
+    """The lowest float32 that is not below the threshold: a search for a float64 would copy the scores to float64."""
     with np.errstate(over="ignore"):
         near = np.float32(threshold)
     return near if float(near) >= threshold else np.nextafter(near, np.float32(np.inf))
@@ -99,7 +102,8 @@ def _lowest_float32(threshold: float) -> np.float32:
 def auroc(scores: ScoresByClass) -> float:
     """Area under the ROC curve, 0..1. Needs both classes.
 
-    It is the chance that a defective item scores higher than a good one, ties counting half (Mann-Whitney's U).
+    Equals the probability that a defective item scores higher than a good one, with ties counting half (Mann-Whitney's
+    U).
     """
     twice = 0
     for start in range(0, len(scores.positive), _CHUNK):
@@ -110,9 +114,9 @@ def auroc(scores: ScoresByClass) -> float:
 
 
 def average_precision(scores: ScoresByClass) -> float:
-    """Average precision, 0..1: the mean over the defective items of the precision at their scores. Needs both classes.
+    """Average precision, 0..1: the mean, over the defective items, of the precision at their scores.
 
-    As scikit-learn's ``average_precision_score``.
+    Needs both classes. Same as scikit-learn's ``average_precision_score``.
     """
     total = 0.0
     for point in _operating_points(scores):
@@ -122,10 +126,10 @@ def average_precision(scores: ScoresByClass) -> float:
 
 
 def best_f1_threshold(scores: ScoresByClass) -> float:
-    """The threshold with the highest F1, always the score of a defective item; the lowest of equals.
+    """The threshold with the highest F1: the score of a defective item, the lowest one if several give the same F1.
 
-    A threshold between or at good items' scores alone is never better: raising it to the next defective item
-    only removes false alarms.
+    A threshold that is not the score of a defective item is never better: raising it to the next such score only
+    removes false positives.
     """
     best, threshold = -1.0, 0.0
     for point in _operating_points(scores):
@@ -138,9 +142,9 @@ def best_f1_threshold(scores: ScoresByClass) -> float:
 
 @dataclass(frozen=True)
 class _OperatingPoints:
-    """What each distinct score of a defective item comes to as a threshold, upwards; four arrays of one length.
+    """Counts at each distinct score of a defective item as the threshold; four arrays (n,), ascending by threshold.
 
-    ``new_true_positives``: defective items with just this score.
+    ``new_true_positives``: number of defective items with exactly this score.
     """
 
     threshold: Scores
@@ -150,7 +154,7 @@ class _OperatingPoints:
 
 
 def _operating_points(scores: ScoresByClass) -> Iterator[_OperatingPoints]:
-    """The operating points, a part of them at a time: the scores may be larger than memory."""
+    """Yield the operating points in chunks, because the scores may be larger than memory."""
     total = len(scores.positive)
     start = 0
     while start < total:
@@ -169,7 +173,7 @@ def _operating_points(scores: ScoresByClass) -> Iterator[_OperatingPoints]:
 
 
 def _end_of_ties(scores: Scores, stop: int) -> int:
-    """The first index from ``stop`` on whose score differs from the one before it."""
+    """The first index, from ``stop`` on, whose score differs from the score before it."""
     if stop >= len(scores):
         return len(scores)
     return int(np.searchsorted(scores, scores[stop - 1], "right"))

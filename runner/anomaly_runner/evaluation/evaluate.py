@@ -1,6 +1,6 @@
-"""Stage evaluate: thresholds applied to raw scores give decisions, metrics and what the report says of them.
+"""Stage evaluate: apply thresholds to raw scores, for decisions, metrics and the summaries of the report.
 
-Reads in the order validate, compute, summarise. Metrics come from raw scores, never from normalised ones.
+Metrics are computed from raw scores, never from normalised ones.
 """
 
 from collections.abc import Callable, Sequence
@@ -32,7 +32,7 @@ class EvaluationResult:
     """Decisions, metrics and summaries of a run's scores.
 
     ``anomalous`` (N,) and ``normalized_scores`` (N,) are in the order of the predictions. ``labels``: summaries by
-    label. ``metrics_by_defect``: by kind of defect. ``intervals``: 95 % intervals by image metric.
+    label. ``metrics_by_defect``: metrics by kind of defect. ``intervals``: 95 % confidence intervals by image metric.
     """
 
     thresholds: ThresholdValues
@@ -51,7 +51,7 @@ class EvaluationResult:
 
     @property
     def image_threshold(self) -> float:
-        """Raw image score from which on an image is anomalous."""
+        """Lowest raw image score of an anomalous image."""
         return image_threshold(self.thresholds)
 
 
@@ -68,19 +68,19 @@ def evaluate(
 
     Args:
         predictions: raw scores of all images.
-        labelled: those of them that have labels.
-        thresholds: from which raw score on something is anomalous.
+        labelled: the scores of those images that have labels.
+        thresholds: lowest raw scores that are anomalous.
         normalizer: how scores are shown to people.
         metrics: which metrics are computed.
-        warnings: known before; those found here follow them.
+        warnings: earlier warnings, to which those of the metrics are appended.
 
     Raises:
         ModelInvalid: there is no image threshold.
     """
     threshold = image_threshold(thresholds)
-    # Decisions of all images, whether labelled or not: an image at the threshold is anomalous.
+    # Decide about all images, labelled or not: an image at the threshold is anomalous.
     anomalous = predictions.scores.astype(np.float64) >= threshold
-    # Metrics of what is labelled.
+    # Compute metrics from the labelled images only.
     values, left_out = _metrics_of_levels(labelled, metrics, thresholds)
     return EvaluationResult(
         thresholds=thresholds,
@@ -100,7 +100,7 @@ def evaluate(
 
 
 def _intervals(image: ScoresByClass, threshold: float, metrics: Metrics) -> dict[str, Interval]:
-    """95 % intervals of the image metrics that are reported and have one."""
+    """95 % confidence intervals by name, of the reported image metrics that have one."""
     if not metrics.confidence_intervals or not image.has_both_classes:
         return {}
     found = image_intervals(image, confusion_at(image, threshold))
@@ -110,7 +110,7 @@ def _intervals(image: ScoresByClass, threshold: float, metrics: Metrics) -> dict
 def _metrics_of_levels(
     labelled: LabelledScores, metrics: Metrics, thresholds: ThresholdValues
 ) -> tuple[MetricValues, tuple[str, ...]]:
-    """Metrics of images and, with masks and a pixel threshold, of pixels; with warnings of what is left out."""
+    """Image metrics and, with masks and a pixel threshold, pixel metrics; with warnings about those left out."""
     image, warnings = _metrics(labelled.image, metrics.image, image_threshold(thresholds), "image")
     if labelled.pixel is None or thresholds.pixel is None:
         return MetricValues(image=image), warnings
@@ -125,7 +125,7 @@ def _metrics(
     level: str,
     compute_aupro: Callable[[], float | None] = lambda: None,
 ) -> tuple[dict[str, float], tuple[str, ...]]:
-    """Metrics by name; those that need both classes are left out where one is missing, with a warning."""
+    """Metrics by name; all are left out with a warning if a class is missing."""
     if scores.empty:
         return {}, ()
     if not scores.has_both_classes:
@@ -152,7 +152,7 @@ def _metrics(
 def _metrics_by_defect(
     labelled: LabelledScores, metrics: Metrics, thresholds: ThresholdValues
 ) -> dict[str, MetricValues]:
-    """Metrics of each kind of defect beside all good images (pixels); AUPRO is computed for all kinds together."""
+    """Metrics of each kind of defect against all good images and pixels, without AUPRO, which needs all kinds."""
     found = {}
     for label, scores in labelled.image_by_defect.items():
         one_kind = LabelledScores(scores, labelled.pixel_by_defect.get(label))

@@ -1,8 +1,8 @@
 """95 % confidence intervals of image metrics.
 
 AUROC: DeLong, DeLong and Clarke-Pearson, Biometrics 44, 1988, from ranks as in Sun and Xu, IEEE Signal Processing
-Letters 21, 2014; where that has no width, Newcombe, Statistics in Medicine 25, 2006 (part 2). Shares (precision,
-recall, accuracy): Wilson, JASA 22, 1927.
+Letters 21, 2014; where that interval has no width, Newcombe, Statistics in Medicine 25, 2006 (part 2). Proportions
+(precision, recall, accuracy): Wilson, JASA 22, 1927.
 """
 
 import math
@@ -18,10 +18,10 @@ Interval = tuple[float, float]
 
 
 def auroc_interval(scores: ScoresByClass) -> Interval | None:
-    """95 % interval of the AUROC, within 0..1: DeLong's; None with fewer than two items of a class.
+    """DeLong's 95 % interval of the AUROC, within 0..1; None with fewer than two items of a class.
 
-    Where a class is wholly above the other, or all scores are alike, DeLong's variance is 0; a point would claim
-    certainty, so the interval is Newcombe's.
+    DeLong's variance is 0 if one class is entirely above the other or all scores are equal. A single point would claim
+    certainty, so Newcombe's interval is used then.
     """
     positive, negative = scores.positive, scores.negative
     if len(positive) < 2 or len(negative) < 2:
@@ -36,7 +36,7 @@ def auroc_interval(scores: ScoresByClass) -> Interval | None:
 
 
 def _newcombe(middle: float, positive: int, negative: int) -> Interval:
-    """Newcombe's method 5: the interval of the AUROCs whose own standard error reaches to ``middle``."""
+    """Newcombe's method 5: all AUROCs that ``middle`` is at most 1.96 of their own standard errors away from."""
     others = (positive + negative) / 2 - 1
 
     def reach(value: float) -> float:
@@ -54,13 +54,13 @@ def _newcombe(middle: float, positive: int, negative: int) -> Interval:
 
 
 def _share_below(sorted_scores: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Share of the sorted scores that is below each value, ties counting half."""
+    """Share (N,) of the sorted scores that are below each value (N,), with ties counting half."""
     below = np.searchsorted(sorted_scores, values, "left") + np.searchsorted(sorted_scores, values, "right")
     return below / (2 * len(sorted_scores))
 
 
 def share_interval(part: int, whole: int) -> Interval | None:
-    """Wilson's 95 % interval of the share part / whole; None if whole is 0."""
+    """Wilson's 95 % interval of the proportion part / whole; None if whole is 0."""
     if whole == 0:
         return None
     share, weight = part / whole, _Z * _Z / whole
@@ -70,7 +70,7 @@ def share_interval(part: int, whole: int) -> Interval | None:
 
 
 def image_intervals(scores: ScoresByClass, counts: ConfusionCounts) -> dict[str, Interval]:
-    """95 % intervals by metric, of the image metrics that have one: AUROC, Precision, Recall, Accuracy."""
+    """95 % intervals by name of the image metric: AUROC, Precision, Recall and Accuracy, each if it is defined."""
     found = counts.true_positive
     right = found + counts.true_negative
     intervals = {

@@ -1,7 +1,8 @@
-"""Raw scores that have labels, sorted by class, for images and for pixels.
+"""Raw scores of labelled images and pixels, sorted by class.
 
-Pixel scores of a test set may be larger than memory, so they are sorted in nameless memory-mapped files, which the
-kernel can evict and which go with the process. Computes no metric.
+Pixel scores of a test set may be larger than memory, so they are sorted in unnamed memory-mapped files: the kernel can
+evict their pages, and deletes them when the process ends. The only metric that is computed here is AUPRO, which needs
+the maps.
 """
 
 import tempfile
@@ -24,10 +25,10 @@ Maps = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class _Pixels:
-    """What pixel scores are sorted from.
+    """Inputs of the sorted pixel scores.
 
-    ``maps``: (N, H, W), raw. ``masks``: ground truth of a labelled sample. ``valid``: pixels that count (H, W); None
-    where all do. ``work``: folder for files.
+    ``maps``: (N, H, W), raw. ``masks``: reads the ground truth of a labelled sample. ``valid``: mask (H, W) of the
+    pixels that count; None for all. ``work``: folder for files.
     """
 
     predictions: Predictions
@@ -37,11 +38,11 @@ class _Pixels:
     work: Path
 
     def counted(self, pixels: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """The pixels of a mask that count."""
+        """The pixels of a mask (H, W) that are in the valid area."""
         return pixels if self.valid is None else pixels & self.valid
 
     def defective(self) -> Iterator[tuple[Maps, NDArray[np.bool_]]]:
-        """Scores (H, W) and mask (H, W) of each image with a defect."""
+        """Iterate over scores (H, W) and mask (H, W) of each defective image."""
         for sample, scores in zip(self.predictions.samples, self.maps, strict=True):
             if sample.defect:
                 yield scores, self.counted(self.masks(sample))
@@ -51,8 +52,9 @@ class _Pixels:
 class LabelledScores:
     """Scores of the labelled images and of their pixels; images whose label is unknown are left out.
 
-    ``pixel``: None where there are no masks. ``image_by_defect``, ``pixel_by_defect``: those of one kind of defect
-    beside all good ones. ``max_pixel``: each image's highest pixel score; None where the model does not localise.
+    ``pixel``: None without masks or maps. ``image_by_defect``, ``pixel_by_defect``: scores of one kind of defect, with
+    those of all good images or pixels. ``max_pixel``: highest pixel score of each image; None if the model does not
+    localise.
     """
 
     image: ScoresByClass
@@ -63,7 +65,7 @@ class LabelledScores:
     pixels: _Pixels | None = None
 
     def aupro(self) -> float | None:
-        """Area under the per-region overlap; None without a region or a good pixel. Maps are read again for it."""
+        """Area under the per-region overlap, 0..1; None without a region or a good pixel. Reads all maps again."""
         if self.pixels is None or self.pixel is None or not len(self.pixel.negative):
             return None
         return aupro(self.pixels.defective(), self.pixel.negative)
@@ -75,10 +77,10 @@ def sort_labelled_scores(
     """Sort the scores that have labels.
 
     Args:
-        predictions: raw outputs; without maps, images alone are sorted.
-        masks: ground truth of a labelled sample; None for images alone.
+        predictions: raw outputs; without maps, only image scores are sorted.
+        masks: reads the ground truth of a labelled sample; None to sort only image scores.
         work: folder for the files that pixel scores are sorted in.
-        valid: pixels that count (H, W); None where all do.
+        valid: mask (H, W) of the pixels that count; None for all.
     """
     labelled = np.array([sample.defect is not None for sample in predictions.samples])
     positive = np.array([bool(sample.defect) for sample in predictions.samples])
@@ -102,7 +104,7 @@ def sort_labelled_scores(
 
 
 def sorted_scores_of(predictions: Predictions, label: str) -> NDArray[np.float32]:
-    """Image scores of one label, upwards."""
+    """Image scores of one label, ascending."""
     chosen = np.array([sample.label == label for sample in predictions.samples])
     return np.sort(predictions.scores[chosen])
 
@@ -139,7 +141,7 @@ def _merge_sorted(parts: Iterable[NDArray[np.float32]], work: Path) -> NDArray[n
 
 
 def _sorted_file(file: IO[bytes]) -> NDArray[np.float32]:
-    """The float32 numbers of a file, sorted in place and memory-mapped."""
+    """Sort the float32 numbers of a file in place, and return them memory-mapped."""
     file.flush()
     if file.tell() == 0:
         return np.empty(0, np.float32)

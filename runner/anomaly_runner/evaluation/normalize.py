@@ -1,6 +1,6 @@
-"""From raw scores to the scores that people read: 0..1, or percent of a threshold.
+"""Normalise raw scores for people: to 0..1, or to percent of a threshold.
 
-The order of scores and the side of the threshold that each is on never change.
+Normalisation keeps the order of scores, and never moves a score across the threshold.
 """
 
 from collections.abc import Mapping
@@ -17,15 +17,15 @@ from anomaly_runner.scoring.predict import Predictions
 
 Range = tuple[float, float]
 ScoreRanges = dict[str, Range]
-"""Smallest and largest raw score by level, image and pixel."""
+"""Smallest and largest raw score by level: image, and pixel if the model localises."""
 
 
 @dataclass(frozen=True)
 class ScoreNormalizer:
-    """How raw scores are normalised, as evaluation.normalization says.
+    """Normalises raw scores by the method of evaluation.normalization.
 
-    minMax: 0..1 over ``ranges``, moved so that the threshold is at 0.5, and clipped. threshold: percent of the
-    threshold. none: raw. minMax and threshold leave scores raw where there is no threshold.
+    minMax: divided by the spread of ``ranges``, shifted so that the threshold is at 0.5, and clipped to 0..1.
+    threshold: percent of the threshold. none: raw. Without a threshold, every method leaves scores raw.
     """
 
     method: Literal["minMax", "threshold", "none"]
@@ -42,7 +42,7 @@ class ScoreNormalizer:
         return self._normalize(scores, self.pixel_threshold(self.thresholds), "pixel")
 
     def pixel_threshold(self, thresholds: ThresholdValues) -> float | None:
-        """The one of these thresholds that pixel scores are compared with (evaluation.thresholdType)."""
+        """The threshold that pixel scores are compared with (evaluation.thresholdType); None if there is none."""
         return thresholds.image if self.pixel_threshold_from == "image" else thresholds.pixel
 
     def _normalize(self, scores: NDArray[np.float32], threshold: float | None, level: str) -> NDArray[np.float64]:
@@ -50,12 +50,12 @@ class ScoreNormalizer:
         if self.method == "none" or threshold is None:
             return values
         normalized, at_threshold = self._around(values - threshold, threshold, level)
-        # Rounding must not lift a score onto the threshold that it does not reach.
+        # Rounding must not lift a score that is below the threshold onto it.
         below = np.minimum(normalized, np.nextafter(at_threshold, -np.inf))
         return np.where(values < threshold, below, normalized)
 
     def _around(self, above: NDArray[np.float64], threshold: float, level: str) -> tuple[NDArray[np.float64], float]:
-        """Normalised scores from raw scores minus the threshold, and the normalised threshold."""
+        """Normalised scores and threshold, from the raw scores minus the threshold (``above``)."""
         if self.method == "threshold":
             return 100 + 100 * above / percent_unit(threshold, self.ranges.get(level)), 100.0
         low, high = self.ranges.get(level, (0.0, 0.0))
@@ -64,18 +64,18 @@ class ScoreNormalizer:
 
 
 def percent_unit(threshold: float, seen: Range | None) -> float:
-    """How much raw score is 100 percent of a threshold.
+    """Difference of raw scores that counts as 100 percent of a threshold.
 
-    That is the threshold itself where scores are distances. Flows answer log-likelihoods, so that thresholds may be
-    negative: then it is their size, and 110 percent is still the more tolerant threshold. Of a threshold of 0, it is
-    the spread of the scores seen.
+    For scores that are distances it is the threshold itself. Flows return log-likelihoods, so that a threshold may be
+    negative: then it is the absolute value, and 110 percent is still the more tolerant threshold. For a threshold of 0
+    it is the spread of the scores ``seen`` (lowest, highest).
     """
     low, high = seen or (0.0, 0.0)
     return abs(threshold) or (high - low) or 1.0
 
 
 def score_range(*scored: Predictions) -> ScoreRanges:
-    """Smallest and largest raw score over all predictions; no pixel range where no model localises."""
+    """Smallest and largest raw score over all predictions, by level; no pixel range if the model does not localise."""
     ends = {
         "image": [(float(one.scores.min()), float(one.scores.max())) for one in scored],
         "pixel": [one.pixel_range for one in scored if one.pixel_range],
@@ -84,13 +84,14 @@ def score_range(*scored: Predictions) -> ScoreRanges:
 
 
 def experiment_normalizer(spec: Evaluation, thresholds: ThresholdValues, ranges: ScoreRanges) -> ScoreNormalizer:
-    """How an experiment's scores are normalised: around its own thresholds."""
+    """The normaliser of an experiment, which uses the experiment's own thresholds."""
     return ScoreNormalizer(spec.normalization, thresholds, ranges, spec.threshold_type)
 
 
 def inference_normalizer(manifest: ModelManifest, thresholds: ThresholdValues) -> ScoreNormalizer:
-    """How an inference's scores are normalised: 100 percent stays the training threshold, whereas 0.5 (minMax) is
-    always the threshold that decides.
+    """The normaliser of an inference.
+
+    100 percent is always the training threshold, whereas 0.5 (minMax) is the threshold that decides in this run.
     """
     method = manifest.score_normalization
     around = manifest.thresholds if method == "threshold" else thresholds

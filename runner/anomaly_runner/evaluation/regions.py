@@ -1,11 +1,12 @@
-"""AUPRO: the area under the per-region overlap, exact.
+"""AUPRO: the exact area under the per-region overlap curve.
 
-Every connected defect counts the same, however large. Over falling thresholds the mean share of each region that is
-found is drawn against the share of good pixels that alarm, up to a false positive rate of 0.3, and the area is
-divided by 0.3 (Bergmann et al., "Uninformed Students", CVPR 2020; points are joined by straight lines).
+Every connected region of defective pixels has the same weight, whatever its size. For falling thresholds, the curve
+shows the mean share of each region that is found over the false positive rate of the good pixels, up to 0.3; the area
+is divided by 0.3 (Bergmann et al., "Uninformed Students", CVPR 2020; points are joined by straight lines).
 
-A defective pixel with score s is found from the false positive rate at s on, so it adds what is left of the interval
-from there, weighed by its region: no thresholds need to be drawn, and no map is held longer than its image.
+A defective pixel with score s is found at all false positive rates from the rate at threshold s on. It therefore adds
+the rest of the interval up to 0.3, divided by the size of its region: no list of thresholds is needed, and only one map
+is held at a time.
 """
 
 from collections.abc import Iterable
@@ -15,20 +16,20 @@ from numpy.typing import NDArray
 
 FPR_LIMIT = 0.3
 _NEIGHBOURS = np.ones((3, 3), int)
-"""Pixels that touch by a side or a corner are one region."""
+"""Pixels that touch by a side or a corner belong to the same region."""
 
 
 def aupro(defects: Iterable[tuple[NDArray[np.float32], NDArray[np.bool_]]], good: NDArray[np.float32]) -> float | None:
     """Area under the per-region overlap up to a false positive rate of 0.3, divided by 0.3 (Bergmann et al., 2020).
 
     Args:
-        defects: scores (H, W) and mask (H, W) of each image with a defect.
-        good: sorted scores of all good pixels, of good and defective images; at least one.
+        defects: scores (H, W) and mask (H, W) of each defective image.
+        good: (N,) scores of all good pixels of good and defective images, ascending; at least one.
 
     Returns:
         0..1, or None if there is no region.
     """
-    from scipy.ndimage import label  # here: most runs do not ask for it, and it is slow to import
+    from scipy.ndimage import label  # slow to import, and most runs do not compute AUPRO
 
     total, regions = 0.0, 0
     for scores, mask in defects:
@@ -42,7 +43,10 @@ def aupro(defects: Iterable[tuple[NDArray[np.float32], NDArray[np.bool_]]], good
 
 
 def _area_gained(scores: NDArray[np.float32], good: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Area that each defective pixel adds; among good pixels of the same score, the curve is a straight line."""
+    """Area (N,) that each defective pixel with these scores (N,) adds.
+
+    Among good pixels of the same score, the curve is a straight line.
+    """
     first = (len(good) - np.searchsorted(good, scores, "right")) / len(good)
     last = (len(good) - np.searchsorted(good, scores, "left")) / len(good)
     whole = FPR_LIMIT - (first + last) / 2

@@ -1,4 +1,4 @@
-"""What the report says of scores and decisions beside metrics: confusion, labels, histogram, mistakes."""
+"""Summaries of scores and decisions for the report: confusion matrix, labels, histogram and mistakes."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +10,7 @@ from anomaly_runner.scoring.predict import Predictions
 
 _BINS = 40
 _MISTAKES = 100
-"""Mistakes that are listed, at most."""
+"""Largest number of mistakes that are listed."""
 
 
 def score_histogram(predictions: Predictions) -> ScoreHistogram:
@@ -44,7 +44,7 @@ def worst_mistakes(predictions: Predictions, anomalous: NDArray[np.bool_], thres
 
 
 def confusion_matrix(scores: ScoresByClass, threshold: float) -> ConfusionMatrix | None:
-    """Decisions against labels; None where nothing is labelled."""
+    """The confusion matrix of the image decisions; None if no image is labelled."""
     if scores.empty:
         return None
     counts = confusion_at(scores, threshold)
@@ -57,7 +57,7 @@ def confusion_matrix(scores: ScoresByClass, threshold: float) -> ConfusionMatrix
 
 
 def label_summaries(predictions: Predictions, anomalous: NDArray[np.bool_]) -> dict[str, LabelSummary]:
-    """Summaries by label: good first, then each kind of defect and unknown by name."""
+    """Summaries by label: good first, then kinds of defect and the unlabelled images in the order of their names."""
     labels = np.array([sample.label for sample in predictions.samples])
     ordered = sorted(set(labels.tolist()), key=lambda label: (label != GOOD, label))
     return {label: _summary(predictions.scores[labels == label], anomalous[labels == label]) for label in ordered}

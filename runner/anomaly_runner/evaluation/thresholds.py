@@ -20,7 +20,7 @@ def image_threshold(thresholds: ThresholdValues) -> float:
     """The threshold of image scores, which every decision needs.
 
     Raises:
-        ModelInvalid: there is none, which only a damaged model.json can lead to.
+        ModelInvalid: there is none; only a damaged model.json leads to this.
     """
     if thresholds.image is None:
         raise ModelInvalid("the model has no image threshold from training")
@@ -30,15 +30,15 @@ def image_threshold(thresholds: ThresholdValues) -> float:
 def experiment_thresholds(
     spec: Threshold, labelled: LabelledScores, found_on: Literal["test", "validation"] = "test"
 ) -> tuple[ThresholdValues, Warnings]:
-    """Thresholds of an experiment, and warnings.
+    """The thresholds of an experiment, and warnings.
 
-    Without masks of both classes, the pixel threshold is the one at which images are told apart best by their highest
-    pixel: image and pixel scores can be of different scales.
+    Without good and defective pixels in masks, the pixel threshold is the one that separates images best by their
+    highest pixel score, because image and pixel scores may have different scales.
 
     Args:
-        spec: how they are found.
-        labelled: scores of the images that they are found on.
-        found_on: which images these are, for messages.
+        spec: the method, and manual thresholds.
+        labelled: scores of the images that the thresholds are found on.
+        found_on: name of these images, for messages.
 
     Raises:
         DataInvalid: no labelled image was readable.
@@ -56,7 +56,7 @@ def experiment_thresholds(
 
 
 def _adaptive(scores: ScoresByClass) -> float:
-    """The threshold of the best F1, or without defects, where F1 is undefined, the lowest one that raises no alarm."""
+    """The threshold with the best F1; without defects, where F1 is undefined, just above the highest good score."""
     if len(scores.positive):
         return best_f1_threshold(scores)
     return float(np.nextafter(scores.negative[-1], np.float32(np.inf)))
@@ -76,13 +76,13 @@ def inference_thresholds(
     labelled: LabelledScores,
     ranges: Mapping[str, tuple[float, float]] | None = None,
 ) -> tuple[ThresholdValues, Warnings]:
-    """Thresholds of an inference, and warnings; the level that is not asked for keeps its training threshold.
+    """The thresholds of an inference, and warnings; a level that the spec does not name keeps its training threshold.
 
     Args:
-        spec: what is asked for.
+        spec: level and source of the threshold.
         training: thresholds of the model.
         labelled: scores of this run.
-        ranges: scores seen in training, by level.
+        ranges: lowest and highest scores of the experiment, by level.
 
     Raises:
         ModelInvalid: a training threshold is needed and the model has none.
@@ -101,7 +101,7 @@ def inference_thresholds(
 def _optimal(
     spec: InferenceThreshold, training: ThresholdValues, labelled: LabelledScores
 ) -> tuple[ThresholdValues, Warnings]:
-    """The best F1 on the labelled images of this run, or the training threshold where a class is missing."""
+    """The threshold with the best F1 on this run's labelled images; the training threshold if a class is missing."""
     scores = labelled.image if spec.type == "image" else labelled.pixel
     if scores is not None and scores.has_both_classes:
         return training.model_copy(update={spec.type: best_f1_threshold(scores), "source": "optimalF1"}), ()
