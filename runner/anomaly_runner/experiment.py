@@ -30,7 +30,7 @@ from anomaly_runner.exporting.export import Exports, export_all
 from anomaly_runner.models.catalog import input_normalization
 from anomaly_runner.models.check import check_devices, check_exports, check_model
 from anomaly_runner.models.threads import TorchThreads, pick_device
-from anomaly_runner.models.weights import bring_weights, wanted_weights
+from anomaly_runner.models.weights import fetch_weights, wanted_weights
 from anomaly_runner.reporting.gallery import make_gallery
 from anomaly_runner.reporting.report import Results
 from anomaly_runner.reporting.visualize import PredictionRenderer, visualize
@@ -122,7 +122,7 @@ def _weights(spec: ExperimentSpec, context: Context) -> Path:
     store, folder = context.stores.get(LocationRole.WEIGHTS), context.work / "weights"
     if store is None:
         return folder
-    return bring_weights(store, wanted_weights(spec.model), folder, context.stop.check)
+    return fetch_weights(store, wanted_weights(spec.model), folder, context.stop.check)
 
 
 def _run(config: RunConfig, inputs: ExperimentInputs) -> publish.Published:

@@ -17,7 +17,7 @@ from anomaly_runner.models.anomalib_model import BuildOptions, build_module, wit
 from anomaly_runner.models.backbone import Backbone, choose_backbone
 from anomaly_runner.models.catalog import QUANTISER, TEACHERS
 from anomaly_runner.models.damaged_weights import is_damaged_file
-from anomaly_runner.models.weights import Wanted, bring_weights, use_cache, wanted_weights
+from anomaly_runner.models.weights import Wanted, fetch_weights, use_cache, wanted_weights
 from anomaly_runner.storage import FolderStore
 from hack.demo.auxiliary import write_quantiser, write_teacher
 from support.backbones import RESNET18
@@ -27,7 +27,7 @@ PREFIX = "hub/models--timm--tf_efficientnet_lite0.in1k"
 
 
 def bring(root: Path, folder: Path, *wanted: Wanted) -> Path:
-    return bring_weights(FolderStore(root), wanted or [HUB], folder, lambda: None)
+    return fetch_weights(FolderStore(root), wanted or [HUB], folder, lambda: None)
 
 
 def write(root: Path, name: str, content: bytes = b"x") -> None:

@@ -94,7 +94,7 @@ def _torchvision_file(name: str) -> str:
     return url.rpartition("/")[2]
 
 
-def bring_weights(store: Store, wanted: Sequence[Wanted], folder: Path, check: Callable[[], None]) -> Path:
+def fetch_weights(store: Store, wanted: Sequence[Wanted], folder: Path, check: Callable[[], None]) -> Path:
     """Bring what a model loads to this machine, where its libraries will look for it; answers the cache's root.
 
     Args:
