@@ -1,4 +1,4 @@
-"""Runs that are disturbed: operator gone, resource deleted, run suspended. Nothing is lost, nothing is left."""
+"""Disrupted runs: operator killed, resource deleted, run suspended. Nothing is lost, nothing is left behind."""
 
 import pytest
 
@@ -10,7 +10,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
 
 def wait_until_working(namespace: DemoNamespace, name: str) -> None:
-    """Until the pod has pulled its data and works on images."""
+    """Wait until the pod has pulled its data and works on images."""
     namespace.wait_for(
         "aexp", name, "at work", lambda status: status.get("stage") in ("train", "predict", "evaluate", "visualize")
     )

@@ -1,4 +1,4 @@
-"""Runs that do not go well: the status says what happened, nothing is left behind, nothing is lost."""
+"""Runs that fail: the status says what happened, nothing is left behind, nothing is lost."""
 
 import pytest
 
@@ -9,7 +9,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
 
 def failure(namespace: DemoNamespace, name: str) -> tuple[str, str]:
-    """Reason and message of a run that has to fail."""
+    """Wait until a run has failed, and return reason and message."""
     status = namespace.wait_for("aexp", name, "Failed", lambda status: condition_is_true(status, "Failed"))
     assert status["phase"] == "Failed"
     assert condition_is_true(status, "Stalled")
@@ -111,7 +111,7 @@ def test_missing_weights_fail_with_the_path_that_was_wanted(namespace: DemoNames
     assert "s3://weights/hub/models--timm--resnet18" in message
 
 
-def test_more_gpus_than_any_node_has_is_said_and_waited_for(namespace: DemoNamespace) -> None:
+def test_more_gpus_than_any_node_has_is_reported_and_waited_for(namespace: DemoNamespace) -> None:
     experiment = small_experiment("greedy")
     experiment["spec"]["scheduling"]["gpus"] = {"count": 64}
     namespace.apply(experiment)

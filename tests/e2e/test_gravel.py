@@ -15,11 +15,11 @@ pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
 
 EPOCHS = 6
-"""Some twenty seconds of training or more, in a pod."""
+"""Epochs that take at least twenty seconds in a pod."""
 
 
 def predictions(namespace: DemoNamespace, run: Manifest) -> dict[str, list[Any]]:
-    """The table of a run's predictions, by column."""
+    """Return the table of a run's predictions, by column."""
     table: dict[str, list[Any]] = pq.read_table(
         io.BytesIO(namespace.s3.read(run["status"]["artifacts"]["predictions"]))
     ).to_pydict()
@@ -30,8 +30,8 @@ def scores(table: dict[str, list[Any]]) -> dict[str, float]:
     return dict(zip(table["path"], table["score"], strict=True))
 
 
-def agree(trained: dict[str, float], inferred: dict[str, float]) -> None:
-    """Whether the test images, and no others, have the scores of the training."""
+def assert_same_scores(trained: dict[str, float], inferred: dict[str, float]) -> None:
+    """Check that the test images, and no others, have the scores of the training."""
     assert len(trained) == 34
     assert inferred.keys() == trained.keys(), "nothing of train/ and val/"
     for path, score in trained.items():
@@ -54,7 +54,7 @@ def inferred(namespace: DemoNamespace, patchcore: Manifest) -> Manifest:
 
 @pytest.fixture(scope="module")
 def resumed(namespace: DemoNamespace) -> Manifest:
-    """The sample that trains by gradient, its pod deleted in mid-training, run to Complete."""
+    """The gradient-trained sample, run to Complete although its pod was deleted during training."""
     manifest = sample("gravel-cflow")
     manifest["spec"]["training"] |= {"maxEpochs": EPOCHS, "earlyStopping": {"enabled": False}}
     namespace.apply(manifest)
@@ -95,7 +95,7 @@ def test_thresholds_come_from_the_validation_images(namespace: DemoNamespace, pa
     assert patchcore["status"]["images"]["validation"] == 18
 
 
-def test_the_page_for_people_is_one_file(namespace: DemoNamespace, patchcore: Manifest) -> None:
+def test_the_html_report_is_one_file(namespace: DemoNamespace, patchcore: Manifest) -> None:
     page = namespace.s3.read(patchcore["status"]["artifacts"]["html"]).decode()
     assert "gravel-patchcore" in page
     assert external_addresses(page) == []
@@ -115,14 +115,14 @@ def test_a_registered_model_scores_as_its_training(namespace: DemoNamespace, pat
     namespace.apply(manifest)
     looked = namespace.wait_until_complete("ainf", "gravel-registered")
     assert namespace.report(looked)["environment"]["model"] == f"models:/gravel/{version}"
-    agree(*(scores(predictions(namespace, run)) for run in (patchcore, looked)))
+    assert_same_scores(*(scores(predictions(namespace, run)) for run in (patchcore, looked)))
 
 
 def test_torchscript_gives_the_scores_of_training(
     namespace: DemoNamespace, patchcore: Manifest, inferred: Manifest
 ) -> None:
     tables = [predictions(namespace, run) for run in (patchcore, inferred)]
-    agree(*map(scores, tables))
+    assert_same_scores(*map(scores, tables))
     found = zip(tables[1]["label"], tables[1]["score"], strict=True)
     known = [(label != "good", score) for label, score in found if label != "unknown"]
     expected = roc_auc_score([defect for defect, _ in known], [score for _, score in known])
@@ -156,7 +156,7 @@ def test_torch_gives_the_scores_of_training(namespace: DemoNamespace, resumed: M
     assert pixel > 0
 
 
-def test_every_epoch_was_judged_by_the_validation_images(namespace: DemoNamespace, resumed: Manifest) -> None:
+def test_every_epoch_was_evaluated_on_the_validation_images(namespace: DemoNamespace, resumed: Manifest) -> None:
     history = namespace.report(resumed)["training"]["history"]
     assert len(history["imageAUROC"]) == len(history["trainLoss"])
     assert all(0 <= value <= 1 for _, value in history["imageAUROC"])

@@ -1,6 +1,6 @@
 """The embedded cluster after its etcd lost writes, or its store was damaged.
 
-Deletes whatever the cluster holds, so it runs only when asked for:
+Deletes everything in the cluster, so it runs only on request:
 `pytest tests/e2e/test_lost_store.py --lose-cluster`. No second cluster can take its place: addresses,
 firewall rules and the pods' cgroups are the machine's.
 """
@@ -20,13 +20,13 @@ from hack.demo.cluster import kubectl
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 COMMAND = settings.SOURCE / "cluster"
-# A name, an address and a Service: DNS and kube-proxy work where this ends well.
+# Resolves the name of a Service and connects to it: this succeeds only if DNS and kube-proxy work.
 REACH_API = "import socket; socket.create_connection(('kubernetes.default.svc.cluster.local', 443), 10)"
 
 
 @pytest.fixture(autouse=True)
-def asked_for(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Skip unless the flag is given; then the embedded cluster is up."""
+def require_flag(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Skip unless the flag is given; otherwise bring the embedded cluster up."""
     if not request.config.getoption("--lose-cluster"):
         pytest.skip("deletes the embedded cluster's objects: --lose-cluster")
     monkeypatch.setenv("KUBECONFIG", str(settings.KUBECONFIG))
@@ -35,20 +35,20 @@ def asked_for(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
 
 
 def up() -> str:
-    """What `cluster up` tells."""
+    """Run `cluster up`, and return its messages."""
     done = subprocess.run([COMMAND, "up"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stderr
 
 
 def pods(**containers: object) -> dict[str, Any]:
-    """The spec of pods that start in no time."""
+    """Return the spec of a pod that starts and ends fast; ``containers`` are fields of its container."""
     container = {"name": "only", "image": settings.BASE_IMAGE, **containers}
     return {"terminationGracePeriodSeconds": 1, "automountServiceAccountToken": False, "containers": [container]}
 
 
 def create_deployment(name: str) -> None:
-    """A Deployment of one pod, rolled out."""
+    """Create a Deployment of one pod, and wait until it is rolled out."""
     labels = {"app": name}
     spec = pods(image=settings.PAUSE_IMAGE)
     template = {"metadata": {"labels": labels}, "spec": spec}
@@ -58,18 +58,18 @@ def create_deployment(name: str) -> None:
 
 
 def create(found: dict[str, Any]) -> None:
-    """Make an object in the namespace default."""
+    """Create an object in the namespace default."""
     kubectl("create", "--filename=-", stdin=json.dumps(found))
 
 
 def kill(name: str) -> None:
-    """SIGKILL for a component."""
+    """Kill a component with SIGKILL."""
     found = next(component for component in components.all_components() if component.name == name)
     os.kill(int(found.pid_file.read_text().split()[0]), signal.SIGKILL)
 
 
 def assert_works(name: str) -> None:
-    """A Job's pod runs to completion, and goes when the Job does."""
+    """Check that a Job's pod completes, and is deleted together with the Job."""
     spec = {"restartPolicy": "Never", **pods(command=["python3", "-c", REACH_API])}
     create(
         {
@@ -85,7 +85,7 @@ def assert_works(name: str) -> None:
 
 
 def deployments() -> set[str]:
-    """Names in the namespace default."""
+    """Return the names of the Deployments in the namespace default."""
     return set(kubectl("get", "deployments", "--output=jsonpath={.items[*].metadata.name}").split())
 
 

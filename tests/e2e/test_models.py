@@ -1,4 +1,4 @@
-"""Models that load files and pictures of their own, all of them from S3, and one that needs none, in real pods."""
+"""Models that load weights and pictures from S3, and one that needs none, in real pods."""
 
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ ONE_PASS = ("dfm",)
 
 @pytest.fixture(scope="module")
 def weights(namespace: DemoNamespace, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """URI of a cache: networks with random weights, and pieces of photographs."""
+    """URI of a weights cache: networks with random weights, and pieces of photographs."""
     folder: Path = tmp_path_factory.mktemp("weights")
     write_teacher(folder / TEACHERS / "pretrained_teacher_small.pth")
     for pictures in (DTD, IMAGENETTE):
@@ -39,8 +39,8 @@ def weights(namespace: DemoNamespace, tmp_path_factory: pytest.TempPathFactory) 
 
 
 @pytest.fixture(scope="module")
-def applied(namespace: DemoNamespace, weights: str) -> list[str]:
-    """Experiments, side by side."""
+def experiments(namespace: DemoNamespace, weights: str) -> list[str]:
+    """Names of the experiments, all applied at once."""
     source = sample("mnist-padim")["spec"]["model"]["weights"]
     source["s3"]["uri"] = weights
     for name, parameters in PARAMETERS.items():
@@ -61,8 +61,8 @@ def applied(namespace: DemoNamespace, weights: str) -> list[str]:
 
 
 @pytest.mark.parametrize("name", PARAMETERS)
-def test_a_model_is_trained_and_exported(namespace: DemoNamespace, applied: list[str], name: str) -> None:
-    assert name in applied
+def test_a_model_is_trained_and_exported(namespace: DemoNamespace, experiments: list[str], name: str) -> None:
+    assert name in experiments
     run = namespace.wait_until_complete("aexp", name)
     report = namespace.report(run)
     assert ("training" in report) == (name not in ONE_PASS)
@@ -71,8 +71,8 @@ def test_a_model_is_trained_and_exported(namespace: DemoNamespace, applied: list
     assert set(run["status"]["metrics"]["image"]) >= {"AUROC", "F1Score"}
 
 
-def test_efficientad_finds_its_teacher_and_pictures(namespace: DemoNamespace, applied: list[str]) -> None:
-    assert "gravel-efficientad" in applied
+def test_efficientad_finds_its_teacher_and_pictures(namespace: DemoNamespace, experiments: list[str]) -> None:
+    assert "gravel-efficientad" in experiments
     run = namespace.wait_until_complete("aexp", "gravel-efficientad")
     assert namespace.report(run)["training"]["steps"] == STEPS
     assert set(run["status"]["metrics"]["image"]) >= {"AUROC", "F1Score"}

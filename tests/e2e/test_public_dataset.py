@@ -16,7 +16,7 @@ GOOD, LEARNT, EPOCHS, BATCH = 9, 20, 2, 4
 
 @pytest.fixture(scope="module")
 def mirror(namespace: DemoNamespace) -> Manifest:
-    """A bucket that anybody may read, with fewer digits than MNIST has: what a manifest says of it."""
+    """A public bucket with fewer digits than MNIST; the value is the dataset's fields that name it."""
     files = mnist_files()
     namespace.s3.create(MIRROR)
     namespace.s3.publish(MIRROR)
@@ -28,7 +28,7 @@ def mirror(namespace: DemoNamespace) -> Manifest:
 
 @pytest.fixture(scope="module")
 def trained(namespace: DemoNamespace, mirror: Manifest) -> Manifest:
-    """The sample, two processes on CPUs in the place of GPUs, run to Complete."""
+    """The sample on two processes with CPUs instead of GPUs, run to Complete."""
     manifest = sample("mnist-fastflow")
     spec = manifest["spec"]
     spec["dataset"]["source"]["builtin"] |= mirror

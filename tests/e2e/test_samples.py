@@ -1,4 +1,4 @@
-"""The two samples in real pods: what `make demo` shows is also true to the last digit."""
+"""The two samples in real pods: the results that `make demo` shows are exact."""
 
 import io
 from typing import Any

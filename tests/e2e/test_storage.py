@@ -1,4 +1,4 @@
-"""Data from an HTTPS endpoint with an authority of its own, kept on a volume that later runs share; no S3 at all."""
+"""Data from an HTTPS endpoint with a private CA, cached on a volume that later runs share; runs without S3."""
 
 import json
 import subprocess
@@ -26,11 +26,11 @@ SERVER = "s3-tls"
 AUTHORITY = "s3-authority"
 PORT = 7070
 IMAGES_LEARNT, IMAGES = 5, 55
-"""Of five a class: nines to learn from, and everything."""
+"""Training images (five nines), and all images (five per class)."""
 
 
 def self_signed(folder: Path, host: str, address: str) -> tuple[Path, Path]:
-    """A certificate for a host name and its address, which is its own authority; and its key."""
+    """Make a self-signed certificate for a host name and its address; return the certificate and its key."""
     subprocess.run(
         [
             "openssl",
@@ -57,7 +57,7 @@ def self_signed(folder: Path, host: str, address: str) -> tuple[Path, Path]:
 
 
 def behind_tls() -> Manifest:
-    """The demo's S3 server, once more, with the certificate of the Secret s3-tls."""
+    """Return a Deployment of another S3 server like the demo's, with the certificate of the Secret s3-tls."""
     found = json.loads(kubectl("-n", install.NAMESPACE, "get", "deployment/s3", "-o", "json"))
     labels, template = {"app.kubernetes.io/name": SERVER}, found["spec"]["template"]
     template["metadata"] = {"labels": labels}
@@ -76,8 +76,8 @@ def behind_tls() -> Manifest:
 
 
 @pytest.fixture(scope="module")
-def node_is_here(namespace: DemoNamespace) -> None:
-    """The cluster's node is this machine: addresses in the cluster can be reached, folders of the node looked at."""
+def node_is_local(namespace: DemoNamespace) -> None:
+    """Skip unless the cluster's node is this machine: tests use cluster addresses and folders of the node."""
     [node] = namespace.list("nodes")
     if node["status"]["nodeInfo"]["bootID"] != Path("/proc/sys/kernel/random/boot_id").read_text().strip():
         pytest.skip("the cluster's node is another machine, whose folders cannot be looked at from here")
@@ -85,9 +85,9 @@ def node_is_here(namespace: DemoNamespace) -> None:
 
 @pytest.fixture(scope="module")
 def endpoint(
-    namespace: DemoNamespace, node_is_here: None, digits: Path, tmp_path_factory: pytest.TempPathFactory
+    namespace: DemoNamespace, node_is_local: None, digits: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> str:
-    """URL of an S3 server that holds the small digits; its authority is in the ConfigMap s3-authority."""
+    """URL of an S3 server that holds the small digits; its CA certificate is in the ConfigMap s3-authority."""
     namespace.apply(
         {
             "apiVersion": "v1",
@@ -116,13 +116,13 @@ def endpoint(
         wait=wait_fixed(0.5),
         reraise=True,
     ):
-        with attempt:  # the node's proxy hears of the ready pod a moment later than we do
+        with attempt:  # kube-proxy learns of the ready pod a moment later
             upload_folder(client, digits, "data")
     return f"https://{host}:{PORT}"
 
 
 @pytest.fixture(scope="module")
-def cache(namespace: DemoNamespace, node_is_here: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def cache(namespace: DemoNamespace, node_is_local: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The folder behind the claim ``cache``."""
     with claim(namespace, "cache", tmp_path_factory.mktemp("cache")) as folder:
         yield folder
@@ -130,7 +130,7 @@ def cache(namespace: DemoNamespace, node_is_here: None, tmp_path_factory: pytest
 
 @pytest.fixture(scope="module")
 def volumes(
-    namespace: DemoNamespace, node_is_here: None, tmp_path_factory: pytest.TempPathFactory
+    namespace: DemoNamespace, node_is_local: None, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[dict[str, Path]]:
     """The folders behind the claims of the samples without S3, with gravel and the weights."""
     root = tmp_path_factory.mktemp("volumes")
@@ -145,7 +145,7 @@ def volumes(
 
 @contextmanager
 def claim(namespace: DemoNamespace, claimed: str, folder: Path) -> Iterator[Path]:
-    """A claim for a folder of the node."""
+    """Create a claim for a folder of the node, and yield the folder."""
     name, size = f"{claimed}-{namespace.name}", {"storage": "1Gi"}
     on_node = {
         "required": {
@@ -190,21 +190,21 @@ def claim(namespace: DemoNamespace, claimed: str, folder: Path) -> Iterator[Path
 
 
 def experiment(name: str, endpoint: str, **dataset: Any) -> Manifest:
-    """Learns from the images at the endpoint."""
+    """Return an experiment that trains on the images at the endpoint."""
     manifest = small_experiment(name)
     source = manifest["spec"]["dataset"]["source"]["s3"] | {"uri": "s3://data", "endpoint": endpoint}
     manifest["spec"]["dataset"] = {"source": {"s3": source}, "task": "classification"} | dataset
     return manifest
 
 
-def trusting(manifest: Manifest) -> Manifest:
-    """The same with the endpoint's authority."""
+def with_authority(manifest: Manifest) -> Manifest:
+    """Add the endpoint's CA certificate to the manifest's dataset, and return the manifest."""
     manifest["spec"]["dataset"]["source"]["s3"]["caConfigMap"] = AUTHORITY
     return manifest
 
 
-def kept(cache: Path) -> dict[str, tuple[int, int]]:
-    """Inode and time of each cached file."""
+def cached_files(cache: Path) -> dict[str, tuple[int, int]]:
+    """Return inode and modification time (ns) of each cached file."""
     files = [file for file in cache.rglob("*") if file.is_file()]
     return {file.name: (file.stat().st_ino, file.stat().st_mtime_ns) for file in files}
 
@@ -222,10 +222,10 @@ def test_a_second_run_takes_its_images_from_the_volume(namespace: DemoNamespace,
     volume = {"cache": {"persistentVolumeClaim": {"claimName": "cache"}}}
     found = []
     for name in ("first", "second"):
-        namespace.apply(trusting(experiment(name, endpoint, **volume)))
+        namespace.apply(with_authority(experiment(name, endpoint, **volume)))
         status = namespace.wait_until_complete("aexp", name)["status"]
         assert status["images"]["train"] == IMAGES_LEARNT
-        found.append((status["metrics"], kept(cache)))
+        found.append((status["metrics"], cached_files(cache)))
     (metrics, before), (again, after) = found
     assert metrics == again
     assert len(before) == IMAGES
@@ -235,7 +235,7 @@ def test_a_second_run_takes_its_images_from_the_volume(namespace: DemoNamespace,
 
 
 def test_volumes_are_enough(namespace: DemoNamespace, volumes: dict[str, Path]) -> None:
-    """Images, weights, results, and the model of an inference: nothing is in S3, and nothing on a GPU."""
+    """Images, weights, results, and the model of an inference: all on volumes, without S3 and GPUs."""
     namespace.apply(sample("volumes-padim"), sample("volumes-inference"))
     trained, inferred = (
         namespace.wait_until_complete("aexp", "volumes-padim"),

@@ -1,4 +1,4 @@
-"""The CRDs on a real API server: what is good is taken, what is bad is refused with the field's path, by both sides."""
+"""The CRDs on a real API server: both sides accept valid manifests, and refuse invalid ones with the field's path."""
 
 import copy
 import json
@@ -40,7 +40,7 @@ def base(kind: str) -> Manifest:
 
 
 def merged(target: Manifest, change: Manifest) -> Manifest:
-    """RFC 7396."""
+    """Return ``target`` after the JSON merge patch ``change`` (RFC 7396)."""
     result = copy.deepcopy(target)
     for name, value in change.items():
         if value is None:
@@ -53,7 +53,7 @@ def merged(target: Manifest, change: Manifest) -> Manifest:
 
 
 @pytest.mark.parametrize("path", SAMPLES, ids=lambda path: path.stem)
-def test_samples_are_taken_and_come_back_as_pydantic_reads_them(namespace: Namespace, path: Path) -> None:
+def test_samples_are_accepted_and_come_back_as_pydantic_reads_them(namespace: Namespace, path: Path) -> None:
     for manifest in yaml.safe_load_all(path.read_text()):
         namespace.apply(manifest)
         kind = KINDS[manifest["kind"]]

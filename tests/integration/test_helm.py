@@ -1,4 +1,4 @@
-"""The chart holds what manifests/base holds: the same objects, up to Helm's own labels."""
+"""The chart renders the objects of manifests/base, except for Helm's own labels."""
 
 import re
 import shutil
@@ -33,7 +33,7 @@ def rendered(*flags: str) -> Objects:
 
 
 class Yaml12(yaml.SafeLoader):
-    """Reads 1e-05 as a number, as Kubernetes does and kustomize writes it; YAML 1.1 wants a point in it."""
+    """Reads 1e-05, which kustomize writes, as a number like Kubernetes; YAML 1.1 requires a decimal point."""
 
 
 Yaml12.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"^-?\d+(\.\d*)?[eE][-+]?\d+$"), list("-0123456789"))

@@ -1,4 +1,4 @@
-"""Two replicas, one acts; the other takes over when it ends, gently or not."""
+"""Two replicas, of which one leads; the other takes over when it ends, by SIGTERM or SIGKILL."""
 
 import time
 from collections.abc import Iterator
@@ -60,7 +60,7 @@ def test_takeover(pair: tuple[OperatorProcess, OperatorProcess], namespace: Name
     assert holder() != leader
 
 
-def test_who_lost_the_lease_ends(pair: tuple[OperatorProcess, OperatorProcess]) -> None:
+def test_a_replica_that_lost_the_lease_ends(pair: tuple[OperatorProcess, OperatorProcess]) -> None:
     first, _ = pair
     kubectl(
         "-n",

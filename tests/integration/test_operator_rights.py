@@ -1,4 +1,4 @@
-"""What the operator's ServiceAccount may do, and that it may do nothing else."""
+"""The rights of the operator's ServiceAccount: what it needs, and nothing else."""
 
 import json
 from pathlib import Path
@@ -77,12 +77,12 @@ def may(account: Path, verb: str, resource: str, namespace: str = "default") -> 
 
 
 @pytest.mark.parametrize(("verb", "resource"), ALLOWED, ids=" ".join)
-def test_what_it_may(account: Path, verb: str, resource: str) -> None:
+def test_needed_rights_are_granted(account: Path, verb: str, resource: str) -> None:
     assert may(account, verb, resource)
 
 
 @pytest.mark.parametrize(("verb", "resource"), REFUSED, ids=" ".join)
-def test_what_it_may_not(account: Path, verb: str, resource: str) -> None:
+def test_other_rights_are_refused(account: Path, verb: str, resource: str) -> None:
     assert not may(account, verb, resource)
 
 
@@ -94,8 +94,8 @@ def test_only_its_own_lease(account: Path) -> None:
     assert rules[1]["verbs"] == ["create"]
 
 
-def test_the_server_says_no_to_the_account_itself(account: Path) -> None:
-    """Not only the question is answered with no: so is the deed."""
+def test_forbidden_requests_of_the_account_fail(account: Path) -> None:
+    """Not only the access review says no: the requests themselves are refused."""
     for words in (["get", "secrets"], ["get", "nodes"], ["get", "configmaps"]):
         with pytest.raises(KubectlError, match="Forbidden"):
             kubectl(f"--kubeconfig={account}", *words)

@@ -105,7 +105,7 @@ def test_final_failures_are_typed_and_not_retried(
     assert failed["attempts"] == 1
 
 
-def test_passing_failures_are_retried(namespace: Namespace, operator: OperatorProcess) -> None:
+def test_temporary_failures_are_retried(namespace: Namespace, operator: OperatorProcess) -> None:
     namespace.apply(experiment("screws"))
     first = active_pod(namespace, JOB)
     down = RunSummary(reason=Reason.STORAGE_UNAVAILABLE, stage=Stage.FETCH, message="connection refused")
@@ -118,7 +118,7 @@ def test_passing_failures_are_retried(namespace: Namespace, operator: OperatorPr
     assert done["attempts"] == 2
 
 
-def test_garbage_instead_of_a_result_is_told(namespace: Namespace, operator: OperatorProcess) -> None:
+def test_garbage_instead_of_a_result_is_reported(namespace: Namespace, operator: OperatorProcess) -> None:
     namespace.apply(experiment("screws"))
     mark_ended(namespace, active_pod(namespace, JOB), "}{")
     failed = namespace.wait_for("aexp", "screws", "failed", phase("Failed"))
@@ -138,10 +138,10 @@ def test_a_pod_deleted_in_its_last_second_loses_no_result(namespace: Namespace, 
     assert done["metrics"]["image"] == {"AUROC": 0.98765432101234, "F1Score": 0.95}
 
 
-def test_what_keeps_a_pod_from_starting_is_told(namespace: Namespace, operator: OperatorProcess) -> None:
+def test_what_keeps_a_pod_from_starting_is_reported(namespace: Namespace, operator: OperatorProcess) -> None:
     namespace.apply(experiment("screws"))
     pod = active_pod(namespace, JOB)
-    # Pods that are not scheduled are told to be so; a scheduler that gave up for now does not write again.
+    # Wait for the scheduler's own report first; while the pod stays unschedulable, it does not write again.
     namespace.wait_for("aexp", "screws", "unschedulable", reason("Unschedulable"))
     scheduled = [{"type": "PodScheduled", "status": "True", "lastTransitionTime": "2026-01-02T03:04:05Z"}]
     namespace.kubectl(
@@ -274,7 +274,7 @@ def test_a_deleted_job_is_made_again_until_the_run_is_finished(namespace: Namesp
     assert namespace.status("aexp", "screws") == done
 
 
-def test_a_strangers_job_of_the_same_name_is_left_alone(namespace: Namespace, operator: OperatorProcess) -> None:
+def test_a_foreign_job_of_the_same_name_is_left_alone(namespace: Namespace, operator: OperatorProcess) -> None:
     container = {
         "name": "x",
         "image": "x",
@@ -332,7 +332,7 @@ def test_what_happened_while_the_operator_was_down(namespace: Namespace, operato
     )
 
 
-def test_pods_of_a_success_go_when_asked(namespace: Namespace, operator: OperatorProcess) -> None:
+def test_pods_of_a_success_are_deleted_when_requested(namespace: Namespace, operator: OperatorProcess) -> None:
     namespace.apply(experiment("screws", runPolicy={"retainPods": "onFailure"}))
     mark_ended(namespace, active_pod(namespace, JOB), SUMMARY)
     namespace.wait_for("aexp", "screws", "complete", phase("Complete"))

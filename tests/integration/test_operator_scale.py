@@ -55,8 +55,8 @@ def test_three_hundred_at_once_and_a_restart_over_them(namespace: Namespace, ope
     assert operator.writes() == 0, "a restart over a settled cluster writes nothing"
 
 
-def test_no_watch_at_all(namespace: Namespace, cluster: str) -> None:
-    """The periodic LIST alone brings everything about: whatever event is lost, it heals."""
+def test_runs_complete_without_any_watch(namespace: Namespace, cluster: str) -> None:
+    """The periodic LIST alone is enough: it makes up for any lost event."""
     asyncio.run(_without_watches(namespace))
 
 

@@ -54,13 +54,13 @@ Spec = dict[str, Any]
 
 
 class Pod:
-    """One container's worth of files, environment and process."""
+    """The files, environment and process of one container."""
 
     def __init__(self, folder: Path, config: RunConfig) -> None:
         self.folder = folder
         self._config = folder / "run.json"
         self._config.write_text(config.model_dump_json(by_alias=True, exclude_none=True))
-        self._words = folder / "words"
+        self._termination = folder / "termination"
         credentials = {"AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET}
         self.environment = {s3_env(role, name): value for role in LocationRole for name, value in credentials.items()}
 
@@ -75,29 +75,29 @@ class Pod:
             "--work",
             str(self.folder / "work"),
             "--termination",
-            str(self._words),
+            str(self._termination),
         ]
         return subprocess.Popen(command, env=os.environ | self.environment, stderr=subprocess.PIPE, text=True)
 
     def run(self) -> tuple[int, RunSummary, str]:
         process = self.start()
         log = process.communicate(timeout=300)[1]
-        return process.returncode, self.words(), log
+        return process.returncode, self.summary(), log
 
-    def words(self) -> RunSummary:
-        assert self._words.stat().st_size <= 4096
-        return RunSummary.model_validate_json(self._words.read_text())
+    def summary(self) -> RunSummary:
+        assert self._termination.stat().st_size <= 4096
+        return RunSummary.model_validate_json(self._termination.read_text())
 
 
 class MakePod(Protocol):
-    """A pod for a manifest whose spec was changed."""
+    """Makes a pod for a manifest whose spec ``change`` has changed."""
 
     def __call__(self, text: str, uid: str, change: Callable[[Spec], None] | None = None) -> Pod: ...
 
 
 @pytest.fixture
 def pod(tmp_path: Path, s3: str) -> MakePod:
-    """Makes pods for a spec, all with the same storage."""
+    """Factory of pods that all use the same storage."""
     count = iter(range(100))
 
     def make(text: str, uid: str, change: Callable[[Spec], None] | None = None) -> Pod:
@@ -123,7 +123,7 @@ def pod(tmp_path: Path, s3: str) -> MakePod:
 
 
 def objects(s3: str, prefix: str) -> dict[str, bytes]:
-    """Contents below a prefix of the bucket results."""
+    """Return the contents of the objects below a prefix of the bucket results."""
     import boto3
 
     client = boto3.client(
@@ -150,39 +150,39 @@ def mlflow_get(uri: str, path: str) -> dict[str, Any]:
 
 
 def test_experiment_and_inference(pod: MakePod, s3: str, mlflow: str) -> None:
-    code, words, log = pod(EXPERIMENT, "e1", tracked(mlflow)).run()
+    code, summary, log = pod(EXPERIMENT, "e1", tracked(mlflow)).run()
     assert code == 0, log
-    assert words.reason is Reason.COMPLETE
-    assert not_none(words.artifacts).root == "s3://results/factory/textures/e1"
+    assert summary.reason is Reason.COMPLETE
+    assert not_none(summary.artifacts).root == "s3://results/factory/textures/e1"
     files = objects(s3, "factory/textures/e1/")
     assert {"report.json", "model.json", "model.onnx", "predictions.parquet", "predictions.csv"} <= set(files)
     assert sum(name.startswith("visualizations/") for name in files) == 21
     report = RunReport.model_validate_json(files["report.json"])
-    assert report.summary.metrics == words.metrics
+    assert report.summary.metrics == summary.metrics
     assert all(isinstance(json.loads(line), dict) for line in log.splitlines())
     assert SECRET not in log
 
-    run = mlflow_get(mlflow, f"runs/get?run_id={not_none(words.mlflow).run_id}")["run"]
+    run = mlflow_get(mlflow, f"runs/get?run_id={not_none(summary.mlflow).run_id}")["run"]
     metrics = {metric["key"]: metric["value"] for metric in run["data"]["metrics"]}
     assert run["info"]["status"] == "FINISHED"
-    assert metrics["image_AUROC"] == not_none(words.metrics).image["AUROC"]
+    assert metrics["image_AUROC"] == not_none(summary.metrics).image["AUROC"]
     assert {"key": "anomalyops.io/uid", "value": "e1"} in run["data"]["tags"]
     assert SECRET not in json.dumps(run)
-    listed = mlflow_get(mlflow, f"artifacts/list?run_id={not_none(words.mlflow).run_id}")["files"]
+    listed = mlflow_get(mlflow, f"artifacts/list?run_id={not_none(summary.mlflow).run_id}")["files"]
     assert {"model", "report.json", "visualizations"} <= {file["path"] for file in listed}
 
     def published_model(spec: Spec) -> None:
         spec["model"] = {
-            "location": {"s3": {"uri": not_none(words.artifacts).root, "endpoint": s3, "region": "us-east-1"}}
+            "location": {"s3": {"uri": not_none(summary.artifacts).root, "endpoint": s3, "region": "us-east-1"}}
         }
 
     code, looked, log = pod(INFERENCE, "i1", published_model).run()
     assert code == 0, log
-    assert not_none(looked.metrics).image["AUROC"] == not_none(words.metrics).image["AUROC"]
-    assert not_none(looked.images).predicted == not_none(words.images).predicted
+    assert not_none(looked.metrics).image["AUROC"] == not_none(summary.metrics).image["AUROC"]
+    assert not_none(looked.images).predicted == not_none(summary.images).predicted
 
 
-def test_a_pod_whose_predecessor_finished_only_tells_again(pod: MakePod, s3: str) -> None:
+def test_a_pod_whose_predecessor_finished_only_reports_again(pod: MakePod, s3: str) -> None:
     first = pod(EXPERIMENT, "e2").run()
     second = pod(EXPERIMENT, "e2").run()
     assert second[0] == 0
@@ -191,19 +191,19 @@ def test_a_pod_whose_predecessor_finished_only_tells_again(pod: MakePod, s3: str
 
 
 def test_tracking_that_is_down_loses_nothing_and_is_caught_up_by_a_retry(pod: MakePod, s3: str, mlflow: str) -> None:
-    """The retried pod is told of a server that is back at the same address; here: another configuration's."""
+    """The retried pod finds the server back at the same address, where a proxy forwards to a real one."""
     nowhere = f"http://127.0.0.1:{free_port()}"
-    code, words, log = pod(EXPERIMENT, "e3", tracked(nowhere)).run()
+    code, summary, log = pod(EXPERIMENT, "e3", tracked(nowhere)).run()
     assert code == ExitCode.TRACKING_UNAVAILABLE, log
-    assert words.reason is Reason.TRACKING_UNAVAILABLE
-    assert words.metrics is not None
+    assert summary.reason is Reason.TRACKING_UNAVAILABLE
+    assert summary.metrics is not None
     assert "report.json" in objects(s3, "factory/textures/e3/")
 
     port = int(nowhere.rsplit(":", 1)[1])
     with forwarded(port, mlflow):
-        code, words, log = pod(EXPERIMENT, "e3", tracked(nowhere)).run()
+        code, summary, log = pod(EXPERIMENT, "e3", tracked(nowhere)).run()
     assert code == 0, log
-    assert words.mlflow is not None
+    assert summary.mlflow is not None
     assert "train" not in [json.loads(line).get("stage") for line in log.splitlines()]
 
 
@@ -225,7 +225,7 @@ asyncio.run(main())
 
 @contextmanager
 def forwarded(port: int, url: str) -> Iterator[None]:
-    """A port that leads to a server's."""
+    """Forward a port to a server while the context lasts."""
     command = [sys.executable, "-c", FORWARD, str(port), url.rsplit(":", 1)[1]]
     with ServerProcess(command, f"http://127.0.0.1:{port}"):
         yield
@@ -259,10 +259,10 @@ def test_storage_failures_say_what_to_do(pod: MakePod, s3: str, name: str, code:
         failing.environment |= {s3_env(role, "AWS_ACCESS_KEY_ID"): "stranger" for role in LocationRole}
     if name == "wrong data key":
         failing.environment[s3_env(LocationRole.DATASET, "AWS_SECRET_ACCESS_KEY")] = "wrong"
-    found, words, log = failing.run()
+    found, summary, log = failing.run()
     assert found == code, log
-    assert words.reason is code.reason
-    assert any(part in words.message for part in message.split("|")), words.message
+    assert summary.reason is code.reason
+    assert any(part in summary.message for part in message.split("|")), summary.message
     assert SECRET not in log
 
 
@@ -281,5 +281,5 @@ def test_sigterm_stops_promptly_and_publishes_nothing(pod: MakePod, s3: str) -> 
     process.communicate(timeout=GRACE_SECONDS)
     assert time.monotonic() - began < GRACE_SECONDS / 2
     assert process.returncode == ExitCode.STOPPED
-    assert stopped.words().reason is Reason.PREEMPTED
+    assert stopped.summary().reason is Reason.PREEMPTED
     assert objects(s3, "factory/textures/e4/") == {}

@@ -17,7 +17,7 @@ pytestmark = needs_s3_server
 
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A server with an empty bucket."""
+    """URL of a server with an empty bucket."""
     root = tmp_path_factory.mktemp("s3")
     (root / "bucket").mkdir()
     with s3_server(root) as url:

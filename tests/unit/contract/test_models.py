@@ -1,4 +1,4 @@
-"""A model is a block of parameters, a catalogue entry and a row of the tests: nothing of it may be forgotten."""
+"""A model is a block of parameters, a catalogue entry and a row of the tests: none of the three may be missing."""
 
 import re
 from collections.abc import Iterable
@@ -17,7 +17,7 @@ ROW = "a row in tests/support/model_rows.py"
 
 
 def forgotten(blocks: Iterable[str], entries: Iterable[str], rows: Iterable[str]) -> list[str]:
-    """What each model lacks that has at least one of the three."""
+    """Return what is missing, for each model that has at least one of the three parts."""
     parts = {BLOCK: set(blocks), ENTRY: set(entries), ROW: set(rows)}
     return sorted(
         f"{name} needs {part}"
@@ -62,12 +62,12 @@ def test_a_block_is_named_after_its_model() -> None:
         type("Padim", (ModelParameters,), {"__module__": __name__})
 
 
-def test_epochs_are_for_those_that_train_by_gradient() -> None:
+def test_only_gradient_models_have_epochs() -> None:
     assert set(ONE_PASS_MODELS) == {name for name, entry in CATALOG.items() if not entry.by_gradient}
 
 
 @pytest.mark.parametrize("name", BLOCKS)
-def test_a_block_begins_with_the_models_name_for_people(name: str) -> None:
+def test_a_block_begins_with_the_models_display_name(name: str) -> None:
     assert ": " in (BLOCKS[name].__doc__ or ""), (
         f"the docstring of {BLOCKS[name].__name__} begins with NAME and a colon"
     )

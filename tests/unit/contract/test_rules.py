@@ -1,4 +1,4 @@
-"""Rules mean the same in Python as they say; the CEL side is tested against a real API server."""
+"""Rules in Python do what their messages say; their CEL form is tested against a real API server."""
 
 from pathlib import Path
 from typing import Any
@@ -101,7 +101,7 @@ def test_a_registered_model_needs_a_server() -> None:
     AnomalyInference.model_validate(with_change(manifest, "spec.model.mlflow.trackingUri", "http://registry:5000"))
 
 
-def test_many_faults_are_told_in_one_line() -> None:
+def test_many_faults_are_reported_in_one_line() -> None:
     manifest = sample("mnist-padim")
     for field in "abcdefg":
         manifest["spec"][field] = 1

@@ -1,4 +1,4 @@
-"""What passes between operator and pod: nothing outgrows its channel, nothing changes on the way."""
+"""Data that passes between operator and pod: it fits its channel, and survives serialization unchanged."""
 
 import yaml
 

@@ -1,4 +1,4 @@
-"""What is shown of long work: on a terminal, in a log, and of a build."""
+"""Progress of long work, on a terminal and in a log, and of Go builds."""
 
 import io
 import re
@@ -20,11 +20,11 @@ class Terminal(io.StringIO):
     ("seconds", "words"),
     [(0.9, "0s"), (7, "7s"), (59.9, "59s"), (60, "1m00s"), (372, "6m12s"), (3720, "1h02m"), (90_000, "25h00m")],
 )
-def test_times_for_people(seconds: float, words: str) -> None:
+def test_durations_are_readable(seconds: float, words: str) -> None:
     assert duration(seconds) == words
 
 
-def test_a_log_has_a_line_for_each_thing_said() -> None:
+def test_a_log_has_a_line_for_each_message() -> None:
     log = io.StringIO()
     work = Progress("cluster: building kube", log)
     work.begin()
@@ -55,7 +55,7 @@ def test_a_terminal_has_one_line_that_changes(monkeypatch: pytest.MonkeyPatch) -
     assert re.sub(f"[^\n]*{clear}", "", shown).splitlines() == ["STEP 1", "cluster: building kube: done in 0s"]
 
 
-def test_work_that_fails_is_not_told_done(capsys: pytest.CaptureFixture[str]) -> None:
+def test_work_that_fails_is_not_reported_as_done(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(ClusterError), progress.progress("building kube"):
         raise ClusterError("no")
     assert capsys.readouterr().err == "cluster: building kube\n"
@@ -78,7 +78,7 @@ esac
 
 
 class States(Progress):
-    """Progress that remembers the states it went through."""
+    """Progress that records its states."""
 
     def __init__(self) -> None:
         self.seen: list[str] = []

@@ -1,4 +1,4 @@
-"""The embedded cluster's `up`, where etcd must start, lost its store, or is not to blame."""
+"""The embedded cluster's `up`: starting etcd, replacing a damaged store, and keeping a store without fault."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from hack.cluster.shell import ClusterError
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Folders of a cluster that is not there."""
+    """Folders of a cluster that does not exist."""
     monkeypatch.setattr(settings, "RUN", tmp_path)
     monkeypatch.setattr(settings, "LOGS", tmp_path / "log")
     monkeypatch.setattr(settings, "ETCD", "http://127.0.0.1:1")
@@ -27,7 +27,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "",
     ],
 )
-def test_a_store_is_not_to_blame_for_the_machine(home: Path, line: str) -> None:
+def test_faults_of_the_machine_are_not_blamed_on_the_store(home: Path, line: str) -> None:
     settings.LOGS.mkdir()
     components.etcd().log.write_text(f"starting\n{line}\n")
     with pytest.raises(ClusterError, match="etcd died") as caught:
@@ -46,7 +46,7 @@ def test_a_pid_file_that_a_dying_machine_left(home: Path, content: str) -> None:
 
 @pytest.fixture
 def calls(home: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What `up` did, with every process and command replaced by a note of it."""
+    """The calls that `up` makes; every process and command is replaced by a record of its call."""
     made: list[str] = []
 
     def note(module: object, name: str, result: object = None) -> None:
@@ -89,17 +89,17 @@ def test_an_etcd_that_runs_leaves_its_readers_running(calls: list[str], monkeypa
     assert "ensure_usable" in calls
 
 
-def test_a_damaged_store_begins_anew_once(
+def test_a_damaged_store_is_replaced_once(
     calls: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    verdicts: list[Exception | None] = [store.DamagedError("etcd crashed: fatal error: fault"), None]
+    problems: list[Exception | None] = [store.DamagedError("etcd crashed: fatal error: fault"), None]
 
-    def verdict() -> None:
+    def ensure_usable() -> None:
         calls.append("ensure_usable")
-        if problem := verdicts.pop(0):
+        if problem := problems.pop(0):
             raise problem
 
-    monkeypatch.setattr(store, "ensure_usable", verdict)
+    monkeypatch.setattr(store, "ensure_usable", ensure_usable)
     lifecycle.up()
     assert [call for call in calls if call in ("ensure_usable", "down", "_start_node")] == [
         "ensure_usable",
@@ -107,15 +107,15 @@ def test_a_damaged_store_begins_anew_once(
         "ensure_usable",
         "_start_node",
     ]
-    told = capsys.readouterr().err
-    assert "STORE IS DAMAGED" in told
-    assert "fatal error: fault" in told
-    verdicts += [store.DamagedError("first"), store.DamagedError("second")]
+    output = capsys.readouterr().err
+    assert "STORE IS DAMAGED" in output
+    assert "fatal error: fault" in output
+    problems += [store.DamagedError("first"), store.DamagedError("second")]
     with pytest.raises(ClusterError, match="second"):
         lifecycle.up()
 
 
-def test_a_store_that_is_not_to_blame_stays(calls: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_without_fault_is_kept(calls: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     def port_in_use() -> None:
         raise ClusterError("etcd died: address already in use")
 

@@ -12,8 +12,10 @@ from hack.demo import install
 
 
 @pytest.fixture
-def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[list[dict[str, Any]]], list[tuple[str, ...]]]:
-    """Runs `ensure` where these volumes exist; returns the commands that change something."""
+def ensure_volumes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[list[dict[str, Any]]], list[tuple[str, ...]]]:
+    """Function that runs `ensure` with existing volumes, and returns the kubectl commands that change something."""
     monkeypatch.setattr(settings, "RUN", tmp_path)
 
     def ensure(existing: list[dict[str, Any]]) -> list[tuple[str, ...]]:
@@ -37,7 +39,7 @@ def volume(name: str, phase: str, *, claimed: bool) -> dict[str, Any]:
 
 
 def test_only_volumes_without_a_claim_are_emptied(
-    tmp_path: Path, asked: Callable[[list[dict[str, Any]]], list[tuple[str, ...]]]
+    tmp_path: Path, ensure_volumes: Callable[[list[dict[str, Any]]], list[tuple[str, ...]]]
 ) -> None:
     for name in volumes.NAMES:
         (tmp_path / "volumes" / name / "bucket").mkdir(parents=True)
@@ -48,15 +50,17 @@ def test_only_volumes_without_a_claim_are_emptied(
         volume("volume-2", "Released", claimed=True),
         volume("volume-3", "Available", claimed=False),
     ]
-    commands = asked(existing)
+    commands = ensure_volumes(existing)
     filled = {folder.name for folder in (tmp_path / "volumes").iterdir() if any(folder.iterdir())}
     assert filled == {"volume-0", "volume-1"}
     assert [command[:3] for command in commands if command[0] == "patch"] == [("patch", "persistentvolume", "volume-2")]
     assert commands[-1][0] == "apply"
 
 
-def test_folders_are_made(tmp_path: Path, asked: Callable[[list[dict[str, Any]]], list[tuple[str, ...]]]) -> None:
-    assert [command[0] for command in asked([])] == ["apply"]
+def test_folders_are_made(
+    tmp_path: Path, ensure_volumes: Callable[[list[dict[str, Any]]], list[tuple[str, ...]]]
+) -> None:
+    assert [command[0] for command in ensure_volumes([])] == ["apply"]
     assert {folder.name for folder in (tmp_path / "volumes").iterdir()} == set(volumes.NAMES)
 
 

@@ -1,4 +1,4 @@
-"""The documentation: its drawings are of their sources, what it names exists."""
+"""The documentation: its drawings are up to date, and everything that it names exists."""
 
 import re
 import tomllib
@@ -31,7 +31,7 @@ def test_make_has_the_targets_that_are_named(page: Path) -> None:
 
 
 @pytest.mark.parametrize("source", diagrams.sources(), ids=lambda path: path.stem)
-def test_drawings_are_of_their_sources(source: Path) -> None:
+def test_drawings_are_up_to_date(source: Path) -> None:
     assert diagrams.is_current(source), "make diagrams"
 
 

@@ -1,4 +1,4 @@
-"""Workflows, templates and releases: what they call exists, what they may do is little, one version is everywhere."""
+"""Workflows, templates and releases: everything they call exists, permissions are few, versions agree."""
 
 import re
 import shlex
@@ -20,18 +20,18 @@ TARGETS = set(re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), re.
 
 
 def loaded(path: Path) -> dict[str, Any]:
-    """A YAML file."""
+    """Return the content of a YAML file."""
     document: dict[str, Any] = yaml.safe_load(path.read_text())
     return document
 
 
 def steps(workflow: dict[str, Any]) -> list[dict[str, Any]]:
-    """All steps of all jobs."""
+    """Return all steps of all jobs of a workflow."""
     return [step for job in workflow["jobs"].values() for step in job["steps"]]
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
-def test_workflows_call_what_there_is(path: Path) -> None:
+def test_workflows_call_existing_targets_and_modules(path: Path) -> None:
     commands = "\n".join(step.get("run", "") for step in steps(loaded(path)))
     assert set(re.findall(r"^make ([a-z-]+)", commands, re.MULTILINE)) <= TARGETS
     files = re.findall(r"(?<![\w/.$-])(?:hack|\.ci)/[\w/.-]+", commands)
@@ -41,7 +41,7 @@ def test_workflows_call_what_there_is(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
-def test_workflows_may_do_little(path: Path) -> None:
+def test_workflows_have_few_permissions(path: Path) -> None:
     workflow = loaded(path)
     assert workflow["permissions"] == {"contents": "read"}
     assert all("timeout-minutes" in job for job in workflow["jobs"].values())
@@ -62,13 +62,13 @@ def test_issue_forms_ask_something(path: Path) -> None:
     assert any(field.get("validations", {}).get("required") for field in asked)
 
 
-def test_owners_own_what_there_is() -> None:
+def test_paths_of_code_owners_exist() -> None:
     lines = [line.split() for line in (GITHUB / "CODEOWNERS").read_text().splitlines() if line and line[0] != "#"]
     assert lines[0][0] == "*"
     assert [pattern for pattern, *_ in lines[1:] if not (ROOT / pattern.strip("/")).is_dir()] == []
 
 
-def test_dependabot_looks_where_something_is() -> None:
+def test_folders_of_dependabot_exist() -> None:
     for update in loaded(GITHUB / "dependabot.yml")["updates"]:
         for folder in update.get("directories") or [update["directory"]]:
             place = ROOT / folder.strip("/")
@@ -113,7 +113,7 @@ def test_the_chart_of_a_release_has_its_images() -> None:
     assert after == before
 
 
-def test_bills_of_materials_are_of_what_images_are_made_of() -> None:
+def test_bills_of_materials_cover_the_requirements_of_images() -> None:
     assert [path.name for path in sbom.requirement_files(OPERATOR)] == ["requirements.txt"]
     assert [path.name for path in sbom.requirement_files(INFERENCE)] == ["inference-requirements.txt"]
     assert [path.name for path in sbom.requirement_files(RUNNER)] == ["inference-requirements.txt", "requirements.txt"]

@@ -1,4 +1,4 @@
-"""The cache keeps the newest view whatever the order in which views come."""
+"""The cache keeps the newest view, in whatever order views arrive."""
 
 from anomaly_operator.cluster.cache import Cache
 from anomaly_operator.views import job_view, pod_view
@@ -13,7 +13,7 @@ def test_an_older_view_never_replaces_a_newer_one() -> None:
     assert cache.put_run(make_run(EXPERIMENT, resourceVersion="100")) == {KEY}
 
 
-def test_what_was_seen_deleted_never_returns_but_its_successor_does() -> None:
+def test_a_deleted_object_never_returns_but_its_successor_does() -> None:
     cache = Cache()
     old = make_run(EXPERIMENT)
     cache.put_run(old)
@@ -24,7 +24,7 @@ def test_what_was_seen_deleted_never_returns_but_its_successor_does() -> None:
     assert cache.runs.get(KEY) is not None
 
 
-def test_an_inference_is_looked_at_when_its_experiment_changes() -> None:
+def test_an_inference_is_reconciled_when_its_experiment_changes() -> None:
     cache = Cache()
     inference = make_run(INFERENCE, uid="inference")
     cache.put_run(inference)
@@ -39,15 +39,15 @@ def test_pods_belong_to_the_job_of_their_owner_oldest_first() -> None:
     cache.put_job(make_job())
     assert cache.put_pod(make_pod(2)) == {KEY}
     assert cache.put_pod(make_pod(1)) == {KEY}
-    stranger = raw_pod(3)
-    stranger["metadata"]["ownerReferences"][0]["uid"] = "an-earlier-job"
-    cache.put_pod(pod_view(stranger))
+    foreign_pod = raw_pod(3)
+    foreign_pod["metadata"]["ownerReferences"][0]["uid"] = "an-earlier-job"
+    cache.put_pod(pod_view(foreign_pod))
     assert [pod.name for pod in cache.pods_of(make_job())] == ["screws-experiment-1", "screws-experiment-2"]
     cache.remove_pod(make_pod(1))
     assert [pod.name for pod in cache.pods_of(make_job())] == ["screws-experiment-2"]
 
 
-def test_the_last_words_of_a_pod_outlive_it_but_not_its_job() -> None:
+def test_a_termination_message_outlives_its_pod_but_not_its_job() -> None:
     cache = Cache()
     cache.put_job(make_job())
     finished = raw_pod(1)
@@ -62,7 +62,7 @@ def test_the_last_words_of_a_pod_outlive_it_but_not_its_job() -> None:
     assert cache.pods_of(make_job()) == ()
 
 
-def test_a_list_tells_what_is_missing_but_not_of_what_came_after_it() -> None:
+def test_a_list_reveals_missing_objects_but_not_newer_ones() -> None:
     cache = Cache()
     cache.put_job(make_job())
     late = raw_job()

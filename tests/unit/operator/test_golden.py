@@ -80,7 +80,7 @@ def observed_state(given: Manifest) -> ObservedState:
 
 
 def with_termination_message(pod: Manifest) -> Manifest:
-    """``summary`` in an input stands for the termination message that carries it."""
+    """Return the pod with ``summary``, an abbreviation of golden inputs, replaced by its termination message."""
     if "summary" not in pod:
         return pod
     summary = RunSummary.model_validate(pod["summary"])

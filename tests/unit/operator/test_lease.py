@@ -1,4 +1,4 @@
-"""The Lease: never two holders, whatever is lost between them."""
+"""The Lease: never two holders at once, whatever requests are lost."""
 
 import asyncio
 import copy
@@ -70,7 +70,7 @@ def make_elector(
     return LeaderElector(server, settings, clock)
 
 
-async def test_the_second_waits_until_the_first_is_silent_for_the_whole_duration(
+async def test_a_follower_takes_over_after_a_whole_duration_without_renewal(
     server: FakeLeases, clock: ManualClock
 ) -> None:
     first, second = make_elector(server, clock, "first"), make_elector(server, clock, "second")
@@ -90,7 +90,7 @@ async def test_the_second_waits_until_the_first_is_silent_for_the_whole_duration
     assert server.lease["metadata"]["annotations"][ADDRESS_ANNOTATION] == "http://second.ip:8080"
 
 
-async def test_of_two_that_see_it_free_one_gets_it(server: FakeLeases, clock: ManualClock) -> None:
+async def test_only_one_of_two_candidates_gets_a_free_lease(server: FakeLeases, clock: ManualClock) -> None:
     pair = [make_elector(server, clock, name) for name in ("first", "second")]
     assert sorted([await found._try_acquire_or_renew(1) for found in pair]) == [False, True]
 

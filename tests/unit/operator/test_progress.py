@@ -1,4 +1,4 @@
-"""Progress from pods: who may push, how often it is written, who takes it."""
+"""Progress from pods: which pods may push, how often the status is written, which replica accepts."""
 
 from collections.abc import AsyncIterator
 
@@ -26,7 +26,7 @@ UPDATE = ProgressUpdate(
 
 
 class FakeTokenReviews(ApiClient):
-    """Knows the tokens ``pod-N``, bound to the pods of that number."""
+    """An API server that knows the tokens ``pod-N``, each bound to the pod of that number."""
 
     def __init__(self) -> None:
         self.reviews = 0
@@ -53,7 +53,7 @@ class FakeTokenReviews(ApiClient):
 
 
 class FixedElector(LeaderElector):
-    """An election whose result is known from the beginning."""
+    """An election with a fixed result."""
 
     def __init__(self, *, is_leader: bool, leader_address: str | None = None) -> None:
         self.is_leader = is_leader
@@ -61,7 +61,7 @@ class FixedElector(LeaderElector):
 
 
 class Replica:
-    """A replica's server with all that it needs, on a free port; it knows one Job and its pod 1."""
+    """A replica's server with everything that it needs, on a free port; its cache has one Job and its pod 1."""
 
     def __init__(self, elector: LeaderElector) -> None:
         self.cache, self.api, self.queue = Cache(), FakeTokenReviews(), WorkQueue[RunKey]()
@@ -123,7 +123,7 @@ async def test_a_pod_of_the_run_may_push(leader: Replica) -> None:
         ("pod-1", UPDATE.model_dump_json(by_alias=True).replace("screws", "bolts"), 403),
     ],
 )
-async def test_nobody_else_may(leader: Replica, token: str | None, body: str | None, status: int) -> None:
+async def test_other_pushes_are_refused(leader: Replica, token: str | None, body: str | None, status: int) -> None:
     assert await push(leader.url, token, body) == status
     assert leader.board.latest(KEY, UID) is None
 
@@ -135,7 +135,7 @@ async def test_a_token_is_reviewed_once_a_minute(leader: Replica) -> None:
     assert leader.api.reviews == 2
 
 
-async def test_a_follower_passes_it_on(leader: Replica) -> None:
+async def test_a_follower_forwards_pushes_to_the_leader(leader: Replica) -> None:
     follower = Replica(FixedElector(is_leader=False, leader_address=leader.url))
     await follower.start()
     assert await push(follower.url, "pod-1") == 204
@@ -144,11 +144,11 @@ async def test_a_follower_passes_it_on(leader: Replica) -> None:
     await follower.server.close()
 
 
-async def test_without_a_leader_the_pod_is_told_to_come_again() -> None:
-    lonely = Replica(FixedElector(is_leader=False))
-    await lonely.start()
-    assert await push(lonely.url, "pod-1") == 503
-    await lonely.server.close()
+async def test_without_a_leader_the_pod_is_told_to_retry() -> None:
+    follower = Replica(FixedElector(is_leader=False))
+    await follower.start()
+    assert await push(follower.url, "pod-1") == 503
+    await follower.server.close()
 
 
 async def test_status_follows_progress_at_most_every_two_seconds() -> None:

@@ -49,7 +49,7 @@ def test_every_exit_code_has_its_reason_without_a_summary(code: ExitCode) -> Non
     assert outcome.reason is code.reason
 
 
-def test_a_summary_that_contradicts_the_exit_code_is_not_believed() -> None:
+def test_a_summary_that_contradicts_the_exit_code_is_not_trusted() -> None:
     liar = terminated_with(RunSummary(reason=Reason.COMPLETE, stage=Stage.DONE), exit_code=1)
     assert attempt_outcome(make_pod(phase="Failed", state=liar)).reason is Reason.INTERNAL_ERROR
 

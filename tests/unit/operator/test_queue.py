@@ -1,4 +1,4 @@
-"""The work queue: no key lost, none worked on twice at once, failures further and further apart."""
+"""The work queue: no key is lost, none is processed by two workers, and retries back off."""
 
 import asyncio
 
@@ -14,7 +14,7 @@ async def test_a_key_waits_once_however_often_it_is_added() -> None:
     assert [await queue.get(), await queue.get()] == ["a", "b"]
 
 
-async def test_a_key_added_while_worked_on_comes_again_afterwards() -> None:
+async def test_a_key_added_while_processed_is_handed_out_again() -> None:
     queue: WorkQueue[str] = WorkQueue()
     queue.add("a")
     key = await queue.get()
@@ -78,7 +78,7 @@ async def test_of_several_delays_the_earliest_counts() -> None:
     assert len(queue) == 0
 
 
-async def test_what_users_did_comes_first_but_the_rest_comes_too() -> None:
+async def test_urgent_keys_come_first_but_normal_keys_do_not_starve() -> None:
     queue: WorkQueue[str] = WorkQueue()
     for number in range(4):
         queue.add(f"slow-{number}")

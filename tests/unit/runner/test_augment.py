@@ -1,4 +1,4 @@
-"""Augmentations: what they do to a picture, and that they repeat."""
+"""Augmentations: their effect on a picture, and their reproducibility."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -39,7 +39,7 @@ def test_flips(mode: str) -> None:
 
 
 def test_grey_changes_as_the_same_image_in_colour() -> None:
-    """Up to one level, as the mean is of other sums."""
+    """Equal up to one grey level, because the mean is summed differently."""
     for seed in range(20):
         grey, colour = (
             augment(picture("RGB").convert(mode), ALL, np.random.default_rng(seed)) for mode in ("L", "RGB")
@@ -75,7 +75,7 @@ def test_rotation_stays_within_its_limit() -> None:
 
 @pytest.mark.parametrize(("mode", "tolerance"), [("F", 1e-6), ("RGB", 1.0)])
 def test_light(mode: str, tolerance: float) -> None:
-    """The same as torchvision's, but for its grey mean: brightness first, then contrast about the mean."""
+    """As in torchvision, except for its grey mean: brightness first, then contrast about the mean."""
     white = 1.0 if mode == "F" else 255.0
     draws = np.random.default_rng(5).random(5)
     brightness, contrast = 1 + (2 * draws[3] - 1) * 0.4, 1 + (2 * draws[4] - 1) * 0.6

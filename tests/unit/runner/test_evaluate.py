@@ -212,7 +212,7 @@ def test_optimal_f1_without_labels_of_both_classes_falls_back_and_says_so(
 
 
 def negatives(count: int = 400, seed: int = 4) -> tuple[NDArray[np.float32], float]:
-    """Scores as flows give them: log-likelihoods, all below zero."""
+    """Return scores like those of flows, all below zero, and a threshold."""
     random = np.random.default_rng(seed)
     scores = (random.normal(size=count) * 3 - 40).astype(np.float32)
     return scores, float(scores[count // 2])
@@ -229,7 +229,7 @@ def test_negative_scores_keep_their_order_and_their_side(method: Literal["minMax
 
 
 def quadra(raw: NDArray[np.float64], threshold: float) -> NDArray[np.float64]:
-    """As quadra normalises by a threshold other than 0, without its clipping."""
+    """Normalise as quadra does by a threshold other than 0, without its clipping."""
     return raw / threshold * 100.0 if threshold > 0 else 200.0 - raw / threshold * 100.0
 
 
@@ -264,10 +264,10 @@ RANKED = ("AUROC", "AUPR", "F1Score", "F1Max", "Precision", "Recall")
 EVERYTHING = Metrics(image=(*RANKED, "Accuracy"), pixel=(*RANKED, "AUPRO", "IoU", "Dice"))
 
 
-def judged(
+def evaluate_everything(
     found: Predictions, tmp_path: Path, valid: NDArray[np.bool_] | None = None, threshold: Threshold | None = None
 ) -> EvaluationResult:
-    """Everything that is asked for, with thresholds that are not the best ones."""
+    """Evaluate all metrics, with thresholds that are not optimal."""
     labelled = sort_labelled_scores(found, truth, tmp_path, valid)
     thresholds, _ = experiment_thresholds(threshold or Threshold(method="manual", image=20.0, pixel=14.0), labelled)
     normalizer = experiment_normalizer(Evaluation(), thresholds, score_range(found))
@@ -275,7 +275,7 @@ def judged(
 
 
 def reference(labels: ArrayLike, scores: ArrayLike, threshold: float) -> dict[str, float]:
-    """Metrics by scikit-learn on raw scores."""
+    """Return metrics by scikit-learn on raw scores."""
     labels, scores = np.asarray(labels, bool), np.asarray(scores, np.float64)
     decided = scores >= threshold
     precision, recall, _ = precision_recall_curve(labels, scores)
@@ -292,14 +292,14 @@ def reference(labels: ArrayLike, scores: ArrayLike, threshold: float) -> dict[st
     }
 
 
-def beside(
+def expected_metrics(
     found: Predictions,
     chosen: Sequence[int],
     level: Literal["image", "pixel"],
     threshold: float,
     valid: NDArray[np.bool_] | None,
 ) -> dict[str, float]:
-    """The reference of these images at this level."""
+    """Return the reference metrics of the chosen images at one level."""
     if level == "image":
         return reference([bool(found.samples[index].defect) for index in chosen], found.scores[chosen], threshold)
     masks = np.stack([truth(found.samples[index]) for index in chosen])
@@ -319,9 +319,9 @@ def test_every_metric_equals_scikit_learn(
     level: Literal["image", "pixel"], valid: NDArray[np.bool_] | None, tmp_path: Path
 ) -> None:
     found = predictions(LABELS)
-    result = judged(found, tmp_path, valid)
+    result = evaluate_everything(found, tmp_path, valid)
     known = [index for index, sample in enumerate(found.samples) if sample.defect is not None]
-    expected = beside(found, known, level, 20.0 if level == "image" else 14.0, valid)
+    expected = expected_metrics(found, known, level, 20.0 if level == "image" else 14.0, valid)
     values = getattr(result.metrics, level)
     assert set(values) == set(getattr(EVERYTHING, level))
     for name, value in values.items():
@@ -331,7 +331,7 @@ def test_every_metric_equals_scikit_learn(
 
 def test_iou_and_dice_from_counts(tmp_path: Path) -> None:
     found = predictions(LABELS)
-    values = judged(found, tmp_path).metrics.pixel
+    values = evaluate_everything(found, tmp_path).metrics.pixel
     known = [index for index, sample in enumerate(found.samples) if sample.defect is not None]
     masks = np.stack([truth(found.samples[index]) for index in known])
     said = not_none(found.maps)[known] >= 14.0
@@ -342,9 +342,9 @@ def test_iou_and_dice_from_counts(tmp_path: Path) -> None:
 @pytest.mark.parametrize("label", ["dent", "scratch"])
 def test_metrics_of_one_kind_of_defect(label: str, tmp_path: Path) -> None:
     found = predictions(LABELS)
-    result = judged(found, tmp_path)
+    result = evaluate_everything(found, tmp_path)
     chosen = [index for index, sample in enumerate(found.samples) if sample.label in ("good", label)]
-    expected = beside(found, chosen, "image", 20.0, None)
+    expected = expected_metrics(found, chosen, "image", 20.0, None)
     values = result.metrics_by_defect[label].image
     assert {name: pytest.approx(expected[name], abs=1e-9) for name in values} == values
     masks = np.stack([truth(sample) for sample in found.samples])
@@ -365,7 +365,7 @@ def test_metrics_of_one_kind_of_defect(label: str, tmp_path: Path) -> None:
 
 def test_intervals_are_those_that_were_asked_for(tmp_path: Path) -> None:
     found = predictions(LABELS)
-    result = judged(found, tmp_path)
+    result = evaluate_everything(found, tmp_path)
     assert set(result.intervals) == {"AUROC", "Precision", "Recall", "Accuracy"}
     for name, (low, high) in result.intervals.items():
         assert 0 <= low <= result.metrics.image[name] <= high <= 1
@@ -380,16 +380,18 @@ def test_intervals_are_those_that_were_asked_for(tmp_path: Path) -> None:
 
 def test_the_histogram_counts_every_image_once(tmp_path: Path) -> None:
     found = predictions(LABELS)
-    histogram = not_none(judged(found, tmp_path).histogram)
+    histogram = not_none(evaluate_everything(found, tmp_path).histogram)
     assert (sum(histogram.good), sum(histogram.defect), sum(histogram.unknown)) == (6, 7, 3)
     assert len(histogram.edges) == len(histogram.good) + 1
     assert (histogram.edges[0], histogram.edges[-1]) == (found.scores.min(), found.scores.max())
-    assert not_none(judged(predictions(["good", "dent"]), tmp_path).histogram).unknown == ()
+    assert not_none(evaluate_everything(predictions(["good", "dent"]), tmp_path).histogram).unknown == ()
 
 
 def test_mistakes_are_the_worst_first_and_a_hundred_at_most(tmp_path: Path) -> None:
     found = predictions(["good"] * 130 + ["dent"] * 130)
-    result = judged(found, tmp_path, threshold=Threshold(method="manual", image=float(np.median(found.scores))))
+    result = evaluate_everything(
+        found, tmp_path, threshold=Threshold(method="manual", image=float(np.median(found.scores)))
+    )
     wrong = {
         sample.key: abs(float(score) - not_none(result.thresholds.image))
         for sample, score, said in zip(found.samples, found.scores, result.anomalous, strict=True)
@@ -397,7 +399,7 @@ def test_mistakes_are_the_worst_first_and_a_hundred_at_most(tmp_path: Path) -> N
     }
     distances = [wrong[mistake.path] for mistake in result.mistakes]
     assert distances == sorted(wrong.values(), reverse=True)[:100]
-    assert "unknown" not in {mistake.label for mistake in judged(predictions(LABELS), tmp_path).mistakes}
+    assert "unknown" not in {mistake.label for mistake in evaluate_everything(predictions(LABELS), tmp_path).mistakes}
 
 
 def test_pixels_outside_the_valid_area_change_nothing(tmp_path: Path) -> None:
@@ -405,12 +407,12 @@ def test_pixels_outside_the_valid_area_change_nothing(tmp_path: Path) -> None:
     wild = not_none(found.maps).copy()
     wild[:, ~valid] = 1000
     other = Predictions(found.samples, found.scores, wild, found.pixel_range)
-    assert judged(found, tmp_path, valid).metrics == judged(other, tmp_path, valid).metrics
+    assert evaluate_everything(found, tmp_path, valid).metrics == evaluate_everything(other, tmp_path, valid).metrics
 
 
 @pytest.mark.parametrize("labels", [LABELS, ["good"] * 5])
 def test_without_masks_pixels_have_a_threshold_of_their_own_scale(labels: list[str], tmp_path: Path) -> None:
-    """Where image scores are another quantity than pixel scores; where they are the highest pixel, it is the same."""
+    """The thresholds differ where image scores are not the highest pixel scores, and agree where they are."""
     found = predictions(labels)
     same = evaluated(found, tmp_path, masks=None).thresholds
     assert same.pixel == same.image
@@ -428,12 +430,12 @@ def test_good_masks_alone_are_no_reason_for_another_pixel_threshold(tmp_path: Pa
     assert evaluated(good, tmp_path).thresholds.pixel == np.nextafter(highest, np.float32(np.inf))
 
 
-@pytest.mark.parametrize("judged", ["test", "validation"])
-def test_a_threshold_without_any_label(judged: Literal["test", "validation"], tmp_path: Path) -> None:
+@pytest.mark.parametrize("part", ["test", "validation"])
+def test_a_threshold_without_any_label(part: Literal["test", "validation"], tmp_path: Path) -> None:
     labelled = sort_labelled_scores(predictions(["unknown"] * 3), None, tmp_path)
-    with pytest.raises(DataInvalid, match=f"no labelled {judged} image can be read"):
-        experiment_thresholds(Threshold(), labelled, judged)
-    assert experiment_thresholds(Threshold(method="manual", image=3.0), labelled, judged)[0].image == 3.0
+    with pytest.raises(DataInvalid, match=f"no labelled {part} image can be read"):
+        experiment_thresholds(Threshold(), labelled, part)
+    assert experiment_thresholds(Threshold(method="manual", image=3.0), labelled, part)[0].image == 3.0
 
 
 def test_warnings_name_the_images_that_thresholds_are_found_on(tmp_path: Path) -> None:

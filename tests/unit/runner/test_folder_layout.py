@@ -1,4 +1,4 @@
-"""The folder layout, read from keys alone."""
+"""The folder layout, recognised from keys only."""
 
 from collections.abc import Iterable
 
@@ -113,14 +113,14 @@ def test_validation_images_have_masks_of_their_own_or_those_that_no_test_image_h
     assert dataset.warnings[0].startswith("images below val/unknown/ are ignored")
 
 
-def test_what_is_wanted_comes_in_the_order_of_use() -> None:
+def test_files_are_listed_in_the_order_of_use() -> None:
     wanted = index_of([*LAYOUT, *VALIDATION]).file_keys()
     folders = [key.split("/")[0] for key in wanted]
     assert folders == sorted(folders, key=["train", "val", "test", "ground_truth"].index)
     assert {"ground_truth/val/scratch/000_mask.png", "ground_truth/dent/000_mask.png"} <= set(wanted)
 
 
-def test_without_any_mask_pixel_metrics_are_left_out_and_said_so() -> None:
+def test_without_any_mask_pixel_metrics_are_left_out_with_a_warning() -> None:
     dataset = index_of([key for key in LAYOUT if not key.startswith("ground_truth")])
     assert dataset.missing_masks == ()
     assert any("pixel metrics" in warning for warning in dataset.warnings)
@@ -217,7 +217,7 @@ def test_names_that_no_file_system_takes_are_named_and_never_used() -> None:
     assert not {longer, inside} & set(dataset.file_keys())
 
 
-def test_names_that_are_no_utf8_are_told_escaped_and_never_used() -> None:
+def test_names_that_are_no_utf8_are_reported_escaped_and_never_used() -> None:
     keys = [f"{folder}/pi\udce9ce.png" for folder in ("train/good", "test/good", "ground_truth/dent")]
     dataset = index_of([*LAYOUT, *keys])
     assert [image.path for image in dataset.unreadable] == [key.replace("\udce9", "\\xe9") for key in sorted(keys)]
@@ -225,7 +225,7 @@ def test_names_that_are_no_utf8_are_told_escaped_and_never_used() -> None:
     assert not set(keys) & set(dataset.file_keys())
 
 
-def test_files_too_large_for_any_image_are_named_and_not_brought() -> None:
+def test_files_too_large_for_any_image_are_named_and_not_downloaded() -> None:
     listed = [*objects(LAYOUT), ObjectInfo("test/good/bomb.png", 1 << 40, "e")]
     dataset = index_experiment(listed, "s3://b/p", "_mask", True, max_bytes=max_file_bytes(1_000_000))
     assert [image.path for image in dataset.unreadable] == ["test/good/bomb.png"]

@@ -1,4 +1,4 @@
-"""Every depth and colour model of camera images is read as what it shows; broken files say why."""
+"""Camera images of every depth and colour model are read correctly; errors of broken files give the reason."""
 
 import random
 import struct
@@ -111,7 +111,7 @@ def test_a_depth_that_colour_cannot_have_is_refused_instead_of_shown_dark() -> N
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
-def test_12_bit_cameras_fill_the_range_if_told(kind: str) -> None:
+def test_12_bit_images_fill_the_range_if_the_depth_is_set(kind: str) -> None:
     data = encoded(Image.fromarray((RAMP * 4095).round().astype(np.uint16)), kind)
     assert to_input(decode(data, LIMIT), 48, 64, "none").max() < 0.07
     assert np.abs(to_input(decode(data, LIMIT, bit_depth=12), 48, 64, "none") - RAMP).max() < 1e-3
@@ -122,7 +122,7 @@ def test_values_beyond_the_depth_are_refused() -> None:
         decode(FILES["16-bit png"], LIMIT, bit_depth=12)
 
 
-def test_a_format_that_says_its_depth_needs_no_telling() -> None:
+def test_a_format_that_states_its_depth_needs_no_setting() -> None:
     values = (RAMP * 4095).round().astype(">u2")
     data = b"P5\n64 48\n4095\n" + values.tobytes()
     for bit_depth in (None, 12):
@@ -179,7 +179,7 @@ def test_images_are_upright_as_people_see_them(kind: str, orientation: int) -> N
 
 @pytest.mark.parametrize("kind", ["JPEG", "WEBP"])
 def test_the_size_of_a_whole_image_is_that_of_the_decoded_one(kind: str) -> None:
-    """Also where the orientation is told elsewhere, which nobody looks at."""
+    """Also if only the XMP metadata has an orientation, which decoding ignores."""
     xmp = '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
     data = encoded(ramp8("RGB"), kind, xmp=xmp.encode())
     with Image.open(BytesIO(data)) as image:
@@ -188,13 +188,13 @@ def test_the_size_of_a_whole_image_is_that_of_the_decoded_one(kind: str) -> None
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
-def test_a_damaged_exif_block_harms_nobody() -> None:
+def test_a_damaged_exif_block_is_ignored() -> None:
     data = encoded(ramp8("RGB"), "PNG", exif=b"Exif\0\0MM\0*\0\0\xff\xff\xff")
     assert np.array_equal(np.asarray(decode(data, LIMIT)), np.asarray(ramp8("RGB")))
 
 
 def test_the_content_decides_and_not_the_name() -> None:
-    """There is no name here at all: a JPEG called .png is a JPEG."""
+    """Decoding takes no name: a JPEG named .png is a JPEG."""
     assert decode(FILES["jpeg"], LIMIT).size == decode(FILES["grey png"], LIMIT).size
 
 
@@ -249,7 +249,7 @@ def test_files_that_cannot_be_used_say_why(data: bytes, problem: str) -> None:
 
 @pytest.mark.filterwarnings("ignore")  # Pillow's, about what it found
 @pytest.mark.parametrize("name", FILES)
-def test_damage_anywhere_is_either_harmless_or_told(name: str) -> None:
+def test_damage_anywhere_is_either_harmless_or_reported(name: str) -> None:
     draw = random.Random(name)
     for _ in range(40):
         data = bytearray(FILES[name])

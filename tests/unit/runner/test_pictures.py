@@ -1,4 +1,4 @@
-"""Heat maps, segmentations and sheets, pixel by pixel; the segmentation against interpolating everything."""
+"""Heat maps, segmentations and sheets, pixel by pixel; segmentations equal those of whole interpolated maps."""
 
 from pathlib import Path
 
@@ -46,7 +46,7 @@ def test_heat_of_negative_scores() -> None:
     ],
 )
 def test_heat_where_the_threshold_is_not_between_the_scores(levels: PixelLevels, heat: int) -> None:
-    """128 is the threshold all the same: what it finds is hot, and nothing else."""
+    """128 is still the threshold: pixels above it are hot, and no others."""
     assert np.asarray(heat_image(np.full((4, 4), 5, np.float32), levels, (4, 4))).tolist() == [[heat] * 4] * 4
 
 
@@ -63,7 +63,7 @@ def test_a_segmentation_is_that_of_the_whole_interpolated_map(size: tuple[int, i
 
 
 def interpolated(scores: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
-    """Larger by interpolation, smaller by the largest of what becomes one pixel."""
+    """Resize a map: enlarge by interpolation, reduce by the maximum of the pixels that are merged."""
     rows, columns = (min(have, wanted) for have, wanted in zip(scores.shape, size[::-1], strict=True))
     smaller = np.array(
         [
@@ -144,7 +144,7 @@ def test_names_tell_label_score_and_decision() -> None:
 
 
 def test_a_name_is_one_part_of_a_path_and_of_an_address() -> None:
-    """MLflow's client sends names as they are: # and ? would end an address, % stand for something else."""
+    """MLflow's client does not quote names: # and ? would end a URL, and % would start an escape."""
     name = Verdict(Sample("test/ge#br/a/what? 100%#3.png", "ge#br"), 12.0, 0.8, True, 0.5).file_name(1)
     assert name == "ge_br/000001_what_ 100__3_anomalous_0.8"
 

@@ -1,4 +1,4 @@
-"""Progress only grows, is pushed with a fresh token, and never gets in the way."""
+"""Progress only grows, is pushed with a fresh token, and never disturbs the run."""
 
 import io
 import json
@@ -72,7 +72,7 @@ def test_a_training_by_gradient_is_most_of_the_run() -> None:
 
 
 class Clock:
-    """Seconds that pass when they are told to."""
+    """A clock that tests advance."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -82,7 +82,7 @@ class Clock:
 
 
 def remaining(counts: Sequence[int], *, total: int = 100, seconds: float = 2.0) -> list[int | None]:
-    """What is said to remain after each step, with ``seconds`` before each of them."""
+    """Return the reported remaining seconds after each step, with ``seconds`` before each of them."""
     clock, recorder = Clock(), Recorder()
     progress = ProgressMeter([recorder], clock)
     progress.enter(Stage.PREDICT, total, "images")
@@ -107,7 +107,7 @@ def test_remaining_seconds_are_what_the_pace_says(counts: list[int], expected: l
     assert remaining(counts) == expected
 
 
-def test_nobody_knows_how_long_without_a_total() -> None:
+def test_without_a_total_there_is_no_remaining_time() -> None:
     assert remaining([10, 10], total=0) == [None, None, None]
 
 
@@ -123,7 +123,7 @@ def test_each_stage_has_a_pace_of_its_own() -> None:
         assert recorder.seen[-1][1].remaining_seconds == 2 * seconds
 
 
-def test_people_are_told_how_long_it_takes(caplog: pytest.LogCaptureFixture) -> None:
+def test_log_and_progress_bar_show_the_remaining_time(caplog: pytest.LogCaptureFixture) -> None:
     clock = Clock()
     screen = io.StringIO()
     bar = BarReporter(Console(file=screen, force_terminal=True, width=120))
@@ -137,7 +137,7 @@ def test_people_are_told_how_long_it_takes(caplog: pytest.LogCaptureFixture) -> 
 
 
 class FakeOperator(NamedTuple):
-    """Where to push to; Authorization and body of what came."""
+    """URL of the server; Authorization and body of each push."""
 
     url: str
     received: list[tuple[str, ProgressUpdate]]
@@ -145,7 +145,7 @@ class FakeOperator(NamedTuple):
 
 @pytest.fixture
 def operator() -> Iterator[FakeOperator]:
-    """An HTTP server that keeps what is posted to it."""
+    """An HTTP server that records pushes."""
     received: list[tuple[str, ProgressUpdate]] = []
 
     class Handler(BaseHTTPRequestHandler):

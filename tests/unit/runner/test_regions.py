@@ -1,4 +1,4 @@
-"""AUPRO and confidence intervals beside independent implementations."""
+"""AUPRO and confidence intervals compared with independent implementations."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ from support.optional import not_none
 
 
 def naive_aupro(maps: NDArray[np.float32], masks: NDArray[np.bool_]) -> float:
-    """Over every threshold, as MVTec AD's evaluation does: points in order of falling scores, joined by lines."""
+    """Return AUPRO over every threshold, as in MVTec AD's evaluation: by the trapezoidal rule over falling scores."""
     good = np.concatenate([scores[~mask] for scores, mask in zip(maps, masks, strict=True)])
     regions = []
     for scores, mask in zip(maps, masks, strict=True):
@@ -114,8 +114,8 @@ def test_no_interval_is_a_point(scores: NDArray[np.float64], middle: float) -> N
     assert high == pytest.approx(brentq(gap, middle + 1e-9, 1) if middle < 1 else 1, abs=1e-6)
 
 
-def test_few_images_that_are_told_apart_are_no_certainty() -> None:
-    """Of samples that are told apart completely, the interval still holds the true AUROC, 0.921, nearly always."""
+def test_perfect_separation_of_few_images_is_no_certainty() -> None:
+    """For perfectly separated samples, the interval still contains the true AUROC, 0.921."""
     random = np.random.default_rng(4)
     perfect, hits = 0, 0
     for _ in range(600):

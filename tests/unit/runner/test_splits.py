@@ -1,4 +1,4 @@
-"""Missing parts are drawn by the seed: the same whatever the order of listing, and never an image twice."""
+"""Missing splits are drawn by the seed: independent of the listing's order, and without duplicate images."""
 
 import random
 from collections.abc import Iterable
@@ -31,7 +31,7 @@ def labels(samples: Iterable[Sample]) -> list[str]:
     return sorted({sample.label for sample in samples})
 
 
-def test_what_is_there_stays_as_it_is() -> None:
+def test_existing_splits_are_kept() -> None:
     found = dataset(TRAIN + GOOD + DENT)
     assert complete_splits(found, DatasetSplits(), 1) == found
 
@@ -79,6 +79,6 @@ def test_folders_of_validation_images_win_over_a_share() -> None:
     assert keys(found.test) == sorted(GOOD + DENT)
 
 
-def test_too_few_to_give_some_up() -> None:
+def test_too_few_training_images_cannot_be_split() -> None:
     with pytest.raises(DataInvalid, match=r"goodTestFraction 0\.2 of the 2 below train/good"):
         complete_splits(dataset(TRAIN[:2] + DENT), DatasetSplits(), 1)

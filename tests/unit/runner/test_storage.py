@@ -1,4 +1,4 @@
-"""Stores and downloads: what is copied, what is refused, how a server's refusals read."""
+"""Stores and downloads: what is copied, what is refused, and messages of a server's refusals."""
 
 import os
 import threading
@@ -105,7 +105,7 @@ def test_s3_keys_are_relative_to_the_prefix(s3: tuple[S3Store, Stubber]) -> None
         ("TooManyRequests", 429, StorageUnavailable),
     ],
 )
-def test_a_servers_refusals_become_ours(
+def test_refusals_of_a_server_become_typed_errors(
     s3: tuple[S3Store, Stubber], code: str, status: int, error: type[RunFailed], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("botocore.endpoint.time.sleep", lambda seconds: None)
@@ -145,7 +145,7 @@ def test_each_role_has_credentials_of_its_own() -> None:
 
 
 class MemoryStore:
-    """Objects in a dictionary; counts downloads, can be held up."""
+    """A store of objects in a dictionary that counts downloads and can block them."""
 
     uri = "memory"
     local_root = None
@@ -167,7 +167,7 @@ class MemoryStore:
         destination.write_bytes(self.contents[info.key])
 
 
-def test_what_is_here_is_not_pulled_again(tmp_path: Path) -> None:
+def test_downloaded_files_are_not_pulled_again(tmp_path: Path) -> None:
     store = MemoryStore({"a": b"1", "d/b": b"22", "c": b"3"})
     download_all(store, store.list(), tmp_path, never_stop)
     assert sorted(store.downloaded) == ["a", "c", "d/b"]
@@ -182,7 +182,7 @@ def test_what_is_here_is_not_pulled_again(tmp_path: Path) -> None:
     assert (tmp_path / "a").read_bytes() == b"9"
 
 
-def test_an_index_that_broke_off_is_read_up_to_there(tmp_path: Path) -> None:
+def test_a_truncated_index_is_read_up_to_its_end(tmp_path: Path) -> None:
     store = MemoryStore({"a": b"1", "b": b"2"})
     download_all(store, store.list(), tmp_path, never_stop)
     index = tmp_path / ".etags.jsonl"
@@ -222,7 +222,7 @@ def test_a_folder_is_used_in_place(tmp_path: Path) -> None:
     assert not (tmp_path / "unused").exists()
 
 
-def test_a_failed_pull_reaches_who_waits_for_it(tmp_path: Path) -> None:
+def test_a_failed_pull_is_raised_to_waiting_readers(tmp_path: Path) -> None:
     class Refusing(MemoryStore):
         def download(self, info: ObjectInfo, destination: Path) -> None:
             raise StorageDenied("no")
@@ -268,7 +268,7 @@ def test_a_file_without_permission_is_denied_and_not_retried(tmp_path: Path, mon
 
 
 def test_weights_that_may_not_be_read_are_denied_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Libraries say that there is no such file."""
+    """Libraries would report such a file as missing."""
     (tmp_path / "model.safetensors").write_bytes(b"1")
     store = FolderStore(tmp_path)
     assert download_all(store, store.list(), tmp_path, never_stop) == tmp_path

@@ -1,4 +1,4 @@
-"""Every way to end has its exit code, reason and termination message."""
+"""Every end of a run has its exit code, reason and termination message."""
 
 import json
 import signal
@@ -92,7 +92,7 @@ def test_the_tree_in_the_docstring_is_complete() -> None:
 
 
 class OutOfMemoryError(RuntimeError):
-    """As torch names its own."""
+    """An error with the name of torch's."""
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_what_libraries_raise(raised: BaseException, reason: Reason) -> None:
         assert ending.summary.message == f"{type(raised).__name__}: {raised}"
 
 
-def test_last_words_that_cannot_be_written_do_not_hide_the_end(
+def test_a_termination_message_that_cannot_be_written_does_not_hide_the_failure(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     write_termination_message(RunSummary(reason=Reason.COMPLETE, stage=Stage.DONE), tmp_path / "missing" / "file")
@@ -157,7 +157,7 @@ def test_sigterm_sets_the_flag_and_handlers_come_back() -> None:
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-def test_a_pod_ends_whatever_its_libraries_do_when_they_are_taken_down() -> None:
+def test_a_pod_ends_whatever_its_libraries_do_at_shutdown() -> None:
     code = (
         "import atexit, time; atexit.register(time.sleep, 600); print('said', end='')\n"
         "from anomaly_runner.cli import _end; _end(3)"

@@ -1,4 +1,4 @@
-"""Ignored pixels are black for the model whatever the image's size, and out of the maps' count."""
+"""Ignored pixels are black for the model at every image size, and excluded from maps."""
 
 from io import BytesIO
 
@@ -25,7 +25,7 @@ def png(array: NDArray[np.uint8] | NDArray[np.uint16]) -> bytes:
 
 
 def border(height: int = 12, width: int = 16, thickness: int = 3) -> NDArray[np.uint8]:
-    """White but for a black border."""
+    """Return a white mask with a black border."""
     mask = np.zeros((height, width), np.uint8)
     mask[thickness:-thickness, thickness:-thickness] = 255
     return mask
