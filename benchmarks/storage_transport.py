@@ -82,7 +82,7 @@ def boto3_crt(url: str, prefix: str, folder: Path) -> Callable[[], None]:
 
 
 def obstore_threads(url: str, prefix: str, folder: Path) -> Callable[[], None]:
-    """The Rust object_store crate, 16 threads."""
+    """Python bindings of Rust's object_store crate, 16 threads."""
     from obstore.store import S3Store
 
     def work() -> None:
@@ -144,7 +144,7 @@ def aiobotocore_tasks(url: str, prefix: str, folder: Path) -> Callable[[], None]
 
 
 def s5cmd(url: str, prefix: str, folder: Path) -> Callable[[], None]:
-    """The command line written in Go, 16 workers."""
+    """s5cmd, a command line written in Go, 16 workers."""
     program = Path(sys.executable).parent / "s5cmd"
     if not program.exists():
         raise ImportError("s5cmd")

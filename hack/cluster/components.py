@@ -12,7 +12,7 @@ def _binary(name: str) -> str:
 
 
 def registry() -> Component:
-    """The loopback registry, from which the node pulls images, only the layers that it lacks."""
+    """The loopback registry: the node pulls from it only the layers that it lacks."""
     command = (_binary("registry"), "serve", str(config.path("registry.yaml")))
     return Component("registry", command, ("registry.yaml",))
 

@@ -67,7 +67,7 @@ class Progress:
         self.print(f"{self._what}: done in {self._elapsed()}")
 
     def abandon(self) -> None:
-        """Leave the last state on a line of its own, for the error that follows."""
+        """End the line of the last state, before the error that follows."""
         if self._is_terminal:
             self.show()
             self._stream.write("\n")

@@ -99,7 +99,7 @@ def resource_schema(kind: Kind) -> Schema:
 
 
 def structural(schema: Schema, definitions: dict[str, Schema]) -> Schema:
-    """The same schema without references, nulls, titles and constants."""
+    """Return the schema without references, nulls, titles and constants."""
     schema = _resolved(_without_null(schema), definitions)
     kept = {key: value for key, value in schema.items() if key not in ("title", "additionalProperties", "const")}
     if "description" in kept:

@@ -40,7 +40,7 @@ class Comparison:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelRow:
-    """How one model is tested, with random weights where it has any."""
+    """How one model is tested, with random instead of pretrained weights."""
 
     parameters: dict[str, Any] = field(default_factory=dict)
     side: int = 64

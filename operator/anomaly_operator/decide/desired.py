@@ -41,7 +41,7 @@ class Blocked:
     reason: Reason
     message: str
     stalled: bool = False
-    """Whether a person has to act (kstatus: Stalled); otherwise the run goes on by itself."""
+    """Whether a person has to act (kstatus: Stalled); otherwise the run continues without help."""
     policy: RunPolicy | None = None
     """The run policy, for a Job that exists nevertheless; None if the spec is not valid."""
 

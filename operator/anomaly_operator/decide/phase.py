@@ -81,7 +81,7 @@ def _phase_of_active_pod(pod: PodView) -> RunPhase:
     message = f"{pod.waiting_reason}: {pod.waiting_message}".removesuffix(": ")
     if pod.waiting_reason in IMAGE_PROBLEMS:
         return RunPhase(Phase.PENDING, Reason.IMAGE_UNAVAILABLE, message)
-    # The kubelet has no reason of its own for a missing Secret; its message names it.
+    # The kubelet has no specific reason for a missing Secret, but its message names the Secret.
     if pod.waiting_reason == "CreateContainerConfigError" and "secret" in pod.waiting_message.lower():
         return RunPhase(Phase.PENDING, Reason.SECRET_NOT_FOUND, message)
     return RunPhase(Phase.PENDING, Reason.STARTING, message)

@@ -68,7 +68,7 @@ def test_every_kind_of_file_shows_the_same_ramp(name: str) -> None:
 
 
 def png16(values: NDArray[np.float64], colour_type: int) -> bytes:
-    """A PNG of 16 bits a channel, which Pillow cannot write: values (height, width, channels), big-endian."""
+    """Return a PNG of 16 bits per channel, which Pillow cannot write: values (height, width, channels)."""
     height, width, _ = values.shape
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
     chunks = {
