@@ -1,1 +1,1 @@
-"""Stage export: a fitted model as ONNX, TorchScript or OpenVINO, each compared with the original."""
+"""Stage export: writes a fitted model as ONNX, TorchScript or OpenVINO, and compares each with the original."""

@@ -20,28 +20,28 @@ from anomaly_runner.system.machine import cpu_limit
 from anomaly_runner.system.parallel import ordered_map
 
 REFERENCE_IMAGES = 32
-"""Real images on which an export is compared with torch."""
+"""Number of real images on which an export is compared with torch."""
 _COMPARE_BATCH = 3
-"""Images a batch of the comparison. Not two, which the example has that graphs are traced with, so that a baked-in
-batch size shows; and few, because runtimes keep memory for the largest batch that they have seen."""
+"""Images in a batch of the comparison. Graphs are traced with two images, so three reveal a baked-in batch size; and
+few, because runtimes keep memory for the largest batch that they have seen."""
 TOLERANCES = {"float32": 1e-4, "float16": 2e-2}
-"""Largest difference from torch, as a share of the largest raw score of the run, for images and pixels apart.
+"""Largest difference from torch, as a share of the largest raw score of the run, for images and pixels separately.
 
-float32: scores are roots of sums of hundreds of products, added up in another order; rounding alone gives some 1e-6 of
-their size, and a wrong operator shows at 1e-2 and more. float16: its rounding is 5e-4 a number, and tens of layers add
-up; a wrong operator shows at 1e-1.
+float32: scores are roots of sums of hundreds of products, added up in another order; rounding alone causes differences
+of about 1e-6 of the score, a wrong operator 1e-2 and more. float16: rounding causes 5e-4 a number, which adds up over
+tens of layers; a wrong operator causes 1e-1.
 """
 _SHARE_OF_SPREAD = 0.1
-"""Largest difference as a share of the distance between the lowest and the highest score of the run, where they
-differ: an export that is further from torch cannot tell images apart."""
+"""Largest difference, as a share of the spread between the lowest and the highest score of the run (if they differ):
+an export that is further from torch cannot tell images apart."""
 _ROUNDING = {"float32": 1e-6, "float16": 1e-3}
-"""Difference that always passes, as a share of the largest score: what rounding alone gives where scores are alike."""
+"""Difference that always passes, as a share of the largest score: rounding alone, where all scores are equal."""
 
 Outputs = tuple[NDArray[np.float32], NDArray[np.float32] | None]
 
 
 class LoadedExport(Protocol):
-    """An export, loaded as inference loads it."""
+    """An export, loaded by its runtime."""
 
     def run(self, images: NDArray[np.float32]) -> Outputs:
         """Raw scores (B,) and maps (B, H, W), or None."""
@@ -61,7 +61,7 @@ def tolerance(precision: str, seen: tuple[float, float]) -> float:
 
 
 def load(name: ExportFormat, file: Path) -> LoadedExport:
-    """Load an export as inference would.
+    """Load an export with the runtime of its format.
 
     Raises:
         ModelInvalid: the runtime cannot load it.
@@ -76,16 +76,17 @@ def load(name: ExportFormat, file: Path) -> LoadedExport:
 def compare(
     name: ExportFormat, file: Path, reference: Sequence[ScoredBatch], allowed: Mapping[str, float]
 ) -> ExportReport:
-    """Compare an export's raw outputs with torch's, for real images: in small batches, and for one image alone.
+    """Compare an export's raw outputs with torch's on real images, in small batches and for a single image.
 
     Args:
-        name: its format.
+        name: format of the export.
         file: the export.
-        reference: torch's raw outputs, with the input that they are of.
-        allowed: largest absolute difference by level, image and pixel.
+        reference: torch's raw outputs, with their input.
+        allowed: largest absolute difference by level (image, pixel).
 
     Raises:
-        ExportMismatch: further apart than allowed, not a number, or the runtime refuses a batch size.
+        ExportMismatch: outputs differ more than allowed or are not finite, or the runtime refuses a batch size.
+        ModelInvalid: the runtime cannot load the export.
     """
     differences = _max_differences(name, load(name, file), reference)
     if any(difference > allowed[level] for level, difference in differences.items()):
@@ -107,7 +108,7 @@ def compare(
 
 
 def _max_differences(name: str, loaded: LoadedExport, reference: Sequence[ScoredBatch]) -> dict[str, float]:
-    """Largest absolute difference by level; no pixel where the model does not localise."""
+    """Largest absolute difference by level; no entry for pixels if the model does not localise."""
     differences = {"image": 0.0} | ({} if reference[0].maps is None else {"pixel": 0.0})
     batches = (*_small_batches(reference), _rows(reference[0], slice(1)))
     threads = 1 if name == "openvino" else cpu_limit()  # OpenVINO takes all CPUs for each batch
@@ -122,7 +123,7 @@ def _max_differences(name: str, loaded: LoadedExport, reference: Sequence[Scored
 def _run(name: str, loaded: LoadedExport, images: NDArray[np.float32]) -> Outputs:
     try:
         return loaded.run(images)
-    except Exception as error:  # whatever the runtime raises for a graph that takes one batch size alone
+    except Exception as error:  # runtimes raise various errors for a graph that takes only one batch size
         raise ExportMismatch(f"the {name} model cannot score a batch of {len(images)}: {str(error)[:300]}") from error
 
 
@@ -139,7 +140,7 @@ def _rows(scored: ScoredBatch, rows: slice) -> ScoredBatch:
 
 
 def _max_difference(found: NDArray[np.float32] | None, expected: NDArray[np.float32]) -> float:
-    """Largest absolute difference; infinite where outputs are missing or not numbers."""
+    """Largest absolute difference; infinite if outputs are missing or not finite."""
     if found is None or not np.isfinite(found).all():
         return math.inf
     return float(np.abs(found.astype(np.float64) - expected).max())

@@ -1,10 +1,10 @@
-"""Stage export: the fitted model in portable forms, each compared with torch on real images.
+"""Stage export: write the fitted model in portable formats, and compare each with torch on real images.
 
-Every form takes normalised input (B, 3, H, W), float32, with any batch size, and answers raw scores and, if the model
-localises, raw maps. A form that disagrees with torch, or that has the batch size of the tracing baked in, fails the
-run, once everything else is published. Nothing here trains or evaluates.
+Every format takes normalised input (B, 3, H, W), float32, with any batch size, and returns raw scores and, if the model
+localises, raw maps. An export that disagrees with torch, or has the batch size of its tracing baked in, fails the run
+after everything else is published. Nothing here trains or evaluates.
 
-- ONNX: ``onnx_writer``, weights inside the one file.
+- ONNX: ``onnx_writer``; weights are in the same file up to 2 GB, else in a second file.
 - TorchScript: ``torchscript_writer``, by tracing, for CPUs and GPUs alike.
 - OpenVINO: ``openvino_writer``, from the ONNX graph; weights are a second file.
 """
@@ -48,10 +48,10 @@ class Exported:
 
 @dataclass(frozen=True)
 class Exports:
-    """The forms that agree with torch, and the failure of the first that does not, if any.
+    """The exports that agree with torch, and the failure of the first that does not, if any.
 
-    ``failure`` is an ExportMismatch where a form is further from torch than rounding explains, InvalidConfig where the
-    model cannot be written in it.
+    ``failure`` is an ExportMismatch if an export differs from torch by more than the tolerance, and an InvalidConfig if
+    the model cannot be written in a format.
     """
 
     verified: tuple[Exported, ...] = ()
@@ -68,16 +68,19 @@ _WRITERS: dict[ExportFormat, Callable[[nn.Module, Tensor, Path], list[Path]]] = 
 def export_all(
     model: ScoringModel, spec: Export, reference: Sequence[ScoredBatch], ranges: ScoreRanges, folder: Path
 ) -> Exports:
-    """Write the wanted forms into a folder and compare each with torch; one that fails leaves no file.
+    """Write the formats of the spec into a folder and compare each with torch; one that fails leaves no file.
 
     Args:
         model: ready to score.
-        spec: which forms.
+        spec: formats and precision.
         reference: torch's own scores of real images.
-        ranges: raw scores seen in the run, to which differences are related.
-        folder: where files go.
+        ranges: lowest and highest raw scores of the run, from which tolerances are computed.
+        folder: target of the files.
+
+    Raises:
+        ModelInvalid: a runtime cannot load the export that was written for it.
     """
-    # Two images, of which a graph sees that their number is not fixed.
+    # torch.export would treat a batch of one image as a constant, so the example has two.
     example = torch.zeros(2, 3, *reference[0].batch.images.shape[-2:], device=_device(model))
     allowed = {level: tolerance(spec.precision, seen) for level, seen in ranges.items()}
     verified, failure = [], None
@@ -85,11 +88,11 @@ def export_all(
         before = set(folder.iterdir())
         try:
             files = _write(name, model, spec.precision, example, folder)
-            # Compared as inference has it: loaded from the file, by the form's own runtime.
+            # Compare the export as inference will use it: loaded from its file by the format's runtime.
             report = compare(name, files[0], reference, allowed)
             verified.append(_exported(files, report, spec.precision))
         except (ExportMismatch, InvalidConfig) as error:
-            # The other forms are still of use: the run goes on, and fails once they are published.
+            # The other formats are still useful: the run goes on, and fails once they are published.
             logger.error("export failed", extra={"format": name, "detail": str(error)})
             failure = failure or error
             for file in set(folder.iterdir()) - before:
@@ -116,7 +119,7 @@ def _device(model: nn.Module) -> torch.device:
 
 @contextlib.contextmanager
 def _as_invalid_config(name: str) -> Iterator[None]:
-    """Turn whatever an exporter raises into an InvalidConfig: another model or another form has to be asked for."""
+    """Turn an exporter's exceptions into InvalidConfig: the spec has to ask for another model or format."""
     try:
         yield
     except (OnnxExporterError, RuntimeError, TypeError, ValueError, NotImplementedError) as error:

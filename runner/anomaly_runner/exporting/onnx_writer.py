@@ -1,7 +1,7 @@
-"""A model as an ONNX graph of onnxruntime's operators, with any batch size.
+"""Write a model as an ONNX graph for onnxruntime that takes any batch size.
 
-torch's tracing exporter writes it: these models are plain tensor programs that it covers, and it takes 1 s where
-torch.export takes 5. That one is the fallback for what cannot be traced.
+The graph is written by torch's tracing exporter: it supports the plain tensor programs that most models are, and takes
+1 s where torch.export takes 5 s. torch.export is the fallback for models that cannot be traced.
 """
 
 import contextlib
@@ -24,16 +24,18 @@ logger = logging.getLogger(__name__)
 
 OPSET = 18
 _FUSED_LAYER_NORM_LIMIT = 1 << 14
-"""Numbers normalised together, above which onnxruntime's fused operator loses digits and arithmetic is written."""
+"""Largest number of values of a layer normalisation that is exported as onnxruntime's fused operator.
+
+The operator loses digits in larger ones, which are exported as arithmetic."""
 
 
 def write_onnx(model: nn.Module, example: Tensor, folder: Path) -> list[Path]:
     """Write model.onnx, and model.onnx.data where weights do not fit into a protocol buffer (2 GB).
 
     Args:
-        model: of images (B, 3, H, W); answers scores, and maps if it localises.
-        example: two images of the input's size, on the model's device; B is not baked in.
-        folder: where the files go.
+        model: takes images (B, 3, H, W), and returns scores, and maps if it localises.
+        example: two images of the input's size, on the model's device; the graph takes any other number of images too.
+        folder: target of the files.
 
     Raises:
         OnnxExporterError: neither exporter can write the model.
@@ -52,7 +54,14 @@ def write_onnx(model: nn.Module, example: Tensor, folder: Path) -> list[Path]:
 
 
 def merge_external_data(file: Path, folder: Path) -> list[Path]:
-    """Move an ONNX file into a folder, with the external data beside it, a file a tensor, merged into one file."""
+    """Move an ONNX file into a folder, and merge its external data (one file a tensor) into one file beside it.
+
+    Args:
+        file: the graph, alone in its folder except for its external data.
+
+    Returns:
+        The graph, and the file of external data if there is any.
+    """
     import onnx
 
     target = folder / file.name
@@ -65,7 +74,7 @@ def merge_external_data(file: Path, folder: Path) -> list[Path]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence the exporters' deprecations and their warnings of traced constants: shapes are fixed here."""
+    """Suppress the exporters' deprecation warnings, and those about traced constants: image sizes are fixed here."""
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         yield
@@ -73,7 +82,7 @@ def _quiet() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _layer_norm_as_arithmetic(model: nn.Module) -> Iterator[None]:
-    """Run layer normalisations over whole feature maps as plain arithmetic, which the graph then has instead."""
+    """Replace layer normalisations over whole feature maps by plain arithmetic inside this block, for the graph."""
     wide = [
         part
         for part in model.modules()
@@ -89,7 +98,7 @@ def _layer_norm_as_arithmetic(model: nn.Module) -> Iterator[None]:
 
 
 def _layer_norm(norm: nn.LayerNorm, values: Tensor) -> Tensor:
-    """Layer normalisation in float32, by a reciprocal: exporters recognise a division and fuse the operator again."""
+    """Layer normalisation in float32, by a reciprocal: a division would be recognised and fused into the operator."""
     centred = values.float() - _mean(values.float(), norm)
     scaled = (centred * torch.rsqrt(_mean(centred.square(), norm) + norm.eps)).to(values.dtype)
     weighed = scaled if norm.weight is None else scaled * norm.weight
@@ -97,7 +106,7 @@ def _layer_norm(norm: nn.LayerNorm, values: Tensor) -> Tensor:
 
 
 def _mean(values: Tensor, norm: nn.LayerNorm) -> Tensor:
-    """The mean over the normalised axes, one after the other: onnxruntime loses digits in long sums."""
+    """The mean over the normalised axes, one axis at a time: onnxruntime loses digits in long sums."""
     for axis in range(1, len(norm.normalized_shape) + 1):
         values = values.mean(-axis, keepdim=True)
     return values

@@ -1,4 +1,4 @@
-"""A model in OpenVINO's form, converted from its ONNX graph."""
+"""Write a model in OpenVINO's format, converted from its ONNX graph."""
 
 from pathlib import Path
 
@@ -8,7 +8,11 @@ from anomaly_runner.exporting.onnx_writer import write_onnx
 
 
 def write_openvino(model: nn.Module, example: Tensor, folder: Path) -> list[Path]:
-    """Write model.xml and model.bin, from model.onnx if the folder holds it; weights keep the graph's own precision."""
+    """Write model.xml and model.bin from the folder's model.onnx, or from a temporary one, in the same precision.
+
+    Raises:
+        OnnxExporterError: the model cannot be written as ONNX.
+    """
     import openvino
 
     graph = folder / "model.onnx"

@@ -1,4 +1,4 @@
-"""A model traced to TorchScript, for whichever device its images are on."""
+"""Write a model as traced TorchScript that runs on the device of its images."""
 
 import warnings
 from pathlib import Path
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 def write_torchscript(model: nn.Module, example: Tensor, folder: Path) -> list[Path]:
     """Trace a model of images (B, 3, H, W) and write model.pt."""
     with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")  # its own deprecation, and its notes on traced constants: shapes are fixed here
+        warnings.simplefilter("ignore")  # about the tracer's deprecation and traced constants: image sizes are fixed
         traced = torch.jit.trace(model, example, check_trace=False)  # type: ignore[no-untyped-call]
         program = torch.jit.freeze(traced.eval())
     _follow_images(program.graph)
@@ -21,9 +21,9 @@ def write_torchscript(model: nn.Module, example: Tensor, folder: Path) -> list[P
 
 
 def _follow_images(graph: Any) -> None:
-    """Replace the device on which the model was traced, wherever the graph names it, by that of the images.
+    """Replace the device of the tracing by the device of the images, wherever the graph names it.
 
-    Loading with ``map_location`` moves weights alone.
+    Loading with ``map_location`` moves only weights, not these constants.
     """
     named = [node for node in graph.findAllNodes("prim::Constant") if node.output().type().kind() == "DeviceObjType"]
     if not named:
