@@ -1,1 +1,1 @@
-"""What people read of a run: tables, pictures, figures and the page. Computes no metric."""
+"""The output of a run for people: tables, pictures, charts and the HTML report. Computes no metric."""

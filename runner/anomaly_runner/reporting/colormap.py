@@ -11,7 +11,7 @@ _BLUE = (0.10667330, 12.64194608, -60.58204836, 110.36276771, -89.90310912, 27.3
 
 
 def turbo_palette() -> bytes:
-    """256 RGB triples, from dark blue over green to dark red."""
+    """256 RGB triples as bytes, from dark blue through green to dark red."""
     level = np.linspace(0, 1, 256)
     powers = level[:, None] ** np.arange(6)
     channels = powers @ np.array([_RED, _GREEN, _BLUE]).T

@@ -1,6 +1,6 @@
-"""Charts of the report as inline SVG, drawn by hand so that the page needs no library. Pure functions of numbers.
+"""Charts of the report as inline SVG, written directly so that the page needs no library. Pure functions of numbers.
 
-Colours are the page's CSS variables; every chart has a title for those who cannot see it.
+Colours are CSS variables of the page; every chart has a title for screen readers.
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ Point = tuple[float, float]
 
 @dataclass(frozen=True)
 class Curve:
-    """A named line through points (x, y), and its CSS class."""
+    """A named line through points (x, y), with its CSS class."""
 
     name: str
     points: Sequence[Point]
@@ -40,7 +40,7 @@ class Axes:
     y: Point
 
     def place(self, point: Point) -> Point:
-        """Where a point is in the drawing (x to the right, y downwards)."""
+        """Position of a point in the drawing, in SVG units (x to the right, y downwards)."""
         x = _LEFT + _share(point[0], self.x) * (_WIDTH - _LEFT - _RIGHT)
         y = _HEIGHT - _BOTTOM - _share(point[1], self.y) * (_HEIGHT - _TOP - _BOTTOM)
         return round(x, 2), round(y, 2)
@@ -51,14 +51,14 @@ def _share(value: float, ends: Point) -> float:
 
 
 def roc_points(scores: ScoresByClass) -> list[Point]:
-    """The ROC curve, (false positive rate, recall), thinned to what can be seen."""
+    """The ROC curve as points (false positive rate, recall), thinned to some hundred."""
     missed, passed = _at_thresholds(scores)
     found, alarms = 1 - missed / len(scores.positive), 1 - passed / len(scores.negative)
     return [(0.0, 0.0), *_pairs(alarms[::-1], found[::-1]), (1.0, 1.0)]
 
 
 def precision_recall_points(scores: ScoresByClass) -> list[Point]:
-    """The precision-recall curve, (recall, precision), thinned to what can be seen."""
+    """The precision-recall curve as points (recall, precision), thinned to some hundred."""
     missed, passed = _at_thresholds(scores)
     found, alarms = len(scores.positive) - missed, len(scores.negative) - passed
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -67,7 +67,7 @@ def precision_recall_points(scores: ScoresByClass) -> list[Point]:
 
 
 def _at_thresholds(scores: ScoresByClass) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """False negatives and true negatives at some hundred scores of each class, spread evenly over its items."""
+    """False negatives and true negatives at up to 300 scores of each class, spread evenly over its sorted items."""
     chosen = np.unique(np.concatenate([_spread(scores.positive), _spread(scores.negative)]))
     return np.searchsorted(scores.positive, chosen), np.searchsorted(scores.negative, chosen)
 
@@ -87,11 +87,11 @@ def line_chart(
     """Draw curves with a frame, ticks and a legend.
 
     Args:
-        title: also read aloud.
+        title: also for screen readers.
         axes: labels and ranges.
-        curves: what the legend names.
-        marks: further lines that explain themselves.
-        dots: points that stand out; names are shown when the pointer rests on them.
+        curves: lines with an entry in the legend.
+        marks: lines without an entry.
+        dots: highlighted points; their names are shown as tooltips.
     """
     lines = [_polyline(curve, axes) for curve in (*marks, *curves)]
     circles = [_dot(dot.name, axes.place(point), dot.style) for dot in dots for point in dot.points]
@@ -114,7 +114,7 @@ def _legend(entries: Sequence[tuple[str, str]]) -> str:
 
 
 def histogram_chart(histogram: ScoreHistogram, threshold: float | None) -> str:
-    """Draw images by score and label, with the threshold."""
+    """Draw the numbers of images by score and label, with the threshold."""
     kinds = [
         (name, style, counts)
         for name, style, counts in (
@@ -125,7 +125,7 @@ def histogram_chart(histogram: ScoreHistogram, threshold: float | None) -> str:
         if any(counts)
     ]
     highest = max((count for _, _, counts in kinds for count in counts), default=1)
-    step = -(-highest // (_TICKS - 1))  # so that ticks are whole images
+    step = -(-highest // (_TICKS - 1))  # ticks are whole numbers of images
     axes = Axes("raw image score", "images", _score_range(histogram, threshold), (0, step * (_TICKS - 1)))
     bins = list(zip(histogram.edges, histogram.edges[1:], strict=False))
     bars = [
@@ -139,7 +139,7 @@ def histogram_chart(histogram: ScoreHistogram, threshold: float | None) -> str:
 
 
 def cumulative_chart(histogram: ScoreHistogram, threshold: float | None) -> str:
-    """Draw the share of good images below and of defective images above each score: what any threshold would give."""
+    """Draw the share of good images below and of defective images above each score: the effect of any threshold."""
     axes = Axes("raw image score", "share of images", _score_range(histogram, threshold), (0, 1))
     curves = []
     good, defect = np.cumsum([0, *histogram.good]), np.cumsum([0, *histogram.defect])
@@ -153,7 +153,7 @@ def cumulative_chart(histogram: ScoreHistogram, threshold: float | None) -> str:
 
 
 def _score_range(histogram: ScoreHistogram, threshold: float | None) -> Point:
-    """Every score that is drawn, and the threshold with a little room."""
+    """Range of the histogram, extended to a threshold outside of it, with a small margin."""
     ends = [histogram.edges[0], histogram.edges[-1]]
     if threshold is None or ends[0] < threshold < ends[1]:
         return ends[0], ends[1]

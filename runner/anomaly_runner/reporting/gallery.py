@@ -1,4 +1,4 @@
-"""The few pictures of the report: what a person would want to look at first."""
+"""The gallery of the report: pictures of the few images that people should look at first."""
 
 import base64
 from collections.abc import Callable, Mapping, Sequence
@@ -20,14 +20,14 @@ from anomaly_runner.system.parallel import ordered_map
 _MISTAKES = 18
 _OTHERS = 8
 MapsByKey = Callable[[Sequence[Sample]], Mapping[str, NDArray[np.float32]]]
-"""Samples to maps (H, W) by key."""
+"""Computes the maps (H, W) of samples, by the samples' keys."""
 _WIDE, _NARROW = 720, 240
-"""Pixels across, with and without a heat map."""
+"""Largest width of a picture in pixels, with and without a heat map."""
 
 
 @dataclass(frozen=True)
 class GalleryItem:
-    """A picture of one image: its path and label, its raw score, and a data URI."""
+    """One image of the gallery: its path and label, its raw score and decision, and its picture as a data URI."""
 
     path: str
     label: str
@@ -37,8 +37,10 @@ class GalleryItem:
 
 
 def select_images(predictions: Predictions, evaluated: EvaluationResult) -> list[int]:
-    """Which images are shown: the worst mistakes or, without any, the labelled ones that are nearest to the threshold;
-    where nothing is labelled, the most anomalous.
+    """Indices of the images to show.
+
+    These are the worst mistakes; without mistakes, the labelled images nearest to the threshold; without labels, the
+    most anomalous images.
     """
     if evaluated.mistakes:
         places = {sample.key: index for index, sample in enumerate(predictions.samples)}
@@ -51,11 +53,11 @@ def select_images(predictions: Predictions, evaluated: EvaluationResult) -> list
 
 
 def make_gallery(renderer: PredictionRenderer, compute_maps: MapsByKey) -> tuple[GalleryItem, ...]:
-    """The pictures, rendered in parallel; a file that has gone since it was scored is left out.
+    """Render the gallery in parallel; leaves out files that have disappeared since they were scored.
 
     Args:
         renderer: for the predictions of the run.
-        compute_maps: answers maps of samples. Most runs do not keep maps, and these few are made in no time.
+        compute_maps: computes the maps of the chosen samples, if the run has kept none.
     """
     chosen = select_images(renderer.predictions, renderer.evaluated)
     if renderer.predictions.maps is None and renderer.predictions.pixel_range is not None:

@@ -1,7 +1,7 @@
-"""The report for people: one HTML file that needs no other file and loads nothing.
+"""The report for people: one self-contained HTML file that loads nothing.
 
-Names of files and labels come from whoever made the data, so everything is escaped, and the page's content security
-policy allows no script and no address at all.
+Names of files and labels come from the dataset and are not trusted, so everything is escaped, and the page's content
+security policy allows no script and no address.
 """
 
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ from anomaly_runner.reporting.gallery import GalleryItem
 _TEMPLATES = Path(__file__).parent / "templates"
 _UNIT = (0.0, 1.0)
 _LISTED = 100
-"""Rows of a list of files at most: the page stays small."""
+"""Largest number of rows of a list of files, which keeps the page small."""
 _ORIGINS = {
     "validation": "Chosen on the validation images.",
     "test": "Chosen on the images that are judged here, so the decisions are better than they would be on new ones.",
@@ -47,9 +47,9 @@ def render(report: RunReport, labelled: LabelledScores | None, gallery: Sequence
     """Render the page.
 
     Args:
-        report: everything that is known of the run.
-        labelled: scores with labels, for the curves.
-        gallery: pictures of the worst mistakes.
+        report: the content of report.json.
+        labelled: scores with labels, for the curves; None to leave these out.
+        gallery: pictures, already rendered.
     """
     spec = report.config.spec
     return _template().render(
@@ -66,7 +66,7 @@ def render(report: RunReport, labelled: LabelledScores | None, gallery: Sequence
 
 
 def _origin(report: RunReport) -> str:
-    """Say where the thresholds are from; an inference chooses one and takes the other from the trained model."""
+    """Describe the origin of the thresholds; an inference may choose one and take the other from the trained model."""
     if report.thresholds_from is None:
         return ""
     spec, found = report.config.spec, report.summary.thresholds

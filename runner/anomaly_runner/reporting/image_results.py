@@ -1,4 +1,4 @@
-"""results.json: the outcome image by image, in the form that quadra's tools read. See ``anomaly_api.results``."""
+"""Make results.json: the result of each image, in the format of quadra's tools. See ``anomaly_api.results``."""
 
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -23,9 +23,9 @@ def image_results(
 
     Args:
         predictions: raw scores.
-        evaluated: what they mean.
-        training: thresholds that are 100 percent; without an image threshold, the run's own is.
-        folder: the run's artifacts, with its pictures.
+        evaluated: decisions and threshold.
+        training: its image threshold is 100 percent; if it has none, the run's own threshold is.
+        folder: the run's artifacts, including its pictures.
     """
     threshold = evaluated.image_threshold
     base = threshold if training.image is None else training.image
@@ -74,7 +74,7 @@ def _probability(scores: NDArray[np.float64], threshold: float) -> NDArray[np.fl
 
 
 def _pictures(predictions: Predictions, evaluated: EvaluationResult, index: int, folder: Path) -> tuple[str, str]:
-    """Segmentation and heat map, where they were drawn."""
+    """Paths of segmentation and heat map, relative to the artifacts; empty if they were not drawn."""
     name = verdict_of(predictions, evaluated, index).file_name(index)
     files = [f"visualizations/{name}_{kind}.png" for kind in ("segmentation", "heatmap")]
     mask, heat = (file if (folder / file).exists() else "" for file in files)
@@ -82,7 +82,7 @@ def _pictures(predictions: Predictions, evaluated: EvaluationResult, index: int,
 
 
 def _overlapping(scores: NDArray[np.float32], evaluated: EvaluationResult) -> int:
-    """Images between the lowest score of a defect and the highest of a good part."""
+    """Number of images with scores from the lowest of a defective image to the highest of a good one."""
     labelled: ScoresByClass | None = evaluated.labelled.image if evaluated.labelled else None
     if labelled is None or not labelled.has_both_classes:
         return 0

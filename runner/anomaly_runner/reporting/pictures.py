@@ -1,11 +1,11 @@
-"""What a picture of a prediction looks like: pure drawing, Pillow and numpy alone.
+"""Draw a picture of a prediction, with Pillow and numpy alone.
 
-A sheet shows the image, the heat map over it and the segmentation's contour, with the verdict above; the true defect,
-where a mask tells it, is outlined in the first panel. Panels have the image's own resolution; small images are enlarged
-by a whole factor so that the caption can be read.
+A sheet has three panels below a caption with the decision: the image, with the outline of the true defect if there is a
+mask; the heat map over the image; the image with the outline of the segmentation. Panels have the image's own
+resolution; small images are enlarged by a whole factor so that the caption can be read.
 
-Whatever can be is done in bytes and at the map's size, and contours are searched only where something is found, so
-that a sheet of 1024 x 1024 pixels takes some 10 ms.
+For speed, most work is done on bytes and at the map's size, and contours are computed only around what is found: a
+sheet of 1024 x 1024 pixels takes about 10 ms.
 """
 
 import math
@@ -22,30 +22,30 @@ from anomaly_runner.data.samples import Sample
 from anomaly_runner.reporting.colormap import TURBO
 
 _SMALLEST = 224
-"""Shorter side of a panel in pixels, at least."""
+"""Smallest length of a panel's shorter side in pixels."""
 _CAPTION = 44
 _BAND = 64
-"""Rows that are coloured at a time."""
+"""Number of rows that are coloured at a time."""
 _GAP = 6
 _STEM = 120
-"""Bytes of an image's name that its picture's name keeps: with what is added, file systems allow 255."""
+"""Bytes of an image's name that are kept in its picture's name, which file systems limit to 255 bytes in all."""
 _INK, _PAPER, _DIM = (235, 238, 242), (24, 27, 33), (150, 158, 170)
 _RED, _GREEN, _AMBER = (255, 92, 92), (82, 196, 120), (255, 190, 80)
 
 
 def printable(name: str) -> str:
-    """Make any name printable on one line."""
+    """Make a name printable on one line: other characters become question marks."""
     return "".join(sign if sign.isprintable() else "?" for sign in name)
 
 
 def file_stem(name: str) -> str:
-    """Make any name safe as a part of a file's name, an object's key and a URL: MLflow's client quotes none of them."""
+    """Make a name safe as a part of a file's name, an object's key and a URL, which MLflow's client does not quote."""
     return re.sub(r"[^\w. -]", "_", name).encode()[:_STEM].decode(errors="ignore")
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """One image's decision, as its caption says it."""
+    """The decision about one image, as shown in its caption; ``threshold`` is normalised, ``score`` is raw."""
 
     sample: Sample
     score: float
@@ -64,7 +64,7 @@ class Verdict:
         return "anomalous" if self.anomalous else "good"
 
     def file_name(self, index: int) -> str:
-        """Unique in a run; tells label, decision and score."""
+        """File name without extension, in the label's folder: unique in a run, with decision and score."""
         mark = "_WRONG" if self.wrong else ""
         label, stem = file_stem(self.sample.label), file_stem(PurePosixPath(self.sample.key).stem)
         return f"{label}/{index:06d}_{stem}_{self.word}_{self.normalized_score:.4g}{mark}"
@@ -72,7 +72,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class PixelLevels:
-    """Raw pixel scores of a run: the lowest and the highest, and the threshold, None where there is none."""
+    """Lowest and highest raw pixel score of a run, and the pixel threshold, None if there is none."""
 
     low: float
     threshold: float | None
@@ -82,8 +82,8 @@ class PixelLevels:
 def heat_image(scores: NDArray[np.float32], levels: PixelLevels, size: tuple[int, int]) -> Image.Image:
     """Draw raw pixel scores (H, W) as a grey image of ``size`` (width, height).
 
-    0 is the lowest score of the run, 128 the threshold, 255 the highest, linear in between, so that colours mean the
-    same in every picture. There is no 0 where all scores reach the threshold, and no 255 where none does.
+    0 is the lowest score of the run, 128 the threshold, 255 the highest, linear in between, so that a colour means the
+    same in every picture. If all scores of the run reach the threshold, none is below 128; if none does, none is above.
     """
     scores = _max_pooled(scores, size)
     known, heats = zip(*_heats(levels), strict=True)
@@ -92,14 +92,12 @@ def heat_image(scores: NDArray[np.float32], levels: PixelLevels, size: tuple[int
 
 
 def pixel_scores(scores: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
-    """Interpolate raw pixel scores (H, W) to ``size`` (width, height): (height, width)."""
+    """Interpolate raw pixel scores (H, W) to ``size`` (width, height); returns an array (height, width)."""
     return np.asarray(Image.fromarray(_max_pooled(scores, size)).resize(size, Image.Resampling.BILINEAR))
 
 
 def _max_pooled(scores: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
-    """Reduce a map that is larger than ``size`` (width, height) to it, by the largest score of what becomes one pixel:
-    a mean would hide small defects.
-    """
+    """Reduce a map that is larger than ``size`` (width, height) by max pooling: a mean would hide small defects."""
     for axis, target in ((0, size[1]), (1, size[0])):
         length = scores.shape[axis]
         if length > target:
@@ -108,7 +106,7 @@ def _max_pooled(scores: NDArray[np.float32], size: tuple[int, int]) -> NDArray[n
 
 
 def _heats(levels: PixelLevels) -> list[tuple[float, float]]:
-    """Scores and their heat, ascending."""
+    """Points (score, heat) that the heat is interpolated between, ascending."""
     low, high = levels.low, levels.high
     middle = (low + high) / 2 if levels.threshold is None else levels.threshold
     below = [(low, 0.0)] if low < middle else []
@@ -119,8 +117,11 @@ def _heats(levels: PixelLevels) -> list[tuple[float, float]]:
 def segment(scores: NDArray[np.float32], threshold: float | None, size: tuple[int, int]) -> NDArray[np.bool_]:
     """Find where raw pixel scores (H, W), interpolated to ``size`` (width, height), reach the threshold.
 
-    Returns a mask of shape (height, width). No interpolated score is higher than those around it, so only the
-    surroundings of what is found are interpolated.
+    Interpolated scores are never higher than the map's scores around them, so only the surroundings of scores that
+    reach the threshold are interpolated.
+
+    Returns:
+        A mask (height, width); all False without a threshold.
     """
     scores = _max_pooled(scores, size)
     full = np.zeros((size[1], size[0]), np.bool_)
@@ -142,7 +143,7 @@ def segment(scores: NDArray[np.float32], threshold: float | None, size: tuple[in
 
 
 def _bounding_box(mask: NDArray[np.bool_], margin: int = 0) -> tuple[slice, slice] | None:
-    """Rows and columns of the smallest rectangle that holds everything set, with a margin; None of nothing."""
+    """Rows and columns of the smallest rectangle around all set pixels, with a margin; None if no pixel is set."""
     spans = []
     for along, length in ((mask.any(1), mask.shape[0]), (mask.any(0), mask.shape[1])):
         places = np.flatnonzero(along)
@@ -153,7 +154,10 @@ def _bounding_box(mask: NDArray[np.bool_], margin: int = 0) -> tuple[slice, slic
 
 
 def _resized_span(span: slice, length: int, target: int) -> slice:
-    """Pixels of a line of ``target`` that a bilinear filter makes from this part of a line of ``length``, no longer."""
+    """Pixels that depend on ``span`` when a line of ``length`` pixels is resized bilinearly to ``target`` pixels.
+
+    ``length`` must not be larger than ``target``.
+    """
     scale = length / target
     first = math.floor((span.start - 1) / scale) - 1
     last = math.ceil((span.stop + 1) / scale) + 1
@@ -172,9 +176,9 @@ def compose(
     Args:
         image: RGB.
         heat: grey, of the image's size.
-        segmentation: what was found (height, width).
+        segmentation: mask (height, width) of the anomalous pixels.
         verdict: for the caption.
-        truth: what is defective (height, width).
+        truth: mask (height, width) of the defective pixels, if known.
     """
     factor = max(1, -(-_SMALLEST // min(image.size)))
     size = (image.width * factor, image.height * factor)
@@ -191,7 +195,7 @@ def compose(
 
 
 def _empty_sheet(size: tuple[int, int]) -> tuple[Image.Image, list[tuple[int, int]]]:
-    """Paper around three panels of ``size``, and where they are; what they will cover is not painted."""
+    """A sheet for three panels of ``size``, and the panels' positions; only what panels do not cover is painted."""
     sheet = Image.new("RGB", (3 * size[0] + 2 * _GAP, size[1] + _CAPTION), None)
     places = [(index * (size[0] + _GAP), _CAPTION) for index in range(3)]
     sheet.paste(_PAPER, (0, 0, sheet.width, _CAPTION))
@@ -206,7 +210,7 @@ def _enlarged(image: Image.Image, size: tuple[int, int], method: Image.Resamplin
 
 @cache
 def _blend_table() -> NDArray[np.uint32]:
-    """Colour (RGB and a spare byte) of every heat over every grey. The image stays visible where nothing is wrong."""
+    """Colours (RGB and an unused byte) by heat x 256 + grey; low heat covers less, so that the image stays visible."""
     cover = (70 + 0.5 * np.arange(256)) / 255
     colours = np.frombuffer(TURBO, np.uint8).reshape(256, 1, 3)
     mixed = np.zeros((256, 256, 4), np.uint8)
@@ -216,7 +220,10 @@ def _blend_table() -> NDArray[np.uint32]:
 
 
 def _paste_heat(sheet: Image.Image, image: Image.Image, heat: Image.Image, place: tuple[int, int]) -> None:
-    """Heat over the image in grey, so that all colour is heat. A few rows at a time: they stay in the CPU's cache."""
+    """Paste the heat map over the image in grey, so that every colour is heat.
+
+    Works on a few rows at a time, which stay in the CPU's cache.
+    """
     hot, grey = np.asarray(heat), np.asarray(image.convert("L"))
     for top in range(0, image.height, _BAND):
         index = np.left_shift(hot[top : top + _BAND], 8, dtype=np.uint16)
@@ -232,7 +239,7 @@ def _outline(
     place: tuple[int, int],
     colour: tuple[int, int, int],
 ) -> None:
-    """Draw a region's contour into the panel of ``size`` at ``place``, with a dark seam that shows on any image."""
+    """Draw a region's contour into the panel of ``size`` at ``place``, with a dark border that shows on any image."""
     if region.shape != (size[1], size[0]):
         smooth = Image.fromarray(region.astype(np.uint8) * 255).resize(size, Image.Resampling.BILINEAR)
         region = np.asarray(smooth) >= 128
@@ -248,7 +255,7 @@ def _outline(
 
 
 def _eroded(region: NDArray[np.bool_], times: int) -> NDArray[np.bool_]:
-    """Pixels that are further than ``times`` from the region's border (by sides; edges of the array are no border)."""
+    """Erode a region ``times`` times by its 4-neighbourhood; the edges of the array do not erode it."""
     core = region
     for _ in range(times):
         smaller = core.copy()

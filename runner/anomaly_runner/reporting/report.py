@@ -1,4 +1,4 @@
-"""A run's results as the contract has them: the summary for the status, and report.json. Computes nothing new."""
+"""Put a run's results into the contract's types: the summary for the status, and report.json. Computes no metric."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,21 +18,21 @@ from anomaly_runner.scoring.predict import Predictions
 
 @dataclass(frozen=True, kw_only=True)
 class Results:
-    """Everything that a run found out, built by keyword.
+    """All results of a run.
 
     Attributes:
-        dataset: what was listed.
+        dataset: the listed images.
         predictions: raw scores of the test images.
         evaluated: decisions and metrics.
-        integrity: files that were read, with their digests, or could not be.
+        integrity: digests of the files that were read, and the unreadable files.
         environment: versions of libraries, device or provider.
-        trained_images: images learnt from; 0 of an inference.
+        trained_images: number of images that the model has learnt from; 0 for an inference.
         exports: comparison of each export with torch.
-        training: course of a training by gradient.
-        validation_images: images that thresholds were found on, if not on the test images.
-        gallery: pictures for the page.
-        model_thresholds: of the trained model that an inference was given.
-        failure: what went wrong although there are results.
+        training: epochs, steps and metrics of a training by gradient.
+        validation_images: number of validation images, on which thresholds were found; 0 if there are none.
+        gallery: pictures for the HTML report.
+        model_thresholds: thresholds of the trained model that an inference uses.
+        failure: reason why the run fails although it has results.
     """
 
     dataset: DatasetIndex
@@ -50,7 +50,7 @@ class Results:
 
     @property
     def thresholds_from(self) -> Literal["validation", "test", "manual", "model"]:
-        """Which images the thresholds were found on."""
+        """Origin of the thresholds: the images that they were found on, the manifest or the trained model."""
         source = self.evaluated.thresholds.source
         if source in ("training", "custom"):
             return "model"
@@ -62,7 +62,7 @@ class Results:
 def make_summary(
     results: Results, artifacts: Artifacts, mlflow: MlflowStatus | None, warnings: list[str]
 ) -> RunSummary:
-    """Make what the status shows of a run that has results."""
+    """Make the summary for the status of a run that has results."""
     evaluated, failure = results.evaluated, results.failure
     return RunSummary(
         reason=failure.reason if failure else Reason.COMPLETE,
@@ -86,7 +86,7 @@ def make_summary(
 def make_report(
     config: RunConfig, results: Results, artifacts: Artifacts, mlflow: MlflowStatus | None, record: RunRecord
 ) -> RunReport:
-    """Make report.json: everything known about a run that has results."""
+    """Make the content of report.json for a run that has results."""
     return RunReport(
         run=config.run,
         summary=make_summary(results, artifacts, mlflow, record.warnings),

@@ -1,4 +1,4 @@
-"""The table of predictions, one row an image, as Parquet and as CSV. For programs; people read the page."""
+"""Write the table of predictions, one row an image, as Parquet and CSV, for programs."""
 
 import csv
 from collections.abc import Mapping
@@ -14,10 +14,10 @@ COLUMNS = ("path", "label", "defect", "score", "normalized_score", "anomalous", 
 
 
 def prediction_rows(predictions: Predictions, evaluated: EvaluationResult) -> Mapping[str, list[Any]]:
-    """Make the table, by column.
+    """Make the columns of the table, by name.
 
-    ``defect`` and ``wrong`` are empty for images whose label is unknown; ``score`` is the raw float32 score, and
-    ``normalized_score`` is on the scale that the experiment chose.
+    ``defect`` and ``wrong`` are None for images whose label is unknown; ``score`` is the raw float32 score, and
+    ``normalized_score`` is on the scale of the experiment's evaluation.normalization.
     """
     defect = [sample.defect for sample in predictions.samples]
     anomalous = [bool(decision) for decision in evaluated.anomalous]

@@ -1,6 +1,6 @@
-"""Stage visualize: a picture of each prediction, at the image's own resolution.
+"""Stage visualize: draw a picture of each prediction, at the image's own resolution.
 
-Pictures are JPEG, ten times cheaper to write than PNG; raw outputs, which programs read, are PNG and TIFF.
+Pictures are JPEG, which is written ten times as fast as PNG; raw outputs, which programs read, are PNG and TIFF.
 """
 
 import math
@@ -30,9 +30,9 @@ from anomaly_runner.system.parallel import ordered_map
 
 @dataclass(frozen=True)
 class RenderedPrediction:
-    """One prediction as pictures of what the model has seen of the image, at the image's own resolution.
+    """Pictures of one prediction, of the part of the image that the model sees, at the image's own resolution.
 
-    ``sheet``: for people, RGB. ``heat``: grey, 128 is the threshold. ``segmentation``: (rows, columns), True is
+    ``sheet``: RGB, for people. ``heat``: grey, 128 is the threshold. ``segmentation``: (rows, columns), True is
     anomalous.
     """
 
@@ -46,7 +46,7 @@ class RenderedPrediction:
 class PredictionRenderer:
     """Draws the predictions of a run; safe to use from many threads.
 
-    ``extra_maps``: maps (H, W) by index, of predictions that were not kept with theirs.
+    ``extra_maps``: maps (H, W) by index, for predictions whose maps were not kept.
     """
 
     predictions: Predictions
@@ -57,10 +57,10 @@ class PredictionRenderer:
     extra_maps: Mapping[int, NDArray[np.float32]] = field(default_factory=dict)
 
     def image(self, index: int) -> Image.Image:
-        """Decode what the model has seen of the image, at the image's own resolution, RGB.
+        """Decode the part of the image that the model sees, at the image's own resolution, as RGB.
 
         Raises:
-            UnreadableImageError: the file has gone since it was scored.
+            UnreadableImageError: the file has disappeared or changed since it was scored.
         """
         key = self.predictions.samples[index].key
         return to_rgb8(self.preprocessor.decode(read_file(self.prefetcher, key), self.limits.max_image_pixels))
@@ -69,8 +69,8 @@ class PredictionRenderer:
         """Draw one prediction.
 
         Raises:
-            UnreadableImageError: the file has gone since it was scored.
-            LookupError: there is no map of it.
+            UnreadableImageError: the file has disappeared or changed since it was scored.
+            LookupError: there is no map of the prediction.
         """
         image, scores = self.image(index), self._scores(index)
         heat = heat_image(scores, self._levels, image.size)
@@ -80,8 +80,10 @@ class PredictionRenderer:
         return RenderedPrediction(verdict, sheet, heat, segmentation)
 
     def raw_outputs(self, index: int, rendered: RenderedPrediction) -> dict[str, Image.Image]:
-        """Heat map, segmentation and normalised pixel scores, by the end of their files' names; as large as the whole
-        image, with nothing outside of the part that the model is shown. Raises as ``image``.
+        """Heat map, segmentation and normalised pixel scores, by suffix of their files' names.
+
+        They are as large as the whole image, and empty (0, or NaN for scores) outside of the part that the model sees.
+        Raises as ``image``.
         """
         scores = self.evaluated.normalizer.pixel(pixel_scores(self._scores(index), rendered.heat.size)).astype(
             np.float32
@@ -99,15 +101,16 @@ class PredictionRenderer:
 
     @property
     def _levels(self) -> PixelLevels:
-        """What the heat map's 0, 128 and 255 are: 128 is the threshold that decides in this run, also where 100 percent
-        is that of the training.
+        """Pixel scores of the heat map's 0, 128 and 255.
+
+        128 is the threshold that decides in this run, even if 100 percent is the threshold of the training.
         """
         normalizer = self.evaluated.normalizer
         low, high = normalizer.ranges["pixel"]
         return PixelLevels(low, normalizer.pixel_threshold(self.evaluated.thresholds), high)
 
     def _scores(self, index: int) -> NDArray[np.float32]:
-        """The map (H, W), with the lowest score of the run outside of the valid area, where nothing is found."""
+        """The map (H, W), with the run's lowest score outside of the valid area, so that nothing is found there."""
         scores = self._map(index)
         valid = self.preprocessor.valid
         return scores if valid is None else np.where(valid, scores, np.float32(self._levels.low))
@@ -132,7 +135,7 @@ def _on_canvas(image: Image.Image, crop: CropArea, size: tuple[int, int]) -> Ima
 
 
 def select(predictions: Predictions, evaluated: EvaluationResult, only_wrong: bool) -> list[int]:
-    """Indices of the predictions that get a picture."""
+    """Indices of the predictions that get a picture: all, or only the wrong ones."""
     wrong = [
         sample.defect is not None and sample.defect != bool(decision)
         for sample, decision in zip(predictions.samples, evaluated.anomalous, strict=True)
@@ -141,10 +144,13 @@ def select(predictions: Predictions, evaluated: EvaluationResult, only_wrong: bo
 
 
 def visualize(renderer: PredictionRenderer, spec: Visualization, folder: Path, context: Context) -> list[Path]:
-    """Draw the pictures that are asked for into ``folder``, one sub-folder a label, and return their files.
+    """Draw the pictures that the spec asks for into ``folder``, one sub-folder a label, and return their files.
 
-    With ``rawOutputs`` each picture has NAME_heatmap.png (grey, 128 is the threshold), NAME_segmentation.png (white is
-    anomalous) and NAME_scores.tiff (float32, normalised) beside it, as large as the image.
+    With ``rawOutputs``, NAME_heatmap.png (grey, 128 is the threshold), NAME_segmentation.png (white is anomalous) and
+    NAME_scores.tiff (float32, normalised) are written beside each picture, as large as the image.
+
+    Raises:
+        Stopped: the run was asked to stop.
     """
     if not spec.enabled:
         return []
@@ -164,7 +170,7 @@ def _write_pictures(renderer: PredictionRenderer, index: int, spec: Visualizatio
     try:
         rendered = renderer.render(index)
         raw = renderer.raw_outputs(index, rendered) if spec.raw_outputs else {}
-    except UnreadableImageError:  # it could be read when it was scored, and its score is in the tables
+    except UnreadableImageError:  # the file was readable when it was scored, and its score is in the tables
         return []
     base = folder / rendered.verdict.file_name(index)
     base.parent.mkdir(parents=True, exist_ok=True)
@@ -173,12 +179,12 @@ def _write_pictures(renderer: PredictionRenderer, index: int, spec: Visualizatio
     written = [picture]
     for name, content in raw.items():
         written.append(base.with_name(f"{base.name}_{name}"))
-        content.save(written[-1], compress_level=1)  # of PNG
+        content.save(written[-1], compress_level=1)  # used for PNG only
     return written
 
 
 def verdict_of(predictions: Predictions, evaluated: EvaluationResult, index: int) -> Verdict:
-    """The decision of one prediction, with normalised score and threshold."""
+    """The decision about one image, with normalised score and threshold."""
     threshold = evaluated.normalizer.image(np.array([evaluated.image_threshold], np.float32))
     return Verdict(
         sample=predictions.samples[index],
