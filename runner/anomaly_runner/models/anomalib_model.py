@@ -1,8 +1,8 @@
-"""anomalib's models as this runner trains and scores them.
+"""Build anomalib's models for training, and wrap them for scoring.
 
-The Lightning module is built from our parameters alone, without anomalib's pre-processor, post-processor, metrics and
-pictures: images are prepared, and raw scores evaluated, in one place for all models. A trained model is never restored
-by ``load_from_checkpoint``, which would build it anew and download its weights again.
+The Lightning module is built from our parameters only, without anomalib's pre-processor, post-processor, metrics and
+pictures: for all models, this runner itself prepares images and evaluates raw scores. A trained model is never restored
+by ``load_from_checkpoint``, which would build it again and download its weights again.
 """
 
 import importlib
@@ -33,38 +33,38 @@ _CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 @dataclass(frozen=True)
 class BuildOptions:
-    """What a model is built with, beside its parameters."""
+    """Options of building a model, besides its parameters."""
 
     size: tuple[int, int]
     """Rows and columns of its input."""
     batch_size: int
-    """Images of a training step."""
+    """Images in a training step."""
     weights: Path | None
-    """Folder with auxiliary images; None where the model will not be trained."""
+    """Folder with auxiliary images; None if the model will not be trained."""
     subject: str
-    """What the images show, in English, such as ``screw``: WinCLIP's class name."""
+    """English name of the object on the images, such as ``screw``: WinCLIP's class name."""
 
 
 class AnomalibModel(ScoringModel):
-    """A network of anomalib whose outputs have one form, whatever the model.
+    """A network of anomalib with the same form of outputs for all models.
 
     Args:
-        network: anomalib's torch model, or what ``traceable`` makes of it.
+        network: anomalib's torch model, or its wrapper from ``traceable``.
         size: rows and columns of the maps.
-        localises: whether it has maps.
-        clip: images are 0..1 and are normalised here as CLIP wants them.
+        localises: whether the model has maps.
+        clip: images have values 0..1, and are normalised here with CLIP's mean and standard deviation.
     """
 
     def __init__(self, network: nn.Module, size: tuple[int, int], localises: bool, clip: bool) -> None:
         super().__init__()
         self.network = network
         self.localises = localises
-        self.concurrent = not clip  # WinCLIP hands feature maps from layer to layer through itself
+        self.concurrent = not clip  # WinCLIP stores feature maps in attributes during its forward pass
         self._size = size
         self._clip = clip
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Raw scores (B,) and maps (B, 1, H, W), or None, of images (B, 3, H, W)."""
+        """Return raw scores (B,) and maps (B, 1, H, W), or None for the maps, of images (B, 3, H, W)."""
         found = self.network(_normalized_for_clip(images) if self._clip else images)
         maps = None if found.anomaly_map is None or not self.localises else self._full_size(found.anomaly_map)
         if found.pred_score is not None:
@@ -76,7 +76,7 @@ class AnomalibModel(ScoringModel):
         return scores.reshape(-1).float(), maps
 
     def _full_size(self, maps: Tensor) -> Tensor:
-        """Maps (B, 1, H, W) from (B, h, w) or (B, 1, h, w)."""
+        """Resize maps (B, h, w) or (B, 1, h, w) to (B, 1, H, W), float32."""
         if maps.dim() == 3:
             maps = maps.unsqueeze(1)
         if tuple(maps.shape[-2:]) != self._size:
@@ -85,11 +85,11 @@ class AnomalibModel(ScoringModel):
 
     @property
     def needs_calibration(self) -> bool:
-        """Whether scores are relative to those of some training images."""
+        """Whether scores are relative to those of training images, so that ``calibrate`` must be called."""
         return hasattr(self.network, "calibrate")
 
     def calibrate(self, images: Tensor) -> None:
-        """Relate scores to these training images (B, 3, H, W), where the network needs that; see ``TraceableCflow``."""
+        """Calibrate scores on these training images (B, 3, H, W) if the network needs that; see ``TraceableCflow``."""
         calibrate = getattr(self.network, "calibrate", None)
         if calibrate is not None:
             calibrate(images)
@@ -101,11 +101,11 @@ def _normalized_for_clip(images: Tensor) -> Tensor:
 
 
 def build_module(model: Model, options: BuildOptions) -> Any:
-    """anomalib's Lightning module for training.
+    """Build anomalib's Lightning module for training.
 
     Raises:
         WeightsNotFound: pre-trained weights could not be loaded.
-        InvalidConfig: parameters that anomalib refuses.
+        InvalidConfig: anomalib refuses the parameters.
     """
     construction = _construction(model)
     arguments = _arguments(model, construction, options)
@@ -130,12 +130,12 @@ def build_module(model: Model, options: BuildOptions) -> Any:
     _name_damaged_weights(module, model)
     if model.tiling is not None:
         module.model.tiler = Tiles(options.size, model.tiling)
-    module.hparams.clear()  # classes of anomalib would go into checkpoints, which hold plain data alone
+    module.hparams.clear()  # they would put anomalib's classes into checkpoints, which hold only plain data
     return module
 
 
 def _construction(model: Model) -> AnomalibClass:
-    """How anomalib's class of the model is constructed."""
+    """The catalog's entry for the constructor of the model's class in anomalib."""
     construction = CATALOG[model.name].anomalib
     if construction is None:
         raise ValueError(f"{model.name} is written out here; anomalib's is not used")
@@ -143,16 +143,16 @@ def _construction(model: Model) -> AnomalibClass:
 
 
 def _make_reproducible(module: Any) -> None:
-    """Make two builds from one seed the same, and the module one that can be copied."""
+    """Make builds with the same seed identical, and make the module one that can be copied."""
     for part in module.modules():
-        if hasattr(part, "anomaly_source_paths"):  # DRAEM and GLASS pick by index from files in the disk's order
+        if hasattr(part, "anomaly_source_paths"):  # DRAEM and GLASS index these files, which are in the disk's order
             part.anomaly_source_paths.sort()
-        if hasattr(part, "radius"):  # CFA's: no optimiser has it, and with its history it cannot be copied
+        if hasattr(part, "radius"):  # CFA's: not optimised, but its autograd history prevents a copy
             part.radius = part.radius.detach()
 
 
 def _name_damaged_weights(module: Any, model: Model) -> None:
-    """Let a module that loads weights when a training begins name them if they are damaged."""
+    """Wrap the method that loads weights when a training begins, so that an error names damaged weights."""
     if (name := _construction(model).late_loader) is not None:
         setattr(module, name, naming_damaged_weights(partial(weight_names, model))(getattr(module, name)))
 
@@ -162,14 +162,14 @@ def _anomalib_class(name: str) -> Any:
 
 
 def import_quietly(module: str) -> Any:
-    """A module of anomalib, without warnings about what it imports."""
+    """Import a module of anomalib without the FutureWarnings of its imports."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         return importlib.import_module(module)
 
 
 def _pre_processor_of(size: tuple[int, int]) -> Any:
-    """A pre-processor that says the input's size: anomalib's models read it from nowhere else."""
+    """A pre-processor that holds the input's size: anomalib's models read the size only from there."""
     from anomalib.pre_processing import PreProcessor
     from torchvision.transforms.v2 import Resize
 
@@ -177,7 +177,7 @@ def _pre_processor_of(size: tuple[int, int]) -> Any:
 
 
 def _arguments(model: Model, construction: AnomalibClass, options: BuildOptions) -> dict[str, Any]:
-    """Arguments of the module's constructor: our parameters by its names, and what only some models ask for."""
+    """Arguments of the module's constructor: our parameters under anomalib's names, and those of ``COMPLETED``."""
     plain = {
         construction.renamed.get(name, name): list(value) if isinstance(value, tuple) else value
         for name, value in model.parameters.model_dump(exclude_none=True).items()
@@ -230,11 +230,11 @@ COMPLETED: Mapping[ModelName, Callable[[dict[str, Any], BuildOptions], dict[str,
     "winclip": _winclip,
     "foundAd": _found_ad,
 }
-"""Constructor arguments of models that ask for more than their parameters, by the model."""
+"""Functions that complete the constructor arguments of models that need more than their parameters, by the model."""
 
 
 def scoring_model(model: Model, module: Any, size: tuple[int, int]) -> AnomalibModel:
-    """The trained module's network, ready to score images of this many rows and columns."""
+    """Wrap the trained module's network for scoring images of ``size`` (rows, columns)."""
     entry, make_traceable = CATALOG[model.name], TRACEABLE.get(model.name)
     network = make_traceable(module.model) if make_traceable else module.model
     return AnomalibModel(network, size, entry.localises, clip=entry.inputs.clip_inside)
@@ -242,10 +242,10 @@ def scoring_model(model: Model, module: Any, size: tuple[int, int]) -> AnomalibM
 
 @contextmanager
 def without_pretrained_weights() -> Iterator[None]:
-    """Build networks of timm, torchvision and open_clip with random weights, and download nothing, within this block.
+    """Build networks of timm, torchvision and open_clip with random weights inside this block, and download nothing.
 
-    For a model whose whole state is loaded afterwards: anomalib builds several with their weights, or with the images
-    that they train with, and offers no other way.
+    For models whose complete state is loaded afterwards: anomalib has no option to build some of its models without
+    their pre-trained weights or auxiliary images.
     """
     import open_clip
     import timm
@@ -284,7 +284,7 @@ def _patched(owner: Any, name: str, value: Any) -> Iterator[None]:
 
 
 def _untrained_state(weights: Any, *args: Any, **options: Any) -> Mapping[str, Tensor]:
-    """In place of torchvision's ``WeightsEnum.get_state_dict``: the state of a network with random weights."""
+    """Replacement of torchvision's ``WeightsEnum.get_state_dict``: the state of a network with random weights."""
     import torchvision
 
     name = type(weights).__name__.removesuffix("_Weights").lower()

@@ -1,4 +1,4 @@
-"""Frozen feature extractors of timm: whether one exists, which layers it has, how it is built."""
+"""Frozen feature extractors of timm: check names and layers, and build the network."""
 
 import difflib
 from collections.abc import Sequence
@@ -16,24 +16,25 @@ from anomaly_runner.models.damaged_weights import naming_damaged_weights
 
 @dataclass(frozen=True)
 class BackboneChoice:
-    """A backbone that exists, and the layers chosen of it, in the network's order."""
+    """A backbone that timm knows, and the chosen layers, in the network's order."""
 
     name: str
     layers: tuple[str, ...]
     indices: tuple[int, ...]
-    """Of the layers among all of timm's ``feature_info``."""
+    """Index of each layer in timm's ``feature_info``."""
     reductions: tuple[int, ...]
-    """Pixels along a side of the image that one feature of each layer stands for."""
+    """Stride of each layer: image pixels per feature along a side."""
 
 
 def choose_backbone(name: str, layers: Sequence[str]) -> BackboneChoice:
     """Check a backbone and its layers against timm, before anything is fetched.
 
-    Builds the network once with random weights, which also draws from torch's generator: anomalib does the
-    same, so that one seed gives both the same features.
+    Builds the network once with random weights, which advances torch's random generator: anomalib does the same, so
+    that later random draws, such as PaDiM's channels, are the same for the same seed.
 
     Raises:
-        InvalidConfig: unknown name, no feature layers, or unknown layers; names what is valid.
+        InvalidConfig: the name or a layer is unknown, or the network has no feature layers; the message lists valid
+            values.
     """
     if not timm.is_model(name) or name.startswith(("hf-hub:", "hf_hub:", "local-dir:")):
         raise InvalidConfig(f"model backbone {name!r} is not a timm model{_like(name, timm.list_models())}")
@@ -56,10 +57,10 @@ def _like(word: str, words: Sequence[str]) -> str:
 
 
 def _layers_of(name: str) -> list[tuple[str, int]]:
-    """Names and reductions of all feature layers.
+    """Names and strides of all feature layers.
 
     Raises:
-        InvalidConfig: the network has none.
+        InvalidConfig: the network has no feature layers.
     """
     try:
         network = timm.create_model(name, pretrained=False, features_only=True, exportable=True)
@@ -75,14 +76,14 @@ def hub_repository(name: str) -> str | None:
 
 
 class Backbone(nn.Module):
-    """A network up to its last chosen layer; ``forward`` answers the features of the chosen layers, largest first.
+    """A frozen network up to its last chosen layer; ``forward`` returns the chosen layers' features, largest first.
 
     Args:
-        choice: what to build.
-        pre_trained: load ImageNet weights (from HF_HOME, or the hub where HF_HUB_OFFLINE is unset).
+        choice: the network and its layers.
+        pre_trained: load ImageNet weights from the hub's cache, or from the hub unless HF_HUB_OFFLINE is set.
 
     Raises:
-        WeightsNotFound: they could not be loaded.
+        WeightsNotFound: the weights could not be loaded.
     """
 
     def __init__(self, choice: BackboneChoice, pre_trained: bool) -> None:
@@ -94,7 +95,7 @@ class Backbone(nn.Module):
         self._compiled: CompiledNetwork | None = None
 
     def accelerate(self) -> None:
-        """Let onnxruntime run the network on the CPU from now on; its weights may not change any more."""
+        """Run the network in onnxruntime on the CPU from now on; its weights must not change afterwards."""
         self._compiled = CompiledNetwork(self.network)
 
     @property
@@ -103,7 +104,7 @@ class Backbone(nn.Module):
         return self._compiled is not None
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Features of images (B, 3, H, W): one tensor (B, C, h, w) a layer."""
+        """Return the features of images (B, 3, H, W): one tensor (B, C, h, w) for each layer."""
         if self._compiled and can_run_compiled(images) and (features := self._compiled(images)):
             return features
         found: list[Tensor] = self.network(images.contiguous(memory_format=torch.channels_last))

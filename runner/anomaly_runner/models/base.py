@@ -1,4 +1,4 @@
-"""What training, prediction and export need to know of a model: they see these types, and no model's own."""
+"""The interfaces of models: training, prediction and export use these types, not those of a single model."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
@@ -13,69 +13,69 @@ from anomaly_runner.models.threads import TorchThreads
 
 
 class ScoringModel(nn.Module):
-    """A model that is ready to score.
+    """A model that scores images.
 
-    ``forward`` takes images (B, 3, H, W), float32, and answers raw scores (B,) and raw anomaly maps (B, 1, H, W), or
-    None in place of the maps where ``localises`` is false.
+    ``forward`` takes images (B, 3, H, W), float32, and returns raw scores (B,) and raw anomaly maps (B, 1, H, W), or
+    None for the maps if ``localises`` is false.
     """
 
     localises: bool = True
-    """Whether it answers anomaly maps beside image scores."""
+    """Whether the model returns anomaly maps besides image scores."""
     concurrent: bool = True
-    """Whether it may be called from several threads at once."""
+    """Whether several threads may call the model at the same time."""
 
     @property
     def accelerated(self) -> bool:
-        """Whether a part of it may run in onnxruntime."""
+        """Whether a part of the model may run in onnxruntime."""
         return any(isinstance(part, Backbone) and part.accelerated for part in self.modules())
 
 
 @dataclass(frozen=True)
 class MemoryEstimate:
-    """Memory that a model takes, in bytes."""
+    """Memory that a model needs, in bytes."""
 
     fitted: int
-    """The model, once it is fitted."""
+    """Size of the fitted model."""
     peak: int
-    """At the peak of fitting it."""
+    """Largest memory during the fit."""
 
 
 class MemoryModel(ScoringModel, ABC):
     """A model that is fitted to features of a frozen backbone, in one pass."""
 
     size_parameter: ClassVar[str]
-    """Parameter of the manifest that the fitted model's size goes by."""
+    """Parameter of the manifest that determines the size of the fitted model."""
     backbone: Backbone
 
     @abstractmethod
     def embed(self, images: Tensor) -> Tensor:
-        """Features of a few images (B, 3, H, W), in the model's own layout; may be called from several threads."""
+        """Return features of images (B, 3, H, W), in the model's own layout; may be called from several threads."""
 
     @abstractmethod
     def observe(self, embeddings: Sequence[Tensor]) -> None:
-        """Learn from one training step: the embeddings of its parts, in order."""
+        """Learn from the embeddings of one training step, which was split into parts; in order."""
 
     @abstractmethod
     def finish(self) -> None:
-        """Turn what was observed into what scores.
+        """Complete the fit after the last step, so that the model can score.
 
         Raises:
-            InvalidConfig: too little was observed for the parameters.
+            InvalidConfig: there were too few images for the parameters.
         """
 
     @abstractmethod
     def memory_estimate(self, images: int) -> MemoryEstimate:
-        """What it will take for this many training images."""
+        """Memory that the model will need for this number of training images."""
 
     @abstractmethod
     def memory_advice(self, images: int) -> str:
-        """What to change in a manifest so that it takes less, for people."""
+        """Advice for people on what to change in the manifest so that the model needs less memory."""
 
     def learn(self, steps: Iterable[Tensor], threads: TorchThreads) -> None:
         """Fit to training images, one step (B, 3, H, W) at a time.
 
         Raises:
-            InvalidConfig: there are too few for the parameters.
+            InvalidConfig: there were too few images for the parameters.
         """
         self.backbone.accelerate()
         with torch.inference_mode():

@@ -1,7 +1,7 @@
-"""What there is to know of each model before it is built: how it learns, what it needs, what it can be written as.
+"""The catalog of models: how each model learns, which inputs and weights it needs, and which exports it supports.
 
-No torch here: the operator's documentation and the checks before a download read this table too. What users choose is
-the parameters' block of a model in ``anomaly_api.parameters``; the table in docs/models.md is made from both.
+Imports no torch, because the documentation's generator and the checks before a download read this table too. The
+parameters that users choose are in ``anomaly_api.parameters``; the table in docs/models.md is made from both.
 """
 
 from collections.abc import Mapping
@@ -28,89 +28,92 @@ class AnomalibClass:
     name: str
     """Class in ``anomalib.models``."""
     renamed: Mapping[str, str] = field(default_factory=dict)
-    """Constructor arguments that are called otherwise than our parameters, by the parameters' names."""
+    """Names of constructor arguments, by the names of our parameters, where these differ."""
     late_loader: str | None = None
-    """Method of the module that loads weights when a training begins, and does nothing else."""
+    """Method of the module that loads weights when a training begins, and does nothing else; None for most models."""
 
 
 @dataclass(frozen=True)
 class InputConstraints:
-    """Which images the network takes. Source: the network's architecture, as anomalib builds it."""
+    """Constraints on the network's input. Source: the network's architecture, as anomalib builds it."""
 
     normalization: Literal["imagenet", "none"] | None = None
-    """The only one it works with (``none``: pixel values of 0..1); None for either, ImageNet's by default."""
+    """The only normalisation it works with (``none``: values 0..1); None for any, with ImageNet's as the default."""
     clip_inside: bool = False
-    """Images of 0..1 are normalised as CLIP wants them before they enter the network."""
+    """Images with values 0..1 are normalised for CLIP in front of the network."""
     size: tuple[int, int] | None = None
-    """The only rows and columns it takes, in pixels."""
+    """The only rows and columns that it takes, in pixels; None for any."""
     multiple: int = 1
-    """Sides must be multiples of this, in pixels; of the patches of its encoder where the encoder's name tells them."""
+    """Rows and columns must be multiples of this, in pixels; a patch size in the encoder's name takes precedence."""
     square: bool = False
     """Rows and columns must be equal."""
 
 
 @dataclass(frozen=True)
 class TrainingDefaults:
-    """What ``spec.training`` overrides.
+    """Defaults that ``spec.training`` overrides.
 
-    The papers' values or, where a paper is silent, those that anomalib's or the reference system's published results
-    were made with.
+    They are the values of the papers or, where a paper names none, of the published results of anomalib or the
+    reference system.
     """
 
     source: str
-    """Where each of these is from, for people."""
+    """Origin of each value, for people."""
     epochs: int | None = None
     steps: int | None = None
     """Optimiser steps, for models whose paper counts these instead of epochs."""
     batch_size: int = 32
-    """Images of a training step."""
+    """Images in a training step."""
     patience: int | None = None
-    """Epochs without improvement after which it stops; None for no early stopping."""
+    """Epochs without improvement after which the training stops; None for no early stopping."""
     clip: float | None = None
     """Norm that gradients are clipped to. Source: the module's ``trainer_arguments`` in anomalib."""
 
 
 @dataclass(frozen=True)
 class TrainingLoop:
-    """How training proceeds, whatever ``spec.training`` says. Source: anomalib's Lightning module."""
+    """Properties of the training that ``spec.training`` cannot change. Source: anomalib's Lightning module."""
 
     passes: int = 1
-    """Over the training images, of a model without epochs."""
+    """Number of passes over the training images, for a model without epochs."""
     fixed_batch_size: bool = False
-    """The module refuses every other batch size than the default."""
+    """The module accepts no other batch size than the default."""
     manual_optimization: bool = False
-    """It steps its optimisers itself (Lightning's ``automatic_optimization = False``)."""
+    """The module steps its optimisers itself (Lightning's ``automatic_optimization = False``)."""
     prepares_before_training: bool = False
-    """It looks at all training images before the first epoch, and keeps in its state what it found."""
+    """The module reads all training images before the first epoch, and keeps the result in its state."""
     calibrates_after_training: bool = False
-    """It needs a validation after training (``on_validation_start``)."""
+    """The module calibrates itself on validation images, which is needed after training (``on_validation_start``)."""
     single_device_reason: str | None = None
-    """Why it trains on one device, where it does; others give each of several a share of a step's images."""
+    """Reason why the model trains only on one device; None if several devices can share the images of a step."""
 
 
 @dataclass(frozen=True)
 class ExportSupport:
-    """Which forms the model can be written in; each run compares them with torch all the same. Source: the tests of
-    all models, which write and read each."""
+    """Formats that the model can be exported to. Source: the tests of all models, which write and read each format.
+
+    Each run still compares its exports with torch.
+    """
 
     formats: tuple[ExportFormat, ...] = get_args(ExportFormat)
     float16: bool = True
-    """Whether half precision holds its numbers."""
+    """Whether float16 can represent the model's numbers."""
 
 
 @dataclass(frozen=True)
 class WeightSource:
-    """Something that the model loads. Source: what anomalib loads when it builds the module.
+    """A source of weights or auxiliary images that the model loads. Source: anomalib's code that builds the module.
 
-    ``str`` is how docs/models.md shows it.
+    ``str`` is the form that docs/models.md shows.
     """
 
     kind: Literal["timm", "torchvision", "hub", "file", "folder"]
-    """A model's name for timm or torchvision, a repository of the Hugging Face hub, a path in the cache."""
+    """timm or torchvision: name of a model; hub: repository on the Hugging Face hub; file or folder: path in the cache.
+    """
     name: str
-    """May hold parameters' names in braces."""
+    """May contain names of parameters in braces."""
     revision: str = ""
-    """Of a repository of the hub; empty for the newest."""
+    """Revision of a hub repository; empty for the newest."""
 
     def __str__(self) -> str:
         return f"{self.kind}:{self.name}{'@' if self.revision else ''}{self.revision}"
@@ -118,37 +121,37 @@ class WeightSource:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelEntry:
-    """One model, by the type of its parameters, which says its name and how it learns."""
+    """The catalog's entry of a model; the type of its parameters defines its name and how it learns."""
 
     parameters: type[ModelParameters]
     training: TrainingDefaults
     loop: TrainingLoop = TrainingLoop()
     anomalib: AnomalibClass | None = None
-    """None for models that are written out in this package."""
+    """None for models that are implemented in this package."""
     inputs: InputConstraints = InputConstraints()
     localises: bool = True
-    """Whether it answers anomaly maps beside image scores."""
+    """Whether the model returns anomaly maps besides image scores."""
     exports: ExportSupport = ExportSupport()
     weights: tuple[WeightSource, ...] = ()
 
     @property
     def name(self) -> ModelName:
-        """As ``spec.model.name`` has it."""
+        """Value of ``spec.model.name``."""
         return self.parameters.name
 
     @property
     def learning(self) -> Learning:
-        """How it uses the training images."""
+        """How the model uses the training images."""
         return self.parameters.learning
 
     @property
     def by_gradient(self) -> bool:
-        """Whether it has epochs."""
+        """Whether the model is trained by gradient descent."""
         return self.learning == "gradient"
 
     @property
     def parallel(self) -> bool:
-        """Whether several devices can train it together: a step is a mean over images that do not see each other."""
+        """Whether several devices can train the model: its loss is a mean over images that are independent."""
         return self.by_gradient and self.loop.single_device_reason is None
 
 
@@ -464,10 +467,10 @@ CATALOG: Mapping[ModelName, ModelEntry] = {entry.name: entry for entry in _ENTRI
 
 
 def input_normalization(spec: ExperimentSpec) -> Literal["imagenet", "none"]:
-    """How pixel values are scaled for the model.
+    """The normalisation of pixel values for the model.
 
     Raises:
-        InvalidConfig: the manifest asks for what the model cannot use.
+        InvalidConfig: the manifest asks for a normalisation that the model cannot use.
     """
     asked, needed = spec.transforms.normalization, CATALOG[spec.model.name].inputs.normalization
     if asked and needed and asked != needed:

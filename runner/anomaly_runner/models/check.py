@@ -1,4 +1,4 @@
-"""Checks of a model before anything is fetched: its backbone, its layers, input sizes, devices and exports."""
+"""Check a model before anything is fetched: its backbone and layers, input size, devices and exports."""
 
 import re
 from collections.abc import Sequence
@@ -13,20 +13,22 @@ from anomaly_runner.models.catalog import CATALOG
 from anomaly_runner.models.tiling import Tiles
 
 _NOISE_CELLS = 32
-"""Most cells along a side of anomalib's Perlin noise. It is drawn on the next power of two above the features' sides,
-which has to hold that many: more than half as many features do."""
+"""Largest number of cells along a side of anomalib's Perlin noise.
+
+The noise is drawn at the next power of two above the number of features along a side. That power must be at least this
+number, so there must be more than half as many features."""
 
 
 def check_model(model: Model, size: tuple[int, int]) -> None:
     """Check the model against what is installed, and the input size against the model.
 
     Args:
-        model: of the manifest.
+        model: the manifest's model.
         size: rows and columns of the input.
 
     Raises:
-        InvalidConfig: an unknown backbone or layer, an input size that the model does not take, or tiles that do not
-            fit into it.
+        InvalidConfig: the backbone or a layer is unknown, the model does not accept the input size, or tiles or windows
+            do not fit into it.
     """
     entry, parameters = CATALOG[model.name], model.parameters
     if entry.inputs.size and size != entry.inputs.size:
@@ -50,7 +52,12 @@ def check_model(model: Model, size: tuple[int, int]) -> None:
 def _check_noise(reduction: int, size: tuple[int, int]) -> None:
     """Check that SuperSimpleNet's simulated defects, noise of up to 32 cells a side, fit into its features.
 
-    Noise is drawn at twice the resolution of the finest layer, of which one feature stands for ``reduction`` pixels.
+    Args:
+        reduction: stride of the finest layer in pixels. The noise is drawn at twice that layer's resolution.
+        size: rows and columns of the input.
+
+    Raises:
+        InvalidConfig: the input is too small.
     """
     smallest = _NOISE_CELLS // 4 * reduction + 1
     if min(size) < smallest:
@@ -61,7 +68,11 @@ def _check_noise(reduction: int, size: tuple[int, int]) -> None:
 
 
 def _check_windows(parameters: SuperAddParameters, size: tuple[int, int], multiple: int) -> None:
-    """Check that SuperADD's windows are made of whole patches and fit into the image."""
+    """Check that SuperADD's windows consist of whole patches and fit into the image.
+
+    Raises:
+        InvalidConfig: they do not.
+    """
     side, overlap = parameters.window_size, parameters.window_overlap
     cuts_patches = side % multiple or overlap % multiple
     if cuts_patches or 2 * overlap >= side or side > min(size):
@@ -76,11 +87,11 @@ def check_devices(spec: ExperimentSpec, gpus: int) -> None:
     """Check that the model can be trained on the devices asked for.
 
     Args:
-        spec: of the experiment.
-        gpus: that the pod sees; one without any takes processes for devices.
+        spec: the experiment.
+        gpus: number of GPUs that the pod sees; without GPUs, each device is a process on the CPUs.
 
     Raises:
-        InvalidConfig: it cannot, its batches have no equal shares, or the pod has fewer GPUs.
+        InvalidConfig: the model trains on one device, batches cannot be split evenly, or the pod has too few GPUs.
     """
     entry, training, name = CATALOG[spec.model.name], spec.training, spec.model.name
     devices, batch = training.devices or 1, training.train_batch_size or entry.training.batch_size
@@ -104,10 +115,10 @@ def check_devices(spec: ExperimentSpec, gpus: int) -> None:
 
 
 def check_exports(spec: ExperimentSpec) -> None:
-    """Check that the model can be written in the forms and the precision asked for.
+    """Check that the model supports the formats and the precision of the exports.
 
     Raises:
-        InvalidConfig: it cannot; names those that it can.
+        InvalidConfig: it does not; the message lists the supported formats.
     """
     entry = CATALOG[spec.model.name]
     if missing := set(spec.export.types) - set(entry.exports.formats):
@@ -120,13 +131,13 @@ def check_exports(spec: ExperimentSpec) -> None:
 
 
 def layers_of(parameters: Contract) -> Sequence[str]:
-    """The feature layers of a model's backbone, where its parameters name them."""
+    """The feature layers of a model's backbone; empty if its parameters name none."""
     layers: Sequence[str] = getattr(parameters, "layers", ()) or ()
     layer: str | None = getattr(parameters, "layer", None)
     return (layer,) if layer else layers
 
 
 def patches_of(parameters: Contract) -> int | None:
-    """Side of a vision transformer's patches in pixels, where its name says it (16 for vit_base_patch16_dinov3)."""
+    """Patch size of a vision transformer in pixels, from its name (16 for vit_base_patch16_dinov3), if that has one."""
     found = re.search(r"patch(\d+)", getattr(parameters, "encoder_name", ""))
     return int(found[1]) if found else None

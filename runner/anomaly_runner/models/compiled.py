@@ -1,9 +1,9 @@
-"""A frozen network compiled by onnxruntime, for the CPU.
+"""Run a frozen network in onnxruntime on the CPU.
 
-The forward pass of the backbone is nearly all that a memory-bank model costs. onnxruntime runs the same float32
-network 5 times as fast as torch where it has depthwise convolutions (EfficientNet) and 1.2 times as fast where it has
-none (ResNet), with features that differ by 1e-6 of the largest. The reference scores that exports are compared with
-are torch's own: see ``torch_only``.
+The forward pass of the backbone takes most of the time of a memory-bank model. onnxruntime runs the same float32
+network 5 times as fast as torch if it has depthwise convolutions (EfficientNet), and 1.2 times as fast otherwise
+(ResNet), with features that differ by 1e-6 of the largest. The reference scores that exports are compared with are
+torch's own: see ``torch_only``.
 """
 
 import copy
@@ -30,7 +30,7 @@ _torch_only: ContextVar[bool] = ContextVar("torch_only", default=False)
 
 @contextmanager
 def torch_only() -> Iterator[None]:
-    """Run networks in torch itself, within this block and thread."""
+    """Run networks in torch inside this block, for this thread."""
     token = _torch_only.set(True)
     try:
         yield
@@ -39,21 +39,21 @@ def torch_only() -> Iterator[None]:
 
 
 def is_exporting() -> bool:
-    """Whether torch is tracing or exporting a graph: loops over images or patches would be unrolled into it."""
+    """Whether torch is tracing or exporting a graph, into which loops over images or patches would be unrolled."""
     traced: bool = is_tracing()  # type: ignore[no-untyped-call]
     return traced or torch.onnx.is_in_onnx_export() or torch.compiler.is_compiling()
 
 
 def can_run_compiled(images: Tensor) -> bool:
-    """Whether these images can go through a compiled network: float32, on the CPU, without gradients, in no graph."""
+    """Whether a compiled network can take these images: float32, on the CPU, without gradients, not while exporting."""
     plain = images.device.type == "cpu" and images.dtype == torch.float32 and not torch.is_grad_enabled()
     return plain and not is_exporting() and not _torch_only.get()
 
 
 class CompiledNetwork:
-    """A network compiled for each input size, when that is first needed.
+    """A network that is compiled for each input size on first use.
 
-    Safe to call from many threads: each call uses the thread that it comes from.
+    Safe to call from many threads: each call runs on its caller's thread.
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -84,7 +84,7 @@ def _compile(network: nn.Module, size: tuple[int, ...]) -> Any:
     from onnxruntime.capi.onnxruntime_pybind11_state import NotImplemented as Unsupported
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1  # each of our threads runs a network of its own
+    options.intra_op_num_threads = 1  # each of our threads runs a whole forward pass
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     try:
@@ -95,7 +95,7 @@ def _compile(network: nn.Module, size: tuple[int, ...]) -> Any:
 
 
 def _graph(network: nn.Module, size: tuple[int, ...]) -> bytes:
-    """The network as ONNX, for images (any, 3, *size)."""
+    """The network as ONNX bytes, for images (B, 3, *size) with any B."""
     example, buffer = torch.zeros(2, 3, *size), io.BytesIO()
     with warnings.catch_warnings(), redirect_stdout(io.StringIO()), torch.no_grad():
         warnings.simplefilter("ignore")  # the exporter's own deprecation, and traced constants: shapes are fixed

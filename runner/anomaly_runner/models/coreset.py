@@ -1,12 +1,12 @@
-"""The coreset of PatchCore: greedy k-centres over randomly projected patches.
+"""PatchCore's coreset: the greedy k-center algorithm on randomly projected patches.
 
 Sener and Savarese, "Active Learning for Convolutional Neural Networks: A Core-Set Approach", ICLR 2018;
-projection of Li, Hastie, Church, "Very Sparse Random Projections", KDD 2006. Draws and arithmetic are those of
+projection of Li, Hastie, Church, "Very Sparse Random Projections", KDD 2006. Random draws and arithmetic are those of
 anomalib's ``KCenterGreedy``, so that the same seed picks the same patches.
 
-What is faster here: a patch p with nearest centre a cannot come nearer to a new centre c when
-d(a, c) >= 2 d(p, a) (triangle inequality; Elkan, "Using the Triangle Inequality to Accelerate k-Means", ICML
-2003), so each step recomputes only the patches that the new centre can win.
+It is faster than anomalib's: a patch p with nearest centre a cannot be nearer to a new centre c if
+d(a, c) >= 2 d(p, a) (triangle inequality; Elkan, "Using the Triangle Inequality to Accelerate k-Means", ICML 2003), so
+each step recomputes only the distances of patches that may be nearer to the new centre.
 """
 
 import math
@@ -19,17 +19,17 @@ from torch import Tensor
 
 _EPSILON = 0.9
 _BUFFER_ROWS = 1 << 14
-"""Points whose differences from a centre are held at once."""
+"""Number of points whose differences from a centre are held at the same time."""
 _MARGIN = 1.0 - 1e-4
-"""Room for rounding in the triangle inequality: a few patches too many are recomputed, never one too few."""
+"""Margin for rounding in the triangle inequality: a few patches too many are recomputed, never one too few."""
 _CHECK_EVERY = 64
-"""Centres picked between two calls of ``check``."""
+"""Number of centres picked between two calls of ``check``."""
 
 
 def projected_dimension(samples: int) -> int:
-    """Dimension that keeps distances of this many samples within epsilon 0.9.
+    """Dimension of a random projection that keeps distances between this many samples within epsilon 0.9.
 
-    The bound of Johnson and Lindenstrauss, as ``sklearn.random_projection.johnson_lindenstrauss_min_dim`` has it.
+    The bound of Johnson and Lindenstrauss, as in ``sklearn.random_projection.johnson_lindenstrauss_min_dim``.
     """
     return int(4 * np.log(samples) / (_EPSILON**2 / 2 - _EPSILON**3 / 3))
 
@@ -51,7 +51,7 @@ def sparse_random_projection(samples: int, features: int, seed: int) -> Tensor:
     for row in matrix:
         chosen = sample_without_replacement(features, int(count.sample()), random_state=random)
         row[torch.as_tensor(chosen, dtype=torch.long)] = half.sample(torch.Size([len(chosen)])) * 2 - 1
-    # one factor, multiplied in float64 first: two float32 products would round otherwise than anomalib's
+    # a single factor, computed in float64: two float32 products would round differently from anomalib's
     return matrix * float(np.sqrt(1 / density) / np.sqrt(len(matrix)))
 
 
@@ -60,8 +60,8 @@ def k_center_greedy(points: Tensor, count: int, check: Callable[[int], None]) ->
 
     Args:
         points: (N, D) float32.
-        count: how many to pick.
-        check: called with the number picked so far, now and then; may raise to stop.
+        count: number of points to pick.
+        check: called regularly with the number of points picked so far; may raise to stop.
     """
     index = torch.randint(high=len(points), size=(1,)).squeeze()
     picked = torch.empty(count, dtype=torch.long, device=points.device)
@@ -74,7 +74,7 @@ def k_center_greedy(points: Tensor, count: int, check: Callable[[int], None]) ->
         centres[step] = points[index]
         _assign_to_last(points, centres[: step + 1], distance, owner, buffer)
         index = torch.argmax(distance)
-        distance[index] = 0.0  # as anomalib: a picked point is not picked again
+        distance[index] = 0.0  # as in anomalib, a picked point is not picked again
         picked[step + 1] = index
         if step % _CHECK_EVERY == 0:
             check(step + 1)
@@ -82,18 +82,18 @@ def k_center_greedy(points: Tensor, count: int, check: Callable[[int], None]) ->
 
 
 def _assign_to_last(points: Tensor, centres: Tensor, distance: Tensor, owner: Tensor, buffer: Tensor) -> None:
-    """Assign to the last centre the points that are nearer to it than to their own.
+    """Assign to the last centre all points that are nearer to it than to their current centre.
 
     Args:
         points: (N, D).
-        centres: (K, D), those picked so far.
-        distance: (N,), of each point to its nearest centre; changed in place.
-        owner: (N,), index of that centre; changed in place.
+        centres: (K, D), the centres picked so far.
+        distance: (N,), distance of each point to its nearest centre; changed in place.
+        owner: (N,), index of the nearest centre; changed in place.
         buffer: (n, D), see ``_distances``.
     """
     *_, centre = centres
     half_apart = torch.linalg.norm(centres - centre, ord=2, dim=1) * (0.5 * _MARGIN)
-    # triangle inequality: a point p of centre a can be won only where d(a, last) < 2 d(p, a)
+    # triangle inequality: a point p of centre a can be nearer to the last centre only if d(a, last) < 2 d(p, a)
     candidates = torch.nonzero(half_apart[owner] < distance).squeeze(1)
     to_centre = _distances(points, candidates, centre, buffer)
     nearer = to_centre < distance[candidates]
@@ -103,9 +103,9 @@ def _assign_to_last(points: Tensor, centres: Tensor, distance: Tensor, owner: Te
 
 
 def _distances(points: Tensor, rows: Tensor, centre: Tensor, buffer: Tensor) -> Tensor:
-    """Distances (len(rows),) of some points from a centre, n at a time in a buffer (n, D).
+    """Distances (len(rows),) of the points ``rows`` from a centre (D,), n points at a time in a buffer (n, D).
 
-    One buffer for all steps: memory that is freed is not always used again.
+    All steps share one buffer, because allocators do not always reuse freed memory.
     """
     found = points.new_empty(len(rows))
     for some, distances in zip(*(torch.split(values, len(buffer)) for values in (rows, found)), strict=True):

@@ -1,6 +1,6 @@
-"""Files of weights that are cut off, or something else, such as a page that says why there was no download.
+"""Detect files of weights that are truncated or are no weights at all, such as an HTML error page of a download.
 
-Libraries tell of them in many ways; here each becomes one error that names the files and says what to do.
+Libraries raise many different exceptions for these; here each becomes one that names the files and says what to do.
 """
 
 import errno
@@ -15,13 +15,13 @@ from anomaly_runner.errors import WeightsNotFound
 
 _UNREADABLE = (SafetensorError, pickle.UnpicklingError, EOFError, struct.error)
 _TORCH_MESSAGES = ("PytorchStreamReader", "unexpected EOF", "legacy .tar format", "mmap can only be used with")
-"""Parts of torch's messages about a zip archive and a plain pickle that were cut off, and about what is neither."""
+"""Parts of torch's messages about truncated zip archives and pickles, and about files that are neither."""
 
 
 def is_damaged_file(error: BaseException) -> bool:
-    """Whether torch or safetensors say by this that a file is damaged; not that it is missing, or memory short."""
+    """Whether an exception of torch or safetensors means a damaged file, not a missing file or a lack of memory."""
     if isinstance(error, OSError):
-        return error.errno == errno.EINVAL  # torch seeks the end of a short archive before its beginning
+        return error.errno == errno.EINVAL  # torch seeks to a negative position in a short archive
     if isinstance(error, RuntimeError):
         return any(message in str(error) for message in _TORCH_MESSAGES)
     return isinstance(error, _UNREADABLE)
@@ -29,10 +29,10 @@ def is_damaged_file(error: BaseException) -> bool:
 
 @contextmanager
 def naming_damaged_weights(names: Callable[[], str]) -> Iterator[None]:
-    """Weights are loaded within this block, or the function that it decorates.
+    """Raise WeightsNotFound for damaged files that are loaded inside this block, or in the decorated function.
 
     Args:
-        names: what is loaded, for people; asked for when it is damaged.
+        names: returns the names of the files or repositories, for the message.
 
     Raises:
         WeightsNotFound: a file is damaged.

@@ -1,4 +1,4 @@
-"""Building the models that are written out in this project, for training and for a state that is loaded."""
+"""Build the models that are implemented in this project, for training or for loading a state."""
 
 from collections.abc import Callable
 
@@ -25,15 +25,15 @@ def build_memory_model(
     """Build PaDiM or PatchCore with its frozen backbone, not yet fitted, on the CPU.
 
     Args:
-        parameters: of the manifest; their type is the model.
+        parameters: the manifest's parameters; their type selects the model.
         size: rows and columns of the images.
-        threads: that fit PaDiM.
+        threads: used to fit PaDiM.
         tiling: None for whole images.
         seed: of PatchCore's coreset.
-        check: called while the coreset is picked, with the patches picked so far; may raise to stop.
+        check: called while the coreset is picked, with the number of patches picked so far; may raise to stop.
 
     Raises:
-        InvalidConfig: parameters that the backbone cannot meet, or tiles that do not fit.
+        InvalidConfig: the backbone does not support the parameters, or tiles do not fit into the images.
         WeightsNotFound: the backbone's weights could not be loaded.
     """
     choice = choose_backbone(parameters.backbone, parameters.layers)

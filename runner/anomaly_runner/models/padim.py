@@ -1,13 +1,13 @@
 """PaDiM: one Gaussian for each patch position, over features of a frozen backbone.
 
 Defard et al., "PaDiM: a Patch Distribution Modeling Framework for Anomaly Detection and Localization", ICPR
-2020. Numbers as anomalib's ``PadimModel``: nearest upsampling to the largest layer, channels drawn by the
-seed, covariance + (0.01 + 1e-5) I, Mahalanobis distance, bilinear upsampling, Gaussian blur.
+2020. The computation is that of anomalib's ``PadimModel``: nearest upsampling to the largest layer, channels chosen
+at random by the seed, covariance + (0.01 + 1e-5) I, Mahalanobis distance, bilinear upsampling, Gaussian blur.
 
-Means and covariances are updated a training step at a time (Chan, Golub, LeVeque, "Updating formulae and a
-pairwise algorithm for computing sample variances", 1979), which is exact and as stable as two passes. Memory
-is that of the fitted model, positions x channels^2 x 4 bytes, however many images there are: one buffer holds the
-scatter matrices while fitting, and their inverse covariances afterwards.
+Means and covariances are updated in each training step (Chan, Golub, LeVeque, "Updating formulae and a pairwise
+algorithm for computing sample variances", 1979), which is exact and as stable as two passes. Memory is that of the
+fitted model, positions x channels^2 x 4 bytes, for any number of images: one buffer holds the scatter matrices during
+the fit, and the inverse covariances afterwards.
 """
 
 import math
@@ -30,27 +30,27 @@ from anomaly_runner.models.tiling import Tiles
 _PAPER_FEATURES = {"resnet18": 100, "wide_resnet50_2": 550}
 _DEFAULT_FEATURES = 100
 _REGULARISATION = 0.01 + 1e-5
-"""Added to the covariance's diagonal: the paper's epsilon, and what anomalib adds when it inverts."""
+"""Added to the covariance's diagonal: the paper's epsilon, and the constant that anomalib adds before the inversion."""
 _POSITIONS_AT_ONCE = 64
-"""Patch positions that a thread works on at once."""
+"""Number of patch positions that a thread works on at the same time."""
 
 
 class Padim(MemoryModel):
     """PaDiM for one input size.
 
-    Buffers: ``idx`` (C,), channels kept, ascending over all layers together; ``mean`` (positions, 1, C);
-    ``inv_covariance`` (positions, C, C), which holds the scatter until ``finish``; ``rows`` and ``columns``, the
-    matrices of ``smoothing``.
+    Buffers: ``idx`` (C,), indices of the chosen channels in the concatenation of all layers, ascending; ``mean``
+    (positions, 1, C); ``inv_covariance`` (positions, C, C), which holds the scatter matrices until ``finish``;
+    ``rows`` and ``columns``, the matrices of ``smoothing``.
 
     Args:
         choice: the backbone and its layers.
-        parameters: of the manifest.
+        parameters: the manifest's parameters.
         size: rows and columns of the images.
-        threads: fit the Gaussians of different positions side by side.
+        threads: fit the Gaussians of different positions in parallel.
         tiling: None for whole images.
 
     Raises:
-        InvalidConfig: nFeatures is more than the layers have, or tiles that do not fit.
+        InvalidConfig: nFeatures is larger than the layers' number of channels, or tiles do not fit into the images.
         WeightsNotFound: the backbone's weights could not be loaded.
     """
 
@@ -90,34 +90,34 @@ class Padim(MemoryModel):
         self._seen = 0
 
     def _slices_of_layers(self) -> list[slice]:
-        """Where in ``idx`` the channels of each layer are."""
+        """Range of each layer's channels in ``idx``."""
         bounds = self.idx.new_tensor([*self._first_channels, sum(self.backbone.channels)])
         return [slice(start, end) for start, end in pairwise(torch.searchsorted(self.idx, bounds).tolist())]
 
     def embed(self, images: Tensor) -> Tensor:
-        """Chosen features of images (B, 3, H, W) at every position: (positions, B, C), float32."""
+        """Return the chosen features of images (B, 3, H, W) at every position: (positions, B, C), float32."""
         chosen = self._tiles.embed(images, self._features)
         return chosen.permute(2, 3, 0, 1).reshape(math.prod(self.patches), -1, len(self.idx))
 
     def _features(self, tiles: Tensor) -> Tensor:
         """Chosen channels of tiles (B, 3, h, w), all at the largest layer's size: (B, C, rows, columns)."""
-        # channels are chosen before upsampling: dropped ones are never copied
+        # channels are chosen before upsampling, so that the others are never copied
         layers = zip(self.backbone(tiles), self._layer_slices, self._first_channels, strict=True)
         chosen = [torch.index_select(layer, 1, self.idx[part] - first) for layer, part, first in layers]
         large = [functional.interpolate(layer, size=self._tile_patches, mode="nearest") for layer in chosen]
         return torch.cat(large, 1)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Raw scores (B,) and raw maps (B, 1, H, W)."""
-        delta = self.embed(images).contiguous() - self.mean  # laid out as the product reads it: a third faster
+        """Return raw scores (B,) and raw maps (B, 1, H, W) of images (B, 3, H, W)."""
+        delta = self.embed(images).contiguous() - self.mean  # contiguous: the product is a third faster
         # squared Mahalanobis distance (positions, B): one product for all images of a position
         squared = (torch.matmul(delta, self.inv_covariance) * delta).sum(2)
-        distances = squared.clamp(0).sqrt().t().reshape(-1, 1, *self.patches)  # rounding may leave less than 0
+        distances = squared.clamp(0).sqrt().t().reshape(-1, 1, *self.patches)  # rounding may give less than 0
         maps = smooth(distances, self.rows, self.columns)
         return maps.amax((1, 2, 3)), maps
 
     def observe(self, embeddings: Sequence[Tensor]) -> None:
-        """Update means and scatter by a training step, whose embeddings are parts of (positions, B, C)."""
+        """Update means and scatter matrices with the embeddings of a training step, parts of (positions, B, C)."""
         step = torch.cat(list(embeddings), 1)
         if not self._seen:
             positions, _, channels = step.shape
@@ -131,12 +131,12 @@ class Padim(MemoryModel):
         self._for_all_positions(update)
 
     def _update(self, embeddings: Tensor, positions: slice, share_before: float) -> None:
-        """Merge a step into the mean and scatter of some positions (Chan, Golub, LeVeque).
+        """Merge a step into the means and scatter matrices of some positions (Chan, Golub, LeVeque).
 
         Args:
-            embeddings: (positions, B, C).
-            positions: which these are.
-            share_before: images of earlier steps, as a share of all seen with this one.
+            embeddings: (positions, B, C), of these positions.
+            positions: range of the positions.
+            share_before: images of earlier steps as a share of all images up to this step, 0..1.
         """
         count = embeddings.shape[1]
         mean = embeddings.mean(1, keepdim=True)
@@ -147,10 +147,10 @@ class Padim(MemoryModel):
         self.mean[positions] += shift * (1 - share_before)
 
     def finish(self) -> None:
-        """Turn the scatter into the inverse covariance, in place."""
+        """Turn the scatter matrices into inverse covariances, in place."""
 
         def invert(positions: slice) -> None:
-            # float64: with fewer images than channels, only the regularisation keeps the matrix from being singular
+            # float64, because with fewer images than channels only the regularisation makes the matrix invertible
             covariance = self.inv_covariance[positions].double() / (self._seen - 1)
             covariance.diagonal(dim1=1, dim2=2).add_(_REGULARISATION)
             self.inv_covariance[positions] = torch.cholesky_inverse(torch.linalg.cholesky(covariance)).float()
@@ -158,12 +158,12 @@ class Padim(MemoryModel):
         self._for_all_positions(invert)
 
     def memory_estimate(self, images: int) -> MemoryEstimate:
-        """The same for any number of images."""
+        """Memory that the Gaussians need, which is the same for any number of images."""
         fitted = padim_bytes(self.mean.shape[0], self.mean.shape[2])
         return MemoryEstimate(fitted=fitted, peak=fitted)
 
     def memory_advice(self, images: int) -> str:
-        """What makes it smaller."""
+        """Advice on what to change so that the Gaussians need less memory."""
         return f"lower {self.size_parameter} or transforms.inputSize"
 
     def _for_all_positions(self, work: Callable[[slice], None]) -> None:
@@ -173,15 +173,15 @@ class Padim(MemoryModel):
 
 
 def _update_layer_slices(model: Padim, _: object) -> None:
-    """Follow ``idx`` when a state is loaded, whose channels were drawn by another seed."""
+    """Update the ranges after a state is loaded, whose ``idx`` may come from another seed."""
     model._layer_slices = model._slices_of_layers()
 
 
 def feature_count(backbone: str, asked: int | None, total: int) -> int:
-    """Channels that PaDiM keeps: as many as asked for, else as the paper (R18-Rd100, WR50-Rd550), else up to 100.
+    """Number of channels that PaDiM chooses: as configured, or as in the paper (R18-Rd100, WR50-Rd550), or up to 100.
 
     Raises:
-        InvalidConfig: more were asked for than there are.
+        InvalidConfig: ``asked`` is larger than ``total``.
     """
     count = asked or min(_PAPER_FEATURES.get(backbone, _DEFAULT_FEATURES), total)
     if count > total:

@@ -1,12 +1,12 @@
-"""PatchCore: distance to the nearest of a coreset of training patches.
+"""PatchCore: the distance of each patch to the nearest one in a coreset of training patches.
 
-Roth et al., "Towards Total Recall in Industrial Anomaly Detection", CVPR 2022. Numbers as anomalib's
-``PatchcoreModel``: 3 x 3 average pooling, bilinear upsampling to the largest layer, image score weighted by
-the nearest patch's own neighbourhood (equation 7 of the paper).
+Roth et al., "Towards Total Recall in Industrial Anomaly Detection", CVPR 2022. The computation is that of anomalib's
+``PatchcoreModel``: 3 x 3 average pooling, bilinear upsampling to the largest layer, image score weighted by the
+nearest patch's own neighbourhood (equation 7 of the paper).
 
-One deviation: the distance to the nearest patch is computed from their difference, not from
-``x^2 + y^2 - 2xy``. That expansion finds the nearest patch fast, but leaves a patch that is in the memory bank at
-up to 1e-3 of its norm from itself, and differently so in every runtime.
+One deviation: the distance to the nearest patch is computed from the difference of both, not from
+``x^2 + y^2 - 2xy``. That expansion finds the nearest patch fast, but gives a patch that is in the memory bank a
+distance of up to 1e-3 of its norm to itself, which varies between runtimes.
 """
 
 import math
@@ -27,11 +27,11 @@ from anomaly_runner.models.smoothing import smooth, smoothing_matrix
 from anomaly_runner.models.tiling import Tiles
 
 _PATCHES_AT_ONCE = 512
-"""Patches whose distances to the memory bank are held at once."""
+"""Number of patches whose distances to the memory bank are held at the same time."""
 _CORESET_NUMBERS = 8
-"""Numbers of 4 bytes for each patch while the coreset is picked: distance, owner, and what a step compares."""
+"""Numbers of 4 bytes for each patch while the coreset is picked: distance, owner, and temporaries of a step."""
 _ROWS, _MOST_PARTS = 1024, 128
-"""Rows of the memory bank that an exported graph compares at once, and the most parts that they may make."""
+"""Rows of the memory bank in each part of an exported graph, unless there would be more parts than this limit."""
 
 
 class Patchcore(MemoryModel):
@@ -41,14 +41,14 @@ class Patchcore(MemoryModel):
 
     Args:
         choice: the backbone and its layers.
-        parameters: of the manifest.
+        parameters: the manifest's parameters.
         size: rows and columns of the images.
         seed: of the coreset's random projection.
-        check: called while the coreset is picked, with the patches picked so far; may raise to stop.
+        check: called while the coreset is picked, with the number of patches picked so far; may raise to stop.
         tiling: None for whole images.
 
     Raises:
-        InvalidConfig: tiles that do not fit.
+        InvalidConfig: tiles do not fit into the images.
         WeightsNotFound: the backbone's weights could not be loaded.
     """
 
@@ -83,13 +83,13 @@ class Patchcore(MemoryModel):
         self._seen: list[Tensor] = []
 
     def embed(self, images: Tensor) -> Tensor:
-        """Features of every patch of images (B, 3, H, W): (B x patches, D), float32."""
+        """Return the features of every patch of images (B, 3, H, W): (B x patches, D), float32."""
         joined = self._tiles.embed(images, self._features)
         return joined.permute(0, 2, 3, 1).reshape(-1, sum(self.backbone.channels))
 
     def _features(self, tiles: Tensor) -> Tensor:
         """Features of tiles (B, 3, h, w), all layers at the largest one's size: (B, D, rows, columns)."""
-        # locally aware patches: each is averaged with its 3 x 3 neighbours (section 3.1 of the paper)
+        # locally aware patches: each is averaged over its 3 x 3 neighbourhood (section 3.1 of the paper)
         pooled = [functional.avg_pool2d(layer, 3, 1, 1) for layer in self.backbone(tiles)]
         large = [
             pooled[0],
@@ -112,12 +112,12 @@ class Patchcore(MemoryModel):
         count = int(len(patches) * self.ratio)
         if count == 0:
             raise InvalidConfig(f"coresetSamplingRatio {self.ratio} of {len(patches)} patches leaves none")
-        # farthest points are looked for in fewer dimensions; the patches themselves are kept
+        # the coreset is picked by projected patches, but holds the patches themselves
         matrix = sparse_random_projection(len(patches), patches.shape[1], self._seed).to(patches.device)
         self.memory_bank = patches[k_center_greedy(patches @ matrix.T, count, self._check)]
 
     def memory_estimate(self, images: int) -> MemoryEstimate:
-        """All patches of the images, and the coreset of these."""
+        """Memory for all patches of the images during the fit, and for their coreset."""
         patches, channels = math.prod(self.patches), sum(self.backbone.channels)
         return MemoryEstimate(
             fitted=int(images * patches * self.ratio) * channels * 4,
@@ -125,14 +125,14 @@ class Patchcore(MemoryModel):
         )
 
     def memory_advice(self, images: int) -> str:
-        """What makes it smaller: the coreset does not, until all patches have been held."""
+        """Advice on what to change; not the coreset's ratio, because all patches are held before it is picked."""
         return f"all patches of {images} training images are held: use fewer images, a smaller transforms.inputSize"
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Raw scores (B,) and raw maps (B, 1, H, W)."""
+        """Return raw scores (B,) and raw maps (B, 1, H, W) of images (B, 3, H, W)."""
         embedding = self.embed(images)
         nearest = self._nearest(embedding)
-        # from the difference: the expansion that finds the nearest is too coarse for scores, see above
+        # from the difference: the expansion that finds the nearest patch is not exact enough, see the module's text
         distances = (embedding - self.memory_bank[nearest]).pow(2).sum(1).sqrt()
         distances, nearest = (found.reshape(-1, math.prod(self.patches)) for found in (distances, nearest))
         maps = smooth(distances.reshape(-1, 1, *self.patches), self.rows, self.columns)
@@ -141,7 +141,7 @@ class Patchcore(MemoryModel):
     def _nearest(self, embedding: Tensor) -> Tensor:
         """Index (n,) of the row of the memory bank that is nearest to each patch (n, D).
 
-        Never more than a part of all distances is held.
+        Only a part of all distances is held at a time.
         """
         if is_exporting():
             return _nearest_by_rows(embedding, self.memory_bank)
@@ -149,34 +149,34 @@ class Patchcore(MemoryModel):
         return torch.cat([_squared_distances(part, self.memory_bank).min(1).indices for part in parts])
 
     def _image_scores(self, distances: Tensor, nearest: Tensor, embedding: Tensor) -> Tensor:
-        """Scores (B,): the largest distance of a patch, weighed by its neighbourhood (equation 7 of the paper).
+        """Scores (B,): the largest distance of a patch, weighted by its neighbourhood (equation 7 of the paper).
 
         Args:
-            distances: (B, patches), of each patch to the memory bank.
-            nearest: (B, patches), the row that is nearest.
-            embedding: (B x patches, D).
+            distances: (B, patches), distance of each patch to its nearest row of the memory bank.
+            nearest: (B, patches), index of that row.
+            embedding: (B x patches, D), the patches.
         """
         if self._neighbors == 1:
             return distances.amax(1)
         score, patch = distances.max(1)
         patch_features = embedding.reshape(-1, math.prod(self.patches), embedding.shape[1])
         worst = patch_features.gather(1, patch[:, None, None].expand(-1, 1, embedding.shape[1]))
-        # neighbours of the worst patch's own nearest row; that row is the first of them
+        # neighbours of the worst patch's nearest row, of which that row itself is the first
         neighbour = self.memory_bank[nearest.gather(1, patch[:, None]).squeeze(1)]
         count = min(self._neighbors, self.memory_bank.shape[0])
         distances_by_row = torch.cat(_squared_distances_by_rows(neighbour, self.memory_bank), 1)
         support = distances_by_row.topk(count, largest=False, dim=1).indices
         apart = (worst - self.memory_bank[support]).pow(2).sum(2).sqrt()
-        # the weight grows where these neighbours are far from the patch themselves
+        # the weight is larger if these neighbours are far from the patch, too
         return (1 - functional.softmax(apart, 1))[:, 0] * score
 
 
 def _nearest_by_rows(patches: Tensor, bank: Tensor) -> Tensor:
-    """Index (n,) of the row of a memory bank (M, D) nearest to each patch (n, D), a part of the rows after the other.
+    """Index (n,) of the row of a memory bank (M, D) nearest to each patch (n, D), computed by parts of the rows.
 
-    For exported graphs, which have no loops: the number of patches is open in them, that of rows is not.
+    For exported graphs, which have no loops: they can be split by rows, whose number is fixed, but not by patches.
     """
-    # topk: faster than a minimum and its index
+    # topk is faster than the minimum and its index
     found = [part.topk(1, 1, largest=False) for part in _squared_distances_by_rows(patches, bank)]
     least = torch.cat([part.values for part in found], 1).argmin(1, keepdim=True)
     index = torch.cat([part.indices + number * _rows_at_once(bank) for number, part in enumerate(found)], 1)
@@ -184,10 +184,10 @@ def _nearest_by_rows(patches: Tensor, bank: Tensor) -> Tensor:
 
 
 def _squared_distances_by_rows(patches: Tensor, bank: Tensor) -> list[Tensor]:
-    """Squared distances (n, rows) of patches (n, D) to each part of the rows, less the patch's own squared length.
+    """Squared distances (n, rows) of patches (n, D) to each part of the rows, minus the patch's own squared norm.
 
-    That length changes no order. In float32 whatever the model is in. Without the split, exporters would store the
-    bank's transpose beside it.
+    That norm does not change the order of a patch's distances. Computed in float32 in any precision of the model.
+    Without the split, exporters would store the bank's transpose besides the bank.
     """
     parts = torch.split(bank.float(), _rows_at_once(bank))
     return [torch.addmm(rows.pow(2).sum(1), patches.float(), rows.t(), alpha=-2) for rows in parts]
@@ -198,22 +198,22 @@ def _rows_at_once(bank: Tensor) -> int:
 
 
 def _squared_distances(first: Tensor, second: Tensor) -> Tensor:
-    """Squared Euclidean distances (n, m) of rows (n, D) and (m, D), exact enough to find the nearest, see above."""
+    """Squared Euclidean distances (n, m) of rows (n, D) and (m, D), exact enough only to find the nearest row."""
     squared = torch.matmul(first, second.t()).mul_(-2)
     return squared.add_(first.pow(2).sum(1, keepdim=True)).add_(second.pow(2).sum(1))
 
 
 def patchcore_bytes(images: int, patches: int, channels: int, ratio: float) -> int:
-    """Bytes at the peak of fitting, in float32.
+    """Bytes at the peak of the fit, in float32.
 
-    All patches, once as they came and once joined, their projection, what is known of their nearest centres, and the
-    coreset of both patches and projection.
+    Counts all patches twice (in parts and concatenated), their projection, ``_CORESET_NUMBERS`` for each, and the
+    coreset's patches and projection.
 
     Args:
-        images: of training.
-        patches: of an image.
-        channels: of a patch.
-        ratio: share of the patches in the coreset.
+        images: number of training images.
+        patches: number of patches in an image.
+        channels: number of channels of a patch.
+        ratio: share of the patches in the coreset, 0..1.
     """
     rows = images * patches
     count, projected = int(rows * ratio), projected_dimension(max(rows, 2))

@@ -1,8 +1,8 @@
-"""From patch scores to a smooth map of the input's size, as one matrix a side.
+"""Resize patch scores to a smooth map of the input's size, with one matrix for each side.
 
 Upsampling and the Gaussian blur (sigma 4, reflected borders) are linear and separable, so together they are
-``rows @ patches @ columns.T``. anomalib does them one after the other with a 33 x 33 convolution at full
-size; the result is the same to float rounding and costs 30 times less.
+``rows @ patches @ columns.T``. anomalib does them one after the other, with a 33 x 33 convolution at full
+size; the result is the same except for rounding, at a thirtieth of the time.
 """
 
 from typing import Literal
@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 SIGMA = 4
-"""Of the Gaussian blur, in pixels, as in PatchCore's paper and anomalib's ``AnomalyMapGenerator``."""
+"""Standard deviation of the Gaussian blur in pixels, as in PatchCore's paper and anomalib's ``AnomalyMapGenerator``."""
 _RADIUS = int(4.0 * SIGMA + 0.5)
-"""Of the blur's kernel, in pixels: scipy's and anomalib's truncation at 4 sigma."""
+"""Radius of the blur's kernel in pixels: scipy and anomalib truncate it at 4 sigma."""
 
 
 def smoothing_matrix(patches: int, pixels: int, mode: Literal["bilinear", "nearest"]) -> Tensor:
@@ -24,7 +24,7 @@ def smoothing_matrix(patches: int, pixels: int, mode: Literal["bilinear", "neare
     Args:
         patches: positions along the side of the patch scores.
         pixels: positions along the same side of the map; more than the blur's radius of 16.
-        mode: as ``torch.nn.functional.interpolate``, ``align_corners=False``.
+        mode: as in ``torch.nn.functional.interpolate`` with ``align_corners=False``.
     """
     resize = _bilinear(patches, pixels) if mode == "bilinear" else _nearest(patches, pixels)
     return torch.from_numpy((_blur(pixels) @ resize).astype(np.float32))

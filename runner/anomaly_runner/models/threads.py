@@ -1,8 +1,8 @@
-"""How torch uses the CPUs: a few images on each of several threads, each thread on its own.
+"""Run torch on several CPUs: each thread runs the whole forward pass of its own small batch.
 
-One CPU works on one small batch from end to end. Compared with torch's own way (all CPUs inside every
-operator) this is up to twice as fast on CPU, does not collapse when CPUs are shared with other pods, and
-gives the same bits whatever the number of CPUs: nothing is ever summed across threads.
+Compared with torch's default (all CPUs inside every operator) this is up to twice as fast, does not slow down
+drastically when CPUs are shared with other pods, and gives bitwise the same results on any number of CPUs, because
+nothing is summed across threads.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -15,16 +15,16 @@ from anomaly_runner.system.machine import cpu_limit, keep_freed_memory
 from anomaly_runner.system.parallel import ordered_map
 
 MICRO_BATCH = 8
-"""Images that one CPU works on at once: their features stay in its cache."""
+"""Images in a batch on one CPU: so few that their features stay in the CPU's cache."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
 class TorchThreads:
-    """Spreads work over the CPUs, or hands it whole to the GPU.
+    """Spreads work over the CPUs, or runs it on the GPU without splitting it.
 
-    Making one sets torch up for the process: one thread an operator on the CPU, exact float32 on a GPU.
+    Creating an instance configures torch for this process: one thread per operator on the CPU, exact float32 on a GPU.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -38,7 +38,7 @@ class TorchThreads:
 
     @property
     def count(self) -> int:
-        """Items worked on at once."""
+        """Number of threads: items that are worked on at the same time."""
         return self._threads
 
     @property
@@ -47,17 +47,17 @@ class TorchThreads:
         return f"torch {self.device.type}"
 
     def batch_size_for(self, batch_size: int) -> int:
-        """Images worked on at once: a few a CPU, or what was asked for on a GPU."""
+        """Images in a batch: a few on a CPU, the configured ``batch_size`` on a GPU."""
         return min(batch_size, MICRO_BATCH) if self.device.type == "cpu" else batch_size
 
     def split(self, images: Tensor) -> Sequence[Tensor]:
-        """The parts of a batch that are worked on at once, on the device."""
+        """Split a batch (B, 3, H, W) into parts for the threads; on a GPU, move it there in one part."""
         if self.device.type == "cpu":
             return torch.split(images, MICRO_BATCH)
         return [images.to(self.device, non_blocking=True)]
 
     def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-        """Results in order."""
+        """Yield the results of all items in order, computed by several threads and without gradients."""
 
         if self._threads == 1:
             return self.map_sequentially(function, items)
@@ -66,7 +66,7 @@ class TorchThreads:
         )
 
     def map_sequentially(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-        """Results in order, one item after the other: for models that cannot be called from several threads."""
+        """Yield the results one after the other, for models that several threads cannot call at the same time."""
         return map(_without_gradients(function), items)
 
 
@@ -90,5 +90,5 @@ def _exact_on_gpu() -> None:
 
 
 def pick_device() -> torch.device:
-    """The GPU if there is one."""
+    """The GPU if there is one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")

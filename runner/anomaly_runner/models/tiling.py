@@ -1,8 +1,8 @@
-"""Large images in tiles: a backbone sees one tile at a time, and its features are joined.
+"""Split large images into tiles: the backbone computes features of each tile, and these are joined.
 
-As anomalib's ``Tiler``, with two differences. Where the last tile would reach over the border it is moved back inside,
-instead of padding the image with black, which anomalib then scores as part of it. And means over overlaps are taken one
-side after the other by joining slices, so that exported graphs hold no loops, scatters or batch sizes.
+Like anomalib's ``Tiler``, with two differences. A last tile that would extend beyond the border is moved back inside;
+anomalib pads the image with black instead, and scores the padding. And means over overlaps are computed for one side
+after the other by joining slices, so that exported graphs contain no loops, scatters or batch sizes.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,15 +17,15 @@ from anomaly_runner.models.compiled import is_exporting
 from anomaly_runner.models.threads import MICRO_BATCH
 
 _TILES_ON_GPU = 64
-"""Tiles that a GPU works on at once: enough to keep it busy, however large the images are."""
+"""Number of tiles in a batch on a GPU: enough to keep it busy, and independent of the images' size."""
 
 
 class Tiles:
-    """The tiles of images of one size. ``tile`` and ``untile`` are what anomalib's models call of a ``tiler``.
+    """The tiles of images of one size; anomalib's models call ``tile`` and ``untile`` of their ``tiler``.
 
     Args:
         size: rows and columns of the images.
-        tiling: side and stride of the tiles; None for one tile, the image.
+        tiling: side and stride of the tiles in pixels; None for a single tile, the whole image.
 
     Raises:
         InvalidConfig: the tiles are larger than the images.
@@ -41,17 +41,17 @@ class Tiles:
 
     @property
     def count(self) -> int:
-        """Tiles of an image."""
+        """Number of tiles of an image."""
         return len(self._rows) * len(self._columns)
 
     def check_aligned(self, reductions: Sequence[int]) -> None:
-        """Check that tiles begin and end on whole positions of feature maps.
+        """Check that tiles begin and end at whole positions of feature maps.
 
         Args:
-            reductions: pixels along a side that one position of each feature map stands for.
+            reductions: stride of each feature map in pixels.
 
         Raises:
-            InvalidConfig: they do not; names the factor.
+            InvalidConfig: they do not; the message names the required factor.
         """
         factor = max(reductions)
         if self.count > 1 and any(length % factor for length in (*self.side, *self._rows, *self._columns)):
@@ -61,7 +61,7 @@ class Tiles:
             )
 
     def patches(self, of_tile: tuple[int, int]) -> tuple[int, int]:
-        """Rows and columns of joined feature maps, from those of a tile's."""
+        """Rows and columns of joined feature maps, from those of a tile's feature map."""
         whole = (side * of // tile for side, of, tile in zip(self._size, of_tile, self.side, strict=True))
         rows, columns = whole
         return rows, columns
@@ -77,7 +77,10 @@ class Tiles:
         return torch.stack(cut, 1).flatten(0, 1)
 
     def untile(self, features: Tensor) -> Tensor:
-        """Maps (B, C, H / r, W / r) from those of tiles (B x count, C, h / r, w / r); means where tiles overlap."""
+        """Join feature maps of tiles (B x count, C, h / r, w / r) to (B, C, H / r, W / r), with means over overlaps.
+
+        ``r`` is the stride of the feature maps.
+        """
         if self.count == 1:
             return features
         channels, height, width = (int(length) for length in features.shape[1:])
@@ -92,33 +95,33 @@ class Tiles:
         """Joined feature maps (B, C, H / r, W / r) of images (B, C, H, W).
 
         Args:
-            images: as ``tile`` takes them.
-            embed: features (n, C, h / r, w / r) of tiles (n, C, h, w).
+            images: as in ``tile``.
+            embed: computes features (n, C, h / r, w / r) of tiles (n, C, h, w).
         """
         tiles = self.tile(images)
         at_once = MICRO_BATCH if images.device.type == "cpu" else _TILES_ON_GPU
-        # an exported graph has no loop: there all tiles are one part
+        # exported graphs have no loops, so all tiles are one part there
         parts = [tiles] if is_exporting() or self.count == 1 else torch.split(tiles, at_once)
         return self.untile(torch.cat([embed(part) for part in parts]) if len(parts) > 1 else embed(tiles))
 
 
 def _starts(length: int, side: int, stride: int) -> list[int]:
-    """Where tiles begin along a side: one each stride, and one that ends with the side."""
+    """First pixels of the tiles along a side: one at every stride, and one tile that ends with the side."""
     last = length - side
     return [*range(0, last, stride), last]
 
 
-def _joined(parts: Sequence[Tensor], starts: Sequence[int], side: int) -> Tensor:
-    """Parts joined along a dimension (``side``), each from its start; their mean where they overlap."""
-    length = int(parts[0].shape[side])
+def _joined(parts: Sequence[Tensor], starts: Sequence[int], dim: int) -> Tensor:
+    """Join parts along dimension ``dim``, each placed at its start, with the mean where they overlap."""
+    length = int(parts[0].shape[dim])
     bounds = sorted({*starts, *(start + length for start in starts)})
     pieces = []
-    # between two bounds the same parts lie, so each piece is one slice or one mean of slices
+    # between two neighbouring bounds the set of parts is the same, so each piece is a slice or a mean of slices
     for low, high in pairwise(bounds):
         there = [
-            part.narrow(side, low - start, high - low)
+            part.narrow(dim, low - start, high - low)
             for part, start in zip(parts, starts, strict=True)
             if start <= low < start + length
         ]
         pieces.append(there[0] if len(there) == 1 else sum(there[1:], there[0]) / len(there))
-    return torch.cat(pieces, side)
+    return torch.cat(pieces, dim)

@@ -1,8 +1,8 @@
-"""Forward passes of some of anomalib's models, written so that exporters can trace them for any batch size.
+"""Forward passes of some of anomalib's models that exporters can trace for any batch size.
 
-Their own code writes the batch's size into the graph when it is traced, or loops over its images in Python. Here is
-the same arithmetic without either; the tests of all models hold both together. Nothing here is trained, and nothing
-changes what a model scores, but for CFLOW-AD's reference (see there).
+anomalib's own code bakes the batch size into the traced graph, or loops over the images of a batch in Python. The
+forward passes here have the same arithmetic without that; the tests of all models compare both. Nothing here is
+trained, and scores are the same, except for CFLOW-AD's reference (see ``TraceableCflow``).
 """
 
 from collections.abc import Callable, Mapping
@@ -23,7 +23,7 @@ class RawScores(NamedTuple):
 
 
 class _Traceable(nn.Module):
-    """Wraps a trained network of anomalib, and computes what its ``forward`` would."""
+    """Wraps a trained network of anomalib, and computes the same as its ``forward``."""
 
     def __init__(self, network: Any) -> None:
         super().__init__()
@@ -31,7 +31,7 @@ class _Traceable(nn.Module):
 
 
 class _TraceablePooled(_Traceable):
-    """Scores pooled features of one layer."""
+    """Base of models that score pooled features of one layer."""
 
     def _pooled(self, images: Tensor) -> Tensor:
         """Features (B, C, h, w) of images (B, 3, H, W)."""
@@ -41,7 +41,7 @@ class _TraceablePooled(_Traceable):
 
 
 class TraceableDfm(_TraceablePooled):
-    """DFM: error of reconstructing pooled features from their principal components (Ahuja et al., 2019)."""
+    """DFM: reconstruction error of pooled features from their principal components (Ahuja et al., 2019)."""
 
     def forward(self, images: Tensor) -> RawScores:
         """Raw scores and maps of images (B, 3, H, W)."""
@@ -53,7 +53,7 @@ class TraceableDfm(_TraceablePooled):
 
 
 class TraceableFre(_TraceablePooled):
-    """FRE: error of a linear autoencoder of pooled features (Ndiour et al., ICIP 2022)."""
+    """FRE: reconstruction error of a linear autoencoder of pooled features (Ndiour et al., ICIP 2022)."""
 
     def forward(self, images: Tensor) -> RawScores:
         """Raw scores and maps of images (B, 3, H, W)."""
@@ -64,13 +64,13 @@ class TraceableFre(_TraceablePooled):
 
 
 def _as_map(error: Tensor, features: Tensor, images: Tensor) -> Tensor:
-    """Maps (B, 1, H, W) from errors (B, C * h * w) of features (B, C, h, w): summed over channels, upsampled."""
+    """Maps (B, 1, H, W) from errors (B, C * h * w) of features (B, C, h, w), summed over channels and upsampled."""
     maps = error.reshape(-1, *features.shape[1:]).sum(1, keepdim=True)
     return functional.interpolate(maps, size=images.shape[-2:], mode="bilinear", align_corners=False)
 
 
 class TraceableDfkde(_Traceable):
-    """DFKDE: Gaussian kernel density of pooled features, after PCA; image scores alone."""
+    """DFKDE: Gaussian kernel density of pooled features after PCA; image scores only."""
 
     def forward(self, images: Tensor) -> RawScores:
         """Raw scores of images (B, 3, H, W)."""
@@ -90,7 +90,7 @@ class TraceableDfkde(_Traceable):
 class TraceableCfa(_Traceable):
     """CFA: distances to the memory bank (Lee et al., IEEE Access 2022).
 
-    In float32 whatever precision the model is in: they are differences of large numbers.
+    They are computed in float32 in any precision of the model, because they are differences of large numbers.
     """
 
     def forward(self, images: Tensor) -> RawScores:
@@ -106,11 +106,11 @@ class TraceableCfa(_Traceable):
 
 
 class TraceableCflow(_Traceable):
-    """CFLOW-AD: how unlikely each patch is, over all layers (Gudovskiy et al., WACV 2022).
+    """CFLOW-AD: each patch is scored by its likelihood in all layers (Gudovskiy et al., WACV 2022).
 
-    anomalib relates likelihoods to the largest of the batch, so that an image's score depends on the images beside it.
-    Here they are related to the largest of some training images (``calibrate``): the order of scores within a batch
-    stays, and scores of different batches become comparable.
+    anomalib divides likelihoods by the largest in the batch, so that an image's score depends on the other images of
+    its batch. Here they are divided by the largest of some training images (``calibrate``), so that scores of different
+    batches are comparable.
 
     Buffer: ``peaks`` (layers,), that largest log-likelihood of each layer.
     """
@@ -123,7 +123,7 @@ class TraceableCflow(_Traceable):
 
     @torch.no_grad()
     def calibrate(self, images: Tensor) -> None:
-        """Note each layer's largest log-likelihood of these images (B, 3, H, W)."""
+        """Set ``peaks`` to each layer's largest log-likelihood of these images (B, 3, H, W)."""
         self.peaks = torch.stack([likelihood.max() for likelihood in self._log_likelihoods(images)])
 
     def forward(self, images: Tensor) -> RawScores:
@@ -139,17 +139,17 @@ class TraceableCflow(_Traceable):
         return RawScores(maps.amax((1, 2, 3)), maps)
 
     def _log_likelihoods(self, images: Tensor) -> list[Tensor]:
-        """Log-likelihood of each patch, divided by its channels: (B, 1, h, w) for each layer."""
+        """Log-likelihood of each patch, divided by the number of channels: (B, 1, h, w) for each layer."""
         features = self.network.encoder(images)
         layers = zip(self.network.pool_layers, self.network.decoders, strict=True)
         return [self._of_layer(features[name], decoder) for name, decoder in layers]
 
     def _of_layer(self, features: Tensor, decoder: nn.Module) -> Tensor:
-        """The same (B, 1, h, w) of one layer's features (B, C, h, w), by its flow."""
+        """Log-likelihoods (B, 1, h, w) of one layer's features (B, C, h, w), computed by its flow."""
         from anomalib.models.image.cflow.utils import get_logp, positional_encoding_2d
 
         channels, rows, columns = features.shape[1:]
-        # the flow is conditioned on a patch's place: the same encoding for each image of the batch
+        # the flow is conditioned on a patch's position, whose encoding is the same for each image of the batch
         place = positional_encoding_2d(self.network.condition_vector, rows, columns).to(features)
         places = place.permute(1, 2, 0).expand(features.shape[0], -1, -1, -1).reshape(-1, place.shape[0])
         latent, volume = decoder(features.permute(0, 2, 3, 1).reshape(-1, channels), [places])
@@ -158,7 +158,7 @@ class TraceableCflow(_Traceable):
 
 
 class TraceableGlass(_Traceable):
-    """GLASS: the discriminator's answer for each patch (Chen et al., ECCV 2024)."""
+    """GLASS: the discriminator's score of each patch (Chen et al., ECCV 2024)."""
 
     def forward(self, images: Tensor) -> RawScores:
         """Raw scores and maps of images (B, 3, H, W)."""
@@ -173,7 +173,7 @@ class TraceableGlass(_Traceable):
         return RawScores(patches.amax((1, 2)), self.network.anomaly_segmentor.convert_to_segmentation(patches))
 
     def _patches(self, features: Tensor) -> Tensor:
-        """Each position's neighbourhood (B, C * side * side, h, w) of features (B, C, h, w)."""
+        """Neighbourhood of each position (B, C * side * side, h, w), from features (B, C, h, w)."""
         channels, rows, columns = map(int, features.shape[1:])
         side = self.network.patch_maker.patchsize
         patches = functional.unfold(features, side, padding=side // 2)
@@ -181,19 +181,19 @@ class TraceableGlass(_Traceable):
 
 
 def _by_patch(layer: Tensor, rows: int, columns: int) -> Tensor:
-    """Features (B * rows * columns, 1, C) of a layer (B, C, h, w), resized to so many positions."""
+    """Features (B * rows * columns, 1, C) of a layer (B, C, h, w), resized to (rows, columns)."""
     channels = int(layer.shape[1])
     sized = functional.interpolate(layer, size=(rows, columns), mode="bilinear", align_corners=False)
     return sized.permute(0, 2, 3, 1).reshape(-1, 1, channels)
 
 
 def _pooled_to(length: int, features: Tensor) -> Tensor:
-    """Features (n, 1, length) of (n, 1, C), by averaging."""
+    """Reduce features (n, 1, C) to (n, 1, length) by adaptive average pooling."""
     return functional.adaptive_avg_pool1d(features, length)
 
 
 class TraceableGeneralAd(_Traceable):
-    """GeneralAD: without the attention maps, which only training uses (Strater et al., ECCV 2024)."""
+    """GeneralAD without its attention maps, which only training uses (Strater et al., ECCV 2024)."""
 
     def forward(self, images: Tensor) -> RawScores:
         """Raw scores and maps of images (B, 3, H, W)."""
@@ -201,10 +201,10 @@ class TraceableGeneralAd(_Traceable):
 
 
 class TraceableRad(_Traceable):
-    """RAD: distance of each patch to those of the most similar training images, at about its place (arXiv:2601.22763).
+    """RAD: distance of each patch to nearby patches of the most similar training images (arXiv:2601.22763).
 
-    anomalib gathers these images' patches, one image at a time. Here patches are compared with those of all training
-    images, and the similarities of all others are lowered so far that they cannot be the best.
+    anomalib gathers these training images' patches for one image at a time. Here patches are compared with those of all
+    training images, and a penalty keeps the less similar images from being the best match.
     """
 
     def forward(self, images: Tensor) -> RawScores:
@@ -222,12 +222,12 @@ class TraceableRad(_Traceable):
         return RawScores(self.network._image_score(maps), maps)
 
     def _penalty(self, class_tokens: Tensor) -> Tensor:
-        """What is subtracted from the similarities with each training image: 0 for the most similar ones, else 3.
+        """Penalty on the similarities with each training image: 0 for the most similar images, 3 for all others.
 
-        Cosines differ by 2 at most, so 3 leaves no other image a chance.
+        Cosine similarities differ by at most 2, so that an image with penalty 3 is never the best match.
 
         Args:
-            class_tokens: (B, C), of the last block.
+            class_tokens: (B, C), from the last block.
 
         Returns:
             (1, B, N) for N training images.
@@ -238,17 +238,17 @@ class TraceableRad(_Traceable):
         return torch.full_like(similarity, 3.0).scatter(1, nearest, 0.0)[None]
 
     def _similarity(self, patches: Tensor, bank: Tensor, penalty: Tensor, rows: int, columns: int) -> Tensor:
-        """Best cosine (B, L) of patches (B, L, C) with those of a bank (L, N, C), L = rows * columns."""
+        """Highest cosine similarity (B, L) of patches (B, L, C) with a bank (L, N, C), where L = rows * columns."""
         query = functional.normalize(patches, dim=-1).transpose(0, 1)
         if not self.network.use_positional_bank:
-            # (L, B) for each place of the bank: it is compared with the patches of all places
+            # (L, B) for each position of the bank, which is compared with the patches of all positions
             places = [(query @ place.T - penalty).amax(-1) for place in bank]
             return torch.stack(places).amax(0).T
         grid, reach, best = query.reshape(rows, columns, *query.shape[1:]), self.network.pos_radius, []
         everywhere = torch.ones_like(query[:, :, 0]).reshape(rows, columns, -1)
         for down in range(-min(reach, rows - 1), min(reach, rows - 1) + 1):
             for right in range(-min(reach, columns - 1), min(reach, columns - 1) + 1):
-                # the query is moved, not the bank, which is much larger; answers are moved back
+                # the query is shifted instead of the bank, which is much larger; similarities are shifted back
                 moved = _shifted(grid, -down, -right).flatten(0, 1)
                 found = (torch.matmul(moved, bank.transpose(1, 2)) - penalty).amax(-1).reshape(rows, columns, -1)
                 back, inside = (_shifted(places, down, right) for places in (found, everywhere))
@@ -256,19 +256,18 @@ class TraceableRad(_Traceable):
         return torch.stack(best).amax(0).clamp(min=-1).T
 
 
-def _shifted(grid: Tensor, down: int, right: int) -> Tensor:
-    """A grid (rows, columns, ...) moved by so many rows up and columns to the left; zeros come in at the edges."""
+def _shifted(grid: Tensor, up: int, left: int) -> Tensor:
+    """Shift a grid (rows, columns, ...) by ``up`` rows and ``left`` columns, and fill the edges with zeros."""
     rows, columns = int(grid.shape[0]), int(grid.shape[1])
-    part = grid[max(0, down) : rows + min(0, down), max(0, right) : columns + min(0, right)]
-    edges = (max(0, -right), max(0, right), max(0, -down), max(0, down))
+    part = grid[max(0, up) : rows + min(0, up), max(0, left) : columns + min(0, left)]
+    edges = (max(0, -left), max(0, left), max(0, -up), max(0, up))
     return functional.pad(part, (0, 0) * (grid.dim() - 2) + edges)
 
 
 class TraceableSuperAdd(_Traceable):
-    """SuperADD: distance of each patch to the nearest one of the memory bank.
+    """SuperADD: distance of each patch to the nearest patch of the memory bank.
 
-    Features of overlapping windows are joined by concatenation, along columns and then rows, instead of being written
-    into a canvas.
+    Features of windows are concatenated along columns and then along rows; anomalib writes them into a canvas.
     """
 
     def forward(self, images: Tensor) -> RawScores:
@@ -287,13 +286,13 @@ class TraceableSuperAdd(_Traceable):
         return RawScores(highest.mean(1), maps)
 
     def _distances(self, features: Tensor, bank: Tensor) -> Tensor:
-        """Distances (B, h, w) of features (B, h, w, C) to the nearest of a bank (N, C), divided by C."""
+        """Distances (B, h, w) of features (B, h, w, C) to the nearest row of a bank (N, C), divided by C."""
         nearest: Tensor
         nearest, _ = self.network.nearest_neighbors_chunked(features.flatten(1, 2), bank, knn_neighbors=1)
         return nearest.reshape(-1, *map(int, features.shape[1:3])) / int(features.shape[-1])
 
     def _features(self, images: Tensor) -> list[Tensor]:
-        """Each layer's features (B, h, w, C)."""
+        """Features (B, h, w, C) of each layer."""
         windows = self.network.patch_exec
         down, across = (windows.axis_patch_split(int(side)) for side in images.shape[-2:])
         rows = []
@@ -316,7 +315,7 @@ class TraceableSuperAdd(_Traceable):
 
 
 class TraceableMhPatchcore(_Traceable):
-    """MH-PatchCore: nearest neighbours of all patches at once, which a small bank allows."""
+    """MH-PatchCore: nearest neighbours of all patches in one step, because the memory bank is small."""
 
     def forward(self, images: Tensor) -> RawScores:
         """Raw scores and maps of images (B, 3, H, W)."""
@@ -333,7 +332,7 @@ class TraceableMhPatchcore(_Traceable):
 
 
 class TraceableAnomalyVfm(_Traceable):
-    """AnomalyVFM: its scores and maps, named as those of the others."""
+    """AnomalyVFM: its scores and maps as ``RawScores``."""
 
     def forward(self, images: Tensor) -> RawScores:
         """Raw scores and maps of images (B, 3, H, W)."""
@@ -341,7 +340,7 @@ class TraceableAnomalyVfm(_Traceable):
 
 
 def scriptable_winclip(network: Any) -> nn.Module:
-    """WinCLIP, prepared for TorchScript, which reads every property: two raise where there are no reference images."""
+    """Prepare WinCLIP for TorchScript, which reads all properties: two of them raise without reference images."""
     if not network._patch_embeddings.numel():
         network._patch_embeddings = torch.zeros(1)
         network._visual_embeddings = [torch.zeros(1) for _ in network.scales]
@@ -363,4 +362,4 @@ TRACEABLE: Mapping[ModelName, Callable[[Any], nn.Module]] = {
     "anomalyVfm": TraceableAnomalyVfm,
     "winclip": scriptable_winclip,
 }
-"""What takes the place of a model's network, by the model; others are traced as they are."""
+"""Wrappers of networks by model; networks of other models are traced without one."""

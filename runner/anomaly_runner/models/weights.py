@@ -1,6 +1,6 @@
-"""Pre-trained weights and auxiliary images from a cluster's own cache: a model gets exactly what it loads.
+"""Fetch the pre-trained weights and auxiliary images that a model loads from a cluster's own cache.
 
-Layout, so that the libraries find their files as in their own caches::
+The layout is that of the libraries' own caches::
 
     hub/models--timm--NAME.TAG/{refs/main, snapshots/REVISION/model.safetensors}    Hugging Face (timm, open_clip)
     torch/hub/checkpoints/FILE.pth                                                  torchvision
@@ -22,27 +22,27 @@ from anomaly_runner.storage.store import join_uri
 
 _NAMES = ("model.safetensors", "open_clip_model.safetensors", "pytorch_model.bin", "open_clip_pytorch_model.bin")
 _MIXED = {"mcait": ("cait_m48_448", "cait_s24_224")}
-"""U-Flow's name for a pair of timm models."""
+"""Pairs of timm models by U-Flow's name for them."""
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """One thing that a model loads."""
+    """A repository, file or folder that a model loads."""
 
     kind: Literal["hub", "file", "folder"]
-    """A repository of the Hugging Face hub, a file of the cache, a folder of images in it."""
+    """hub: repository on the Hugging Face hub; file: file in the cache; folder: folder of images in the cache."""
     name: str
     revision: str = ""
-    """Of a repository; empty for the newest."""
+    """Revision of a repository; empty for the newest."""
 
 
 def go_offline() -> None:
-    """Keep the hub's client from looking for a network: a missing file fails at once. Call before importing timm."""
+    """Switch the hub's client to offline mode, so that a missing file fails immediately; call before importing timm."""
     os.environ["HF_HUB_OFFLINE"] = "1"
 
 
 def wanted_weights(model: Model) -> list[Wanted]:
-    """What a model with these parameters loads.
+    """List the weights and auxiliary images that a model with these parameters loads.
 
     Raises:
         WeightsNotFound: timm knows no repository for the backbone's weights.
@@ -57,7 +57,7 @@ def wanted_weights(model: Model) -> list[Wanted]:
 
 
 def weight_names(model: Model) -> str:
-    """Files and repositories that the model loads, for people; the backbone where timm knows no repository."""
+    """Names of the files and repositories that the model loads; its backbone's if timm knows no repository."""
     try:
         return ", ".join(wanted.name for wanted in wanted_weights(model) if wanted.kind != "folder")
     except WeightsNotFound:
@@ -95,16 +95,17 @@ def _torchvision_file(name: str) -> str:
 
 
 def fetch_weights(store: Store, wanted: Sequence[Wanted], folder: Path, check: Callable[[], None]) -> Path:
-    """Bring what a model loads to this machine, where its libraries will look for it; answers the cache's root.
+    """Download everything that a model loads, point its libraries to it, and return the root of the local cache.
 
     Args:
         store: the cluster's cache.
         wanted: what the model loads.
-        folder: where files are put that are not on this machine already.
-        check: called now and then; may raise to stop.
+        folder: target of files that are not on this machine yet.
+        check: called regularly; may raise to stop.
 
     Raises:
-        WeightsNotFound: the cache does not hold it; names the exact path that was looked for.
+        WeightsNotFound: something is missing in the cache; the message has its exact path.
+        StorageDenied, StorageUnavailable: the cache cannot be read.
     """
     objects = [info for want in wanted for info in _found(store, want)]
     root = download_all(store, objects, folder, check)
@@ -142,7 +143,7 @@ def _repository_files(store: Store, prefix: str, revision: str) -> list[ObjectIn
 
 
 def use_cache(root: Path) -> None:
-    """Let timm, open_clip, torchvision and anomalib look below this folder; what they load may hold no code."""
+    """Make timm, open_clip, torchvision and anomalib look below this folder, and torch load no code from its files."""
     from huggingface_hub import constants
 
     hub = str(root / "hub")
