@@ -116,7 +116,7 @@ class TrainingRun:
     ) -> None:
         work, side = folder / f"work{len(list(folder.iterdir()))}", SIDES.get(model["name"], SIDE)
         work.mkdir()
-        batch, count = (1, 2) if model is EFFICIENTAD else (4, 10)
+        batch, count = (1, 1) if model is EFFICIENTAD else (4, 10)
         experiment = spec(model, trainBatchSize=batch, **training)
         self.plan = make_plan(experiment, has_gpu=False)
         torch.manual_seed(1)
@@ -174,7 +174,7 @@ def equal_states(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Random teachers, and pictures of which a training draws each more than once."""
     made = tmp_path_factory.mktemp("weights")
-    write_auxiliary_weights(made, pictures=3)
+    write_auxiliary_weights(made, pictures=2)
     return made
 
 
@@ -198,7 +198,7 @@ def test_a_stopped_training_ends_with_the_same_weights_bit_for_bit(
     folders = [tmp_path / name for name in ("whole", "again", "broken")]
     for folder in folders:
         folder.mkdir()
-    epochs, stop_after = (2, 3) if model is EFFICIENTAD else (4, 8)
+    epochs, stop_after = (3, 2) if model is EFFICIENTAD else (4, 8)
     options: dict[str, Any] = {"maxEpochs": epochs, "earlyStopping": {"enabled": False}, "weights": cache}
     whole, again = (TrainingRun(folder, model, **options).fit() for folder in folders[:2])
     assert equal_states(whole.state, again.state)
