@@ -66,7 +66,9 @@ def behind_tls() -> Manifest:
     container["command"] = [gateway, "--cert", "/tls/ca.crt", "--key", "/tls/tls.key", *arguments]
     container["volumeMounts"] = [*container["volumeMounts"], {"name": "tls", "mountPath": "/tls", "readOnly": True}]
     container["readinessProbe"]["httpGet"]["scheme"] = "HTTPS"
-    template["spec"]["volumes"].append({"name": "tls", "secret": {"secretName": SERVER}})
+    # The demo's claim is in another namespace; this server's data need not outlive its pod.
+    own = [{"name": volume["name"], "emptyDir": {}} for volume in template["spec"]["volumes"]]
+    template["spec"]["volumes"] = [*own, {"name": "tls", "secret": {"secretName": SERVER}}]
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
