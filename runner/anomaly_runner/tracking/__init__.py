@@ -1,1 +1,1 @@
-"""Experiment tracking in MLflow: a run's parameters, metrics, artifacts and model. Must never delay the work."""
+"""Experiment tracking in MLflow: a run's parameters, metrics, artifacts and model. Must never delay a stage."""

@@ -1,6 +1,6 @@
-"""Connect MLflow's client with short timeouts: by default it asks a server that is down for minutes.
+"""Make MLflow's client with short timeouts: by default it retries for minutes when a server is down.
 
-MLflow takes seconds to import, so it is imported where it is needed.
+MLflow takes seconds to import, so it is imported only where it is needed.
 """
 
 import logging
@@ -20,7 +20,7 @@ _SETTINGS = {
 
 
 def connect(uri: str) -> Any:
-    """Make a client of the server or database at ``uri``. Nothing is sent yet."""
+    """Make a client of the server or database at ``uri``, without sending a request."""
     for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
     from mlflow.tracking import MlflowClient
@@ -31,5 +31,5 @@ def connect(uri: str) -> Any:
 
 
 def local_uri(folder: Path) -> str:
-    """URI of the database that stands for a server in runs without a cluster."""
+    """URI of the database that replaces a server in runs without a cluster."""
     return f"sqlite:///{folder / 'mlflow.db'}"

@@ -1,4 +1,4 @@
-"""Results of a run as MLflow's own entities. Imported, as mlflow itself, in the tracker's thread alone."""
+"""Convert results of a run to MLflow's entities. Imported late by the tracker, because it imports mlflow."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -10,22 +10,22 @@ from mlflow.utils.time import get_current_time_millis
 from anomaly_runner.tracking.tracker import TrackedDataset
 
 _DIGEST_CHARACTERS = 32
-"""Length of a digest that MLflow has room for; the profile holds all of it."""
+"""Length to which a digest is cut for MLflow; the profile holds the whole digest."""
 
 
 def metrics(points: Iterable[tuple[str, int, float]]) -> list[Metric]:
-    """Metrics of (name, step, value), with the present time."""
+    """Convert (name, step, value) to MLflow's metrics, with the current time."""
     now = get_current_time_millis()
     return [Metric(name, value, now, step) for name, step, value in points]
 
 
 def final_points(values: Mapping[str, float]) -> list[tuple[str, int, float]]:
-    """Final values as (name, step, value), at step 0: they belong to no step of the training."""
+    """Convert final values to (name, step, value) with step 0, because they belong to no step of the training."""
     return [(name, 0, value) for name, value in values.items()]
 
 
 def dataset_input(data: TrackedDataset) -> DatasetInput:
-    """The images of a run as its input; the profile says how many there are, and the whole digest."""
+    """The images of a run as its dataset; the profile holds their numbers and the whole digest."""
     profile: dict[str, Any] = {"images": dict(data.images), "sha256": data.digest}
     source = json.dumps({"uri": data.uri})
     entity = Dataset(data.name, data.digest[:_DIGEST_CHARACTERS], data.kind, source, profile=json.dumps(profile))

@@ -1,11 +1,11 @@
-"""Log a trained model to MLflow: an MLmodel file with its signature, and a registered version if one is wanted.
+"""Log a trained model to MLflow: an MLmodel file with its signature and, if the spec asks for it, a registered version.
 
-The folder ``model`` of the run's artifacts is a model in MLflow's sense: where there is an ONNX export,
-``mlflow.pyfunc.load_model`` runs it on anybody's machine with mlflow and onnxruntime, without this project. Input is
-what our own inference feeds: resized and normalised images (B, 3, H, W), float32.
+The folder ``model`` of the run's artifacts is a model as MLflow defines it: with an ONNX export,
+``mlflow.pyfunc.load_model`` runs it on any machine with mlflow and onnxruntime, without this project. Its input is that
+of our own inference: resized and normalised images (B, 3, H, W), float32.
 
-Only runs that train log a model: mlflow-skinny has signatures where pandas is installed, which anomalib brings to the
-training image and the inference image lacks.
+Only experiments log a model: mlflow-skinny's signatures need pandas, which anomalib installs in the training image and
+the inference image lacks.
 """
 
 from pathlib import Path
@@ -24,7 +24,7 @@ from anomaly_api.run import MODEL_MANIFEST, ModelManifest
 from anomaly_runner.tracking.tracker import MODEL_FOLDER
 
 _REGISTRATION_SECONDS = 60
-"""How long a registry may take until a version is ready."""
+"""Time in seconds that a registry may take until a version is ready."""
 
 
 def write_description(model: ModelManifest, run_id: str, folder: Path) -> list[Path]:
@@ -55,13 +55,13 @@ def _tensor(name: str, shape: tuple[int, ...]) -> TensorSpec:
 
 
 def register(client: Any, name: str, run_id: str, tags: dict[str, str]) -> str:
-    """Register the run's model; a retry finds the version of the attempt before.
+    """Register the run's model; a retry finds the version of an earlier attempt.
 
     Returns:
-        models:/NAME/VERSION
+        The version's URI, models:/NAME/VERSION.
 
     Raises:
-        MlflowException: the server refused it, or does not answer.
+        MlflowException: the server refuses or does not answer.
     """
     version = _find_version(client, name, run_id) or _create_version(client, name, run_id, tags)
     return f"models:/{name}/{version.version}"

@@ -1,10 +1,11 @@
 """Read the files of a model in MLflow's model registry, as a store.
 
-The version is resolved when the first file is asked for, and then stays: "newest" and aliases may move on meanwhile.
+The version is resolved at the first access and then kept, because an alias or the newest version may change during the
+run.
 
-MLflow knows one account a process: it takes MLFLOW_TRACKING_* from the environment at every request. So the credentials
-of a registry that has others than the tracking server are put there for each request. They never meet the tracker's
-requests: a run is tracked only once its model is loaded.
+MLflow supports one account a process: it reads MLFLOW_TRACKING_* from the environment at every request. A registry with
+other credentials than the tracking server therefore gets them by changing the environment during each of its requests.
+This cannot affect the tracker's requests, because a run is tracked only once its model is loaded.
 """
 
 import logging
@@ -30,34 +31,34 @@ Result = TypeVar("Result")
 logger = logging.getLogger(__name__)
 
 _ATTEMPTS = 3
-"""For one file: MLflow retries requests that are refused, not bodies that break off."""
+"""Attempts to download a file: MLflow retries failed requests, but not connections that break during a response."""
 _TRANSIENT_STATUSES = (408, 429)
 _ENVIRONMENT_LOCK = threading.RLock()
 
 
 @dataclass(frozen=True)
 class ModelRegistry:
-    """A registry server, and how to log in.
+    """A registry server and its credentials.
 
     Attributes:
         uri: of the server.
-        credentials: variables that MLflow logs in with; None where the environment has them already.
+        credentials: environment variables that MLflow logs in with; None to use the environment as it is.
     """
 
     uri: str
     credentials: Mapping[str, str] | None = None
 
     def call(self, what: str, request: Callable[[], Result]) -> Result:
-        """Make a request of MLflow's client with the registry's credentials.
+        """Make a request with the registry's credentials.
 
         Args:
-            what: what is asked for, for messages.
-            request: calls the client.
+            what: name of the requested object, for messages.
+            request: calls MLflow's client.
 
         Raises:
-            ModelInvalid: the server does not know what is asked for.
-            StorageDenied: it refused the credentials.
-            StorageUnavailable: it does not answer, after MLflow's own retries.
+            ModelInvalid: the server does not have the object.
+            StorageDenied: the server refused the credentials.
+            StorageUnavailable: the server does not answer, after MLflow's own retries.
         """
         from botocore.exceptions import BotoCoreError, ClientError
         from mlflow.exceptions import MlflowException
@@ -65,20 +66,20 @@ class ModelRegistry:
         try:
             with _credentials_in_environment(self.credentials):
                 return request()
-        except (MlflowException, OSError, BotoCoreError, ClientError) as error:  # requests' are OSErrors
+        except (MlflowException, OSError, BotoCoreError, ClientError) as error:  # exceptions of requests are OSErrors
             raise _translated(error, what, self.uri) from error
 
 
 def open_registered_model(
     spec: InferenceSpec, model: RegisteredModel, environment: Mapping[str, str], local: Path | None
 ) -> "RegisteredModelStore":
-    """Open the store of a registered model. Nothing is sent yet, and MLflow not yet imported.
+    """Open the store of a registered model, without sending a request or importing MLflow.
 
     Args:
-        spec: of the inference.
+        spec: the inference.
         model: ``spec.model.mlflow``.
-        environment: where the registry's own credentials are.
-        local: folder whose database stands for the server in runs without a cluster; None in a pod.
+        environment: environment variables, which hold the registry's own credentials if it has some.
+        local: folder with the database that replaces the server in runs without a cluster; None in a pod.
     """
     if local:
         return RegisteredModelStore(ModelRegistry(local_uri(local)), model)
@@ -89,9 +90,10 @@ def open_registered_model(
 def _credentials(
     spec: InferenceSpec, model: RegisteredModel, uri: str, environment: Mapping[str, str]
 ) -> Mapping[str, str] | None:
-    """The registry's own credentials; else None, which leaves those of the tracking server in the environment.
+    """The registry's own credentials; None to use those of the tracking server in the environment.
 
-    Another server must not see the tracking server's: it gets an empty account.
+    A registry on another server than the tracking server must not receive the tracking server's credentials: without
+    its own it gets none.
     """
     if model.credentials_secret:
         found = {key: environment.get(registry_env(key), "") for key in MLFLOW_SECRET_KEYS}
@@ -127,7 +129,7 @@ def _translated(error: Exception, what: str, uri: str) -> RunFailed:
 
 
 def _http_status(error: Exception) -> int:
-    """HTTP status of an error of MLflow, requests or botocore; 0 where there was no answer."""
+    """HTTP status of an error of MLflow, requests or botocore; 0 if there was no response."""
     from mlflow.exceptions import MlflowException
 
     if isinstance(error, MlflowException):
@@ -140,7 +142,7 @@ def _http_status(error: Exception) -> int:
 
 @dataclass(frozen=True)
 class _Version:
-    """A version of a registered model: models:/NAME/VERSION, and MLflow's ArtifactRepository of its files."""
+    """A version of a registered model: its URI, models:/NAME/VERSION, and MLflow's ArtifactRepository of its files."""
 
     uri: str
     repository: Any
@@ -149,8 +151,8 @@ class _Version:
 class RegisteredModelStore:
     """The files of one version of a registered model, read-only. Safe to use from many threads.
 
-    Methods raise ModelInvalid where there is no such model, version or file, or its files are at an untrusted address,
-    StorageDenied where the server refuses the credentials, and StorageUnavailable where it does not answer.
+    Methods raise ModelInvalid if there is no such model, version or file, or its files are at an untrusted address;
+    StorageDenied if the server refuses the credentials; and StorageUnavailable if the server does not answer.
     """
 
     def __init__(self, registry: ModelRegistry, model: RegisteredModel) -> None:
@@ -159,7 +161,7 @@ class RegisteredModelStore:
 
     @property
     def uri(self) -> str:
-        """models:/NAME/VERSION, as MLflow writes it."""
+        """MLflow's URI of the version, models:/NAME/VERSION."""
         return self._version.uri
 
     @property
@@ -168,7 +170,7 @@ class RegisteredModelStore:
         return None
 
     def address(self, key: str) -> str:
-        """The file's address at the server."""
+        """Name of the file that is unique for server, model and version."""
         return join_uri(f"{self._registry.uri}#{self.uri}", key)
 
     @cached_property
@@ -245,7 +247,7 @@ def _describe(model: RegisteredModel) -> str:
 
 
 def _find_version(client: Any, model: RegisteredModel) -> Any:
-    """MLflow's ModelVersion by alias, by number, or the newest; None where the model has no version."""
+    """Find MLflow's ModelVersion by alias or number, or else the newest; None if the model has no version."""
     if model.alias:
         return client.get_model_version_by_alias(model.name, model.alias)
     if model.version:
@@ -258,7 +260,7 @@ def _find_version(client: Any, model: RegisteredModel) -> Any:
 def _is_trusted(source: str, server: str) -> bool:
     """Whether files may be downloaded from an address.
 
-    Whoever registers a version chooses the address, and MLflow would send the credentials there.
+    Anyone who may register a version chooses this address, and MLflow would send the credentials there.
     """
     if not server.startswith(("http://", "https://")):
         return True

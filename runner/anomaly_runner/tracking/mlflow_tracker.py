@@ -1,10 +1,10 @@
-"""MLflow as a tracker.
+"""The tracker that logs to MLflow.
 
-A run is found again by the resource's UID (a tag), so a retried pod continues the run of the pod before it, and logs
-only what the server does not know yet.
+A run in MLflow has the resource's UID as a tag, so that a retried pod finds and continues the run of the earlier pod,
+and logs only metrics that the server does not have.
 
-MLflow takes seconds to import and a server can be slow, so both happen in a thread of their own: it creates the run,
-and then logs the training's metrics every few seconds. What could not be logged by then is logged at the end.
+MLflow takes seconds to import and a server can be slow, so both happen in a background thread: it creates the run, and
+then logs the training's metrics every few seconds. Metrics that it could not log are logged at the end.
 """
 
 import logging
@@ -28,30 +28,30 @@ from anomaly_runner.tracking.tracker import FAILURE_TAG, MODEL_FOLDER, MetricHis
 logger = logging.getLogger(__name__)
 
 LOCAL_UID = "local"
-"""UID of runs without a cluster: each of them is a run of its own in MLflow."""
+"""UID of all runs without a cluster; they are never resumed, so each is a new run in MLflow."""
 _UPLOAD_THREADS = 8
 _PARAMETERS_PER_BATCH = 100
 _METRICS_PER_BATCH = 500
 _ATTEMPTS = 3
-"""To finish a run."""
+"""Attempts to finish a run."""
 _FLUSH_SECONDS = 5.0
-"""Between two batches of metrics of a training."""
+"""Time between two batches of a training's metrics."""
 _RETRY_SECONDS = 60.0
-"""Until a server that did not answer is asked again."""
+"""Time until the next request to a server that did not answer."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MlflowTarget:
-    """Where and under which names a run is tracked.
+    """Server and names under which a run is tracked.
 
     Attributes:
         run: the resource.
         uri: tracking URI of the server or database.
-        experiment: MLflow's experiment.
-        name: of MLflow's run.
-        tags: the user's.
-        register: name under which the trained model is registered; None if it is not.
-        artifact_root: folder for artifacts where ``uri`` is a local database.
+        experiment: name of the experiment in MLflow.
+        name: name of the run in MLflow.
+        tags: the user's tags.
+        register: name under which the trained model is registered; None to register nothing.
+        artifact_root: folder for artifacts if ``uri`` is a local database.
     """
 
     run: RunIdentity
@@ -64,13 +64,13 @@ class MlflowTarget:
 
     @property
     def all_tags(self) -> dict[str, str]:
-        """The user's tags, and those by which the resource is found."""
+        """The user's tags, and the tags that identify the resource."""
         ours = {"uid": self.run.uid, "kind": self.run.kind, "namespace": self.run.namespace, "name": self.run.name}
         return dict(self.tags) | {f"{GROUP}/{key}": value for key, value in ours.items()}
 
 
 def mlflow_target(run: RunIdentity, spec: MlflowTracking, local: Path | None) -> MlflowTarget:
-    """The target that a resource asks for; without a cluster, a database below the folder ``local``."""
+    """The target that a resource asks for; without a cluster, a database in the folder ``local``."""
     return MlflowTarget(
         run=run,
         uri=local_uri(local) if local else spec.tracking_uri,
@@ -86,8 +86,8 @@ class MlflowTracker:
     """Logs one run to MLflow; see ``Tracker``.
 
     Args:
-        target: where and under which names.
-        connect: from a tracking URI to MLflow's client.
+        target: server and names.
+        connect: makes MLflow's client from a tracking URI.
     """
 
     def __init__(self, target: MlflowTarget, connect: Callable[[str], Any] = connect) -> None:
@@ -101,13 +101,13 @@ class MlflowTracker:
         self._finished = threading.Event()
 
     def start(self, parameters: Mapping[str, str]) -> None:
-        """Create the run, in the background; ``finish`` creates it if the server does not answer by then."""
+        """Create the run in the background; ``finish`` creates it if the server has not answered by then."""
         self._parameters = parameters
         self._thread = threading.Thread(target=self._flush_until_finished, name="mlflow", daemon=True)
         self._thread.start()
 
     def log_metrics(self, step: int, values: Mapping[str, float]) -> None:
-        """Queue metrics of one step, to be logged in the background."""
+        """Queue metrics of one step, which are logged in the background."""
         self._pending.extend((name, step, value) for name, value in values.items())
 
     def _flush_until_finished(self) -> None:
@@ -123,13 +123,13 @@ class MlflowTracker:
         return True
 
     def _flush(self, run_id: str) -> None:
-        """Log what is queued; metrics that are queued meanwhile stay for the next time."""
+        """Log the queued metrics; those that are queued meanwhile stay in the queue."""
         points = list(self._pending)
         self._log_points(run_id, points)
         del self._pending[: len(points)]
 
     def status(self) -> MlflowStatus | None:
-        """The run in MLflow; None until it exists there."""
+        """Id and URL of the run in MLflow; None until it exists there."""
         return self._status
 
     def _ensure_run(self) -> str:
@@ -156,11 +156,11 @@ class MlflowTracker:
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
-            # Another pod has created it meanwhile.
+            # Another pod has created the experiment since it was looked up.
             return str(self._client.get_experiment_by_name(self._target.experiment).experiment_id)
 
     def _resume_run(self, experiment_id: str) -> str | None:
-        """Reopen the run of an earlier pod of this resource; None where there is none."""
+        """Reopen the run of an earlier pod of this resource, and return its id; None if there is no such run."""
         if self._target.run.uid == LOCAL_UID:
             return None
         found = self._client.search_runs(
@@ -187,10 +187,10 @@ class MlflowTracker:
         return f"{uri.rstrip('/')}/#/experiments/{experiment_id}/runs/{run_id}" if uri.startswith("http") else None
 
     def finish(self, result: TrackedResult) -> None:
-        """Log results and end the run; waits for the server, and asks it several times.
+        """Log the results and end the run; waits for the server, with retries.
 
         Raises:
-            TrackingUnavailable: the server does not answer, or refuses.
+            TrackingUnavailable: the server does not answer or refuses, after retries.
         """
         self._finished.set()
         if self._thread:
@@ -230,7 +230,7 @@ class MlflowTracker:
             self._client.log_batch(run_id, metrics=metrics(points[start : start + _METRICS_PER_BATCH]))
 
     def _missing_points(self, run_id: str, history: MetricHistory) -> list[tuple[str, int, float]]:
-        """Values that the server has neither from this pod nor from an earlier one: (name, step, value)."""
+        """The (name, step, value) that neither this pod nor an earlier one has logged."""
         known = {(name, metric.step) for name in history for metric in self._client.get_metric_history(run_id, name)}
         return [
             (name, step, value)

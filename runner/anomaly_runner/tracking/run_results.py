@@ -1,4 +1,4 @@
-"""Turn a run's spec and report into what a tracker takes: flat parameters, metrics, tags, artifacts, dataset, model."""
+"""Convert a run's spec and report for a tracker: flat parameters, metrics, tags, artifacts, dataset and model."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -16,18 +16,18 @@ from anomaly_api.storage import PersistentVolumeClaimLocation, S3Location
 from anomaly_runner.tracking.tracker import FAILURE_TAG, MODEL_FOLDER, TrackedDataset, TrackedResult
 
 MODEL_TAG = f"{GROUP}/model"
-"""Tag that says where an inference's model came from.
+"""Tag with the URI of an inference's model.
 
-It is no parameter, because those cannot change and a retried pod may find a newer version registered."""
+It is not a parameter: parameters cannot change, but a retried pod may find a newer registered version."""
 _FORBIDDEN_CHARACTERS = re.compile(r"[^\w.\- ]", re.ASCII)
-"""What MLflow refuses in a metric's name; labels are names of folders, which may have any character."""
+"""Characters that MLflow refuses in a metric's name; labels are names of folders, which may have any character."""
 _MAX_LABEL_CHARACTERS = 100
 
 
 def flat_parameters(spec: Contract) -> dict[str, str]:
-    """Flatten a spec: every field that is set, by its path (``model.padim.backbone``).
+    """Flatten a spec to the fields that are set, by path (``model.padim.backbone``).
 
-    Secrets are in the spec by their names, never by their values, so nothing has to be masked.
+    A spec holds names of Secrets, never their values, so that nothing has to be masked.
     """
     return dict(_leaves(spec.to_json_object(), ""))
 
@@ -43,14 +43,14 @@ def _leaves(value: Any, path: str) -> Iterator[tuple[str, str]]:
 
 
 def tracked_result(report: RunReport, folder: Path, complete: bool) -> TrackedResult:
-    """Collect what a tracker takes from a run's report and the folder of its artifacts.
+    """Collect a run's results for a tracker from the report and the folder of artifacts.
 
-    Names of metrics: the level and the metric (``image_AUROC``), with the kind of defect if it is of one
+    Names of metrics: the level and the metric (``image_AUROC``), with the kind of defect if it is about one
     (``image_AUROC/scratch``); ends of 95 % intervals (``image_AUROC_low``, ``image_AUROC_high``); counts of decisions
     (``image_false_positives``); thresholds (``pixel_threshold``); and the seconds of each stage (``seconds_train``).
 
     Args:
-        report: of the run.
+        report: the run's report.
         folder: the run's artifacts on this machine.
         complete: whether the folder has all of them; if not, report.json is the only artifact.
     """
@@ -123,7 +123,7 @@ def _dataset(report: RunReport) -> TrackedDataset | None:
 
 
 def _place(source: DataSource) -> tuple[str, str]:
-    """Kind and address of where the images are."""
+    """Kind and URI of the location of the images."""
     place = source.place
     if isinstance(place, S3Location):
         return "s3", place.uri

@@ -1,7 +1,7 @@
 """The protocol of experiment trackers: a run starts, logs metrics while it trains, and finishes with its results.
 
-Tracking never delays the work: ``start`` and ``log_metrics`` return at once, and whatever the server needs is done in a
-thread of its own. Only ``finish`` waits, after everything is stored.
+Tracking never delays a run's stages: ``start`` and ``log_metrics`` return without waiting for the server. Only
+``finish`` waits, after all results are stored.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,9 +25,9 @@ class TrackedDataset:
         name: the dataset's category, or else its address.
         digest: SHA-256 over paths and contents, hexadecimal.
         kind: s3, persistentVolumeClaim or builtin.
-        uri: where the images are.
-        images: how many there are of each kind, as ``ImageCounts`` names them.
-        context: what they were used for.
+        uri: location of the images.
+        images: numbers of images, by the names of ``ImageCounts``.
+        context: use of the images.
     """
 
     name: str
@@ -40,16 +40,16 @@ class TrackedDataset:
 
 @dataclass(frozen=True, kw_only=True)
 class TrackedResult:
-    """What a finished run logs.
+    """The results that a finished run logs.
 
     Attributes:
         metrics: final values by name.
-        artifacts: folder in the tracker and file on this machine; the trained model's are in ``MODEL_FOLDER``.
+        artifacts: pairs of folder in the tracker and file on this machine; the model's files are in ``MODEL_FOLDER``.
         history: metrics of the training's steps.
         dataset: the images, if they were read.
         model: the trained model, if all of its files are among the artifacts.
-        tags: tags to set beside those of the start.
-        failed: whether the run has failed although there are results.
+        tags: tags to set in addition to those of the start.
+        failed: whether the run has failed although it has results.
     """
 
     metrics: Mapping[str, float]
@@ -68,16 +68,16 @@ FAILURE_TAG = f"{GROUP}/failure"
 
 
 class Tracker(Protocol):
-    """A place that keeps a run's parameters, metrics and artifacts."""
+    """A service that stores a run's parameters, metrics and artifacts."""
 
     def start(self, parameters: Mapping[str, str]) -> None:
-        """Start the run; returns at once."""
+        """Start the run, without waiting for the server."""
 
     def log_metrics(self, step: int, values: Mapping[str, float]) -> None:
-        """Log metrics of one step of the training; returns at once."""
+        """Log metrics of one step of the training, without waiting for the server."""
 
     def status(self) -> MlflowStatus | None:
-        """Where the run is in the tracker; None until it exists there."""
+        """Identity of the run in the tracker; None until it exists there."""
 
     def finish(self, result: TrackedResult) -> None:
         """Log the results and end the run, as finished or as failed.
@@ -100,7 +100,7 @@ class NoTracker:
         """Nothing to do."""
 
     def status(self) -> MlflowStatus | None:
-        """None."""
+        """Return None: the run is not tracked."""
         return None
 
     def finish(self, result: TrackedResult) -> None:
