@@ -1,1 +1,1 @@
-"""The process and the machine it runs on: memory, CPUs, scratch files, signals, logs. Knows nothing of runs."""
+"""The process and its machine: memory, CPUs, scratch files, signals and logs. Knows nothing of runs."""

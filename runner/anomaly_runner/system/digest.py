@@ -1,4 +1,4 @@
-"""Digests of files, by which what is loaded is checked against what was published."""
+"""Digests of files, which show that a downloaded file is the one that was published."""
 
 import hashlib
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The software that a run ran on, for the report: versions of libraries."""
+"""Versions of the software that a run uses, for the report."""
 
 import platform
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from anomaly_api import RELEASE
 
 
 def versions(packages: Sequence[str]) -> dict[str, str]:
-    """Versions of those packages that are installed, of this software, and of Python, by name."""
+    """Versions by name, of this software, of Python, and of those packages that are installed."""
     found = {"anomaly-operator": RELEASE, "python": platform.python_version()}
     for package in packages:
         try:

@@ -6,11 +6,11 @@ import sys
 from datetime import UTC, datetime
 
 _STANDARD_ATTRIBUTES = set(logging.makeLogRecord({}).__dict__) | {"message", "asctime"}
-"""Of a record; whatever else it has was passed as ``extra``."""
+"""Attributes that every log record has; all others were passed as ``extra``."""
 
 
 class JsonFormatter(logging.Formatter):
-    """Formats a log record, with what was passed as ``extra``, as one line of JSON."""
+    """Formats a log record, including its ``extra`` attributes, as one line of JSON."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line."""
@@ -23,14 +23,14 @@ class JsonFormatter(logging.Formatter):
 
 
 def log_for_pods() -> None:
-    """Log JSON lines to standard error: our own from INFO on, libraries' from WARNING on."""
+    """Log JSON lines to standard error: the runner's own from level INFO, libraries' from level WARNING."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter())
     _install(handler, logging.INFO)
 
 
 def log_for_people(verbose: bool) -> None:
-    """Log short lines to standard error: libraries' warnings, and with ``verbose`` our own lines from INFO on."""
+    """Log short lines to standard error: libraries' warnings and, with ``verbose``, the runner's own from INFO on."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
     _install(handler, logging.INFO if verbose else logging.CRITICAL)
@@ -41,4 +41,4 @@ def _install(handler: logging.Handler, level: int) -> None:
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
     logging.getLogger("anomaly_runner").setLevel(level)
-    logging.getLogger("timm").setLevel(logging.ERROR)  # it warns of the head that feature extractors leave out
+    logging.getLogger("timm").setLevel(logging.ERROR)  # it warns of missing weights of the head, which is not used

@@ -1,6 +1,6 @@
-"""What this process may use: CPUs and memory of its cgroup (v1 and v2), not of the node.
+"""CPUs and memory that this process may use, by its cgroup (v1 and v2), not by the node.
 
-Also how glibc's allocator keeps freed memory.
+Also configures whether glibc's allocator keeps freed memory.
 """
 
 import ctypes
@@ -11,11 +11,11 @@ from typing import Any
 
 _CGROUP = Path("/sys/fs/cgroup")
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
-_UNLIMITED = 1 << 60  # cgroup v1 says "no limit" with a number near 2**63
+_UNLIMITED = 1 << 60  # without a limit, cgroup v1 reports a number near 2**63
 
 
 def _find_glibc() -> Any:
-    """The process's glibc; None where the C library is another one."""
+    """The process's glibc; None if it uses another C library."""
     library = ctypes.CDLL(None)
     return library if hasattr(library, "mallopt") and hasattr(library, "malloc_trim") else None
 
@@ -24,7 +24,7 @@ _glibc = _find_glibc()
 
 
 def cpu_limit(root: Path = _CGROUP) -> int:
-    """CPUs that this process may use: the smaller of its affinity mask and its cgroup's quota, at least 1."""
+    """Number of CPUs that this process may use: the smaller of its affinity mask and its cgroup's quota, at least 1."""
     available = len(os.sched_getaffinity(0))
     quota = _quota_v2(root / "cpu.max") or _quota_v1(root / "cpu")
     return max(1, min(available, math.ceil(quota))) if quota else available
@@ -46,7 +46,7 @@ def _quota_v1(folder: Path) -> float | None:
 
 
 def available_memory(root: Path = _CGROUP, meminfo: Path = Path("/proc/meminfo")) -> int:
-    """Bytes that this process may still take: the node's free memory, or what its cgroup leaves if that is less."""
+    """Bytes that this process may still allocate: the smaller of the node's and its cgroup's available memory."""
     free = _available_on_node(meminfo)
     limits = [
         _bytes_left(root, "memory.max", "memory.current", "inactive_file"),
@@ -56,7 +56,7 @@ def available_memory(root: Path = _CGROUP, meminfo: Path = Path("/proc/meminfo")
 
 
 def _bytes_left(folder: Path, limit_file: str, usage_file: str, reclaimable: str) -> int | None:
-    """Bytes below a cgroup's limit, page cache counted as free since the kernel reclaims it; None without a limit."""
+    """Bytes below a cgroup's limit, counting reclaimable page cache as free; None without a limit."""
     limit = _read_number(folder / limit_file)
     if limit is None or limit >= _UNLIMITED:
         return None
@@ -84,10 +84,10 @@ def _available_on_node(meminfo: Path) -> int:
 
 
 def keep_freed_memory() -> None:
-    """Let glibc keep large blocks that are freed, for the next operator, instead of returning them to the kernel.
+    """Let glibc keep freed large blocks for the next operator instead of returning them to the kernel.
 
-    Feature maps of tens of megabytes come and go a hundred times a batch; faulting their pages in anew took a
-    quarter of the time. Without effect on other C libraries.
+    Feature maps of tens of megabytes are allocated and freed a hundred times a batch, and page faults in new blocks
+    took a quarter of the time. Has no effect with other C libraries.
     """
     if _glibc:
         _glibc.mallopt(_M_MMAP_THRESHOLD, 1 << 30)
@@ -95,9 +95,9 @@ def keep_freed_memory() -> None:
 
 
 def give_back_freed_memory() -> None:
-    """Return to the kernel what ``keep_freed_memory`` has kept.
+    """Return the memory that ``keep_freed_memory`` has kept to the kernel.
 
-    For the change to a stage that needs blocks of other sizes or on other threads.
+    To be called before a stage that needs blocks of other sizes or on other threads.
     """
     if _glibc:
         _glibc.malloc_trim(0)

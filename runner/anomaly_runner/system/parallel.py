@@ -1,7 +1,7 @@
 """Apply a function to many items on several threads, with results in order and bounded memory.
 
-Work is divided by whole items and never inside one, so a result depends on its item alone and not on the number of
-threads. That is why a run repeats to the last digit on a machine of another size.
+Work is divided by whole items and never inside one, so that a result depends only on its item and not on the number of
+threads. A run therefore gives identical results on machines of different sizes.
 """
 
 from collections import deque
@@ -22,13 +22,14 @@ def ordered_map(
 ) -> Iterator[Result]:
     """Yield the results of ``function`` in the order of ``items``.
 
-    The first exception, of ``function`` or ``items``, ends the iteration and is raised; what has not begun is dropped.
+    The first exception, of ``function`` or ``items``, ends the iteration and is raised; calls that have not started are
+    cancelled.
 
     Args:
         function: called on the threads.
-        items: consumed on the caller's thread, as results are.
-        threads: how many calls run at once.
-        ahead: how many items may be begun before their results are taken; by default two a thread.
+        items: iterated over on the caller's thread, as results are consumed.
+        threads: number of calls that run at the same time.
+        ahead: largest number of items in progress whose results are not consumed yet; by default two per thread.
         prepare_thread: called once on each thread.
     """
     window = ahead or 2 * threads

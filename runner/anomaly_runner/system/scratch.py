@@ -1,4 +1,4 @@
-"""Arrays in files: they may be larger than memory, because the kernel can write their pages back at any time."""
+"""Arrays in files, which may be larger than memory because the kernel can write their pages back at any time."""
 
 import errno
 import math
@@ -13,7 +13,7 @@ from anomaly_runner.system.machine import gigabytes
 
 
 def allocate_array(file: IO[bytes], shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """Map an empty file as an array of zeros, float32, and reserve its space on the disk.
+    """Map an empty file as a float32 array of zeros, and reserve its space on the disk.
 
     Without reserved space, writing to the array on a full disk would kill the process with a bus error.
 
@@ -22,7 +22,7 @@ def allocate_array(file: IO[bytes], shape: tuple[int, ...]) -> NDArray[np.float3
         shape: of the array.
 
     Raises:
-        StorageUnavailable: the disk is too full.
+        StorageUnavailable: the disk has too little space.
     """
     size = math.prod(shape) * np.dtype(np.float32).itemsize
     try:

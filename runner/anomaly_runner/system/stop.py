@@ -1,4 +1,4 @@
-"""SIGTERM, with which the cluster asks for the node back, as a flag that is checked between units of work."""
+"""A flag that SIGTERM sets, with which the cluster stops a pod; it is checked between units of work."""
 
 import signal
 import threading
@@ -11,14 +11,14 @@ from anomaly_runner.errors import Stopped
 
 
 class StopSignal:
-    """A flag that SIGTERM or SIGINT sets, once and for all; ``check`` raises Stopped from then on."""
+    """A flag that SIGTERM or SIGINT sets permanently; ``check`` raises Stopped from then on."""
 
     def __init__(self) -> None:
         self._event = threading.Event()
 
     @contextmanager
     def listening(self) -> Iterator[Self]:
-        """Context in which SIGTERM and SIGINT set the flag (main thread only)."""
+        """Let SIGTERM and SIGINT set the flag inside this block (main thread only)."""
         before = [(number, signal.signal(number, self._received)) for number in (signal.SIGTERM, signal.SIGINT)]
         try:
             yield self
