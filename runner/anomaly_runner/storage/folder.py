@@ -1,4 +1,4 @@
-"""A store that is a folder: a mounted volume, or what stands for a bucket in runs without a cluster."""
+"""A store on a file system: a mounted volume, or the folder that replaces a bucket in runs without a cluster."""
 
 import os
 import shutil
@@ -11,10 +11,10 @@ from anomaly_runner.storage.store import ObjectInfo, check_key, partial_file
 
 @dataclass(frozen=True)
 class FolderStore:
-    """Objects are the files below ``root``. Symbolic links to folders are not followed.
+    """A store whose objects are the files below ``root``. Symbolic links to folders are not followed.
 
-    Methods raise StorageDenied where a file may not be read or written, StorageUnavailable where the file system fails,
-    and DataInvalid for a key that leads out of the folder.
+    Methods raise StorageDenied if a file may not be read or written, StorageUnavailable if the file system fails, and
+    DataInvalid for a key that leads out of the folder.
     """
 
     root: Path
@@ -56,19 +56,19 @@ class FolderStore:
             return path.read_bytes() if path.is_file() else None
 
     def upload(self, source: Path, key: str) -> None:
-        """Copy a file into the folder, by rename so that no reader sees a part of it."""
+        """Copy a file into the folder through a temporary file, so that no reader sees a partial file."""
         target = self.root / check_key(key, self.uri)
         with _translated_errors(self.uri):
             target.parent.mkdir(parents=True, exist_ok=True)
             _copy_atomically(source, target)
 
     def delete(self, key: str) -> None:
-        """Remove a file, if there is one."""
+        """Remove a file if it exists."""
         with _translated_errors(self.uri):
             (self.root / check_key(key, self.uri)).unlink(missing_ok=True)
 
     def subfolder(self, prefix: str) -> "FolderStore":
-        """The sub-folder."""
+        """The store of the sub-folder ``prefix``."""
         return FolderStore(self.root / prefix) if prefix else self
 
 
@@ -87,7 +87,7 @@ def _copy_atomically(source: Path, target: Path) -> None:
 
 
 class _translated_errors:  # noqa: N801 - reads as a statement
-    """Context in which OSErrors become exceptions of ours."""
+    """Convert OSErrors to StorageDenied or StorageUnavailable inside this block."""
 
     def __init__(self, uri: str) -> None:
         self._uri = uri

@@ -1,12 +1,12 @@
-"""Keep downloaded files for the next run, in a folder that several runs share at once.
+"""Keep downloaded files for the next run, in a folder that several runs may use at the same time.
 
-An entry is named by a hash of the object's address, ETag and size, so a changed object is another entry and nothing is
-ever stale. Entries appear by rename, whole or not at all; where two runs save the same object, the last one wins and
-both are right. A run links an entry into its own folder, or copies it where that is another file system, so it keeps
-its files whatever happens to the cache.
+An entry is named by a hash of the object's address, ETag and size, so that a changed object has another entry and no
+entry is stale. Entries are complete, because they are created by rename; if two runs save the same object, either entry
+is right. A run links an entry into its own folder (or copies it to another file system), so that it keeps the file even
+if the entry is evicted.
 
-ETags that are plain MD5 digests are checked whenever an entry is used; of other objects (multipart uploads, encrypted
-ones) the size is. Whatever goes wrong with the cache costs a download and a warning, never the run.
+ETags that are plain MD5 digests are checked whenever an entry is used; for other objects (multipart uploads, encrypted
+ones) only the size is checked. A failure of the cache costs a download and a warning, but never fails the run.
 """
 
 import hashlib
@@ -25,23 +25,23 @@ from anomaly_runner.storage.store import ObjectInfo, ObjectSource, Store
 
 _FOLDER = "objects"
 _MIN_FREE_SHARE = 0.15
-"""Share of the disk that the cache leaves free: below, the kubelet removes images, and at 0.10 it evicts pods."""
+"""Share of the disk that the cache leaves free: below this the kubelet removes images, and at 0.10 it evicts pods."""
 _EXTRA_FREED_SHARE = 0.03
-"""Share of the disk that is freed beyond that when entries are evicted: finding the oldest ones is a long scan."""
+"""Additional share of the disk that an eviction frees, because each needs a long scan for the oldest entries."""
 _ABANDONED_SECONDS = 3600.0
-"""Age at which a temporary file belongs to no process any more."""
+"""Age from which a temporary file is regarded as left by a dead process."""
 _MD5 = re.compile(r"[0-9a-f]{32}")
 
 
 @dataclass(frozen=True)
 class CacheEntry:
-    """What a cached file is called and how it is verified.
+    """Name of a cached file, and the size and digest that verify it.
 
     Attributes:
         name: of the file in the cache.
-        size: bytes; None where unknown.
-        digest: hexadecimal; None where unknown.
-        algorithm: of the digest, as hashlib calls it.
+        size: bytes; None if unknown.
+        digest: hexadecimal; None if unknown.
+        algorithm: hashlib's name of the digest's algorithm.
     """
 
     name: str
@@ -51,21 +51,21 @@ class CacheEntry:
 
     @classmethod
     def of_object(cls, address: str, info: ObjectInfo) -> "CacheEntry":
-        """The entry of an object, by its ``Store.address``."""
+        """The entry of an object at ``address`` (``Store.address``)."""
         digest = info.etag if _MD5.fullmatch(info.etag) else None
         return cls(_hash(f"{address}\n{info.etag}\n{info.size}"), info.size, digest)
 
     @classmethod
     def of_content(cls, algorithm: str, digest: str) -> "CacheEntry":
-        """The entry of a file that is known by its digest, wherever it is downloaded from."""
+        """The entry of a file that is identified by its digest, not by its address."""
         return cls(_hash(f"{algorithm}\n{digest}"), None, digest, algorithm)
 
     def by_size(self) -> "CacheEntry":
-        """The entry of the same object without its digest: encrypted objects have ETags that look like an MD5 only."""
+        """The entry of the same object without its digest: an encrypted object's ETag only looks like an MD5 digest."""
         return CacheEntry(f"{self.name}-size", self.size, None)
 
     def matches(self, file: Path) -> bool:
-        """Whether a file has the entry's size and digest, as far as they are known."""
+        """Whether a file has the entry's size and digest, if these are known."""
         if self.size not in (None, file.stat().st_size):
             return False
         return self.digest is None or self.digest == _digest(file, self.algorithm)
@@ -76,7 +76,7 @@ class FileCache:
 
     Args:
         root: the folder.
-        warn: called once, when the cache cannot be used any more.
+        warn: called once, with a message, when the cache becomes unusable.
     """
 
     def __init__(self, root: Path, warn: Callable[[str], None]) -> None:
@@ -86,7 +86,7 @@ class FileCache:
         self._disabled = False
 
     def restore(self, entry: CacheEntry, destination: Path) -> bool:
-        """Make an entry a file of the run; false if there is none, or it is damaged (which removes it)."""
+        """Link or copy an entry to a file of the run; false if there is no entry or it is damaged, and then removed."""
         try:
             return self._restore(entry, destination) or self._restore(entry.by_size(), destination)
         except OSError as error:
@@ -97,17 +97,17 @@ class FileCache:
         kept = self._path(entry)
         try:
             _link_or_copy(kept, destination)
-        except FileNotFoundError:  # never kept, or evicted meanwhile
+        except FileNotFoundError:  # never saved, or evicted
             return False
         if entry.matches(destination):
-            with suppress(OSError):  # evicted meanwhile: this run has its file
-                os.utime(kept)  # used last: evicted last
+            with suppress(OSError):  # the entry may be evicted now, but this run has its file
+                os.utime(kept)  # the time of last use, by which entries are evicted
             return True
         kept.unlink(missing_ok=True)
         return False
 
     def save(self, entry: CacheEntry, source: Path) -> None:
-        """Copy or link a file of the run into the cache, if there is room."""
+        """Link or copy a file of the run into the cache, if there is room."""
         if self._disabled:
             return
         try:
@@ -115,7 +115,7 @@ class FileCache:
             if kept.matches(source) and self._make_room(source.stat().st_size):
                 _link_or_copy(source, self._path(kept))
         except FileNotFoundError:
-            return  # another run removed the temporary file as abandoned: not saved this time
+            return  # another run took the temporary file for abandoned and removed it: the file is not saved
         except OSError as error:
             self._disable(f"cannot be written ({error.strerror})")
 
@@ -129,7 +129,7 @@ class FileCache:
                 self._warn(f"the data cache {why}: files are pulled instead")
 
     def _make_room(self, size: int) -> bool:
-        """Evict entries until ``size`` bytes fit and the disk keeps its free share; whether they do."""
+        """Evict entries until ``size`` bytes fit and the disk keeps its free share; returns whether that succeeded."""
         self._root.mkdir(parents=True, exist_ok=True)
         with self._lock:
             disk = shutil.disk_usage(self._root)
@@ -142,7 +142,7 @@ class FileCache:
 
 
 def _evict(root: Path, wanted: int) -> int:
-    """Remove the least recently used entries until ``wanted`` bytes are free; returns how many are."""
+    """Remove the least recently used entries until ``wanted`` bytes are freed; returns the number of freed bytes."""
     freed = 0
     for _, size, file in sorted(_entries(root)):
         if freed >= wanted:
@@ -153,27 +153,27 @@ def _evict(root: Path, wanted: int) -> int:
 
 
 def _entries(root: Path) -> Iterator[tuple[float, int, Path]]:
-    """Entries and abandoned temporary files: time of last use, bytes, path. Abandoned files come first when sorted."""
+    """Yield (time of last use, bytes, path) of entries and abandoned temporary files, which have time 0."""
     abandoned = datetime.now(UTC).timestamp() - _ABANDONED_SECONDS
     for folder in os.scandir(root):
         for file in os.scandir(folder):
-            with suppress(FileNotFoundError):  # another run evicts too
+            with suppress(FileNotFoundError):  # another run may evict at the same time
                 stat = file.stat()
                 if not file.name.startswith("."):
                     yield stat.st_mtime, stat.st_size, Path(file.path)
-                elif stat.st_ctime < abandoned:  # not mtime: a temporary link to an old file has the file's
+                elif stat.st_ctime < abandoned:  # not mtime, which a temporary link shares with an old file
                     yield 0.0, stat.st_size, Path(file.path)
 
 
 def _link_or_copy(source: Path, destination: Path) -> None:
-    """Make the destination the same file, or where it is on another file system a copy; by rename."""
+    """Link the source to the destination, or copy it to another file system; atomic, by rename."""
     destination.parent.mkdir(parents=True, exist_ok=True)
     temporary = destination.with_name(f".{uuid.uuid4().hex}")  # process ids repeat from pod to pod
     try:
         _link(source, temporary)
         temporary.replace(destination)
     finally:
-        temporary.unlink(missing_ok=True)  # left behind where the disk became full
+        temporary.unlink(missing_ok=True)  # still there if the copy failed, for example on a full disk
 
 
 def _link(source: Path, destination: Path) -> None:
@@ -196,7 +196,7 @@ def _digest(file: Path, algorithm: str) -> str:
 
 @dataclass(frozen=True)
 class CachedSource:
-    """A store whose objects are looked for in the cache before they are downloaded."""
+    """A source that takes objects from the cache, and downloads those that it lacks from the store."""
 
     store: Store
     cache: FileCache
@@ -207,7 +207,7 @@ class CachedSource:
         return self.store.local_root
 
     def download(self, info: ObjectInfo, destination: Path) -> None:
-        """Make one object a file, from the cache or from the store; raises as the store does."""
+        """Copy one object to a file, from the cache or from the store; raises as the store does."""
         entry = CacheEntry.of_object(self.store.address(info.key), info)
         if not self.cache.restore(entry, destination):
             self.store.download(info, destination)
@@ -215,5 +215,5 @@ class CachedSource:
 
 
 def with_cache(store: Store, cache: FileCache | None) -> ObjectSource:
-    """Put the cache, if there is one, in front of a store."""
+    """Put a cache in front of a store; returns the store itself without a cache."""
     return CachedSource(store, cache) if cache else store

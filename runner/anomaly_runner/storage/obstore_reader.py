@@ -1,8 +1,8 @@
-"""Read objects with Rust's object_store: what makes many small files fast.
+"""Read objects with Rust's object_store, which is fast for many small files.
 
-A call of botocore's client costs many times the CPU of the request itself (benchmarks/storage_transport.py). Whatever
-is not a plain success is left to that client, which knows redirects, refusals and retries: it then asks again, for what
-is missing. So nothing here retries or explains a failure.
+A call of botocore's client costs many times the CPU of the request itself (benchmarks/storage_transport.py). Nothing
+here retries or explains a failure: after any failure, botocore's client requests the missing rest, because it handles
+redirects, refusals and retries.
 """
 
 import os
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     from obstore.store import ClientConfig, S3Config
 
 _TOTAL_TIMEOUT = timedelta(days=30)
-"""Practically none: a large object may take its time, as long as something arrives within the read timeout."""
+"""In effect no limit: a large object may take long, as long as data arrives within the read timeout."""
 _CHUNK = 1 << 20
-"""Bytes written at once."""
+"""Smallest number of bytes written at a time."""
 
 
 @dataclass(frozen=True)
 class ObstoreReader:
-    """GET requests to one bucket. Safe to use from many threads.
+    """Reads objects of one bucket. Safe to use from many threads.
 
     ``store`` is obstore's S3Store.
     """
@@ -31,12 +31,12 @@ class ObstoreReader:
     store: Any
 
     def append(self, key: str, file: BinaryIO, etag: str) -> bool:
-        """Append to a file what it lacks of an object; false where the rest has to be asked for in another way.
+        """Append the missing rest of an object to a file; returns false if the request failed.
 
         Args:
             key: the object's key in the bucket.
-            file: at its end; a file that is not empty gets the rest of the object from there.
-            etag: the version that the file's beginning is of.
+            file: positioned at its end, from which on the object is requested.
+            etag: version of the object that the file's content is from.
 
         Raises:
             OSError: the file cannot be written.
@@ -64,16 +64,16 @@ def open_reader(
     connect_seconds: float,
     read_seconds: float,
 ) -> ObstoreReader:
-    """Open a bucket at an endpoint, or at AWS. Nothing is sent yet.
+    """Open a bucket at an endpoint, or at AWS, without sending a request.
 
     Args:
         bucket: its name.
-        endpoint: URL of another server than AWS.
-        session: boto3's, which has credentials and renews them.
+        endpoint: URL of a server; None for AWS.
+        session: boto3's session, which holds and renews the credentials.
         region: of the bucket.
-        ca_file: certificates to trust beside the system's; unset means those of AWS_CA_BUNDLE.
-        connect_seconds: how long connecting may take.
-        read_seconds: how long the server may send nothing.
+        ca_file: certificates to trust besides the system's; None for those of AWS_CA_BUNDLE.
+        connect_seconds: timeout of connecting.
+        read_seconds: longest time without data from the server.
     """
     from obstore.auth.boto3 import Boto3CredentialProvider
     from obstore.store import S3Store

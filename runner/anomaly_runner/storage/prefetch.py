@@ -1,8 +1,8 @@
-"""Download objects in the background, in parallel; each can be used as soon as it has arrived.
+"""Download objects in the background and in parallel; each can be used as soon as it is downloaded.
 
-A consumer waits for no more than the object it asks for, so training starts on the first images while the last ones
-are still on their way. Objects that are here already with the same size and ETag (an index file beside them says so)
-are not downloaded again.
+A consumer waits only for the object that it asks for, so that training starts on the first images while the last ones
+are still being downloaded. Objects that are on this machine already, with the same size and ETag in an index file
+beside them, are not downloaded again.
 """
 
 import json
@@ -22,15 +22,15 @@ logger = logging.getLogger(__name__)
 
 _INDEX_FILE = ".etags.jsonl"
 _POLL_SECONDS = 0.5
-"""How often a waiting consumer looks whether the run was asked to stop."""
+"""Time between two checks of a waiting consumer whether the run was asked to stop."""
 
 
 class Prefetcher:
-    """Objects of one source as files below a folder; also stands for a folder in which they all are already.
+    """The files of one source's objects below a folder, which are being downloaded or are all there already.
 
     Args:
         root: the folder.
-        check: called while waiting; raises to break the wait.
+        check: called while waiting; may raise to end the wait.
     """
 
     def __init__(self, root: Path, check: Callable[[], None]) -> None:
@@ -41,10 +41,10 @@ class Prefetcher:
         self._index: _EtagIndex | None = None
 
     def path(self, key: str) -> Path:
-        """Wait for an object to arrive; returns its file.
+        """Wait until an object is downloaded, and return its file.
 
         Raises:
-            RunFailed: what its download failed with, or what ``check`` raised.
+            RunFailed: the download failed, or ``check`` raised it.
         """
         pending = self._pending.get(key)
         if pending is not None:
@@ -61,7 +61,7 @@ class Prefetcher:
             return
 
     def start(self, source: ObjectSource, objects: Sequence[ObjectInfo]) -> None:
-        """Begin to download objects, in their order."""
+        """Start downloading objects, in their order."""
         index = self._index = _EtagIndex(self.root / _INDEX_FILE)
         missing = [info for info in objects if not index.has(info, self.root)]
         counter = _DownloadCounter(missing)
@@ -80,14 +80,14 @@ class Prefetcher:
         counter.add(info)
 
     def close(self) -> None:
-        """Drop downloads that have not begun; wait for those that have."""
+        """Cancel downloads that have not started, and wait for the others."""
         if self._pool and self._index:
             self._pool.shutdown(wait=True, cancel_futures=True)
             self._index.close()
 
 
 class _DownloadCounter:
-    """Logs how far the downloads are, at each tenth of their bytes: nobody waits for them, so no stage shows it."""
+    """Logs the progress of the downloads at each tenth of their bytes, because no stage shows it."""
 
     def __init__(self, objects: Sequence[ObjectInfo]) -> None:
         self._files = len(objects)
@@ -96,7 +96,7 @@ class _DownloadCounter:
         self._files_done = self._bytes_done = 0
 
     def add(self, info: ObjectInfo) -> None:
-        """Count one object that has arrived."""
+        """Count an object that was downloaded."""
         with self._lock:
             tenth = self._tenths_done()
             self._files_done += 1
@@ -112,13 +112,13 @@ class _DownloadCounter:
 
 
 class _EtagIndex:
-    """Which objects are here already: key, size and ETag, one JSON line each, appended as they arrive."""
+    """Key, size and ETag of the downloaded objects, in a file with one JSON line for each."""
 
     def __init__(self, file: Path) -> None:
         self._lock = threading.Lock()
         file.parent.mkdir(parents=True, exist_ok=True)
         self._known = _read_index(file)
-        # Buffered by lines: where the process dies, every complete line is of an object that has arrived.
+        # Line-buffered: if the process dies, every complete line is about a downloaded object.
         self._file = file.open("a", encoding="utf-8", buffering=1)
 
     def has(self, info: ObjectInfo, root: Path) -> bool:
@@ -128,7 +128,7 @@ class _EtagIndex:
         return same and path.is_file() and path.stat().st_size == info.size
 
     def add(self, info: ObjectInfo) -> None:
-        """Note an object that has arrived."""
+        """Record an object that was downloaded."""
         line = json.dumps([info.key, info.size, info.etag])
         with self._lock:
             self._file.write(line + "\n")
@@ -139,7 +139,7 @@ class _EtagIndex:
 
 
 def _read_index(file: Path) -> dict[str, tuple[int, str]]:
-    """Size and ETag by key; a last line without its end is of a process that died, and ignored."""
+    """Size and ETag by key; an incomplete last line, left by a process that died, is ignored."""
     if not file.is_file():
         return {}
     complete = [line for line in file.read_text(encoding="utf-8").split("\n")[:-1] if line]
@@ -149,13 +149,13 @@ def _read_index(file: Path) -> dict[str, tuple[int, str]]:
 def start_prefetch(
     source: ObjectSource, objects: Sequence[ObjectInfo], folder: Path, check: Callable[[], None]
 ) -> Prefetcher:
-    """Begin to download objects into a folder; a source that is on this machine is used in place.
+    """Start downloading objects into a folder; files of a source on this machine are used in place.
 
     Args:
-        source: where the objects are.
-        objects: what to download, most urgent first.
-        folder: where it goes.
-        check: called while a consumer waits; raises to break the wait.
+        source: source of the objects.
+        objects: objects to download, in the order in which they are needed.
+        folder: target of the files.
+        check: called while a consumer waits; may raise to end the wait.
     """
     if source.local_root is not None:
         return Prefetcher(source.local_root, check)
@@ -165,9 +165,9 @@ def start_prefetch(
 
 
 def download_all(source: ObjectSource, objects: Sequence[ObjectInfo], folder: Path, check: Callable[[], None]) -> Path:
-    """Download objects and wait for all of them; returns the folder that holds them.
+    """Download objects, wait for all of them, and return the folder that holds them.
 
-    Arguments are those of ``start_prefetch``.
+    The arguments are those of ``start_prefetch``.
 
     Raises:
         StorageDenied: a file of a volume may not be read, or the storage refused the credentials.
@@ -176,7 +176,7 @@ def download_all(source: ObjectSource, objects: Sequence[ObjectInfo], folder: Pa
     prefetcher = start_prefetch(source, objects, folder, check)
     try:
         for info in objects:
-            # Checked here because libraries that are given an unreadable file say that there is no such file.
+            # Checked here, because libraries report an unreadable file as missing.
             if not os.access(prefetcher.path(info.key), os.R_OK):
                 raise StorageDenied(f"no permission to read {prefetcher.path(info.key)}: make it readable for all")
     finally:

@@ -1,10 +1,10 @@
 """A store on any S3-compatible server.
 
-botocore retries transient failures (5xx, throttling, timeouts: standard mode, jittered back-off). Outside its retries
-are a body that breaks off while it is read, answers of 429 without a code that it knows, and throttling that lasts (its
-retries draw on a quota that all threads share): those are retried here, with longer pauses.
+botocore retries transient failures (5xx, throttling, timeouts: standard mode, jittered back-off). It does not retry a
+connection that breaks while a body is read, 429 without an error code that it knows, and lasting throttling (all
+threads share one quota of retries): these are retried here, with longer pauses.
 
-Objects are read by ``obstore_reader`` first; what it does not read is read by botocore, which explains the failure.
+Objects are read by ``obstore_reader`` first; after a failure, botocore reads the rest or explains the failure.
 """
 
 import os
@@ -24,35 +24,35 @@ from anomaly_runner.storage.store import ObjectInfo, check_key, is_safe_key, joi
 Result = TypeVar("Result")
 
 THREADS = 16
-"""Transfers at once, and size of the connection pool."""
+"""Number of parallel transfers, and size of the connection pool."""
 _CONNECT_SECONDS = 5.0
 _READ_SECONDS = 30.0
 _BOTOCORE_ATTEMPTS = 5
-"""For one request."""
+"""botocore's attempts for one request."""
 _ATTEMPTS = 6
-"""Of ours, for one object: throttling outlasts botocore's attempts when many threads share their quota."""
+"""Our attempts for one object: throttling may outlast botocore's, whose quota all threads share."""
 _LONGEST_PAUSE = 15.0
-"""Seconds between two attempts of ours, at most."""
+"""Longest pause in seconds between two of our attempts."""
 _MULTIPART_BYTES = 64 << 20
 """Size from which a file is uploaded in parts."""
 _CHUNK = 1 << 20
-"""Bytes read at once."""
+"""Bytes read at a time."""
 _TRANSIENT_STATUSES = (408, 429)
-"""Of 4xx, the statuses that say nothing about the request."""
+"""The 4xx statuses that do not mean that the request is wrong."""
 _THROTTLING_STATUSES = (429, 503)
 _MISSING_CODES = {"404", "NoSuchKey", "NotFound"}
 
 
 def connect(role: LocationRole, location: S3Location, environment: Mapping[str, str] | None = None) -> "S3Store":
-    """Open a location with the credentials that the environment has for its role. Nothing is sent yet.
+    """Open a location with the credentials that the environment has for its role, without sending a request.
 
-    Credentials come from the variables ``run.s3_env(role, key)``; where none are set, from boto3's own chain (the pod's
+    Credentials come from the variables ``run.s3_env(role, key)`` or, if none are set, from boto3's own chain (the pod's
     identity). The endpoint's certificate is checked against ``run.ca_path(role)``, if that file is mounted.
 
     Args:
-        role: what the run uses the location for.
+        role: the run's use of the location.
         location: bucket, prefix, endpoint and region.
-        environment: instead of the process's.
+        environment: environment variables; None for those of the process.
     """
     bucket, _, prefix = location.uri.removeprefix("s3://").partition("/")
     credentials = _credentials(role, os.environ if environment is None else environment)
@@ -70,7 +70,7 @@ def _credentials(role: LocationRole, environment: Mapping[str, str]) -> dict[str
 def _clients(
     location: S3Location, credentials: Mapping[str, str], bucket: str, ca_file: str | None
 ) -> tuple[Any, ObstoreReader | None]:
-    """boto3's client, and obstore's, which takes over reading where there are credentials."""
+    """Make boto3's client and, if there are credentials, obstore's reader."""
     import boto3
     from botocore.config import Config
 
@@ -106,10 +106,10 @@ def _clients(
 
 @dataclass(frozen=True)
 class S3Store:
-    """Objects below s3://BUCKET/PREFIX. Safe to use from many threads.
+    """The objects below s3://BUCKET/PREFIX. Safe to use from many threads.
 
-    Methods raise StorageDenied where the server refuses the credentials, StorageUnavailable where it does not answer
-    after all retries, and DataInvalid where the bucket or the object does not exist or a key leads out of the folder.
+    Methods raise StorageDenied if the server refuses the credentials, StorageUnavailable if it does not answer after
+    all retries, and DataInvalid if the bucket or the object does not exist or a key leads out of the folder.
 
     Attributes:
         client: boto3's S3 client.
@@ -130,7 +130,7 @@ class S3Store:
 
     @property
     def local_root(self) -> Path | None:
-        """Never on this machine."""
+        """Return None: objects are never on this machine."""
         return None
 
     def address(self, key: str) -> str:
@@ -160,7 +160,7 @@ class S3Store:
         return self._with_prefix(check_key(key, self.uri))
 
     def download(self, info: ObjectInfo, destination: Path) -> None:
-        """Copy one object to a file, through a temporary one; where a body breaks off, the rest is asked for."""
+        """Copy one object to a file, through a temporary file; if the connection breaks, only the rest is requested."""
         temporary = partial_file(destination)
         with _translated_errors(join_uri(self.uri, info.key)), _open_new(temporary) as file:
             _with_retries(partial(self._download, info, file))
@@ -170,11 +170,11 @@ class S3Store:
         temporary.replace(destination)
 
     def _download(self, info: ObjectInfo, file: BinaryIO) -> None:
-        """Append what the file lacks of the object."""
+        """Append the missing rest of the object to the file."""
         key = self._key(info.key)
         if _is_complete(info, file) or (self.fast_reader and self.fast_reader.append(key, file, info.etag)):
             return
-        # Asked where the fast reader has stopped: it may have written a part.
+        # The fast reader may have written a part, so the position is read after it.
         offset = file.tell()
         rest = {"Range": f"bytes={offset}-", "IfMatch": f'"{info.etag}"'} if offset else {}
         for chunk in self.client.get_object(Bucket=self.bucket, Key=key, **rest)["Body"].iter_chunks(_CHUNK):
@@ -192,7 +192,7 @@ class S3Store:
         return bytes(self.client.get_object(Bucket=self.bucket, Key=self._key(key))["Body"].read())
 
     def upload(self, source: Path, key: str) -> None:
-        """Upload a file: one request for a small one, parts in parallel for a large one."""
+        """Upload a file: a small one in one request, a large one in parallel parts."""
         with _translated_errors(join_uri(self.uri, key)):
             _with_retries(partial(self._upload, source, self._key(key)))
 
@@ -203,12 +203,12 @@ class S3Store:
             self.client.upload_file(str(source), self.bucket, key)
 
     def delete(self, key: str) -> None:
-        """Remove an object, if there is one."""
+        """Remove an object if it exists."""
         with _translated_errors(join_uri(self.uri, key)):
             _with_retries(partial(self.client.delete_object, Bucket=self.bucket, Key=self._key(key)))
 
     def subfolder(self, prefix: str) -> "S3Store":
-        """The sub-folder."""
+        """The store of the sub-folder ``prefix``."""
         return replace(self, prefix=self._with_prefix(prefix)) if prefix else self
 
 
@@ -221,7 +221,7 @@ def _is_hidden(key: str) -> bool:
 
 
 def _open_new(file: Path) -> BinaryIO:
-    """Open a new file, in a folder that is made where it is missing."""
+    """Open a new file for writing, and create its folder if it is missing."""
     try:
         return file.open("wb")
     except FileNotFoundError:
@@ -230,7 +230,7 @@ def _open_new(file: Path) -> BinaryIO:
 
 
 def _with_retries(operation: Callable[[], Result]) -> Result:
-    """Call an operation, and again where the server was too busy or a body broke off."""
+    """Call an operation, and retry it if the server throttles or a connection breaks."""
     from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
     retrying = Retrying(
@@ -253,12 +253,12 @@ def _is_transient(error: BaseException) -> bool:
 
 @contextmanager
 def _translated_errors(uri: str) -> Iterator[None]:
-    """Context in which botocore's errors become exceptions of ours, with the URI they are about.
+    """Convert botocore's exceptions inside this block to the runner's, with the URI in the message.
 
     Raises:
-        StorageDenied: the server refused the credentials, or there are none.
+        StorageDenied: the server refused the credentials or has no trusted certificate, or there are no credentials.
         DataInvalid: the bucket or the object does not exist.
-        StorageUnavailable: no answer, or answers of 5xx, after all retries.
+        StorageUnavailable: no response, or 5xx, after all retries; or the object changed while it was read.
     """
     from boto3.exceptions import S3UploadFailedError
     from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError, SSLError
@@ -277,7 +277,7 @@ def _translated_errors(uri: str) -> Iterator[None]:
         raise StorageUnavailable(f"upload to {uri} failed: {error}") from error
     except SSLError as error:
         raise StorageDenied(f"the certificate of {uri} is not trusted: set caConfigMap ({error})") from error
-    except (BotoCoreError, HTTPError) as error:  # urllib3's escape botocore where the body of a refusal breaks off
+    except (BotoCoreError, HTTPError) as error:  # botocore passes on urllib3's if the body of an error response breaks
         raise StorageUnavailable(f"{uri} does not answer: {error}") from error
 
 

@@ -1,7 +1,7 @@
-"""What every storage can do, and which keys are accepted.
+"""The protocol of stores, and the check of keys.
 
-Keys come from whoever can write to a bucket, so they are untrusted: one that would leave the folder it is written to,
-on any operating system, is refused before it touches the disk.
+Anyone who can write to a bucket chooses its keys, so they are untrusted: a key that would leave its target folder on
+any operating system is refused before a file is written.
 """
 
 import hashlib
@@ -13,7 +13,7 @@ from typing import Protocol
 from anomaly_runner.errors import DataInvalid
 
 _MAX_NAME_BYTES = 255
-"""What file systems allow for the name of one file or folder."""
+"""Longest name of a file or folder that file systems allow."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class ObjectInfo:
     Attributes:
         key: path below the store's root, with forward slashes.
         size: bytes.
-        etag: changes whenever the content does.
+        etag: version of the content, which changes with it.
     """
 
     key: str
@@ -32,19 +32,19 @@ class ObjectInfo:
 
 
 class ObjectSource(Protocol):
-    """What objects can be downloaded from."""
+    """A source of objects that can be downloaded."""
 
     @property
     def local_root(self) -> Path | None:
-        """The root on this machine's file system; None where it is elsewhere."""
+        """The root on this machine's file system; None if it is elsewhere."""
 
     def download(self, info: ObjectInfo, destination: Path) -> None:
-        """Copy one object to a file, whole or not at all.
+        """Copy one object to a file, completely or not at all.
 
         Raises:
-            DataInvalid: its key leads out of the folder, or there is no such object.
+            DataInvalid: the key leads out of the folder, or there is no such object.
             StorageDenied: the storage refused the credentials.
-            StorageUnavailable: the storage does not answer, or the object changed meanwhile.
+            StorageUnavailable: the storage does not answer, or the object has changed since it was listed.
         """
 
 
@@ -56,10 +56,10 @@ class Store(ObjectSource, Protocol):
 
     @property
     def uri(self) -> str:
-        """The root, as people write it."""
+        """URI or path of the root, for people."""
 
     def address(self, key: str) -> str:
-        """A name of the object that is the same for every run and machine that sees this storage."""
+        """Name of the object that is the same for all runs and machines that use this storage."""
 
     def list(self, prefix: str = "") -> list[ObjectInfo]:
         """List the objects whose keys begin with the prefix, sorted by key. Keys may be unsafe (``is_safe_key``)."""
@@ -68,17 +68,17 @@ class Store(ObjectSource, Protocol):
         """Read a small object; None if there is none."""
 
     def upload(self, source: Path, key: str) -> None:
-        """Write a file to a key, whole or not at all."""
+        """Write a file to a key, completely or not at all."""
 
     def delete(self, key: str) -> None:
-        """Remove an object, if there is one."""
+        """Remove an object if it exists."""
 
     def subfolder(self, prefix: str) -> "Store":
-        """The store of what is below a prefix; the same store for an empty one."""
+        """The store of the objects below a prefix; the same store for an empty prefix."""
 
 
 def is_safe_key(key: str) -> bool:
-    """Whether a key stays below the folder it is written to (no absolute, parent, empty or backslash parts)."""
+    """Whether a key stays below its target folder: no absolute path, drive, ``..``, empty part or backslash."""
     hostile = "\\" in key or "\0" in key or ":" in key.split("/", maxsplit=1)[0]
     return not hostile and all(part not in ("", ".", "..") for part in key.split("/"))
 
@@ -87,7 +87,7 @@ def check_key(key: str, uri: str) -> str:
     """Return the key if it is safe.
 
     Raises:
-        DataInvalid: it would be written outside its folder.
+        DataInvalid: a file with this key would be outside of its folder.
     """
     if not is_safe_key(key):
         raise DataInvalid(f"refused the key {key!r} in {uri}: it leads out of the folder")
@@ -95,15 +95,15 @@ def check_key(key: str, uri: str) -> str:
 
 
 def has_valid_name_lengths(key: str) -> bool:
-    """Whether file systems allow names as long as the key's parts."""
+    """Whether no part of a key is longer than the names that file systems allow."""
     return all(len(os.fsencode(part)) <= _MAX_NAME_BYTES for part in key.split("/"))
 
 
 def partial_file(file: Path) -> Path:
-    """The temporary name of a file that is not complete: hidden beside it, and short however long its own name is."""
+    """Path of the temporary file of an incomplete file: hidden, in the same folder, and short even for a long name."""
     return file.with_name(f".{hashlib.sha256(os.fsencode(file.name)).hexdigest()[:32]}.part")
 
 
 def join_uri(root: str, key: str) -> str:
-    """Root and key as one URI or path."""
+    """Join a root and a key to one URI or path."""
     return f"{root.rstrip('/')}/{key}" if key else root.rstrip("/")
