@@ -1,1 +1,1 @@
-"""From a listing of a bucket or folder to batches of decoded images and masks. Knows nothing of models."""
+"""Turn the listing of a bucket or folder into batches of decoded images and masks. Knows nothing of models."""

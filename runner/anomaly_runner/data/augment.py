@@ -1,7 +1,7 @@
 """Random augmentation of training images: flips, a rotation, brightness and contrast.
 
-How an image is changed depends on the seed, the epoch and the image's key alone: not on the order of reading, the
-threads or the batch. A run that is resumed at an epoch sees what an uninterrupted one would have seen.
+The augmentation of an image depends only on the seed, the epoch and the image's key, not on the order of reading, the
+threads or the batch. A run that is resumed at an epoch therefore gets the same images as an uninterrupted one.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ class Augmenter:
     """Augments the images of one epoch.
 
     Attributes:
-        spec: how much may change.
+        spec: limits of the augmentations.
         seed: of the run.
         epoch: number of the epoch, from 0.
     """
@@ -40,10 +40,10 @@ def augment(image: Image.Image, spec: Augmentations, rng: np.random.Generator) -
 
     Args:
         image: mode RGB, L, or F with values of 0..1.
-        spec: how much may change.
-        rng: where five numbers are drawn from.
+        spec: limits of the augmentations.
+        rng: generator that five numbers are drawn from.
     """
-    # All numbers are drawn whatever the spec, so that one setting does not change what another one does.
+    # All numbers are drawn for any spec, so that one setting does not change the effect of another.
     horizontal, vertical, turn, brightness, contrast = rng.random(5)
     if horizontal < spec.horizontal_flip:
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
@@ -57,14 +57,14 @@ def augment(image: Image.Image, spec: Augmentations, rng: np.random.Generator) -
 
 
 def _scale(draw: float, limit: float) -> float:
-    """Map a number of 0..1 to -limit..limit."""
+    """Map a number in 0..1 to -limit..limit."""
     return (2 * draw - 1) * limit
 
 
 def rotate(image: Image.Image, degrees: float) -> Image.Image:
-    """Rotate an image counter-clockwise about its centre (bilinear); what moves in at the corners is mirrored.
+    """Rotate an image counter-clockwise about its centre (bilinear), and fill the corners with mirrored pixels.
 
-    Black corners would be anomalies themselves.
+    Black corners would look like anomalies.
     """
     diagonal = math.hypot(*image.size)
     left, top = (math.ceil((diagonal - side) / 2) + 1 for side in image.size)

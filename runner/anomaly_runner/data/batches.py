@@ -1,6 +1,6 @@
-"""Read image files, hash them and decode them to batches of model input, on several threads and in order.
+"""Read, hash and decode image files to batches of model input, on several threads and in order.
 
-Every file is opened once. A file that cannot be used is noted in the IntegrityLog and left out of its batch.
+Every file is opened once. A file that cannot be used is recorded in the IntegrityLog and left out of its batch.
 """
 
 import errno
@@ -30,15 +30,15 @@ from anomaly_runner.system.parallel import ordered_map
 
 @dataclass(frozen=True, kw_only=True)
 class Preprocessor:
-    """How an image file becomes the model's input.
+    """Decodes an image file and converts it to the model's input.
 
     Attributes:
         height: rows of the model's input.
         width: columns of the model's input.
         normalization: see ``images.to_input``.
-        crop: the part of each image that is kept.
-        bit_depth: significant bits of 16-bit grey; None means what the file says.
-        valid_area: pixels outside it are black.
+        crop: the part of each image that is kept; None for the whole image.
+        bit_depth: significant bits of 16-bit grey; None for the depth in the file.
+        valid_area: pixels outside of it are made black; None for no such area.
     """
 
     height: int
@@ -55,11 +55,11 @@ class Preprocessor:
 
     @cached_property
     def valid(self) -> NDArray[np.bool_] | None:
-        """Pixels of the model's maps that count, (height, width); None where all do."""
+        """Mask (height, width) of the pixels of the model's maps that count; None for all."""
         return self.valid_area.at(self.height, self.width, self.crop) if self.valid_area else None
 
     def decode(self, data: bytes, max_pixels: int) -> Image.Image:
-        """Decode a file at its own resolution, blacken what does not count, and crop; see ``images.decode``.
+        """Decode a file at its own resolution, blacken all outside of the valid area, and crop; see ``images.decode``.
 
         Raises:
             UnreadableImageError: as ``images.decode`` and ``ValidArea.blacken``.
@@ -68,7 +68,7 @@ class Preprocessor:
         return decode(data, max_pixels, self.crop, bit_depth=self.bit_depth, before_crop=blacken)
 
     def resize(self, image: Image.Image) -> Image.Image:
-        """Resize a decoded image to the model's size, in the same mode: augmentations are applied to the result."""
+        """Resize a decoded image to the model's size in the same mode, so that augmentations can be applied to it."""
         return resize(image, self.height, self.width)
 
     def to_input(self, image: Image.Image) -> NDArray[np.float32]:
@@ -78,10 +78,7 @@ class Preprocessor:
 
 @dataclass(frozen=True)
 class Batch:
-    """Consecutive readable images.
-
-    ``samples``: what is known of each of the B images. ``images``: the model's input, (B, 3, H, W), float32.
-    """
+    """B consecutive readable images: their samples, and ``images``, the model's input (B, 3, H, W), float32."""
 
     samples: tuple[Sample, ...]
     images: NDArray[np.float32]
@@ -89,11 +86,11 @@ class Batch:
 
 @dataclass
 class IntegrityLog:
-    """What reading the images shows: which contents they have, and which cannot be used.
+    """The digests of the images that a run has read, and the files that it cannot use.
 
     Attributes:
-        limits: how many unusable files are tolerated.
-        digests: SHA-256 of each file read, by key; empty bytes where it could not be opened.
+        limits: hold the number of unusable files that is tolerated.
+        digests: SHA-256 of each file read, by key; empty bytes for a file that could not be opened.
         unreadable: files that cannot be used.
     """
 
@@ -102,18 +99,18 @@ class IntegrityLog:
     unreadable: list[UnreadableImage] = field(default_factory=list)
 
     def add_unreadable(self, path: str, problem: str) -> None:
-        """Note a file that cannot be used; once, however often it is read.
+        """Record a file that cannot be used; only once, even if it is read several times.
 
         Raises:
-            DataInvalid: there are now more of them than the dataset tolerates.
+            DataInvalid: there are now more unusable files than the dataset tolerates.
         """
-        if any(image.path == path for image in self.unreadable):  # training reads files once an epoch
+        if any(image.path == path for image in self.unreadable):  # training may read a file in each epoch
             return
         self.unreadable.append(UnreadableImage(path=path, problem=problem))
         check_unreadable(self.unreadable, self.limits)
 
     def extend_unreadable(self, images: Iterable[UnreadableImage]) -> None:
-        """Note files that were refused before they were opened.
+        """Record files that were refused before they were opened.
 
         Raises:
             DataInvalid: as ``add_unreadable``.
@@ -122,7 +119,7 @@ class IntegrityLog:
             self.add_unreadable(image.path, image.problem)
 
     def fingerprint(self) -> str:
-        """SHA-256 over paths and contents of all images read, in the order of their paths; hexadecimal."""
+        """SHA-256, hexadecimal, of the paths and contents of all images read, in the order of their paths."""
         total = hashlib.sha256()
         for key in sorted(self.digests):
             total.update(key.encode() + b"\0" + self.digests[key])
@@ -131,7 +128,7 @@ class IntegrityLog:
 
 @dataclass(frozen=True)
 class _ReadImage:
-    """A file after reading: the model's input (3, H, W) in ``image``, or what is wrong with the file."""
+    """A file after reading; ``image`` is the model's input (3, H, W), or the reason why the file is unreadable."""
 
     sample: Sample
     digest: bytes
@@ -139,13 +136,13 @@ class _ReadImage:
 
 
 def read_file(prefetcher: Prefetcher, key: str) -> bytes:
-    """Read one image file, once it has arrived.
+    """Read one image file, after waiting for its download.
 
     Raises:
-        UnreadableImageError: it is not a file, or a symbolic link that leads out of the dataset.
+        UnreadableImageError: it is not a regular file, or a symbolic link that leads out of the dataset.
         StorageDenied: no permission to read it.
         StorageUnavailable: the file system failed.
-        RunFailed: what its download failed with.
+        RunFailed: its download failed.
     """
     path = prefetcher.path(key)
     try:
@@ -161,7 +158,7 @@ def read_file(prefetcher: Prefetcher, key: str) -> bytes:
 
 
 def _is_file(path: Path) -> bool:
-    """Whether it is a file, as ``Path.is_file`` said before Python 3.14, where it hides failures of the file system."""
+    """Whether it is a file; unlike ``Path.is_file`` since Python 3.14, raises failures of the file system."""
     try:
         return stat.S_ISREG(path.stat().st_mode)
     except OSError as error:
@@ -187,17 +184,17 @@ def read_batches(
     """Yield batches of at most ``batch_size`` images, in the order of the samples.
 
     Args:
-        prefetcher: where the files arrive.
-        samples: which images to read.
-        preprocessor: from a file to the model's input.
+        prefetcher: provides the files.
+        samples: images to read.
+        preprocessor: converts a file to the model's input.
         integrity: filled as the images are read.
-        batch_size: images a batch; the last one may have fewer.
-        threads: how many images are decoded at once.
-        augment: changes training images as one epoch wants them.
+        batch_size: images in a batch; the last batch may have fewer.
+        threads: number of images that are decoded at the same time.
+        augment: augments training images for one epoch; None for no augmentation.
 
     Raises:
-        DataInvalid: more unreadable images than tolerated.
-        RunFailed: the storage failed.
+        DataInvalid: there are more unreadable images than tolerated.
+        RunFailed: the storage failed, or the run was asked to stop.
     """
     read = _reader(prefetcher, preprocessor, integrity.limits.max_image_pixels, augment)
     images = ordered_map(read, samples, threads, ahead=batch_size + 2 * threads)

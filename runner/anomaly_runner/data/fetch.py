@@ -1,6 +1,6 @@
-"""Stages fetch and dataset: list the images, fail in seconds where data is missing, then prefetch the files.
+"""Stages fetch and dataset: list the images, so that missing data fails in seconds, and later prefetch the files.
 
-An experiment's images are listed once its model has been checked; files are prefetched after everything else has been.
+An experiment's images are listed after its model is checked, and downloaded only after all other checks.
 """
 
 from dataclasses import dataclass, replace
@@ -32,14 +32,14 @@ from anomaly_runner.storage import (
 
 @dataclass(frozen=True, kw_only=True)
 class ListedDataset:
-    """A dataset known by its keys, and where its files are.
+    """A dataset that is listed but not downloaded yet.
 
     Attributes:
         dataset: images by split.
-        store: what the files are downloaded from.
+        store: source of the files.
         objects: the files, in the order of use.
-        valid_area: where pixels count; None where all do.
-        cache: keeps the files for the next run; None where nothing does.
+        valid_area: area of the pixels that count; None for whole images.
+        cache: keeps the files for the next run; None for no cache.
     """
 
     dataset: DatasetIndex
@@ -50,10 +50,10 @@ class ListedDataset:
 
 
 def list_experiment(spec: ExperimentSpec, context: Context, catalog: DatasetCatalog = PUBLISHED) -> ListedDataset:
-    """List the images of an experiment; a builtin dataset is downloaded first, as ``catalog`` says.
+    """List the images of an experiment; a builtin dataset is downloaded from the files in ``catalog`` first.
 
     Raises:
-        DataInvalid: the folder has not the expected layout, or the mask of the valid area cannot be used.
+        DataInvalid: the folder does not have the expected layout, or the mask of the valid area cannot be used.
         StorageDenied: the storage refused the credentials.
         StorageUnavailable: the storage does not answer.
         Stopped: the run was asked to stop.
@@ -74,7 +74,7 @@ def list_experiment(spec: ExperimentSpec, context: Context, catalog: DatasetCata
 def list_inference(
     spec: InferenceSpec, manifest: ModelManifest, context: Context, catalog: DatasetCatalog = PUBLISHED
 ) -> ListedDataset:
-    """List the images of an inference; of a builtin dataset these are its test images.
+    """List the images of an inference; for a builtin dataset these are its test images.
 
     Raises:
         RunFailed: as ``list_experiment``.
@@ -95,7 +95,7 @@ def list_inference(
 
 
 def prefetch_images(listed: ListedDataset, context: Context) -> Prefetcher:
-    """Begin to download the files of a dataset, in the order of use; consumers wait for one file at a time."""
+    """Start downloading the files of a dataset, in the order of use; a consumer waits only for the file it reads."""
     return start_prefetch(
         with_cache(listed.store, listed.cache), listed.objects, context.work / "dataset", context.stop.check
     )
@@ -105,7 +105,7 @@ def _valid_area(spec: ExperimentSpec, store: Store) -> ValidArea | None:
     """Read the mask of the valid area, if there is one.
 
     Raises:
-        DataInvalid: it is missing, unreadable, or leaves no pixel.
+        DataInvalid: the mask is missing or unreadable, or leaves no pixel.
     """
     name = spec.dataset.valid_area_mask
     if name is None:
@@ -114,7 +114,7 @@ def _valid_area(spec: ExperimentSpec, store: Store) -> ValidArea | None:
     if content is None:
         raise DataInvalid(f"validAreaMask {name} is missing in {store.uri}")
     area = ValidArea.read(content, name, spec.dataset.limits.max_image_pixels)
-    # Scaled once only to raise now, before any image is downloaded, what would be raised at the first one.
+    # Scale it once, so that an unusable mask fails before any image is downloaded.
     area.at(spec.transforms.input_size.height, spec.transforms.input_size.width, spec.dataset.crop_area)
     return area
 
@@ -164,7 +164,7 @@ class _MegabyteMeter:
         self._bytes = 0
 
     def advance(self, count: int) -> None:
-        """Count bytes that have arrived.
+        """Add ``count`` bytes.
 
         Raises:
             Stopped: the run was asked to stop.

@@ -1,8 +1,8 @@
-"""From the object keys of a dataset's folder to its ``DatasetIndex``: splits, labels and masks by their paths alone.
+"""Build the ``DatasetIndex`` of a folder from its object keys: the paths alone define splits, labels and masks.
 
-Layout: Bergmann et al., "MVTec AD", CVPR 2019, with ``test/unknown`` for images that are scored and never counted, and
-``val/`` for images that thresholds are found on. Masks are paired with their images by name. This module opens no file;
-splits that the folders lack are drawn in ``splits``.
+Layout: Bergmann et al., "MVTec AD", CVPR 2019, with ``test/unknown`` for images that are scored but count in no metric,
+and ``val/`` for images that thresholds are found on. Masks are paired with their images by name. This module opens no
+file; missing splits are drawn in ``splits``.
 """
 
 import posixpath
@@ -20,20 +20,19 @@ from anomaly_runner.errors import DataInvalid
 from anomaly_runner.storage.store import ObjectInfo, has_valid_name_lengths, is_safe_key
 
 _LAYOUT_FOLDERS = ("train", "val", "test", "ground_truth")
-"""Folders with a meaning of their own: their names are no labels."""
+"""Folders whose names are not labels."""
 _USED_INSTEAD = {"train": "training uses train/good alone", "val": "thresholds are found on val/good and val/DEFECT"}
-"""Why images in other folders of a split are ignored."""
+"""Reasons for ignoring images in other folders of a split, by split."""
 
 LabelAndName = tuple[str, str]
-"""Label of an image and its path below the label's folder without the extension: what pairs it with its mask."""
+"""Label of an image, and its path below the label's folder without the extension; both pair it with its mask."""
 
 
 @dataclass
 class _LayoutFiles:
-    """Image files by their place in the layout.
+    """Image files by their role in the layout.
 
-    ``masks``: keys of masks by label and name of their images. ``ignored``: folders whose images the layout does not
-    use.
+    ``masks``: keys of masks by label and name of their images. ``ignored``: folders whose images are not used.
     """
 
     train: list[Sample] = field(default_factory=list)
@@ -46,17 +45,17 @@ class _LayoutFiles:
 def index_experiment(
     objects: Iterable[ObjectInfo], uri: str, mask_suffix: str, with_masks: bool, *, max_bytes: int | None = None
 ) -> DatasetIndex:
-    """Find the training, validation and test images of an experiment, as its folders have them.
+    """Find the training, validation and test images of an experiment in its folders.
 
     Args:
-        objects: everything below ``uri``.
+        objects: all objects below ``uri``.
         uri: the dataset's root, for messages.
-        mask_suffix: what follows an image's name in its mask's.
-        with_masks: whether masks are wanted (segmentation).
-        max_bytes: size of the largest file that may be an image; larger ones are not even downloaded.
+        mask_suffix: suffix of a mask's name, after the name of its image.
+        with_masks: whether to pair images with masks (segmentation).
+        max_bytes: size of the largest possible image file; larger files are refused without a download.
 
     Raises:
-        DataInvalid: no training images, fewer than two, or no test images.
+        DataInvalid: there are fewer than two training images, or no test images.
     """
     keys, rejected = _image_keys(objects, max_bytes, _is_in_experiment_layout)
     found = _sort_into_layout(keys, mask_suffix)
@@ -91,16 +90,16 @@ def index_inference(
     """Find the images of an inference, all in the split ``test``.
 
     Args:
-        objects: everything below ``uri``.
+        objects: all objects below ``uri``.
         uri: the folder's root, for messages.
-        layout: flat: every image, labels unknown. labelled: the first folder's name, below test/ if there is one, is
-            the label.
-        mask_suffix: what follows an image's name in its mask's.
-        with_masks: whether masks are wanted (segmentation).
-        max_bytes: size of the largest file that may be an image; larger ones are not even downloaded.
+        layout: flat: all images, with unknown labels. labelled: the name of the top folder is the label, or of the
+            folder below test/ if there is one.
+        mask_suffix: suffix of a mask's name, after the name of its image.
+        with_masks: whether to pair images with masks (segmentation).
+        max_bytes: size of the largest possible image file; larger files are refused without a download.
 
     Raises:
-        DataInvalid: no images, or for the labelled layout none inside a folder.
+        DataInvalid: there are no images, or in the labelled layout none inside a folder.
     """
     if layout == "flat":
         keys, rejected = _image_keys(objects, max_bytes, lambda _: True)
@@ -119,10 +118,10 @@ def index_inference(
 
 
 def check_unreadable(unreadable: Sequence[UnreadableImage], limits: DatasetLimits) -> None:
-    """Check that no more images are unreadable than the dataset tolerates.
+    """Check that the number of unreadable images is within the dataset's limit.
 
     Raises:
-        DataInvalid: there are more; the message names the first files.
+        DataInvalid: there are more; the message names the first three.
     """
     if len(unreadable) <= limits.max_unreadable_images:
         return
@@ -135,9 +134,9 @@ def check_unreadable(unreadable: Sequence[UnreadableImage], limits: DatasetLimit
 def _image_keys(
     objects: Iterable[ObjectInfo], max_bytes: int | None, is_used: Callable[[str], bool]
 ) -> tuple[list[str], tuple[UnreadableImage, ...]]:
-    """Keys of image files, sorted, and the files that are refused unopened.
+    """Keys of image files, sorted, and the files that are refused without opening them.
 
-    A refused file is reported only where the run would have used it, by its key or by where its key would lead.
+    A refused file is reported only if the run would have used its key, or the path that its key leads to.
     """
     images = {info.key: info for info in objects if info.key.lower().endswith(EXTENSIONS)}
     used = {key for key in images if is_used(key)}
@@ -151,24 +150,24 @@ def _image_keys(
 
 
 def _resolved(key: str) -> str:
-    """Where a key would lead on some operating system, as the layout writes it."""
+    """The path that a key could lead to on some operating system, with forward slashes."""
     return posixpath.normpath(key.replace("\\", "/"))
 
 
 def _printable(key: str) -> str:
-    """The key with bytes that are no UTF-8 as hexadecimal codes, so that tables and reports can hold it."""
+    """The key with non-UTF-8 bytes as hexadecimal codes, so that it can be written to tables and reports."""
     return key.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
 def _problem(info: ObjectInfo, max_bytes: int | None, used: Set[str]) -> str:
-    """Why a file is refused unopened; empty where it is not."""
+    """The reason for refusing a file without opening it; empty if it is accepted."""
     if _printable(info.key) != info.key:
         return "its name is not UTF-8"
     if not is_safe_key(info.key):
         return "its key leads out of the folder"
     if not has_valid_name_lengths(info.key):
         return "its name is longer than file systems allow"
-    # A bucket may hold both "a.png" and "a.png/b.png"; a file system cannot.
+    # A bucket may hold both "a.png" and "a.png/b.png", but a file system cannot.
     parents = (info.key[:end] for end, sign in enumerate(info.key) if sign == "/")
     if any(parent in used for parent in parents):
         return "its folder has the name of another image"
@@ -178,7 +177,7 @@ def _problem(info: ObjectInfo, max_bytes: int | None, used: Set[str]) -> str:
 
 
 def _is_in_experiment_layout(key: str) -> bool:
-    """Whether the layout has a place for the key, or the key leads out of the folder and may be meant for any."""
+    """Whether the layout uses the key; true also for a key that leads out of the folder, so that it is reported."""
     match key.split("/"):
         case ["train", "good", _, *_] | ["val" | "test" | "ground_truth", _, _, *_]:
             return not key.startswith("val/unknown/")
@@ -220,14 +219,14 @@ def _name(key: str) -> str:
 
 
 def _label_and_name(sample: Sample) -> LabelAndName:
-    """What a sample is called below test/, val/ and ground_truth/."""
+    """Label and name of a sample, as its mask has them below ground_truth/."""
     return sample.label, _name(sample.key)
 
 
 def _pair_with_masks(
     samples: Sequence[Sample], masks: dict[LabelAndName, str], with_masks: bool
 ) -> tuple[tuple[Sample, ...], tuple[str, ...], tuple[str, ...]]:
-    """Samples with their masks, keys of defective samples that have none, and warnings."""
+    """Pair samples with their masks; returns the samples, keys of defective samples without a mask, and warnings."""
     if not with_masks or not any(sample.defect for sample in samples):
         return tuple(samples), (), ()
     if not masks:
@@ -240,10 +239,10 @@ def _pair_with_masks(
 
 
 def _with_mask(sample: Sample, masks: dict[LabelAndName, str], tested: Set[LabelAndName]) -> Sample:
-    """The sample with its mask.
+    """The sample with its mask, if it is defective and there is one.
 
-    An image of val/ has a mask of its own below ground_truth/val/. Failing that, it takes the mask of its label and
-    name unless a test image has the same: numbering may begin anew in val/.
+    The mask of an image of val/ is below ground_truth/val/. If it is missing there, the mask with the image's label and
+    name below ground_truth/ is used, unless a test image has the same label and name: val/ may reuse numbers of test/.
     """
     if not sample.defect:
         return sample
@@ -255,7 +254,7 @@ def _with_mask(sample: Sample, masks: dict[LabelAndName, str], tested: Set[Label
 
 
 def _nothing_found(uri: str, wanted: str, keys: Sequence[str], anything: bool) -> str:
-    """Message for a folder without training images; ``anything``: whether it has images at all, readable or not."""
+    """The message for a folder without training images; ``anything``: whether it has any image, usable or not."""
     if not anything:
         return f"no images below {uri}: expected {wanted}/*"
     folders = sorted({key.partition("/")[0] for key in keys})
@@ -273,12 +272,12 @@ def _is_mask(key: str) -> bool:
 
 
 def _is_below_test(key: str) -> bool:
-    """Whether it is an image of test/LABEL: then the folder is a whole dataset, of which only those are scored."""
+    """Whether it is an image of test/LABEL; if there is one, the folder is a dataset of which only test/ is scored."""
     return key.lower().endswith(EXTENSIONS) and _labelled(key, below_test=True) is not None
 
 
 def _labelled(key: str, below_test: bool) -> Sample | None:
-    """The image as its folder labels it; None where it is not one of those that are scored."""
+    """The image with its folder's name as label; None if it is not scored."""
     match key.split("/"):
         case ["test", label, _, *_] if below_test:
             return Sample(key, label)

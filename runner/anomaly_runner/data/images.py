@@ -1,16 +1,16 @@
-"""Decode image files and turn them into the model's input, the same in training and inference (Pillow, numpy).
+"""Decode image files and convert them to the model's input, identically in training and inference (Pillow, numpy).
 
-Depths: 8-bit images of any colour model become RGB; 16-bit grey is scaled by its full range (65535 is 1.0, or
-what ``transforms.bitDepth`` says: 4095 for a 12-bit camera); float images hold 0..1; of 16-bit colour, which
-Pillow cannot hold, the upper 8 bits are used. What Pillow's own ``convert("RGB")`` would clip to white is
-refused instead.
+Depths: 8-bit colour images become RGB, and grey images stay grey; 16-bit grey is scaled by its full range (65535 is
+1.0, or the maximum of ``transforms.bitDepth``, such as 4095 for a 12-bit camera); float images hold 0..1; of 16-bit
+colour, which Pillow does not support, the upper 8 bits are used. Values that Pillow's ``convert("RGB")`` would clip to
+white are refused instead.
 
-Where files leave a choice: alpha is dropped, not composited (as OpenCV and Pillow do: cameras write it without meaning
-it), the first frame of several is used, and EXIF orientation is applied, to masks too, as OpenCV does, since people
-label what they see.
+Conventions: alpha is dropped, not composited, as in OpenCV and Pillow, because cameras write it without a meaning; the
+first frame of several is used; EXIF orientation is applied to images and masks, as in OpenCV, because people label
+images as they are displayed.
 
-Files are untrusted: only the formats of cameras are opened, the size is read from the header before anything is
-decoded, and a truncated file is refused, never used as half an image.
+Files are untrusted: only formats of cameras are opened, the size is read from the header before anything is decoded,
+and a truncated file is refused.
 """
 
 import struct
@@ -33,7 +33,7 @@ EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".pgm",
 _FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "PPM", "JPEG2000")
 _GREY = ("1", "L", "LA", "La")
 _FLOAT_TOLERANCE = 1e-3
-"""How far float images may leave 0..1 before they are refused: they may have been rounded when they were written."""
+"""Tolerance of the range 0..1 of float images, which may have been rounded when they were written."""
 _DECODER_ERRORS = (
     OSError,
     ValueError,
@@ -46,22 +46,22 @@ _DECODER_ERRORS = (
     OverflowError,
     TypeError,
 )
-"""What Pillow's decoders raise on damaged files."""
+"""Exceptions that Pillow's decoders raise on damaged files."""
 
 MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 STD = np.array([0.229, 0.224, 0.225], np.float32)
-"""Of ImageNet's RGB channels scaled to 0..1, as torchvision has them."""
+"""ImageNet's mean and standard deviation of the RGB channels scaled to 0..1, as in torchvision."""
 
 Image.MAX_IMAGE_PIXELS = None  # the limit is the dataset's own, checked in decode()
 
 
 def max_file_bytes(max_pixels: int) -> int:
-    """Size of the largest file that an image of so many pixels can have: uncompressed, four channels of 32 bits."""
+    """Size in bytes of the largest file of an image with ``max_pixels``: uncompressed, four channels of 32 bits."""
     return 16 * max_pixels + (1 << 20)
 
 
 class UnreadableImageError(Exception):
-    """A file that cannot be used as an image; ``str()`` says why."""
+    """The file cannot be used as an image; ``str()`` is the reason, for people."""
 
 
 def decode(
@@ -77,13 +77,13 @@ def decode(
     Args:
         data: the file.
         max_pixels: largest width x height that is decoded.
-        crop: the part that is kept.
-        bit_depth: significant bits of 16-bit grey, 8..16; None means what the file says.
-        before_crop: applied to the whole image.
+        crop: the part that is kept; None for the whole image.
+        bit_depth: significant bits of 16-bit grey, 8..16; None for the depth in the file.
+        before_crop: applied to the whole image before the crop.
 
     Raises:
-        UnreadableImageError: not an image, damaged, larger than ``max_pixels``, of an unknown depth, of values
-            beyond its depth, or smaller than the crop.
+        UnreadableImageError: the file is not an image or is damaged, or the image is larger than ``max_pixels``, has an
+            unknown depth or values beyond its depth, or is smaller than the crop.
     """
     with _opened(data, max_pixels) as file:
         whole = _to_standard_mode(file, bit_depth)
@@ -92,9 +92,9 @@ def decode(
 
 @dataclass(frozen=True)
 class _File:
-    """A file's first frame, decoded and upright.
+    """The first frame of a file, decoded and upright.
 
-    ``deep_colour``: it has colour of 16 bits a channel, of which Pillow has read the upper 8.
+    ``deep_colour``: whether the file has 16 bits a colour channel, of which Pillow has read the upper 8.
     """
 
     image: Image.Image
@@ -106,7 +106,7 @@ def _opened(data: bytes, max_pixels: int) -> Iterator[_File]:
     """Decode a file.
 
     Raises:
-        UnreadableImageError: Pillow cannot decode it, or it has more than ``max_pixels``.
+        UnreadableImageError: Pillow cannot decode the file, or the image has more than ``max_pixels``.
     """
     try:
         with Image.open(BytesIO(data), formats=_FORMATS) as image:
@@ -120,7 +120,7 @@ def _opened(data: bytes, max_pixels: int) -> Iterator[_File]:
 
 
 def _turn_upright(image: Image.Image) -> None:
-    """Apply EXIF orientation in place. Pillow has done it for TIFF; a damaged EXIF block is ignored."""
+    """Apply EXIF orientation in place (Pillow has already done so for TIFF); a damaged EXIF block is ignored."""
     if "exif" in image.info:
         with suppress(*_DECODER_ERRORS):
             ImageOps.exif_transpose(image, in_place=True)
@@ -138,7 +138,7 @@ def _problem(error: Exception) -> str:
 
 
 def _to_standard_mode(file: _File, bit_depth: int | None) -> Image.Image:
-    """The image in mode RGB, L, or F with values of 0..1; arguments and errors as for ``decode``."""
+    """Convert to mode RGB, L, or F with values of 0..1; arguments and exceptions are those of ``decode``."""
     image = file.image
     if image.mode == "F":
         return _unit_range(np.asarray(image, np.float32), 1.0)
@@ -155,7 +155,7 @@ def _to_standard_mode(file: _File, bit_depth: int | None) -> Image.Image:
 
 
 def _white_value(image: Image.Image, bit_depth: int | None) -> int:
-    """The value of white in 16-bit grey. PGM and JPEG 2000 files say their depth, and Pillow has scaled them by it."""
+    """The value of white in 16-bit grey; Pillow has already scaled PGM and JPEG 2000 by the depth in the file."""
     if image.format in ("PPM", "JPEG2000"):
         return 65535
     stored = _tiff_tag(image, BITSPERSAMPLE, 16)
@@ -163,7 +163,7 @@ def _white_value(image: Image.Image, bit_depth: int | None) -> int:
 
 
 def _deep_grey(image: Image.Image, white: int) -> Image.Image:
-    """16-bit grey as mode F."""
+    """Convert 16-bit grey to mode F with values of 0..1."""
     values = np.asarray(image).astype(np.float32)
     zero_is_white = _tiff_tag(image, PHOTOMETRIC_INTERPRETATION, 1) == 0  # Pillow ignores it beyond 8 bits
     if zero_is_white:
@@ -177,16 +177,16 @@ def _tiff_tag(image: Image.Image, tag: int, default: int) -> int:
 
 
 def _is_deep_colour(image: Image.Image) -> bool:
-    """Whether an RGB file has 16 bits a channel: only the decoder's raw mode says so, and only before loading."""
+    """Whether an RGB file has 16 bits a channel, which only the decoder's raw mode shows, and only before loading."""
     tiles = image.tile if isinstance(image, ImageFile.ImageFile) else []
     return not image.mode.startswith("I") and any(";16" in str(tile.args) for tile in tiles)
 
 
 def _unit_range(values: NDArray[np.float32], full: float) -> Image.Image:
-    """Grey values (H, W) of 0..``full`` as an image of mode F with 0..1.
+    """Convert grey values (H, W) in 0..``full`` to an image of mode F with values of 0..1.
 
     Raises:
-        UnreadableImageError: values outside the range, or NaN.
+        UnreadableImageError: a value is outside of the range, or NaN.
     """
     scaled = values / np.float32(full)
     low, high = float(scaled.min()), float(scaled.max())
@@ -210,15 +210,15 @@ def _cropped(image: Image.Image, crop: CropArea | None) -> Image.Image:
 def to_input(
     image: Image.Image, height: int, width: int, normalization: Literal["imagenet", "none"]
 ) -> NDArray[np.float32]:
-    """Turn one image into the model's input: float32 (3, height, width), RGB.
+    """Convert one image to the model's input: float32 (3, height, width), RGB.
 
-    The image is resized (see ``resize``), scaled to 0..1, then normalised; a grey image has three equal channels.
+    The image is resized (see ``resize``), scaled to 0..1, then normalised; a grey image becomes three equal channels.
 
     Args:
         image: mode RGB, L, or F with values of 0..1.
         height: rows of the model's input.
         width: columns of the model's input.
-        normalization: imagenet subtracts ImageNet's mean and divides by its deviation; none leaves 0..1.
+        normalization: imagenet subtracts ImageNet's mean and divides by its standard deviation; none keeps 0..1.
     """
     bands = _bands(resize(image, height, width))
     pixels = np.empty((3, height, width), np.float32)
@@ -231,18 +231,18 @@ def to_input(
 
 
 def resize(image: Image.Image, height: int, width: int) -> Image.Image:
-    """Resize an image to (height, width): Pillow's bilinear filter, which antialiases."""
+    """Resize an image to (height, width) with Pillow's bilinear filter, which antialiases."""
     return image if image.size == (width, height) else image.resize((width, height), Image.Resampling.BILINEAR)
 
 
 def _bands(image: Image.Image) -> list[NDArray[np.float32]]:
-    """The channels of an image, each (height, width) of 0..1."""
+    """The channels of an image, each (height, width) with values of 0..1."""
     white = np.float32(1 if image.mode == "F" else 255)
     return [np.asarray(band, np.float32) / white for band in image.split()]
 
 
 def to_rgb8(image: Image.Image) -> Image.Image:
-    """Convert an image to 8-bit RGB, as people look at it."""
+    """Convert an image to 8-bit RGB, for display."""
     if image.mode != "F":
         return image.convert("RGB")
     return Image.fromarray((np.asarray(image) * 255 + 0.5).astype(np.uint8)).convert("RGB")
@@ -259,7 +259,7 @@ def upright_size(data: bytes, max_pixels: int) -> tuple[int, int]:
 
 
 def open_mask(data: bytes, max_pixels: int) -> Image.Image:
-    """Decode a mask of any depth at its own size, to mode 1: every pixel that is not black is set.
+    """Decode a mask of any depth to mode 1 at its own size; every pixel that is not black is set.
 
     Raises:
         UnreadableImageError: as ``decode``.
@@ -271,7 +271,7 @@ def open_mask(data: bytes, max_pixels: int) -> Image.Image:
 
 
 def decode_mask(data: bytes, height: int, width: int, max_pixels: int, crop: CropArea | None) -> NDArray[np.bool_]:
-    """Decode a ground-truth mask to the model's size (height, width): every pixel that is not black is defective.
+    """Decode a ground-truth mask and resize it to (height, width); every pixel that is not black is defective.
 
     Raises:
         UnreadableImageError: as ``decode``.
@@ -280,7 +280,7 @@ def decode_mask(data: bytes, height: int, width: int, max_pixels: int, crop: Cro
 
 
 def resize_mask(mask: Image.Image, height: int, width: int, crop: CropArea | None) -> NDArray[np.bool_]:
-    """Crop a mask and resize it to (height, width), by the nearest pixel.
+    """Crop a mask and resize it to (height, width) by nearest-neighbour interpolation.
 
     Raises:
         UnreadableImageError: the mask is smaller than the crop.

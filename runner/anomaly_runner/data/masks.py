@@ -13,24 +13,24 @@ from anomaly_runner.errors import DataInvalid
 from anomaly_runner.storage import Prefetcher
 
 MaskReader = Callable[[Sample], NDArray[np.bool_]]
-"""From a labelled sample to its ground truth (H, W) at the model's size, true where the image is defective.
+"""Returns the ground truth (H, W) of a labelled sample at the model's size, true where the image is defective.
 
-It raises DataInvalid where the mask cannot be read."""
+Raises DataInvalid if the mask cannot be read."""
 
 
 def mask_reader(
     prefetcher: Prefetcher, size: tuple[int, int], limits: DatasetLimits, crop: CropArea | None
 ) -> MaskReader:
-    """Make a function from a labelled sample to its mask.
+    """Make a function that reads the mask of a labelled sample.
 
-    A good image is defective nowhere, a defective one without a mask everywhere. A mask that cannot be read is an error
-    of the function (DataInvalid): a guess would bias the pixel metrics silently.
+    A good image is defective nowhere, and a defective image without a mask is defective everywhere. The function raises
+    DataInvalid for a mask that cannot be read, because a guess would silently bias the pixel metrics.
 
     Args:
-        prefetcher: where the masks arrive.
+        prefetcher: provides the files of masks.
         size: rows and columns of the model's input.
-        limits: of the dataset.
-        crop: the part of each image, and mask, that is kept.
+        limits: the dataset's limits.
+        crop: the part of each image and mask that is kept; None for whole images.
     """
 
     def read(sample: Sample) -> NDArray[np.bool_]:

@@ -1,4 +1,4 @@
-"""What a run knows of its images before it opens one: key, label, mask and the split each belongs to."""
+"""The images of a run as they are known before any is opened: key, label, mask and split."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from anomaly_api.run import UnreadableImage
 GOOD = "good"
 """Label of an image without a defect."""
 UNKNOWN = "unknown"
-"""Label of an image that is scored and counted in no metric."""
+"""Label of an image that is scored but counts in no metric."""
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class Sample:
     Attributes:
         key: path below the dataset's root.
         label: ``GOOD``, ``UNKNOWN``, or a kind of defect.
-        mask: key of its ground-truth mask; None where there is none.
+        mask: key of its ground-truth mask; None if it has none.
     """
 
     key: str
@@ -36,11 +36,11 @@ class DatasetIndex:
 
     Attributes:
         train: good images to learn from; empty for an inference.
-        validation: labelled images that thresholds are found on.
+        validation: images that thresholds are found on; may be empty.
         test: images that are scored.
-        unreadable: image files refused by their name or size alone.
-        missing_masks: keys of defective images that have no mask although others have.
-        warnings: what the user should know of the dataset.
+        unreadable: image files that were refused because of their name or size, without opening them.
+        missing_masks: keys of defective images that have no mask although others have one.
+        warnings: messages for the user about the dataset.
     """
 
     train: tuple[Sample, ...] = ()
@@ -52,7 +52,7 @@ class DatasetIndex:
 
     @property
     def has_masks(self) -> bool:
-        """Whether any test image has a mask: pixel metrics need one."""
+        """Whether any test image has a mask, which pixel metrics need."""
         return any(sample.mask for sample in self.test)
 
     def file_keys(self) -> list[str]:

@@ -1,8 +1,8 @@
-"""Draw the splits of a dataset that its folders lack from the splits they have.
+"""Draw splits that are missing in a dataset's folders from the existing splits.
 
-Whether an image is drawn depends on the seed and its key alone: the keys are ordered by a hash of both and the first
-ones are taken. The same seed gives the same splits whatever the order of listing, on every machine, and a few new
-images move few of the others.
+Whether an image is drawn depends only on the seed and its key: the keys are ordered by a hash of both, and the first
+ones are drawn. The same seed gives the same splits on every machine and for any order of listing, and adding a few
+images changes the split of few others.
 """
 
 import hashlib
@@ -17,12 +17,12 @@ _MIN_TRAINING_IMAGES = 2
 
 
 def complete_splits(dataset: DatasetIndex, splits: DatasetSplits, seed: int) -> DatasetIndex:
-    """Add good test images where there are none, then validation images where a share of the test set is asked for.
+    """Draw good test images if there are none, then validation images if the spec asks for a share of the test set.
 
-    ``warnings`` of the result say what was moved.
+    ``warnings`` of the result tell how many images were moved.
 
     Raises:
-        DataInvalid: good test images are missing and there are too few training images to give some up.
+        DataInvalid: there are no good test images, and too few training images to draw some from.
     """
     return _with_validation(_with_good_test_images(dataset, splits.good_test_fraction, seed), splits, seed)
 
@@ -55,13 +55,13 @@ def _with_validation(dataset: DatasetIndex, splits: DatasetSplits, seed: int) ->
 
 
 def _draw_share(samples: Sequence[Sample], label: str, fraction: float, seed: int) -> tuple[Sample, ...]:
-    """Draw a share of one label's images, always leaving one."""
+    """Draw a share of the images of one label, but never all of them."""
     found = [sample for sample in samples if sample.label == label]
     return _draw(found, min(round(len(found) * fraction), len(found) - 1), f"{seed}:validation")[0]
 
 
 def _draw(samples: Sequence[Sample], count: int, salt: str) -> tuple[tuple[Sample, ...], tuple[Sample, ...]]:
-    """Draw ``count`` samples; returns them and the others, each sorted by key."""
+    """Draw ``count`` samples; returns the drawn ones and the others, each sorted by key."""
     drawn = sorted(samples, key=lambda sample: hashlib.sha256(f"{salt}:{sample.key}".encode()).digest())
     return _sort(drawn[:count]), _sort(drawn[count:])
 

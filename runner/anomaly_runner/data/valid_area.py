@@ -1,7 +1,7 @@
-"""The area of every image that counts: pixels outside it are black for the model and in no pixel metric.
+"""The valid area of all images: pixels outside of it are black for the model and count in no pixel metric.
 
-The mask is read once, kept at its own size, and scaled to an image's by the nearest pixel. It travels with the
-trained model as a file of two grey levels, so that inference ignores what training ignored.
+The mask is read once, kept at its own size, and scaled to each image's size by nearest-neighbour interpolation. It is
+published with the trained model as a black-and-white image, so that inference ignores the same area as training.
 """
 
 from dataclasses import dataclass
@@ -20,15 +20,12 @@ from anomaly_runner.errors import DataInvalid
 FILE = "valid_area.png"
 """Name of the mask's file beside model.json."""
 _CACHED_SIZES = 8
-"""Scaled masks kept in memory: datasets have images of one size, or of a few."""
+"""Number of scaled masks kept in memory: the images of a dataset have one size or a few."""
 
 
 @dataclass(frozen=True, eq=False)
 class ValidArea:
-    """Where pixels count.
-
-    ``mask``: an image of mode 1 at its own size, set where they do.
-    """
+    """The valid area; ``mask`` is an image of mode 1 at its own size, set where pixels count."""
 
     mask: Image.Image
 
@@ -42,7 +39,7 @@ class ValidArea:
             max_pixels: largest width x height that is decoded.
 
         Raises:
-            DataInvalid: it cannot be read, or everything is black.
+            DataInvalid: the mask cannot be read, or is black everywhere.
         """
         try:
             mask = open_mask(data, max_pixels)
@@ -71,7 +68,7 @@ class ValidArea:
 
         Args:
             image: a whole image.
-            exactly: refuse an image of another size than the mask's; needed where both are cropped, in pixels.
+            exactly: refuse an image of another size than the mask's; needed if both are cropped by the same pixels.
 
         Raises:
             UnreadableImageError: the image has another size although ``exactly`` is set.
@@ -86,7 +83,7 @@ class ValidArea:
         return result
 
     def to_png(self) -> bytes:
-        """Encode the mask as the file that travels with a model."""
+        """Encode the mask as PNG, for publishing it with a model."""
         buffer = BytesIO()
         self.mask.save(buffer, "PNG")
         return buffer.getvalue()
@@ -94,5 +91,5 @@ class ValidArea:
 
 @lru_cache(_CACHED_SIZES)
 def _ignored(area: ValidArea, size: tuple[int, int]) -> Image.Image:
-    """Where an image of this size (width, height) is ignored, as an image of mode 1."""
+    """Mask of the ignored pixels of an image of ``size`` (width, height), in mode 1."""
     return Image.fromarray(~np.asarray(area.mask.resize(size, Image.Resampling.NEAREST)))

@@ -1,7 +1,7 @@
-"""Public datasets, downloaded from where they are published and laid out as folders like anybody's own.
+"""Public datasets, downloaded from their publishers and laid out in folders like a user's own dataset.
 
-``remote_files`` says what is published where, with digests; ``download`` downloads a file; ``mnist`` and ``mvtec`` turn
-files into folders; ``prepare`` puts it together.
+``remote_files`` lists the published files with their URLs and digests; ``download`` downloads a file; ``mnist`` and
+``mvtec`` convert files to folders; ``prepare`` combines all of these.
 """
 
 from anomaly_runner.data.builtin.prepare import files_of, prepare

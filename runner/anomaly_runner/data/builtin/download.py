@@ -1,7 +1,7 @@
-"""Download one file from the web: streamed, resumed where it broke off, checked against its digest.
+"""Download one file from the web: streamed, resumed after a broken connection, and checked against its digest.
 
-Transient failures (no answer, a broken connection, 5xx, 429) are retried with growing pauses; each attempt asks for the
-bytes that are still missing. Other failures are raised at once, with the URL.
+Transient failures (no answer, a broken connection, 5xx, 429) are retried with growing pauses; each attempt requests the
+bytes that are still missing. Other failures are raised immediately, with the URL.
 """
 
 import hashlib
@@ -19,16 +19,16 @@ from anomaly_runner.data.builtin.remote_files import RemoteFile
 from anomaly_runner.errors import DataInvalid, StorageUnavailable
 
 _ATTEMPTS = 6
-"""In a row without a byte more."""
+"""Attempts in a row that do not get any further bytes, after which the download fails."""
 _LONGEST_PAUSE = 20.0
-"""Seconds between two attempts, at most."""
+"""Longest pause between two attempts in seconds."""
 _TIMEOUT = 30.0
-"""Seconds without an answer or a byte."""
+"""Longest time without data from the server in seconds."""
 _CHUNK = 1 << 20
-"""Bytes read at once."""
+"""Bytes read at a time."""
 _TRANSIENT_STATUSES = (408, 425, 429)
 _RANGE_NOT_SATISFIABLE = 416
-"""Nothing is missing, or what is here is not of this file."""
+"""The status for a range beyond the file's end: the part on disk is complete, or is not from this file."""
 _HINT = "set source.builtin.mirror where the internet cannot be reached"
 
 
@@ -37,13 +37,13 @@ class _BrokenOffError(Exception):
 
 
 def download(file: RemoteFile, mirror: str | None, folder: Path, advance: Callable[[int], None]) -> Path:
-    """Download a file into a folder, unless it is there; returns its path.
+    """Download a file into a folder unless it is there already, and return its path.
 
     Args:
-        file: what to download.
-        mirror: base URL that takes the place of the publisher's.
-        folder: where it goes.
-        advance: called with the number of bytes that have arrived; may raise to stop.
+        file: the file to download.
+        mirror: base URL that replaces the publisher's; None to use the publisher's.
+        folder: target folder.
+        advance: called with the number of bytes of each chunk; may raise to stop.
 
     Raises:
         DataInvalid: there is no such file, it is far too large, or its digest differs.
@@ -71,13 +71,13 @@ def _download_and_check(transfer: "_Transfer") -> None:
     except DataInvalid:
         if not transfer.resumed:
             raise
-        # The file may have changed on the server between two pieces: once more, in one piece.
+        # The file may have changed on the server between two attempts: download it again as a whole.
         _download_with_retries(transfer)
         transfer.check_digest()
 
 
 def _download_with_retries(transfer: "_Transfer") -> None:
-    """Attempt until nothing is missing, or _ATTEMPTS in a row got no farther than those before them.
+    """Repeat attempts until the file is complete, or ``_ATTEMPTS`` in a row have not got any further bytes.
 
     Raises:
         DataInvalid: there is no such file, or it is far too large.
@@ -105,14 +105,14 @@ def _download_with_retries(transfer: "_Transfer") -> None:
 
 @dataclass
 class _Transfer:
-    """A download under way.
+    """A download in progress.
 
     Attributes:
-        file: what is downloaded.
-        url: where from.
-        part_file: the temporary file that holds what has arrived.
+        file: the file to download.
+        url: its URL, at the publisher or a mirror.
+        part_file: temporary file of the bytes downloaded so far.
         advance: called with the number of bytes of each chunk.
-        resumed: whether ``part_file`` is of several pieces.
+        resumed: whether ``part_file`` was written in several attempts.
     """
 
     file: RemoteFile
@@ -123,11 +123,11 @@ class _Transfer:
 
     @property
     def size(self) -> int:
-        """Bytes that have arrived so far."""
+        """Number of bytes downloaded so far."""
         return self.part_file.stat().st_size if self.part_file.exists() else 0
 
     def attempt(self) -> None:
-        """Ask for what is missing.
+        """Request the missing bytes.
 
         Raises:
             DataInvalid: there is no such file, or it is far too large.
@@ -165,16 +165,16 @@ class _Transfer:
     def _handle_refusal(self, status: int, offset: int) -> None:
         if status == _RANGE_NOT_SATISFIABLE and offset:
             self.resumed = True
-            return  # the digest decides
+            return  # the digest will show whether the file is complete
         if status >= http.HTTPStatus.INTERNAL_SERVER_ERROR or status in _TRANSIENT_STATUSES:
             raise _BrokenOffError(f"the server answered {status}")
         raise DataInvalid(f"cannot fetch {self.url}: the server answered {status}; {_HINT}")
 
     def check_digest(self) -> None:
-        """Check what has arrived against the expected digest.
+        """Check the downloaded file against the expected digest.
 
         Raises:
-            DataInvalid: the digest differs; what has arrived is removed.
+            DataInvalid: the digest differs; the file has been removed.
         """
         with self.part_file.open("rb") as content:
             found = hashlib.file_digest(content, self.file.algorithm).hexdigest()

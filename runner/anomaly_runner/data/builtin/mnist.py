@@ -1,6 +1,6 @@
-"""MNIST as an anomaly-detection dataset: one digit is good, every other one is a kind of defect.
+"""MNIST as an anomaly-detection dataset: one digit is good, each other digit is a kind of defect.
 
-The good digit's images of the training set become train/good; the test set becomes test/good and test/DIGIT.
+Images of the good digit in the training set become train/good; the test set becomes test/good and test/DIGIT.
 """
 
 import gzip
@@ -14,7 +14,7 @@ from PIL import Image
 from anomaly_runner.errors import DataInvalid
 
 _UNSIGNED_BYTE = 8
-"""The IDX format's code of its type."""
+"""Type code of unsigned bytes in the IDX format."""
 _DIGITS = range(10)
 
 
@@ -25,10 +25,10 @@ def write_folders(
 
     Args:
         train: files of the training set: images, labels.
-        test: files of the test set.
+        test: files of the test set: images, labels.
         good_label: the digit that is good.
-        limit: images a folder at most, the first ones.
-        folder: where train/ and test/ go.
+        limit: largest number of images in a folder, of which the first are written; None for all.
+        folder: target of train/ and test/.
 
     Raises:
         DataInvalid: the files are not MNIST's.

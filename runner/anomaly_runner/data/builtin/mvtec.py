@@ -1,7 +1,7 @@
-"""Extract one category of MVTec AD from its archive, whose folders have the layout that runs expect.
+"""Extract one category of MVTec AD from its archive, whose folders already have the layout that runs expect.
 
-The archive is untrusted: members are read one by one and only regular files with names that stay below the category's
-folder are written, with none of the archive's modes, owners or links.
+The archive is untrusted: members are read one by one, and only regular files whose paths stay below the category's
+folder are written, without the archive's modes, owners and links.
 """
 
 import lzma
@@ -14,17 +14,17 @@ from anomaly_runner.errors import DataInvalid
 from anomaly_runner.storage.store import is_safe_key
 
 _MAX_CATEGORY_BYTES = 20 << 30
-"""The largest category of MVTec AD has less than 1 GB."""
+"""Limit of a category's size, against hostile archives: MVTec AD's largest category has less than 1 GB."""
 _MAX_FILES = 100_000
 
 
 def extract(archive: Path, category: str, folder: Path, check: Callable[[], None]) -> None:
-    """Write the category's folder, ``folder/category``.
+    """Extract a category to ``folder/category``.
 
     Args:
-        archive: a tar file, compressed in any way.
-        category: of the product, as the archive's top folder is called.
-        folder: where it goes.
+        archive: a tar file with any compression.
+        category: name of a top folder in the archive.
+        folder: target folder.
         check: called between members; may raise to stop.
 
     Raises:
@@ -52,7 +52,7 @@ def keep_first(folder: Path, limit: int) -> None:
 
 
 def _members(tar: tarfile.TarFile, category: str, categories: set[str]) -> Iterator[tarfile.TarInfo]:
-    """Yield the files of a category; ``categories`` is filled with the names of all.
+    """Yield the files of a category, and add the names of all categories to ``categories``.
 
     Raises:
         DataInvalid: the archive is hostile or far too large.

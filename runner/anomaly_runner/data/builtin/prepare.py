@@ -1,4 +1,4 @@
-"""Make a folder of a public dataset: download its files, check them, and lay out their images."""
+"""Prepare the folder of a public dataset: download its files, check them, and write their images."""
 
 import shutil
 from collections.abc import Callable, Sequence
@@ -39,19 +39,19 @@ def prepare(
     catalog: DatasetCatalog,
     cache: FileCache | None = None,
 ) -> Path:
-    """Download a dataset and lay it out; returns the folder with its train/ and test/.
+    """Download a dataset, write its images, and return the folder that holds train/ and test/.
 
     Args:
-        spec: which dataset.
-        category: of MVTec AD; None for others.
-        folder: scratch space.
-        advance: called with the number of bytes that have arrived; may raise to stop.
+        spec: the dataset.
+        category: of MVTec AD; None for other datasets.
+        folder: scratch folder.
+        advance: called with the number of bytes of each downloaded chunk; may raise to stop.
         check: called while unpacking; may raise to stop.
-        catalog: what is published where.
-        cache: keeps the files for the next run.
+        catalog: the published files.
+        cache: keeps the downloaded files for the next run; None for no cache.
 
     Raises:
-        DataInvalid: a file is missing, is not the expected one, or has no such category.
+        DataInvalid: a file is missing or is not the expected one, or the dataset has no such category.
         InvalidConfig: as ``files_of``.
         StorageUnavailable: a server does not answer, or the folder cannot be written.
     """
@@ -59,7 +59,7 @@ def prepare(
         _download_or_restore(file, spec.mirror, folder / "files", advance, cache) for file in files_of(spec, catalog)
     ]
     images = folder / "images"
-    shutil.rmtree(images, ignore_errors=True)  # of an attempt that broke off
+    shutil.rmtree(images, ignore_errors=True)  # left over from an incomplete attempt
     try:
         return _lay_out(spec, category, files, images, check)
     except OSError as error:
@@ -80,7 +80,7 @@ def _download_or_restore(
 def _lay_out(
     spec: BuiltinDataset, category: str | None, files: Sequence[Path], here: Path, check: Callable[[], None]
 ) -> Path:
-    if spec.good_label is not None:  # of mnist, where it is required, and of nothing else
+    if spec.good_label is not None:  # required for mnist, and set for no other dataset
         mnist.write_folders((files[0], files[1]), (files[2], files[3]), spec.good_label, spec.limit, here)
         return here
     if category is None:

@@ -1,4 +1,4 @@
-"""The files of the public datasets: where they are published, and the digests by which others check them.
+"""The files of the public datasets: their URLs, and their digests.
 
 MNIST: LeCun et al., "Gradient-based learning applied to document recognition", Proc. IEEE 1998; files and MD5 as in
 torchvision.datasets.MNIST. MVTec AD: Bergmann et al., CVPR 2019, licence CC BY-NC-SA 4.0; file and SHA-256 as in
@@ -14,12 +14,12 @@ class RemoteFile:
     """A file on the web.
 
     Attributes:
-        base: URL of its folder, with the slash at the end; a mirror takes its place.
+        base: URL of its folder, ending with a slash; a mirror replaces it.
         name: of the file.
-        size: bytes, approximately: for progress, and to stop a server that sends far more.
+        size: approximate number of bytes, for progress and to stop a server that sends far more.
         algorithm: of the digest.
-        digest: hexadecimal, or its first digits where no more is published. Mirrors must have the same content, unless
-            a manifest gives another digest.
+        digest: hexadecimal, or its first digits if no more are published. A mirror's file must have the same content,
+            unless the manifest gives another digest.
     """
 
     base: str
@@ -29,11 +29,11 @@ class RemoteFile:
     digest: str
 
     def url(self, mirror: str | None) -> str:
-        """Where to download the file, from a mirror if there is one."""
+        """URL of the file, at the mirror if there is one."""
         return f"{mirror.rstrip('/')}/{self.name}" if mirror else self.base + self.name
 
     def with_digest(self, digest: str) -> "RemoteFile":
-        """The same file with other content, whose digest is ``sha256:HEX``."""
+        """The same file with another expected digest, ``sha256:HEX``."""
         return replace(self, algorithm="sha256", digest=digest.removeprefix("sha256:"))
 
 
@@ -97,4 +97,4 @@ PUBLISHED = DatasetCatalog(
         digest="cf4313b13603bec67abb49ca959488f7eedce2a9f7795ec54446c649ac98cd3d",
     ),
 )
-"""Where the publishers have them."""
+"""The files at their publishers."""
