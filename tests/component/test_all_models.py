@@ -1,6 +1,6 @@
-"""Every model from images to exports and back: all forms of it give the same scores, whatever their batch.
+"""Every model from images to exports and back: all its forms give the same scores at any batch size.
 
-Weights that cannot be had here are random; what is tested does not depend on them.
+Weights that are not available here are random; the tests do not depend on them.
 """
 
 from collections.abc import Callable, Sequence
@@ -52,7 +52,7 @@ def stacked(pictures: Sequence[NDArray[np.float32]]) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("name", exported_models())
-def test_a_model_and_its_exports_agree(
+def test_exports_agree_with_the_model(
     folder: Path, name: ModelName, measured: Callable[[str], None], request: pytest.FixtureRequest
 ) -> None:
     row, rare = ROWS[name], request.config.getoption("--rare")
@@ -81,8 +81,8 @@ def untrained(name: ModelName) -> tuple[Model, Any, int]:
 
 
 @pytest.mark.parametrize("name", [name for name in exported_models() if isinstance(TRACEABLE.get(name), type)])
-def test_traceable_models_do_the_arithmetic_of_anomalib(name: ModelName, measured: Callable[[str], None]) -> None:
-    """What is written anew here, beside anomalib's own forward on the same state."""
+def test_traceable_models_compute_the_same_as_anomalib(name: ModelName, measured: Callable[[str], None]) -> None:
+    """Compares the forward passes of ``traceable`` with anomalib's own on the same state."""
     model, module, side = untrained(name)
     images = stacked(textures(12, side))
     with torch.no_grad():
@@ -102,7 +102,9 @@ def test_traceable_models_do_the_arithmetic_of_anomalib(name: ModelName, measure
     if maps is not None:
         pairs.append((maps[:, 0], theirs.anomaly_map.reshape(maps[:, 0].shape)))
     for found, expected in pairs:
-        shift = (found - expected).mean() if name == "cflow" else 0.0  # anomalib counts from the batch's best pixel
+        shift = (
+            (found - expected).mean() if name == "cflow" else 0.0
+        )  # anomalib's scores are relative to the largest likelihood of the batch
         apart = float((found - expected - shift).abs().max() / expected.abs().max())
         measured(f"{name} beside anomalib: differ by {apart:.1e} of the largest")
         assert apart < 2e-5
@@ -113,7 +115,7 @@ HALF_PRECISION = ["cfa", "fastflow", pytest.param("efficientad", marks=[pytest.m
 
 
 @pytest.mark.parametrize("name", HALF_PRECISION)
-def test_a_model_that_makes_numbers_of_its_own_is_exported_in_half_precision(
+def test_a_model_that_creates_float32_tensors_is_exported_in_half_precision(
     name: ModelName, tmp_path: Path, measured: Callable[[str], None]
 ) -> None:
     model, module, side = untrained(name)

@@ -36,7 +36,7 @@ from support.public_datasets import NAMES, TRAIN, catalog, digit_set, idx_file, 
 
 
 def ignore(*_: object) -> None:
-    """Neither counts nor stops."""
+    """Ignore progress: neither counts nor stops."""
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +112,7 @@ def experiment(source: dict[str, Any], **dataset: Any) -> AnomalyExperiment:
     ],
     ids=["layers", "devices", "size"],
 )
-def test_a_model_that_cannot_be_is_refused_before_anything_is_fetched(
+def test_an_invalid_model_is_refused_before_anything_is_fetched(
     digits: dict[str, bytes], context: Context, fields: dict[str, Any], message: str
 ) -> None:
     with serve_files(digits) as web:
@@ -126,7 +126,7 @@ def test_a_model_that_cannot_be_is_refused_before_anything_is_fetched(
     assert web.asked == []
 
 
-def test_mnist_goes_the_way_of_every_dataset(digits: dict[str, bytes], context: Context) -> None:
+def test_mnist_runs_like_any_other_dataset(digits: dict[str, bytes], context: Context) -> None:
     with serve_files(digits) as web:
         spec = experiment({"name": "mnist", "goodLabel": 9, "limit": 12, "mirror": web.url}).spec
         listed = list_experiment(spec, context, catalog(digits))
@@ -142,8 +142,8 @@ def test_mnist_goes_the_way_of_every_dataset(digits: dict[str, bytes], context: 
     assert [path for path, _ in web.asked] == [f"/data/{name}" for name in NAMES]
 
 
-def test_a_mirror_may_hold_files_of_its_own(digits: dict[str, bytes], tmp_path: Path) -> None:
-    """Beside the catalogue as published: only the digests in the manifest make these files the right ones."""
+def test_a_mirror_may_hold_other_files_with_digests_in_the_manifest(digits: dict[str, bytes], tmp_path: Path) -> None:
+    """Uses the catalog as published, so that only the digests in the manifest make these files valid."""
     own = {name: f"sha256:{hashlib.sha256(content).hexdigest()}" for name, content in digits.items()}
     mnist = {"name": "mnist", "good_label": 3, "limit": 2}
     with serve_files(digits) as web:
@@ -168,13 +168,13 @@ def test_a_mirror_may_hold_files_of_its_own(digits: dict[str, bytes], tmp_path: 
             )
 
 
-def test_a_digest_of_no_file_is_named() -> None:
+def test_a_digest_of_an_unknown_file_is_named() -> None:
     spec = BuiltinDataset(name="mvtec", mirror="http://mirror.invalid", digests={"mvtec.zip": f"sha256:{'0' * 64}"})
     with pytest.raises(InvalidConfig, match=r"no file mvtec\.zip; its files are mvtec_anomaly_detection\.tar\.xz"):
         files_of(spec, PUBLISHED)
 
 
-def test_the_test_set_is_what_inference_sees(digits: dict[str, bytes], context: Context) -> None:
+def test_inference_scores_the_test_set(digits: dict[str, bytes], context: Context) -> None:
     manifest = ModelManifest(
         run=context.run,
         model="padim",
@@ -202,7 +202,7 @@ def test_the_test_set_is_what_inference_sees(digits: dict[str, bytes], context: 
             assert {sample.label for sample in listed.dataset.test} == labels
 
 
-def test_mvtec_takes_one_product_with_its_masks(digits: dict[str, bytes], context: Context) -> None:
+def test_mvtec_extracts_one_category_with_its_masks(digits: dict[str, bytes], context: Context) -> None:
     tar = tar_archive(PRODUCTS)
     with serve_files({"mvtec.tar.xz": tar}) as web:
         spec = experiment({"name": "mvtec", "mirror": web.url, "limit": 2}, category="metal_nut").spec
@@ -218,7 +218,7 @@ def test_mvtec_takes_one_product_with_its_masks(digits: dict[str, bytes], contex
     assert not list((context.work / "builtin").rglob("bottle"))
 
 
-def test_an_unknown_product_is_named_with_those_that_are(digits: dict[str, bytes], tmp_path: Path) -> None:
+def test_an_unknown_category_is_named_with_the_known_ones(digits: dict[str, bytes], tmp_path: Path) -> None:
     tar = tar_archive(PRODUCTS)
     with (
         serve_files({"mvtec.tar.xz": tar}) as web,
@@ -266,7 +266,7 @@ def test_hostile_archives_are_refused(digits: dict[str, bytes], tmp_path: Path, 
     assert not (tmp_path / "evil").exists()
 
 
-def test_an_archive_of_endless_size_is_refused(
+def test_an_archive_that_is_too_large_is_refused(
     digits: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("anomaly_runner.data.builtin.mvtec._MAX_CATEGORY_BYTES", 200)
@@ -293,7 +293,7 @@ def web(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeWeb]:
         yield served
 
 
-def test_a_download_goes_on_where_it_broke_off(web: FakeWeb, tmp_path: Path) -> None:
+def test_a_broken_download_is_resumed(web: FakeWeb, tmp_path: Path) -> None:
     web.faults = [-1_000_000, 503, -700_000]
     seen: list[int] = []
     assert download(FILE, web.url, tmp_path, seen.append).read_bytes() == CONTENT
@@ -302,12 +302,12 @@ def test_a_download_goes_on_where_it_broke_off(web: FakeWeb, tmp_path: Path) -> 
     assert [path.name for path in tmp_path.iterdir()] == ["file.bin"]
 
 
-def test_a_download_that_gets_on_is_not_given_up(web: FakeWeb, tmp_path: Path) -> None:
+def test_a_download_that_makes_progress_is_not_given_up(web: FakeWeb, tmp_path: Path) -> None:
     web.faults = [-100_000, 503] * 12
     assert download(FILE, web.url, tmp_path, ignore).read_bytes() == CONTENT
 
 
-def test_a_download_that_never_gets_farther_is(web: FakeWeb, tmp_path: Path) -> None:
+def test_a_download_without_progress_is_given_up(web: FakeWeb, tmp_path: Path) -> None:
     web.faults, web.ranges = [-100_000] * 20, False
     with pytest.raises(StorageUnavailable, match="broke off after 100000"):
         download(FILE, web.url, tmp_path, ignore)
@@ -315,13 +315,13 @@ def test_a_download_that_never_gets_farther_is(web: FakeWeb, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("stale", [b"of another file", b"x" * len(CONTENT)], ids=["begun", "complete"])
-def test_pieces_of_two_files_are_fetched_once_more_as_one(web: FakeWeb, tmp_path: Path, stale: bytes) -> None:
+def test_parts_of_two_versions_are_downloaded_again_as_a_whole(web: FakeWeb, tmp_path: Path, stale: bytes) -> None:
     (tmp_path / ".file.bin.part").write_bytes(stale)
     assert download(FILE, web.url, tmp_path, ignore).read_bytes() == CONTENT
     assert [wanted for _, wanted in web.asked] == [f"bytes={len(stale)}-", None]
 
 
-def test_pieces_of_another_file_are_refused_in_the_end(web: FakeWeb, tmp_path: Path) -> None:
+def test_parts_of_another_file_are_refused_after_a_second_download(web: FakeWeb, tmp_path: Path) -> None:
     web.files["file.bin"] = CONTENT[:-1] + b"x"
     (tmp_path / ".file.bin.part").write_bytes(CONTENT[:1000])
     with pytest.raises(DataInvalid, match="is not the expected file"):
@@ -330,24 +330,24 @@ def test_pieces_of_another_file_are_refused_in_the_end(web: FakeWeb, tmp_path: P
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_server_without_ranges_sends_everything_again(web: FakeWeb, tmp_path: Path) -> None:
+def test_a_server_without_range_requests_sends_the_whole_file_again(web: FakeWeb, tmp_path: Path) -> None:
     web.faults, web.ranges = [-1_000_000], False
     assert download(FILE, web.url, tmp_path, ignore).read_bytes() == CONTENT
 
 
-def test_what_another_attempt_left_complete_is_only_checked(web: FakeWeb, tmp_path: Path) -> None:
+def test_a_complete_file_of_an_earlier_attempt_is_only_checked(web: FakeWeb, tmp_path: Path) -> None:
     (tmp_path / ".file.bin.part").write_bytes(CONTENT)
     assert download(FILE, web.url, tmp_path, ignore).read_bytes() == CONTENT
     assert web.asked == [("/data/file.bin", f"bytes={len(CONTENT)}-")]
 
 
-def test_what_is_here_is_not_fetched_again(web: FakeWeb, tmp_path: Path) -> None:
+def test_an_existing_file_is_not_downloaded_again(web: FakeWeb, tmp_path: Path) -> None:
     for _ in range(2):
         download(FILE, web.url, tmp_path, ignore)
     assert len(web.asked) == 1
 
 
-def test_another_content_is_refused_and_thrown_away(web: FakeWeb, tmp_path: Path) -> None:
+def test_a_file_with_another_digest_is_refused_and_removed(web: FakeWeb, tmp_path: Path) -> None:
     web.files["file.bin"] = CONTENT[:-1] + b"x"
     with pytest.raises(DataInvalid, match=rf"{web.url}file\.bin is not the expected file: its sha256"):
         download(FILE, web.url, tmp_path, ignore)
@@ -357,7 +357,7 @@ def test_another_content_is_refused_and_thrown_away(web: FakeWeb, tmp_path: Path
 @pytest.mark.parametrize(
     ("status", "error"), [(404, DataInvalid), (403, DataInvalid), (500, StorageUnavailable), (429, StorageUnavailable)]
 )
-def test_refusals_name_the_url_and_the_way_out(
+def test_refusals_name_the_url_and_the_mirror_setting(
     web: FakeWeb, tmp_path: Path, status: int, error: type[RunFailed]
 ) -> None:
     web.faults = [status] * 10
@@ -365,7 +365,7 @@ def test_refusals_name_the_url_and_the_way_out(
         download(FILE, web.url, tmp_path, ignore)
 
 
-def test_nobody_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_cannot_be_reached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("anomaly_runner.data.builtin.download._LONGEST_PAUSE", 0.01)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
@@ -373,13 +373,13 @@ def test_nobody_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         download(FILE, f"http://127.0.0.1:{port}/", tmp_path, ignore)
 
 
-def test_a_server_that_never_ends_is_stopped(web: FakeWeb, tmp_path: Path) -> None:
+def test_an_endless_response_is_stopped(web: FakeWeb, tmp_path: Path) -> None:
     web.files["file.bin"] = CONTENT * 4
     with pytest.raises(DataInvalid, match="sends more than"):
         download(FILE, web.url, tmp_path, ignore)
 
 
-def test_a_stop_ends_a_download_and_the_next_pod_goes_on(web: FakeWeb, tmp_path: Path, context: Context) -> None:
+def test_a_stopped_download_is_resumed_by_the_next_pod(web: FakeWeb, tmp_path: Path, context: Context) -> None:
     def advance(count: int) -> None:
         context.stop.set()
         context.advance(count)
@@ -412,14 +412,14 @@ def test_progress_is_in_megabytes(context: Context, web: FakeWeb, monkeypatch: p
     ],
     ids=["empty", "a head", "an IDX file cut off", "32-bit values", "fewer values", "too many dimensions"],
 )
-def test_files_that_are_not_idx(tmp_path: Path, content: bytes) -> None:
+def test_files_that_are_not_in_the_idx_format_are_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "x.gz").write_bytes(content)
     with pytest.raises(DataInvalid, match=r"x\.gz"):
         read_idx(tmp_path / "x.gz")
 
 
 def source_text(package: str, file: str) -> str:
-    """A library's source: importing it takes seconds."""
+    """Source of a library, read without importing it, which takes seconds."""
     (folder,) = not_none(not_none(find_spec(package)).submodule_search_locations)
     return Path(folder, file).read_text()
 

@@ -1,4 +1,4 @@
-"""The data cache: a second pull asks for nothing, damage costs a download, several runs share it."""
+"""The data cache: a second download requests no object, damage costs a download, several runs share the cache."""
 
 import dataclasses
 import hashlib
@@ -49,12 +49,12 @@ def never_stop() -> None:
 
 @pytest.fixture(autouse=True)
 def disk_with_space(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A disk with room, whatever this machine's has; some tests take it away."""
+    """Simulate a disk with enough space, whatever this machine has; some tests simulate a full one instead."""
     monkeypatch.setattr("shutil.disk_usage", plenty_of_space)
 
 
 class Usage(NamedTuple):
-    """What shutil.disk_usage answers."""
+    """The result of shutil.disk_usage."""
 
     total: int
     used: int
@@ -72,7 +72,7 @@ def s3() -> Iterator[FakeS3]:
 
 
 def download_through_cache(server_url: str, root: Path, destination: Path) -> list[str]:
-    """Bring everything through the cache; answers its warnings."""
+    """Download all objects through the cache, and return its warnings."""
     warnings: list[str] = []
     store = connect(LocationRole.DATASET, S3Location(uri="s3://data/set", endpoint=server_url), KEYS)
     download_all(with_cache(store, FileCache(root, warnings.append)), store.list(), destination, never_stop)
@@ -86,7 +86,7 @@ def download_in_a_process(server_url: str, root: Path, destination: Path) -> Non
 
 
 def requested_objects(server: FakeS3) -> list[str]:
-    """Objects asked for since the last time."""
+    """Objects requested since the last call."""
     asked = [line for line in server.asked if line.endswith(".png")]
     server.asked.clear()
     return asked
@@ -101,7 +101,7 @@ def cached_files(root: Path) -> list[Path]:
     return sorted(path for path in root.rglob("*") if path.is_file())
 
 
-def test_a_second_pull_asks_for_nothing(s3: FakeS3, tmp_path: Path) -> None:
+def test_a_second_download_requests_no_object(s3: FakeS3, tmp_path: Path) -> None:
     assert download_through_cache(s3.url, tmp_path / "cache", tmp_path / "a") == []
     assert len(requested_objects(s3)) == len(OBJECTS)
     assert download_through_cache(s3.url, tmp_path / "cache", tmp_path / "b") == []
@@ -110,7 +110,7 @@ def test_a_second_pull_asks_for_nothing(s3: FakeS3, tmp_path: Path) -> None:
     assert_complete(tmp_path / "b")
 
 
-def test_a_changed_object_is_pulled_alone(s3: FakeS3, tmp_path: Path) -> None:
+def test_only_a_changed_object_is_downloaded_again(s3: FakeS3, tmp_path: Path) -> None:
     download_through_cache(s3.url, tmp_path / "cache", tmp_path / "a")
     s3.objects["set/test/dent/3.png"] = b"another"
     requested_objects(s3)
@@ -135,8 +135,8 @@ def test_damaged_entries_are_found_and_replaced(s3: FakeS3, tmp_path: Path, dama
         assert_complete(tmp_path / folder)
 
 
-def test_etags_that_are_no_digests_are_recognised_by_size(tmp_path: Path) -> None:
-    """Of multipart uploads, and of encrypted objects, whose ETags only look like MD5."""
+def test_objects_whose_etag_is_no_digest_are_checked_by_size(tmp_path: Path) -> None:
+    """For multipart uploads, and for encrypted objects, whose ETags only look like MD5 digests."""
     cache = FileCache(tmp_path / "cache", pytest.fail)
     (tmp_path / "file").write_bytes(b"content")
     for etag in ("d41d8cd98f00b204e9800998ecf8427e-3", "0123456789abcdef0123456789abcdef"):
@@ -153,7 +153,7 @@ def test_the_same_key_elsewhere_is_another_entry() -> None:
     assert len(names) == 3
 
 
-def test_two_processes_at_once(s3: FakeS3, tmp_path: Path) -> None:
+def test_two_processes_use_the_cache_at_the_same_time(s3: FakeS3, tmp_path: Path) -> None:
     spawn = multiprocessing.get_context("spawn")
     runs = [
         spawn.Process(target=download_in_a_process, args=(s3.url, tmp_path / "cache", tmp_path / name)) for name in "ab"
@@ -218,7 +218,7 @@ def test_the_oldest_entries_make_room(s3: FakeS3, tmp_path: Path, monkeypatch: p
     assert cache.restore(new, tmp_path / "out")
 
 
-def test_a_disk_at_its_limit_is_scanned_rarely(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_scanned_rarely(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def usage(folder: Path) -> Usage:
         return Usage(TOTAL, 0, KEPT_FREE + 50_000 - sum(file.stat().st_size for file in cached_files(folder)))
 
@@ -237,7 +237,7 @@ def test_a_disk_at_its_limit_is_scanned_rarely(tmp_path: Path, monkeypatch: pyte
     assert 2 <= len(scans) <= 6
 
 
-def test_an_entry_that_is_evicted_while_it_is_taken_has_been_taken(
+def test_an_entry_that_is_evicted_during_its_restore_is_still_restored(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cache = FileCache(tmp_path / "cache", pytest.fail)
@@ -254,13 +254,13 @@ def test_an_entry_that_is_evicted_while_it_is_taken_has_been_taken(
     assert (tmp_path / "out").read_bytes() == file.read_bytes()
 
 
-def test_halves_of_other_runs_are_left_alone_until_they_are_abandoned(
+def test_temporary_files_of_other_runs_are_kept_until_they_are_abandoned(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     half = tmp_path / "cache/objects/ab/.half"
     half.parent.mkdir(parents=True)
     half.write_bytes(b"half")
-    os.utime(half, (1, 1))  # as a link to an old file has it
+    os.utime(half, (1, 1))  # the mtime of a link to an old file
     cache = FileCache(tmp_path / "cache", lambda _: None)
     monkeypatch.setattr("shutil.disk_usage", lambda _: Usage(TOTAL, TOTAL, 0))
     cache.save(*new_file(tmp_path))
@@ -270,7 +270,7 @@ def test_halves_of_other_runs_are_left_alone_until_they_are_abandoned(
     assert not half.exists()
 
 
-def test_a_half_that_another_run_clears_away_costs_nothing_else(
+def test_a_temporary_file_that_another_run_removes_is_only_not_saved(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     replace = Path.replace
@@ -289,13 +289,13 @@ def test_a_half_that_another_run_clears_away_costs_nothing_else(
     assert cache.restore(entry, tmp_path / "out")
 
 
-def test_a_copy_that_fails_leaves_no_half(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def half_a_copy(source: Path, destination: Path) -> Never:
+def test_a_failed_copy_leaves_no_temporary_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def copy_half(source: Path, destination: Path) -> Never:
         destination.write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "hardlink_to", lambda *_: (_ for _ in ()).throw(OSError(18, "Invalid cross-device link")))
-    monkeypatch.setattr("shutil.copyfile", half_a_copy)
+    monkeypatch.setattr("shutil.copyfile", copy_half)
     warnings: list[str] = []
     FileCache(tmp_path / "cache", warnings.append).save(*new_file(tmp_path))
     assert warnings == ["the data cache cannot be written (No space left on device): files are pulled instead"]
@@ -353,19 +353,19 @@ def test_runs_of_a_node_share_its_folder(s3: FakeS3, tmp_path: Path, monkeypatch
     assert len(requested_objects(s3)) == len(OBJECTS)
 
 
-def test_a_node_without_a_cache_is_said_once(s3: FakeS3, tmp_path: Path) -> None:
+def test_a_node_without_a_cache_gives_one_warning(s3: FakeS3, tmp_path: Path) -> None:
     store = connect(LocationRole.DATASET, S3Location(uri="s3://data", endpoint=s3.url), KEYS)
     here = context(tmp_path, {LocationRole.DATASET: store})
     assert list_experiment(experiment({"node": {}}).spec, here).cache is None
     assert here.record.warnings[0] == "there is no node cache here: every run pulls its files anew"
 
 
-def test_a_claim_serves_as_well(tmp_path: Path) -> None:
+def test_a_claim_can_hold_the_cache(tmp_path: Path) -> None:
     config = RunConfig(run=RUN, experiment=experiment({"persistentVolumeClaim": {"claimName": "cache"}}).spec)
     assert locations.local_stores(tmp_path, config)[LocationRole.CACHE] == FolderStore(tmp_path / "cache")
 
 
-def test_public_datasets_are_kept_too(tmp_path: Path) -> None:
+def test_public_datasets_are_cached(tmp_path: Path) -> None:
     content = b"not an archive, but the one that was published"
     file = RemoteFile(
         base="http://nowhere.invalid/",

@@ -21,7 +21,7 @@ def backbone() -> Backbone:
 
 @pytest.mark.parametrize("count", [1, 3])
 @pytest.mark.parametrize("size", [(64, 64), (64, 96)])
-def test_features_are_torchs(backbone: Backbone, count: int, size: tuple[int, int]) -> None:
+def test_features_equal_those_of_torch(backbone: Backbone, count: int, size: tuple[int, int]) -> None:
     images = torch.randn(count, 3, *size)
     with torch.inference_mode():
         compiled = backbone(images)
@@ -33,7 +33,7 @@ def test_features_are_torchs(backbone: Backbone, count: int, size: tuple[int, in
         assert (ours - theirs).abs().max() <= 1e-5 * theirs.abs().max()
 
 
-def test_gradients_graphs_and_other_types_stay_with_torch(backbone: Backbone) -> None:
+def test_gradients_graphs_and_other_dtypes_run_in_torch(backbone: Backbone) -> None:
     images = torch.zeros(1, 3, 64, 64)
     assert not can_run_compiled(images)
     with torch.no_grad():
@@ -43,7 +43,7 @@ def test_gradients_graphs_and_other_types_stay_with_torch(backbone: Backbone) ->
     assert any("conv" in str(node.target) for node in exported.graph.nodes), "no graph holds a call of onnxruntime"
 
 
-def test_a_copy_is_a_network_of_its_own(backbone: Backbone) -> None:
+def test_a_copy_is_independent(backbone: Backbone) -> None:
     images = torch.randn(1, 3, 64, 64)
     with torch.inference_mode():
         before = backbone(images)[0]
@@ -59,7 +59,7 @@ class _Unwritable(nn.Module):
         return [torch.linalg.eigvals(images).real]
 
 
-def test_a_network_that_no_graph_can_hold_is_left_to_torch(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_network_that_cannot_be_exported_runs_in_torch(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO), torch.no_grad():
         assert CompiledNetwork(_Unwritable())(torch.zeros(1, 3, 32, 32)) is None
     assert "onnxruntime cannot compile it" in caplog.text

@@ -1,4 +1,4 @@
-"""Training on several devices, here processes on the CPU: the same as on one, and it ends when one of them does."""
+"""Training on several devices (here processes on the CPU): the same result as on one, and failures of a worker."""
 
 import os
 import signal
@@ -77,7 +77,7 @@ def validation_images() -> DecodedImages:
 
 
 class TrainingRun:
-    """One training in a folder of its own, or in that of an earlier one.
+    """A training in a folder of its own, or in the folder of an earlier training.
 
     Args:
         on_batch: called with the number of batches done.
@@ -152,7 +152,7 @@ class TrainingRun:
 
 
 def relative_differences(first: TrainingRun, second: TrainingRun) -> tuple[float, float]:
-    """How far weights and scores are from each other, in parts of the largest change and the largest score."""
+    """Differences of weights and scores, relative to the largest change of a weight and to the largest score."""
     names = [name for name, _ in first.module.named_parameters()]
     changed = max(float((first.state[name] - first.start[name]).abs().max()) for name in names)
     weights = max(float((first.state[name] - second.state[name]).abs().max()) for name in names)
@@ -185,10 +185,10 @@ def make_folders(tmp_path: Path) -> MakeFolders:
     ],
     ids=["fastflow", "accumulated", "fre", "cfa"],
 )
-def test_two_devices_train_as_one(
+def test_two_devices_give_the_same_weights_as_one(
     make_folders: MakeFolders, model: dict[str, Any], options: dict[str, Any], measured: Callable[[str], None]
 ) -> None:
-    """Also where the last step of an epoch has 3 images, or 1."""
+    """Includes epochs whose last step has 3 images, or 1."""
     one, two, shuffled = make_folders("one", "two", "shuffled")
     options |= {"maxEpochs": 3, "earlyStopping": {"enabled": False}}
     alone, other = TrainingRun(one, model, **options).fit(), TrainingRun(shuffled, model, seed=8, **options).fit()
@@ -274,7 +274,7 @@ def test_a_killed_worker_fails_the_run_in_seconds(
 
 
 @pytest.mark.slow
-def test_a_run_that_cannot_be_woken_when_a_worker_is_gone_is_ended(
+def test_a_run_that_hangs_after_a_worker_has_died_is_ended(
     make_folders: MakeFolders,
     worker_processes: list[subprocess.Popen[bytes]],
     monkeypatch: pytest.MonkeyPatch,
@@ -301,7 +301,7 @@ def test_a_run_that_cannot_be_woken_when_a_worker_is_gone_is_ended(
 
 
 @pytest.mark.slow
-def test_a_worker_that_cannot_start_fails_the_run_with_its_last_words(make_folders: MakeFolders) -> None:
+def test_a_worker_that_cannot_start_fails_the_run_with_its_last_log_lines(make_folders: MakeFolders) -> None:
     run = TrainingRun(make_folders("lost")[0], FASTFLOW, devices=2, **LONG)
     worker_spec = run.training.worker_spec
     assert worker_spec is not None
@@ -312,7 +312,7 @@ def test_a_worker_that_cannot_start_fails_the_run_with_its_last_words(make_folde
 
 
 @pytest.mark.slow
-def test_a_worker_ends_when_the_first_process_does(make_folders: MakeFolders) -> None:
+def test_a_worker_ends_when_its_parent_ends(make_folders: MakeFolders) -> None:
     run = TrainingRun(make_folders("orphan")[0], FASTFLOW, devices=2)
     worker_spec, descriptor = run.training.worker_spec, run.training.data.training_descriptor
     assert worker_spec is not None
@@ -320,12 +320,14 @@ def test_a_worker_ends_when_the_first_process_does(make_folders: MakeFolders) ->
     process = workers._start(replace(worker_spec, rank=1), descriptor, worker_spec.work / "device1.log")
     assert process.stdin is not None
     process.stdin.close()
-    assert process.wait(300) == ExitCode.STOPPED  # most of which it imports what it needs
+    assert process.wait(300) == ExitCode.STOPPED  # mostly for its imports
 
 
 @pytest.mark.slow
-def test_a_run_on_two_devices_scores_as_on_one(tmp_path: Path, worker_processes: list[subprocess.Popen[bytes]]) -> None:
-    """From the manifest on, with augmented images, which each device reads for itself."""
+def test_a_run_on_two_devices_gives_the_same_scores_as_on_one(
+    tmp_path: Path, worker_processes: list[subprocess.Popen[bytes]]
+) -> None:
+    """A whole run from its manifest, with augmented images, which each device reads itself."""
     write_textures(tmp_path / "data/textures", train=7)
 
     def scores(devices: int) -> NDArray[np.float64]:
@@ -350,7 +352,7 @@ def test_a_run_on_two_devices_scores_as_on_one(tmp_path: Path, worker_processes:
 
 
 @pytest.mark.parametrize("images", range(1, 14))
-def test_partitions_of_an_epoch_are_its_steps(images: int) -> None:
+def test_partitions_of_an_epoch_make_up_its_batches(images: int) -> None:
     order, partitions = list(range(100, 100 + images)), [BatchPartition(rank, 3) for rank in range(3)]
     steps = [order[start : start + 6] for start in range(0, images, 6)]
     for partition in partitions:
@@ -381,14 +383,14 @@ def test_partitions_of_an_epoch_are_its_steps(images: int) -> None:
         (FASTFLOW, {}, 1, r"training\.devices is 2, the pod sees 1 GPUs: set scheduling\.gpus\.count"),
     ],
 )
-def test_what_cannot_be_shared_out_is_said_before_anything_is_fetched(
+def test_trainings_that_cannot_use_several_devices_are_refused_before_anything_is_fetched(
     model: dict[str, Any], training: dict[str, Any], gpus: int, complaint: str
 ) -> None:
     with pytest.raises(InvalidConfig, match=complaint):
         check_devices(spec(model, devices=2, **training), gpus)
 
 
-def test_one_device_is_for_every_model() -> None:
+def test_every_model_trains_on_one_device() -> None:
     check_devices(spec({"name": "padim"}, devices=1), gpus=0)
     check_devices(spec({"name": "cflow"}), gpus=4)
     check_devices(spec(FASTFLOW, devices=2), gpus=2)

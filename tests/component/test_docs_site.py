@@ -1,4 +1,4 @@
-"""The documentation as a site: built strictly, so that a dead link fails, and without anything from elsewhere."""
+"""The documentation as a site: built in strict mode, so that a dead link fails, without resources of other sites."""
 
 import os
 import re
@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def build(folder: Path, *options: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """MkDocs in a process of its own: its warnings and its logging are not this process's."""
+    """Run MkDocs in a process of its own, so that its warnings and logging do not affect this one."""
     command = [sys.executable, "-m", "mkdocs", "build", "--site-dir", str(folder), *options]
     variables = os.environ | {"NO_MKDOCS_2_WARNING": "1"} | environment
     return subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True, check=False)

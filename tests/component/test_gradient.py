@@ -1,4 +1,4 @@
-"""Training by gradient: the same for the same seed, whether it was stopped or not; judged by exact metrics."""
+"""Training by gradient: the same result for the same seed, stopped or not; validation by exact metrics."""
 
 import errno
 import io
@@ -82,7 +82,7 @@ def build_with_random_weights(model: Model, options: BuildOptions) -> Any:
 
 
 def decoded_images(count: int, seed: int, defects: bool = False, side: int = SIDE) -> DecodedImages:
-    """Random images; with defects, every second one has a bright spot."""
+    """Random images; ``defects`` puts a bright spot on every second one."""
     random = np.random.default_rng(seed)
     pixels = random.normal(size=(count, 3, side, side)).astype(np.float32) * 0.3
     samples = []
@@ -99,7 +99,7 @@ def raise_stopped() -> Never:
 
 
 class TrainingRun:
-    """One training in a folder of its own, or in that of an earlier one.
+    """A training in a folder of its own, or in the folder of an earlier training.
 
     Args:
         stop_after: batches after which it is stopped.
@@ -159,7 +159,7 @@ class TrainingRun:
 
 
 def published_training(results: Path) -> TrainingReport:
-    """What the report of a run says about its training."""
+    """The training's part of a run's report."""
     training = RunReport.model_validate_json((results / "report.json").read_bytes()).training
     assert training is not None
     return training
@@ -172,7 +172,7 @@ def equal_states(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Random teachers, and pictures of which a training draws each more than once."""
+    """Random weights of teachers, and so few pictures that a training draws each more than once."""
     made = tmp_path_factory.mktemp("weights")
     write_auxiliary_weights(made, pictures=2)
     return made
@@ -180,7 +180,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def cache(weights: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder that anomalib finds weights and pictures in."""
+    """The folder in which anomalib finds weights and pictures."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(weights))
     return weights
 
@@ -220,7 +220,7 @@ def test_a_stopped_training_ends_with_the_same_weights_bit_for_bit(
     [{"maxEpochs": 2}, {"maxEpochs": 30, "earlyStopping": {"patience": 2}}, {"maxSteps": 4}],
     ids=["epochs", "early stopping", "steps"],
 )
-def test_a_training_that_was_over_is_not_trained_again(tmp_path: Path, options: dict[str, Any]) -> None:
+def test_a_finished_training_is_not_repeated(tmp_path: Path, options: dict[str, Any]) -> None:
     first = TrainingRun(tmp_path, FASTFLOW, **options).fit()
     assert not (tmp_path / "store" / CHECKPOINT_KEY).exists()
     with pytest.raises(Stopped), first.training.checkpointer.preserved():
@@ -234,7 +234,7 @@ def test_a_training_that_was_over_is_not_trained_again(tmp_path: Path, options: 
 
 
 @pytest.mark.slow
-def test_a_run_that_is_stopped_after_its_training_goes_on_from_there(
+def test_a_run_that_is_stopped_after_its_training_does_not_train_again(
     textures: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def short(document: dict[str, Any]) -> None:
@@ -257,7 +257,7 @@ def test_a_run_that_is_stopped_after_its_training_goes_on_from_there(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("step", [4, 6], ids=["in an epoch", "before a validation"])
-def test_lightning_seeing_the_signal_first_is_stopped_and_not_done(tmp_path: Path, step: int) -> None:
+def test_a_signal_that_lightning_sees_first_stops_the_run(tmp_path: Path, step: int) -> None:
     with StopSignal().listening():
         run = TrainingRun(tmp_path, FASTFLOW, stop_after=step, maxEpochs=4, earlyStopping={"enabled": False})
         run.stop = lambda: signal.raise_signal(signal.SIGTERM)
@@ -267,7 +267,7 @@ def test_lightning_seeing_the_signal_first_is_stopped_and_not_done(tmp_path: Pat
 
 
 @pytest.mark.slow
-def test_a_state_of_another_configuration_is_not_taken_up(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_checkpoint_of_another_configuration_is_not_resumed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(Stopped):
         TrainingRun(tmp_path, FASTFLOW, stop_after=5, maxEpochs=4).fit()
     other = TrainingRun(tmp_path, FASTFLOW, maxEpochs=4)
@@ -276,7 +276,7 @@ def test_a_state_of_another_configuration_is_not_taken_up(tmp_path: Path, caplog
 
 
 def unversioned(checkpoint: dict[str, Any]) -> None:
-    """As it was written before there was a version: the states of callbacks under the names that the classes had."""
+    """A checkpoint from before there was a version: the callbacks' states are under the former names of the classes."""
     metadata = checkpoint.pop("anomaly_runner")
     checkpoint["anomaly_run"] = {name: metadata[name] for name in ("fingerprint", "batches", "batch_size")}
     checkpoint["anomaly_run"]["over"] = metadata["finished"]
@@ -290,7 +290,7 @@ def of_the_next_version(checkpoint: dict[str, Any]) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("change", [unversioned, of_the_next_version])
-def test_a_state_of_another_release_is_not_taken_up_by_halves(
+def test_a_checkpoint_of_another_format_version_is_not_resumed(
     tmp_path: Path, change: Callable[[dict[str, Any]], None], caplog: pytest.LogCaptureFixture
 ) -> None:
     options: dict[str, Any] = {"maxEpochs": 3, "checkpointing": {"keep": "best"}, "earlyStopping": {"patience": 9}}
@@ -311,8 +311,8 @@ def test_a_state_of_another_release_is_not_taken_up_by_halves(
 
 
 @pytest.mark.slow
-def test_names_in_a_checkpoint_are_not_those_of_classes(tmp_path: Path) -> None:
-    """Other keys or contents are another FORMAT_VERSION: Lightning skips a state whose key it cannot find."""
+def test_keys_in_a_checkpoint_do_not_depend_on_class_names(tmp_path: Path) -> None:
+    """Changed keys or contents need a new FORMAT_VERSION, because Lightning skips states with unknown keys."""
     options: dict[str, Any] = {"maxEpochs": 3, "checkpointing": {"keep": "best"}, "earlyStopping": {"patience": 9}}
     with pytest.raises(Stopped):
         TrainingRun(tmp_path, FASTFLOW, stop_after=5, **options).fit()
@@ -332,7 +332,7 @@ def cut(state: bytes) -> bytes:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("damaged", [cut, lambda _: b"", lambda _: b"<html>"], ids=["cut off", "empty", "a page"])
-def test_a_damaged_state_is_not_taken_up(
+def test_a_damaged_checkpoint_is_not_resumed(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, damaged: Callable[[bytes], bytes]
 ) -> None:
     file = io.BytesIO()
@@ -346,7 +346,7 @@ def test_a_damaged_state_is_not_taken_up(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("refusal", [StorageUnavailable, StorageDenied])
-def test_a_training_whose_state_cannot_be_stored_is_stopped_all_the_same(
+def test_a_training_whose_checkpoint_cannot_be_uploaded_is_still_stopped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, refusal: type[RunFailed]
 ) -> None:
     def refused(store: FolderStore, source: Path, key: str) -> Never:
@@ -359,7 +359,7 @@ def test_a_training_whose_state_cannot_be_stored_is_stopped_all_the_same(
 
 
 @pytest.mark.slow
-def test_a_full_disk_costs_the_state_and_not_the_training(
+def test_a_full_disk_costs_the_checkpoint_and_not_the_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def full(*_: Any) -> Never:
@@ -375,7 +375,7 @@ def test_a_full_disk_costs_the_state_and_not_the_training(
 
 
 @pytest.mark.slow
-def test_the_best_epoch_is_kept_by_an_auroc_that_scikit_learn_confirms(tmp_path: Path) -> None:
+def test_the_best_epoch_is_kept_by_the_auroc_of_scikit_learn(tmp_path: Path) -> None:
     run = TrainingRun(
         tmp_path, FASTFLOW, maxEpochs=4, checkpointing={"keep": "best"}, earlyStopping={"enabled": False}
     ).fit()
@@ -389,13 +389,13 @@ def test_the_best_epoch_is_kept_by_an_auroc_that_scikit_learn_confirms(tmp_path:
 
 
 @pytest.mark.slow
-def test_early_stopping_ends_a_training_that_gets_no_better(tmp_path: Path) -> None:
+def test_early_stopping_ends_a_training_without_improvement(tmp_path: Path) -> None:
     run = TrainingRun(tmp_path, FASTFLOW, maxEpochs=30, earlyStopping={"patience": 2}).fit()
     assert run.report.stopped_early
     assert run.report.epochs < 30
 
 
-def test_a_loss_that_is_no_number_names_epoch_and_step(tmp_path: Path) -> None:
+def test_a_loss_that_is_not_finite_names_epoch_and_step(tmp_path: Path) -> None:
     run = TrainingRun(tmp_path, FASTFLOW, maxEpochs=3, earlyStopping={"enabled": False})
     with torch.no_grad():
         next(run.module.model.fast_flow_blocks.parameters()).fill_(torch.nan)
@@ -417,9 +417,7 @@ def test_a_loss_that_is_no_number_names_epoch_and_step(tmp_path: Path) -> None:
         (9, 8, 5, False, 5),
     ],
 )
-def test_the_largest_size_that_was_seen_to_fit(
-    room: int, initial: int, maximum: int, finer: bool, expected: int
-) -> None:
+def test_the_largest_size_that_fits_is_found(room: int, initial: int, maximum: int, finer: bool, expected: int) -> None:
     tried: list[int] = []
 
     def fits(size: int) -> bool:
@@ -456,7 +454,7 @@ def test_the_batch_size_finder_tries_the_maximum_and_leaves_no_trace(
 
 
 @pytest.mark.slow
-def test_the_batch_size_finder_takes_the_optimisers_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_batch_size_finder_takes_optimiser_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     finder = {"initial": 2, "maximum": 2, "steps": 2}
     run = TrainingRun(tmp_path, FASTFLOW, maxEpochs=3, accumulateGradientBatches=2, batchSizeFinder=finder)
     done: list[str] = []
@@ -487,9 +485,7 @@ def test_the_batch_size_finder_tries_modules_that_cannot_be_copied(
 
 
 @pytest.mark.slow
-def test_a_stopped_run_goes_on_with_the_batch_size_it_had_found(
-    textures: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_resumed_run_keeps_the_batch_size_that_it_had_found(textures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def short(document: dict[str, Any]) -> None:
         training = {"maxEpochs": 2, "batchSizeFinder": {"initial": 3, "maximum": 3, "steps": 1}}
         document["spec"] |= {"model": FASTFLOW, "training": training, "export": {"types": []}}
@@ -507,7 +503,7 @@ def test_a_stopped_run_goes_on_with_the_batch_size_it_had_found(
 
 
 @pytest.mark.slow
-def test_a_validation_looks_at_the_signal(tmp_path: Path) -> None:
+def test_a_validation_checks_the_stop_signal(tmp_path: Path) -> None:
     run = TrainingRun(tmp_path, FASTFLOW, maxEpochs=4, earlyStopping={"patience": 4})
     seen: list[int] = []
 
@@ -535,7 +531,7 @@ def test_a_validation_looks_at_the_signal(tmp_path: Path) -> None:
         (GANOMALY, {"earlyStopping": {"metric": "pixelAUROC"}}, "has no pixel scores"),
     ],
 )
-def test_what_a_model_cannot_do_is_said_before_it_is_built(
+def test_unsupported_settings_are_refused_before_the_model_is_built(
     model: dict[str, Any], training: dict[str, Any], complaint: str
 ) -> None:
     with pytest.raises(InvalidConfig, match=complaint):
@@ -551,7 +547,9 @@ def test_what_a_model_cannot_do_is_said_before_it_is_built(
         ({"name": "cfa"}, (30, None, 4, 5)),
     ],
 )
-def test_defaults_are_those_of_papers_and_reference(model: dict[str, Any], expected: tuple[int | None, ...]) -> None:
+def test_defaults_are_those_of_the_papers_and_the_reference_system(
+    model: dict[str, Any], expected: tuple[int | None, ...]
+) -> None:
     plan = make_plan(spec(model), has_gpu=False)
     patience = plan.early_stopping.patience if plan.early_stopping else None
     assert (plan.max_epochs, plan.max_steps, plan.batch_size, patience) == expected
@@ -574,9 +572,7 @@ def test_steps_alone_replace_the_default_epochs() -> None:
         ({"checkpointing": {"keep": "best"}}, "imageAUROC"),
     ],
 )
-def test_the_best_state_goes_by_the_metric_also_where_nothing_stops_early(
-    options: dict[str, Any], monitor: str
-) -> None:
+def test_the_best_state_is_chosen_by_the_metric_without_early_stopping(options: dict[str, Any], monitor: str) -> None:
     plan = make_plan(spec(FASTFLOW, **options), has_gpu=False)
     assert plan.monitor == monitor
 
@@ -598,9 +594,7 @@ GOOD, DEFECT = Sample("good/0.png", "good"), Sample("spot/0.png", "spot")
         ({"earlyStopping": {"metric": "trainLoss"}}, [GOOD], None),
     ],
 )
-def test_a_metric_that_the_images_cannot_tell(
-    options: dict[str, Any], validation: list[Sample], reason: str | None
-) -> None:
+def test_why_a_metric_is_unavailable(options: dict[str, Any], validation: list[Sample], reason: str | None) -> None:
     why = why_metric_unavailable(make_plan(spec(FASTFLOW, **options), has_gpu=False), validation)
     if reason is None:
         assert why is None
@@ -629,7 +623,7 @@ def spoil(folder: Path) -> None:
     ],
     ids=["default", "asked", "best", "best alone"],
 )
-def test_a_default_is_given_up_where_good_images_are_all_there_is(
+def test_default_early_stopping_is_dropped_without_defective_images(
     textures: Path,
     lose: Callable[[Path], None],
     training: dict[str, Any],
@@ -654,7 +648,9 @@ def test_a_default_is_given_up_where_good_images_are_all_there_is(
 
 
 @pytest.mark.slow
-def test_what_fails_in_a_training_is_not_blamed_on_weights(textures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failure_of_the_training_is_not_reported_as_missing_weights(
+    textures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def short(document: dict[str, Any]) -> None:
         document["spec"] |= {"model": FASTFLOW, "training": {"maxEpochs": 1}, "export": {"types": []}}
 

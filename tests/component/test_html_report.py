@@ -1,4 +1,4 @@
-"""The report for people, as a real browser shows it."""
+"""The HTML report in a real browser."""
 
 import re
 import shutil
@@ -64,7 +64,7 @@ def report(page: Path) -> RunReport:
 
 @pytest.fixture(scope="module")
 def shown(page: Path, tmp_path_factory: pytest.TempPathFactory) -> Browsed:
-    """The page's DOM after the browser has loaded it, and what the browser complained about."""
+    """The page's DOM after the browser has loaded it, and the console's lines."""
     return browse(find_browser(), page, tmp_path_factory.mktemp("profile"))
 
 
@@ -82,12 +82,12 @@ def browse(browser: str, page: Path, profile: Path) -> Browsed:
     return Browsed(done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line])
 
 
-def test_the_browser_has_nothing_to_complain_about(shown: Browsed) -> None:
+def test_the_browser_logs_no_error(shown: Browsed) -> None:
     _, complaints = shown
     assert complaints == []
 
 
-def test_every_metric_is_shown_as_it_is_in_the_report(shown: Browsed, report: RunReport) -> None:
+def test_every_metric_of_the_report_is_shown(shown: Browsed, report: RunReport) -> None:
     dom, _ = shown
     tiles = dict(re.findall(r'data-metric="([^"]+)">([^<]+)<', dom))
     expected = {f"image-{name}": f"{value:.4f}" for name, value in not_none(report.summary.metrics).image.items()}
@@ -96,7 +96,7 @@ def test_every_metric_is_shown_as_it_is_in_the_report(shown: Browsed, report: Ru
     assert "<title>factory/textures</title>" in dom
 
 
-def test_pictures_of_the_worst_mistakes_are_inside(shown: Browsed, report: RunReport) -> None:
+def test_pictures_of_the_worst_mistakes_are_embedded(shown: Browsed, report: RunReport) -> None:
     dom, _ = shown
     assert report.mistakes
     pictures = re.findall(r'<img src="data:image/jpeg;base64,([^"]+)"', dom)
@@ -105,14 +105,14 @@ def test_pictures_of_the_worst_mistakes_are_inside(shown: Browsed, report: RunRe
     assert re.findall(r"raw score (\S+)<br>", dom) == [f"{mistake.score:.6g}" for mistake in report.mistakes]
 
 
-def test_who_ran_it_and_when(shown: Browsed, report: RunReport) -> None:
+def test_start_time_and_version_are_shown(shown: Browsed, report: RunReport) -> None:
     dom, _ = shown
     assert not_none(report.started) in dom
     assert report.environment["anomaly-operator"] == RELEASE == version("anomaly-operator")
 
 
 def test_every_picture_loads(page: Path, report: RunReport, tmp_path: Path) -> None:
-    """A script of the test's own, in a copy that lets scripts in, asks the browser how wide the pictures came out."""
+    """The test adds a script to a copy without the security policy, which reads the widths of the loaded pictures."""
     opened = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", page.read_text())
     probe = "<script>document.title = [...document.images].map(image => image.naturalWidth).join()</script></body>"
     copy = tmp_path / "report.html"
@@ -124,7 +124,7 @@ def test_every_picture_loads(page: Path, report: RunReport, tmp_path: Path) -> N
 
 
 def test_no_script_runs_in_the_page_itself(page: Path, tmp_path: Path) -> None:
-    """The same script in a copy that keeps the page's policy is refused, and the browser says so."""
+    """The browser refuses the same script in a copy that keeps the page's policy, and logs that."""
     copy = tmp_path / "report.html"
     copy.write_text(page.read_text().replace("</body>", "<script>document.title = 'run'</script></body>"))
     dom, complaints = browse(find_browser(), copy, tmp_path / "profile")
@@ -138,7 +138,7 @@ def test_hostile_names_stay_text(shown: Browsed, page: Path) -> None:
     assert "<img src=x" not in page.read_text()
 
 
-def test_the_page_needs_nothing_but_itself(page: Path) -> None:
+def test_the_page_is_self_contained(page: Path) -> None:
     text = page.read_text()
     assert external_addresses(text) == []
     assert "url(" not in text.split("<pre>")[0]
@@ -154,7 +154,7 @@ def test_charts_have_titles(shown: Browsed) -> None:
 
 
 def bare_report(**changes: Any) -> RunReport:
-    """The least that a report can say of an inference."""
+    """A report of an inference with only the required fields."""
     spec = {
         "model": {"location": {"s3": {"uri": "s3://models"}}},
         "input": {"source": {"s3": {"uri": "s3://images"}}},
@@ -188,7 +188,7 @@ def bare_report(**changes: Any) -> RunReport:
     ],
     ids=lambda value: value["source"] if isinstance(value, dict) else "",
 )
-def test_an_inference_says_where_each_threshold_is_from(threshold: dict[str, Any], told: str) -> None:
+def test_an_inference_shows_the_origin_of_each_threshold(threshold: dict[str, Any], told: str) -> None:
     report = bare_report(thresholdsFrom="test" if threshold["source"] == "optimalF1" else "model")
     spec = report.config.spec.model_copy(update={"threshold": InferenceThreshold.model_validate(threshold)})
     thresholds = ThresholdValues(image=3.0, pixel=4.0, source=threshold["source"])
@@ -213,7 +213,7 @@ def test_an_unlabelled_inference_shows_scores_and_no_decisions() -> None:
     assert "decided good" not in page
 
 
-def test_a_training_has_its_curves_and_says_how_it_ended() -> None:
+def test_a_training_shows_its_curves_and_how_it_ended() -> None:
     training = {
         "epochs": 7,
         "steps": 70,
@@ -235,8 +235,8 @@ def test_long_lists_are_cut() -> None:
     assert "and 4900 more, which report.json lists" in page
 
 
-def test_curves_pass_through_what_scikit_learn_draws() -> None:
-    """Thinned, but never off the line."""
+def test_curves_pass_through_the_points_of_scikit_learn() -> None:
+    """The drawn curves have fewer points, but all of them on the exact curve."""
     random = np.random.default_rng(1)
     labels = random.random(50_000) < 0.2
     scores = np.round(random.normal(labels * 1.5), 3).astype(np.float32)
@@ -269,7 +269,7 @@ def test_a_thousand_images_take_less_than_a_second_of_one_cpu() -> None:
     pixels = sort_by_class(random.normal(size=1_000_000).astype(np.float32), np.arange(1_000_000) < 100_000)
     picture = "data:image/jpeg;base64," + "A" * 80_000
     shown = [GalleryItem(f"test/x/{index}.png", "x", 1.0, True, picture) for index in range(18)]
-    render(bare_report(), None, [])  # the template is compiled once a process
+    render(bare_report(), None, [])  # compile the template, which is done once in a process
     began = time.process_time()
     page = render(bare_report(), LabelledScores(ranked, pixels), shown)
     assert time.process_time() - began < 1

@@ -1,4 +1,4 @@
-"""Resizing and normalisation are torchvision's."""
+"""Resizing and normalisation give the same results as torchvision."""
 
 from io import BytesIO
 
@@ -26,13 +26,15 @@ def pixels_of(image: Image.Image) -> torch.Tensor:
     return torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1)
 
 
-def test_normalisation_is_torchvisions(image: Image.Image) -> None:
+def test_normalisation_equals_torchvision(image: Image.Image) -> None:
     scaled = pixels_of(image).float() / 255
     expected = functional.normalize(scaled, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]).numpy()
     assert np.array_equal(to_input(image, 48, 64, "imagenet"), expected)
 
 
 @pytest.mark.parametrize("size", [(24, 32), (96, 128), (37, 51)])
-def test_resizing_is_torchvisions_antialiased_bilinear_to_one_level(size: tuple[int, int], image: Image.Image) -> None:
+def test_resizing_equals_torchvisions_antialiased_bilinear_within_one_grey_level(
+    size: tuple[int, int], image: Image.Image
+) -> None:
     expected = functional.resize(pixels_of(image), list(size), antialias=True).numpy() / 255
     assert np.abs(to_input(image, *size, "none") - expected).max() <= 1.01 / 255

@@ -1,4 +1,4 @@
-"""What a dataset may ask for, end to end on small textures: valid areas, crops, depths, parts that are missing."""
+"""Options of datasets end to end on small textures: valid areas, crops, bit depths and missing splits."""
 
 from pathlib import Path
 from typing import Any
@@ -62,7 +62,7 @@ def valid_area() -> NDArray[np.uint8]:
 
 
 def add_noise_outside(folder: Path) -> None:
-    """Noise where nothing counts, another one in every image."""
+    """Add noise outside of the valid area, different in every image."""
     for index, path in enumerate(images_of(folder)):
         noise = np.random.default_rng(index).integers(0, 255, (SIDE, SIDE, 3)).astype(np.uint8)
         with Image.open(path) as image:
@@ -74,7 +74,7 @@ CROP = {"left": 2, "top": 2, "width": 56, "height": 52}
 
 
 @pytest.mark.parametrize("crop", [{}, {"cropArea": CROP}], ids=["whole", "cropped"])
-def test_what_lies_outside_the_valid_area_counts_nowhere(textures: Path, crop: dict[str, dict[str, int]]) -> None:
+def test_pixels_outside_of_the_valid_area_have_no_effect(textures: Path, crop: dict[str, dict[str, int]]) -> None:
     Image.fromarray(valid_area()).save(textures / "data/textures/valid_area.png")
     ask = with_dataset(validAreaMask="valid_area.png", **crop)
     assert run(textures, ask) == 0
@@ -98,13 +98,13 @@ def test_a_changed_valid_area_of_a_model_is_refused(textures: Path, capsys: pyte
     assert "valid_area.png" in capsys.readouterr().err
 
 
-def test_a_valid_area_that_is_missing(textures: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_valid_area_is_refused(textures: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(textures, with_dataset(validAreaMask="nowhere.png")) == 11
     assert "validAreaMask nowhere.png is missing in" in capsys.readouterr().err
 
 
-def test_a_12_bit_camera_is_as_good_as_an_8_bit_one(textures: Path) -> None:
-    """The same pictures with 12 bits: the same scores but for the rounding that 8 bits bring."""
+def test_12_bit_images_score_like_8_bit_images(textures: Path) -> None:
+    """The same images with 12 bits give the same scores, except for the rounding to 8 bits."""
     for path in images_of(textures):
         with Image.open(path) as image:
             grey = image.convert("L")
@@ -120,7 +120,7 @@ def test_a_12_bit_camera_is_as_good_as_an_8_bit_one(textures: Path) -> None:
     assert scores(textures, "look") == pytest.approx(scores(textures), rel=1e-5)
 
 
-def test_without_good_test_images_some_training_images_serve(textures: Path) -> None:
+def test_without_good_test_images_some_training_images_are_used(textures: Path) -> None:
     for path in (textures / "data/textures/test/good").iterdir():
         path.unlink()
     assert run(textures, with_dataset(splits={"goodTestFraction": 0.3})) == 0
@@ -131,7 +131,7 @@ def test_without_good_test_images_some_training_images_serve(textures: Path) -> 
 
 
 def test_mnist_from_a_mirror(tmp_path: Path) -> None:
-    """The whole line from published files to a report: the digit that was learnt scores lowest."""
+    """From published files to a report: the digit of the training scores lowest."""
     digits = mnist_files()
     with serve_files(digits) as web:
 

@@ -1,4 +1,4 @@
-"""The same YAML without a cluster: an experiment and the inference that uses it, end to end on small textures."""
+"""Runs without a cluster: an experiment and the inference with its model, end to end on small textures."""
 
 import csv
 import io
@@ -63,7 +63,7 @@ def inference(folder: Path, change: Change | None = None) -> int:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which the experiment has run; tests only read it."""
+    """A folder in which the experiment has run; tests must only read it."""
     from support.textures import write_textures
 
     folder = tmp_path_factory.mktemp("trained")
@@ -74,7 +74,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def textures_and_model(trained: Path, tmp_path: Path) -> Path:
-    """A copy of that folder to change."""
+    """A copy of ``trained`` that a test may change."""
     shutil.copytree(trained, tmp_path / "copy")
     return tmp_path / "copy"
 
@@ -113,7 +113,7 @@ def test_metrics_equal_scikit_learn_on_the_published_table(trained: Path) -> Non
     assert metrics_of(report).image["F1Score"] == pytest.approx(f1_score(labels, decided), abs=1e-9)
 
 
-def test_csv_and_parquet_say_the_same(trained: Path) -> None:
+def test_csv_and_parquet_have_the_same_rows(trained: Path) -> None:
     table = pyarrow.parquet.read_table(results(trained) / "predictions.parquet").to_pylist()
     with (results(trained) / "predictions.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -129,7 +129,7 @@ def image_results(folder: Path, name: str = "textures") -> dict[str, Any]:
     return content
 
 
-def test_results_json_says_what_the_table_says(trained: Path) -> None:
+def test_results_json_agrees_with_the_table(trained: Path) -> None:
     table = pyarrow.parquet.read_table(results(trained) / "predictions.parquet").to_pylist()
     found, threshold = image_results(trained), thresholds_of(report_of(trained)).image
     assert (found["threshold"], found["unnormalized_threshold"]) == (100, threshold)
@@ -165,7 +165,7 @@ def test_a_custom_threshold_is_percent_of_the_training_threshold(textures_and_mo
     assert {row["anomalous"] for row in table} == {True, False}
 
 
-def test_model_json_carries_thresholds_and_digests(trained: Path) -> None:
+def test_model_json_holds_thresholds_and_digests(trained: Path) -> None:
     manifest = ModelManifest.model_validate_json((results(trained) / "model.json").read_bytes())
     assert manifest.thresholds == report_of(trained).summary.thresholds
     assert (manifest.input_height, manifest.input_width) == (SIDE, SIDE)
@@ -190,8 +190,8 @@ def test_pictures_name_label_score_and_decision(trained: Path) -> None:
         assert image.width > 3 * SIDE
 
 
-def test_same_digits_twice(trained: Path, textures: Path) -> None:
-    """A second run, elsewhere, repeats every score and metric to the last digit."""
+def test_a_second_run_gives_identical_results(trained: Path, textures: Path) -> None:
+    """A second run in another folder gives exactly the same scores and metrics."""
     assert experiment(textures) == 0
     first, second = report_of(trained), report_of(textures)
     assert first.summary.metrics == second.summary.metrics
@@ -228,7 +228,7 @@ def test_inference_on_a_flat_folder_uses_the_training_threshold(textures_and_mod
 
 
 def test_inference_needs_no_torch(textures_and_model: Path) -> None:
-    """In a process where torch and what belongs to it cannot be imported."""
+    """Runs in a process in which torch and its companions cannot be imported."""
     manifest = write_manifest(textures_and_model, INFERENCE)
     program = (
         "import sys\n"
@@ -259,7 +259,7 @@ def test_a_changed_model_file_is_refused(textures_and_model: Path, capsys: pytes
     assert not results(textures_and_model, "look").exists()
 
 
-def test_weights_beside_the_graph_are_brought_and_checked(
+def test_external_weights_of_an_export_are_downloaded_and_checked(
     textures_and_model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     root = results(textures_and_model)
@@ -294,7 +294,7 @@ def test_a_damaged_manifest_is_refused(textures_and_model: Path, capsys: pytest.
     assert "model.formatVersion" in capsys.readouterr().err
 
 
-def test_inference_before_the_experiment_says_so(textures: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_inference_before_the_experiment_is_refused(textures: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert inference(textures) == 10
     assert "run it first" in capsys.readouterr().err
 
@@ -317,7 +317,7 @@ def test_classification_with_a_checkpoint_and_without_export(textures: Path) -> 
     assert state["mean"].shape == (16 * 16, 1, 20)
 
 
-def test_report_alone(textures: Path) -> None:
+def test_only_the_report_is_uploaded(textures: Path) -> None:
     assert experiment(textures, lambda document: document["spec"]["output"].update(uploadArtifacts=False)) == 0
     assert [file.name for file in results(textures).iterdir()] == ["report.json"]
     assert not_none(report_of(textures).summary.artifacts).model is None
@@ -349,7 +349,7 @@ def test_raw_outputs_at_the_images_resolution(textures: Path) -> None:
 
 
 def test_raw_outputs_cover_the_whole_image_and_hold_normalised_scores(textures: Path) -> None:
-    """Of a part of images that lie on their side: what is outside of the part is nothing."""
+    """For a crop of images with EXIF orientation: nothing is found outside of the crop."""
     exif = Image.Exif()
     exif[Base.Orientation] = 6
     for file in textures.glob("data/textures/*/*/*.png"):
@@ -408,7 +408,7 @@ def test_the_threshold_type_is_where_heat_is_128(textures: Path, level: str, cha
 def raw_outputs(
     folder: Path, name: str = "textures"
 ) -> Iterator[tuple[NDArray[np.float32], NDArray[np.uint8], NDArray[np.bool_]]]:
-    """Normalised scores, heat, and what was found, of each image."""
+    """Normalised scores, heat map and segmentation of each image."""
     for file in sorted(results(folder, name).glob("visualizations/*/*_scores.tiff")):
         heat, found = (
             np.asarray(Image.open(str(file).replace("scores.tiff", end))) for end in ("heatmap.png", "segmentation.png")
@@ -416,7 +416,7 @@ def raw_outputs(
         yield np.asarray(Image.open(file)), heat, found > 0
 
 
-def test_an_inference_reports_the_metrics_that_it_is_asked_for(textures_and_model: Path) -> None:
+def test_an_inference_reports_the_configured_metrics(textures_and_model: Path) -> None:
     wanted = {"image": ["AUROC", "F1Max"], "pixel": ["AUPRO", "IoU"], "confidenceIntervals": False}
     assert inference(textures_and_model, lambda document: document["spec"].update(metrics=wanted)) == 0
     report = report_of(textures_and_model, "look")
@@ -425,8 +425,8 @@ def test_an_inference_reports_the_metrics_that_it_is_asked_for(textures_and_mode
     assert report.intervals == {}
 
 
-def test_heat_turns_at_the_threshold_of_the_inference(textures_and_model: Path) -> None:
-    """Where 100 stays the training threshold."""
+def test_the_heat_map_uses_the_threshold_of_the_inference(textures_and_model: Path) -> None:
+    """The heat map uses it even though 100 percent is still the training threshold."""
 
     def change(document: Document) -> None:
         document["spec"] |= {
@@ -483,7 +483,7 @@ def limited(place: str) -> Change:
     return lambda document: document["spec"][place].update(limits={"maxUnreadableImages": 3})
 
 
-def test_names_that_are_no_utf8_are_skipped_and_named(textures: Path) -> None:
+def test_files_whose_names_are_not_utf8_are_skipped_and_named(textures: Path) -> None:
     for folder in ("train/good", "test/good", "ground_truth/scratch"):
         texture(1).save(os.fsencode(textures / "data/textures" / folder) + b"/pi\xe9ce.png", "PNG")
     for run, place in ((experiment, "dataset"), (inference, "input")):
@@ -516,7 +516,7 @@ def test_a_missing_mask_counts_as_wholly_defective(textures: Path) -> None:
         ({"backbone": "resnet18", "layers": ["layer1"], "nFeatures": 65}, "64 channels"),
     ],
 )
-def test_model_parameters_that_cannot_be(
+def test_invalid_model_parameters_are_refused(
     textures: Path, capsys: pytest.CaptureFixture[str], change: dict[str, Any], message: str
 ) -> None:
     assert (
@@ -539,14 +539,16 @@ def test_an_invalid_manifest_is_one_line_with_field_paths(tmp_path: Path, capsys
 
 
 @pytest.mark.parametrize("text", ["kind: Pod", "- a\n- b", "a: [", "\x00"])
-def test_files_that_are_no_manifest(tmp_path: Path, text: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_files_that_are_not_manifests_are_refused(
+    tmp_path: Path, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     file = tmp_path / "m.yaml"
     file.write_text(text)
     assert run_locally(file, tmp_path) == 10
     assert "InvalidConfig" in capsys.readouterr().err
 
 
-def test_too_little_memory_is_said_before_anything_is_learnt(
+def test_too_little_memory_fails_before_the_training(
     textures: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("anomaly_runner.training.train.available_memory", lambda: 100_000_000)
@@ -559,7 +561,7 @@ def test_nothing_is_left_in_the_local_folder(trained: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore")  # of mlflow's own libraries
-def test_mlflow_keeps_parameters_metrics_and_files(textures: Path) -> None:
+def test_mlflow_stores_parameters_metrics_and_files(textures: Path) -> None:
     def change(document: Document) -> None:
         document["spec"]["tracking"] = {"mlflow": {"trackingUri": "http://nowhere:5000", "experimentName": "lab"}}
 
@@ -588,10 +590,10 @@ def test_mlflow_keeps_parameters_metrics_and_files(textures: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore")  # of mlflow's own libraries
-def test_a_failed_export_loses_nothing_else(
+def test_a_failed_export_keeps_all_other_results(
     textures: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Neither the training, nor what was found with it; another try is not made."""
+    """The trained model and its results are kept, and the run is not retried."""
 
     def write_wrongly(model: torch.nn.Module, example: torch.Tensor, folder: Path) -> list[Path]:
         class Shifted(torch.nn.Module):

@@ -1,4 +1,4 @@
-"""What a run will need is known before it starts: PatchCore's memory, the disk's room."""
+"""Requirements that a run checks before it starts: PatchCore's memory and disk space."""
 
 import os
 import subprocess
@@ -40,7 +40,9 @@ print(peak() - before)
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("channels", "ratio"), [(64, 0.002), (384, 0.002), (1024, 0.05)])
-def test_the_estimate_of_patchcore_is_its_peak(channels: int, ratio: float, measured: Callable[[str], None]) -> None:
+def test_the_memory_estimate_of_patchcore_is_its_peak(
+    channels: int, ratio: float, measured: Callable[[str], None]
+) -> None:
     patches = 40_000 if ratio > 0.01 else 160_000
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", FIT, str(patches), str(channels), str(ratio)],
@@ -63,6 +65,6 @@ def test_an_array_in_a_file(tmp_path: Path) -> None:
     assert np.array_equal(values, [[0, 0], [5, 5], [0, 0]])
 
 
-def test_a_full_disk_is_told_before_anything_is_written(tmp_path: Path) -> None:
+def test_a_full_disk_fails_before_anything_is_written(tmp_path: Path) -> None:
     with (tmp_path / "file").open("w+b") as file, pytest.raises(StorageUnavailable, match=r"1000000\.00 GB.*ephemeral"):
         allocate_array(file, (250_000, 1_000_000_000))

@@ -1,4 +1,4 @@
-"""Inference with a registered model, against MLflow's own server: which version, which account, what goes wrong."""
+"""Inference with a registered model, against MLflow's own server: versions, credentials and failures."""
 
 import os
 import shutil
@@ -42,7 +42,7 @@ ENVIRONMENT = {"ANOMALY_MODEL_MLFLOW_TRACKING_USERNAME": "robot", "ANOMALY_MODEL
 
 
 def run_resource(folder: Path, text: str, change: Change | None) -> FinishedRun:
-    """A run on local folders, but with MLflow's server as in a pod."""
+    """Execute a resource on local folders, but with MLflow's server as in a pod."""
     config = read_resource(write_manifest(folder, text, change), folder)
     stores = local_stores(folder, config)
     if isinstance(config.spec, InferenceSpec) and config.spec.model.mlflow:
@@ -63,7 +63,7 @@ def run_resource(folder: Path, text: str, change: Change | None) -> FinishedRun:
         return capture_failures(lambda: execute(config, context), context)
 
 
-def trained_as(name: str, features: int, server: str) -> Change:
+def change_to_registered_experiment(name: str, features: int, server: str) -> Change:
     def change(document: Document) -> None:
         document["metadata"]["name"] = name
         document["spec"]["model"]["padim"]["nFeatures"] = features
@@ -75,11 +75,11 @@ def trained_as(name: str, features: int, server: str) -> Change:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory, server: str, client: "MlflowClient") -> Path:
-    """A folder in which two experiments have run, and registered versions 1 and 2 of gravel."""
+    """A folder in which two experiments have run and have registered versions 1 and 2 of gravel."""
     folder = tmp_path_factory.mktemp("trained")
     write_textures(folder / "data" / "textures")
     for version, (name, features) in enumerate((("small", 10), ("large", 20)), 1):
-        ending = run_resource(folder, EXPERIMENT, trained_as(name, features, server))
+        ending = run_resource(folder, EXPERIMENT, change_to_registered_experiment(name, features, server))
         assert ending.exit_code == 0, ending.summary
         assert not_none(ending.summary.mlflow).model == f"models:/gravel/{version}"
     client.set_registered_model_alias("gravel", "champion", "1")
@@ -89,7 +89,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, server: str, client: "Mlfl
 def run_inference(
     folder: Path, name: str, model: dict[str, Any], runtime: str = "onnx", tracking: dict[str, Any] | None = None
 ) -> tuple[FinishedRun, dict[str, tuple[float, bool]]]:
-    """An inference; answers its end and its scores by path."""
+    """Run an inference, and return its outcome and its (score, decision) by path."""
 
     def change(document: Document) -> None:
         document["metadata"]["name"] = name
@@ -106,7 +106,7 @@ def run_inference(
     [({}, "onnx", 2), ({"version": 1}, "onnx", 1), ({"alias": "champion"}, "onnx", 1), ({"version": 2}, "torch", 2)],
     ids=["newest", "version", "alias", "torch"],
 )
-def test_a_registered_model_scores_as_its_experiment(
+def test_a_registered_model_gives_the_scores_of_its_experiment(
     trained: Path, client: "MlflowClient", which: dict[str, Any], runtime: str, version: int
 ) -> None:
     server, experiment = client.tracking_uri, {1: "small", 2: "large"}[version]
@@ -162,7 +162,7 @@ def test_files_are_listed_and_read(trained: Path, server: str, tmp_path: Path) -
         found.download(ObjectInfo("../model.json", 1, "x"), tmp_path / "x")
 
 
-def test_the_version_that_was_found_stays(trained: Path, server: str, client: "MlflowClient") -> None:
+def test_the_resolved_version_is_kept(trained: Path, server: str, client: "MlflowClient") -> None:
     found = open_store(server, alias="moving")
     client.set_registered_model_alias("gravel", "moving", "1")
     assert found.uri == "models:/gravel/1"
@@ -181,12 +181,12 @@ def test_the_version_that_was_found_stays(trained: Path, server: str, client: "M
         ({"alias": "nobody"}, "there is no version with the alias nobody of the registered model gravel at http://127"),
     ],
 )
-def test_what_is_not_registered(trained: Path, server: str, model: dict[str, Any], complaint: str) -> None:
+def test_an_unregistered_model_is_refused(trained: Path, server: str, model: dict[str, Any], complaint: str) -> None:
     with pytest.raises(ModelInvalid, match=complaint):
         read_model_manifest(open_store(server, **model))
 
 
-def test_a_registered_model_that_is_not_ours(trained: Path, server: str, client: "MlflowClient") -> None:
+def test_a_registered_model_of_another_program_is_refused(trained: Path, server: str, client: "MlflowClient") -> None:
     version = client.get_model_version("gravel", "1")
     client.create_registered_model("pictures")
     client.create_model_version("pictures", f"{version.source.rpartition('/')[0]}/visualizations", version.run_id)
@@ -195,10 +195,10 @@ def test_a_registered_model_that_is_not_ours(trained: Path, server: str, client:
 
 
 @pytest.mark.parametrize("scheme", ["mlflow-artifacts", "http", "file"])
-def test_no_other_place_is_asked_for_the_files(
+def test_files_at_untrusted_addresses_are_refused(
     trained: Path, server: str, monkeypatch: pytest.MonkeyPatch, scheme: str
 ) -> None:
-    """Whoever may register a version could otherwise collect accounts. MLflow's newest servers refuse such versions."""
+    """Anyone who may register a version could otherwise collect credentials. Newer servers refuse such versions."""
     with auth_proxy(server) as other:
         source = f"{scheme}{other.url.removeprefix('http')}/1/a/artifacts/model"
         monkeypatch.setattr("mlflow.tracking.MlflowClient.get_model_version_download_uri", lambda *_: source)
@@ -215,7 +215,7 @@ def test_a_server_that_does_not_answer() -> None:
     assert time.monotonic() - began < 60
 
 
-def test_a_server_that_goes_after_the_version_was_found(trained: Path, server: str) -> None:
+def test_a_server_that_fails_after_the_version_was_resolved(trained: Path, server: str) -> None:
     with auth_proxy(server) as before:
         found = open_store(before.url)
         [manifest] = found.list("model.json")
@@ -223,15 +223,15 @@ def test_a_server_that_goes_after_the_version_was_found(trained: Path, server: s
         found.read(manifest.key)
 
 
-def test_a_download_that_breaks_off_is_repeated(trained: Path, server: str) -> None:
+def test_a_broken_download_is_retried(trained: Path, server: str) -> None:
     with auth_proxy(server) as before:
         before.cut = ["/model/model.json"]
         assert read_model_manifest(open_store(before.url, version=1)).model == "padim"
         assert before.cut == []
 
 
-def test_the_registry_has_an_account_of_its_own(trained: Path, server: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The tracking server's is in the environment all the while, and afterwards."""
+def test_the_registry_uses_its_own_credentials(trained: Path, server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tracking server's credentials stay in the environment during and after the requests."""
     monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "of-the-tracker")
     for name, value in ENVIRONMENT.items():
         monkeypatch.setenv(name, value)
@@ -245,7 +245,7 @@ def test_the_registry_has_an_account_of_its_own(trained: Path, server: str, monk
 
 
 @pytest.mark.parametrize("account", [{}, ENVIRONMENT | {"ANOMALY_MODEL_MLFLOW_TRACKING_PASSWORD": "wrong"}])
-def test_a_server_that_refuses_the_account(trained: Path, server: str, account: dict[str, str]) -> None:
+def test_a_server_that_refuses_the_credentials(trained: Path, server: str, account: dict[str, str]) -> None:
     with (
         auth_proxy(server, "robot", "secret") as before,
         pytest.raises(StorageDenied, match=r"refused access to version 1 .* check model\.mlflow\.credentialsSecret"),
@@ -259,7 +259,7 @@ def test_a_server_that_refuses_the_account(trained: Path, server: str, account: 
     ids=["the same server", "another server", "the pod's own environment"],
 )
 @pytest.mark.usefixtures("trained")
-def test_whose_account_it_is_where_the_model_names_none(
+def test_credentials_of_a_model_without_a_secret(
     server: str, monkeypatch: pytest.MonkeyPatch, elsewhere: bool, secret: str | None, seen: str | None
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "of-the-tracker")
@@ -298,7 +298,7 @@ def test_without_a_cluster_the_local_database_is_the_registry(
     assert "there is no version of a registered model sand at sqlite:///" in capsys.readouterr().err
 
 
-def test_mlflow_is_imported_where_a_model_comes_from_it_only() -> None:
+def test_mlflow_is_imported_only_for_registered_models() -> None:
     program = (
         "import sys, anomaly_runner.tracking.mlflow_registry, anomaly_runner.in_cluster; print('mlflow' in sys.modules)"
     )

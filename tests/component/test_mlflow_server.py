@@ -1,4 +1,4 @@
-"""The MLflow tracker against MLflow's own server: history, images, model and registry, retries and outages."""
+"""The MLflow tracker against MLflow's own server: metrics, dataset, model and registry, retries and outages."""
 
 import json
 import time
@@ -47,7 +47,7 @@ Point = tuple[str, int, float]
 
 
 class Brightness(nn.Module):
-    """A model as our exports are: scores and maps."""
+    """A model with the outputs of our exports: scores and maps."""
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         maps = images.mean(1, keepdim=True)
@@ -56,7 +56,7 @@ class Brightness(nn.Module):
 
 @pytest.fixture
 def tracked_result(tmp_path: Path) -> TrackedResult:
-    """A run's result with a trained model."""
+    """The result of a run with a trained model."""
     write_onnx(Brightness().eval(), torch.zeros(2, 3, 16, 24), tmp_path)
     file = tmp_path / "model.onnx"
     manifest = ModelManifest(
@@ -91,7 +91,7 @@ def wait_for(condition: Callable[[], object]) -> None:
         time.sleep(0.05)
 
 
-def test_a_training_is_seen_while_it_goes_on_and_told_once(
+def test_metrics_are_logged_during_the_training_and_only_once(
     server: str, client: "MlflowClient", tracked_result: TrackedResult, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("anomaly_runner.tracking.mlflow_tracker._FLUSH_SECONDS", 0.05)
@@ -109,7 +109,7 @@ def test_a_training_is_seen_while_it_goes_on_and_told_once(
     assert (run.info.status, run.data.metrics["image_AUROC"], run.data.params) == ("FINISHED", 0.875, {"seed": "1"})
 
 
-def test_the_images_are_an_input_with_their_digest(
+def test_the_images_are_logged_as_a_dataset_with_their_digest(
     server: str, client: "MlflowClient", tracked_result: TrackedResult
 ) -> None:
     found = tracker(server, uid="images")
@@ -123,7 +123,7 @@ def test_the_images_are_an_input_with_their_digest(
     assert {tag.key: tag.value for tag in entry.tags} == {"mlflow.data.context": "training"}
 
 
-def test_a_registered_model_is_run_by_mlflow_alone_and_registered_once(
+def test_a_registered_model_runs_in_mlflow_alone_and_is_registered_once(
     server: str, client: "MlflowClient", tracked_result: TrackedResult
 ) -> None:
     for _ in range(2):  # a retried pod
@@ -147,7 +147,7 @@ def test_a_registered_model_is_run_by_mlflow_alone_and_registered_once(
     assert ModelManifest.model_validate_json((path / "model.json").read_bytes()) == tracked_result.model
 
 
-def test_a_second_run_is_a_second_version(server: str, tracked_result: TrackedResult) -> None:
+def test_a_second_run_registers_a_second_version(server: str, tracked_result: TrackedResult) -> None:
     found = [tracker(server, "bolts", uid=uid) for uid in ("bolts-1", "bolts-2")]
     for one in found:
         one.start({})
@@ -155,12 +155,12 @@ def test_a_second_run_is_a_second_version(server: str, tracked_result: TrackedRe
     assert [not_none(one.status()).model for one in found] == ["models:/bolts/1", "models:/bolts/2"]
 
 
-def test_a_server_that_is_down_while_training_delays_nothing_and_is_caught_up(
+def test_a_server_that_is_down_during_the_training_delays_nothing_and_gets_all_metrics_later(
     tmp_path: Path, tracked_result: TrackedResult, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It comes back, at the same address, when the run has ended."""
+    """The server comes back at the same address when the run has ended."""
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "120")  # of the server that is back, on a busy machine
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "120")  # for the restarted server on a busy machine
     port = free_port()
     found = tracker(f"http://127.0.0.1:{port}", "late", uid="late")
     began, worked = time.perf_counter(), time.thread_time()
@@ -182,7 +182,7 @@ def test_a_server_that_is_down_while_training_delays_nothing_and_is_caught_up(
         assert client.get_run(not_none(found.status()).run_id).data.params == {"seed": "1"}
 
 
-def test_a_training_by_gradient_is_told_epoch_by_epoch(textures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_training_by_gradient_is_logged_after_each_epoch(textures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("anomaly_runner.tracking.mlflow_tracker._FLUSH_SECONDS", 0.05)
     brought: list[Point] = []
     log_points = MlflowTracker._log_points

@@ -1,4 +1,4 @@
-"""The MLflow tracker against a client that records, fails and remembers as a server would."""
+"""The MLflow tracker against a fake client that records calls, fails, and stores values like a server."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # of mlflow's own libraries
 
 
 class FakeMlflow:
-    """What an MLflow server holds; ``down`` makes every call fail that many times."""
+    """A fake MLflow client that stores what a server would; the next ``down`` calls fail."""
 
     def __init__(self, down: int = 0) -> None:
         self.down = down
@@ -100,7 +100,7 @@ def wait_for(condition: Callable[[], object]) -> None:
         assert time.monotonic() < until
 
 
-def test_a_run_from_begin_to_finish(tmp_path: Path) -> None:
+def test_a_run_from_start_to_finish(tmp_path: Path) -> None:
     server = FakeMlflow()
     picture = tmp_path / "a.png"
     found = tracker(server)
@@ -129,7 +129,7 @@ def test_a_run_from_begin_to_finish(tmp_path: Path) -> None:
     assert not_none(found.status()).url == "http://mlflow:5000/#/experiments/1/runs/run0"
 
 
-def test_a_retried_pod_goes_on_with_the_same_run() -> None:
+def test_a_retried_pod_resumes_the_same_run() -> None:
     server = FakeMlflow()
     first = tracker(server)
     first.start({})
@@ -143,7 +143,7 @@ def test_a_retried_pod_goes_on_with_the_same_run() -> None:
     assert server.runs["run0"].status == "FINISHED"
 
 
-def test_runs_without_a_cluster_are_runs_of_their_own() -> None:
+def test_runs_without_a_cluster_are_never_resumed() -> None:
     server = FakeMlflow()
     for _ in range(2):
         local = tracker(server, RUN.model_copy(update={"uid": "local"}))
@@ -152,7 +152,7 @@ def test_runs_without_a_cluster_are_runs_of_their_own() -> None:
     assert len(server.runs) == 2
 
 
-def test_a_server_that_comes_back_is_caught_up() -> None:
+def test_a_server_that_comes_back_gets_all_metrics() -> None:
     server = FakeMlflow(down=2)
     late = tracker(server)
     late.start({"seed": "42"})
@@ -163,7 +163,7 @@ def test_a_server_that_comes_back_is_caught_up() -> None:
     assert server.runs["run0"].status == "FINISHED"
 
 
-def test_a_server_that_stays_down_is_a_failure_of_its_own() -> None:
+def test_a_server_that_stays_down_fails_with_tracking_unavailable() -> None:
     lost = tracker(FakeMlflow(down=100))
     lost.start({})
     with pytest.raises(TrackingUnavailable, match=r"all results are stored.*mlflow:5000.*refused"):
@@ -171,7 +171,7 @@ def test_a_server_that_stays_down_is_a_failure_of_its_own() -> None:
     lost.fail("does not raise")
 
 
-def test_the_local_store_is_a_database_below_the_folder(tmp_path: Path) -> None:
+def test_the_local_store_is_a_database_in_the_folder(tmp_path: Path) -> None:
     target = mlflow_target(RUN, SPEC, tmp_path)
     assert target.uri == f"sqlite:///{tmp_path}/mlflow.db"
     assert target.artifact_root == tmp_path / "mlartifacts"
@@ -187,5 +187,5 @@ def test_parameters_are_the_spec_by_path(sample_experiment: AnomalyExperiment) -
     assert all(isinstance(value, str) for value in parameters.values())
 
 
-def test_the_client_is_imported_in_the_background_only() -> None:
+def test_the_client_is_imported_only_in_the_background() -> None:
     assert "mlflow" not in mlflow_tracker.__dict__

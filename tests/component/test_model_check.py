@@ -1,4 +1,4 @@
-"""Inputs that a model does not take are refused before anything is fetched."""
+"""Unsupported inputs, exports and settings of a model are refused before anything is fetched."""
 
 from functools import partial
 from typing import Any
@@ -33,7 +33,7 @@ def exported(name: str, *types: str, precision: str = "float32") -> ExperimentSp
         ("supersimplenet", (64, 128), "inputSize of at least 65 x 65"),
     ],
 )
-def test_an_input_size_that_the_model_does_not_take(name: str, size: tuple[int, int], complaint: str) -> None:
+def test_unsupported_input_sizes_are_refused(name: str, size: tuple[int, int], complaint: str) -> None:
     with pytest.raises(InvalidConfig, match=complaint):
         check_model(Model(name=name), size)
 
@@ -41,11 +41,11 @@ def test_an_input_size_that_the_model_does_not_take(name: str, size: tuple[int, 
 @pytest.mark.parametrize(
     ("name", "size"), [("dinomaly", (392, 406)), ("inpFormer", (392, 392)), ("supersimplenet", (65, 128))]
 )
-def test_an_input_size_that_it_takes(name: str, size: tuple[int, int]) -> None:
+def test_supported_input_sizes_are_accepted(name: str, size: tuple[int, int]) -> None:
     check_model(Model(name=name), size)
 
 
-def test_a_form_that_the_model_cannot_be_written_in() -> None:
+def test_unsupported_export_formats_are_refused() -> None:
     check_exports(exported("mhPatchcore", "onnx", "torchscript"))
     check_exports(exported("padim", "onnx", "openvino"))
     with pytest.raises(InvalidConfig, match="mhPatchcore cannot be written as openvino; there is onnx, torchscript"):
@@ -59,21 +59,21 @@ def test_a_form_that_the_model_cannot_be_written_in() -> None:
     ("name", "asked", "complaint"),
     [("glass", "none", "glass wants normalised images"), ("draem", "imagenet", "draem wants images of 0..1")],
 )
-def test_a_normalisation_that_the_model_cannot_use(name: str, asked: str, complaint: str) -> None:
+def test_unsupported_normalisations_are_refused(name: str, asked: str, complaint: str) -> None:
     spec = experiment(model={"name": name}, transforms={"normalization": asked})
     with pytest.raises(InvalidConfig, match=complaint):
         input_normalization(spec)
 
 
 def test_code_for_some_models_is_for_models_of_anomalib() -> None:
-    """The tables are by name, which no type checker compares with the catalogue."""
+    """The tables' keys are names, which no type checker compares with the catalog."""
     assert {*TRACEABLE, *COMPLETED} <= {name for name, entry in CATALOG.items() if entry.anomalib}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("side", "fits"), [(65, True), (64, False)])
-def test_the_smallest_size_is_the_smallest_that_noise_fits_into(side: int, fits: bool) -> None:
-    """anomalib draws 1 to 32 cells a side by chance."""
+def test_the_smallest_input_size_is_the_smallest_that_noise_fits_into(side: int, fits: bool) -> None:
+    """anomalib draws a random number of cells a side, 1 to 32."""
     asked = Model.model_validate({"name": "supersimplenet", "supersimplenet": {"backbone": "resnet18"}})
     with without_pretrained_weights():
         model = build_module(asked, BuildOptions((side, side), 4, None, "object")).model

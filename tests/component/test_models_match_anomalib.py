@@ -1,4 +1,4 @@
-"""PaDiM and PatchCore score as anomalib's own models do, image by image."""
+"""PaDiM and PatchCore give the same scores as anomalib's own models, image by image."""
 
 import copy
 import subprocess
@@ -25,7 +25,7 @@ THREADS = TorchThreads(torch.device("cpu"))
 
 
 class AnomalibModels(NamedTuple):
-    """anomalib's classes, which it does not type."""
+    """anomalib's classes, typed here because anomalib does not type them."""
 
     padim: Any
     patchcore: Any
@@ -33,14 +33,14 @@ class AnomalibModels(NamedTuple):
 
 
 class PadimPair(NamedTuple):
-    """Ours and anomalib's, fitted to the same images."""
+    """Our PaDiM and anomalib's, fitted to the same images."""
 
     ours: Padim
     reference: Any
 
 
 class PatchcorePair(NamedTuple):
-    """Ours and anomalib's, fitted to the same images."""
+    """Our PatchCore and anomalib's, fitted to the same images."""
 
     ours: Patchcore
     reference: Any
@@ -48,7 +48,7 @@ class PatchcorePair(NamedTuple):
 
 @pytest.fixture(scope="module")
 def anomalib() -> AnomalibModels:
-    """anomalib's torch models; importing them warns about its own deprecations."""
+    """anomalib's torch models, imported without the warnings about its own deprecations."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from anomalib.models.components import KCenterGreedy
@@ -74,7 +74,7 @@ def padim() -> Padim:
 
 @pytest.fixture(scope="module")
 def padims(anomalib: AnomalibModels) -> PadimPair:
-    """Ours and anomalib's PaDiM from one seed, fitted to the same 21 images, ours in uneven steps."""
+    """Our PaDiM and anomalib's with the same seed and the same 21 images; ours is fitted in steps of uneven size."""
     seed_everything()
     reference = anomalib.padim(backbone="resnet18", layers=list(LAYERS), pre_trained=False, n_features=40)
     train = images(21)
@@ -87,7 +87,7 @@ def padims(anomalib: AnomalibModels) -> PadimPair:
     return PadimPair(ours, reference)
 
 
-def test_padim_draws_the_same_channels_from_the_same_seed(padims: PadimPair) -> None:
+def test_padim_chooses_the_same_channels_for_the_same_seed(padims: PadimPair) -> None:
     ours, reference = padims
     assert ours.idx.tolist() == sorted(reference.idx.tolist())
 
@@ -124,7 +124,7 @@ def test_padim_does_not_depend_on_the_number_of_steps(padims: PadimPair) -> None
 
 @pytest.fixture(scope="module")
 def patchcores(anomalib: AnomalibModels) -> PatchcorePair:
-    """Ours and anomalib's PatchCore from one seed, on the same images."""
+    """Our PatchCore and anomalib's with the same seed and the same images."""
     seed_everything()
     reference = anomalib.patchcore(layers=["layer2", "layer3"], backbone="resnet18", pre_trained=False)
     torch.manual_seed(SEED)
@@ -153,7 +153,7 @@ def test_patchcore_keeps_the_same_coreset(patchcores: PatchcorePair) -> None:
 
 
 def test_patchcore_scores_image_by_image(patchcores: PatchcorePair, measured: Callable[[str], None]) -> None:
-    """Within anomalib's own float32 noise of anomalib, and within float32 rounding of anomalib in float64."""
+    """Scores agree with anomalib's within its own float32 error, and with anomalib's in float64 within rounding."""
     ours, reference = patchcores
     test = images(9, seed=1)
     with torch.inference_mode():
@@ -173,8 +173,8 @@ def test_patchcore_scores_image_by_image(patchcores: PatchcorePair, measured: Ca
 
 
 @pytest.mark.parametrize("clusters", [None, 5, 60])
-def test_pruned_coreset_picks_what_anomalib_picks(anomalib: AnomalibModels, clusters: int | None) -> None:
-    """On scattered and on clustered points, where the triangle inequality prunes nothing or nearly all."""
+def test_the_pruned_coreset_equals_that_of_anomalib(anomalib: AnomalibModels, clusters: int | None) -> None:
+    """On scattered and clustered points, where the triangle inequality excludes no points or nearly all."""
     generator = torch.Generator().manual_seed(3)
     points = torch.randn(3000, 48, generator=generator)
     if clusters:
@@ -187,7 +187,7 @@ def test_pruned_coreset_picks_what_anomalib_picks(anomalib: AnomalibModels, clus
 
 
 def test_results_do_not_depend_on_the_number_of_threads() -> None:
-    """Same bits with one CPU and with two."""
+    """Scores are bitwise the same with one CPU and with two."""
     program = (
         "import sys, torch, hashlib\n"
         "import anomaly_runner.models.threads as threads\n"

@@ -1,4 +1,4 @@
-"""Reading without botocore's client: keys as a real server reads them, and a way back to the client."""
+"""Reading without botocore's client: keys as a real server decodes them, and the fallback to the client."""
 
 import hashlib
 import io
@@ -54,13 +54,13 @@ def etag(name: str) -> str:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_key_is_read_as_the_server_knows_it(url: str, name: str) -> None:
+def test_keys_with_special_characters_are_read(url: str, name: str) -> None:
     file = io.BytesIO()
     assert not_none(store_at(url).fast_reader).append(f"an odd/prefix/{name}", file, etag(name))
     assert file.getvalue() == content(name)
 
 
-def test_what_is_missing_is_of_the_object_that_was_meant(url: str) -> None:
+def test_the_rest_of_an_object_is_read_only_from_the_same_version(url: str) -> None:
     quick, key = store_at(url).fast_reader, "an odd/prefix/a b.png"
     file = io.BytesIO(b"a ")
     file.seek(2)
@@ -69,7 +69,7 @@ def test_what_is_missing_is_of_the_object_that_was_meant(url: str) -> None:
     assert file.getvalue() == b"a b.png"
 
 
-def test_a_pull_of_all_of_them(url: str, tmp_path: Path) -> None:
+def test_all_objects_are_downloaded(url: str, tmp_path: Path) -> None:
     store = store_at(url)
     download_all(store, store.list(), tmp_path, lambda: None)
     for name in NAMES:
@@ -82,7 +82,7 @@ def test_a_refusal_is_explained_by_the_client(url: str, tmp_path: Path) -> None:
         download_all(store_at(url, "another-secret"), objects, tmp_path, lambda: None)
 
 
-def test_without_credentials_the_client_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_credentials_the_client_reads(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_WEB_IDENTITY_TOKEN_FILE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
@@ -101,8 +101,8 @@ def test_without_credentials_the_client_is_asked(monkeypatch: pytest.MonkeyPatch
         ("s3://my.data/x", None, (None, "false")),
     ],
 )
-def test_where_a_bucket_is(uri: str, endpoint: str | None, expected: tuple[str | None, str]) -> None:
-    """Below the endpoint, or at AWS as a part of the host's name where certificates allow that."""
+def test_the_url_of_a_bucket(uri: str, endpoint: str | None, expected: tuple[str | None, str]) -> None:
+    """A path below the endpoint, or at AWS a part of the host's name if certificates allow that."""
     keys = {"ANOMALY_DATASET_AWS_ACCESS_KEY_ID": KEY, "ANOMALY_DATASET_AWS_SECRET_ACCESS_KEY": SECRET}
     quick = connect(LocationRole.DATASET, S3Location(uri=uri, endpoint=endpoint), keys).fast_reader
     found = not_none(quick).store.config

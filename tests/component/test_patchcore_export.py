@@ -1,4 +1,4 @@
-"""PatchCore in portable forms: a memory bank of several parts, stored once, never held against all patches at once."""
+"""PatchCore's exports: a memory bank in several parts, stored once, and compared with the patches part by part."""
 
 from pathlib import Path
 from typing import Literal
@@ -45,7 +45,7 @@ def reference(model: Patchcore) -> list[ScoredBatch]:
 
 
 def ranges(reference: list[ScoredBatch]) -> ScoreRanges:
-    """Scores seen: of a run with other images too, whose scores are lower."""
+    """Score ranges of a run that also has images with lower scores."""
     return {"image": (0.0, float(reference[0].scores.max())), "pixel": (0.0, float(not_none(reference[0].maps).max()))}
 
 
@@ -73,7 +73,7 @@ def test_half_precision_finds_neighbours_in_float32(
     assert 0 < not_none(made.report.max_score_difference) < 5e-3 * scale
 
 
-def test_the_memory_bank_is_stored_once_and_looked_at_in_parts(
+def test_the_memory_bank_is_stored_once_and_compared_in_parts(
     model: Patchcore, reference: list[ScoredBatch], tmp_path: Path
 ) -> None:
     import onnx

@@ -1,4 +1,4 @@
-"""The MNIST sample with real ImageNet weights and real digits: what ``make demo`` shows, without a cluster."""
+"""The MNIST sample of ``make demo`` with real ImageNet weights and real digits, without a cluster."""
 
 import json
 import os
@@ -19,7 +19,7 @@ SAMPLES = Path(__file__).parents[2] / "manifests" / "samples"
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The sample's buckets: 100 nines to learn from, 200 to look at; of the digits to test on, 30 a class."""
+    """The sample's buckets: 100 nines for training, 30 test images of each digit, and 200 images for the inference."""
     from hack.demo.digits import write_inference_folders, write_mnist_folders
     from hack.demo.weights import write_efficientnet_lite0
 
@@ -55,7 +55,7 @@ def untracked(manifest: Path, folder: Path) -> Path:
     return copy
 
 
-def test_the_samples_tell_nines_from_other_digits_the_same_on_one_cpu_and_on_all(folder: Path) -> None:
+def test_the_samples_separate_nines_from_other_digits_identically_on_one_cpu_and_on_all(folder: Path) -> None:
     experiment = untracked(SAMPLES / "mnist-padim.yaml", folder)
     report = RunReport.model_validate_json((run(experiment, folder) / "report.json").read_bytes())
     assert not_none(report.summary.metrics).image["AUROC"] > 0.85

@@ -1,4 +1,4 @@
-"""What executes a model does not change what it says: every runtime, any batch size, images of many sizes."""
+"""All runtimes give the same scores, at any batch size and for images of many sizes."""
 
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ SIDES = (64, 96, 50, 133, 64, 31, 200)
 
 @pytest.fixture(scope="module", params=MODELS)
 def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A trained model in every form, and images of many sizes to look at."""
+    """A folder with a trained model in every format, and with images of many sizes for inference."""
 
     def change(document: Document) -> None:
         document["spec"]["model"] = {"name": request.param} | MODELS[request.param]
@@ -53,14 +53,14 @@ def table(folder: Path, name: str) -> dict[str, float]:
 
 
 @pytest.mark.parametrize("runtime", ["onnx", "torchscript", "torch"])
-def test_scores_are_those_of_training(folder: Path, runtime: str) -> None:
+def test_scores_equal_those_of_the_training(folder: Path, runtime: str) -> None:
     trained, found = table(folder, "textures"), scores(folder, runtime=runtime)
     assert found == pytest.approx({path: trained[path] for path in found}, rel=1e-5)
     assert len(found) == 10
 
 
 @pytest.mark.parametrize("runtime", ["onnx", "torchscript", "torch"])
-def test_images_of_many_sizes_are_scored_together_as_each_alone(folder: Path, runtime: str) -> None:
+def test_images_of_many_sizes_get_the_same_scores_together_and_alone(folder: Path, runtime: str) -> None:
     together = scores(folder, "mixed", "flat", runtime=runtime, batchSize=len(SIDES))
     alone = scores(folder, "mixed", "flat", runtime=runtime, batchSize=1)
     assert len(together) == len(SIDES)

@@ -1,4 +1,4 @@
-"""S3 servers that throttle, break off, stall or are signed by nobody: what is brought is whole, or it is said why."""
+"""S3 servers that throttle, break connections, stall or are not trusted: files are complete, or errors are clear."""
 
 import io
 import ssl
@@ -54,7 +54,7 @@ def large_object(server: FakeS3) -> ObjectInfo:
     return next(found for found in store_of(server).list() if found.key == "large.png")
 
 
-def test_everything_is_brought_whole(s3: FakeS3, tmp_path: Path) -> None:
+def test_all_objects_are_complete(s3: FakeS3, tmp_path: Path) -> None:
     store = store_of(s3)
     download_all(store, store.list(), tmp_path, never_stop)
     assert {f"set/{path.name}": path.read_bytes() for path in tmp_path.glob("*.png")} == OBJECTS
@@ -68,7 +68,7 @@ TOKENS = """<AssumeRoleWithWebIdentityResponse xmlns="https://sts.amazonaws.com/
 
 
 class TokenService(BaseHTTPRequestHandler):
-    """As AWS's STS: lends keys to whoever shows a token."""
+    """Simulates AWS's STS: issues temporary keys for a token."""
 
     asked: list[dict[str, list[str]]]
 
@@ -80,13 +80,13 @@ class TokenService(BaseHTTPRequestHandler):
         self.wfile.write(TOKENS.encode())
 
     def log_message(self, *arguments: object) -> None:
-        """Quiet."""
+        """Log nothing."""
 
 
-def test_a_pod_without_keys_shows_its_service_accounts_token(
+def test_a_pod_without_keys_uses_its_service_accounts_token(
     s3: FakeS3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As with IRSA: a token and a role, for which a service lends keys, to both clients."""
+    """As with IRSA: both clients exchange the token and role for temporary keys."""
     (tmp_path / "token").write_text("of the service account")
     asked: list[dict[str, list[str]]] = []
     role = "arn:aws:iam::123456789012:role/vision"
@@ -119,8 +119,8 @@ def test_names_as_long_as_file_systems_allow(s3: FakeS3, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("status", [503, 429, 500])
-def test_a_server_that_is_busy_for_a_while(s3: FakeS3, tmp_path: Path, status: int) -> None:
-    """Sixteen threads against a server that refuses four requests of five."""
+def test_a_server_that_throttles_for_a_while(s3: FakeS3, tmp_path: Path, status: int) -> None:
+    """Sixteen threads against a server that refuses four of five requests."""
     store = store_of(s3)
     objects = store.list()
     count = 60 if status != 500 else 4
@@ -130,21 +130,21 @@ def test_a_server_that_is_busy_for_a_while(s3: FakeS3, tmp_path: Path, status: i
 
 
 @pytest.mark.parametrize("status", [503, 429])
-def test_a_server_that_stays_busy(s3: FakeS3, tmp_path: Path, status: int) -> None:
+def test_a_server_that_keeps_throttling(s3: FakeS3, tmp_path: Path, status: int) -> None:
     objects = [large_object(s3)]
     s3.faults = [status] * 100
     with pytest.raises(StorageUnavailable, match=rf"s3://data/set/large\.png: the server answered {status}"):
         download_all(store_of(s3), objects, tmp_path, never_stop)
 
 
-def test_a_busy_server_is_waited_for_when_listing_and_reading(s3: FakeS3) -> None:
+def test_listing_and_reading_retry_after_throttling(s3: FakeS3) -> None:
     s3.faults = [503] * 7
     assert len(store_of(s3).list()) == len(OBJECTS)
     s3.faults = [429, 429]
     assert store_of(s3).read("3.png") == b"3"
 
 
-def test_a_body_goes_on_where_it_broke_off(s3: FakeS3, tmp_path: Path) -> None:
+def test_a_broken_response_is_resumed(s3: FakeS3, tmp_path: Path) -> None:
     objects = [large_object(s3)]
     s3.asked.clear()
     s3.faults = [-1_500_000, -1_000_000]
@@ -155,7 +155,7 @@ def test_a_body_goes_on_where_it_broke_off(s3: FakeS3, tmp_path: Path) -> None:
     assert 0 < starts[1] <= 1_500_000 < starts[2] <= 2_500_000
 
 
-def test_a_silent_server_is_asked_again(s3: FakeS3, tmp_path: Path) -> None:
+def test_a_silent_server_gets_a_new_request(s3: FakeS3, tmp_path: Path) -> None:
     objects = [large_object(s3)]
     s3.faults = ["stall"]
     download_all(store_of(s3), objects, tmp_path, never_stop)
@@ -163,8 +163,8 @@ def test_a_silent_server_is_asked_again(s3: FakeS3, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("count", [1, 2, 100])
-def test_a_refusal_whose_body_never_comes(s3: FakeS3, tmp_path: Path, count: int) -> None:
-    """urllib3's timeout escapes botocore here."""
+def test_an_error_response_without_its_body(s3: FakeS3, tmp_path: Path, count: int) -> None:
+    """botocore does not convert urllib3's timeout here."""
     objects = [large_object(s3)]
     s3.faults = ["stall 503"] * count
     if count == 100:
@@ -175,7 +175,7 @@ def test_a_refusal_whose_body_never_comes(s3: FakeS3, tmp_path: Path, count: int
         assert (tmp_path / "large.png").read_bytes() == CONTENT
 
 
-def test_an_object_that_changes_while_it_is_read_is_never_patched_together(s3: FakeS3, tmp_path: Path) -> None:
+def test_an_object_that_changes_during_a_read_is_never_mixed_from_two_versions(s3: FakeS3, tmp_path: Path) -> None:
     objects = [large_object(s3)]
     s3.objects["set/large.png"] = CONTENT[::-1] + b"x"
     s3.faults = [-1_500_000]
@@ -191,7 +191,7 @@ def test_an_object_that_changed_since_it_was_listed(s3: FakeS3, tmp_path: Path) 
 
 
 def issue_certificate(folder: Path, name: str, *more: str | Path) -> Certificate:
-    """A new certificate, signed by itself unless ``more`` says by whom, and its key."""
+    """Create a certificate and its key; self-signed, unless ``more`` names the authority that signs it."""
     files = folder / f"{name}.crt", folder / f"{name}.key"
     subprocess.run(
         [
@@ -221,7 +221,7 @@ def issue_certificate(folder: Path, name: str, *more: str | Path) -> Certificate
 
 @pytest.fixture(scope="module")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
-    """An authority's certificate and its key; it is one for 127.0.0.1 as well."""
+    """Certificate and key of an authority; the certificate is also valid for 127.0.0.1."""
     return issue_certificate(tmp_path_factory.mktemp("tls"), "ca")
 
 
@@ -239,7 +239,7 @@ def https_s3(authority: Certificate) -> Iterator[FakeS3]:
         yield server
 
 
-def test_an_authority_of_the_clusters_own(authority: Certificate, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_certificate_authority_of_the_cluster(authority: Certificate, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("anomaly_runner.storage.s3.ca_path", lambda role: str(authority[0]))
     monkeypatch.setattr("anomaly_runner.storage.s3._READ_SECONDS", 30)  # for the handshake, on a busy machine
     signed = issue_certificate(
@@ -259,15 +259,15 @@ def test_an_authority_of_the_clusters_own(authority: Certificate, monkeypatch: p
         assert file.getvalue() == b"7"
 
 
-def test_a_certificate_that_signs_itself_is_left_to_the_client(
+def test_a_self_signed_certificate_is_left_to_the_client(
     https_s3: FakeS3, authority: Certificate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Rust's TLS takes no authority's certificate for a server's."""
+    """Rust's TLS does not accept an authority's certificate as that of a server."""
     monkeypatch.setattr("anomaly_runner.storage.s3.ca_path", lambda role: str(authority[0]))
     download_all(store_of(https_s3), [large_object(https_s3)], tmp_path, never_stop)
     assert (tmp_path / "large.png").read_bytes() == CONTENT
 
 
-def test_an_unknown_authority_is_refused_with_the_way_out(https_s3: FakeS3) -> None:
+def test_an_unknown_authority_is_refused_with_advice(https_s3: FakeS3) -> None:
     with pytest.raises(StorageDenied, match=r"certificate of s3://data/set/7\.png is not trusted: set caConfigMap"):
         store_of(https_s3).read("7.png")

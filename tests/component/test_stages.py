@@ -109,18 +109,18 @@ def test_every_image_is_scored_once_in_order(model: Padim, context: Context) -> 
     assert np.array_equal(not_none(found.max_pixel_scores), maps.amax((1, 2, 3)).numpy())
 
 
-def test_maps_are_kept_only_where_they_are_needed(model: Padim, context: Context) -> None:
+def test_maps_are_kept_only_if_they_are_needed(model: Padim, context: Context) -> None:
     assert predicted(model, context, keep_maps=False).maps is None
 
 
-def test_scores_that_are_not_numbers(context: Context) -> None:
+def test_scores_that_are_not_finite_fail(context: Context) -> None:
     broken = Padim(choose_backbone("resnet18", ("layer1",)), PadimParameters(pre_trained=False), SIZE, THREADS).eval()
     broken.inv_covariance = torch.full((16 * 12, 64, 64), torch.nan)
     with pytest.raises(Diverged, match=r"test/good/0\.png"):
         predicted(broken, context)
 
 
-def test_nothing_to_score(model: Padim, context: Context) -> None:
+def test_no_readable_image_to_score(model: Padim, context: Context) -> None:
     with pytest.raises(DataInvalid, match="none of the images"):
         predict(TorchPredictor(model, THREADS, 8), [], expected=3, size=SIZE, keep_maps=False, context=context)
 
@@ -137,7 +137,7 @@ FORMATS: tuple[ExportFormat, ...] = ("onnx", "torchscript", "openvino")
 def exported(
     model: Padim, context: Context, folder: Path, *types: ExportFormat, precision: Precision = "float32"
 ) -> tuple[tuple[Exported, ...], Predictions]:
-    """The forms, written and held against torch; and what torch found."""
+    """Write the formats and compare them with torch; returns the exports, and torch's predictions."""
     found = predicted(model, context)
     reference = TorchPredictor(model, THREADS, 32).in_torch(found.reference)
     made = export_all(model, Export(types=types, precision=precision), reference, score_range(found), folder)
@@ -169,7 +169,7 @@ def test_every_file_of_an_export_has_its_digest(model: Padim, context: Context, 
 
 
 class WideNorm(torch.nn.Module):
-    """Normalises whole feature maps, as FastFlow does, and answers them."""
+    """Normalises whole feature maps, like FastFlow, and returns them."""
 
     def __init__(self, side: int) -> None:
         super().__init__()
@@ -184,7 +184,7 @@ class WideNorm(torch.nn.Module):
 
 @pytest.mark.parametrize("side", [8, 56])
 def test_layer_normalisations_keep_their_digits(tmp_path: Path, side: int) -> None:
-    """onnxruntime's own, over 200,000 numbers, is 3e-5 of the largest off."""
+    """onnxruntime's own operator has an error of 3e-5 of the largest value over 200,000 values."""
     torch.manual_seed(0)
     model, features = WideNorm(side).eval(), torch.rand(3, 64, side, side) * 5 + 20
     write_onnx(model, features[:2], tmp_path)
@@ -196,7 +196,7 @@ def test_layer_normalisations_keep_their_digits(tmp_path: Path, side: int) -> No
     assert np.abs(found - exact).max() <= 4 * np.abs(expected - exact).max() + 1e-6
 
 
-def test_weights_that_do_not_fit_into_the_graph_lie_in_one_file_beside_it(
+def test_weights_that_do_not_fit_into_the_graph_are_in_one_file_beside_it(
     model: Padim, context: Context, tmp_path: Path
 ) -> None:
     [made], found = exported(model, context, tmp_path, "onnx")
@@ -218,7 +218,9 @@ def test_weights_that_do_not_fit_into_the_graph_lie_in_one_file_beside_it(
     assert scores == pytest.approx(found.scores, rel=1e-5)
 
 
-def test_half_precision_is_half_as_large_and_near(model: Padim, context: Context, tmp_path: Path) -> None:
+def test_a_half_precision_export_is_half_as_large_and_agrees_with_torch(
+    model: Padim, context: Context, tmp_path: Path
+) -> None:
     (tmp_path / "whole").mkdir()
     [whole], _ = exported(model, context, tmp_path / "whole", "onnx")
     [half], found = exported(model, context, tmp_path, "onnx", precision="float16")
@@ -234,7 +236,7 @@ def test_the_export_is_of_opset_18(model: Padim, tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
 
 
-def test_an_export_of_something_else_is_refused(model: Padim, context: Context, tmp_path: Path) -> None:
+def test_an_export_of_another_model_is_refused(model: Padim, context: Context, tmp_path: Path) -> None:
     mean = model.mean.clone()
     model.mean += 0.01
     write_onnx(TupleOutputModel(model), torch.zeros(2, 3, *SIZE), tmp_path)
@@ -252,7 +254,7 @@ Change = Callable[[Tensor], Tensor]
 
 
 class Changed(torch.nn.Module):
-    """A model whose answers are changed on their way out."""
+    """A model whose outputs are changed by functions."""
 
     def __init__(self, model: Padim, scores: Change, maps: Change) -> None:
         super().__init__()
@@ -275,7 +277,7 @@ def same(found: Tensor) -> Tensor:
         ((lambda found: found * 0 + found.mean(), same), "image scores by"),
     ],
 )
-def test_an_export_that_says_nothing_is_refused(
+def test_an_export_with_useless_outputs_is_refused(
     model: Padim, context: Context, tmp_path: Path, changes: tuple[Change, Change], told: str
 ) -> None:
     found = predicted(model, context)
@@ -284,7 +286,7 @@ def test_an_export_that_says_nothing_is_refused(
         compare("onnx", tmp_path / "model.onnx", found.reference, allowed(found, "float16"))
 
 
-def test_each_level_has_its_own_tolerance_and_never_more_than_a_part_of_its_spread() -> None:
+def test_each_level_has_its_own_tolerance_up_to_a_part_of_its_spread() -> None:
     assert tolerance("float32", (0.0, 50.0)) == pytest.approx(5e-3)
     assert tolerance("float16", (0.0, 50.0)) == pytest.approx(1.0)
     assert tolerance("float16", (49.0, 50.0)) == pytest.approx(0.1)
@@ -292,10 +294,10 @@ def test_each_level_has_its_own_tolerance_and_never_more_than_a_part_of_its_spre
     assert tolerance("float32", (6.999999, 7.0)) == pytest.approx(7e-6)
 
 
-def test_half_precision_is_not_refused_for_images_that_are_alike(
+def test_half_precision_is_accepted_for_images_with_equal_scores(
     model: Padim, context: Context, tmp_path: Path
 ) -> None:
-    """One image, or many of the same score: no distance between scores that an export could be held to."""
+    """For one image, or several with the same score, there is no spread of scores to derive a tolerance from."""
     found = predicted(model, context)
     one = replace(
         found.reference[0],
@@ -314,14 +316,14 @@ def test_half_precision_is_not_refused_for_images_that_are_alike(
 
 
 class DeviceBound(torch.nn.Module):
-    """A model that makes tensors where it is, as anomalib's do."""
+    """A model that creates tensors on its own device, as anomalib's models do."""
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         maps = torch.zeros(images.shape[0], 1, 4, 4, device=images.device) + images.mean((1, 2, 3), keepdim=True)
         return maps.amax((1, 2, 3)), maps
 
 
-def test_torchscript_computes_where_its_images_are(tmp_path: Path) -> None:
+def test_torchscript_runs_on_the_device_of_its_images(tmp_path: Path) -> None:
     write_torchscript(DeviceBound().eval(), torch.zeros(2, 3, *SIZE), tmp_path)
     program = load_torchscript(tmp_path / "model.pt", 8).program
     assert device_constants(program) == []
@@ -331,10 +333,10 @@ def test_torchscript_computes_where_its_images_are(tmp_path: Path) -> None:
     assert maps.shape == (5, 1, 4, 4)
 
 
-def test_a_backbone_beyond_the_tracing_exporter(
+def test_a_backbone_that_cannot_be_traced_is_written_by_torch_export(
     model: Padim, context: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """torch.export writes what tracing cannot."""
+    """torch.export is the fallback for models that the tracing exporter refuses."""
     from torch.onnx.errors import OnnxExporterError
 
     def refuse(*arguments: object) -> Never:
@@ -345,13 +347,13 @@ def test_a_backbone_beyond_the_tracing_exporter(
     assert made.report.images_compared == 11
 
 
-def test_a_file_that_is_no_model(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_model_is_refused(tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_bytes(b"not a model")
     with pytest.raises(ModelInvalid, match="cannot be loaded"):
         load_onnx(tmp_path / "model.onnx", 8)
 
 
-def test_a_model_that_is_not_ours(tmp_path: Path) -> None:
+def test_a_model_of_another_program_is_refused(tmp_path: Path) -> None:
     from onnx import TensorProto, helper
 
     value = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1])
@@ -374,7 +376,7 @@ def test_a_model_that_is_not_ours(tmp_path: Path) -> None:
         ({}, None),
     ],
 )
-def test_cpus_of_the_cgroup(
+def test_the_cpu_limit_of_the_cgroup(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str, str], cpus: int | None
 ) -> None:
     monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(8)))
@@ -396,7 +398,7 @@ def test_cpus_of_the_cgroup(
         ({"memory.max": "1000", "memory.current": "5000"}, 0),
     ],
 )
-def test_memory_of_the_cgroup(tmp_path: Path, files: dict[str, str], free: int) -> None:
+def test_the_available_memory_of_the_cgroup(tmp_path: Path, files: dict[str, str], free: int) -> None:
     write(tmp_path, files | {"meminfo": "MemTotal: 9000 kB\nMemAvailable: 4000 kB\n"})
     assert machine.available_memory(tmp_path, tmp_path / "meminfo") == free
 
@@ -407,7 +409,7 @@ def write(folder: Path, files: Mapping[str, str]) -> None:
         (folder / name).write_text(content)
 
 
-def test_ordered_map_keeps_order_and_runs_no_further_ahead_than_asked() -> None:
+def test_ordered_map_keeps_the_order_and_the_limit_of_items_ahead() -> None:
     begun: list[int] = []
     lock = threading.Lock()
 
@@ -424,12 +426,12 @@ def test_ordered_map_keeps_order_and_runs_no_further_ahead_than_asked() -> None:
     assert list(results) == [item * 10 for item in range(1, 30)]
 
 
-def test_ordered_map_passes_on_the_first_failure() -> None:
+def test_ordered_map_raises_the_first_exception() -> None:
     with pytest.raises(ZeroDivisionError):
         list(ordered_map(lambda item: 1 // item, [1, 0, 1], 2))
 
 
-def test_the_context_times_stages_and_leaves_when_stopped(context: Context) -> None:
+def test_the_context_measures_stages_and_raises_when_stopped(context: Context) -> None:
     with context.stage(Stage.TRAIN, 10):
         context.advance(5)
     assert context.record.seconds["train"] >= 0
@@ -438,7 +440,7 @@ def test_the_context_times_stages_and_leaves_when_stopped(context: Context) -> N
         pass
 
 
-def test_the_command_line_explains_itself() -> None:
+def test_the_command_line_has_help() -> None:
     result = CliRunner().invoke(app, ["--help"])
     assert result.exit_code == 0
     assert "pod" in result.output

@@ -1,4 +1,4 @@
-"""No library sends usage statistics out of a factory."""
+"""Libraries send no usage statistics."""
 
 import os
 import subprocess
@@ -17,7 +17,7 @@ SWITCHES = ("TELEMETRY", "DO_NOT_TRACK", "PYTEST", "CI")
 """In names of variables of this process that might do the work of ours."""
 
 
-def test_libraries_do_not_report(tmp_path: Path) -> None:
+def test_telemetry_of_libraries_is_off(tmp_path: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if not any(part in name for part in SWITCHES)}
     homes = {name: str(tmp_path) for name in ("HOME", "XDG_CACHE_HOME", "HF_HOME")}
     subprocess.run([sys.executable, "-c", CODE], env=environment | homes, check=True)

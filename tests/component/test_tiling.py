@@ -1,4 +1,4 @@
-"""Tiles: cut and joined as anomalib does it, the same scores with them, and refusals of those that do not fit."""
+"""Tiles: cut and joined like anomalib's, with the same scores, and refused if they do not fit."""
 
 import warnings
 from collections.abc import Callable
@@ -36,7 +36,7 @@ both = pytest.mark.parametrize("tiling", [HALVES, APART], ids=["overlapping", "a
 
 
 class AnomalibModels(NamedTuple):
-    """anomalib's classes, which it does not type."""
+    """anomalib's classes, typed here because anomalib does not type them."""
 
     tiler: Any
     padim: Any
@@ -44,7 +44,7 @@ class AnomalibModels(NamedTuple):
 
 
 class Prediction(Protocol):
-    """What anomalib's models answer."""
+    """Outputs of anomalib's models."""
 
     pred_score: torch.Tensor
     anomaly_map: torch.Tensor
@@ -89,7 +89,7 @@ def padim(tiling: Tiling) -> Padim:
 
 
 @both
-def test_tiles_are_cut_and_joined_as_anomalib_does(anomalib: AnomalibModels, tiling: Tiling) -> None:
+def test_tiles_are_cut_and_joined_like_those_of_anomalib(anomalib: AnomalibModels, tiling: Tiling) -> None:
     ours, reference = Tiles(SIZE, tiling), anomalib.tiler(tiling.tile_size, tiling.stride)
     tiles = ours.tile(images(2))
     assert torch.equal(tiles, reference.tile(images(2)))
@@ -97,7 +97,7 @@ def test_tiles_are_cut_and_joined_as_anomalib_does(anomalib: AnomalibModels, til
     assert (ours.untile(features) - reference.untile(features)).abs().max() < 1e-5
 
 
-def test_the_last_tile_ends_with_the_image_instead_of_beyond_it() -> None:
+def test_the_last_tile_ends_with_the_image() -> None:
     tiles = Tiles((160, 96), Tiling(tile_size=64, stride=64))
     picture = images(2, size=(160, 96))
     cut = tiles.tile(picture)
@@ -146,7 +146,7 @@ def test_patchcore_scores_as_anomalib_in_tiles(
 
 
 @pytest.mark.parametrize("name", ["stfpm", "reverseDistillation"])
-def test_anomalibs_own_models_take_these_tiles_for_theirs(
+def test_anomalibs_models_work_with_these_tiles(
     anomalib: AnomalibModels, measured: Callable[[str], None], name: str
 ) -> None:
     options = {"layers": [*LAYERS, "layer3"], "backbone": "resnet18"}
@@ -168,7 +168,7 @@ def test_anomalibs_own_models_take_these_tiles_for_theirs(
     compare(measured, name, ours, reference, 1e-5)
 
 
-def test_what_is_in_tiles_is_exported_for_any_batch_and_restored(tmp_path: Path) -> None:
+def test_a_tiled_model_is_exported_for_any_batch_size_and_restored(tmp_path: Path) -> None:
     ours = padim(HALVES)
     ours.learn(torch.split(images(12), 5), THREADS)
     batch = Batch(tuple(Sample(f"{index}.png", "unknown") for index in range(3)), images(3, seed=2).numpy())

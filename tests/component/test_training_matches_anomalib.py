@@ -1,4 +1,4 @@
-"""Runs from folder to scores beside plain anomalib: its modules and pre-processing, under Lightning's Trainer."""
+"""Compares runs, from the folder to scores, with plain anomalib: its modules and pre-processing under the Trainer."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -28,7 +28,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_auxiliary_weights(made / "weights")
     backbone = "hub/models--timm--resnet18.a1_in1k"
     for name in (f"{backbone}/refs/main", f"{backbone}/snapshots/any/model.safetensors", EFFICIENTNET_B5):
-        file = made / "weights" / name  # looked for, and not loaded: weights are random here
+        file = made / "weights" / name  # must exist, but is not loaded: weights are random here
         file.parent.mkdir(parents=True)
         file.write_text("any")
     return made

@@ -1,4 +1,4 @@
-"""Weights from a cluster's own cache: found, or missing with the exact path."""
+"""Weights from a cluster's own cache: found, or reported as missing with their exact path."""
 
 import io
 import os
@@ -26,7 +26,7 @@ HUB = Wanted("hub", "timm/tf_efficientnet_lite0.in1k")
 PREFIX = "hub/models--timm--tf_efficientnet_lite0.in1k"
 
 
-def bring(root: Path, folder: Path, *wanted: Wanted) -> Path:
+def fetch(root: Path, folder: Path, *wanted: Wanted) -> Path:
     return fetch_weights(FolderStore(root), wanted or [HUB], folder, lambda: None)
 
 
@@ -48,7 +48,7 @@ def restore_caches(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_cache_is_used_by_the_libraries(tmp_path: Path) -> None:
     write(tmp_path, f"{PREFIX}/refs/main", b"abc\n")
     write(tmp_path, f"{PREFIX}/snapshots/abc/model.safetensors")
-    bring(tmp_path, tmp_path / "work")
+    fetch(tmp_path, tmp_path / "work")
     from huggingface_hub import constants
 
     assert str(tmp_path / "hub") == constants.HF_HUB_CACHE
@@ -65,19 +65,19 @@ def test_a_cache_is_used_by_the_libraries(tmp_path: Path) -> None:
         ({"refs/main": b"new", "snapshots/old/model.safetensors": b"x"}, "snapshots/new/model.safetensors"),
     ],
 )
-def test_missing_weights_name_the_path_that_was_wanted(tmp_path: Path, files: dict[str, bytes], path: str) -> None:
+def test_missing_weights_name_their_path(tmp_path: Path, files: dict[str, bytes], path: str) -> None:
     for name, content in files.items():
         write(tmp_path, f"{PREFIX}/{name}", content)
     with pytest.raises(WeightsNotFound, match=f"{tmp_path}/{PREFIX}.*{path}|{path}"):
-        bring(tmp_path, tmp_path / "work")
+        fetch(tmp_path, tmp_path / "work")
 
 
 @pytest.mark.parametrize("wanted", [Wanted("file", "torch/hub/checkpoints/x.pth"), Wanted("folder", "datasets/dtd")])
 def test_files_and_folders(tmp_path: Path, wanted: Wanted) -> None:
     with pytest.raises(WeightsNotFound, match=f"{tmp_path}/{wanted.name}"):
-        bring(tmp_path, tmp_path / "work", wanted)
+        fetch(tmp_path, tmp_path / "work", wanted)
     write(tmp_path, wanted.name + ("/a/1.png" if wanted.kind == "folder" else ""))
-    assert bring(tmp_path, tmp_path / "work", wanted) == tmp_path
+    assert fetch(tmp_path, tmp_path / "work", wanted) == tmp_path
 
 
 @pytest.mark.parametrize(
@@ -102,27 +102,27 @@ def test_files_and_folders(tmp_path: Path, wanted: Wanted) -> None:
         ({"name": "ganomaly"}, []),
     ],
 )
-def test_each_model_says_what_it_loads(model: dict[str, Any], wanted: list[tuple[str, str]]) -> None:
+def test_each_model_lists_the_weights_that_it_loads(model: dict[str, Any], wanted: list[tuple[str, str]]) -> None:
     assert [(want.kind, want.name) for want in wanted_weights(Model.model_validate(model))] == wanted
 
 
-def test_a_backbone_that_has_no_repository() -> None:
+def test_a_backbone_without_a_repository_is_refused() -> None:
     model = Model.model_validate({"name": "padim", "padim": {"backbone": "test_vit_no_such"}})
     with pytest.raises(WeightsNotFound, match="test_vit_no_such"):
         wanted_weights(model)
 
 
-def test_a_file_that_was_cut_off_is_named_as_damaged(tmp_path: Path) -> None:
+def test_a_truncated_file_is_reported_as_damaged(tmp_path: Path) -> None:
     write(tmp_path, "hub/models--timm--resnet18.a1_in1k/refs/main", b"abc")
     write(tmp_path, "hub/models--timm--resnet18.a1_in1k/snapshots/abc/model.safetensors", b"x" * 99)
-    bring(tmp_path, tmp_path / "work", Wanted("hub", "timm/resnet18.a1_in1k"))
+    fetch(tmp_path, tmp_path / "work", Wanted("hub", "timm/resnet18.a1_in1k"))
     choice = choose_backbone("resnet18", ("layer1",))
     with pytest.raises(WeightsNotFound, match=r"timm/resnet18\.a1_in1k are damaged: fill the cache again"):
         Backbone(choice, pre_trained=True)
 
 
 def saved(legacy: bool = False) -> bytes:
-    """A file as torchvision publishes them, of today or of old."""
+    """A file in torchvision's current or former format."""
     file = io.BytesIO()
     torch.save(torchvision.models.resnet18(weights=None).state_dict(), file, _use_new_zipfile_serialization=not legacy)
     return file.getvalue()
@@ -142,9 +142,9 @@ DAMAGED = {
 
 
 @pytest.mark.parametrize("content", DAMAGED.values(), ids=DAMAGED)
-def test_a_damaged_file_of_torchvision_is_named_as_damaged(tmp_path: Path, content: Callable[[], bytes]) -> None:
+def test_a_damaged_file_of_torchvision_is_reported_as_damaged(tmp_path: Path, content: Callable[[], bytes]) -> None:
     write(tmp_path, RESNET18, content())
-    bring(tmp_path, tmp_path / "work", Wanted("file", RESNET18))
+    fetch(tmp_path, tmp_path / "work", Wanted("file", RESNET18))
     model = Model.model_validate({"name": "cfa", "cfa": {"backbone": "resnet18"}})
     with pytest.raises(WeightsNotFound, match=r"checkpoints/resnet18-f37072fd\.pth are damaged"):
         build_module(model, BuildOptions((64, 64), 4, tmp_path, "object"))
@@ -152,7 +152,7 @@ def test_a_damaged_file_of_torchvision_is_named_as_damaged(tmp_path: Path, conte
 
 @pytest.fixture(scope="module")
 def loaded_late(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What EfficientAD and DSR load when their training begins."""
+    """The weights that EfficientAD and DSR load when their training begins."""
     cache = tmp_path_factory.mktemp("late")
     write_teacher(cache / TEACHERS / "pretrained_teacher_small.pth")
     write_quantiser(cache / QUANTISER)
@@ -166,7 +166,7 @@ def loaded_late(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("dsr", QUANTISER, "on_train_start"),
     ],
 )
-def test_weights_that_a_training_begins_with_are_named_as_damaged(
+def test_damaged_weights_that_are_loaded_when_training_begins_are_reported(
     tmp_path: Path, loaded_late: Path, name: str, file: str, begin: str
 ) -> None:
     shutil.copytree(loaded_late, tmp_path, dirs_exist_ok=True)
@@ -189,7 +189,7 @@ def test_weights_that_a_training_begins_with_are_named_as_damaged(
         RuntimeError("Error(s) in loading state_dict for ResNet: Missing key(s) in state_dict"),
     ],
 )
-def test_what_is_no_damage(error: Exception) -> None:
+def test_other_errors_are_not_reported_as_damage(error: Exception) -> None:
     assert not is_damaged_file(error)
 
 
@@ -197,7 +197,7 @@ NOWHERE = Model.model_validate({"name": "stfpm", "stfpm": {"backbone": "legacy_s
 """timm has its weights from somewhere else than the hub."""
 
 
-def test_a_backbone_without_a_repository_is_built_where_no_cache_is_given() -> None:
+def test_a_backbone_without_a_repository_is_built_if_there_is_no_cache() -> None:
     with without_pretrained_weights():
         build_module(NOWHERE, BuildOptions((64, 64), 4, None, "object"))
 

@@ -1,4 +1,4 @@
-"""The tool that fills a weights cache, against a publisher on loopback."""
+"""The tool that fills a weights cache, with a local publisher."""
 
 import hashlib
 import http.server
@@ -30,13 +30,13 @@ RESNET = "timm/resnet18.a1_in1k"
 
 
 class Publish(Protocol):
-    """Publishes an archive: the files of the server that has it."""
+    """Publishes an archive, and returns the files of its server."""
 
     def __call__(self, content: bytes) -> dict[str, bytes]: ...
 
 
 def run(*arguments: object) -> Result:
-    """The command line's outcome."""
+    """Run the command line."""
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
@@ -62,7 +62,7 @@ def publisher(tmp_path: Path) -> Iterator[tuple[Path, str]]:
 
 @pytest.fixture
 def teachers(publisher: tuple[Path, str], monkeypatch: pytest.MonkeyPatch) -> str:
-    """An archive of teachers whose digest the tool knows."""
+    """An archive of teachers whose digest is patched into the tool."""
     folder, url = publisher
     with zipfile.ZipFile(folder / published.TEACHERS.file.name, "w") as packed:
         packed.writestr("efficientad_pretrained_weights/pretrained_teacher_small.pth", b"weights")
@@ -83,14 +83,14 @@ def test_an_archive_is_checked_unpacked_and_kept_inside(tmp_path: Path, teachers
     assert [path.read_bytes() for path in tmp_path.rglob("*.pth")] == [b"weights"]
 
 
-def test_an_archive_that_is_not_the_published_one(tmp_path: Path, publisher: tuple[Path, str]) -> None:
+def test_an_archive_with_another_digest_is_refused(tmp_path: Path, publisher: tuple[Path, str]) -> None:
     folder, url = publisher
     (folder / published.TEACHERS.file.name).write_bytes(b"something else")
     with pytest.raises(DataInvalid, match="is not the expected file"):
         fill.fill(Wanted("file", TEACHER), tmp_path, url, lambda _: None)
 
 
-def test_torchvisions_names_carry_their_digests(tmp_path: Path, publisher: tuple[Path, str]) -> None:
+def test_names_of_torchvisions_files_contain_their_digests(tmp_path: Path, publisher: tuple[Path, str]) -> None:
     folder, url = publisher
     prefix = hashlib.sha256(b"weights").hexdigest()[:8]
     name = f"torch/hub/checkpoints/resnet-{prefix}.pth"
@@ -137,7 +137,7 @@ def textures_published(monkeypatch: pytest.MonkeyPatch) -> Publish:
     return publish
 
 
-def test_another_revision_of_a_repository_is_not_the_one_that_is_wanted(tmp_path: Path) -> None:
+def test_another_revision_of_a_repository_is_not_accepted(tmp_path: Path) -> None:
     repository = tmp_path / "hub/models--maker--network"
     for name, content in {"refs/main": "first", "snapshots/first/model.safetensors": "weights"}.items():
         (repository / name).parent.mkdir(parents=True, exist_ok=True)
@@ -146,7 +146,7 @@ def test_another_revision_of_a_repository_is_not_the_one_that_is_wanted(tmp_path
     assert found == [True, True, False]
 
 
-def test_a_folder_of_images_out_of_a_tar_archive(tmp_path: Path, textures_published: Publish) -> None:
+def test_a_folder_of_images_is_extracted_from_a_tar_archive(tmp_path: Path, textures_published: Publish) -> None:
     files = textures_published(
         tarred(
             **{
@@ -163,7 +163,7 @@ def test_a_folder_of_images_out_of_a_tar_archive(tmp_path: Path, textures_publis
     assert files_below(tmp_path) == {"datasets/dtd/banded/1.jpg": b"stripes"}
 
 
-def test_an_archive_that_cannot_be_unpacked_leaves_nothing_that_looks_complete(
+def test_an_archive_that_cannot_be_unpacked_leaves_no_complete_folder(
     tmp_path: Path, textures_published: Publish
 ) -> None:
     images = {f"dtd/images/banded/{index}.jpg": os.urandom(4096) for index in range(50)}
@@ -180,7 +180,7 @@ def test_an_archive_that_cannot_be_unpacked_leaves_nothing_that_looks_complete(
         )
 
 
-def test_a_download_that_broke_off_goes_on_the_next_time(tmp_path: Path, textures_published: Publish) -> None:
+def test_a_broken_download_is_resumed_by_the_next_call(tmp_path: Path, textures_published: Publish) -> None:
     whole = tarred(**{"dtd/images/banded/1.jpg": os.urandom(4096)})
     with serve_files(textures_published(whole)) as web:
         web.faults = [-1000, 404]
@@ -190,7 +190,7 @@ def test_a_download_that_broke_off_goes_on_the_next_time(tmp_path: Path, texture
     assert list(files_below(tmp_path)) == ["datasets/dtd/banded/1.jpg"]
 
 
-def test_another_models_teacher_stays(tmp_path: Path, teachers: str) -> None:
+def test_the_teacher_of_another_model_is_kept(tmp_path: Path, teachers: str) -> None:
     own = tmp_path / "anomalib/pre_trained/efficientad_pretrained_weights/own.pth"
     own.parent.mkdir(parents=True)
     own.write_bytes(b"own")
@@ -221,7 +221,7 @@ def test_a_repository_of_the_hub_becomes_plain_files_that_a_run_finds(tmp_path: 
     assert is_there(Wanted("hub", RESNET), tmp_path)
 
 
-def test_a_repository_without_safetensors_is_not_taken_for_filled(tmp_path: Path) -> None:
+def test_a_repository_without_safetensors_counts_as_missing(tmp_path: Path) -> None:
     with serve_hub(RESNET, {"config.json": b"{}", "pytorch_model.bin": b"a pickle"}) as url:
         found = run("fill", tmp_path, "--model", "padim", "--mirror", url)
     assert found.exit_code == 1
@@ -229,7 +229,7 @@ def test_a_repository_without_safetensors_is_not_taken_for_filled(tmp_path: Path
     assert run("list", tmp_path, "--model", "padim").exit_code == 1
 
 
-def test_a_backbone_in_place_of_the_default(tmp_path: Path) -> None:
+def test_another_backbone_than_the_default(tmp_path: Path) -> None:
     found = run("list", tmp_path, "--model", "patchcore", "--model", "draem", "--backbone", "resnet18")
     assert found.output == f"LACKING hub    {RESNET}\nLACKING folder datasets/dtd\n"
 
@@ -244,13 +244,13 @@ def test_a_backbone_in_place_of_the_default(tmp_path: Path) -> None:
         (["--model", "padim", "--backbone", "nosuch"], "timm knows no hub repository for the weights of nosuch"),
     ],
 )
-def test_what_cannot_be_is_said_in_a_line(tmp_path: Path, arguments: list[str], message: str) -> None:
+def test_an_invalid_request_is_refused_in_one_line(tmp_path: Path, arguments: list[str], message: str) -> None:
     found = run("list", tmp_path, *arguments)
     assert found.exit_code == 1
     assert message in found.output
 
 
-def test_list_says_what_a_cache_holds(tmp_path: Path) -> None:
+def test_list_shows_the_contents_of_a_cache(tmp_path: Path) -> None:
     for name in (
         "datasets/dtd/a/1.jpg",
         "datasets/dtd/b/2.jpg",
