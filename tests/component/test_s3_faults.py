@@ -2,7 +2,6 @@
 
 import io
 import ssl
-import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from anomaly_api.storage import LocationRole, S3Location
 from anomaly_runner.errors import StorageDenied, StorageUnavailable
 from anomaly_runner.storage import FolderStore, ObjectInfo, download_all
 from anomaly_runner.storage.s3 import S3Store, connect
+from support.certificates import Certificate, issue_certificate
 from support.fake_s3 import FakeS3, fake_s3
 from support.optional import not_none
 
@@ -25,8 +25,7 @@ CONTENT = np.random.default_rng(0).bytes(3_000_000)
 OBJECTS = {"set/large.png": CONTENT, "set/empty.png": b""} | {f"set/{index}.png": b"%d" % index for index in range(40)}
 
 
-Certificate = tuple[Path, Path]
-"""Of a server or an authority; and its key."""
+LOOPBACK = "IP:127.0.0.1"
 
 
 def never_stop() -> None:
@@ -190,39 +189,10 @@ def test_an_object_that_changed_since_it_was_listed(s3: FakeS3, tmp_path: Path) 
         download_all(store_of(s3), objects, tmp_path, never_stop)
 
 
-def issue_certificate(folder: Path, name: str, *more: str | Path) -> Certificate:
-    """Create a certificate and its key; self-signed, unless ``more`` names the authority that signs it."""
-    files = folder / f"{name}.crt", folder / f"{name}.key"
-    subprocess.run(
-        [
-            "openssl",
-            "req",
-            "-x509",
-            "-newkey",
-            "rsa:2048",
-            "-nodes",
-            "-days",
-            "2",
-            "-subj",
-            f"/CN={name}",
-            "-addext",
-            "subjectAltName=IP:127.0.0.1",
-            "-out",
-            files[0],
-            "-keyout",
-            files[1],
-            *more,
-        ],
-        check=True,
-        capture_output=True,
-    )
-    return files
-
-
 @pytest.fixture(scope="module")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
     """Certificate and key of an authority; the certificate is also valid for 127.0.0.1."""
-    return issue_certificate(tmp_path_factory.mktemp("tls"), "ca")
+    return issue_certificate(tmp_path_factory.mktemp("tls"), "ca", LOOPBACK)
 
 
 @contextmanager
@@ -245,6 +215,7 @@ def test_a_certificate_authority_of_the_cluster(authority: Certificate, monkeypa
     signed = issue_certificate(
         authority[0].parent,
         "server",
+        LOOPBACK,
         "-addext",
         "basicConstraints=critical,CA:FALSE",
         "-CA",

@@ -1,7 +1,6 @@
 """Data from an HTTPS endpoint with a private CA, cached on a volume that later runs share; runs without S3."""
 
 import json
-import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -17,6 +16,7 @@ from hack.demo.cluster import kubectl
 from hack.demo.gravel import write_gravel
 from hack.demo.storage import connect, upload_folder
 from hack.demo.weights import write_efficientnet_lite0
+from support.certificates import issue_certificate
 from support.demo import DemoNamespace, sample, small_experiment
 from support.kube import Manifest, condition, condition_is_true
 
@@ -27,33 +27,6 @@ AUTHORITY = "s3-authority"
 PORT = 7070
 IMAGES_LEARNT, IMAGES = 5, 55
 """Training images (five nines), and all images (five per class)."""
-
-
-def self_signed(folder: Path, host: str, address: str) -> tuple[Path, Path]:
-    """Make a self-signed certificate for a host name and its address; return the certificate and its key."""
-    subprocess.run(
-        [
-            "openssl",
-            "req",
-            "-x509",
-            "-newkey",
-            "rsa:2048",
-            "-nodes",
-            "-days",
-            "2",
-            "-subj",
-            f"/CN={host}",
-            "-addext",
-            f"subjectAltName=DNS:{host},IP:{address}",
-            "-keyout",
-            folder / "tls.key",
-            "-out",
-            folder / "ca.crt",
-        ],
-        check=True,
-        capture_output=True,
-    )
-    return folder / "ca.crt", folder / "tls.key"
 
 
 def behind_tls() -> Manifest:
@@ -99,7 +72,7 @@ def endpoint(
         }
     )
     host, address = f"{SERVER}.{namespace.name}.svc", namespace.get("service", SERVER)["spec"]["clusterIP"]
-    certificate, key = self_signed(tmp_path_factory.mktemp("tls"), host, address)
+    certificate, key = issue_certificate(tmp_path_factory.mktemp("tls"), host, f"DNS:{host},IP:{address}")
     namespace.create_secret(SERVER, **{"ca.crt": certificate.read_text(), "tls.key": key.read_text()})
     namespace.apply(
         {
