@@ -1,4 +1,8 @@
-"""An ONNX model as a predictor: onnxruntime, on the GPU if there is one. Imports no torch."""
+"""An ONNX model as a predictor: onnxruntime, on the GPU if there is one. Imports no torch.
+
+onnxruntime goes on on the CPU where its CUDA provider cannot be loaded, and says so in its own log at most. Here a
+session on the GPU has to prove itself with one image, and what keeps the model from the GPU is told.
+"""
 
 import logging
 from collections.abc import Iterable, Iterator
@@ -13,6 +17,8 @@ from numpy.typing import NDArray
 from anomaly_api.artifacts import INPUT, MAPS, SCORES
 from anomaly_runner.data.batches import Batch
 from anomaly_runner.errors import ModelInvalid
+from anomaly_runner.scoring.cuda_libraries import driver_problem
+from anomaly_runner.scoring.cuda_provider import CPU, CUDA, onnx_gpu_problem, provider_options
 from anomaly_runner.scoring.predict import ScoredBatch
 from anomaly_runner.system.machine import cpu_limit
 from anomaly_runner.system.parallel import ordered_map
@@ -26,10 +32,17 @@ twice the memory (benchmarks/inference_runtimes.py)."""
 
 @dataclass(frozen=True)
 class OnnxPredictor:
-    """Scores batches with an onnxruntime session."""
+    """Scores batches with an onnxruntime session.
+
+    Attributes:
+        session: the session.
+        batch_size: images in a batch on a GPU.
+        fallback: why the model is not executed on a GPU; None if it is.
+    """
 
     session: Any
     batch_size: int
+    fallback: str | None
 
     @property
     def provider(self) -> str:
@@ -38,7 +51,7 @@ class OnnxPredictor:
 
     @property
     def _on_cpu(self) -> bool:
-        return self.provider == "CPUExecutionProvider"
+        return self.provider == CPU
 
     @property
     def preferred_batch_size(self) -> int:
@@ -46,7 +59,11 @@ class OnnxPredictor:
         return min(self.batch_size, MICRO_BATCH) if self._on_cpu else self.batch_size
 
     def score(self, batches: Iterable[Batch]) -> Iterator[ScoredBatch]:
-        """Score batches, in order; each CPU works on a batch of its own."""
+        """Score batches, in order; each CPU works on a batch of its own, or one thread keeps the GPU busy.
+
+        The GPU's thread has the next batch waiting while ``batches`` decodes the one after it and the caller reads the
+        results before; more threads would only take turns, each with a workspace of its own in the GPU's memory.
+        """
         threads = cpu_limit() if self._on_cpu else 1
         return ordered_map(self._score, batches, threads, ahead=threads + 1)
 
@@ -65,34 +82,62 @@ class OnnxPredictor:
         return [output.name for output in self.session.get_outputs() if output.name in (SCORES, MAPS)]
 
 
-def load_onnx(file: Path, batch_size: int) -> OnnxPredictor:
-    """Open an exported ONNX model.
+def load_onnx(file: Path, batch_size: int, *, tf32: bool = False) -> OnnxPredictor:
+    """Open an exported ONNX model, on the GPU if that can be used.
 
     Args:
         file: the model, beside its external data if there is any.
         batch_size: images in a batch on a GPU.
+        tf32: as in ``provider_options``; has no effect on the CPU.
 
     Raises:
         ModelInvalid: the file is not an ONNX model, or was not exported by this runner.
     """
+    session, fallback = _open_on_gpu(file, tf32)
+    if session is None:
+        session = _open_on_cpu(file)
+        if driver_problem() is None:
+            logger.warning("there is a GPU, but the CPU executes the model: %s", fallback)
+    names = {output.name for output in session.get_outputs()}
+    if SCORES not in names or session.get_inputs()[0].name != INPUT:
+        raise ModelInvalid(f"{file.name} has outputs {sorted(names)}; expected {SCORES} and, if it localises, {MAPS}")
+    return OnnxPredictor(session, batch_size, fallback)
+
+
+def _open_on_gpu(file: Path, tf32: bool) -> tuple[Any, str | None]:
+    """A session on the GPU; or None, and why there is none."""
+    if problem := onnx_gpu_problem():
+        return None, problem
+    try:
+        session = _open(file, [(CUDA, provider_options(tf32=tf32)), CPU])
+        if CUDA not in session.get_providers():
+            return None, f"onnxruntime did not load its {CUDA}: the lines that it wrote to the log say why"
+        _score_one_image(session)
+    except Exception as error:  # noqa: BLE001 - onnxruntime raises a dozen classes for what a GPU lacks
+        return None, f"onnxruntime cannot use the GPU: {error}"
+    return session, None
+
+
+def _score_one_image(session: Any) -> None:
+    """Score a black image: only a run shows that the provider has code for this GPU, and that cuDNN starts."""
+    given = session.get_inputs()[0]
+    shape = [size if isinstance(size, int) else 1 for size in given.shape]
+    session.run(None, {given.name: np.zeros(shape, np.float32)})
+
+
+def _open_on_cpu(file: Path) -> Any:
+    try:
+        return _open(file, [CPU])
+    except Exception as error:
+        raise ModelInvalid(f"{file.name} cannot be loaded: {error}") from error
+
+
+def _open(file: Path, providers: list[Any]) -> Any:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1  # the CPUs work on different batches: see OnnxPredictor.score
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    try:
-        session = onnxruntime.InferenceSession(file, options, providers=_providers(onnxruntime))
-    except Exception as error:
-        raise ModelInvalid(f"{file.name} cannot be loaded: {error}") from error
-    names = {output.name for output in session.get_outputs()}
-    if SCORES not in names or session.get_inputs()[0].name != INPUT:
-        raise ModelInvalid(f"{file.name} has outputs {sorted(names)}; expected {SCORES} and, if it localises, {MAPS}")
-    return OnnxPredictor(session, batch_size)
-
-
-def _providers(onnxruntime: Any) -> list[str]:
-    """CUDA and the CPU if there is a GPU, else only the CPU: onnxruntime logs errors if CUDA finds no GPU."""
-    if "CUDAExecutionProvider" in onnxruntime.get_available_providers() and Path("/dev/nvidiactl").exists():
-        return ["CUDAExecutionProvider", "CPUExecutionProvider"]
-    return ["CPUExecutionProvider"]
+    # Its fallback would print to stdout and go on on the CPU, both when a session is made and in the middle of a run.
+    return onnxruntime.InferenceSession(file, options, providers=providers, enable_fallback=0)

@@ -1,0 +1,159 @@
+"""onnxruntime on GPUs, as far as it shows without one: its libraries are found, and going without is noticed."""
+
+import json
+import logging
+import mmap
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import TensorProto, helper
+
+from anomaly_api.artifacts import INPUT, SCORES
+from anomaly_runner.errors import ModelInvalid
+from anomaly_runner.scoring import onnx_predictor
+from anomaly_runner.scoring.cuda_libraries import CUDNN, preload_cuda, provider_library
+from anomaly_runner.scoring.cuda_provider import CPU, CUDA, onnx_gpu_problem, provider_options
+from anomaly_runner.scoring.onnx_predictor import load_onnx
+
+WHEELS = Path(onnxruntime.__file__).parent.parent / "nvidia"
+SIDE = 8
+NO_KERNEL = "no kernel image is available for execution on the device"
+PROGRAM = """
+import json, sys
+from anomaly_runner.scoring.cuda_libraries import missing_libraries, preload_cuda
+before = missing_libraries()
+preload_cuda()
+sys.stderr.write(json.dumps([before, missing_libraries()]))
+"""
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """A model whose score is the largest value of an image."""
+    images = helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, ["batch", 3, SIDE, SIDE])
+    scores = helper.make_tensor_value_info(SCORES, TensorProto.FLOAT, ["batch"])
+    node = helper.make_node("ReduceMax", [INPUT, "axes"], [SCORES], keepdims=0)
+    axes = helper.make_tensor("axes", TensorProto.INT64, [3], [1, 2, 3])
+    graph = helper.make_graph([node], "g", [images], [scores], [axes])
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    onnx.save(made, tmp_path / "model.onnx")
+    return tmp_path / "model.onnx"
+
+
+@pytest.fixture
+def gpu_is_visible(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A driver that shows a GPU; CUDA itself sees none, also where there is one."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setattr("anomaly_runner.scoring.cuda_provider.driver_problem", lambda: None)
+    monkeypatch.setattr(onnx_predictor, "driver_problem", lambda: None)
+
+
+@pytest.fixture
+def nothing_in_the_way(gpu_is_visible: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As ``gpu_is_visible``, with all libraries of CUDA."""
+    monkeypatch.setattr(onnx_predictor, "onnx_gpu_problem", lambda: None)
+
+
+def test_libraries_in_wheels_are_found_once_they_are_loaded_and_nothing_is_printed() -> None:
+    done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True)
+    before, after = json.loads(done.stderr.splitlines()[-1])
+
+    def in_wheels(missing: dict[str, str]) -> set[str]:
+        return {name for name in missing if next(WHEELS.rglob(name), None)}
+
+    assert CUDNN in in_wheels(before)
+    assert in_wheels(after) == set()
+    assert {name: words for name, words in after.items() if name not in words} == {}
+    assert done.stdout == ""
+
+
+def test_what_cannot_be_loaded_is_logged(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    def paths(_windows: bool, cuda: bool, _cudnn: bool) -> list[tuple[str, ...]]:
+        return [("nvidia", "lib", "libno-such.so.1")] if cuda else []
+
+    monkeypatch.setattr(onnxruntime, "_get_nvidia_dll_paths", paths)
+    preload_cuda()
+    assert "libno-such.so.1: cannot open shared object file" in caplog.text
+
+
+def test_the_name_of_cudnn_is_the_one_that_onnxruntime_opens() -> None:
+    [path] = onnxruntime._get_nvidia_dll_paths(is_windows=False, cuda=False, cudnn=True)
+    assert path[-1] == CUDNN
+
+
+@pytest.mark.parametrize("tf32", [False, True])
+def test_the_provider_knows_the_options(tf32: bool) -> None:
+    options = provider_options(tf32=tf32)
+    words = [*options, *(value for value in options.values() if not value.isdigit())]
+    with provider_library().open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        assert [word for word in words if content.find(word.encode() + b"\0") == -1] == []
+
+
+def test_an_onnxruntime_without_cuda_is_a_problem(gpu_is_visible: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CPU])
+    assert f"no {CUDA}" in (onnx_gpu_problem() or "")
+
+
+def test_missing_libraries_are_a_problem_and_named(gpu_is_visible: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = "libcurand.so.10: cannot open shared object file"
+    monkeypatch.setattr("anomaly_runner.scoring.cuda_provider.missing_libraries", lambda: {"libcurand.so.10": words})
+    assert (onnx_gpu_problem() or "").endswith(words)
+
+
+def test_onnxruntime_that_goes_on_on_the_cpu_is_noticed(
+    nothing_in_the_way: None, model: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    predictor = load_onnx(model, 4)
+    assert predictor.provider == CPU
+    assert predictor.fallback
+    assert predictor.fallback in caplog.text
+    assert [record.levelno for record in caplog.records] == [logging.WARNING]
+    assert capfd.readouterr().out == ""
+
+
+class GpuSession:
+    """A session whose GPU the provider was not compiled for."""
+
+    def __init__(self, model: Path) -> None:
+        self._session = onnxruntime.InferenceSession(model, providers=[CPU])
+        self.shapes: list[tuple[int, ...]] = []
+
+    def get_providers(self) -> list[str]:
+        return [CUDA, CPU]
+
+    def get_inputs(self) -> Any:
+        return self._session.get_inputs()
+
+    def run(self, _outputs: None, images: dict[str, np.ndarray[Any, Any]]) -> None:
+        self.shapes.append(images[INPUT].shape)
+        raise RuntimeError(f"CUDA failure 209: {NO_KERNEL}")
+
+
+def test_a_gpu_that_cannot_score_one_image_is_not_used(
+    nothing_in_the_way: None, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_cpu: Callable[..., Any] = onnx_predictor._open
+    on_gpu = GpuSession(model)
+    monkeypatch.setattr(onnx_predictor, "_open", lambda file, p: on_gpu if p != [CPU] else on_cpu(file, p))
+    predictor = load_onnx(model, 4)
+    assert predictor.provider == CPU
+    assert NO_KERNEL in (predictor.fallback or "")
+    assert on_gpu.shapes == [(1, 3, SIDE, SIDE)]
+    image = np.linspace(0, 1, 3 * SIDE * SIDE, dtype=np.float32).reshape(1, 3, SIDE, SIDE)
+    assert predictor.run(image)[0] == pytest.approx(image.max())
+
+
+def test_a_file_that_is_no_model_is_not_blamed_on_the_gpu(
+    nothing_in_the_way: None, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "model.onnx").write_bytes(b"not a model")
+    with pytest.raises(ModelInvalid, match="cannot be loaded"):
+        load_onnx(tmp_path / "model.onnx", 4)
+    assert caplog.text == ""
