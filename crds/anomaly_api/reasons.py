@@ -43,6 +43,7 @@ class Reason(StrEnum):
     TRACKING_UNAVAILABLE = "TrackingUnavailable"
     PREEMPTED = "Preempted"
     DEADLINE_EXCEEDED = "DeadlineExceeded"
+    GPU_UNAVAILABLE = "GpuUnavailable"
     INTERNAL_ERROR = "InternalError"
 
 
@@ -61,6 +62,7 @@ class ExitCode(IntEnum):
     EXPORT_MISMATCH = 17
     STORAGE_UNAVAILABLE = 20
     TRACKING_UNAVAILABLE = 21
+    GPU_UNAVAILABLE = 22
     KILLED = 137
     STOPPED = 143
 
@@ -88,6 +90,7 @@ _REASONS = {
     ExitCode.EXPORT_MISMATCH: Reason.EXPORT_MISMATCH,
     ExitCode.STORAGE_UNAVAILABLE: Reason.STORAGE_UNAVAILABLE,
     ExitCode.TRACKING_UNAVAILABLE: Reason.TRACKING_UNAVAILABLE,
+    ExitCode.GPU_UNAVAILABLE: Reason.GPU_UNAVAILABLE,
     ExitCode.KILLED: Reason.OUT_OF_MEMORY,
     ExitCode.STOPPED: Reason.PREEMPTED,
 }

@@ -20,6 +20,7 @@ from anomaly_api.reasons import Reason
 from anomaly_api.rules import exactly_one, first_set
 from anomaly_api.status import (
     Artifacts,
+    Device,
     ImageCounts,
     MetricValues,
     MlflowStatus,
@@ -136,6 +137,8 @@ class ProgressUpdate(Contract):
     """How far it is."""
     mlflow: MlflowStatus | None = None
     """The run in MLflow, once it exists."""
+    device: Device | None = None
+    """What the pod computes with, once it knows."""
 
 
 class RunSummary(Contract):
@@ -157,6 +160,8 @@ class RunSummary(Contract):
     """Where the results are."""
     mlflow: MlflowStatus | None = None
     """The run in MLflow."""
+    device: Device | None = None
+    """What the pod computed with."""
     warnings: Annotated[tuple[Annotated[str, Field(max_length=256)], ...], Field(max_length=8)] = ()
     """Problems that did not stop the run."""
 
@@ -313,7 +318,7 @@ class RunReport(Contract):
     seconds: dict[str, float] = Field(default_factory=dict)
     """Wall-clock seconds per stage of that pod, until the report was written."""
     environment: dict[str, str] = Field(default_factory=dict)
-    """Versions of the libraries, device, provider; for an inference, also where the model came from."""
+    """Versions of the libraries; for an inference, also where the model came from."""
     dataset_fingerprint: str | None = None
     """SHA-256 over the sorted paths and contents of the images."""
 

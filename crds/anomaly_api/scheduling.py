@@ -18,6 +18,9 @@ class Gpus(Contract):
     """How many; 0 runs on the CPU."""
     resource_name: Annotated[str, Field(max_length=128, pattern=r"^[a-z0-9.-]+/[A-Za-z0-9._-]+$")] = "nvidia.com/gpu"
     """Extended resource that the device plugin advertises."""
+    required: bool = True
+    """Whether a pod that cannot use its GPUs ends the run, as GpuUnavailable, which another node may mend (it counts
+    against runPolicy.backoffLimit); false: the run goes on on the CPU, and status.device and an Event say why."""
 
 
 class ResourceClaim(Contract):

@@ -84,6 +84,25 @@ class Progress(Contract):
     """Estimated seconds until the stage ends, from its pace so far."""
 
 
+class Device(Contract):
+    """What the pod computes with."""
+
+    name: Annotated[str, Field(max_length=128)]
+    """Name of the GPU, or CPU."""
+    count: Annotated[int, Field(ge=1)] = 1
+    """Number of GPUs that the pod sees, or of CPUs that it may use."""
+    provider: Annotated[str, Field(max_length=64)]
+    """What executes the model: torch cuda, torch cpu, or an execution provider of onnxruntime."""
+    driver: Annotated[str, Field(max_length=64)] | None = None
+    """Version of the GPU's driver."""
+    cuda: Annotated[str, Field(max_length=16)] | None = None
+    """Newest version of CUDA that the driver serves."""
+    compute_capability: Annotated[str, Field(max_length=16)] | None = None
+    """Compute capability of the GPU."""
+    fallback: Annotated[str, Field(max_length=256)] | None = None
+    """Why the CPU works although a GPU was asked for; unset if none was, or if it works."""
+
+
 class MetricValues(Contract):
     """Metrics by name, full precision."""
 
@@ -193,6 +212,8 @@ class RunStatus(Contract):
     """Where the results are."""
     mlflow: MlflowStatus | None = None
     """The run in MLflow."""
+    device: Device | None = None
+    """What the last pod computes with."""
     warnings: Annotated[tuple[Annotated[str, Field(max_length=256)], ...], Field(max_length=8)] = ()
     """Problems that did not stop the run."""
     display: Display | None = None

@@ -40,6 +40,7 @@ COLUMNS = (
         "description": "F1 of image decisions at the threshold",
     },
     {"name": "Progress", "type": "string", "jsonPath": ".status.display.progress"},
+    {"name": "Device", "type": "string", "jsonPath": ".status.device.name", "priority": 1},
     {"name": "Reason", "type": "string", "jsonPath": ".status.conditions[?(@.status=='True')].reason", "priority": 1},
     {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"},
 )

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from anomaly_api.run import RunIdentity
-from anomaly_api.status import Stage
+from anomaly_api.status import Device, Stage
 from anomaly_api.storage import LocationRole
 from anomaly_runner.progress import ProgressMeter
 from anomaly_runner.storage import Store
@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 _MAX_WARNING_CHARACTERS = 256
 
 
-@dataclass(frozen=True)
+@dataclass
 class RunRecord:
     """What a run records about itself for its report.
 
@@ -33,11 +33,13 @@ class RunRecord:
         started: when the run began, UTC.
         seconds: wall time by name of the stage; the sum for a stage that was entered more than once.
         warnings: messages for the user, at most 256 characters each.
+        device: what computes; None until that is known.
     """
 
     started: datetime = field(default_factory=partial(datetime.now, UTC))
     seconds: dict[str, float] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    device: Device | None = None
 
     def warn(self, *messages: str) -> None:
         """Log messages for the user that do not stop the run, and keep them for the report."""

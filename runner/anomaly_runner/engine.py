@@ -32,5 +32,5 @@ def _do(config: RunConfig, context: Context) -> Published:
         go_offline()
     from anomaly_runner.experiment import check_experiment, run_experiment
 
-    check_experiment(config.spec)
+    check_experiment(config, config.spec, context)
     return run_experiment(config, config.spec, list_experiment(config.spec, context), context)

@@ -13,6 +13,7 @@
     ├── ExportMismatch         17  an export that disagrees with the model it came from
     ├── StorageUnavailable     20  the storage does not answer (a retry may succeed)
     ├── TrackingUnavailable    21  the tracking server does not answer (a retry may succeed)
+    ├── GpuUnavailable         22  the pod cannot use the GPUs that it was given (another node may)
     ├── Stopped               143  SIGTERM: the cluster wants the node back
     └── InternalError           1  anything else: a fault of this program
 
@@ -104,6 +105,12 @@ class TrackingUnavailable(RunFailed):
     """The tracking server does not answer."""
 
     exit_code = ExitCode.TRACKING_UNAVAILABLE
+
+
+class GpuUnavailable(RunFailed):
+    """The pod cannot use the GPUs that it was given."""
+
+    exit_code = ExitCode.GPU_UNAVAILABLE
 
 
 class Stopped(RunFailed):

@@ -21,6 +21,7 @@ from anomaly_runner.context import Context
 from anomaly_runner.data.batches import IntegrityLog, Preprocessor
 from anomaly_runner.data.fetch import ListedDataset, prefetch_images
 from anomaly_runner.data.samples import Sample
+from anomaly_runner.devices import asked_gpus, record_device
 from anomaly_runner.evaluation.evaluate import EvaluationResult, evaluate
 from anomaly_runner.evaluation.labelled import LabelledScores, sort_labelled_scores
 from anomaly_runner.evaluation.normalize import experiment_normalizer, score_range
@@ -29,7 +30,8 @@ from anomaly_runner.exporting.compare import REFERENCE_IMAGES
 from anomaly_runner.exporting.export import Exports, export_all
 from anomaly_runner.models.catalog import input_normalization
 from anomaly_runner.models.check import check_devices, check_exports, check_model
-from anomaly_runner.models.threads import TorchThreads, pick_device
+from anomaly_runner.models.device import choose_device
+from anomaly_runner.models.threads import TorchThreads
 from anomaly_runner.models.weights import fetch_weights, wanted_weights
 from anomaly_runner.reporting.gallery import make_gallery
 from anomaly_runner.reporting.report import Results
@@ -61,17 +63,25 @@ _ON_TEST = (
 )
 
 
-def check_experiment(spec: ExperimentSpec) -> None:
+def check_experiment(config: RunConfig, spec: ExperimentSpec, context: Context) -> None:
     """Check everything that can be checked before the first request to a storage.
+
+    Args:
+        config: the run's configuration.
+        spec: the experiment in ``config``.
+        context: takes the device that will do the work.
 
     Raises:
         InvalidConfig: the model, the input size, the devices or the exports cannot be as the spec asks.
+        GpuUnavailable: the pod cannot use the GPUs that it was given.
     """
     size = spec.transforms.input_size
     input_normalization(spec)
     check_model(spec.model, (size.height, size.width))
     check_devices(spec, torch.cuda.device_count())
     check_exports(spec)
+    chosen = choose_device()
+    record_device(context, asked_gpus(config), TorchThreads(chosen.device).provider, chosen.problem)
 
 
 def run_experiment(
@@ -107,7 +117,7 @@ def run_experiment(
         prefetcher=prefetcher,
         preprocessor=preprocessor,
         integrity=IntegrityLog(spec.dataset.limits),
-        threads=TorchThreads(pick_device()),
+        threads=TorchThreads(choose_device().device),
         weights=weights,
         artifacts=context.stores[LocationRole.OUTPUT].subfolder(config.run.folder),
         context=context,
@@ -174,7 +184,7 @@ def _test_and_publish(config: RunConfig, inputs: ExperimentInputs, trained: Trai
         predictions=tested.predictions,
         evaluated=tested.evaluated,
         integrity=inputs.integrity,
-        environment=_environment(inputs),
+        environment=versions(_LIBRARIES),
         trained_images=trained.image_count,
         validation_images=0 if tested.validation is None else len(tested.validation.samples),
         training=trained.report,
@@ -294,9 +304,3 @@ def _save_checkpoint(trained: TrainedModel, file: Path) -> ModelFile:
 
     save_file(state_arrays(trained.model), file)
     return ModelFile(file=file.name, sha256=digest(file))
-
-
-def _environment(inputs: ExperimentInputs) -> dict[str, str]:
-    device = inputs.threads.device
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu x {inputs.threads.count}"
-    return versions(_LIBRARIES) | {"device": name}

@@ -41,7 +41,8 @@ def run_in_pod(config_file: Path, work: Path, termination: Path, environment: Ma
         work.mkdir(parents=True, exist_ok=True)
         os.environ.setdefault("HF_HOME", str(work / "huggingface"))
         tracker = tracker_of(config, None)
-        with ProgressMeter(_reporters(config, tracker, environment)) as progress:
+        record = RunRecord()
+        with ProgressMeter(_reporters(config, tracker, record, environment)) as progress:
             context = Context(
                 run=config.run,
                 stores=stores,
@@ -49,7 +50,7 @@ def run_in_pod(config_file: Path, work: Path, termination: Path, environment: Ma
                 progress=progress,
                 stop=stop,
                 tracker=tracker,
-                record=RunRecord(),
+                record=record,
             )
             finished = capture_failures(lambda: execute(config, context), context)
             write_termination_message(finished.summary, termination)
@@ -66,9 +67,13 @@ def tracker_of(config: RunConfig, local: Path | None) -> Tracker:
     return NoTracker() if wanted is None else MlflowTracker(mlflow_target(config.run, wanted, local))
 
 
-def _reporters(config: RunConfig, tracker: Tracker, environment: Mapping[str, str]) -> list[ProgressReporter]:
+def _reporters(
+    config: RunConfig, tracker: Tracker, record: RunRecord, environment: Mapping[str, str]
+) -> list[ProgressReporter]:
     url = environment.get(PROGRESS_URL_ENV)
     reporters: list[ProgressReporter] = [LogReporter()]
     if url:
-        reporters.append(PushReporter(url, Path(PROGRESS_TOKEN_PATH), config.run, tracker.status))
+        reporters.append(
+            PushReporter(url, Path(PROGRESS_TOKEN_PATH), config.run, tracker.status, lambda: record.device)
+        )
     return reporters

@@ -16,6 +16,7 @@ from anomaly_runner.data.batches import Batch, IntegrityLog, Preprocessor, read_
 from anomaly_runner.data.fetch import list_inference, prefetch_images
 from anomaly_runner.data.masks import mask_reader
 from anomaly_runner.data.samples import DatasetIndex, Sample
+from anomaly_runner.devices import asked_gpus, check_required, record_device
 from anomaly_runner.evaluation.evaluate import EvaluationResult, evaluate
 from anomaly_runner.evaluation.labelled import sort_labelled_scores
 from anomaly_runner.evaluation.normalize import inference_normalizer
@@ -24,7 +25,7 @@ from anomaly_runner.reporting.gallery import make_gallery
 from anomaly_runner.reporting.report import Results
 from anomaly_runner.reporting.visualize import PredictionRenderer, visualize
 from anomaly_runner.scoring.predict import Predictions, Predictor, maps_by_key, predict
-from anomaly_runner.scoring.trained_model import load_predictor, read_model_manifest, read_valid_area
+from anomaly_runner.scoring.trained_model import gpu_problem, load_predictor, read_model_manifest, read_valid_area
 from anomaly_runner.storage import Prefetcher
 from anomaly_runner.system.environment import versions
 from anomaly_runner.system.machine import cpu_limit
@@ -58,6 +59,8 @@ def run_inference(config: RunConfig, spec: InferenceSpec, context: Context) -> p
     Raises:
         RunFailed: a stage failed or was stopped; nothing has been published.
     """
+    # A GPU that cannot be used is found out before anything is listed; the model shows later whether it is used.
+    check_required(asked_gpus(config), gpu_problem(spec.runtime))
     manifest = read_model_manifest(context.stores[LocationRole.MODEL])
     listed = list_inference(spec, manifest, context)
     # From here on images are downloaded in the background, while the model is fetched and loaded.
@@ -66,7 +69,7 @@ def run_inference(config: RunConfig, spec: InferenceSpec, context: Context) -> p
         inputs = _InferenceInputs(
             spec=spec,
             manifest=manifest,
-            predictor=load_predictor(spec, manifest, context),
+            predictor=_load_predictor(config, spec, manifest, context),
             dataset=listed.dataset,
             prefetcher=prefetcher,
             preprocessor=_preprocessor(spec, manifest, context),
@@ -76,6 +79,12 @@ def run_inference(config: RunConfig, spec: InferenceSpec, context: Context) -> p
         return _run(config, inputs)
     finally:
         prefetcher.close()
+
+
+def _load_predictor(config: RunConfig, spec: InferenceSpec, manifest: ModelManifest, context: Context) -> Predictor:
+    predictor = load_predictor(spec, manifest, context)
+    record_device(context, asked_gpus(config), predictor.provider, predictor.fallback)
+    return predictor
 
 
 def _preprocessor(spec: InferenceSpec, manifest: ModelManifest, context: Context) -> Preprocessor:
@@ -118,9 +127,9 @@ def _run(config: RunConfig, inputs: _InferenceInputs) -> publish.Published:
 
 
 def _environment(inputs: _InferenceInputs) -> dict[str, str]:
-    """Versions of libraries, what executes the model, and its URI, which names the version of a registered model."""
+    """Versions of libraries, and the model's URI, which names the version of a registered model."""
     uri = inputs.context.stores[LocationRole.MODEL].uri
-    return versions(_LIBRARIES) | {"provider": inputs.predictor.provider, "model": uri}
+    return versions(_LIBRARIES) | {"model": uri}
 
 
 def _predict(inputs: _InferenceInputs) -> Predictions:

@@ -21,7 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as RichProgress
 
 from anomaly_api.run import ProgressUpdate, RunIdentity
-from anomaly_api.status import MlflowStatus, Progress, Stage
+from anomaly_api.status import Device, MlflowStatus, Progress, Stage
 
 logger = logging.getLogger(__name__)
 
@@ -206,18 +206,27 @@ class PushReporter:
         token_file: the pod's service account token for the operator.
         run: identity of the run in the updates.
         mlflow: returns the run's status in MLflow; None until the run exists there.
+        device: returns what computes; None until that is known.
 
     Raises:
         ValueError: ``url`` is not HTTP or HTTPS.
     """
 
-    def __init__(self, url: str, token_file: Path, run: RunIdentity, mlflow: Callable[[], MlflowStatus | None]) -> None:
+    def __init__(
+        self,
+        url: str,
+        token_file: Path,
+        run: RunIdentity,
+        mlflow: Callable[[], MlflowStatus | None],
+        device: Callable[[], Device | None],
+    ) -> None:
         if urlsplit(url).scheme not in ("http", "https"):
             raise ValueError(f"not an HTTP URL: {url}")
         self._url = url
         self._token_file = token_file
         self._run = run
         self._mlflow = mlflow
+        self._device = device
         self._latest: tuple[Stage, Progress] | None = None
         self._changed = threading.Event()
         self._closed = threading.Event()
@@ -248,7 +257,9 @@ class PushReporter:
         if self._latest is None:
             return
         stage, progress = self._latest
-        update = ProgressUpdate(run=self._run, stage=stage, progress=progress, mlflow=self._mlflow())
+        update = ProgressUpdate(
+            run=self._run, stage=stage, progress=progress, mlflow=self._mlflow(), device=self._device()
+        )
         try:
             self._post(json.dumps(update.to_json_object()).encode())
         except (OSError, urllib.error.URLError) as error:

@@ -94,6 +94,7 @@ def failure_summary(error: RunFailed, stage: Stage, context: Context | None = No
         message=str(error)[:MESSAGE_LIMIT],
         stage=stage,
         mlflow=context.tracker.status() if context else None,
+        device=context.record.device if context else None,
         warnings=tuple(context.record.warnings[:8]) if context else (),
     )
 

@@ -3,7 +3,7 @@
 import pytest
 
 from support.demo import DemoNamespace, small_experiment
-from support.kube import KubectlError, condition, condition_is_true
+from support.kube import KubectlError, Manifest, condition, condition_is_true
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
@@ -109,6 +109,43 @@ def test_missing_weights_fail_with_the_path_that_was_wanted(namespace: DemoNames
     reason, message = failure(namespace, "weights")
     assert reason == "WeightsNotFound"
     assert "s3://weights/hub/models--timm--resnet18" in message
+
+
+@pytest.fixture
+def simulated_gpus(namespace: DemoNamespace) -> None:
+    """Skip where a node's GPUs are real."""
+    nodes = namespace.list("nodes")
+    if any("nvidia.com/gpu.product" in node["metadata"].get("labels", {}) for node in nodes):
+        pytest.skip("this cluster's GPUs are real, so that nothing is missing")
+
+
+def with_one_gpu(name: str, **gpus: object) -> Manifest:
+    experiment = small_experiment(name)
+    experiment["spec"]["scheduling"]["gpus"] = {"count": 1} | gpus
+    experiment["spec"]["runPolicy"] = {"backoffLimit": 0}
+    return experiment
+
+
+@pytest.mark.usefixtures("simulated_gpus")
+def test_a_gpu_that_cannot_be_used_ends_the_run(namespace: DemoNamespace) -> None:
+    namespace.apply(with_one_gpu("no-driver"))
+    reason, message = failure(namespace, "no-driver")
+    assert reason == "GpuUnavailable"
+    assert "1 nvidia.com/gpu asked for by scheduling.gpus cannot be used: NVIDIA's driver is not in" in message
+    assert namespace.status("aexp", "no-driver")["stage"] == "starting"
+
+
+@pytest.mark.usefixtures("simulated_gpus")
+def test_a_gpu_that_is_not_required_is_missed_in_status_report_and_events(namespace: DemoNamespace) -> None:
+    namespace.apply(with_one_gpu("goes-on", required=False))
+    run = namespace.wait_until_complete("aexp", "goes-on")
+    device = run["status"]["device"]
+    assert (device["name"], device["provider"]) == ("CPU", "torch cpu")
+    assert "NVIDIA's driver is not in the container" in device["fallback"]
+    assert any("cannot be used" in warning for warning in run["status"]["warnings"])
+    assert namespace.report(run)["summary"]["device"] == device
+    events = [event for event in namespace.list("events.events.k8s.io") if event["regarding"]["name"] == "goes-on"]
+    assert ("GpuUnavailable", "Warning") in {(event["reason"], event["type"]) for event in events}
 
 
 def test_more_gpus_than_any_node_has_is_reported_and_waited_for(namespace: DemoNamespace) -> None:

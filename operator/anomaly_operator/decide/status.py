@@ -7,7 +7,7 @@ came from may have been collected.
 from datetime import datetime
 
 from anomaly_api.run import RunSummary
-from anomaly_api.status import ConditionType, Display, MetricValues, Phase, Progress, RunStatus, Stage
+from anomaly_api.status import ConditionType, Device, Display, MetricValues, Phase, Progress, RunStatus, Stage
 from anomaly_operator.decide.conditions import ConditionState, update_conditions
 from anomaly_operator.decide.desired import DesiredState
 from anomaly_operator.decide.observed import ObservedState
@@ -15,6 +15,9 @@ from anomaly_operator.decide.outcome import Outcome, job_outcome
 from anomaly_operator.decide.phase import RunPhase, current_phase, is_finished
 from anomaly_operator.decide.times import to_age, to_timestamp
 from anomaly_operator.views import JobView, RunView
+
+WARNING_LIMIT = 256
+"""Longest warning of a status, characters."""
 
 
 def compute_status(
@@ -58,6 +61,7 @@ def _unfinished_status(
 ) -> RunStatus:
     stage, progress = _stage_and_progress(old, observed, current)
     update = observed.progress
+    device = (update.device if update else None) or old.device
     return RunStatus(
         observed_generation=run.generation,
         phase=current.phase,
@@ -74,6 +78,8 @@ def _unfinished_status(
         job_name=observed.job.name if observed.job else old.job_name,
         attempts=_attempts(old, observed),
         mlflow=(update.mlflow if update else None) or old.mlflow,
+        device=device,
+        warnings=_early_warnings(device),
         display=_display(None, stage, progress),
     )
 
@@ -105,9 +111,15 @@ def _finished_status(
         images=results.images,
         artifacts=results.artifacts,
         mlflow=results.mlflow or old.mlflow,
+        device=results.device or old.device,
         warnings=results.warnings,
         display=_display(results.metrics, stage, None),
     )
+
+
+def _early_warnings(device: Device | None) -> tuple[str, ...]:
+    """Return what a person should know before the run ends."""
+    return (f"the run is on the CPU: {device.fallback}"[:WARNING_LIMIT],) if device and device.fallback else ()
 
 
 def _final_conditions(outcome: Outcome) -> dict[ConditionType, ConditionState]:

@@ -40,6 +40,7 @@ def transition_events(old: RunStatus, new: RunStatus) -> tuple[Event, ...]:
         _became_true(old, new, ConditionType.SUSPENDED, "Normal") if had_started else None,
         _resumed(old, new) if had_started else None,
         _needs_attention(old, new),
+        _runs_without_gpu(old, new),
     ]
     # A failure is both Failed and Stalled, for the same reason: keep the first one.
     by_reason = {event.reason: event for event in reversed(events) if event}
@@ -64,6 +65,15 @@ def _needs_attention(old: RunStatus, new: RunStatus) -> Event | None:
     if reconciling is None or reconciling.reason not in WARNING_REASONS:
         return None
     return _became_true(old, new, ConditionType.RECONCILING, "Warning")
+
+
+def _runs_without_gpu(old: RunStatus, new: RunStatus) -> Event | None:
+    """Return the Event of a pod that goes on on the CPU although it was given a GPU; its end says no more of it."""
+    why = new.device.fallback if new.device else None
+    before = old.device.fallback if old.device else None
+    if why is None or before is not None or new.completion_time:
+        return None
+    return Event("Warning", Reason.GPU_UNAVAILABLE, f"the run is on the CPU: {why}", new.start_time or "")
 
 
 def _event(event_type: EventType, condition: Condition) -> Event:

@@ -61,6 +61,7 @@ def render(report: RunReport, labelled: LabelledScores | None, gallery: Sequence
         gallery_title=_gallery_title(report),
         origin=_origin(report),
         limit=_LISTED,
+        device=report.summary.device.to_json_object() if report.summary.device else {},
         config=yaml.safe_dump(spec.to_json_object(), sort_keys=False, allow_unicode=True),
     )
 

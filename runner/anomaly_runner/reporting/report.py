@@ -25,7 +25,7 @@ class Results:
         predictions: raw scores of the test images.
         evaluated: decisions and metrics.
         integrity: digests of the files that were read, and the unreadable files.
-        environment: versions of libraries, device or provider.
+        environment: versions of libraries.
         trained_images: number of images that the model has learnt from; 0 for an inference.
         exports: comparison of each export with torch.
         training: epochs, steps and metrics of a training by gradient.
@@ -59,9 +59,7 @@ class Results:
         return "validation" if self.validation_images else "test"
 
 
-def make_summary(
-    results: Results, artifacts: Artifacts, mlflow: MlflowStatus | None, warnings: list[str]
-) -> RunSummary:
+def make_summary(results: Results, artifacts: Artifacts, mlflow: MlflowStatus | None, record: RunRecord) -> RunSummary:
     """Make the summary for the status of a run that has results."""
     evaluated, failure = results.evaluated, results.failure
     return RunSummary(
@@ -79,7 +77,8 @@ def make_summary(
         ),
         artifacts=artifacts,
         mlflow=mlflow,
-        warnings=tuple(warnings[:8]),
+        device=record.device,
+        warnings=tuple(record.warnings[:8]),
     )
 
 
@@ -89,7 +88,7 @@ def make_report(
     """Make the content of report.json for a run that has results."""
     return RunReport(
         run=config.run,
-        summary=make_summary(results, artifacts, mlflow, record.warnings),
+        summary=make_summary(results, artifacts, mlflow, record),
         config=config,
         confusion=results.evaluated.confusion,
         labels=results.evaluated.labels,

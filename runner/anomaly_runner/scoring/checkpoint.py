@@ -14,8 +14,9 @@ from anomaly_api.parameters import WinclipParameters
 from anomaly_api.run import ModelManifest
 from anomaly_runner.errors import ModelInvalid
 from anomaly_runner.models.base import ScoringModel
+from anomaly_runner.models.device import choose_device
 from anomaly_runner.models.memory_models import MemoryParameters, build_memory_model
-from anomaly_runner.models.threads import TorchThreads, pick_device
+from anomaly_runner.models.threads import TorchThreads
 from anomaly_runner.scoring.torch_predictor import TorchPredictor
 
 
@@ -32,7 +33,7 @@ def load_torch(manifest: ModelManifest, file: Path, batch_size: int) -> TorchPre
     """
     if manifest.definition is None:
         raise ModelInvalid("model.json does not say how the model is built: train it again with this version")
-    threads = TorchThreads(pick_device())
+    threads = TorchThreads(choose_device().device)
     model = load_checkpoint(manifest.definition, (manifest.input_height, manifest.input_width), file, threads)
     return TorchPredictor(model.to(threads.device).eval(), threads, batch_size)
 

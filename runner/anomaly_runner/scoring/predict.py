@@ -36,6 +36,10 @@ class Predictor(Protocol):
         """What executes the model: the runtime's provider or device."""
 
     @property
+    def fallback(self) -> str | None:
+        """Why the model is not executed on a GPU; None if it is."""
+
+    @property
     def preferred_batch_size(self) -> int:
         """Number of images in a batch that is scored fastest; at most the configured batch size."""
 

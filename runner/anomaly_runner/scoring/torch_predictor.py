@@ -9,6 +9,7 @@ import torch
 from anomaly_runner.data.batches import Batch
 from anomaly_runner.models.base import ScoringModel
 from anomaly_runner.models.compiled import torch_only
+from anomaly_runner.models.device import choose_device
 from anomaly_runner.models.threads import TorchThreads
 from anomaly_runner.scoring.predict import ScoredBatch
 
@@ -27,6 +28,11 @@ class TorchPredictor:
     def provider(self) -> str:
         """What executes the model."""
         return self.threads.provider
+
+    @property
+    def fallback(self) -> str | None:
+        """Why the model is not executed on a GPU; None if it is."""
+        return choose_device().problem if self.threads.device.type == "cpu" else None
 
     @property
     def preferred_batch_size(self) -> int:

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from anomaly_runner.data.batches import Batch
 from anomaly_runner.errors import ModelInvalid
-from anomaly_runner.models.threads import TorchThreads, pick_device
+from anomaly_runner.models.device import choose_device
+from anomaly_runner.models.threads import TorchThreads
 from anomaly_runner.scoring.predict import ScoredBatch
 
 
@@ -32,6 +33,11 @@ class TorchscriptPredictor:
     def provider(self) -> str:
         """What executes the model."""
         return self.threads.provider
+
+    @property
+    def fallback(self) -> str | None:
+        """Why the model is not executed on a GPU; None if it is."""
+        return choose_device().problem if self.threads.device.type == "cpu" else None
 
     @property
     def preferred_batch_size(self) -> int:
@@ -62,7 +68,7 @@ def load_torchscript(file: Path, batch_size: int) -> TorchscriptPredictor:
     Raises:
         ModelInvalid: the file is not a TorchScript program.
     """
-    threads = TorchThreads(pick_device())
+    threads = TorchThreads(choose_device().device)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # loading the successor's format would run Python code

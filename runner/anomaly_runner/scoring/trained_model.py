@@ -8,13 +8,14 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from anomaly_api.inference import InferenceSpec
+from anomaly_api.inference import InferenceSpec, Runtime
 from anomaly_api.resource import describe_invalid
 from anomaly_api.run import MODEL_MANIFEST, ExportedModel, ModelFile, ModelManifest
 from anomaly_api.storage import LocationRole
 from anomaly_runner.context import Context
 from anomaly_runner.data.valid_area import ValidArea
 from anomaly_runner.errors import DataInvalid, ModelInvalid
+from anomaly_runner.scoring.cuda_provider import onnx_gpu_problem
 from anomaly_runner.scoring.onnx_predictor import load_onnx
 from anomaly_runner.scoring.predict import Predictor
 from anomaly_runner.storage import Store, download_all
@@ -38,6 +39,15 @@ def read_model_manifest(store: Store) -> ModelManifest:
         return ModelManifest.model_validate_json(content)
     except ValidationError as error:
         raise ModelInvalid(f"{MODEL_MANIFEST} in {store.uri}: {describe_invalid(error, 'model')}") from error
+
+
+def gpu_problem(runtime: Runtime) -> str | None:
+    """Why a runtime cannot use a GPU, as far as that is known without a model; None if nothing is in the way."""
+    if runtime == "onnx":
+        return onnx_gpu_problem()
+    from anomaly_runner.models.device import choose_device
+
+    return choose_device().problem
 
 
 def load_predictor(spec: InferenceSpec, manifest: ModelManifest, context: Context) -> Predictor:

@@ -69,6 +69,8 @@ def tracked_result(report: RunReport, folder: Path, complete: bool) -> TrackedRe
 
 def _tags(report: RunReport) -> dict[str, str]:
     found = {MODEL_TAG: report.environment.get("model"), FAILURE_TAG: report.summary.message}
+    if report.summary.device is not None:
+        found |= {f"{GROUP}/device.{name}": text for name, text in flat_parameters(report.summary.device).items()}
     return {name: value for name, value in found.items() if value}
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from anomaly_api.reasons import FINAL_EXIT_CODES, ExitCode, Reason
 from anomaly_api.run import RunSummary
-from anomaly_api.status import Condition, ConditionType, Phase, RunStatus, Stage
+from anomaly_api.status import Condition, ConditionType, Device, Phase, RunStatus, Stage
 from anomaly_operator import names
 from anomaly_operator.decide.job import failure_policy
 from anomaly_operator.decide.outcome import attempt_outcome
@@ -39,7 +39,12 @@ def test_the_failure_policy_follows_the_exit_codes() -> None:
     assert final["action"] == "FailJob"
     assert final["onExitCodes"]["values"] == sorted(FINAL_EXIT_CODES)
     assert (stopped["action"], stopped["onExitCodes"]["values"]) == ("Ignore", [143])
-    retried = {ExitCode.STORAGE_UNAVAILABLE, ExitCode.TRACKING_UNAVAILABLE, ExitCode.INTERNAL_ERROR}
+    retried = {
+        ExitCode.STORAGE_UNAVAILABLE,
+        ExitCode.TRACKING_UNAVAILABLE,
+        ExitCode.GPU_UNAVAILABLE,
+        ExitCode.INTERNAL_ERROR,
+    }
     assert not retried & set(FINAL_EXIT_CODES)
 
 
@@ -80,6 +85,8 @@ DONE = status_at(Phase.COMPLETE, (ConditionType.COMPLETE, Reason.COMPLETE))
 BROKEN = status_at(
     Phase.FAILED, (ConditionType.FAILED, Reason.DATA_INVALID), (ConditionType.STALLED, Reason.DATA_INVALID)
 )
+ON_CPU = RUNNING.model_copy(update={"device": Device(name="CPU", provider="torch cpu")})
+WITHOUT_GPU = RUNNING.model_copy(update={"device": Device(name="CPU", provider="torch cpu", fallback="no driver")})
 HELD = status_at(Phase.SUSPENDED, (ConditionType.SUSPENDED, Reason.SUSPENDED))
 
 
@@ -94,6 +101,9 @@ HELD = status_at(Phase.SUSPENDED, (ConditionType.SUSPENDED, Reason.SUSPENDED))
         (DONE, DONE, []),
         (RUNNING, BROKEN, [("Warning", "DataInvalid")]),
         (RUNNING, HELD, [("Normal", "Suspended")]),
+        (RUNNING, ON_CPU, []),
+        (RUNNING, WITHOUT_GPU, [("Warning", "GpuUnavailable")]),
+        (WITHOUT_GPU, WITHOUT_GPU, []),
     ],
 )
 def test_events(old: RunStatus, new: RunStatus, reasons: list[tuple[str, str]]) -> None:

@@ -14,12 +14,13 @@ import pytest
 from rich.console import Console
 
 from anomaly_api.run import ProgressUpdate, RunIdentity
-from anomaly_api.status import MlflowStatus, Progress, Stage
+from anomaly_api.status import Device, MlflowStatus, Progress, Stage
 from anomaly_runner import progress as module
 from anomaly_runner.progress import BarReporter, LogReporter, ProgressMeter, PushReporter
 from support.optional import not_none
 
 RUN = RunIdentity(kind="AnomalyExperiment", namespace="ns", name="x", uid="u")
+DEVICE = Device(name="CPU", count=2, provider="torch cpu")
 
 
 class Recorder:
@@ -174,7 +175,7 @@ def test_pushes_carry_the_token_of_the_moment(
     url, received = operator
     token = tmp_path / "token"
     token.write_text("first\n")
-    with ProgressMeter([PushReporter(url, token, RUN, lambda: MlflowStatus(run_id="r"))]) as progress:
+    with ProgressMeter([PushReporter(url, token, RUN, lambda: MlflowStatus(run_id="r"), lambda: DEVICE)]) as progress:
         progress.enter(Stage.TRAIN, 10, "images")
         wait_for(lambda: received)
         token.write_text("second\n")
@@ -184,12 +185,13 @@ def test_pushes_carry_the_token_of_the_moment(
     authorization, last = received[-1]
     assert authorization == "Bearer second"
     assert (last.stage, last.progress.percent, not_none(last.mlflow).run_id, last.run) == (Stage.DONE, 100, "r", RUN)
+    assert last.device == DEVICE
 
 
 def test_at_most_one_push_a_second(operator: FakeOperator, tmp_path: Path) -> None:
     url, received = operator
     (tmp_path / "token").write_text("t")
-    with ProgressMeter([PushReporter(url, tmp_path / "token", RUN, lambda: None)]) as progress:
+    with ProgressMeter([PushReporter(url, tmp_path / "token", RUN, lambda: None, lambda: None)]) as progress:
         progress.enter(Stage.PREDICT, 500, "images")
         for _ in range(500):
             progress.advance(1)
@@ -209,7 +211,7 @@ def test_a_push_that_fails_is_logged_once_and_dropped(
     url = operator.url if broken == "no token" else "http://127.0.0.1:9/v1/progress"
     if broken == "no server":
         (tmp_path / "token").write_text("t")
-    with ProgressMeter([PushReporter(url, tmp_path / "token", RUN, lambda: None)]) as progress:
+    with ProgressMeter([PushReporter(url, tmp_path / "token", RUN, lambda: None, lambda: None)]) as progress:
         progress.enter(Stage.PREDICT, 5, "images")
         for _ in range(5):
             progress.advance(1)
@@ -219,7 +221,7 @@ def test_a_push_that_fails_is_logged_once_and_dropped(
 
 def test_other_protocols_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not an HTTP URL"):
-        PushReporter("file:///etc/passwd", tmp_path / "token", RUN, lambda: None)
+        PushReporter("file:///etc/passwd", tmp_path / "token", RUN, lambda: None, lambda: None)
 
 
 def wait_for(condition: Callable[[], object]) -> None:
