@@ -14,6 +14,7 @@ from anomaly_api.status import Stage
 from anomaly_runner.context import Context
 from anomaly_runner.errors import MESSAGE_LIMIT, InternalError, OutOfMemory, RunFailed, TrackingUnavailable
 from anomaly_runner.publish import Published
+from anomaly_runner.system.out_of_memory import describe_out_of_memory, is_out_of_memory, memory_advice
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +46,7 @@ def capture_failures(work: Callable[[], Published], context: Context) -> Finishe
     except RunFailed as error:
         return _failed(error, context)
     except (Exception, SystemExit) as error:  # noqa: BLE001 - the edge of the program: everything becomes an exit code
-        return _failed(_as_run_failed(error), context)
+        return _failed(_as_run_failed(error, context), context)
     return _published(done, context)
 
 
@@ -67,17 +68,12 @@ def _published(done: Published, context: Context) -> FinishedRun:
     return FinishedRun(ExitCode.of(summary.reason), summary, done.report)
 
 
-def _as_run_failed(error: BaseException) -> RunFailed:
+def _as_run_failed(error: BaseException, context: Context) -> RunFailed:
     """Turn a library's exception into a RunFailed; the traceback of an unexpected one goes to the log."""
-    if isinstance(error, MemoryError) or _is_torch_oom(error):
-        return OutOfMemory(f"out of memory: {error}")
+    if is_out_of_memory(error):
+        return OutOfMemory(describe_out_of_memory(error, memory_advice(context.run.kind, context.progress.stage)))
     logger.error("unexpected failure", exc_info=error)
     return InternalError(f"{type(error).__name__}: {error}")
-
-
-def _is_torch_oom(error: BaseException) -> bool:
-    """Whether torch ran out of memory, without importing torch: by name of the GPU error, by message of the CPU's."""
-    return type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
 
 
 def _failed(error: RunFailed, context: Context) -> FinishedRun:

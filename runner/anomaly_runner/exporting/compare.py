@@ -17,6 +17,7 @@ from anomaly_runner.scoring.openvino_predictor import load_openvino
 from anomaly_runner.scoring.predict import ScoredBatch
 from anomaly_runner.scoring.torchscript_predictor import load_torchscript
 from anomaly_runner.system.machine import cpu_limit
+from anomaly_runner.system.out_of_memory import is_out_of_memory
 from anomaly_runner.system.parallel import ordered_map
 
 REFERENCE_IMAGES = 32
@@ -124,6 +125,8 @@ def _run(name: str, loaded: LoadedExport, images: NDArray[np.float32]) -> Output
     try:
         return loaded.run(images)
     except Exception as error:  # runtimes raise various errors for a graph that takes only one batch size
+        if is_out_of_memory(error):
+            raise
         raise ExportMismatch(f"the {name} model cannot score a batch of {len(images)}: {str(error)[:300]}") from error
 
 

@@ -22,7 +22,8 @@ from torch.onnx.errors import OnnxExporterError
 
 from anomaly_api.artifacts import Export, ExportFormat
 from anomaly_api.run import ExportedModel, ExportReport
-from anomaly_runner.errors import ExportMismatch, InvalidConfig
+from anomaly_api.status import Stage
+from anomaly_runner.errors import ExportMismatch, InvalidConfig, ModelInvalid, OutOfMemory, RunFailed
 from anomaly_runner.evaluation.normalize import ScoreRanges
 from anomaly_runner.exporting.compare import compare, tolerance
 from anomaly_runner.exporting.onnx_writer import write_onnx
@@ -32,6 +33,7 @@ from anomaly_runner.exporting.torchscript_writer import write_torchscript
 from anomaly_runner.models.base import ScoringModel
 from anomaly_runner.scoring.predict import ScoredBatch
 from anomaly_runner.system.digest import digest
+from anomaly_runner.system.out_of_memory import describe_out_of_memory, is_out_of_memory, memory_advice
 
 logger = logging.getLogger(__name__)
 
@@ -50,12 +52,13 @@ class Exported:
 class Exports:
     """The exports that agree with torch, and the failure of the first that does not, if any.
 
-    ``failure`` is an ExportMismatch if an export differs from torch by more than the tolerance, and an InvalidConfig if
-    the model cannot be written in a format.
+    ``failure`` is an ExportMismatch if an export differs from torch by more than the tolerance, an InvalidConfig if the
+    model cannot be written in a format, a ModelInvalid if the format's runtime cannot load what was written, and an
+    OutOfMemory if memory ran out while an export was written or compared.
     """
 
     verified: tuple[Exported, ...] = ()
-    failure: ExportMismatch | InvalidConfig | None = None
+    failure: RunFailed | None = None
 
 
 _WRITERS: dict[ExportFormat, Callable[[nn.Module, Tensor, Path], list[Path]]] = {
@@ -76,14 +79,12 @@ def export_all(
         reference: torch's own scores of real images.
         ranges: lowest and highest raw scores of the run, from which tolerances are computed.
         folder: target of the files.
-
-    Raises:
-        ModelInvalid: a runtime cannot load the export that was written for it.
     """
     # torch.export would treat a batch of one image as a constant, so the example has two.
     example = torch.zeros(2, 3, *reference[0].batch.images.shape[-2:], device=_device(model))
     allowed = {level: tolerance(spec.precision, seen) for level, seen in ranges.items()}
-    verified, failure = [], None
+    verified: list[Exported] = []
+    failure: RunFailed | None = None
     for name in spec.types:
         before = set(folder.iterdir())
         try:
@@ -91,13 +92,24 @@ def export_all(
             # Compare the export as inference will use it: loaded from its file by the format's runtime.
             report = compare(name, files[0], reference, allowed)
             verified.append(_exported(files, report, spec.precision))
-        except (ExportMismatch, InvalidConfig) as error:
+        except Exception as error:
+            failed = _failure(name, error)
+            if failed is None:
+                raise
             # The other formats are still useful: the run goes on, and fails once they are published.
-            logger.error("export failed", extra={"format": name, "detail": str(error)})
-            failure = failure or error
+            logger.error("export failed", extra={"format": name, "detail": str(failed)})
+            failure = failure or failed
             for file in set(folder.iterdir()) - before:
                 file.unlink()
     return Exports(tuple(verified), failure)
+
+
+def _failure(name: ExportFormat, error: Exception) -> RunFailed | None:
+    """What an exception means for one export; None if it means more than that, and ends the run."""
+    if is_out_of_memory(error):
+        advice = memory_advice("AnomalyExperiment", Stage.EXPORT)
+        return OutOfMemory(f"export.types: {name}: {describe_out_of_memory(error, advice)}")
+    return error if isinstance(error, ExportMismatch | InvalidConfig | ModelInvalid) else None
 
 
 def _write(name: ExportFormat, model: ScoringModel, precision: Precision, example: Tensor, folder: Path) -> list[Path]:
@@ -123,4 +135,6 @@ def _as_invalid_config(name: str) -> Iterator[None]:
     try:
         yield
     except (OnnxExporterError, RuntimeError, TypeError, ValueError, NotImplementedError) as error:
+        if is_out_of_memory(error):
+            raise
         raise InvalidConfig(f"export.types: this model cannot be written as {name}: {str(error)[:500]}") from error

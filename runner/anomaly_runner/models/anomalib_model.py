@@ -26,6 +26,7 @@ from anomaly_runner.models.damaged_weights import naming_damaged_weights
 from anomaly_runner.models.tiling import Tiles
 from anomaly_runner.models.traceable import TRACEABLE
 from anomaly_runner.models.weights import weight_names
+from anomaly_runner.system.out_of_memory import is_out_of_memory
 
 _CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 _CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -119,6 +120,8 @@ def build_module(model: Model, options: BuildOptions) -> Any:
                 visualizer=False,
             )
     except (OSError, RuntimeError) as error:
+        if is_out_of_memory(error):
+            raise
         raise WeightsNotFound(
             f"cannot build {model.name} with its pre-trained weights: {error}; for a cluster with no "
             "internet set model.weights"

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from anomaly_runner.errors import InvalidConfig, WeightsNotFound
 from anomaly_runner.models.compiled import CompiledNetwork, can_run_compiled
 from anomaly_runner.models.damaged_weights import naming_damaged_weights
+from anomaly_runner.system.out_of_memory import is_out_of_memory
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,7 @@ def _build(choice: BackboneChoice, pre_trained: bool) -> Any:
                 choice.name, pretrained=pre_trained, features_only=True, exportable=True, out_indices=choice.indices
             )
     except (OSError, RuntimeError) as error:
-        if not pre_trained:
+        if not pre_trained or is_out_of_memory(error):
             raise
         raise WeightsNotFound(
             f"cannot load the weights of {choice.name} ({hub_repository(choice.name)}): {error}; "

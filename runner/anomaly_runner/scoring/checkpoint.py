@@ -18,6 +18,7 @@ from anomaly_runner.models.device import choose_device
 from anomaly_runner.models.memory_models import MemoryParameters, build_memory_model
 from anomaly_runner.models.threads import TorchThreads
 from anomaly_runner.scoring.torch_predictor import TorchPredictor
+from anomaly_runner.system.out_of_memory import is_out_of_memory
 
 
 def load_torch(manifest: ModelManifest, file: Path, batch_size: int) -> TorchPredictor:
@@ -59,6 +60,8 @@ def load_checkpoint(definition: Model, size: tuple[int, int], file: Path, thread
         _resize_buffers(model, state)
         model.load_state_dict(state)
     except (SafetensorError, RuntimeError, AttributeError) as error:
+        if is_out_of_memory(error):
+            raise
         raise ModelInvalid(f"{file.name} is not a state of this {definition.name}: {str(error)[:300]}") from error
     return model
 

@@ -19,6 +19,7 @@ from anomaly_runner.errors import ModelInvalid
 from anomaly_runner.models.device import choose_device
 from anomaly_runner.models.threads import TorchThreads
 from anomaly_runner.scoring.predict import ScoredBatch
+from anomaly_runner.system.out_of_memory import is_out_of_memory
 
 
 @dataclass(frozen=True)
@@ -74,5 +75,7 @@ def load_torchscript(file: Path, batch_size: int) -> TorchscriptPredictor:
             warnings.simplefilter("ignore", FutureWarning)  # loading the successor's format would run Python code
             program = torch.jit.load(str(file), map_location=threads.device)  # type: ignore[no-untyped-call]
     except (RuntimeError, ValueError) as error:
+        if is_out_of_memory(error):
+            raise
         raise ModelInvalid(f"{file.name} cannot be loaded: {error}") from error
     return TorchscriptPredictor(program, threads, batch_size)

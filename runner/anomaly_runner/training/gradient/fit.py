@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.utilities.exceptions import SIGTERMException
-from lightning.pytorch.utilities.memory import garbage_collection_cuda, is_oom_error
+from lightning.pytorch.utilities.memory import garbage_collection_cuda
 
 from anomaly_api.run import TrainingReport
 from anomaly_runner.data.masks import MaskReader
@@ -19,6 +19,7 @@ from anomaly_runner.data.samples import Sample
 from anomaly_runner.errors import OutOfMemory, Stopped
 from anomaly_runner.models.catalog import CATALOG
 from anomaly_runner.system.machine import cpu_limit
+from anomaly_runner.system.out_of_memory import is_out_of_memory
 from anomaly_runner.training.gradient.auxiliary_images import make_auxiliary_images_reproducible
 from anomaly_runner.training.gradient.callbacks import (
     BestState,
@@ -188,8 +189,8 @@ def find_batch_size(build: Callable[[], Any], data: ImageDataModule, plan: Train
         try:
             trainer = build_trainer(plan, context, [StopAfter(batches, context.check)], validates=False)
             trainer.fit(build(), datamodule=data)
-        except RuntimeError as error:
-            if not is_oom_error(error):
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):  # Lightning's own judge knows neither cuBLAS nor cuDNN
                 raise
             return False
         finally:

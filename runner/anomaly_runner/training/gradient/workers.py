@@ -26,7 +26,9 @@ from pathlib import Path
 from torch import distributed as dist
 from torch._C._distributed_c10d import FileStore, Store
 
+from anomaly_api.status import Stage
 from anomaly_runner.errors import InternalError, OutOfMemory, RunFailed
+from anomaly_runner.system.out_of_memory import describe_out_of_memory_text, memory_advice, tells_out_of_memory
 from anomaly_runner.training.gradient.data_module import ImageDataModule
 from anomaly_runner.training.gradient.ddp import GradientSync, init_process_group
 from anomaly_runner.training.gradient.worker_spec import WorkerSpec
@@ -153,9 +155,11 @@ def _start(spec: WorkerSpec, descriptor: int, log: Path) -> subprocess.Popen[byt
 def _failure(exit_code: int, log: Path) -> RunFailed:
     text = log.read_text(errors="replace").strip()
     how = f"was killed by signal {-exit_code}" if exit_code < 0 else f"ended with code {exit_code}"
-    message = f"training.devices: the process {log.stem} {how}: {text[-_LOG_TAIL:] or 'without a word'}"
-    out_of_memory = "OutOfMemoryError" in text or "can't allocate memory" in text
-    return OutOfMemory(message) if out_of_memory else InternalError(message)
+    who = f"training.devices: the process {log.stem} {how}"
+    if tells_out_of_memory(text):
+        advice = memory_advice("AnomalyExperiment", Stage.TRAIN)
+        return OutOfMemory(f"{who}: {describe_out_of_memory_text(text, advice)}")
+    return InternalError(f"{who}: {text[-_LOG_TAIL:] or 'without a word'}")
 
 
 @contextmanager
