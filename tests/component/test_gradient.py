@@ -440,7 +440,7 @@ def test_the_batch_size_finder_tries_the_maximum_and_leaves_no_trace(
     def short_of_memory(module: Any, batch: Any, *arguments: Any) -> Any:
         sizes.append(len(batch.image))
         if len(batch.image) == 8:
-            raise RuntimeError("CUDA out of memory.")
+            raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")
         return step(module, batch, *arguments)
 
     monkeypatch.setattr(type(run.module), "training_step", short_of_memory)

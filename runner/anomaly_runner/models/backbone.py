@@ -66,6 +66,8 @@ def _layers_of(name: str) -> list[tuple[str, int]]:
     try:
         network = timm.create_model(name, pretrained=False, features_only=True, exportable=True)
     except (RuntimeError, AttributeError, NotImplementedError, AssertionError) as error:
+        if is_out_of_memory(error):
+            raise
         raise InvalidConfig(f"model backbone {name!r} has no feature layers: {error}") from error
     return [(str(info["module"]), int(info["reduction"])) for info in network.feature_info.info]
 

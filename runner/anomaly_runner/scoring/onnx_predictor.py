@@ -21,6 +21,7 @@ from anomaly_runner.scoring.cuda_libraries import driver_problem
 from anomaly_runner.scoring.cuda_provider import CPU, CUDA, onnx_gpu_problem, provider_options
 from anomaly_runner.scoring.predict import ScoredBatch
 from anomaly_runner.system.machine import cpu_limit
+from anomaly_runner.system.out_of_memory import is_out_of_memory
 from anomaly_runner.system.parallel import ordered_map
 
 logger = logging.getLogger(__name__)
@@ -113,7 +114,9 @@ def _open_on_gpu(file: Path, tf32: bool) -> tuple[Any, str | None]:
         if CUDA not in session.get_providers():
             return None, f"onnxruntime did not load its {CUDA}: the lines that it wrote to the log say why"
         _score_one_image(session)
-    except Exception as error:  # noqa: BLE001 - onnxruntime raises a dozen classes for what a GPU lacks
+    except Exception as error:  # onnxruntime raises a dozen classes for what a GPU lacks
+        if is_out_of_memory(error):
+            raise
         return None, f"onnxruntime cannot use the GPU: {error}"
     return session, None
 
@@ -129,6 +132,8 @@ def _open_on_cpu(file: Path) -> Any:
     try:
         return _open(file, [CPU])
     except Exception as error:
+        if is_out_of_memory(error):
+            raise
         raise ModelInvalid(f"{file.name} cannot be loaded: {error}") from error
 
 

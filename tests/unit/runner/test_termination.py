@@ -100,7 +100,10 @@ class OutOfMemoryError(RuntimeError):
     [
         (MemoryError("no room"), Reason.OUT_OF_MEMORY),
         (OutOfMemoryError("CUDA out of memory"), Reason.OUT_OF_MEMORY),
-        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), Reason.OUT_OF_MEMORY),
+        (
+            RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+            Reason.OUT_OF_MEMORY,
+        ),
         (ZeroDivisionError("division by zero"), Reason.INTERNAL_ERROR),
         (SystemExit(), Reason.INTERNAL_ERROR),
     ],
@@ -114,6 +117,8 @@ def test_what_libraries_raise(raised: BaseException, reason: Reason) -> None:
     assert ending.exit_code is not ExitCode.DONE
     if reason is Reason.INTERNAL_ERROR:
         assert ending.summary.message == f"{type(raised).__name__}: {raised}"
+    else:
+        assert "lower training.trainBatchSize" in not_none(ending.summary.message)
 
 
 def test_a_termination_message_that_cannot_be_written_does_not_hide_the_failure(
