@@ -137,6 +137,14 @@ test-component: setup ## Run the tests of the runner with torch, anomalib and se
 test-integration: setup test-tools $(CLUSTER_TARGET) ## Run the operator's tests against a real API server
 	$(USE_CLUSTER) $(PYTEST) tests/integration
 
+.PHONY: gpu-wheels
+gpu-wheels: setup ## Collect, in .gpu-wheels, what a machine with a GPU and no network lacks; hack/gpu/run is for there
+	$(PYTHON) -m hack.gpu wheels
+
+.PHONY: test-gpu
+test-gpu: setup ## Run the tests that need a GPU, on this machine's
+	$(PYTEST) tests/gpu -v
+
 .PHONY: test-e2e
 test-e2e: setup $(CLUSTER_TARGET) ## Run the samples and their failures in real pods
 	$(USE_IMAGES) $(PYTEST) tests/e2e
