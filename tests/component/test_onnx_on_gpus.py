@@ -21,10 +21,18 @@ from anomaly_runner.scoring import onnx_predictor
 from anomaly_runner.scoring.cuda_libraries import CUDNN, preload_cuda, provider_library
 from anomaly_runner.scoring.cuda_provider import CPU, CUDA, onnx_gpu_problem, provider_options
 from anomaly_runner.scoring.onnx_predictor import load_onnx
+from anomaly_runner.system.gpu import Gpu
 
 WHEELS = Path(onnxruntime.__file__).parent.parent / "nvidia"
 SIDE = 8
-NO_KERNEL = "no kernel image is available for execution on the device"
+NO_KERNEL = "CUDA failure 209: no kernel image is available for execution on the device"
+FAILED = (
+    "[ONNXRuntimeError] : 1 : FAIL : /onnxruntime_src/onnxruntime/core/providers/cuda/cuda_call.cc:129 "
+    "std::conditional_t<THRW, void, common::Status> onnxruntime::CudaCall(...) [with ERRTYPE = cudaError] "
+    f"{NO_KERNEL} ; GPU=0 ; hostname=node ; file=/onnxruntime_src/cuda_execution_provider.cc ; line=1\n"
+)
+"""A message of onnxruntime, which has what CUDA said in its middle."""
+NO_MEMORY = "Failed to allocate memory for requested buffer of size 1073741824"
 PROGRAM = """
 import json, sys
 from anomaly_runner.scoring.cuda_libraries import missing_libraries, preload_cuda
@@ -101,6 +109,13 @@ def test_an_onnxruntime_without_cuda_is_a_problem(gpu_is_visible: None, monkeypa
     assert f"no {CUDA}" in (onnx_gpu_problem() or "")
 
 
+def test_a_driver_that_is_too_old_is_a_problem(gpu_is_visible: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    major, minor = map(int, onnxruntime.cuda_version.split("."))
+    gpu = Gpu(name="NVIDIA L4", compute_capability=(8, 9), memory=1, driver="550.54.14", cuda=(major - 1, minor))
+    monkeypatch.setattr("anomaly_runner.scoring.cuda_provider.list_gpus", lambda: (gpu,))
+    assert "driver 550.54.14 serves" in (onnx_gpu_problem() or "")
+
+
 def test_missing_libraries_are_a_problem_and_named(gpu_is_visible: None, monkeypatch: pytest.MonkeyPatch) -> None:
     words = "libcurand.so.10: cannot open shared object file"
     monkeypatch.setattr("anomaly_runner.scoring.cuda_provider.missing_libraries", lambda: {"libcurand.so.10": words})
@@ -119,9 +134,10 @@ def test_onnxruntime_that_goes_on_on_the_cpu_is_noticed(
 
 
 class GpuSession:
-    """A session whose GPU the provider was not compiled for."""
+    """A session on a GPU that fails to run."""
 
-    def __init__(self, model: Path) -> None:
+    def __init__(self, model: Path, message: str) -> None:
+        self._message = message
         self._session = onnxruntime.InferenceSession(model, providers=[CPU])
         self.shapes: list[tuple[int, ...]] = []
 
@@ -133,21 +149,33 @@ class GpuSession:
 
     def run(self, _outputs: None, images: dict[str, np.ndarray[Any, Any]]) -> None:
         self.shapes.append(images[INPUT].shape)
-        raise RuntimeError(f"CUDA failure 209: {NO_KERNEL}")
+        raise RuntimeError(self._message)
+
+
+def open_gpu_session(monkeypatch: pytest.MonkeyPatch, session: GpuSession) -> None:
+    on_cpu: Callable[..., Any] = onnx_predictor._open
+    monkeypatch.setattr(onnx_predictor, "_open", lambda file, p: session if p != [CPU] else on_cpu(file, p))
 
 
 def test_a_gpu_that_cannot_score_one_image_is_not_used(
     nothing_in_the_way: None, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    on_cpu: Callable[..., Any] = onnx_predictor._open
-    on_gpu = GpuSession(model)
-    monkeypatch.setattr(onnx_predictor, "_open", lambda file, p: on_gpu if p != [CPU] else on_cpu(file, p))
+    on_gpu = GpuSession(model, FAILED)
+    open_gpu_session(monkeypatch, on_gpu)
     predictor = load_onnx(model, 4)
     assert predictor.provider == CPU
-    assert NO_KERNEL in (predictor.fallback or "")
+    assert (predictor.fallback or "").endswith(f": {NO_KERNEL}")
     assert on_gpu.shapes == [(1, 3, SIDE, SIDE)]
     image = np.linspace(0, 1, 3 * SIDE * SIDE, dtype=np.float32).reshape(1, 3, SIDE, SIDE)
     assert predictor.run(image)[0] == pytest.approx(image.max())
+
+
+def test_a_gpu_whose_memory_runs_out_is_not_replaced_by_the_cpu(
+    nothing_in_the_way: None, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_gpu_session(monkeypatch, GpuSession(model, NO_MEMORY))
+    with pytest.raises(RuntimeError, match=NO_MEMORY):
+        load_onnx(model, 4)
 
 
 def test_a_file_that_is_no_model_is_not_blamed_on_the_gpu(

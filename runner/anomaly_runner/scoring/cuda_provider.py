@@ -1,6 +1,7 @@
 """onnxruntime's CUDA provider: its options, and why it cannot be used."""
 
 from anomaly_runner.scoring.cuda_libraries import driver_problem, missing_libraries, preload_cuda
+from anomaly_runner.system.gpu import GpuProblem, check_gpus, list_gpus
 
 CUDA = "CUDAExecutionProvider"
 CPU = "CPUExecutionProvider"
@@ -39,7 +40,26 @@ def onnx_gpu_problem() -> str | None:
 
     if CUDA not in onnxruntime.get_available_providers():
         return f"this onnxruntime has no {CUDA}: it is the package onnxruntime, not onnxruntime-gpu"
+    if problem := _too_old(onnxruntime.cuda_version):
+        return problem
     preload_cuda()
     if missing := missing_libraries():
         return f"libraries of CUDA are missing: {'; '.join(missing.values())}"
+    return None
+
+
+def _too_old(built_for: str) -> str | None:
+    """What is too old for libraries of this version of CUDA; None if nothing is, or NVML cannot tell.
+
+    Of compute capability nothing is asked: whether the provider has code for a GPU shows when a model runs there.
+    """
+    try:
+        gpus = list_gpus()
+    except GpuProblem:  # CUDA's driver has shown a GPU; a container may lack NVML all the same
+        return None
+    major, _, minor = built_for.partition(".")
+    try:
+        check_gpus(gpus, cuda=(int(major), int(minor)), compute_capability=(0, 0))
+    except GpuProblem as problem:
+        return str(problem)
     return None

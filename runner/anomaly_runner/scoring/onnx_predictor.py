@@ -5,6 +5,7 @@ session on the GPU has to prove itself with one image, and what keeps the model 
 """
 
 import logging
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -29,6 +30,8 @@ logger = logging.getLogger(__name__)
 MICRO_BATCH = 2
 """Images in a batch on one CPU: 8 are a tenth slower, because their features do not fit into the CPU's cache, and take
 twice the memory (benchmarks/inference_runtimes.py)."""
+
+_CUDA_WORDS = re.compile(r"\bCU[A-Z_]+ (?:failure|error)\b.*?(?= ;|$)", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,7 @@ def load_onnx(file: Path, batch_size: int, *, tf32: bool = False) -> OnnxPredict
 
     Raises:
         ModelInvalid: the file is not an ONNX model, or was not exported by this runner.
+        Exception: onnxruntime's own, where memory ran out (``is_out_of_memory``): the CPU would not make that good.
     """
     session, fallback = _open_on_gpu(file, tf32)
     if session is None:
@@ -117,8 +121,15 @@ def _open_on_gpu(file: Path, tf32: bool) -> tuple[Any, str | None]:
     except Exception as error:  # onnxruntime raises a dozen classes for what a GPU lacks
         if is_out_of_memory(error):
             raise
-        return None, f"onnxruntime cannot use the GPU: {error}"
+        return None, f"onnxruntime cannot use the GPU: {_cuda_words(error)}"
     return session, None
+
+
+def _cuda_words(error: Exception) -> str:
+    """What CUDA or cuDNN said, out of onnxruntime's message, which begins with its own source code."""
+    text = str(error)
+    found = _CUDA_WORDS.search(text)
+    return found[0] if found else text.partition("\n")[0]
 
 
 def _score_one_image(session: Any) -> None:
