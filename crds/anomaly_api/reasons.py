@@ -18,6 +18,8 @@ class Reason(StrEnum):
     UNSCHEDULABLE = "Unschedulable"
     IMAGE_UNAVAILABLE = "ImageUnavailable"
     SECRET_NOT_FOUND = "SecretNotFound"  # noqa: S105 - a reason, not a secret
+    PODS_REFUSED = "PodsRefused"
+    VOLUME_UNAVAILABLE = "VolumeUnavailable"
     STARTING = "Starting"
     RUNNING = "Running"
     QUEUED = "Queued"

@@ -24,13 +24,19 @@ from anomaly_operator.decide.phase import is_finished
 from anomaly_operator.decide.plan import Action, CreateJob, Requeue, plan
 from anomaly_operator.decide.status import compute_status
 from anomaly_operator.decide.transition_events import transition_events
+from anomaly_operator.decide.waiting import (
+    newest_explanation,
+    seconds_until_look,
+    seconds_until_next_look,
+    unexplained_wait,
+)
 from anomaly_operator.errors import ApiError, NotFound, OperatorError, RequeueRequested, StatusUnreadable
 from anomaly_operator.keys import RunKey
 from anomaly_operator.metrics import RECONCILE_ERRORS, RECONCILE_SECONDS
-from anomaly_operator.resources import PODS, RUN_RESOURCES, Manifest
+from anomaly_operator.resources import CORE_EVENTS, PODS, RUN_RESOURCES, Manifest
 from anomaly_operator.serving.progress_board import ProgressBoard
 from anomaly_operator.settings import Settings
-from anomaly_operator.views import JobView, PodView, RunView, pod_view, run_view
+from anomaly_operator.views import EventView, JobView, PodView, RunView, event_view, pod_view, run_view
 from anomaly_operator.work_queue import WorkQueue
 
 log = structlog.get_logger()
@@ -126,6 +132,7 @@ class Reconciler:
 
         # Write the status from what exists after the actions: once, and only if it changed.
         observed = replace(await self._observe(run), refusal=refusal, job_recreated=job_recreated)
+        observed = replace(observed, explanation=await self._explain(run, observed))
         new_status = compute_status(run, old_status, desired, observed, self._clock())
         await self._update_status(run, old_status, new_status)
 
@@ -146,6 +153,21 @@ class Reconciler:
         job = self._cache.job_of(run.key)
         pods = await self._pods_of(job) if job and job.is_controlled_by(run.uid) else ()
         return ObservedState(job=job, pods=pods, progress=self._board.latest(run.key, run.uid))
+
+    async def _explain(self, run: RunView, observed: ObservedState) -> EventView | None:
+        """Return the Event that tells why the run waits, if nothing else does; the run comes back for the next look."""
+        wait, now = unexplained_wait(observed), self._clock()
+        if wait is None or not observed.job or not observed.job.is_controlled_by(run.uid):
+            return None
+        if early := seconds_until_look(wait, now):
+            self._queue.add_after(run.key, early)
+            return None
+        self._queue.add_after(run.key, seconds_until_next_look(wait, now))
+        events: list[EventView] = []
+        about = f"involvedObject.uid={wait.uid}"
+        async for items, _ in self._client.list(CORE_EVENTS, run.key.namespace, fields=about):
+            events += [event_view(item) for item in items]
+        return newest_explanation(wait, events)
 
     async def _pods_of(self, job: JobView) -> tuple[PodView, ...]:
         """Return the Job's pods from the cache, or from a LIST while the cache lacks pods of a finished Job."""

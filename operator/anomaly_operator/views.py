@@ -171,6 +171,18 @@ class PodView:
         return _find(self.conditions, condition_type, status)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventView:
+    """An Event about a Job or pod."""
+
+    reason: str
+    """In CamelCase, such as ``FailedCreate``."""
+    message: str
+    """For people."""
+    last_seen: str
+    """When it last happened (RFC 3339, whole seconds)."""
+
+
 def run_view(kind: Kind, raw: Raw) -> RunView:
     """Parse a custom resource."""
     meta, spec = raw["metadata"], raw.get("spec", {})
@@ -233,6 +245,18 @@ def pod_view(raw: Raw) -> PodView:
         waiting_message=waiting.get("message", ""),
         running="running" in state,
         termination=_termination(state.get("terminated")),
+    )
+
+
+def event_view(raw: Raw) -> EventView:
+    """Parse a core/v1 Event, which has its time in one of several fields, depending on who wrote it."""
+    series: Raw = raw.get("series") or {}
+    time = raw.get("lastTimestamp") or series.get("lastObservedTime") or raw.get("eventTime")
+    seen = time or raw["metadata"]["creationTimestamp"]
+    return EventView(
+        reason=raw.get("reason") or "",
+        message=raw.get("message") or "",
+        last_seen=seen[: len("2026-01-02T03:04:05")] + "Z",
     )
 
 

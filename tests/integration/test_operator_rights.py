@@ -16,6 +16,7 @@ ALLOWED = [
     ("create", "jobs.batch"),
     ("patch", "jobs.batch"),
     ("list", "pods"),
+    ("list", "events"),
     ("create", "events.events.k8s.io"),
     ("create", "tokenreviews.authentication.k8s.io"),
 ]
@@ -60,7 +61,8 @@ REFUSED = [
     ("list", "persistentvolumeclaims"),
     ("list", "customresourcedefinitions.apiextensions.k8s.io"),
     ("get", "leases.coordination.k8s.io"),
-    ("list", "events"),
+    ("watch", "events"),
+    ("create", "events"),
     ("delete", "leases.coordination.k8s.io"),
     ("*", "*"),
 ]

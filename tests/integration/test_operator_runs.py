@@ -160,6 +160,28 @@ def test_what_keeps_a_pod_from_starting_is_reported(namespace: Namespace, operat
     namespace.wait_for("aexp", "screws", "without secret", reason("SecretNotFound"))
 
 
+def test_a_quota_of_pods_is_told_and_waited_for(namespace: Namespace, operator: OperatorProcess) -> None:
+    namespace.apply(
+        {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "none"}, "spec": {"hard": {"pods": "0"}}}
+    )
+    namespace.apply(experiment("screws"))
+    status = namespace.wait_for("aexp", "screws", "refused", reason("PodsRefused"))
+    assert "exceeded quota: none" in condition(status, "Reconciling")["message"]
+    assert "startTime" not in status
+    namespace.patch("aexp", "screws", {"spec": {"training": {"trainBatchSize": 7}}})
+    operator.wait_until(lambda: _batch_size(namespace) == 7, "made again with the corrected spec")
+    namespace.kubectl("delete", "resourcequota", "none")
+    mark_running(namespace, active_pod(namespace, JOB))
+    running = namespace.wait_for("aexp", "screws", "running", phase("Running"))
+    assert running["startTime"]
+
+
+def test_an_account_that_does_not_exist_is_named(namespace: Namespace, operator: OperatorProcess) -> None:
+    namespace.apply(experiment("screws", scheduling={"serviceAccountName": "nobody"}))
+    status = namespace.wait_for("aexp", "screws", "refused", reason("PodsRefused"))
+    assert 'serviceaccount "nobody" not found' in condition(status, "Reconciling")["message"]
+
+
 def test_a_gpu_count_that_no_node_has(namespace: Namespace, operator: OperatorProcess) -> None:
     namespace.apply(experiment("screws", scheduling={"gpus": {"count": 64}}))
     status = namespace.wait_for("aexp", "screws", "unschedulable", reason("Unschedulable"))

@@ -24,6 +24,10 @@ app.kubernetes.io/name: anomaly-operator
 - apiGroups: [""]
   resources: [pods]
   verbs: [list, watch, delete]
+# Why a Job makes no pods, and why a pod does not start, stands in their Events alone.
+- apiGroups: [""]
+  resources: [events]
+  verbs: [list]
 - apiGroups: [events.k8s.io]
   resources: [events]
   verbs: [create]

@@ -71,7 +71,11 @@ class ApiClient:
         return await self._request("GET", resource, resource.path(namespace, name), verb="get")
 
     async def list(
-        self, resource: Resource, namespace: str | None = None, selector: str | None = None
+        self,
+        resource: Resource,
+        namespace: str | None = None,
+        selector: str | None = None,
+        fields: str | None = None,
     ) -> AsyncIterator[tuple[list[Manifest], str]]:
         """Yield all objects a page at a time, each page with the resourceVersion of the LIST.
 
@@ -79,12 +83,14 @@ class ApiClient:
             resource: what to list.
             namespace: where; None means everywhere.
             selector: label selector; None means all.
+            fields: field selector; None means all.
 
         Raises:
             Gone: the LIST took so long that the API server cannot continue it.
             ApiError: the request failed otherwise.
         """
-        query = {"limit": str(PAGE_SIZE)} | ({"labelSelector": selector} if selector else {})
+        chosen = {"labelSelector": selector, "fieldSelector": fields}
+        query = {"limit": str(PAGE_SIZE)} | {name: value for name, value in chosen.items() if value}
         while True:
             page = await self._request("GET", resource, resource.path(namespace), verb="list", query=query)
             yield page["items"] or [], page["metadata"]["resourceVersion"]

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from anomaly_api.run import ProgressUpdate
-from anomaly_operator.views import JobView, PodView
+from anomaly_operator.views import EventView, JobView, PodView
 
 
 @dataclass(frozen=True)
@@ -25,5 +25,7 @@ class ObservedState:
     """The last progress that a pod of the run pushed."""
     refusal: Refusal | None = None
     """Why this reconcile could not create the Job."""
+    explanation: EventView | None = None
+    """The Event that tells why the Job has no pod, or why its pod does not start."""
     job_recreated: bool = False
     """Whether the Job of a run that had started was missing, and this reconcile created it again."""

@@ -10,7 +10,7 @@ from anomaly_api.status import ConditionType, Phase, RunStatus
 from anomaly_operator.decide.desired import Blocked, DesiredState
 from anomaly_operator.decide.observed import ObservedState
 from anomaly_operator.decide.outcome import attempt_outcome
-from anomaly_operator.views import JobView, PodView
+from anomaly_operator.views import EventView, JobView, PodView
 
 IMAGE_PROBLEMS = frozenset(
     {
@@ -24,6 +24,18 @@ IMAGE_PROBLEMS = frozenset(
     }
 )
 """The kubelet's reasons for a container that waits because its image cannot be used."""
+
+WARNING_REASONS = frozenset(
+    {
+        Reason.UNSCHEDULABLE,
+        Reason.IMAGE_UNAVAILABLE,
+        Reason.SECRET_NOT_FOUND,
+        Reason.PODS_REFUSED,
+        Reason.VOLUME_UNAVAILABLE,
+        Reason.JOB_DELETED,
+    }
+)
+"""Reasons of Reconciling that a person may have to act on."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +64,7 @@ def current_phase(desired: DesiredState, observed: ObservedState) -> RunPhase:
         return _phase_of_suspended_job(job, suspended_by_user=suspended_by_user)
     active = [pod for pod in observed.pods if not pod.finished and not pod.deleting]
     if active:
-        return _phase_of_active_pod(active[-1])
+        return _phase_of_active_pod(active[-1], observed.explanation)
     return _phase_without_active_pod(observed)
 
 
@@ -72,7 +84,7 @@ def _phase_of_suspended_job(job: JobView, *, suspended_by_user: bool) -> RunPhas
     return RunPhase(Phase.PENDING, Reason.QUEUED, "waiting for the queue to start the Job")
 
 
-def _phase_of_active_pod(pod: PodView) -> RunPhase:
+def _phase_of_active_pod(pod: PodView, explanation: EventView | None) -> RunPhase:
     """Return the phase by what a pod that has not finished is doing, or waiting for."""
     if pod.running or pod.termination:  # the container ends a moment before the pod's phase says so
         return RunPhase(Phase.RUNNING, Reason.RUNNING)
@@ -84,11 +96,15 @@ def _phase_of_active_pod(pod: PodView) -> RunPhase:
     # The kubelet has no specific reason for a missing Secret, but its message names the Secret.
     if pod.waiting_reason == "CreateContainerConfigError" and "secret" in pod.waiting_message.lower():
         return RunPhase(Phase.PENDING, Reason.SECRET_NOT_FOUND, message)
+    if explanation:
+        return RunPhase(Phase.PENDING, Reason.VOLUME_UNAVAILABLE, explanation.message)
     return RunPhase(Phase.PENDING, Reason.STARTING, message)
 
 
 def _phase_without_active_pod(observed: ObservedState) -> RunPhase:
     """Return the phase of a run whose Job has no pod yet, or whose last pod has finished."""
+    if observed.explanation:
+        return RunPhase(Phase.PENDING, Reason.PODS_REFUSED, observed.explanation.message)
     finished = [pod for pod in observed.pods if pod.finished]
     if not finished and observed.job_recreated:
         return RunPhase(Phase.PENDING, Reason.JOB_DELETED, "the Job was deleted and made again")

@@ -12,7 +12,7 @@ from anomaly_operator.decide.conditions import ConditionState, update_conditions
 from anomaly_operator.decide.desired import DesiredState
 from anomaly_operator.decide.observed import ObservedState
 from anomaly_operator.decide.outcome import Outcome, job_outcome
-from anomaly_operator.decide.phase import RunPhase, current_phase, is_finished
+from anomaly_operator.decide.phase import WARNING_REASONS, RunPhase, current_phase, is_finished
 from anomaly_operator.decide.times import to_age, to_timestamp
 from anomaly_operator.views import JobView, RunView
 
@@ -62,6 +62,7 @@ def _unfinished_status(
     stage, progress = _stage_and_progress(old, observed, current)
     update = observed.progress
     device = (update.device if update else None) or old.device
+    attempts = _attempts(old, observed)
     return RunStatus(
         observed_generation=run.generation,
         phase=current.phase,
@@ -74,13 +75,13 @@ def _unfinished_status(
         ),
         stage=stage,
         progress=progress,
-        start_time=old.start_time or _start_time(observed.job),
+        start_time=old.start_time or (_start_time(observed.job) if attempts else None),
         job_name=observed.job.name if observed.job else old.job_name,
-        attempts=_attempts(old, observed),
+        attempts=attempts,
         mlflow=(update.mlflow if update else None) or old.mlflow,
         device=device,
         warnings=_early_warnings(device),
-        display=_display(None, stage, progress),
+        display=_display(None, _progress_text(stage, progress) or _obstacle(current)),
     )
 
 
@@ -113,7 +114,7 @@ def _finished_status(
         mlflow=results.mlflow or old.mlflow,
         device=results.device or old.device,
         warnings=results.warnings,
-        display=_display(results.metrics, stage, None),
+        display=_display(results.metrics, _progress_text(stage, None)),
     )
 
 
@@ -148,7 +149,10 @@ def _stage_and_progress(
 
 
 def _start_time(job: JobView | None) -> str | None:
-    """Return when the Job could first create a pod (RFC 3339); the spec may change until then."""
+    """Return when the Job could first create a pod (RFC 3339).
+
+    It is recorded once there is a pod; until then the spec may change, because nothing has been done by it.
+    """
     if job is None:
         return None
     return job.start_time or (None if job.suspend else job.creation_time)
@@ -167,18 +171,24 @@ def _attempts(old: RunStatus, observed: ObservedState) -> int:
     return max(old.attempts, counted_by_job, len(observed.pods))
 
 
-def _display(metrics: MetricValues | None, stage: Stage | None, progress: Progress | None) -> Display | None:
+def _display(metrics: MetricValues | None, progress: str | None) -> Display | None:
     image = metrics.image if metrics else {}
     display = Display(
         auroc=_rounded(image.get("AUROC")),
         f1=_rounded(image.get("F1Score")),
-        progress=_progress_text(stage, progress),
+        progress=progress,
     )
     return display if display != Display() else None
 
 
 def _rounded(value: float | None) -> str | None:
     return None if value is None else f"{value:.4f}"
+
+
+def _obstacle(current: RunPhase) -> str | None:
+    """Return the reason of a run that somebody has to help; it stands where the progress would."""
+    needs_help = current.reason in WARNING_REASONS or current.condition is ConditionType.STALLED
+    return current.reason.value if needs_help else None
 
 
 def _progress_text(stage: Stage | None, progress: Progress | None) -> str | None:

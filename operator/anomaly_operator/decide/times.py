@@ -8,6 +8,11 @@ def to_timestamp(moment: datetime) -> str:
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+def from_timestamp(text: str) -> datetime:
+    """Parse a metav1.Time or metav1.MicroTime."""
+    return datetime.fromisoformat(text)
+
+
 def to_age(seconds: int) -> str:
     """Format a duration in one or two units, as in kubectl's AGE column: 90s, 12m, 3h20m, 2d4h."""
     minutes, hours, days = seconds // 60, seconds // 3600, seconds // 86_400

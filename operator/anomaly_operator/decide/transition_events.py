@@ -9,13 +9,9 @@ from typing import Literal
 from anomaly_api.reasons import Reason
 from anomaly_api.status import Condition, ConditionType, RunStatus
 from anomaly_operator.decide.conditions import find_true
+from anomaly_operator.decide.phase import WARNING_REASONS
 
 EventType = Literal["Normal", "Warning"]
-
-WARNING_REASONS = frozenset(
-    {Reason.UNSCHEDULABLE, Reason.IMAGE_UNAVAILABLE, Reason.SECRET_NOT_FOUND, Reason.JOB_DELETED}
-)
-"""Reasons of Reconciling that a person may have to act on."""
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from anomaly_operator.decide.observed import ObservedState, Refusal
 from anomaly_operator.decide.pod_settings import PodSettings
 from anomaly_operator.decide.status import compute_status
 from anomaly_operator.resources import Manifest
-from anomaly_operator.views import job_view, pod_view
+from anomaly_operator.views import event_view, job_view, pod_view
 from support import golden, objects
 
 SETTINGS = PodSettings(
@@ -76,6 +76,7 @@ def observed_state(given: Manifest) -> ObservedState:
         pods=tuple(pod_view(pod) for pod in pods),
         progress=ProgressUpdate.model_validate(given["progress"]) if "progress" in given else None,
         refusal=Refusal(given["refusal"]) if "refusal" in given else None,
+        explanation=event_view(given["explanation"]) if "explanation" in given else None,
     )
 
 
