@@ -111,6 +111,23 @@ def test_missing_weights_fail_with_the_path_that_was_wanted(namespace: DemoNames
     assert "s3://weights/hub/models--timm--resnet18" in message
 
 
+def test_a_missing_authority_is_named_and_waited_for(namespace: DemoNamespace) -> None:
+    experiment = small_experiment("authority")
+    experiment["spec"]["dataset"]["source"]["s3"]["caConfigMap"] = "company-ca"
+    experiment["spec"]["model"]["padim"]["layers"] = ["layer1", "layer9"]
+    namespace.apply(experiment)
+    status = namespace.wait_for(
+        "aexp",
+        "authority",
+        "without its volume",
+        lambda status: condition(status, "Reconciling").get("reason") == "VolumeUnavailable",
+    )
+    assert 'configmap "company-ca" not found' in condition(status, "Reconciling")["message"]
+    authority = {"ca.crt": "-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n"}
+    namespace.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "company-ca"}, "data": authority})
+    assert failure(namespace, "authority")[0] == "InvalidConfig", "it starts, and finds that there is no layer9"
+
+
 @pytest.fixture
 def simulated_gpus(namespace: DemoNamespace) -> None:
     """Skip where a node's GPUs are real."""
