@@ -75,6 +75,7 @@ class InferenceThreshold(Contract):
 
 
 Runtime = Literal["onnx", "torchscript", "torch"]
+Precision = Literal["float32", "tf32"]
 
 _TRAINS_NOTHING = Rule(
     cel="!has(self.tracking.mlflow) || !has(self.tracking.mlflow.registerModel)",
@@ -108,6 +109,9 @@ class InferenceSpec(Contract):
     runtime: Runtime = "onnx"
     """What executes the model: onnx runs on onnxruntime in an image without torch; torchscript needs that export,
     torch needs output.keepCheckpoint of the experiment."""
+    precision: Precision = "float32"
+    """Of matrix multiplications and convolutions on GPUs: tf32 rounds their input to 10 bits of mantissa, which GPUs of
+    compute capability 8.0 and later do faster, and moves scores away from those of the training."""
     batch_size: BatchSize = 32
     """Images per batch."""
     num_workers: Annotated[int, Field(ge=0, le=128)] | None = None
@@ -163,6 +167,7 @@ class AnomalyInference(Contract):
             "threshold",
             "metrics",
             "runtime",
+            "precision",
             "batch_size",
             "num_workers",
             "visualization",

@@ -14,6 +14,10 @@ from anomaly_runner.system.machine import cpu_limit
 from anomaly_runner.tracking.mlflow_tracker import LOCAL_UID
 
 _MAX_FALLBACK_CHARACTERS = 256
+_CPU = "CPU"
+_FIRST_WITH_TF32 = 8
+"""Ampere, by the major number of its compute capability (CUDA C++ programming guide)."""
+_WITH_TF32 = f"GPUs since compute capability {_FIRST_WITH_TF32}.0"
 
 
 def asked_gpus(config: RunConfig) -> Gpus | None:
@@ -52,6 +56,20 @@ def record_device(context: Context, asked: Gpus | None, provider: str, problem: 
     context.record.device = _device(gpus, provider, problem if asked else None)
 
 
+def warn_without_tf32(context: Context) -> None:
+    """Warn that TensorFloat-32 was asked for and the device that is recorded does not have it."""
+    device = context.record.device
+    if device and not _has_tf32(device):
+        context.record.warn(f"precision: tf32 has no effect on this {device.name}: it is a mode of {_WITH_TF32}")
+
+
+def _has_tf32(device: Device) -> bool:
+    if device.name == _CPU:
+        return False
+    capability = device.compute_capability  # unknown without NVML
+    return capability is None or int(capability.partition(".")[0]) >= _FIRST_WITH_TF32
+
+
 def _visible_gpus() -> tuple[Gpu, ...]:
     try:
         return list_gpus()
@@ -76,7 +94,7 @@ def _describe(asked: Gpus, problem: str) -> str:
 def _device(gpus: tuple[Gpu, ...], provider: str, problem: str | None) -> Device:
     fallback = problem and problem[:_MAX_FALLBACK_CHARACTERS]
     if "cuda" not in provider.lower():
-        return Device(name="CPU", count=cpu_limit(), provider=provider, fallback=fallback)
+        return Device(name=_CPU, count=cpu_limit(), provider=provider, fallback=fallback)
     if not gpus:  # CUDA works, but the container has no NVML: NVIDIA_DRIVER_CAPABILITIES lacks "utility"
         return Device(name="GPU", provider=provider, fallback=fallback)
     return Device(

@@ -16,7 +16,7 @@ from anomaly_runner.data.batches import Batch, IntegrityLog, Preprocessor, read_
 from anomaly_runner.data.fetch import list_inference, prefetch_images
 from anomaly_runner.data.masks import mask_reader
 from anomaly_runner.data.samples import DatasetIndex, Sample
-from anomaly_runner.devices import asked_gpus, check_required, record_device
+from anomaly_runner.devices import asked_gpus, check_required, record_device, warn_without_tf32
 from anomaly_runner.evaluation.evaluate import EvaluationResult, evaluate
 from anomaly_runner.evaluation.labelled import sort_labelled_scores
 from anomaly_runner.evaluation.normalize import inference_normalizer
@@ -84,6 +84,8 @@ def run_inference(config: RunConfig, spec: InferenceSpec, context: Context) -> p
 def _load_predictor(config: RunConfig, spec: InferenceSpec, manifest: ModelManifest, context: Context) -> Predictor:
     predictor = load_predictor(spec, manifest, context)
     record_device(context, asked_gpus(config), predictor.provider, predictor.fallback)
+    if spec.precision == "tf32":
+        warn_without_tf32(context)
     return predictor
 
 

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import onnx
@@ -176,6 +177,17 @@ def test_a_gpu_whose_memory_runs_out_is_not_replaced_by_the_cpu(
     open_gpu_session(monkeypatch, GpuSession(model, NO_MEMORY))
     with pytest.raises(RuntimeError, match=NO_MEMORY):
         load_onnx(model, 4)
+
+
+@pytest.mark.parametrize(("options", "tf32"), [({}, "0"), ({"tf32": True}, "1")])
+def test_tf32_is_off_unless_asked_for(
+    nothing_in_the_way: None, model: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, bool], tf32: str
+) -> None:
+    opened = Mock(wraps=onnx_predictor._open)
+    monkeypatch.setattr(onnx_predictor, "_open", opened)
+    load_onnx(model, 4, **options)
+    (provider, chosen), _ = opened.call_args_list[0].args[1]
+    assert (provider, chosen["use_tf32"]) == (CUDA, tf32)
 
 
 def test_a_file_that_is_no_model_is_not_blamed_on_the_gpu(

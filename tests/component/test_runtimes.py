@@ -1,10 +1,14 @@
 """All runtimes give the same scores, at any batch size and for images of many sizes."""
 
+import json
+import pkgutil
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pyarrow.parquet
 import pytest
+import torch
 from PIL import Image
 
 from anomaly_runner.local import run_locally
@@ -57,6 +61,30 @@ def test_scores_equal_those_of_the_training(folder: Path, runtime: str) -> None:
     trained, found = table(folder, "textures"), scores(folder, runtime=runtime)
     assert found == pytest.approx({path: trained[path] for path in found}, rel=1e-5)
     assert len(found) == 10
+
+
+@pytest.mark.parametrize(
+    ("runtime", "told"),
+    [
+        ("onnx", "trained_model.load_onnx"),
+        ("torchscript", "torchscript_predictor.TorchThreads"),
+        ("torch", "checkpoint.TorchThreads"),
+    ],
+)
+def test_tf32_reaches_the_runtime_and_without_a_gpu_changes_nothing_but_says_so(
+    folder: Path, runtime: str, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    trained = table(folder, "textures")
+    with monkeypatch.context() as patched:
+        called = Mock(wraps=pkgutil.resolve_name(f"anomaly_runner.scoring.{told}"))
+        patched.setattr(f"anomaly_runner.scoring.{told}", called)
+        found = scores(folder, runtime=runtime, precision="tf32")
+    assert called.call_args.kwargs["tf32"] is True
+    assert found == pytest.approx({path: trained[path] for path in found}, rel=1e-5)
+    report = json.loads((folder / "results/factory/look/local/report.json").read_text())
+    assert ["tf32 has no effect on this CPU" in warning for warning in report["summary"]["warnings"]] == [True]
 
 
 @pytest.mark.parametrize("runtime", ["onnx", "torchscript", "torch"])

@@ -24,17 +24,18 @@ Result = TypeVar("Result")
 class TorchThreads:
     """Spreads work over the CPUs, or runs it on the GPU without splitting it.
 
-    Creating an instance configures torch for this process: one thread per operator on the CPU, exact float32 on a GPU.
+    Creating an instance configures torch for this process: one thread per operator on the CPU, exact float32 on a GPU,
+    or TensorFloat-32 for its matrix multiplications and convolutions with ``tf32``.
     """
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, *, tf32: bool = False) -> None:
         self.device = device
         self._threads = cpu_limit() if device.type == "cpu" else 1
         if device.type == "cpu":
             _one_thread()
             keep_freed_memory()
         else:
-            _exact_on_gpu()
+            _configure_gpu(tf32)
 
     @property
     def count(self) -> int:
@@ -82,8 +83,8 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def _exact_on_gpu() -> None:
-    torch.backends.cuda.matmul.allow_tf32 = False
-    torch.backends.cudnn.allow_tf32 = False
+def _configure_gpu(tf32: bool) -> None:
+    torch.backends.cuda.matmul.allow_tf32 = tf32
+    torch.backends.cudnn.allow_tf32 = tf32
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True

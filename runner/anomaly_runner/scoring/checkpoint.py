@@ -21,20 +21,21 @@ from anomaly_runner.scoring.torch_predictor import TorchPredictor
 from anomaly_runner.system.out_of_memory import is_out_of_memory
 
 
-def load_torch(manifest: ModelManifest, file: Path, batch_size: int) -> TorchPredictor:
+def load_torch(manifest: ModelManifest, file: Path, batch_size: int, *, tf32: bool = False) -> TorchPredictor:
     """Load the model of an experiment, ready to score.
 
     Args:
         manifest: model.json.
         file: the model's state (safetensors).
         batch_size: largest number of images in a batch.
+        tf32: as in ``TorchThreads``.
 
     Raises:
         ModelInvalid: the manifest holds no definition, or the state does not belong to the definition.
     """
     if manifest.definition is None:
         raise ModelInvalid("model.json does not say how the model is built: train it again with this version")
-    threads = TorchThreads(choose_device().device)
+    threads = TorchThreads(choose_device().device, tf32=tf32)
     model = load_checkpoint(manifest.definition, (manifest.input_height, manifest.input_width), file, threads)
     return TorchPredictor(model.to(threads.device).eval(), threads, batch_size)
 

@@ -59,17 +59,18 @@ class TorchscriptPredictor:
         return scores.cpu().numpy(), maps[0][:, 0].cpu().numpy() if maps else None
 
 
-def load_torchscript(file: Path, batch_size: int) -> TorchscriptPredictor:
+def load_torchscript(file: Path, batch_size: int, *, tf32: bool = False) -> TorchscriptPredictor:
     """Open an exported TorchScript model.
 
     Args:
         file: the model.
         batch_size: images in a batch on a GPU.
+        tf32: as in ``TorchThreads``.
 
     Raises:
         ModelInvalid: the file is not a TorchScript program.
     """
-    threads = TorchThreads(choose_device().device)
+    threads = TorchThreads(choose_device().device, tf32=tf32)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # loading the successor's format would run Python code

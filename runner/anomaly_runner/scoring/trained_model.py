@@ -58,22 +58,22 @@ def load_predictor(spec: InferenceSpec, manifest: ModelManifest, context: Contex
         StorageDenied, StorageUnavailable: the file cannot be downloaded.
         Stopped: the run was asked to stop.
     """
-    store = context.stores[LocationRole.MODEL]
+    store, tf32 = context.stores[LocationRole.MODEL], spec.precision == "tf32"
     if spec.runtime == "torch":
         if manifest.checkpoint is None:
             raise ModelInvalid("the model's state was not kept; train it with output.keepCheckpoint: true")
         from anomaly_runner.scoring.checkpoint import load_torch
 
-        return load_torch(manifest, fetch_model_file(store, manifest.checkpoint, context), spec.batch_size)
+        return load_torch(manifest, fetch_model_file(store, manifest.checkpoint, context), spec.batch_size, tf32=tf32)
     exported = next((model for model in manifest.exports if model.format == spec.runtime), None)
     if exported is None:
         raise ModelInvalid(f"the model has no {spec.runtime} export; train it with export.types: [{spec.runtime}]")
     file = fetch_model_file(store, exported, context)
     if spec.runtime == "onnx":
-        return load_onnx(file, spec.batch_size)
+        return load_onnx(file, spec.batch_size, tf32=tf32)
     from anomaly_runner.scoring.torchscript_predictor import load_torchscript
 
-    return load_torchscript(file, spec.batch_size)
+    return load_torchscript(file, spec.batch_size, tf32=tf32)
 
 
 def read_valid_area(spec: InferenceSpec, manifest: ModelManifest, context: Context) -> ValidArea | None:
