@@ -157,6 +157,10 @@ test: lint verify test-tools $(CLUSTER_TARGET) ## Run everything
 test-all: lint verify test-tools $(CLUSTER_TARGET) ## Run everything and the rare combinations, before a release: an hour
 	$(USE_IMAGES) $(PARALLEL_PYTEST) tests --rare
 
+.PHONY: benchmark-gpu
+benchmark-gpu: setup ## Print the benchmarks of this machine's GPU
+	$(PYTHON) -m benchmarks.gpu
+
 .PHONY: bench
 bench: setup $(CLUSTER_TARGET) ## Print the benchmarks
 	$(USE_CLUSTER) $(PYTHON) -m benchmarks.operator_apply

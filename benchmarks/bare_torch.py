@@ -55,9 +55,8 @@ def efficientad(module: Any, images: Tensor, batch: int, epochs: int, folder: Pa
     """Pass the images through the teacher, then train student and autoencoder with Adam, and return the network."""
     model = module.model.train()
     module.prepare_pretrained_model()
-    photographs = cycle(
-        read(sorted((folder / "weights/datasets/imagenette").rglob("*.jpg")), images.shape[-1])[:, None]
-    )
+    files = sorted((folder / "weights/datasets/imagenette").rglob("*.jpg"))
+    photographs = cycle(read(files, images.shape[-1]).to(images.device)[:, None])
     adam = torch.optim.Adam([*model.student.parameters(), *model.ae.parameters()], lr=module.lr)
     with torch.inference_mode():
         for part in torch.split(images, batch):

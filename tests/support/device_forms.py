@@ -20,6 +20,7 @@ from anomaly_runner.scoring.onnx_predictor import load_onnx
 from anomaly_runner.system.machine import cpu_limit
 from support.model_forms import score_by_every_form
 from support.model_rows import ROWS
+from support.optional import not_none
 
 BATCH = 3
 CPU = torch.device("cpu")
@@ -41,7 +42,7 @@ class DeviceForms:
     """How far others are from torch on the device where the model was trained, by what computed them."""
 
     trained_on: str
-    """The device as the run's report names it."""
+    """What executed the model, as the run's report names it."""
     distinct: int
     """Number of different image scores."""
     apart: dict[str, Apart]
@@ -66,7 +67,7 @@ def forms_on(folder: Path, name: ModelName, device: torch.device) -> DeviceForms
     provider = load_onnx(root / "model.onnx", BATCH).provider if "onnx" in row.usual_exports else None
     gc.collect()
     torch.cuda.empty_cache()
-    return DeviceForms(forms.report.environment["device"], len(np.unique(reference[0])), found, provider)
+    return DeviceForms(not_none(forms.report.summary.device).provider, len(np.unique(reference[0])), found, provider)
 
 
 def test_images(folder: Path, manifest: ModelManifest) -> NDArray[np.float32]:
@@ -97,12 +98,10 @@ def _ways(
 
 
 def _torch(root: Path, manifest: ModelManifest, device: torch.device) -> Score:
-    assert manifest.definition is not None
-    assert manifest.checkpoint is not None
     size = (manifest.input_height, manifest.input_width)
     threads = TorchThreads(device)
     torch.set_num_threads(cpu_limit())
-    model = load_checkpoint(manifest.definition, size, root / manifest.checkpoint.file, threads)
+    model = load_checkpoint(not_none(manifest.definition), size, root / not_none(manifest.checkpoint).file, threads)
     return _on(device, model.to(device).eval())
 
 
