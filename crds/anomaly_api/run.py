@@ -28,6 +28,7 @@ from anomaly_api.status import (
     Stage,
     ThresholdValues,
     Timestamp,
+    TrainedBy,
 )
 from anomaly_api.storage import Location, LocationRole
 
@@ -162,6 +163,8 @@ class RunSummary(Contract):
     """The run in MLflow."""
     device: Device | None = None
     """What the pod computed with."""
+    trained_by: TrainedBy | None = None
+    """The experiment whose model an inference used."""
     warnings: Annotated[tuple[Annotated[str, Field(max_length=256)], ...], Field(max_length=8)] = ()
     """Problems that did not stop the run."""
 

@@ -155,6 +155,17 @@ class MlflowStatus(Contract):
     """URI of the registered model's version, models:/NAME/VERSION."""
 
 
+class TrainedBy(Contract):
+    """The experiment whose model an inference used."""
+
+    namespace: str
+    """Namespace of the AnomalyExperiment."""
+    name: str
+    """Its name."""
+    uid: str
+    """Its UID: an experiment that is deleted and applied again trains another model."""
+
+
 class ImageCounts(Contract):
     """Numbers of images by use and outcome."""
 
@@ -214,6 +225,8 @@ class RunStatus(Contract):
     """The run in MLflow."""
     device: Device | None = None
     """What the last pod computes with."""
+    trained_by: TrainedBy | None = None
+    """The experiment whose model an inference used."""
     warnings: Annotated[tuple[Annotated[str, Field(max_length=256)], ...], Field(max_length=8)] = ()
     """Problems that did not stop the run."""
     display: Display | None = None

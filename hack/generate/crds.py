@@ -79,6 +79,10 @@ def crd(kind: Kind) -> dict[str, Any]:
     }
 
 
+_UNSEEN_STATUS = {"observedGeneration": -1}
+"""Status of an object that the operator has not seen yet: without one, kstatus would call it Current, that is done."""
+
+
 def resource_schema(kind: Kind) -> Schema:
     """Return the schema of the whole object: the API server owns metadata, this project spec and status."""
     document = kind.model_json_schema(by_alias=True, mode="validation")
@@ -93,7 +97,7 @@ def resource_schema(kind: Kind) -> Schema:
             "kind": {"type": "string"},
             "metadata": {"type": "object"},
             "spec": structural(fields["spec"], definitions),
-            "status": structural(fields["status"], definitions),
+            "status": structural(fields["status"], definitions) | {"default": _UNSEEN_STATUS},
         },
         "x-kubernetes-validations": [rule.to_crd() for rule in kind.crd_rules],
     }

@@ -6,6 +6,7 @@ It reconciles nothing itself.
 import asyncio
 import json
 import os
+import signal
 import time
 from collections import Counter
 from collections.abc import Coroutine
@@ -20,6 +21,7 @@ from anomaly_operator.cluster.client import ApiClient
 from anomaly_operator.cluster.credentials import login
 from anomaly_operator.cluster.leader_election import LeaderElector
 from anomaly_operator.cluster.resync import Resync
+from anomaly_operator.cluster.watchable import wait_until_readable, wait_until_served
 from anomaly_operator.keys import RunKey
 from anomaly_operator.metrics import RESYNC_AGE, RUNS
 from anomaly_operator.reconciler import Reconciler
@@ -39,7 +41,7 @@ STUCK_SECONDS = 300.0
 Twice the time that all retries of a request take.
 """
 START_SECONDS = 300.0
-"""Seconds that the first LIST may take: custom resource definitions may be installed after the operator."""
+"""Seconds that the first LIST may take, once the custom resource definitions are installed."""
 
 
 class Manager:
@@ -91,12 +93,16 @@ class Manager:
         )
 
     async def start(self) -> None:
-        """Answer probes, fill the cache, and stand for election.
+        """Answer probes, wait for the custom resource definitions, fill the cache, and stand for election.
 
         Raises:
             OSError: the port is taken.
         """
         await self._server.start(self._settings.bind, self._settings.port)
+        # kopf starts its watches after this, and only of what is served by then.
+        await wait_until_served(self._client, next(iter(self._settings.namespaces), None))
+        if self._settings.skipped_namespaces:
+            self._spawn(self._exit_when_namespace_returns(), "skipped namespaces")
         self._spawn(self._run(), "leading")
 
     async def stop(self) -> None:
@@ -134,6 +140,12 @@ class Manager:
         """Renew the Lease until it is lost, then end the process at once, so that it sends no further request."""
         await self._elector.renew()
         os._exit(1)
+
+    async def _exit_when_namespace_returns(self) -> None:
+        """End the process once a skipped namespace can be read: kopf starts no watch later than at its start."""
+        name = await wait_until_readable(self._client, self._settings.skipped_namespaces)
+        log.warning("a skipped namespace can be read again; the process starts anew", namespace=name)
+        os.kill(os.getpid(), signal.SIGTERM)
 
     def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> "asyncio.Task[None]":
         task = asyncio.create_task(work, name=name)

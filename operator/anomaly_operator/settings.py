@@ -23,6 +23,8 @@ class Settings:
     """What every run's pod gets from the operator."""
     namespaces: tuple[str, ...] = ()
     """Namespaces to watch; none means all."""
+    skipped_namespaces: tuple[str, ...] = ()
+    """Namespaces that were asked for, but could not be read when the process started."""
     identity: str = field(default_factory=lambda: f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}")
     """Identity of this process as holder of the Lease; unique to each process."""
     address: str = "127.0.0.1"

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from anomaly_api.inference import InferenceSpec
-from anomaly_api.run import ModelManifest, RunConfig
-from anomaly_api.status import Stage
+from anomaly_api.run import ModelManifest, RunConfig, RunIdentity
+from anomaly_api.status import Stage, TrainedBy
 from anomaly_api.storage import LocationRole
 from anomaly_runner import publish
 from anomaly_runner.context import Context
@@ -124,6 +124,7 @@ def _run(config: RunConfig, inputs: _InferenceInputs) -> publish.Published:
         environment=_environment(inputs),
         gallery=gallery,
         model_thresholds=inputs.manifest.thresholds,
+        trained_by=_trained_by(inputs.manifest.run),
     )
     return publish.publish(config, results, folder, inputs.spec.output.upload_artifacts, inputs.context)
 
@@ -132,6 +133,10 @@ def _environment(inputs: _InferenceInputs) -> dict[str, str]:
     """Versions of libraries, and the model's URI, which names the version of a registered model."""
     uri = inputs.context.stores[LocationRole.MODEL].uri
     return versions(_LIBRARIES) | {"model": uri}
+
+
+def _trained_by(run: RunIdentity) -> TrainedBy:
+    return TrainedBy(namespace=run.namespace, name=run.name, uid=run.uid)
 
 
 def _predict(inputs: _InferenceInputs) -> Predictions:

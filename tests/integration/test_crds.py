@@ -152,6 +152,15 @@ def test_status_is_as_strict_as_spec(namespace: Namespace) -> None:
             )
 
 
+def test_a_new_object_is_never_taken_for_one_that_is_done(namespace: Namespace) -> None:
+    """Kstatus calls an object without conditions Current, unless its observedGeneration is not its generation."""
+    for kind in ("AnomalyExperiment", "AnomalyInference"):
+        manifest = base(kind)
+        namespace.apply(manifest)
+        new = namespace.get(KINDS[kind].plural, manifest["metadata"]["name"])
+        assert new["status"]["observedGeneration"] != new["metadata"]["generation"]
+
+
 def test_both_kinds_are_listed_by_their_category(namespace: Namespace) -> None:
     namespace.apply(base("AnomalyExperiment"), base("AnomalyInference"))
     names = namespace.kubectl("get", "anomaly", "-o", "name").split()

@@ -176,6 +176,12 @@ def test_a_quota_of_pods_is_told_and_waited_for(namespace: Namespace, operator: 
     assert running["startTime"]
 
 
+def test_a_field_that_kubernetes_does_not_know_is_refused(namespace: Namespace, operator: OperatorProcess) -> None:
+    namespace.apply(experiment("screws", scheduling={"affinity": {"nodeAffinity": {"nope": 1}}}))
+    status = namespace.wait_for("aexp", "screws", "refused", reason("JobRefused", "Stalled"))
+    assert 'unknown field "spec.template.spec.affinity.nodeAffinity.nope"' in condition(status, "Stalled")["message"]
+
+
 def test_an_account_that_does_not_exist_is_named(namespace: Namespace, operator: OperatorProcess) -> None:
     namespace.apply(experiment("screws", scheduling={"serviceAccountName": "nobody"}))
     status = namespace.wait_for("aexp", "screws", "refused", reason("PodsRefused"))

@@ -92,6 +92,11 @@ class OperatorProcess:
         """End the operator with SIGTERM, as the kubelet does."""
         self._end(signal.SIGTERM)
 
+    @property
+    def ended(self) -> bool:
+        """Whether the process has ended by itself."""
+        return self._process is not None and self._process.poll() is not None
+
     def kill(self) -> None:
         """End the operator with SIGKILL."""
         self._end(signal.SIGKILL)

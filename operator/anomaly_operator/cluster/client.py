@@ -106,10 +106,12 @@ class ApiClient:
             Conflict: there is one of its name. It may be this very object: when the answer to a create is lost, the
                 retry finds what the first attempt created.
             Forbidden: not allowed, over quota, or the namespace is being terminated.
-            Invalid: validation or an admission webhook rejected it.
+            Invalid: validation or an admission webhook rejected it, or it has a field that the API server does not
+                know: such fields would otherwise be dropped without a word.
             ApiError: the request failed otherwise.
         """
-        return await self._request("POST", resource, resource.path(namespace), verb="create", body=body)
+        strict = {"fieldValidation": "Strict"}
+        return await self._request("POST", resource, resource.path(namespace), verb="create", query=strict, body=body)
 
     async def patch(self, resource: Resource, namespace: str, name: str, body: Manifest) -> Manifest:
         """Apply a JSON merge patch and return the object.

@@ -113,6 +113,7 @@ def _finished_status(
         artifacts=results.artifacts,
         mlflow=results.mlflow or old.mlflow,
         device=results.device or old.device,
+        trained_by=results.trained_by,
         warnings=results.warnings,
         display=_display(results.metrics, _progress_text(stage, None)),
     )

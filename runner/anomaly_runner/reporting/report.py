@@ -6,7 +6,7 @@ from typing import Literal
 
 from anomaly_api.reasons import Reason
 from anomaly_api.run import ExportReport, RunConfig, RunReport, RunSummary, TrainingReport
-from anomaly_api.status import Artifacts, ImageCounts, MlflowStatus, Stage, ThresholdValues
+from anomaly_api.status import Artifacts, ImageCounts, MlflowStatus, Stage, ThresholdValues, TrainedBy
 from anomaly_runner.context import RunRecord
 from anomaly_runner.data.batches import IntegrityLog
 from anomaly_runner.data.samples import DatasetIndex
@@ -32,6 +32,7 @@ class Results:
         validation_images: number of validation images, on which thresholds were found; 0 if there are none.
         gallery: pictures for the HTML report.
         model_thresholds: thresholds of the trained model that an inference uses.
+        trained_by: the experiment that trained that model.
         failure: reason why the run fails although it has results.
     """
 
@@ -46,6 +47,7 @@ class Results:
     validation_images: int = 0
     gallery: tuple[GalleryItem, ...] = ()
     model_thresholds: ThresholdValues | None = None
+    trained_by: TrainedBy | None = None
     failure: RunFailed | None = None
 
     @property
@@ -78,6 +80,7 @@ def make_summary(results: Results, artifacts: Artifacts, mlflow: MlflowStatus | 
         artifacts=artifacts,
         mlflow=mlflow,
         device=record.device,
+        trained_by=results.trained_by,
         warnings=tuple(record.warnings[:8]),
     )
 
