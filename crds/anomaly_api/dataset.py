@@ -22,6 +22,7 @@ from anomaly_api.rules import Rule, exactly_one, first_set, only_when, only_with
 from anomaly_api.storage import Location, PersistentVolumeClaimLocation, S3Location
 
 Task = Literal["segmentation", "classification"]
+FolderLayoutName = Literal["mvtec", "mvtecLoco", "mvtecAd2", "visa", "btad"]
 
 _BUILTIN_CATEGORY = Rule(
     cel="!has(self.source.builtin) || has(self.category) == (self.source.builtin.name == 'mvtec')",

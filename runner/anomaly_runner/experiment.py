@@ -212,7 +212,7 @@ def _predict(
     inputs: ExperimentInputs, predictor: TorchPredictor, samples: Sequence[Sample], reference: int = 0
 ) -> Predictions:
     # Maps take much disk space: they are kept only for pixel metrics and pictures.
-    keep_maps = any(sample.mask for sample in samples) or inputs.spec.evaluation.visualization.enabled
+    keep_maps = any(sample.masks for sample in samples) or inputs.spec.evaluation.visualization.enabled
     with inputs.context.stage(Stage.PREDICT, len(samples)):
         batches = inputs.read(samples, predictor.preferred_batch_size)
         return predict(

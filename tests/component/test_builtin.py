@@ -208,9 +208,9 @@ def test_mvtec_extracts_one_category_with_its_masks(digits: dict[str, bytes], co
         spec = experiment({"name": "mvtec", "mirror": web.url, "limit": 2}, category="metal_nut").spec
         listed = list_experiment(spec, context, catalog(digits, tar))
     assert [sample.key for sample in listed.dataset.train] == ["train/good/000.png", "train/good/001.png"]
-    assert {sample.key: sample.mask for sample in listed.dataset.test} == {
-        "test/good/000.png": None,
-        "test/scratch/000.png": "ground_truth/scratch/000_mask.png",
+    assert {sample.key: sample.masks for sample in listed.dataset.test} == {
+        "test/good/000.png": (),
+        "test/scratch/000.png": ("ground_truth/scratch/000_mask.png",),
     }
     assert (not_none(listed.store.local_root) / "train/good/000.png").read_bytes() == PRODUCTS[
         "metal_nut/train/good/000.png"

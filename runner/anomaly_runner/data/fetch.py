@@ -65,7 +65,9 @@ def list_experiment(spec: ExperimentSpec, context: Context, catalog: DatasetCata
     with context.stage(Stage.DATASET):
         with_masks = spec.dataset.task == "segmentation" and bool(spec.evaluation.metrics.pixel)
         max_bytes = max_file_bytes(spec.dataset.limits.max_image_pixels)
-        found = index_experiment(objects, store.uri, spec.dataset.mask_suffix, with_masks, max_bytes=max_bytes)
+        # The mask of the valid area is an image of its own, wherever it lies.
+        images = [info for info in objects if info.key != spec.dataset.valid_area_mask]
+        found = index_experiment(images, store.uri, spec.dataset.mask_suffix, with_masks, max_bytes=max_bytes)
         dataset = complete_splits(found, spec.dataset.splits, spec.dataset.seed)
         valid_area = _valid_area(spec, store)
         return replace(_listed(dataset, store, objects, context), valid_area=valid_area, cache=cache)

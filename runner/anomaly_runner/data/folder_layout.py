@@ -1,49 +1,70 @@
 """Build the ``DatasetIndex`` of a folder from its object keys: the paths alone define splits, labels and masks.
 
-Layout: Bergmann et al., "MVTec AD", CVPR 2019, with ``test/unknown`` for images that are scored but count in no metric,
-and ``val/`` for images that thresholds are found on. Masks are paired with their images by name. This module opens no
-file; missing splits are drawn in ``splits``.
+The layouts are in ``layouts``. Besides their folders, ``test/unknown`` has images that are scored but count in no
+metric, and ``val/`` images that thresholds are found on. This module opens no file; missing splits are drawn in
+``splits``.
 """
 
 import posixpath
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence, Set
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from functools import partial
-from pathlib import PurePosixPath
 from typing import Literal
 
-from anomaly_api.dataset import DatasetLimits
+from anomaly_api.dataset import DatasetLimits, FolderLayoutName
 from anomaly_api.run import UnreadableImage
 from anomaly_runner.data.images import EXTENSIONS
-from anomaly_runner.data.samples import GOOD, UNKNOWN, DatasetIndex, Sample
+from anomaly_runner.data.layouts.folders import (
+    FOLDER_LAYOUTS,
+    MVTEC,
+    MVTEC_LOCO,
+    FolderLayout,
+    recognise,
+    top_folder,
+)
+from anomaly_runner.data.layouts.labels import check_labels, looks_good, twin_warnings
+from anomaly_runner.data.layouts.mask_pairs import PairedImages, pair_masks
+from anomaly_runner.data.layouts.placed import PlacedFile, Role, placed
+from anomaly_runner.data.samples import GOOD, UNKNOWN, DatasetIndex
 from anomaly_runner.errors import DataInvalid
 from anomaly_runner.storage.store import ObjectInfo, has_valid_name_lengths, is_safe_key
 
-_LAYOUT_FOLDERS = ("train", "val", "test", "ground_truth")
+_LAYOUT_FOLDERS = ("train", "val", "validation", "test", "ground_truth")
 """Folders whose names are not labels."""
-_USED_INSTEAD = {"train": "training uses train/good alone", "val": "thresholds are found on val/good and val/DEFECT"}
-"""Reasons for ignoring images in other folders of a split, by split."""
+_USED_INSTEAD: dict[Role, str] = {
+    "train": "training uses good images alone",
+    "val": "thresholds are found on good images and kinds of defects",
+}
+"""Reasons for ignoring images with some labels, by what the files are for."""
+_NAMED_FOLDERS = 4
+"""How many folders a message names."""
 
-LabelAndName = tuple[str, str]
-"""Label of an image, and its path below the label's folder without the extension; both pair it with its mask."""
 
-
-@dataclass
+@dataclass(frozen=True, kw_only=True)
 class _LayoutFiles:
-    """Image files by their role in the layout.
+    """Image files by their role in a layout.
 
-    ``masks``: keys of masks by label and name of their images. ``ignored``: folders whose images are not used.
+    ``ignored``: folders of images with a label that their role has no use for. ``lost``: number of images in each folder
+    that means nothing in the layout.
     """
 
-    train: list[Sample] = field(default_factory=list)
-    validation: list[Sample] = field(default_factory=list)
-    test: list[Sample] = field(default_factory=list)
-    masks: dict[LabelAndName, str] = field(default_factory=dict)
-    ignored: set[str] = field(default_factory=set)
+    train: tuple[PlacedFile, ...]
+    validation: tuple[PlacedFile, ...]
+    test: tuple[PlacedFile, ...]
+    masks: tuple[PlacedFile, ...]
+    ignored: dict[str, Role]
+    lost: Counter[str]
 
 
 def index_experiment(
-    objects: Iterable[ObjectInfo], uri: str, mask_suffix: str, with_masks: bool, *, max_bytes: int | None = None
+    objects: Iterable[ObjectInfo],
+    uri: str,
+    mask_suffix: str,
+    with_masks: bool,
+    *,
+    layout: FolderLayoutName | None = None,
+    max_bytes: int | None = None,
 ) -> DatasetIndex:
     """Find the training, validation and test images of an experiment in its folders.
 
@@ -52,29 +73,36 @@ def index_experiment(
         uri: the dataset's root, for messages.
         mask_suffix: suffix of a mask's name, after the name of its image.
         with_masks: whether to pair images with masks (segmentation).
+        layout: the layout of the folders; None to recognise it.
         max_bytes: size of the largest possible image file; larger files are refused without a download.
 
     Raises:
-        DataInvalid: there are fewer than two training images, or no test images.
+        DataInvalid: there are fewer than two training images, or no test images, or the images of a folder would count
+            as a kind of defect although its name means good.
     """
-    keys, rejected = _image_keys(objects, max_bytes, _is_in_experiment_layout)
-    found = _sort_into_layout(keys, mask_suffix)
-    if not found.train:
-        raise DataInvalid(_nothing_found(uri, "train/good", keys, bool(keys or rejected)))
-    if len(found.train) == 1:
-        raise DataInvalid(f"only one training image below {uri}/train/good; at least two are needed")
-    if not found.test:
-        raise DataInvalid(f"no test images: expected some below {uri}/test/good and {uri}/test/DEFECT")
+    images = [info for info in objects if info.key.lower().endswith(EXTENSIONS)]
+    chosen = FOLDER_LAYOUTS[layout] if layout else recognise({top_folder(info.key) for info in images})
+    keys, rejected = _image_keys(images, max_bytes, partial(_is_in_layout, layout=chosen))
+    found = _sort_into_layout(keys, chosen)
+    _check_found(found, chosen, uri, keys, bool(keys or rejected))
     # Validation images may share masks with test images, so both are paired in one call.
-    paired, missing, unmasked = _pair_with_masks([*found.validation, *found.test], found.masks, with_masks)
+    images_with_masks = (*found.validation, *found.test)
+    suffix = "" if chosen.plain_masks else mask_suffix
+    paired = _pair(images_with_masks, found.masks if with_masks else None, suffix, found.train)
     count = len(found.validation)
     return DatasetIndex(
-        train=tuple(found.train),
-        validation=paired[:count],
-        test=paired[count:],
+        train=tuple(image.sample() for image in found.train),
+        validation=paired.samples[:count],
+        test=paired.samples[count:],
         unreadable=rejected,
-        missing_masks=missing,
-        warnings=(*_ignored_warnings(found.ignored), *unmasked),
+        missing_masks=paired.missing_masks,
+        warnings=(
+            *_ignored_warnings(found.ignored),
+            *_lost_warning(found.lost),
+            *twin_warnings(image.label for image in images_with_masks),
+            *paired.warnings,
+        ),
+        layout=chosen.title,
     )
 
 
@@ -92,29 +120,33 @@ def index_inference(
     Args:
         objects: all objects below ``uri``.
         uri: the folder's root, for messages.
-        layout: flat: all images, with unknown labels. labelled: the name of the top folder is the label, or of the
-            folder below test/ if there is one.
+        layout: flat: all images, with unknown labels. labelled: the test images of a published layout; otherwise the
+            name of the top folder is the label, or of the folder below test/ if there is one.
         mask_suffix: suffix of a mask's name, after the name of its image.
         with_masks: whether to pair images with masks (segmentation).
         max_bytes: size of the largest possible image file; larger files are refused without a download.
 
     Raises:
-        DataInvalid: there are no images, or in the labelled layout none inside a folder.
+        DataInvalid: there are no images, or in the labelled layout none inside a folder, or those of a folder would
+            count as a kind of defect although its name means good.
     """
+    images = [info for info in objects if info.key.lower().endswith(EXTENSIONS)]
     if layout == "flat":
-        keys, rejected = _image_keys(objects, max_bytes, lambda _: True)
-        samples = [Sample(key, UNKNOWN) for key in keys]
-    else:
-        objects = tuple(objects)
-        labelled = partial(_labelled, below_test=any(_is_below_test(info.key) for info in objects))
-        keys, rejected = _image_keys(objects, max_bytes, lambda key: _is_mask(key) or labelled(key) is not None)
-        samples = [sample for key in keys if (sample := labelled(key))]
-    if not samples:
-        wanted = "images" if layout == "flat" else "LABEL/* or test/LABEL/*"
-        raise DataInvalid(f"no images below {uri}: expected {wanted}")
-    masks = _sort_into_layout(keys, mask_suffix).masks
-    test, missing, warnings = _pair_with_masks(samples, masks, with_masks)
-    return DatasetIndex(test=test, unreadable=rejected, missing_masks=missing, warnings=warnings)
+        keys, rejected = _image_keys(images, max_bytes, lambda _: True)
+        _check_any(keys, uri, "images")
+        return DatasetIndex(test=tuple(placed(key, "test", UNKNOWN, 0).sample() for key in keys), unreadable=rejected)
+    chosen = recognise({top_folder(info.key) for info in images})
+    locate = _locate_labelled(images, chosen)
+    keys, rejected = _image_keys(images, max_bytes, lambda key: locate(key) is not None)
+    files = [file for key in keys if (file := locate(key))]
+    test = [file for file in files if file.role == "test"]
+    _check_any(test, uri, "LABEL/* or test/LABEL/*")
+    check_labels(test, uri)
+    masks = [file for file in files if file.role == "mask"]
+    paired = _pair(test, masks if with_masks else None, "" if chosen.plain_masks else mask_suffix)
+    return DatasetIndex(
+        test=paired.samples, unreadable=rejected, missing_masks=paired.missing_masks, warnings=paired.warnings
+    )
 
 
 def check_unreadable(unreadable: Sequence[UnreadableImage], limits: DatasetLimits) -> None:
@@ -176,111 +208,140 @@ def _problem(info: ObjectInfo, max_bytes: int | None, used: Set[str]) -> str:
     return ""
 
 
-def _is_in_experiment_layout(key: str) -> bool:
+def _is_in_layout(key: str, layout: FolderLayout) -> bool:
     """Whether the layout uses the key; true also for a key that leads out of the folder, so that it is reported."""
-    match key.split("/"):
-        case ["train", "good", _, *_] | ["val" | "test" | "ground_truth", _, _, *_]:
-            return not key.startswith("val/unknown/")
-        case [first, *_]:
-            return first in ("", "..")
-    return False
+    file = layout.locate(key)
+    if file is None:
+        return key.split("/", maxsplit=1)[0] in ("", "..")
+    return not _is_ignored(file)
 
 
-def _sort_into_layout(keys: Iterable[str], mask_suffix: str) -> _LayoutFiles:
-    found = _LayoutFiles()
+def _is_ignored(file: PlacedFile) -> bool:
+    """Whether images with this label are of no use for what the file is for."""
+    return (file.role == "train" and file.label != GOOD) or (file.role == "val" and file.label == UNKNOWN)
+
+
+def _sort_into_layout(keys: Iterable[str], layout: FolderLayout) -> _LayoutFiles:
+    by_role: dict[Role, list[PlacedFile]] = {"train": [], "val": [], "test": [], "mask": []}
+    ignored: dict[str, Role] = {}
+    lost: Counter[str] = Counter()
     for key in keys:
-        match key.split("/"):
-            case ["train", "good", _, *_]:
-                found.train.append(Sample(key, GOOD))
-            case ["train", folder, _, *_]:
-                found.ignored.add(f"train/{folder}")
-            case ["val", "unknown", _, *_]:
-                found.ignored.add("val/unknown")
-            case ["val", label, _, *_]:
-                found.validation.append(Sample(key, label))
-            case ["test", label, _, *_]:
-                found.test.append(Sample(key, label))
-            case ["ground_truth", label, _, *_]:
-                _add_mask(found.masks, key, label, mask_suffix)
-    return found
-
-
-def _add_mask(masks: dict[LabelAndName, str], key: str, label: str, suffix: str) -> None:
-    name = _name(key)
-    if name.endswith(suffix):
-        masks.setdefault((label, name[: len(name) - len(suffix)]), key)
-
-
-def _name(key: str) -> str:
-    """Path below the label's folder, without the extension."""
-    path = PurePosixPath(key).with_suffix("")
-    skipped = 2 if path.parts[0] in ("test", "val", "ground_truth") else 1
-    return PurePosixPath(*path.parts[skipped:]).as_posix()
-
-
-def _label_and_name(sample: Sample) -> LabelAndName:
-    """Label and name of a sample, as its mask has them below ground_truth/."""
-    return sample.label, _name(sample.key)
-
-
-def _pair_with_masks(
-    samples: Sequence[Sample], masks: dict[LabelAndName, str], with_masks: bool
-) -> tuple[tuple[Sample, ...], tuple[str, ...], tuple[str, ...]]:
-    """Pair samples with their masks; returns the samples, keys of defective samples without a mask, and warnings."""
-    if not with_masks or not any(sample.defect for sample in samples):
-        return tuple(samples), (), ()
-    if not masks:
-        return tuple(samples), (), ("no masks below ground_truth/: pixel metrics are left out",)
-    tested = {_label_and_name(sample) for sample in samples if not sample.key.startswith("val/")}
-    paired = tuple(_with_mask(sample, masks, tested) for sample in samples)
-    missing = tuple(sample.key for sample in paired if sample.defect and not sample.mask)
-    warned = (f"{len(missing)} defective images have no mask and count as wholly defective",) if missing else ()
-    return paired, missing, warned
-
-
-def _with_mask(sample: Sample, masks: dict[LabelAndName, str], tested: Set[LabelAndName]) -> Sample:
-    """The sample with its mask, if it is defective and there is one.
-
-    The mask of an image of val/ is below ground_truth/val/. If it is missing there, the mask with the image's label and
-    name below ground_truth/ is used, unless a test image has the same label and name: val/ may reuse numbers of test/.
-    """
-    if not sample.defect:
-        return sample
-    label, name = place = _label_and_name(sample)
-    if not sample.key.startswith("val/"):
-        return replace(sample, mask=masks.get(place))
-    shared = None if place in tested else masks.get(place)
-    return replace(sample, mask=masks.get(("val", f"{label}/{name}"), shared))
-
-
-def _nothing_found(uri: str, wanted: str, keys: Sequence[str], anything: bool) -> str:
-    """The message for a folder without training images; ``anything``: whether it has any image, usable or not."""
-    if not anything:
-        return f"no images below {uri}: expected {wanted}/*"
-    folders = sorted({key.partition("/")[0] for key in keys})
-    return f"no images below {uri}/{wanted}; the folder holds {', '.join(folders[:8]) or 'no images'}"
-
-
-def _ignored_warnings(folders: set[str]) -> tuple[str, ...]:
-    return tuple(
-        f"images below {folder}/ are ignored: {_USED_INSTEAD[folder.partition('/')[0]]}" for folder in sorted(folders)
+        file = layout.locate(key)
+        if file is None:
+            lost[top_folder(key)] += 1
+        elif _is_ignored(file):
+            ignored[top_folder(key)] = file.role
+        else:
+            by_role[file.role].append(file)
+    return _LayoutFiles(
+        train=tuple(by_role["train"]),
+        validation=tuple(by_role["val"]),
+        test=tuple(by_role["test"]),
+        masks=tuple(by_role["mask"]),
+        ignored=ignored,
+        lost=lost,
     )
 
 
-def _is_mask(key: str) -> bool:
-    return key.startswith("ground_truth/")
+def _check_found(found: _LayoutFiles, layout: FolderLayout, uri: str, keys: Sequence[str], anything: bool) -> None:
+    """Check that there are images to learn from and to test on, with labels that mean what they seem to.
+
+    Raises:
+        DataInvalid: there are not.
+    """
+    if not found.train:
+        raise DataInvalid(_nothing_found(uri, layout, keys, anything))
+    check_labels((*found.validation, *found.test), uri)
+    if len(found.train) == 1:
+        raise DataInvalid(f"only one training image below {uri}/{layout.training}; at least two are needed")
+    if not found.test:
+        raise DataInvalid(f"no test images: expected some below {uri}: {layout.testing}")
+
+
+def _check_any(found: Sequence[object], uri: str, wanted: str) -> None:
+    """Check that there are images.
+
+    Raises:
+        DataInvalid: there are none.
+    """
+    if not found:
+        raise DataInvalid(f"no images below {uri}: expected {wanted}")
+
+
+def _pair(
+    images: Sequence[PlacedFile], masks: Sequence[PlacedFile] | None, suffix: str, others: Sequence[PlacedFile] = ()
+) -> PairedImages:
+    """Give images their masks; no image has one if ``masks`` is None."""
+    if masks is None:
+        return PairedImages(tuple(image.sample() for image in images))
+    return pair_masks(images, masks, suffix, others)
+
+
+def _nothing_found(uri: str, layout: FolderLayout, keys: Sequence[str], anything: bool) -> str:
+    """The message for a folder without training images; ``anything``: whether it has any image, usable or not."""
+    wanted = layout.training
+    if not anything:
+        return f"no images below {uri}: expected {wanted}/*"
+    folders = sorted({top_folder(key) for key in keys})
+    meant = [folder for folder in folders if folder.startswith("train/") and looks_good(folder.removeprefix("train/"))]
+    if meant:
+        return f"no images below {uri}/{wanted}: is {meant[0]} meant? Rename it to {wanted}"
+    products = _products(keys)
+    if products:
+        return f"no images below {uri}/{wanted}: set category to one of its products: {_listed(products)}"
+    tops = sorted({key.partition("/")[0] for key in keys})
+    return f"no images below {uri}/{wanted}; the folder holds {_listed(tops)}"
+
+
+def _products(keys: Sequence[str]) -> list[str]:
+    """Sub-folders that have images to learn from, as those of a data set of several products."""
+    training = tuple(f"{layout.training}/" for layout in FOLDER_LAYOUTS.values())
+    return sorted({first for first, _, rest in (key.partition("/") for key in keys) if rest.startswith(training)})
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:8]) + (", ..." if len(names) > 8 else "") if names else "no images"
+
+
+def _ignored_warnings(folders: dict[str, Role]) -> tuple[str, ...]:
+    return tuple(
+        f"images below {folder}/ are ignored: {_USED_INSTEAD[role]}" for folder, role in sorted(folders.items())
+    )
+
+
+def _lost_warning(lost: Counter[str]) -> tuple[str, ...]:
+    """The message about images in folders that mean nothing, most images first."""
+    if not lost:
+        return ()
+    named = [f"{folder or '.'}/ ({count})" for folder, count in lost.most_common(_NAMED_FOLDERS)]
+    more = ", ..." if len(lost) > _NAMED_FOLDERS else ""
+    return (f"{lost.total()} images in folders that mean nothing are not used: {', '.join(named)}{more}",)
+
+
+def _locate_labelled(images: Sequence[ObjectInfo], layout: FolderLayout) -> Callable[[str], PlacedFile | None]:
+    """The function that finds the place of a file of a labelled folder, None for files that are not scored."""
+    if layout in (MVTEC, MVTEC_LOCO):
+        return partial(_labelled, below_test=any(_is_below_test(info.key) for info in images))
+    return partial(_tested, layout=layout)
+
+
+def _tested(key: str, layout: FolderLayout) -> PlacedFile | None:
+    file = layout.locate(key)
+    return file if file and file.role in ("test", "mask") else None
 
 
 def _is_below_test(key: str) -> bool:
     """Whether it is an image of test/LABEL; if there is one, the folder is a dataset of which only test/ is scored."""
-    return key.lower().endswith(EXTENSIONS) and _labelled(key, below_test=True) is not None
+    return key.startswith("test/") and key.count("/") > 1
 
 
-def _labelled(key: str, below_test: bool) -> Sample | None:
-    """The image with its folder's name as label; None if it is not scored."""
+def _labelled(key: str, below_test: bool) -> PlacedFile | None:
+    """The image with its folder's name as label, or a mask; None if it is not scored."""
     match key.split("/"):
+        case ["ground_truth", *_]:
+            return MVTEC.locate(key)
         case ["test", label, _, *_] if below_test:
-            return Sample(key, label)
+            return placed(key, "test", label, 2)
         case [label, _, *_] if not below_test and label not in _LAYOUT_FOLDERS:
-            return Sample(key, label)
+            return placed(key, "test", label, 1)
     return None

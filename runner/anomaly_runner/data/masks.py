@@ -23,8 +23,9 @@ def mask_reader(
 ) -> MaskReader:
     """Make a function that reads the mask of a labelled sample.
 
-    A good image is defective nowhere, and a defective image without a mask is defective everywhere. The function raises
-    DataInvalid for a mask that cannot be read, because a guess would silently bias the pixel metrics.
+    A good image is defective nowhere, and a defective image without a mask is defective everywhere. An image with
+    several masks is defective where any of them is. The function raises DataInvalid for a mask that cannot be read,
+    because a guess would silently bias the pixel metrics.
 
     Args:
         prefetcher: provides the files of masks.
@@ -34,11 +35,14 @@ def mask_reader(
     """
 
     def read(sample: Sample) -> NDArray[np.bool_]:
-        if sample.mask is None:
+        if not sample.masks:
             return np.full(size, bool(sample.defect))
+        return np.asarray(np.stack([read_one(key) for key in sample.masks]).any(axis=0))
+
+    def read_one(key: str) -> NDArray[np.bool_]:
         try:
-            return decode_mask(read_file(prefetcher, sample.mask), *size, limits.max_image_pixels, crop)
+            return decode_mask(read_file(prefetcher, key), *size, limits.max_image_pixels, crop)
         except UnreadableImageError as error:
-            raise DataInvalid(f"the mask {sample.mask} cannot be read: {error}") from error
+            raise DataInvalid(f"the mask {key} cannot be read: {error}") from error
 
     return read

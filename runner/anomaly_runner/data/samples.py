@@ -17,12 +17,12 @@ class Sample:
     Attributes:
         key: path below the dataset's root.
         label: ``GOOD``, ``UNKNOWN``, or a kind of defect.
-        mask: key of its ground-truth mask; None if it has none.
+        masks: keys of its ground-truth masks, of which each shows a part of what is defective; empty if it has none.
     """
 
     key: str
     label: str
-    mask: str | None = None
+    masks: tuple[str, ...] = ()
 
     @property
     def defect(self) -> bool | None:
@@ -41,6 +41,7 @@ class DatasetIndex:
         unreadable: image files that were refused because of their name or size, without opening them.
         missing_masks: keys of defective images that have no mask although others have one.
         warnings: messages for the user about the dataset.
+        layout: what the layout of the files is called; empty for an inference.
     """
 
     train: tuple[Sample, ...] = ()
@@ -49,13 +50,14 @@ class DatasetIndex:
     unreadable: tuple[UnreadableImage, ...] = ()
     missing_masks: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    layout: str = ""
 
     @property
     def has_masks(self) -> bool:
         """Whether any test image has a mask, which pixel metrics need."""
-        return any(sample.mask for sample in self.test)
+        return any(sample.masks for sample in self.test)
 
     def file_keys(self) -> list[str]:
         """Keys of all files, in the order of use: training, validation and test images, then masks."""
         scored = (*self.validation, *self.test)
-        return [sample.key for sample in (*self.train, *scored)] + [sample.mask for sample in scored if sample.mask]
+        return [sample.key for sample in (*self.train, *scored)] + [key for sample in scored for key in sample.masks]

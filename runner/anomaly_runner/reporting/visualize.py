@@ -123,7 +123,7 @@ class PredictionRenderer:
         return np.asarray(self.predictions.maps[index])
 
     def _truth(self, sample: Sample, size: tuple[int, int]) -> NDArray[np.bool_] | None:
-        if sample.mask is None:
+        if not sample.masks:
             return None
         return mask_reader(self.prefetcher, (size[1], size[0]), self.limits, self.preprocessor.crop)(sample)
 

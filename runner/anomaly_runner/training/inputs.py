@@ -58,6 +58,6 @@ class ExperimentInputs:
 
     def masks(self, samples: Sequence[Sample]) -> MaskReader | None:
         """Reader of these images' ground truth; None where none of them has a mask."""
-        if not any(sample.mask for sample in samples):
+        if not any(sample.masks for sample in samples):
             return None
         return mask_reader(self.prefetcher, self.preprocessor.size, self.spec.dataset.limits, self.preprocessor.crop)

@@ -8,7 +8,7 @@ from anomaly_api.dataset import DatasetLimits
 from anomaly_api.run import UnreadableImage
 from anomaly_runner.data.folder_layout import check_unreadable, index_experiment, index_inference
 from anomaly_runner.data.images import max_file_bytes
-from anomaly_runner.data.samples import DatasetIndex
+from anomaly_runner.data.samples import DatasetIndex, Sample
 from anomaly_runner.errors import DataInvalid
 from anomaly_runner.storage.store import ObjectInfo, is_safe_key
 
@@ -35,10 +35,16 @@ def index_of(keys: Iterable[str], suffix: str = "_mask", masks: bool = True) -> 
     return index_experiment(objects(keys), "s3://b/p", suffix, masks)
 
 
+def first(sample: Sample) -> str | None:
+    """The only mask of a sample; None if it has none."""
+    assert len(sample.masks) <= 1
+    return sample.masks[0] if sample.masks else None
+
+
 def test_the_layout() -> None:
     dataset = index_of(LAYOUT)
     assert [sample.key for sample in dataset.train] == ["train/good/a.png", "train/good/b.png"]
-    assert {sample.key: sample.mask for sample in dataset.test} == {
+    assert {sample.key: first(sample) for sample in dataset.test} == {
         "test/dent/000.png": "ground_truth/dent/000_mask.png",
         "test/good/000.png": None,
         "test/scratch/000.png": "ground_truth/scratch/000_mask.png",
@@ -66,7 +72,7 @@ def test_masks_pair_by_name_and_never_by_position() -> None:
         "ground_truth/x/1_mask.png",
         "ground_truth/y/0_mask.png",
     ]
-    assert [sample.mask for sample in index_of(keys).test] == [
+    assert [first(sample) for sample in index_of(keys).test] == [
         None,
         "ground_truth/x/1_mask.png",
         "ground_truth/y/0_mask.png",
@@ -77,12 +83,12 @@ def test_masks_pair_by_name_and_never_by_position() -> None:
 @pytest.mark.parametrize(("suffix", "mask"), [("", "0.png"), ("_mask", "0_mask.png"), ("-gt", "0-gt.bmp")])
 def test_mask_suffixes(suffix: str, mask: str) -> None:
     keys = ["train/good/a.png", "train/good/b.png", "test/x/0.png", f"ground_truth/x/{mask}"]
-    assert index_of(keys, suffix).test[0].mask == f"ground_truth/x/{mask}"
+    assert index_of(keys, suffix).test[0].masks == (f"ground_truth/x/{mask}",)
 
 
 def test_images_in_deeper_folders_pair_with_masks_in_deeper_folders() -> None:
     keys = ["train/good/a.png", "train/good/s/b.png", "test/x/s/0.png", "ground_truth/x/s/0_mask.png"]
-    assert index_of(keys).test[0].mask == "ground_truth/x/s/0_mask.png"
+    assert index_of(keys).test[0].masks == ("ground_truth/x/s/0_mask.png",)
 
 
 VALIDATION = [
@@ -99,14 +105,14 @@ VALIDATION = [
 
 def test_validation_images_have_masks_of_their_own_or_those_that_no_test_image_has() -> None:
     dataset = index_of([*LAYOUT, *VALIDATION])
-    assert {sample.key: sample.mask for sample in dataset.validation} == {
+    assert {sample.key: first(sample) for sample in dataset.validation} == {
         "val/dent/000.png": None,
         "val/dent/007.png": "ground_truth/dent/007_mask.png",
         "val/good/0.png": None,
         "val/scratch/000.png": "ground_truth/val/scratch/000_mask.png",
         "val/scratch/001.png": None,
     }
-    by_key = {sample.key: sample.mask for sample in dataset.test}
+    by_key = {sample.key: first(sample) for sample in dataset.test}
     assert by_key["test/scratch/000.png"] == "ground_truth/scratch/000_mask.png"
     assert by_key["test/dent/000.png"] == "ground_truth/dent/000_mask.png"
     assert dataset.missing_masks == ("val/dent/000.png", "val/scratch/001.png", "test/scratch/001.jpg")
@@ -128,7 +134,7 @@ def test_without_any_mask_pixel_metrics_are_left_out_with_a_warning() -> None:
 
 def test_classification_needs_no_masks() -> None:
     dataset = index_of(LAYOUT, masks=False)
-    assert all(sample.mask is None for sample in dataset.test)
+    assert all(not sample.masks for sample in dataset.test)
     assert dataset.missing_masks == ()
 
 
@@ -255,7 +261,7 @@ def test_labelled_input(prefix: str) -> None:
         "ground_truth/dent/b_mask.png",
     ]
     dataset = index_inference(objects(keys), "u", "labelled", "_mask", True)
-    assert {sample.label: sample.mask for sample in dataset.test} == {
+    assert {sample.label: first(sample) for sample in dataset.test} == {
         "dent": "ground_truth/dent/b_mask.png",
         "good": None,
         "unknown": None,
@@ -274,7 +280,7 @@ def test_of_a_whole_dataset_the_test_images_are_scored() -> None:
         "ground_truth/val/dent/a_mask.png",
     ]
     dataset = index_inference(objects(keys), "u", "labelled", "_mask", True)
-    assert [(sample.key, sample.mask) for sample in dataset.test] == [
+    assert [(sample.key, first(sample)) for sample in dataset.test] == [
         ("test/dent/b.png", "ground_truth/dent/b_mask.png"),
         ("test/good/a.png", None),
     ]

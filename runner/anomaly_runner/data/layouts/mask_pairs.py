@@ -1,0 +1,145 @@
+"""Pair masks with images by name: NAME and a suffix, the image's own NAME, or a folder NAME of several masks.
+
+Masks are never paired by their position in a listing, and one that fits no image is named.
+"""
+
+import posixpath
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from anomaly_runner.data.layouts.placed import PlacedFile
+from anomaly_runner.data.samples import GOOD, UNKNOWN, Sample
+
+_NAMED = 3
+"""How many files a message names."""
+
+LabelAndName = tuple[str, str]
+"""Label of an image, and its path below the label's folder without the extension; both pair it with its masks."""
+
+
+@dataclass(frozen=True)
+class PairedImages:
+    """Images with their masks, in the order in which they were given.
+
+    Attributes:
+        samples: the images.
+        missing_masks: keys of defective images that have no mask although others have one.
+        warnings: messages for the user.
+    """
+
+    samples: tuple[Sample, ...]
+    missing_masks: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+def pair_masks(
+    images: Sequence[PlacedFile], masks: Sequence[PlacedFile], suffix: str, others: Iterable[PlacedFile] = ()
+) -> PairedImages:
+    """Give each defective image its masks.
+
+    A mask of the image LABEL/NAME is LABEL/NAME{suffix}; where no mask of LABEL ends in the suffix, it is LABEL/NAME.
+    The files in a folder LABEL/NAME/ are masks of that image as well, each of a part of its defects (as in MVTec LOCO).
+    The masks of a validation image are those below ``val/``. If it has none there, those with its label and name are
+    used, unless a test image has the same label and name: val/ may reuse numbers of test/.
+
+    Args:
+        images: validation and test images.
+        masks: mask files.
+        suffix: what follows the name of the image in that of its mask.
+        others: further images that masks may belong to although none is needed.
+    """
+    if not any(_is_defective(image) for image in images):
+        return PairedImages(tuple(image.sample() for image in images))
+    tested = {_label_and_name(image) for image in images if image.role == "test"}
+    known = {place for image in (*images, *others) for place in _mask_places(image, tested)}
+    found, strays = _group_by_image(masks, known, suffix)
+    samples = tuple(image.sample(_masks_of(image, found, tested)) for image in images)
+    if not any(sample.masks for sample in samples):
+        return PairedImages(samples, warnings=(_no_masks(masks, suffix),))
+    missing = tuple(sample.key for sample in samples if sample.defect and not sample.masks)
+    warnings = (*_missing_warning(missing), *_stray_warning(strays, masks, suffix), *_plain_warning(masks, suffix))
+    return PairedImages(samples, missing, warnings)
+
+
+def _is_defective(image: PlacedFile) -> bool:
+    return image.label not in (GOOD, UNKNOWN)
+
+
+def _label_and_name(image: PlacedFile) -> LabelAndName:
+    return image.label, image.name
+
+
+def _mask_places(image: PlacedFile, tested: Collection[LabelAndName]) -> tuple[LabelAndName, ...]:
+    """Labels and names of the masks that an image may have, the preferred first."""
+    place = _label_and_name(image)
+    if image.role != "val":
+        return (place,)
+    own = ("val", f"{image.label}/{image.name}")
+    return (own,) if place in tested else (own, place)
+
+
+def _masks_of(
+    image: PlacedFile, found: Mapping[LabelAndName, Sequence[str]], tested: Collection[LabelAndName]
+) -> tuple[str, ...]:
+    if not _is_defective(image):
+        return ()
+    return next((tuple(found[place]) for place in _mask_places(image, tested) if place in found), ())
+
+
+def _group_by_image(
+    masks: Sequence[PlacedFile], known: Collection[LabelAndName], suffix: str
+) -> tuple[dict[LabelAndName, list[str]], list[str]]:
+    """Keys of masks by the label and name of their image, and the keys of those that fit none."""
+    with_suffix = {mask.label for mask in masks if mask.name.endswith(suffix)}
+    found: defaultdict[LabelAndName, list[str]] = defaultdict(list)
+    strays = []
+    for mask in masks:
+        image = _image_of(mask, known, suffix if mask.label in with_suffix else "")
+        if image is None:
+            strays.append(mask.key)
+        else:
+            found[image].append(mask.key)
+    return dict(found), strays
+
+
+def _image_of(mask: PlacedFile, known: Collection[LabelAndName], suffix: str) -> LabelAndName | None:
+    own = [mask.name[: len(mask.name) - len(suffix)]] if mask.name.endswith(suffix) else []
+    names = [*own, posixpath.dirname(mask.name)]
+    return next(((mask.label, name) for name in names if (mask.label, name) in known), None)
+
+
+def _no_masks(masks: Sequence[PlacedFile], suffix: str) -> str:
+    if not masks:
+        return "no masks below ground_truth/: pixel metrics are left out"
+    return (
+        f"pixel metrics are left out: none of {len(masks)} masks belongs to an image; "
+        f"{_wanted(suffix)}; there are {_first([mask.key for mask in masks])}"
+    )
+
+
+def _missing_warning(missing: Sequence[str]) -> tuple[str, ...]:
+    if not missing:
+        return ()
+    return (f"{len(missing)} defective images have no mask and count as wholly defective",)
+
+
+def _stray_warning(strays: Sequence[str], masks: Sequence[PlacedFile], suffix: str) -> tuple[str, ...]:
+    if not strays:
+        return ()
+    return (f"{len(strays)} of {len(masks)} masks belong to no image; {_wanted(suffix)}; not used: {_first(strays)}",)
+
+
+def _plain_warning(masks: Sequence[PlacedFile], suffix: str) -> tuple[str, ...]:
+    """The message that the suffix is not used, if no mask at all has it."""
+    if not suffix or any(mask.name.endswith(suffix) for mask in masks):
+        return ()
+    return (f"no mask ends in maskSuffix {suffix}: masks named as their images, or in folders so named, are used",)
+
+
+def _wanted(suffix: str) -> str:
+    return f"looked for LABEL/NAME{suffix}.* and LABEL/NAME/*"
+
+
+def _first(keys: Sequence[str]) -> str:
+    return ", ".join(keys[:_NAMED]) + (", ..." if len(keys) > _NAMED else "")

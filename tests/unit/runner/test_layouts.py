@@ -1,0 +1,211 @@
+"""Layouts of published data sets, masks that fit no image, and labels that are not what they look like."""
+
+from collections import Counter
+from collections.abc import Iterable
+
+import pytest
+
+from anomaly_runner.data.folder_layout import index_experiment, index_inference
+from anomaly_runner.data.layouts.labels import looks_good
+from anomaly_runner.data.samples import DatasetIndex
+from anomaly_runner.errors import DataInvalid
+from anomaly_runner.storage.store import ObjectInfo
+
+TRAIN = ("train/good/a.png", "train/good/b.png", "test/good/0.png")
+
+
+def index_of(*keys: str, suffix: str = "_mask") -> DatasetIndex:
+    return index_experiment(objects(keys), "s3://b/p", suffix, True)
+
+
+def objects(keys: Iterable[str]) -> list[ObjectInfo]:
+    return [ObjectInfo(key, 1, "e") for key in sorted(keys)]
+
+
+def masks_of(dataset: DatasetIndex) -> dict[str, tuple[str, ...]]:
+    return {sample.key: sample.masks for sample in (*dataset.validation, *dataset.test) if sample.masks}
+
+
+LOCO = (
+    "train/good/000.png",
+    "train/good/001.png",
+    "validation/good/000.png",
+    "test/good/000.png",
+    "test/logical_anomalies/000.png",
+    "test/structural_anomalies/000.png",
+    "ground_truth/logical_anomalies/000/000.png",
+    "ground_truth/logical_anomalies/000/001.png",
+    "ground_truth/structural_anomalies/000/000.png",
+)
+AD2 = (
+    "train/good/000_regular.png",
+    "train/good/001_regular.png",
+    "validation/good/000_regular.png",
+    "test_public/good/000_regular.png",
+    "test_public/bad/000_regular.png",
+    "test_public/ground_truth/bad/000_regular_mask.png",
+    "test_private/000_regular.png",
+    "test_private_mixed/000_mixed.png",
+)
+VISA = (
+    "Data/Images/Normal/0000.JPG",
+    "Data/Images/Normal/0001.JPG",
+    "Data/Images/Anomaly/000.JPG",
+    "Data/Masks/Anomaly/000.png",
+    "image_anno.csv",
+)
+BTAD = (
+    "train/ok/0000.bmp",
+    "train/ok/0001.bmp",
+    "test/ok/0000.bmp",
+    "test/ko/0000.bmp",
+    "ground_truth/ko/0000.png",
+)
+
+
+@pytest.mark.parametrize(
+    ("keys", "title", "validation", "test", "masks"),
+    [
+        (
+            LOCO,
+            "MVTec LOCO",
+            {"good": 1},
+            {"good": 1, "logical_anomalies": 1, "structural_anomalies": 1},
+            {"test/logical_anomalies/000.png": LOCO[6:8], "test/structural_anomalies/000.png": LOCO[8:]},
+        ),
+        (
+            AD2,
+            "MVTec AD 2",
+            {"good": 1},
+            {"good": 1, "bad": 1, "unknown": 2},
+            {"test_public/bad/000_regular.png": AD2[5:6]},
+        ),
+        (VISA, "VisA", {}, {"anomaly": 1}, {"Data/Images/Anomaly/000.JPG": VISA[3:4]}),
+        (BTAD, "BTAD", {}, {"good": 1, "ko": 1}, {"test/ko/0000.bmp": BTAD[4:]}),
+    ],
+)
+def test_layouts_of_published_data_sets_are_recognised(
+    keys: tuple[str, ...],
+    title: str,
+    validation: dict[str, int],
+    test: dict[str, int],
+    masks: dict[str, tuple[str, ...]],
+) -> None:
+    dataset = index_of(*keys)
+    assert dataset.layout == title
+    assert len(dataset.train) == 2
+    assert Counter(sample.label for sample in dataset.validation) == validation
+    assert Counter(sample.label for sample in dataset.test) == test
+    assert masks_of(dataset) == masks
+    assert not any("belong" in warning for warning in dataset.warnings)
+
+
+@pytest.mark.parametrize(
+    ("keys", "tested"),
+    [
+        (BTAD, {"test/ok/0000.bmp": "good", "test/ko/0000.bmp": "ko"}),
+        (VISA, {"Data/Images/Anomaly/000.JPG": "anomaly"}),
+        (AD2[:6], {"test_public/good/000_regular.png": "good", "test_public/bad/000_regular.png": "bad"}),
+    ],
+)
+def test_a_labelled_input_may_have_such_a_layout(keys: tuple[str, ...], tested: dict[str, str]) -> None:
+    dataset = index_inference(objects(keys), "u", "labelled", "_mask", True)
+    assert {sample.key: sample.label for sample in dataset.test} == tested
+    assert any(sample.masks for sample in dataset.test)
+
+
+def test_masks_in_a_folder_of_their_image_count_with_every_suffix() -> None:
+    keys = (*TRAIN, "test/x/000.png", "ground_truth/x/000/000.png", "ground_truth/x/000/001.png")
+    for suffix in ("", "_mask"):
+        assert masks_of(index_of(*keys, suffix=suffix)) == {"test/x/000.png": keys[-2:]}
+
+
+def test_masks_without_the_suffix_are_used_and_told() -> None:
+    dataset = index_of(*TRAIN, "test/x/000.png", "ground_truth/x/000.png")
+    assert masks_of(dataset) == {"test/x/000.png": ("ground_truth/x/000.png",)}
+    assert dataset.warnings == (
+        "no mask ends in maskSuffix _mask: masks named as their images, or in folders so named, are used",
+    )
+
+
+def test_one_kind_of_defect_may_have_the_suffix_and_another_not() -> None:
+    dataset = index_of(*TRAIN, "test/x/0.png", "test/y/0.png", "ground_truth/x/0_mask.png", "ground_truth/y/0.png")
+    assert masks_of(dataset) == {
+        "test/x/0.png": ("ground_truth/x/0_mask.png",),
+        "test/y/0.png": ("ground_truth/y/0.png",),
+    }
+
+
+def test_beside_masks_with_the_suffix_those_without_belong_to_no_image() -> None:
+    dataset = index_of(*TRAIN, "test/x/0.png", "test/x/1.png", "ground_truth/x/0_mask.png", "ground_truth/x/1.png")
+    assert masks_of(dataset) == {"test/x/0.png": ("ground_truth/x/0_mask.png",)}
+    assert dataset.warnings == (
+        "1 defective images have no mask and count as wholly defective",
+        "1 of 2 masks belong to no image; looked for LABEL/NAME_mask.* and LABEL/NAME/*; not used: "
+        "ground_truth/x/1.png",
+    )
+
+
+def test_masks_that_fit_no_image_are_counted_and_the_first_named() -> None:
+    strays = [f"ground_truth/x/{index}_mask.png" for index in range(5)]
+    dataset = index_of(*TRAIN, "test/x/9.png", "ground_truth/x/9_mask.png", *strays)
+    assert dataset.warnings == (
+        "5 of 6 masks belong to no image; looked for LABEL/NAME_mask.* and LABEL/NAME/*; not used: "
+        f"{', '.join(strays[:3])}, ...",
+    )
+
+
+def test_if_no_mask_fits_they_are_not_called_absent() -> None:
+    dataset = index_of(*TRAIN, "test/x/000.png", "ground_truth/x/000.gt.png")
+    assert dataset.warnings == (
+        "pixel metrics are left out: none of 1 masks belongs to an image; looked for LABEL/NAME_mask.* and "
+        "LABEL/NAME/*; there are ground_truth/x/000.gt.png",
+    )
+    assert dataset.missing_masks == ()
+
+
+def test_masks_of_good_images_are_not_needed_and_not_strays() -> None:
+    dataset = index_of(*TRAIN, "test/x/0.png", "ground_truth/x/0_mask.png", "ground_truth/good/0_mask.png")
+    assert dataset.warnings == ()
+    assert masks_of(dataset) == {"test/x/0.png": ("ground_truth/x/0_mask.png",)}
+
+
+@pytest.mark.parametrize("label", ["Good", "GOOD", "OK", "ok", "normal", "Normal", "io", "i.O.", "pass", "no_defect"])
+def test_a_misspelt_good_is_refused(label: str) -> None:
+    assert looks_good(label)
+    with pytest.raises(DataInvalid, match=rf"b/p/test/{label} would count as defective.*rename the folder to good"):
+        index_of(*TRAIN, f"test/{label}/0.png")
+    with pytest.raises(DataInvalid, match=rf"u/{label} would count"):
+        index_inference(objects(["good/0.png", f"{label}/1.png"]), "u", "labelled", "_mask", True)
+
+
+@pytest.mark.parametrize("label", ["not_good", "nio", "ko", "bad", "goodyear", "abnormal", "0", "缺陷"])
+def test_kinds_of_defects_are_not_taken_for_good(label: str) -> None:
+    assert not looks_good(label)
+
+
+def test_a_misspelt_unknown_is_refused() -> None:
+    with pytest.raises(DataInvalid, match="rename the folder to unknown"):
+        index_of(*TRAIN, "test/Unknown/0.png")
+
+
+def test_a_misspelt_training_folder_is_named() -> None:
+    with pytest.raises(DataInvalid, match="is train/Good meant\\? Rename it to train/good"):
+        index_of("train/Good/0.png", "train/Good/1.png", "test/good/0.png")
+
+
+def test_labels_that_differ_only_in_case_are_named() -> None:
+    dataset = index_of(*TRAIN, "test/Scratch/0.png", "test/scratch/0.png")
+    assert "the labels Scratch and scratch are counted as different kinds of defect" in dataset.warnings
+
+
+def test_images_in_folders_that_mean_nothing_are_counted_and_named() -> None:
+    dataset = index_of(*TRAIN, "originals/a.png", "originals/b.png", "test/stray.png", "preview.png")
+    assert dataset.warnings == (
+        "4 images in folders that mean nothing are not used: originals/ (2), ./ (1), test/ (1)",
+    )
+
+
+def test_a_data_set_of_several_products_asks_for_one() -> None:
+    with pytest.raises(DataInvalid, match="set category to one of its products: bottle, cable"):
+        index_of("bottle/train/good/0.png", "cable/train/good/0.png", "license/x.png")
