@@ -20,6 +20,7 @@ from anomaly_operator.cluster.client import ApiClient
 from anomaly_operator.cluster.event_recorder import record_event
 from anomaly_operator.decide.desired import desired_state
 from anomaly_operator.decide.observed import ObservedState, Refusal
+from anomaly_operator.decide.outlived import outlived_pod, seconds_until_outlived
 from anomaly_operator.decide.phase import is_finished
 from anomaly_operator.decide.plan import Action, CreateJob, Requeue, plan
 from anomaly_operator.decide.status import compute_status
@@ -152,7 +153,10 @@ class Reconciler:
         """Gather what exists for the run. A Job that is not the run's own is reported without its pods."""
         job = self._cache.job_of(run.key)
         pods = await self._pods_of(job) if job and job.is_controlled_by(run.uid) else ()
-        return ObservedState(job=job, pods=pods, progress=self._board.latest(run.key, run.uid))
+        observed = ObservedState(job=job, pods=pods, progress=self._board.latest(run.key, run.uid))
+        if early := seconds_until_outlived(observed, self._clock()):
+            self._queue.add_after(run.key, early)
+        return replace(observed, outlived=outlived_pod(observed, self._clock()))
 
     async def _explain(self, run: RunView, observed: ObservedState) -> EventView | None:
         """Return the Event that tells why the run waits, if nothing else does; the run comes back for the next look."""

@@ -16,7 +16,15 @@ from anomaly_api.inference import InferenceSpec
 from anomaly_api.reasons import Reason
 from anomaly_api.run import PROGRESS_PATH, ProgressUpdate, RunConfig, RunIdentity, RunSummary
 from anomaly_api.status import Artifacts, MetricValues, Progress, Stage
-from support.fake_kubelet import active_pod, experiment, inference, mark_ended, mark_running, mark_waiting
+from support.fake_kubelet import (
+    active_pod,
+    experiment,
+    inference,
+    mark_ended,
+    mark_outlived,
+    mark_running,
+    mark_waiting,
+)
 from support.kube import KubectlError, Manifest, Namespace, condition, condition_is_true
 from support.process import OperatorProcess
 
@@ -174,6 +182,20 @@ def test_a_quota_of_pods_is_told_and_waited_for(namespace: Namespace, operator: 
     mark_running(namespace, active_pod(namespace, JOB))
     running = namespace.wait_for("aexp", "screws", "running", phase("Running"))
     assert running["startTime"]
+
+
+def test_a_container_that_outlives_the_runner_does_not_keep_the_run(
+    namespace: Namespace, operator: OperatorProcess
+) -> None:
+    namespace.apply(experiment("screws"))
+    first = active_pod(namespace, JOB)
+    unavailable = RunSummary(reason=Reason.STORAGE_UNAVAILABLE, message="no S3", stage=Stage.FETCH)
+    mark_outlived(namespace, first, unavailable, exit_code=20)
+    operator.wait_until(lambda: active_pod(namespace, JOB) != first, "tried again")
+    mark_outlived(namespace, active_pod(namespace, JOB), SUMMARY)
+    done = namespace.wait_for("aexp", "screws", "complete", phase("Complete"))
+    assert done["metrics"]["image"] == {"AUROC": 0.98765432101234, "F1Score": 0.95}
+    operator.wait_until(lambda: namespace.list("jobs") == [], "ended with its Job")
 
 
 def test_a_field_that_kubernetes_does_not_know_is_refused(namespace: Namespace, operator: OperatorProcess) -> None:

@@ -70,14 +70,23 @@ def mark_ended(
 ) -> None:
     """Report the container as ended, with this termination message."""
     message = summary if isinstance(summary, str) else summary.to_termination_message()
-    end = {
+    state = {"terminated": _end(message, exit_code, reason)}
+    _write(namespace, name, "Failed" if exit_code else "Succeeded", state)
+
+
+def mark_outlived(namespace: Namespace, name: str, summary: RunSummary, exit_code: int = 0) -> None:
+    """Report the container as ended, in a pod that another container keeps running."""
+    _write(namespace, name, "Running", {"terminated": _end(summary.to_termination_message(), exit_code)})
+
+
+def _end(message: str, exit_code: int, reason: str = "") -> Manifest:
+    return {
         "exitCode": exit_code,
         "reason": reason or ("Error" if exit_code else "Completed"),
         "message": message,
         "startedAt": "2026-01-02T03:04:05Z",
         "finishedAt": "2026-01-02T03:05:05Z",
     }
-    _write(namespace, name, "Failed" if exit_code else "Succeeded", {"terminated": end})
 
 
 def _write(namespace: Namespace, name: str, phase: str, state: Manifest) -> None:

@@ -25,6 +25,8 @@ class ObservedState:
     """The last progress that a pod of the run pushed."""
     refusal: Refusal | None = None
     """Why this reconcile could not create the Job."""
+    outlived: PodView | None = None
+    """The pod whose runner has ended, while another container keeps it from finishing."""
     explanation: EventView | None = None
     """The Event that tells why the Job has no pod, or why its pod does not start."""
     job_recreated: bool = False

@@ -9,9 +9,10 @@ from anomaly_api.scheduling import RunPolicy
 from anomaly_api.status import Phase, RunStatus
 from anomaly_operator.decide.desired import DesiredJob, DesiredState
 from anomaly_operator.decide.observed import ObservedState
+from anomaly_operator.decide.outlived import ends_run
 from anomaly_operator.decide.phase import is_finished
 from anomaly_operator.resources import Manifest
-from anomaly_operator.views import JobView
+from anomaly_operator.views import JobView, PodView
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class DeleteJob:
 
 @dataclass(frozen=True)
 class DeletePods:
-    """Delete finished pods."""
+    """Delete pods that have finished, or cannot."""
 
     names: tuple[str, ...]
 
@@ -77,14 +78,23 @@ def plan(run_uid: str, desired: DesiredState, observed: ObservedState, status: R
     # A finished Job stays as it is until its result has been recorded. Without a policy the spec is not valid.
     if job.finished_condition or desired.policy is None:
         return ()
+    return _steer(job, desired, desired.policy, observed.outlived, has_started=status.start_time is not None)
+
+
+def _steer(
+    job: JobView, desired: DesiredState, policy: RunPolicy, outlived: PodView | None, *, has_started: bool
+) -> tuple[Action, ...]:
+    """Decide the actions for a Job of this run that is not finished."""
+    # A pod that cannot finish is ended for the Job to make another, unless its end is the run's, which is recorded first.
+    if outlived and not ends_run(outlived):
+        return (DeletePods((outlived.name,)),)
 
     # Until the run has started its spec may change. A Job's template is immutable, so a changed spec needs a new Job.
-    has_started = status.start_time is not None
     if isinstance(desired, DesiredJob) and not has_started and job.config_digest != desired.config_digest:
         return (DeleteJob(job.name, job.uid), Requeue())
 
     # The run policy may change at any time.
-    changes = policy_changes(job, desired.policy)
+    changes = policy_changes(job, policy)
     return (PatchJob(job.name, changes),) if changes else ()
 
 
@@ -105,7 +115,12 @@ def policy_changes(job: JobView, policy: RunPolicy) -> Manifest:
 def _clean_up(policy: RunPolicy | None, observed: ObservedState, status: RunStatus) -> tuple[Action, ...]:
     """Decide what to remove of a finished run, now that its result is recorded."""
     job = observed.job
-    if job is None or job.deleting or policy is None or not job.finished_condition:
+    if job is None or job.deleting or policy is None:
+        return ()
+    # The run has ended, its Job cannot: a container outlives the runner.
+    if observed.outlived and not job.finished_condition:
+        return (DeleteJob(job.name, job.uid),)
+    if not job.finished_condition:
         return ()
     actions: list[Action] = []
     # The TTL controller deletes the Job by itself once the field is set.

@@ -11,7 +11,8 @@ from anomaly_api.status import ConditionType, Device, Display, MetricValues, Pha
 from anomaly_operator.decide.conditions import ConditionState, update_conditions
 from anomaly_operator.decide.desired import DesiredState
 from anomaly_operator.decide.observed import ObservedState
-from anomaly_operator.decide.outcome import Outcome, job_outcome
+from anomaly_operator.decide.outcome import Outcome, attempt_outcome, job_outcome
+from anomaly_operator.decide.outlived import ends_run
 from anomaly_operator.decide.phase import WARNING_REASONS, RunPhase, current_phase, is_finished
 from anomaly_operator.decide.times import to_age, to_timestamp
 from anomaly_operator.views import JobView, RunView
@@ -37,8 +38,10 @@ def compute_status(
         return _kept_record(run, old)
     # A Job of another owner, such as an earlier resource of the same name, says nothing about this run.
     observed = _without_foreign_job(run, observed)
-    # A finished Job is the end of the run.
+    # A finished Job is the end of the run, and so is a runner that is done while its pod cannot finish.
     outcome = job_outcome(observed.job, observed.pods) if observed.job else None
+    if outcome is None and observed.outlived and ends_run(observed.outlived):
+        outcome = attempt_outcome(observed.outlived)
     if observed.job and outcome:
         return _finished_status(run, old, observed, observed.job, outcome, now=now)
     # Everything else is a phase of an unfinished run.

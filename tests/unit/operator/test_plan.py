@@ -1,5 +1,7 @@
 """Tables of (desired state, observed state, recorded status) -> actions."""
 
+from dataclasses import replace
+
 import pytest
 
 from anomaly_api.reasons import Reason
@@ -10,7 +12,17 @@ from anomaly_operator.decide.observed import ObservedState
 from anomaly_operator.decide.plan import Action, CreateJob, DeleteJob, DeletePods, PatchJob, Requeue, plan
 from anomaly_operator.resources import Manifest
 from anomaly_operator.views import job_view
-from support.objects import JOB_UID, NO_STATUS, UID, finished_job_status, make_job, make_pod, observed, raw_job
+from support.objects import (
+    JOB_UID,
+    NO_STATUS,
+    UID,
+    finished_job_status,
+    make_job,
+    make_pod,
+    observed,
+    raw_job,
+    terminated,
+)
 
 JOB: Manifest = {"kind": "Job"}
 STARTED = RunStatus(phase=Phase.RUNNING, start_time="2026-01-02T03:04:05Z", job_name="screws-experiment")
@@ -113,6 +125,21 @@ def test_plan(
     desired: DesiredState, observed_state: ObservedState, status: RunStatus, actions: tuple[Action, ...]
 ) -> None:
     assert plan(UID, desired, observed_state, status) == actions
+
+
+OUTLIVED = make_pod(phase="Running", state=terminated(0))
+TO_RETRY = make_pod(phase="Running", state=terminated(20))
+
+
+def test_a_pod_that_cannot_finish_is_ended_for_another_attempt() -> None:
+    state = replace(observed(make_job(active=1), TO_RETRY), outlived=TO_RETRY)
+    assert plan(UID, desired_job(), state, NO_STATUS) == (DeletePods((TO_RETRY.name,)),)
+
+
+def test_the_end_of_a_run_is_recorded_before_its_job_is_deleted() -> None:
+    state = replace(observed(make_job(active=1), OUTLIVED), outlived=OUTLIVED)
+    assert plan(UID, desired_job(), state, NO_STATUS) == ()
+    assert plan(UID, desired_job(), state, COMPLETE) == (DeleteJob(NAME, JOB_UID),)
 
 
 def test_kueue_alone_unsuspends_a_queued_job() -> None:
