@@ -85,7 +85,7 @@ def _steer(
     job: JobView, desired: DesiredState, policy: RunPolicy, outlived: PodView | None, *, has_started: bool
 ) -> tuple[Action, ...]:
     """Decide the actions for a Job of this run that is not finished."""
-    # A pod that cannot finish is ended for the Job to make another, unless its end is the run's, which is recorded first.
+    # A pod that cannot finish is ended for the Job to make another; if its end is the run's, that is recorded first.
     if outlived and not ends_run(outlived):
         return (DeletePods((outlived.name,)),)
 
