@@ -45,8 +45,8 @@ _NAMED_FOLDERS = 4
 class _LayoutFiles:
     """Image files by their role in a layout.
 
-    ``ignored``: folders of images with a label that their role has no use for. ``lost``: number of images in each folder
-    that means nothing in the layout.
+    ``ignored``: folders of images with a label that their role has no use for. ``lost``: number of images in each
+    folder that means nothing in the layout.
     """
 
     train: tuple[PlacedFile, ...]
