@@ -22,6 +22,7 @@ from anomaly_runner.data.valid_area import FILE as VALID_AREA
 from anomaly_runner.data.valid_area import ValidArea
 from anomaly_runner.reporting.html_report import render
 from anomaly_runner.reporting.image_results import image_results
+from anomaly_runner.reporting.pictures import has_own_name
 from anomaly_runner.reporting.report import Results, make_report
 from anomaly_runner.reporting.tables import prediction_rows, write_tables
 from anomaly_runner.storage import Store, download_all
@@ -29,6 +30,7 @@ from anomaly_runner.storage.s3 import THREADS
 from anomaly_runner.storage.store import join_uri
 from anomaly_runner.system.digest import digest
 from anomaly_runner.system.parallel import ordered_map
+from anomaly_runner.tracking.mlflow_names import metric_label
 from anomaly_runner.tracking.run_results import tracked_result
 from anomaly_runner.tracking.tracker import TrackedResult
 
@@ -127,6 +129,7 @@ def publish(config: RunConfig, results: Results, folder: Folder, complete: bool,
             _upload(folder, file)
         # The report holds the duration of everything before it, and the URIs of all artifacts.
         uris = artifact_uris(folder, [(export.format, export.file) for export in results.exports], complete)
+        context.record.warn(*_changed_names(config, results, folder))
         report = make_report(config, results, uris, context.tracker.status(), context.record)
         if complete:
             page = folder.here / PAGE
@@ -140,6 +143,24 @@ def publish(config: RunConfig, results: Results, folder: Folder, complete: bool,
 def _image_results(results: Results, folder: Path) -> ImageResults:
     evaluated = results.evaluated
     return image_results(results.predictions, evaluated, results.model_thresholds or evaluated.thresholds, folder)
+
+
+def _changed_names(config: RunConfig, results: Results, folder: Folder) -> list[str]:
+    """Warnings about names that a target does not take as they are."""
+    samples = results.predictions.samples if (folder.here / PICTURES).exists() else ()
+    pictures = sum(not has_own_name(sample) for sample in samples)
+    labels = results.evaluated.metrics_by_defect if config.spec.tracking.mlflow else ()
+    metrics = sum(metric_label(label) != label for label in labels)
+    changed = (
+        (pictures, "images", "their pictures' names"),
+        (metrics, "kinds of defects", "MLflow's names of metrics"),
+    )
+    return [
+        f"the names of {count} {what} are changed in {where}: characters that do not fit are _UHHHH_ (their code in "
+        "Unicode), long names end in a digest"
+        for count, what, where in changed
+        if count
+    ]
 
 
 def _upload(folder: Folder, file: Path) -> None:

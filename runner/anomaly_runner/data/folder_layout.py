@@ -28,7 +28,7 @@ from anomaly_runner.data.layouts.mask_pairs import PairedImages, pair_masks
 from anomaly_runner.data.layouts.placed import PlacedFile, Role, placed
 from anomaly_runner.data.samples import GOOD, UNKNOWN, DatasetIndex
 from anomaly_runner.errors import DataInvalid
-from anomaly_runner.storage.store import ObjectInfo, has_valid_name_lengths, is_safe_key
+from anomaly_runner.storage.store import ObjectInfo, is_safe_key
 
 _LAYOUT_FOLDERS = ("train", "val", "validation", "test", "ground_truth")
 """Folders whose names are not labels."""
@@ -171,8 +171,7 @@ def _image_keys(
     A refused file is reported only if the run would have used its key, or the path that its key leads to.
     """
     images = {info.key: info for info in objects if info.key.lower().endswith(EXTENSIONS)}
-    used = {key for key in images if is_used(key)}
-    problems = {key: _problem(info, max_bytes, used) for key, info in images.items()}
+    problems = {key: _problem(info, max_bytes) for key, info in images.items()}
     refused = tuple(
         UnreadableImage(path=_printable(key), problem=why)
         for key, why in sorted(problems.items())
@@ -182,8 +181,8 @@ def _image_keys(
 
 
 def _resolved(key: str) -> str:
-    """The path that a key could lead to on some operating system, with forward slashes."""
-    return posixpath.normpath(key.replace("\\", "/"))
+    """The path that a key leads to."""
+    return posixpath.normpath(key)
 
 
 def _printable(key: str) -> str:
@@ -191,18 +190,12 @@ def _printable(key: str) -> str:
     return key.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
-def _problem(info: ObjectInfo, max_bytes: int | None, used: Set[str]) -> str:
+def _problem(info: ObjectInfo, max_bytes: int | None) -> str:
     """The reason for refusing a file without opening it; empty if it is accepted."""
     if _printable(info.key) != info.key:
-        return "its name is not UTF-8"
+        return "its key is not UTF-8, as S3 asks for: it cannot be requested"
     if not is_safe_key(info.key):
         return "its key leads out of the folder"
-    if not has_valid_name_lengths(info.key):
-        return "its name is longer than file systems allow"
-    # A bucket may hold both "a.png" and "a.png/b.png", but a file system cannot.
-    parents = (info.key[:end] for end, sign in enumerate(info.key) if sign == "/")
-    if any(parent in used for parent in parents):
-        return "its folder has the name of another image"
     if max_bytes is not None and info.size > max_bytes:
         return f"{info.size} bytes are more than an image of maxImagePixels can have"
     return ""

@@ -9,7 +9,6 @@ sheet of 1024 x 1024 pixels takes about 10 ms.
 """
 
 import math
-import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import PurePosixPath
@@ -20,6 +19,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from anomaly_runner.data.samples import Sample
 from anomaly_runner.reporting.colormap import TURBO
+from anomaly_runner.system.names import file_name
 
 _SMALLEST = 224
 """Smallest length of a panel's shorter side in pixels."""
@@ -28,7 +28,7 @@ _BAND = 64
 """Number of rows that are coloured at a time."""
 _GAP = 6
 _STEM = 120
-"""Bytes of an image's name that are kept in its picture's name, which file systems limit to 255 bytes in all."""
+"""Bytes of a label or an image's name in its picture's name, which file systems limit to 255 bytes in all."""
 _INK, _PAPER, _DIM = (235, 238, 242), (24, 27, 33), (150, 158, 170)
 _RED, _GREEN, _AMBER = (255, 92, 92), (82, 196, 120), (255, 190, 80)
 
@@ -38,9 +38,9 @@ def printable(name: str) -> str:
     return "".join(sign if sign.isprintable() else "?" for sign in name)
 
 
-def file_stem(name: str) -> str:
-    """Make a name safe as a part of a file's name, an object's key and a URL, which MLflow's client does not quote."""
-    return re.sub(r"[^\w. -]", "_", name).encode()[:_STEM].decode(errors="ignore")
+def has_own_name(sample: Sample) -> bool:
+    """Whether the picture of an image has the image's label and name as they are."""
+    return all(file_name(name, _STEM) == name for name in (sample.label, PurePosixPath(sample.key).stem))
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Verdict:
     def file_name(self, index: int) -> str:
         """File name without extension, in the label's folder: unique in a run, with decision and score."""
         mark = "_WRONG" if self.wrong else ""
-        label, stem = file_stem(self.sample.label), file_stem(PurePosixPath(self.sample.key).stem)
+        label, stem = (file_name(name, _STEM) for name in (self.sample.label, PurePosixPath(self.sample.key).stem))
         return f"{label}/{index:06d}_{stem}_{self.word}_{self.normalized_score:.4g}{mark}"
 
 

@@ -1,6 +1,7 @@
 """A store on a file system: a mounted volume, or the folder that replaces a bucket in runs without a cluster."""
 
 import os
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,10 +9,30 @@ from pathlib import Path
 from anomaly_runner.errors import StorageDenied, StorageUnavailable
 from anomaly_runner.storage.store import ObjectInfo, check_key, partial_file
 
+_BYTE = re.compile(r"_UDC([89A-F][0-9A-F]|5F)_")
+"""A byte of a file's name in a key, where the name is not UTF-8."""
+_BYTE_BEGINS = re.compile(r"[\udc80-\udcff]|_(?=UDC[0-9A-F]{2})")
+
+
+def key_of(path: str) -> str:
+    """The key of a path below a store's root: the path itself, with bytes that are not UTF-8 as ``_UDCHH_``.
+
+    Keys are text, because tables, reports and MLflow hold nothing else. ``path_of`` returns the path; an underscore
+    that begins such a code in the path itself is written as ``_UDC5F_``.
+    """
+    return _BYTE_BEGINS.sub(lambda found: f"_UDC{ord(found[0]) & 0xFF:02X}_", path)
+
+
+def path_of(key: str) -> str:
+    """The path that ``key_of`` made a key of, as Python has it (non-UTF-8 bytes as surrogates, PEP 383)."""
+    return _BYTE.sub(lambda found: "_" if found[1] == "5F" else chr(0xDC00 + int(found[1], 16)), key)
+
 
 @dataclass(frozen=True)
 class FolderStore:
     """A store whose objects are the files below ``root``. Symbolic links to folders are not followed.
+
+    Keys of a listing are those of ``key_of``, and ``download`` takes them; other methods take a path as a key.
 
     Methods raise StorageDenied if a file may not be read or written, StorageUnavailable if the file system fails, and
     DataInvalid for a key that leads out of the folder.
@@ -41,13 +62,15 @@ class FolderStore:
 
     def _info(self, path: Path) -> ObjectInfo:
         stat = path.lstat()
-        return ObjectInfo(path.relative_to(self.root).as_posix(), stat.st_size, f"{stat.st_mtime_ns}-{stat.st_size}")
+        return ObjectInfo(
+            key_of(path.relative_to(self.root).as_posix()), stat.st_size, f"{stat.st_mtime_ns}-{stat.st_size}"
+        )
 
     def download(self, info: ObjectInfo, destination: Path) -> None:
         """Copy one file."""
         destination.parent.mkdir(parents=True, exist_ok=True)
         with _translated_errors(self.uri):
-            _copy_atomically(self.root / check_key(info.key, self.uri), destination)
+            _copy_atomically(self.root / path_of(check_key(info.key, self.uri)), destination)
 
     def read(self, key: str) -> bytes | None:
         """Read a file; None if there is none."""

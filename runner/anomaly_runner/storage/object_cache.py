@@ -208,6 +208,9 @@ class CachedSource:
 
     def download(self, info: ObjectInfo, destination: Path) -> None:
         """Copy one object to a file, from the cache or from the store; raises as the store does."""
+        if not info.etag:  # a changed object could not be told from the kept one
+            self.store.download(info, destination)
+            return
         entry = CacheEntry.of_object(self.store.address(info.key), info)
         if not self.cache.restore(entry, destination):
             self.store.download(info, destination)

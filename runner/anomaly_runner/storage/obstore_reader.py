@@ -49,7 +49,7 @@ class ObstoreReader:
         try:
             for chunk in obstore.get(self.store, key, options=rest).stream(min_chunk_size=_CHUNK):
                 file.write(chunk)
-        except BaseError:
+        except (BaseError, ValueError):  # ValueError: object_store takes no key with control characters or empty parts
             return False
         return True
 

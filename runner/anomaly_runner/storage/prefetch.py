@@ -5,6 +5,7 @@ are still being downloaded. Objects that are on this machine already, with the s
 beside them, are not downloaded again.
 """
 
+import hashlib
 import json
 import logging
 import os
@@ -12,9 +13,10 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from anomaly_runner.errors import StorageDenied, StorageUnavailable
+from anomaly_runner.storage.folder import path_of
 from anomaly_runner.storage.s3 import THREADS
 from anomaly_runner.storage.store import ObjectInfo, ObjectSource
 
@@ -31,10 +33,12 @@ class Prefetcher:
     Args:
         root: the folder.
         check: called while waiting; may raise to end the wait.
+        file_of: path of an object's file below the folder, by its key.
     """
 
-    def __init__(self, root: Path, check: Callable[[], None]) -> None:
+    def __init__(self, root: Path, check: Callable[[], None], file_of: Callable[[str], str] = path_of) -> None:
         self.root = root
+        self.file_of = file_of
         self._check = check
         self._pending: dict[str, Future[None]] = {}
         self._pool: ThreadPoolExecutor | None = None
@@ -49,7 +53,7 @@ class Prefetcher:
         pending = self._pending.get(key)
         if pending is not None:
             self._wait(pending)
-        return self.root / key
+        return self.root / self.file_of(key)
 
     def _wait(self, pending: Future[None]) -> None:
         while True:
@@ -63,7 +67,7 @@ class Prefetcher:
     def start(self, source: ObjectSource, objects: Sequence[ObjectInfo]) -> None:
         """Start downloading objects, in their order."""
         index = self._index = _EtagIndex(self.root / _INDEX_FILE)
-        missing = [info for info in objects if not index.has(info, self.root)]
+        missing = [info for info in objects if not index.has(info, self.root / self.file_of(info.key))]
         counter = _DownloadCounter(missing)
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="prefetch")
         for info in missing:
@@ -73,9 +77,9 @@ class Prefetcher:
         self, source: ObjectSource, info: ObjectInfo, index: "_EtagIndex", counter: "_DownloadCounter"
     ) -> None:
         try:
-            source.download(info, self.root / info.key)
+            source.download(info, self.root / self.file_of(info.key))
         except OSError as error:
-            raise StorageUnavailable(f"cannot write {self.root / info.key}: {error}") from error
+            raise StorageUnavailable(f"cannot write {info.key} below {self.root}: {error}") from error
         index.add(info)
         counter.add(info)
 
@@ -121,11 +125,10 @@ class _EtagIndex:
         # Line-buffered: if the process dies, every complete line is about a downloaded object.
         self._file = file.open("a", encoding="utf-8", buffering=1)
 
-    def has(self, info: ObjectInfo, root: Path) -> bool:
-        """Whether the object is a file below ``root``, with the same size and ETag."""
-        path = root / info.key
-        same = self._known.get(info.key) == (info.size, info.etag)
-        return same and path.is_file() and path.stat().st_size == info.size
+    def has(self, info: ObjectInfo, file: Path) -> bool:
+        """Whether the object's file is there, with the same size and ETag; false where there is no ETag."""
+        same = info.etag != "" and self._known.get(info.key) == (info.size, info.etag)
+        return same and file.is_file() and file.stat().st_size == info.size
 
     def add(self, info: ObjectInfo) -> None:
         """Record an object that was downloaded."""
@@ -146,26 +149,47 @@ def _read_index(file: Path) -> dict[str, tuple[int, str]]:
     return {key: (size, etag) for key, size, etag in map(json.loads, complete)}
 
 
+def hashed_path(key: str) -> str:
+    """Path of a downloaded object by a hash of its key, with its extension: every key has one, and no two share it.
+
+    A key itself may be no path: its parts may be longer than names of files, and a bucket may hold "a.png" and
+    "a.png/b.png".
+    """
+    digest = hashlib.sha256(key.encode()).hexdigest()
+    extension = PurePosixPath(key).suffix.lower()
+    return f"{digest[:2]}/{digest}{extension if extension.isascii() and extension[1:].isalnum() else ''}"[:100]
+
+
 def start_prefetch(
     source: ObjectSource, objects: Sequence[ObjectInfo], folder: Path, check: Callable[[], None]
 ) -> Prefetcher:
-    """Start downloading objects into a folder; files of a source on this machine are used in place.
+    """Start downloading objects into a folder, under names of their own; files of this machine are used in place.
 
     Args:
         source: source of the objects.
         objects: objects to download, in the order in which they are needed.
-        folder: target of the files.
+        folder: target of the files; ``Prefetcher.path`` says where each is.
         check: called while a consumer waits; may raise to end the wait.
     """
+    return _prefetcher(source, objects, folder, check, hashed_path)
+
+
+def _prefetcher(
+    source: ObjectSource,
+    objects: Sequence[ObjectInfo],
+    folder: Path,
+    check: Callable[[], None],
+    file_of: Callable[[str], str],
+) -> Prefetcher:
     if source.local_root is not None:
         return Prefetcher(source.local_root, check)
-    prefetcher = Prefetcher(folder, check)
+    prefetcher = Prefetcher(folder, check, file_of)
     prefetcher.start(source, objects)
     return prefetcher
 
 
 def download_all(source: ObjectSource, objects: Sequence[ObjectInfo], folder: Path, check: Callable[[], None]) -> Path:
-    """Download objects, wait for all of them, and return the folder that holds them.
+    """Download objects to their keys below a folder, wait for all of them, and return the folder that holds them.
 
     The arguments are those of ``start_prefetch``.
 
@@ -173,7 +197,7 @@ def download_all(source: ObjectSource, objects: Sequence[ObjectInfo], folder: Pa
         StorageDenied: a file of a volume may not be read, or the storage refused the credentials.
         RunFailed: as ``Prefetcher.path``.
     """
-    prefetcher = start_prefetch(source, objects, folder, check)
+    prefetcher = _prefetcher(source, objects, folder, check, path_of)
     try:
         for info in objects:
             # Checked here, because libraries report an unreadable file as missing.

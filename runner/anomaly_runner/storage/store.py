@@ -1,7 +1,8 @@
 """The protocol of stores, and the check of keys.
 
-Anyone who can write to a bucket chooses its keys, so they are untrusted: a key that would leave its target folder on
-any operating system is refused before a file is written.
+Anyone who can write to a bucket chooses its keys, so they are untrusted: a key that would leave its target folder is
+refused before a file is written. Every other name that Linux and S3 allow is a key: "C:/x.png" and "a\\b.png" lead
+nowhere on Linux, where alone this program runs.
 """
 
 import hashlib
@@ -12,9 +13,6 @@ from typing import Protocol
 
 from anomaly_runner.errors import DataInvalid
 
-_MAX_NAME_BYTES = 255
-"""Longest name of a file or folder that file systems allow."""
-
 
 @dataclass(frozen=True)
 class ObjectInfo:
@@ -23,7 +21,8 @@ class ObjectInfo:
     Attributes:
         key: path below the store's root, with forward slashes.
         size: bytes.
-        etag: version of the content, which changes with it.
+        etag: version of the content, which changes with it; empty where the server tells none, so that a broken
+            download begins anew and nothing is kept for the next run.
     """
 
     key: str
@@ -78,9 +77,8 @@ class Store(ObjectSource, Protocol):
 
 
 def is_safe_key(key: str) -> bool:
-    """Whether a key stays below its target folder: no absolute path, drive, ``..``, empty part or backslash."""
-    hostile = "\\" in key or "\0" in key or ":" in key.split("/", maxsplit=1)[0]
-    return not hostile and all(part not in ("", ".", "..") for part in key.split("/"))
+    """Whether a key stays below its target folder: not empty or absolute, no ``.``, ``..`` or NUL, and no folder."""
+    return key[:1] not in ("", "/") and key[-1:] != "/" and "\0" not in key and not {".", ".."} & set(key.split("/"))
 
 
 def check_key(key: str, uri: str) -> str:
@@ -92,11 +90,6 @@ def check_key(key: str, uri: str) -> str:
     if not is_safe_key(key):
         raise DataInvalid(f"refused the key {key!r} in {uri}: it leads out of the folder")
     return key
-
-
-def has_valid_name_lengths(key: str) -> bool:
-    """Whether no part of a key is longer than the names that file systems allow."""
-    return all(len(os.fsencode(part)) <= _MAX_NAME_BYTES for part in key.split("/"))
 
 
 def partial_file(file: Path) -> Path:

@@ -1,6 +1,5 @@
 """Convert a run's spec and report for a tracker: flat parameters, metrics, tags, artifacts, dataset and model."""
 
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,15 +12,13 @@ from anomaly_api.reasons import Reason
 from anomaly_api.run import MODEL_MANIFEST, ModelManifest, RunReport
 from anomaly_api.status import MetricValues, ThresholdValues
 from anomaly_api.storage import PersistentVolumeClaimLocation, S3Location
+from anomaly_runner.tracking.mlflow_names import metric_label
 from anomaly_runner.tracking.tracker import FAILURE_TAG, MODEL_FOLDER, TrackedDataset, TrackedResult
 
 MODEL_TAG = f"{GROUP}/model"
 """Tag with the URI of an inference's model.
 
 It is not a parameter: parameters cannot change, but a retried pod may find a newer registered version."""
-_FORBIDDEN_CHARACTERS = re.compile(r"[^\w.\- ]", re.ASCII)
-"""Characters that MLflow refuses in a metric's name; labels are names of folders, which may have any character."""
-_MAX_LABEL_CHARACTERS = 100
 
 
 def flat_parameters(spec: Contract) -> dict[str, str]:
@@ -81,7 +78,7 @@ def _metrics(report: RunReport) -> dict[str, float]:
     thresholds = {"image_threshold": found.image, "pixel_threshold": found.pixel}
     metrics |= {name: value for name, value in thresholds.items() if value is not None}
     for defect, values in report.metrics_by_defect.items():
-        metrics |= _by_level(values, f"/{_FORBIDDEN_CHARACTERS.sub('_', defect)[:_MAX_LABEL_CHARACTERS]}")
+        metrics |= _by_level(values, f"/{metric_label(defect)}")
     if report.confusion is not None:
         metrics |= {f"image_{name}": float(count) for name, count in report.confusion.model_dump().items()}
     for name, (low, high) in report.intervals.items():

@@ -283,6 +283,7 @@ def _worker_reader(inputs: ExperimentInputs, plan: TrainingPlan) -> AugmentedRea
         return None
     return AugmentedReader(
         root=inputs.prefetcher.root,
+        file_of=inputs.prefetcher.file_of,
         preprocessor=inputs.preprocessor,
         limits=inputs.integrity.limits,
         augmentations=augmentations,

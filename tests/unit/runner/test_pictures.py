@@ -146,7 +146,7 @@ def test_names_tell_label_score_and_decision() -> None:
 def test_a_name_is_one_part_of_a_path_and_of_an_address() -> None:
     """MLflow's client does not quote names: # and ? would end a URL, and % would start an escape."""
     name = Verdict(Sample("test/ge#br/a/what? 100%#3.png", "ge#br"), 12.0, 0.8, True, 0.5).file_name(1)
-    assert name == "ge_br/000001_what_ 100__3_anomalous_0.8"
+    assert name == "ge_U0023_br/000001_what_U003F_ 100_U0025__U0023_3_anomalous_0.8"
 
 
 @pytest.mark.parametrize("name", ["检" * 80, "\U0001f600" * 60, "a\nb\tc", "é" * 250])

@@ -1,6 +1,6 @@
 """The input of a worker process: everything that its part of a training depends on, and nothing else of the run."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +24,8 @@ class AugmentedReader:
 
     root: Path
     """Folder of the files."""
+    file_of: Callable[[str], str]
+    """Path of an image's file below it, by its key; a function of a module, which can be pickled."""
     preprocessor: Preprocessor
     limits: DatasetLimits
     augmentations: Augmentations
@@ -33,7 +35,7 @@ class AugmentedReader:
 
     def __call__(self, samples: Sequence[Sample], epoch: int, batch_size: int) -> Iterator[Batch]:
         """Read batches of these samples with the epoch's augmentations."""
-        prefetcher = Prefetcher(self.root, lambda: None)
+        prefetcher = Prefetcher(self.root, lambda: None, self.file_of)
         return read_batches(
             prefetcher,
             samples,
