@@ -16,10 +16,13 @@ Pattern = Annotated[str, Field(max_length=64)]
 RelativePath = Annotated[str, Field(min_length=1, max_length=512, pattern=r"^[^./\\][^/\\]*(/[^./\\][^/\\]*)*$")]
 """A path below a root: no leading or trailing slash, no part that begins with a dot."""
 
+_KEY_PART = r"([^./\x00-\x1f][^/\x00-\x1f]*|\.[^./\x00-\x1f][^/\x00-\x1f]*|\.\.[^/\x00-\x1f]+)"
+"""A part of a key: any but ``.`` and ``..``, without control characters."""
 S3Uri = Annotated[
     str,
-    Field(max_length=1024, pattern=r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/.*)?$"),
+    Field(max_length=1024, pattern=rf"^s3://[a-z0-9][a-z0-9.-]{{1,61}}[a-z0-9](/({_KEY_PART}(/{_KEY_PART}?)*)?)?$"),
 ]
+"""A bucket and a prefix, which may not lead out of the bucket's folder in runs without a cluster."""
 HttpUrl = Annotated[str, Field(max_length=1024, pattern=r"^https?://[^\s/]+(/\S*)?$")]
 Digest = Annotated[str, Field(max_length=71, pattern=r"^sha256:[0-9a-f]{64}$")]
 Fraction = Annotated[float, Field(ge=0, le=1)]

@@ -7,7 +7,7 @@ metric, and ``val/`` images that thresholds are found on. This module opens no f
 
 import posixpath
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence, Set
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal

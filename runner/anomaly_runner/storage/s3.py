@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
+from urllib.parse import unquote_plus
 
 from anomaly_api.run import ca_path, s3_env
 from anomaly_api.storage import LocationRole, S3Location
@@ -41,6 +42,13 @@ _TRANSIENT_STATUSES = (408, 429)
 """The 4xx statuses that do not mean that the request is wrong."""
 _THROTTLING_STATUSES = (429, 503)
 _MISSING_CODES = {"404", "NoSuchKey", "NotFound"}
+_OTHER_REGION_CODES = {
+    "301",
+    "AuthorizationHeaderMalformed",
+    "IllegalLocationConstraintException",
+    "PermanentRedirect",
+    "TemporaryRedirect",
+}
 
 
 def connect(role: LocationRole, location: S3Location, environment: Mapping[str, str] | None = None) -> "S3Store":
@@ -144,14 +152,16 @@ class S3Store:
 
     def _objects(self, prefix: str) -> Iterator[ObjectInfo]:
         skip = len(self.prefix) + 1 if self.prefix else 0
+        # Keys are asked for as URLs have them: XML cannot hold control characters.
         pages = self.client.get_paginator("list_objects_v2").paginate(
-            Bucket=self.bucket, Prefix=self._with_prefix(prefix)
+            Bucket=self.bucket, Prefix=self._with_prefix(prefix), EncodingType="url"
         )
         for page in pages:
+            is_encoded = page.get("EncodingType") == "url"  # a server may ignore what was asked for
             for item in page.get("Contents", ()):
-                key = item["Key"][skip:]
+                key = (_decoded(item["Key"]) if is_encoded else item["Key"])[skip:]
                 if key and not key.endswith("/") and not _is_hidden(key):
-                    yield ObjectInfo(key, item["Size"], item["ETag"].strip('"'))
+                    yield ObjectInfo(key, item["Size"], _strong_etag(item.get("ETag", "")))
 
     def _with_prefix(self, prefix: str) -> str:
         return f"{self.prefix}/{prefix}" if self.prefix else prefix
@@ -166,16 +176,17 @@ class S3Store:
             _with_retries(partial(self._download, info, file))
             size = file.tell()
         if size != info.size:
-            raise StorageUnavailable(_changed_message(join_uri(self.uri, info.key)))
+            raise StorageUnavailable(_changed_message(None, join_uri(self.uri, info.key)))
         temporary.replace(destination)
 
     def _download(self, info: ObjectInfo, file: BinaryIO) -> None:
         """Append the missing rest of the object to the file."""
         key = self._key(info.key)
+        _resume_at(info, file)
         if _is_complete(info, file) or (self.fast_reader and self.fast_reader.append(key, file, info.etag)):
             return
         # The fast reader may have written a part, so the position is read after it.
-        offset = file.tell()
+        offset = _resume_at(info, file)
         rest = {"Range": f"bytes={offset}-", "IfMatch": f'"{info.etag}"'} if offset else {}
         for chunk in self.client.get_object(Bucket=self.bucket, Key=key, **rest)["Body"].iter_chunks(_CHUNK):
             file.write(chunk)
@@ -210,6 +221,24 @@ class S3Store:
     def subfolder(self, prefix: str) -> "S3Store":
         """The store of the sub-folder ``prefix``."""
         return replace(self, prefix=self._with_prefix(prefix)) if prefix else self
+
+
+def _decoded(key: str) -> str:
+    """A key from its form in URLs; bytes that are not UTF-8 become surrogates (PEP 383)."""
+    return unquote_plus(key, errors="surrogateescape")
+
+
+def _strong_etag(etag: str) -> str:
+    """The ETag without quotes; empty for a weak one, of which If-Match never holds (RFC 9110, 13.1.1)."""
+    return "" if etag.startswith("W/") else etag.strip('"')
+
+
+def _resume_at(info: ObjectInfo, file: BinaryIO) -> int:
+    """Position from which the object is still missing; without an ETag all of it, as it may have changed."""
+    if not info.etag and not _is_complete(info, file):
+        file.seek(0)
+        file.truncate()
+    return file.tell()
 
 
 def _is_complete(info: ObjectInfo, file: BinaryIO) -> bool:
@@ -281,7 +310,7 @@ def _translated_errors(uri: str) -> Iterator[None]:
         raise StorageUnavailable(f"{uri} does not answer: {error}") from error
 
 
-def _changed_message(uri: str) -> str:
+def _changed_message(response: Any, uri: str) -> str:
     return f"{uri} changed while it was read"
 
 
@@ -290,12 +319,56 @@ def _from_response(error: Any, uri: str) -> StorageDenied | DataInvalid | Storag
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     if code == "NoSuchBucket":
         return DataInvalid(f"{uri}: the bucket does not exist")
-    if code == "PreconditionFailed":
-        return StorageUnavailable(_changed_message(uri))
     if code in _MISSING_CODES:
         return DataInvalid(f"{uri} does not exist")
+    if code in _PASSING_REFUSALS:
+        return StorageUnavailable(_PASSING_REFUSALS[code](error.response, uri))
+    if code in _OTHER_REGION_CODES:
+        return StorageDenied(_other_region_message(error.response, uri))
     if (
         300 <= status < 500 and status not in _TRANSIENT_STATUSES
     ):  # wrong keys, wrong region: each server has its own code
         return StorageDenied(f"the server refused access to {uri}: {code}")
     return StorageUnavailable(f"{uri}: the server answered {status} {code}")
+
+
+def _expired_message(response: Any, uri: str) -> str:
+    """The message for a token; not final, as a pod reads its Secret once and the next one may find a newer token."""
+    return (
+        f"the session token for {uri} has expired: renew AWS_SESSION_TOKEN in credentialsSecret, or give the pod an "
+        "identity, whose tokens renew themselves"
+    )
+
+
+def _skewed_message(response: Any, uri: str) -> str:
+    """The message for a clock that is wrong; not final, because another node's may be right."""
+    answer = response.get("Error", {})
+    headers = response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+    here, there = answer.get("RequestTime", "unknown"), answer.get("ServerTime") or headers.get("date", "unknown")
+    return (
+        f"the clocks of this node and of the server of {uri} differ too much: the request is of {here}, the server's "
+        f"time is {there} (RequestTimeTooSkewed)"
+    )
+
+
+def _other_region_message(response: Any, uri: str) -> str:
+    answer = response.get("Error", {})
+    headers = response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+    region = headers.get("x-amz-bucket-region") or answer.get("Region")
+    endpoint = answer.get("Endpoint") or headers.get("location")
+    wanted = [
+        f"region: {region}" if region else "",
+        f"the endpoint that serves the bucket, {endpoint}" if endpoint else "",
+    ]
+    advice = " and ".join(filter(None, wanted)) or "the bucket's region"
+    return f"the bucket of {uri} is in another region: set {advice} ({answer.get('Code', '')})"
+
+
+_PASSING_REFUSALS: dict[str, Callable[[Any, str], str]] = {
+    "PreconditionFailed": _changed_message,
+    "ExpiredToken": _expired_message,
+    "ExpiredTokenException": _expired_message,
+    "TokenRefreshRequired": _expired_message,
+    "RequestTimeTooSkewed": _skewed_message,
+}
+"""Messages by code for refusals of a request that a later pod may be granted."""

@@ -83,7 +83,9 @@ def test_s3_keys_are_relative_to_the_prefix(s3: tuple[S3Store, Stubber]) -> None
     store, stub = s3
     names = ("train/good/b.png", "train/good/a.png", "folder/", ".hidden/x", "../evil.png")
     contents = [{"Key": f"some/prefix/{name}", "Size": 3, "ETag": '"abc"'} for name in names]
-    stub.add_response("list_objects_v2", {"Contents": contents}, {"Bucket": "bucket", "Prefix": "some/prefix/"})
+    stub.add_response(
+        "list_objects_v2", {"Contents": contents}, {"Bucket": "bucket", "Prefix": "some/prefix/", "EncodingType": "url"}
+    )
     assert [info.key for info in store.list()] == ["../evil.png", "train/good/a.png", "train/good/b.png"]
     assert store.uri == "s3://bucket/some/prefix"
     assert store.subfolder("x").uri == "s3://bucket/some/prefix/x"
