@@ -30,7 +30,7 @@ from hack.gpu.results import Measurement, append, read
 ROOT = Path(__file__).parents[2]
 CORESET = "coreset"
 SIZES = {"train": 200, "test": 200, "side": 256}
-QUICK = {"train": 12, "test": 8, "side": 64}
+QUICK = {"train": 4, "test": 4, "side": 64}
 
 
 def main() -> int:

@@ -17,7 +17,7 @@ from benchmarks.gpu.usage import Usage
 from hack.demo.auxiliary import write_auxiliary_weights
 from hack.gpu.results import Measurement
 
-WARM_UP = 4
+WARM_UP = 2
 """Images of the run before the measured one: the first loads libraries and kernels."""
 SIDES: dict[str, Callable[[Task], Spans]] = {
     "ours": sides.ours,

@@ -55,10 +55,9 @@ def _model(task: Task, *, tf32: bool, half: bool = False) -> nn.Module:
     manifest = _manifest(task)
     assert manifest.definition is not None
     assert manifest.checkpoint is not None
-    threads = TorchThreads(task.device)
+    threads = TorchThreads(task.device, tf32=tf32)
     model = load_checkpoint(manifest.definition, (task.side, task.side), root / manifest.checkpoint.file, threads)
     model = model.to(task.device).eval()
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
     return Float16Model(model) if half else TupleOutputModel(model)
 
 

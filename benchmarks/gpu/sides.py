@@ -73,7 +73,7 @@ class Spans:
 
 def torch_defaults() -> None:
     """Set what the runner changes in a process back to torch's defaults: convolutions in TF32, any algorithm."""
-    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.set_float32_matmul_precision("highest")
     torch.backends.cudnn.allow_tf32 = True
     torch.backends.cudnn.deterministic = False
     torch.use_deterministic_algorithms(False)

@@ -30,8 +30,9 @@ class Usage:
             torch.cuda.synchronize()
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
-            self._thread = threading.Thread(target=self._sample, args=(_handle(),), daemon=True)
-            self._thread.start()
+            if (handle := _handle()) is not None:
+                self._thread = threading.Thread(target=self._sample, args=(handle,), daemon=True)
+                self._thread.start()
         return self
 
     def __exit__(
@@ -44,8 +45,12 @@ class Usage:
     def _sample(self, handle: Any) -> None:
         import pynvml
 
-        while handle is not None and not self._done.wait(_INTERVAL_SECONDS):
-            self._samples.append((time.perf_counter(), int(pynvml.nvmlDeviceGetUtilizationRates(handle).gpu)))
+        while not self._done.wait(_INTERVAL_SECONDS):
+            try:
+                percent = int(pynvml.nvmlDeviceGetUtilizationRates(handle).gpu)
+            except pynvml.NVMLError:  # a slice of a GPU has no figure of its own
+                return
+            self._samples.append((time.perf_counter(), percent))
 
     def busy(self, began: float, ended: float) -> float | None:
         """Mean utilisation between two times of ``perf_counter``, in percent; None where nothing was sampled."""
@@ -59,10 +64,11 @@ class Usage:
 
 
 def _handle() -> Any:
-    """NVML's handle of torch's first GPU, which CUDA_VISIBLE_DEVICES may have chosen; None without NVML."""
+    """NVML's handle of torch's first GPU, which CUDA_VISIBLE_DEVICES may have chosen; None where NVML lacks it."""
+    import pynvml
+
     try:
-        import pynvml
-    except ImportError:
+        pynvml.nvmlInit()
+        return pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties(0).uuid}")
+    except pynvml.NVMLError:
         return None
-    pynvml.nvmlInit()
-    return pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties(0).uuid}")

@@ -1,12 +1,14 @@
 """The checks on a GPU, around them: which wheels are carried, the lines that are read back, the page."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from hack.gpu import page, wheels
+from hack.gpu import page, session, wheels
 from hack.gpu.page import Part
 from hack.gpu.results import Collected, Line, Measurement, TestResult, append, read
 
@@ -97,3 +99,18 @@ def test_the_page_escapes_and_says_what_the_results_are_of(tmp_path: Path, part:
 def test_the_page_says_that_no_gpu_was_used(tmp_path: Path, part: Callable[..., Part], device: str, gpu: str) -> None:
     page.write(tmp_path, device, MACHINE | {"GPU": gpu}, [part(PASSED)])
     assert "Nothing on this page was computed by a GPU" in (tmp_path / page.FILE).read_text()
+
+
+@pytest.mark.parametrize(
+    ("program", "seconds", "expected"),
+    [
+        ("import time; time.sleep(300)", 1, "ended after 1 seconds, which was all its time"),
+        ("raise SystemExit(3)", 60, "ended with exit status 3"),
+        ("", 60, ""),
+    ],
+    ids=["endless", "failed", "succeeded"],
+)
+def test_a_part_is_ended_when_its_time_is_up(program: str, seconds: float, expected: str) -> None:
+    process = subprocess.Popen([sys.executable, "-c", program], start_new_session=True, stderr=subprocess.DEVNULL)
+    assert session._wait(process, seconds) == expected
+    assert process.poll() is not None
