@@ -4,7 +4,7 @@ PaDiM, PatchCore, FastFlow and EfficientAD with random weights, over 200 + 200 p
 trained by gradient validate on the test pictures after each epoch, except as the bare network. Sides, one after the
 other in the process of their model, each after a run over a few pictures:
 
-- ours: the runner from files to scores, in exact float32;
+- ours: the runner from files to scores, in exact float32; trainings by gradient also in TF32;
 - anomalib: Folder, ``Engine.fit``, ``Engine.predict``, with torch's defaults, which are TF32 in convolutions;
 - bare network: its forward passes (and steps) over tensors on the device, in exact float32: the limit of anything that
   runs it. PaDiM and PatchCore: their backbone alone.

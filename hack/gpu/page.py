@@ -97,7 +97,7 @@ def _rows(lines: Sequence[Measurement]) -> list[Row]:
 
 def has_gpu(machine: Mapping[str, str]) -> bool:
     """Whether torch found a GPU on the machine that was described."""
-    return "x" in machine.get("GPU", "").split()
+    return "compute capability" in machine
 
 
 def write(folder: Path, device: str, machine: Mapping[str, str], parts: Sequence[Part]) -> None:
