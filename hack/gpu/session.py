@@ -91,7 +91,7 @@ def _command(name: str, options: Options, lines: Path, seconds: float) -> list[s
     # libraries of other versions than those of constraints.txt warn of other things: shown here, not failures
     pytest = [sys.executable, "-m", "pytest", "tests/gpu", "-v", "-W", "default", "-p", "no:cacheprovider"]
     weights = [f"--weights={options.weights}"] if options.weights else []
-    return [*pytest, "--timeout=180", *common, *weights]
+    return [*pytest, "--timeout=240", *common, *weights]
 
 
 def _wait(process: subprocess.Popen[bytes], seconds: float) -> str:
