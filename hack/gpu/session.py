@@ -21,6 +21,7 @@ from hack.gpu import page
 from hack.gpu.page import Part
 
 ROOT = Path(__file__).parents[2]
+INTERRUPTED = "interrupted"
 _GRACE_SECONDS = 20
 """Time for pytest to end by itself when it is interrupted."""
 _RESERVE_SECONDS = 15
@@ -45,6 +46,7 @@ def main() -> int:
     """Run the parts, write the page; returns the exit status."""
     options = _options()
     options.out.mkdir(parents=True, exist_ok=True)
+    signal.signal(signal.SIGTERM, _interrupt)  # as Ctrl+C: what is running ends, and the page is written
     end = time.monotonic() + options.minutes * 60 - _RESERVE_SECONDS
     machine = _machine()
     done: list[Part] = []
@@ -53,6 +55,8 @@ def main() -> int:
         share = _TESTS_SHARE if name == "tests" and len(options.parts) > 1 else 1.0
         done.append(_run(name, options, left * share))
         page.write(options.out, options.device, machine, done)
+        if done[-1].problem == INTERRUPTED:
+            break
     print(f"\nresults: {options.out / page.FILE}")
     for part in done:
         print(f"{part.name}: {part.summary}")
@@ -102,14 +106,25 @@ def _wait(process: subprocess.Popen[bytes], seconds: float) -> str:
     try:
         code = process.wait(seconds)
     except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGINT)
-        try:
-            process.wait(_GRACE_SECONDS)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+        _end(process)
         return f"ended after {seconds:.0f} seconds, which was all its time"
+    except KeyboardInterrupt:
+        _end(process)
+        return INTERRUPTED
     return f"ended with exit status {code}" if code else ""
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    os.killpg(process.pid, signal.SIGINT)
+    try:
+        process.wait(_GRACE_SECONDS)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 def _options() -> Options:

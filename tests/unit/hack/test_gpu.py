@@ -1,6 +1,8 @@
 """The checks on a GPU, around them: which wheels are carried, the lines that are read back, the page."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -116,4 +118,15 @@ def test_the_page_says_that_no_gpu_was_used(
 def test_a_part_is_ended_when_its_time_is_up(program: str, seconds: float, expected: str) -> None:
     process = subprocess.Popen([sys.executable, "-c", program], start_new_session=True, stderr=subprocess.DEVNULL)
     assert session._wait(process, seconds) == expected
+    assert process.poll() is not None
+
+
+def test_an_interrupted_session_ends_what_is_running() -> None:
+    before = signal.signal(signal.SIGUSR1, session._interrupt)
+    try:
+        ready = f"import os, time; os.kill({os.getpid()}, {int(signal.SIGUSR1)}); time.sleep(300)"
+        process = subprocess.Popen([sys.executable, "-c", ready], start_new_session=True, stderr=subprocess.DEVNULL)
+        assert session._wait(process, 300) == session.INTERRUPTED
+    finally:
+        signal.signal(signal.SIGUSR1, before)
     assert process.poll() is not None
