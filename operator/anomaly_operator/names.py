@@ -28,6 +28,7 @@ SELECTOR = f"{MANAGED_BY_LABEL}={MANAGED_BY}"
 CONFIG_ANNOTATION = f"{GROUP}/run-config"
 """Annotation of the pod that carries its RunConfig as JSON."""
 CONFIG_DIGEST_ANNOTATION = f"{GROUP}/run-config-digest"
+INSTALLATION_ANNOTATION = f"{GROUP}/operator"
 """Annotation of the Job that carries the digest of its RunConfig, to notice that the resource's spec has changed."""
 
 _DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")

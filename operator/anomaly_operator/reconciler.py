@@ -74,6 +74,7 @@ class Reconciler:
         self._board = board
         self._settings = settings
         self._clock = clock
+        self._other_operators: set[str] = set()
         self.finished_at = clock()
         """When the last reconcile ended, whether it succeeded or not."""
 
@@ -118,7 +119,9 @@ class Reconciler:
 
         # Decide what should exist and what to do about it, from what is known now.
         desired = desired_state(run, self._experiment_of(run), self._settings.pods)
-        actions = plan(run.uid, desired, await self._observe(run), old_status)
+        observed = await self._observe(run)
+        self._tell_of_other_operator(run, observed.job)
+        actions = plan(run.uid, desired, observed, old_status)
 
         # Act. A refused Job is a state of the run, not a failure of the reconcile.
         refusal = await self._apply(key.namespace, actions)
@@ -209,6 +212,18 @@ class Reconciler:
         for event in transition_events(old, new):
             log.info("run changed", run=str(run.key), reason=event.reason, message=event.message)
             await record_event(self._client, run, event, self._settings.identity, self._clock())
+
+    def _tell_of_other_operator(self, run: RunView, job: JobView | None) -> None:
+        """Log, once, that another installation works on the same runs: nothing is fought over, but it is a mistake."""
+        if job is None or job.is_made_by(self._settings.pods.installation) or job.installation in self._other_operators:
+            return
+        self._other_operators.add(job.installation)
+        log.error(
+            "another operator watches the same namespaces",
+            other=job.installation,
+            run=str(run.key),
+            advice="uninstall one of them, or set watchNamespaces so that each namespace has one operator",
+        )
 
     def _retry_failed(self, key: RunKey, error: Exception, *, exc_info: bool = False) -> None:
         """Log a failed reconcile and have it retried with backoff."""

@@ -74,6 +74,7 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
             service_url=flags.service_url or None,
             image_pull_policy=flags.image_pull_policy,
             node_cache=flags.node_cache or None,
+            installation=flags.lease_namespace,
         ),
         namespaces=tuple(name for name in flags.watch_namespaces.split(",") if name),
         address=flags.address,

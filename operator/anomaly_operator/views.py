@@ -87,6 +87,8 @@ class JobView:
     """Seconds after its end until the Job is deleted; None means never."""
     config_digest: str
     """Digest of the RunConfig that it was made from; empty for a Job that has none."""
+    installation: str
+    """Installation of the operator that made it; empty for a Job of an earlier release."""
     start_time: str | None
     """When the Job controller started it (RFC 3339); None before, and while it is suspended."""
     completion_time: str | None
@@ -111,6 +113,10 @@ class JobView:
     def finished_condition(self) -> ConditionView | None:
         """Complete or Failed, whichever is True; None while the Job is not finished."""
         return self.find_true("Complete") or self.find_true("Failed")
+
+    def is_made_by(self, installation: str) -> bool:
+        """Whether this installation of the operator made it, as far as that is known."""
+        return self.installation in ("", installation)
 
     def is_controlled_by(self, uid: str) -> bool:
         """Whether the resource of this UID is the Job's controller."""
@@ -216,6 +222,7 @@ def job_view(raw: Raw) -> JobView:
         active_deadline_seconds=spec.get("activeDeadlineSeconds"),
         ttl_seconds_after_finished=spec.get("ttlSecondsAfterFinished"),
         config_digest=meta.get("annotations", {}).get(names.CONFIG_DIGEST_ANNOTATION, ""),
+        installation=meta.get("annotations", {}).get(names.INSTALLATION_ANNOTATION, ""),
         start_time=status.get("startTime"),
         completion_time=status.get("completionTime"),
         active=status.get("active", 0),

@@ -30,6 +30,8 @@ class DesiredJob:
     policy: RunPolicy
     config_digest: str
     """Digest of the RunConfig; a Job with another digest was made from another spec."""
+    installation: str
+    """The operator's own installation, which a Job names that it made."""
     make: Callable[[], Manifest]
     """Makes the Job's manifest. Most reconciles find the Job in place and never call it."""
 
@@ -86,7 +88,8 @@ def _inference_job(run: RunView, experiment: RunView | None, settings: PodSettin
 
 
 def _desired_job(run: RunView, config: RunConfig, policy: RunPolicy, settings: PodSettings) -> DesiredJob:
-    return DesiredJob(policy, config_digest(config), partial(make_job, run.key, config, policy, settings))
+    make = partial(make_job, run.key, config, policy, settings)
+    return DesiredJob(policy, config_digest(config), settings.installation, make)
 
 
 def _trained_model(name: str, experiment: RunView | None, policy: RunPolicy) -> Location | Blocked:

@@ -34,7 +34,10 @@ def make_job(key: RunKey, config: RunConfig, policy: RunPolicy, settings: PodSet
             "name": names.job(key),
             "namespace": key.namespace,
             "labels": names.labels(key) | ({names.QUEUE_LABEL: queue} if queue else {}),
-            "annotations": {names.CONFIG_DIGEST_ANNOTATION: config_digest(config)},
+            "annotations": {
+                names.CONFIG_DIGEST_ANNOTATION: config_digest(config),
+                names.INSTALLATION_ANNOTATION: settings.installation,
+            },
             "ownerReferences": [
                 {
                     "apiVersion": API_VERSION,

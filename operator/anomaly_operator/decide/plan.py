@@ -90,12 +90,20 @@ def _steer(
         return (DeletePods((outlived.name,)),)
 
     # Until the run has started its spec may change. A Job's template is immutable, so a changed spec needs a new Job.
-    if isinstance(desired, DesiredJob) and not has_started and job.config_digest != desired.config_digest:
+    if isinstance(desired, DesiredJob) and not has_started and _is_outdated(job, desired):
         return (DeleteJob(job.name, job.uid), Requeue())
 
     # The run policy may change at any time.
     changes = policy_changes(job, policy)
     return (PatchJob(job.name, changes),) if changes else ()
+
+
+def _is_outdated(job: JobView, desired: DesiredJob) -> bool:
+    """Whether the Job does something else than is desired.
+
+    A Job of another installation never is: two releases that read a spec differently would replace it in turns.
+    """
+    return job.config_digest != desired.config_digest and job.is_made_by(desired.installation)
 
 
 def policy_changes(job: JobView, policy: RunPolicy) -> Manifest:

@@ -1,4 +1,4 @@
-"""What the operator's own configuration says about the pods of runs.
+"""What the operator's own configuration says about the Jobs and pods of runs.
 
 Plain values, passed in: nothing here reads flags or the environment.
 """
@@ -18,5 +18,7 @@ class PodSettings:
     """Base URL at which pods reach the operator; None means that they push no progress."""
     image_pull_policy: str = "IfNotPresent"
     """imagePullPolicy of the container."""
+    installation: str = ""
+    """Namespace of the operator's Lease, by which installations in one cluster know each other's Jobs."""
     node_cache: str | None = None
     """Folder on every node for dataset.cache.node; None means that runs that ask for it go without."""

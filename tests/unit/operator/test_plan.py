@@ -7,6 +7,7 @@ import pytest
 from anomaly_api.reasons import Reason
 from anomaly_api.scheduling import RunPolicy
 from anomaly_api.status import Phase, RunStatus
+from anomaly_operator import names
 from anomaly_operator.decide.desired import Blocked, DesiredJob, DesiredState
 from anomaly_operator.decide.observed import ObservedState
 from anomaly_operator.decide.plan import Action, CreateJob, DeleteJob, DeletePods, PatchJob, Requeue, plan
@@ -33,7 +34,7 @@ QUEUED = {"kueue.x-k8s.io/queue-name": "q"}
 
 
 def desired_job(policy: RunPolicy | None = None, digest: str = "digest") -> DesiredJob:
-    return DesiredJob(policy=policy or RunPolicy(), config_digest=digest, make=lambda: JOB)
+    return DesiredJob(policy=policy or RunPolicy(), config_digest=digest, installation="here", make=lambda: JOB)
 
 
 BLOCKED = Blocked(Reason.EXPERIMENT_NOT_FOUND, "", policy=RunPolicy())
@@ -125,6 +126,14 @@ def test_plan(
     desired: DesiredState, observed_state: ObservedState, status: RunStatus, actions: tuple[Action, ...]
 ) -> None:
     assert plan(UID, desired, observed_state, status) == actions
+
+
+def test_two_operators_do_not_replace_each_others_jobs() -> None:
+    raw = raw_job()
+    for installation, replaced in (("here", True), ("", True), ("elsewhere", False)):
+        raw["metadata"]["annotations"][names.INSTALLATION_ANNOTATION] = installation
+        actions = plan(UID, desired_job(digest="another"), observed(job_view(raw)), NO_STATUS)
+        assert any(isinstance(action, DeleteJob) for action in actions) is replaced
 
 
 OUTLIVED = make_pod(phase="Running", state=terminated(0))
