@@ -5,7 +5,8 @@ import logging
 import mmap
 import subprocess
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -17,11 +18,13 @@ import pytest
 from onnx import TensorProto, helper
 
 from anomaly_api.artifacts import INPUT, SCORES
+from anomaly_runner.data.batches import Batch
+from anomaly_runner.data.samples import Sample
 from anomaly_runner.errors import ModelInvalid
 from anomaly_runner.scoring import onnx_predictor
 from anomaly_runner.scoring.cuda_libraries import CUDNN, preload_cuda, provider_library
 from anomaly_runner.scoring.cuda_provider import CPU, CUDA, onnx_gpu_problem, provider_options
-from anomaly_runner.scoring.onnx_predictor import load_onnx
+from anomaly_runner.scoring.onnx_predictor import OnnxPredictor, load_onnx
 from anomaly_runner.system.gpu import Gpu
 
 WHEELS = Path(onnxruntime.__file__).parent.parent / "nvidia"
@@ -148,7 +151,7 @@ class GpuSession:
     def get_inputs(self) -> Any:
         return self._session.get_inputs()
 
-    def run(self, _outputs: None, images: dict[str, np.ndarray[Any, Any]]) -> None:
+    def run(self, _outputs: Any, images: dict[str, np.ndarray[Any, Any]]) -> Any:
         self.shapes.append(images[INPUT].shape)
         raise RuntimeError(self._message)
 
@@ -177,6 +180,36 @@ def test_a_gpu_whose_memory_runs_out_is_not_replaced_by_the_cpu(
     open_gpu_session(monkeypatch, GpuSession(model, NO_MEMORY))
     with pytest.raises(RuntimeError, match=NO_MEMORY):
         load_onnx(model, 4)
+
+
+class WorkingGpuSession(GpuSession):
+    """A session on a GPU that works; keeps which threads called it."""
+
+    def __init__(self, model: Path) -> None:
+        super().__init__(model, "")
+        self.threads: set[int] = set()
+
+    def get_outputs(self) -> Any:
+        return self._session.get_outputs()
+
+    def run(self, _outputs: Any, images: dict[str, np.ndarray[Any, Any]]) -> Any:
+        self.threads.add(threading.get_ident())
+        return self._session.run(_outputs, images)
+
+
+def test_the_gpu_has_a_batch_to_work_on_and_one_that_waits_while_results_are_read(model: Path) -> None:
+    taken: list[int] = []
+
+    def batches() -> Iterator[Batch]:
+        for number in range(6):
+            taken.append(number)
+            yield Batch((Sample(f"{number}.png", "good"),), np.full((1, 3, SIDE, SIDE), number, np.float32))
+
+    session = WorkingGpuSession(model)
+    scored = OnnxPredictor(session, 1, None).score(batches())
+    before = [(len(taken), float(found.scores[0])) for found in scored]
+    assert before == [(3, 0), (4, 1), (5, 2), (6, 3), (6, 4), (6, 5)]
+    assert len(session.threads - {threading.get_ident()}) == len(session.threads) == 1
 
 
 @pytest.mark.parametrize(("options", "tf32"), [({}, "0"), ({"tf32": True}, "1")])

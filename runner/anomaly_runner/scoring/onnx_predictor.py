@@ -65,11 +65,14 @@ class OnnxPredictor:
     def score(self, batches: Iterable[Batch]) -> Iterator[ScoredBatch]:
         """Score batches, in order; each CPU works on a batch of its own, or one thread keeps the GPU busy.
 
-        The GPU's thread has the next batch waiting while ``batches`` decodes the one after it and the caller reads the
-        results before; more threads would only take turns, each with a workspace of its own in the GPU's memory.
+        While the caller reads results and takes the next batch from ``batches``, which readers have decoded, the GPU
+        has one batch to work on and one that waits. More threads would only take turns, each with a workspace of its
+        own in the GPU's memory.
         """
-        threads = cpu_limit() if self._on_cpu else 1
-        return ordered_map(self._score, batches, threads, ahead=threads + 1)
+        if self._on_cpu:
+            threads = cpu_limit()
+            return ordered_map(self._score, batches, threads, ahead=threads + 1)
+        return ordered_map(self._score, batches, threads=1, ahead=3)
 
     def _score(self, batch: Batch) -> ScoredBatch:
         scores, maps = self.run(batch.images)
