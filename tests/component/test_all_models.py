@@ -63,6 +63,7 @@ def test_exports_agree_with_the_model(
     assert {export.format for export in found.report.exports} == set(types)
     assert found.manifest.localises == CATALOG[name].localises
     assert found.device_constants == []
+    assert found.faults_off_the_cpu == []
     assert found.by_runtime.keys() == {"torch", "onnx", "torchscript"} & {"torch", *types}
     scale = max(map(abs, found.trained.values()))
     for runtime, scores in found.by_runtime.items():

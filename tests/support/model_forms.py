@@ -17,7 +17,7 @@ from anomaly_runner.scoring.torchscript_predictor import load_torchscript
 from anomaly_runner.training import with_anomalib
 from support.model_rows import ROWS
 from support.textures import EXPERIMENT, INFERENCE, Document, write_manifest
-from support.torchscript import device_constants
+from support.torchscript import device_constants, faults_off_the_cpu
 
 WEIGHTS = {"weights": {"s3": {"uri": "s3://weights"}}}
 
@@ -31,6 +31,7 @@ class Forms:
     trained: dict[str, float]
     by_runtime: dict[str, dict[str, float]]
     device_constants: list[str]
+    faults_off_the_cpu: list[str]
 
 
 def score_by_every_form(folder: Path, name: ModelName, types: list[ExportFormat]) -> Forms:
@@ -48,6 +49,7 @@ def score_by_every_form(folder: Path, name: ModelName, types: list[ExportFormat]
         trained=_scores(root),
         by_runtime=by_runtime,
         device_constants=device_constants(load_torchscript(root / "model.pt", 8).program),
+        faults_off_the_cpu=faults_off_the_cpu(root / "model.pt", ROWS[name].side),
     )
 
 

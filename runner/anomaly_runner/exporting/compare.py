@@ -44,6 +44,10 @@ Outputs = tuple[NDArray[np.float32], NDArray[np.float32] | None]
 class LoadedExport(Protocol):
     """An export, loaded by its runtime."""
 
+    @property
+    def provider(self) -> str:
+        """What executes it, such as ``torch cuda`` or ``CPUExecutionProvider``."""
+
     def run(self, images: NDArray[np.float32]) -> Outputs:
         """Raw scores (B,) and maps (B, H, W), or None."""
 
@@ -112,13 +116,22 @@ def _max_differences(name: str, loaded: LoadedExport, reference: Sequence[Scored
     """Largest absolute difference by level; no entry for pixels if the model does not localise."""
     differences = {"image": 0.0} | ({} if reference[0].maps is None else {"pixel": 0.0})
     batches = (*_small_batches(reference), _rows(reference[0], slice(1)))
-    threads = 1 if name == "openvino" else cpu_limit()  # OpenVINO takes all CPUs for each batch
-    answers = ordered_map(lambda expected: _run(name, loaded, expected.batch.images), batches, threads)
+    answers = ordered_map(lambda expected: _run(name, loaded, expected.batch.images), batches, _threads(loaded))
     for expected, (scores, maps) in zip(batches, answers, strict=True):
         differences["image"] = max(differences["image"], _max_difference(scores, expected.scores))
         if expected.maps is not None:
             differences["pixel"] = max(differences["pixel"], _max_difference(maps, expected.maps))
     return differences
+
+
+def _threads(loaded: LoadedExport) -> int:
+    """Number of batches to compare at the same time.
+
+    One on a GPU, where each would take memory of its own and none would be faster for it, and one for OpenVINO, which
+    takes all CPUs for a batch; else one for each CPU.
+    """
+    provider = loaded.provider.lower()
+    return 1 if "cuda" in provider or "openvino" in provider else cpu_limit()
 
 
 def _run(name: str, loaded: LoadedExport, images: NDArray[np.float32]) -> Outputs:

@@ -2,7 +2,8 @@
 
 Every format takes normalised input (B, 3, H, W), float32, with any batch size, and returns raw scores and, if the model
 localises, raw maps. An export that disagrees with torch, or has the batch size of its tracing baked in, fails the run
-after everything else is published. Nothing here trains or evaluates.
+after everything else is published. Exports are written from the host's memory: see ``on_cpu``. Nothing here trains or
+evaluates.
 
 - ONNX: ``onnx_writer``; weights are in the same file up to 2 GB, else in a second file.
 - TorchScript: ``torchscript_writer``, by tracing, for CPUs and GPUs alike.
@@ -26,6 +27,7 @@ from anomaly_api.status import Stage
 from anomaly_runner.errors import ExportMismatch, InvalidConfig, ModelInvalid, OutOfMemory, RunFailed
 from anomaly_runner.evaluation.normalize import ScoreRanges
 from anomaly_runner.exporting.compare import compare, tolerance
+from anomaly_runner.exporting.on_cpu import on_cpu
 from anomaly_runner.exporting.onnx_writer import write_onnx
 from anomaly_runner.exporting.openvino_writer import write_openvino
 from anomaly_runner.exporting.portable import Float16Model, TupleOutputModel
@@ -74,33 +76,35 @@ def export_all(
     """Write the formats of the spec into a folder and compare each with torch; one that fails leaves no file.
 
     Args:
-        model: ready to score.
+        model: ready to score, on any device; it is back there afterwards.
         spec: formats and precision.
         reference: torch's own scores of real images.
         ranges: lowest and highest raw scores of the run, from which tolerances are computed.
         folder: target of the files.
     """
     # torch.export would treat a batch of one image as a constant, so the example has two.
-    example = torch.zeros(2, 3, *reference[0].batch.images.shape[-2:], device=_device(model))
+    example = torch.zeros(2, 3, *reference[0].batch.images.shape[-2:])
     allowed = {level: tolerance(spec.precision, seen) for level, seen in ranges.items()}
     verified: list[Exported] = []
     failure: RunFailed | None = None
-    for name in spec.types:
-        before = set(folder.iterdir())
-        try:
-            files = _write(name, model, spec.precision, example, folder)
-            # Compare the export as inference will use it: loaded from its file by the format's runtime.
-            report = compare(name, files[0], reference, allowed)
-            verified.append(_exported(files, report, spec.precision))
-        except Exception as error:
-            failed = _failure(name, error)
-            if failed is None:
-                raise
-            # The other formats are still useful: the run goes on, and fails once they are published.
-            logger.error("export failed", extra={"format": name, "detail": str(failed)})
-            failure = failure or failed
-            for file in set(folder.iterdir()) - before:
-                file.unlink()
+    with on_cpu(model):
+        for name in spec.types:
+            before = set(folder.iterdir())
+            try:
+                files = _write(name, model, spec.precision, example, folder)
+                # Compare the export as inference will use it: loaded from its file by the format's runtime.
+                report = compare(name, files[0], reference, allowed)
+                verified.append(_exported(files, report, spec.precision))
+            except Exception as error:
+                failed = _failure(name, error)
+                if failed is None:
+                    raise
+                # The other formats are still useful: the run goes on, and fails once they are published.
+                logger.error("export failed", extra={"format": name, "detail": str(failed)})
+                failure = failure or failed
+                for file in set(folder.iterdir()) - before:
+                    file.unlink()
+            torch.cuda.empty_cache()  # what a TorchScript program has used there is wanted by the next runtime
     return Exports(tuple(verified), failure)
 
 
@@ -123,10 +127,6 @@ def _exported(files: Sequence[Path], report: ExportReport, precision: Precision)
     companions = {file.name: digest(file) for file in files[1:]}
     model = ExportedModel(format=report.format, file=files[0].name, sha256=digest(files[0]), companions=companions)
     return Exported(model, report.model_copy(update={"precision": precision, "size_bytes": size_bytes}))
-
-
-def _device(model: nn.Module) -> torch.device:
-    return next((tensor.device for tensor in (*model.buffers(), *model.parameters())), torch.device("cpu"))
 
 
 @contextlib.contextmanager

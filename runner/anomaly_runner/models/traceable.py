@@ -87,11 +87,33 @@ class TraceableDfkde(_Traceable):
         return RawScores(classifier.compute_probabilities((likelihood + 1e-300).log()))
 
 
+class _Coordinates(nn.Module):
+    """Appends each position's row and column, -1..1, to feature maps, as anomalib's ``AddCoords``.
+
+    That multiplies matrices of integers, which CUDA cannot, on the CPU. A TorchScript program computes on the device of
+    its images, so here the coordinates are real numbers on the device of the features.
+    """
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Features (B, C + 2, h, w) of features (B, C, h, w), in their precision."""
+        rows, columns = (
+            torch.arange(length, dtype=torch.float32, device=features.device) / (length - 1) * 2 - 1
+            for length in features.shape[2:]
+        )
+        shape = (features.shape[0], 1, *features.shape[2:])
+        placed = [rows[:, None].expand(shape), columns.expand(shape)]
+        return torch.cat([features, *(place.to(features.dtype) for place in placed)], 1)
+
+
 class TraceableCfa(_Traceable):
     """CFA: distances to the memory bank (Lee et al., IEEE Access 2022).
 
     They are computed in float32 in any precision of the model, because they are differences of large numbers.
     """
+
+    def __init__(self, network: Any) -> None:
+        super().__init__(network)
+        network.descriptor.layer.add_coords = _Coordinates()
 
     def forward(self, images: Tensor) -> RawScores:
         """Raw scores and maps of images (B, 3, H, W)."""

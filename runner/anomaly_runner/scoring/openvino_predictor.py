@@ -16,6 +16,11 @@ class OpenvinoModel:
 
     compiled: Any
 
+    @property
+    def provider(self) -> str:
+        """What executes the model."""
+        return "OpenVINO CPU"
+
     def run(self, images: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
         """Score model input (B, 3, H, W): raw scores (B,) and maps (B, H, W), or None."""
         answer = self.compiled(images).to_dict()
