@@ -37,10 +37,10 @@ def faults_off_the_cpu(file: Path, side: int) -> list[str]:
     with torch.no_grad(), _OffTheCpu() as walk:
         found = program(torch.empty(3, 3, side, side, device="meta"))
     strays = [f"an output is on {output.device}" for output in found if output.device.type != "meta"]
-    return walk.faults + strays
+    return [*walk.faults, *strays]
 
 
-class _OffTheCpu(TorchDispatchMode):
+class _OffTheCpu(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Collects operators whose tensors are on several devices, and products of integers that are not on the CPU.
 
     A program's weights are moved where they are used, as ``map_location`` moves them, because torch cannot compare
@@ -49,7 +49,7 @@ class _OffTheCpu(TorchDispatchMode):
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.faults: list[str] = []
 
     def __torch_dispatch__(
@@ -65,13 +65,26 @@ class _OffTheCpu(TorchDispatchMode):
             self.faults.append(f"{name} of tensors on {' and '.join(sorted(devices))}")
         if name in _PRODUCTS and devices - {"cpu"} and not all(map(_is_real, tensors)):
             self.faults.append(f"{name} of integers")
-        return tree_map(_marked, func(*args, **kwargs))
+        return tree_map(_marked, _all_chosen(name, args) if _is_choice(name, args) else func(*args, **kwargs))
+
+
+def _is_choice(name: str, args: tuple[Any, ...]) -> bool:
+    """Whether the shape of a result depends on the content of a mask, which the meta device does not have."""
+    return name == "nonzero" or (name == "index" and args[1][0] is not None and args[1][0].dtype == torch.bool)
+
+
+def _all_chosen(name: str, args: tuple[Any, ...]) -> Tensor:
+    """The result for a mask that is true everywhere."""
+    if name == "nonzero":
+        return torch.ones(args[0].shape).nonzero().to("meta")
+    chosen: Tensor = args[0].flatten(0, args[1][0].dim() - 1)
+    return chosen
 
 
 def _marked(found: Any) -> Any:
     """Mark a tensor that the program has made itself."""
     if isinstance(found, Tensor):
-        found.made_by_program = True
+        found.made_by_program = True  # type: ignore[attr-defined]
     return found
 
 
