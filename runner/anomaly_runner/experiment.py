@@ -199,6 +199,8 @@ def _test(inputs: ExperimentInputs, trained: TrainedModel) -> _Tested:
     predictor = TorchPredictor(trained.model, inputs.threads, inputs.spec.training.eval_batch_size)
     validation = _predict(inputs, predictor, inputs.dataset.validation) if inputs.dataset.validation else None
     predictions = _predict(inputs, predictor, inputs.dataset.test, reference=REFERENCE_IMAGES)
+    # Every image has been read by now.
+    inputs.context.record.warn(*inputs.integrity.notices.warnings())
     return _Tested(predictor, validation, predictions, _evaluate(inputs, predictions, validation))
 
 

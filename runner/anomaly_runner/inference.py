@@ -14,7 +14,6 @@ from anomaly_runner import publish
 from anomaly_runner.context import Context
 from anomaly_runner.data.batches import Batch, IntegrityLog, Preprocessor, read_batches
 from anomaly_runner.data.fetch import list_inference, prefetch_images
-from anomaly_runner.data.masks import mask_reader
 from anomaly_runner.data.samples import DatasetIndex, Sample
 from anomaly_runner.devices import asked_gpus, check_required, record_device, warn_without_tf32
 from anomaly_runner.evaluation.evaluate import EvaluationResult, evaluate
@@ -106,6 +105,7 @@ def _run(config: RunConfig, inputs: _InferenceInputs) -> publish.Published:
     inputs.integrity.extend_unreadable(inputs.dataset.unreadable)
     inputs.context.tracker.start(flat_parameters(inputs.spec))
     predictions = _predict(inputs)
+    inputs.context.record.warn(*inputs.integrity.notices.warnings())
     evaluated = _evaluate(inputs, predictions)
     # All artifacts are made in one folder on this machine; nothing is uploaded before everything has succeeded.
     output = inputs.context.stores[LocationRole.OUTPUT].subfolder(config.run.folder)
@@ -169,7 +169,7 @@ def _read(inputs: _InferenceInputs, samples: Sequence[Sample]) -> Iterator[Batch
 
 def _evaluate(inputs: _InferenceInputs, predictions: Predictions) -> EvaluationResult:
     preprocessor = inputs.preprocessor
-    masks = mask_reader(inputs.prefetcher, preprocessor.size, inputs.spec.input.limits, preprocessor.crop)
+    masks = inputs.integrity.masks.reader(preprocessor.size)
     with inputs.context.stage(Stage.EVALUATE):
         labelled = sort_labelled_scores(
             predictions, masks if inputs.dataset.has_masks else None, inputs.context.work, preprocessor.valid

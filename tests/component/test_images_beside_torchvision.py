@@ -18,7 +18,7 @@ def image() -> Image.Image:
     """A grey ramp in colours, decoded from PNG."""
     buffer = BytesIO()
     Image.fromarray(RAMP).convert("RGB").save(buffer, "PNG")
-    return decode(buffer.getvalue(), RAMP.size)
+    return decode(buffer.getvalue(), RAMP.size).image
 
 
 def pixels_of(image: Image.Image) -> torch.Tensor:

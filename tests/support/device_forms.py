@@ -76,7 +76,7 @@ def test_images(folder: Path, manifest: ModelManifest) -> NDArray[np.float32]:
         height=manifest.input_height, width=manifest.input_width, normalization=manifest.normalization
     )
     files = [file for kind in ("good", "scratch") for file in sorted((folder / "test" / kind).iterdir())]
-    return np.stack([preprocessor.to_input(preprocessor.decode(file.read_bytes(), 1 << 24)) for file in files])
+    return np.stack([preprocessor.to_input(preprocessor.decode(file.read_bytes(), 1 << 24).image) for file in files])
 
 
 test_images.__test__ = False  # type: ignore[attr-defined]

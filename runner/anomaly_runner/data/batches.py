@@ -1,15 +1,13 @@
 """Read, hash and decode image files to batches of model input, on several threads and in order.
 
-Every file is opened once. A file that cannot be used is recorded in the IntegrityLog and left out of its batch.
+Every image is read once, with its mask. An image that cannot be used, or whose mask cannot, is recorded in the
+IntegrityLog and left out of its batch.
 """
 
-import errno
 import hashlib
-import stat
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -19,11 +17,13 @@ from PIL import Image
 from anomaly_api.dataset import CropArea, DatasetLimits
 from anomaly_api.run import UnreadableImage
 from anomaly_runner.data.augment import Augmenter
+from anomaly_runner.data.files import read_file
 from anomaly_runner.data.folder_layout import check_unreadable
-from anomaly_runner.data.images import UnreadableImageError, decode, resize, to_input
+from anomaly_runner.data.images import Decoded, UnreadableImageError, decode, resize, to_input
+from anomaly_runner.data.masks import KeptMasks, MaskSource, TrueMask
+from anomaly_runner.data.notices import Notice, Notices
 from anomaly_runner.data.samples import Sample
 from anomaly_runner.data.valid_area import ValidArea
-from anomaly_runner.errors import StorageDenied, StorageUnavailable
 from anomaly_runner.storage import Prefetcher
 from anomaly_runner.system.parallel import ordered_map
 
@@ -58,7 +58,7 @@ class Preprocessor:
         """Mask (height, width) of the pixels of the model's maps that count; None for all."""
         return self.valid_area.at(self.height, self.width, self.crop) if self.valid_area else None
 
-    def decode(self, data: bytes, max_pixels: int) -> Image.Image:
+    def decode(self, data: bytes, max_pixels: int) -> Decoded:
         """Decode a file at its own resolution, blacken all outside of the valid area, and crop; see ``images.decode``.
 
         Raises:
@@ -86,17 +86,21 @@ class Batch:
 
 @dataclass
 class IntegrityLog:
-    """The digests of the images that a run has read, and the files that it cannot use.
+    """What a run learns about its files as it reads them.
 
     Attributes:
         limits: hold the number of unusable files that is tolerated.
-        digests: SHA-256 of each file read, by key; empty bytes for a file that could not be opened.
-        unreadable: files that cannot be used.
+        digests: SHA-256 of each image file read, by key; empty bytes for a file that could not be opened.
+        unreadable: image files that cannot be used, also because of their mask.
+        masks: of the images that were read.
+        notices: about files that are used nevertheless.
     """
 
     limits: DatasetLimits
     digests: dict[str, bytes] = field(default_factory=dict)
     unreadable: list[UnreadableImage] = field(default_factory=list)
+    masks: KeptMasks = field(default_factory=KeptMasks)
+    notices: Notices = field(default_factory=Notices)
 
     def add_unreadable(self, path: str, problem: str) -> None:
         """Record a file that cannot be used; only once, even if it is read several times.
@@ -128,47 +132,16 @@ class IntegrityLog:
 
 @dataclass(frozen=True)
 class _ReadImage:
-    """A file after reading; ``image`` is the model's input (3, H, W), or the reason why the file is unreadable."""
+    """A file after reading.
+
+    ``image``: the model's input (3, H, W), or the reason why the file or its mask cannot be used.
+    """
 
     sample: Sample
     digest: bytes
     image: NDArray[np.float32] | str
-
-
-def read_file(prefetcher: Prefetcher, key: str) -> bytes:
-    """Read one image file, after waiting for its download.
-
-    Raises:
-        UnreadableImageError: it is not a regular file, or a symbolic link that leads out of the dataset.
-        StorageDenied: no permission to read it.
-        StorageUnavailable: the file system failed.
-        RunFailed: its download failed.
-    """
-    path = prefetcher.path(key)
-    try:
-        if not _is_file(path):  # reading a pipe would never end
-            raise UnreadableImageError("not a file")
-        if not _is_inside(path, prefetcher.root):
-            raise UnreadableImageError("a symbolic link that leads out of the dataset")
-        return path.read_bytes()
-    except PermissionError as error:
-        raise StorageDenied(f"no permission for {path}") from error
-    except OSError as error:
-        raise StorageUnavailable(f"cannot read {path}: {error.strerror}") from error
-
-
-def _is_file(path: Path) -> bool:
-    """Whether it is a file; unlike ``Path.is_file`` since Python 3.14, raises failures of the file system."""
-    try:
-        return stat.S_ISREG(path.stat().st_mode)
-    except OSError as error:
-        if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
-            raise
-        return False
-
-
-def _is_inside(path: Path, root: Path) -> bool:
-    return not path.is_symlink() or path.resolve().is_relative_to(root.resolve())
+    mask: TrueMask | None = None
+    notices: tuple[Notice, ...] = ()
 
 
 def read_batches(
@@ -196,26 +169,26 @@ def read_batches(
         DataInvalid: there are more unreadable images than tolerated.
         RunFailed: the storage failed, or the run was asked to stop.
     """
-    read = _reader(prefetcher, preprocessor, integrity.limits.max_image_pixels, augment)
+    read = partial(_read, prefetcher, preprocessor, integrity.limits.max_image_pixels, augment)
     images = ordered_map(read, samples, threads, ahead=batch_size + 2 * threads)
     return _batched(_record_and_filter(images, integrity), batch_size)
 
 
-def _reader(
-    prefetcher: Prefetcher, preprocessor: Preprocessor, max_pixels: int, augment: Augmenter | None
-) -> Callable[[Sample], _ReadImage]:
-    def read(sample: Sample) -> _ReadImage:
-        digest = b""
-        try:
-            data = read_file(prefetcher, sample.key)
-            digest = hashlib.sha256(data).digest()
-            image = preprocessor.decode(data, max_pixels)
-            augmented = augment(preprocessor.resize(image), sample.key) if augment else image
-            return _ReadImage(sample, digest, preprocessor.to_input(augmented))
-        except UnreadableImageError as error:
-            return _ReadImage(sample, digest, str(error))
-
-    return read
+def _read(
+    prefetcher: Prefetcher, preprocessor: Preprocessor, max_pixels: int, augment: Augmenter | None, sample: Sample
+) -> _ReadImage:
+    digest = b""
+    try:
+        data = read_file(prefetcher, sample.key)
+        digest = hashlib.sha256(data).digest()
+        decoded = preprocessor.decode(data, max_pixels)
+        masks = MaskSource(prefetcher, max_pixels, preprocessor.crop)
+        mask = masks.read(sample.masks, decoded, preprocessor.size) if sample.masks else None
+        image = augment(preprocessor.resize(decoded.image), sample.key) if augment else decoded.image
+        notices = (Notice.MORE_FRAMES,) if decoded.has_more_frames else ()
+        return _ReadImage(sample, digest, preprocessor.to_input(image), mask, notices)
+    except UnreadableImageError as error:
+        return _ReadImage(sample, digest, str(error))
 
 
 def _record_and_filter(
@@ -225,8 +198,12 @@ def _record_and_filter(
         integrity.digests[read.sample.key] = read.digest
         if isinstance(read.image, str):
             integrity.add_unreadable(read.sample.key, read.image)
-        else:
-            yield read.sample, read.image
+            continue
+        integrity.notices.add(read.sample.key, read.notices)
+        if read.mask is not None:
+            integrity.masks.add(read.sample.key, read.mask.pixels)
+            integrity.notices.extend(read.mask.notices)
+        yield read.sample, read.image
 
 
 def _batched(images: Iterable[tuple[Sample, NDArray[np.float32]]], batch_size: int) -> Iterator[Batch]:

@@ -69,7 +69,7 @@ def list_experiment(spec: ExperimentSpec, context: Context, catalog: DatasetCata
         images = [info for info in objects if info.key != spec.dataset.valid_area_mask]
         found = index_experiment(images, store.uri, spec.dataset.mask_suffix, with_masks, max_bytes=max_bytes)
         dataset = complete_splits(found, spec.dataset.splits, spec.dataset.seed)
-        valid_area = _valid_area(spec, store)
+        valid_area = _valid_area(spec, store, context)
         return replace(_listed(dataset, store, objects, context), valid_area=valid_area, cache=cache)
 
 
@@ -103,7 +103,7 @@ def prefetch_images(listed: ListedDataset, context: Context) -> Prefetcher:
     )
 
 
-def _valid_area(spec: ExperimentSpec, store: Store) -> ValidArea | None:
+def _valid_area(spec: ExperimentSpec, store: Store, context: Context) -> ValidArea | None:
     """Read the mask of the valid area, if there is one.
 
     Raises:
@@ -116,6 +116,8 @@ def _valid_area(spec: ExperimentSpec, store: Store) -> ValidArea | None:
     if content is None:
         raise DataInvalid(f"validAreaMask {name} is missing in {store.uri}")
     area = ValidArea.read(content, name, spec.dataset.limits.max_image_pixels)
+    if area.lossy:
+        context.record.warn(f"validAreaMask {name} is stored with loss (as JPEG): half of white or more counts")
     # Scale it once, so that an unusable mask fails before any image is downloaded.
     area.at(spec.transforms.input_size.height, spec.transforms.input_size.width, spec.dataset.crop_area)
     return area

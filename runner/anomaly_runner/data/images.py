@@ -10,16 +10,17 @@ first frame of several is used; EXIF orientation is applied to images and masks,
 images as they are displayed.
 
 Files are untrusted: only formats of cameras are opened, the size is read from the header before anything is decoded,
-and a truncated file is refused.
+and a truncated file is refused. Texts and colour profiles in PNG files may have any size: they are not unpacked.
 """
 
 import struct
+import sys
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from io import BytesIO
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +32,15 @@ from anomaly_api.dataset import CropArea
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".ppm", ".jp2")
 """File name endings, in lower case, that count as images; everything else in a folder is ignored."""
 _FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "PPM", "JPEG2000")
+_ORIENTATION = 0x0112
+"""EXIF's tag of the orientation, which TIFF has too; 1 is upright."""
+_TURNED = range(2, 9)
+"""Values of the orientation that turn or mirror the image; others have no meaning."""
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_PNG_NOTES = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")
+"""Chunks of texts and colour profiles. Pillow unpacks them, and refuses a file in which they are larger than 1 MiB."""
+_METADATA_BYTES = 64 << 20
+"""What a file may hold besides its pixels: texts, colour profiles, previews."""
 _GREY = ("1", "L", "LA", "La")
 _FLOAT_TOLERANCE = 1e-3
 """Tolerance of the range 0..1 of float images, which may have been rounded when they were written."""
@@ -57,11 +67,28 @@ Image.MAX_IMAGE_PIXELS = None  # the limit is the dataset's own, checked in deco
 
 def max_file_bytes(max_pixels: int) -> int:
     """Size in bytes of the largest file of an image with ``max_pixels``: uncompressed, four channels of 32 bits."""
-    return 16 * max_pixels + (1 << 20)
+    return 16 * max_pixels + _METADATA_BYTES
 
 
 class UnreadableImageError(Exception):
     """The file cannot be used as an image; ``str()`` is the reason, for people."""
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """A decoded image file.
+
+    Attributes:
+        image: mode RGB or L (grey) with 8 bits a channel, or F (grey, 0..1) for higher depths; upright and cropped.
+        whole: width and height before the crop, upright.
+        turned: whether the file's pixels were turned or mirrored, as its EXIF orientation says.
+        has_more_frames: whether the file has more than this image.
+    """
+
+    image: Image.Image
+    whole: tuple[int, int]
+    turned: bool = False
+    has_more_frames: bool = False
 
 
 def decode(
@@ -71,8 +98,8 @@ def decode(
     *,
     bit_depth: int | None = None,
     before_crop: Callable[[Image.Image], Image.Image] | None = None,
-) -> Image.Image:
-    """Decode an image file to mode RGB or L (grey) with 8 bits a channel, or F (grey, 0..1) for higher depths.
+) -> Decoded:
+    """Decode an image file.
 
     Args:
         data: the file.
@@ -85,45 +112,80 @@ def decode(
         UnreadableImageError: the file is not an image or is damaged, or the image is larger than ``max_pixels``, has an
             unknown depth or values beyond its depth, or is smaller than the crop.
     """
-    with _opened(data, max_pixels) as file:
+    with opened(data, max_pixels) as file:
         whole = _to_standard_mode(file, bit_depth)
-        return _cropped(before_crop(whole) if before_crop else whole, crop)
+        kept = _cropped(before_crop(whole) if before_crop else whole, crop)
+        return Decoded(kept, whole.size, file.turned, file.has_more_frames)
 
 
 @dataclass(frozen=True)
-class _File:
-    """The first frame of a file, decoded and upright.
+class OpenedFile:
+    """The first frame of a file, decoded and upright, in Pillow's mode for the file.
 
-    ``deep_colour``: whether the file has 16 bits a colour channel, of which Pillow has read the upper 8.
+    ``deep_colour``: whether the file has 16 bits a colour channel, of which Pillow keeps the upper 8. ``turned`` and
+    ``has_more_frames``: see ``Decoded``.
     """
 
     image: Image.Image
     deep_colour: bool
+    turned: bool
+    has_more_frames: bool
 
 
 @contextmanager
-def _opened(data: bytes, max_pixels: int) -> Iterator[_File]:
-    """Decode a file.
+def opened(data: bytes, max_pixels: int, *, lower_bytes: bool = False) -> Iterator[OpenedFile]:
+    """Decode a file; what Pillow raises about it inside of the block becomes an UnreadableImageError too.
+
+    Args:
+        data: the file.
+        max_pixels: largest width x height that is decoded.
+        lower_bytes: of PNG and TIFF files with 16 bits a colour channel, read the lower 8 instead of the upper.
 
     Raises:
         UnreadableImageError: Pillow cannot decode the file, or the image has more than ``max_pixels``.
     """
     try:
-        with Image.open(BytesIO(data), formats=_FORMATS) as image:
+        with Image.open(BytesIO(without_notes(data)), formats=_FORMATS) as image:
             _check_size(image, max_pixels)
-            deep_colour = _is_deep_colour(image)
+            deep_colour, has_more_frames = _is_deep_colour(image, data), bool(getattr(image, "is_animated", False))
+            turned = _tiff_tag(image, _ORIENTATION, 1) in _TURNED  # Pillow turns a TIFF while it loads it
+            if lower_bytes:
+                _swap_byte_order(image)
             image.load()
-            _turn_upright(image)
-            yield _File(image, deep_colour)
+            turned |= _turn_upright(image)
+            yield OpenedFile(image, deep_colour, turned, has_more_frames)
     except _DECODER_ERRORS as error:
         raise UnreadableImageError(_problem(error)) from error
 
 
-def _turn_upright(image: Image.Image) -> None:
-    """Apply EXIF orientation in place (Pillow has already done so for TIFF); a damaged EXIF block is ignored."""
+def without_notes(data: bytes) -> bytes:
+    """A PNG file without its texts and its colour profile; any other file as it is."""
+    if not data.startswith(_PNG_SIGNATURE):
+        return data
+    notes = [span for kind, span in _png_chunks(data) if kind in _PNG_NOTES]
+    if not notes:
+        return data
+    starts, ends = [0, *(note.stop for note in notes)], [*(note.start for note in notes), len(data)]
+    return b"".join(data[start:end] for start, end in zip(starts, ends, strict=True))
+
+
+def _png_chunks(data: bytes) -> Iterable[tuple[bytes, slice]]:
+    """Type and place of each chunk of a PNG file, up to where it is damaged."""
+    start = len(_PNG_SIGNATURE)
+    while start + 12 <= len(data):
+        length, kind = struct.unpack_from(">I4s", data, start)
+        yield kind, slice(start, start + 12 + length)
+        start += 12 + length
+
+
+def _turn_upright(image: Image.Image) -> bool:
+    """Apply EXIF orientation in place, and tell whether there was one; a damaged EXIF block is ignored."""
     if "exif" in image.info:
         with suppress(*_DECODER_ERRORS):
+            orientation = image.getexif().get(_ORIENTATION, 1)
             ImageOps.exif_transpose(image, in_place=True)
+            return orientation in _TURNED
+    return False
 
 
 def _check_size(image: Image.Image, max_pixels: int) -> None:
@@ -137,14 +199,14 @@ def _problem(error: Exception) -> str:
     return f"damaged file: {error}"[:200]
 
 
-def _to_standard_mode(file: _File, bit_depth: int | None) -> Image.Image:
+def _to_standard_mode(file: OpenedFile, bit_depth: int | None) -> Image.Image:
     """Convert to mode RGB, L, or F with values of 0..1; arguments and exceptions are those of ``decode``."""
     image = file.image
     if image.mode == "F":
         return _unit_range(np.asarray(image, np.float32), 1.0)
     if image.mode.startswith("I"):  # I;16 in its byte orders, and I, which Pillow also uses for 16 bits
         return _deep_grey(image, _white_value(image, bit_depth))
-    if file.deep_colour and bit_depth not in (None, 16):
+    if file.deep_colour and image.format in ("PNG", "TIFF") and bit_depth not in (None, 16):
         raise UnreadableImageError(
             f"16-bit colour, of which the upper 8 bits are read: bitDepth {bit_depth} "
             "cannot be used; store 8 bits a channel"
@@ -176,10 +238,35 @@ def _tiff_tag(image: Image.Image, tag: int, default: int) -> int:
     return int(found[0] if isinstance(found, tuple) else found)
 
 
-def _is_deep_colour(image: Image.Image) -> bool:
-    """Whether an RGB file has 16 bits a channel, which only the decoder's raw mode shows, and only before loading."""
+def _is_deep_colour(image: Image.Image, data: bytes) -> bool:
+    """Whether a colour file has 16 bits a channel, which only the decoder's arguments show, and only before loading."""
+    if image.mode.startswith("I"):
+        return False
+    if image.format == "JPEG2000":
+        return _bits_of_jpeg2000(data) > 8
     tiles = image.tile if isinstance(image, ImageFile.ImageFile) else []
-    return not image.mode.startswith("I") and any(";16" in str(tile.args) for tile in tiles)
+    if image.format == "PPM":
+        return any(isinstance(tile.args, tuple) and tile.args[-1] > 255 for tile in tiles)
+    return any(";16" in str(tile.args) for tile in tiles)
+
+
+def _bits_of_jpeg2000(data: bytes) -> int:
+    """Bits of the first channel: Ssiz in the header of the code stream (ISO/IEC 15444-1, A.5.1)."""
+    place = data.find(b"\xff\x4f\xff\x51") + 42
+    return (data[place] & 0x7F) + 1 if place < len(data) else 8
+
+
+_OTHER_BYTE_ORDER = {"16B": "16L", "16L": "16B", "16N": "16B" if sys.byteorder == "little" else "16L"}
+
+
+def _swap_byte_order(image: Image.Image) -> None:
+    """Have the decoder take 16-bit colour for the other byte order, so that it keeps the lower bytes."""
+    assert isinstance(image, ImageFile.ImageFile)
+    for index, tile in enumerate(image.tile):
+        args = tile.args if isinstance(tile.args, tuple) else (tile.args,)
+        mode, _, order = str(args[0]).partition(";")
+        swapped = (f"{mode};{_OTHER_BYTE_ORDER[order]}", *args[1:])
+        image.tile[index] = tile._replace(args=swapped if isinstance(tile.args, tuple) else swapped[0])
 
 
 def _unit_range(values: NDArray[np.float32], full: float) -> Image.Image:
@@ -199,12 +286,19 @@ def _unit_range(values: NDArray[np.float32], full: float) -> Image.Image:
 def _cropped(image: Image.Image, crop: CropArea | None) -> Image.Image:
     if crop is None:
         return image
+    check_crop(image.size, crop)
+    return image.crop((crop.left, crop.top, crop.left + crop.width, crop.top + crop.height))
+
+
+def check_crop(size: tuple[int, int], crop: CropArea) -> None:
+    """Check that an image of ``size`` (width, height) covers the crop.
+
+    Raises:
+        UnreadableImageError: it does not.
+    """
     right, bottom = crop.left + crop.width, crop.top + crop.height
-    if right > image.width or bottom > image.height:
-        raise UnreadableImageError(
-            f"{image.width} x {image.height} pixels do not cover cropArea up to ({right}, {bottom})"
-        )
-    return image.crop((crop.left, crop.top, right, bottom))
+    if right > size[0] or bottom > size[1]:
+        raise UnreadableImageError(f"{size[0]} x {size[1]} pixels do not cover cropArea up to ({right}, {bottom})")
 
 
 def to_input(
@@ -246,43 +340,3 @@ def to_rgb8(image: Image.Image) -> Image.Image:
     if image.mode != "F":
         return image.convert("RGB")
     return Image.fromarray((np.asarray(image) * 255 + 0.5).astype(np.uint8)).convert("RGB")
-
-
-def upright_size(data: bytes, max_pixels: int) -> tuple[int, int]:
-    """Width and height of an image file after EXIF orientation and before a crop.
-
-    Raises:
-        UnreadableImageError: as ``decode``.
-    """
-    with _opened(data, max_pixels) as file:
-        return file.image.size
-
-
-def open_mask(data: bytes, max_pixels: int) -> Image.Image:
-    """Decode a mask of any depth to mode 1 at its own size; every pixel that is not black is set.
-
-    Raises:
-        UnreadableImageError: as ``decode``.
-    """
-    with _opened(data, max_pixels) as file:
-        image = file.image
-        flat: Any = image if image.mode in ("1", "L", "F") or image.mode.startswith("I") else image.convert("L")
-        return Image.fromarray(np.asarray(flat) > 0)
-
-
-def decode_mask(data: bytes, height: int, width: int, max_pixels: int, crop: CropArea | None) -> NDArray[np.bool_]:
-    """Decode a ground-truth mask and resize it to (height, width); every pixel that is not black is defective.
-
-    Raises:
-        UnreadableImageError: as ``decode``.
-    """
-    return resize_mask(open_mask(data, max_pixels), height, width, crop)
-
-
-def resize_mask(mask: Image.Image, height: int, width: int, crop: CropArea | None) -> NDArray[np.bool_]:
-    """Crop a mask and resize it to (height, width) by nearest-neighbour interpolation.
-
-    Raises:
-        UnreadableImageError: the mask is smaller than the crop.
-    """
-    return np.asarray(_cropped(mask, crop).resize((width, height), Image.Resampling.NEAREST))

@@ -1,48 +1,102 @@
-"""Ground-truth masks of labelled images, at the model's size."""
+"""Ground truth of labelled images at the model's size.
 
-from collections.abc import Callable
+Masks are read with their images, by the same threads, so that a mask that does not fit its image counts against the
+dataset's limits like an image that cannot be read. Until they are needed they are kept compressed: a mask takes some
+hundred bytes.
+"""
+
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from anomaly_api.dataset import CropArea, DatasetLimits
-from anomaly_runner.data.batches import read_file
-from anomaly_runner.data.images import UnreadableImageError, decode_mask
+from anomaly_api.dataset import CropArea
+from anomaly_runner.data.files import read_file
+from anomaly_runner.data.images import Decoded, UnreadableImageError
+from anomaly_runner.data.mask_files import MaskFile, check_fit, open_mask, resize_mask
+from anomaly_runner.data.notices import Notice
 from anomaly_runner.data.samples import Sample
-from anomaly_runner.errors import DataInvalid
 from anomaly_runner.storage import Prefetcher
 
 MaskReader = Callable[[Sample], NDArray[np.bool_]]
 """Returns the ground truth (H, W) of a labelled sample at the model's size, true where the image is defective.
 
-Raises DataInvalid if the mask cannot be read."""
+A good image is defective nowhere, and a defective image without a mask is defective everywhere."""
 
 
-def mask_reader(
-    prefetcher: Prefetcher, size: tuple[int, int], limits: DatasetLimits, crop: CropArea | None
-) -> MaskReader:
-    """Make a function that reads the mask of a labelled sample.
+@dataclass(frozen=True)
+class TrueMask:
+    """The mask of one image: the pixels (H, W) at the model's size, and what was noticed about files, by key."""
 
-    A good image is defective nowhere, and a defective image without a mask is defective everywhere. An image with
-    several masks is defective where any of them is. The function raises DataInvalid for a mask that cannot be read,
-    because a guess would silently bias the pixel metrics.
+    pixels: NDArray[np.bool_]
+    notices: tuple[tuple[str, Notice], ...] = ()
 
-    Args:
-        prefetcher: provides the files of masks.
-        size: rows and columns of the model's input.
-        limits: the dataset's limits.
-        crop: the part of each image and mask that is kept; None for whole images.
+
+@dataclass(frozen=True)
+class MaskSource:
+    """Reads the masks of images.
+
+    Attributes:
+        prefetcher: provides the files.
+        max_pixels: largest width x height that is decoded.
+        crop: the part of each image that is kept; None for whole images.
     """
 
-    def read(sample: Sample) -> NDArray[np.bool_]:
-        if not sample.masks:
-            return np.full(size, bool(sample.defect))
-        return np.asarray(np.stack([read_one(key) for key in sample.masks]).any(axis=0))
+    prefetcher: Prefetcher
+    max_pixels: int
+    crop: CropArea | None
 
-    def read_one(key: str) -> NDArray[np.bool_]:
+    def read(self, keys: Sequence[str], image: Decoded, size: tuple[int, int]) -> TrueMask:
+        """Read the masks of an image at ``size`` (rows, columns); what any of them marks is defective.
+
+        Raises:
+            UnreadableImageError: a mask cannot be read, or has another aspect ratio than the image.
+            RunFailed: as ``files.read_file``.
+        """
+        read = [self._read_one(key, image, size) for key in keys]
+        marked = np.logical_or.reduce([mask.pixels for mask in read])
+        return TrueMask(marked, tuple(notice for mask in read for notice in mask.notices))
+
+    def _read_one(self, key: str, image: Decoded, size: tuple[int, int]) -> TrueMask:
         try:
-            return decode_mask(read_file(prefetcher, key), *size, limits.max_image_pixels, crop)
+            mask = open_mask(read_file(self.prefetcher, key), self.max_pixels)
+            check_fit(mask.pixels.size, image.whole)
+            pixels = resize_mask(mask.pixels, *size, self.crop, image.whole)
         except UnreadableImageError as error:
-            raise DataInvalid(f"the mask {key} cannot be read: {error}") from error
+            raise UnreadableImageError(f"its mask {key} cannot be used: {error}") from error
+        return TrueMask(pixels, tuple((key, notice) for notice in _notices(mask, image)))
 
-    return read
+
+def _notices(mask: MaskFile, image: Decoded) -> Iterator[Notice]:
+    if mask.lossy:
+        yield Notice.LOSSY_MASK
+    if mask.pixels.size != image.whole:
+        yield Notice.SCALED_MASK
+    if image.turned and not mask.turned:
+        yield Notice.UPRIGHT_MASK
+    if mask.pixels.getbbox() is None:
+        yield Notice.BLACK_MASK
+
+
+@dataclass
+class KeptMasks:
+    """Masks of the images that were read, by the images' keys, compressed."""
+
+    _packed: dict[str, bytes] = field(default_factory=dict)
+
+    def add(self, key: str, pixels: NDArray[np.bool_]) -> None:
+        """Keep the mask (H, W) of an image."""
+        self._packed[key] = zlib.compress(np.packbits(pixels).tobytes(), 1)
+
+    def reader(self, size: tuple[int, int]) -> MaskReader:
+        """Make a function that returns the masks, which were read at ``size`` (rows, columns)."""
+
+        def read(sample: Sample) -> NDArray[np.bool_]:
+            if not sample.masks:
+                return np.full(size, bool(sample.defect))
+            packed = np.frombuffer(zlib.decompress(self._packed[sample.key]), np.uint8)
+            return np.unpackbits(packed, count=size[0] * size[1]).reshape(size).view(np.bool_)
+
+        return read

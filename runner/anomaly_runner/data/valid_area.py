@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from anomaly_api.dataset import CropArea
-from anomaly_runner.data.images import UnreadableImageError, open_mask, resize_mask
+from anomaly_runner.data.images import UnreadableImageError
+from anomaly_runner.data.mask_files import has_same_aspect, open_mask, resize_mask
 from anomaly_runner.errors import DataInvalid
 
 FILE = "valid_area.png"
@@ -25,9 +26,13 @@ _CACHED_SIZES = 8
 
 @dataclass(frozen=True, eq=False)
 class ValidArea:
-    """The valid area; ``mask`` is an image of mode 1 at its own size, set where pixels count."""
+    """The valid area.
+
+    ``mask``: mode 1, at its own size, set where pixels count. ``lossy``: whether its file was stored with loss.
+    """
 
     mask: Image.Image
+    lossy: bool = False
 
     @classmethod
     def read(cls, data: bytes, name: str, max_pixels: int) -> Self:
@@ -42,12 +47,12 @@ class ValidArea:
             DataInvalid: the mask cannot be read, or is black everywhere.
         """
         try:
-            mask = open_mask(data, max_pixels)
+            file = open_mask(data, max_pixels)
         except UnreadableImageError as error:
             raise DataInvalid(f"validAreaMask {name} cannot be read: {error}") from error
-        if mask.getbbox() is None:
+        if file.pixels.getbbox() is None:
             raise DataInvalid(f"validAreaMask {name} is black everywhere, so no pixel would count")
-        return cls(mask)
+        return cls(file.pixels, file.lossy)
 
     def at(self, height: int, width: int, crop: CropArea | None) -> NDArray[np.bool_]:
         """Crop the mask and scale it to the size of a model's maps: (height, width), true where pixels count.
@@ -71,12 +76,17 @@ class ValidArea:
             exactly: refuse an image of another size than the mask's; needed if both are cropped by the same pixels.
 
         Raises:
-            UnreadableImageError: the image has another size although ``exactly`` is set.
+            UnreadableImageError: the image has another size although ``exactly`` is set, or another aspect ratio.
         """
         if exactly and image.size != self.mask.size:
             raise UnreadableImageError(
                 f"{image.width} x {image.height} pixels, but validAreaMask, which cropArea cuts "
                 f"too, has {self.mask.width} x {self.mask.height}"
+            )
+        if not has_same_aspect(self.mask.size, image.size):
+            raise UnreadableImageError(
+                f"{image.width} x {image.height} pixels do not have the aspect ratio of "
+                f"validAreaMask's {self.mask.width} x {self.mask.height}"
             )
         result = image.copy()
         result.paste((0, 0, 0) if image.mode == "RGB" else 0, mask=_ignored(self, image.size))

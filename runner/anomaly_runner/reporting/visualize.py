@@ -16,9 +16,10 @@ from anomaly_api.dataset import CropArea, DatasetLimits
 from anomaly_api.evaluation import Visualization
 from anomaly_api.status import Stage
 from anomaly_runner.context import Context
-from anomaly_runner.data.batches import Preprocessor, read_file
-from anomaly_runner.data.images import UnreadableImageError, to_rgb8, upright_size
-from anomaly_runner.data.masks import mask_reader
+from anomaly_runner.data.batches import Preprocessor
+from anomaly_runner.data.files import read_file
+from anomaly_runner.data.images import Decoded, UnreadableImageError, to_rgb8
+from anomaly_runner.data.masks import MaskSource
 from anomaly_runner.data.samples import Sample
 from anomaly_runner.evaluation.evaluate import EvaluationResult
 from anomaly_runner.reporting.pictures import PixelLevels, Verdict, compose, heat_image, pixel_scores, segment
@@ -33,10 +34,11 @@ class RenderedPrediction:
     """Pictures of one prediction, of the part of the image that the model sees, at the image's own resolution.
 
     ``sheet``: RGB, for people. ``heat``: grey, 128 is the threshold. ``segmentation``: (rows, columns), True is
-    anomalous.
+    anomalous. ``whole``: width and height of the whole image.
     """
 
     verdict: Verdict
+    whole: tuple[int, int]
     sheet: Image.Image
     heat: Image.Image
     segmentation: NDArray[np.bool_]
@@ -62,8 +64,11 @@ class PredictionRenderer:
         Raises:
             UnreadableImageError: the file has disappeared or changed since it was scored.
         """
+        return to_rgb8(self._decoded(index).image)
+
+    def _decoded(self, index: int) -> Decoded:
         key = self.predictions.samples[index].key
-        return to_rgb8(self.preprocessor.decode(read_file(self.prefetcher, key), self.limits.max_image_pixels))
+        return self.preprocessor.decode(read_file(self.prefetcher, key), self.limits.max_image_pixels)
 
     def render(self, index: int) -> RenderedPrediction:
         """Draw one prediction.
@@ -72,12 +77,13 @@ class PredictionRenderer:
             UnreadableImageError: the file has disappeared or changed since it was scored.
             LookupError: there is no map of the prediction.
         """
-        image, scores = self.image(index), self._scores(index)
-        heat = heat_image(scores, self._levels, image.size)
-        segmentation = segment(scores, self.evaluated.thresholds.pixel, image.size)
+        decoded, scores = self._decoded(index), self._scores(index)
+        size = decoded.image.size
+        heat = heat_image(scores, self._levels, size)
+        segmentation = segment(scores, self.evaluated.thresholds.pixel, size)
         verdict = verdict_of(self.predictions, self.evaluated, index)
-        sheet = compose(image, heat, segmentation, verdict, self._truth(verdict.sample, image.size))
-        return RenderedPrediction(verdict, sheet, heat, segmentation)
+        sheet = compose(to_rgb8(decoded.image), heat, segmentation, verdict, self._truth(verdict.sample, decoded))
+        return RenderedPrediction(verdict, decoded.whole, sheet, heat, segmentation)
 
     def raw_outputs(self, index: int, rendered: RenderedPrediction) -> dict[str, Image.Image]:
         """Heat map, segmentation and normalised pixel scores, by suffix of their files' names.
@@ -95,9 +101,7 @@ class PredictionRenderer:
         }
         if self.preprocessor.crop is None:
             return found
-        data = read_file(self.prefetcher, self.predictions.samples[index].key)
-        whole = upright_size(data, self.limits.max_image_pixels)
-        return {name: _on_canvas(image, self.preprocessor.crop, whole) for name, image in found.items()}
+        return {name: _on_canvas(image, self.preprocessor.crop, rendered.whole) for name, image in found.items()}
 
     @property
     def _levels(self) -> PixelLevels:
@@ -122,10 +126,11 @@ class PredictionRenderer:
             raise LookupError(f"there is no map of {self.predictions.samples[index].key}")
         return np.asarray(self.predictions.maps[index])
 
-    def _truth(self, sample: Sample, size: tuple[int, int]) -> NDArray[np.bool_] | None:
+    def _truth(self, sample: Sample, image: Decoded) -> NDArray[np.bool_] | None:
         if not sample.masks:
             return None
-        return mask_reader(self.prefetcher, (size[1], size[0]), self.limits, self.preprocessor.crop)(sample)
+        masks = MaskSource(self.prefetcher, self.limits.max_image_pixels, self.preprocessor.crop)
+        return masks.read(sample.masks, image, (image.image.height, image.image.width)).pixels
 
 
 def _on_canvas(image: Image.Image, crop: CropArea, size: tuple[int, int]) -> Image.Image:

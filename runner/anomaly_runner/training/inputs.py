@@ -8,7 +8,7 @@ from anomaly_api.experiment import ExperimentSpec
 from anomaly_runner.context import Context
 from anomaly_runner.data.augment import Augmenter
 from anomaly_runner.data.batches import Batch, IntegrityLog, Preprocessor, read_batches
-from anomaly_runner.data.masks import MaskReader, mask_reader
+from anomaly_runner.data.masks import MaskReader
 from anomaly_runner.data.samples import DatasetIndex, Sample
 from anomaly_runner.models.threads import TorchThreads
 from anomaly_runner.storage import Prefetcher, Store
@@ -57,7 +57,7 @@ class ExperimentInputs:
         )
 
     def masks(self, samples: Sequence[Sample]) -> MaskReader | None:
-        """Reader of these images' ground truth; None where none of them has a mask."""
+        """Reader of the ground truth of these images, which have been read; None where none of them has a mask."""
         if not any(sample.masks for sample in samples):
             return None
-        return mask_reader(self.prefetcher, self.preprocessor.size, self.spec.dataset.limits, self.preprocessor.crop)
+        return self.integrity.masks.reader(self.preprocessor.size)

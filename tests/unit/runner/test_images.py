@@ -13,15 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from anomaly_api.dataset import CropArea
-from anomaly_runner.data.images import (
-    UnreadableImageError,
-    decode,
-    decode_mask,
-    open_mask,
-    to_input,
-    to_rgb8,
-    upright_size,
-)
+from anomaly_runner.data import images
+from anomaly_runner.data.images import UnreadableImageError, to_input, to_rgb8
 
 RAMP = np.linspace(0, 1, 64 * 48, dtype=np.float64).reshape(48, 64)
 LIMIT = 1_000_000
@@ -31,6 +24,10 @@ def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
     buffer = BytesIO()
     image.save(buffer, kind, **options)
     return buffer.getvalue()
+
+
+def decode(data: bytes, max_pixels: int, crop: CropArea | None = None, bit_depth: int | None = None) -> Image.Image:
+    return images.decode(data, max_pixels, crop, bit_depth=bit_depth).image
 
 
 def ramp8(mode: str) -> Image.Image:
@@ -174,7 +171,8 @@ def test_images_are_upright_as_people_see_them(kind: str, orientation: int) -> N
     decoded = decode(data, LIMIT)
     assert decoded.size == (64, 48)
     assert np.abs(to_input(decoded, 48, 64, "none") - RAMP).max() < 0.02
-    assert open_mask(data, LIMIT).size == upright_size(data, LIMIT) == (64, 48)
+    assert images.decode(data, LIMIT).whole == (64, 48)
+    assert images.decode(data, LIMIT).turned
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "WEBP"])
@@ -184,13 +182,62 @@ def test_the_size_of_a_whole_image_is_that_of_the_decoded_one(kind: str) -> None
     data = encoded(ramp8("RGB"), kind, xmp=xmp.encode())
     with Image.open(BytesIO(data)) as image:
         assert image.getexif().get(0x0112) == 6
-    assert decode(data, LIMIT).size == upright_size(data, LIMIT) == (64, 48)
+    found = images.decode(data, LIMIT)
+    assert found.image.size == found.whole == (64, 48)
+    assert not found.turned
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
 def test_a_damaged_exif_block_is_ignored() -> None:
     data = encoded(ramp8("RGB"), "PNG", exif=b"Exif\0\0MM\0*\0\0\xff\xff\xff")
     assert np.array_equal(np.asarray(decode(data, LIMIT)), np.asarray(ramp8("RGB")))
+
+
+def noted(chunks: list[tuple[bytes, bytes]], data: bytes) -> bytes:
+    """Insert chunks into a PNG file, after its header."""
+    parts = [
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)) for kind, body in chunks
+    ]
+    return data[:33] + b"".join(parts) + data[33:]
+
+
+LONG = bytes(range(32, 96)) * (1 << 16)
+"""4 MiB of text."""
+
+
+@pytest.mark.parametrize(
+    "chunks",
+    [
+        [(b"zTXt", b"Comment\0\0" + zlib.compress(LONG))],
+        [(b"iTXt", b"Comment\0\1\0\0\0" + zlib.compress(LONG))],
+        [(b"tEXt", b"Comment\0" + LONG)],
+        [(b"iCCP", b"profile\0\0" + zlib.compress(LONG))],
+        [(b"zTXt", b"Comment\0\0" + zlib.compress(LONG))] * 20,
+        [(b"zTXt", b"Comment\0\0no zlib"), (b"iCCP", b"")],
+    ],
+    ids=["zTXt", "iTXt", "tEXt", "iCCP", "80 MiB", "damaged"],
+)
+def test_texts_and_colour_profiles_of_any_size_are_skipped(chunks: list[tuple[bytes, bytes]]) -> None:
+    data = FILES["rgb png"]
+    assert np.array_equal(np.asarray(decode(noted(chunks, data), LIMIT)), np.asarray(ramp8("RGB")))
+    assert images.without_notes(noted(chunks, data)) == data
+
+
+def test_a_large_colour_profile_of_a_jpeg() -> None:
+    data = encoded(ramp8("RGB"), "JPEG", quality=100, icc_profile=LONG[: 2 << 20])
+    assert np.array_equal(np.asarray(decode(data, LIMIT)), np.asarray(decode(FILES["jpeg"], LIMIT)))
+
+
+@pytest.mark.parametrize("kind", ["TIFF", "WEBP", "PNG"])
+def test_more_frames_are_told(kind: str) -> None:
+    frames = [Image.new("RGB", (64, 48), "red")]
+    data = encoded(
+        ramp8("RGB"), kind, save_all=True, append_images=frames, **{"lossless": True} if kind == "WEBP" else {}
+    )
+    found = images.decode(data, LIMIT)
+    assert found.has_more_frames
+    assert np.array_equal(np.asarray(found.image), np.asarray(ramp8("RGB")))
+    assert not images.decode(encoded(ramp8("RGB"), kind), LIMIT).has_more_frames
 
 
 def test_the_content_decides_and_not_the_name() -> None:
@@ -273,20 +320,3 @@ def test_a_crop_beyond_the_image_is_refused() -> None:
 
 def test_what_people_see_of_a_deep_image() -> None:
     assert np.abs(np.asarray(to_rgb8(decode(FILES["16-bit png"], LIMIT)), float)[..., 0] / 255 - RAMP).max() < 0.005
-
-
-@pytest.mark.parametrize("mode", ["L", "RGB", "1", "I;16"])
-def test_masks_of_any_depth(mode: str) -> None:
-    truth = np.zeros((48, 64), np.uint8)
-    truth[10:20, 30:50] = 255
-    image = Image.fromarray(truth.astype(np.uint16) * 257) if mode == "I;16" else Image.fromarray(truth).convert(mode)
-    mask = decode_mask(encoded(image), 24, 32, LIMIT, None)
-    assert mask.dtype == bool
-    assert np.array_equal(mask, truth.reshape(24, 2, 32, 2).max((1, 3)) > 0)
-
-
-def test_masks_with_small_labels_count() -> None:
-    """0 and 1 instead of 0 and 255."""
-    truth = np.zeros((8, 8), np.uint8)
-    truth[2:4, 2:4] = 1
-    assert decode_mask(encoded(Image.fromarray(truth)), 8, 8, LIMIT, None).sum() == 4

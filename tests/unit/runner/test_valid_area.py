@@ -42,14 +42,14 @@ def preprocessor(crop: CropArea | None = None) -> Preprocessor:
 @pytest.mark.parametrize("factor", [1, 2, 5])
 def test_every_size_of_image_is_blackened_where_the_mask_is(factor: int) -> None:
     pixels = np.full((12 * factor, 16 * factor, 3), 200, np.uint8)
-    seen = np.asarray(preprocessor().decode(png(pixels), LIMIT))
+    seen = np.asarray(preprocessor().decode(png(pixels), LIMIT).image)
     expected = np.kron(border(), np.ones((factor, factor), np.uint8))[..., None] > 0
     assert np.array_equal(seen, np.where(expected, pixels, 0))
 
 
 def test_deep_images_keep_their_depth() -> None:
     values = np.random.default_rng(0).integers(0, 65536, (12, 16)).astype(np.uint16)
-    seen = np.asarray(preprocessor().decode(png(values), LIMIT))
+    seen = np.asarray(preprocessor().decode(png(values), LIMIT).image)
     expected = np.where(border() > 0, values.astype(np.float32) / np.float32(65535), 0)
     assert seen.dtype == np.float32
     assert np.array_equal(seen, expected)
@@ -62,7 +62,7 @@ def test_maps_count_the_same_pixels() -> None:
 
 def test_the_crop_cuts_image_and_mask_alike() -> None:
     cropped = preprocessor(CROP)
-    seen = np.asarray(cropped.decode(png(np.full((12, 16, 3), 200, np.uint8)), LIMIT))
+    seen = np.asarray(cropped.decode(png(np.full((12, 16, 3), 200, np.uint8)), LIMIT).image)
     assert np.array_equal(seen[..., 0] > 0, border()[2:8, 4:12] > 0)
     assert np.array_equal(not_none(cropped.valid), np.kron(border()[2:8, 4:12], np.ones((4, 4))) > 0)
 
@@ -70,6 +70,19 @@ def test_the_crop_cuts_image_and_mask_alike() -> None:
 def test_with_a_crop_the_sizes_must_agree() -> None:
     with pytest.raises(UnreadableImageError, match=r"32 x 24 pixels, but validAreaMask.*16 x 12"):
         preprocessor(CROP).decode(png(np.zeros((24, 32, 3), np.uint8)), LIMIT)
+
+
+def test_an_image_of_another_aspect_ratio_is_refused() -> None:
+    with pytest.raises(UnreadableImageError, match=r"12 x 16 pixels do not have the aspect ratio of.*16 x 12"):
+        preprocessor().decode(png(np.zeros((16, 12, 3), np.uint8)), LIMIT)
+
+
+def test_an_area_that_is_stored_with_loss_is_cut_at_half_of_white() -> None:
+    buffer = BytesIO()
+    Image.fromarray(np.kron(border(), np.ones((8, 8), np.uint8))).save(buffer, "JPEG", quality=70)
+    area = ValidArea.read(buffer.getvalue(), "valid.jpg", LIMIT)
+    assert area.lossy
+    assert np.array_equal(area.at(12, 16, None), border() > 0)
 
 
 def test_it_travels_as_a_file() -> None:

@@ -1,0 +1,42 @@
+"""What a run has noticed about files that it uses nevertheless, in one warning for each kind."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+_NAMED = 3
+"""Number of files that a warning names."""
+
+
+class Notice(StrEnum):
+    """A kind of notice; its value is what the warning says after the number of files."""
+
+    MORE_FRAMES = "images have several frames, of which the first is used"
+    LOSSY_MASK = "masks are stored with loss (as JPEG): defective is what has half of white or more"
+    SCALED_MASK = "masks have another size than their images, with the same aspect ratio, and were scaled"
+    UPRIGHT_MASK = "masks have no EXIF orientation, but their images have: they are taken as drawn on upright images"
+    BLACK_MASK = "masks of defective images mark nothing"
+
+
+@dataclass
+class Notices:
+    """The files of each kind of notice, in the order in which they were read."""
+
+    files: dict[Notice, dict[str, None]] = field(default_factory=dict)
+
+    def add(self, key: str, notices: Iterable[Notice]) -> None:
+        """Record notices about a file; only once, even if it is read several times."""
+        for notice in notices:
+            self.files.setdefault(notice, {})[key] = None
+
+    def extend(self, notices: Iterable[tuple[str, Notice]]) -> None:
+        """Record notices about several files, each with the file's key."""
+        for key, notice in notices:
+            self.add(key, (notice,))
+
+    def warnings(self) -> tuple[str, ...]:
+        """One message for each kind, with the names of the first files."""
+        return tuple(
+            f"{len(keys)} {notice.value}: {', '.join(list(keys)[:_NAMED])}{', ...' if len(keys) > _NAMED else ''}"
+            for notice, keys in self.files.items()
+        )
