@@ -551,7 +551,7 @@ def test_files_that_are_not_manifests_are_refused(
 def test_too_little_memory_fails_before_the_training(
     textures: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("anomaly_runner.training.train.available_memory", lambda: 100_000_000)
+    monkeypatch.setattr("anomaly_runner.training.memory_check.available_memory", lambda: 100_000_000)
     assert experiment(textures) == 13
     assert "0.10 GB are free" in capsys.readouterr().err
 

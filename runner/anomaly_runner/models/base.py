@@ -1,9 +1,8 @@
 """The interfaces of models: training, prediction and export use these types, not those of a single model."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -32,19 +31,19 @@ class ScoringModel(nn.Module):
 
 @dataclass(frozen=True)
 class MemoryEstimate:
-    """Memory that a model needs, in bytes."""
+    """Memory that a model needs, in bytes, beside its backbone."""
 
     fitted: int
     """Size of the fitted model."""
+    reading: int
+    """What is held when the last training image is read."""
     peak: int
-    """Largest memory during the fit."""
+    """Largest memory during the fit, without activations."""
 
 
 class MemoryModel(ScoringModel, ABC):
     """A model that is fitted to features of a frozen backbone, in one pass."""
 
-    size_parameter: ClassVar[str]
-    """Parameter of the manifest that determines the size of the fitted model."""
     backbone: Backbone
 
     @abstractmethod
@@ -66,6 +65,10 @@ class MemoryModel(ScoringModel, ABC):
     @abstractmethod
     def memory_estimate(self, images: int) -> MemoryEstimate:
         """Memory that the model will need for this number of training images."""
+
+    @abstractmethod
+    def fitted_shapes(self, images: int) -> Mapping[str, tuple[int, ...]]:
+        """Shapes of the buffers that a fit to this number of training images changes, by their name."""
 
     @abstractmethod
     def memory_advice(self, images: int) -> str:

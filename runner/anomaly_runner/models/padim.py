@@ -11,7 +11,7 @@ the fit, and the inverse covariances afterwards.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate, pairwise
 
 import torch
@@ -53,8 +53,6 @@ class Padim(MemoryModel):
         InvalidConfig: nFeatures is larger than the layers' number of channels, or tiles do not fit into the images.
         WeightsNotFound: the backbone's weights could not be loaded.
     """
-
-    size_parameter = "model.padim.nFeatures"
 
     idx: Tensor
     mean: Tensor
@@ -160,11 +158,16 @@ class Padim(MemoryModel):
     def memory_estimate(self, images: int) -> MemoryEstimate:
         """Memory that the Gaussians need, which is the same for any number of images."""
         fitted = padim_bytes(self.mean.shape[0], self.mean.shape[2])
-        return MemoryEstimate(fitted=fitted, peak=fitted)
+        return MemoryEstimate(fitted=fitted, reading=fitted, peak=fitted)
+
+    def fitted_shapes(self, images: int) -> Mapping[str, tuple[int, ...]]:
+        """Shape of the inverse covariances, which is the same for any number of images."""
+        positions, _, channels = self.mean.shape
+        return {"inv_covariance": (positions, channels, channels)}
 
     def memory_advice(self, images: int) -> str:
         """Advice on what to change so that the Gaussians need less memory."""
-        return f"lower {self.size_parameter} or transforms.inputSize"
+        return "lower model.padim.nFeatures or transforms.inputSize"
 
     def _for_all_positions(self, work: Callable[[slice], None]) -> None:
         starts = range(0, self.mean.shape[0], _POSITIONS_AT_ONCE)

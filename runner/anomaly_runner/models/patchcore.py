@@ -10,7 +10,7 @@ distance of up to 1e-3 of its norm to itself, which varies between runtimes.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -51,8 +51,6 @@ class Patchcore(MemoryModel):
         InvalidConfig: tiles do not fit into the images.
         WeightsNotFound: the backbone's weights could not be loaded.
     """
-
-    size_parameter = "model.patchcore.coresetSamplingRatio"
 
     memory_bank: Tensor
     rows: Tensor
@@ -121,8 +119,13 @@ class Patchcore(MemoryModel):
         patches, channels = math.prod(self.patches), sum(self.backbone.channels)
         return MemoryEstimate(
             fitted=int(images * patches * self.ratio) * channels * 4,
+            reading=images * patches * channels * 4,
             peak=patchcore_bytes(images, patches, channels, self.ratio),
         )
+
+    def fitted_shapes(self, images: int) -> Mapping[str, tuple[int, ...]]:
+        """Shape of the memory bank, which has a share of the images' patches."""
+        return {"memory_bank": (int(images * math.prod(self.patches) * self.ratio), sum(self.backbone.channels))}
 
     def memory_advice(self, images: int) -> str:
         """Advice on what to change; not the coreset's ratio, because all patches are held before it is picked."""

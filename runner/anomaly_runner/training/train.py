@@ -8,24 +8,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from anomaly_api.experiment import ExperimentSpec
 from anomaly_api.status import Stage
-from anomaly_runner.errors import InvalidConfig, OutOfMemory
-from anomaly_runner.models.base import MemoryModel
+from anomaly_runner.errors import OutOfMemory
 from anomaly_runner.models.catalog import CATALOG
 from anomaly_runner.models.memory_models import MemoryParameters, build_memory_model
-from anomaly_runner.models.threads import TorchThreads
-from anomaly_runner.system.machine import available_memory, gigabytes
+from anomaly_runner.system.out_of_memory import describe_out_of_memory, is_out_of_memory
 from anomaly_runner.training.inputs import ExperimentInputs
+from anomaly_runner.training.memory_check import DEFAULT_BATCH_SIZE, check_memory
 from anomaly_runner.training.result import CountedBatches, TrainedModel
-
-_MEMORY_HEADROOM = 400 << 20
-"""Bytes for the features of the batches in flight and the libraries' own buffers."""
-_ONNX_COPIES = 3
-"""Copies of the weights while an ONNX file is written and compared: graph, bytes, session."""
-_ONNX_LIMIT = 2_000_000_000
-"""Bytes: a protobuf message, and so an ONNX file, holds at most 2 GB."""
-_DEFAULT_BATCH_SIZE = 32
 
 
 def train(inputs: ExperimentInputs) -> TrainedModel:
@@ -68,40 +58,16 @@ def _fit_memory_model(inputs: ExperimentInputs, parameters: MemoryParameters) ->
         check_memory(model, spec, count, inputs.threads)
         # seeded again: the fit must not depend on how many random numbers the backbone drew while it was built
         torch.manual_seed(spec.dataset.seed)
-        batches = inputs.read(inputs.dataset.train, spec.training.train_batch_size or _DEFAULT_BATCH_SIZE, epoch=0)
+        batches = inputs.read(inputs.dataset.train, spec.training.train_batch_size or DEFAULT_BATCH_SIZE, epoch=0)
         counted = CountedBatches(batches, inputs.context)
-        model.learn(counted.images(), inputs.threads)
+        try:
+            model.learn(counted.images(), inputs.threads)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            advice = f"lower training.trainBatchSize; {model.memory_advice(count)}"
+            raise OutOfMemory(describe_out_of_memory(error, advice)) from error
         return TrainedModel(model, counted.image_count)
-
-
-def check_memory(model: MemoryModel, spec: ExperimentSpec, images: int, threads: TorchThreads) -> None:
-    """Check that the model will fit into memory, before any image is read.
-
-    Args:
-        images: number of training images.
-
-    Raises:
-        OutOfMemory: the estimate is larger than the free memory.
-        InvalidConfig: the ONNX file would be larger than the format allows.
-    """
-    estimate, exports = model.memory_estimate(images), "onnx" in spec.export.types
-    if exports and estimate.fitted > _ONNX_LIMIT:
-        raise InvalidConfig(
-            f"an ONNX file of this model would take {gigabytes(estimate.fitted)}; the limit is 2 GB: "
-            f"lower {model.size_parameter} or transforms.inputSize, or set export.types: []"
-        )
-    host, smaller = estimate.fitted * _ONNX_COPIES * exports + _MEMORY_HEADROOM, model.memory_advice(images)
-    # the model is fitted where its device is; its exports are written in the host's memory in any case
-    if threads.device.type == "cuda":
-        _check_free(estimate.peak, torch.cuda.mem_get_info()[0], "GPU memory", f"{smaller}, or a larger GPU")
-    else:
-        host += estimate.peak
-    _check_free(host, available_memory(), "memory", f"{smaller}, or raise scheduling.resources.limits.memory")
-
-
-def _check_free(needed: int, free: int, what: str, advice: str) -> None:
-    if needed > free:
-        raise OutOfMemory(f"the model needs about {gigabytes(needed)} of {what}, {gigabytes(free)} are free: {advice}")
 
 
 def state_arrays(model: nn.Module) -> dict[str, np.ndarray]:

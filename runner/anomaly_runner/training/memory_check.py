@@ -1,0 +1,121 @@
+"""Whether a memory-bank model will fit into memory, told before any image is read.
+
+Three moments count: a training step, the end of the fit, and the scoring of a batch. On a GPU they take its memory, and
+the exports take the host's; on the CPU all take the host's.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+
+from anomaly_api.experiment import ExperimentSpec
+from anomaly_runner.errors import OutOfMemory
+from anomaly_runner.models.activations import peak_activations
+from anomaly_runner.models.base import MemoryModel
+from anomaly_runner.models.threads import MICRO_BATCH, TorchThreads
+from anomaly_runner.system.machine import available_memory, gigabytes
+
+DEFAULT_BATCH_SIZE = 32
+"""Images in a training step, where the spec gives no number."""
+_HEADROOM = 400 << 20
+"""Bytes of the host's memory for the batches in flight and the libraries' own buffers."""
+_IN_ONE_FILE = 2_000_000_000
+"""Bytes: the largest weights that fit into an ONNX file; others are in a second one."""
+_COPIES, _COPIES_IN_PARTS = 3, 4
+"""Copies of the weights while an ONNX export is written and compared: graph, bytes, session; and the second file."""
+
+_SHARE_ON_CPU = 0.8
+"""Of torch's activations: onnxruntime runs the backbone in 0.85 to 1.6 times as much, and only what certainly does not
+fit is refused."""
+
+
+@dataclass(frozen=True)
+class MemoryNeed:
+    """Bytes that a moment of a run needs at least.
+
+    Attributes:
+        moment: what the run is doing.
+        model: of the model, as far as it is fitted then.
+        activations: of the images that are worked on, and of what is computed from them.
+        remedy: the field that lowers ``activations``; empty if there are none.
+    """
+
+    moment: str
+    model: int
+    activations: int = 0
+    remedy: str = ""
+
+    @property
+    def total(self) -> int:
+        """Bytes in all."""
+        return self.model + self.activations
+
+
+def check_memory(model: MemoryModel, spec: ExperimentSpec, images: int, threads: TorchThreads) -> None:
+    """Check that the model will fit into memory.
+
+    Args:
+        model: not fitted yet, on its device.
+        spec: the experiment.
+        images: number of training images.
+        threads: the device, and on the CPU the number of batches that are worked on at the same time.
+
+    Raises:
+        OutOfMemory: a moment of the run needs more than there is; the message says what, and what to lower.
+    """
+    advice, needs = model.memory_advice(images), list(memory_needs(model, spec, images, threads))
+    host = [MemoryNeed("the run", _on_host(model, spec, images, threads))]
+    if threads.device.type == "cuda":
+        _check_free(needs, torch.cuda.mem_get_info()[0], "GPU memory", f"{advice}, or take a larger GPU")
+    else:
+        host += needs
+    _check_free(host, available_memory(), "memory", f"{advice}, or raise scheduling.resources.limits.memory")
+
+
+def memory_needs(model: MemoryModel, spec: ExperimentSpec, images: int, threads: TorchThreads) -> Iterator[MemoryNeed]:
+    """What each moment needs of the memory of the model's device."""
+    estimate, fitted, size = model.memory_estimate(images), model.fitted_shapes(images), spec.transforms.input_size
+
+    def batch(count: int) -> tuple[int, int, int, int]:
+        return threads.batch_size_for(count), 3, size.height, size.width
+
+    trained, scored = spec.training.train_batch_size or DEFAULT_BATCH_SIZE, spec.training.eval_batch_size
+    parts = min(threads.count, math.ceil(trained / MICRO_BATCH))  # a training step is split for the CPU's threads
+    share = _share(spec, threads)
+    step = int(share * parts * peak_activations(model.embed, model, batch(min(trained, images))))
+    score = int(share * threads.count * peak_activations(model.forward, model, batch(scored), fitted))
+    yield MemoryNeed("a training step", estimate.reading, step, "lower training.trainBatchSize")
+    yield MemoryNeed("the end of the fit", estimate.peak)
+    yield MemoryNeed("scoring a batch", estimate.fitted, score, "lower training.evalBatchSize")
+
+
+def _share(spec: ExperimentSpec, threads: TorchThreads) -> float:
+    """Which part of torch's activations is certainly needed.
+
+    None of those of tiles on the CPU: there, fewer tiles are worked on at the same time than where they are counted.
+    """
+    if threads.device.type != "cpu":
+        return 1.0
+    return 0.0 if spec.model.tiling else _SHARE_ON_CPU
+
+
+def _on_host(model: MemoryModel, spec: ExperimentSpec, images: int, threads: TorchThreads) -> int:
+    """Bytes of the host's memory for the model itself and its exports, without activations."""
+    estimate = model.memory_estimate(images)
+    copies = (_COPIES if estimate.fitted <= _IN_ONE_FILE else _COPIES_IN_PARTS) * ("onnx" in spec.export.types)
+    # a model on a GPU is moved to the host for its exports
+    model_bytes = estimate.peak if threads.device.type == "cpu" else estimate.fitted * bool(spec.export.types)
+    return estimate.fitted * copies + model_bytes + _HEADROOM
+
+
+def _check_free(needs: list[MemoryNeed], free: int, what: str, advice: str) -> None:
+    need = max(needs, key=lambda moment: moment.total)
+    if need.total <= free:
+        return
+    parts = f" ({gigabytes(need.model)} for the model, {gigabytes(need.activations)} for the images of a batch)"
+    raise OutOfMemory(
+        f"{need.moment} needs about {gigabytes(need.total)} of {what}{parts if need.activations else ''}, "
+        f"{gigabytes(free)} are free: {', or '.join(remedy for remedy in (need.remedy, advice) if remedy)}"
+    )

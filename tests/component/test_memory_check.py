@@ -1,0 +1,140 @@
+"""What a run will need of a GPU's or the host's memory is told before any image is read, activations included."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
+
+from anomaly_api.experiment import ExperimentSpec
+from anomaly_api.parameters import PadimParameters, PatchcoreParameters
+from anomaly_runner.errors import OutOfMemory
+from anomaly_runner.models.activations import peak_activations
+from anomaly_runner.models.backbone import choose_backbone
+from anomaly_runner.models.base import MemoryModel
+from anomaly_runner.models.compiled import torch_only
+from anomaly_runner.models.padim import Padim
+from anomaly_runner.models.patchcore import Patchcore
+from anomaly_runner.models.threads import MICRO_BATCH, TorchThreads
+from anomaly_runner.training import memory_check
+from anomaly_runner.training.memory_check import check_memory, memory_needs
+
+SIDE, IMAGES = 96, 20
+ON_CPU, ON_GPU = TorchThreads(torch.device("cpu")), TorchThreads(torch.device("cuda"))
+
+
+def padim(backbone: str = "resnet18") -> Padim:
+    choice, parameters = (
+        choose_backbone(backbone, ("layer1", "layer2")),
+        PadimParameters(pre_trained=False, n_features=20),
+    )
+    return Padim(choice, parameters, (SIDE, SIDE), ON_CPU).eval()
+
+
+def patchcore(backbone: str = "resnet18") -> Patchcore:
+    choice, parameters = choose_backbone(backbone, ("layer2", "layer3")), PatchcoreParameters(pre_trained=False)
+    return Patchcore(choice, parameters, (SIDE, SIDE), 0, lambda _: None).eval()
+
+
+def spec(**training: int) -> ExperimentSpec:
+    return ExperimentSpec.model_validate(
+        {
+            "model": {"name": "padim"},
+            "dataset": {"category": "textures", "source": {"s3": {"uri": "s3://data"}}},
+            "output": {"s3": {"uri": "s3://results"}},
+            "transforms": {"inputSize": {"height": SIDE, "width": SIDE}},
+            "training": training,
+        }
+    )
+
+
+def profiled(function: Callable[[Tensor], object], images: Tensor) -> int:
+    """Bytes at the peak of a real pass on the CPU, by torch's profiler, with those of the images."""
+    with torch.no_grad(), torch_only():
+        function(images[:1])  # the first pass also makes what later ones find
+        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
+            function(images)
+    now = peak = 0
+    events: list[Any] = seen.profiler.kineto_results.events()
+    for event in sorted(events, key=lambda event: event.start_ns()):
+        now += event.nbytes() if event.name() == "[memory]" else 0
+        peak = max(peak, now)
+    return peak + images.nbytes
+
+
+@pytest.mark.parametrize("build", [padim, patchcore])
+@pytest.mark.parametrize("backbone", ["resnet18", "wide_resnet50_2"])
+@pytest.mark.parametrize("method", ["embed", "forward"])
+def test_the_peak_of_activations_is_that_of_a_real_pass(
+    build: Callable[[str], MemoryModel], backbone: str, method: str, measured: Callable[[str], None]
+) -> None:
+    model, images = build(backbone), torch.randn(MICRO_BATCH, 3, SIDE, SIDE)
+    fitted = model.fitted_shapes(IMAGES)
+    estimate = peak_activations(getattr(model, method), model, (MICRO_BATCH, 3, SIDE, SIDE), fitted)
+    assert not any(tensor.is_meta for tensor in model.state_dict().values())
+    for name, shape in fitted.items():
+        setattr(model, name, torch.rand(shape))
+    peak = profiled(getattr(model, method), images)
+    measured(f"{build.__name__} on {backbone}, {method}: {estimate / peak:.4f} of the peak")
+    assert estimate == pytest.approx(peak, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("batches", "field"),
+    [
+        ({"trainBatchSize": 512, "evalBatchSize": 1}, "lower training.trainBatchSize"),
+        ({"trainBatchSize": 1, "evalBatchSize": 512}, "lower training.evalBatchSize"),
+    ],
+)
+def test_a_batch_that_does_not_fit_on_the_gpu_is_told(
+    monkeypatch: pytest.MonkeyPatch, batches: dict[str, int], field: str
+) -> None:
+    model, asked, images = padim(), spec(**batches), 600
+    most = max(memory_needs(model, asked, images, ON_GPU), key=lambda need: need.total)
+    assert most.activations > most.model
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (most.total - 1, most.total))
+    with pytest.raises(OutOfMemory, match=r"GPU memory .* for the model, .* for the images of a batch") as failure:
+        check_memory(model, asked, images, ON_GPU)
+    assert field in str(failure.value)
+    assert "take a larger GPU" in str(failure.value)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (most.total, most.total))
+    check_memory(model, asked, images, ON_GPU)
+
+
+def test_all_patches_of_the_fit_are_told_where_they_are_the_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (1, 1))
+    with pytest.raises(
+        OutOfMemory, match=r"the end of the fit needs about .* are free: all patches of 100000 training"
+    ):
+        check_memory(patchcore(), spec(trainBatchSize=1, evalBatchSize=1), 100_000, ON_GPU)
+
+
+def test_on_the_cpu_each_thread_works_on_a_few_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, threads = padim(), TorchThreads(torch.device("cpu"))
+    monkeypatch.setattr(threads, "_threads", 3)
+    few = peak_activations(model.embed, model, (MICRO_BATCH, 3, SIDE, SIDE))
+
+    def step(batch: int) -> int:
+        return next(iter(memory_needs(model, spec(trainBatchSize=batch), IMAGES, threads))).activations
+
+    assert step(MICRO_BATCH) == pytest.approx(step(2 * MICRO_BATCH) / 2)
+    assert 0 < step(1000) == step(3 * MICRO_BATCH) <= 3 * few
+
+
+def test_activations_of_tiles_refuse_no_run_on_the_cpu() -> None:
+    tiled = {"model": {"name": "padim", "tiling": {"tileSize": SIDE // 2, "stride": SIDE // 2}}}
+    asked = ExperimentSpec.model_validate(spec().model_dump(by_alias=True, exclude_unset=True) | tiled)
+    assert all(need.activations == 0 for need in memory_needs(padim(), asked, IMAGES, ON_CPU))
+    assert any(need.activations > 0 for need in memory_needs(padim(), asked, IMAGES, ON_GPU))
+
+
+@pytest.mark.parametrize("build", [padim, patchcore])
+def test_weights_that_need_a_second_onnx_file_are_no_reason_to_refuse(
+    build: Callable[[], MemoryModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = build()
+    monkeypatch.setattr(memory_check, "_IN_ONE_FILE", 1)
+    monkeypatch.setattr(memory_check, "available_memory", lambda: 1 << 40)
+    check_memory(model, spec(), IMAGES, ON_CPU)
