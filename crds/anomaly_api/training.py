@@ -9,7 +9,7 @@ from pydantic import Field
 from anomaly_api.base import Contract
 from anomaly_api.primitives import BatchSize, Steps
 
-Precision = Literal["float32", "float16", "bfloat16"]
+Precision = Literal["float32", "tf32", "float16", "bfloat16"]
 
 
 class EarlyStopping(Contract):
@@ -78,7 +78,12 @@ class Training(Contract):
     num_workers: Annotated[int, Field(ge=0, le=128)] | None = None
     """Threads that read and decode images; unset means one per CPU of the pod."""
     precision: Precision = "float32"
-    """Floating-point type of training: float16 and bfloat16 are mixed precision, weights stay float32."""
+    """Floating-point type of training. float16 and bfloat16 are mixed precision, weights stay float32; float16 needs a
+    GPU. tf32 rounds the factors of products to 10 bits of mantissa, on GPUs of compute capability 8.0 or higher. Scores
+    and exports are exact float32 in any case. Backbones use the channels-last layout by themselves."""
+    deterministic: bool = False
+    """Train on GPUs to the same weights each time, bit for bit, with algorithms that may be slower; a model that has an
+    operator without such an algorithm is refused. Trainings on CPUs always are deterministic."""
     devices: Annotated[int, Field(ge=1, le=64)] | None = None
     """GPUs of the pod that train together, each on an equal share of trainBatchSize, where the model allows it; unset
     means one."""
@@ -108,6 +113,7 @@ EPOCH_DEFAULTS = {
     field: attrgetter(field)(Training())
     for field in (
         "precision",
+        "deterministic",
         "accumulate_gradient_batches",
         "checkpointing.enabled",
         "checkpointing.every_n_epochs",

@@ -1,13 +1,16 @@
 """Training on several devices (here processes on the CPU): the same result as on one, and failures of a worker."""
 
 import os
+import random
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Self
 
 import numpy as np
@@ -20,21 +23,23 @@ from anomaly_api.experiment import ExperimentSpec
 from anomaly_api.reasons import ExitCode
 from anomaly_runner.data.batches import Batch
 from anomaly_runner.data.samples import Sample
-from anomaly_runner.errors import InternalError, InvalidConfig, Stopped
+from anomaly_runner.errors import Diverged, InternalError, InvalidConfig, Stopped
 from anomaly_runner.local import run_locally
 from anomaly_runner.models.anomalib_model import BuildOptions, build_module, without_pretrained_weights
 from anomaly_runner.models.check import check_devices
 from anomaly_runner.storage import FolderStore
-from anomaly_runner.training.gradient import checkpoints, workers
+from anomaly_runner.training.gradient import checkpoints, ddp, workers
 from anomaly_runner.training.gradient.callbacks import MetricRecorder
 from anomaly_runner.training.gradient.checkpoints import Checkpointer
 from anomaly_runner.training.gradient.data_module import BatchPartition, DecodedImages, ImageDataModule, decode_all
+from anomaly_runner.training.gradient.ddp import EpochSeed
 from anomaly_runner.training.gradient.fit import FitContext, Training, build_validation_metrics, fit
 from anomaly_runner.training.gradient.training_plan import make_plan
 from anomaly_runner.training.gradient.worker_spec import WorkerSpec
+from support.noisy_images import NoisyImages
 from support.textures import EXPERIMENT, write_manifest, write_textures
 
-SIDE, BATCH = 64, 4
+SIDE, BATCH, SEED = 64, 4, 7
 RANDOM = {"backbone": "resnet18", "preTrained": False}
 FASTFLOW = {"name": "fastflow", "fastflow": RANDOM | {"flowSteps": 2}}
 FRE = {"name": "fre", "fre": RANDOM | {"layer": "layer2", "latentDim": 20}}
@@ -81,6 +86,7 @@ class TrainingRun:
 
     Args:
         on_batch: called with the number of batches done.
+        read_augmented: reads the images of all processes; None for images that do not change.
     """
 
     def __init__(
@@ -92,6 +98,7 @@ class TrainingRun:
         images: int = 10,
         seed: int = 7,
         on_batch: Callable[[int], None] = lambda done: None,
+        read_augmented: Any = None,
         **training: Any,
     ) -> None:
         work = folder / f"work{len(list(folder.iterdir()))}"
@@ -114,14 +121,21 @@ class TrainingRun:
             options=options,
             plan=self.plan,
             samples=learnt.samples,
-            read_augmented=None,
+            read_augmented=read_augmented,
             device_type="cpu",
             work=work,
         )
         recorder = MetricRecorder()
         self.training = Training(
             module=self.module,
-            data=ImageDataModule(learnt, validation, seed=seed, train_batch_size=BATCH, eval_batch_size=3),
+            data=ImageDataModule(
+                learnt,
+                validation,
+                seed=seed,
+                train_batch_size=BATCH,
+                eval_batch_size=3,
+                read_augmented=read_augmented,
+            ),
             plan=self.plan,
             checkpointer=Checkpointer(FolderStore(folder / "store"), work, self.plan.checkpointing, "fingerprint"),
             context=context,
@@ -251,6 +265,79 @@ def test_a_stopped_training_on_two_devices_ends_with_the_same_weights_bit_for_bi
     assert resumed.report.resumed_from_step == 6
     assert all(torch.equal(value, resumed.state[name]) for name, value in whole.state.items())
     assert resumed.report.history == whole.report.history
+
+
+@pytest.mark.slow
+def test_workers_of_a_resumed_training_draw_the_same_random_numbers(
+    make_folders: MakeFolders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(done: int) -> None:
+        if done >= 8:
+            raise Stopped("the node is wanted back")
+
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+    noise = NoisyImages(SIDE)
+    whole_folder, broken = make_folders("whole", "broken")
+    whole = TrainingRun(whole_folder, FASTFLOW, devices=2, read_augmented=noise, **LONG).fit()
+    with pytest.raises(Stopped):
+        TrainingRun(broken, FASTFLOW, devices=2, read_augmented=noise, on_batch=stop, **LONG).fit()
+    resumed = TrainingRun(broken, FASTFLOW, devices=2, read_augmented=noise, **LONG).fit()
+    assert resumed.report.resumed_from_step == 6
+    assert resumed.report.history == whole.report.history
+    assert all(torch.equal(value, resumed.state[name]) for name, value in whole.state.items())
+
+
+def test_every_rank_and_every_epoch_draws_other_random_numbers() -> None:
+    drawn = set()
+    for epoch, rank in ((0, 1), (0, 2), (1, 1)):
+        seed = EpochSeed(SEED, rank)
+        seed.on_train_epoch_start(SimpleNamespace(current_epoch=epoch), None)
+        first = (torch.rand(1).item(), float(np.random.rand()), random.random())
+        seed.on_train_epoch_start(SimpleNamespace(current_epoch=epoch), None)
+        assert (torch.rand(1).item(), float(np.random.rand()), random.random()) == first
+        drawn |= set(first)
+    assert len(drawn) == 9
+
+
+@pytest.mark.slow
+def test_a_loss_that_is_not_a_number_after_a_worker_has_died_is_told_as_the_workers_failure(
+    make_folders: MakeFolders, worker_processes: list[subprocess.Popen[bytes]]
+) -> None:
+    """As after an aborted collective of NCCL, which leaves whatever was in memory."""
+    run = TrainingRun(make_folders("aborted")[0], FASTFLOW, devices=2, **LONG)
+    step = run.module.training_step
+
+    def aborted(*arguments: Any) -> Any:
+        os.kill(worker_processes[0].pid, signal.SIGKILL)
+        del run.module.training_step
+        raise Diverged("the training loss became nan")
+
+    def training_step(*arguments: Any) -> Any:
+        run.module.training_step = aborted
+        return step(*arguments)
+
+    run.module.training_step = training_step
+    with pytest.raises(InternalError, match=r"training\.devices: the process device1 was killed by signal 9"):
+        run.fit()
+
+
+@pytest.mark.slow
+def test_a_training_that_diverges_on_several_devices_is_told_as_such(
+    make_folders: MakeFolders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workers, "_GRACE_SECONDS", 3.0)
+    run = TrainingRun(make_folders("diverged")[0], FASTFLOW, devices=2, **LONG)
+    with torch.no_grad():
+        next(run.module.model.fast_flow_blocks.parameters()).fill_(torch.nan)
+    with pytest.raises(Diverged, match="loss became nan in epoch 0"):
+        run.fit()
+
+
+def test_nccl_leaves_failures_to_this_program() -> None:
+    """Torch knows the settings, and they are made before there is a process group."""
+    header = Path(torch.__file__).parent / "include/torch/csrc/distributed/c10d/ProcessGroupNCCL.hpp"
+    known = header.read_text()
+    assert [name for name in ddp._NCCL_SETTINGS if f'"{name}"' not in known] == []
 
 
 @pytest.mark.slow

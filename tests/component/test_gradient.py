@@ -528,6 +528,7 @@ def test_a_validation_checks_the_stop_signal(tmp_path: Path) -> None:
         ({"name": "efficientad"}, {"trainBatchSize": 8}, "trains with 1 image a step"),
         (CFLOW, {"gradientClipping": {"value": 1}}, "takes its own optimiser steps"),
         (FASTFLOW, {"precision": "float16"}, "needs a GPU"),
+        (FASTFLOW, {"precision": "tf32"}, r"needs a GPU of compute capability 8\.0"),
         (GANOMALY, {"earlyStopping": {"metric": "pixelAUROC"}}, "has no pixel scores"),
     ],
 )
@@ -553,6 +554,25 @@ def test_defaults_are_those_of_the_papers_and_the_reference_system(
     plan = make_plan(spec(model), has_gpu=False)
     patience = plan.early_stopping.patience if plan.early_stopping else None
     assert (plan.max_epochs, plan.max_steps, plan.batch_size, patience) == expected
+
+
+def test_tf32_needs_a_gpu_that_has_it() -> None:
+    asked = spec(FASTFLOW, precision="tf32")
+    with pytest.raises(InvalidConfig, match=r"compute capability 8\.0"):
+        make_plan(asked, has_gpu=True)
+    assert make_plan(asked, has_gpu=True, has_tf32=True).precision == "tf32"
+
+
+def test_an_operator_without_a_deterministic_algorithm_is_named_with_the_field(tmp_path: Path) -> None:
+    """``put_`` has none on CPUs either, where every training is deterministic."""
+    run = TrainingRun(tmp_path, FASTFLOW, maxEpochs=1, deterministic=True)
+
+    def training_step(*_: Any) -> None:
+        torch.zeros(2).put_(torch.tensor([0]), torch.ones(1))
+
+    run.module.training_step = training_step
+    with pytest.raises(InvalidConfig, match=r"training\.deterministic: put_ does not have a deterministic implem"):
+        run.fit()
 
 
 def test_steps_alone_replace_the_default_epochs() -> None:

@@ -3,9 +3,14 @@
 Compared with torch's default (all CPUs inside every operator) this is up to twice as fast, does not slow down
 drastically when CPUs are shared with other pods, and gives bitwise the same results on any number of CPUs, because
 nothing is summed across threads.
+
+TF32 is switched by ``torch.set_float32_matmul_precision`` and ``torch.backends.cudnn.allow_tf32``, and by nothing else:
+torch refuses to read settings that were also made by the newer ``fp32_precision``, and Lightning reads the first.
 """
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
@@ -24,8 +29,12 @@ Result = TypeVar("Result")
 class TorchThreads:
     """Spreads work over the CPUs, or runs it on the GPU without splitting it.
 
-    Creating an instance configures torch for this process: one thread per operator on the CPU, exact float32 on a GPU,
-    or TensorFloat-32 for its matrix multiplications and convolutions with ``tf32``.
+    Creating an instance configures torch for this process. On the CPU: one thread per operator. On a GPU: as many
+    threads for what is left to the CPU as the pod has CPUs, and the same results each time.
+
+    Args:
+        device: the CPU or a GPU.
+        tf32: whether a GPU may round the factors of float32 products to TF32 (10 bits of mantissa); false is exact.
     """
 
     def __init__(self, device: torch.device, *, tf32: bool = False) -> None:
@@ -84,7 +93,33 @@ def _one_thread() -> None:
 
 
 def _configure_gpu(tf32: bool) -> None:
-    torch.backends.cuda.matmul.allow_tf32 = tf32
-    torch.backends.cudnn.allow_tf32 = tf32
+    # read once, at the first product on a GPU; without it torch refuses products where algorithms must be deterministic
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    # OpenMP counts the node's CPUs, not the pod's quota, and more threads than the quota are throttled
+    torch.set_num_threads(cpu_limit())
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
+    _allow_tf32(tf32)
+
+
+def _allow_tf32(allowed: bool) -> None:
+    torch.set_float32_matmul_precision("high" if allowed else "highest")
+    torch.backends.cudnn.allow_tf32 = allowed
+
+
+@contextmanager
+def gpu_arithmetic(*, tf32: bool, deterministic: bool) -> Iterator[None]:
+    """Let GPUs compute as a training asks inside the block, and as before after it.
+
+    Args:
+        tf32: as for ``TorchThreads``.
+        deterministic: whether cuDNN may take only algorithms that give the same result each time.
+    """
+    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32, torch.backends.cudnn.deterministic
+    _allow_tf32(tf32)
+    torch.backends.cudnn.deterministic = deterministic
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before[0])
+        torch.backends.cudnn.allow_tf32, torch.backends.cudnn.deterministic = before[1:]

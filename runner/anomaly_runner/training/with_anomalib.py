@@ -42,6 +42,8 @@ from anomaly_runner.training.inputs import ExperimentInputs
 from anomaly_runner.training.result import CountedBatches, TrainedModel, check_image_count
 
 _DECODING_BATCH_SIZE = 32
+_TF32_CAPABILITY = (8, 0)
+"""Compute capability of the first GPUs that multiply in TF32 (Ampere)."""
 _CALIBRATION_IMAGES = 32
 """Largest number of training images that relative scores are calibrated on."""
 
@@ -60,7 +62,7 @@ def train_by_gradient(inputs: ExperimentInputs) -> TrainedModel:
         Stopped: the run was asked to stop; the newest checkpoint has been stored.
     """
     # make the plan from what is known before any image is read
-    plan = make_plan(inputs.spec, inputs.threads.device.type == "cuda")
+    plan = make_plan(inputs.spec, inputs.threads.device.type == "cuda", has_tf32=_has_tf32(inputs.threads.device))
     plan = _with_available_metric(inputs, plan, inputs.validation_or_test)
     check_calibration(plan, inputs.validation_or_test)
 
@@ -88,6 +90,10 @@ def train_by_gradient(inputs: ExperimentInputs) -> TrainedModel:
     model = model.to(inputs.threads.device).eval()
     model.calibrate(torch.from_numpy(data.first_training_images(_CALIBRATION_IMAGES)).to(inputs.threads.device))
     return TrainedModel(model, data.training_count, report, state=checkpointer)
+
+
+def _has_tf32(device: torch.device) -> bool:
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= _TF32_CAPABILITY
 
 
 def _with_available_metric(inputs: ExperimentInputs, plan: TrainingPlan, validation: Sequence[Sample]) -> TrainingPlan:
@@ -194,7 +200,7 @@ def fit_in_one_pass(inputs: ExperimentInputs) -> TrainedModel:
         batch_size = inputs.spec.training.train_batch_size or _DECODING_BATCH_SIZE
         module = _module(inputs, batch_size)
         module.model.to(inputs.threads.device)
-        with training_threads(inputs.threads.device), torch.no_grad():
+        with training_threads(), torch.no_grad():
             image_count = _fit_module(inputs, module, batch_size)
     model = scoring_model(inputs.spec.model, module, inputs.preprocessor.size).to(inputs.threads.device).eval()
     return TrainedModel(model, image_count)

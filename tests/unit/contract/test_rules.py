@@ -56,6 +56,7 @@ def test_every_sample_is_valid(path: Path) -> None:
         ("spec.sweep", {"parameters": [{"path": "a.b", "choices": ["1"]}]}, "spec: sweep: sweep is not supported"),
         ("spec.training.devices", 2, "spec: training.devices: devices may be at most scheduling.gpus.count"),
         ("spec.training.precision", "bfloat16", "training.precision: precision cannot be set for this model: it sees"),
+        ("spec.training.deterministic", True, "training.deterministic: deterministic cannot be set for this model: it"),
         ("spec.training.checkpointing", {"keep": "best"}, "training.checkpointing.keep: keep cannot be set for this"),
         ("spec.output", None, "spec.output: Field required"),
         ("spec.scheduling.gpus.count", -1, "spec.scheduling.gpus.count: Input should be greater than or equal to 0"),

@@ -15,8 +15,9 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
+import numpy as np
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
 from torch import Tensor, nn
 from torch import distributed as dist
 from torch._C._distributed_c10d import Store
@@ -25,6 +26,17 @@ from anomaly_runner.errors import DataInvalid
 from anomaly_runner.training.gradient.data_module import BatchPartition
 
 _LOOPBACK = "lo"
+_NCCL_SETTINGS = {
+    "TORCH_NCCL_ASYNC_ERROR_HANDLING": "0",  # by default the watchdog ends the process at an error of a communicator
+    "TORCH_NCCL_RETHROW_CUDA_ERRORS": "0",  # in the watchdog's thread, where nobody can catch them
+    "TORCH_NCCL_ENABLE_MONITORING": "0",  # aborts the process where the watchdog is stuck, as while an abort takes long
+    "TORCH_NCCL_DUMP_ON_TIMEOUT": "0",
+    "TORCH_NCCL_PROPAGATE_ERROR": "0",
+}
+"""Leave it to ``workers`` to find out that a process has failed, to abort what waits for it, and to say so.
+
+Otherwise NCCL's own watchdog may end rank 0 first, without last words. From torch's ``ProcessGroupNCCL.hpp``.
+"""
 _NO_TIMEOUT = timedelta(days=365)
 """``workers`` detects a dead process, and the others wait for rank 0's validation, which may take any time."""
 
@@ -35,13 +47,29 @@ def init_process_group(store: Store, partition: BatchPartition, device: torch.de
     CPU tensors go through gloo even where the devices are GPUs, so that waiting for a validation keeps no GPU busy. All
     processes are in one pod: they find each other through a file, and listen only on the loopback interface.
     """
-    os.environ |= {"GLOO_SOCKET_IFNAME": _LOOPBACK, "NCCL_SOCKET_IFNAME": _LOOPBACK}
+    os.environ |= _NCCL_SETTINGS | {"GLOO_SOCKET_IFNAME": _LOOPBACK, "NCCL_SOCKET_IFNAME": _LOOPBACK}
     if device.type == "cuda":
         torch.cuda.set_device(device)
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     dist.init_process_group(
         backend, store=store, rank=partition.rank, world_size=partition.world_size, timeout=_NO_TIMEOUT
     )
+
+
+class EpochSeed(Callback):  # type: ignore[misc]
+    """Seed all random number generators of a worker at the beginning of each epoch, by seed, epoch and rank.
+
+    Checkpoints hold the generators of rank 0 alone. Workers so draw the same numbers in a resumed training, and other
+    numbers than rank 0, without sending any.
+    """
+
+    def __init__(self, seed: int, rank: int) -> None:
+        self._seed, self._rank = seed, rank
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Seed torch's, CUDA's, numpy's and Python's generators."""
+        sequence = np.random.SeedSequence([self._seed, trainer.current_epoch, self._rank])
+        seed_everything(int(sequence.generate_state(1)[0]), workers=False, verbose=False)
 
 
 class GradientSync(Callback):  # type: ignore[misc]

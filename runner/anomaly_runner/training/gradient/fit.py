@@ -16,8 +16,9 @@ from lightning.pytorch.utilities.memory import garbage_collection_cuda
 from anomaly_api.run import TrainingReport
 from anomaly_runner.data.masks import MaskReader
 from anomaly_runner.data.samples import Sample
-from anomaly_runner.errors import OutOfMemory, Stopped
+from anomaly_runner.errors import InvalidConfig, OutOfMemory, Stopped
 from anomaly_runner.models.catalog import CATALOG
+from anomaly_runner.models.threads import gpu_arithmetic
 from anomaly_runner.system.machine import cpu_limit
 from anomaly_runner.system.out_of_memory import is_out_of_memory
 from anomaly_runner.training.gradient.auxiliary_images import make_auxiliary_images_reproducible
@@ -38,8 +39,10 @@ from anomaly_runner.training.gradient.training_plan import TRAIN_LOSS, TrainingP
 from anomaly_runner.training.gradient.worker_spec import WorkerSpec
 from anomaly_runner.training.gradient.workers import running_workers
 
-_PRECISIONS = {"float32": "32-true", "float16": "16-mixed", "bfloat16": "bf16-mixed"}
+_PRECISIONS = {"float32": "32-true", "tf32": "32-true", "float16": "16-mixed", "bfloat16": "bf16-mixed"}
 """Lightning's names of the spec's precisions."""
+_NOT_DETERMINISTIC = "does not have a deterministic implementation"
+"""torch's words where ``use_deterministic_algorithms`` refuses an operator."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,15 +89,16 @@ def fit(training: Training) -> TrainingReport:
     Raises:
         Diverged: the loss, or a score, became NaN or infinite.
         DataInvalid: a training image that had been readable could not be read again.
+        InvalidConfig: training.deterministic, and the GPU has no deterministic algorithm for an operator.
         OutOfMemory: the process of another device had too little memory.
         InternalError: the process of another device failed for another reason.
         Stopped: the run was asked to stop; the newest checkpoint has been stored.
     """
     plan, module, context = training.plan, training.module, training.context
     best = BestState(plan.monitor) if plan.keeps_best else None
-    with training.checkpointer.preserved(), training_threads(context.device, plan.devices), quiet_libraries():
+    with training.checkpointer.preserved(), training_threads(plan.devices), quiet_libraries():
         # train, on all devices
-        with _workers(training) as gradient_sync:
+        with _workers(training) as gradient_sync, training_arithmetic(plan):
             callbacks = _callbacks(training, best, gradient_sync)
             trainer = build_trainer(plan, context, callbacks, validates=training.validation_metrics is not None)
             _run(trainer, training)
@@ -162,6 +166,22 @@ def sigterm_as_stopped() -> Iterator[None]:
         raise Stopped from error
 
 
+@contextmanager
+def training_arithmetic(plan: TrainingPlan) -> Iterator[None]:
+    """Let GPUs compute with the plan's precision and determinism inside the block.
+
+    Raises:
+        InvalidConfig: the plan is deterministic, and torch has no deterministic algorithm for an operator.
+    """
+    try:
+        with gpu_arithmetic(tf32=plan.precision == "tf32", deterministic=plan.deterministic):
+            yield
+    except RuntimeError as error:
+        if not plan.deterministic or _NOT_DETERMINISTIC not in str(error):
+            raise
+        raise InvalidConfig(f"training.deterministic: {str(error).partition('.')[0]}: set it to false") from error
+
+
 def skip_preparation(module: Any, plan: TrainingPlan) -> None:
     """Keep a module from preparing itself on all training images again: the checkpoint restores the result."""
     if CATALOG[plan.model].loop.prepares_before_training:
@@ -198,7 +218,7 @@ def find_batch_size(build: Callable[[], Any], data: ImageDataModule, plan: Train
         return True
 
     maximum = min(finder.maximum, data.training_count)
-    with training_threads(context.device), quiet_libraries(), sigterm_as_stopped():
+    with training_threads(), quiet_libraries(), sigterm_as_stopped(), training_arithmetic(plan):
         size = largest_fitting(fits, finder.initial, maximum, finer=finder.mode != "power")
     data.train_batch_size = configured
     if not size:
@@ -238,7 +258,10 @@ def build_validation_metrics(
 
 
 def build_trainer(plan: TrainingPlan, context: FitContext, callbacks: list[Callback], validates: bool) -> Trainer:
-    """Lightning's Trainer on this process's device: seeded, deterministic, without loggers, checkpoints and bars."""
+    """Lightning's Trainer on this process's device: seeded, without loggers, checkpoints and bars.
+
+    Deterministic on CPUs, and on GPUs where the plan asks for it.
+    """
     seed_everything(plan.seed, workers=False, verbose=False)
     on_gpu = context.device.type == "cuda"
     return Trainer(
@@ -258,7 +281,7 @@ def build_trainer(plan: TrainingPlan, context: FitContext, callbacks: list[Callb
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        deterministic="warn" if on_gpu else True,
+        deterministic=plan.deterministic or not on_gpu,
         default_root_dir=context.work,
     )
 
@@ -292,13 +315,13 @@ def _stopped_early(trainer: Trainer) -> bool:
 
 
 @contextmanager
-def training_threads(device: torch.device, processes: int = 1) -> Iterator[None]:
+def training_threads(processes: int = 1) -> Iterator[None]:
     """Let torch's operators use this process's share of the CPUs, and restore the number of threads afterwards.
 
-    Scoring spreads batches over the CPUs instead; training steps depend on each other, so only operators can.
+    Scoring on CPUs spreads batches over them instead; training steps depend on each other, so only operators can.
     """
     before = torch.get_num_threads()
-    torch.set_num_threads(max(1, cpu_limit() // processes) if device.type == "cpu" else before)
+    torch.set_num_threads(max(1, cpu_limit() // processes))
     try:
         yield
     finally:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from anomaly_api.experiment import ExperimentSpec
 from anomaly_api.model import ModelName
-from anomaly_api.training import BatchSizeFinder, Checkpointing, EarlyStopping, GradientClipping
+from anomaly_api.training import BatchSizeFinder, Checkpointing, EarlyStopping, GradientClipping, Precision
 from anomaly_runner.data.samples import Sample
 from anomaly_runner.errors import DataInvalid, InvalidConfig
 from anomaly_runner.models.catalog import CATALOG, ModelEntry
@@ -27,7 +27,7 @@ class TrainingPlan:
     max_steps: int | None
     """Limit of the optimiser's steps; None for no limit."""
     accumulate_grad_batches: int
-    precision: str
+    precision: Precision
     gradient_clipping: GradientClipping | None
     early_stopping: EarlyStopping | None
     monitor: str
@@ -37,6 +37,8 @@ class TrainingPlan:
     checkpointing: Checkpointing
     batch_size_finder: BatchSizeFinder | None
     devices: int = 1
+    deterministic: bool = False
+    """Whether GPUs may use only algorithms that give the same result each time; CPUs always do."""
 
     @property
     def keeps_best(self) -> bool:
@@ -61,14 +63,20 @@ class TrainingPlan:
         return min(bound for bound in bounds if bound)
 
 
-def make_plan(spec: ExperimentSpec, has_gpu: bool) -> TrainingPlan:
+def make_plan(spec: ExperimentSpec, has_gpu: bool, *, has_tf32: bool = False) -> TrainingPlan:
     """Make the training plan of an experiment.
+
+    Args:
+        spec: the experiment.
+        has_gpu: whether the training runs on GPUs.
+        has_tf32: whether these GPUs multiply in TF32.
 
     Raises:
         InvalidConfig: the spec asks for something that this model or this machine cannot do.
     """
     entry, training = CATALOG[spec.model.name], spec.training
-    _check_supported(spec, entry, has_gpu)
+    _check_supported(spec, entry)
+    _check_precision(training.precision, has_gpu, has_tf32)
     early_stopping = _early_stopping(training.early_stopping, entry)
     # a single limit replaces both defaults: maxSteps must not end at the default number of epochs
     bounded = training.max_epochs or training.max_steps
@@ -87,6 +95,7 @@ def make_plan(spec: ExperimentSpec, has_gpu: bool) -> TrainingPlan:
         checkpointing=training.checkpointing,
         batch_size_finder=training.batch_size_finder,
         devices=training.devices or 1,
+        deterministic=training.deterministic,
     )
     needs_validation = plan.needs_metric and plan.monitor != TRAIN_LOSS
     every = training.check_val_every_n_epoch or (1 if needs_validation else None)
@@ -103,8 +112,18 @@ def _default_clipping(entry: ModelEntry) -> GradientClipping | None:
     return GradientClipping(value=entry.training.clip) if entry.training.clip else None
 
 
-def _check_supported(spec: ExperimentSpec, entry: ModelEntry, has_gpu: bool) -> None:
-    """Raise InvalidConfig if the spec asks for something that this model or this machine cannot do."""
+def _check_precision(precision: Precision, has_gpu: bool, has_tf32: bool) -> None:
+    """Raise InvalidConfig if this machine cannot train with this precision."""
+    if precision == "float16" and not has_gpu:
+        raise InvalidConfig("training.precision float16 needs a GPU; use bfloat16 or float32")
+    if precision == "tf32" and not has_tf32:
+        raise InvalidConfig(
+            "training.precision tf32 needs a GPU of compute capability 8.0 or higher; use bfloat16 or float32"
+        )
+
+
+def _check_supported(spec: ExperimentSpec, entry: ModelEntry) -> None:
+    """Raise InvalidConfig if the spec asks for something that this model cannot do."""
     training, name, batch_size = spec.training, spec.model.name, entry.training.batch_size
     asks_for_another = training.batch_size_finder or training.train_batch_size not in (None, batch_size)
     if entry.loop.fixed_batch_size and asks_for_another:
@@ -117,8 +136,6 @@ def _check_supported(spec: ExperimentSpec, entry: ModelEntry, has_gpu: bool) -> 
             f"training: {name} takes its own optimiser steps, which gradientClipping and "
             "accumulateGradientBatches cannot change; remove them"
         )
-    if training.precision == "float16" and not has_gpu:
-        raise InvalidConfig("training.precision float16 needs a GPU; use bfloat16 or float32")
     monitor = training.early_stopping.metric if training.early_stopping else None
     if monitor == "pixelAUROC" and not entry.localises:
         raise InvalidConfig(f"training.earlyStopping.metric pixelAUROC: {name} has no pixel scores")

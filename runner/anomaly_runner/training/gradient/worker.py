@@ -17,12 +17,13 @@ from anomaly_api.reasons import ExitCode
 from anomaly_runner.models.anomalib_model import build_module, without_pretrained_weights
 from anomaly_runner.models.threads import TorchThreads
 from anomaly_runner.training.gradient.data_module import DecodedImages, ImageDataModule
-from anomaly_runner.training.gradient.ddp import GradientSync, init_process_group
+from anomaly_runner.training.gradient.ddp import EpochSeed, GradientSync, init_process_group
 from anomaly_runner.training.gradient.fit import (
     FitContext,
     build_trainer,
     quiet_libraries,
     skip_preparation,
+    training_arithmetic,
     training_threads,
 )
 from anomaly_runner.training.gradient.worker_spec import WorkerSpec
@@ -57,8 +58,8 @@ def run_worker(spec: WorkerSpec, descriptor: int) -> None:
     store.set(ready_key(spec.rank), "")
     init_process_group(store, spec.partition, device)
     gradient_sync = GradientSync(spec.partition, plan.batch_size, data.training_count, lambda: None)
-    with training_threads(device, plan.devices), quiet_libraries():
-        trainer = build_trainer(plan, context, [gradient_sync], validates=False)
+    with training_threads(plan.devices), quiet_libraries(), training_arithmetic(plan):
+        trainer = build_trainer(plan, context, [EpochSeed(plan.seed, spec.rank), gradient_sync], validates=False)
         trainer.fit(module, datamodule=data, ckpt_path=spec.checkpoint, weights_only=True)
     dist.destroy_process_group()
 

@@ -27,7 +27,7 @@ from torch import distributed as dist
 from torch._C._distributed_c10d import FileStore, Store
 
 from anomaly_api.status import Stage
-from anomaly_runner.errors import InternalError, OutOfMemory, RunFailed
+from anomaly_runner.errors import Diverged, InternalError, OutOfMemory, RunFailed
 from anomaly_runner.system.out_of_memory import describe_out_of_memory_text, memory_advice, tells_out_of_memory
 from anomaly_runner.training.gradient.data_module import ImageDataModule
 from anomaly_runner.training.gradient.ddp import GradientSync, init_process_group
@@ -184,9 +184,10 @@ def running_workers(spec: WorkerSpec, data: ImageDataModule) -> Iterator[Gradien
         init_process_group(store, spec.partition, spec.device)
         yield GradientSync(spec.partition, spec.plan.batch_size, data.training_count, workers.check)
         workers.join()
-    except RunFailed:
-        raise
-    except Exception:
+    except Exception as error:
+        # a loss that is not a number may be what an aborted collective has left behind
+        if isinstance(error, RunFailed) and not isinstance(error, Diverged):
+            raise
         workers.raise_if_cause()
         raise
     finally:
