@@ -28,7 +28,7 @@ from anomaly_runner.local import run_locally
 from anomaly_runner.models.anomalib_model import BuildOptions, build_module, without_pretrained_weights
 from anomaly_runner.models.check import check_devices
 from anomaly_runner.storage import FolderStore
-from anomaly_runner.training.gradient import checkpoints, ddp, workers
+from anomaly_runner.training.gradient import callbacks, checkpoints, ddp, workers
 from anomaly_runner.training.gradient.callbacks import MetricRecorder
 from anomaly_runner.training.gradient.checkpoints import Checkpointer
 from anomaly_runner.training.gradient.data_module import BatchPartition, DecodedImages, ImageDataModule, decode_all
@@ -301,22 +301,16 @@ def test_every_rank_and_every_epoch_draws_other_random_numbers() -> None:
 
 @pytest.mark.slow
 def test_a_loss_that_is_not_a_number_after_a_worker_has_died_is_told_as_the_workers_failure(
-    make_folders: MakeFolders, worker_processes: list[subprocess.Popen[bytes]]
+    make_folders: MakeFolders, worker_processes: list[subprocess.Popen[bytes]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As after an aborted collective of NCCL, which leaves whatever was in memory."""
-    run = TrainingRun(make_folders("aborted")[0], FASTFLOW, devices=2, **LONG)
-    step = run.module.training_step
 
-    def aborted(*arguments: Any) -> Any:
+    def aborted(outputs: Any) -> torch.Tensor:
         os.kill(worker_processes[0].pid, signal.SIGKILL)
-        del run.module.training_step
-        raise Diverged("the training loss became nan")
+        return torch.tensor(torch.nan)
 
-    def training_step(*arguments: Any) -> Any:
-        run.module.training_step = aborted
-        return step(*arguments)
-
-    run.module.training_step = training_step
+    monkeypatch.setattr(callbacks, "_loss_of", aborted)
+    run = TrainingRun(make_folders("aborted")[0], FASTFLOW, devices=2, **LONG)
     with pytest.raises(InternalError, match=r"training\.devices: the process device1 was killed by signal 9"):
         run.fit()
 

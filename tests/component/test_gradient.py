@@ -2,13 +2,16 @@
 
 import errno
 import io
+import math
 import shutil
 import signal
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Never, Self
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -37,7 +40,7 @@ from anomaly_runner.storage import FolderStore
 from anomaly_runner.system.stop import StopSignal
 from anomaly_runner.training import with_anomalib
 from anomaly_runner.training.gradient import checkpoints
-from anomaly_runner.training.gradient.callbacks import MetricRecorder
+from anomaly_runner.training.gradient.callbacks import LossMonitor, MetricRecorder
 from anomaly_runner.training.gradient.checkpoints import CHECKPOINT_KEY, Checkpointer
 from anomaly_runner.training.gradient.data_module import DecodedImages, ImageDataModule
 from anomaly_runner.training.gradient.fit import (
@@ -401,6 +404,28 @@ def test_a_loss_that_is_not_finite_names_epoch_and_step(tmp_path: Path) -> None:
         next(run.module.model.fast_flow_blocks.parameters()).fill_(torch.nan)
     with pytest.raises(Diverged, match="loss became nan in epoch 0"):
         run.fit()
+
+
+def test_losses_that_are_read_late_are_the_same_and_name_the_step(tmp_path: Path) -> None:
+    """As on a GPU: several steps at once, and all of them before a validation and at an epoch's end."""
+    recorder, trainer, module = MetricRecorder(), SimpleNamespace(current_epoch=0, global_step=0), MagicMock()
+    monitor = LossMonitor(lambda: None, recorder, read_every=4)
+
+    def train(losses: list[float]) -> None:
+        for loss in losses:
+            trainer.global_step += 1
+            monitor.on_train_batch_end(trainer, module, {"loss": torch.tensor(loss)}, None, 0)
+
+    train([1.0, 2.0, 4.0, 8.0, 16.0, 3.5])
+    monitor.on_train_epoch_end(trainer, module)
+    assert recorder.history["trainLoss"] == [(6, np.mean([1.0, 2.0, 4.0, 8.0, 16.0, 3.5]))]
+    train([1.0, math.nan, 1.0])
+    with pytest.raises(Diverged, match="loss became nan in epoch 0, step 8"):
+        train([1.0])
+    for read in (monitor.on_validation_start, monitor.on_train_epoch_end):
+        train([math.inf])
+        with pytest.raises(Diverged, match="loss became inf in epoch 0, step"):
+            read(trainer, module)
 
 
 @pytest.mark.parametrize(

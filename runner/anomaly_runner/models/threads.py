@@ -11,6 +11,7 @@ torch refuses to read settings that were also made by the newer ``fp32_precision
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from typing import TypeVar
 
 import torch
@@ -64,7 +65,27 @@ class TorchThreads:
         """Split a batch (B, 3, H, W) into parts for the threads; on a GPU, move it there in one part."""
         if self.device.type == "cpu":
             return torch.split(images, MICRO_BATCH)
-        return [images.to(self.device, non_blocking=True)]
+        return [self.to_device(images)]
+
+    def to_device(self, images: Tensor) -> Tensor:
+        """Move images of any shape to the device; on a GPU without waiting for what it has to do before.
+
+        The copy is made from pinned memory, and on a stream of its own beside the computations, which wait for it.
+        torch's allocators give the memory at both ends to later copies only when this one is done with it.
+        """
+        if self.device.type != "cuda":
+            return images.to(self.device)
+        computing = torch.cuda.current_stream(self.device)
+        with torch.cuda.stream(self._copies):
+            moved = images.pin_memory().to(self.device, non_blocking=True)
+        computing.wait_stream(self._copies)
+        moved.record_stream(computing)
+        return moved
+
+    @cached_property
+    def _copies(self) -> torch.cuda.Stream:
+        """The stream of copies to the GPU."""
+        return torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
 
     def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
         """Yield the results of all items in order, computed by several threads and without gradients."""
@@ -72,15 +93,17 @@ class TorchThreads:
         if self._threads == 1:
             return self.map_sequentially(function, items)
         return ordered_map(
-            _without_gradients(function), items, self._threads, ahead=self._threads + 1, prepare_thread=_one_thread
+            without_gradients(function), items, self._threads, ahead=self._threads + 1, prepare_thread=_one_thread
         )
 
     def map_sequentially(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
         """Yield the results one after the other, for models that several threads cannot call at the same time."""
-        return map(_without_gradients(function), items)
+        return map(without_gradients(function), items)
 
 
-def _without_gradients(function: Callable[[Item], Result]) -> Callable[[Item], Result]:
+def without_gradients(function: Callable[[Item], Result]) -> Callable[[Item], Result]:
+    """The function, called without the bookkeeping that gradients need."""
+
     def call(item: Item) -> Result:
         with torch.inference_mode():
             return function(item)

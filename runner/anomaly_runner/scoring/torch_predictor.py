@@ -1,4 +1,4 @@
-"""A predictor that runs a torch model in this process."""
+"""A predictor that runs a torch model in this process: on the threads of the CPU, or one batch ahead on a GPU."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -10,10 +10,25 @@ from anomaly_runner.data.batches import Batch
 from anomaly_runner.models.base import ScoringModel
 from anomaly_runner.models.compiled import torch_only
 from anomaly_runner.models.device import choose_device
-from anomaly_runner.models.threads import TorchThreads
+from anomaly_runner.models.threads import TorchThreads, without_gradients
+from anomaly_runner.scoring.pipeline import OnTheWay, one_batch_late
 from anomaly_runner.scoring.predict import ScoredBatch
 
 Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class _SentBatch:
+    """A batch whose scores (B,) and maps (B, H, W), None where the model has none, come from a GPU."""
+
+    batch: Batch
+    scores: OnTheWay
+    maps: OnTheWay | None
+
+    def fetch(self) -> ScoredBatch:
+        """Wait for the results."""
+        maps = None if self.maps is None else self.maps.fetch().numpy()
+        return ScoredBatch(self.batch, self.scores.fetch().numpy(), maps)
 
 
 @dataclass(frozen=True)
@@ -41,11 +56,16 @@ class TorchPredictor:
 
     def score(self, batches: Iterable[Batch]) -> Iterator[ScoredBatch]:
         """Score batches, in order."""
+        if self.threads.device.type == "cuda":
+            return one_batch_late(batches, without_gradients(self._send), _SentBatch.fetch)
         return self._map(self._score, batches)
 
+    def _send(self, batch: Batch) -> _SentBatch:
+        scores, maps = self.model(self.threads.to_device(torch.from_numpy(batch.images)))
+        return _SentBatch(batch, OnTheWay.from_gpu(scores), None if maps is None else OnTheWay.from_gpu(maps[:, 0]))
+
     def _score(self, batch: Batch) -> ScoredBatch:
-        images = torch.from_numpy(batch.images).to(self.threads.device, non_blocking=True)
-        scores, maps = self.model(images)
+        scores, maps = self.model(self.threads.to_device(torch.from_numpy(batch.images)))
         return ScoredBatch(batch, scores.cpu().numpy(), None if maps is None else maps[:, 0].cpu().numpy())
 
     def in_torch(self, scored: Sequence[ScoredBatch]) -> list[ScoredBatch]:

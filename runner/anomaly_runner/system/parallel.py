@@ -7,10 +7,25 @@ threads. A run therefore gives identical results on machines of different sizes.
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from typing import TypeVar, cast
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+
+def one_ahead(items: Iterable[Item]) -> Iterator[Item]:
+    """Yield the items in order; a thread of its own makes the next one while the caller uses the last.
+
+    The first item is made when it is asked for. An exception of ``items`` is raised in the place of its item. The
+    thread ends with the iteration, at the latest when the item that it is making is done.
+    """
+    end = object()
+    iterator: Iterator[Item | object] = iter(items)
+    with ThreadPoolExecutor(1, "one-ahead") as pool:
+        waiting = pool.submit(next, iterator, end)
+        while (item := waiting.result()) is not end:
+            waiting = pool.submit(next, iterator, end)
+            yield cast("Item", item)
 
 
 def ordered_map(

@@ -226,7 +226,7 @@ def _fit_memory_bank(inputs: ExperimentInputs, module: Any, batch_size: int) -> 
     for _ in range(CATALOG[inputs.spec.model.name].loop.passes):
         counted = CountedBatches(inputs.read(inputs.dataset.train, batch_size, epoch=0), inputs.context)
         for images in counted.images():
-            module.training_step(_ImageOnlyBatch(images.to(inputs.threads.device)))
+            module.training_step(_ImageOnlyBatch(inputs.threads.to_device(images)))
         module.fit()
     return counted.image_count
 
@@ -270,6 +270,7 @@ def _data_module(inputs: ExperimentInputs, plan: TrainingPlan) -> ImageDataModul
         train_batch_size=plan.batch_size,
         eval_batch_size=inputs.threads.batch_size_for(inputs.spec.training.eval_batch_size),
         read_augmented=read_augmented,
+        for_gpu=inputs.threads.device.type == "cuda",
     )
 
 

@@ -66,34 +66,52 @@ class LossMonitor(Callback):  # type: ignore[misc]
 
     Args:
         on_step: called after each training step; may raise to stop the training.
+        read_every: steps after which losses are read; 1 finds one that is not a number at once, but reading a loss
+            makes the CPU wait for the GPU. All are read before a validation and at the end of an epoch, and so before
+            any state is kept as the best or saved.
     """
 
     state_key = "metrics"
 
-    def __init__(self, on_step: Callable[[], None], recorder: MetricRecorder) -> None:
-        self._on_step = on_step
+    def __init__(self, on_step: Callable[[], None], recorder: MetricRecorder, read_every: int = 1) -> None:
+        self._on_step, self._read_every = on_step, read_every
         self._recorder = recorder
+        self._unread: list[tuple[int, torch.Tensor]] = []
         self._losses: list[float] = []
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Check the loss of the batch.
+        """Keep the loss of the batch, and check those that are not read yet if it is time to.
 
         Raises:
-            Diverged: the loss is NaN or infinite.
+            Diverged: a loss is NaN or infinite.
         """
-        loss = _loss_of(outputs)
-        if not math.isfinite(loss):
-            raise Diverged(
-                f"the training loss became {loss} in epoch {trainer.current_epoch}, step "
-                f"{trainer.global_step}: lower the learning rate, or look at the images"
-            )
-        self._losses.append(loss)
+        self._unread.append((trainer.global_step, _loss_of(outputs)))
+        if len(self._unread) >= self._read_every:
+            self._read(trainer)
         self._on_step()
 
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Check the losses that are not read yet; raises as ``on_train_batch_end``."""
+        self._read(trainer)
+
+    def _read(self, trainer: Trainer) -> None:
+        if not self._unread:
+            return
+        steps, losses = zip(*self._unread, strict=True)
+        self._unread.clear()
+        for step, loss in zip(steps, torch.stack(losses).tolist(), strict=True):
+            if not math.isfinite(loss):
+                raise Diverged(
+                    f"the training loss became {loss} in epoch {trainer.current_epoch}, step "
+                    f"{step}: lower the learning rate, or look at the images"
+                )
+            self._losses.append(loss)
+
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Record the epoch's mean loss, also for Lightning's EarlyStopping."""
+        """Record the epoch's mean loss, also for Lightning's EarlyStopping; raises as ``on_train_batch_end``."""
+        self._read(trainer)
         mean = float(np.mean(self._losses))
         self._losses.clear()
         self._recorder.record(TRAIN_LOSS, trainer.global_step, mean)
@@ -108,11 +126,12 @@ class LossMonitor(Callback):  # type: ignore[misc]
         self._recorder.restore(state_dict)
 
 
-def _loss_of(outputs: Any) -> float:
-    """The loss of a step; where a module has several (GANomaly), their sum."""
+def _loss_of(outputs: Any) -> torch.Tensor:
+    """The loss of a step, float64 on its device; where a module has several (GANomaly), their sum."""
     losses = outputs if isinstance(outputs, Mapping) else {"loss": outputs}
     parts = [losses["loss"]] if "loss" in losses else list(losses.values())
-    return float(sum(float(torch.as_tensor(part).detach().sum()) for part in parts))
+    total: torch.Tensor = sum(torch.as_tensor(part).detach().sum().double() for part in parts)  # type: ignore[assignment]
+    return total
 
 
 class StopAfter(Callback):  # type: ignore[misc]

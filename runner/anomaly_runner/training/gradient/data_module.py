@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from anomaly_runner.data.batches import Batch
 from anomaly_runner.data.samples import Sample
+from anomaly_runner.system.parallel import one_ahead
 from anomaly_runner.system.scratch import allocate_array
 
 ReadAugmented = Callable[[Sequence[Sample], int, int], Iterator[Batch]]
@@ -118,16 +119,28 @@ class BatchLoader:
         count: images in a pass.
         batch_size: images in a step, on all devices together.
         read: starts a pass.
+        for_gpu: whether batches are copied to a GPU: they are then made one ahead, and in pinned memory, from which
+            Lightning copies them without waiting.
     """
 
-    def __init__(self, count: int, batch_size: int, read: Callable[[], Iterator[Batch]]) -> None:
-        self._count, self._batch_size, self._read = count, batch_size, read
+    def __init__(
+        self, count: int, batch_size: int, read: Callable[[], Iterator[Batch]], *, for_gpu: bool = False
+    ) -> None:
+        self._count, self._batch_size, self._read, self._for_gpu = count, batch_size, read, for_gpu
 
     def __len__(self) -> int:
         return math.ceil(self._count / self._batch_size)
 
     def __iter__(self) -> Iterator[Any]:
-        return map(to_anomalib, self._read())
+        return one_ahead(map(to_pinned, self._read())) if self._for_gpu else map(to_anomalib, self._read())
+
+
+def to_pinned(batch: Batch) -> Any:
+    """Convert to anomalib's ImageBatch as ``to_anomalib``, with images, labels and masks in pinned memory."""
+    converted = to_anomalib(batch)
+    for name in ("image", "gt_label", "gt_mask"):
+        setattr(converted, name, getattr(converted, name).pin_memory())
+    return converted
 
 
 def to_anomalib(batch: Batch) -> Any:
@@ -151,6 +164,7 @@ class ImageDataModule(LightningDataModule):  # type: ignore[misc]
         seed: of the order of the training images in each epoch.
         train_batch_size: images in a step, on all devices together.
         read_augmented: reads the training images of an epoch; None to train on the decoded ones.
+        for_gpu: whether batches are copied to a GPU.
     """
 
     def __init__(
@@ -162,12 +176,13 @@ class ImageDataModule(LightningDataModule):  # type: ignore[misc]
         train_batch_size: int,
         eval_batch_size: int,
         read_augmented: ReadAugmented | None = None,
+        for_gpu: bool = False,
     ) -> None:
         super().__init__()
         self.train_batch_size = train_batch_size
         self._eval_batch_size = eval_batch_size
         self._training, self._validation = training, validation
-        self._seed, self._read_augmented = seed, read_augmented
+        self._seed, self._read_augmented, self._for_gpu = seed, read_augmented, for_gpu
         self.partition = BatchPartition()
         """This process's part of each batch; ``GradientSync`` sets it once the module has prepared on all images."""
 
@@ -197,11 +212,12 @@ class ImageDataModule(LightningDataModule):  # type: ignore[misc]
 
     def train_dataloader(self) -> BatchLoader:
         """This process's part of the training images, in the epoch's order."""
-        return BatchLoader(len(self._training.samples), self.train_batch_size, self._epoch)
+        return BatchLoader(len(self._training.samples), self.train_batch_size, self._epoch, for_gpu=self._for_gpu)
 
     def val_dataloader(self) -> BatchLoader:
         """The validation images in their own order."""
-        return BatchLoader(len(self._validation.samples), self._eval_batch_size, self._in_order)
+        count = len(self._validation.samples)
+        return BatchLoader(count, self._eval_batch_size, self._in_order, for_gpu=self._for_gpu)
 
     def _in_order(self) -> Iterator[Batch]:
         return _batches(self._validation, range(len(self._validation.samples)), self._eval_batch_size)

@@ -41,6 +41,8 @@ from anomaly_runner.training.gradient.workers import running_workers
 
 _PRECISIONS = {"float32": "32-true", "tf32": "32-true", "float16": "16-mixed", "bfloat16": "bf16-mixed"}
 """Lightning's names of the spec's precisions."""
+_STEPS_PER_READING = 32
+"""Steps on a GPU after which their losses are read together."""
 _NOT_DETERMINISTIC = "does not have a deterministic implementation"
 """torch's words where ``use_deterministic_algorithms`` refuses an operator."""
 
@@ -130,7 +132,7 @@ def _callbacks(training: Training, best: BestState | None, gradient_sync: Gradie
     """
     context, recorder = training.context, training.recorder
     callbacks = [
-        LossMonitor(lambda: context.advance(1), recorder),
+        LossMonitor(lambda: context.advance(1), recorder, 1 if context.device.type == "cpu" else _STEPS_PER_READING),
         training.validation_metrics,
         best,
         build_early_stopping(training.plan),

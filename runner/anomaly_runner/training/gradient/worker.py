@@ -52,6 +52,7 @@ def run_worker(spec: WorkerSpec, descriptor: int) -> None:
         train_batch_size=plan.batch_size,
         eval_batch_size=1,
         read_augmented=spec.read_augmented,
+        for_gpu=device.type == "cuda",
     )
     context = FitContext(device=device, work=spec.work, advance=lambda _: None, log_metrics=lambda *_: None)
     store = FileStore(str(spec.rendezvous_file), plan.devices)
