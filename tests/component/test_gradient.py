@@ -418,7 +418,7 @@ def test_losses_that_are_read_late_are_the_same_and_name_the_step(tmp_path: Path
 
     train([1.0, 2.0, 4.0, 8.0, 16.0, 3.5])
     monitor.on_train_epoch_end(trainer, module)
-    assert recorder.history["trainLoss"] == [(6, np.mean([1.0, 2.0, 4.0, 8.0, 16.0, 3.5]))]
+    assert recorder.history["trainLoss"] == [(6, float(np.mean([1.0, 2.0, 4.0, 8.0, 16.0, 3.5])))]
     train([1.0, math.nan, 1.0])
     with pytest.raises(Diverged, match="loss became nan in epoch 0, step 8"):
         train([1.0])
