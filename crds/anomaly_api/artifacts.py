@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from anomaly_api.base import Contract
-from anomaly_api.primitives import HttpUrl, LabelMap, Name, Text
+from anomaly_api.primitives import HttpUrl, LabelMap, Name, RegisteredName, Text
 from anomaly_api.rules import exactly_one
 from anomaly_api.storage import Location
 
@@ -48,7 +48,7 @@ class MlflowTracking(Contract):
     """Further tags of the run."""
     credentials_secret: Name | None = None
     """Secret with MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN."""
-    register_model: Text | None = None
+    register_model: RegisteredName | None = None
     """Register the exported model under this name."""
 
 

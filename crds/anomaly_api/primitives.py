@@ -12,6 +12,8 @@ Name = Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[a-z0-9]([-
 """A Kubernetes object name (RFC 1123 subdomain)."""
 
 Text = Annotated[str, Field(min_length=1, max_length=256)]
+RegisteredName = Annotated[str, Field(min_length=1, max_length=256, pattern=r"^\.?[^/:.\s][^/:]*$")]
+"""A name that MLflow's registry takes: no slash or colon, no ``.`` or ``..``."""
 Pattern = Annotated[str, Field(max_length=64)]
 RelativePath = Annotated[str, Field(min_length=1, max_length=512, pattern=r"^[^./\\][^/\\]*(/[^./\\][^/\\]*)*$")]
 """A path below a root: no leading or trailing slash, no part that begins with a dot."""

@@ -41,6 +41,7 @@ class Reason(StrEnum):
     WEIGHTS_NOT_FOUND = "WeightsNotFound"
     MODEL_INVALID = "ModelInvalid"
     EXPORT_MISMATCH = "ExportMismatch"
+    TRACKING_DENIED = "TrackingDenied"
     STORAGE_UNAVAILABLE = "StorageUnavailable"
     TRACKING_UNAVAILABLE = "TrackingUnavailable"
     PREEMPTED = "Preempted"
@@ -62,6 +63,7 @@ class ExitCode(IntEnum):
     WEIGHTS_NOT_FOUND = 15
     MODEL_INVALID = 16
     EXPORT_MISMATCH = 17
+    TRACKING_DENIED = 18
     STORAGE_UNAVAILABLE = 20
     TRACKING_UNAVAILABLE = 21
     GPU_UNAVAILABLE = 22
@@ -90,6 +92,7 @@ _REASONS = {
     ExitCode.WEIGHTS_NOT_FOUND: Reason.WEIGHTS_NOT_FOUND,
     ExitCode.MODEL_INVALID: Reason.MODEL_INVALID,
     ExitCode.EXPORT_MISMATCH: Reason.EXPORT_MISMATCH,
+    ExitCode.TRACKING_DENIED: Reason.TRACKING_DENIED,
     ExitCode.STORAGE_UNAVAILABLE: Reason.STORAGE_UNAVAILABLE,
     ExitCode.TRACKING_UNAVAILABLE: Reason.TRACKING_UNAVAILABLE,
     ExitCode.GPU_UNAVAILABLE: Reason.GPU_UNAVAILABLE,
@@ -106,6 +109,7 @@ FINAL_EXIT_CODES = (
     ExitCode.WEIGHTS_NOT_FOUND,
     ExitCode.MODEL_INVALID,
     ExitCode.EXPORT_MISMATCH,
+    ExitCode.TRACKING_DENIED,
     ExitCode.KILLED,
 )
 """Exit codes that fail the Job at once: a second try would end the same way."""

@@ -11,6 +11,7 @@
     ├── WeightsNotFound        15  the backbone's weights are not where they are expected
     ├── ModelInvalid           16  a trained model that is missing, damaged or of an unknown format
     ├── ExportMismatch         17  an export that disagrees with the model it came from
+    ├── TrackingDenied         18  the tracking server refuses the account, the experiment or the run
     ├── StorageUnavailable     20  the storage does not answer (a retry may succeed)
     ├── TrackingUnavailable    21  the tracking server does not answer (a retry may succeed)
     ├── GpuUnavailable         22  the pod cannot use the GPUs that it was given (another node may)
@@ -93,6 +94,12 @@ class ExportMismatch(RunFailed):
     """An export disagrees with the model it came from."""
 
     exit_code = ExitCode.EXPORT_MISMATCH
+
+
+class TrackingDenied(RunFailed):
+    """The tracking server refuses the account, the experiment or what is logged."""
+
+    exit_code = ExitCode.TRACKING_DENIED
 
 
 class StorageUnavailable(RunFailed):

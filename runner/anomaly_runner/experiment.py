@@ -139,6 +139,7 @@ def _run(config: RunConfig, inputs: ExperimentInputs) -> publish.Published:
     # Files that cannot be decoded count against the dataset's limits before anything is trained.
     inputs.integrity.extend_unreadable(inputs.dataset.unreadable)
     inputs.context.tracker.start(flat_parameters(inputs.spec))
+    inputs.context.tracker.check(inputs.context.stop.check)
     trained = train(inputs)
     # A run that is stopped in one of the next stages must not lose its training.
     with trained.state.preserved():

@@ -104,6 +104,7 @@ def _run(config: RunConfig, inputs: _InferenceInputs) -> publish.Published:
     # Files that cannot be decoded count against the input's limits before any image is scored.
     inputs.integrity.extend_unreadable(inputs.dataset.unreadable)
     inputs.context.tracker.start(flat_parameters(inputs.spec))
+    inputs.context.tracker.check(inputs.context.stop.check)
     predictions = _predict(inputs)
     inputs.context.record.warn(*inputs.integrity.notices.warnings())
     evaluated = _evaluate(inputs, predictions)

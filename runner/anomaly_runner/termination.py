@@ -12,7 +12,14 @@ from anomaly_api.reasons import ExitCode, Reason
 from anomaly_api.run import RunReport, RunSummary
 from anomaly_api.status import Stage
 from anomaly_runner.context import Context
-from anomaly_runner.errors import MESSAGE_LIMIT, InternalError, OutOfMemory, RunFailed, TrackingUnavailable
+from anomaly_runner.errors import (
+    MESSAGE_LIMIT,
+    InternalError,
+    OutOfMemory,
+    RunFailed,
+    TrackingDenied,
+    TrackingUnavailable,
+)
 from anomaly_runner.publish import Published
 from anomaly_runner.system.out_of_memory import describe_out_of_memory, is_out_of_memory, memory_advice
 
@@ -55,7 +62,7 @@ def _published(done: Published, context: Context) -> FinishedRun:
     summary = done.report.summary
     try:
         context.tracker.finish(done.tracked)
-    except TrackingUnavailable as error:
+    except (TrackingDenied, TrackingUnavailable) as error:
         logger.error("run failed", extra={"reason": error.reason.value, "detail": str(error)})
         lost = {"reason": error.reason, "message": str(error)[:MESSAGE_LIMIT], "stage": Stage.PUBLISH}
         return FinishedRun(error.exit_code, summary.model_copy(update=lost), done.report)

@@ -14,7 +14,7 @@ from anomaly_api.parameters import PadimParameters
 from anomaly_api.run import RunIdentity
 from anomaly_runner.errors import TrackingUnavailable
 from anomaly_runner.tracking import mlflow_tracker
-from anomaly_runner.tracking.mlflow_tracker import MlflowTracker, mlflow_target
+from anomaly_runner.tracking.mlflow_tracker import PARAMETERS, MlflowTracker, mlflow_target
 from anomaly_runner.tracking.run_results import flat_parameters
 from anomaly_runner.tracking.tracker import TrackedResult
 from support.optional import not_none
@@ -42,7 +42,9 @@ class FakeMlflow:
         return self
 
     def get_experiment_by_name(self, name: str) -> SimpleNamespace | None:
-        return SimpleNamespace(experiment_id=self.experiments[name]) if name in self.experiments else None
+        if name not in self.experiments:
+            return None
+        return SimpleNamespace(experiment_id=self.experiments[name], lifecycle_stage="active")
 
     def create_experiment(self, name: str, artifact_location: str | None = None) -> str:
         self.experiments[name] = str(len(self.experiments) + 1)
@@ -125,7 +127,11 @@ def test_a_run_from_start_to_finish(tmp_path: Path) -> None:
         "anomalyops.io/name": "x",
     }
     assert server.experiments == {"factory": "1"}
-    assert set(server.calls) == {(str(picture), "visualizations"), (str(tmp_path / "report.json"), None)}
+    assert {(Path(file).name, folder) for file, folder in server.calls} == {
+        ("a.png", "visualizations"),
+        ("report.json", None),
+        (PARAMETERS, None),
+    }
     assert not_none(found.status()).url == "http://mlflow:5000/#/experiments/1/runs/run0"
 
 

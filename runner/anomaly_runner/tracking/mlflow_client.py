@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+_SQLITE = "sqlite:///"
 _SETTINGS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
@@ -19,10 +20,16 @@ _SETTINGS = {
 }
 
 
+_ARTIFACT_ROOT = "_MLFLOW_SERVER_ARTIFACT_ROOT"
+"""Where a database keeps artifacts of experiments without a place of their own; else below the current folder."""
+
+
 def connect(uri: str) -> Any:
     """Make a client of the server or database at ``uri``, without sending a request."""
     for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
+    if uri.startswith(_SQLITE):
+        os.environ[_ARTIFACT_ROOT] = artifact_root(Path(uri.removeprefix(_SQLITE)).parent).as_uri()
     from mlflow.tracking import MlflowClient
 
     for noisy in ("mlflow", "alembic"):
@@ -32,4 +39,9 @@ def connect(uri: str) -> Any:
 
 def local_uri(folder: Path) -> str:
     """URI of the database that replaces a server in runs without a cluster."""
-    return f"sqlite:///{folder / 'mlflow.db'}"
+    return f"{_SQLITE}{folder / 'mlflow.db'}"
+
+
+def artifact_root(folder: Path) -> Path:
+    """Folder of all artifacts in runs without a cluster."""
+    return folder.absolute() / "mlartifacts"

@@ -7,6 +7,7 @@ from typing import Any
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric
 from mlflow.utils.time import get_current_time_millis
 
+from anomaly_runner.tracking.mlflow_names import MAX_DATASET_NAME_CHARACTERS, short_value
 from anomaly_runner.tracking.tracker import TrackedDataset
 
 _DIGEST_CHARACTERS = 32
@@ -28,5 +29,6 @@ def dataset_input(data: TrackedDataset) -> DatasetInput:
     """The images of a run as its dataset; the profile holds their numbers and the whole digest."""
     profile: dict[str, Any] = {"images": dict(data.images), "sha256": data.digest}
     source = json.dumps({"uri": data.uri})
-    entity = Dataset(data.name, data.digest[:_DIGEST_CHARACTERS], data.kind, source, profile=json.dumps(profile))
+    name = short_value(data.name, MAX_DATASET_NAME_CHARACTERS)
+    entity = Dataset(name, data.digest[:_DIGEST_CHARACTERS], data.kind, source, profile=json.dumps(profile))
     return DatasetInput(entity, [InputTag("mlflow.data.context", data.context)])

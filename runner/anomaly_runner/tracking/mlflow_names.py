@@ -10,6 +10,10 @@ import re
 from anomaly_runner.system.names import escape, shorten
 
 _MAX_NAME_CHARACTERS = 250
+MAX_PARAMETER_CHARACTERS = 6000
+MAX_TAG_CHARACTERS = 5000
+"""Longest value of a tag; newer servers take 8,000 characters."""
+MAX_DATASET_NAME_CHARACTERS = 500
 _MAX_LABEL_CHARACTERS = 200
 """Leaves room for the name of the metric in front of a label."""
 _REFUSED = re.compile(r"[^\w.\- /]")
@@ -24,6 +28,14 @@ def mlflow_name(name: str, limit: int = _MAX_NAME_CHARACTERS) -> str:
     if escaped.startswith(("/", "..")) or posixpath.normpath(escaped) != escaped or escaped == ".":
         escaped = escape(name, _REFUSED_IN_PATHS)
     return shorten(escaped, limit, len) or _EMPTY
+
+
+def short_value(value: str, limit: int) -> str:
+    """The value if it has at most ``limit`` characters, or else its beginning and how long it is."""
+    if len(value) <= limit:
+        return value
+    end = f"... ({len(value)} characters)"
+    return value[: limit - len(end)] + end
 
 
 def metric_label(label: str) -> str:

@@ -25,6 +25,7 @@ from anomaly_api.run import MLFLOW_SECRET_KEYS, registry_env
 from anomaly_runner.errors import ModelInvalid, RunFailed, StorageDenied, StorageUnavailable
 from anomaly_runner.storage.store import ObjectInfo, check_key, join_uri
 from anomaly_runner.tracking.mlflow_client import connect, local_uri
+from anomaly_runner.tracking.mlflow_failures import TRANSIENT_STATUSES, http_status
 
 Result = TypeVar("Result")
 
@@ -32,7 +33,6 @@ logger = logging.getLogger(__name__)
 
 _ATTEMPTS = 3
 """Attempts to download a file: MLflow retries failed requests, but not connections that break during a response."""
-_TRANSIENT_STATUSES = (408, 429)
 _ENVIRONMENT_LOCK = threading.RLock()
 
 
@@ -120,24 +120,12 @@ def _credentials_in_environment(credentials: Mapping[str, str] | None) -> Iterat
 
 
 def _translated(error: Exception, what: str, uri: str) -> RunFailed:
-    status = _http_status(error)
+    status = http_status(error)
     if status in (401, 403):
         return StorageDenied(f"{uri} refused access to {what}: check model.mlflow.credentialsSecret ({error})")
-    if 400 <= status < 500 and status not in _TRANSIENT_STATUSES:
+    if 400 <= status < 500 and status not in TRANSIENT_STATUSES:
         return ModelInvalid(f"there is no {what} at {uri}: {error}")
     return StorageUnavailable(f"{uri} does not give {what}: {error}"[:1000])
-
-
-def _http_status(error: Exception) -> int:
-    """HTTP status of an error of MLflow, requests or botocore; 0 if there was no response."""
-    from mlflow.exceptions import MlflowException
-
-    if isinstance(error, MlflowException):
-        return int(error.get_http_status_code())
-    response: Any = getattr(error, "response", None)
-    if isinstance(response, dict):
-        return int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-    return int(getattr(response, "status_code", 0))
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,12 @@ MLflow takes seconds to import and a server can be slow, so both happen in a bac
 then logs the training's metrics every few seconds. Metrics that it could not log are logged at the end.
 """
 
+import json
 import logging
+import math
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -21,14 +24,29 @@ from anomaly_api import GROUP
 from anomaly_api.artifacts import MlflowTracking
 from anomaly_api.run import ModelManifest, RunIdentity
 from anomaly_api.status import MlflowStatus
-from anomaly_runner.errors import TrackingUnavailable
-from anomaly_runner.tracking.mlflow_client import connect, local_uri
+from anomaly_runner.errors import TrackingDenied, TrackingUnavailable
+from anomaly_runner.tracking.mlflow_client import artifact_root, connect, local_uri
+from anomaly_runner.tracking.mlflow_experiments import experiment_of
+from anomaly_runner.tracking.mlflow_failures import artifact_failure, tracking_failure
+from anomaly_runner.tracking.mlflow_names import (
+    MAX_PARAMETER_CHARACTERS,
+    MAX_TAG_CHARACTERS,
+    mlflow_name,
+    short_value,
+)
 from anomaly_runner.tracking.tracker import FAILURE_TAG, MODEL_FOLDER, MetricHistory, TrackedResult
 
 logger = logging.getLogger(__name__)
 
 LOCAL_UID = "local"
 """UID of all runs without a cluster; they are never resumed, so each is a new run in MLflow."""
+PARAMETERS = "parameters.json"
+"""Artifact with all parameters, whole."""
+NOT_FINITE_TAG = f"{GROUP}/notFinite"
+"""Tag with the values of metrics that are not finite: name, step and value."""
+_FIRST_ANSWER_SECONDS = 30.0
+"""Longest wait for the server's first answer, before the training."""
+_POLL_SECONDS = 0.5
 _UPLOAD_THREADS = 8
 _PARAMETERS_PER_BATCH = 100
 _METRICS_PER_BATCH = 500
@@ -66,7 +84,8 @@ class MlflowTarget:
     def all_tags(self) -> dict[str, str]:
         """The user's tags, and the tags that identify the resource."""
         ours = {"uid": self.run.uid, "kind": self.run.kind, "namespace": self.run.namespace, "name": self.run.name}
-        return dict(self.tags) | {f"{GROUP}/{key}": value for key, value in ours.items()}
+        found = dict(self.tags) | {f"{GROUP}/{key}": value for key, value in ours.items()}
+        return {mlflow_name(key): short_value(value, MAX_TAG_CHARACTERS) for key, value in found.items()}
 
 
 def mlflow_target(run: RunIdentity, spec: MlflowTracking, local: Path | None) -> MlflowTarget:
@@ -78,7 +97,7 @@ def mlflow_target(run: RunIdentity, spec: MlflowTracking, local: Path | None) ->
         name=spec.run_name or run.name,
         tags=spec.tags or {},
         register=spec.register_model,
-        artifact_root=local / "mlartifacts" if local else None,
+        artifact_root=artifact_root(local) if local else None,
     )
 
 
@@ -94,6 +113,10 @@ class MlflowTracker:
         self._target = target
         self._connect = connect
         self._parameters: Mapping[str, str] = {}
+        self._described = False
+        self._answered = threading.Event()
+        self._refusal: TrackingDenied | None = None
+        self._not_finite: list[str] = []
         self._client: Any = None
         self._status: MlflowStatus | None = None
         self._thread: threading.Thread | None = None
@@ -106,6 +129,14 @@ class MlflowTracker:
         self._thread = threading.Thread(target=self._flush_until_finished, name="mlflow", daemon=True)
         self._thread.start()
 
+    def check(self, still_wanted: Callable[[], None]) -> None:
+        """Wait for the first answer, for half a minute at most; a server that is down may be back at the end."""
+        until = time.monotonic() + _FIRST_ANSWER_SECONDS
+        while not self._answered.wait(_POLL_SECONDS) and time.monotonic() < until:
+            still_wanted()
+        if self._refusal is not None:
+            raise self._refusal
+
     def log_metrics(self, step: int, values: Mapping[str, float]) -> None:
         """Queue metrics of one step, which are logged in the background."""
         self._pending.extend((name, step, value) for name, value in values.items())
@@ -116,10 +147,16 @@ class MlflowTracker:
 
     def _try_flush(self) -> bool:
         try:
-            self._flush(self._ensure_run())
+            run_id = self._ensure_run()
+            self._flush(run_id)
+            self._describe(run_id)
         except Exception as error:  # noqa: BLE001 - finish() tries again, and raises
-            logger.warning("MLflow at %s does not answer yet: %s", self._target.uri, error)
+            failure = tracking_failure(error, self._target.uri)
+            self._refusal = failure if isinstance(failure, TrackingDenied) else None
+            logger.warning("not tracked yet: %s", failure)
             return False
+        finally:
+            self._answered.set()
         return True
 
     def _flush(self, run_id: str) -> None:
@@ -136,28 +173,13 @@ class MlflowTracker:
         """Find or create the run, once; returns its id."""
         if self._status is None:
             self._client = self._connect(self._target.uri)
-            experiment_id = self._experiment_id()
+            experiment_id = experiment_of(
+                self._client, self._target.experiment, self._target.uri, self._target.artifact_root
+            )
             run_id = self._resume_run(experiment_id) or self._create_run(experiment_id)
             self._log_parameters(run_id)
             self._status = MlflowStatus(run_id=run_id, url=self._url(experiment_id, run_id))
         return self._status.run_id
-
-    def _experiment_id(self) -> str:
-        found = self._client.get_experiment_by_name(self._target.experiment)
-        return str(found.experiment_id) if found else self._create_experiment()
-
-    def _create_experiment(self) -> str:
-        from mlflow.exceptions import MlflowException
-
-        root = self._target.artifact_root
-        try:
-            location = (root / self._target.experiment).as_uri() if root else None
-            return str(self._client.create_experiment(self._target.experiment, artifact_location=location))
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                raise
-            # Another pod has created the experiment since it was looked up.
-            return str(self._client.get_experiment_by_name(self._target.experiment).experiment_id)
 
     def _resume_run(self, experiment_id: str) -> str | None:
         """Reopen the run of an earlier pod of this resource, and return its id; None if there is no such run."""
@@ -178,9 +200,22 @@ class MlflowTracker:
     def _log_parameters(self, run_id: str) -> None:
         from mlflow.entities import Param
 
-        parameters = [Param(name, value) for name, value in self._parameters.items()]
+        parameters = [
+            Param(mlflow_name(name), short_value(value, MAX_PARAMETER_CHARACTERS))
+            for name, value in self._parameters.items()
+        ]
         for start in range(0, len(parameters), _PARAMETERS_PER_BATCH):
             self._client.log_batch(run_id, params=parameters[start : start + _PARAMETERS_PER_BATCH])
+
+    def _describe(self, run_id: str) -> None:
+        """Log the parameters as a file, once: whole, and so that a store that takes no files shows early."""
+        if self._described:
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / PARAMETERS
+            file.write_text(json.dumps(self._parameters, indent=2), encoding="utf-8")
+            self._log_artifacts(run_id, [("", file)])
+        self._described = True
 
     def _url(self, experiment_id: str, run_id: str) -> str | None:
         uri = self._target.uri
@@ -190,7 +225,8 @@ class MlflowTracker:
         """Log the results and end the run; waits for the server, with retries.
 
         Raises:
-            TrackingUnavailable: the server does not answer or refuses, after retries.
+            TrackingDenied: the server refuses.
+            TrackingUnavailable: the server does not answer, after retries.
         """
         self._finished.set()
         if self._thread:
@@ -198,34 +234,48 @@ class MlflowTracker:
         self._with_retries(partial(self._log_result, result))
 
     def _with_retries(self, work: Callable[[], None]) -> None:
-        from tenacity import Retrying, stop_after_attempt, wait_exponential
+        from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential
 
+        uri = self._target.uri
+        retrying = Retrying(
+            stop=stop_after_attempt(_ATTEMPTS),
+            wait=wait_exponential(min=1, max=10),
+            retry=retry_if_exception(_may_pass(uri)),
+            reraise=True,
+        )
         try:
-            Retrying(stop=stop_after_attempt(_ATTEMPTS), wait=wait_exponential(min=1, max=10), reraise=True)(work)
+            retrying(work)
         except Exception as error:
-            raise TrackingUnavailable(
-                f"all results are stored, but MLflow at {self._target.uri} does not take them: {error}"[:1000]
-            ) from error
+            failure = tracking_failure(error, uri)
+            raise type(failure)(f"all results are stored, but {failure}"[:1000]) from error
 
     def _log_result(self, result: TrackedResult) -> None:
         from anomaly_runner.tracking.mlflow_entities import dataset_input, final_points
 
         run_id = self._ensure_run()
         for name, value in result.tags.items():
-            self._client.set_tag(run_id, name, value)
+            self._client.set_tag(run_id, mlflow_name(name), short_value(value, MAX_TAG_CHARACTERS))
         if result.dataset is not None:
             self._client.log_inputs(run_id, [dataset_input(result.dataset)])
         self._flush(run_id)
         self._log_points(run_id, self._missing_points(run_id, result.history))
         self._log_points(run_id, final_points(result.metrics))
+        self._describe(run_id)
         self._log_artifacts(run_id, result.artifacts)
         if result.model is not None:
             self._log_model(run_id, result.model)
+        if self._not_finite:
+            text = "; ".join(dict.fromkeys(self._not_finite))
+            self._client.set_tag(run_id, NOT_FINITE_TAG, short_value(text, MAX_TAG_CHARACTERS))
         self._client.set_terminated(run_id, "FAILED" if result.failed else "FINISHED")
 
     def _log_points(self, run_id: str, points: Sequence[tuple[str, int, float]]) -> None:
+        """Log (name, step, value); what is not finite goes into a tag, because databases store no infinity."""
         from anomaly_runner.tracking.mlflow_entities import metrics
 
+        odd = [point for point in points if not math.isfinite(point[2])]
+        self._not_finite += [f"{name} at step {step}: {value}" for name, step, value in odd]
+        points = [point for point in points if math.isfinite(point[2])]
         for start in range(0, len(points), _METRICS_PER_BATCH):
             self._client.log_batch(run_id, metrics=metrics(points[start : start + _METRICS_PER_BATCH]))
 
@@ -244,7 +294,10 @@ class MlflowTracker:
             for done in [
                 pool.submit(self._client.log_artifact, run_id, str(file), folder or None) for folder, file in files
             ]:
-                done.result()
+                try:
+                    done.result()
+                except Exception as error:
+                    raise artifact_failure(error, self._target.uri) from error
 
     def _log_model(self, run_id: str, model: ModelManifest) -> None:
         from anomaly_runner.tracking.mlflow_models import register, write_description
@@ -267,3 +320,8 @@ class MlflowTracker:
             self._client.set_terminated(self._status.run_id, "FAILED")
         except Exception as error:  # noqa: BLE001 - the run's own failure is what matters
             logger.warning("MLflow at %s was not told of the failure: %s", self._target.uri, error)
+
+
+def _may_pass(uri: str) -> Callable[[BaseException], bool]:
+    """Whether a further attempt may succeed, by the exception of the last one."""
+    return lambda error: isinstance(error, Exception) and isinstance(tracking_failure(error, uri), TrackingUnavailable)

@@ -1,10 +1,11 @@
 """The protocol of experiment trackers: a run starts, logs metrics while it trains, and finishes with its results.
 
-Tracking never delays a run's stages: ``start`` and ``log_metrics`` return without waiting for the server. Only
-``finish`` waits, after all results are stored.
+Tracking never delays a run's stages: ``start`` and ``log_metrics`` return without waiting for the server. ``check``
+waits for its first answer, once, so that a refusal ends the run before the training; ``finish`` waits after all results
+are stored.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
@@ -73,6 +74,16 @@ class Tracker(Protocol):
     def start(self, parameters: Mapping[str, str]) -> None:
         """Start the run, without waiting for the server."""
 
+    def check(self, still_wanted: Callable[[], None]) -> None:
+        """Wait for the server's first answer to ``start``, but not for a server that does not answer.
+
+        Args:
+            still_wanted: called while waiting; may raise to end the wait.
+
+        Raises:
+            TrackingDenied: it refuses the account, the experiment, the parameters or artifacts.
+        """
+
     def log_metrics(self, step: int, values: Mapping[str, float]) -> None:
         """Log metrics of one step of the training, without waiting for the server."""
 
@@ -83,6 +94,7 @@ class Tracker(Protocol):
         """Log the results and end the run, as finished or as failed.
 
         Raises:
+            TrackingDenied: the server refuses.
             TrackingUnavailable: the server does not answer, after retries.
         """
 
@@ -94,6 +106,9 @@ class NoTracker:
     """The tracker of runs that are not tracked."""
 
     def start(self, parameters: Mapping[str, str]) -> None:
+        """Nothing to do."""
+
+    def check(self, still_wanted: Callable[[], None]) -> None:
         """Nothing to do."""
 
     def log_metrics(self, step: int, values: Mapping[str, float]) -> None:

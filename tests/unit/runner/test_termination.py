@@ -4,7 +4,7 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Never
 
@@ -30,6 +30,9 @@ class RecordingTracker:
 
     def start(self, parameters: Mapping[str, str]) -> None:
         pass
+
+    def check(self, still_wanted: Callable[[], None]) -> None:
+        """Refuse nothing."""
 
     def log_metrics(self, step: int, values: Mapping[str, float]) -> None:
         pass

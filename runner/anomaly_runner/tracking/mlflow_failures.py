@@ -1,0 +1,69 @@
+"""What a failed request to MLflow means: what another pod may be granted, and what stays refused."""
+
+import errno
+from typing import Any
+
+from anomaly_runner.errors import RunFailed, TrackingDenied, TrackingUnavailable
+
+TRANSIENT_STATUSES = (408, 425, 429)
+"""The 4xx statuses that do not mean that the request is wrong."""
+_REFUSED_STATES = ("INVALID_STATE",)
+"""MLflow's codes of experiments and runs that were deleted; their status is 500."""
+_REFUSED_WRITES = (errno.EACCES, errno.EPERM, errno.EROFS)
+_MESSAGE_CHARACTERS = 800
+
+
+def http_status(error: BaseException) -> int:
+    """HTTP status of an error of MLflow, requests or botocore; 0 if there was no response."""
+    from boto3.exceptions import S3UploadFailedError
+    from mlflow.exceptions import MlflowException
+
+    if isinstance(error, MlflowException):
+        return int(error.get_http_status_code())
+    if isinstance(error, S3UploadFailedError) and error.__context__ is not None:
+        return http_status(error.__context__)
+    response: Any = getattr(error, "response", None)
+    if isinstance(response, dict):
+        return int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+    return int(getattr(response, "status_code", 0))
+
+
+def tracking_failure(error: Exception, uri: str) -> RunFailed:
+    """The typed failure of a request to a tracking server or its artifact store.
+
+    Args:
+        error: what MLflow's client raised.
+        uri: of the server, for the message.
+
+    Returns:
+        TrackingDenied if the server refused: a further pod would send the same request. TrackingUnavailable if there
+        was no answer, or the server failed.
+    """
+    if isinstance(error, RunFailed):
+        return error
+    why, status = str(error)[:_MESSAGE_CHARACTERS], http_status(error)
+    if status in (401, 403):
+        return TrackingDenied(
+            f"MLflow at {uri} refuses the account ({status}): check tracking.mlflow.credentialsSecret ({why})"
+        )
+    if isinstance(error, OSError) and error.errno in _REFUSED_WRITES:
+        return TrackingDenied(f"MLflow at {uri} keeps artifacts where this run may not write: {why}")
+    if _is_final(error, status):
+        return TrackingDenied(f"MLflow at {uri} refuses the run: {why}")
+    return TrackingUnavailable(f"MLflow at {uri} does not take the run: {why}")
+
+
+def artifact_failure(error: Exception, uri: str) -> RunFailed:
+    """As ``tracking_failure``, for a file. MLflow's server answers 500 for a store that is read-only or full."""
+    failure = tracking_failure(error, uri)
+    if not isinstance(failure, TrackingUnavailable) or http_status(error) < 500:
+        return failure
+    why = str(error)[:_MESSAGE_CHARACTERS]
+    return TrackingUnavailable(
+        f"MLflow at {uri} takes the run but not its files: its artifact store may be read-only or full ({why})"
+    )
+
+
+def _is_final(error: Exception, status: int) -> bool:
+    refused = 400 <= status < 500 and status not in TRANSIENT_STATUSES
+    return refused or getattr(error, "error_code", None) in _REFUSED_STATES
