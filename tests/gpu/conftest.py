@@ -15,6 +15,8 @@ from support.worker import Worker
 
 HERE = Path(__file__).parent
 MEASURED = "measured"
+_SHOWN = 3000
+"""Characters that are kept of the beginning and of the end of a long failure."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -51,7 +53,8 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
 def _detail(report: pytest.TestReport) -> str:
     if isinstance(report.longrepr, tuple):  # a skip: file, line, reason
         return report.longrepr[2].removeprefix("Skipped: ")
-    return report.longreprtext[-4000:]
+    text = report.longreprtext
+    return text if len(text) < 2 * _SHOWN else f"{text[:_SHOWN]}\n...\n{text[-_SHOWN:]}"
 
 
 @pytest.fixture(scope="session")

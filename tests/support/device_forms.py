@@ -1,7 +1,7 @@
 """A model trained on a device, and its scores by that device, by the CPU and by each of its exports on both."""
 
 import gc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,18 +12,20 @@ from numpy.typing import NDArray
 
 from anomaly_api.artifacts import INPUT, MAPS, SCORES, ExportFormat
 from anomaly_api.model import ModelName
-from anomaly_api.run import ModelManifest
+from anomaly_api.run import ModelManifest, RunReport
 from anomaly_runner.data.batches import Preprocessor
 from anomaly_runner.models.threads import TorchThreads
 from anomaly_runner.scoring.checkpoint import load_checkpoint
 from anomaly_runner.scoring.onnx_predictor import load_onnx
 from anomaly_runner.system.machine import cpu_limit
-from support.model_forms import score_by_every_form
+from support.model_forms import scores_of, train_and_export
 from support.model_rows import ROWS
 from support.optional import not_none
 
 BATCH = 3
 CPU = torch.device("cpu")
+RUN = "the run itself"
+"""The scores that the run published, of batches of another size."""
 Outputs = tuple[NDArray[np.float32], NDArray[np.float32] | None]
 """Scores (N,) and maps (N, H, W), or None."""
 Score = Callable[[NDArray[np.float32]], Outputs]
@@ -57,26 +59,32 @@ def forms_on(folder: Path, name: ModelName, device: torch.device) -> DeviceForms
         device: must be the one that the runner takes.
     """
     row = ROWS[name]
-    forms = score_by_every_form(folder, name, list(row.usual_exports))
-    root = folder / "results/factory/textures/local"
-    images = test_images(folder / "data" / ("few" if row.few_images else "textures"), forms.manifest)
-    ways = dict(_ways(root, forms.manifest, list(row.usual_exports), device))
-    outputs = {way: _in_batches(score, images) for way, score in ways.items()}
+    root = train_and_export(folder, name, list(row.usual_exports))
+    report = RunReport.model_validate_json((root / "report.json").read_bytes())
+    manifest = ModelManifest.model_validate_json((root / "model.json").read_bytes())
+    images = test_images(folder / "data" / ("few" if row.few_images else "textures"), manifest)
+    ways = dict(_ways(root, manifest, list(row.usual_exports), device))
+    outputs = {way: _in_batches(score, list(images.values())) for way, score in ways.items()}
     reference = outputs.pop(f"torch on {device.type}")
     found = {way: _apart(output, reference) for way, output in outputs.items()}
+    by_run = scores_of(root)
+    found[RUN] = Apart(_share(np.array([by_run[path] for path in images], np.float32), reference[0]), None)
     provider = load_onnx(root / "model.onnx", BATCH).provider if "onnx" in row.usual_exports else None
     gc.collect()
     torch.cuda.empty_cache()
-    return DeviceForms(not_none(forms.report.summary.device).provider, len(np.unique(reference[0])), found, provider)
+    return DeviceForms(not_none(report.summary.device).provider, len(np.unique(reference[0])), found, provider)
 
 
-def test_images(folder: Path, manifest: ModelManifest) -> NDArray[np.float32]:
-    """Read the good and the scratched test images of a folder as the model's input, (N, 3, H, W)."""
+def test_images(folder: Path, manifest: ModelManifest) -> dict[str, NDArray[np.float32]]:
+    """Read the good and the scratched test images of a folder by path, each as the model's input, (3, H, W)."""
     preprocessor = Preprocessor(
         height=manifest.input_height, width=manifest.input_width, normalization=manifest.normalization
     )
     files = [file for kind in ("good", "scratch") for file in sorted((folder / "test" / kind).iterdir())]
-    return np.stack([preprocessor.to_input(preprocessor.decode(file.read_bytes(), 1 << 24).image) for file in files])
+    return {
+        str(file.relative_to(folder)): preprocessor.to_input(preprocessor.decode(file.read_bytes(), 1 << 24).image)
+        for file in files
+    }
 
 
 test_images.__test__ = False  # type: ignore[attr-defined]
@@ -130,8 +138,8 @@ def _onnx_on_cpu(file: Path) -> Score:
     return score
 
 
-def _in_batches(score: Score, images: NDArray[np.float32]) -> Outputs:
-    found = [score(images[start : start + BATCH]) for start in range(0, len(images), BATCH)]
+def _in_batches(score: Score, images: Sequence[NDArray[np.float32]]) -> Outputs:
+    found = [score(np.stack(images[start : start + BATCH])) for start in range(0, len(images), BATCH)]
     maps = [part for _, part in found if part is not None]
     return np.concatenate([scores for scores, _ in found]), np.concatenate(maps) if maps else None
 

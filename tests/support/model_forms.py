@@ -46,7 +46,7 @@ def score_by_every_form(folder: Path, name: ModelName, types: list[ExportFormat]
     return Forms(
         report=RunReport.model_validate_json((root / "report.json").read_bytes()),
         manifest=ModelManifest.model_validate_json((root / "model.json").read_bytes()),
-        trained=_scores(root),
+        trained=scores_of(root),
         by_runtime=by_runtime,
         device_constants=device_constants(load_torchscript(root / "model.pt", 8).program),
         faults_off_the_cpu=faults_off_the_cpu(root / "model.pt", ROWS[name].side),
@@ -77,6 +77,15 @@ def _experiment(folder: Path, name: ModelName, category: str, types: list[Export
     return write_manifest(folder, EXPERIMENT, change)
 
 
+def train_and_export(folder: Path, name: ModelName, types: list[ExportFormat]) -> Path:
+    """Train ``name`` on ``folder``/data and export it, without scoring by the exports; return the folder of results."""
+    category = "few" if ROWS[name].few_images else "textures"
+    shutil.rmtree(folder / "results", ignore_errors=True)
+    with patch.object(with_anomalib, "build_module", _with_random_weights):
+        assert run_locally(_experiment(folder, name, category, types), folder) == 0
+    return folder / "results/factory/textures/local"
+
+
 def _inferred(folder: Path, runtime: str, category: str) -> dict[str, float]:
     """Return the scores of an inference, whose batches differ from those of the training."""
 
@@ -86,9 +95,10 @@ def _inferred(folder: Path, runtime: str, category: str) -> dict[str, float]:
 
     shutil.rmtree(folder / "results/factory/look", ignore_errors=True)
     assert run_locally(write_manifest(folder, INFERENCE, change), folder) == 0
-    return _scores(folder / "results/factory/look/local")
+    return scores_of(folder / "results/factory/look/local")
 
 
-def _scores(root: Path) -> dict[str, float]:
+def scores_of(root: Path) -> dict[str, float]:
+    """Return the image scores of a run's results by path."""
     content = pq.read_table(root / "predictions.parquet").to_pydict()
     return dict(zip(content["path"], content["score"], strict=True))
