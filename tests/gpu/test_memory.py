@@ -13,6 +13,7 @@ from anomaly_api.reasons import ExitCode, Reason
 from support.device_runs import (
     MEBIBYTE,
     code_of_a_run_on_a_full_gpu,
+    estimated_and_taken,
     first_product_on_a_full_gpu,
     found_batch_size,
     pod_config,
@@ -25,6 +26,10 @@ SMALL, MAXIMUM = 4, 32
 """Images in a step: a number whose memory is measured, and one that needs several times as much."""
 LEFT = 200 * MEBIBYTE
 """Enough for a network's weights, not for its features of 32 images."""
+
+ESTIMATED = 0.5, 1.1
+"""The estimate as a share of the memory that is taken. It leaves out the workspaces of cuDNN and cuBLAS, which vary by
+the card; a lower one would let runs fail late, and a higher one refuses runs that would fit."""
 
 
 @pytest.fixture
@@ -50,6 +55,16 @@ def test_what_cublas_says_on_a_full_gpu_is_out_of_memory(worker: Worker, measure
     error, is_out_of_memory = found
     measured(f"cuBLAS on a full GPU: {error.splitlines()[0][:160]}")
     assert is_out_of_memory, error
+
+
+@pytest.mark.parametrize("name", ["padim", "patchcore"])
+def test_the_memory_that_a_model_takes_is_the_estimated(
+    name: str, worker: Worker, measured: Callable[[str], None]
+) -> None:
+    model = {"name": name, name: {"backbone": "resnet18", "preTrained": False}}
+    estimated, taken = worker.alone(estimated_and_taken, model, SIDE, images=64, batch=16)
+    measured(f"{name} at {SIDE} px: {estimated / 1e6:.0f} MB estimated, {taken / 1e6:.0f} MB taken")
+    assert ESTIMATED[0] * taken <= estimated <= ESTIMATED[1] * taken
 
 
 @pytest.mark.also_on_cpu

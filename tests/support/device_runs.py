@@ -17,14 +17,18 @@ import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 
+from anomaly_api.experiment import ExperimentSpec
 from anomaly_api.reasons import ExitCode
 from anomaly_api.run import RunReport, TrainingReport
 from anomaly_api.status import Stage
 from anomaly_runner.context import Context
 from anomaly_runner.errors import Stopped
 from anomaly_runner.local import run_locally
+from anomaly_runner.models.memory_models import MemoryParameters, build_memory_model
+from anomaly_runner.models.threads import TorchThreads
 from anomaly_runner.system.out_of_memory import is_out_of_memory
 from anomaly_runner.training.gradient import checkpoints
+from anomaly_runner.training.memory_check import memory_needs
 from support.optional import not_none
 from support.textures import EXPERIMENT, Document, write_manifest
 
@@ -149,6 +153,30 @@ def first_product_on_a_full_gpu() -> tuple[str, bool] | None:
     finally:
         del taken
     return None
+
+
+def estimated_and_taken(model: dict[str, Any], side: int, images: int, batch: int) -> tuple[int, int]:
+    """Fit PaDiM or PatchCore on the GPU and score a batch; return the bytes that were estimated, and those it took."""
+    threads = TorchThreads(torch.device("cuda"))
+    spec = ExperimentSpec.model_validate(
+        {
+            "dataset": {"source": {"s3": {"uri": "s3://data"}}},
+            "model": model,
+            "training": {"trainBatchSize": batch, "evalBatchSize": batch},
+            "transforms": {"inputSize": {"height": side, "width": side}},
+            "output": {"s3": {"uri": "s3://results"}},
+        }
+    )
+    assert isinstance(spec.model.parameters, MemoryParameters)
+    built = build_memory_model(spec.model.parameters, (side, side), threads, None).to(threads.device).eval()
+    estimated = max(need.total for need in memory_needs(built, spec, images, threads))
+    random, shape = torch.Generator().manual_seed(1), (batch, 3, side, side)
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    built.learn((torch.rand(shape, generator=random) for _ in range(images // batch)), threads)
+    with torch.inference_mode():
+        built(torch.rand(shape, generator=random).to(threads.device))
+    return estimated, torch.cuda.max_memory_allocated() - before
 
 
 def pod_config(folder: Path) -> Path:
