@@ -17,12 +17,13 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from anomaly_api.base import Contract
-from anomaly_api.primitives import Digest, HttpUrl, Pattern, RelativePath
+from anomaly_api.primitives import Digest, HttpUrl, Pattern, RelativePath, Text
 from anomaly_api.rules import Rule, exactly_one, first_set, only_when, only_with, required_when
 from anomaly_api.storage import Location, PersistentVolumeClaimLocation, S3Location
 
 Task = Literal["segmentation", "classification"]
 FolderLayoutName = Literal["mvtec", "mvtecLoco", "mvtecAd2", "visa", "btad"]
+DatasetLayout = Literal["auto", "mvtec", "mvtecLoco", "mvtecAd2", "visa", "btad", "realIad"]
 
 _BUILTIN_CATEGORY = Rule(
     cel="!has(self.source.builtin) || has(self.category) == (self.source.builtin.name == 'mvtec')",
@@ -31,6 +32,12 @@ _BUILTIN_CATEGORY = Rule(
     holds=lambda owner: (
         owner.source.builtin is None or (owner.category is not None) == (owner.source.builtin.name == "mvtec")
     ),
+)
+_BUILTIN_LAYOUT = Rule(
+    cel="!has(self.source.builtin) || (!has(self.table) && self.layout == 'auto')",
+    message="a builtin dataset has its own layout; remove layout and table",
+    field="layout",
+    holds=lambda owner: owner.source.builtin is None or (owner.table is None and owner.layout == "auto"),
 )
 
 
@@ -136,15 +143,48 @@ class DataCache(Contract):
         return Location(persistent_volume_claim=self.persistent_volume_claim)
 
 
+class TableColumns(Contract):
+    """Names of a table's columns; other columns are ignored. Only the column of the paths has to be there."""
+
+    path: Text = "path"
+    """Key of the image, below the source (and category)."""
+    label: Text = "label"
+    """good, or a kind of defect; empty or unknown: scored, never counted."""
+    split: Text = "split"
+    """train, val or test; empty: good images are to learn from, the others to test on."""
+    mask: Text = "mask"
+    """Key of the image's mask, below the source (and category); empty for none."""
+
+
+class ImageTable(Contract):
+    """A list of the images: CSV, Parquet, or JSON as of Real-IAD. An image with several masks has a row for each.
+
+    It is a field of the dataset and not of its source, because it tells, like a layout, what files mean, wherever they
+    are stored.
+    """
+
+    path: RelativePath
+    """The table's key below the source (and category), ending in .csv, .tsv, .parquet or .json."""
+    columns: TableColumns = TableColumns()
+    """Names of the columns of CSV and Parquet."""
+    good_label: Text = "good"
+    """The label of images without a defect."""
+
+
 class Dataset(Contract):
     """Images to learn from and to test on."""
 
-    rules = (_BUILTIN_CATEGORY,)
+    rules = (_BUILTIN_CATEGORY, only_when("table", "layout", "auto"), _BUILTIN_LAYOUT)
 
     source: DataSource
     """Where the images are stored."""
     category: RelativePath | None = None
     """Sub-folder of the source with the train/ and test/ folders (a product of a larger dataset)."""
+    layout: DatasetLayout = "auto"
+    """How the images are laid out; auto recognises it. realIad: a JSON list below the source is named as the
+    category, and has the paths of its images."""
+    table: ImageTable | None = None
+    """A list of the images, instead of a layout."""
     task: Task = "segmentation"
     """segmentation also computes pixel metrics where masks exist; classification works on image scores alone."""
     mask_suffix: Pattern = "_mask"

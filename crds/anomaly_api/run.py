@@ -310,6 +310,8 @@ class RunReport(Contract):
     """The course of training, for models that train by gradient."""
     exports: tuple[ExportReport, ...] = ()
     """Exported models."""
+    dataset: str = ""
+    """What was found: the layout, and the images of each split and label."""
     unreadable: tuple[UnreadableImage, ...] = ()
     """Broken files."""
     missing_masks: tuple[str, ...] = ()

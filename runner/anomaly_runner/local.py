@@ -74,6 +74,7 @@ def print_report(report: RunReport, console: Console) -> None:
     for level, threshold in (("image", thresholds.image), ("pixel", thresholds.pixel)):
         if threshold is not None:
             table.add_row(f"{level} threshold", f"{threshold:.6g} ({thresholds.source})")
+    table.add_row("dataset", report.dataset)
     table.add_row("images", f"{counts.train} learnt, {counts.predicted} scored, {counts.anomalous} anomalous")
     table.add_row("seconds", ", ".join(f"{stage} {value:.1f}" for stage, value in report.seconds.items()))
     table.add_row("artifacts", artifacts.root)

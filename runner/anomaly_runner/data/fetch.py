@@ -3,6 +3,7 @@
 An experiment's images are listed after its model is checked, and downloaded only after all other checks.
 """
 
+import logging
 from dataclasses import dataclass, replace
 
 from anomaly_api.dataset import Dataset, InputData
@@ -13,10 +14,12 @@ from anomaly_api.status import Stage
 from anomaly_api.storage import LocationRole
 from anomaly_runner.context import Context
 from anomaly_runner.data.builtin import PUBLISHED, DatasetCatalog, files_of, prepare
-from anomaly_runner.data.folder_layout import index_experiment, index_inference
+from anomaly_runner.data.folder_layout import index_inference
 from anomaly_runner.data.images import max_file_bytes
+from anomaly_runner.data.listing import index_images
 from anomaly_runner.data.samples import DatasetIndex
 from anomaly_runner.data.splits import complete_splits
+from anomaly_runner.data.summary import describe
 from anomaly_runner.data.valid_area import ValidArea
 from anomaly_runner.errors import DataInvalid
 from anomaly_runner.storage import (
@@ -28,6 +31,8 @@ from anomaly_runner.storage import (
     start_prefetch,
     with_cache,
 )
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,10 +69,7 @@ def list_experiment(spec: ExperimentSpec, context: Context, catalog: DatasetCata
         objects = store.list()
     with context.stage(Stage.DATASET):
         with_masks = spec.dataset.task == "segmentation" and bool(spec.evaluation.metrics.pixel)
-        max_bytes = max_file_bytes(spec.dataset.limits.max_image_pixels)
-        # The mask of the valid area is an image of its own, wherever it lies.
-        images = [info for info in objects if info.key != spec.dataset.valid_area_mask]
-        found = index_experiment(images, store.uri, spec.dataset.mask_suffix, with_masks, max_bytes=max_bytes)
+        found = index_images(spec.dataset, store, context.stores.get(LocationRole.DATASET), objects, with_masks)
         dataset = complete_splits(found, spec.dataset.splits, spec.dataset.seed)
         valid_area = _valid_area(spec, store, context)
         return replace(_listed(dataset, store, objects, context), valid_area=valid_area, cache=cache)
@@ -144,7 +146,7 @@ def _open_store(
     """
     spec = data.source.builtin
     if spec is None:
-        return context.stores[role].subfolder(data.category or "")
+        return context.stores[role].subfolder(_folder(data))
     meter = _MegabyteMeter(context)
     total = sum(file.size for file in files_of(spec, catalog)) >> 20
     with context.stage(Stage.FETCH, total, "MB"):
@@ -158,6 +160,13 @@ def _open_store(
             cache=cache,
         )
     return FolderStore(folder)
+
+
+def _folder(data: Dataset | InputData) -> str:
+    """The folder of the images below the source; in the layout of Real-IAD the category is no folder of the source."""
+    if isinstance(data, Dataset) and data.layout == "realIad":
+        return ""
+    return data.category or ""
 
 
 class _MegabyteMeter:
@@ -179,6 +188,7 @@ class _MegabyteMeter:
 
 
 def _listed(dataset: DatasetIndex, store: Store, objects: list[ObjectInfo], context: Context) -> ListedDataset:
+    logger.info("%s", describe(dataset))
     context.record.warn(*dataset.warnings)
     by_key = {info.key: info for info in objects}
     used = tuple(by_key[key] for key in dict.fromkeys(dataset.file_keys()))

@@ -5,7 +5,6 @@ metric, and ``val/`` images that thresholds are found on. This module opens no f
 ``splits``.
 """
 
-import posixpath
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -26,9 +25,10 @@ from anomaly_runner.data.layouts.folders import (
 from anomaly_runner.data.layouts.labels import check_labels, looks_good, twin_warnings
 from anomaly_runner.data.layouts.mask_pairs import PairedImages, pair_masks
 from anomaly_runner.data.layouts.placed import PlacedFile, Role, placed
+from anomaly_runner.data.layouts.usable import usable_images
 from anomaly_runner.data.samples import GOOD, UNKNOWN, DatasetIndex
 from anomaly_runner.errors import DataInvalid
-from anomaly_runner.storage.store import ObjectInfo, is_safe_key
+from anomaly_runner.storage.store import ObjectInfo
 
 _LAYOUT_FOLDERS = ("train", "val", "validation", "test", "ground_truth")
 """Folders whose names are not labels."""
@@ -81,8 +81,8 @@ def index_experiment(
             as a kind of defect although its name means good.
     """
     images = [info for info in objects if info.key.lower().endswith(EXTENSIONS)]
-    chosen = FOLDER_LAYOUTS[layout] if layout else recognise({top_folder(info.key) for info in images})
-    keys, rejected = _image_keys(images, max_bytes, partial(_is_in_layout, layout=chosen))
+    chosen = choose_layout(images, layout)
+    keys, rejected = usable_images(images, max_bytes, partial(_is_in_layout, layout=chosen))
     found = _sort_into_layout(keys, chosen)
     _check_found(found, chosen, uri, keys, bool(keys or rejected))
     # Validation images may share masks with test images, so both are paired in one call.
@@ -104,6 +104,13 @@ def index_experiment(
         ),
         layout=chosen.title,
     )
+
+
+def choose_layout(objects: Iterable[ObjectInfo], name: FolderLayoutName | None = None) -> FolderLayout:
+    """The layout of folders that is named, or else recognised by the image files among the objects."""
+    if name is not None:
+        return FOLDER_LAYOUTS[name]
+    return recognise({top_folder(info.key) for info in objects if info.key.lower().endswith(EXTENSIONS)})
 
 
 def index_inference(
@@ -132,12 +139,12 @@ def index_inference(
     """
     images = [info for info in objects if info.key.lower().endswith(EXTENSIONS)]
     if layout == "flat":
-        keys, rejected = _image_keys(images, max_bytes, lambda _: True)
+        keys, rejected = usable_images(images, max_bytes, lambda _: True)
         _check_any(keys, uri, "images")
         return DatasetIndex(test=tuple(placed(key, "test", UNKNOWN, 0).sample() for key in keys), unreadable=rejected)
-    chosen = recognise({top_folder(info.key) for info in images})
+    chosen = choose_layout(images)
     locate = _locate_labelled(images, chosen)
-    keys, rejected = _image_keys(images, max_bytes, lambda key: locate(key) is not None)
+    keys, rejected = usable_images(images, max_bytes, lambda key: locate(key) is not None)
     files = [file for key in keys if (file := locate(key))]
     test = [file for file in files if file.role == "test"]
     _check_any(test, uri, "LABEL/* or test/LABEL/*")
@@ -161,44 +168,6 @@ def check_unreadable(unreadable: Sequence[UnreadableImage], limits: DatasetLimit
     raise DataInvalid(
         f"{len(unreadable)} unreadable images, limits.maxUnreadableImages is {limits.max_unreadable_images}: {named}"
     )
-
-
-def _image_keys(
-    objects: Iterable[ObjectInfo], max_bytes: int | None, is_used: Callable[[str], bool]
-) -> tuple[list[str], tuple[UnreadableImage, ...]]:
-    """Keys of image files, sorted, and the files that are refused without opening them.
-
-    A refused file is reported only if the run would have used its key, or the path that its key leads to.
-    """
-    images = {info.key: info for info in objects if info.key.lower().endswith(EXTENSIONS)}
-    problems = {key: _problem(info, max_bytes) for key, info in images.items()}
-    refused = tuple(
-        UnreadableImage(path=_printable(key), problem=why)
-        for key, why in sorted(problems.items())
-        if why and is_used(_resolved(key))
-    )
-    return sorted(key for key, why in problems.items() if not why), refused
-
-
-def _resolved(key: str) -> str:
-    """The path that a key leads to."""
-    return posixpath.normpath(key)
-
-
-def _printable(key: str) -> str:
-    """The key with non-UTF-8 bytes as hexadecimal codes, so that it can be written to tables and reports."""
-    return key.encode(errors="surrogateescape").decode(errors="backslashreplace")
-
-
-def _problem(info: ObjectInfo, max_bytes: int | None) -> str:
-    """The reason for refusing a file without opening it; empty if it is accepted."""
-    if _printable(info.key) != info.key:
-        return "its key is not UTF-8, as S3 asks for: it cannot be requested"
-    if not is_safe_key(info.key):
-        return "its key leads out of the folder"
-    if max_bytes is not None and info.size > max_bytes:
-        return f"{info.size} bytes are more than an image of maxImagePixels can have"
-    return ""
 
 
 def _is_in_layout(key: str, layout: FolderLayout) -> bool:

@@ -10,6 +10,7 @@ from anomaly_api.status import Artifacts, ImageCounts, MlflowStatus, Stage, Thre
 from anomaly_runner.context import RunRecord
 from anomaly_runner.data.batches import IntegrityLog
 from anomaly_runner.data.samples import DatasetIndex
+from anomaly_runner.data.summary import describe
 from anomaly_runner.errors import MESSAGE_LIMIT, RunFailed
 from anomaly_runner.evaluation.evaluate import EvaluationResult
 from anomaly_runner.reporting.gallery import GalleryItem
@@ -102,6 +103,7 @@ def make_report(
         thresholds_from=results.thresholds_from,
         training=results.training,
         exports=results.exports,
+        dataset=describe(results.dataset),
         unreadable=tuple(results.integrity.unreadable),
         missing_masks=results.dataset.missing_masks,
         score_range=dict(results.evaluated.normalizer.ranges),

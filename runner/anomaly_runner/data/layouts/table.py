@@ -1,0 +1,236 @@
+"""Build the ``DatasetIndex`` of a table of images: its rows, not the folders, define splits, labels and masks."""
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import chain, islice
+from sys import intern
+
+from anomaly_api.run import UnreadableImage
+from anomaly_runner.data.images import EXTENSIONS
+from anomaly_runner.data.layouts.labels import looks_good, twin_warnings
+from anomaly_runner.data.layouts.placed import Role
+from anomaly_runner.data.layouts.rows import ImageRows, Row
+from anomaly_runner.data.layouts.usable import usable_images
+from anomaly_runner.data.samples import GOOD, UNKNOWN, DatasetIndex, Sample
+from anomaly_runner.errors import DataInvalid
+from anomaly_runner.storage.store import ObjectInfo, is_safe_key
+
+_SPLITS: dict[str, Role | None] = {
+    "": None,
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+    "testing": "test",
+}
+"""What the words in the column of splits mean, in small letters."""
+_LOOKED_UP = 20
+"""How many entries of a list are looked for in order to find the folder of its images."""
+_NAMED = 3
+"""How many wrong rows a message names."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableOptions:
+    """How a table is read.
+
+    Attributes:
+        name: its path, for messages.
+        title: what the layout is called.
+        uri: the root of the keys, which paths in the table may begin with.
+        good_labels: labels of images without a defect.
+        with_masks: whether masks are used (segmentation).
+        max_bytes: size of the largest possible image file; larger files are refused without a download.
+    """
+
+    name: str
+    title: str
+    uri: str
+    good_labels: Collection[str]
+    with_masks: bool
+    max_bytes: int | None = None
+
+
+@dataclass(slots=True)
+class _Image:
+    """An image of the table; ``where`` is its first row."""
+
+    where: int
+    label: str
+    role: Role | None
+    masks: tuple[str, ...] = ()
+
+
+@dataclass
+class _Found:
+    """What the rows say: images by key, the rows that are wrong, and the images that are not there."""
+
+    images: dict[str, _Image] = field(default_factory=dict)
+    wrong: list[str] = field(default_factory=list)
+    absent: list[UnreadableImage] = field(default_factory=list)
+    labels: Counter[str] = field(default_factory=Counter)
+
+
+def index_table(table: ImageRows, objects: Sequence[ObjectInfo], options: TableOptions) -> DatasetIndex:
+    """Find the images that a table names.
+
+    An image that is not there counts as unreadable. Several rows of an image add their masks.
+
+    Raises:
+        DataInvalid: rows are wrong, which are named, or there are too few images to learn from or to test on.
+    """
+    files = [info for info in objects if info.key.lower().endswith(EXTENSIONS)]
+    found = _collect(table, {info.key for info in files}, options)
+    if found.wrong:
+        more = f" and {len(found.wrong) - _NAMED} more" if len(found.wrong) > _NAMED else ""
+        raise DataInvalid(f"{options.name} has wrong rows: {'; '.join(found.wrong[:_NAMED])}{more}")
+    named = set(found.images).union(*(image.masks for image in found.images.values()))
+    usable, refused = usable_images((info for info in files if info.key in named), options.max_bytes, lambda _: True)
+    dataset = _split(found, set(usable), options)
+    unreadable = (*refused, *found.absent)
+    if len(dataset.train) < 2:
+        raise DataInvalid(_too_few(found, options, len(dataset.train), unreadable))
+    if not dataset.test:
+        raise DataInvalid(f"{options.name} has no images to test on: rows with the split test, or defective ones")
+    return DatasetIndex(
+        train=dataset.train,
+        validation=dataset.validation,
+        test=dataset.test,
+        unreadable=unreadable,
+        missing_masks=dataset.missing_masks,
+        warnings=(*dataset.warnings, *twin_warnings(found.labels)),
+        layout=options.title,
+    )
+
+
+def _collect(table: ImageRows, keys: Collection[str], options: TableOptions) -> _Found:
+    found = _Found()
+    good = {*options.good_labels, *table.good_labels}
+    for row in table.rows:
+        problem = _add(row, found, keys, good, options)
+        if problem:
+            found.wrong.append(f"{table.unit} {row.where}: {' '.join(problem.split())}")
+    return found
+
+
+def _add(row: Row, found: _Found, keys: Collection[str], good: Collection[str], options: TableOptions) -> str:
+    """Add a row to what was found; returns what is wrong with it, or an empty text."""
+    role, label = row.split.lower(), intern(GOOD if row.label in good else row.label or UNKNOWN)
+    problem = _row_problem(row, role, label)
+    if problem:
+        return problem
+    image = _existing(row.path, keys, options.uri)
+    if image is None:
+        found.absent.append(UnreadableImage(path=row.path, problem=f"{options.name} names it, and it is not there"))
+        return ""
+    mask = _existing(row.mask, keys, options.uri) if row.mask and options.with_masks else ""
+    if mask is None:
+        return f"there is no mask {row.mask}"
+    known = found.images.setdefault(image, _Image(row.where, label, _SPLITS[role]))
+    if (known.label, known.role) != (label, _SPLITS[role]):
+        return f"{row.path} has another label or split in {known.where}"
+    known.masks = (*known.masks, mask) if mask and mask not in known.masks else known.masks
+    found.labels[label] += 1
+    return ""
+
+
+def _row_problem(row: Row, split: str, label: str) -> str:
+    """What is wrong with a row by itself; empty if nothing is."""
+    if not row.path:
+        return "no path"
+    if not row.path.lower().endswith(EXTENSIONS):
+        return f"{row.path} is no image"
+    if split not in _SPLITS:
+        return f"the split {row.split} is not train, val or test"
+    if looks_good(label):
+        return f"the label {label} would count as a kind of defect; set dataset.table.goodLabel if it means good"
+    if "/" in label or not is_safe_key(label):
+        return f"the label {label} cannot be the name of a folder"
+    return ""
+
+
+def _existing(path: str, keys: Collection[str], uri: str) -> str | None:
+    """The key that a path in the table means, None if there is no such image.
+
+    Paths may begin with ``./`` or with the root's URI, and may have the separators of Windows.
+    """
+    root = f"{uri.rstrip('/')}/"
+    for candidate in (path, path.removeprefix(root), path.replace("\\", "/").removeprefix("./")):
+        if candidate in keys:
+            return candidate
+    return None
+
+
+def _split(found: _Found, usable: Collection[str], options: TableOptions) -> DatasetIndex:
+    """The images by split. Without a split, good images are to learn from, others to test on."""
+    samples: dict[Role, list[Sample]] = {"train": [], "val": [], "test": []}
+    ignored = 0
+    for key in sorted(found.images):
+        image = found.images[key]
+        role = image.role or ("train" if image.label == GOOD else "test")
+        if key not in usable:
+            continue
+        if (role == "train" and image.label != GOOD) or (role == "val" and image.label == UNKNOWN):
+            ignored += 1
+        else:
+            defective = image.label not in (GOOD, UNKNOWN)
+            samples[role].append(Sample(key, image.label, image.masks if defective else ()))
+    warnings = [f"{ignored} images of {options.name} are not used: learning uses good ones, validation labelled ones"]
+    scored = (*samples["val"], *samples["test"])
+    missing = tuple(sample.key for sample in scored if sample.defect and not sample.masks)
+    masked = any(sample.masks for sample in scored)
+    return DatasetIndex(
+        train=tuple(samples["train"]),
+        validation=tuple(samples["val"]),
+        test=tuple(samples["test"]),
+        missing_masks=missing if masked else (),
+        warnings=(*(warnings if ignored else ()), *_mask_warning(missing, masked, options)),
+    )
+
+
+def _mask_warning(missing: Sequence[str], masked: bool, options: TableOptions) -> tuple[str, ...]:
+    if not missing or not options.with_masks:
+        return ()
+    if not masked:
+        return (f"{options.name} names no masks: pixel metrics are left out",)
+    return (f"{len(missing)} defective images have no mask and count as wholly defective",)
+
+
+def _too_few(found: _Found, options: TableOptions, count: int, unreadable: Sequence[UnreadableImage]) -> str:
+    labels = ", ".join(label for label, _ in found.labels.most_common(8)) or "none"
+    absent = f"; {len(unreadable)} cannot be used, such as {unreadable[0].path}" if unreadable else ""
+    return (
+        f"{options.name} has {count} images to learn from, of two that are needed: rows with the label "
+        f"{' or '.join(sorted(options.good_labels))} (dataset.table.goodLabel); there are the labels {labels}{absent}"
+    )
+
+
+def inside_folder(table: ImageRows, objects: Iterable[ObjectInfo], name: str) -> ImageRows:
+    """The table with its paths below the folder that has its images; lists of Real-IAD do not say which one that is.
+
+    Raises:
+        DataInvalid: no folder has the first images, or several have.
+    """
+    first = list(islice(table.rows, _LOOKED_UP))
+    folders = _folders_of(first, table.prefix, [info.key for info in objects])
+    if len(folders) != 1:
+        found = f"more than one folder has its images: {', '.join(folders)}" if folders else "no folder has its images"
+        entry = f", such as {table.prefix}{first[0].path}" if first else ": it has no entries"
+        raise DataInvalid(f"{name}: {found}{entry}")
+    return table._replace(rows=(_moved(row, folders[0]) for row in chain(first, table.rows)))
+
+
+def _folders_of(rows: Sequence[Row], prefix: str, keys: Sequence[str]) -> list[str]:
+    """The folders, each with a slash at its end, below which any of the rows has its image."""
+    paths = tuple(f"/{prefix}{row.path}" for row in rows)
+    tails = paths if any(f"/{key}".endswith(paths) for key in keys) else tuple(f"/{row.path}" for row in rows)
+    found = {f"/{key}".removesuffix(tail) for key in keys for tail in tails if f"/{key}".endswith(tail)}
+    shown = prefix if tails is paths else ""
+    return sorted(f"{folder.removeprefix('/')}/{shown}".lstrip("/") for folder in found)
+
+
+def _moved(row: Row, folder: str) -> Row:
+    return row._replace(path=folder + row.path, mask=folder + row.mask if row.mask else "")
