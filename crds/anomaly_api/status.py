@@ -142,6 +142,8 @@ class Artifacts(Contract):
     """Table of predictions (Parquet; the same as CSV and results.json beside it)."""
     visualizations: str | None = None
     """Folder of pictures."""
+    profile: str | None = None
+    """Trace of some steps of the training (Chrome's format, gzip), with training.profile; operators.txt beside it."""
 
 
 class MlflowStatus(Contract):

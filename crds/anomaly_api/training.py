@@ -61,6 +61,18 @@ class GradientClipping(Contract):
     """What is bounded."""
 
 
+class TrainingProfile(Contract):
+    """Record some steps of the training with torch's profiler; a step is a batch, the fields are those of
+    torch.profiler.schedule."""
+
+    wait: Annotated[int, Field(ge=0, le=1_000_000)] = 0
+    """Steps that pass before anything happens."""
+    warmup: Annotated[int, Field(ge=0, le=100)] = 1
+    """Steps after them that are recorded and thrown away: the first ones take longer."""
+    active: Annotated[int, Field(ge=1, le=50)] = 3
+    """Steps after them that are recorded; a trace takes about a megabyte each."""
+
+
 class Training(Contract):
     """Batch sizes and the course of training."""
 
@@ -98,6 +110,8 @@ class Training(Contract):
     """Save the state of training."""
     gradient_clipping: GradientClipping | None = None
     """Bound the gradients."""
+    profile: TrainingProfile | None = None
+    """Record what some steps spend their time and memory on; {} takes the defaults, unset means off."""
 
 
 EPOCH_FIELDS = (

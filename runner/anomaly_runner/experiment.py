@@ -172,6 +172,7 @@ def _test_and_publish(config: RunConfig, inputs: ExperimentInputs, trained: Trai
     tested = _test(inputs, trained)
     # All artifacts are made in one folder on this machine; nothing is uploaded before everything has succeeded.
     folder = publish.fresh_folder(inputs.context.work, inputs.artifacts)
+    publish.keep_profile(folder, inputs.context.work)
     renderer = PredictionRenderer(
         tested.predictions, tested.evaluated, inputs.prefetcher, inputs.preprocessor, inputs.spec.dataset.limits
     )

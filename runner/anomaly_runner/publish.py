@@ -40,6 +40,8 @@ MANIFEST = MODEL_MANIFEST
 PREDICTIONS = "predictions.parquet"
 PICTURES = "visualizations"
 CHECKPOINT = "model.safetensors"
+PROFILE_FOLDER = "profile"
+PROFILE = f"{PROFILE_FOLDER}/trace.json.gz"
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,14 @@ def artifact_uris(folder: Folder, exports: Sequence[tuple[str, str]], complete: 
         exports={name: at(file) for name, file in exports},
         predictions=at(PREDICTIONS),
         visualizations=at(PICTURES) if (folder.here / PICTURES).exists() else None,
+        profile=at(PROFILE) if (folder.here / PROFILE).exists() else None,
     )
+
+
+def keep_profile(folder: Folder, work: Path) -> None:
+    """Move the training's profile, if there is one, from the run's scratch folder to the artifacts."""
+    if (work / PROFILE_FOLDER).is_dir():
+        shutil.move(work / PROFILE_FOLDER, folder.here / PROFILE_FOLDER)
 
 
 def write_valid_area(folder: Folder, area: ValidArea | None) -> ModelFile | None:

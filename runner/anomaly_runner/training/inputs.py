@@ -1,6 +1,7 @@
 """The fixed inputs of an experiment that every stage gets: its spec, its images, and their readers."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from anomaly_runner.data.samples import DatasetIndex, Sample
 from anomaly_runner.models.threads import TorchThreads
 from anomaly_runner.storage import Prefetcher, Store
 from anomaly_runner.system.machine import cpu_limit
+from anomaly_runner.training.profile import recorded_steps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +57,11 @@ class ExperimentInputs:
             threads=readers,
             augment=augment,
         )
+
+    def recorded_steps(self) -> AbstractContextManager[Callable[[], None]]:
+        """Record steps of the training inside a block, where the spec asks for it; see ``profile.recorded_steps``."""
+        context = self.context
+        return recorded_steps(self.spec.training.profile, context.work, self.threads.device, context.record.warn)
 
     def masks(self, samples: Sequence[Sample]) -> MaskReader | None:
         """Reader of the ground truth of these images, which have been read; None where none of them has a mask."""

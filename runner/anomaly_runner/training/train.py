@@ -15,6 +15,7 @@ from anomaly_runner.models.memory_models import MemoryParameters, build_memory_m
 from anomaly_runner.system.out_of_memory import describe_out_of_memory, is_out_of_memory
 from anomaly_runner.training.inputs import ExperimentInputs
 from anomaly_runner.training.memory_check import DEFAULT_BATCH_SIZE, check_memory
+from anomaly_runner.training.profile import counted
 from anomaly_runner.training.result import CountedBatches, TrainedModel
 
 
@@ -59,15 +60,16 @@ def _fit_memory_model(inputs: ExperimentInputs, parameters: MemoryParameters) ->
         # seeded again: the fit must not depend on how many random numbers the backbone drew while it was built
         torch.manual_seed(spec.dataset.seed)
         batches = inputs.read(inputs.dataset.train, spec.training.train_batch_size or DEFAULT_BATCH_SIZE, epoch=0)
-        counted = CountedBatches(batches, inputs.context)
+        images = CountedBatches(batches, inputs.context)
         try:
-            model.learn(counted.images(), inputs.threads)
+            with inputs.recorded_steps() as step:
+                model.learn(counted(images.images(), step), inputs.threads)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
             advice = f"lower training.trainBatchSize; {model.memory_advice(count)}"
             raise OutOfMemory(describe_out_of_memory(error, advice)) from error
-        return TrainedModel(model, counted.image_count)
+        return TrainedModel(model, images.image_count)
 
 
 def state_arrays(model: nn.Module) -> dict[str, np.ndarray]:

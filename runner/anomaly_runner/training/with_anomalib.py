@@ -5,7 +5,7 @@ Turns an experiment's inputs into the arguments of ``training.gradient``. Knows 
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -39,6 +39,7 @@ from anomaly_runner.training.gradient.training_plan import (
 )
 from anomaly_runner.training.gradient.worker_spec import AugmentedReader, WorkerSpec
 from anomaly_runner.training.inputs import ExperimentInputs
+from anomaly_runner.training.profile import counted
 from anomaly_runner.training.result import CountedBatches, TrainedModel, check_image_count
 
 _DECODING_BATCH_SIZE = 32
@@ -83,7 +84,8 @@ def train_by_gradient(inputs: ExperimentInputs) -> TrainedModel:
     with inputs.context.stage(Stage.TRAIN, plan.total_batches(data.training_count), unit="steps"):
         model = scoring_model(inputs.spec.model, module, inputs.preprocessor.size)
         validate_with_calibrated_scores(module, model, data)
-        report = fit(_training(inputs, module, data, plan, checkpointer))
+        with inputs.recorded_steps() as step:
+            report = fit(_training(inputs, module, data, plan, checkpointer), step)
         give_back_freed_memory()
 
     # calibrate models whose scores are relative to those of training images
@@ -212,7 +214,10 @@ def _fit_module(inputs: ExperimentInputs, module: Any, batch_size: int) -> int:
     if isinstance(parameters, WinclipParameters):
         return _set_up_few_shot(inputs, module, parameters.k_shot)
     fits_in_passes = CATALOG[inputs.spec.model.name].learning == "onePass"
-    return _fit_memory_bank(inputs, module, batch_size) if fits_in_passes else 0
+    if not fits_in_passes:
+        return 0
+    with inputs.recorded_steps() as step:
+        return _fit_memory_bank(inputs, module, batch_size, step)
 
 
 class _ImageOnlyBatch(NamedTuple):
@@ -221,14 +226,14 @@ class _ImageOnlyBatch(NamedTuple):
     image: torch.Tensor
 
 
-def _fit_memory_bank(inputs: ExperimentInputs, module: Any, batch_size: int) -> int:
+def _fit_memory_bank(inputs: ExperimentInputs, module: Any, batch_size: int, step: Callable[[], None]) -> int:
     module.to(inputs.threads.device).train()
     for _ in range(CATALOG[inputs.spec.model.name].loop.passes):
-        counted = CountedBatches(inputs.read(inputs.dataset.train, batch_size, epoch=0), inputs.context)
-        for images in counted.images():
+        batches = CountedBatches(inputs.read(inputs.dataset.train, batch_size, epoch=0), inputs.context)
+        for images in counted(batches.images(), step):
             module.training_step(_ImageOnlyBatch(inputs.threads.to_device(images)))
         module.fit()
-    return counted.image_count
+    return batches.image_count
 
 
 def _set_up_few_shot(inputs: ExperimentInputs, module: Any, shots: int) -> int:

@@ -85,8 +85,12 @@ class Training:
     """For the processes of the other devices; None where there is one device."""
 
 
-def fit(training: Training) -> TrainingReport:
+def fit(training: Training, on_step: Callable[[], None] = lambda: None) -> TrainingReport:
     """Train the module in place, from the beginning or from the checkpoint of an earlier pod.
+
+    Args:
+        training: everything that takes part.
+        on_step: called after each batch.
 
     Raises:
         Diverged: the loss, or a score, became NaN or infinite.
@@ -101,7 +105,7 @@ def fit(training: Training) -> TrainingReport:
     with training.checkpointer.preserved(), training_threads(plan.devices), quiet_libraries():
         # train, on all devices
         with _workers(training) as gradient_sync, training_arithmetic(plan):
-            callbacks = _callbacks(training, best, gradient_sync)
+            callbacks = _callbacks(training, on_step, best, gradient_sync)
             trainer = build_trainer(plan, context, callbacks, validates=training.validation_metrics is not None)
             _run(trainer, training)
         # restore the best state if the spec asks for it, and make the module ready to score on its device
@@ -124,15 +128,22 @@ def _workers(training: Training) -> AbstractContextManager[GradientSync | None]:
     return running_workers(spec, training.data)
 
 
-def _callbacks(training: Training, best: BestState | None, gradient_sync: GradientSync | None) -> list[Callback]:
+def _callbacks(
+    training: Training, on_step: Callable[[], None], best: BestState | None, gradient_sync: GradientSync | None
+) -> list[Callback]:
     """Callbacks in the order in which Lightning calls them.
 
     Metrics come before what reads them. Checkpoints come after everything that has a state. GradientSync is the last,
     because it broadcasts what early stopping has decided.
     """
     context, recorder = training.context, training.recorder
+
+    def advance() -> None:
+        on_step()
+        context.advance(1)
+
     callbacks = [
-        LossMonitor(lambda: context.advance(1), recorder, 1 if context.device.type == "cpu" else _STEPS_PER_READING),
+        LossMonitor(advance, recorder, 1 if context.device.type == "cpu" else _STEPS_PER_READING),
         training.validation_metrics,
         best,
         build_early_stopping(training.plan),
