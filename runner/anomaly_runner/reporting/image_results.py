@@ -1,7 +1,7 @@
 """Make results.json: the result of each image, in the format of quadra's tools. See ``anomaly_api.results``."""
 
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,11 +51,12 @@ def _observations(
     raw = predictions.scores.astype(np.float64)
     probability = _probability(raw, evaluated.image_threshold)
     for index, sample in enumerate(predictions.samples):
-        path, anomalous = PurePosixPath(sample.key), bool(evaluated.anomalous[index])
+        folder_of_image, _, name = sample.key.rpartition("/")
+        anomalous = bool(evaluated.anomalous[index])
         mask, heat = _pictures(predictions, evaluated, index, folder)
         yield Observation(
-            image_path=str(path.parent),
-            file_name=path.name,
+            image_path=folder_of_image or ".",
+            file_name=name,
             expectation="" if sample.defect is None else int(sample.defect),
             prediction=1 if anomalous else 0,
             prediction_mask=mask,

@@ -1,7 +1,7 @@
 """An image file with the meaning that a layout gives to its path."""
 
+import posixpath
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 from typing import Literal
 
 from anomaly_runner.data.samples import Sample
@@ -38,5 +38,6 @@ class PlacedFile:
 
 def placed(key: str, role: Role, label: str, below: int) -> PlacedFile:
     """The file at a place whose label's folder is made of the first ``below`` parts of the key."""
-    parts = PurePosixPath(key).with_suffix("").parts[below:]
+    # Not with pathlib, which takes "a//b.png" for "a/b.png": a bucket may hold both.
+    parts = posixpath.splitext(key)[0].split("/")[below:]
     return PlacedFile(key, role, label, "/".join(parts))
