@@ -191,8 +191,8 @@ class Dataset(Contract):
     """What follows the image's name in its mask's file name: 000.png has 000_mask.png."""
     valid_area_mask: RelativePath | None = None
     """Image below the source (and category) whose black pixels are ignored in every image: they are black for the
-    model and excluded from pixel metrics. It is scaled to each image's size; with cropArea, which is in pixels, it
-    must already have that size."""
+    model and excluded from pixel metrics. It is scaled to each image's size, whose aspect ratio it must have; with
+    cropArea, which is in pixels, it must already have that size."""
     crop_area: CropArea | None = None
     """Cut every image (and mask) to this rectangle first."""
     limits: DatasetLimits = DatasetLimits()

@@ -57,8 +57,9 @@ class Visualization(Contract):
     only_wrong: bool = False
     """Draw only images that were classified wrongly."""
     raw_outputs: bool = False
-    """Also write, as separate files of the image's size: the heat map (grey PNG, 128 is the threshold),
-    the segmentation (PNG) and the normalised pixel scores (TIFF of float32, NaN outside of dataset.cropArea)."""
+    """Also write, as separate files: the heat map (grey PNG, 128 is the threshold) and the segmentation (PNG), both of
+    the image's size, and the normalised pixel scores as the model answers them (compressed TIFF of float32, of the
+    model's input size; its ImageDescription says which part of the image it covers)."""
 
 
 class Evaluation(Contract):

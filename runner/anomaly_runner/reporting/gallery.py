@@ -23,6 +23,8 @@ MapsByKey = Callable[[Sequence[Sample]], Mapping[str, NDArray[np.float32]]]
 """Computes the maps (H, W) of samples, by the samples' keys."""
 _WIDE, _NARROW = 720, 240
 """Largest width of a picture in pixels, with and without a heat map."""
+_TALLEST = 1080
+"""Largest height of a picture in pixels; JPEG could not hold more than 65,535."""
 
 
 @dataclass(frozen=True)
@@ -85,8 +87,10 @@ def _picture(renderer: PredictionRenderer, index: int) -> str:
 
 
 def _data_uri(image: Image.Image, width: int) -> str:
-    if image.width > width:
-        image = image.resize((width, max(1, round(image.height * width / image.width))), Image.Resampling.LANCZOS)
+    scale = min(1.0, width / image.width, _TALLEST / image.height)
+    if scale < 1:
+        size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+        image = image.resize(size, Image.Resampling.LANCZOS)
     buffer = BytesIO()
     image.save(buffer, "JPEG", quality=82)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()

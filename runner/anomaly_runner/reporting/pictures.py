@@ -2,7 +2,8 @@
 
 A sheet has three panels below a caption with the decision: the image, with the outline of the true defect if there is a
 mask; the heat map over the image; the image with the outline of the segmentation. Panels have the image's own
-resolution; small images are enlarged by a whole factor so that the caption can be read.
+resolution; small images are enlarged so that the caption can be read, and large ones are reduced, because a sheet is
+for people. Images that are much longer than wide are stretched across.
 
 For speed, most work is done on bytes and at the map's size, and contours are computed only around what is found: a
 sheet of 1024 x 1024 pixels takes about 10 ms.
@@ -23,6 +24,8 @@ from anomaly_runner.system.names import file_name
 
 _SMALLEST = 224
 """Smallest length of a panel's shorter side in pixels."""
+_LARGEST = 2048
+"""Largest length of a panel's longer side; three panels stay far below the 65,535 pixels that JPEG can hold."""
 _CAPTION = 44
 _BAND = 64
 """Number of rows that are coloured at a time."""
@@ -89,11 +92,6 @@ def heat_image(scores: NDArray[np.float32], levels: PixelLevels, size: tuple[int
     known, heats = zip(*_heats(levels), strict=True)
     heat = np.interp(scores, known, heats)
     return Image.fromarray((heat + 0.5).astype(np.uint8)).resize(size, Image.Resampling.BILINEAR)
-
-
-def pixel_scores(scores: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
-    """Interpolate raw pixel scores (H, W) to ``size`` (width, height); returns an array (height, width)."""
-    return np.asarray(Image.fromarray(_max_pooled(scores, size)).resize(size, Image.Resampling.BILINEAR))
 
 
 def _max_pooled(scores: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
@@ -175,19 +173,18 @@ def compose(
 
     Args:
         image: RGB.
-        heat: grey, of the image's size.
-        segmentation: mask (height, width) of the anomalous pixels.
+        heat: grey, of the image's size or of the panel's.
+        segmentation: mask (height, width) of the anomalous pixels, of either size.
         verdict: for the caption.
-        truth: mask (height, width) of the defective pixels, if known.
+        truth: mask (height, width) of the defective pixels, if known, of either size.
     """
-    factor = max(1, -(-_SMALLEST // min(image.size)))
-    size = (image.width * factor, image.height * factor)
+    size = panel_size(image.size)
     sheet, places = _empty_sheet(size)
-    panel = _enlarged(image, size, Image.Resampling.NEAREST)
+    panel = _resized(image, size, Image.Resampling.NEAREST)
     sheet.paste(panel, places[0])
     if truth is not None:
         _outline(sheet, truth, size, places[0], _GREEN)
-    _paste_heat(sheet, panel, _enlarged(heat, size, Image.Resampling.BICUBIC), places[1])
+    _paste_heat(sheet, panel, _resized(heat, size, Image.Resampling.BICUBIC), places[1])
     sheet.paste(panel, places[2])
     _outline(sheet, segmentation, size, places[2], _RED)
     _write_caption(sheet, verdict)
@@ -204,8 +201,31 @@ def _empty_sheet(size: tuple[int, int]) -> tuple[Image.Image, list[tuple[int, in
     return sheet, places
 
 
-def _enlarged(image: Image.Image, size: tuple[int, int], method: Image.Resampling) -> Image.Image:
-    return image if image.size == size else image.resize(size, method)
+def panel_size(size: tuple[int, int]) -> tuple[int, int]:
+    """Size of the panel that shows an image of ``size`` (width, height).
+
+    A small image is enlarged by a whole factor, and an image that is too long is reduced; the shorter side of one that
+    is much longer than wide is then stretched to the smallest length.
+    """
+    shorter, longer = min(size), max(size)
+    factor = max(1, -(-_SMALLEST // shorter))
+    scale = min(factor, max(1, _LARGEST // longer)) if longer <= _LARGEST else _LARGEST / longer
+    width, height = (max(_SMALLEST, round(length * scale)) for length in size)
+    return width, height
+
+
+def drawing_size(size: tuple[int, int]) -> tuple[int, int]:
+    """Size in which an image of ``size`` (width, height) is drawn before its panel is enlarged or stretched."""
+    panel = panel_size(size)
+    return min(size[0], panel[0]), min(size[1], panel[1])
+
+
+def _resized(image: Image.Image, size: tuple[int, int], enlarging: Image.Resampling) -> Image.Image:
+    """Enlarge by the given method, or reduce with antialiasing."""
+    if image.size == size:
+        return image
+    is_larger = size[0] >= image.width and size[1] >= image.height
+    return image.resize(size, enlarging if is_larger else Image.Resampling.BILINEAR)
 
 
 @cache

@@ -1,16 +1,20 @@
 """Stage visualize: draw a picture of each prediction, at the image's own resolution.
 
-Pictures are JPEG, which is written ten times as fast as PNG; raw outputs, which programs read, are PNG and TIFF.
+Pictures are JPEG, which is written ten times as fast as PNG; raw outputs, which programs read, are PNG and TIFF. Pixel
+scores are written as the model answers them: enlarged to the size of a camera's image, a map of 256 x 256 takes 48 MB
+and says no more.
 """
 
-import math
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from PIL.TiffImagePlugin import IMAGEDESCRIPTION, PREDICTOR
 
 from anomaly_api.dataset import CropArea, DatasetLimits
 from anomaly_api.evaluation import Visualization
@@ -18,30 +22,32 @@ from anomaly_api.status import Stage
 from anomaly_runner.context import Context
 from anomaly_runner.data.batches import Preprocessor
 from anomaly_runner.data.files import read_file
-from anomaly_runner.data.images import Decoded, UnreadableImageError, to_rgb8
+from anomaly_runner.data.images import Decoded, to_rgb8
 from anomaly_runner.data.masks import MaskSource
 from anomaly_runner.data.samples import Sample
+from anomaly_runner.errors import RunFailed
 from anomaly_runner.evaluation.evaluate import EvaluationResult
-from anomaly_runner.reporting.pictures import PixelLevels, Verdict, compose, heat_image, pixel_scores, segment
+from anomaly_runner.reporting.pictures import PixelLevels, Verdict, compose, drawing_size, heat_image, segment
 from anomaly_runner.scoring.predict import Predictions
 from anomaly_runner.storage import Prefetcher
 from anomaly_runner.system.machine import cpu_limit
 from anomaly_runner.system.parallel import ordered_map
 
+_FLOAT_PREDICTOR = 3
+"""TIFF's predictor for floats: differences of bytes, which compress better (Adobe, TIFF Technical Note 3)."""
+
 
 @dataclass(frozen=True)
 class RenderedPrediction:
-    """Pictures of one prediction, of the part of the image that the model sees, at the image's own resolution.
+    """The picture of one prediction, of the part of the image that the model sees.
 
-    ``sheet``: RGB, for people. ``heat``: grey, 128 is the threshold. ``segmentation``: (rows, columns), True is
-    anomalous. ``whole``: width and height of the whole image.
+    ``sheet``: RGB, for people. ``part``: width and height of that part of the image. ``whole``: those of all of it.
     """
 
     verdict: Verdict
     whole: tuple[int, int]
+    part: tuple[int, int]
     sheet: Image.Image
-    heat: Image.Image
-    segmentation: NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -78,30 +84,49 @@ class PredictionRenderer:
             LookupError: there is no map of the prediction.
         """
         decoded, scores = self._decoded(index), self._scores(index)
-        size = decoded.image.size
+        size = drawing_size(decoded.image.size)
         heat = heat_image(scores, self._levels, size)
         segmentation = segment(scores, self.evaluated.thresholds.pixel, size)
         verdict = verdict_of(self.predictions, self.evaluated, index)
-        sheet = compose(to_rgb8(decoded.image), heat, segmentation, verdict, self._truth(verdict.sample, decoded))
-        return RenderedPrediction(verdict, decoded.whole, sheet, heat, segmentation)
+        truth = self._truth(verdict.sample, decoded, size)
+        sheet = compose(to_rgb8(decoded.image), heat, segmentation, verdict, truth)
+        return RenderedPrediction(verdict, decoded.whole, decoded.image.size, sheet)
 
     def raw_outputs(self, index: int, rendered: RenderedPrediction) -> dict[str, Image.Image]:
-        """Heat map, segmentation and normalised pixel scores, by suffix of their files' names.
+        """Heat map and segmentation, by suffix of their files' names.
 
-        They are as large as the whole image, and empty (0, or NaN for scores) outside of the part that the model sees.
-        Raises as ``image``.
+        They are as large as the whole image, and empty (0) outside of the part that the model sees.
         """
-        scores = self.evaluated.normalizer.pixel(pixel_scores(self._scores(index), rendered.heat.size)).astype(
-            np.float32
-        )
+        scores, part = self._scores(index), rendered.part
+        segmentation = segment(scores, self.evaluated.thresholds.pixel, part)
         found = {
-            "heatmap.png": rendered.heat,
-            "segmentation.png": Image.fromarray(rendered.segmentation.astype(np.uint8) * 255),
-            "scores.tiff": Image.fromarray(scores),
+            "heatmap.png": heat_image(scores, self._levels, part),
+            "segmentation.png": Image.fromarray(segmentation.astype(np.uint8) * 255),
         }
         if self.preprocessor.crop is None:
             return found
         return {name: _on_canvas(image, self.preprocessor.crop, rendered.whole) for name, image in found.items()}
+
+    def map_file(self, index: int, rendered: RenderedPrediction) -> bytes:
+        """The normalised pixel scores at the map's own size: TIFF of float32, compressed without loss.
+
+        Its ImageDescription is JSON: ``left``, ``top``, ``width`` and ``height`` of the rectangle of the image, in
+        pixels, that the map covers; ``imageWidth`` and ``imageHeight`` of the whole image.
+        """
+        crop = self.preprocessor.crop
+        place = {
+            "left": crop.left if crop else 0,
+            "top": crop.top if crop else 0,
+            "width": rendered.part[0],
+            "height": rendered.part[1],
+            "imageWidth": rendered.whole[0],
+            "imageHeight": rendered.whole[1],
+        }
+        scores = self.evaluated.normalizer.pixel(self._scores(index)).astype(np.float32)
+        buffer = BytesIO()
+        tags = {IMAGEDESCRIPTION: json.dumps(place), PREDICTOR: _FLOAT_PREDICTOR}
+        Image.fromarray(scores).save(buffer, "TIFF", compression="tiff_adobe_deflate", tiffinfo=tags)
+        return buffer.getvalue()
 
     @property
     def _levels(self) -> PixelLevels:
@@ -126,15 +151,16 @@ class PredictionRenderer:
             raise LookupError(f"there is no map of {self.predictions.samples[index].key}")
         return np.asarray(self.predictions.maps[index])
 
-    def _truth(self, sample: Sample, image: Decoded) -> NDArray[np.bool_] | None:
+    def _truth(self, sample: Sample, image: Decoded, size: tuple[int, int]) -> NDArray[np.bool_] | None:
+        """The mask of an image at ``size`` (width, height); None without a mask."""
         if not sample.masks:
             return None
         masks = MaskSource(self.prefetcher, self.limits.max_image_pixels, self.preprocessor.crop)
-        return masks.read(sample.masks, image, (image.image.height, image.image.width)).pixels
+        return masks.read(sample.masks, image, (size[1], size[0])).pixels
 
 
 def _on_canvas(image: Image.Image, crop: CropArea, size: tuple[int, int]) -> Image.Image:
-    canvas = Image.new(image.mode, size, math.nan if image.mode == "F" else 0)
+    canvas = Image.new(image.mode, size)
     canvas.paste(image, (crop.left, crop.top))
     return canvas
 
@@ -151,8 +177,10 @@ def select(predictions: Predictions, evaluated: EvaluationResult, only_wrong: bo
 def visualize(renderer: PredictionRenderer, spec: Visualization, folder: Path, context: Context) -> list[Path]:
     """Draw the pictures that the spec asks for into ``folder``, one sub-folder a label, and return their files.
 
-    With ``rawOutputs``, NAME_heatmap.png (grey, 128 is the threshold), NAME_segmentation.png (white is anomalous) and
-    NAME_scores.tiff (float32, normalised) are written beside each picture, as large as the image.
+    With ``rawOutputs``, NAME_heatmap.png (grey, 128 is the threshold) and NAME_segmentation.png (white is anomalous)
+    are written beside each picture, as large as the image, and NAME_scores.tiff (float32, normalised), as large as the
+    map.
+    Pictures that cannot be drawn are named in a warning: the scores of their images are in the tables.
 
     Raises:
         Stopped: the run was asked to stop.
@@ -164,27 +192,47 @@ def visualize(renderer: PredictionRenderer, spec: Visualization, folder: Path, c
         return []
     chosen = select(renderer.predictions, renderer.evaluated, spec.only_wrong)
     written: list[Path] = []
+    problems: list[str] = []
     with context.stage(Stage.VISUALIZE, len(chosen), "pictures"):
-        for files in ordered_map(lambda index: _write_pictures(renderer, index, spec, folder), chosen, cpu_limit()):
-            written.extend(files)
+        for drawn in ordered_map(lambda index: _try_to_draw(renderer, index, spec, folder), chosen, cpu_limit()):
+            if isinstance(drawn, str):
+                problems.append(drawn)
+            else:
+                written.extend(drawn)
             context.advance(1)
+    if problems:
+        context.record.warn(f"{len(problems)} pictures could not be drawn: {'; '.join(problems[:3])}")
     return written
 
 
-def _write_pictures(renderer: PredictionRenderer, index: int, spec: Visualization, folder: Path) -> list[Path]:
+def _try_to_draw(renderer: PredictionRenderer, index: int, spec: Visualization, folder: Path) -> list[Path] | str:
+    """Files of one picture, or the reason why it cannot be drawn."""
     try:
-        rendered = renderer.render(index)
-        raw = renderer.raw_outputs(index, rendered) if spec.raw_outputs else {}
-    except UnreadableImageError:  # the file was readable when it was scored, and its score is in the tables
-        return []
+        return write_pictures(renderer, index, spec, folder)
+    except RunFailed:
+        raise
+    except Exception as error:  # noqa: BLE001 - a picture is not worth a run, whatever its library says about it
+        return f"{renderer.predictions.samples[index].key}: {error or type(error).__name__}"
+
+
+def write_pictures(renderer: PredictionRenderer, index: int, spec: Visualization, folder: Path) -> list[Path]:
+    """Draw one picture and, if the spec asks for them, its raw outputs; returns the files.
+
+    Raises:
+        UnreadableImageError: the file has disappeared or changed since it was scored.
+    """
+    rendered = renderer.render(index)
     base = folder / rendered.verdict.file_name(index)
     base.parent.mkdir(parents=True, exist_ok=True)
-    picture = base.with_name(f"{base.name}.jpg")
-    rendered.sheet.save(picture, quality=90, subsampling=0)
-    written = [picture]
-    for name, content in raw.items():
+    written = [base.with_name(f"{base.name}.jpg")]
+    rendered.sheet.save(written[0], quality=90, subsampling=0)
+    if not spec.raw_outputs:
+        return written
+    for name, content in renderer.raw_outputs(index, rendered).items():
         written.append(base.with_name(f"{base.name}_{name}"))
-        content.save(written[-1], compress_level=1)  # used for PNG only
+        content.save(written[-1], compress_level=1)
+    written.append(base.with_name(f"{base.name}_scores.tiff"))
+    written[-1].write_bytes(renderer.map_file(index, rendered))
     return written
 
 

@@ -39,6 +39,7 @@ from anomaly_runner.training.gradient.training_plan import (
 )
 from anomaly_runner.training.gradient.worker_spec import AugmentedReader, WorkerSpec
 from anomaly_runner.training.inputs import ExperimentInputs
+from anomaly_runner.training.principal_components import check_enough_images, check_features
 from anomaly_runner.training.profile import counted
 from anomaly_runner.training.result import CountedBatches, TrainedModel, check_image_count
 
@@ -227,11 +228,15 @@ class _ImageOnlyBatch(NamedTuple):
 
 
 def _fit_memory_bank(inputs: ExperimentInputs, module: Any, batch_size: int, step: Callable[[], None]) -> int:
+    parameters = inputs.spec.model.parameters
+    check_enough_images(parameters, len(inputs.dataset.train))
     module.to(inputs.threads.device).train()
     for _ in range(CATALOG[inputs.spec.model.name].loop.passes):
         batches = CountedBatches(inputs.read(inputs.dataset.train, batch_size, epoch=0), inputs.context)
         for images in counted(batches.images(), step):
             module.training_step(_ImageOnlyBatch(inputs.threads.to_device(images)))
+        check_enough_images(parameters, batches.image_count)
+        check_features(parameters, module.model)
         module.fit()
     return batches.image_count
 

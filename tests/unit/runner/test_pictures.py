@@ -9,7 +9,15 @@ from PIL import Image
 
 from anomaly_runner.data.samples import Sample
 from anomaly_runner.reporting.colormap import TURBO
-from anomaly_runner.reporting.pictures import PixelLevels, Verdict, compose, heat_image, pixel_scores, segment
+from anomaly_runner.reporting.pictures import (
+    PixelLevels,
+    Verdict,
+    compose,
+    drawing_size,
+    heat_image,
+    panel_size,
+    segment,
+)
 
 RED, GREEN = (255, 92, 92), (82, 196, 120)
 
@@ -59,7 +67,6 @@ def test_a_segmentation_is_that_of_the_whole_interpolated_map(size: tuple[int, i
     threshold = float(np.quantile(scores, quantile))
     whole = interpolated(scores, size)
     assert np.array_equal(segment(scores, threshold, size), whole >= threshold)
-    assert np.array_equal(pixel_scores(scores, size), whole)
 
 
 def interpolated(scores: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
@@ -102,7 +109,7 @@ def test_nothing_is_found_above_all_scores(threshold: float | None) -> None:
     assert not segment(np.full((4, 4), 10, np.float32), threshold, (8, 8)).any()
 
 
-@pytest.mark.parametrize("size", [(28, 28), (640, 300), (17, 400)])
+@pytest.mark.parametrize("size", [(28, 28), (640, 300), (17, 80)])
 def test_a_sheet_has_three_panels_at_the_images_resolution_or_a_whole_multiple(size: tuple[int, int]) -> None:
     image = Image.new("RGB", size, (90, 90, 90))
     sheet = compose(image, Image.new("L", size, 200), square(size), verdict())
@@ -113,6 +120,26 @@ def test_a_sheet_has_three_panels_at_the_images_resolution_or_a_whole_multiple(s
     assert (pixels[44:, :panel] == 90).all()
     assert (pixels[44:, -panel:] == RED).all(-1).any()
     assert not (pixels[44:, panel + 6 : 2 * panel] == 90).all()
+
+
+@pytest.mark.parametrize(
+    "size", [(1, 1), (1, 5000), (20_000, 1), (70_000, 10), (10, 70_000), (3000, 100), (8192, 6144), (2049, 2048)]
+)
+def test_any_size_makes_a_sheet_that_jpeg_can_hold(size: tuple[int, int], tmp_path: Path) -> None:
+    panel = panel_size(size)
+    small, found = drawing_size(size), np.ones(drawing_size(size)[::-1], bool)
+    sheet = compose(Image.new("RGB", size, "grey"), Image.new("L", small, 255), found, verdict(), found)
+    assert sheet.size == (3 * panel[0] + 12, panel[1] + 44)
+    assert 224 <= min(panel) <= max(panel) <= 2048
+    sheet.save(tmp_path / "sheet.jpg")
+    assert sum(found.shape) <= 2 * 2048
+
+
+@pytest.mark.parametrize("size", [(300, 200), (2048, 1000), (8192, 6144)])
+def test_panels_keep_the_aspect_ratio_and_enlarge_nothing_beyond_the_need(size: tuple[int, int]) -> None:
+    panel = panel_size(size)
+    assert panel[0] / panel[1] == pytest.approx(size[0] / size[1], rel=1 / min(panel))
+    assert drawing_size(size) == tuple(min(pair) for pair in zip(panel, size, strict=True))
 
 
 def test_outlines_run_along_the_inside_of_what_they_bound() -> None:
