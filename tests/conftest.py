@@ -15,8 +15,9 @@ MEASURED = "measured"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add flags: for golden files, for rare combinations, and for tests that delete the embedded cluster."""
+    """Add flags: golden files, rare combinations, numbers of random manifests, tests that delete the cluster."""
     parser.addoption("--lose-cluster", action="store_true", help="lose all that the embedded cluster holds")
+    parser.addoption("--random-manifests", type=int, default=2000, help="how many the API server and pydantic compare")
     parser.addoption("--rare", action="store_true", help="rare combinations too: every model in every form of export")
     parser.addoption("--update-golden", action="store_true", help="write tests/golden anew instead of comparing")
 

@@ -1,5 +1,6 @@
 """Read the RunConfig of a run: from the pod's mount, or, without a cluster, from a resource's YAML."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,12 @@ from anomaly_api.storage import Location, S3Location
 from anomaly_runner.errors import InvalidConfig
 from anomaly_runner.locations import local_path
 from anomaly_runner.publish import MANIFEST
+from anomaly_runner.system.kubectl_yaml import read_documents
 from anomaly_runner.tracking.mlflow_tracker import LOCAL_UID
 
-_KINDS: dict[str, type[AnomalyExperiment] | type[AnomalyInference]] = {
+Resource = AnomalyExperiment | AnomalyInference
+
+_KINDS: dict[str, type[Resource]] = {
     "AnomalyExperiment": AnomalyExperiment,
     "AnomalyInference": AnomalyInference,
 }
@@ -43,12 +47,8 @@ def read_resource(file: Path, folder: Path) -> RunConfig:
         InvalidConfig: the file is not YAML, not of a known kind, or not valid (every fault with its field's path), or
             the experiment that an inference refers to has no results.
     """
-    document = _load(file)
-    kind = _KINDS.get(str(document.get("kind")))
-    if kind is None:
-        raise InvalidConfig(f"{file}: kind is {document.get('kind')!r}; expected {' or '.join(_KINDS)}")
     try:
-        resource: AnomalyExperiment | AnomalyInference = kind.model_validate(document)
+        resource = parse_resource(_load(file))
     except ValidationError as error:
         raise InvalidConfig(f"{file}: {describe_invalid(error, 'manifest')}") from error
     run = RunIdentity(
@@ -59,16 +59,67 @@ def read_resource(file: Path, folder: Path) -> RunConfig:
     return RunConfig(run=run, inference=_resolve_model(resource.spec, run, folder))
 
 
-def _load(file: Path) -> dict[str, Any]:
+def parse_resource(document: dict[str, Any]) -> Resource:
+    """Read a resource as strictly as the API server: no value is converted to another type, nulls are unset fields.
+
+    Raises:
+        ValidationError: the API server would refuse it.
+    """
+    kind = _KINDS[document["kind"]]
     try:
-        document = yaml.safe_load(file.read_text(encoding="utf-8"))
+        return kind.model_validate_json(json.dumps(document), strict=True)
+    except ValidationError as error:
+        if any(fault["input"] is not None or fault["type"] == "extra_forbidden" for fault in error.errors()):
+            raise
+    return kind.model_validate_json(json.dumps(_without_nulls(document)), strict=True)
+
+
+def _without_nulls(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _without_nulls(inner) for name, inner in value.items() if inner is not None}
+    return [_without_nulls(inner) for inner in value] if isinstance(value, list) else value
+
+
+def _load(file: Path) -> dict[str, Any]:
+    """The one experiment or inference of a file; other kinds, such as Secrets beside it, mean nothing to a local run.
+
+    Raises:
+        InvalidConfig: there is none, or more than one, or the file cannot be read.
+    """
+    documents = [item for document in _documents(file) for item in _items(document)]
+    found = [document for document in documents if document.get("kind") in _KINDS]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise InvalidConfig(f"{file} holds {', '.join(map(_title, found))}: a local run takes a file with one of them")
+    if not documents:
+        raise InvalidConfig(f"{file} does not hold a resource")
+    kinds = ", ".join(repr(document.get("kind")) for document in documents)
+    raise InvalidConfig(f"{file}: kind is {kinds}; expected {' or '.join(_KINDS)}")
+
+
+def _items(document: Any) -> list[dict[str, Any]]:
+    """The objects of a document, which may be a List of them."""
+    if not isinstance(document, dict):
+        return []
+    items = document.get("items")
+    if document.get("kind") == "List" and isinstance(items, list):
+        return [item for item in items if isinstance(item, dict)]
+    return [document]
+
+
+def _title(document: dict[str, Any]) -> str:
+    metadata = document.get("metadata")
+    return f"{document['kind']} {metadata.get('name') if isinstance(metadata, dict) else '?'}"
+
+
+def _documents(file: Path) -> list[Any]:
+    try:
+        return read_documents(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise InvalidConfig(f"cannot read {file}: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InvalidConfig(f"{file} is not YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(document, dict):
-        raise InvalidConfig(f"{file} does not hold a resource")
-    return document
 
 
 def _resolve_model(spec: InferenceSpec, run: RunIdentity, folder: Path) -> InferenceSpec:
