@@ -1,6 +1,7 @@
 """What MLflow refuses: typed, found out before the training, and told with the field or the Secret."""
 
 import json
+import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -9,15 +10,17 @@ from typing import TYPE_CHECKING
 import pytest
 
 from anomaly_api.artifacts import MlflowTracking
-from anomaly_api.reasons import FINAL_EXIT_CODES
+from anomaly_api.reasons import FINAL_EXIT_CODES, ExitCode
 from anomaly_api.run import RunIdentity
-from anomaly_runner.errors import TrackingDenied, TrackingUnavailable
-from anomaly_runner.tracking.mlflow_client import connect
+from anomaly_runner.errors import Stopped, TrackingDenied, TrackingUnavailable
+from anomaly_runner.local import run_locally
+from anomaly_runner.tracking.mlflow_client import connect, local_uri
 from anomaly_runner.tracking.mlflow_names import MAX_PARAMETER_CHARACTERS
 from anomaly_runner.tracking.mlflow_tracker import NOT_FINITE_TAG, PARAMETERS, MlflowTracker, mlflow_target
 from anomaly_runner.tracking.tracker import TrackedResult
 from support.http_server import serving
 from support.optional import not_none
+from support.textures import EXPERIMENT, Document, write_manifest, write_textures
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -205,3 +208,45 @@ def test_an_artifact_store_that_fails_is_named_and_its_metrics_are_kept(server: 
     ):
         found.finish(RESULT)
     assert client.get_run(not_none(found.status()).run_id).data.metrics == RESULT.metrics
+
+
+def test_a_deleted_experiment_ends_a_run_before_its_training(tmp_path: Path) -> None:
+    def change(document: Document) -> None:
+        document["spec"]["tracking"] = {"mlflow": {"trackingUri": "http://mlflow", "experimentName": "gone"}}
+
+    write_textures(tmp_path / "data/textures")
+    client = connect(local_uri(tmp_path))
+    client.delete_experiment(client.create_experiment("gone"))
+    assert run_locally(write_manifest(tmp_path, EXPERIMENT, change), tmp_path) == ExitCode.TRACKING_DENIED
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_silent_server_does_not_keep_the_training_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("anomaly_runner.tracking.mlflow_tracker._FIRST_ANSWER_SECONDS", 0.0)
+    answer = threading.Event()
+
+    class Silent:
+        def get_experiment_by_name(self, name: str) -> None:
+            answer.wait(60)
+            raise ConnectionError("refused")
+
+    target = mlflow_target(RUN, MlflowTracking(tracking_uri="http://mlflow:5000"), None)
+    found = MlflowTracker(target, lambda uri: Silent())
+    found.start({})
+    found.check(never_stop)
+    assert found.status() is None
+    answer.set()
+
+
+def test_a_run_that_is_stopped_waits_no_longer() -> None:
+    answer = threading.Event()
+
+    def stop() -> None:
+        raise Stopped
+
+    target = mlflow_target(RUN, MlflowTracking(tracking_uri="http://mlflow:5000"), None)
+    found = MlflowTracker(target, lambda uri: answer.wait(60))
+    found.start({})
+    with pytest.raises(Stopped):
+        found.check(stop)
+    answer.set()

@@ -45,7 +45,7 @@ PARAMETERS = "parameters.json"
 NOT_FINITE_TAG = f"{GROUP}/notFinite"
 """Tag with the values of metrics that are not finite: name, step and value."""
 _FIRST_ANSWER_SECONDS = 30.0
-"""Longest wait for the server's first answer, before the training."""
+"""Longest wait for a server's first answer, before the training."""
 _POLL_SECONDS = 0.5
 _UPLOAD_THREADS = 8
 _PARAMETERS_PER_BATCH = 100
@@ -115,6 +115,7 @@ class MlflowTracker:
         self._parameters: Mapping[str, str] = {}
         self._described = False
         self._answered = threading.Event()
+        self._asked_at: float | None = None
         self._refusal: TrackingDenied | None = None
         self._not_finite: list[str] = []
         self._client: Any = None
@@ -130,10 +131,16 @@ class MlflowTracker:
         self._thread.start()
 
     def check(self, still_wanted: Callable[[], None]) -> None:
-        """Wait for the first answer, for half a minute at most; a server that is down may be back at the end."""
-        until = time.monotonic() + _FIRST_ANSWER_SECONDS
-        while not self._answered.wait(_POLL_SECONDS) and time.monotonic() < until:
+        """Wait for the first answer, but not long for a server that is silent: it may be back at the end.
+
+        The wait is counted from the first request, because importing MLflow takes seconds, and long on a busy machine.
+        A local database always answers.
+        """
+        while not self._answered.wait(_POLL_SECONDS):
             still_wanted()
+            waited = 0.0 if self._asked_at is None else time.monotonic() - self._asked_at
+            if waited > _FIRST_ANSWER_SECONDS and self._target.artifact_root is None:
+                break
         if self._refusal is not None:
             raise self._refusal
 
@@ -173,6 +180,7 @@ class MlflowTracker:
         """Find or create the run, once; returns its id."""
         if self._status is None:
             self._client = self._connect(self._target.uri)
+            self._asked_at = time.monotonic()
             experiment_id = experiment_of(
                 self._client, self._target.experiment, self._target.uri, self._target.artifact_root
             )
