@@ -202,7 +202,7 @@ def _test(inputs: ExperimentInputs, trained: TrainedModel) -> _Tested:
     validation = _predict(inputs, predictor, inputs.dataset.validation) if inputs.dataset.validation else None
     predictions = _predict(inputs, predictor, inputs.dataset.test, reference=REFERENCE_IMAGES)
     # Every image has been read by now.
-    inputs.context.record.warn(*inputs.integrity.notices.warnings())
+    inputs.context.record.warn(*inputs.integrity.warnings(inputs.preprocessor.size))
     return _Tested(predictor, validation, predictions, _evaluate(inputs, predictions, validation))
 
 

@@ -106,7 +106,7 @@ def _run(config: RunConfig, inputs: _InferenceInputs) -> publish.Published:
     inputs.context.tracker.start(flat_parameters(inputs.spec))
     inputs.context.tracker.check(inputs.context.stop.check)
     predictions = _predict(inputs)
-    inputs.context.record.warn(*inputs.integrity.notices.warnings())
+    inputs.context.record.warn(*inputs.integrity.warnings(inputs.preprocessor.size))
     evaluated = _evaluate(inputs, predictions)
     # All artifacts are made in one folder on this machine; nothing is uploaded before everything has succeeded.
     output = inputs.context.stores[LocationRole.OUTPUT].subfolder(config.run.folder)

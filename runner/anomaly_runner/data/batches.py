@@ -23,6 +23,7 @@ from anomaly_runner.data.images import Decoded, UnreadableImageError, decode, re
 from anomaly_runner.data.masks import KeptMasks, MaskSource, TrueMask
 from anomaly_runner.data.notices import Notice, Notices
 from anomaly_runner.data.samples import Sample
+from anomaly_runner.data.small_defects import DefectCounts
 from anomaly_runner.data.valid_area import ValidArea
 from anomaly_runner.storage import Prefetcher
 from anomaly_runner.system.parallel import ordered_map
@@ -94,6 +95,7 @@ class IntegrityLog:
         unreadable: image files that cannot be used, also because of their mask.
         masks: of the images that were read.
         notices: about files that are used nevertheless.
+        defects: in the masks.
     """
 
     limits: DatasetLimits
@@ -101,6 +103,11 @@ class IntegrityLog:
     unreadable: list[UnreadableImage] = field(default_factory=list)
     masks: KeptMasks = field(default_factory=KeptMasks)
     notices: Notices = field(default_factory=Notices)
+    defects: DefectCounts = field(default_factory=DefectCounts)
+
+    def warnings(self, size: tuple[int, int]) -> tuple[str, ...]:
+        """What to tell about the files that were read for a model's input of ``size`` (rows, columns)."""
+        return (*self.notices.warnings(), *self.defects.warnings(size))
 
     def add_unreadable(self, path: str, problem: str) -> None:
         """Record a file that cannot be used; only once, even if it is read several times.
@@ -182,7 +189,7 @@ def _read(
         data = read_file(prefetcher, sample.key)
         digest = hashlib.sha256(data).digest()
         decoded = preprocessor.decode(data, max_pixels)
-        masks = MaskSource(prefetcher, max_pixels, preprocessor.crop)
+        masks = MaskSource(prefetcher, max_pixels, preprocessor.crop, finds_defects=True)
         mask = masks.read(sample.masks, decoded, preprocessor.size) if sample.masks else None
         image = augment(preprocessor.resize(decoded.image), sample.key) if augment else decoded.image
         notices = (Notice.MORE_FRAMES,) if decoded.has_more_frames else ()
@@ -203,6 +210,7 @@ def _record_and_filter(
         if read.mask is not None:
             integrity.masks.add(read.sample.key, read.mask.pixels)
             integrity.notices.extend(read.mask.notices)
+            integrity.defects.found.update(read.mask.defects)
         yield read.sample, read.image
 
 

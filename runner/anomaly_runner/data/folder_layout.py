@@ -13,7 +13,7 @@ from typing import Literal
 
 from anomaly_api.dataset import DatasetLimits, FolderLayoutName
 from anomaly_api.run import UnreadableImage
-from anomaly_runner.data.images import EXTENSIONS
+from anomaly_runner.data.images import is_clutter, is_image_name
 from anomaly_runner.data.layouts.folders import (
     FOLDER_LAYOUTS,
     MVTEC,
@@ -25,7 +25,7 @@ from anomaly_runner.data.layouts.folders import (
 from anomaly_runner.data.layouts.labels import check_labels, looks_good, twin_warnings
 from anomaly_runner.data.layouts.mask_pairs import PairedImages, pair_masks
 from anomaly_runner.data.layouts.placed import PlacedFile, Role, placed
-from anomaly_runner.data.layouts.usable import usable_images
+from anomaly_runner.data.layouts.usable import printable_key, usable_images
 from anomaly_runner.data.samples import GOOD, UNKNOWN, DatasetIndex
 from anomaly_runner.errors import DataInvalid
 from anomaly_runner.storage.store import ObjectInfo
@@ -37,6 +37,8 @@ _USED_INSTEAD: dict[Role, str] = {
     "val": "thresholds are found on good images and kinds of defects",
 }
 """Reasons for ignoring images with some labels, by what the files are for."""
+_NAMED_FILES = 3
+"""Number of files that a warning names."""
 _NAMED_FOLDERS = 4
 """How many folders a message names."""
 
@@ -80,9 +82,11 @@ def index_experiment(
         DataInvalid: there are fewer than two training images, or no test images, or the images of a folder would count
             as a kind of defect although its name means good.
     """
-    images = [info for info in objects if info.key.lower().endswith(EXTENSIONS)]
+    objects = tuple(objects)
+    images = [info for info in objects if is_image_name(info.key)]
     chosen = choose_layout(images, layout)
-    keys, rejected = usable_images(images, max_bytes, partial(_is_in_layout, layout=chosen))
+    is_used = partial(_is_in_layout, layout=chosen)
+    keys, rejected = usable_images(images, max_bytes, is_used)
     found = _sort_into_layout(keys, chosen)
     _check_found(found, chosen, uri, keys, bool(keys or rejected))
     # Validation images may share masks with test images, so both are paired in one call.
@@ -99,6 +103,7 @@ def index_experiment(
         warnings=(
             *_ignored_warnings(found.ignored),
             *_lost_warning(found.lost),
+            *_no_image_warning(objects, is_used),
             *twin_warnings(image.label for image in images_with_masks),
             *paired.warnings,
         ),
@@ -110,7 +115,7 @@ def choose_layout(objects: Iterable[ObjectInfo], name: FolderLayoutName | None =
     """The layout of folders that is named, or else recognised by the image files among the objects."""
     if name is not None:
         return FOLDER_LAYOUTS[name]
-    return recognise({top_folder(info.key) for info in objects if info.key.lower().endswith(EXTENSIONS)})
+    return recognise({top_folder(info.key) for info in objects if is_image_name(info.key)})
 
 
 def index_inference(
@@ -137,11 +142,16 @@ def index_inference(
         DataInvalid: there are no images, or in the labelled layout none inside a folder, or those of a folder would
             count as a kind of defect although its name means good.
     """
-    images = [info for info in objects if info.key.lower().endswith(EXTENSIONS)]
+    objects = tuple(objects)
+    images = [info for info in objects if is_image_name(info.key)]
     if layout == "flat":
         keys, rejected = usable_images(images, max_bytes, lambda _: True)
         _check_any(keys, uri, "images")
-        return DatasetIndex(test=tuple(placed(key, "test", UNKNOWN, 0).sample() for key in keys), unreadable=rejected)
+        return DatasetIndex(
+            test=tuple(placed(key, "test", UNKNOWN, 0).sample() for key in keys),
+            unreadable=rejected,
+            warnings=_no_image_warning(objects, lambda _: True),
+        )
     chosen = choose_layout(images)
     locate = _locate_labelled(images, chosen)
     keys, rejected = usable_images(images, max_bytes, lambda key: locate(key) is not None)
@@ -152,7 +162,10 @@ def index_inference(
     masks = [file for file in files if file.role == "mask"]
     paired = _pair(test, masks if with_masks else None, "" if chosen.plain_masks else mask_suffix)
     return DatasetIndex(
-        test=paired.samples, unreadable=rejected, missing_masks=paired.missing_masks, warnings=paired.warnings
+        test=paired.samples,
+        unreadable=rejected,
+        missing_masks=paired.missing_masks,
+        warnings=(*paired.warnings, *_no_image_warning(objects, lambda key: locate(key) is not None)),
     )
 
 
@@ -278,6 +291,20 @@ def _lost_warning(lost: Counter[str]) -> tuple[str, ...]:
     named = [f"{folder or '.'}/ ({count})" for folder, count in lost.most_common(_NAMED_FOLDERS)]
     more = ", ..." if len(lost) > _NAMED_FOLDERS else ""
     return (f"{lost.total()} images in folders that mean nothing are not used: {', '.join(named)}{more}",)
+
+
+def _no_image_warning(objects: Iterable[ObjectInfo], is_used: Callable[[str], bool]) -> tuple[str, ...]:
+    """The message about files among the images whose names are not those of images."""
+    ignored = sorted(
+        printable_key(info.key)
+        for info in objects
+        if not is_image_name(info.key) and not is_clutter(info.key) and is_used(f"{info.key}.png")
+    )
+    if not ignored:
+        return ()
+    more = ", ..." if len(ignored) > _NAMED_FILES else ""
+    named = ", ".join(ignored[:_NAMED_FILES])
+    return (f"{len(ignored)} files do not have the name of an image and are ignored: {named}{more}",)
 
 
 def _locate_labelled(images: Sequence[ObjectInfo], layout: FolderLayout) -> Callable[[str], PlacedFile | None]:

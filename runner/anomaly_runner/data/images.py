@@ -29,9 +29,14 @@ from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION, TiffI
 
 from anomaly_api.dataset import CropArea
 
-EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".ppm", ".jp2")
-"""File name endings, in lower case, that count as images; everything else in a folder is ignored."""
-_FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "PPM", "JPEG2000")
+_EXTENSIONS = (
+    *(".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".dib", ".tif", ".tiff", ".webp", ".gif"),
+    *(".pgm", ".ppm", ".pbm", ".pnm", ".jp2", ".j2k", ".jpx"),
+)
+"""File name endings, in lower case, that count as images; other files are ignored, and named."""
+_CLUTTER = ("thumbs.db", "desktop.ini")
+"""Names, in lower case, of files that file managers leave behind, besides those that begin with a dot."""
+_FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "PPM", "JPEG2000", "GIF")
 _ORIENTATION = 0x0112
 """EXIF's tag of the orientation, which TIFF has too; 1 is upright."""
 _TURNED = range(2, 9)
@@ -63,6 +68,18 @@ STD = np.array([0.229, 0.224, 0.225], np.float32)
 """ImageNet's mean and standard deviation of the RGB channels scaled to 0..1, as in torchvision."""
 
 Image.MAX_IMAGE_PIXELS = None  # the limit is the dataset's own, checked in decode()
+
+
+def is_image_name(key: str) -> bool:
+    """Whether a file counts as an image by its name; "._x.png" is what macOS notes about x.png."""
+    name = key.rpartition("/")[2]
+    return name.lower().endswith(_EXTENSIONS) and not name.startswith("._")
+
+
+def is_clutter(key: str) -> bool:
+    """Whether a file is left behind by a file manager, or a folder's marker on S3, so that nobody misses it."""
+    name = key.rpartition("/")[2]
+    return not name or name.startswith(".") or name.lower() in _CLUTTER
 
 
 def max_file_bytes(max_pixels: int) -> int:

@@ -5,6 +5,7 @@ dataset's limits like an image that cannot be read. Until they are needed they a
 hundred bytes.
 """
 
+import math
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -15,9 +16,10 @@ from numpy.typing import NDArray
 from anomaly_api.dataset import CropArea
 from anomaly_runner.data.files import read_file
 from anomaly_runner.data.images import Decoded, UnreadableImageError
-from anomaly_runner.data.mask_files import MaskFile, check_fit, open_mask, resize_mask
+from anomaly_runner.data.mask_files import MaskFile, check_fit, open_mask, place_on_mask, resize_mask
 from anomaly_runner.data.notices import Notice
 from anomaly_runner.data.samples import Sample
+from anomaly_runner.data.small_defects import Defects, find_defects
 from anomaly_runner.storage import Prefetcher
 
 MaskReader = Callable[[Sample], NDArray[np.bool_]]
@@ -28,10 +30,14 @@ A good image is defective nowhere, and a defective image without a mask is defec
 
 @dataclass(frozen=True)
 class TrueMask:
-    """The mask of one image: the pixels (H, W) at the model's size, and what was noticed about files, by key."""
+    """The mask of one image: the pixels (H, W) at the model's size.
+
+    ``notices``, ``defects``: what was noticed about the files, and the defects in them, with their keys.
+    """
 
     pixels: NDArray[np.bool_]
     notices: tuple[tuple[str, Notice], ...] = ()
+    defects: tuple[tuple[str, Defects], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -42,11 +48,13 @@ class MaskSource:
         prefetcher: provides the files.
         max_pixels: largest width x height that is decoded.
         crop: the part of each image that is kept; None for whole images.
+        finds_defects: whether to look for defects that vanish at the size that is asked for.
     """
 
     prefetcher: Prefetcher
     max_pixels: int
     crop: CropArea | None
+    finds_defects: bool = False
 
     def read(self, keys: Sequence[str], image: Decoded, size: tuple[int, int]) -> TrueMask:
         """Read the masks of an image at ``size`` (rows, columns); what any of them marks is defective.
@@ -57,16 +65,24 @@ class MaskSource:
         """
         read = [self._read_one(key, image, size) for key in keys]
         marked = np.logical_or.reduce([mask.pixels for mask in read])
-        return TrueMask(marked, tuple(notice for mask in read for notice in mask.notices))
+        notices = tuple(notice for mask in read for notice in mask.notices)
+        return TrueMask(marked, notices, tuple(found for mask in read for found in mask.defects))
 
     def _read_one(self, key: str, image: Decoded, size: tuple[int, int]) -> TrueMask:
         try:
             mask = open_mask(read_file(self.prefetcher, key), self.max_pixels)
             check_fit(mask.pixels.size, image.whole)
             pixels = resize_mask(mask.pixels, *size, self.crop, image.whole)
+            part = np.asarray(mask.pixels.crop(_whole_pixels(place_on_mask(mask.pixels.size, self.crop, image.whole))))
         except UnreadableImageError as error:
             raise UnreadableImageError(f"its mask {key} cannot be used: {error}") from error
-        return TrueMask(pixels, tuple((key, notice) for notice in _notices(mask, image)))
+        notices = tuple((key, notice) for notice in _notices(mask, image))
+        return TrueMask(pixels, notices, ((key, find_defects(part, size)),) if self.finds_defects else ())
+
+
+def _whole_pixels(box: tuple[float, float, float, float]) -> tuple[int, int, int, int]:
+    left, top, right, bottom = box
+    return math.floor(left), math.floor(top), math.ceil(right), math.ceil(bottom)
 
 
 def _notices(mask: MaskFile, image: Decoded) -> Iterator[Notice]:

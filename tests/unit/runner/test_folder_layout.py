@@ -1,6 +1,7 @@
 """The folder layout, recognised from keys only."""
 
 from collections.abc import Iterable
+from typing import Literal
 
 import pytest
 
@@ -304,3 +305,25 @@ def test_folders_of_the_layout_are_no_labels() -> None:
 def test_labelled_input_without_folders_says_what_was_expected() -> None:
     with pytest.raises(DataInvalid, match="LABEL"):
         index_inference(objects(["a.png"]), "u", "labelled", "_mask", True)
+
+
+LEFT_BEHIND = ["train/good/.DS_Store", "train/good/._a.png", "test/good/Thumbs.db", "test/scratch/", "license.txt"]
+UNNAMED = ["test/good/000", "train/good/c.heic", "train/good/x.png.part"]
+
+
+def test_files_without_an_images_name_are_named_and_what_file_managers_leave_behind_is_not() -> None:
+    dataset = index_of([*LAYOUT, *LEFT_BEHIND, *UNNAMED])  # LAYOUT has one more, train/good/notes.json
+    assert [sample.key for sample in dataset.train] == ["train/good/a.png", "train/good/b.png"]
+    (warning,) = [warning for warning in dataset.warnings if "name of an image" in warning]
+    assert warning.startswith(
+        f"{len(UNNAMED) + 1} files do not have the name of an image and are ignored: test/good/000, "
+    )
+    assert warning.endswith(", ...")
+
+
+@pytest.mark.parametrize("layout", ["flat", "labelled"])
+def test_an_inference_names_them_too(layout: Literal["flat", "labelled"]) -> None:
+    keys = ["scratch/a.PNG", "scratch/._a.PNG", "scratch/b", ".DS_Store"]
+    found = index_inference(objects(keys), "s3://b/p", layout, "_mask", True)
+    assert [sample.key for sample in found.test] == ["scratch/a.PNG"]
+    assert found.warnings[-1] == "1 files do not have the name of an image and are ignored: scratch/b"

@@ -7,7 +7,7 @@ from itertools import chain, islice
 from sys import intern
 
 from anomaly_api.run import UnreadableImage
-from anomaly_runner.data.images import EXTENSIONS
+from anomaly_runner.data.images import is_image_name
 from anomaly_runner.data.layouts.labels import looks_good, twin_warnings
 from anomaly_runner.data.layouts.placed import Role
 from anomaly_runner.data.layouts.rows import ImageRows, Row
@@ -82,7 +82,7 @@ def index_table(table: ImageRows, objects: Sequence[ObjectInfo], options: TableO
     Raises:
         DataInvalid: rows are wrong, which are named, or there are too few images to learn from or to test on.
     """
-    files = [info for info in objects if info.key.lower().endswith(EXTENSIONS)]
+    files = [info for info in objects if is_image_name(info.key)]
     found = _collect(table, {info.key for info in files}, options)
     if found.wrong:
         more = f" and {len(found.wrong) - _NAMED} more" if len(found.wrong) > _NAMED else ""
@@ -141,7 +141,7 @@ def _row_problem(row: Row, split: str, label: str) -> str:
     """What is wrong with a row by itself; empty if nothing is."""
     if not row.path:
         return "no path"
-    if not row.path.lower().endswith(EXTENSIONS):
+    if not is_image_name(row.path):
         return f"{row.path} is no image"
     if split not in _SPLITS:
         return f"the split {row.split} is not train, val or test"

@@ -21,7 +21,7 @@ def usable_images(
     images = {info.key: info for info in objects}
     problems = {key: _problem(info, max_bytes) for key, info in images.items()}
     refused = tuple(
-        UnreadableImage(path=_printable(key), problem=why)
+        UnreadableImage(path=printable_key(key), problem=why)
         for key, why in sorted(problems.items())
         if why and is_used(_resolved(key))
     )
@@ -33,14 +33,14 @@ def _resolved(key: str) -> str:
     return posixpath.normpath(key)
 
 
-def _printable(key: str) -> str:
+def printable_key(key: str) -> str:
     """The key with non-UTF-8 bytes as hexadecimal codes, so that it can be written to tables and reports."""
     return key.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
 def _problem(info: ObjectInfo, max_bytes: int | None) -> str:
     """The reason for refusing a file without opening it; empty if it is accepted."""
-    if _printable(info.key) != info.key:
+    if printable_key(info.key) != info.key:
         return "its key is not UTF-8, as S3 asks for: it cannot be requested"
     if not is_safe_key(info.key):
         return "its key leads out of the folder"
