@@ -1,6 +1,6 @@
-"""The images of an experiment: the MVTec folder layout, wherever it is stored.
+"""The images of an experiment, wherever they are stored: in the MVTec folder layout, another published one, or a table.
 
-Layout below ``source`` (and ``category`` if set)::
+MVTec's layout below ``source`` (and ``category`` if set)::
 
     train/good/*            images to learn from
     test/good/*             good images to test on

@@ -127,7 +127,29 @@ def test_without_good_test_images_some_training_images_are_used(textures: Path) 
     report = report_of(textures)
     assert not_none(report.summary.images).train == 6
     assert sum(path.startswith("train/") for path in scores(textures)) == 2
-    assert any("2 of 8 from train/good serve as good test images" in text for text in report.summary.warnings)
+    assert any("2 of the 8 good training images serve as such" in text for text in report.summary.warnings)
+
+
+def test_a_table_of_the_images_stands_for_their_folders(textures: Path) -> None:
+    assert run(textures) == 0
+    expected = report_of(textures)
+    root = textures / "data/textures"
+    rows = [["file", "class", "subset", "annotation"]]
+    for path in images_of(textures):
+        split, label, name = path.relative_to(root).parts
+        if split != "ground_truth":
+            mask = root / "ground_truth" / label / name.replace(".png", "_mask.png")
+            found = str(mask.relative_to(root)) if mask.exists() else ""
+            rows.append([str(path.relative_to(root)), label.replace("good", "OK"), split, found])
+    (root / "export.csv").write_text("\n".join(map(",".join, rows)))
+    columns = {"path": "file", "label": "class", "split": "subset", "mask": "annotation"}
+    table = {"path": "export.csv", "columns": columns, "goodLabel": "OK"}
+    assert run(textures, with_dataset(table=table)) == 0
+    listed = report_of(textures)
+    assert listed.summary.metrics == expected.summary.metrics
+    assert listed.dataset == expected.dataset.replace("MVTec AD", "export.csv")
+    assert listed.dataset_fingerprint == expected.dataset_fingerprint
+    assert listed.dataset in (results_folder(textures) / "report.html").read_text()
 
 
 def test_mnist_from_a_mirror(tmp_path: Path) -> None:

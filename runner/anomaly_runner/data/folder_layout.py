@@ -160,12 +160,17 @@ def index_inference(
     _check_any(test, uri, "LABEL/* or test/LABEL/*")
     check_labels(test, uri)
     masks = [file for file in files if file.role == "mask"]
+    lost = Counter(top_folder(key) for key in keys if locate(key) is None and key.split("/")[0] not in _LAYOUT_FOLDERS)
     paired = _pair(test, masks if with_masks else None, "" if chosen.plain_masks else mask_suffix)
     return DatasetIndex(
         test=paired.samples,
         unreadable=rejected,
         missing_masks=paired.missing_masks,
-        warnings=(*paired.warnings, *_no_image_warning(objects, lambda key: locate(key) is not None)),
+        warnings=(
+            *_lost_warning(lost),
+            *paired.warnings,
+            *_no_image_warning(objects, lambda key: locate(key) is not None),
+        ),
     )
 
 

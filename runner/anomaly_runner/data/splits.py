@@ -33,11 +33,11 @@ def _with_good_test_images(dataset: DatasetIndex, fraction: float, seed: int) ->
     count = max(1, round(len(dataset.train) * fraction))
     if len(dataset.train) - count < _MIN_TRAINING_IMAGES:
         raise DataInvalid(
-            f"no images below test/good, and splits.goodTestFraction {fraction:g} of the {len(dataset.train)} below "
-            f"train/good leaves fewer than {_MIN_TRAINING_IMAGES} to learn from: add images to test/good"
+            f"no good test images (test/good), and splits.goodTestFraction {fraction:g} of the {len(dataset.train)} "
+            f"training images leaves fewer than {_MIN_TRAINING_IMAGES} to learn from: add good test images"
         )
     moved, kept = _draw(dataset.train, count, f"{seed}:good test images")
-    warning = f"no images below test/good: {count} of {len(dataset.train)} from train/good serve as good test images"
+    warning = f"no good test images (test/good): {count} of the {len(dataset.train)} good training images serve as such"
     return replace(dataset, train=kept, test=_sort((*dataset.test, *moved)), warnings=(*dataset.warnings, warning))
 
 
@@ -50,7 +50,7 @@ def _with_validation(dataset: DatasetIndex, splits: DatasetSplits, seed: int) ->
     ]
     chosen = {sample.key for sample in moved}
     kept = tuple(sample for sample in dataset.test if sample.key not in chosen)
-    warning = f"no images below val/: {len(moved)} of the {len(dataset.test)} test images serve for validation"
+    warning = f"no validation images (val/): {len(moved)} of the {len(dataset.test)} test images serve for validation"
     return replace(dataset, validation=_sort(moved), test=kept, warnings=(*dataset.warnings, warning))
 
 

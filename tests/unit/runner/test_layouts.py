@@ -209,3 +209,15 @@ def test_images_in_folders_that_mean_nothing_are_counted_and_named() -> None:
 def test_a_data_set_of_several_products_asks_for_one() -> None:
     with pytest.raises(DataInvalid, match="set category to one of its products: bottle, cable"):
         index_of("bottle/train/good/0.png", "cable/train/good/0.png", "license/x.png")
+
+
+def test_images_of_a_labelled_input_that_are_not_scored_are_named() -> None:
+    keys = ("test/good/0.png", "test/x/0.png", "stray.png", "other/1.png", "train/good/2.png")
+    dataset = index_inference(objects(keys), "u", "labelled", "_mask", False)
+    assert dataset.warnings == ("2 images in folders that mean nothing are not used: other/ (1), ./ (1)",)
+
+
+def test_what_macos_adds_to_images_is_no_image() -> None:
+    dataset = index_of(*TRAIN, "test/good/._0.png", "train/good/._a.png", "__MACOSX/train/good/._a.png", "test/x/1.png")
+    assert [sample.key for sample in (*dataset.train, *dataset.test)] == [*TRAIN, "test/x/1.png"]
+    assert dataset.warnings == ("no masks below ground_truth/: pixel metrics are left out",)

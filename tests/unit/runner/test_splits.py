@@ -42,7 +42,7 @@ def test_good_test_images_come_from_the_training_images() -> None:
     assert len(moved) == 15
     assert sorted(moved + keys(found.train)) == TRAIN
     assert labels(found.test) == ["dent", "good"]
-    assert found.warnings == ("no images below test/good: 15 of 50 from train/good serve as good test images",)
+    assert found.warnings == ("no good test images (test/good): 15 of the 50 good training images serve as such",)
 
 
 def test_the_draw_depends_on_the_seed_and_not_on_the_order_of_listing() -> None:
@@ -67,7 +67,7 @@ def test_validation_takes_its_share_of_each_label_and_leaves_one() -> None:
     assert not set(keys(found.validation)) & set(keys(found.test))
     assert len(found.validation) + len(found.test) == 37
     assert sum(sample.label == "unknown" for sample in found.test) == 5
-    assert found.warnings == ("no images below val/: 12 of the 37 test images serve for validation",)
+    assert found.warnings == ("no validation images (val/): 12 of the 37 test images serve for validation",)
     assert keys(found.train) == TRAIN
 
 
@@ -80,5 +80,5 @@ def test_folders_of_validation_images_win_over_a_share() -> None:
 
 
 def test_too_few_training_images_cannot_be_split() -> None:
-    with pytest.raises(DataInvalid, match=r"goodTestFraction 0\.2 of the 2 below train/good"):
+    with pytest.raises(DataInvalid, match=r"goodTestFraction 0\.2 of the 2 training images"):
         complete_splits(dataset(TRAIN[:2] + DENT), DatasetSplits(), 1)
