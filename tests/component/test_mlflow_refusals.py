@@ -68,7 +68,10 @@ class Refusing(BaseHTTPRequestHandler):
 DENIED = b'{"error_code": "PERMISSION_DENIED", "message": "Permission denied"}'
 
 
-@pytest.fixture(params=[(403, DENIED), (401, b"You are not authenticated.")], ids=["403", "401"])
+@pytest.fixture(
+    params=[(403, DENIED), (401, b"You are not authenticated."), (401, b'{"detail": "Not authenticated"}')],
+    ids=["403", "401", "401-of-a-proxy"],
+)
 def refusing(request: pytest.FixtureRequest) -> Iterator[str]:
     status, body = request.param
     with serving(type("Handler", (Refusing,), {"status": status, "body": body})) as url:

@@ -42,6 +42,8 @@ def tracking_failure(error: Exception, uri: str) -> RunFailed:
     if isinstance(error, RunFailed):
         return error
     why, status = str(error)[:_MESSAGE_CHARACTERS], http_status(error)
+    if _is_of_a_proxy(error):
+        status = _refusal_of_account(uri) or status
     if status in (401, 403):
         return TrackingDenied(
             f"MLflow at {uri} refuses the account ({status}): check tracking.mlflow.credentialsSecret ({why})"
@@ -51,6 +53,27 @@ def tracking_failure(error: Exception, uri: str) -> RunFailed:
     if _is_final(error, status):
         return TrackingDenied(f"MLflow at {uri} refuses the run: {why}")
     return TrackingUnavailable(f"MLflow at {uri} does not take the run: {why}")
+
+
+def _is_of_a_proxy(error: Exception) -> bool:
+    """Whether the answer was JSON, but not MLflow's: its client drops the status of such an answer."""
+    answer = getattr(error, "json", None)
+    return isinstance(answer, dict) and "error_code" not in answer
+
+
+def _refusal_of_account(uri: str) -> int:
+    """The status 401 or 403 that a plain request gets; 0 if it is answered otherwise."""
+    from mlflow.exceptions import MlflowException
+    from mlflow.utils.credentials import get_default_host_creds
+    from mlflow.utils.rest_utils import http_request
+
+    try:
+        response = http_request(
+            get_default_host_creds(uri), "/api/2.0/mlflow/experiments/get", "GET", params={"experiment_id": "0"}
+        )
+    except MlflowException:
+        return 0
+    return response.status_code if response.status_code in (401, 403) else 0
 
 
 def artifact_failure(error: Exception, uri: str) -> RunFailed:
