@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import chain, islice
 from sys import intern
 
@@ -145,6 +146,12 @@ def _row_problem(row: Row, split: str, label: str) -> str:
         return f"{row.path} is no image"
     if split not in _SPLITS:
         return f"the split {row.split} is not train, val or test"
+    return _label_problem(label)
+
+
+@lru_cache(maxsize=1024)
+def _label_problem(label: str) -> str:
+    """What is wrong with a label; empty if nothing is. A table has few labels and may have millions of rows."""
     if looks_good(label):
         return f"the label {label} would count as a kind of defect; set dataset.table.goodLabel if it means good"
     if "/" in label or not is_safe_key(label):
@@ -157,8 +164,10 @@ def _existing(path: str, keys: Collection[str], uri: str) -> str | None:
 
     Paths may begin with ``./`` or with the root's URI, and may have the separators of Windows.
     """
+    if path in keys:
+        return path
     root = f"{uri.rstrip('/')}/"
-    for candidate in (path, path.removeprefix(root), path.replace("\\", "/").removeprefix("./")):
+    for candidate in (path.removeprefix(root), path.replace("\\", "/").removeprefix("./")):
         if candidate in keys:
             return candidate
     return None
