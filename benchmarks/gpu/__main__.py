@@ -78,7 +78,7 @@ def _print(table: Table) -> None:
         values = (
             _with_ratio(name, one.values[name], row.ratios, row.first) for name in table.columns if name in one.values
         )
-        print(f"  {one.subject:14}{one.side:18}{', '.join(values)}{one.note}")
+        print(f"  {one.subject:14}{one.side:18}{', '.join(values)} {one.note}".rstrip())
 
 
 def _with_ratio(name: str, value: float, ratios: Mapping[str, float], first: bool) -> str:

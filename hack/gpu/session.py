@@ -39,7 +39,6 @@ class Options:
     quick: bool
     minutes: float
     parts: tuple[str, ...]
-    weights: Path | None
 
 
 def main() -> int:
@@ -94,8 +93,7 @@ def _command(name: str, options: Options, lines: Path, seconds: float) -> list[s
         return [sys.executable, "-m", "benchmarks.gpu", *common, *quick, f"--seconds={seconds:.0f}"]
     # libraries of other versions than those of constraints.txt warn of other things: shown here, not failures
     pytest = [sys.executable, "-m", "pytest", "tests/gpu", "-v", "-W", "default", "-p", "no:cacheprovider"]
-    weights = [f"--weights={options.weights}"] if options.weights else []
-    return [*pytest, "--timeout=240", *common, *weights]
+    return [*pytest, "--timeout=240", *common]
 
 
 def _wait(process: subprocess.Popen[bytes], seconds: float) -> str:
@@ -135,10 +133,9 @@ def _options() -> Options:
     parser.add_argument("--quick", action="store_true", help="few images in the benchmarks")
     parser.add_argument("--minutes", type=float, default=19, help="time for all, without the installation")
     parser.add_argument("--part", choices=("tests", "benchmarks"), help="one part alone")
-    parser.add_argument("--weights", type=Path, help="folder with pre-trained weights, as in model.weights")
     given = parser.parse_args()
     parts = (given.part,) if given.part else ("tests", "benchmarks")
-    return Options(given.out.resolve(), given.device, given.quick, given.minutes, parts, given.weights)
+    return Options(given.out.resolve(), given.device, given.quick, given.minutes, parts)
 
 
 if __name__ == "__main__":

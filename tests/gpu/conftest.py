@@ -23,7 +23,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """Add this room's flags; they exist only where the room is named on the command line."""
     parser.addoption("--device", choices=("cuda", "cpu"), default="cuda", help="cpu tries the room without a GPU")
     parser.addoption("--lines", type=Path, help="file that takes a line for each test")
-    parser.addoption("--weights", type=Path, help="folder with pre-trained weights, as in model.weights")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
