@@ -58,6 +58,6 @@ class DatasetIndex:
         return any(sample.masks for sample in self.test)
 
     def file_keys(self) -> list[str]:
-        """Keys of all files, in the order of use: training, validation and test images, then masks."""
-        scored = (*self.validation, *self.test)
-        return [sample.key for sample in (*self.train, *scored)] + [key for sample in scored for key in sample.masks]
+        """Keys of all files, in the order of use: training, validation and test images, each with its masks."""
+        samples = (*self.train, *self.validation, *self.test)
+        return [key for sample in samples for key in (sample.key, *sample.masks)]
