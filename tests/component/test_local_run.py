@@ -491,14 +491,14 @@ def limited(place: str) -> Change:
     return lambda document: document["spec"][place].update(limits={"maxUnreadableImages": 3})
 
 
-def test_files_whose_names_are_not_utf8_are_skipped_and_named(textures: Path) -> None:
-    for folder in ("train/good", "test/good", "ground_truth/scratch"):
+def test_files_whose_names_are_not_utf8_are_read(textures: Path) -> None:
+    for folder in ("train/good", "test/good"):
         texture(1).save(os.fsencode(textures / "data/textures" / folder) + b"/pi\xe9ce.png", "PNG")
-    for run, place in ((experiment, "dataset"), (inference, "input")):
-        assert run(textures, limited(place)) == 0
-    assert [image.path for image in report_of(textures).unreadable] == [
-        rf"{folder}/pi\xe9ce.png" for folder in ("ground_truth/scratch", "test/good", "train/good")
-    ]
+    for run, name in ((experiment, "textures"), (inference, "look")):
+        assert run(textures) == 0
+        rows = pyarrow.parquet.read_table(results(textures, name) / "predictions.parquet").to_pylist()
+        assert "test/good/pi_UDCE9_ce.png" in {row["path"] for row in rows}
+        assert report_of(textures, name).unreadable == ()
 
 
 def test_one_unreadable_image_too_many_fails_and_names_it(textures: Path, capsys: pytest.CaptureFixture[str]) -> None:
