@@ -70,7 +70,7 @@ class TrainingProfile(Contract):
     warmup: Annotated[int, Field(ge=0, le=100)] = 1
     """Steps after them that are recorded and thrown away: the first ones take longer."""
     active: Annotated[int, Field(ge=1, le=50)] = 3
-    """Steps after them that are recorded; a trace takes about a megabyte each."""
+    """Steps after them that are recorded: a trace has every operator of each, so a few steps fill megabytes."""
 
 
 class Training(Contract):
