@@ -7,7 +7,7 @@ import pytest
 from botocore.stub import Stubber
 
 from anomaly_api.storage import LocationRole, S3Location
-from anomaly_runner.errors import RunFailed, StorageDenied, StorageUnavailable
+from anomaly_runner.errors import InvalidConfig, RunFailed, StorageDenied, StorageUnavailable
 from anomaly_runner.storage import FileCache, download_all, start_prefetch, with_cache
 from anomaly_runner.storage.s3 import S3Store, connect
 from support.fake_s3 import FakeS3, Refusal, fake_s3
@@ -50,6 +50,20 @@ def s3() -> Iterator[FakeS3]:
 
 def store_of(server: FakeS3) -> S3Store:
     return connect(LocationRole.DATASET, S3Location(uri="s3://data/set", endpoint=server.url), KEYS)
+
+
+@pytest.mark.parametrize("content", ["", "none", "-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n"])
+def test_an_authority_without_certificates_is_named(
+    content: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mounted = tmp_path / "ca.crt"
+    mounted.write_text(content)
+    monkeypatch.setattr("anomaly_runner.storage.s3.ca_path", lambda role: str(mounted))
+    location = S3Location(uri="s3://data", endpoint="https://s3.example.org")
+    with pytest.raises(
+        InvalidConfig, match=r"ca\.crt in the caConfigMap of the dataset location holds no PEM certificates"
+    ):
+        connect(LocationRole.DATASET, location)
 
 
 def test_objects_without_etags_are_read_whole(s3: FakeS3, tmp_path: Path) -> None:

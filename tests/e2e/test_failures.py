@@ -114,7 +114,6 @@ def test_missing_weights_fail_with_the_path_that_was_wanted(namespace: DemoNames
 def test_a_missing_authority_is_named_and_waited_for(namespace: DemoNamespace) -> None:
     experiment = small_experiment("authority")
     experiment["spec"]["dataset"]["source"]["s3"]["caConfigMap"] = "company-ca"
-    experiment["spec"]["model"]["padim"]["layers"] = ["layer1", "layer9"]
     namespace.apply(experiment)
     status = namespace.wait_for(
         "aexp",
@@ -123,9 +122,11 @@ def test_a_missing_authority_is_named_and_waited_for(namespace: DemoNamespace) -
         lambda status: condition(status, "Reconciling").get("reason") == "VolumeUnavailable",
     )
     assert 'configmap "company-ca" not found' in condition(status, "Reconciling")["message"]
-    authority = {"ca.crt": "-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n"}
-    namespace.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "company-ca"}, "data": authority})
-    assert failure(namespace, "authority")[0] == "InvalidConfig", "it starts, and finds that there is no layer9"
+    manifest = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "company-ca"}, "data": {"ca.crt": "none"}}
+    namespace.apply(manifest)
+    reason, message = failure(namespace, "authority")
+    assert reason == "InvalidConfig", "it starts by itself, and finds that this is no certificate"
+    assert "ca.crt in the caConfigMap of the dataset location holds no PEM certificates" in message
 
 
 @pytest.fixture

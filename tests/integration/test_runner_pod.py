@@ -102,7 +102,7 @@ def pod(tmp_path: Path, s3: str) -> MakePod:
 
     def make(text: str, uid: str, change: Callable[[Spec], None] | None = None) -> Pod:
         document = yaml.safe_load(text)
-        spec = document["spec"]
+        spec = document["spec"] | {"scheduling": {"gpus": {"count": 0}}}
         for location in (
             spec.get("dataset", spec.get("input"))["source"],
             spec["output"],

@@ -8,6 +8,7 @@ Objects are read by ``obstore_reader`` first; after a failure, botocore reads th
 """
 
 import os
+import ssl
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -16,9 +17,9 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 from urllib.parse import unquote_plus
 
-from anomaly_api.run import ca_path, s3_env
+from anomaly_api.run import CA_KEY, ca_path, s3_env
 from anomaly_api.storage import LocationRole, S3Location
-from anomaly_runner.errors import DataInvalid, StorageDenied, StorageUnavailable
+from anomaly_runner.errors import DataInvalid, InvalidConfig, StorageDenied, StorageUnavailable
 from anomaly_runner.storage.obstore_reader import ObstoreReader, open_reader
 from anomaly_runner.storage.store import ObjectInfo, check_key, is_safe_key, join_uri, partial_file
 
@@ -61,12 +62,32 @@ def connect(role: LocationRole, location: S3Location, environment: Mapping[str, 
         role: the run's use of the location.
         location: bucket, prefix, endpoint and region.
         environment: environment variables; None for those of the process.
+
+    Raises:
+        InvalidConfig: the mounted file holds no certificates.
     """
     bucket, _, prefix = location.uri.removeprefix("s3://").partition("/")
     credentials = _credentials(role, os.environ if environment is None else environment)
-    ca_file = Path(ca_path(role))
-    client, reader = _clients(location, credentials, bucket, str(ca_file) if ca_file.is_file() else None)
+    client, reader = _clients(location, credentials, bucket, _authority(role))
     return S3Store(client, reader, bucket, prefix.strip("/"))
+
+
+def _authority(role: LocationRole) -> str | None:
+    """Path of the certificates that the location's endpoint is checked against; None for the system's.
+
+    Raises:
+        InvalidConfig: the file holds none.
+    """
+    file = Path(ca_path(role))
+    if not file.is_file():
+        return None
+    try:
+        ssl.create_default_context(cafile=file)
+    except ssl.SSLError as error:
+        raise InvalidConfig(
+            f"{CA_KEY} in the caConfigMap of the {role.value} location holds no PEM certificates ({error.reason})"
+        ) from error
+    return str(file)
 
 
 def _credentials(role: LocationRole, environment: Mapping[str, str]) -> dict[str, str]:
