@@ -17,19 +17,17 @@ from PIL import Image
 from anomaly_api.dataset import BuiltinDataset
 from anomaly_api.experiment import AnomalyExperiment, ExperimentSpec
 from anomaly_api.inference import InferenceSpec
-from anomaly_api.run import ModelManifest, RunConfig, RunIdentity
+from anomaly_api.run import ModelManifest, RunConfig
 from anomaly_api.status import Stage, ThresholdValues
-from anomaly_runner.context import Context, RunRecord
+from anomaly_runner.context import Context
 from anomaly_runner.data.builtin import PUBLISHED, files_of, prepare
 from anomaly_runner.data.builtin.download import download
 from anomaly_runner.data.builtin.mnist import read_idx
 from anomaly_runner.data.fetch import list_experiment, list_inference, prefetch_images
 from anomaly_runner.engine import execute
 from anomaly_runner.errors import DataInvalid, InvalidConfig, RunFailed, Stopped, StorageUnavailable
-from anomaly_runner.progress import ProgressMeter
-from anomaly_runner.system.stop import StopSignal
 from anomaly_runner.tracking.mlflow_tracker import LOCAL_UID
-from anomaly_runner.tracking.tracker import NoTracker
+from support.contexts import make_context
 from support.fake_web import FakeWeb, serve_files
 from support.optional import not_none
 from support.public_datasets import NAMES, TRAIN, catalog, digit_set, idx_file, mnist_files, remote_file
@@ -78,16 +76,7 @@ def tar_archive(files: dict[str, bytes], *special: tarfile.TarInfo) -> bytes:
 
 @pytest.fixture
 def context(tmp_path: Path) -> Context:
-    run = RunIdentity(kind="AnomalyExperiment", namespace="ns", name="x", uid="u")
-    return Context(
-        run=run,
-        stores={},
-        work=tmp_path / "work",
-        progress=ProgressMeter(),
-        stop=StopSignal(),
-        tracker=NoTracker(),
-        record=RunRecord(),
-    )
+    return make_context(tmp_path / "work")
 
 
 def experiment(source: dict[str, Any], **dataset: Any) -> AnomalyExperiment:

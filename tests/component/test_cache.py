@@ -14,21 +14,19 @@ import pytest
 
 from anomaly_api.dataset import BuiltinDataset
 from anomaly_api.experiment import AnomalyExperiment
-from anomaly_api.run import RunConfig, RunIdentity
+from anomaly_api.run import RunConfig
 from anomaly_api.storage import LocationRole, S3Location
 from anomaly_runner import locations
-from anomaly_runner.context import Context, RunRecord
+from anomaly_runner.context import Context
 from anomaly_runner.data.builtin import PUBLISHED, prepare
 from anomaly_runner.data.builtin.remote_files import RemoteFile
 from anomaly_runner.data.fetch import list_experiment, prefetch_images
 from anomaly_runner.errors import DataInvalid
-from anomaly_runner.progress import ProgressMeter
 from anomaly_runner.storage import FileCache, FolderStore, ObjectInfo, Store, download_all, with_cache
 from anomaly_runner.storage import object_cache as cache_module
 from anomaly_runner.storage.object_cache import CacheEntry
 from anomaly_runner.storage.s3 import connect
-from anomaly_runner.system.stop import StopSignal
-from anomaly_runner.tracking.tracker import NoTracker
+from support.contexts import RUN, make_context
 from support.fake_s3 import FakeS3, fake_s3
 from support.fake_web import serve_files
 from support.optional import not_none
@@ -40,7 +38,6 @@ OBJECTS = {
     for folder in FOLDERS
     for index in range(8)
 }
-RUN = RunIdentity(kind="AnomalyExperiment", namespace="ns", name="x", uid="u")
 
 
 def never_stop() -> None:
@@ -324,15 +321,7 @@ def experiment(cache: dict[str, Any]) -> AnomalyExperiment:
 
 
 def context(work: Path, stores: Mapping[LocationRole, Store]) -> Context:
-    return Context(
-        run=RUN,
-        stores=stores,
-        work=work,
-        progress=ProgressMeter(),
-        stop=StopSignal(),
-        tracker=NoTracker(),
-        record=RunRecord(),
-    )
+    return make_context(work, stores=stores)
 
 
 def test_runs_of_a_node_share_its_folder(s3: FakeS3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

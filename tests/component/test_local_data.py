@@ -12,16 +12,13 @@ from PIL import Image
 from anomaly_api.experiment import ExperimentSpec
 from anomaly_api.run import ModelManifest, RunReport
 from anomaly_api.storage import LocationRole
-from anomaly_runner.context import Context, RunRecord
 from anomaly_runner.data.fetch import list_experiment
 from anomaly_runner.experiment import run_experiment
 from anomaly_runner.local import run_locally
 from anomaly_runner.manifests import read_resource
-from anomaly_runner.progress import ProgressMeter
 from anomaly_runner.storage import FolderStore
 from anomaly_runner.system.digest import digest
-from anomaly_runner.system.stop import StopSignal
-from anomaly_runner.tracking.tracker import NoTracker
+from support.contexts import make_context
 from support.fake_web import serve_files
 from support.optional import not_none
 from support.public_datasets import catalog, mnist_files
@@ -164,14 +161,8 @@ def test_mnist_from_a_mirror(tmp_path: Path) -> None:
             document["spec"]["evaluation"] = {"visualization": {"enabled": False}}
 
         config = read_resource(write_manifest(tmp_path, EXPERIMENT, mnist), tmp_path)
-        context = Context(
-            run=config.run,
-            stores={LocationRole.OUTPUT: FolderStore(tmp_path / "out")},
-            work=tmp_path / "work",
-            progress=ProgressMeter(),
-            stop=StopSignal(),
-            tracker=NoTracker(),
-            record=RunRecord(),
+        context = make_context(
+            tmp_path / "work", run=config.run, stores={LocationRole.OUTPUT: FolderStore(tmp_path / "out")}
         )
         assert isinstance(config.spec, ExperimentSpec)
         listed = list_experiment(config.spec, context, catalog(digits))

@@ -14,8 +14,6 @@ from anomaly_api.artifacts import Export
 from anomaly_api.model import Model
 from anomaly_api.parameters import PadimParameters
 from anomaly_api.reasons import Reason
-from anomaly_api.run import RunIdentity
-from anomaly_runner.context import Context, RunRecord
 from anomaly_runner.data.batches import Batch
 from anomaly_runner.data.samples import Sample
 from anomaly_runner.errors import InternalError, ModelInvalid, OutOfMemory
@@ -24,21 +22,20 @@ from anomaly_runner.exporting.export import Exports, export_all
 from anomaly_runner.models.backbone import choose_backbone
 from anomaly_runner.models.padim import Padim
 from anomaly_runner.models.threads import TorchThreads
-from anomaly_runner.progress import ProgressMeter
 from anomaly_runner.scoring.checkpoint import load_checkpoint
 from anomaly_runner.scoring.onnx_predictor import load_onnx
 from anomaly_runner.scoring.predict import ScoredBatch
 from anomaly_runner.scoring.torchscript_predictor import load_torchscript
-from anomaly_runner.system.stop import StopSignal
 from anomaly_runner.termination import capture_failures
-from anomaly_runner.tracking.tracker import NoTracker
 from anomaly_runner.training.gradient import workers
+from support.contexts import make_context
 
 SIZE = (64, 48)
 THREADS = TorchThreads(torch.device("cpu"))
 GPU_IS_FULL = (
     "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 9.00 GiB of which 1.00 GiB is free."
 )
+
 ERRORS = {
     "torch": torch.OutOfMemoryError(GPU_IS_FULL),
     "cuda": torch.AcceleratorError("CUDA error: out of memory"),
@@ -72,15 +69,7 @@ def raising(error: BaseException) -> Any:
 
 def ended(work: Any, tmp_path: Path) -> Reason:
     """The reason of a run that does this."""
-    context = Context(
-        run=RunIdentity(kind="AnomalyExperiment", namespace="ns", name="x", uid="u"),
-        stores={},
-        work=tmp_path,
-        progress=ProgressMeter(),
-        stop=StopSignal(),
-        tracker=NoTracker(),
-        record=RunRecord(),
-    )
+    context = make_context(tmp_path)
     return capture_failures(work, context).summary.reason
 
 

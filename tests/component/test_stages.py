@@ -18,10 +18,9 @@ from typer.testing import CliRunner
 
 from anomaly_api.artifacts import Export, ExportFormat
 from anomaly_api.parameters import PadimParameters
-from anomaly_api.run import RunIdentity
 from anomaly_api.status import Stage
 from anomaly_runner.cli import app
-from anomaly_runner.context import Context, RunRecord
+from anomaly_runner.context import Context
 from anomaly_runner.data.batches import Batch
 from anomaly_runner.data.samples import Sample
 from anomaly_runner.errors import DataInvalid, Diverged, ExportMismatch, ModelInvalid, Stopped
@@ -34,7 +33,6 @@ from anomaly_runner.exporting.torchscript_writer import write_torchscript
 from anomaly_runner.models.backbone import choose_backbone
 from anomaly_runner.models.padim import Padim
 from anomaly_runner.models.threads import TorchThreads
-from anomaly_runner.progress import ProgressMeter
 from anomaly_runner.scoring.onnx_predictor import load_onnx
 from anomaly_runner.scoring.predict import Predictions, predict
 from anomaly_runner.scoring.torch_predictor import TorchPredictor
@@ -42,27 +40,17 @@ from anomaly_runner.scoring.torchscript_predictor import load_torchscript
 from anomaly_runner.system import machine
 from anomaly_runner.system.digest import digest
 from anomaly_runner.system.parallel import ordered_map
-from anomaly_runner.system.stop import StopSignal
-from anomaly_runner.tracking.tracker import NoTracker
+from support.contexts import make_context
 from support.optional import not_none
 from support.torchscript import device_constants
 
 SIZE = (64, 48)
-RUN = RunIdentity(kind="AnomalyExperiment", namespace="ns", name="x", uid="u")
 THREADS = TorchThreads(torch.device("cpu"))
 
 
 @pytest.fixture
 def context(tmp_path: Path) -> Context:
-    return Context(
-        run=RUN,
-        stores={},
-        work=tmp_path,
-        progress=ProgressMeter(),
-        stop=StopSignal(),
-        tracker=NoTracker(),
-        record=RunRecord(),
-    )
+    return make_context(tmp_path)
 
 
 @pytest.fixture(scope="module")

@@ -7,24 +7,20 @@ from pathlib import Path
 import pynvml
 import pytest
 
-from anomaly_api.run import RunConfig, RunIdentity
+from anomaly_api.run import RunConfig
 from anomaly_api.scheduling import Gpus
 from anomaly_api.status import Device
 from anomaly_runner import devices
-from anomaly_runner.context import Context, RunRecord
 from anomaly_runner.devices import asked_gpus, check_required, record_device
 from anomaly_runner.errors import GpuUnavailable
-from anomaly_runner.progress import ProgressMeter
 from anomaly_runner.system.gpu import Gpu, GpuProblem, check_gpus, list_gpus
 from anomaly_runner.system.machine import cpu_limit
-from anomaly_runner.system.stop import StopSignal
 from anomaly_runner.tracking.mlflow_tracker import LOCAL_UID
-from anomaly_runner.tracking.tracker import NoTracker
 from support import objects
+from support.contexts import RUN, make_context
 from support.optional import not_none
 
 H100 = Gpu(name="NVIDIA H100 80GB HBM3", compute_capability=(9, 0), memory=80 << 30, driver="580.65.06", cuda=(13, 0))
-RUN = RunIdentity(kind="AnomalyExperiment", namespace="vision", name="screws", uid="u")
 
 
 @dataclass(frozen=True)
@@ -107,24 +103,12 @@ def test_what_is_asked_for() -> None:
     assert asked_gpus(config(uid=LOCAL_UID, count=2)) == Gpus(count=2, required=False)
 
 
-def context() -> Context:
-    return Context(
-        run=RUN,
-        stores={},
-        work=Path("/nowhere"),
-        progress=ProgressMeter(),
-        stop=StopSignal(),
-        tracker=NoTracker(),
-        record=RunRecord(),
-    )
-
-
 def see(monkeypatch: pytest.MonkeyPatch, *gpus: Gpu) -> None:
     monkeypatch.setattr(devices, "list_gpus", lambda: gpus)
 
 
 def test_a_required_gpu_that_cannot_be_used_ends_the_run() -> None:
-    there = context()
+    there = make_context()
     with pytest.raises(
         GpuUnavailable, match=r"1 nvidia\.com/gpu asked for.*cannot be used: no driver.*required: false"
     ):
@@ -137,14 +121,14 @@ def test_a_required_gpu_that_cannot_be_used_ends_the_run() -> None:
 
 
 def test_a_gpu_that_is_not_required_is_missed_aloud() -> None:
-    there = context()
+    there = make_context()
     record_device(there, Gpus(required=False), "torch cpu", "no driver")
     assert there.record.device == Device(name="CPU", count=cpu_limit(), provider="torch cpu", fallback="no driver")
     assert there.record.warnings == ["1 nvidia.com/gpu asked for by scheduling.gpus cannot be used: no driver"]
 
 
 def test_the_cpu_is_no_fallback_where_no_gpu_was_asked_for() -> None:
-    there = context()
+    there = make_context()
     record_device(there, None, "CPUExecutionProvider", "no driver")
     assert not_none(there.record.device).fallback is None
     assert there.record.warnings == []
@@ -152,7 +136,7 @@ def test_the_cpu_is_no_fallback_where_no_gpu_was_asked_for() -> None:
 
 def test_the_gpu_is_described(monkeypatch: pytest.MonkeyPatch) -> None:
     see(monkeypatch, H100, H100)
-    there = context()
+    there = make_context()
     record_device(there, Gpus(count=2), "torch cuda", None)
     assert there.record.device == Device(
         name="NVIDIA H100 80GB HBM3",
@@ -167,4 +151,4 @@ def test_the_gpu_is_described(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_fewer_gpus_than_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     see(monkeypatch, H100)
     with pytest.raises(GpuUnavailable, match=r"2 nvidia\.com/gpu asked for.*the pod sees 1 of them"):
-        record_device(context(), Gpus(count=2), "torch cuda", None)
+        record_device(make_context(), Gpus(count=2), "torch cuda", None)

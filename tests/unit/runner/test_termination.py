@@ -11,17 +11,15 @@ from typing import Never
 import pytest
 
 from anomaly_api.reasons import ExitCode, Reason
-from anomaly_api.run import RunIdentity, RunSummary
+from anomaly_api.run import RunSummary
 from anomaly_api.status import MlflowStatus, Stage
 from anomaly_runner import errors
-from anomaly_runner.context import Context, RunRecord
-from anomaly_runner.progress import ProgressMeter
+from anomaly_runner.context import Context
 from anomaly_runner.system.stop import StopSignal
 from anomaly_runner.termination import capture_failures, write_termination_message
 from anomaly_runner.tracking.tracker import TrackedResult
+from support.contexts import make_context
 from support.optional import not_none
-
-RUN = RunIdentity(kind="AnomalyExperiment", namespace="ns", name="x", uid="u")
 
 
 class RecordingTracker:
@@ -48,15 +46,7 @@ class RecordingTracker:
 
 
 def context_at(stage: Stage, tracker: RecordingTracker) -> Context:
-    context = Context(
-        run=RUN,
-        stores={},
-        work=Path("/nowhere"),
-        progress=ProgressMeter(),
-        stop=StopSignal(),
-        tracker=tracker,
-        record=RunRecord(),
-    )
+    context = make_context(tracker=tracker)
     context.progress.enter(stage, 0, "images")
     return context
 

@@ -10,20 +10,17 @@ from PIL.TiffImagePlugin import IMAGEDESCRIPTION, TiffImageFile
 
 from anomaly_api.dataset import CropArea, DatasetLimits
 from anomaly_api.evaluation import Visualization
-from anomaly_api.run import RunIdentity
 from anomaly_api.status import MetricValues, ThresholdValues
-from anomaly_runner.context import Context, RunRecord
+from anomaly_runner.context import Context
 from anomaly_runner.data.batches import Preprocessor
 from anomaly_runner.data.samples import Sample
 from anomaly_runner.evaluation.evaluate import EvaluationResult
 from anomaly_runner.evaluation.normalize import ScoreNormalizer
-from anomaly_runner.progress import ProgressMeter
 from anomaly_runner.reporting.gallery import make_gallery
 from anomaly_runner.reporting.visualize import PredictionRenderer, visualize
 from anomaly_runner.scoring.predict import Predictions
 from anomaly_runner.storage import Prefetcher
-from anomaly_runner.system.stop import StopSignal
-from anomaly_runner.tracking.tracker import NoTracker
+from support.contexts import make_context
 
 SIDE = 32
 SIZES = [(1, 1), (1, 5000), (20_000, 1), (70_000, 10), (10, 70_000), (300, 200), (2500, 1500)]
@@ -32,15 +29,7 @@ ALL = Visualization(enabled=True, raw_outputs=True)
 
 @pytest.fixture
 def context(tmp_path: Path) -> Context:
-    return Context(
-        run=RunIdentity(kind="AnomalyExperiment", namespace="vision", name="screws", uid="u"),
-        stores={},
-        work=tmp_path,
-        progress=ProgressMeter(),
-        stop=StopSignal(),
-        tracker=NoTracker(),
-        record=RunRecord(),
-    )
+    return make_context(tmp_path)
 
 
 def renderer_of(folder: Path, sizes: list[tuple[int, int]], crop: CropArea | None = None) -> PredictionRenderer:
