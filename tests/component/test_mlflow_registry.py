@@ -117,6 +117,10 @@ def test_a_registered_model_gives_the_scores_of_its_experiment(
     assert not_none(ending.report).environment["model"] == f"models:/gravel/{version}"
     tags = client.get_run(not_none(ending.summary.mlflow).run_id).data.tags
     assert tags["anomalyops.io/model"] == f"models:/gravel/{version}"
+    device, trained_by = not_none(ending.summary.device), not_none(ending.summary.trained_by)
+    assert tags["anomalyops.io/device.provider"] == device.provider
+    assert tags["anomalyops.io/device.name"] == device.name
+    assert trained_by.name == experiment
 
 
 def test_versions_differ(trained: Path) -> None:
