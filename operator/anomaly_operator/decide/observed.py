@@ -31,3 +31,8 @@ class ObservedState:
     """The Event that tells why the Job has no pod, or why its pod does not start."""
     job_recreated: bool = False
     """Whether the Job of a run that had started was missing, and this reconcile created it again."""
+
+    @property
+    def active_pod(self) -> PodView | None:
+        """The newest pod that has neither finished nor is being deleted."""
+        return next((pod for pod in reversed(self.pods) if not pod.finished and not pod.deleting), None)

@@ -34,8 +34,7 @@ def _active_pod(observed: ObservedState) -> PodView | None:
     job = observed.job
     if job is None or job.deleting or job.finished_condition:
         return None
-    active = [pod for pod in observed.pods if not pod.finished and not pod.deleting]
-    return active[-1] if active else None
+    return observed.active_pod
 
 
 def ends_run(pod: PodView) -> bool:

@@ -62,9 +62,8 @@ def current_phase(desired: DesiredState, observed: ObservedState) -> RunPhase:
     if job.suspend:
         suspended_by_user = desired.policy is None or desired.policy.suspend
         return _phase_of_suspended_job(job, suspended_by_user=suspended_by_user)
-    active = [pod for pod in observed.pods if not pod.finished and not pod.deleting]
-    if active:
-        return _phase_of_active_pod(active[-1], observed.explanation)
+    if pod := observed.active_pod:
+        return _phase_of_active_pod(pod, observed.explanation)
     return _phase_without_active_pod(observed)
 
 

@@ -41,10 +41,8 @@ def unexplained_wait(observed: ObservedState) -> UnexplainedWait | None:
     job = observed.job
     if job is None or job.deleting or job.suspend or job.finished_condition:
         return None
-    active = [pod for pod in observed.pods if not pod.finished and not pod.deleting]
-    if not active:
-        return _wait_for_pod(job, observed.pods)
-    return _wait_for_volumes(active[-1])
+    pod = observed.active_pod
+    return _wait_for_volumes(pod) if pod else _wait_for_pod(job, observed.pods)
 
 
 def _wait_for_pod(job: JobView, pods: Iterable[PodView]) -> UnexplainedWait:

@@ -24,9 +24,10 @@ from anomaly_runner.data.layouts.folders import (
 )
 from anomaly_runner.data.layouts.labels import check_labels, looks_good, twin_warnings
 from anomaly_runner.data.layouts.mask_pairs import PairedImages, pair_masks
-from anomaly_runner.data.layouts.placed import PlacedFile, Role, placed
+from anomaly_runner.data.layouts.placed import PlacedFile, Role, is_unused, placed
 from anomaly_runner.data.layouts.usable import printable_key, usable_images
-from anomaly_runner.data.samples import GOOD, UNKNOWN, DatasetIndex
+from anomaly_runner.data.notices import name_first
+from anomaly_runner.data.samples import UNKNOWN, DatasetIndex
 from anomaly_runner.errors import DataInvalid
 from anomaly_runner.storage.store import ObjectInfo
 
@@ -37,8 +38,6 @@ _USED_INSTEAD: dict[Role, str] = {
     "val": "thresholds are found on good images and kinds of defects",
 }
 """Reasons for ignoring images with some labels, by what the files are for."""
-_NAMED_FILES = 3
-"""Number of files that a warning names."""
 _NAMED_FOLDERS = 4
 """How many folders a message names."""
 
@@ -193,12 +192,7 @@ def _is_in_layout(key: str, layout: FolderLayout) -> bool:
     file = layout.locate(key)
     if file is None:
         return key.split("/", maxsplit=1)[0] in ("", "..")
-    return not _is_ignored(file)
-
-
-def _is_ignored(file: PlacedFile) -> bool:
-    """Whether images with this label are of no use for what the file is for."""
-    return (file.role == "train" and file.label != GOOD) or (file.role == "val" and file.label == UNKNOWN)
+    return not is_unused(file.role, file.label)
 
 
 def _sort_into_layout(keys: Iterable[str], layout: FolderLayout) -> _LayoutFiles:
@@ -209,7 +203,7 @@ def _sort_into_layout(keys: Iterable[str], layout: FolderLayout) -> _LayoutFiles
         file = layout.locate(key)
         if file is None:
             lost[top_folder(key)] += 1
-        elif _is_ignored(file):
+        elif is_unused(file.role, file.label):
             ignored[top_folder(key)] = file.role
         else:
             by_role[file.role].append(file)
@@ -280,7 +274,7 @@ def _products(keys: Sequence[str]) -> list[str]:
 
 
 def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names[:8]) + (", ..." if len(names) > 8 else "") if names else "no images"
+    return name_first(names, 8) if names else "no images"
 
 
 def _ignored_warnings(folders: dict[str, Role]) -> tuple[str, ...]:
@@ -293,9 +287,8 @@ def _lost_warning(lost: Counter[str]) -> tuple[str, ...]:
     """The message about images in folders that mean nothing, most images first."""
     if not lost:
         return ()
-    named = [f"{folder or '.'}/ ({count})" for folder, count in lost.most_common(_NAMED_FOLDERS)]
-    more = ", ..." if len(lost) > _NAMED_FOLDERS else ""
-    return (f"{lost.total()} images in folders that mean nothing are not used: {', '.join(named)}{more}",)
+    named = name_first([f"{folder or '.'}/ ({count})" for folder, count in lost.most_common()], _NAMED_FOLDERS)
+    return (f"{lost.total()} images in folders that mean nothing are not used: {named}",)
 
 
 def _no_image_warning(objects: Iterable[ObjectInfo], is_used: Callable[[str], bool]) -> tuple[str, ...]:
@@ -307,9 +300,7 @@ def _no_image_warning(objects: Iterable[ObjectInfo], is_used: Callable[[str], bo
     )
     if not ignored:
         return ()
-    more = ", ..." if len(ignored) > _NAMED_FILES else ""
-    named = ", ".join(ignored[:_NAMED_FILES])
-    return (f"{len(ignored)} files do not have the name of an image and are ignored: {named}{more}",)
+    return (f"{len(ignored)} files do not have the name of an image and are ignored: {name_first(ignored)}",)
 
 
 def _locate_labelled(images: Sequence[ObjectInfo], layout: FolderLayout) -> Callable[[str], PlacedFile | None]:

@@ -1,11 +1,16 @@
 """What a run has noticed about files that it uses nevertheless, in one warning for each kind."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
 _NAMED = 3
-"""Number of files that a warning names."""
+"""Number of files that a message names."""
+
+
+def name_first(names: Sequence[str], most: int = _NAMED) -> str:
+    """The first names, for a message, with dots where there are more."""
+    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
 
 
 class Notice(StrEnum):
@@ -36,7 +41,4 @@ class Notices:
 
     def warnings(self) -> tuple[str, ...]:
         """One message for each kind, with the names of the first files."""
-        return tuple(
-            f"{len(keys)} {notice.value}: {', '.join(list(keys)[:_NAMED])}{', ...' if len(keys) > _NAMED else ''}"
-            for notice, keys in self.files.items()
-        )
+        return tuple(f"{len(keys)} {notice.value}: {name_first(list(keys))}" for notice, keys in self.files.items())

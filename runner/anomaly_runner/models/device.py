@@ -5,7 +5,7 @@ from functools import cache
 
 import torch
 
-from anomaly_runner.system.gpu import GpuProblem, check_gpus, list_gpus
+from anomaly_runner.system.gpu import GpuProblem, check_gpus, list_gpus, parse_version
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def _explain(failure: str) -> str:
     try:
         gpus = list_gpus()
         if torch.version.cuda:
-            check_gpus(gpus, cuda=_version(torch.version.cuda), compute_capability=_lowest_capability())
+            check_gpus(gpus, cuda=parse_version(torch.version.cuda), compute_capability=_lowest_capability())
     except GpuProblem as problem:
         return str(problem)
     return f"torch cannot use {gpus[0].name}: {failure}"
@@ -54,8 +54,3 @@ def _lowest_capability() -> tuple[int, int]:
     flags = torch._C._cuda_getArchFlags() or ""  # torch.cuda.get_arch_list is empty without a GPU
     numbers = [int(flag.removeprefix("sm_")) for flag in flags.split() if flag.removeprefix("sm_").isdigit()]
     return divmod(min(numbers, default=0), 10)
-
-
-def _version(text: str) -> tuple[int, int]:
-    major, _, minor = text.partition(".")
-    return int(major), int(minor.partition(".")[0] or 0)

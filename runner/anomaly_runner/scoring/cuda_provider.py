@@ -1,7 +1,7 @@
 """onnxruntime's CUDA provider: its options, and why it cannot be used."""
 
 from anomaly_runner.scoring.cuda_libraries import driver_problem, missing_libraries, preload_cuda
-from anomaly_runner.system.gpu import GpuProblem, check_gpus, list_gpus
+from anomaly_runner.system.gpu import GpuProblem, check_gpus, list_gpus, parse_version
 
 CUDA = "CUDAExecutionProvider"
 CPU = "CPUExecutionProvider"
@@ -57,9 +57,8 @@ def _too_old(built_for: str) -> str | None:
         gpus = list_gpus()
     except GpuProblem:  # CUDA's driver has shown a GPU; a container may lack NVML all the same
         return None
-    major, _, minor = built_for.partition(".")
     try:
-        check_gpus(gpus, cuda=(int(major), int(minor)), compute_capability=(0, 0))
+        check_gpus(gpus, cuda=parse_version(built_for), compute_capability=(0, 0))
     except GpuProblem as problem:
         return str(problem)
     return None

@@ -103,6 +103,12 @@ def check_gpus(gpus: tuple[Gpu, ...], *, cuda: tuple[int, int], compute_capabili
             )
 
 
+def parse_version(text: str) -> tuple[int, int]:
+    """Major and minor number of a version of CUDA as libraries write it: 13.2, or 13.2.1."""
+    major, _, minor = text.partition(".")
+    return int(major), int(minor.partition(".")[0] or 0)
+
+
 def dotted(version: tuple[int, int]) -> str:
     """A version as people write it: 13.2."""
     return f"{version[0]}.{version[1]}"

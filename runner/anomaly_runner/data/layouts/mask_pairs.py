@@ -8,11 +8,9 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from anomaly_runner.data.layouts.placed import PlacedFile
-from anomaly_runner.data.samples import GOOD, UNKNOWN, Sample
-
-_NAMED = 3
-"""How many files a message names."""
+from anomaly_runner.data.layouts.placed import PlacedFile, is_defective
+from anomaly_runner.data.notices import name_first
+from anomaly_runner.data.samples import Sample
 
 LabelAndName = tuple[str, str]
 """Label of an image, and its path below the label's folder without the extension; both pair it with its masks."""
@@ -49,7 +47,7 @@ def pair_masks(
         suffix: what follows the name of the image in that of its mask.
         others: further images that masks may belong to although none is needed.
     """
-    if not any(_is_defective(image) for image in images):
+    if not any(is_defective(image.label) for image in images):
         return PairedImages(tuple(image.sample() for image in images))
     tested = {_label_and_name(image) for image in images if image.role == "test"}
     known = {place for image in (*images, *others) for place in _mask_places(image, tested)}
@@ -58,12 +56,8 @@ def pair_masks(
     if not any(sample.masks for sample in samples):
         return PairedImages(samples, warnings=(_no_masks(masks, suffix),))
     missing = tuple(sample.key for sample in samples if sample.defect and not sample.masks)
-    warnings = (*_missing_warning(missing), *_stray_warning(strays, masks, suffix), *_plain_warning(masks, suffix))
+    warnings = (*missing_warning(missing), *_stray_warning(strays, masks, suffix), *_plain_warning(masks, suffix))
     return PairedImages(samples, missing, warnings)
-
-
-def _is_defective(image: PlacedFile) -> bool:
-    return image.label not in (GOOD, UNKNOWN)
 
 
 def _label_and_name(image: PlacedFile) -> LabelAndName:
@@ -82,7 +76,7 @@ def _mask_places(image: PlacedFile, tested: Collection[LabelAndName]) -> tuple[L
 def _masks_of(
     image: PlacedFile, found: Mapping[LabelAndName, Sequence[str]], tested: Collection[LabelAndName]
 ) -> tuple[str, ...]:
-    if not _is_defective(image):
+    if not is_defective(image.label):
         return ()
     return next((tuple(found[place]) for place in _mask_places(image, tested) if place in found), ())
 
@@ -114,11 +108,12 @@ def _no_masks(masks: Sequence[PlacedFile], suffix: str) -> str:
         return "no masks below ground_truth/: pixel metrics are left out"
     return (
         f"pixel metrics are left out: none of {len(masks)} masks belongs to an image; "
-        f"{_wanted(suffix)}; there are {_first([mask.key for mask in masks])}"
+        f"{_wanted(suffix)}; there are {name_first([mask.key for mask in masks])}"
     )
 
 
-def _missing_warning(missing: Sequence[str]) -> tuple[str, ...]:
+def missing_warning(missing: Sequence[str]) -> tuple[str, ...]:
+    """The message about defective images without a mask, if there are any, by their keys."""
     if not missing:
         return ()
     return (f"{len(missing)} defective images have no mask and count as wholly defective",)
@@ -127,7 +122,9 @@ def _missing_warning(missing: Sequence[str]) -> tuple[str, ...]:
 def _stray_warning(strays: Sequence[str], masks: Sequence[PlacedFile], suffix: str) -> tuple[str, ...]:
     if not strays:
         return ()
-    return (f"{len(strays)} of {len(masks)} masks belong to no image; {_wanted(suffix)}; not used: {_first(strays)}",)
+    return (
+        f"{len(strays)} of {len(masks)} masks belong to no image; {_wanted(suffix)}; not used: {name_first(strays)}",
+    )
 
 
 def _plain_warning(masks: Sequence[PlacedFile], suffix: str) -> tuple[str, ...]:
@@ -139,7 +136,3 @@ def _plain_warning(masks: Sequence[PlacedFile], suffix: str) -> tuple[str, ...]:
 
 def _wanted(suffix: str) -> str:
     return f"looked for LABEL/NAME{suffix}.* and LABEL/NAME/*"
-
-
-def _first(keys: Sequence[str]) -> str:
-    return ", ".join(keys[:_NAMED]) + (", ..." if len(keys) > _NAMED else "")

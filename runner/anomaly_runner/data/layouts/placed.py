@@ -4,7 +4,7 @@ import posixpath
 from dataclasses import dataclass
 from typing import Literal
 
-from anomaly_runner.data.samples import Sample
+from anomaly_runner.data.samples import GOOD, UNKNOWN, Sample
 
 Role = Literal["train", "val", "test", "mask"]
 """What a file is for: to learn from, to find thresholds on, to test on, or the ground truth of one of these."""
@@ -34,6 +34,16 @@ class PlacedFile:
     def sample(self, masks: tuple[str, ...] = ()) -> Sample:
         """The image with its masks."""
         return Sample(self.key, self.label, masks)
+
+
+def is_unused(role: Role, label: str) -> bool:
+    """Whether images with this label are of no use in this role: learning takes good ones, validation labelled ones."""
+    return (role == "train" and label != GOOD) or (role == "val" and label == UNKNOWN)
+
+
+def is_defective(label: str) -> bool:
+    """Whether the label is a kind of defect."""
+    return label not in (GOOD, UNKNOWN)
 
 
 def placed(key: str, role: Role, label: str, below: int) -> PlacedFile:

@@ -10,7 +10,8 @@ from sys import intern
 from anomaly_api.run import UnreadableImage
 from anomaly_runner.data.images import is_image_name
 from anomaly_runner.data.layouts.labels import looks_good, twin_warnings
-from anomaly_runner.data.layouts.placed import Role
+from anomaly_runner.data.layouts.mask_pairs import missing_warning
+from anomaly_runner.data.layouts.placed import Role, is_defective, is_unused
 from anomaly_runner.data.layouts.rows import ImageRows, Row
 from anomaly_runner.data.layouts.usable import usable_images
 from anomaly_runner.data.samples import GOOD, UNKNOWN, DatasetIndex, Sample
@@ -182,11 +183,10 @@ def _split(found: _Found, usable: Collection[str], options: TableOptions) -> Dat
         role = image.role or ("train" if image.label == GOOD else "test")
         if key not in usable:
             continue
-        if (role == "train" and image.label != GOOD) or (role == "val" and image.label == UNKNOWN):
+        if is_unused(role, image.label):
             ignored += 1
         else:
-            defective = image.label not in (GOOD, UNKNOWN)
-            samples[role].append(Sample(key, image.label, image.masks if defective else ()))
+            samples[role].append(Sample(key, image.label, image.masks if is_defective(image.label) else ()))
     warnings = [f"{ignored} images of {options.name} are not used: learning uses good ones, validation labelled ones"]
     scored = (*samples["val"], *samples["test"])
     missing = tuple(sample.key for sample in scored if sample.defect and not sample.masks)
@@ -205,7 +205,7 @@ def _mask_warning(missing: Sequence[str], masked: bool, options: TableOptions) -
         return ()
     if not masked:
         return (f"{options.name} names no masks: pixel metrics are left out",)
-    return (f"{len(missing)} defective images have no mask and count as wholly defective",)
+    return missing_warning(missing)
 
 
 def _too_few(found: _Found, options: TableOptions, count: int, unreadable: Sequence[UnreadableImage]) -> str:
