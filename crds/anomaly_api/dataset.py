@@ -199,10 +199,14 @@ class Dataset(Contract):
     """How much bad data is tolerated."""
     splits: DatasetSplits = DatasetSplits()
     """How missing splits are made."""
+    fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Share of the images of each label that is used, of the training, validation and test images alike (two at least
+    where there are two), drawn by the seed. A smaller fraction is part of every larger one. For a quick look, and for
+    the first rungs of a sweep: metrics of few images have wide intervals."""
     cache: DataCache | None = None
     """Keep files from S3 for the next run; unset means that every pod downloads them."""
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 42
-    """Seed of everything random in the run: splits, feature selection, coresets."""
+    """Seed of everything random in the run: splits, the fraction, feature selection, coresets."""
 
 
 class InputData(Contract):

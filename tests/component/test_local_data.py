@@ -127,6 +127,23 @@ def test_without_good_test_images_some_training_images_are_used(textures: Path) 
     assert any("2 of the 8 good training images serve as such" in text for text in report.summary.warnings)
 
 
+def test_a_fraction_of_the_images_is_used_and_named(textures: Path) -> None:
+    assert run(textures, with_dataset(fraction=0.5)) == 0
+    report = report_of(textures)
+    counts = not_none(report.summary.images)
+    assert (counts.train, counts.predicted) == (4, 2 + 2 + 1)
+    used = set(scores(textures))
+    assert report.dataset.startswith("MVTec AD (fraction 0.5 of each label): 4 good to learn from, 5 to test")
+    assert report.dataset in (results_folder(textures) / "report.html").read_text()
+    # Files that are not used are not even opened: without them the very same run is possible.
+    for path in images_of(textures):
+        key = str(path.relative_to(textures / "data/textures"))
+        if key.startswith("test/") and key not in used:
+            path.write_bytes(b"not an image")
+    assert run(textures, with_dataset(fraction=0.5)) == 0
+    assert report_of(textures).dataset_fingerprint == report.dataset_fingerprint
+
+
 def test_a_table_of_the_images_stands_for_their_folders(textures: Path) -> None:
     assert run(textures) == 0
     expected = report_of(textures)

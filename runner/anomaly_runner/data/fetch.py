@@ -15,6 +15,7 @@ from anomaly_api.storage import LocationRole
 from anomaly_runner.context import Context
 from anomaly_runner.data.builtin import PUBLISHED, DatasetCatalog, files_of, prepare
 from anomaly_runner.data.folder_layout import index_inference
+from anomaly_runner.data.fraction import take_fraction
 from anomaly_runner.data.images import max_file_bytes
 from anomaly_runner.data.listing import index_images
 from anomaly_runner.data.samples import DatasetIndex
@@ -70,7 +71,8 @@ def list_experiment(spec: ExperimentSpec, context: Context, catalog: DatasetCata
     with context.stage(Stage.DATASET):
         with_masks = spec.dataset.task == "segmentation" and bool(spec.evaluation.metrics.pixel)
         found = index_images(spec.dataset, store, context.stores.get(LocationRole.DATASET), objects, with_masks)
-        dataset = complete_splits(found, spec.dataset.splits, spec.dataset.seed)
+        whole = complete_splits(found, spec.dataset.splits, spec.dataset.seed)
+        dataset = take_fraction(whole, spec.dataset.fraction, spec.dataset.seed)
         valid_area = _valid_area(spec, store, context)
         return replace(_listed(dataset, store, objects, context), valid_area=valid_area, cache=cache)
 

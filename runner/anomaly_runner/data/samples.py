@@ -42,6 +42,7 @@ class DatasetIndex:
         missing_masks: keys of defective images that have no mask although others have one.
         warnings: messages for the user about the dataset.
         layout: what the layout of the files is called; empty for an inference.
+        fraction: share of the images of each label that the splits hold, of those that were found.
     """
 
     train: tuple[Sample, ...] = ()
@@ -51,6 +52,7 @@ class DatasetIndex:
     missing_masks: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     layout: str = ""
+    fraction: float = 1.0
 
     @property
     def has_masks(self) -> bool:

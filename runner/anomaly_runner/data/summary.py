@@ -18,7 +18,8 @@ def describe(dataset: DatasetIndex) -> str:
         _split(dataset.test, "to test" if dataset.train else "to score"),
         f"{len(masks)} masks" if masks else "",
     ]
-    return f"{dataset.layout or 'images'}: {', '.join(part for part in parts if part)}"
+    share = f" (fraction {dataset.fraction:g} of each label)" if dataset.fraction < 1 else ""
+    return f"{dataset.layout or 'images'}{share}: {', '.join(part for part in parts if part)}"
 
 
 def _split(samples: Sequence[Sample], purpose: str) -> str:
