@@ -25,7 +25,7 @@ class Export(Contract):
 
 
 class Output(Location):
-    """Where artifacts go: below <location>/<namespace>/<name>/<uid>/."""
+    """Where artifacts go: below <location>/<namespace>/<name>/<uid>/, those of a later run below <uid>-<run>/."""
 
     rules = (exactly_one("s3", "persistent_volume_claim"),)
 

@@ -27,6 +27,9 @@ class Reason(StrEnum):
     SUSPENDED = "Suspended"
     RESUMED = "Resumed"
     COMPLETE = "Complete"
+    DATA_READY = "DataReady"
+    SUPERSEDED = "Superseded"
+    MODEL_OUTDATED = "ModelOutdated"
     # The operator's own failures
     SPEC_INVALID = "SpecInvalid"
     JOB_REFUSED = "JobRefused"
@@ -47,6 +50,7 @@ class Reason(StrEnum):
     PREEMPTED = "Preempted"
     DEADLINE_EXCEEDED = "DeadlineExceeded"
     GPU_UNAVAILABLE = "GpuUnavailable"
+    DATA_CHANGED = "DataChanged"
     INTERNAL_ERROR = "InternalError"
 
 
@@ -67,6 +71,7 @@ class ExitCode(IntEnum):
     STORAGE_UNAVAILABLE = 20
     TRACKING_UNAVAILABLE = 21
     GPU_UNAVAILABLE = 22
+    DATA_CHANGED = 23
     KILLED = 137
     STOPPED = 143
 
@@ -96,6 +101,7 @@ _REASONS = {
     ExitCode.STORAGE_UNAVAILABLE: Reason.STORAGE_UNAVAILABLE,
     ExitCode.TRACKING_UNAVAILABLE: Reason.TRACKING_UNAVAILABLE,
     ExitCode.GPU_UNAVAILABLE: Reason.GPU_UNAVAILABLE,
+    ExitCode.DATA_CHANGED: Reason.DATA_CHANGED,
     ExitCode.KILLED: Reason.OUT_OF_MEMORY,
     ExitCode.STOPPED: Reason.PREEMPTED,
 }

@@ -168,15 +168,19 @@ def _other(discriminator: tuple[str, str], values: tuple[str, ...]) -> _Conditio
 
 
 def immutable_once_started(block: str) -> Rule:
-    """Forbid changes of ``spec.<block>`` after the run has started (the API server compares old and new)."""
+    """Forbid changes of ``spec.<block>`` while the run is at work (the API server compares old and new).
+
+    The run is at work from its first pod until it is over, except while it is suspended.
+    """
     name = camel(block)
     unchanged = (
         f"has(self.spec.{name}) == has(oldSelf.spec.{name}) && "
         f"(!has(self.spec.{name}) || self.spec.{name} == oldSelf.spec.{name})"
     )
+    rests = "has(oldSelf.status.phase) && oldSelf.status.phase in ['Complete', 'Failed', 'Suspended']"
     return Rule(
-        cel=f"!has(oldSelf.status) || !has(oldSelf.status.startTime) || ({unchanged})",
-        message=f"spec.{name} cannot change once the run has started; delete the resource and apply it again, "
-        "or apply it under another name",
+        cel=f"!has(oldSelf.status) || !has(oldSelf.status.startTime) || ({rests}) || ({unchanged})",
+        message=f"spec.{name} cannot change while the run is at work: wait for its end, or suspend it "
+        "(runPolicy.suspend) and change it then; it runs again from the beginning",
         field=f"spec.{name}",
     )

@@ -22,10 +22,12 @@ from anomaly_api.status import (
     Artifacts,
     Device,
     ImageCounts,
+    Listing,
     MetricValues,
     MlflowStatus,
     Progress,
     Stage,
+    StepName,
     ThresholdValues,
     Timestamp,
     TrainedBy,
@@ -88,7 +90,7 @@ RunSpec = ExperimentSpec | InferenceSpec
 
 
 class RunIdentity(Contract):
-    """Which resource a run belongs to."""
+    """Which resource a run belongs to, and which of its runs it is."""
 
     kind: Literal["AnomalyExperiment", "AnomalyInference"]
     """Kind of the resource."""
@@ -98,11 +100,14 @@ class RunIdentity(Contract):
     """Its name."""
     uid: str
     """Its UID."""
+    number: Annotated[int, Field(ge=2)] | None = None
+    """Number of the run; unset for the first."""
 
     @property
     def folder(self) -> str:
-        """Folder of the run's artifacts below the output location."""
-        return f"{self.namespace}/{self.name}/{self.uid}"
+        """Folder of the run's artifacts below the output location: each run of a resource has its own."""
+        run = self.uid if self.number is None else f"{self.uid}-{self.number}"
+        return f"{self.namespace}/{self.name}/{run}"
 
 
 class RunConfig(Contract):
@@ -116,6 +121,10 @@ class RunConfig(Contract):
     """Train, test, export."""
     inference: InferenceSpec | None = None
     """Run a trained model, of model.location or model.mlflow (the operator resolves a reference to an experiment)."""
+    step: StepName | None = None
+    """The step that this pod does; unset where the run has no other."""
+    listing: Listing | None = None
+    """What an earlier step listed."""
 
     @property
     def spec(self) -> RunSpec:
@@ -140,6 +149,8 @@ class ProgressUpdate(Contract):
     """The run in MLflow, once it exists."""
     device: Device | None = None
     """What the pod computes with, once it knows."""
+    step: StepName | None = None
+    """The pod's step, as in its RunConfig."""
 
 
 class RunSummary(Contract):
@@ -167,6 +178,8 @@ class RunSummary(Contract):
     """The experiment whose model an inference used."""
     warnings: Annotated[tuple[Annotated[str, Field(max_length=256)], ...], Field(max_length=8)] = ()
     """Problems that did not stop the run."""
+    listing: Listing | None = None
+    """What the step check listed."""
 
     def to_termination_message(self) -> str:
         """Return JSON of at most TERMINATION_LIMIT bytes; warnings, the message, then results are cut to fit."""

@@ -112,7 +112,8 @@ class Scheduling(Contract):
 
 
 class RunPolicy(Contract):
-    """Suspension, retries, deadline and clean-up of a run. All fields may change while it runs."""
+    """Suspension, retries, deadline and clean-up of a run. All fields may change while it runs; none but rerun starts
+    another one."""
 
     suspend: bool = False
     """Stop the pod (true) or let it run (false)."""
@@ -120,8 +121,14 @@ class RunPolicy(Contract):
     """Retries after failures that may be temporary. Preemption does not count, and failures that a retry cannot fix
     (wrong values, data, credentials) are not retried."""
     active_deadline_seconds: Annotated[int, Field(ge=1)] | None = None
-    """Longest time the run may take, seconds."""
+    """Longest time the run may take, seconds, over all of its steps."""
     ttl_seconds_after_finished: Annotated[int, Field(ge=0)] | None = None
-    """Seconds after which the finished Job and its pods are deleted; the resource and its status stay."""
+    """Seconds after which the finished Jobs and their pods are deleted; the resource and its status stay."""
     retain_pods: Literal["always", "onFailure"] = "always"
     """Which finished pods (and so their logs) stay until the TTL or the deletion of the resource."""
+    preflight: Literal["Auto", "Always", "Never"] = "Auto"
+    """Whether a Job without a GPU and without the queue first checks what can be known before the work: images, masks,
+    weights, parameters, memory. Auto: where GPUs or other devices are asked for, or a queue is named."""
+    rerun: Text | None = None
+    """Any text, such as a date: a changed one runs a resource that is Complete or Failed again, without another change
+    of its spec."""

@@ -27,10 +27,15 @@ class Phase(StrEnum):
     FAILED = "Failed"
 
 
+StepName = Literal["check", "train", "score"]
+"""A step of a run, each one Job: check looks at the data without a GPU; train and score are the work itself."""
+
+
 class Stage(StrEnum):
     """What the pod is doing."""
 
     STARTING = "starting"
+    CHECK = "check"
     FETCH = "fetch"
     DATASET = "dataset"
     TRAIN = "train"
@@ -50,6 +55,7 @@ class ConditionType(StrEnum):
     FAILED = "Failed"
     RECONCILING = "Reconciling"
     STALLED = "Stalled"
+    DATA_READY = "DataReady"
 
 
 class Condition(Contract):
@@ -166,6 +172,12 @@ class TrainedBy(Contract):
     """Its name."""
     uid: str
     """Its UID: an experiment that is deleted and applied again trains another model."""
+    run: Annotated[int, Field(ge=1)] | None = None
+    """Number of the experiment's run that trained it; unset for a model of a release that did not count them."""
+    model_digest: Annotated[str, Field(max_length=64)] | None = None
+    """SHA-256 of model.json, once the inference has read it."""
+    newer_run: Annotated[int, Field(ge=1)] | None = None
+    """Number of a later run of the experiment that is Complete; runPolicy.rerun has the inference use its model."""
 
 
 class ImageCounts(Contract):
@@ -183,6 +195,32 @@ class ImageCounts(Contract):
     """Broken files that were skipped."""
 
 
+class Listing(Contract):
+    """What an earlier step listed, among the artifacts: the next one need not list it again."""
+
+    file: Annotated[str, Field(max_length=64)]
+    """File name below the folder of the run's artifacts."""
+    sha256: Annotated[str, Field(max_length=64)]
+    """Digest of the file: checked before it is read."""
+
+
+class StepStatus(Contract):
+    """A step of the run that is done, while others follow."""
+
+    name: StepName
+    """The step."""
+    job_name: str
+    """Name of its Job."""
+    attempts: int = 0
+    """Number of its pods."""
+    start_time: Timestamp | None = None
+    """When its Job could first create a pod."""
+    completion_time: Timestamp | None = None
+    """When its Job completed."""
+    listing: Listing | None = None
+    """What it listed."""
+
+
 class Display(Contract):
     """Rounded strings for the columns of kubectl get."""
 
@@ -194,11 +232,37 @@ class Display(Contract):
     """Stage, percentage of the whole run, and estimated time until the stage ends."""
 
 
+class PastRun(Contract):
+    """An earlier run of the resource; its artifacts are still there."""
+
+    run: Annotated[int, Field(ge=1)]
+    """Number of the run."""
+    phase: Phase
+    """Complete, Failed, or Suspended for a run whose spec was changed before it ended."""
+    reason: Reason
+    """Reason of its end."""
+    message: Annotated[str, Field(max_length=256)] = ""
+    """Explanation for people, shortened."""
+    start_time: Timestamp | None = None
+    """When the run's Job could first create a pod."""
+    completion_time: Timestamp | None = None
+    """When the run completed or failed."""
+    artifacts: Artifacts | None = None
+    """Where its results are."""
+    display: Display | None = None
+    """Its metrics as kubectl get showed them."""
+
+
 class RunStatus(Contract):
     """Status of an AnomalyExperiment or AnomalyInference."""
 
     observed_generation: int = 0
     """Generation of the spec that this status describes."""
+    run: Annotated[int, Field(ge=1)] | None = None
+    """Number of the run that this status describes: a spec that is changed once a run is over runs again. Unset in
+    statuses of releases that ran every resource once."""
+    spec_digest: Annotated[str, Field(max_length=64)] | None = None
+    """Digest of everything in the spec that the result of this run depends on."""
     phase: Phase = Phase.PENDING
     """The state of the run, in one word."""
     conditions: Annotated[tuple[Condition, ...], Field(max_length=8)] = ()
@@ -212,9 +276,11 @@ class RunStatus(Contract):
     completion_time: Timestamp | None = None
     """When the run completed or failed."""
     job_name: str | None = None
-    """Name of the run's Job."""
+    """Name of the Job of the step at work, or of the last one."""
     attempts: int = 0
-    """Number of pods that were created for the run."""
+    """Number of pods that were created for the run, over all of its steps."""
+    steps: Annotated[tuple[StepStatus, ...], Field(max_length=4)] | None = None
+    """Steps that are done and that others follow; unset for a run of one step."""
     metrics: MetricValues | None = None
     """Metrics by name."""
     thresholds: ThresholdValues | None = None
@@ -233,3 +299,5 @@ class RunStatus(Contract):
     """Problems that did not stop the run."""
     display: Display | None = None
     """Rounded strings for kubectl get."""
+    history: Annotated[tuple[PastRun, ...], Field(max_length=5)] | None = None
+    """The last five runs before this one, the newest first."""

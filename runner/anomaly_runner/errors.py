@@ -15,6 +15,7 @@
     ├── StorageUnavailable     20  the storage does not answer (a retry may succeed)
     ├── TrackingUnavailable    21  the tracking server does not answer (a retry may succeed)
     ├── GpuUnavailable         22  the pod cannot use the GPUs that it was given (another node may)
+    ├── DataChanged            23  a file is no longer what an earlier step listed (the next attempt lists anew)
     ├── Stopped               143  SIGTERM: the cluster wants the node back
     └── InternalError           1  anything else: a fault of this program
 
@@ -118,6 +119,12 @@ class GpuUnavailable(RunFailed):
     """The pod cannot use the GPUs that it was given."""
 
     exit_code = ExitCode.GPU_UNAVAILABLE
+
+
+class DataChanged(RunFailed):
+    """A file is no longer what an earlier step listed: another attempt lists the files anew."""
+
+    exit_code = ExitCode.DATA_CHANGED
 
 
 class Stopped(RunFailed):

@@ -109,7 +109,7 @@ def test_a_started_run_keeps_what_it_depends_on(namespace: Namespace) -> None:
         assert spec_type is not None
         blocks = set(spec_type.model_fields)
         for block, change in CHANGES[kind].items():
-            with pytest.raises(KubectlError, match=rf"spec\.{block}.*cannot change once the run has started"):
+            with pytest.raises(KubectlError, match=rf"spec\.{block}.*cannot change while the run is at work"):
                 namespace.patch(resource, name, {"spec": {block: change}})
         namespace.patch(resource, name, {"spec": {"runPolicy": {"suspend": True, "backoffLimit": 1}}})
         assert "run_policy" in blocks

@@ -229,7 +229,7 @@ def test_suspended_and_resumed(namespace: Namespace, operator: OperatorProcess) 
     pod = active_pod(namespace, JOB)
     mark_running(namespace, pod)
     namespace.wait_for("aexp", "screws", "running", phase("Running"))
-    with pytest.raises(KubectlError, match=r"spec.training cannot change once the run has started"):
+    with pytest.raises(KubectlError, match=r"spec.training cannot change while the run is at work"):
         namespace.patch("aexp", "screws", {"spec": {"training": {"trainBatchSize": 8}}})
     namespace.patch("aexp", "screws", {"spec": {"runPolicy": {"suspend": True}}})
     namespace.wait_for("aexp", "screws", "suspended", phase("Suspended"))
