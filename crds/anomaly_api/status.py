@@ -11,6 +11,7 @@ from pydantic import Field
 
 from anomaly_api.base import Contract
 from anomaly_api.reasons import Reason
+from anomaly_api.sweep_status import SweepStatus
 
 Timestamp = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
 Message = Annotated[str, Field(max_length=1024)]
@@ -297,6 +298,8 @@ class RunStatus(Contract):
     """The experiment whose model an inference used."""
     warnings: Annotated[tuple[Annotated[str, Field(max_length=256)], ...], Field(max_length=8)] = ()
     """Problems that did not stop the run."""
+    sweep: SweepStatus | None = None
+    """How the sweep of an experiment goes."""
     display: Display | None = None
     """Rounded strings for kubectl get."""
     history: Annotated[tuple[PastRun, ...], Field(max_length=5)] | None = None
