@@ -44,6 +44,7 @@ class Stage(StrEnum):
     EVALUATE = "evaluate"
     VISUALIZE = "visualize"
     EXPORT = "export"
+    MEASURE = "measure"
     PUBLISH = "publish"
     DONE = "done"
 
@@ -117,6 +118,10 @@ class MetricValues(Contract):
     """Metrics of image scores."""
     pixel: Annotated[dict[str, float], Field(max_length=32)] = Field(default_factory=dict)
     """Metrics of pixel scores."""
+    performance: Annotated[dict[str, float], Field(max_length=16)] = Field(default_factory=dict)
+    """What the model and the run cost: latencyMilliseconds (median of single images) and latencyMillisecondsP90,
+    imagesPerSecond, modelBytes, peakMemoryBytes, peakGpuMemoryBytes, trainSeconds. report.json says what they were
+    measured with."""
 
 
 class ThresholdValues(Contract):
