@@ -17,6 +17,7 @@ SETUP_STAMP := $(VENV)/.setup-stamp
 # What `make generate` writes, and `make verify` therefore compares.
 GENERATED := crds/anomalyexperiments.yaml crds/anomalyinferences.yaml \
 	manifests/base/crds helm/anomaly-operator/crds docs/reference.md docs/models.md \
+	manifests/argocd/argocd-cm.yaml helm/anomaly-operator/files \
 	operator/requirements.txt runner/requirements.txt runner/inference-requirements.txt \
 	hack/demo/requirements.txt
 PYTEST := $(VENV)/bin/pytest
@@ -56,7 +57,7 @@ cluster-up: ## Bring the embedded Kubernetes up, or make it right again
 .PHONY: test-tools
 test-tools:
 ifndef OWN_CLUSTER
-	$(CLUSTER) build --tool helm
+	$(CLUSTER) build --tool helm --tool gitops
 endif
 
 .PHONY: cluster-down
@@ -82,10 +83,11 @@ else
 endif
 
 .PHONY: generate
-generate: setup ## Write what is generated: CRDs, references, requirements
+generate: setup ## Write what is generated: CRDs, references, Argo CD's ConfigMap, requirements
 	$(PYTHON) hack/generate/crds.py
 	$(PYTHON) hack/generate/reference.py
 	$(PYTHON) hack/generate/models.py
+	$(PYTHON) hack/generate/argocd.py
 	$(PYTHON) -m hack.images.requirements
 
 .PHONY: constraints

@@ -52,10 +52,11 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="cluster", description="A real one-node Kubernetes for development and CI.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     build = commands.add_parser("build", help="install and build what the cluster is made of")
-    tools = sorted(settings.GO_TOOLS)
-    build.add_argument("--tool", dest="tools", action="append", default=[], choices=tools, help="build this one too")
+    build.add_argument(
+        "--tool", dest="tools", action="append", default=[], choices=settings.TOOLS, help="build this one too"
+    )
     tool = commands.add_parser("tool", help="build one tool, nothing else, and print where it is")
-    tool.add_argument("name", choices=tools)
+    tool.add_argument("name", choices=settings.TOOLS)
     commands.add_parser("up", help="bring the cluster up, or make it right again")
     down = commands.add_parser("down", help="delete the cluster; keep binaries and current images")
     down.add_argument("--purge", action="store_true", help="remove binaries and images too")

@@ -39,7 +39,9 @@ BINARIES = {
     "services": ("coredns", "registry"),
     "pause": (),
 }
-# Each tool is `go install`ed: the module path of its main package, and the version.
+# Built in the same way, but on request: the tests' own.
+OWN_TOOLS = ("gitops",)
+# Each of these tools is `go install`ed: the module path of its main package, and the version.
 GO_TOOLS = {
     "actionlint": "github.com/rhysd/actionlint/cmd/actionlint@v1.7.12",
     "d2": "oss.terrastruct.com/d2@v0.7.1",
@@ -48,6 +50,7 @@ GO_TOOLS = {
     "kwok": "sigs.k8s.io/kwok/cmd/kwok@v0.8.0",
     "versitygw": "github.com/versity/versitygw/cmd/versitygw@v1.8.0",
 }
+TOOLS = tuple(sorted((*GO_TOOLS, *OWN_TOOLS)))
 # Built for every cluster, as the demo's image contains it. The others are built on request.
 DEFAULT_TOOLS = ("versitygw",)
 DEBIAN_PACKAGES = (

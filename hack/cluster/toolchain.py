@@ -31,7 +31,7 @@ def ensure(tools: tuple[str, ...] = ()) -> None:
 
 
 def ensure_programs(*names: str) -> None:
-    """Build the binaries and Go tools of these names whose sources changed since they were built."""
+    """Build the binaries and tools of these names whose sources changed since they were built."""
     wanted = {name: settings.GO_TOOLS.get(name) or _fingerprint(name) for name in names}
     outdated = [name for name, stamp in wanted.items() if not _is_current(name, stamp)]
     if not outdated:
@@ -39,7 +39,7 @@ def ensure_programs(*names: str) -> None:
     go = golang.ensure()
     for name in outdated:
         with progress(f"building {name}") as work:
-            _build(go, name, work) if name in settings.BINARIES else _install(go, name, work)
+            _install(go, name, work) if name in settings.GO_TOOLS else _build(go, name, work)
         _stamp(name).parent.mkdir(parents=True, exist_ok=True)
         _stamp(name).write_text(wanted[name])
     shutil.rmtree(golang.CACHE, ignore_errors=True)
@@ -62,7 +62,7 @@ def _is_current(name: str, stamp: str) -> bool:
 
 
 def _build(go: golang.Go, name: str, work: Progress) -> None:
-    """Build one of the project's own binaries, and link its commands to it."""
+    """Build one of the project's own programs, and link its commands to it, if it has several."""
     major, minor, _ = settings.KUBERNETES_VERSION.split(".")
     version = f"v{settings.KUBERNETES_VERSION}"
     flags = " ".join(
@@ -78,7 +78,7 @@ def _build(go: golang.Go, name: str, work: Progress) -> None:
     options = (*GO_OPTIONS, "-buildvcs=false", f"-ldflags={flags}", "-o", str(settings.BIN / name))
     folder = settings.SOURCE / name
     go.compile("build", *options, ".", folder=folder, work=work, expected=go.dependencies(folder, work))
-    for command in settings.BINARIES[name]:
+    for command in settings.BINARIES.get(name, ()):
         link = settings.BIN / command
         link.unlink(missing_ok=True)
         link.symlink_to(name)
