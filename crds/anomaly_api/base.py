@@ -7,14 +7,14 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError
 
 from anomaly_api.names import camel
-from anomaly_api.rules import Rule
+from anomaly_api.rules import Rule, SchemaRule
 
 
 class Contract(BaseModel):
     """A frozen object that refuses unknown fields and reads and writes camelCase.
 
     ``rules`` are cross-field constraints. They are enforced here, for runs without a cluster, and by the
-    API server as CEL (``x-kubernetes-validations``), for everything that is applied.
+    API server as CEL (``x-kubernetes-validations``) or as a part of the schema, for everything that is applied.
     """
 
     model_config = ConfigDict(
@@ -25,7 +25,7 @@ class Contract(BaseModel):
         use_attribute_docstrings=True,
         ser_json_inf_nan="null",
     )
-    rules: ClassVar[tuple[Rule, ...]] = ()
+    rules: ClassVar[tuple[Rule | SchemaRule, ...]] = ()
 
     @model_validator(mode="after")
     def _rules_hold(self) -> Self:
@@ -37,8 +37,10 @@ class Contract(BaseModel):
     @classmethod
     def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         schema = handler.resolve_ref_schema(handler(core_schema))
-        if cls.rules:
-            schema["x-kubernetes-validations"] = [rule.to_crd() for rule in cls.rules]
+        if validations := [rule.to_crd() for rule in cls.rules if isinstance(rule, Rule)]:
+            schema["x-kubernetes-validations"] = validations
+        if parts := [rule.schema for rule in cls.rules if isinstance(rule, SchemaRule)]:
+            schema["allOf"] = parts
         return schema
 
     def to_json_object(self) -> dict[str, Any]:

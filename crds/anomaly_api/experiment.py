@@ -8,11 +8,12 @@ from anomaly_api.dataset import Dataset
 from anomaly_api.evaluation import Evaluation
 from anomaly_api.model import ONE_PASS_MODELS, Model
 from anomaly_api.resource import ObjectMeta
-from anomaly_api.rules import Rule, default_when, immutable_once_started, not_yet, unset_when
+from anomaly_api.rules import Rule, at_most_one, default_when, immutable_once_started, not_yet, unset_when
 from anomaly_api.scheduling import RunPolicy, Scheduling
 from anomaly_api.status import RunStatus
 from anomaly_api.storage import Location, LocationRole
-from anomaly_api.sweep import Sweep
+from anomaly_api.sweep import MODEL_NAME, Sweep
+from anomaly_api.sweep_status import Trial
 from anomaly_api.training import EPOCH_DEFAULTS, EPOCH_FIELDS, Training
 from anomaly_api.transforms import Transforms
 
@@ -45,6 +46,20 @@ _HAS_THE_GPUS_IT_TRAINS_ON = Rule(
 )
 
 
+_HAS_EPOCHS_TO_PRUNE = Rule(
+    cel="!has(self.sweep) || !has(self.sweep.pruning) || self.sweep.parameters.exists(p, p.path == 'model.name') || "
+    f"!(self.model.name in [{', '.join(map(repr, ONE_PASS_MODELS))}])",
+    message=f"pruning needs a model that is trained in epochs: {_SEES_IMAGES_ONCE}",
+    field="sweep.pruning",
+    holds=lambda owner: (
+        owner.sweep is None
+        or owner.sweep.pruning is None
+        or any(parameter.path == MODEL_NAME for parameter in owner.sweep.parameters)
+        or owner.model.name not in ONE_PASS_MODELS
+    ),
+)
+
+
 class ExperimentSpec(Contract):
     """What to train, on which images, how to evaluate it, and where the results go."""
 
@@ -59,6 +74,8 @@ class ExperimentSpec(Contract):
         ),
         _REGISTERS_WHAT_IT_KEEPS,
         _HAS_THE_GPUS_IT_TRAINS_ON,
+        _HAS_EPOCHS_TO_PRUNE,
+        at_most_one("sweep", "trial"),
         not_yet("sweep"),
     )
 
@@ -84,6 +101,8 @@ class ExperimentSpec(Contract):
     """Suspension, retries, deadlines, clean-up."""
     sweep: Sweep | None = None
     """Run many trials over a search space."""
+    trial: Trial | None = None
+    """Which trial of which sweep this is: set by the operator on the experiments that it makes, and by it alone."""
 
     @property
     def images(self) -> Dataset:
@@ -119,6 +138,7 @@ class AnomalyExperiment(Contract):
             "output",
             "tracking",
             "scheduling",
+            "trial",
         )
     )
 

@@ -40,6 +40,25 @@ class Rule:
         return entry | ({"fieldPath": f".{self.field}"} if self.field else {})
 
 
+@dataclass(frozen=True)
+class SchemaRule:
+    """One constraint over values of any type, which CEL cannot see: in the CRD it is a part of the schema.
+
+    The API server's refusal names the part of the schema that does not fit, not ``message``.
+    """
+
+    schema: dict[str, Any]
+    """What the owner must also fit: JSON Schema, of which a CRD allows here only what restricts values (``anyOf``,
+    ``not``, ``required``, ``enum``, and ``properties`` and ``items`` that lead to those)."""
+    message: str
+    holds: Callable[[Any], bool]
+    field: str | None = None
+
+    def located_message(self) -> str:
+        """Return the message as a run without a cluster shows it, preceded by the field at fault."""
+        return f"{self.field}: {self.message}" if self.field else self.message
+
+
 def _is_set(owner: Any, field: str) -> bool:
     return getattr(owner, field) is not None
 

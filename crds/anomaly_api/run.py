@@ -182,8 +182,9 @@ class RunSummary(Contract):
     """What the step check listed."""
 
     def to_termination_message(self) -> str:
-        """Return JSON of at most TERMINATION_LIMIT bytes; warnings, the message, then results are cut to fit."""
-        for summary in (self, self._shortened(warnings=2), self._shortened(warnings=0)):
+        """Return JSON of at most TERMINATION_LIMIT bytes; warnings, message, addresses, then metrics are cut to fit."""
+        shortest = self._shortened(warnings=0)
+        for summary in (self, self._shortened(warnings=2), shortest, shortest._with_main_addresses()):
             text = summary.model_dump_json(by_alias=True, exclude_none=True, exclude_defaults=True)
             if len(text.encode()) <= TERMINATION_LIMIT:
                 return text
@@ -192,6 +193,13 @@ class RunSummary(Contract):
 
     def _shortened(self, warnings: int) -> "RunSummary":
         return self.model_copy(update={"warnings": self.warnings[:warnings], "message": self.message[:512]})
+
+    def _with_main_addresses(self) -> "RunSummary":
+        """The summary without the artifacts that the report names and whose address begins with the root's."""
+        if self.artifacts is None:
+            return self
+        kept = self.artifacts.model_dump(include={"root", "report", "model"})
+        return self.model_copy(update={"artifacts": Artifacts(**kept)})
 
 
 class ExportReport(Contract):
@@ -215,6 +223,32 @@ class ExportReport(Contract):
     """Largest accepted difference of a pixel score."""
     images_compared: int
     """Number of real images that were compared."""
+
+
+class PerformanceReport(Contract):
+    """What the latency and the images per second of a model were measured with.
+
+    From arrays to arrays in the host's memory: copies to and from a GPU count, reading and decoding files do not.
+    """
+
+    model: Literal["onnx", "torchscript", "torch"]
+    """What was timed: the export that an inference loads, or the torch model where there is none."""
+    precision: Literal["float32", "float16"] = "float32"
+    """Floating-point type of its weights."""
+    provider: str
+    """What executed it: torch's device, or an execution provider of onnxruntime."""
+    device: str
+    """Name of the GPU, or CPU."""
+    threads: int = 1
+    """CPU threads that work on one image, or on one batch."""
+    images_timed: int
+    """Number of images that were timed one by one, in batches of one, after some that were not."""
+    latency_range: tuple[float, float]
+    """Shortest and longest of them, milliseconds."""
+    batch_size: int
+    """Images in a batch for the images per second."""
+    parallel_batches: int
+    """Batches at the same time for the images per second: one on a GPU, else one on each CPU."""
 
 
 class UnreadableImage(Contract):
@@ -323,6 +357,8 @@ class RunReport(Contract):
     """The course of training, for models that train by gradient."""
     exports: tuple[ExportReport, ...] = ()
     """Exported models."""
+    performance: PerformanceReport | None = None
+    """What the model's performance was measured with."""
     dataset: str = ""
     """What was found: the layout, and the images of each split and label."""
     unreadable: tuple[UnreadableImage, ...] = ()

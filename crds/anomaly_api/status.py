@@ -11,6 +11,7 @@ from pydantic import Field
 
 from anomaly_api.base import Contract
 from anomaly_api.reasons import Reason
+from anomaly_api.sweep_status import SweepStatus
 
 Timestamp = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
 Message = Annotated[str, Field(max_length=1024)]
@@ -43,6 +44,7 @@ class Stage(StrEnum):
     EVALUATE = "evaluate"
     VISUALIZE = "visualize"
     EXPORT = "export"
+    MEASURE = "measure"
     PUBLISH = "publish"
     DONE = "done"
 
@@ -116,6 +118,10 @@ class MetricValues(Contract):
     """Metrics of image scores."""
     pixel: Annotated[dict[str, float], Field(max_length=32)] = Field(default_factory=dict)
     """Metrics of pixel scores."""
+    performance: Annotated[dict[str, float], Field(max_length=16)] = Field(default_factory=dict)
+    """What the model and the run cost: latencyMilliseconds (median of single images) and latencyMillisecondsP90,
+    imagesPerSecond, modelBytes, peakMemoryBytes, peakGpuMemoryBytes, trainSeconds. report.json says what they were
+    measured with."""
 
 
 class ThresholdValues(Contract):
@@ -297,6 +303,8 @@ class RunStatus(Contract):
     """The experiment whose model an inference used."""
     warnings: Annotated[tuple[Annotated[str, Field(max_length=256)], ...], Field(max_length=8)] = ()
     """Problems that did not stop the run."""
+    sweep: SweepStatus | None = None
+    """How the sweep of an experiment goes."""
     display: Display | None = None
     """Rounded strings for kubectl get."""
     history: Annotated[tuple[PastRun, ...], Field(max_length=5)] | None = None

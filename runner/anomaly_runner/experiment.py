@@ -1,4 +1,4 @@
-"""An experiment from end to end: fetch, dataset, train, predict, evaluate, visualize, export, publish.
+"""An experiment from end to end: fetch, dataset, train, predict, evaluate, visualize, export, measure, publish.
 
 Only the order of the stages is decided here; what a stage does is in its own package.
 """
@@ -28,6 +28,7 @@ from anomaly_runner.evaluation.normalize import experiment_normalizer, score_ran
 from anomaly_runner.evaluation.thresholds import experiment_thresholds
 from anomaly_runner.exporting.compare import REFERENCE_IMAGES
 from anomaly_runner.exporting.export import Exports, export_all
+from anomaly_runner.exporting.performance import measure_performance
 from anomaly_runner.models.catalog import input_normalization
 from anomaly_runner.models.check import check_devices, check_exports, check_model
 from anomaly_runner.models.device import choose_device
@@ -178,6 +179,9 @@ def _test_and_publish(config: RunConfig, inputs: ExperimentInputs, trained: Trai
     )
     visualize(renderer, inputs.spec.evaluation.visualization, folder.here / publish.PICTURES, inputs.context)
     files = _write_model_files(inputs, trained, tested, folder)
+    performance = measure_performance(
+        files.exports, folder.here, tested.predictor, tested.predictions.reference, inputs.context
+    )
     folder.write(publish.MANIFEST, _manifest(config, inputs, trained, tested, files))
     # The report's pictures need maps of a few images, and most runs keep no maps: these few are scored again.
     gallery = make_gallery(renderer, partial(_maps_of, inputs, tested.predictor))
@@ -192,6 +196,8 @@ def _test_and_publish(config: RunConfig, inputs: ExperimentInputs, trained: Trai
         training=trained.report,
         exports=tuple(export.report for export in files.exports.verified),
         gallery=gallery,
+        performance=performance.metrics,
+        measured=performance.report,
         failure=files.exports.failure,
     )
     return publish.publish(config, results, folder, inputs.spec.output.upload_artifacts, inputs.context)

@@ -27,7 +27,7 @@ from anomaly_runner.scoring.predict import Predictions, Predictor, maps_by_key, 
 from anomaly_runner.scoring.trained_model import gpu_problem, load_predictor, read_model_manifest, read_valid_area
 from anomaly_runner.storage import Prefetcher
 from anomaly_runner.system.environment import versions
-from anomaly_runner.system.machine import cpu_limit
+from anomaly_runner.system.machine import cpu_limit, peak_memory
 from anomaly_runner.tracking.run_results import flat_parameters
 
 _LIBRARIES = ("onnxruntime", "onnxruntime-gpu", "torch", "numpy", "pillow")
@@ -124,10 +124,18 @@ def _run(config: RunConfig, inputs: _InferenceInputs) -> publish.Published:
         integrity=inputs.integrity,
         environment=_environment(inputs),
         gallery=gallery,
+        performance=_performance(inputs, predictions),
         model_thresholds=inputs.manifest.thresholds,
         trained_by=_trained_by(inputs.manifest.run),
     )
     return publish.publish(config, results, folder, inputs.spec.output.upload_artifacts, inputs.context)
+
+
+def _performance(inputs: _InferenceInputs, predictions: Predictions) -> dict[str, float]:
+    """What this inference cost: its pace includes reading, decoding and resizing the images."""
+    seconds = inputs.context.record.seconds[Stage.PREDICT]
+    pace = {"imagesPerSecond": float(f"{len(predictions.samples) / seconds:.6g}")} if seconds else {}
+    return pace | {"peakMemoryBytes": float(peak_memory())}
 
 
 def _environment(inputs: _InferenceInputs) -> dict[str, str]:

@@ -17,6 +17,7 @@ from anomaly_runner.in_cluster import tracker_of
 from anomaly_runner.locations import local_stores
 from anomaly_runner.manifests import read_resource
 from anomaly_runner.progress import BarReporter, ProgressMeter
+from anomaly_runner.reporting.performance_text import performance_rows
 from anomaly_runner.system.stop import StopSignal
 from anomaly_runner.termination import FinishedRun, capture_failures
 
@@ -71,6 +72,8 @@ def print_report(report: RunReport, console: Console) -> None:
     for level, values in (("image", metrics.image), ("pixel", metrics.pixel)):
         for name, value in values.items():
             table.add_row(f"{level} {name}", f"{value:.6f}{_interval(report, level, name)}")
+    for name, text in performance_rows(metrics.performance).items():
+        table.add_row(name, text)
     for level, threshold in (("image", thresholds.image), ("pixel", thresholds.pixel)):
         if threshold is not None:
             table.add_row(f"{level} threshold", f"{threshold:.6g} ({thresholds.source})")

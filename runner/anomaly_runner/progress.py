@@ -35,6 +35,7 @@ _STAGE_END_PERCENT = {
     Stage.EVALUATE: 80,
     Stage.VISUALIZE: 88,
     Stage.EXPORT: 93,
+    Stage.MEASURE: 94,
     Stage.PUBLISH: 99,
     Stage.DONE: 100,
 }
@@ -44,7 +45,8 @@ _STAGE_END_PERCENT_BY_STEPS = _STAGE_END_PERCENT | {
     Stage.PREDICT: 93,
     Stage.EVALUATE: 94,
     Stage.VISUALIZE: 95,
-    Stage.EXPORT: 97,
+    Stage.EXPORT: 96,
+    Stage.MEASURE: 97,
 }
 """The same for a training that counts steps: training by gradient descent takes longer than all other stages."""
 _PUSH_SECONDS = 1.0

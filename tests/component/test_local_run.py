@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import onnx
@@ -28,7 +28,7 @@ from anomaly_api.experiment import ExperimentSpec
 from anomaly_api.reasons import ExitCode
 from anomaly_api.run import ModelManifest, RunReport
 from anomaly_api.status import MetricValues, ThresholdValues
-from anomaly_runner.exporting import export
+from anomaly_runner.exporting import export, performance
 from anomaly_runner.exporting.torchscript_writer import write_torchscript
 from anomaly_runner.local import print_report, run_locally
 from anomaly_runner.system.digest import digest
@@ -94,6 +94,29 @@ def test_report(trained: Path) -> None:
     assert not_none(report.summary.device).provider.startswith("torch ")
 
 
+def test_performance_is_that_of_the_exported_model(trained: Path) -> None:
+    report = report_of(trained)
+    found, measured = metrics_of(report).performance, not_none(report.performance)
+    assert found.keys() == {
+        "latencyMilliseconds",
+        "latencyMillisecondsP90",
+        "imagesPerSecond",
+        "modelBytes",
+        "peakMemoryBytes",
+        "trainSeconds",
+    }
+    assert all(value > 0 for value in found.values())
+    shortest, longest = measured.latency_range
+    assert shortest <= found["latencyMilliseconds"] <= found["latencyMillisecondsP90"] <= longest
+    assert found["modelBytes"] == (results(trained) / "model.onnx").stat().st_size
+    assert found["trainSeconds"] == report.seconds["train"]
+    assert (measured.model, measured.provider, measured.device) == ("onnx", "CPUExecutionProvider", "CPU")
+    assert 3 <= measured.images_timed <= 100
+    page = (results(trained) / "report.html").read_text()
+    assert f"Latency: median of {measured.images_timed} single images" in page
+    assert f"{found['latencyMilliseconds']:.4g} ms" in page
+
+
 def test_the_table_on_the_terminal(trained: Path) -> None:
     report, terminal = report_of(trained), io.StringIO()
     print_report(report, Console(file=terminal, width=200))
@@ -101,6 +124,7 @@ def test_the_table_on_the_terminal(trained: Path) -> None:
     low, high = report.intervals["AUROC"]
     assert f"{metrics_of(report).image['AUROC']:.6f} (95 %: {low:.3f} to {high:.3f})" in shown
     assert f"{thresholds_of(report).pixel:.6g} (adaptive)" in shown
+    assert f"{metrics_of(report).performance['modelBytes'] / 1e6:.2f} MB" in shown
     assert str(results(trained) / "report.html") in shown
 
 
@@ -195,7 +219,8 @@ def test_a_second_run_gives_identical_results(trained: Path, textures: Path) -> 
     """A second run in another folder gives exactly the same scores and metrics."""
     assert experiment(textures) == 0
     first, second = report_of(trained), report_of(textures)
-    assert first.summary.metrics == second.summary.metrics
+    assert metrics_of(first).image == metrics_of(second).image
+    assert metrics_of(first).pixel == metrics_of(second).pixel
     assert first.summary.thresholds == second.summary.thresholds
     assert first.dataset_fingerprint == second.dataset_fingerprint
     tables = [(results(folder) / "predictions.csv").read_text() for folder in (trained, textures)]
@@ -208,6 +233,14 @@ def test_inference_repeats_the_experiment_scores(textures_and_model: Path) -> No
     assert thresholds_of(report).source == "optimalF1"
     assert metrics_of(report).image["AUROC"] == metrics_of(report_of(textures_and_model)).image["AUROC"]
     assert metrics_of(report).pixel.keys() == {"AUROC", "AUPR", "F1Score"}
+    costs = metrics_of(report).performance
+    assert costs.keys() == {"imagesPerSecond", "peakMemoryBytes"}
+    assert costs["imagesPerSecond"] == pytest.approx(10 / report.seconds["predict"], rel=1e-5)
+    assert report.performance is None
+    assert (
+        "Images a second of the whole stage predict"
+        in (results(textures_and_model, "look") / "report.html").read_text()
+    )
     scores = {}
     for name in ("textures", "look"):
         table = pyarrow.parquet.read_table(results(textures_and_model, name) / "predictions.parquet").to_pylist()
@@ -316,6 +349,23 @@ def test_classification_with_a_checkpoint_and_without_export(textures: Path) -> 
 
     state = load_file(results(textures) / "model.safetensors")
     assert state["mean"].shape == (16 * 16, 1, 20)
+    assert not_none(report.performance).model == "torch"
+    assert metrics_of(report).performance["modelBytes"] == sum(array.nbytes for array in state.values())
+    assert "The torch model on CPU (torch cpu)" in (results(textures) / "report.html").read_text()
+
+
+def test_a_model_that_cannot_be_timed_is_published_without_latency(
+    textures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def too_large(*_: object) -> NoReturn:
+        raise MemoryError("no room for a batch")
+
+    monkeypatch.setattr(performance, "time_predictor", too_large)
+    assert experiment(textures) == 0
+    report = report_of(textures)
+    assert report.performance is None
+    assert metrics_of(report).performance.keys() == {"modelBytes", "peakMemoryBytes", "trainSeconds"}
+    assert "not measured, for lack of memory: no room for a batch" in " ".join(report.summary.warnings)
 
 
 def test_only_the_report_is_uploaded(textures: Path) -> None:
@@ -585,6 +635,8 @@ def test_mlflow_stores_parameters_metrics_and_files(textures: Path) -> None:
     assert run["status"] == "FINISHED"
     assert run["metrics"]["image_AUROC"] == metrics_of(status).image["AUROC"]
     scratch, wrong = status.metrics_by_defect["scratch"], not_none(status.confusion).false_positives
+    costs = metrics_of(status).performance
+    assert {name: run["metrics"][f"performance_{name}"] for name in costs} == costs
     assert run["metrics"]["image_AUROC/scratch"] == scratch.image["AUROC"]
     assert run["metrics"]["pixel_AUROC/scratch"] == scratch.pixel["AUROC"]
     assert run["metrics"]["image_false_positives"] == wrong
@@ -622,6 +674,7 @@ def test_a_failed_export_keeps_all_other_results(
     assert (summary.reason, summary.stage) == ("ExportMismatch", "export")
     assert not_none(summary.metrics).image["AUROC"] > 0.9
     assert not_none(summary.artifacts).exports.keys() == {"onnx"}
+    assert not_none(report_of(textures).performance).model == "onnx"
     names = {path.name for path in results(textures).iterdir()}
     assert {"model.onnx", "model.safetensors", "predictions.parquet", "report.html"} <= names
     assert "model.pt" not in names

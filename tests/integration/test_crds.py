@@ -1,6 +1,5 @@
 """The CRDs on a real API server: both sides accept valid manifests, and refuse invalid ones with the field's path."""
 
-import copy
 import json
 import re
 from pathlib import Path
@@ -12,13 +11,13 @@ from pydantic import ValidationError
 
 from anomaly_api.experiment import AnomalyExperiment
 from anomaly_api.inference import AnomalyInference
+from support.bad_manifests import BAD, base, merged, whole_sweep
 from support.kube import KubectlError, Manifest, Namespace, kubectl
 
 pytestmark = pytest.mark.cluster
 
 ROOT = Path(__file__).parents[2]
 SAMPLES = sorted((ROOT / "manifests" / "samples").glob("*.yaml"))
-BAD = yaml.safe_load((Path(__file__).parent / "bad_manifests.yaml").read_text())
 KINDS: dict[str, type[AnomalyExperiment | AnomalyInference]] = {
     "AnomalyExperiment": AnomalyExperiment,
     "AnomalyInference": AnomalyInference,
@@ -33,25 +32,6 @@ def manifests() -> list[Any]:
     ]
 
 
-def base(kind: str) -> Manifest:
-    name = {"AnomalyExperiment": "mnist-padim", "AnomalyInference": "mnist-inference"}[kind]
-    manifest: Manifest = yaml.safe_load((ROOT / "manifests" / "samples" / f"{name}.yaml").read_text())
-    return manifest
-
-
-def merged(target: Manifest, change: Manifest) -> Manifest:
-    """Return ``target`` after the JSON merge patch ``change`` (RFC 7396)."""
-    result = copy.deepcopy(target)
-    for name, value in change.items():
-        if value is None:
-            result.pop(name, None)
-        elif isinstance(value, dict) and isinstance(result.get(name), dict):
-            result[name] = merged(result[name], value)
-        else:
-            result[name] = value
-    return result
-
-
 @pytest.mark.parametrize("path", SAMPLES, ids=lambda path: path.stem)
 def test_samples_are_accepted_and_come_back_as_pydantic_reads_them(namespace: Namespace, path: Path) -> None:
     for manifest in yaml.safe_load_all(path.read_text()):
@@ -59,6 +39,30 @@ def test_samples_are_accepted_and_come_back_as_pydantic_reads_them(namespace: Na
         kind = KINDS[manifest["kind"]]
         stored = namespace.get(kind.plural, manifest["metadata"]["name"])
         assert kind.model_validate(stored).spec == kind.model_validate(manifest).spec, "defaults are the same"
+
+
+def test_a_whole_sweep_has_no_other_fault_than_coming_too_early(cluster: str) -> None:
+    """The API server evaluates every rule, so that a single complaint means that the others hold."""
+    manifest = base("AnomalyExperiment") | {"metadata": {"name": "whole", "namespace": "default"}}
+    manifest["spec"] |= {"sweep": whole_sweep()}
+    with pytest.raises(KubectlError) as refusal:
+        kubectl("create", "--dry-run=server", "-f", "-", stdin=json.dumps(manifest))
+    faults = re.findall(r"spec\S*: .*", refusal.value.args[0])
+    assert len(faults) == 1, faults
+    assert "spec.sweep: Invalid value: sweep is not supported by this version" in faults[0]
+
+
+def test_a_trial_is_kept_as_it_is(namespace: Namespace) -> None:
+    """Values are of any type: the API server neither prunes nor changes them."""
+    size = {"height": 64, "width": 32}
+    values = {"model.padim.nFeatures": None, "transforms.inputSize": size, "a.b": [[1], {"c": 0.5}]}
+    manifest = base("AnomalyExperiment")
+    manifest["metadata"]["namespace"] = namespace.name
+    manifest["spec"]["trial"] = {"sweep": "whole", "number": 17, "values": values}
+    # kubectl's own check stumbles over a null in a map.
+    namespace.kubectl("create", "--validate=false", "-f", "-", stdin=json.dumps(manifest))
+    stored = namespace.get("aexp", manifest["metadata"]["name"])["spec"]["trial"]
+    assert stored == {"sweep": "whole", "number": 17, "rung": 0, "replicate": 0, "values": values}
 
 
 def test_there_are_many_bad_manifests() -> None:
@@ -126,6 +130,7 @@ CHANGES: dict[str, dict[str, Any]] = {
         "output": {"keepCheckpoint": True},
         "tracking": {"mlflow": None},
         "scheduling": {"gpus": {"count": 2}},
+        "trial": {"sweep": "a", "number": 1},
     },
     "AnomalyInference": {
         "model": {"experiment": "other"},

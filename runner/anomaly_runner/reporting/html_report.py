@@ -27,6 +27,7 @@ from anomaly_runner.reporting.figures import (
     roc_points,
 )
 from anomaly_runner.reporting.gallery import GalleryItem
+from anomaly_runner.reporting.performance_text import measured_with, performance_rows
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _UNIT = (0.0, 1.0)
@@ -61,6 +62,8 @@ def render(report: RunReport, labelled: LabelledScores | None, gallery: Sequence
         gallery_title=_gallery_title(report),
         origin=_origin(report),
         limit=_LISTED,
+        performance=performance_rows(report.summary.metrics.performance) if report.summary.metrics else {},
+        measured=measured_with(report),
         device=report.summary.device.to_json_object() if report.summary.device else {},
         config=yaml.safe_dump(spec.to_json_object(), sort_keys=False, allow_unicode=True),
     )

@@ -1,11 +1,11 @@
 """Put a run's results into the contract's types: the summary for the status, and report.json. Computes no metric."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from anomaly_api.reasons import Reason
-from anomaly_api.run import ExportReport, RunConfig, RunReport, RunSummary, TrainingReport
+from anomaly_api.run import ExportReport, PerformanceReport, RunConfig, RunReport, RunSummary, TrainingReport
 from anomaly_api.status import Artifacts, ImageCounts, MlflowStatus, Stage, ThresholdValues, TrainedBy
 from anomaly_runner.context import RunRecord
 from anomaly_runner.data.batches import IntegrityLog
@@ -34,6 +34,8 @@ class Results:
         gallery: pictures for the HTML report.
         model_thresholds: thresholds of the trained model that an inference uses.
         trained_by: the experiment that trained that model.
+        performance: metrics of what the model and the run cost, by name.
+        measured: what these were measured with; None where no model was timed.
         failure: reason why the run fails although it has results.
     """
 
@@ -49,6 +51,8 @@ class Results:
     gallery: tuple[GalleryItem, ...] = ()
     model_thresholds: ThresholdValues | None = None
     trained_by: TrainedBy | None = None
+    performance: Mapping[str, float] = field(default_factory=dict)
+    measured: PerformanceReport | None = None
     failure: RunFailed | None = None
 
     @property
@@ -65,11 +69,12 @@ class Results:
 def make_summary(results: Results, artifacts: Artifacts, mlflow: MlflowStatus | None, record: RunRecord) -> RunSummary:
     """Make the summary for the status of a run that has results."""
     evaluated, failure = results.evaluated, results.failure
+    performance = dict(results.performance)
     return RunSummary(
         reason=failure.reason if failure else Reason.COMPLETE,
         message=f"{failure}; all else is in {artifacts.root}"[:MESSAGE_LIMIT] if failure else "",
         stage=Stage.EXPORT if failure else Stage.DONE,
-        metrics=evaluated.metrics,
+        metrics=evaluated.metrics.model_copy(update={"performance": performance}),
         thresholds=evaluated.thresholds,
         images=ImageCounts(
             train=results.trained_images,
@@ -103,6 +108,7 @@ def make_report(
         thresholds_from=results.thresholds_from,
         training=results.training,
         exports=results.exports,
+        performance=results.measured,
         dataset=describe(results.dataset),
         unreadable=tuple(results.integrity.unreadable),
         missing_masks=results.dataset.missing_masks,

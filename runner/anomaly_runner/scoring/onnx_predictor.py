@@ -62,6 +62,11 @@ class OnnxPredictor:
         """A few images on a CPU, the configured number on a GPU."""
         return min(self.batch_size, MICRO_BATCH) if self._on_cpu else self.batch_size
 
+    @property
+    def parallel(self) -> int:
+        """Number of batches that are scored at the same time: one for each CPU, or one on a GPU."""
+        return cpu_limit() if self._on_cpu else 1
+
     def score(self, batches: Iterable[Batch]) -> Iterator[ScoredBatch]:
         """Score batches, in order; each CPU works on a batch of its own, or one thread keeps the GPU busy.
 
@@ -70,8 +75,7 @@ class OnnxPredictor:
         own in the GPU's memory.
         """
         if self._on_cpu:
-            threads = cpu_limit()
-            return ordered_map(self._score, batches, threads, ahead=threads + 1)
+            return ordered_map(self._score, batches, self.parallel, ahead=self.parallel + 1)
         return ordered_map(self._score, batches, threads=1, ahead=3)
 
     def _score(self, batch: Batch) -> ScoredBatch:

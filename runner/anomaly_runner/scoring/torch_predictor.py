@@ -4,7 +4,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from anomaly_runner.data.batches import Batch
 from anomaly_runner.models.base import ScoringModel
@@ -54,6 +56,11 @@ class TorchPredictor:
         """A few images on a CPU, the configured number on a GPU."""
         return self.threads.batch_size_for(self.batch_size)
 
+    @property
+    def parallel(self) -> int:
+        """Number of batches that are scored at the same time: one for each CPU, or one on a GPU."""
+        return self.threads.count if self.model.concurrent else 1
+
     def score(self, batches: Iterable[Batch]) -> Iterator[ScoredBatch]:
         """Score batches, in order."""
         if self.threads.device.type == "cuda":
@@ -64,9 +71,16 @@ class TorchPredictor:
         scores, maps = self.model(self.threads.to_device(torch.from_numpy(batch.images)))
         return _SentBatch(batch, OnTheWay.from_gpu(scores), None if maps is None else OnTheWay.from_gpu(maps[:, 0]))
 
+    def run(self, images: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+        """Score model input (B, 3, H, W): raw scores (B,) and maps (B, H, W), or None."""
+        return without_gradients(self._run)(images)
+
+    def _run(self, images: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+        scores, maps = self.model(self.threads.to_device(torch.from_numpy(images)))
+        return scores.cpu().numpy(), None if maps is None else maps[:, 0].cpu().numpy()
+
     def _score(self, batch: Batch) -> ScoredBatch:
-        scores, maps = self.model(self.threads.to_device(torch.from_numpy(batch.images)))
-        return ScoredBatch(batch, scores.cpu().numpy(), None if maps is None else maps[:, 0].cpu().numpy())
+        return ScoredBatch(batch, *self._run(batch.images))
 
     def in_torch(self, scored: Sequence[ScoredBatch]) -> list[ScoredBatch]:
         """Score batches again in torch if onnxruntime ran a part of the model: the reference scores of exports."""

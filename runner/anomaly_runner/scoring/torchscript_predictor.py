@@ -45,6 +45,11 @@ class TorchscriptPredictor:
         """A few images on a CPU, the configured number on a GPU."""
         return self.threads.batch_size_for(self.batch_size)
 
+    @property
+    def parallel(self) -> int:
+        """Number of batches that are scored at the same time: one for each CPU, or one on a GPU."""
+        return self.threads.count
+
     def score(self, batches: Iterable[Batch]) -> Iterator[ScoredBatch]:
         """Score batches, in order."""
         return self.threads.map(lambda batch: ScoredBatch(batch, *self._run(batch.images)), batches)

@@ -6,6 +6,7 @@ Also configures whether glibc's allocator keeps freed memory.
 import ctypes
 import math
 import os
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,14 @@ def available_memory(root: Path = _CGROUP, meminfo: Path = Path("/proc/meminfo")
         _bytes_left(root / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
     ]
     return min([free, *(left for left in limits if left is not None)])
+
+
+def peak_memory() -> int:
+    """Largest number of bytes that this process has had in memory at once (its resident set).
+
+    ``ru_maxrss`` is in KiB on Linux (getrusage(2)).
+    """
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def _bytes_left(folder: Path, limit_file: str, usage_file: str, reclaimable: str) -> int | None:

@@ -70,6 +70,7 @@ _OF_EXPERIMENTS = {
     Stage.PREDICT: "lower training.evalBatchSize or transforms.inputSize",
     Stage.VISUALIZE: "lower training.evalBatchSize or transforms.inputSize",
     Stage.EXPORT: _ON_EXPORT,
+    Stage.MEASURE: _ON_EXPORT,
 }
 _LARGER_POD = "raise scheduling.resources.limits.memory"
 _LARGER_GPU = "take a larger GPU"

@@ -44,7 +44,8 @@ def tracked_result(report: RunReport, folder: Path, complete: bool) -> TrackedRe
 
     Names of metrics: the level and the metric (``image_AUROC``), with the kind of defect if it is about one
     (``image_AUROC/scratch``); ends of 95 % intervals (``image_AUROC_low``, ``image_AUROC_high``); counts of decisions
-    (``image_false_positives``); thresholds (``pixel_threshold``); and the seconds of each stage (``seconds_train``).
+    (``image_false_positives``); thresholds (``pixel_threshold``); what the model costs
+    (``performance_latencyMilliseconds``); and the seconds of each stage (``seconds_train``).
 
     Args:
         report: the run's report.
@@ -87,7 +88,7 @@ def _metrics(report: RunReport) -> dict[str, float]:
 
 
 def _by_level(values: MetricValues, suffix: str = "") -> dict[str, float]:
-    levels = {"image": values.image, "pixel": values.pixel}
+    levels = {"image": values.image, "pixel": values.pixel, "performance": values.performance}
     return {f"{level}_{name}{suffix}": value for level, found in levels.items() for name, value in found.items()}
 
 
