@@ -23,7 +23,7 @@ from typing import Any
 import kopf
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT / "crds"), str(ROOT / "operator")]
+sys.path[:0] = [str(ROOT / "crds"), str(ROOT / "search"), str(ROOT / "operator")]
 
 from anomaly_operator.cluster.client import ApiClient  # noqa: E402
 from anomaly_operator.cluster.credentials import login  # noqa: E402
@@ -55,7 +55,7 @@ def experiment(number: int) -> dict[str, Any]:
 
 def start_operator(python: str, namespace: str) -> "subprocess.Popen[bytes]":
     """Start the operator, cluster-wide, with a Lease in its own namespace."""
-    environment = os.environ | {"PYTHONPATH": f"{ROOT}/crds:{ROOT}/operator"}
+    environment = os.environ | {"PYTHONPATH": f"{ROOT}/crds:{ROOT}/search:{ROOT}/operator"}
     return subprocess.Popen(
         [
             python,

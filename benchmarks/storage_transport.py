@@ -246,7 +246,7 @@ def measure(python: str, name: str, url: str, prefix: str, expected: int) -> tup
             check=False,
             capture_output=True,
             text=True,
-            env=os.environ | {"PYTHONPATH": f"{ROOT}/crds:{ROOT}/runner:{ROOT}"},
+            env=os.environ | {"PYTHONPATH": f"{ROOT}/crds:{ROOT}/search:{ROOT}/runner:{ROOT}"},
         )
         if done.returncode:
             print(f"{name}: {done.stderr.splitlines()[-1]}")

@@ -26,7 +26,13 @@ OPERATOR = Image(
     name="operator",
     variable="ANOMALY_OPERATOR_IMAGE",
     containerfile="operator/Containerfile",
-    inputs=(INSTALLER, "operator/requirements.txt", "crds/anomaly_api", "operator/anomaly_operator"),
+    inputs=(
+        INSTALLER,
+        "operator/requirements.txt",
+        "crds/anomaly_api",
+        "search/anomaly_search",
+        "operator/anomaly_operator",
+    ),
 )
 RUNNER = Image(
     name="runner",
@@ -37,6 +43,7 @@ RUNNER = Image(
         "runner/inference-requirements.txt",
         "runner/requirements.txt",
         "crds/anomaly_api",
+        "search/anomaly_search",
         "runner/anomaly_runner",
     ),
 )

@@ -57,7 +57,10 @@ class OperatorProcess:
         """Start the operator and, unless ``wait`` is false, wait until its cache is filled."""
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        environment = os.environ | {"KUBECONFIG": str(self._kubeconfig), "PYTHONPATH": f"{ROOT}/crds:{ROOT}/operator"}
+        environment = os.environ | {
+            "KUBECONFIG": str(self._kubeconfig),
+            "PYTHONPATH": f"{ROOT}/crds:{ROOT}/search:{ROOT}/operator",
+        }
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 [

@@ -1,0 +1,157 @@
+"""The runs of a point at one fidelity, folded into one value."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from anomaly_search.racing import is_hopeless
+from anomaly_search.space import Value
+from anomaly_search.sweep import Sweep
+from anomaly_search.trials import State, Trial
+
+METRIC_MISSING = "MetricMissing"
+HOPELESS = "Hopeless"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A point at one rung.
+
+    `objectives` are aggregates over the complete replicates, `errors` their standard errors (None for a single one),
+    `violations` by how much of each bound the point is beyond it. All three are empty before the first is complete.
+    """
+
+    number: int
+    rung: int
+    parameters: Mapping[str, Value]
+    state: State
+    trials: tuple[Trial, ...]
+    objectives: tuple[float, ...] = ()
+    errors: tuple[float | None, ...] = ()
+    violations: tuple[float, ...] = ()
+    reason: str = ""
+
+    @property
+    def feasible(self) -> bool:
+        """Whether it is complete and within all constraints."""
+        return self.state is State.COMPLETE and all(violation <= 0 for violation in self.violations)
+
+    @property
+    def gpu_hours(self) -> float:
+        """GPU hours of all its runs."""
+        return sum(trial.gpu_hours for trial in self.trials)
+
+    @property
+    def ended(self) -> datetime | None:
+        """When its last run ended; None while one of them is running, and if nobody knows."""
+        times = [trial.ended for trial in self.trials]
+        return None if None in times else max(time for time in times if time)
+
+    @property
+    def curve(self) -> Mapping[int, float]:
+        """The curve of the first run that has one."""
+        return next((trial.curve for trial in self.trials if trial.curve), {})
+
+
+def fold(sweep: Sweep, trials: Iterable[Trial]) -> tuple[Evaluation, ...]:
+    """Return what the trials say of each point, by number and rung."""
+    groups: dict[tuple[int, int], list[Trial]] = defaultdict(list)
+    for trial in trials:
+        groups[trial.number, trial.rung].append(_judged(sweep, trial))
+    evaluations = [_evaluation(sweep, groups[which]) for which in sorted(groups)]
+    return tuple(_raced(sweep, evaluations))
+
+
+def _judged(sweep: Sweep, trial: Trial) -> Trial:
+    """Turn a complete trial that lacks a metric into a failed one: nothing is known of it."""
+    if trial.state is not State.COMPLETE:
+        return trial
+    objectives = [one.metric for one in sweep.objectives]
+    constraints = [one.metric for one in sweep.constraints]
+    lacking = [*_lacking(objectives, trial.objectives), *_lacking(constraints, trial.constraints)]
+    return replace(trial, state=State.FAILED, reason=f"{METRIC_MISSING}: {lacking[0]}") if lacking else trial
+
+
+def _lacking(metrics: Sequence[str], values: Sequence[float | None]) -> list[str]:
+    padded = (*values, *(None for _ in metrics))
+    return [metric for metric, value in zip(metrics, padded, strict=False) if value is None or not math.isfinite(value)]
+
+
+def _evaluation(sweep: Sweep, trials: list[Trial]) -> Evaluation:
+    trials = sorted(trials, key=lambda trial: trial.replicate)
+    complete = [trial for trial in trials if trial.state is State.COMPLETE]
+    state, reason = _state(sweep, trials)
+    first = trials[0]
+    base = Evaluation(first.number, first.rung, first.parameters, state, tuple(trials), reason=reason)
+    if not complete:
+        return base
+    objectives = _columns(trial.objectives for trial in complete)[: len(sweep.objectives)]
+    bounded = _columns(trial.constraints for trial in complete)[: len(sweep.constraints)]
+    return replace(
+        base,
+        objectives=tuple(_aggregate(sweep, values) for values in objectives),
+        errors=tuple(_standard_error(values) for values in objectives),
+        violations=tuple(
+            constraint.violation(_aggregate(sweep, values))
+            for constraint, values in zip(sweep.constraints, bounded, strict=True)
+        ),
+    )
+
+
+def _state(sweep: Sweep, trials: Sequence[Trial]) -> tuple[State, str]:
+    """One replicate that cannot work says so of its point; the others need not run."""
+    for state in (State.INFEASIBLE, State.FAILED, State.PRUNED):
+        for trial in trials:
+            if trial.state is state:
+                return state, trial.reason
+    complete = {trial.replicate for trial in trials if trial.state is State.COMPLETE}
+    return (State.COMPLETE if complete >= set(range(sweep.replicates.count)) else State.RUNNING), ""
+
+
+def _columns(rows: Iterable[tuple[float | None, ...]]) -> list[list[float]]:
+    return [[value for value in column if value is not None] for column in zip(*rows, strict=False)]
+
+
+def _aggregate(sweep: Sweep, values: Sequence[float]) -> float:
+    return statistics.fmean(values) if sweep.replicates.aggregate == "mean" else statistics.median(values)
+
+
+def _standard_error(values: Sequence[float]) -> float | None:
+    return statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None
+
+
+def _raced(sweep: Sweep, evaluations: list[Evaluation]) -> Iterable[Evaluation]:
+    """Give up the points whose first replicates are hopeless. With several objectives none is."""
+    if sweep.replicates.count == 1 or not sweep.single:
+        return evaluations
+    best = {rung: _best_losses(sweep, evaluations, rung) for rung in range(sweep.rungs)}
+    return [
+        replace(evaluation, state=State.PRUNED, reason=HOPELESS)
+        if _between_runs(evaluation) and is_hopeless(_losses(sweep, evaluation), best.get(evaluation.rung, {}))
+        else evaluation
+        for evaluation in evaluations
+    ]
+
+
+def _between_runs(evaluation: Evaluation) -> bool:
+    return evaluation.state is State.RUNNING and all(trial.state is not State.RUNNING for trial in evaluation.trials)
+
+
+def _best_losses(sweep: Sweep, evaluations: Iterable[Evaluation], rung: int) -> dict[int, float]:
+    candidates = [evaluation for evaluation in evaluations if evaluation.rung == rung and evaluation.feasible]
+    if not candidates:
+        return {}
+    return _losses(sweep, min(candidates, key=lambda one: (sweep.objectives[0].loss(one.objectives[0]), one.number)))
+
+
+def _losses(sweep: Sweep, evaluation: Evaluation) -> dict[int, float]:
+    return {
+        trial.replicate: sweep.objectives[0].loss(trial.objectives[0])
+        for trial in evaluation.trials
+        if trial.state is State.COMPLETE and trial.objectives[0] is not None
+    }

@@ -1,0 +1,223 @@
+"""What to start and to stop next, or that the sweep is over.
+
+Level-triggered: everything follows from the trials that there are. So lowering `parallel` stops nothing, raising `max`
+or a budget goes on after the end, and what was deleted is asked again under its own number.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import cached_property
+from typing import NamedTuple
+
+from anomaly_search import points
+from anomaly_search.evaluations import Evaluation, fold
+from anomaly_search.promotion import promotions
+from anomaly_search.space import Value
+from anomaly_search.stopping import End, StopReason, no_improvement, target_reached, too_many_failed
+from anomaly_search.sweep import Sweep
+from anomaly_search.trials import State, Trial
+
+
+class Identity(NamedTuple):
+    """Which run of a sweep."""
+
+    number: int
+    rung: int
+    replicate: int
+
+
+@dataclass(frozen=True)
+class Start:
+    """A run to start. Its point's parameters, where the point has run before; else they are to be suggested."""
+
+    identity: Identity
+    parameters: Mapping[str, Value] | None = None
+
+
+@dataclass(frozen=True)
+class Decisions:
+    """What is to be done now: nothing of it is an answer to wait for what is running.
+
+    `stop` has the runs that are at work though the sweep is over. `waits` says why nothing more is started although the
+    sweep is not over yet.
+    """
+
+    start: tuple[Start, ...] = ()
+    stop: tuple[Identity, ...] = ()
+    end: End | None = None
+    waits: End | None = None
+
+
+def schedule(sweep: Sweep, trials: Iterable[Trial], now: datetime, began: datetime | None = None) -> Decisions:
+    """Decide what happens next.
+
+    Args:
+        sweep: the task, with the limits as they are now.
+        trials: all runs that there are.
+        now: the time.
+        began: when the sweep began; by default when the first of its trials did.
+    """
+    known = tuple(trials)
+    view = _View(sweep, known, fold(sweep, known), now, began or _first_start(known) or now)
+    if end := view.end_at_once():
+        return Decisions(stop=tuple(_identity(trial) for trial in view.running), end=end)
+    if end := no_improvement(sweep, view.evaluations):
+        return _drained(view, end)
+    free = max(0, sweep.limits.parallel - len(view.running))
+    started, refused = _affordable(view, _wanted(view), free)
+    if started or view.running:
+        return Decisions(start=started, waits=refused)
+    if refused is None and any(True for _ in _wanted(view)):
+        return Decisions()
+    return Decisions(end=refused or view.nothing_left())
+
+
+@dataclass(frozen=True)
+class _View:
+    """The arguments of `schedule`, and what follows from them."""
+
+    sweep: Sweep
+    trials: tuple[Trial, ...]
+    evaluations: tuple[Evaluation, ...]
+    now: datetime
+    began: datetime
+
+    @cached_property
+    def running(self) -> list[Trial]:
+        return [trial for trial in self.trials if trial.state is State.RUNNING]
+
+    @cached_property
+    def gpu_hours(self) -> float:
+        return sum(trial.gpu_hours for trial in self.trials)
+
+    @cached_property
+    def expected_hours(self) -> dict[int, float]:
+        """The mean GPU hours of a complete run at each rung; 0 while none has ended there."""
+        complete = [trial for trial in self.trials if trial.state is State.COMPLETE]
+        return _means(self.sweep.rungs, ((trial.rung, trial.gpu_hours) for trial in complete))
+
+    @cached_property
+    def expected_seconds(self) -> dict[int, float]:
+        """The mean seconds of a complete run at each rung; 0 while none has ended there."""
+        complete = [trial for trial in self.trials if trial.state is State.COMPLETE]
+        times = [(trial.rung, trial.started, trial.ended) for trial in complete]
+        took = ((rung, (ended - started).total_seconds()) for rung, started, ended in times if started and ended)
+        return _means(self.sweep.rungs, took)
+
+    def end_at_once(self) -> End | None:
+        """Return the end that does not wait for what is running."""
+        return (
+            too_many_failed(self.sweep, self.evaluations)
+            or target_reached(self.sweep, self.evaluations)
+            or self._spent()
+        )
+
+    def _spent(self) -> End | None:
+        budget = self.sweep.budget
+        if budget.gpu_hours is not None and self.gpu_hours >= budget.gpu_hours:
+            message = f"{self.gpu_hours:.2f} of {budget.gpu_hours:g} GPU hours are spent"
+            return End(StopReason.GPU_HOURS_SPENT, message)
+        if budget.wall_clock is not None and self.now - self.began >= budget.wall_clock:
+            return End(StopReason.WALL_CLOCK_SPENT, f"{self.now - self.began} of {budget.wall_clock} have passed")
+        return None
+
+    def new_numbers(self) -> list[int]:
+        """Return the numbers that can still be asked, the lowest first: those never asked, and those deleted."""
+        asked = {trial.number for trial in self.trials}
+        free = [number for number in range(self.sweep.limits.max) if number not in asked]
+        size = points.count(self.sweep.space)
+        if size is None:
+            return free
+        tried = {points.key(one.parameters) for one in self.evaluations}
+        return free[: max(0, size - len(tried))]
+
+    def nothing_left(self) -> End:
+        asked = len({trial.number for trial in self.trials})
+        if asked < self.sweep.limits.max:
+            return End(StopReason.SPACE_EXHAUSTED, f"all {asked} points of the space are tried")
+        return End(StopReason.TRIALS_DONE, f"all {asked} trials are done")
+
+
+def _drained(view: _View, end: End) -> Decisions:
+    """Let what is running end: it is paid for, and may yet turn the decision."""
+    return Decisions(waits=end) if view.running else Decisions(end=end)
+
+
+def _wanted(view: _View) -> Iterator[Start]:
+    """Yield what would be started with slots and budget without limit, the most useful first."""
+    numbers = view.new_numbers()
+    for evaluation, rung in promotions(view.sweep, view.evaluations, all_asked=not numbers):
+        yield Start(Identity(evaluation.number, rung, 0), evaluation.parameters)
+    unfinished = [one for one in view.evaluations if one.state is State.RUNNING]
+    for one in unfinished:
+        if all(trial.state is not State.RUNNING for trial in one.trials):
+            yield from _missing(view.sweep, one, 1)
+    for number in numbers:
+        yield Start(Identity(number, 0, 0))
+    yield from _fillers(view, unfinished)
+
+
+def _fillers(view: _View, unfinished: Sequence[Evaluation]) -> Iterator[Start]:
+    """Yield replicates before the earlier ones have ended, for slots that nothing else can use."""
+    for one in unfinished:
+        at_work = any(trial.state is State.RUNNING for trial in one.trials)
+        missing = list(_missing(view.sweep, one, view.sweep.replicates.count))
+        yield from missing if at_work else missing[1:]
+
+
+def _missing(sweep: Sweep, one: Evaluation, most: int) -> Iterator[Start]:
+    there = {trial.replicate for trial in one.trials}
+    missing = [replicate for replicate in range(sweep.replicates.count) if replicate not in there]
+    for replicate in missing[:most]:
+        yield Start(Identity(one.number, one.rung, replicate), one.parameters)
+
+
+def _affordable(view: _View, wanted: Iterable[Start], free: int) -> tuple[tuple[Start, ...], End | None]:
+    """Take as many as have a free slot and a place in the budget; and why no more, if it is the budget."""
+    taken: list[Start] = []
+    committed = _committed(view)
+    for start in wanted:
+        if len(taken) >= free:
+            break
+        cost = view.expected_hours[start.identity.rung]
+        if refused := _refused(view, start.identity.rung, committed + cost):
+            return tuple(taken), refused
+        committed += cost
+        taken.append(start)
+    return tuple(taken), None
+
+
+def _refused(view: _View, rung: int, committed: float) -> End | None:
+    budget = view.sweep.budget
+    if budget.gpu_hours is not None and committed > budget.gpu_hours:
+        message = f"one more trial would exceed {budget.gpu_hours:g} GPU hours, {view.gpu_hours:.2f} are spent"
+        return End(StopReason.GPU_HOURS_SPENT, message)
+    expected = timedelta(seconds=view.expected_seconds[rung])
+    if budget.wall_clock is not None and view.now - view.began + expected > budget.wall_clock:
+        return End(StopReason.WALL_CLOCK_SPENT, f"one more trial would not be done within {budget.wall_clock}")
+    return None
+
+
+def _committed(view: _View) -> float:
+    """Return the GPU hours that are spent, and those that what is running will need."""
+    rest = (max(0.0, view.expected_hours[trial.rung] - trial.gpu_hours) for trial in view.running)
+    return view.gpu_hours + sum(rest)
+
+
+def _means(rungs: int, values: Iterable[tuple[int, float]]) -> dict[int, float]:
+    grouped: dict[int, list[float]] = {rung: [] for rung in range(rungs)}
+    for rung, value in values:
+        grouped[rung].append(value)
+    return {rung: statistics.fmean(group) if group else 0.0 for rung, group in grouped.items()}
+
+
+def _first_start(trials: Iterable[Trial]) -> datetime | None:
+    return min((trial.started for trial in trials if trial.started), default=None)
+
+
+def _identity(trial: Trial) -> Identity:
+    return Identity(trial.number, trial.rung, trial.replicate)

@@ -1,0 +1,321 @@
+"""What is started next, what is stopped, and when a sweep is over."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from anomaly_search.evaluations import fold
+from anomaly_search.promotion import promotions
+from anomaly_search.schedule import Decisions, Identity, Start, schedule
+from anomaly_search.stopping import StopReason
+from anomaly_search.sweep import Budget, Constraint, Fidelity, Limits, Objective, Replicates, Sweep
+from anomaly_search.trials import State, Trial
+from support.sweeps import BEGIN, FINITE, complete, sweep_of
+
+POINT = {"x": 0.0, "y": 0.0}
+
+
+def decide(sweep: Sweep, trials: Iterable[Trial], minutes: float = 60) -> Decisions:
+    return schedule(sweep, trials, BEGIN + timedelta(minutes=minutes))
+
+
+def numbers(starts: Iterable[Start]) -> list[int]:
+    return [start.identity.number for start in starts]
+
+
+def running(number: int, **options: Any) -> Trial:
+    return Trial(number, POINT, State.RUNNING, started=BEGIN, **options)
+
+
+def failed(number: int, reason: str) -> Trial:
+    return Trial(number, POINT, State.FAILED, reason=reason)
+
+
+def values(*objectives: float, **options: Any) -> list[Trial]:
+    return [complete(number, POINT, value, **options) for number, value in enumerate(objectives)]
+
+
+def test_it_begins_with_as_many_as_may_run() -> None:
+    decided = decide(sweep_of(limits=Limits(10, 3)), [])
+    assert decided == Decisions(start=tuple(Start(Identity(number, 0, 0)) for number in range(3)))
+
+
+def test_it_fills_up_what_has_become_free() -> None:
+    decided = decide(sweep_of(limits=Limits(10, 3)), [*values(0.5, 0.6), running(2)])
+    assert numbers(decided.start) == [3, 4]
+
+
+def test_it_never_asks_beyond_the_most() -> None:
+    decided = decide(sweep_of(limits=Limits(4, 3)), [*values(0.5, 0.6), running(2)])
+    assert numbers(decided.start) == [3]
+    decided = decide(sweep_of(limits=Limits(4, 3)), [*values(0.5, 0.6), running(2), running(3)])
+    assert decided == Decisions()
+
+
+def test_a_smaller_parallel_stops_nothing() -> None:
+    decided = decide(sweep_of(limits=Limits(10, 1)), [running(number) for number in range(4)])
+    assert decided == Decisions()
+
+
+def test_nothing_may_run_at_all() -> None:
+    assert decide(sweep_of(limits=Limits(10, 0)), values(0.5)) == Decisions()
+
+
+def test_it_ends_when_all_are_done() -> None:
+    decided = decide(sweep_of(limits=Limits(2, 3)), values(0.5, 0.6))
+    assert decided.end
+    assert decided.end.reason is StopReason.TRIALS_DONE
+    assert (decided.start, decided.stop) == ((), ())
+
+
+def test_it_goes_on_when_more_may_be_asked_after_the_end() -> None:
+    decided = decide(sweep_of(limits=Limits(4, 3)), values(0.5, 0.6))
+    assert decided == Decisions(start=(Start(Identity(2, 0, 0)), Start(Identity(3, 0, 0))))
+
+
+def test_deleted_trials_are_asked_again_under_their_numbers() -> None:
+    done = values(*([0.5] * 6))
+    decided = decide(sweep_of(limits=Limits(10, 3)), [done[0], done[2], done[5]])
+    assert numbers(decided.start) == [1, 3, 4]
+
+
+def test_a_preempted_trial_keeps_its_slot_and_its_number() -> None:
+    """It is running until it is over: no second one takes its place."""
+    decided = decide(sweep_of(limits=Limits(10, 2)), [replace(running(0), reason="Preempted"), running(1)])
+    assert decided == Decisions()
+
+
+def test_a_finite_space_ends_with_its_last_point() -> None:
+    from anomaly_search import points
+
+    done = [complete(number, points.point_at(FINITE, number), 0.5) for number in range(14)]
+    sweep = sweep_of(FINITE, limits=Limits(100, 8))
+    assert numbers(decide(sweep, done[:10]).start) == [10, 11, 12, 13]
+    end = decide(sweep, done).end
+    assert end
+    assert (end.reason, end.message) == (StopReason.SPACE_EXHAUSTED, "all 14 points of the space are tried")
+
+
+def test_the_target_ends_it_at_once() -> None:
+    sweep = sweep_of(objectives=(Objective("image.AUROC", target=0.99),))
+    assert decide(sweep, values(0.98, 0.9899)).end is None
+    decided = decide(sweep, [*values(0.98, 0.99), running(2)])
+    assert decided.end
+    assert decided.end.reason is StopReason.TARGET_REACHED
+    assert decided.end.message == "trial 1 reached the target: image.AUROC 0.99"
+    assert decided.stop == (Identity(2, 0, 0),)
+
+
+def test_a_target_of_a_minimised_objective_is_below() -> None:
+    sweep = sweep_of(objectives=(Objective("ms", "minimize", target=5.0),))
+    assert decide(sweep, values(6.0)).end is None
+    assert decide(sweep, values(6.0, 4.0)).end
+
+
+def test_all_targets_have_to_be_reached_by_one_trial() -> None:
+    sweep = sweep_of(objectives=(Objective("a", target=0.9), Objective("b", "minimize", target=5.0), Objective("c")))
+    apart = [complete(0, POINT, 0.95, 6.0, 0.0), complete(1, POINT, 0.85, 4.0, 0.0)]
+    assert decide(sweep, apart).end is None
+    assert decide(sweep, [*apart, complete(2, POINT, 0.9, 5.0, 0.0)]).end
+
+
+def test_a_target_beyond_a_constraint_or_at_a_low_rung_is_not_reached() -> None:
+    bounded = sweep_of(objectives=(Objective("a", target=0.9),), constraints=(Constraint("bytes", max=1.0),))
+    assert decide(bounded, values(0.95, constraints=(2.0,))).end is None
+    assert decide(bounded, values(0.95, constraints=(1.0,))).end
+    rungs = sweep_of(objectives=(Objective("a", target=0.9),), fidelity=Fidelity((0.25, 1.0), 2))
+    assert decide(rungs, values(0.95)).end is None
+    assert decide(rungs, values(0.95, rung=1)).end
+
+
+def test_too_many_failures_end_it_with_the_commonest_reasons_and_stop_what_runs() -> None:
+    reasons = ["DataError", "StorageError", "DataError", "WeightsError", "StorageError", "DataError", "Other"]
+    trials = [failed(number, reason) for number, reason in enumerate(reasons)]
+    assert decide(sweep_of(limits=Limits(20, 4, max_failed=7)), [*trials, running(7)]).end is None
+    decided = decide(sweep_of(limits=Limits(20, 4, max_failed=6)), [*trials, running(7)])
+    assert decided.end
+    assert decided.end.reason is StopReason.TOO_MANY_FAILED
+    assert decided.end.message == "7 trials failed, 6 may: DataError (3 x), StorageError (2 x), Other (1 x)"
+    assert (decided.start, decided.stop) == ((), (Identity(7, 0, 0),))
+
+
+def test_infeasible_and_pruned_trials_are_no_failures() -> None:
+    trials = [replace(failed(number, "OutOfMemory"), state=State.INFEASIBLE) for number in range(9)]
+    assert decide(sweep_of(limits=Limits(20, 4, max_failed=0)), trials).end is None
+    assert decide(sweep_of(limits=Limits(20, 4, max_failed=0)), [failed(0, "DataError")]).end
+
+
+def test_spent_gpu_hours_end_it_at_once() -> None:
+    sweep = sweep_of(budget=Budget(gpu_hours=0.35))
+    decided = decide(sweep, [*values(0.5, 0.6), running(2, gpu_hours=0.15)])
+    assert decided.end
+    assert decided.end.reason is StopReason.GPU_HOURS_SPENT
+    assert decided.end.message == "0.35 of 0.35 GPU hours are spent"
+    assert decided.stop == (Identity(2, 0, 0),)
+
+
+def test_gpu_hours_that_one_more_would_exceed_are_kept() -> None:
+    """Two trials took 0.1 each; a third at work will, and a fourth does not fit."""
+    decided = decide(sweep_of(budget=Budget(gpu_hours=0.39)), [*values(0.5, 0.6), running(2, gpu_hours=0.02)])
+    assert decided.start == ()
+    assert decided.end is None
+    assert decided.waits
+    assert decided.waits.reason is StopReason.GPU_HOURS_SPENT
+    decided = decide(sweep_of(budget=Budget(gpu_hours=0.41)), [*values(0.5, 0.6), running(2, gpu_hours=0.02)])
+    assert numbers(decided.start) == [3]
+
+
+def test_it_ends_when_nothing_fits_the_budget_and_goes_on_with_a_larger_one() -> None:
+    done = values(0.5, 0.6, 0.7)
+    end = decide(sweep_of(budget=Budget(gpu_hours=0.35)), done).end
+    assert end
+    assert end.reason is StopReason.GPU_HOURS_SPENT
+    assert numbers(decide(sweep_of(budget=Budget(gpu_hours=0.45)), done).start) == [3]
+
+
+def test_the_wall_clock_counts_from_the_first_start() -> None:
+    sweep = sweep_of(budget=Budget(wall_clock=timedelta(minutes=30)))
+    assert numbers(decide(sweep, values(0.5), minutes=28).start) == [1, 2, 3, 4]
+    late = decide(sweep, values(0.5), minutes=29.5).end  # each takes a minute
+    assert late
+    assert late.reason is StopReason.WALL_CLOCK_SPENT
+    over = decide(sweep, [*values(0.5), running(1)], minutes=30)
+    assert over.end
+    assert over.stop == (Identity(1, 0, 0),)
+
+
+def test_no_improvement_lets_what_runs_end() -> None:
+    sweep = sweep_of(budget=Budget(without_improvement=3))
+    assert decide(sweep, values(0.9, 0.5, 0.9)).end is None  # as good is not better
+    done = values(0.5, 0.9, 0.8, 0.7, 0.9)
+    waiting = decide(sweep, [*done, running(5)])
+    assert (waiting.start, waiting.stop, waiting.end) == ((), (), None)
+    assert waiting.waits
+    assert waiting.waits.reason is StopReason.NO_IMPROVEMENT
+    end = decide(sweep, done).end
+    assert end
+    assert end.message == "3 trials without a better one, 3 may be"
+    assert decide(sweep, [*done, complete(5, POINT, 0.91)]).end is None
+
+
+def test_improvement_goes_by_the_order_of_ends_not_of_numbers() -> None:
+    late = complete(0, POINT, 0.9, ended=BEGIN + timedelta(hours=1))
+    assert decide(sweep_of(budget=Budget(without_improvement=3)), [late, *values(0.1, 0.5, 0.6, 0.7)[1:]]).end is None
+
+
+def test_improvement_of_several_objectives_is_a_larger_front() -> None:
+    sweep = sweep_of(objectives=(Objective("a"), Objective("b")), budget=Budget(without_improvement=2))
+    trials = [complete(n, POINT, *pair) for n, pair in enumerate([(1, 1), (0, 2), (2, 0), (0.5, 0.5)])]
+    assert decide(sweep, trials).end is None
+    assert decide(sweep, [*trials, complete(4, POINT, 1, 1)]).end
+
+
+def states(sweep: Sweep, trials: Iterable[Trial], all_asked: bool = False) -> list[tuple[int, int]]:
+    return [(one.evaluation.number, one.rung) for one in promotions(sweep, fold(sweep, trials), all_asked)]
+
+
+def test_the_best_share_of_a_rung_goes_on() -> None:
+    """Optuna's successive halving, made anew, promotes everything."""
+    sweep = sweep_of(fidelity=Fidelity((0.1, 0.3, 1.0), 3))
+    assert states(sweep, values(0.5, 0.7)) == []
+    assert states(sweep, values(0.5, 0.7, 0.6)) == [(1, 1)]
+    assert states(sweep, values(0.5, 0.7, 0.6, 0.8, 0.1, 0.2)) == [(3, 1), (1, 1)]
+
+
+def test_nothing_goes_on_twice_and_the_furthest_first() -> None:
+    sweep = sweep_of(fidelity=Fidelity((0.1, 0.3, 1.0), 3))
+    low = values(*(n / 10 for n in range(9)))
+    middle = [complete(number, POINT, number / 10, rung=1) for number in (8, 7, 6)]
+    assert states(sweep, [*low, *middle[:2]]) == [(6, 1)]
+    assert states(sweep, [*low, *middle]) == [(8, 2)]
+    assert states(sweep, [*low, *middle, running(8, rung=2)]) == []
+
+
+def test_what_failed_is_not_counted_and_what_is_infeasible_is() -> None:
+    sweep = sweep_of(fidelity=Fidelity((0.25, 1.0), 3))
+    two = values(0.5, 0.7)
+    assert states(sweep, [*two, failed(2, "DataError")]) == []
+    assert states(sweep, [*two, Trial(2, POINT, State.INFEASIBLE)]) == [(1, 1)]
+
+
+def test_at_the_end_at_least_one_goes_on_to_each_rung() -> None:
+    sweep = sweep_of(fidelity=Fidelity((0.1, 0.3, 1.0), 4))
+    low = values(0.5, 0.7)
+    assert states(sweep, low, all_asked=True) == [(1, 1)]
+    assert states(sweep, [*low, running(2)], all_asked=True) == []
+    assert states(sweep, [*low, running(1, rung=1)], all_asked=True) == []
+    assert states(sweep, [*low, complete(1, POINT, 0.7, rung=1)], all_asked=True) == [(1, 2)]
+
+
+def test_promotions_come_before_new_numbers_with_the_points_parameters() -> None:
+    sweep = sweep_of(fidelity=Fidelity((0.25, 1.0), 2), limits=Limits(10, 2))
+    decided = decide(sweep, [complete(0, {"x": 1.0, "y": 0.0}, 0.5), complete(1, {"x": 2.0, "y": 0.0}, 0.6)])
+    assert decided.start == (Start(Identity(1, 1, 0), {"x": 2.0, "y": 0.0}), Start(Identity(2, 0, 0)))
+
+
+def test_a_halving_sweep_costs_what_it_promises() -> None:
+    """27 configurations with reduction 3: 27 of the first rung, 9 of the second, 3, and 1."""
+    sweep = sweep_of(fidelity=Fidelity((1 / 27, 1 / 9, 1 / 3, 1.0), 3), limits=Limits(27, 1))
+    trials: list[Trial] = []
+    while (decided := decide(sweep, trials)).end is None:
+        (start,) = decided.start
+        number, rung, _ = start.identity
+        # A point's value is its number, so that each later one is better: the worst order for early promotions.
+        trials.append(complete(number, start.parameters or {"x": 0.0, "y": float(number)}, number, rung=rung))
+    asked = [sum(trial.rung == rung for trial in trials) for rung in range(4)]
+    assert asked[0] == 27
+    # Asynchronous: the worst order promotes more than the share, and the best point is not missed.
+    assert 9 <= asked[1] <= 27
+    assert max(trial.number for trial in trials if trial.rung == 3) == 26
+
+    trials = []
+    while (decided := decide(sweep, trials)).end is None:
+        (start,) = decided.start
+        number, rung, _ = start.identity
+        trials.append(complete(number, start.parameters or {"x": 0.0, "y": float(number)}, -number, rung=rung))
+    assert [sum(trial.rung == rung for trial in trials) for rung in range(4)] == [27, 9, 3, 1]
+
+
+def test_the_replicates_of_a_point_follow_one_another() -> None:
+    sweep = sweep_of(replicates=Replicates(3), limits=Limits(10, 2))
+    assert [start.identity for start in decide(sweep, []).start] == [(0, 0, 0), (1, 0, 0)]
+    first = [complete(0, POINT, 0.5), running(1)]
+    assert decide(sweep, first).start == (Start(Identity(0, 0, 1), POINT),)
+
+
+def test_replicates_fill_slots_that_no_new_point_can_use() -> None:
+    sweep = sweep_of(replicates=Replicates(3), limits=Limits(2, 5))
+    decided = decide(sweep, [complete(0, POINT, 0.5), running(1)])
+    assert [start.identity for start in decided.start] == [(0, 0, 1), (0, 0, 2), (1, 0, 1), (1, 0, 2)]
+
+
+def test_a_deleted_replicate_runs_again() -> None:
+    sweep = sweep_of(replicates=Replicates(3), limits=Limits(1, 1))
+    there = [complete(0, POINT, 0.5, replicate=replicate) for replicate in (0, 2)]
+    assert [start.identity for start in decide(sweep, there).start] == [(0, 0, 1)]
+
+
+def test_a_hopeless_point_saves_its_other_replicates() -> None:
+    sweep = sweep_of(replicates=Replicates(5), limits=Limits(2, 1))
+    best = [complete(0, POINT, value, replicate=place) for place, value in enumerate([0.9, 0.95, 0.8, 0.99, 0.85])]
+    worse = [complete(1, {"x": 1.0, "y": 0.0}, value, replicate=place) for place, value in enumerate([0.5, 0.56, 0.39])]
+    assert [start.identity for start in decide(sweep, [*best, *worse[:1]]).start] == [(1, 0, 1)]
+    end = decide(sweep, [*best, *worse]).end
+    assert end
+    assert end.reason is StopReason.TRIALS_DONE
+
+
+@pytest.mark.parametrize("state", [State.INFEASIBLE, State.FAILED, State.PRUNED])
+def test_a_point_that_is_over_saves_its_other_replicates(state: State) -> None:
+    sweep = sweep_of(replicates=Replicates(3), limits=Limits(1, 1))
+    assert decide(sweep, [Trial(0, POINT, state)]).end
+
+
+def test_all_arguments_are_only_read() -> None:
+    parameters: Mapping[str, Any] = {"x": 0.0, "y": 0.0}
+    trials = (complete(0, parameters, 0.5), running(1))
+    decide(sweep_of(), trials)
+    assert trials == (complete(0, {"x": 0.0, "y": 0.0}, 0.5), running(1))
