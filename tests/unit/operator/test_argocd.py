@@ -78,8 +78,19 @@ def test_the_result_of_an_earlier_spec_is_not_shown_for_a_new_one() -> None:
     assert argocd.health(resource(COMPLETE, generation=2))[0] == "Progressing"
 
 
-def test_a_status_without_conditions_is_progressing() -> None:
-    assert argocd.health(resource({"phase": "Pending"}))[0] == "Progressing"
+@pytest.mark.parametrize(
+    ("phase", "health"), [("Pending", "Progressing"), ("Complete", "Healthy"), ("Failed", "Degraded")]
+)
+def test_without_conditions_the_phase_says_it_all(phase: str, health: str) -> None:
+    assert argocd.health(resource({"phase": phase})) == (health, phase)
+
+
+def test_what_a_person_has_to_do_degrades_a_run_that_waits() -> None:
+    stalled = condition("Stalled", "JobRefused", "exceeded quota")
+    assert argocd.health(resource({"phase": "Pending", "conditions": [stalled]}))[0] == "Degraded"
+    assert (
+        argocd.health(resource({"phase": "Pending", "conditions": [stalled | {"status": "False"}]}))[0] == "Progressing"
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)

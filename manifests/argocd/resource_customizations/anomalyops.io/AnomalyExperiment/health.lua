@@ -1,13 +1,11 @@
 -- Health of an AnomalyExperiment or AnomalyInference. Their status follows kstatus: observedGeneration, Reconciling, Stalled.
+--
+-- No variable that has a value is assigned `a and b` here: Argo CD's Lua (gopher-lua) keeps the value where `a` is nil.
 
--- The first of these conditions that is True decides.
-local verdicts = {
-  {condition = "Failed", health = "Degraded"},
-  {condition = "Stalled", health = "Degraded"},
-  {condition = "Complete", health = "Healthy"},
-  {condition = "Suspended", health = "Suspended"},
-  {condition = "Reconciling", health = "Progressing"},
-}
+local health_of_phase = {Complete = "Healthy", Failed = "Degraded", Suspended = "Suspended"}
+
+-- Of these conditions the first that is True explains the run.
+local explaining = {"Failed", "Stalled", "Complete", "Suspended", "Reconciling"}
 
 local function find_true(kind)
   for _, condition in ipairs(obj.status.conditions or {}) do
@@ -17,7 +15,6 @@ local function find_true(kind)
   end
 end
 
--- A variable is never assigned `a and b` here once it has a value: Argo CD's Lua (gopher-lua) then keeps the old one.
 local function details(condition)
   if condition.message ~= nil and condition.message ~= "" then
     return condition.message
@@ -35,15 +32,20 @@ local function explanation(condition)
   return condition.reason .. ": " .. text
 end
 
+local function message()
+  for _, kind in ipairs(explaining) do
+    local condition = find_true(kind)
+    if condition ~= nil then
+      return explanation(condition)
+    end
+  end
+  return obj.status.phase
+end
+
 -- The status of a run that is over says nothing about a spec that was changed since: it runs again.
 if obj.status == nil or obj.status.observedGeneration ~= obj.metadata.generation then
   return {status = "Progressing", message = "the operator has not seen this spec yet"}
+elseif find_true("Stalled") then
+  return {status = "Degraded", message = message()}
 end
-
-for _, verdict in ipairs(verdicts) do
-  local condition = find_true(verdict.condition)
-  if condition ~= nil then
-    return {status = verdict.health, message = explanation(condition)}
-  end
-end
-return {status = "Progressing", message = "the operator has not said anything about this run yet"}
+return {status = health_of_phase[obj.status.phase] or "Progressing", message = message()}
