@@ -149,8 +149,6 @@ class ProgressUpdate(Contract):
     """The run in MLflow, once it exists."""
     device: Device | None = None
     """What the pod computes with, once it knows."""
-    step: StepName | None = None
-    """The pod's step, as in its RunConfig."""
 
 
 class RunSummary(Contract):

@@ -269,6 +269,8 @@ class RunStatus(Contract):
     statuses of releases that ran every resource once."""
     spec_digest: Annotated[str, Field(max_length=64)] | None = None
     """Digest of everything in the spec that the result of this run depends on."""
+    rerun: Annotated[str, Field(max_length=256)] | None = None
+    """runPolicy.rerun with which this run began."""
     phase: Phase = Phase.PENDING
     """The state of the run, in one word."""
     conditions: Annotated[tuple[Condition, ...], Field(max_length=8)] = ()

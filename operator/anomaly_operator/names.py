@@ -20,6 +20,10 @@ CONTAINER = "runner"
 MANAGED_BY = "anomaly-operator"
 MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
 KIND_LABEL = f"{GROUP}/kind"
+RUN_LABEL = f"{GROUP}/run"
+"""Number of the run; the first run's objects lack it."""
+STEP_LABEL = f"{GROUP}/step"
+"""The step; objects of a run's last step lack it."""
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 JOB_NAME_LABEL = "batch.kubernetes.io/job-name"
 SELECTOR = f"{MANAGED_BY_LABEL}={MANAGED_BY}"
@@ -39,15 +43,22 @@ def component(kind: Kind) -> str:
     return kind.removeprefix("Anomaly").lower()
 
 
-def job(key: RunKey) -> str:
-    """Return the name of the run's Job, ``NAME-experiment`` or ``NAME-inference``."""
-    suffix = f"-{component(key.kind)}"
+def job(key: RunKey, number: int | None = None, step: str | None = None) -> str:
+    """Return the name of a step's Job: ``NAME-experiment`` or ``NAME-inference``, then the run's number and the step.
+
+    Args:
+        key: the resource.
+        number: which of its runs; None for the first.
+        step: the step; None for the last one, which is the work itself.
+    """
+    suffix = "".join(f"-{part}" for part in (component(key.kind), number, step) if part is not None)
     return _shortened(key.name, LABEL_LIMIT - len(suffix)) + suffix
 
 
-def labels(key: RunKey) -> dict[str, str]:
-    """Return the labels of a run's Job and pods."""
-    return {
+def labels(key: RunKey, number: int | None = None, step: str | None = None) -> dict[str, str]:
+    """Return the labels of a step's Job and pods; the arguments are those of ``job``."""
+    which = {RUN_LABEL: number and str(number), STEP_LABEL: step}
+    return {label: value for label, value in which.items() if value} | {
         "app.kubernetes.io/name": "anomaly-runner",
         "app.kubernetes.io/component": component(key.kind),
         "app.kubernetes.io/part-of": "anomaly-operator",

@@ -18,11 +18,11 @@ from anomaly_operator.cluster.apply import apply, pods_selector
 from anomaly_operator.cluster.cache import Cache
 from anomaly_operator.cluster.client import ApiClient
 from anomaly_operator.cluster.event_recorder import record_event
-from anomaly_operator.decide.desired import desired_state
-from anomaly_operator.decide.observed import ObservedState, Refusal
+from anomaly_operator.decide.desired import desired_name, desired_state
+from anomaly_operator.decide.observed import ObservedState, PastJob, Refusal
 from anomaly_operator.decide.outlived import outlived_pod, seconds_until_outlived
-from anomaly_operator.decide.phase import is_finished
 from anomaly_operator.decide.plan import Action, CreateJob, Requeue, plan
+from anomaly_operator.decide.runs import current_run, is_finished
 from anomaly_operator.decide.status import compute_status
 from anomaly_operator.decide.transition_events import transition_events
 from anomaly_operator.decide.waiting import (
@@ -112,14 +112,15 @@ class Reconciler:
             self._board.forget(key)
             return
 
-        # The recorded status is the operator's only memory.
-        old_status = _recorded_status(run)
+        # The recorded status is the operator's only memory. A changed spec may begin another run of the resource.
+        old_status = current_run(run, _recorded_status(run))
         if is_finished(old_status):
             self._board.forget(key)
 
         # Decide what should exist and what to do about it, from what is known now.
-        desired = desired_state(run, self._experiment_of(run), self._settings.pods)
-        observed = await self._observe(run)
+        desired = desired_state(run, old_status, self._experiment_of(run), self._settings.pods)
+        job_name = desired_name(run, old_status, desired)
+        observed = await self._observe(run, job_name)
         self._tell_of_other_operator(run, observed.job)
         actions = plan(run.uid, desired, observed, old_status)
 
@@ -129,13 +130,13 @@ class Reconciler:
         # A new run's status is written by a second reconcile, which waits its turn: in a burst, all new runs get
         # their Job before any status is written.
         creates_job = any(isinstance(action, CreateJob) for action in actions)
-        job_recreated = creates_job and old_status.start_time is not None
+        job_recreated = creates_job and old_status.start_time is not None and old_status.job_name == job_name
         if creates_job and not refusal and not job_recreated:
             self._queue.add(key)
             return
 
         # Write the status from what exists after the actions: once, and only if it changed.
-        observed = replace(await self._observe(run), refusal=refusal, job_recreated=job_recreated)
+        observed = replace(await self._observe(run, job_name), refusal=refusal, job_recreated=job_recreated)
         observed = replace(observed, explanation=await self._explain(run, observed))
         new_status = compute_status(run, old_status, desired, observed, self._clock())
         await self._update_status(run, old_status, new_status)
@@ -152,11 +153,17 @@ class Reconciler:
             return None
         return self._cache.runs.get(RunKey("AnomalyExperiment", run.key.namespace, run.experiment_name))
 
-    async def _observe(self, run: RunView) -> ObservedState:
+    async def _observe(self, run: RunView, job_name: str) -> ObservedState:
         """Gather what exists for the run. A Job that is not the run's own is reported without its pods."""
-        job = self._cache.job_of(run.key)
+        job = self._cache.jobs.get((run.key.namespace, job_name))
         pods = await self._pods_of(job) if job and job.is_controlled_by(run.uid) else ()
-        observed = ObservedState(job=job, pods=pods, progress=self._board.latest(run.key, run.uid))
+        past = tuple(
+            PastJob(other, self._cache.pods_of(other))
+            for other in self._cache.jobs_of(run.key, run.uid)
+            if other.name != job_name
+        )
+        progress = self._board.latest(run.key, job.uid) if job else None
+        observed = ObservedState(job=job, pods=pods, past=past, progress=progress, experiment=self._experiment_of(run))
         if early := seconds_until_outlived(observed, self._clock()):
             self._queue.add_after(run.key, early)
         return replace(observed, outlived=outlived_pod(observed, self._clock()))
@@ -206,8 +213,9 @@ class Reconciler:
         except NotFound:
             return  # deleted meanwhile
         dependents = self._cache.put_run(run_view(run.key.kind, written)) - {run.key}
-        to_clean_up = {run.key} if is_finished(new) else set()
-        for key in dependents | to_clean_up:
+        # What comes next is clean-up, or the next step.
+        goes_on = {run.key} if is_finished(new) or new.steps != old.steps else set()
+        for key in dependents | goes_on:
             self._queue.add(key)
         for event in transition_events(old, new):
             log.info("run changed", run=str(run.key), reason=event.reason, message=event.message)

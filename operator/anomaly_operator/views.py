@@ -55,6 +55,8 @@ class RunView:
     """Whether it has a deletionTimestamp."""
     spec: bytes
     """The spec as JSON, not yet validated."""
+    rerun: str | None
+    """spec.runPolicy.rerun, with which a user asks for another run."""
     status: bytes
     """The recorded status as JSON, not yet validated; ``{}`` before the operator wrote one."""
     experiment_name: str | None
@@ -77,6 +79,8 @@ class JobView:
     """Whether it has a deletionTimestamp."""
     suspend: bool
     """spec.suspend: the Job controller makes no pods while it is true."""
+    step: str | None
+    """The run's step that it does; None for the last one, which is the work itself."""
     queued: bool
     """Whether it names a Kueue queue, so that Kueue decides when it is unsuspended."""
     backoff_limit: int
@@ -193,6 +197,7 @@ def run_view(kind: Kind, raw: Raw) -> RunView:
     """Parse a custom resource."""
     meta, spec = raw["metadata"], raw.get("spec", {})
     model = spec.get("model") if kind == "AnomalyInference" else None
+    policy = spec.get("runPolicy")
     return RunView(
         key=RunKey(kind, meta["namespace"], meta["name"]),
         uid=meta["uid"],
@@ -200,6 +205,7 @@ def run_view(kind: Kind, raw: Raw) -> RunView:
         generation=meta.get("generation", 0),
         deleting="deletionTimestamp" in meta,
         spec=_json(spec),
+        rerun=policy.get("rerun") if isinstance(policy, Mapping) else None,
         status=_json(raw.get("status", {})),
         experiment_name=model.get("experiment") if isinstance(model, Mapping) else None,
     )
@@ -217,6 +223,7 @@ def job_view(raw: Raw) -> JobView:
         creation_time=meta["creationTimestamp"],
         deleting="deletionTimestamp" in meta,
         suspend=spec.get("suspend", False),
+        step=meta.get("labels", {}).get(names.STEP_LABEL),
         queued=names.QUEUE_LABEL in meta.get("labels", {}),
         backoff_limit=spec.get("backoffLimit", 6),
         active_deadline_seconds=spec.get("activeDeadlineSeconds"),

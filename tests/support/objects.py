@@ -53,16 +53,22 @@ def make_run(manifest: Manifest, status: Manifest | None = None, **metadata: str
     return run_view(manifest["kind"], raw)
 
 
-def raw_job(key: RunKey = KEY, owner_uid: str = UID, spec: Manifest | None = None, **status: Any) -> Manifest:
-    """Make a run's batch/v1 Job; ``status`` are fields of its status."""
+def raw_job(
+    key: RunKey = KEY,
+    owner_uid: str = UID,
+    spec: Manifest | None = None,
+    which: tuple[int | None, str | None] = (None, None),
+    **status: Any,
+) -> Manifest:
+    """Make a run's batch/v1 Job; ``which`` is the run's number and the step, ``status`` are fields of its status."""
     return {
         "metadata": {
-            "name": names.job(key),
+            "name": names.job(key, *which),
             "namespace": key.namespace,
             "uid": JOB_UID,
             "resourceVersion": "11",
             "creationTimestamp": CREATED,
-            "labels": names.labels(key),
+            "labels": names.labels(key, *which),
             "annotations": {names.CONFIG_DIGEST_ANNOTATION: "digest"},
             "ownerReferences": [
                 {"kind": key.kind, "name": key.name, "uid": owner_uid, "controller": True},
@@ -73,9 +79,14 @@ def raw_job(key: RunKey = KEY, owner_uid: str = UID, spec: Manifest | None = Non
     }
 
 
-def make_job(owner_uid: str = UID, spec: Manifest | None = None, **status: Any) -> JobView:
-    """Make the view of a run's Job."""
-    return job_view(raw_job(owner_uid=owner_uid, spec=spec, **status))
+def make_job(
+    owner_uid: str = UID,
+    spec: Manifest | None = None,
+    which: tuple[int | None, str | None] = (None, None),
+    **status: Any,
+) -> JobView:
+    """Make the view of a run's Job; the arguments are those of ``raw_job``."""
+    return job_view(raw_job(owner_uid=owner_uid, spec=spec, which=which, **status))
 
 
 def finished_job_status(condition_type: Literal["Complete", "Failed"]) -> Manifest:

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Generic, Protocol, TypeVar
 
-from anomaly_operator import names
 from anomaly_operator.keys import RunKey
 from anomaly_operator.views import JobView, PodView, RunView
 
@@ -104,6 +103,7 @@ class Cache:
         self.runs: ViewStore[RunKey, RunView] = ViewStore(lambda run: run.key)
         self.jobs: ViewStore[ObjectKey, JobView] = ViewStore(lambda job: (job.namespace, job.name))
         self.pods: ViewStore[ObjectKey, PodView] = ViewStore(lambda pod: (pod.namespace, pod.name))
+        self._job_keys: defaultdict[RunKey, set[ObjectKey]] = defaultdict(set)  # run -> its Jobs
         self._pod_keys: defaultdict[ObjectKey, set[ObjectKey]] = defaultdict(set)  # Job -> its pods
         self._deleted_pods: defaultdict[str, dict[str, PodView]] = defaultdict(dict)  # UID of Job -> UID of pod -> pod
         self._dependents: defaultdict[RunKey, set[RunKey]] = defaultdict(set)  # experiment -> inferences that name it
@@ -127,12 +127,22 @@ class Cache:
 
     def put_job(self, job: JobView) -> set[RunKey]:
         """Keep a Job, and return the runs to reconcile."""
-        return _run_keys(job) if self.jobs.put(job) else set()
+        if not self.jobs.put(job):
+            return set()
+        if job.run_key:
+            self._job_keys[job.run_key].add((job.namespace, job.name))
+        return _run_keys(job)
 
     def remove_job(self, job: JobView) -> set[RunKey]:
         """Forget a Job and its deleted pods, and return the runs to reconcile."""
         self._deleted_pods.pop(job.uid, None)
-        return _run_keys(job) if self.jobs.remove(job) else set()
+        if not self.jobs.remove(job):
+            return set()
+        if job.run_key and (job_keys := self._job_keys.get(job.run_key)):
+            job_keys.discard((job.namespace, job.name))
+            if not job_keys:
+                del self._job_keys[job.run_key]
+        return _run_keys(job)
 
     def put_pod(self, pod: PodView) -> set[RunKey]:
         """Keep a pod, and return the runs to reconcile."""
@@ -156,9 +166,10 @@ class Cache:
                 del self._pod_keys[(pod.namespace, pod.owner.name)]
         return _run_keys(job)
 
-    def job_of(self, run: RunKey) -> JobView | None:
-        """Return the Job that has the name of the run's Job; it may belong to another owner."""
-        return self.jobs.get((run.namespace, names.job(run)))
+    def jobs_of(self, run: RunKey, uid: str) -> tuple[JobView, ...]:
+        """Return the Jobs of the resource of this UID, of all its steps and runs, by name."""
+        keys = sorted(self._job_keys.get(run, ()))
+        return tuple(job for key in keys if (job := self.jobs.get(key)) and job.is_controlled_by(uid))
 
     def pods_of(self, job: JobView) -> tuple[PodView, ...]:
         """Return the Job's pods, oldest first."""

@@ -1,7 +1,8 @@
 """The conditions of a run's status.
 
-Complete, Failed and Suspended mean what they mean on a batch/v1 Job; Reconciling and Stalled follow kstatus. A
-condition enters the status the first time it is True; from then on it is True or False, never Unknown.
+Complete, Failed and Suspended mean what they mean on a batch/v1 Job; Reconciling and Stalled follow kstatus; DataReady
+is what a preflight check found. A condition enters the status the first time it is True (DataReady: once it is known);
+from then on it is True or False, never Unknown.
 
 This module does not know why a condition is True; ``status`` decides that.
 """
@@ -22,8 +23,12 @@ ORDER = (
     ConditionType.STALLED,
     ConditionType.SUSPENDED,
     ConditionType.RECONCILING,
+    ConditionType.DATA_READY,
 )
 """Order in the status, final conditions first: kubectl shows the reason of the first one that is True."""
+
+KEPT = frozenset({ConditionType.DATA_READY})
+"""Conditions about what was found out once, for as long as the run lasts."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,7 @@ class ConditionState:
 def update_conditions(
     recorded: Iterable[Condition],
     true: Mapping[ConditionType, ConditionState],
+    false: Mapping[ConditionType, ConditionState] | None = None,
     *,
     false_reason: Reason,
     generation: int,
@@ -49,7 +55,8 @@ def update_conditions(
 
     Args:
         recorded: the conditions of the recorded status.
-        true: the conditions that are True now; all other recorded conditions become False.
+        true: the conditions that are True now; all other recorded conditions become False, except those that are kept.
+        false: conditions that are False for a reason of their own.
         false_reason: reason of conditions that are False, except Suspended: a run that is no longer suspended was
             resumed.
         generation: generation of the spec that the conditions describe.
@@ -60,6 +67,10 @@ def update_conditions(
     for kind in ORDER:
         if kind in true:
             condition = _condition(kind, "True", true[kind], generation, now)
+        elif false and kind in false:
+            condition = _condition(kind, "False", false[kind], generation, now)
+        elif kind in old and kind in KEPT:
+            condition = old[kind].model_copy(update={"observed_generation": generation})
         elif kind in old:
             reason = Reason.RESUMED if kind is ConditionType.SUSPENDED else false_reason
             condition = _condition(kind, "False", ConditionState(reason), generation, now)

@@ -1,4 +1,4 @@
-"""The Job of a run: owned by the run's resource, retried only where a second try can help.
+"""The Job of a run's step: owned by the run's resource, retried only where a second try can help.
 
 Makes manifests; whether a Job is created, changed or deleted is decided by ``plan``.
 """
@@ -10,11 +10,12 @@ from anomaly_api.scheduling import RunPolicy
 from anomaly_operator import names
 from anomaly_operator.decide.pod import config_json, pod_template
 from anomaly_operator.decide.pod_settings import PodSettings
+from anomaly_operator.decide.steps import Step
 from anomaly_operator.keys import RunKey
 from anomaly_operator.resources import Manifest
 
 
-def make_job(key: RunKey, config: RunConfig, policy: RunPolicy, settings: PodSettings) -> Manifest:
+def make_job(key: RunKey, step: Step, policy: RunPolicy, deadline: int | None, settings: PodSettings) -> Manifest:
     """Make the manifest with which the Job is created.
 
     It leaves ttlSecondsAfterFinished out: that is set once the result has been recorded in the resource's status, so
@@ -22,18 +23,19 @@ def make_job(key: RunKey, config: RunConfig, policy: RunPolicy, settings: PodSet
 
     Args:
         key: the run.
-        config: what the run does.
-        policy: how the Job is retried, suspended and limited.
+        step: what the Job does.
+        policy: how the Job is retried and suspended.
+        deadline: how long it may take, seconds; None for no limit.
         settings: what the operator itself adds to every pod.
     """
-    queue = config.spec.scheduling.queue_name
+    config, queue = step.config, step.scheduling.queue_name
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
         "metadata": {
-            "name": names.job(key),
+            "name": names.job(key, config.run.number, step.label),
             "namespace": key.namespace,
-            "labels": names.labels(key) | ({names.QUEUE_LABEL: queue} if queue else {}),
+            "labels": names.labels(key, config.run.number, step.label) | ({names.QUEUE_LABEL: queue} if queue else {}),
             "annotations": {
                 names.CONFIG_DIGEST_ANNOTATION: config_digest(config),
                 names.INSTALLATION_ANNOTATION: settings.installation,
@@ -53,9 +55,9 @@ def make_job(key: RunKey, config: RunConfig, policy: RunPolicy, settings: PodSet
             "suspend": policy.suspend or queue is not None,
             "podReplacementPolicy": "Failed",
             "podFailurePolicy": failure_policy(),
-            "template": pod_template(key, config, settings),
+            "template": pod_template(key, step, settings),
         }
-        | _deadline(policy),
+        | ({} if deadline is None else {"activeDeadlineSeconds": deadline}),
     }
 
 
@@ -82,9 +84,3 @@ def failure_policy() -> Manifest:
 
 def _exit_codes(*codes: int) -> Manifest:
     return {"containerName": names.CONTAINER, "operator": "In", "values": list(codes)}
-
-
-def _deadline(policy: RunPolicy) -> dict[str, int]:
-    if policy.active_deadline_seconds is None:
-        return {}
-    return {"activeDeadlineSeconds": policy.active_deadline_seconds}

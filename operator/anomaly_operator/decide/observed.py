@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from anomaly_api.run import ProgressUpdate
-from anomaly_operator.views import EventView, JobView, PodView
+from anomaly_operator.views import EventView, JobView, PodView, RunView
 
 
 @dataclass(frozen=True)
@@ -13,14 +13,26 @@ class Refusal:
     message: str
 
 
+@dataclass(frozen=True)
+class PastJob:
+    """A Job of the run whose step is done, or of an earlier run of the resource."""
+
+    job: JobView
+    pods: tuple[PodView, ...] = ()
+
+
 @dataclass(frozen=True, kw_only=True)
 class ObservedState:
     """What exists for a run, and what happened to it in this reconcile."""
 
     job: JobView | None = None
-    """The Job that has the name of the run's Job; it may belong to another owner."""
+    """The Job that has the name of the Job of the step at work; it may belong to another owner."""
     pods: tuple[PodView, ...] = ()
     """The Job's pods, oldest first."""
+    past: tuple[PastJob, ...] = ()
+    """The resource's other Jobs."""
+    experiment: RunView | None = None
+    """The experiment whose model the run uses, if it names one that exists."""
     progress: ProgressUpdate | None = None
     """The last progress that a pod of the run pushed."""
     refusal: Refusal | None = None

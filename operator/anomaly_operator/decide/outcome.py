@@ -29,12 +29,13 @@ class Outcome:
         return self.reason is Reason.COMPLETE
 
 
-def job_outcome(job: JobView, pods: Iterable[PodView]) -> Outcome | None:
+def job_outcome(job: JobView, pods: Iterable[PodView], earlier_seconds: int = 0) -> Outcome | None:
     """Determine how the Job ended; None while it is not finished.
 
     Args:
-        job: the run's Job.
+        job: the Job of the step at work.
         pods: its pods, oldest first.
+        earlier_seconds: what earlier steps took of the run's deadline.
     """
     end = job.finished_condition
     if end is None:
@@ -44,7 +45,8 @@ def job_outcome(job: JobView, pods: Iterable[PodView]) -> Outcome | None:
         return _complete_job_outcome([pod for pod in finished if pod.phase == "Succeeded"])
     # The Job failed: it exceeded its deadline, or its last failed pod says why, or all its pods are gone.
     if end.reason == "DeadlineExceeded":
-        message = f"the run took longer than runPolicy.activeDeadlineSeconds ({job.active_deadline_seconds} s)"
+        deadline = (job.active_deadline_seconds or 0) + earlier_seconds
+        message = f"the run took longer than runPolicy.activeDeadlineSeconds ({deadline} s)"
         return Outcome(Reason.DEADLINE_EXCEEDED, message)
     failed = [pod for pod in finished if pod.phase == "Failed"]
     return attempt_outcome(failed[-1]) if failed else _unexplained_failure(end)

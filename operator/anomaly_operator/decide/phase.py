@@ -6,7 +6,7 @@ How a run ended is decided by ``outcome``.
 from dataclasses import dataclass
 
 from anomaly_api.reasons import Reason
-from anomaly_api.status import ConditionType, Phase, RunStatus
+from anomaly_api.status import ConditionType, Phase
 from anomaly_operator.decide.desired import Blocked, DesiredState
 from anomaly_operator.decide.observed import ObservedState
 from anomaly_operator.decide.outcome import attempt_outcome
@@ -47,11 +47,6 @@ class RunPhase:
     message: str = ""
     condition: ConditionType = ConditionType.RECONCILING
     """Reconciling, Stalled or Suspended."""
-
-
-def is_finished(status: RunStatus) -> bool:
-    """Whether a status records the end of its run."""
-    return status.phase in (Phase.COMPLETE, Phase.FAILED)
 
 
 def current_phase(desired: DesiredState, observed: ObservedState) -> RunPhase:

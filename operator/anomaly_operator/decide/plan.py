@@ -3,14 +3,16 @@
 An action carries everything that ``cluster.apply`` needs to perform it; nothing is performed here.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from anomaly_api.scheduling import RunPolicy
 from anomaly_api.status import Phase, RunStatus
 from anomaly_operator.decide.desired import DesiredJob, DesiredState
-from anomaly_operator.decide.observed import ObservedState
+from anomaly_operator.decide.observed import ObservedState, PastJob
 from anomaly_operator.decide.outlived import ends_run
-from anomaly_operator.decide.phase import is_finished
+from anomaly_operator.decide.runs import is_finished
+from anomaly_operator.decide.steps import seconds_left
 from anomaly_operator.resources import Manifest
 from anomaly_operator.views import JobView, PodView
 
@@ -60,13 +62,17 @@ def plan(run_uid: str, desired: DesiredState, observed: ObservedState, status: R
         run_uid: UID of the resource.
         desired: what should exist.
         observed: what exists.
-        status: the recorded status.
+        status: what is recorded of this run.
     """
-    job = observed.job
-    # A finished run is only cleaned up; its Job is never created again.
+    # A finished run is only cleaned up; its Jobs are never created again.
     if is_finished(status):
         return _clean_up(desired.policy, observed, status)
+    return (*_step(run_uid, desired, observed, status), *_clean_up_past(desired.policy, observed, status))
 
+
+def _step(run_uid: str, desired: DesiredState, observed: ObservedState, status: RunStatus) -> tuple[Action, ...]:
+    """Decide the actions for the step at work."""
+    job = observed.job
     # Without a Job, one is created unless the run is blocked.
     if job is None:
         return (CreateJob(desired.make()),) if isinstance(desired, DesiredJob) else ()
@@ -78,11 +84,11 @@ def plan(run_uid: str, desired: DesiredState, observed: ObservedState, status: R
     # A finished Job stays as it is until its result has been recorded. Without a policy the spec is not valid.
     if job.finished_condition or desired.policy is None:
         return ()
-    return _steer(job, desired, desired.policy, observed.outlived, has_started=status.start_time is not None)
+    return _steer(job, desired, desired.policy, observed.outlived, status)
 
 
 def _steer(
-    job: JobView, desired: DesiredState, policy: RunPolicy, outlived: PodView | None, *, has_started: bool
+    job: JobView, desired: DesiredState, policy: RunPolicy, outlived: PodView | None, status: RunStatus
 ) -> tuple[Action, ...]:
     """Decide the actions for a Job of this run that is not finished."""
     # A pod that cannot finish is ended for the Job to make another; if its end is the run's, that is recorded first.
@@ -90,11 +96,11 @@ def _steer(
         return (DeletePods((outlived.name,)),)
 
     # Until the run has started its spec may change. A Job's template is immutable, so a changed spec needs a new Job.
-    if isinstance(desired, DesiredJob) and not has_started and _is_outdated(job, desired):
+    if isinstance(desired, DesiredJob) and status.start_time is None and _is_outdated(job, desired):
         return (DeleteJob(job.name, job.uid), Requeue())
 
     # The run policy may change at any time.
-    changes = policy_changes(job, policy)
+    changes = policy_changes(job, policy, seconds_left(policy, status))
     return (PatchJob(job.name, changes),) if changes else ()
 
 
@@ -106,8 +112,14 @@ def _is_outdated(job: JobView, desired: DesiredJob) -> bool:
     return job.config_digest != desired.config_digest and job.is_made_by(desired.installation)
 
 
-def policy_changes(job: JobView, policy: RunPolicy) -> Manifest:
-    """Return the fields of the Job's spec that differ from the run policy, with the policy's values."""
+def policy_changes(job: JobView, policy: RunPolicy, deadline: int | None) -> Manifest:
+    """Return the fields of the Job's spec that differ from the run policy, with the policy's values.
+
+    Args:
+        job: the Job of the step at work.
+        policy: the run policy.
+        deadline: how long the step may take, seconds; None for no limit.
+    """
     changes: Manifest = {}
     # Only Kueue unsuspends a queued Job.
     may_unsuspend = not job.queued
@@ -115,26 +127,48 @@ def policy_changes(job: JobView, policy: RunPolicy) -> Manifest:
         changes["suspend"] = policy.suspend
     if job.backoff_limit != policy.backoff_limit:
         changes["backoffLimit"] = policy.backoff_limit
-    if job.active_deadline_seconds != policy.active_deadline_seconds:
-        changes["activeDeadlineSeconds"] = policy.active_deadline_seconds
+    if job.active_deadline_seconds != deadline:
+        changes["activeDeadlineSeconds"] = deadline
     return changes
 
 
 def _clean_up(policy: RunPolicy | None, observed: ObservedState, status: RunStatus) -> tuple[Action, ...]:
     """Decide what to remove of a finished run, now that its result is recorded."""
     job = observed.job
-    if job is None or job.deleting or policy is None:
+    if policy is None:
         return ()
+    past = _clean_up_past(policy, observed, status)
+    if job is None or job.deleting:
+        return past
     # The run has ended, its Job cannot: a container outlives the runner.
     if observed.outlived and not job.finished_condition:
-        return (DeleteJob(job.name, job.uid),)
+        return (DeleteJob(job.name, job.uid), *past)
     if not job.finished_condition:
+        return past
+    return (*_expire(PastJob(job, observed.pods), policy, status), *past)
+
+
+def _clean_up_past(policy: RunPolicy | None, observed: ObservedState, status: RunStatus) -> tuple[Action, ...]:
+    """Decide what to remove of earlier steps and runs, whose results are recorded."""
+    if policy is None:
         return ()
     actions: list[Action] = []
-    # The TTL controller deletes the Job by itself once the field is set.
-    if job.ttl_seconds_after_finished != policy.ttl_seconds_after_finished:
-        actions.append(PatchJob(job.name, {"ttlSecondsAfterFinished": policy.ttl_seconds_after_finished}))
-    if policy.retain_pods == "onFailure" and status.phase is Phase.COMPLETE:
-        finished = tuple(pod.name for pod in observed.pods if pod.finished and not pod.deleting)
-        actions += [DeletePods(finished)] if finished else []
+    for past in observed.past:
+        if past.job.deleting:
+            continue
+        # A run that was replaced while it was suspended, or a container that outlives its step's runner.
+        if not past.job.finished_condition:
+            actions.append(DeleteJob(past.job.name, past.job.uid))
+        else:
+            actions += _expire(past, policy, status)
     return tuple(actions)
+
+
+def _expire(past: PastJob, policy: RunPolicy, status: RunStatus) -> Iterator[Action]:
+    """Yield what ends the life of a finished Job and its pods: the TTL controller deletes it once the field is set."""
+    if past.job.ttl_seconds_after_finished != policy.ttl_seconds_after_finished:
+        yield PatchJob(past.job.name, {"ttlSecondsAfterFinished": policy.ttl_seconds_after_finished})
+    if policy.retain_pods == "onFailure" and status.phase is Phase.COMPLETE and past.job.find_true("Complete"):
+        finished = tuple(pod.name for pod in past.pods if pod.finished and not pod.deleting)
+        if finished:
+            yield DeletePods(finished)

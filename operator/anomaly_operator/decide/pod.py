@@ -20,6 +20,7 @@ from anomaly_api.run import (
 from anomaly_api.scheduling import PodTemplate, Scheduling
 from anomaly_operator import names
 from anomaly_operator.decide.pod_settings import PodSettings
+from anomaly_operator.decide.steps import Step
 from anomaly_operator.decide.volumes import pod_volumes
 from anomaly_operator.keys import RunKey
 from anomaly_operator.resources import Manifest
@@ -30,16 +31,15 @@ GRACE_SECONDS = 60
 """Seconds between SIGTERM and SIGKILL, in which the runner saves its state and writes its summary."""
 
 
-def pod_template(key: RunKey, config: RunConfig, settings: PodSettings) -> Manifest:
+def pod_template(key: RunKey, step: Step, settings: PodSettings) -> Manifest:
     """Make the Job's pod template. What the operator sets wins over the resource's own labels and annotations."""
-    scheduling = config.spec.scheduling
-    overlay = scheduling.pod_template or PodTemplate()
+    overlay = step.scheduling.pod_template or PodTemplate()
     return {
         "metadata": {
-            "labels": (overlay.labels or {}) | names.labels(key),
-            "annotations": (overlay.annotations or {}) | {names.CONFIG_ANNOTATION: config_json(config)},
+            "labels": (overlay.labels or {}) | names.labels(key, step.config.run.number, step.label),
+            "annotations": (overlay.annotations or {}) | {names.CONFIG_ANNOTATION: config_json(step.config)},
         },
-        "spec": _pod_spec(key, config, scheduling, overlay, settings),
+        "spec": _pod_spec(key, step.config, step.scheduling, overlay, settings),
     }
 
 

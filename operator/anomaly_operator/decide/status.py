@@ -5,15 +5,31 @@ came from may have been collected.
 """
 
 from datetime import datetime
+from typing import Any, cast
 
+from anomaly_api.reasons import Reason
 from anomaly_api.run import RunSummary
-from anomaly_api.status import ConditionType, Device, Display, MetricValues, Phase, Progress, RunStatus, Stage
+from anomaly_api.status import (
+    ConditionType,
+    Device,
+    Display,
+    MetricValues,
+    Phase,
+    Progress,
+    RunStatus,
+    Stage,
+    StepName,
+    StepStatus,
+    TrainedBy,
+)
 from anomaly_operator.decide.conditions import ConditionState, update_conditions
-from anomaly_operator.decide.desired import DesiredState
+from anomaly_operator.decide.desired import DesiredJob, DesiredState
 from anomaly_operator.decide.observed import ObservedState
 from anomaly_operator.decide.outcome import Outcome, attempt_outcome, job_outcome
 from anomaly_operator.decide.outlived import ends_run
-from anomaly_operator.decide.phase import WARNING_REASONS, RunPhase, current_phase, is_finished
+from anomaly_operator.decide.phase import WARNING_REASONS, RunPhase, current_phase
+from anomaly_operator.decide.runs import is_finished, last_complete
+from anomaly_operator.decide.steps import seconds_spent
 from anomaly_operator.decide.times import to_age, to_timestamp
 from anomaly_operator.views import JobView, RunView
 
@@ -22,35 +38,57 @@ WARNING_LIMIT = 256
 
 
 def compute_status(
-    run: RunView, old: RunStatus, desired: DesiredState, observed: ObservedState, now: datetime
+    run: RunView,
+    old: RunStatus,
+    desired: DesiredState,
+    observed: ObservedState,
+    now: datetime,
 ) -> RunStatus:
     """Compute what the resource's status should say.
 
     Args:
         run: the resource.
-        old: its recorded status.
+        old: what is recorded of this run.
         desired: what should exist for it.
         observed: what exists for it after this reconcile's actions.
         now: the current time, for transitions of conditions and, where nothing better is known, the run's end.
     """
     # The end of a run is recorded once and kept.
     if is_finished(old):
-        return _kept_record(run, old)
+        return _kept_record(run, old, observed.experiment)
     # A Job of another owner, such as an earlier resource of the same name, says nothing about this run.
     observed = _without_foreign_job(run, observed)
     # A finished Job is the end of the run, and so is a runner that is done while its pod cannot finish.
-    outcome = job_outcome(observed.job, observed.pods) if observed.job else None
+    outcome = job_outcome(observed.job, observed.pods, seconds_spent(old)) if observed.job else None
     if outcome is None and observed.outlived and ends_run(observed.outlived):
         outcome = attempt_outcome(observed.outlived)
+    if observed.job and outcome and outcome.complete and observed.job.step:
+        return _status_between_steps(run, old, observed, observed.job, outcome, now=now)
     if observed.job and outcome:
         return _finished_status(run, old, observed, observed.job, outcome, now=now)
     # Everything else is a phase of an unfinished run.
-    return _unfinished_status(run, old, observed, current_phase(desired, observed), now=now)
+    trained_by = desired.trained_by if isinstance(desired, DesiredJob) else old.trained_by
+    return _unfinished_status(run, old, observed, current_phase(desired, observed), trained_by, now=now)
 
 
-def _kept_record(run: RunView, old: RunStatus) -> RunStatus:
+def _kept_record(run: RunView, old: RunStatus, experiment: RunView | None) -> RunStatus:
     conditions = (found.model_copy(update={"observed_generation": run.generation}) for found in old.conditions)
-    return old.model_copy(update={"observed_generation": run.generation, "conditions": tuple(conditions)})
+    return old.model_copy(
+        update={
+            "observed_generation": run.generation,
+            "conditions": tuple(conditions),
+            "trained_by": _with_newer_run(old.trained_by, experiment),
+        }
+    )
+
+
+def _with_newer_run(used: TrainedBy | None, experiment: RunView | None) -> TrainedBy | None:
+    """Return the run whose model was used, with the number of a later one that is Complete."""
+    if used is None or experiment is None:
+        return used
+    newest = last_complete(RunStatus.model_validate_json(experiment.status))
+    is_newer = newest and (experiment.uid, newest.run) != (used.uid, used.run or 1)
+    return used.model_copy(update={"newer_run": newest.run if newest and is_newer else None})
 
 
 def _without_foreign_job(run: RunView, observed: ObservedState) -> ObservedState:
@@ -59,12 +97,62 @@ def _without_foreign_job(run: RunView, observed: ObservedState) -> ObservedState
     return ObservedState(refusal=observed.refusal)
 
 
+def _status_between_steps(
+    run: RunView, old: RunStatus, observed: ObservedState, job: JobView, outcome: Outcome, *, now: datetime
+) -> RunStatus:
+    """Return the status of a run with a step that is done while others follow: what it found out is recorded in it."""
+    attempts = _attempts(old, observed)
+    earlier = tuple(step for step in old.steps or () if step.name != job.step)
+    done = StepStatus(
+        name=cast(StepName, job.step),
+        job_name=job.name,
+        attempts=attempts - sum(step.attempts for step in earlier),
+        start_time=_start_time(job),
+        completion_time=_completion_time(job, now),
+        listing=outcome.summary.listing if outcome.summary else None,
+    )
+    return RunStatus(
+        observed_generation=run.generation,
+        phase=Phase.PENDING,
+        conditions=update_conditions(
+            old.conditions,
+            {
+                ConditionType.RECONCILING: ConditionState(Reason.PENDING),
+                ConditionType.DATA_READY: ConditionState(Reason.DATA_READY, outcome.message),
+            },
+            false_reason=Reason.PENDING,
+            generation=run.generation,
+            now=to_timestamp(now),
+        ),
+        start_time=old.start_time or _start_time(job),
+        job_name=job.name,
+        attempts=attempts,
+        mlflow=old.mlflow,
+        trained_by=old.trained_by,
+        warnings=outcome.summary.warnings if outcome.summary else (),
+        **_kept_of_run(old) | {"steps": (*earlier, done)},
+    )
+
+
+def _kept_of_run(old: RunStatus) -> dict[str, Any]:
+    """Return the fields that stay the same until the run is over."""
+    return {name: getattr(old, name) for name in ("run", "spec_digest", "rerun", "steps", "history")}
+
+
 def _unfinished_status(
-    run: RunView, old: RunStatus, observed: ObservedState, current: RunPhase, *, now: datetime
+    run: RunView,
+    old: RunStatus,
+    observed: ObservedState,
+    current: RunPhase,
+    trained_by: TrainedBy | None,
+    *,
+    now: datetime,
 ) -> RunStatus:
     stage, progress = _stage_and_progress(old, observed, current)
     update = observed.progress
-    device = (update.device if update else None) or old.device
+    # The device of a step that only prepares the work says nothing about the work.
+    is_work = observed.job is not None and observed.job.step is None
+    device = (update.device if update and is_work else None) or old.device
     attempts = _attempts(old, observed)
     return RunStatus(
         observed_generation=run.generation,
@@ -83,8 +171,10 @@ def _unfinished_status(
         attempts=attempts,
         mlflow=(update.mlflow if update else None) or old.mlflow,
         device=device,
+        trained_by=trained_by,
         warnings=_early_warnings(device),
         display=_display(None, _progress_text(stage, progress) or _obstacle(current)),
+        **_kept_of_run(old),
     )
 
 
@@ -101,6 +191,7 @@ def _finished_status(
         conditions=update_conditions(
             old.conditions,
             _final_conditions(outcome),
+            _denied_conditions(outcome, job),
             false_reason=outcome.reason,
             generation=run.generation,
             now=to_timestamp(now),
@@ -115,10 +206,11 @@ def _finished_status(
         images=results.images,
         artifacts=results.artifacts,
         mlflow=results.mlflow or old.mlflow,
-        device=results.device or old.device,
-        trained_by=results.trained_by,
+        device=old.device if job.step else results.device or old.device,
+        trained_by=results.trained_by or old.trained_by,
         warnings=results.warnings,
         display=_display(results.metrics, _progress_text(stage, None)),
+        **_kept_of_run(old),
     )
 
 
@@ -133,6 +225,13 @@ def _final_conditions(outcome: Outcome) -> dict[ConditionType, ConditionState]:
         return {ConditionType.COMPLETE: state}
     # kstatus knows Stalled, not Failed: GitOps tools report the failure by it.
     return {ConditionType.FAILED: state, ConditionType.STALLED: state}
+
+
+def _denied_conditions(outcome: Outcome, job: JobView) -> dict[ConditionType, ConditionState]:
+    """Return the conditions that became False for a reason of their own: a check that failed."""
+    if job.step != "check":
+        return {}
+    return {ConditionType.DATA_READY: ConditionState(outcome.reason, outcome.message)}
 
 
 def _default_message(outcome: Outcome) -> str:
@@ -169,10 +268,11 @@ def _completion_time(job: JobView, now: datetime) -> str:
 
 
 def _attempts(old: RunStatus, observed: ObservedState) -> int:
-    """Count the pods of the run's Job; the count never falls, although deleted pods are no longer seen."""
+    """Count the pods of the run's Jobs; the count never falls, although deleted pods are no longer seen."""
     job = observed.job
     counted_by_job = job.active + job.failed + job.succeeded if job else 0
-    return max(old.attempts, counted_by_job, len(observed.pods))
+    of_earlier_steps = sum(step.attempts for step in old.steps or () if job is None or step.job_name != job.name)
+    return max(old.attempts, of_earlier_steps + max(counted_by_job, len(observed.pods)))
 
 
 def _display(metrics: MetricValues | None, progress: str | None) -> Display | None:

@@ -37,6 +37,7 @@ def transition_events(old: RunStatus, new: RunStatus) -> tuple[Event, ...]:
         _resumed(old, new) if had_started else None,
         _needs_attention(old, new),
         _runs_without_gpu(old, new),
+        _model_outdated(old, new),
     ]
     # A failure is both Failed and Stalled, for the same reason: keep the first one.
     by_reason = {event.reason: event for event in reversed(events) if event}
@@ -70,6 +71,18 @@ def _runs_without_gpu(old: RunStatus, new: RunStatus) -> Event | None:
     if why is None or before is not None or new.completion_time:
         return None
     return Event("Warning", Reason.GPU_UNAVAILABLE, f"the run is on the CPU: {why}", new.start_time or "")
+
+
+def _model_outdated(old: RunStatus, new: RunStatus) -> Event | None:
+    """Return the Event of an inference whose experiment has a newer model: it stays as it is."""
+    used = new.trained_by
+    if used is None or used.newer_run is None or (old.trained_by and old.trained_by.newer_run == used.newer_run):
+        return None
+    message = (
+        f"AnomalyExperiment {used.name} has a newer model, of run {used.newer_run}; this run used that of run "
+        f"{used.run or 1}: set runPolicy.rerun to use the newer one"
+    )
+    return Event("Normal", Reason.MODEL_OUTDATED, message, f"{used.uid}/{used.newer_run}")
 
 
 def _event(event_type: EventType, condition: Condition) -> Event:

@@ -23,12 +23,18 @@ class ProgressBoard:
         self._queue = queue
         self._seconds = seconds
         self._monotonic = monotonic
-        self._latest: dict[RunKey, ProgressUpdate] = {}
+        self._latest: dict[RunKey, tuple[str, ProgressUpdate]] = {}  # the UID of the pod's Job, and what it said
         self._due: dict[RunKey, float] = {}  # when the run was, or will be, added to the queue
 
-    def put(self, key: RunKey, update: ProgressUpdate) -> None:
-        """Store an update and enqueue the run, at once or when the pause since the last time is over."""
-        self._latest[key] = update
+    def put(self, key: RunKey, job_uid: str, update: ProgressUpdate) -> None:
+        """Store an update and enqueue the run, at once or when the pause since the last time is over.
+
+        Args:
+            key: the run.
+            job_uid: UID of the Job whose pod pushed it.
+            update: what it pushed.
+        """
+        self._latest[key] = (job_uid, update)
         now = self._monotonic()
         last = self._due.get(key, float("-inf"))
         if now >= last + self._seconds:
@@ -38,10 +44,10 @@ class ProgressBoard:
             self._due[key] = last + self._seconds
             self._queue.add_after(key, last + self._seconds - now)
 
-    def latest(self, key: RunKey, uid: str) -> ProgressUpdate | None:
-        """Return the newest update, unless it is of an earlier resource of the same name."""
-        update = self._latest.get(key)
-        return update if update is not None and update.run.uid == uid else None
+    def latest(self, key: RunKey, job_uid: str) -> ProgressUpdate | None:
+        """Return the newest update if a pod of this Job pushed it, not one of an earlier step, run or resource."""
+        pushed_by, update = self._latest.get(key, ("", None))
+        return update if pushed_by == job_uid else None
 
     def forget(self, key: RunKey) -> None:
         """Drop the progress of a run that is finished or deleted."""

@@ -20,6 +20,7 @@ from anomaly_operator.keys import RunKey
 from anomaly_operator.metrics import PROGRESS_PUSHES, REGISTRY
 from anomaly_operator.serving.progress_board import ProgressBoard
 from anomaly_operator.serving.tokens import PodIdentity, TokenVerifier
+from anomaly_operator.views import JobView
 
 log = structlog.get_logger()
 
@@ -112,19 +113,20 @@ class Server:
         # A pod may report progress of its own run only.
         if pod is None:
             return web.Response(status=401, text="the token is not one for progress")
-        if not self._belongs(pod, update):
+        job = self._job_of(pod)
+        key = RunKey(update.run.kind, update.run.namespace, update.run.name)
+        if job is None or job.run_key != key or not job.is_controlled_by(update.run.uid):
             return web.Response(status=403, text=f"pod {pod.name} is not a pod of {update.run.folder}")
-        self._board.put(RunKey(update.run.kind, update.run.namespace, update.run.name), update)
+        self._board.put(key, job.uid, update)
         return web.Response(status=204)
 
-    def _belongs(self, pod: PodIdentity, update: ProgressUpdate) -> bool:
-        """Whether the pod was created by the Job of the very resource (by UID) that the update names."""
+    def _job_of(self, pod: PodIdentity) -> JobView | None:
+        """Return the Job that created this very pod (by UID)."""
         known = self._cache.pods.get((pod.namespace, pod.name))
-        job = self._cache.job_of(RunKey(update.run.kind, update.run.namespace, update.run.name))
-        if known is None or job is None or known.owner is None:
-            return False
-        same_pod = known.uid == pod.uid and known.namespace == job.namespace
-        return same_pod and known.owner.uid == job.uid and job.is_controlled_by(update.run.uid)
+        if known is None or known.owner is None or known.uid != pod.uid:
+            return None
+        job = self._cache.jobs.get((known.namespace, known.owner.name))
+        return job if job and job.uid == known.owner.uid else None
 
     async def _forward(self, request: web.Request) -> web.Response:
         """Forward a push to the leader, once; a pod whose push is lost soon pushes again anyway."""

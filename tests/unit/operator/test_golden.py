@@ -11,9 +11,10 @@ from anomaly_api.status import RunStatus
 from anomaly_operator.decide.desired import Blocked, DesiredJob, desired_state
 from anomaly_operator.decide.observed import ObservedState, Refusal
 from anomaly_operator.decide.pod_settings import PodSettings
+from anomaly_operator.decide.runs import current_run
 from anomaly_operator.decide.status import compute_status
 from anomaly_operator.resources import Manifest
-from anomaly_operator.views import event_view, job_view, pod_view
+from anomaly_operator.views import RunView, event_view, job_view, pod_view
 from support import golden, objects
 
 SETTINGS = PodSettings(
@@ -39,9 +40,9 @@ def load(path: Path) -> Manifest:
 @pytest.mark.parametrize("path", JOBS, ids=case_name)
 def test_job(path: Path, request: pytest.FixtureRequest) -> None:
     given = load(path)
-    experiment = given.get("experiment")
-    trained = objects.make_run(experiment, experiment.get("status"), uid="trained-uid") if experiment else None
-    desired = desired_state(objects.make_run(given["resource"]), trained, SETTINGS)
+    run = objects.make_run(given["resource"], generation=given.get("generation", 1))
+    status = current_run(run, RunStatus.model_validate(given.get("recorded", {})))
+    desired = desired_state(run, status, trained_experiment(given), SETTINGS)
     made = (
         desired.make()
         if isinstance(desired, DesiredJob)
@@ -55,9 +56,9 @@ def test_job(path: Path, request: pytest.FixtureRequest) -> None:
 def test_status(path: Path, request: pytest.FixtureRequest) -> None:
     given = load(path)
     resource = given.get("resource", objects.EXPERIMENT)
-    recorded = RunStatus.model_validate(given.get("recorded", {}))
     run = objects.make_run(resource, generation=given.get("generation", 1))
-    desired = desired_state(run, None, SETTINGS)
+    recorded = current_run(run, RunStatus.model_validate(given.get("recorded", {})))
+    desired = desired_state(run, recorded, trained_experiment(given), SETTINGS)
     made = compute_status(run, recorded, desired, observed_state(given), datetime(2026, 1, 2, 3, 15, tzinfo=UTC))
     expected = path.with_name(f"{case_name(path)}.status.yaml")
     golden.check(expected, made.to_json_object(), update=request.config.getoption("--update-golden"))
@@ -66,18 +67,31 @@ def test_status(path: Path, request: pytest.FixtureRequest) -> None:
 
 
 def observed_state(given: Manifest) -> ObservedState:
-    job = objects.raw_job(spec=given["job"].get("spec"), **given["job"].get("status", {})) if "job" in given else None
+    job = raw_job(given["job"]) if "job" in given else None
     pods = [
         objects.raw_pod(number, **pod)
         for number, pod in enumerate(map(with_termination_message, given.get("pods", [])), 1)
     ]
     return ObservedState(
         job=job_view(job) if job else None,
+        experiment=trained_experiment(given),
         pods=tuple(pod_view(pod) for pod in pods),
         progress=ProgressUpdate.model_validate(given["progress"]) if "progress" in given else None,
         refusal=Refusal(given["refusal"]) if "refusal" in given else None,
         explanation=event_view(given["explanation"]) if "explanation" in given else None,
     )
+
+
+def raw_job(given: Manifest) -> Manifest:
+    """Make the run's Job of a golden input."""
+    which = (given.get("run"), given.get("step"))
+    return objects.raw_job(spec=given.get("spec"), which=which, **given.get("status", {}))
+
+
+def trained_experiment(given: Manifest) -> RunView | None:
+    """Make the experiment of a golden input, which its inference names."""
+    experiment = given.get("experiment")
+    return objects.make_run(experiment, experiment.get("status"), uid="trained-uid") if experiment else None
 
 
 def with_termination_message(pod: Manifest) -> Manifest:
@@ -90,4 +104,4 @@ def with_termination_message(pod: Manifest) -> Manifest:
 
 
 def test_a_blocked_run_has_no_job() -> None:
-    assert isinstance(desired_state(objects.make_run(objects.INFERENCE), None, SETTINGS), Blocked)
+    assert isinstance(desired_state(objects.make_run(objects.INFERENCE), objects.NO_STATUS, None, SETTINGS), Blocked)

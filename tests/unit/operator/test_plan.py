@@ -34,7 +34,9 @@ QUEUED = {"kueue.x-k8s.io/queue-name": "q"}
 
 
 def desired_job(policy: RunPolicy | None = None, digest: str = "digest") -> DesiredJob:
-    return DesiredJob(policy=policy or RunPolicy(), config_digest=digest, installation="here", make=lambda: JOB)
+    return DesiredJob(
+        name=NAME, policy=policy or RunPolicy(), config_digest=digest, installation="here", make=lambda: JOB
+    )
 
 
 BLOCKED = Blocked(Reason.EXPERIMENT_NOT_FOUND, "", policy=RunPolicy())

@@ -16,7 +16,7 @@ from anomaly_operator.serving.progress_board import ProgressBoard
 from anomaly_operator.serving.server import BODY_LIMIT, Server
 from anomaly_operator.serving.tokens import TokenVerifier
 from anomaly_operator.work_queue import WorkQueue
-from support.objects import KEY, UID, make_job, make_pod
+from support.objects import JOB_UID, KEY, UID, make_job, make_pod
 
 UPDATE = ProgressUpdate(
     run=RunIdentity(kind=KEY.kind, namespace=KEY.namespace, name=KEY.name, uid=UID),
@@ -105,8 +105,8 @@ async def push(url: str, token: str | None, body: str | None = None) -> int:
 
 async def test_a_pod_of_the_run_may_push(leader: Replica) -> None:
     assert await push(leader.url, "pod-1") == 204
-    assert leader.board.latest(KEY, UID) == UPDATE
-    assert leader.board.latest(KEY, "another-uid") is None
+    assert leader.board.latest(KEY, JOB_UID) == UPDATE
+    assert leader.board.latest(KEY, "another-job") is None
     assert len(leader.queue) == 1
 
 
@@ -125,7 +125,7 @@ async def test_a_pod_of_the_run_may_push(leader: Replica) -> None:
 )
 async def test_other_pushes_are_refused(leader: Replica, token: str | None, body: str | None, status: int) -> None:
     assert await push(leader.url, token, body) == status
-    assert leader.board.latest(KEY, UID) is None
+    assert leader.board.latest(KEY, JOB_UID) is None
 
 
 async def test_a_token_is_reviewed_once_a_minute(leader: Replica) -> None:
@@ -139,7 +139,7 @@ async def test_a_follower_forwards_pushes_to_the_leader(leader: Replica) -> None
     follower = Replica(FixedElector(is_leader=False, leader_address=leader.url))
     await follower.start()
     assert await push(follower.url, "pod-1") == 204
-    assert leader.board.latest(KEY, UID) == UPDATE
+    assert leader.board.latest(KEY, JOB_UID) == UPDATE
     assert follower.api.reviews == 0
     await follower.server.close()
 
@@ -155,14 +155,14 @@ async def test_status_follows_progress_at_most_every_two_seconds() -> None:
     now = 0.0
     queue: WorkQueue[RunKey] = WorkQueue()
     board = ProgressBoard(queue, 2.0, lambda: now)
-    board.put(KEY, UPDATE)
+    board.put(KEY, JOB_UID, UPDATE)
     assert await queue.get() == KEY
     queue.done(KEY)
     for _ in range(10):
-        board.put(KEY, UPDATE)
+        board.put(KEY, JOB_UID, UPDATE)
     assert len(queue) == 0
     now = 5.0
-    board.put(KEY, UPDATE)
+    board.put(KEY, JOB_UID, UPDATE)
     assert len(queue) == 1
     queue.shut_down()
 

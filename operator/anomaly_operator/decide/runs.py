@@ -1,0 +1,114 @@
+"""Which run of the resource this is: a spec that is changed once its run is over runs again, with the next number.
+
+While a run is at work the API server keeps its spec as it is. It may change before the first pod, which changes the
+run; while the run is suspended, which begins another one; and once it is over, which begins another one too.
+"""
+
+from pydantic import ValidationError
+
+from anomaly_api.experiment import ExperimentSpec
+from anomaly_api.inference import InferenceSpec
+from anomaly_api.reasons import Reason
+from anomaly_api.scheduling import RunPolicy
+from anomaly_api.status import Condition, ConditionType, PastRun, Phase, RunStatus
+from anomaly_operator import names
+from anomaly_operator.decide.conditions import find_true
+from anomaly_operator.views import RunView
+
+KEPT_RUNS = 5
+"""Runs in the history."""
+MESSAGE_LIMIT = 256
+"""Longest message of a run in the history, characters."""
+
+
+def is_finished(status: RunStatus) -> bool:
+    """Whether a status records the end of its run."""
+    return status.phase in (Phase.COMPLETE, Phase.FAILED)
+
+
+def current_run(run: RunView, recorded: RunStatus) -> RunStatus:
+    """Return the status that this reconcile goes on from: the recorded one, or that of a run which begins.
+
+    Args:
+        run: the resource.
+        recorded: its recorded status.
+    """
+    # Nothing was recorded, or by a release that ran every resource once: this is the first run.
+    if recorded.spec_digest is None:
+        return recorded.model_copy(update={"run": 1, "spec_digest": spec_digest(run), "rerun": run.rerun})
+    # Another text asks for another run, also one that was written while the run was at work.
+    asked_again = run.rerun is not None and run.rerun != recorded.rerun
+    if run.generation == recorded.observed_generation and not asked_again:
+        return recorded
+    digest = spec_digest(run)
+    if digest == recorded.spec_digest and not asked_again:
+        return recorded
+    if recorded.start_time is None:
+        corrected = {"spec_digest": digest, "rerun": run.rerun, "steps": None, "job_name": None}
+        return recorded.model_copy(update=corrected)
+    if is_finished(recorded) or recorded.phase is Phase.SUSPENDED:
+        return _next_run(run, recorded, digest)
+    return recorded
+
+
+def spec_digest(run: RunView) -> str:
+    """Return a digest of everything in the spec that a result depends on: all but the run policy.
+
+    Values that are the defaults do not count, so that a release that adds a field runs nothing again.
+    """
+    kind = ExperimentSpec if run.key.kind == "AnomalyExperiment" else InferenceSpec
+    try:
+        spec = kind.model_validate_json(run.spec)
+    except ValidationError:
+        return names.digest(run.spec.decode())
+    return names.digest(
+        spec.model_copy(update={"run_policy": RunPolicy()}).model_dump_json(by_alias=True, exclude_defaults=True)
+    )
+
+
+def _next_run(run: RunView, recorded: RunStatus, digest: str) -> RunStatus:
+    """Return the status in which a run begins: nothing but what came before it."""
+    history = (_past_run(recorded), *(recorded.history or ()))[:KEPT_RUNS]
+    return RunStatus(
+        observed_generation=recorded.observed_generation,
+        run=(recorded.run or 1) + 1,
+        spec_digest=digest,
+        rerun=run.rerun,
+        conditions=tuple(found for found in recorded.conditions if found.type is not ConditionType.DATA_READY),
+        history=history,
+    )
+
+
+def _past_run(status: RunStatus) -> PastRun:
+    end = _end(status)
+    return PastRun(
+        run=status.run or 1,
+        phase=status.phase,
+        reason=end.reason if end else Reason.SUPERSEDED,
+        message=(end.message if end else "its spec was changed while it was suspended")[:MESSAGE_LIMIT],
+        start_time=status.start_time,
+        completion_time=status.completion_time,
+        artifacts=status.artifacts,
+        display=status.display,
+    )
+
+
+def _end(status: RunStatus) -> Condition | None:
+    conditions = status.conditions
+    return find_true(conditions, ConditionType.COMPLETE) or find_true(conditions, ConditionType.FAILED)
+
+
+def last_complete(status: RunStatus) -> PastRun | None:
+    """Return the newest run that is Complete and has artifacts: the present one, or one of the history."""
+    return next((past for past in _with_artifacts(status) if past.phase is Phase.COMPLETE), None)
+
+
+def complete_run(status: RunStatus, number: int) -> PastRun | None:
+    """Return the run of this number, if it is Complete, has artifacts, and is still known."""
+    found = (past for past in _with_artifacts(status) if past.phase is Phase.COMPLETE)
+    return next((past for past in found if past.run == number), None)
+
+
+def _with_artifacts(status: RunStatus) -> list[PastRun]:
+    runs = ((_past_run(status),) if is_finished(status) else ()) + (status.history or ())
+    return [past for past in runs if past.artifacts and past.artifacts.root]

@@ -1,0 +1,118 @@
+"""The steps of a run: ordered Jobs, each with its own resources and its own part of the RunConfig.
+
+Most runs are one step. Where a GPU or a queue would be waited for, a step ``check`` looks at the data on a CPU first.
+What a step found out is in the run's status before the next one's Job is made, so the next step is a function of the
+spec and the status.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from anomaly_api.run import RunConfig
+from anomaly_api.scheduling import Gpus, ResourceRequirements, RunPolicy, Scheduling
+from anomaly_api.status import Listing, RunStatus, StepName, StepStatus
+from anomaly_operator import names
+from anomaly_operator.decide.times import from_timestamp
+from anomaly_operator.keys import RunKey
+
+CHECK_RESOURCES = ResourceRequirements(requests={"cpu": "250m", "memory": "1Gi"}, limits={"memory": "3Gi"})
+"""What a check takes: it decodes a few images and builds no model."""
+PLATFORM_LABELS = frozenset({"kubernetes.io/arch", "kubernetes.io/os"})
+"""Labels of nodes that say which images they can run."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One step of a run, which is one Job."""
+
+    config: RunConfig
+    """What its pod is told."""
+    scheduling: Scheduling
+    """Where and with what its pod runs."""
+    label: StepName | None
+    """Its name in names and labels of objects; None for the last step, which is the work itself."""
+
+
+def run_steps(config: RunConfig, policy: RunPolicy) -> tuple[StepName, ...]:
+    """Return the names of the run's steps, in order."""
+    work: StepName = "train" if config.experiment else "score"
+    return ("check", work) if _is_checked(config.spec.scheduling, policy) else (work,)
+
+
+def _is_checked(scheduling: Scheduling, policy: RunPolicy) -> bool:
+    if policy.preflight != "Auto":
+        return policy.preflight == "Always"
+    return bool(scheduling.gpus.count or scheduling.resource_claims or scheduling.queue_name)
+
+
+def next_step(steps: Sequence[StepName], key: RunKey, status: RunStatus) -> StepName:
+    """Return the step at work: the first that is not done.
+
+    Once the Job of the last step is there, that is the step, whatever the run policy says by now.
+    """
+    if status.job_name == names.job(key, run_number(status)):
+        return steps[-1]
+    done = {step.name for step in status.steps or ()}
+    return next((name for name in steps if name not in done), steps[-1])
+
+
+def make_step(name: StepName, steps: Sequence[StepName], config: RunConfig, status: RunStatus) -> Step:
+    """Make the step of this name.
+
+    Args:
+        name: one of ``steps``.
+        steps: the run's steps.
+        config: what the run does.
+        status: what earlier steps found out.
+    """
+    scheduling = config.spec.scheduling
+    if name == "check":
+        told = config.model_copy(update={"step": name})
+        return Step(config=told, scheduling=_check_scheduling(scheduling), label=name)
+    if not status.steps:
+        return Step(config=config, scheduling=scheduling, label=None)
+    told = config.model_copy(update={"step": name, "listing": _listing(status)})
+    return Step(config=told, scheduling=scheduling, label=None)
+
+
+def _listing(status: RunStatus) -> Listing | None:
+    return next((step.listing for step in status.steps or () if step.listing), None)
+
+
+def _check_scheduling(scheduling: Scheduling) -> Scheduling:
+    """Return where a check runs: on any node that can run the image, outside the queue, without devices."""
+    selector = {label: value for label, value in (scheduling.node_selector or {}).items() if label in PLATFORM_LABELS}
+    return scheduling.model_copy(
+        update={
+            "gpus": Gpus(count=0),
+            "resource_claims": None,
+            "resources": CHECK_RESOURCES,
+            "node_selector": selector or None,
+            "affinity": None,
+            "runtime_class_name": None,
+            "queue_name": None,
+        }
+    )
+
+
+def run_number(status: RunStatus) -> int | None:
+    """Return the number that names and folders of the run carry; None for the first run, whose carry none."""
+    return status.run if status.run and status.run > 1 else None
+
+
+def seconds_left(policy: RunPolicy, status: RunStatus) -> int | None:
+    """Return how long the step at work may take: what earlier steps have left of the run's deadline, seconds."""
+    if policy.active_deadline_seconds is None:
+        return None
+    return max(1, policy.active_deadline_seconds - seconds_spent(status))
+
+
+def seconds_spent(status: RunStatus) -> int:
+    """Return how long the steps took that are done."""
+    return sum(map(_seconds, status.steps or ()))
+
+
+def _seconds(step: StepStatus) -> int:
+    if step.start_time is None or step.completion_time is None:
+        return 0
+    return round((from_timestamp(step.completion_time) - from_timestamp(step.start_time)).total_seconds())
