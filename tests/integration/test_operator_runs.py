@@ -199,19 +199,20 @@ def test_a_container_that_outlives_the_runner_does_not_keep_the_run(
 
 
 def test_a_field_that_kubernetes_does_not_know_is_refused(namespace: Namespace, operator: OperatorProcess) -> None:
-    namespace.apply(experiment("screws", scheduling={"affinity": {"nodeAffinity": {"nope": 1}}}))
+    namespace.apply(experiment("screws", scheduling={"gpus": {"count": 0}, "affinity": {"nodeAffinity": {"nope": 1}}}))
     status = namespace.wait_for("aexp", "screws", "refused", reason("JobRefused", "Stalled"))
     assert 'unknown field "spec.template.spec.affinity.nodeAffinity.nope"' in condition(status, "Stalled")["message"]
 
 
 def test_an_account_that_does_not_exist_is_named(namespace: Namespace, operator: OperatorProcess) -> None:
-    namespace.apply(experiment("screws", scheduling={"serviceAccountName": "nobody"}))
+    namespace.apply(experiment("screws", scheduling={"gpus": {"count": 0}, "serviceAccountName": "nobody"}))
     status = namespace.wait_for("aexp", "screws", "refused", reason("PodsRefused"))
     assert 'serviceaccount "nobody" not found' in condition(status, "Reconciling")["message"]
 
 
 def test_a_gpu_count_that_no_node_has(namespace: Namespace, operator: OperatorProcess) -> None:
-    namespace.apply(experiment("screws", scheduling={"gpus": {"count": 64}}))
+    policy = {"preflight": "Never"}
+    namespace.apply(experiment("screws", scheduling={"gpus": {"count": 64}}, runPolicy=policy))
     status = namespace.wait_for("aexp", "screws", "unschedulable", reason("Unschedulable"))
     assert status["phase"] == "Pending"
     assert condition(status, "Reconciling")["message"]

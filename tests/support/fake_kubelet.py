@@ -89,9 +89,16 @@ def _end(message: str, exit_code: int, reason: str = "") -> Manifest:
     }
 
 
+def ended(summary: RunSummary) -> Manifest:
+    """Return the pod's status, as a patch, once its container has ended with this summary and exit code 0."""
+    return _patch("Succeeded", {"terminated": _end(summary.to_termination_message(), 0)})
+
+
 def _write(namespace: Namespace, name: str, phase: str, state: Manifest) -> None:
+    change = json.dumps(_patch(phase, state))
+    namespace.kubectl("patch", "pod", name, "--subresource=status", "--type=merge", "-p", change)
+
+
+def _patch(phase: str, state: Manifest) -> Manifest:
     container = {"name": "runner", "image": "x", "imageID": "", "ready": False, "restartCount": 0, "state": state}
-    status = {"phase": phase, "containerStatuses": [container]}
-    namespace.kubectl(
-        "patch", "pod", name, "--subresource=status", "--type=merge", "-p", json.dumps({"status": status})
-    )
+    return {"status": {"phase": phase, "containerStatuses": [container]}}

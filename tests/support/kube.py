@@ -71,16 +71,26 @@ class Namespace:
         return found
 
     def wait_for(
-        self, kind: str, name: str, what: str, reached: Callable[[Manifest], bool], seconds: float = 240
+        self,
+        kind: str,
+        name: str,
+        what: str,
+        reached: Callable[[Manifest], bool],
+        seconds: float = 240,
+        *,
+        is_over: bool = False,
     ) -> Manifest:
-        """Poll the status until ``reached`` accepts it, and return it; fail with the last status otherwise."""
+        """Poll the status until ``reached`` accepts it, and return it; fail with the last status otherwise.
+
+        A run that ends otherwise is not waited for, unless ``is_over`` says that it has ended before.
+        """
         deadline = time.monotonic() + seconds
         status: Manifest = {}
         while time.monotonic() < deadline:
             status = self.status(kind, name)
             if reached(status):
                 return status
-            if status.get("phase") in ("Complete", "Failed") and not reached(status):
+            if status.get("phase") in ("Complete", "Failed") and not is_over:
                 break
             time.sleep(0.5)
         raise AssertionError(
