@@ -29,9 +29,11 @@ MetricPath = Literal[
     "pixel.IoU",
     "pixel.Dice",
     "performance.latencyMilliseconds",
+    "performance.latencyMillisecondsP90",
     "performance.imagesPerSecond",
     "performance.modelBytes",
     "performance.peakMemoryBytes",
+    "performance.peakGpuMemoryBytes",
     "performance.trainSeconds",
 ]
 """A metric of ``status.metrics``: its group, and its name there."""

@@ -1,5 +1,6 @@
 """The space of a sweep: which fields of the spec are searched, over which values."""
 
+import json
 from typing import Annotated, Any
 
 from pydantic import Field, WithJsonSchema
@@ -48,6 +49,22 @@ def searchable() -> Rule:
 def leads_into(path: str, other: str) -> bool:
     """Return whether ``path`` is ``other``, or a field below it."""
     return f"{path}.".startswith(f"{other}.")
+
+
+def canonical(value: Any) -> str:
+    """Return one text for all ways to write a value: 1.0 is 1 in JSON, but true is no 1."""
+    return json.dumps(normal(value), sort_keys=True)
+
+
+def normal(value: Any) -> Any:
+    """Return a copy of a value with whole numbers as such: fields of whole numbers take no 3.0."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, list | tuple):
+        return [normal(item) for item in value]
+    if isinstance(value, dict):
+        return {key: normal(item) for key, item in value.items()}
+    return value
 
 
 LOW_BELOW_HIGH = Rule(

@@ -26,6 +26,22 @@ MODEL_COLUMN = {
     AnomalyExperiment: {"name": "Model", "type": "string", "jsonPath": ".spec.model.name"},
     AnomalyInference: {"name": "Model", "type": "string", "jsonPath": ".spec.model.experiment"},
 }
+TRIAL_COLUMNS = (
+    {
+        "name": "Trial",
+        "type": "integer",
+        "jsonPath": ".spec.trial.number",
+        "description": "Number of the trial in its sweep",
+        "priority": 1,
+    },
+    {
+        "name": "Rung",
+        "type": "integer",
+        "jsonPath": ".spec.trial.rung",
+        "description": "Fidelity at which it runs, from 0",
+        "priority": 1,
+    },
+)
 COLUMNS = (
     {
         "name": "AUROC",
@@ -49,7 +65,8 @@ COLUMNS = (
 def crd(kind: Kind) -> dict[str, Any]:
     """Return the CustomResourceDefinition of one kind."""
     singular = kind.kind_name.lower()
-    columns = [{"name": "Phase", "type": "string", "jsonPath": ".status.phase"}, MODEL_COLUMN[kind], *COLUMNS]
+    trial = TRIAL_COLUMNS if kind is AnomalyExperiment else ()
+    columns = [{"name": "Phase", "type": "string", "jsonPath": ".status.phase"}, MODEL_COLUMN[kind], *trial, *COLUMNS]
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",

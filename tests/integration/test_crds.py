@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from anomaly_api.experiment import AnomalyExperiment
 from anomaly_api.inference import AnomalyInference
-from support.bad_manifests import BAD, base, merged, whole_sweep
+from support.bad_manifests import BAD, SWEEPS, base, merged, whole_sweep
 from support.kube import KubectlError, Manifest, Namespace, kubectl
 
 pytestmark = pytest.mark.cluster
@@ -41,10 +41,17 @@ def test_samples_are_accepted_and_come_back_as_pydantic_reads_them(namespace: Na
         assert kind.model_validate(stored).spec == kind.model_validate(manifest).spec, "defaults are the same"
 
 
-def test_a_whole_sweep_has_no_other_fault_than_coming_too_early(cluster: str) -> None:
+def sweeps() -> list[Any]:
+    whole = base("AnomalyExperiment")
+    whole["spec"] |= {"sweep": whole_sweep()}
+    samples = [pytest.param(yaml.safe_load(file.read_text()), id=file.stem) for file in SWEEPS]
+    return [pytest.param(whole, id="whole"), *samples]
+
+
+@pytest.mark.parametrize("manifest", sweeps())
+def test_a_good_sweep_has_no_other_fault_than_coming_too_early(cluster: str, manifest: Manifest) -> None:
     """The API server evaluates every rule, so that a single complaint means that the others hold."""
-    manifest = base("AnomalyExperiment") | {"metadata": {"name": "whole", "namespace": "default"}}
-    manifest["spec"] |= {"sweep": whole_sweep()}
+    manifest["metadata"]["namespace"] = "default"
     with pytest.raises(KubectlError) as refusal:
         kubectl("create", "--dry-run=server", "-f", "-", stdin=json.dumps(manifest))
     faults = re.findall(r"spec\S*: .*", refusal.value.args[0])
