@@ -1,6 +1,6 @@
 """What docs/gitops.md says of Argo CD and Flux, on a real API server, with what they use: apply, replace, patches.
 
-No operator runs: tests write the status that a run would have.
+But for one test no operator runs: the tests write the status that a run would have.
 """
 
 import json
@@ -11,10 +11,14 @@ from typing import Any
 import pytest
 import yaml
 
+from anomaly_api.reasons import ExitCode, Reason
+from anomaly_api.run import RunSummary
+from anomaly_api.status import Artifacts, Stage
 from hack.generate import argocd as generator
 from support import argocd, gitops
-from support.fake_kubelet import experiment, inference
+from support.fake_kubelet import active_pod, experiment, inference, mark_ended
 from support.kube import KubectlError, Manifest, Namespace, kubectl
+from support.process import OperatorProcess
 
 pytestmark = pytest.mark.cluster
 
@@ -25,6 +29,8 @@ MANIFESTS = [
     for manifest in yaml.safe_load_all(block)
 ]
 RUNS = [manifest for manifest in MANIFESTS if manifest["apiVersion"].startswith("anomalyops.io/")]
+NO_IMAGES = RunSummary(reason=Reason.DATA_INVALID, stage=Stage.DATASET, message="screw has no folder train/good")
+RESULTS = RunSummary(reason=Reason.COMPLETE, stage=Stage.DONE, artifacts=Artifacts(root="s3://results/screws"))
 PADIM, PATCHCORE = {"name": "padim"}, {"name": "patchcore"}
 AT_WORK = {"phase": "Running", "startTime": "2026-01-02T03:04:05Z"}
 REFUSAL = re.findall(r"`(spec\.model cannot change [^`]*)`", PAGE)
@@ -176,3 +182,46 @@ def test_the_api_server_fills_in_defaults_within_lists(namespace: Namespace) -> 
     applied(namespace, screws(scheduling={"gpus": {"count": 0}, "tolerations": [{"key": "gpu"}]}))
     scheduling = namespace.get("aexp", "screws")["spec"]["scheduling"]
     assert scheduling["tolerations"] == [{"key": "gpu", "operator": "Equal"}]
+
+
+def seen(namespace: Namespace) -> tuple[str, str, str]:
+    """Return Argo CD's health and its message, and kstatus' verdict."""
+    run = namespace.get("aexp", "screws")
+    return *argocd.health(run), gitops.kstatus(run)[0]
+
+
+def end_pod(namespace: Namespace, number: int, summary: RunSummary, exit_code: int = 0) -> None:
+    """Have the pod of a run end, once the operator has begun that run and its Job has a pod."""
+    began = ("wait", f"--for=jsonpath={{.status.run}}={number}", "--timeout=60s", "aexp/screws")
+    namespace.kubectl(*began)
+    status = namespace.wait_for("aexp", "screws", "at work", lambda found: "jobName" in found)
+    mark_ended(namespace, active_pod(namespace, status["jobName"]), summary, exit_code)
+
+
+def test_a_typo_repaired_suspended_and_repeated(namespace: Namespace, operator: OperatorProcess) -> None:
+    in_git = screws(dataset={"source": {"s3": {"uri": "s3://factory"}}, "category": "screw"})
+    applied(namespace, in_git)
+    end_pod(namespace, 1, NO_IMAGES, ExitCode.DATA_INVALID)
+    namespace.wait_for("aexp", "screws", "failed", lambda status: status.get("phase") == "Failed")
+    assert seen(namespace) == ("Degraded", "DataInvalid: screw has no folder train/good", "Failed")
+
+    in_git["spec"]["dataset"]["category"] = "screws"
+    applied(namespace, in_git)
+    assert seen(namespace)[0::2] == ("Progressing", "InProgress"), "whether or not the operator has seen it"
+    namespace.kubectl("wait", "--for=jsonpath={.status.run}=2", "--timeout=60s", "aexp/screws")
+    assert seen(namespace)[0::2] == ("Progressing", "InProgress")
+
+    act(namespace, "suspend")
+    namespace.wait_for("aexp", "screws", "suspended", lambda status: status.get("phase") == "Suspended")
+    assert seen(namespace) == ("Suspended", "runPolicy.suspend is true", "Current")
+    act(namespace, "resume")
+    end_pod(namespace, 2, RESULTS)
+    namespace.wait_for("aexp", "screws", "complete", lambda status: status.get("phase") == "Complete")
+    assert seen(namespace) == ("Healthy", "results are in s3://results/screws", "Current")
+
+    act(namespace, "rerun")
+    assert seen(namespace)[0::2] == ("Progressing", "InProgress")
+    end_pod(namespace, 3, RESULTS)
+    done = namespace.wait_for("aexp", "screws", "complete again", lambda status: status.get("phase") == "Complete")
+    assert [past["phase"] for past in done["history"]] == ["Complete", "Failed"]
+    assert seen(namespace)[0::2] == ("Healthy", "Current")
