@@ -126,20 +126,28 @@ class AnomalyExperiment(Contract):
     kind_name: ClassVar[str] = "AnomalyExperiment"
     plural: ClassVar[str] = "anomalyexperiments"
     short_name: ClassVar[str] = "aexp"
-    crd_rules: ClassVar[tuple[Rule, ...]] = tuple(
-        immutable_once_started(block)
-        for block in (
-            "dataset",
-            "transforms",
-            "model",
-            "training",
-            "evaluation",
-            "export",
-            "output",
-            "tracking",
-            "scheduling",
-            "trial",
-        )
+    crd_rules: ClassVar[tuple[Rule, ...]] = (
+        *(
+            immutable_once_started(block)
+            for block in (
+                "dataset",
+                "transforms",
+                "model",
+                "training",
+                "evaluation",
+                "export",
+                "output",
+                "tracking",
+                "scheduling",
+                "trial",
+            )
+        ),
+        # trials, budget and the objectives' targets are limits: a search goes on with others.
+        immutable_once_started(
+            "sweep",
+            fields=("algorithm", "constraints", "replicates", "fidelity", "pruning", "start", "final"),
+            of_lists=("parameters.path", "objectives.metric", "objectives.goal"),
+        ),
     )
 
     api_version: Literal["anomalyops.io/v1alpha1"] = "anomalyops.io/v1alpha1"

@@ -186,16 +186,23 @@ def _other(discriminator: tuple[str, str], values: tuple[str, ...]) -> _Conditio
     )
 
 
-def immutable_once_started(block: str) -> Rule:
+def immutable_once_started(block: str, *, of_lists: tuple[str, ...] = (), fields: tuple[str, ...] = ()) -> Rule:
     """Forbid changes of ``spec.<block>`` while the run is at work (the API server compares old and new).
 
     The run is at work from its first pod until it is over, except while it is suspended.
+
+    Args:
+        block: the block.
+        fields: if given, the fields of the block that may not change, while others may.
+        of_lists: further fields, each ``LIST.FIELD``: that field of every item of a list.
     """
     name = camel(block)
-    unchanged = (
-        f"has(self.spec.{name}) == has(oldSelf.spec.{name}) && "
-        f"(!has(self.spec.{name}) || self.spec.{name} == oldSelf.spec.{name})"
+    here, before = f"self.spec.{name}", f"oldSelf.spec.{name}"
+    same = " && ".join(
+        [_same(here, before, camel(field)) for field in fields]
+        + [_same_in_list(here, before, *path.split(".")) for path in of_lists]
     )
+    unchanged = f"has({here}) == has({before}) && (!has({here}) || ({same or f'{here} == {before}'}))"
     rests = "has(oldSelf.status.phase) && oldSelf.status.phase in ['Complete', 'Failed', 'Suspended']"
     return Rule(
         cel=f"!has(oldSelf.status) || !has(oldSelf.status.startTime) || ({rests}) || ({unchanged})",
@@ -203,3 +210,13 @@ def immutable_once_started(block: str) -> Rule:
         "(runPolicy.suspend) and change it then; it runs again from the beginning",
         field=f"spec.{name}",
     )
+
+
+def _same(here: str, before: str, field: str) -> str:
+    ours, theirs = f"{here}.{field}", f"{before}.{field}"
+    return f"has({ours}) == has({theirs}) && (!has({ours}) || {ours} == {theirs})"
+
+
+def _same_in_list(here: str, before: str, items: str, field: str) -> str:
+    ours, theirs = f"{here}.{items}", f"{before}.{items}"
+    return f"size({ours}) == size({theirs}) && {ours}.all(o, {theirs}.exists(p, o.{field} == p.{field}))"

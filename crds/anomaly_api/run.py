@@ -33,6 +33,8 @@ from anomaly_api.status import (
     TrainedBy,
 )
 from anomaly_api.storage import Location, LocationRole
+from anomaly_api.sweep import Sweep
+from anomaly_api.sweep_status import SweepStatus
 
 CONFIG_PATH = "/etc/anomaly/run.json"
 """Where the pod finds its RunConfig (JSON)."""
@@ -110,6 +112,15 @@ class RunIdentity(Contract):
         return f"{self.namespace}/{self.name}/{run}"
 
 
+class SweepResult(Contract):
+    """What a pod at the end of a sweep is told of the search: it makes the sweep's page from its trials' reports."""
+
+    spec: Sweep
+    """The sweep."""
+    status: SweepStatus
+    """What the search found."""
+
+
 class RunConfig(Contract):
     """What a pod does, and for which resource, with every reference resolved."""
 
@@ -125,6 +136,8 @@ class RunConfig(Contract):
     """The step that this pod does; unset where the run has no other."""
     listing: Listing | None = None
     """What an earlier step listed."""
+    sweep: SweepResult | None = None
+    """The search that came before, for the steps train and report of a sweep."""
 
     @property
     def spec(self) -> RunSpec:

@@ -28,8 +28,9 @@ class Phase(StrEnum):
     FAILED = "Failed"
 
 
-StepName = Literal["check", "train", "score"]
-"""A step of a run, each one Job: check looks at the data without a GPU; train and score are the work itself."""
+StepName = Literal["check", "search", "train", "report", "score"]
+"""A step of a run. Each is one Job, but for search, which is many experiments: check looks at the data without a GPU;
+train and score are the work itself; report shows what a search found where nothing is trained at its end."""
 
 
 class Stage(StrEnum):
@@ -37,6 +38,7 @@ class Stage(StrEnum):
 
     STARTING = "starting"
     CHECK = "check"
+    SEARCH = "search"
     FETCH = "fetch"
     DATASET = "dataset"
     TRAIN = "train"

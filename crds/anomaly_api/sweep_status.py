@@ -23,6 +23,10 @@ class Trial(Contract):
 
     sweep: Name
     """Name of the AnomalyExperiment with the sweep."""
+    sweep_uid: Annotated[str, Field(max_length=64)] | None = None
+    """Its UID."""
+    search: Annotated[str, Field(max_length=64)] | None = None
+    """Which search of that resource, as in its status.sweep.search: one with another space begins anew."""
     number: TrialNumber
     """Number of the point, from 0."""
     rung: Annotated[int, Field(ge=0, lt=8)] = 0
@@ -81,6 +85,12 @@ class Remeasurement(Contract):
 class SweepStatus(Contract):
     """How a sweep goes. Points are counted once, however many runs they take; asked is the sum of the others."""
 
+    search: Annotated[str, Field(max_length=64)] = ""
+    """Which search this is: a digest of all in the spec but the limits, which may change while it goes on."""
+    search_run: Annotated[int, Field(ge=1)] = 1
+    """Number of the run that began it; a run after another that only had other limits goes on with its trials."""
+    limits: Annotated[str, Field(max_length=64)] = ""
+    """Digest of the limits (trials, budget, targets) that ended it."""
     asked: Counter = 0
     """Points that were begun."""
     running: Counter = 0

@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 _STAGE_END_PERCENT = {
     Stage.STARTING: 2,
     Stage.CHECK: 3,
+    Stage.SEARCH: 4,
     Stage.FETCH: 8,
     Stage.DATASET: 10,
     Stage.TRAIN: 30,
