@@ -94,6 +94,22 @@ def test_the_patch_leaves_other_keys_of_argo_cds_config_map(namespace: Namespace
     assert namespace.get("configmap", "argocd-cm")["data"] == ours | {"url": "https://argocd.example.org"}
 
 
+def test_the_config_map_is_a_patch_for_kustomize(cluster: str, tmp_path: Path) -> None:
+    own = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": "argocd-cm", "namespace": "argocd"},
+        "data": {"url": "https://argocd.example.org"},
+    }
+    patches = yaml.safe_load(re.findall(r"`(patches: [^`]*)`", PAGE)[0])
+    (tmp_path / "own.yaml").write_text(json.dumps(own))
+    (tmp_path / "argocd-cm.yaml").write_text(generator.WRITTEN.read_text())
+    (tmp_path / "kustomization.yaml").write_text(json.dumps({"resources": ["own.yaml"]} | patches))
+    built = yaml.safe_load(kubectl("kustomize", str(tmp_path)))
+    ours: Manifest = yaml.safe_load(generator.WRITTEN.read_text())["data"]
+    assert built == own | {"data": ours | {"url": "https://argocd.example.org"}}
+
+
 @pytest.mark.parametrize(
     "flags", [(), ("--server-side", "--field-manager=argocd-controller")], ids=["client", "server"]
 )
