@@ -13,7 +13,7 @@
     samplers     Optuna's TPE and random, Sobol, CMA-ES, each from nothing but its arguments
     suggest      the point of a number
     summary      what a status and a report say of a sweep
-    spec         the same, made from anomaly_api's types
+    spec         the same from the contract's types, and the summary as a status
 
 Nothing here keeps state, reads a clock or draws from a global generator: the same arguments give the same answer in
 any process. Kubernetes, kopf and torch are unknown here.

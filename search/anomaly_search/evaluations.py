@@ -5,25 +5,32 @@ from __future__ import annotations
 import math
 import statistics
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
 from anomaly_search.racing import is_hopeless
 from anomaly_search.space import Value
-from anomaly_search.sweep import Sweep
+from anomaly_search.sweep import Constraint, Objective, Sweep
 from anomaly_search.trials import State, Trial
 
 METRIC_MISSING = "MetricMissing"
 HOPELESS = "Hopeless"
+AGGREGATES: Mapping[str, Callable[[Sequence[float]], float]] = {
+    "mean": statistics.fmean,
+    "median": statistics.median,
+    "min": min,
+    "max": max,
+}
 
 
 @dataclass(frozen=True)
 class Evaluation:
     """A point at one rung.
 
-    `objectives` are aggregates over the complete replicates, `errors` their standard errors (None for a single one),
-    `violations` by how much of each bound the point is beyond it. All three are empty before the first is complete.
+    `objectives` are aggregates over the complete replicates, `errors` the standard errors of means (None for a single
+    one), `violations` by how much of each bound the point is beyond it. All three are empty before the first is
+    complete.
     """
 
     number: int
@@ -71,35 +78,36 @@ def _judged(sweep: Sweep, trial: Trial) -> Trial:
     """Turn a complete trial that lacks a metric into a failed one: nothing is known of it."""
     if trial.state is not State.COMPLETE:
         return trial
-    objectives = [one.metric for one in sweep.objectives]
-    constraints = [one.metric for one in sweep.constraints]
-    lacking = [*_lacking(objectives, trial.objectives), *_lacking(constraints, trial.constraints)]
-    return replace(trial, state=State.FAILED, reason=f"{METRIC_MISSING}: {lacking[0]}") if lacking else trial
-
-
-def _lacking(metrics: Sequence[str], values: Sequence[float | None]) -> list[str]:
-    padded = (*values, *(None for _ in metrics))
-    return [metric for metric, value in zip(metrics, padded, strict=False) if value is None or not math.isfinite(value)]
+    needed: tuple[Sequence[Objective | Constraint], ...] = (sweep.objectives, sweep.constraints)
+    for metrics, values in zip(needed, (trial.objectives, trial.constraints), strict=True):
+        for place, one in enumerate(metrics):
+            value = values[place] if place < len(values) else None
+            if value is None or not math.isfinite(value):
+                return replace(trial, state=State.FAILED, reason=f"{METRIC_MISSING}: {one.metric}")
+    return trial
 
 
 def _evaluation(sweep: Sweep, trials: list[Trial]) -> Evaluation:
     trials = sorted(trials, key=lambda trial: trial.replicate)
-    complete = [trial for trial in trials if trial.state is State.COMPLETE]
     state, reason = _state(sweep, trials)
-    first = trials[0]
-    base = Evaluation(first.number, first.rung, first.parameters, state, tuple(trials), reason=reason)
-    if not complete:
-        return base
-    objectives = _columns(trial.objectives for trial in complete)[: len(sweep.objectives)]
-    bounded = _columns(trial.constraints for trial in complete)[: len(sweep.constraints)]
-    return replace(
-        base,
-        objectives=tuple(_aggregate(sweep, values) for values in objectives),
-        errors=tuple(_standard_error(values) for values in objectives),
+    complete = [trial for trial in trials if trial.state is State.COMPLETE]
+    objectives = _columns((trial.objectives for trial in complete), len(sweep.objectives))
+    bounded = _columns((trial.constraints for trial in complete), len(sweep.constraints))
+    return Evaluation(
+        number=trials[0].number,
+        rung=trials[0].rung,
+        parameters=trials[0].parameters,
+        state=state,
+        trials=tuple(trials),
+        objectives=tuple([_aggregate(sweep, values) for values in objectives]),
+        errors=tuple([_standard_error(sweep, values) for values in objectives]),
         violations=tuple(
-            constraint.violation(_aggregate(sweep, values))
-            for constraint, values in zip(sweep.constraints, bounded, strict=True)
+            [
+                constraint.violation(_aggregate(sweep, values))
+                for constraint, values in zip(sweep.constraints, bounded, strict=False)
+            ]
         ),
+        reason=reason,
     )
 
 
@@ -110,29 +118,36 @@ def _state(sweep: Sweep, trials: Sequence[Trial]) -> tuple[State, str]:
             if trial.state is state:
                 return state, trial.reason
     complete = {trial.replicate for trial in trials if trial.state is State.COMPLETE}
-    return (State.COMPLETE if complete >= set(range(sweep.replicates.count)) else State.RUNNING), ""
+    whole = all(replicate in complete for replicate in range(sweep.replicates.count))
+    return (State.COMPLETE if whole else State.RUNNING), ""
 
 
-def _columns(rows: Iterable[tuple[float | None, ...]]) -> list[list[float]]:
-    return [[value for value in column if value is not None] for column in zip(*rows, strict=False)]
+def _columns(rows: Iterable[tuple[float | None, ...]], columns: int) -> list[list[float]]:
+    """Return the values by metric; no columns without rows."""
+    found = [[value for value in column if value is not None] for column in zip(*rows, strict=False)]
+    return found[:columns]
 
 
 def _aggregate(sweep: Sweep, values: Sequence[float]) -> float:
-    return statistics.fmean(values) if sweep.replicates.aggregate == "mean" else statistics.median(values)
+    # Bytes come as whole numbers, which Optuna's several objectives cannot do with.
+    return float(values[0] if len(values) == 1 else AGGREGATES[sweep.replicates.aggregate](values))
 
 
-def _standard_error(values: Sequence[float]) -> float | None:
-    return statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None
+def _standard_error(sweep: Sweep, values: Sequence[float]) -> float | None:
+    if sweep.replicates.aggregate != "mean" or len(values) < 2:
+        return None
+    return statistics.stdev(values) / math.sqrt(len(values))
 
 
 def _raced(sweep: Sweep, evaluations: list[Evaluation]) -> Iterable[Evaluation]:
     """Give up the points whose first replicates are hopeless. With several objectives none is."""
-    if sweep.replicates.count == 1 or not sweep.single:
+    racing = sweep.replicates.racing
+    if racing is None or sweep.replicates.count == 1 or not sweep.single:
         return evaluations
     best = {rung: _best_losses(sweep, evaluations, rung) for rung in range(sweep.rungs)}
     return [
         replace(evaluation, state=State.PRUNED, reason=HOPELESS)
-        if _between_runs(evaluation) and is_hopeless(_losses(sweep, evaluation), best.get(evaluation.rung, {}))
+        if _between_runs(evaluation) and is_hopeless(_losses(sweep, evaluation), best[evaluation.rung], racing)
         else evaluation
         for evaluation in evaluations
     ]

@@ -13,11 +13,12 @@ from datetime import datetime, timedelta
 from functools import cached_property
 from typing import NamedTuple
 
+from anomaly_api.sweep_status import StopReason
 from anomaly_search import points
 from anomaly_search.evaluations import Evaluation, fold
 from anomaly_search.promotion import promotions
 from anomaly_search.space import Value
-from anomaly_search.stopping import End, StopReason, no_improvement, target_reached, too_many_failed
+from anomaly_search.stopping import End, no_improvement, target_reached, too_many_failed
 from anomaly_search.sweep import Sweep
 from anomaly_search.trials import State, Trial
 
@@ -120,9 +121,9 @@ class _View:
         budget = self.sweep.budget
         if budget.gpu_hours is not None and self.gpu_hours >= budget.gpu_hours:
             message = f"{self.gpu_hours:.2f} of {budget.gpu_hours:g} GPU hours are spent"
-            return End(StopReason.GPU_HOURS_SPENT, message)
+            return End(StopReason.GPU_HOURS, message)
         if budget.wall_clock is not None and self.now - self.began >= budget.wall_clock:
-            return End(StopReason.WALL_CLOCK_SPENT, f"{self.now - self.began} of {budget.wall_clock} have passed")
+            return End(StopReason.WALL_CLOCK, f"{self.now - self.began} of {budget.wall_clock} have passed")
         return None
 
     def new_numbers(self) -> list[int]:
@@ -138,8 +139,8 @@ class _View:
     def nothing_left(self) -> End:
         asked = len({trial.number for trial in self.trials})
         if asked < self.sweep.limits.max:
-            return End(StopReason.SPACE_EXHAUSTED, f"all {asked} points of the space are tried")
-        return End(StopReason.TRIALS_DONE, f"all {asked} trials are done")
+            return End(StopReason.EXHAUSTED, f"all {asked} points of the space are tried")
+        return End(StopReason.MAX_TRIALS, f"all {asked} trials are done")
 
 
 def _drained(view: _View, end: End) -> Decisions:
@@ -195,10 +196,10 @@ def _refused(view: _View, rung: int, committed: float) -> End | None:
     budget = view.sweep.budget
     if budget.gpu_hours is not None and committed > budget.gpu_hours:
         message = f"one more trial would exceed {budget.gpu_hours:g} GPU hours, {view.gpu_hours:.2f} are spent"
-        return End(StopReason.GPU_HOURS_SPENT, message)
+        return End(StopReason.GPU_HOURS, message)
     expected = timedelta(seconds=view.expected_seconds[rung])
     if budget.wall_clock is not None and view.now - view.began + expected > budget.wall_clock:
-        return End(StopReason.WALL_CLOCK_SPENT, f"one more trial would not be done within {budget.wall_clock}")
+        return End(StopReason.WALL_CLOCK, f"one more trial would not be done within {budget.wall_clock}")
     return None
 
 

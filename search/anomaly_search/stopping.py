@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from enum import StrEnum
 
+from anomaly_api.sweep_status import StopReason
 from anomaly_search.evaluations import Evaluation
 from anomaly_search.ranking import improvements
 from anomaly_search.sweep import Sweep
@@ -15,18 +15,6 @@ from anomaly_search.trials import State
 
 COMMONEST = 3
 """Reasons of failures that are named."""
-
-
-class StopReason(StrEnum):
-    """Why a sweep is over."""
-
-    TARGET_REACHED = "TargetReached"
-    TRIALS_DONE = "TrialsDone"
-    SPACE_EXHAUSTED = "SpaceExhausted"
-    GPU_HOURS_SPENT = "GPUHoursSpent"
-    WALL_CLOCK_SPENT = "WallClockSpent"
-    NO_IMPROVEMENT = "NoImprovement"
-    TOO_MANY_FAILED = "TooManyFailed"
 
 
 @dataclass(frozen=True)
@@ -45,7 +33,7 @@ def too_many_failed(sweep: Sweep, evaluations: Iterable[Evaluation]) -> End | No
     reasons = sorted(Counter(failed.values()).items(), key=lambda item: (-item[1], item[0]))[:COMMONEST]
     told = ", ".join(f"{reason} ({count} x)" for reason, count in reasons)
     return End(
-        StopReason.TOO_MANY_FAILED,
+        StopReason.MAX_FAILED,
         f"{len(failed)} trials failed, {sweep.limits.max_failed} may: {told}",
     )
 
@@ -71,7 +59,7 @@ def no_improvement(sweep: Sweep, evaluations: Sequence[Evaluation]) -> End | Non
     since = len({one.number for one in finished[better[-1] + 1 if better else 0 :]})
     if since < allowed:
         return None
-    return End(StopReason.NO_IMPROVEMENT, f"{since} trials without a better one, {allowed} may be")
+    return End(StopReason.WITHOUT_IMPROVEMENT, f"{since} trials without a better one, {allowed} may be")
 
 
 def in_order_of_end(evaluations: Iterable[Evaluation]) -> list[Evaluation]:

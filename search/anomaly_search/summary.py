@@ -6,13 +6,15 @@ import math
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
+from optuna.trial import TrialState
+
 from anomaly_search.evaluations import Evaluation, fold
-from anomaly_search.ranking import dominates, improvements, losses, ranked
+from anomaly_search.ranking import improvements, ranked
 from anomaly_search.samplers.rows import directions, rows
-from anomaly_search.samplers.storage import study_of
+from anomaly_search.samplers.storage import frozen, study_of
 from anomaly_search.stopping import in_order_of_end
 from anomaly_search.sweep import Sweep
 from anomaly_search.trials import State, Trial
@@ -30,7 +32,10 @@ WEAK_CORRELATION = 0.5
 
 @dataclass(frozen=True)
 class Counts:
-    """Points by how they are now, each counted once, at the highest fidelity that it has been started at."""
+    """Points by how they are now, each counted once, at the highest fidelity that it has been started at.
+
+    Infeasible are also those that are measured and beyond a constraint.
+    """
 
     asked: int
     running: int
@@ -55,7 +60,8 @@ class Summary:
 
     best: feasible points, those of higher fidelity first, by the first objective; ten at most.
     pareto_front: of several objectives, feasible points at the full fidelity that no other is better than.
-    importances: share of each parameter in being among the best, adding up to 1; empty while there are too few points.
+    importances: share of each parameter in being among the best by the first objective, adding up to 1; empty while
+    there are too few points.
     rung_correlations: Spearman's between each rung and the next, over points measured at both; None for too few.
     history: when the best got better; with several objectives, when the Pareto front grew.
     """
@@ -92,7 +98,7 @@ def summary(sweep: Sweep, trials: Iterable[Trial]) -> Summary:
 
 
 def _counts(evaluations: Sequence[Evaluation]) -> Counts:
-    states = Counter({one.number: one.state for one in evaluations}.values())
+    states = Counter({one.number: _state(one) for one in evaluations}.values())
     return Counts(
         asked=sum(states.values()),
         running=states[State.RUNNING],
@@ -103,20 +109,34 @@ def _counts(evaluations: Sequence[Evaluation]) -> Counts:
     )
 
 
+def _state(one: Evaluation) -> State:
+    if any(trial.state is State.RUNNING for trial in one.trials):
+        return State.RUNNING
+    return State.INFEASIBLE if one.state is State.COMPLETE and not one.feasible else one.state
+
+
 def _pareto_front(sweep: Sweep, evaluations: Iterable[Evaluation]) -> list[Evaluation]:
-    full = [one for one in evaluations if one.feasible and one.rung == sweep.rungs - 1]
-    own = {one.number: losses(sweep, one) for one in full}
-    return [one for one in full if not any(dominates(other, own[one.number]) for other in own.values())]
+    full = {one.number: one for one in evaluations if one.feasible and one.rung == sweep.rungs - 1}
+    told = [
+        frozen(TrialState.COMPLETE, number, place, {}, {}, values=one.objectives)
+        for place, (number, one) in enumerate(full.items())
+    ]
+    return [full[trial.number] for trial in study_of(told, directions(sweep)).best_trials]
 
 
 def _importances(sweep: Sweep, evaluations: Sequence[Evaluation]) -> dict[str, float]:
-    """PED-ANOVA (Watanabe et al. 2023): what the best points have in common that the others have not."""
+    """PED-ANOVA (Watanabe et al. 2023): what the best points have in common that the others have not.
+
+    Of several objectives the first decides who is best: to take fronts apart costs minutes at 10,000 points.
+    """
     full = [one for one in evaluations if one.feasible and one.rung == sweep.rungs - 1]
     if len(full) < ENOUGH_FOR_IMPORTANCES:
         return {}
     from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 
-    study = study_of(rows(sweep, full), directions(sweep))
+    first = replace(sweep, objectives=sweep.objectives[:1])
+    told = rows(first, [replace(one, objectives=one.objectives[:1]) for one in full])
+    study = study_of(told, directions(first))
     evaluator = PedAnovaImportanceEvaluator(target_quantile=max(0.1, AT_THE_TOP / len(full)))
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)

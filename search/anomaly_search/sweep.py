@@ -68,11 +68,23 @@ class Constraint:
 
 
 @dataclass(frozen=True)
+class Racing:
+    """When the further replicates of a point are saved: from how many on, and at which level of the test."""
+
+    after_replicates: int = 2
+    level: float = 0.1
+
+
+@dataclass(frozen=True)
 class Replicates:
-    """Each point is measured so many times, over seeds and categories; its value is their aggregate."""
+    """Each point is measured so many times, over seeds and categories; its value is their aggregate.
+
+    racing: None measures every point in full.
+    """
 
     count: int = 1
-    aggregate: Literal["mean", "median"] = "mean"
+    aggregate: Literal["mean", "median", "min", "max"] = "mean"
+    racing: Racing | None = Racing()
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
+from anomaly_api.sweep_status import StopReason
 from anomaly_search.evaluations import fold
 from anomaly_search.promotion import promotions
 from anomaly_search.schedule import Decisions, Identity, Start, schedule
-from anomaly_search.stopping import StopReason
 from anomaly_search.sweep import Budget, Constraint, Fidelity, Limits, Objective, Replicates, Sweep
 from anomaly_search.trials import State, Trial
 from support.sweeps import BEGIN, FINITE, complete, sweep_of
@@ -67,7 +67,7 @@ def test_nothing_may_run_at_all() -> None:
 def test_it_ends_when_all_are_done() -> None:
     decided = decide(sweep_of(limits=Limits(2, 3)), values(0.5, 0.6))
     assert decided.end
-    assert decided.end.reason is StopReason.TRIALS_DONE
+    assert decided.end.reason is StopReason.MAX_TRIALS
     assert (decided.start, decided.stop) == ((), ())
 
 
@@ -96,7 +96,7 @@ def test_a_finite_space_ends_with_its_last_point() -> None:
     assert numbers(decide(sweep, done[:10]).start) == [10, 11, 12, 13]
     end = decide(sweep, done).end
     assert end
-    assert (end.reason, end.message) == (StopReason.SPACE_EXHAUSTED, "all 14 points of the space are tried")
+    assert (end.reason, end.message) == (StopReason.EXHAUSTED, "all 14 points of the space are tried")
 
 
 def test_the_target_ends_it_at_once() -> None:
@@ -137,7 +137,7 @@ def test_too_many_failures_end_it_with_the_commonest_reasons_and_stop_what_runs(
     assert decide(sweep_of(limits=Limits(20, 4, max_failed=7)), [*trials, running(7)]).end is None
     decided = decide(sweep_of(limits=Limits(20, 4, max_failed=6)), [*trials, running(7)])
     assert decided.end
-    assert decided.end.reason is StopReason.TOO_MANY_FAILED
+    assert decided.end.reason is StopReason.MAX_FAILED
     assert decided.end.message == "7 trials failed, 6 may: DataError (3 x), StorageError (2 x), Other (1 x)"
     assert (decided.start, decided.stop) == ((), (Identity(7, 0, 0),))
 
@@ -152,7 +152,7 @@ def test_spent_gpu_hours_end_it_at_once() -> None:
     sweep = sweep_of(budget=Budget(gpu_hours=0.35))
     decided = decide(sweep, [*values(0.5, 0.6), running(2, gpu_hours=0.15)])
     assert decided.end
-    assert decided.end.reason is StopReason.GPU_HOURS_SPENT
+    assert decided.end.reason is StopReason.GPU_HOURS
     assert decided.end.message == "0.35 of 0.35 GPU hours are spent"
     assert decided.stop == (Identity(2, 0, 0),)
 
@@ -163,7 +163,7 @@ def test_gpu_hours_that_one_more_would_exceed_are_kept() -> None:
     assert decided.start == ()
     assert decided.end is None
     assert decided.waits
-    assert decided.waits.reason is StopReason.GPU_HOURS_SPENT
+    assert decided.waits.reason is StopReason.GPU_HOURS
     decided = decide(sweep_of(budget=Budget(gpu_hours=0.41)), [*values(0.5, 0.6), running(2, gpu_hours=0.02)])
     assert numbers(decided.start) == [3]
 
@@ -172,7 +172,7 @@ def test_it_ends_when_nothing_fits_the_budget_and_goes_on_with_a_larger_one() ->
     done = values(0.5, 0.6, 0.7)
     end = decide(sweep_of(budget=Budget(gpu_hours=0.35)), done).end
     assert end
-    assert end.reason is StopReason.GPU_HOURS_SPENT
+    assert end.reason is StopReason.GPU_HOURS
     assert numbers(decide(sweep_of(budget=Budget(gpu_hours=0.45)), done).start) == [3]
 
 
@@ -181,7 +181,7 @@ def test_the_wall_clock_counts_from_the_first_start() -> None:
     assert numbers(decide(sweep, values(0.5), minutes=28).start) == [1, 2, 3, 4]
     late = decide(sweep, values(0.5), minutes=29.5).end  # each takes a minute
     assert late
-    assert late.reason is StopReason.WALL_CLOCK_SPENT
+    assert late.reason is StopReason.WALL_CLOCK
     over = decide(sweep, [*values(0.5), running(1)], minutes=30)
     assert over.end
     assert over.stop == (Identity(1, 0, 0),)
@@ -194,7 +194,7 @@ def test_no_improvement_lets_what_runs_end() -> None:
     waiting = decide(sweep, [*done, running(5)])
     assert (waiting.start, waiting.stop, waiting.end) == ((), (), None)
     assert waiting.waits
-    assert waiting.waits.reason is StopReason.NO_IMPROVEMENT
+    assert waiting.waits.reason is StopReason.WITHOUT_IMPROVEMENT
     end = decide(sweep, done).end
     assert end
     assert end.message == "3 trials without a better one, 3 may be"
@@ -301,11 +301,13 @@ def test_a_deleted_replicate_runs_again() -> None:
 def test_a_hopeless_point_saves_its_other_replicates() -> None:
     sweep = sweep_of(replicates=Replicates(5), limits=Limits(2, 1))
     best = [complete(0, POINT, value, replicate=place) for place, value in enumerate([0.9, 0.95, 0.8, 0.99, 0.85])]
-    worse = [complete(1, {"x": 1.0, "y": 0.0}, value, replicate=place) for place, value in enumerate([0.5, 0.56, 0.39])]
-    assert [start.identity for start in decide(sweep, [*best, *worse[:1]]).start] == [(1, 0, 1)]
+    worse = [
+        complete(1, {"x": 1.0, "y": 0.0}, value, replicate=place) for place, value in enumerate([0.5, 0.6, 0.4, 0.3])
+    ]
+    assert [start.identity for start in decide(sweep, [*best, *worse[:3]]).start] == [(1, 0, 3)]
     end = decide(sweep, [*best, *worse]).end
     assert end
-    assert end.reason is StopReason.TRIALS_DONE
+    assert end.reason is StopReason.MAX_TRIALS
 
 
 @pytest.mark.parametrize("state", [State.INFEASIBLE, State.FAILED, State.PRUNED])

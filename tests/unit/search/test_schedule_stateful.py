@@ -8,10 +8,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
+from anomaly_api.sweep_status import StopReason
 from anomaly_search import points
 from anomaly_search.evaluations import fold
 from anomaly_search.schedule import Decisions, Identity, schedule
-from anomaly_search.stopping import StopReason
 from anomaly_search.sweep import Budget, Fidelity, Limits, Objective, Replicates
 from anomaly_search.trials import State, Trial
 from support.sweeps import BEGIN, FINITE, sweep_of
@@ -137,7 +137,7 @@ class AnySweep(RuleBasedStateMachine):
         failed = {one.number for one in fold(self.sweep, self.trials.values()) if one.state is State.FAILED}
         if self.sweep.limits.max_failed is not None and len(failed) > self.sweep.limits.max_failed:
             assert decided.end
-            assert decided.end.reason is StopReason.TOO_MANY_FAILED
+            assert decided.end.reason is StopReason.MAX_FAILED
         measured = {trial.rung for trial in self.trials.values() if trial.state is State.COMPLETE}
         if decided.start and self.sweep.budget.gpu_hours is not None and len(measured) == self.sweep.rungs:
             # Each takes a tenth of an hour, those at work too.
@@ -159,11 +159,11 @@ class AnySweep(RuleBasedStateMachine):
         for identity in decided.stop:
             del self.trials[identity]
         assert self.check().end
-        if decided.end.reason is StopReason.TRIALS_DONE:
+        if decided.end.reason is StopReason.MAX_TRIALS:
             assert {identity.number for identity in self.trials} >= set(range(self.sweep.limits.max))
 
 
 AnySweep.TestCase.settings = settings(
-    max_examples=60, stateful_step_count=40, deadline=None, derandomize=True, database=None
+    max_examples=30, stateful_step_count=40, deadline=None, derandomize=True, database=None
 )
 test_any_sweep = AnySweep.TestCase

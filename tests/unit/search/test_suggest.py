@@ -436,17 +436,17 @@ def test_history_counts_as_before_the_sweep() -> None:
     ]
 
 
-def test_ten_thousand_trials_lead_where_optunas_own_storage_does() -> None:
+def test_many_trials_lead_where_optunas_own_storage_does() -> None:
     generator = np.random.default_rng(0)
     trials = [
         complete(n, (p := dict(zip("xy", generator.uniform(-5, 5, 2).tolist(), strict=True))), bowl(p))
-        for n in range(2000)
+        for n in range(1000)
     ]
-    study = optuna.create_study(direction="maximize", sampler=_tpe(seed_of(7, 2000)))
+    study = optuna.create_study(direction="maximize", sampler=_tpe(seed_of(7, 1000)))
     study.add_trials(in_optuna(trials))
     asked = study.ask()
     expected = {"x": asked.suggest_float("x", -5, 5), "y": asked.suggest_float("y", -5, 5)}
-    assert point(sweep_of(limits=Limits(3000)), trials, 2000) == expected
+    assert point(sweep_of(limits=Limits(3000)), trials, 1000) == expected
 
 
 def _tpe(seed: int) -> TPESampler:

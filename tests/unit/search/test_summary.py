@@ -19,21 +19,22 @@ TWO = (Objective("a"), Objective("b", "minimize"))
 
 
 def test_each_point_is_counted_once_as_it_is_now() -> None:
-    sweep = sweep_of(fidelity=Fidelity((0.25, 1.0), 2))
+    sweep = sweep_of(fidelity=Fidelity((0.25, 1.0), 2), constraints=(Constraint("bytes", max=1.0),))
     trials = [
-        complete(0, POINT, 0.5),
-        complete(1, POINT, 0.6),
-        complete(1, POINT, 0.7, rung=1),
-        complete(2, POINT, 0.6),
+        complete(0, POINT, 0.5, constraints=(0.5,)),
+        complete(1, POINT, 0.6, constraints=(0.5,)),
+        complete(1, POINT, 0.7, rung=1, constraints=(0.5,)),
+        complete(2, POINT, 0.6, constraints=(0.5,)),
         Trial(2, POINT, State.RUNNING, rung=1, gpu_hours=0.25),
         Trial(3, POINT, State.FAILED),
         Trial(4, POINT, State.INFEASIBLE),
         Trial(5, POINT, State.PRUNED, gpu_hours=0.05),
         Trial(6, POINT, State.COMPLETE),  # without its metric
+        complete(7, POINT, 0.99, constraints=(2.0,)),
     ]
     told = summary(sweep, trials)
-    assert told.counts == Counts(asked=7, running=1, complete=2, pruned=1, infeasible=1, failed=2)
-    assert told.gpu_hours == pytest.approx(0.7)
+    assert told.counts == Counts(asked=8, running=1, complete=2, pruned=1, infeasible=2, failed=2)
+    assert told.gpu_hours == pytest.approx(0.8)
 
 
 def test_the_best_ten_are_within_the_constraints_and_full_ones_come_first() -> None:
