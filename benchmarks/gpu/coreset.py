@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from anomaly_api.parameters import PatchcoreParameters
-from anomaly_runner.models.coreset import k_center_greedy, sparse_random_projection
+from anomaly_runner.models.coreset import k_center_greedy, projected
 from anomaly_runner.models.memory_models import build_memory_model
 from anomaly_runner.models.threads import TorchThreads
 from anomaly_runner.system.machine import cpu_limit
@@ -62,9 +62,8 @@ def _patches(images: Tensor, device: torch.device) -> Tensor:
 
 def _ours(patches: Tensor, count: int) -> None:
     torch.manual_seed(SEED)
-    matrix = sparse_random_projection(len(patches), patches.shape[1], SEED).to(patches.device)
     with torch.inference_mode():
-        k_center_greedy(patches @ matrix.T, count, lambda _: None).cpu()
+        k_center_greedy(projected(patches, SEED), count, lambda _: None, TorchThreads(patches.device)).cpu()
 
 
 def _anomalib(patches: Tensor, count: int) -> None:

@@ -22,12 +22,14 @@ import re, sys
 from pathlib import Path
 import torch
 from anomaly_runner.models.patchcore import Patchcore
+from anomaly_runner.models import threads
 def peak():
     return 1024 * int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
 def fit(patches, channels, ratio):
     model = Patchcore.__new__(Patchcore)
     torch.nn.Module.__init__(model)
     model.ratio, model._seed, model._check = ratio, 0, lambda _: None
+    model._threads = threads.TorchThreads(torch.device('cpu'))
     centres, part = torch.randn(20, channels), patches // 20
     model._seen = [centres[torch.randint(20, (part,))] + 0.01 * torch.randn(part, channels) for _ in range(20)]
     model.finish()

@@ -35,7 +35,7 @@ def padim(backbone: str = "resnet18") -> Padim:
 
 def patchcore(backbone: str = "resnet18") -> Patchcore:
     choice, parameters = choose_backbone(backbone, ("layer2", "layer3")), PatchcoreParameters(pre_trained=False)
-    return Patchcore(choice, parameters, (SIDE, SIDE), 0, lambda _: None).eval()
+    return Patchcore(choice, parameters, (SIDE, SIDE), 0, lambda _: None, threads=ON_CPU).eval()
 
 
 def spec(**training: int) -> ExperimentSpec:

@@ -10,18 +10,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from anomaly_api.parameters import PadimParameters, PatchcoreParameters
-from anomaly_runner.models import coreset
 from anomaly_runner.models.backbone import choose_backbone
-from anomaly_runner.models.coreset import (
-    DenseDistances,
-    PrunedDistances,
-    k_center_greedy,
-    pick_farthest,
-    sparse_random_projection,
-)
+from anomaly_runner.models.coreset import k_center_greedy, projected_always
 from anomaly_runner.models.padim import Padim
 from anomaly_runner.models.patchcore import Patchcore
 from anomaly_runner.models.threads import TorchThreads
@@ -138,7 +130,7 @@ def patchcores(anomalib: AnomalibModels) -> PatchcorePair:
     torch.manual_seed(SEED)
     choice = choose_backbone("resnet18", ("layer2", "layer3"))
     parameters = PatchcoreParameters(backbone="resnet18", pre_trained=False, coreset_sampling_ratio=0.1)
-    ours = Patchcore(choice, parameters, SIZE, SEED, lambda _: None).eval()
+    ours = Patchcore(choice, parameters, SIZE, SEED, lambda _: None, threads=THREADS).eval()
     train = images(12)
     reference.train()
     reference(train)
@@ -181,59 +173,18 @@ def test_patchcore_scores_image_by_image(patchcores: PatchcorePair, measured: Ca
 
 
 @pytest.mark.parametrize("clusters", [None, 5, 60])
-def test_the_coreset_equals_that_of_anomalib(
-    anomalib: AnomalibModels, clusters: int | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """On scattered and clustered points, where the triangle inequality excludes no points or nearly all.
-
-    Both as a CPU picks them and as a GPU does, whose points here come in several parts.
-    """
-    monkeypatch.setattr(coreset, "_ROWS_ON_GPU", 1024)
+@pytest.mark.parametrize("features", [48, 384])
+def test_the_coreset_equals_that_of_anomalib(anomalib: AnomalibModels, features: int, clusters: int | None) -> None:
+    """On scattered and clustered points, which anomalib projects to 197 numbers: more than they have, and fewer."""
     generator = torch.Generator().manual_seed(3)
-    points = torch.randn(3000, 48, generator=generator)
+    points = torch.randn(3000, features, generator=generator)
     if clusters:
-        points = points * 0.05 + torch.randn(clusters, 48, generator=generator).repeat(3000 // clusters, 1)
+        points = points * 0.05 + torch.randn(clusters, features, generator=generator).repeat(3000 // clusters, 1)
     seed_everything()
     expected = anomalib.coreset(points, 0.1).select_coreset_idxs()
     torch.manual_seed(SEED)
-    projected = points @ sparse_random_projection(3000, 48, SEED).T
-    drawn = torch.get_rng_state()
-    assert k_center_greedy(projected, 300, lambda _: None).tolist() == expected
-    torch.set_rng_state(drawn)
-    assert pick_farthest(DenseDistances(projected), 300, lambda _: None).tolist() == expected
-
-
-def test_a_gpu_picks_the_coreset_without_reading_a_value_back() -> None:
-    """Tensors on torch's device ``meta`` have no values: reading one raises."""
-    checked: list[int] = []
-    points = torch.empty(500, 8, device="meta")
-    assert pick_farthest(DenseDistances(points), 100, checked.append).device == points.device
-    assert checked == [1, 65]
-
-
-class CountedOperators(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts the operators that torch executes, and the tensors that they return."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.tensors = 0
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        result = func(*args, **(kwargs or {}))
-        self.tensors += len(result) if isinstance(result, list | tuple) else 1
-        return result
-
-
-def test_a_step_of_the_coreset_costs_no_more_calls_with_more_centres() -> None:
-    points = torch.randn(400, 8, generator=torch.Generator().manual_seed(3))
-    nearest, calls = PrunedDistances(points, 300), []
-    for index in range(300):
-        with CountedOperators() as counted:
-            nearest.add(torch.tensor([index]))
-        calls.append(counted.tensors)
-    assert max(calls) < 2 * calls[1]
+    compared = projected_always(points, SEED)
+    assert k_center_greedy(compared, 300, lambda _: None, THREADS).tolist() == expected
 
 
 def test_results_do_not_depend_on_the_number_of_threads() -> None:

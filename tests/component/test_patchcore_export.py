@@ -15,10 +15,12 @@ from anomaly_runner.exporting.compare import load
 from anomaly_runner.exporting.export import export_all
 from anomaly_runner.models.backbone import choose_backbone
 from anomaly_runner.models.patchcore import _ROWS, Patchcore
+from anomaly_runner.models.threads import TorchThreads
 from anomaly_runner.scoring.predict import ScoredBatch
 from support.optional import not_none
 
 SIZE = (96, 64)
+THREADS = TorchThreads(torch.device("cpu"))
 ROWS = 2 * _ROWS + 452
 
 
@@ -30,7 +32,8 @@ def images(count: int, seed: int) -> torch.Tensor:
 def model() -> Patchcore:
     torch.manual_seed(0)
     parameters = PatchcoreParameters(backbone="resnet18", pre_trained=False)
-    found = Patchcore(choose_backbone("resnet18", ("layer2", "layer3")), parameters, SIZE, 0, lambda _: None).eval()
+    choice = choose_backbone("resnet18", ("layer2", "layer3"))
+    found = Patchcore(choice, parameters, SIZE, 0, lambda _: None, threads=THREADS).eval()
     with torch.inference_mode():
         found.memory_bank = found.embed(images(ROWS // 96 + 1, 1))[:ROWS]
     return found

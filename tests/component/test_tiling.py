@@ -132,7 +132,7 @@ def test_patchcore_scores_as_anomalib_in_tiles(
     torch.manual_seed(SEED)
     parameters = PatchcoreParameters(backbone="resnet18", pre_trained=False, coreset_sampling_ratio=0.1)
     choice = choose_backbone("resnet18", ("layer2", "layer3"))
-    ours = Patchcore(choice, parameters, SIZE, SEED, lambda _: None, tiling=tiling).eval()
+    ours = Patchcore(choice, parameters, SIZE, SEED, lambda _: None, threads=THREADS, tiling=tiling).eval()
     reference.train()
     reference(images(6))
     torch.manual_seed(SEED)

@@ -18,17 +18,17 @@ POINTS, PICKED, NUMBERS = 20_000, 500, 64
 BATCHES, IMAGES = 12, 5
 
 
-def picked(points: torch.Tensor) -> list[int]:
+def picked(points: torch.Tensor, threads: TorchThreads) -> list[int]:
     torch.manual_seed(2)  # the first point is drawn
-    indices: list[int] = k_center_greedy(points, PICKED, lambda _: None).tolist()
+    indices: list[int] = k_center_greedy(points, PICKED, lambda _: None, threads).tolist()
     return indices
 
 
 def test_the_coreset_is_that_of_the_cpu(device: torch.device) -> None:
     points = torch.randn(POINTS, NUMBERS, generator=torch.Generator().manual_seed(1))
-    TorchThreads(device)
-    found = picked(points.to(device))
-    assert found == picked(points)
+    threads = TorchThreads(device)
+    found = picked(points.to(device), threads)
+    assert found == picked(points, threads)
     assert len(set(found)) == PICKED
 
 

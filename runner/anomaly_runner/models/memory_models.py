@@ -27,7 +27,7 @@ def build_memory_model(
     Args:
         parameters: the manifest's parameters; their type selects the model.
         size: rows and columns of the images.
-        threads: used to fit PaDiM.
+        threads: used to fit the model.
         tiling: None for whole images.
         seed: of PatchCore's coreset.
         check: called while the coreset is picked, with the number of patches picked so far; may raise to stop.
@@ -41,4 +41,4 @@ def build_memory_model(
         case PadimParameters():
             return Padim(choice, parameters, size, threads, tiling)
         case PatchcoreParameters():
-            return Patchcore(choice, parameters, size, seed, check, tiling=tiling)
+            return Patchcore(choice, parameters, size, seed, check, threads=threads, tiling=tiling)

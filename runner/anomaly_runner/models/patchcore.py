@@ -22,14 +22,16 @@ from anomaly_runner.errors import InvalidConfig
 from anomaly_runner.models.backbone import Backbone, BackboneChoice
 from anomaly_runner.models.base import MemoryEstimate, MemoryModel
 from anomaly_runner.models.compiled import is_exporting
-from anomaly_runner.models.coreset import k_center_greedy, projected_dimension, sparse_random_projection
+from anomaly_runner.models.coreset import compared_numbers, k_center_greedy, projected
 from anomaly_runner.models.smoothing import smooth, smoothing_matrix
+from anomaly_runner.models.threads import TorchThreads
 from anomaly_runner.models.tiling import Tiles
+from anomaly_runner.system.machine import give_back_freed_memory
 
 _PATCHES_AT_ONCE = 512
 """Number of patches whose distances to the memory bank are held at the same time."""
 _CORESET_NUMBERS = 8
-"""Numbers of 4 bytes for each patch while the coreset is picked: distance, owner, and temporaries of a step."""
+"""Numbers of 4 bytes for each patch while the coreset is picked: distance, square, bound of errors, temporaries."""
 _ROWS, _MOST_PARTS = 1024, 128
 """Rows of the memory bank in each part of an exported graph, unless there would be more parts than this limit."""
 
@@ -45,6 +47,7 @@ class Patchcore(MemoryModel):
         size: rows and columns of the images.
         seed: of the coreset's random projection.
         check: called while the coreset is picked, with the number of patches picked so far; may raise to stop.
+        threads: used to pick the coreset.
         tiling: None for whole images.
 
     Raises:
@@ -64,6 +67,7 @@ class Patchcore(MemoryModel):
         seed: int,
         check: Callable[[int], None],
         *,
+        threads: TorchThreads,
         tiling: Tiling | None = None,
     ) -> None:
         super().__init__()
@@ -78,6 +82,7 @@ class Patchcore(MemoryModel):
         self.ratio = parameters.coreset_sampling_ratio
         self._seed = seed
         self._check = check
+        self._threads = threads
         self._seen: list[Tensor] = []
 
     def embed(self, images: Tensor) -> Tensor:
@@ -107,12 +112,13 @@ class Patchcore(MemoryModel):
         """
         patches = torch.cat(self._seen)
         self._seen.clear()
+        give_back_freed_memory()
         count = int(len(patches) * self.ratio)
         if count == 0:
             raise InvalidConfig(f"coresetSamplingRatio {self.ratio} of {len(patches)} patches leaves none")
-        # the coreset is picked by projected patches, but holds the patches themselves
-        matrix = sparse_random_projection(len(patches), patches.shape[1], self._seed).to(patches.device)
-        self.memory_bank = patches[k_center_greedy(patches @ matrix.T, count, self._check)]
+        # the coreset is picked by patches that may be projected, but holds the patches themselves
+        compared = projected(patches, self._seed)
+        self.memory_bank = patches[k_center_greedy(compared, count, self._check, self._threads)]
 
     def memory_estimate(self, images: int) -> MemoryEstimate:
         """Memory for all patches of the images during the fit, and for their coreset."""
@@ -209,8 +215,8 @@ def _squared_distances(first: Tensor, second: Tensor) -> Tensor:
 def patchcore_bytes(images: int, patches: int, channels: int, ratio: float) -> int:
     """Bytes at the peak of the fit, in float32.
 
-    Counts all patches twice (in parts and concatenated), their projection, ``_CORESET_NUMBERS`` for each, and the
-    coreset's patches and projection.
+    Counts all patches twice (in parts and concatenated), their projection if there is one, ``_CORESET_NUMBERS`` for
+    each, and the coreset's patches and projection.
 
     Args:
         images: number of training images.
@@ -219,5 +225,6 @@ def patchcore_bytes(images: int, patches: int, channels: int, ratio: float) -> i
         ratio: share of the patches in the coreset, 0..1.
     """
     rows = images * patches
-    count, projected = int(rows * ratio), projected_dimension(max(rows, 2))
-    return 4 * (rows * (2 * channels + projected + _CORESET_NUMBERS) + count * (projected + channels))
+    count, compared = int(rows * ratio), compared_numbers(rows, channels)
+    copies = compared if compared < channels else 0
+    return 4 * (rows * (2 * channels + copies + _CORESET_NUMBERS) + count * (copies + channels))

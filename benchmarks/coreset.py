@@ -1,0 +1,116 @@
+"""PatchCore's coreset beside anomalib's ``KCenterGreedy``, on real patches and on the CPU; prints a table.
+
+Both pick a tenth of the patches. anomalib's time is that of its first steps, which all cost the same, times their
+number: it is bounded. "Same projection" is ours on anomalib's projected patches, whose picks must be the same; they are
+compared over all steps that anomalib did. ::
+
+    python -m benchmarks.coreset [--patches N ...] [--seconds S]
+"""
+
+import argparse
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from anomaly_runner.models.coreset import k_center_greedy, projected, projected_always
+from anomaly_runner.models.threads import TorchThreads
+from anomaly_runner.system.machine import cpu_limit
+from benchmarks.patches import gravel_patches
+
+SEED, SIDE, SHARE = 7, 256, 0.1
+FEWEST_STEPS = 50
+
+
+class Anomalib:
+    """anomalib's own class, stopped after some time.
+
+    Args:
+        patches: (N, D).
+        seconds: after which no step begins, once there were a few.
+    """
+
+    def __init__(self, patches: Tensor, seconds: float) -> None:
+        from anomalib.models.components import KCenterGreedy
+
+        seed_everything()
+        self._greedy: Any = KCenterGreedy(embedding=patches, sampling_ratio=SHARE)
+        self._update, self._until = self._greedy.update_distances, seconds
+        self._greedy.update_distances = self._step
+        self.picked: list[int] = []
+        self._began = 0.0
+
+    def run(self) -> float:
+        """Return the seconds of all steps, as far as they had to be done."""
+        self._began = began = time.perf_counter()
+        try:
+            self.picked = self._greedy.select_coreset_idxs()
+            return time.perf_counter() - began
+        except TimeoutError:
+            # the first step also projects the patches
+            return (self._began - began) + (time.perf_counter() - self._began) * self._steps_in_all / len(self.picked)
+
+    @property
+    def _steps_in_all(self) -> int:
+        return int(self._greedy.coreset_size)
+
+    def _step(self, cluster_center: Tensor) -> None:
+        if not self.picked:
+            self._began = time.perf_counter()
+        elif len(self.picked) >= FEWEST_STEPS and time.perf_counter() - self._began > self._until:
+            raise TimeoutError
+        self.picked.append(int(cluster_center))
+        self._update(cluster_center=cluster_center)
+
+
+def seed_everything() -> None:
+    """Draw the same random numbers on both sides."""
+    torch.manual_seed(SEED)
+    np.random.seed(SEED)
+
+
+def ours(patches: Tensor, threads: TorchThreads, project: Callable[[Tensor], Tensor]) -> tuple[float, list[int]]:
+    """Seconds and picks of ours."""
+    seed_everything()
+    began = time.perf_counter()
+    picked = k_center_greedy(project(patches), int(len(patches) * SHARE), lambda _: None, threads)
+    return time.perf_counter() - began, picked.tolist()
+
+
+def row(patches: Tensor, seconds: float) -> str:
+    """A line of the table."""
+    threads = TorchThreads(torch.device("cpu"))
+    plain, _ = ours(patches, threads, partial(projected, seed=SEED))
+    same, picked = ours(patches, threads, partial(projected_always, seed=SEED))
+    torch.set_num_threads(cpu_limit())  # anomalib leaves them to torch
+    reference = Anomalib(patches, seconds)
+    theirs = reference.run()
+    steps = len(reference.picked)
+    equal = "yes" if picked[:steps] == reference.picked else "NO"
+    about = "" if steps == len(picked) else f" (from {steps:,} steps)"
+    return (
+        f"| {len(patches):,} | {len(picked):,} | {plain:.1f} s | {same:.1f} s | {theirs:,.0f} s{about} "
+        f"| {theirs / plain:.0f}, {theirs / same:.0f} | {equal}, {steps:,} |"
+    )
+
+
+def main() -> None:
+    """Print a line for each number of patches."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--patches", type=int, nargs="+", default=[25_000, 50_000, 100_000, 200_000])
+    parser.add_argument("--seconds", type=float, default=60, help="of anomalib's steps, for each number of patches")
+    arguments = parser.parse_args()
+    patches = gravel_patches(max(arguments.patches), SIDE, TorchThreads(torch.device("cpu")))
+    print("| Patches | Kept | Ours | Same projection | anomalib | Times | Same picks |\n|---|---|---|---|---|---|---|")
+    with torch.inference_mode():
+        projected_always(patches[:1000], SEED)  # the first call loads libraries
+        for count in arguments.patches:
+            print(row(patches[torch.randperm(len(patches))[:count]], arguments.seconds), flush=True)
+
+
+if __name__ == "__main__":
+    main()
