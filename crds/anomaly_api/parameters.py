@@ -88,6 +88,10 @@ class PatchcoreParameters(ModelParameters):
     """Load ImageNet weights; false gives random weights (for tests)."""
     coreset_sampling_ratio: Annotated[float, Field(gt=0, le=1)] = 0.1
     """Share of the training patches kept in the memory bank."""
+    coreset: Literal["Auto", "Exact", "Chunked"] = "Auto"
+    """How that share is picked: from all patches at once (Exact), or from chunks of them, in bounded memory and in a
+    time that grows no faster than the images (Chunked). Auto is Exact where that fits into memory, else Chunked, with
+    a warning."""
     num_neighbors: Annotated[int, Field(ge=1, le=64)] = 9
     """Neighbours used to weight the image score."""
 

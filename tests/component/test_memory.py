@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from anomaly_runner.errors import StorageUnavailable
-from anomaly_runner.models.patchcore import patchcore_bytes
+from anomaly_runner.models.coreset_chunks import CoresetSize
 from anomaly_runner.system.scratch import allocate_array
 
 GIVEN_BACK = {"MALLOC_MMAP_THRESHOLD_": "1000000"}
@@ -25,17 +25,19 @@ from anomaly_runner.models.patchcore import Patchcore
 from anomaly_runner.models import threads
 def peak():
     return 1024 * int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
-def fit(patches, channels, ratio):
+def fit(patches, channels, ratio, chunk):
     model = Patchcore.__new__(Patchcore)
     torch.nn.Module.__init__(model)
-    model.ratio, model._seed, model._check = ratio, 0, lambda _: None
+    model.ratio, model._seed, model._check, model._chunk = ratio, 0, lambda _: None, chunk
     model._threads = threads.TorchThreads(torch.device('cpu'))
-    centres, part = torch.randn(20, channels), patches // 20
-    model._seen = [centres[torch.randint(20, (part,))] + 0.01 * torch.randn(part, channels) for _ in range(20)]
+    model._patches = model._collection()
+    centres, part = torch.randn(20, channels), patches // 40
+    for _ in range(40):
+        model.observe([centres[torch.randint(20, (part,))] + 0.01 * torch.randn(part, channels)])
     model.finish()
-fit(1000, 8, 0.1)
+fit(1000, 8, 0.1, 1000)
 before = peak()
-fit(int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]))
+fit(int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]), int(sys.argv[4]))
 print(peak() - before)
 """
 
@@ -45,19 +47,36 @@ print(peak() - before)
 def test_the_memory_estimate_of_patchcore_is_its_peak(
     channels: int, ratio: float, measured: Callable[[str], None]
 ) -> None:
-    patches = 40_000 if ratio > 0.01 else 160_000
+    size = CoresetSize(40_000 if ratio > 0.01 else 160_000, channels, ratio)
+    peak, estimate = peak_of_fit(size, size.rows), size.exact_bytes()
+    sizes = f"{peak / 1e6:.0f} MB, estimated {estimate / 1e6:.0f} MB"
+    measured(f"PatchCore's coreset of {size.rows} patches of {channels} channels: {sizes}")
+    assert peak <= estimate + ROOM
+    assert estimate <= 1.5 * peak
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ratio", [0.01, 0.1])
+def test_chunks_bound_the_memory_of_patchcore(ratio: float, measured: Callable[[str], None]) -> None:
+    size, chunk = CoresetSize(160_000, 384, ratio), 20_000
+    peak, estimate, exact = peak_of_fit(size, chunk), size.chunked_bytes(chunk), size.exact_bytes()
+    sizes = f"{peak / 1e6:.0f} MB, estimated {estimate / 1e6:.0f} MB, at once {exact / 1e6:.0f} MB"
+    measured(f"PatchCore's coreset of {size.rows} patches in chunks of {chunk}, {ratio} kept: {sizes}")
+    assert peak <= estimate + ROOM
+    assert peak < exact / 3
+
+
+def peak_of_fit(size: CoresetSize, chunk: int) -> int:
+    """Bytes by which a process grows while it fits a PatchCore."""
+    arguments = [str(size.rows), str(size.channels), str(size.ratio), str(chunk)]
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", FIT, str(patches), str(channels), str(ratio)],
+        [sys.executable, "-W", "ignore", "-c", FIT, *arguments],
         capture_output=True,
         text=True,
         check=True,
         env=os.environ | GIVEN_BACK,
     )
-    peak, estimate = int(done.stdout), patchcore_bytes(patches // 100, 100, channels, ratio)
-    sizes = f"{peak / 1e6:.0f} MB, estimated {estimate / 1e6:.0f} MB"
-    measured(f"PatchCore's coreset of {patches} patches of {channels} channels: {sizes}")
-    assert peak <= estimate + ROOM
-    assert estimate <= 1.5 * peak
+    return int(done.stdout)
 
 
 def test_an_array_in_a_file(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from anomaly_runner.models.padim import Padim
 from anomaly_runner.models.patchcore import Patchcore
 from anomaly_runner.models.threads import MICRO_BATCH, TorchThreads
 from anomaly_runner.training import memory_check
-from anomaly_runner.training.memory_check import check_memory, memory_needs
+from anomaly_runner.training.memory_check import check_memory, free_for_fit, memory_needs
 
 SIDE, IMAGES = 96, 20
 ON_CPU, ON_GPU = TorchThreads(torch.device("cpu")), TorchThreads(torch.device("cuda"))
@@ -33,8 +33,9 @@ def padim(backbone: str = "resnet18") -> Padim:
     return Padim(choice, parameters, (SIDE, SIDE), ON_CPU).eval()
 
 
-def patchcore(backbone: str = "resnet18") -> Patchcore:
-    choice, parameters = choose_backbone(backbone, ("layer2", "layer3")), PatchcoreParameters(pre_trained=False)
+def patchcore(backbone: str = "resnet18", **parameters_too: Any) -> Patchcore:
+    choice = choose_backbone(backbone, ("layer2", "layer3"))
+    parameters = PatchcoreParameters(pre_trained=False, **parameters_too)
     return Patchcore(choice, parameters, (SIDE, SIDE), 0, lambda _: None, threads=ON_CPU).eval()
 
 
@@ -138,3 +139,52 @@ def test_weights_that_need_a_second_onnx_file_are_no_reason_to_refuse(
     monkeypatch.setattr(memory_check, "_IN_ONE_FILE", 1)
     monkeypatch.setattr(memory_check, "available_memory", lambda: 1 << 40)
     check_memory(model, spec(), IMAGES, ON_CPU)
+
+
+MANY = 20_000
+"""Images with more patches than a chunk has at most."""
+
+
+def test_a_training_set_that_does_not_fit_is_reduced_by_chunks() -> None:
+    model = patchcore(coreset_sampling_ratio=0.01)
+    exact = model.memory_estimate(MANY)
+    assert model.adapt_to_memory(MANY, exact.peak) == ""
+    assert model.memory_estimate(MANY) == exact
+    told = model.adapt_to_memory(MANY, exact.peak - 1)
+    assert "2,880,000 training patches do not fit into memory" in told  # 20,000 images of 12 x 12
+    assert len(told) <= 256
+    chunked = model.memory_estimate(MANY)
+    assert chunked.fitted == exact.fitted
+    assert chunked.peak < exact.peak / 5
+    assert chunked.reading < exact.reading / 5
+
+
+@pytest.mark.parametrize("share", [0.1, 0.3, 0.9])
+def test_chunks_fit_into_the_memory_there_is(share: float) -> None:
+    model = patchcore(coreset_sampling_ratio=0.01)
+    free = int(share * model.memory_estimate(MANY).peak)
+    model.adapt_to_memory(MANY, free)
+    assert model.memory_estimate(MANY).peak <= free
+
+
+@pytest.mark.parametrize(
+    ("coreset", "advice"),
+    [
+        ("Exact", "set model.patchcore.coreset to Chunked"),
+        ("Chunked", "lower model.patchcore.coresetSamplingRatio"),
+        ("Auto", "lower model.patchcore.coresetSamplingRatio"),
+    ],
+)
+def test_what_does_not_fit_in_either_way_is_refused(coreset: str, advice: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, free = patchcore(coreset=coreset), 1_500_000_000
+    monkeypatch.setattr(memory_check, "available_memory", lambda: free)
+    told = model.adapt_to_memory(MANY, free_for_fit(model, spec(), MANY, ON_CPU))
+    assert bool(told) == (coreset == "Auto")
+    with pytest.raises(OutOfMemory, match=advice):
+        check_memory(model, spec(), MANY, ON_CPU)
+
+
+def test_few_patches_are_reduced_at_once_even_where_chunks_are_asked_for() -> None:
+    asked, plain = patchcore(coreset="Chunked"), patchcore()
+    assert asked.adapt_to_memory(IMAGES, 1 << 40) == ""
+    assert asked.memory_estimate(IMAGES) == plain.memory_estimate(IMAGES)

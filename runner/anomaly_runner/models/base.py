@@ -74,6 +74,14 @@ class MemoryModel(ScoringModel, ABC):
     def memory_advice(self, images: int) -> str:
         """Advice for people on what to change in the manifest so that the model needs less memory."""
 
+    def adapt_to_memory(self, images: int, free: int) -> str:
+        """Choose how to fit to this number of training images in ``free`` bytes, where a model can.
+
+        Returns:
+            What is done differently than it would be with more memory, for the user; empty for nothing.
+        """
+        return ""
+
     def learn(self, steps: Iterable[Tensor], threads: TorchThreads) -> None:
         """Fit to training images, one step (B, 3, H, W) at a time.
 

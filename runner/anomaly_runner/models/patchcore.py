@@ -10,6 +10,7 @@ distance of up to 1e-3 of its norm to itself, which varies between runtimes.
 """
 
 import math
+import sys
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
@@ -22,16 +23,15 @@ from anomaly_runner.errors import InvalidConfig
 from anomaly_runner.models.backbone import Backbone, BackboneChoice
 from anomaly_runner.models.base import MemoryEstimate, MemoryModel
 from anomaly_runner.models.compiled import is_exporting
-from anomaly_runner.models.coreset import compared_numbers, k_center_greedy, projected
+from anomaly_runner.models.coreset import k_center_greedy, projected
+from anomaly_runner.models.coreset_chunks import MOST_ROWS, ChunkedCoreset, CoresetSize
 from anomaly_runner.models.smoothing import smooth, smoothing_matrix
 from anomaly_runner.models.threads import TorchThreads
 from anomaly_runner.models.tiling import Tiles
-from anomaly_runner.system.machine import give_back_freed_memory
+from anomaly_runner.system.machine import gigabytes
 
 _PATCHES_AT_ONCE = 512
 """Number of patches whose distances to the memory bank are held at the same time."""
-_CORESET_NUMBERS = 8
-"""Numbers of 4 bytes for each patch while the coreset is picked: distance, square, bound of errors, temporaries."""
 _ROWS, _MOST_PARTS = 1024, 128
 """Rows of the memory bank in each part of an exported graph, unless there would be more parts than this limit."""
 
@@ -83,7 +83,9 @@ class Patchcore(MemoryModel):
         self._seed = seed
         self._check = check
         self._threads = threads
-        self._seen: list[Tensor] = []
+        self._coreset = parameters.coreset
+        self._chunk = MOST_ROWS if parameters.coreset == "Chunked" else sys.maxsize
+        self._patches = self._collection()
 
     def embed(self, images: Tensor) -> Tensor:
         """Return the features of every patch of images (B, 3, H, W): (B x patches, D), float32."""
@@ -102,7 +104,7 @@ class Patchcore(MemoryModel):
 
     def observe(self, embeddings: Sequence[Tensor]) -> None:
         """Keep the patches of a training step, parts of (B x patches, D)."""
-        self._seen.extend(embeddings)
+        self._patches.add(embeddings)
 
     def finish(self) -> None:
         """Reduce the training patches to their coreset.
@@ -110,23 +112,48 @@ class Patchcore(MemoryModel):
         Raises:
             InvalidConfig: the coreset would be empty.
         """
-        patches = torch.cat(self._seen)
-        self._seen.clear()
-        give_back_freed_memory()
-        count = int(len(patches) * self.ratio)
-        if count == 0:
-            raise InvalidConfig(f"coresetSamplingRatio {self.ratio} of {len(patches)} patches leaves none")
-        # the coreset is picked by patches that may be projected, but holds the patches themselves
-        compared = projected(patches, self._seed)
-        self.memory_bank = patches[k_center_greedy(compared, count, self._check, self._threads)]
+        rows = self._patches.rows
+        self.memory_bank = self._patches.finish()
+        if len(self.memory_bank) == 0:
+            raise InvalidConfig(f"coresetSamplingRatio {self.ratio} of {rows} patches leaves none")
+
+    def adapt_to_memory(self, images: int, free: int) -> str:
+        """Build the coreset of chunks if it was asked for, or if all patches do not fit and nothing was asked for."""
+        size = self._size(images)
+        fits = size.exact_bytes() <= free
+        if self._coreset == "Exact" or (self._coreset == "Auto" and fits):
+            return ""
+        self._chunk = size.largest_chunk(free)
+        self._patches = self._collection()
+        if self._coreset == "Chunked":
+            return ""
+        return (
+            f"{size.rows:,} training patches do not fit into memory ({gigabytes(size.exact_bytes())} needed, "
+            f"{gigabytes(free)} free): PatchCore's coreset is built of chunks of {self._chunk:,} patches, which cover "
+            "them a little less evenly (model.patchcore.coreset)"
+        )
+
+    def _collection(self) -> ChunkedCoreset:
+        """A new, empty collection of training patches."""
+        return ChunkedCoreset(self._pick, self.ratio, self._chunk)
+
+    def _pick(self, patches: Tensor, count: int) -> Tensor:
+        """The coreset (count, D) of patches (N, D): compared projected where that is shorter, kept as they are."""
+        return patches[k_center_greedy(projected(patches, self._seed), count, self._check, self._threads)]
+
+    def _size(self, images: int) -> CoresetSize:
+        return CoresetSize(images * math.prod(self.patches), sum(self.backbone.channels), self.ratio)
 
     def memory_estimate(self, images: int) -> MemoryEstimate:
-        """Memory for all patches of the images during the fit, and for their coreset."""
-        patches, channels = math.prod(self.patches), sum(self.backbone.channels)
+        """Memory for the patches of the images during the fit, and for their coreset."""
+        size = self._size(images)
+        number = 4 * size.channels
+        if size.rows <= self._chunk:
+            return MemoryEstimate(fitted=size.picked * number, reading=size.rows * number, peak=size.exact_bytes())
         return MemoryEstimate(
-            fitted=int(images * patches * self.ratio) * channels * 4,
-            reading=images * patches * channels * 4,
-            peak=patchcore_bytes(images, patches, channels, self.ratio),
+            fitted=size.picked * number,
+            reading=(size.kept + self._chunk) * number,
+            peak=size.chunked_bytes(self._chunk),
         )
 
     def fitted_shapes(self, images: int) -> Mapping[str, tuple[int, ...]]:
@@ -134,8 +161,13 @@ class Patchcore(MemoryModel):
         return {"memory_bank": (int(images * math.prod(self.patches) * self.ratio), sum(self.backbone.channels))}
 
     def memory_advice(self, images: int) -> str:
-        """Advice on what to change; not the coreset's ratio, because all patches are held before it is picked."""
-        return f"all patches of {images} training images are held: use fewer images, a smaller transforms.inputSize"
+        """Advice on what to change; not the coreset's ratio where all patches are held before it is picked."""
+        less = "use fewer images, a smaller transforms.inputSize"
+        if self._size(images).rows > self._chunk:
+            return (
+                f"the coreset of {images} training images is held: lower model.patchcore.coresetSamplingRatio, {less}"
+            )
+        return f"all patches of {images} training images are held: set model.patchcore.coreset to Chunked, {less}"
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return raw scores (B,) and raw maps (B, 1, H, W) of images (B, 3, H, W)."""
@@ -210,21 +242,3 @@ def _squared_distances(first: Tensor, second: Tensor) -> Tensor:
     """Squared Euclidean distances (n, m) of rows (n, D) and (m, D), exact enough only to find the nearest row."""
     squared = torch.matmul(first, second.t()).mul_(-2)
     return squared.add_(first.pow(2).sum(1, keepdim=True)).add_(second.pow(2).sum(1))
-
-
-def patchcore_bytes(images: int, patches: int, channels: int, ratio: float) -> int:
-    """Bytes at the peak of the fit, in float32.
-
-    Counts all patches twice (in parts and concatenated), their projection if there is one, ``_CORESET_NUMBERS`` for
-    each, and the coreset's patches and projection.
-
-    Args:
-        images: number of training images.
-        patches: number of patches in an image.
-        channels: number of channels of a patch.
-        ratio: share of the patches in the coreset, 0..1.
-    """
-    rows = images * patches
-    count, compared = int(rows * ratio), compared_numbers(rows, channels)
-    copies = compared if compared < channels else 0
-    return 4 * (rows * (2 * channels + copies + _CORESET_NUMBERS) + count * (copies + channels))

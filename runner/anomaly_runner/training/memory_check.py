@@ -74,6 +74,13 @@ def check_memory(model: MemoryModel, spec: ExperimentSpec, images: int, threads:
     _check_free(host, available_memory(), "memory", f"{advice}, or raise scheduling.resources.limits.memory")
 
 
+def free_for_fit(model: MemoryModel, spec: ExperimentSpec, images: int, threads: TorchThreads) -> int:
+    """Bytes that the fit may take of the memory of the model's device, beside what is needed at the same time."""
+    if threads.device.type == "cuda":
+        return int(torch.cuda.mem_get_info()[0])
+    return available_memory() - (_on_host(model, spec, images, threads) - model.memory_estimate(images).peak)
+
+
 def memory_needs(model: MemoryModel, spec: ExperimentSpec, images: int, threads: TorchThreads) -> Iterator[MemoryNeed]:
     """What each moment needs of the memory of the model's device."""
     estimate, fitted, size = model.memory_estimate(images), model.fitted_shapes(images), spec.transforms.input_size

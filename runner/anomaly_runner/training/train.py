@@ -14,7 +14,7 @@ from anomaly_runner.models.catalog import CATALOG
 from anomaly_runner.models.memory_models import MemoryParameters, build_memory_model
 from anomaly_runner.system.out_of_memory import describe_out_of_memory, is_out_of_memory
 from anomaly_runner.training.inputs import ExperimentInputs
-from anomaly_runner.training.memory_check import DEFAULT_BATCH_SIZE, check_memory
+from anomaly_runner.training.memory_check import DEFAULT_BATCH_SIZE, check_memory, free_for_fit
 from anomaly_runner.training.profile import counted
 from anomaly_runner.training.result import CountedBatches, TrainedModel
 
@@ -56,6 +56,8 @@ def _fit_memory_model(inputs: ExperimentInputs, parameters: MemoryParameters) ->
             check=lambda _: inputs.context.stop.check(),
         )
         model.to(inputs.threads.device).eval()
+        if adapted := model.adapt_to_memory(count, free_for_fit(model, spec, count, inputs.threads)):
+            inputs.context.record.warn(adapted)
         check_memory(model, spec, count, inputs.threads)
         # seeded again: the fit must not depend on how many random numbers the backbone drew while it was built
         torch.manual_seed(spec.dataset.seed)
