@@ -1,4 +1,4 @@
-"""The command line: ``anomaly-runner run FILE --local DIR`` for people, ``anomaly-runner pod`` for containers."""
+"""The command line: ``anomaly-runner run FILE --local DIR`` and ``check`` for people, ``pod`` for containers."""
 
 import logging
 import os
@@ -33,6 +33,21 @@ def run(
     from anomaly_runner.local import run_locally
 
     raise typer.Exit(run_locally(file, local.resolve()))
+
+
+@app.command()
+def check(
+    file: Annotated[Path, typer.Argument(help="An AnomalyExperiment or AnomalyInference (YAML).")],
+    local: Annotated[Path, typer.Option(help="Folder that stands for all storage, as for run.")],
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what is looked at.")] = False,
+) -> None:
+    """Find out what would keep a resource's YAML from its end, without running it: images, masks, model, memory."""
+    from anomaly_runner.system.logging_setup import log_for_people
+
+    log_for_people(verbose)
+    from anomaly_runner.local import check_locally
+
+    raise typer.Exit(check_locally(file, local.resolve()))
 
 
 @app.command()

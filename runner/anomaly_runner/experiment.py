@@ -18,7 +18,7 @@ from anomaly_api.status import Stage
 from anomaly_api.storage import LocationRole
 from anomaly_runner import publish
 from anomaly_runner.context import Context
-from anomaly_runner.data.batches import IntegrityLog, Preprocessor
+from anomaly_runner.data.batches import IntegrityLog
 from anomaly_runner.data.fetch import ListedDataset, prefetch_images
 from anomaly_runner.data.samples import Sample
 from anomaly_runner.devices import asked_gpus, record_device
@@ -29,8 +29,7 @@ from anomaly_runner.evaluation.thresholds import experiment_thresholds
 from anomaly_runner.exporting.compare import REFERENCE_IMAGES
 from anomaly_runner.exporting.export import Exports, export_all
 from anomaly_runner.exporting.performance import measure_performance
-from anomaly_runner.models.catalog import input_normalization
-from anomaly_runner.models.check import check_devices, check_exports, check_model
+from anomaly_runner.models.check import check_spec
 from anomaly_runner.models.device import choose_device
 from anomaly_runner.models.threads import TorchThreads
 from anomaly_runner.models.weights import fetch_weights, wanted_weights
@@ -42,7 +41,7 @@ from anomaly_runner.scoring.torch_predictor import TorchPredictor
 from anomaly_runner.system.digest import digest
 from anomaly_runner.system.environment import versions
 from anomaly_runner.tracking.run_results import flat_parameters
-from anomaly_runner.training.inputs import ExperimentInputs
+from anomaly_runner.training.inputs import ExperimentInputs, experiment_preprocessor
 from anomaly_runner.training.result import TrainedModel
 from anomaly_runner.training.train import state_arrays, train
 
@@ -76,11 +75,7 @@ def check_experiment(config: RunConfig, spec: ExperimentSpec, context: Context) 
         InvalidConfig: the model, the input size, the devices or the exports cannot be as the spec asks.
         GpuUnavailable: the pod cannot use the GPUs that it was given.
     """
-    size = spec.transforms.input_size
-    input_normalization(spec)
-    check_model(spec.model, (size.height, size.width))
-    check_devices(spec, torch.cuda.device_count())
-    check_exports(spec)
+    check_spec(spec, torch.cuda.device_count())
     chosen = choose_device()
     record_device(context, asked_gpus(config), TorchThreads(chosen.device).provider, chosen.problem)
 
@@ -99,15 +94,6 @@ def run_experiment(
     Raises:
         RunFailed: a stage failed or was stopped; nothing has been published.
     """
-    size = spec.transforms.input_size
-    preprocessor = Preprocessor(
-        height=size.height,
-        width=size.width,
-        normalization=input_normalization(spec),
-        crop=spec.dataset.crop_area,
-        bit_depth=spec.transforms.bit_depth,
-        valid_area=listed.valid_area,
-    )
     # Weights first: they are few files, and without them the images are of no use.
     weights = _weights(spec, context)
     # From here on images are downloaded in the background, while models are built and trained.
@@ -116,7 +102,7 @@ def run_experiment(
         spec=spec,
         dataset=listed.dataset,
         prefetcher=prefetcher,
-        preprocessor=preprocessor,
+        preprocessor=experiment_preprocessor(spec, listed.valid_area),
         integrity=IntegrityLog(spec.dataset.limits),
         threads=TorchThreads(choose_device().device),
         weights=weights,

@@ -74,6 +74,8 @@ def _reporters(
     reporters: list[ProgressReporter] = [LogReporter()]
     if url:
         reporters.append(
-            PushReporter(url, Path(PROGRESS_TOKEN_PATH), config.run, tracker.status, lambda: record.device)
+            PushReporter(
+                url, Path(PROGRESS_TOKEN_PATH), config.run, tracker.status, lambda: record.device, step=config.step
+            )
         )
     return reporters

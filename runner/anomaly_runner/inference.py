@@ -24,7 +24,12 @@ from anomaly_runner.reporting.gallery import make_gallery
 from anomaly_runner.reporting.report import Results
 from anomaly_runner.reporting.visualize import PredictionRenderer, visualize
 from anomaly_runner.scoring.predict import Predictions, Predictor, maps_by_key, predict
-from anomaly_runner.scoring.trained_model import gpu_problem, load_predictor, read_model_manifest, read_valid_area
+from anomaly_runner.scoring.trained_model import (
+    gpu_problem,
+    inference_preprocessor,
+    load_predictor,
+    read_model_manifest,
+)
 from anomaly_runner.storage import Prefetcher
 from anomaly_runner.system.environment import versions
 from anomaly_runner.system.machine import cpu_limit, peak_memory
@@ -61,7 +66,7 @@ def run_inference(config: RunConfig, spec: InferenceSpec, context: Context) -> p
     # A GPU that cannot be used is found out before anything is listed; the model shows later whether it is used.
     check_required(asked_gpus(config), gpu_problem(spec.runtime))
     manifest = read_model_manifest(context.stores[LocationRole.MODEL])
-    listed = list_inference(spec, manifest, context)
+    listed = list_inference(spec, manifest, context, known=config.listing)
     # From here on images are downloaded in the background, while the model is fetched and loaded.
     prefetcher = prefetch_images(listed, context)
     try:
@@ -71,7 +76,7 @@ def run_inference(config: RunConfig, spec: InferenceSpec, context: Context) -> p
             predictor=_load_predictor(config, spec, manifest, context),
             dataset=listed.dataset,
             prefetcher=prefetcher,
-            preprocessor=_preprocessor(spec, manifest, context),
+            preprocessor=inference_preprocessor(spec, manifest, context),
             integrity=IntegrityLog(spec.input.limits),
             context=context,
         )
@@ -86,18 +91,6 @@ def _load_predictor(config: RunConfig, spec: InferenceSpec, manifest: ModelManif
     if spec.precision == "tf32":
         warn_without_tf32(context)
     return predictor
-
-
-def _preprocessor(spec: InferenceSpec, manifest: ModelManifest, context: Context) -> Preprocessor:
-    """The preprocessor of the training; the spec may change only the crop, for a camera that was moved."""
-    return Preprocessor(
-        height=manifest.input_height,
-        width=manifest.input_width,
-        normalization=manifest.normalization,
-        crop=spec.input.crop_area or manifest.crop_area,
-        bit_depth=manifest.bit_depth,
-        valid_area=read_valid_area(spec, manifest, context),
-    )
 
 
 def _run(config: RunConfig, inputs: _InferenceInputs) -> publish.Published:

@@ -1,25 +1,32 @@
-"""A run without a cluster: one folder stands for all storage, a progress bar for the status."""
+"""A run without a cluster, or the check of it: one folder stands for all storage, a progress bar for the status."""
 
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from anomaly_api.reasons import ExitCode
-from anomaly_api.run import RunReport
+from anomaly_api.run import RunConfig, RunReport
 from anomaly_api.status import Artifacts, ImageCounts, MetricValues, ThresholdValues
 from anomaly_runner.context import Context, RunRecord
-from anomaly_runner.engine import execute
+from anomaly_runner.engine import check, execute
 from anomaly_runner.errors import RunFailed
 from anomaly_runner.in_cluster import tracker_of
 from anomaly_runner.locations import local_stores
 from anomaly_runner.manifests import read_resource
+from anomaly_runner.preflight.checked import Checked
 from anomaly_runner.progress import BarReporter, ProgressMeter
+from anomaly_runner.publish import Published
 from anomaly_runner.reporting.performance_text import performance_rows
 from anomaly_runner.system.stop import StopSignal
 from anomaly_runner.termination import FinishedRun, capture_failures
+
+_LABELS_SHOWN = 40
+"""Rows of the table of labels."""
 
 
 def run_locally(file: Path, folder: Path) -> int:
@@ -27,40 +34,80 @@ def run_locally(file: Path, folder: Path) -> int:
     console = Console(stderr=True)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        finished = _run(file, folder, console)
+        finished = _run(file, folder, console, execute)
     except RunFailed as error:
         _print_failure(console, error.reason.value, str(error))
         return error.exit_code
     if finished.report:
         print_report(finished.report, Console())
+    return _end(finished, console)
+
+
+def check_locally(file: Path, folder: Path) -> int:
+    """Check a resource's YAML on local folders without running it, print what was found, and return the exit code."""
+    console, found = Console(stderr=True), list[Checked]()
+
+    def work(config: RunConfig, context: Context) -> Checked:
+        found.append(check(config, context))
+        return found[0]
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        finished = _run(file, folder, console, work)
+    except RunFailed as error:
+        _print_failure(console, error.reason.value, str(error))
+        return error.exit_code
+    for checked in found:
+        print_check(checked, Console())
+    return _end(finished, console)
+
+
+def _end(finished: FinishedRun, console: Console) -> int:
     if finished.exit_code is not ExitCode.DONE:
         _print_failure(console, finished.summary.reason.value, finished.summary.message)
     return finished.exit_code
 
 
-def _run(file: Path, folder: Path, console: Console) -> FinishedRun:
+def _run(
+    file: Path, folder: Path, console: Console, work: Callable[[RunConfig, Context], Published | Checked]
+) -> FinishedRun:
     config = read_resource(file, folder)
-    work = Path(tempfile.mkdtemp(prefix=".work-", dir=folder))
+    scratch = Path(tempfile.mkdtemp(prefix=".work-", dir=folder))
     tracker = tracker_of(config, folder)
     try:
         with StopSignal().listening() as stop, ProgressMeter([BarReporter(console)]) as progress:
             context = Context(
                 run=config.run,
                 stores=local_stores(folder, config),
-                work=work,
+                work=scratch,
                 progress=progress,
                 stop=stop,
                 tracker=tracker,
                 record=RunRecord(),
             )
-            return capture_failures(lambda: execute(config, context), context)
+            return capture_failures(lambda: work(config, context), context)
     finally:
-        shutil.rmtree(work)
+        shutil.rmtree(scratch)
 
 
 def _print_failure(console: Console, reason: str, message: str) -> None:
     console.print(f"[bold red]{reason}[/]: ", end="")
     console.print(message, markup=False, highlight=False, soft_wrap=True)
+
+
+def print_check(checked: Checked, console: Console) -> None:
+    """Print the number of images of each split and label as a table, what the check says, and its warnings."""
+    table = Table("images", "label", "count", title_justify="left")
+    rows = [(split, label, count) for split, counts in checked.counts.items() for label, count in counts.most_common()]
+    for split, label, count in rows[:_LABELS_SHOWN]:
+        table.add_row(split, escape(label), str(count))
+    if len(rows) > _LABELS_SHOWN:
+        table.add_row("", f"{len(rows) - _LABELS_SHOWN} more labels", "")
+    if rows:
+        console.print(table)
+    console.print(checked.summary.message, markup=False, highlight=False, soft_wrap=True)
+    for warning in checked.summary.warnings:
+        console.print(f"warning: {warning}", markup=False, soft_wrap=True)
 
 
 def print_report(report: RunReport, console: Console) -> None:

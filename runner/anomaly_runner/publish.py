@@ -18,6 +18,7 @@ from anomaly_api.run import MODEL_MANIFEST, ModelFile, RunConfig, RunReport
 from anomaly_api.status import Artifacts, Stage
 from anomaly_api.storage import LocationRole
 from anomaly_runner.context import Context
+from anomaly_runner.data.stored_listing import LISTING
 from anomaly_runner.data.valid_area import FILE as VALID_AREA
 from anomaly_runner.data.valid_area import ValidArea
 from anomaly_runner.reporting.html_report import render
@@ -198,7 +199,8 @@ def already_published(config: RunConfig, context: Context) -> Published | None:
     report = _same_run(content, config) if content else None
     if report is None:
         return None
-    here = download_all(store, store.list(), context.work / "published", context.stop.check)
+    artifacts = [info for info in store.list() if info.key != LISTING]  # which the pod that published did not track
+    here = download_all(store, artifacts, context.work / "published", context.stop.check)
     return Published(report, tracked_result(report, here, complete=True))
 
 

@@ -20,6 +20,7 @@ from anomaly_runner.errors import (
     TrackingDenied,
     TrackingUnavailable,
 )
+from anomaly_runner.preflight.checked import Checked
 from anomaly_runner.publish import Published
 from anomaly_runner.system.out_of_memory import describe_out_of_memory, is_out_of_memory, memory_advice
 
@@ -41,11 +42,11 @@ class FinishedRun:
     report: RunReport | None = None
 
 
-def capture_failures(work: Callable[[], Published], context: Context) -> FinishedRun:
+def capture_failures(work: Callable[[], Published | Checked], context: Context) -> FinishedRun:
     """Execute a run and turn its result or its failure into an outcome; never raises.
 
     Args:
-        work: executes the run until its results are stored.
+        work: executes the run until its results are stored, or the step check of it.
         context: for the tracker, progress and warnings.
     """
     try:
@@ -54,6 +55,8 @@ def capture_failures(work: Callable[[], Published], context: Context) -> Finishe
         return _failed(error, context)
     except (Exception, SystemExit) as error:  # noqa: BLE001 - the edge of the program: everything becomes an exit code
         return _failed(_as_run_failed(error, context), context)
+    if isinstance(done, Checked):
+        return FinishedRun(ExitCode.DONE, done.summary)
     return _published(done, context)
 
 

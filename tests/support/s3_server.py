@@ -17,10 +17,11 @@ needs_s3_server = pytest.mark.skipif(not Path(PROGRAM).exists(), reason="needs v
 
 
 @contextmanager
-def s3_server(root: Path) -> Iterator[str]:
-    """Run a server whose buckets are the folders below ``root``, and yield its URL."""
+def s3_server(root: Path, log: Path | None = None) -> Iterator[str]:
+    """Run a server whose buckets are the folders below ``root``, and yield its URL; ``log`` gets a line a request."""
     port = free_port()
+    logged = ["--access-log", str(log)] if log else []
     account = {"ROOT_ACCESS_KEY": KEY, "ROOT_SECRET_KEY": SECRET}
-    command = [PROGRAM, "--port", f"127.0.0.1:{port}", "--quiet", "posix", str(root)]
+    command = [PROGRAM, "--port", f"127.0.0.1:{port}", "--quiet", *logged, "posix", str(root)]
     with ServerProcess(command, f"http://127.0.0.1:{port}", account) as url:
         yield url

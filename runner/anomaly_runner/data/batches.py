@@ -129,6 +129,22 @@ class IntegrityLog:
         for image in images:
             self.add_unreadable(image.path, image.problem)
 
+    def record(self, read: "ReadImage") -> None:
+        """Record a file that was read.
+
+        Raises:
+            DataInvalid: as ``add_unreadable``.
+        """
+        self.digests[read.sample.key] = read.digest
+        if isinstance(read.image, str):
+            self.add_unreadable(read.sample.key, read.image)
+            return
+        self.notices.add(read.sample.key, read.notices)
+        if read.mask is not None:
+            self.masks.add(read.sample.key, read.mask.pixels)
+            self.notices.extend(read.mask.notices)
+            self.defects.found.update(read.mask.defects)
+
     def fingerprint(self) -> str:
         """SHA-256, hexadecimal, of the paths and contents of all images read, in the order of their paths."""
         total = hashlib.sha256()
@@ -138,10 +154,17 @@ class IntegrityLog:
 
 
 @dataclass(frozen=True)
-class _ReadImage:
+class ReadImage:
     """A file after reading.
 
-    ``image``: the model's input (3, H, W), or the reason why the file or its mask cannot be used.
+    Attributes:
+        sample: the image.
+        digest: SHA-256 of the file; empty bytes if it could not be opened.
+        image: the model's input (3, H, W), or the reason why the file or its mask cannot be used.
+        mask: what its masks mark; None without masks.
+        notices: about the file.
+        whole: width and height of the decoded file, before the crop; None if it could not be decoded.
+        mode: of the decoded file, as in ``images.Decoded``; empty if it could not be decoded.
     """
 
     sample: Sample
@@ -149,6 +172,8 @@ class _ReadImage:
     image: NDArray[np.float32] | str
     mask: TrueMask | None = None
     notices: tuple[Notice, ...] = ()
+    whole: tuple[int, int] | None = None
+    mode: str = ""
 
 
 def read_batches(
@@ -176,14 +201,19 @@ def read_batches(
         DataInvalid: there are more unreadable images than tolerated.
         RunFailed: the storage failed, or the run was asked to stop.
     """
-    read = partial(_read, prefetcher, preprocessor, integrity.limits.max_image_pixels, augment)
+    read = partial(read_image, prefetcher, preprocessor, integrity.limits.max_image_pixels, augment)
     images = ordered_map(read, samples, threads, ahead=batch_size + 2 * threads)
     return _batched(_record_and_filter(images, integrity), batch_size)
 
 
-def _read(
+def read_image(
     prefetcher: Prefetcher, preprocessor: Preprocessor, max_pixels: int, augment: Augmenter | None, sample: Sample
-) -> _ReadImage:
+) -> ReadImage:
+    """Read one image and its masks; arguments are those of ``read_batches``.
+
+    Raises:
+        RunFailed: the storage failed, or the run was asked to stop.
+    """
     digest = b""
     try:
         data = read_file(prefetcher, sample.key)
@@ -193,25 +223,19 @@ def _read(
         mask = masks.read(sample.masks, decoded, preprocessor.size) if sample.masks else None
         image = augment(preprocessor.resize(decoded.image), sample.key) if augment else decoded.image
         notices = (Notice.MORE_FRAMES,) if decoded.has_more_frames else ()
-        return _ReadImage(sample, digest, preprocessor.to_input(image), mask, notices)
+        pixels = preprocessor.to_input(image)
+        return ReadImage(sample, digest, pixels, mask, notices, decoded.whole, decoded.image.mode)
     except UnreadableImageError as error:
-        return _ReadImage(sample, digest, str(error))
+        return ReadImage(sample, digest, str(error))
 
 
 def _record_and_filter(
-    images: Iterable[_ReadImage], integrity: IntegrityLog
+    images: Iterable[ReadImage], integrity: IntegrityLog
 ) -> Iterator[tuple[Sample, NDArray[np.float32]]]:
     for read in images:
-        integrity.digests[read.sample.key] = read.digest
-        if isinstance(read.image, str):
-            integrity.add_unreadable(read.sample.key, read.image)
-            continue
-        integrity.notices.add(read.sample.key, read.notices)
-        if read.mask is not None:
-            integrity.masks.add(read.sample.key, read.mask.pixels)
-            integrity.notices.extend(read.mask.notices)
-            integrity.defects.found.update(read.mask.defects)
-        yield read.sample, read.image
+        integrity.record(read)
+        if not isinstance(read.image, str):
+            yield read.sample, read.image
 
 
 def _batched(images: Iterable[tuple[Sample, NDArray[np.float32]]], batch_size: int) -> Iterator[Batch]:

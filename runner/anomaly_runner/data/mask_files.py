@@ -59,6 +59,17 @@ def open_mask(data: bytes, max_pixels: int) -> MaskFile:
         return MaskFile(Image.fromarray(pixels), lossy, file.turned)
 
 
+def range_of_values(data: bytes, max_pixels: int) -> tuple[float, float]:
+    """The smallest and the largest value in a mask's file, over all of its channels.
+
+    Raises:
+        UnreadableImageError: as ``images.decode``.
+    """
+    with opened(data, max_pixels) as file:
+        values = np.asarray(file.image)
+        return float(values.min()), float(values.max())
+
+
 def _not_black(image: Image.Image) -> NDArray[np.bool_]:
     """Pixels (height, width) whose colour is not black and that are not wholly transparent."""
     if image.mode in ("F", "1") or image.mode.startswith("I"):

@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,9 @@ from anomaly_runner.errors import InvalidConfig, WeightsNotFound
 from anomaly_runner.models.compiled import CompiledNetwork, can_run_compiled
 from anomaly_runner.models.damaged_weights import naming_damaged_weights
 from anomaly_runner.system.out_of_memory import is_out_of_memory
+
+_FILES = ("model.safetensors", "pytorch_model.bin")
+"""Names of the weights in a repository of the hub, in the order in which timm looks for them."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +133,37 @@ def _build(choice: BackboneChoice, pre_trained: bool) -> Any:
     except (OSError, RuntimeError) as error:
         if not pre_trained or is_out_of_memory(error):
             raise
-        raise WeightsNotFound(
-            f"cannot load the weights of {choice.name} ({hub_repository(choice.name)}): {error}; "
-            "for a cluster with no internet set model.weights"
-        ) from error
+        raise _cannot_load(choice.name, error) from error
+
+
+def check_on_hub(name: str) -> int | None:
+    """Find the backbone's weights on the hub or in the hub's cache, as timm does, without downloading them.
+
+    Returns:
+        Size of the file in bytes; None if it is not told, or if timm loads the weights from elsewhere.
+
+    Raises:
+        WeightsNotFound: they are not there, or the hub does not answer.
+    """
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError
+
+    repository, _, revision = (hub_repository(name) or "").partition("@")
+    if not repository:
+        return None
+    own = getattr(timm.get_pretrained_cfg(name), "hf_hub_filename", None)
+    *alternatives, last = (own,) if own else _FILES
+    try:
+        for file in alternatives:
+            with suppress(EntryNotFoundError):
+                return hf_hub_download(repository, file, revision=revision or None, dry_run=True).file_size
+        return hf_hub_download(repository, last, revision=revision or None, dry_run=True).file_size
+    except (OSError, RuntimeError) as error:
+        raise _cannot_load(name, error) from error
+
+
+def _cannot_load(name: str, error: Exception) -> WeightsNotFound:
+    return WeightsNotFound(
+        f"cannot load the weights of {name} ({hub_repository(name)}): {error}; "
+        "for a cluster with no internet set model.weights"
+    )

@@ -9,7 +9,7 @@ from anomaly_api.model import Model
 from anomaly_api.parameters import SuperAddParameters, SupersimplenetParameters
 from anomaly_runner.errors import InvalidConfig
 from anomaly_runner.models.backbone import choose_backbone
-from anomaly_runner.models.catalog import CATALOG
+from anomaly_runner.models.catalog import CATALOG, input_normalization
 from anomaly_runner.models.tiling import Tiles
 
 _NOISE_CELLS = 32
@@ -17,6 +17,23 @@ _NOISE_CELLS = 32
 
 The noise is drawn at the next power of two above the number of features along a side. That power must be at least this
 number, so there must be more than half as many features."""
+
+
+def check_spec(spec: ExperimentSpec, gpus: int) -> None:
+    """Check everything of a spec that depends on the model and the machine alone.
+
+    Args:
+        spec: the experiment.
+        gpus: number of GPUs that the training's pod sees.
+
+    Raises:
+        InvalidConfig: the model, the input size, the devices or the exports cannot be as the spec asks.
+    """
+    size = spec.transforms.input_size
+    input_normalization(spec)
+    check_model(spec.model, (size.height, size.width))
+    check_devices(spec, gpus)
+    check_exports(spec)
 
 
 def check_model(model: Model, size: tuple[int, int]) -> None:

@@ -36,11 +36,12 @@ class TorchThreads:
     Args:
         device: the CPU or a GPU.
         tf32: whether a GPU may round the factors of float32 products to TF32 (10 bits of mantissa); false is exact.
+        cpus: number of threads on the CPU; None for one on each CPU that this process may use.
     """
 
-    def __init__(self, device: torch.device, *, tf32: bool = False) -> None:
+    def __init__(self, device: torch.device, *, tf32: bool = False, cpus: int | None = None) -> None:
         self.device = device
-        self._threads = cpu_limit() if device.type == "cpu" else 1
+        self._threads = (cpus or cpu_limit()) if device.type == "cpu" else 1
         if device.type == "cpu":
             _one_thread()
             keep_freed_memory()

@@ -107,10 +107,20 @@ def fetch_weights(store: Store, wanted: Sequence[Wanted], folder: Path, check: C
         WeightsNotFound: something is missing in the cache; the message has its exact path.
         StorageDenied, StorageUnavailable: the cache cannot be read.
     """
-    objects = [info for want in wanted for info in _found(store, want)]
+    objects = find_weights(store, wanted)
     root = download_all(store, objects, folder, check)
     use_cache(root)
     return root
+
+
+def find_weights(store: Store, wanted: Sequence[Wanted]) -> list[ObjectInfo]:
+    """The files of everything that a model loads, without downloading them.
+
+    Raises:
+        WeightsNotFound: something is missing in the cache; the message has its exact path.
+        StorageDenied, StorageUnavailable: the cache cannot be read.
+    """
+    return [info for want in wanted for info in _found(store, want)]
 
 
 def _found(store: Store, wanted: Wanted) -> list[ObjectInfo]:

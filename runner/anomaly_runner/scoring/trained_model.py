@@ -13,12 +13,13 @@ from anomaly_api.resource import describe_invalid
 from anomaly_api.run import MODEL_MANIFEST, ExportedModel, ModelFile, ModelManifest
 from anomaly_api.storage import LocationRole
 from anomaly_runner.context import Context
+from anomaly_runner.data.batches import Preprocessor
 from anomaly_runner.data.valid_area import ValidArea
 from anomaly_runner.errors import DataInvalid, ModelInvalid
 from anomaly_runner.scoring.cuda_provider import onnx_gpu_problem
 from anomaly_runner.scoring.onnx_predictor import load_onnx
 from anomaly_runner.scoring.predict import Predictor
-from anomaly_runner.storage import Store, download_all
+from anomaly_runner.storage import ObjectInfo, Store, download_all
 from anomaly_runner.system.digest import digest
 
 
@@ -59,21 +60,48 @@ def load_predictor(spec: InferenceSpec, manifest: ModelManifest, context: Contex
         Stopped: the run was asked to stop.
     """
     store, tf32 = context.stores[LocationRole.MODEL], spec.precision == "tf32"
+    file = fetch_model_file(store, choose_form(spec.runtime, manifest), context)
     if spec.runtime == "torch":
-        if manifest.checkpoint is None:
-            raise ModelInvalid("the model's state was not kept; train it with output.keepCheckpoint: true")
         from anomaly_runner.scoring.checkpoint import load_torch
 
-        return load_torch(manifest, fetch_model_file(store, manifest.checkpoint, context), spec.batch_size, tf32=tf32)
-    exported = next((model for model in manifest.exports if model.format == spec.runtime), None)
-    if exported is None:
-        raise ModelInvalid(f"the model has no {spec.runtime} export; train it with export.types: [{spec.runtime}]")
-    file = fetch_model_file(store, exported, context)
+        return load_torch(manifest, file, spec.batch_size, tf32=tf32)
     if spec.runtime == "onnx":
         return load_onnx(file, spec.batch_size, tf32=tf32)
     from anomaly_runner.scoring.torchscript_predictor import load_torchscript
 
     return load_torchscript(file, spec.batch_size, tf32=tf32)
+
+
+def choose_form(runtime: Runtime, manifest: ModelManifest) -> ExportedModel | ModelFile:
+    """The form of the model that a runtime executes.
+
+    Raises:
+        ModelInvalid: the model has no such form.
+    """
+    if runtime == "torch":
+        if manifest.checkpoint is None:
+            raise ModelInvalid("the model's state was not kept; train it with output.keepCheckpoint: true")
+        return manifest.checkpoint
+    exported = next((model for model in manifest.exports if model.format == runtime), None)
+    if exported is None:
+        raise ModelInvalid(f"the model has no {runtime} export; train it with export.types: [{runtime}]")
+    return exported
+
+
+def inference_preprocessor(spec: InferenceSpec, manifest: ModelManifest, context: Context) -> Preprocessor:
+    """The preprocessor of the training; the spec may change only the crop, for a camera that was moved.
+
+    Raises:
+        RunFailed: as ``fetch_model_file``.
+    """
+    return Preprocessor(
+        height=manifest.input_height,
+        width=manifest.input_width,
+        normalization=manifest.normalization,
+        crop=spec.input.crop_area or manifest.crop_area,
+        bit_depth=manifest.bit_depth,
+        valid_area=read_valid_area(spec, manifest, context),
+    )
 
 
 def read_valid_area(spec: InferenceSpec, manifest: ModelManifest, context: Context) -> ValidArea | None:
@@ -92,14 +120,29 @@ def fetch_model_file(store: Store, model_file: ExportedModel | ModelFile, contex
         StorageDenied, StorageUnavailable: a file cannot be downloaded.
         Stopped: the run was asked to stop.
     """
-    wanted = {model_file.file: model_file.sha256}
-    if isinstance(model_file, ExportedModel):
-        wanted |= model_file.companions
-    objects = [info for name in wanted for info in store.list(name) if info.key == name]
-    for name in wanted.keys() - {info.key for info in objects}:
-        raise ModelInvalid(f"{name} is missing in {store.uri}")
+    objects = find_model_file(store, model_file)
     folder = download_all(store, objects, context.work / "model", context.stop.check)
-    for name, sha256 in wanted.items():
+    for name, sha256 in _digests(model_file).items():
         if digest(folder / name) != sha256:
             raise ModelInvalid(f"{name} in {store.uri} is not the file that was published: its SHA-256 differs")
     return folder / model_file.file
+
+
+def find_model_file(store: Store, model_file: ExportedModel | ModelFile) -> list[ObjectInfo]:
+    """A file of the model and its companions, without downloading them.
+
+    Raises:
+        ModelInvalid: one is missing.
+        StorageDenied, StorageUnavailable: the store cannot be listed.
+    """
+    wanted = _digests(model_file)
+    objects = [info for name in wanted for info in store.list(name) if info.key == name]
+    for name in wanted.keys() - {info.key for info in objects}:
+        raise ModelInvalid(f"{name} is missing in {store.uri}")
+    return objects
+
+
+def _digests(model_file: ExportedModel | ModelFile) -> dict[str, str]:
+    """SHA-256 of the file and its companions, by name."""
+    companions = model_file.companions if isinstance(model_file, ExportedModel) else {}
+    return {model_file.file: model_file.sha256} | companions

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from anomaly_runner.errors import StorageDenied, StorageUnavailable
-from anomaly_runner.storage.store import ObjectInfo, check_key, partial_file
+from anomaly_runner.storage.store import ObjectInfo, check_key, data_changed, partial_file
 
 _BYTE = re.compile(r"_UDC([89A-F][0-9A-F]|5F)_")
 """A byte of a file's name in a key, where the name is not UTF-8."""
@@ -61,10 +61,8 @@ class FolderStore:
         return sorted((info for info in found if info.key.startswith(prefix)), key=lambda info: info.key)
 
     def _info(self, path: Path) -> ObjectInfo:
-        stat = path.lstat()
-        return ObjectInfo(
-            key_of(path.relative_to(self.root).as_posix()), stat.st_size, f"{stat.st_mtime_ns}-{stat.st_size}"
-        )
+        key, stat = key_of(path.relative_to(self.root).as_posix()), path.lstat()
+        return ObjectInfo(key, stat.st_size, _version(stat))
 
     def download(self, info: ObjectInfo, destination: Path) -> None:
         """Copy one file."""
@@ -93,6 +91,26 @@ class FolderStore:
     def subfolder(self, prefix: str) -> "FolderStore":
         """The store of the sub-folder ``prefix``."""
         return FolderStore(self.root / prefix) if prefix else self
+
+
+def check_unchanged(info: ObjectInfo, file: Path) -> None:
+    """Check that a file has the size and the time of its last change that it was listed with.
+
+    Raises:
+        DataChanged: it was replaced or deleted.
+        StorageDenied, StorageUnavailable: its folder may not be read, or the file system fails.
+    """
+    with _translated_errors(str(file)):
+        try:
+            same = _version(file.lstat()) == info.etag
+        except (FileNotFoundError, NotADirectoryError):
+            same = False
+    if not same:
+        raise data_changed(str(file))
+
+
+def _version(stat: os.stat_result) -> str:
+    return f"{stat.st_mtime_ns}-{stat.st_size}"
 
 
 def _files(start: Path) -> list[Path]:

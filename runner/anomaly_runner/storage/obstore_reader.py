@@ -11,6 +11,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from anomaly_runner.storage.store import is_version
+
 if TYPE_CHECKING:
     from obstore import GetOptions
     from obstore.store import ClientConfig, S3Config
@@ -30,13 +32,14 @@ class ObstoreReader:
 
     store: Any
 
-    def append(self, key: str, file: BinaryIO, etag: str) -> bool:
+    def append(self, key: str, file: BinaryIO, etag: str, *, pinned: bool = False) -> bool:
         """Append the missing rest of an object to a file; returns false if the request failed.
 
         Args:
             key: the object's key in the bucket.
             file: positioned at its end, from which on the object is requested.
             etag: version of the object that the file's content is from.
+            pinned: whether no other version will do, even for an empty file.
 
         Raises:
             OSError: the file cannot be written.
@@ -45,11 +48,18 @@ class ObstoreReader:
         from obstore.exceptions import BaseError
 
         offset = file.tell()
-        rest: GetOptions = {"range": {"offset": offset}, "if_match": f'"{etag}"'} if offset else {}
+        wanted: GetOptions = {"if_match": f'"{etag}"'} if offset or (pinned and etag) else {}
+        if offset:
+            wanted["range"] = {"offset": offset}
         try:
-            for chunk in obstore.get(self.store, key, options=rest).stream(min_chunk_size=_CHUNK):
+            answer = obstore.get(self.store, key, options=wanted)
+            if pinned and not is_version(answer.meta["e_tag"], etag):
+                return False  # of a server that does not know If-Match
+            for chunk in answer.stream(min_chunk_size=_CHUNK):
                 file.write(chunk)
-        except (BaseError, ValueError):  # ValueError: object_store takes no key with control characters or empty parts
+        # FileNotFoundError: obstore's name for a missing object. ValueError: object_store takes no key with control
+        # characters or empty parts.
+        except (BaseError, FileNotFoundError, ValueError):
             return False
         return True
 

@@ -10,13 +10,13 @@ import json
 import logging
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from pathlib import Path, PurePosixPath
 
 from anomaly_runner.errors import StorageDenied, StorageUnavailable
-from anomaly_runner.storage.folder import path_of
+from anomaly_runner.storage.folder import check_unchanged, path_of
 from anomaly_runner.storage.s3 import THREADS
 from anomaly_runner.storage.store import ObjectInfo, ObjectSource
 
@@ -34,12 +34,20 @@ class Prefetcher:
         root: the folder.
         check: called while waiting; may raise to end the wait.
         file_of: path of an object's file below the folder, by its key.
+        pinned: objects whose files are used in place, and have to be what was listed.
     """
 
-    def __init__(self, root: Path, check: Callable[[], None], file_of: Callable[[str], str] = path_of) -> None:
+    def __init__(
+        self,
+        root: Path,
+        check: Callable[[], None],
+        file_of: Callable[[str], str] = path_of,
+        pinned: Iterable[ObjectInfo] = (),
+    ) -> None:
         self.root = root
         self.file_of = file_of
         self._check = check
+        self._pinned = {info.key: info for info in pinned}
         self._pending: dict[str, Future[None]] = {}
         self._pool: ThreadPoolExecutor | None = None
         self._index: _EtagIndex | None = None
@@ -49,11 +57,14 @@ class Prefetcher:
 
         Raises:
             RunFailed: the download failed, or ``check`` raised it.
+            DataChanged: the file is pinned, and not what was listed.
         """
-        pending = self._pending.get(key)
+        pending, file = self._pending.get(key), self.root / self.file_of(key)
         if pending is not None:
             self._wait(pending)
-        return self.root / self.file_of(key)
+        if key in self._pinned:
+            check_unchanged(self._pinned[key], file)
+        return file
 
     def _wait(self, pending: Future[None]) -> None:
         while True:
@@ -182,7 +193,7 @@ def _prefetcher(
     file_of: Callable[[str], str],
 ) -> Prefetcher:
     if source.local_root is not None:
-        return Prefetcher(source.local_root, check)
+        return Prefetcher(source.local_root, check, pinned=[info for info in objects if info.pinned])
     prefetcher = Prefetcher(folder, check, file_of)
     prefetcher.start(source, objects)
     return prefetcher

@@ -21,7 +21,15 @@ from anomaly_api.run import CA_KEY, ca_path, s3_env
 from anomaly_api.storage import LocationRole, S3Location
 from anomaly_runner.errors import DataInvalid, InvalidConfig, StorageDenied, StorageUnavailable
 from anomaly_runner.storage.obstore_reader import ObstoreReader, open_reader
-from anomaly_runner.storage.store import ObjectInfo, check_key, is_safe_key, join_uri, partial_file
+from anomaly_runner.storage.store import (
+    ObjectInfo,
+    check_key,
+    data_changed,
+    is_safe_key,
+    is_version,
+    join_uri,
+    partial_file,
+)
 
 Result = TypeVar("Result")
 
@@ -43,6 +51,8 @@ _TRANSIENT_STATUSES = (408, 429)
 """The 4xx statuses that do not mean that the request is wrong."""
 _THROTTLING_STATUSES = (429, 503)
 _MISSING_CODES = {"404", "NoSuchKey", "NotFound"}
+_GONE_CODES = _MISSING_CODES | {"412", "PreconditionFailed"}
+"""Codes of answers to a request for a version of an object that is not there any more."""
 _OTHER_REGION_CODES = {
     "301",
     "AuthorizationHeaderMalformed",
@@ -192,24 +202,31 @@ class S3Store:
 
     def download(self, info: ObjectInfo, destination: Path) -> None:
         """Copy one object to a file, through a temporary file; if the connection breaks, only the rest is requested."""
-        temporary = partial_file(destination)
-        with _translated_errors(join_uri(self.uri, info.key)), _open_new(temporary) as file:
+        temporary, uri = partial_file(destination), join_uri(self.uri, info.key)
+        with _translated_errors(uri), _pinned(info, uri), _open_new(temporary) as file:
             _with_retries(partial(self._download, info, file))
             size = file.tell()
         if size != info.size:
-            raise StorageUnavailable(_changed_message(None, join_uri(self.uri, info.key)))
+            raise data_changed(uri) if info.pinned else StorageUnavailable(_changed_message(None, uri))
         temporary.replace(destination)
 
     def _download(self, info: ObjectInfo, file: BinaryIO) -> None:
         """Append the missing rest of the object to the file."""
         key = self._key(info.key)
         _resume_at(info, file)
-        if _is_complete(info, file) or (self.fast_reader and self.fast_reader.append(key, file, info.etag)):
+        if _is_complete(info, file):
+            return
+        if self.fast_reader and self.fast_reader.append(key, file, info.etag, pinned=info.pinned):
             return
         # The fast reader may have written a part, so the position is read after it.
         offset = _resume_at(info, file)
-        rest = {"Range": f"bytes={offset}-", "IfMatch": f'"{info.etag}"'} if offset else {}
-        for chunk in self.client.get_object(Bucket=self.bucket, Key=key, **rest)["Body"].iter_chunks(_CHUNK):
+        wanted = {"IfMatch": f'"{info.etag}"'} if offset or (info.pinned and info.etag) else {}
+        if offset:
+            wanted["Range"] = f"bytes={offset}-"
+        answer = self.client.get_object(Bucket=self.bucket, Key=key, **wanted)
+        if info.pinned and not is_version(answer.get("ETag"), info.etag):
+            raise data_changed(join_uri(self.uri, info.key))
+        for chunk in answer["Body"].iter_chunks(_CHUNK):
             file.write(chunk)
 
     def read(self, key: str) -> bytes | None:
@@ -329,6 +346,23 @@ def _translated_errors(uri: str) -> Iterator[None]:
         raise StorageDenied(f"the certificate of {uri} is not trusted: set caConfigMap ({error})") from error
     except (BotoCoreError, HTTPError) as error:  # botocore passes on urllib3's if the body of an error response breaks
         raise StorageUnavailable(f"{uri} does not answer: {error}") from error
+
+
+@contextmanager
+def _pinned(info: ObjectInfo, uri: str) -> Iterator[None]:
+    """Have answers that a pinned object is gone or another version inside this block mean that the data has changed.
+
+    Raises:
+        DataChanged: the server gave such an answer.
+    """
+    from botocore.exceptions import ClientError
+
+    try:
+        yield
+    except ClientError as error:
+        if info.pinned and error.response.get("Error", {}).get("Code") in _GONE_CODES:
+            raise data_changed(uri) from error
+        raise
 
 
 def _changed_message(response: Any, uri: str) -> str:

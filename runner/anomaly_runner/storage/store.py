@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from anomaly_runner.errors import DataInvalid
+from anomaly_runner.errors import DataChanged, DataInvalid
 
 
 @dataclass(frozen=True)
@@ -23,11 +23,13 @@ class ObjectInfo:
         size: bytes.
         etag: version of the content, which changes with it; empty where the server tells none, so that a broken
             download begins anew and nothing is kept for the next run.
+        pinned: whether an earlier step has listed it, so that no other version will do.
     """
 
     key: str
     size: int
     etag: str
+    pinned: bool = False
 
 
 class ObjectSource(Protocol):
@@ -43,7 +45,8 @@ class ObjectSource(Protocol):
         Raises:
             DataInvalid: the key leads out of the folder, or there is no such object.
             StorageDenied: the storage refused the credentials.
-            StorageUnavailable: the storage does not answer, or the object has changed since it was listed.
+            StorageUnavailable: the storage does not answer, or the object changed while it was read.
+            DataChanged: a pinned object was replaced or deleted since it was listed.
         """
 
 
@@ -90,6 +93,18 @@ def check_key(key: str, uri: str) -> str:
     if not is_safe_key(key):
         raise DataInvalid(f"refused the key {key!r} in {uri}: it leads out of the folder")
     return key
+
+
+def is_version(told: str | None, etag: str) -> bool:
+    """Whether an answer is of a version, by the ETag that it came with; true where either is unknown."""
+    return not etag or not told or told.strip('"') == etag
+
+
+def data_changed(uri: str) -> DataChanged:
+    """The failure of a pinned object that is not what was listed."""
+    return DataChanged(
+        f"{uri} was replaced or deleted since the step check listed it: the next pod lists all files anew"
+    )
 
 
 def partial_file(file: Path) -> Path:

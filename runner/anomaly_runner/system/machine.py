@@ -64,6 +64,12 @@ def peak_memory() -> int:
     return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
+def used_memory(status: Path = Path("/proc/self/status")) -> int:
+    """Bytes that this process holds for itself, without the files of libraries, which processes share."""
+    rows = (line.split() for line in status.read_text().splitlines())
+    return next(int(row[1]) * 1024 for row in rows if row[0] == "RssAnon:")
+
+
 def _bytes_left(folder: Path, limit_file: str, usage_file: str, reclaimable: str) -> int | None:
     """Bytes below a cgroup's limit, counting reclaimable page cache as free; None without a limit."""
     limit = _read_number(folder / limit_file)

@@ -22,9 +22,15 @@ def experiment_of(client: Any, name: str, uri: str, artifact_root: Path | None) 
         TrackingDenied: it is deleted, or a local one keeps its artifacts outside of the folder.
         MlflowException: the server refuses or does not answer.
     """
+    found = find_experiment(client, name, uri, artifact_root)
+    return _create(client, name, artifact_root) if found is None else found
+
+
+def find_experiment(client: Any, name: str, uri: str, artifact_root: Path | None) -> str | None:
+    """The id of an experiment; None if there is none yet. Arguments and exceptions are those of ``experiment_of``."""
     found = client.get_experiment_by_name(name)
     if found is None:
-        return _create(client, name, artifact_root)
+        return None
     if found.lifecycle_stage == "deleted":
         raise TrackingDenied(
             f"the MLflow experiment {name} at {uri} is deleted: restore it (mlflow experiments restore "

@@ -24,9 +24,9 @@ from anomaly_api import GROUP
 from anomaly_api.artifacts import MlflowTracking
 from anomaly_api.run import ModelManifest, RunIdentity
 from anomaly_api.status import MlflowStatus
-from anomaly_runner.errors import TrackingDenied, TrackingUnavailable
+from anomaly_runner.errors import RunFailed, TrackingDenied, TrackingUnavailable
 from anomaly_runner.tracking.mlflow_client import artifact_root, connect, local_uri
-from anomaly_runner.tracking.mlflow_experiments import experiment_of
+from anomaly_runner.tracking.mlflow_experiments import experiment_of, find_experiment
 from anomaly_runner.tracking.mlflow_failures import artifact_failure, tracking_failure
 from anomaly_runner.tracking.mlflow_names import (
     MAX_PARAMETER_CHARACTERS,
@@ -136,13 +136,40 @@ class MlflowTracker:
         The wait is counted from the first request, because importing MLflow takes seconds, and long on a busy machine.
         A local database always answers.
         """
+        self._wait_for_answer(still_wanted)
+        if self._refusal is not None:
+            raise self._refusal
+
+    def _wait_for_answer(self, still_wanted: Callable[[], None]) -> bool:
+        """Wait as ``check`` says; whether there was an answer."""
         while not self._answered.wait(_POLL_SECONDS):
             still_wanted()
             waited = 0.0 if self._asked_at is None else time.monotonic() - self._asked_at
             if waited > _FIRST_ANSWER_SECONDS and self._target.artifact_root is None:
-                break
-        if self._refusal is not None:
-            raise self._refusal
+                return False
+        return True
+
+    def probe(self, still_wanted: Callable[[], None]) -> str | None:
+        """Ask for the experiment, which shows whether the server is there and what it thinks of the account."""
+        failures: list[RunFailed] = []
+        threading.Thread(target=self._ask, args=(failures,), name="mlflow", daemon=True).start()
+        if not self._wait_for_answer(still_wanted):
+            return f"MLflow at {self._target.uri} does not answer"
+        for failure in failures:
+            if isinstance(failure, TrackingDenied):
+                raise failure
+        return str(failures[0]) if failures else None
+
+    def _ask(self, failures: list[RunFailed]) -> None:
+        target = self._target
+        try:
+            client = self._connect(target.uri)
+            self._asked_at = time.monotonic()
+            find_experiment(client, target.experiment, target.uri, target.artifact_root)
+        except Exception as error:  # noqa: BLE001 - raised in the thread that waits
+            failures.append(tracking_failure(error, target.uri))
+        finally:
+            self._answered.set()
 
     def log_metrics(self, step: int, values: Mapping[str, float]) -> None:
         """Queue metrics of one step, which are logged in the background."""

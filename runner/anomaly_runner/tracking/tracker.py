@@ -84,6 +84,19 @@ class Tracker(Protocol):
             TrackingDenied: it refuses the account, the experiment, the parameters or artifacts.
         """
 
+    def probe(self, still_wanted: Callable[[], None]) -> str | None:
+        """Ask the server whether it would take the run, without creating anything.
+
+        Args:
+            still_wanted: as for ``check``.
+
+        Returns:
+            Why the server does not answer; None if it does.
+
+        Raises:
+            TrackingDenied: it refuses the account or the experiment.
+        """
+
     def log_metrics(self, step: int, values: Mapping[str, float]) -> None:
         """Log metrics of one step of the training, without waiting for the server."""
 
@@ -110,6 +123,10 @@ class NoTracker:
 
     def check(self, still_wanted: Callable[[], None]) -> None:
         """Nothing to do."""
+
+    def probe(self, still_wanted: Callable[[], None]) -> str | None:
+        """Nothing to ask."""
+        return None
 
     def log_metrics(self, step: int, values: Mapping[str, float]) -> None:
         """Nothing to do."""

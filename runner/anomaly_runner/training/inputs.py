@@ -11,10 +11,29 @@ from anomaly_runner.data.augment import Augmenter
 from anomaly_runner.data.batches import Batch, IntegrityLog, Preprocessor, read_batches
 from anomaly_runner.data.masks import MaskReader
 from anomaly_runner.data.samples import DatasetIndex, Sample
+from anomaly_runner.data.valid_area import ValidArea
+from anomaly_runner.models.catalog import input_normalization
 from anomaly_runner.models.threads import TorchThreads
 from anomaly_runner.storage import Prefetcher, Store
 from anomaly_runner.system.machine import cpu_limit
 from anomaly_runner.training.profile import recorded_steps
+
+
+def experiment_preprocessor(spec: ExperimentSpec, valid_area: ValidArea | None) -> Preprocessor:
+    """The preprocessor of an experiment's images.
+
+    Raises:
+        InvalidConfig: the model does not work with the normalisation that the spec asks for.
+    """
+    size = spec.transforms.input_size
+    return Preprocessor(
+        height=size.height,
+        width=size.width,
+        normalization=input_normalization(spec),
+        crop=spec.dataset.crop_area,
+        bit_depth=spec.transforms.bit_depth,
+        valid_area=valid_area,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

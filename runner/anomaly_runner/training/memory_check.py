@@ -65,13 +65,30 @@ def check_memory(model: MemoryModel, spec: ExperimentSpec, images: int, threads:
     Raises:
         OutOfMemory: a moment of the run needs more than there is; the message says what, and what to lower.
     """
-    advice, needs = model.memory_advice(images), list(memory_needs(model, spec, images, threads))
-    host = [MemoryNeed("the run", _on_host(model, spec, images, threads))]
     if threads.device.type == "cuda":
-        _check_free(needs, torch.cuda.mem_get_info()[0], "GPU memory", f"{advice}, or take a larger GPU")
-    else:
-        host += needs
-    _check_free(host, available_memory(), "memory", f"{advice}, or raise scheduling.resources.limits.memory")
+        needs = list(memory_needs(model, spec, images, threads))
+        advice = f"{model.memory_advice(images)}, or take a larger GPU"
+        _check_free(needs, torch.cuda.mem_get_info()[0], "GPU memory", advice)
+    check_host_memory(model, spec, images, threads, available_memory())
+
+
+def check_host_memory(model: MemoryModel, spec: ExperimentSpec, images: int, threads: TorchThreads, free: int) -> None:
+    """Check what a run needs of the host's memory, which is all of it on the CPU.
+
+    Args:
+        model: not fitted yet.
+        spec: the experiment.
+        images: number of training images.
+        threads: device and threads of the training.
+        free: bytes of the host's memory that the training may still take.
+
+    Raises:
+        OutOfMemory: as ``check_memory``.
+    """
+    needs = [MemoryNeed("the run", _on_host(model, spec, images, threads))]
+    if threads.device.type == "cpu":
+        needs += memory_needs(model, spec, images, threads)
+    _check_free(needs, free, "memory", f"{model.memory_advice(images)}, or raise scheduling.resources.limits.memory")
 
 
 def free_for_fit(model: MemoryModel, spec: ExperimentSpec, images: int, threads: TorchThreads) -> int:
