@@ -74,8 +74,6 @@ def _reporters(
     reporters: list[ProgressReporter] = [LogReporter()]
     if url:
         reporters.append(
-            PushReporter(
-                url, Path(PROGRESS_TOKEN_PATH), config.run, tracker.status, lambda: record.device, step=config.step
-            )
+            PushReporter(url, Path(PROGRESS_TOKEN_PATH), config.run, tracker.status, lambda: record.device)
         )
     return reporters

@@ -21,7 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as RichProgress
 
 from anomaly_api.run import ProgressUpdate, RunIdentity
-from anomaly_api.status import Device, MlflowStatus, Progress, Stage, StepName
+from anomaly_api.status import Device, MlflowStatus, Progress, Stage
 
 logger = logging.getLogger(__name__)
 
@@ -211,7 +211,6 @@ class PushReporter:
         run: identity of the run in the updates.
         mlflow: returns the run's status in MLflow; None until the run exists there.
         device: returns what computes; None until that is known.
-        step: the pod's step in its run; None for the only one.
 
     Raises:
         ValueError: ``url`` is not HTTP or HTTPS.
@@ -224,8 +223,6 @@ class PushReporter:
         run: RunIdentity,
         mlflow: Callable[[], MlflowStatus | None],
         device: Callable[[], Device | None],
-        *,
-        step: StepName | None = None,
     ) -> None:
         if urlsplit(url).scheme not in ("http", "https"):
             raise ValueError(f"not an HTTP URL: {url}")
@@ -234,7 +231,6 @@ class PushReporter:
         self._run = run
         self._mlflow = mlflow
         self._device = device
-        self._step: StepName | None = step
         self._latest: tuple[Stage, Progress] | None = None
         self._changed = threading.Event()
         self._closed = threading.Event()
@@ -266,12 +262,7 @@ class PushReporter:
             return
         stage, progress = self._latest
         update = ProgressUpdate(
-            run=self._run,
-            stage=stage,
-            progress=progress,
-            mlflow=self._mlflow(),
-            device=self._device(),
-            step=self._step,
+            run=self._run, stage=stage, progress=progress, mlflow=self._mlflow(), device=self._device()
         )
         try:
             self._post(json.dumps(update.to_json_object()).encode())
