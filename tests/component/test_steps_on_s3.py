@@ -134,9 +134,9 @@ class Run:
 
 
 def without_course(report: RunReport) -> dict[str, Any]:
-    """A report without times and the run's own identity."""
-    found = report.model_dump(exclude={"run", "config", "started", "seconds"})
-    found["summary"]["artifacts"] = None
+    """A report without times, what the model costs, and the run's own identity."""
+    found = report.model_dump(exclude={"run", "config", "started", "seconds", "performance"})
+    found["summary"] |= {"artifacts": None, "performance": None}
     return found
 
 
