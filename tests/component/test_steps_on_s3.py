@@ -136,7 +136,7 @@ class Run:
 def without_course(report: RunReport) -> dict[str, Any]:
     """A report without times, what the model costs, and the run's own identity."""
     found = report.model_dump(exclude={"run", "config", "started", "seconds", "performance"})
-    found["summary"] |= {"artifacts": None, "performance": None}
+    found["summary"]["artifacts"] = found["summary"]["metrics"]["performance"] = None
     return found
 
 
