@@ -126,7 +126,8 @@ class ReplicatePruning(Contract):
     """wilcoxon: Wilcoxon's signed-rank test of the point's replicates against the same ones of the best point; for one
     objective, as several have no single best. none: every replicate runs, as a complete table needs."""
     p_value: Annotated[float, Field(gt=0, lt=1)] = 0.1
-    """Probability below which a point that is only unlucky would be given up."""
+    """Probability with which one test may give up a point that is as good as the best. Of n replicates, no test can say
+    less than 1 / 2^n: at 0.1, four must have run."""
     after_replicates: Annotated[int, Field(ge=1, le=4096)] = 2
     """Replicates that always run."""
 

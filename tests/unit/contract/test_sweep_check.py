@@ -335,6 +335,19 @@ def test_a_start_point_is_one_of_the_space(point: dict[str, Any], complaint: str
     assert not complaint or found[0].startswith(f"spec.sweep.start.points[0]{complaint}")
 
 
+def test_what_a_start_point_leaves_open_is_such_that_its_values_exist() -> None:
+    """Two devices exist for seed 1 alone, and never fit on one GPU: another seed would hide that."""
+    space = [
+        parameter("dataset.seed", choices=[0, 1]),
+        parameter("training.devices", choices=[1, 2], when=where("dataset.seed", 1)),
+        parameter("scheduling.gpus.count", choices=[1, 2]),
+    ]
+    assert faults(sweep_spec(*space, start={"points": [{"training.devices": 2}]})) == []
+    found = faults(sweep_spec(*space, start={"points": [{"training.devices": 2, "scheduling.gpus.count": 1}]}))
+    assert len(found) == 1
+    assert found[0].startswith("spec.sweep.start.points[0]: training.devices: devices may be at most")
+
+
 def test_values_that_work_only_together_are_found_in_a_large_space() -> None:
     """Two of ten choices each, and twenty parameters beside them: the one pair that works is not the first."""
     others = [parameter(f"training.{name}", choices=[1, 2]) for name in ("evalBatchSize", "trainBatchSize")]
@@ -349,6 +362,17 @@ def test_values_that_work_only_together_are_found_in_a_large_space() -> None:
     found = faults(sweep_spec(*others, *augmented, *pair))
     assert len(found) == 9
     assert all("stride may be at most tileSize" in fault for fault in found)
+
+
+def test_two_choices_that_must_both_be_others_are_found_in_a_large_space() -> None:
+    space = [
+        parameter("training.devices", choices=[2, 1]),
+        parameter("scheduling.gpus.count", choices=[1, 2]),
+        parameter("training.precision", choices=["bfloat16", "float32"]),
+        parameter("model.name", choices=["padim", "fastflow"]),
+        *(parameter(path, choices=[1, 2, 3, 4]) for path in ("dataset.seed", "training.evalBatchSize")),
+    ]
+    assert faults(sweep_spec(*space, change={"model": {"padim": None}})) == []
 
 
 def test_the_largest_spaces_are_judged_soon() -> None:

@@ -20,6 +20,7 @@ from support.sweep_specs import AUROC, sweep_spec, with_sweep
 SEED = {"path": "dataset.seed", "int": {"low": 0, "high": 9}}
 MODELS = {"path": "model.name", "choices": ["padim", "patchcore"]}
 LATENCY = {"metric": "performance.latencyMilliseconds", "goal": "minimize"}
+SLOWEST = {"metric": "performance.latencyMillisecondsP90", "goal": "minimize"}
 REGISTERED = {"mlflow": {"registerModel": "screws", "runName": "nine"}}
 
 
@@ -84,6 +85,7 @@ def test_the_sweeps_spec_stays_as_it_is() -> None:
     [
         ({"types": ["onnx", "openvino"]}, {}, []),
         ({"types": ["onnx", "openvino"]}, {"objectives": [AUROC, LATENCY]}, ["onnx"]),
+        ({"types": ["torchscript", "onnx"]}, {"objectives": [SLOWEST]}, ["onnx"]),
         ({"types": ["openvino", "torchscript"]}, {"objectives": [LATENCY]}, ["torchscript"]),
         ({"types": ["openvino"]}, {"constraints": [{"metric": "performance.modelBytes", "max": 1e9}]}, ["openvino"]),
         ({"types": []}, {"objectives": [LATENCY]}, []),
