@@ -76,7 +76,7 @@ class ExperimentSpec(Contract):
         _HAS_THE_GPUS_IT_TRAINS_ON,
         _HAS_EPOCHS_TO_PRUNE,
         at_most_one("sweep", "trial"),
-        not_yet("sweep"),
+        not_yet("sweep", in_clusters_alone=True),
     )
 
     dataset: Dataset

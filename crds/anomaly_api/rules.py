@@ -21,8 +21,8 @@ C = TypeVar("C")
 class Rule:
     """One constraint over the fields of an object.
 
-    ``field`` is the (camelCase) field that the error points at; ``holds`` is None for transition rules,
-    which need the old object and so only the API server can check them.
+    ``field`` is the (camelCase) field that the error points at; ``holds`` is None for what only the API server checks:
+    transition rules, which need the old object, and fields that clusters alone cannot act on yet.
     """
 
     cel: str
@@ -136,14 +136,19 @@ def at_most(field: str, other: str) -> Rule:
     )
 
 
-def not_yet(field: str) -> Rule:
-    """Refuse a field that belongs to the API but that this version cannot act on."""
+def not_yet(field: str, *, in_clusters_alone: bool = False) -> Rule:
+    """Refuse a field that belongs to the API but that this version cannot act on.
+
+    Args:
+        field: the field.
+        in_clusters_alone: a run without a cluster can act on it.
+    """
     name = camel(field)
     return Rule(
         cel=f"!has(self.{name})",
         message=f"{name} is not supported by this version of anomaly-operator; remove it",
         field=name,
-        holds=lambda owner: not _is_set(owner, field),
+        holds=None if in_clusters_alone else lambda owner: not _is_set(owner, field),
     )
 
 

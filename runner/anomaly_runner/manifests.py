@@ -55,6 +55,8 @@ def read_resource(file: Path, folder: Path) -> RunConfig:
         kind=resource.kind, namespace=resource.metadata.namespace, name=resource.metadata.name, uid=LOCAL_UID
     )
     if isinstance(resource, AnomalyExperiment):
+        if resource.spec.sweep:
+            raise InvalidConfig(f"{file}: spec.sweep: sweeps are not supported yet")
         return RunConfig(run=run, experiment=resource.spec)
     return RunConfig(run=run, inference=_resolve_model(resource.spec, run, folder))
 

@@ -14,6 +14,7 @@
     suggest      the point of a number
     summary      what a status and a report say of a sweep
     spec         the same from the contract's types, and the summary as a status
+    session      all of it for the programs: from the spec and plain records of trials to what is to be done
 
 Nothing here keeps state, reads a clock or draws from a global generator: the same arguments give the same answer in
 any process. Kubernetes, kopf and torch are unknown here.

@@ -3,7 +3,6 @@
 from typing import Any
 
 from anomaly_api.experiment import ExperimentSpec
-from anomaly_api.sweep import Sweep
 from support.bad_manifests import base, merged
 
 AUROC = {"metric": "image.AUROC", "goal": "maximize"}
@@ -22,6 +21,5 @@ def sweep_spec(*parameters: dict[str, Any], change: dict[str, Any] | None = None
 
 
 def with_sweep(document: dict[str, Any]) -> ExperimentSpec:
-    """Read a spec with a sweep, which is put in afterwards, as this version refuses manifests with one."""
-    plain = ExperimentSpec.model_validate({name: block for name, block in document.items() if name != "sweep"})
-    return plain.model_copy(update={"sweep": Sweep.model_validate(document["sweep"])})
+    """Read a spec with a sweep."""
+    return ExperimentSpec.model_validate(document)

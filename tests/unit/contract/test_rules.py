@@ -11,10 +11,6 @@ from anomaly_api.experiment import AnomalyExperiment
 from anomaly_api.inference import AnomalyInference
 from anomaly_api.resource import describe_invalid
 
-SWEEP = {
-    "parameters": [{"path": "dataset.seed", "int": {"low": 0, "high": 9}}],
-    "objectives": [{"metric": "image.AUROC", "goal": "maximize"}],
-}
 SAMPLES = Path(__file__).parents[3] / "manifests" / "samples"
 
 
@@ -57,7 +53,6 @@ def test_every_sample_is_valid(path: Path) -> None:
         ("spec.dataset.source.builtin", {"name": "mvtec"}, "spec.dataset.source: exactly one of"),
         ("spec.evaluation.threshold", {"method": "manual"}, "image is required when method is manual"),
         ("spec.export.types", ["onnx", "tflite"], "spec.export.types[1]: Input should be 'onnx', 'torchscript'"),
-        ("spec.sweep", SWEEP, "spec: sweep: sweep is not supported"),
         ("spec.training.devices", 2, "spec: training.devices: devices may be at most scheduling.gpus.count"),
         ("spec.training.precision", "bfloat16", "training.precision: precision cannot be set for this model: it sees"),
         ("spec.training.deterministic", True, "training.deterministic: deterministic cannot be set for this model: it"),

@@ -60,7 +60,7 @@ def test_every_rule_has_a_bad_manifest() -> None:
         Fidelity,
     )
     rules: list[Rule | SchemaRule] = [rule for block in blocks for rule in block.rules]
-    rules += [rule for rule in ExperimentSpec.rules if "sweep" in rule.located_message()]
+    rules += [rule for rule in ExperimentSpec.rules if rule.holds and "sweep" in rule.located_message()]
     said = refusals()
     untried = [rule.located_message() for rule in rules if not any(rule.located_message() in text for text in said)]
     assert len(rules) > 25

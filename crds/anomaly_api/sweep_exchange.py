@@ -1,0 +1,161 @@
+"""What passes between whoever runs the trials of a sweep, a cluster or a laptop, and the search.
+
+Plain values: they are pickled on their way into the process of the search and back, and neither side of that loads the
+other's libraries by reading them.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, Literal, NamedTuple
+
+from anomaly_api.reasons import Reason
+from anomaly_api.status import MetricValues
+from anomaly_api.sweep_status import StopReason
+
+Json = dict[str, Any]
+
+TrialState = Literal["Running", "Complete", "Pruned", "Infeasible", "Failed"]
+"""Running: begun and not over, be it at work or waiting. Infeasible: cannot work with these values."""
+
+INFEASIBLE = frozenset({Reason.OUT_OF_MEMORY, Reason.DIVERGED, Reason.INVALID_CONFIG})
+"""Failures that are about a trial's values: they teach the search, and do not count as failed."""
+
+NAME_LIMIT = 253
+"""Longest name of a resource, characters."""
+DIGEST_LENGTH = 8
+"""Hexadecimal digits of the digest in a shortened name."""
+
+
+class RunOfPoint(NamedTuple):
+    """Which run of which point; all of them count from 0."""
+
+    number: int
+    rung: int = 0
+    replicate: int = 0
+
+
+class TrialRecord(NamedTuple):
+    """What is known of one run of a point.
+
+    Attributes:
+        values: of the searched parameters, by path, as in spec.trial.
+        metrics: by the paths that objectives have: image.AUROC, performance.modelBytes.
+        gpu_hours: used so far.
+        reason: why it is over, unless it is complete.
+        curve: the objective on validation images by epoch, counted from 0.
+    """
+
+    number: int
+    rung: int
+    replicate: int
+    values: Mapping[str, Any]
+    state: TrialState
+    metrics: Mapping[str, float] = {}
+    gpu_hours: float = 0.0
+    started: datetime | None = None
+    ended: datetime | None = None
+    reason: str = ""
+    curve: Mapping[int, float] = {}
+
+    @property
+    def which(self) -> RunOfPoint:
+        """Which run it is."""
+        return RunOfPoint(self.number, self.rung, self.replicate)
+
+
+class NewTrial(NamedTuple):
+    """A trial to start.
+
+    Attributes:
+        name: of its experiment.
+        values: of the searched parameters, by path.
+        spec: of its experiment, with spec.trial.
+        repeats: number of an earlier trial with the same values, where the search has no other ones.
+    """
+
+    which: RunOfPoint
+    name: str
+    values: Mapping[str, Any]
+    spec: Json
+    repeats: int | None = None
+
+
+class InvalidTrial(NamedTuple):
+    """A point whose values are not valid together: it is infeasible without a run.
+
+    Whoever keeps it as a record with the state Infeasible keeps its number; otherwise the number is asked again.
+    """
+
+    which: RunOfPoint
+    name: str
+    values: Mapping[str, Any]
+    problem: str
+
+
+class SweepEnd(NamedTuple):
+    """Why a sweep is over, or waits, in one word and for people."""
+
+    reason: StopReason
+    message: str
+
+
+class Plan(NamedTuple):
+    """What is to be done now.
+
+    Attributes:
+        starts: trials to start.
+        stops: runs that are at work though the sweep is over.
+        end: the sweep is over, and why.
+        waits: why nothing more is started although the sweep is not over yet.
+        invalid: points that were suggested and cannot be run.
+    """
+
+    starts: tuple[NewTrial, ...] = ()
+    stops: tuple[RunOfPoint, ...] = ()
+    end: SweepEnd | None = None
+    waits: SweepEnd | None = None
+    invalid: tuple[InvalidTrial, ...] = ()
+
+
+class Winner(NamedTuple):
+    """The best point, and the spec with which it is trained in full under the sweep's own name."""
+
+    number: int
+    values: Mapping[str, Any]
+    spec: Json
+
+
+def trial_name(sweep: str, which: RunOfPoint, search_run: int = 1) -> str:
+    """Return the name of a trial's experiment: ``NAME-t0012``, and ``NAME-s2-t0012-g1-r2``.
+
+    Args:
+        sweep: name of the sweep.
+        which: the run; ``-g`` is its rung and ``-r`` its replicate, each unless it is 0.
+        search_run: which run of the sweep, from 1; later ones have trials of their own.
+    """
+    run = f"-s{search_run}" if search_run > 1 else ""
+    rung = f"-g{which.rung}" if which.rung else ""
+    replicate = f"-r{which.replicate}" if which.replicate else ""
+    suffix = f"{run}-t{which.number:04d}{rung}{replicate}"
+    return _shortened(sweep, NAME_LIMIT - len(suffix)) + suffix
+
+
+def ended_as(reason: str) -> TrialState:
+    """Return the state of a trial whose run is over for this reason."""
+    if reason == Reason.COMPLETE:
+        return "Complete"
+    return "Infeasible" if reason in INFEASIBLE else "Failed"
+
+
+def by_path(metrics: MetricValues | None) -> dict[str, float]:
+    """Return metrics by the paths that objectives have."""
+    groups = metrics.to_json_object() if metrics else {}
+    return {f"{group}.{name}": value for group, values in groups.items() for name, value in values.items()}
+
+
+def _shortened(name: str, limit: int) -> str:
+    if len(name) <= limit:
+        return name
+    digest = hashlib.sha256(name.encode()).hexdigest()[:DIGEST_LENGTH]
+    return f"{name[: limit - DIGEST_LENGTH - 1].rstrip('-.')}-{digest}"

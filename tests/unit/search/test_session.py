@@ -1,0 +1,184 @@
+"""A whole sweep from plain values to plain values, as the programs ask for it."""
+
+import pickle
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from typing import Any
+
+from anomaly_api.experiment import ExperimentSpec
+from anomaly_api.sweep_exchange import InvalidTrial, Plan, RunOfPoint, TrialRecord
+from anomaly_api.sweep_status import StopReason
+from anomaly_search.session import best_points, decide, falling_behind, overview, winner
+from anomaly_search.spec import sweep_of
+from anomaly_search.suggest import Suggestion, suggest
+from anomaly_search.trials import State, Trial
+from support.optional import not_none
+from support.sweep_specs import sweep_spec
+from support.sweeps import BEGIN
+
+FEATURES = {"path": "model.padim.nFeatures", "choices": [10, 20, 30]}
+SEEDS = {"path": "dataset.seed", "int": {"low": 0, "high": 9}}
+GRID = {"name": "grid"}
+EPOCHS = {"model": {"name": "fastflow", "padim": None, "weights": None}}
+
+
+def spec(*parameters: dict[str, Any], **sweep: Any) -> dict[str, Any]:
+    return sweep_spec(*parameters, **sweep).to_json_object()
+
+
+def asked(experiment: dict[str, Any], records: Iterable[TrialRecord] = (), now: datetime = BEGIN) -> Plan:
+    plan = decide(experiment, records, now, BEGIN, name="bottle")
+    assert pickle.loads(pickle.dumps(plan)) == plan
+    return plan
+
+
+def done(number: int, value: float, values: dict[str, Any], **changes: Any) -> TrialRecord:
+    ended = BEGIN + timedelta(minutes=number + 1)
+    usual: dict[str, Any] = {"metrics": {"image.AUROC": value}, "started": BEGIN, "ended": ended, "gpu_hours": 0.5}
+    return TrialRecord(number, 0, 0, values, "Complete", **usual)._replace(**changes)
+
+
+def test_a_grid_from_its_first_point_to_its_end() -> None:
+    experiment = spec(FEATURES, algorithm=GRID, trials={"parallel": 2})
+    first = asked(experiment)
+    assert [(one.name, one.which, one.values) for one in first.starts] == [
+        ("bottle-t0000", RunOfPoint(0), {"model.padim.nFeatures": 10}),
+        ("bottle-t0001", RunOfPoint(1), {"model.padim.nFeatures": 20}),
+    ]
+    assert (first.end, first.waits, first.stops) == (None, None, ())
+    records = [done(n, 0.9, {"model.padim.nFeatures": 10 * (n + 1)}) for n in range(2)]
+    assert [one.which.number for one in asked(experiment, records).starts] == [2]
+    records.append(done(2, 0.8, {"model.padim.nFeatures": 30}))
+    end = asked(experiment, records)
+    assert not_none(end.end).reason is StopReason.EXHAUSTED
+    assert end.starts == ()
+
+
+def test_a_new_trials_spec_is_a_valid_one_that_says_which_it_is() -> None:
+    experiment = spec(
+        FEATURES,
+        algorithm=GRID,
+        replicates={"paths": [{"path": "dataset.seed", "values": [3, 4]}]},
+        fidelity={"path": "dataset.fraction", "values": [0.5, 1.0]},
+    )
+    started = asked(experiment).starts[0]
+    read = ExperimentSpec.model_validate(started.spec)
+    assert read.trial is not None
+    assert read.trial.to_json_object() == {
+        "sweep": "bottle",
+        "number": 0,
+        "rung": 0,
+        "replicate": 0,
+        "values": {"model.padim.nFeatures": 10},
+    }
+    assert (read.dataset.seed, read.dataset.fraction) == (3, 0.5)
+    assert read.model.to_json_object()["padim"]["nFeatures"] == 10
+    assert read.output.upload_artifacts is False
+    next_replicate = asked(experiment, [done(0, 0.9, dict(started.values))]).starts[0]
+    assert next_replicate.name == "bottle-t0000-r1"
+    assert ExperimentSpec.model_validate(next_replicate.spec).dataset.seed == 4
+
+
+def test_what_is_asked_at_the_same_time_knows_of_each_other() -> None:
+    experiment = spec(SEEDS, {"path": "model.padim.nFeatures", "int": {"low": 5, "high": 60}}, trials={"parallel": 3})
+    records = [done(n, n / 20, {"dataset.seed": n % 10, "model.padim.nFeatures": 5 + n}) for n in range(12)]
+    plan = asked(spec_with(experiment, max=20, parallel=3), records)
+    sweep = sweep_of(not_none(ExperimentSpec.model_validate(experiment).sweep))
+    by_hand = [Trial(one.number, one.values, State.COMPLETE, (one.metrics["image.AUROC"],)) for one in records]
+    for started in plan.starts:
+        suggestion = suggest(sweep, by_hand, started.which.number)
+        assert isinstance(suggestion, Suggestion)
+        assert dict(started.values) == dict(suggestion.parameters)
+        by_hand.append(Trial(started.which.number, suggestion.parameters, State.RUNNING))
+    assert [started.which.number for started in plan.starts] == [12, 13, 14]
+    assert len({str(started.values) for started in plan.starts}) == 3
+
+
+def spec_with(experiment: dict[str, Any], **trials: Any) -> dict[str, Any]:
+    return experiment | {"sweep": experiment["sweep"] | {"trials": trials}}
+
+
+def test_values_that_are_not_valid_together_are_told_and_their_place_goes_to_the_next_point() -> None:
+    tile = {"path": "model.tiling.tileSize", "choices": [128, 256]}
+    stride = {"path": "model.tiling.stride", "choices": [128, 256]}
+    experiment = spec(tile, stride, algorithm=GRID, trials={"parallel": 2})
+    plan = asked(experiment)
+    assert [one.which.number for one in plan.starts] == [0, 2], "128 in steps of 256 leaves gaps"
+    refused = plan.invalid[0]
+    assert isinstance(refused, InvalidTrial)
+    assert (refused.which.number, refused.values) == (1, {"model.tiling.tileSize": 128, "model.tiling.stride": 256})
+    assert "stride may be at most tileSize" in refused.problem
+    measured = [done(one.which.number, 0.9, dict(one.values)) for one in plan.starts]
+    kept = TrialRecord(1, 0, 0, refused.values, "Infeasible", reason="InvalidConfig")
+    assert [one.which.number for one in asked(experiment, [*measured, kept]).starts] == [3]
+    assert asked(experiment, [*measured, kept]).invalid == ()
+
+
+def test_a_sweep_of_which_nothing_is_valid_ends() -> None:
+    tile = {"path": "model.tiling.tileSize", "choices": [64, 128]}
+    experiment = spec(tile, {"path": "model.tiling.stride", "choices": [256]}, algorithm=GRID, trials={"parallel": 2})
+    plan = asked(experiment)
+    assert (len(plan.invalid), plan.starts) == (2, ())
+    assert not_none(plan.end).reason is StopReason.EXHAUSTED
+
+
+def test_more_failures_than_may_be_stop_what_is_running() -> None:
+    experiment = spec(SEEDS, trials={"max": 9, "parallel": 2, "maxFailed": 1})
+    failed = [TrialRecord(n, 0, 0, {"dataset.seed": n}, "Failed", reason="DataInvalid") for n in range(2)]
+    infeasible = TrialRecord(2, 0, 0, {"dataset.seed": 2}, "Infeasible", reason="OutOfMemory")
+    running = TrialRecord(3, 0, 0, {"dataset.seed": 3}, "Running")
+    assert asked(experiment, [failed[0], infeasible, running]).end is None
+    plan = asked(experiment, [*failed, infeasible, running])
+    end = not_none(plan.end)
+    assert (end.reason, plan.stops, plan.starts) == (StopReason.MAX_FAILED, (RunOfPoint(3),), ())
+    assert "DataInvalid (2 x)" in end.message
+
+
+def test_points_of_an_earlier_sweep_are_tried_after_those_of_the_spec() -> None:
+    experiment = spec(FEATURES, SEEDS, start={"points": [{"model.padim.nFeatures": 30, "dataset.seed": 9}]})
+    earlier = [{"model.padim.nFeatures": 20, "dataset.seed": 1}, {"model.padim.nFeatures": 55, "dataset.seed": 1}]
+    plan = decide(spec_with(experiment, parallel=2), [], BEGIN, BEGIN, name="bottle", earlier=earlier)
+    assert [started.values for started in plan.starts] == [
+        {"model.padim.nFeatures": 30, "dataset.seed": 9},
+        {"model.padim.nFeatures": 20, "dataset.seed": 1},
+    ]
+
+
+def test_the_best_point_and_the_spec_that_trains_it_in_full() -> None:
+    experiment = spec(FEATURES, algorithm=GRID, fidelity={"path": "dataset.fraction", "values": [0.5, 1.0]})
+    values = [{"model.padim.nFeatures": count} for count in (10, 20, 30)]
+    records = [done(n, (0.9, 0.95, 0.99)[n], values[n]) for n in range(3)] + [done(1, 0.97, values[1], rung=1)]
+    best = not_none(winner(experiment, records))
+    assert (best.number, best.values) == (1, values[1]), "what is measured in full comes first"
+    final = ExperimentSpec.model_validate(best.spec)
+    assert (final.sweep, final.trial, final.dataset.fraction) == (None, None, 1.0)
+    assert final.model.to_json_object()["padim"]["nFeatures"] == 20
+    assert final.output.upload_artifacts is True
+    assert best_points(experiment, records, 2) == (values[1], values[2])
+    status = overview(experiment, records, StopReason.EXHAUSTED)
+    assert (status.asked, status.complete, status.gpu_hours, status.stop_reason) == (3, 3, 2.0, "Exhausted")
+    assert [one.number for one in status.best] == [1, 2, 0]
+
+
+def test_without_a_measured_point_there_is_no_best_one() -> None:
+    experiment = spec(FEATURES, algorithm=GRID)
+    failed = TrialRecord(0, 0, 0, {"model.padim.nFeatures": 10}, "Failed", reason="InternalError")
+    assert winner(experiment, [failed]) is None
+    assert best_points(experiment, [failed], 5) == ()
+    assert overview(experiment, [failed]).failed == 1
+
+
+def test_a_running_trial_whose_curve_is_below_the_median_falls_behind() -> None:
+    rate = {"path": "training.learningRate", "float": {"low": 0.001, "high": 0.1}}
+    experiment = sweep_spec(rate, change=EPOCHS, pruning={"afterTrials": 3, "afterEpochs": 1}).to_json_object()
+    peers = [
+        done(n, 0.9, {"training.learningRate": 0.01}, curve={0: 0.5, 1: value})
+        for n, value in enumerate((0.6, 0.7, 0.8))
+    ]
+    bad = TrialRecord(3, 0, 0, {"training.learningRate": 0.02}, "Running", curve={0: 0.5, 1: 0.69})
+    good = bad._replace(number=4, curve={0: 0.5, 1: 0.71})
+    young = bad._replace(number=5, curve={0: 0.1})
+    other = bad._replace(number=6, replicate=1)
+    assert falling_behind(experiment, [*peers, bad, good, young, other]) == (RunOfPoint(3),)
+    assert falling_behind(experiment, [*peers[1:], bad]) == (), "fewer have ended than afterTrials"
+    assert falling_behind(spec(rate | {"path": "dataset.splits.goodTestFraction"}), [*peers, bad]) == ()
