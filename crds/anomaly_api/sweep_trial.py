@@ -4,7 +4,6 @@ Specs are JSON as in manifests. A point has values by path: those of the paramet
 those of its replicate and of its rung (``point | replicate_points(sweep)[replicate] | rung_point(sweep, rung)``).
 """
 
-import copy
 from collections.abc import Mapping
 from itertools import product
 from typing import Any
@@ -93,7 +92,7 @@ def as_written(spec: ExperimentSpec) -> Json:
 
 def with_values(document: Json, point: Mapping[str, Any]) -> Json:
     """Return a copy of a spec with these values, and without the parameters of models other than the chosen one."""
-    changed = copy.deepcopy(document)
+    changed: Json = normal(document)  # a copy; deepcopy would take most of a check's time
     chosen = point.get(MODEL_NAME, document["model"]["name"])
     for name in MODEL_NAMES:
         if name != chosen:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import starmap
 from math import floor, isclose
 from typing import Any
@@ -49,8 +50,11 @@ class Dimension:
         """Whether the dimension exists, given the values of the earlier ones that do."""
         if self.when is None:
             return True
-        wanted = map(canonical, self.when.values)
-        return self.when.path in point and canonical(point[self.when.path]) in wanted
+        return self.when.path in point and canonical(point[self.when.path]) in self._wanted
+
+    @cached_property
+    def _wanted(self) -> frozenset[str]:
+        return frozenset(map(canonical, self.when.values)) if self.when else frozenset()
 
     def holds(self, value: Any) -> bool:
         """Whether this is one of the dimension's values."""
