@@ -27,6 +27,7 @@ class Reason(StrEnum):
     SUSPENDED = "Suspended"
     RESUMED = "Resumed"
     COMPLETE = "Complete"
+    PRUNED = "Pruned"
     DATA_READY = "DataReady"
     SUPERSEDED = "Superseded"
     MODEL_OUTDATED = "ModelOutdated"
@@ -83,8 +84,13 @@ class ExitCode(IntEnum):
     @classmethod
     def of(cls, reason: Reason) -> "ExitCode":
         """Return the exit code of a run that ends for this reason."""
+        if reason in COMPLETED:
+            return cls.DONE
         return next(code for code, meant in _REASONS.items() if meant is reason)
 
+
+COMPLETED = frozenset((Reason.COMPLETE, Reason.PRUNED))
+"""Reasons of runs that ended without a failure: with all that they were to make, or given up as the operator said."""
 
 _REASONS = {
     ExitCode.DONE: Reason.COMPLETE,

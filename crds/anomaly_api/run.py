@@ -20,6 +20,7 @@ from anomaly_api.reasons import Reason
 from anomaly_api.rules import exactly_one, first_set
 from anomaly_api.status import (
     Artifacts,
+    Curve,
     Device,
     ImageCounts,
     Listing,
@@ -162,13 +163,27 @@ class ProgressUpdate(Contract):
     """The run in MLflow, once it exists."""
     device: Device | None = None
     """What the pod computes with, once it knows."""
+    curve: Curve | None = None
+    """The course of a training by gradient so far, whole each time: an update that is lost leaves no gap."""
+
+
+class ProgressAnswer(Contract):
+    """What the operator may answer to a ProgressUpdate, with status 200; most are answered by 204 and nothing.
+
+    An answer that is lost or cannot be read changes nothing.
+    """
+
+    stop: Literal["Pruned"] | None = None
+    """Pruned: end the training after the epoch at work; the run is Complete with that reason, and has no model."""
+    message: Annotated[str, Field(max_length=512)] = ""
+    """Why, for people."""
 
 
 class RunSummary(Contract):
     """The pod's termination message: everything the status needs, within 4 KiB."""
 
     reason: Reason
-    """Complete, or why the run failed."""
+    """Complete, Pruned if the operator ended the training, or why the run failed."""
     message: Annotated[str, Field(max_length=1024)] = ""
     """What failed and what to do about it, for people."""
     stage: Stage
@@ -179,6 +194,8 @@ class RunSummary(Contract):
     """Thresholds found or used."""
     images: ImageCounts | None = None
     """Numbers of images by use and outcome."""
+    curve: Curve | None = None
+    """The course of a training by gradient, in MAX_STATUS_CURVE points at most."""
     artifacts: Artifacts | None = None
     """Where the results are."""
     mlflow: MlflowStatus | None = None
@@ -332,6 +349,8 @@ class TrainingReport(Contract):
     """Devices that shared the images of each step."""
     stopped_early: bool = False
     """Whether earlyStopping ended it."""
+    pruned: str | None = None
+    """Why the operator ended it; unset if it did not."""
     kept_epoch: int | None = None
     """Epoch (from 0) whose state was tested and exported."""
     resumed_from_step: int | None = None

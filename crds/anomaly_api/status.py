@@ -12,9 +12,14 @@ from pydantic import Field
 from anomaly_api.base import Contract
 from anomaly_api.reasons import Reason
 from anomaly_api.sweep_status import SweepStatus
+from anomaly_api.training import WatchedMetric
 
 Timestamp = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
 Message = Annotated[str, Field(max_length=1024)]
+MAX_CURVE = 256
+"""Most points of a curve."""
+MAX_STATUS_CURVE = 32
+"""Most points of a curve in a status, and in a termination message."""
 
 
 class Phase(StrEnum):
@@ -124,6 +129,23 @@ class MetricValues(Contract):
     """What the model and the run cost: latencyMilliseconds (median of single images) and latencyMillisecondsP90,
     imagesPerSecond, modelBytes, peakMemoryBytes, peakGpuMemoryBytes, trainSeconds. report.json says what they were
     measured with."""
+
+
+class Curve(Contract):
+    """A metric of a training by gradient over its epochs."""
+
+    metric: WatchedMetric
+    """earlyStopping.metric (imageAUROC unless it says otherwise) if validations compute it, else trainLoss."""
+    epochs: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(max_length=MAX_CURVE)] = ()
+    """Number of epochs that were trained when the metric was computed, ascending."""
+    values: Annotated[tuple[float, ...], Field(max_length=MAX_CURVE)] = ()
+    """Value after each of them, rounded to six digits. Of a long curve, some points are kept: at equal distances, the
+    best and the last."""
+
+    @property
+    def points(self) -> tuple[tuple[int, float], ...]:
+        """Pairs of epochs and value."""
+        return tuple(zip(self.epochs, self.values, strict=True))
 
 
 class ThresholdValues(Contract):
@@ -297,6 +319,8 @@ class RunStatus(Contract):
     """Thresholds found or used."""
     images: ImageCounts | None = None
     """Numbers of images by use and outcome."""
+    curve: Curve | None = None
+    """The course of a training by gradient that is over, in 32 points at most."""
     artifacts: Artifacts | None = None
     """Where the results are."""
     mlflow: MlflowStatus | None = None

@@ -12,12 +12,16 @@ from anomaly_api.primitives import BatchSize, Steps
 Precision = Literal["float32", "tf32", "float16", "bfloat16"]
 
 
+WatchedMetric = Literal["imageAUROC", "imageF1Max", "pixelAUROC", "trainLoss"]
+"""A metric of a running training: of its validations, or its loss."""
+
+
 class EarlyStopping(Contract):
     """Stop when a metric has not improved for a while."""
 
     enabled: bool = True
     """false: train all epochs, even if the model's default would stop early."""
-    metric: Literal["imageAUROC", "imageF1Max", "pixelAUROC", "trainLoss"] = "imageAUROC"
+    metric: WatchedMetric = "imageAUROC"
     """Metric that is watched: one of the validation images' raw scores (the test images' if there is no
     validation set), or the mean training loss of an epoch."""
     patience: Annotated[int, Field(ge=1, le=10_000)] = 3

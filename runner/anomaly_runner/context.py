@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from anomaly_api.run import RunIdentity
-from anomaly_api.status import Device, Stage
+from anomaly_api.status import Curve, Device, Stage
 from anomaly_api.storage import LocationRole
 from anomaly_runner.progress import ProgressMeter
 from anomaly_runner.storage import Store
@@ -34,18 +34,32 @@ class RunRecord:
         seconds: wall time by name of the stage; the sum for a stage that was entered more than once.
         warnings: messages for the user, at most 256 characters each.
         device: what computes; None until that is known.
+        curve: the course of a training by gradient; None before its first epoch.
+        pruned: why the operator wants the training ended; None as long as it does not.
     """
 
     started: datetime = field(default_factory=partial(datetime.now, UTC))
     seconds: dict[str, float] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     device: Device | None = None
+    curve: Curve | None = None
+    pruned: str | None = None
 
     def warn(self, *messages: str) -> None:
         """Log messages for the user that do not stop the run, and keep them for the report."""
         for message in messages:
             logger.warning(message)
             self.warnings.append(message[:_MAX_WARNING_CHARACTERS])
+
+    def show_curve(self, curve: Curve) -> None:
+        """Replace the course of the training by a longer one."""
+        self.curve = curve
+
+    def prune(self, why: str) -> None:
+        """Ask the training to end after the epoch at work, for the first reason; may be called from any thread."""
+        if self.pruned is None:
+            logger.info("the training is to end after the epoch at work", extra={"detail": why})
+            self.pruned = why
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from anomaly_api.experiment import ExperimentSpec
-from anomaly_api.run import ModelFile, ModelManifest, RunConfig
+from anomaly_api.run import ModelFile, ModelManifest, RunConfig, TrainingReport
 from anomaly_api.status import Stage
 from anomaly_api.storage import LocationRole
 from anomaly_runner import publish
@@ -28,13 +28,13 @@ from anomaly_runner.evaluation.normalize import experiment_normalizer, score_ran
 from anomaly_runner.evaluation.thresholds import experiment_thresholds
 from anomaly_runner.exporting.compare import REFERENCE_IMAGES
 from anomaly_runner.exporting.export import Exports, export_all
-from anomaly_runner.exporting.performance import measure_performance
+from anomaly_runner.exporting.performance import measure_performance, run_costs
 from anomaly_runner.models.check import check_spec
 from anomaly_runner.models.device import choose_device
 from anomaly_runner.models.threads import TorchThreads
 from anomaly_runner.models.weights import fetch_weights, wanted_weights
 from anomaly_runner.reporting.gallery import make_gallery
-from anomaly_runner.reporting.report import Results
+from anomaly_runner.reporting.report import PrunedTraining, Results
 from anomaly_runner.reporting.visualize import PredictionRenderer, visualize
 from anomaly_runner.scoring.predict import Predictions, maps_by_key, predict
 from anomaly_runner.scoring.torch_predictor import TorchPredictor
@@ -130,7 +130,10 @@ def _run(config: RunConfig, inputs: ExperimentInputs) -> publish.Published:
     trained = train(inputs)
     # A run that is stopped in one of the next stages must not lose its training.
     with trained.state.preserved():
-        done = _test_and_publish(config, inputs, trained)
+        if trained.pruned is None:
+            done = _test_and_publish(config, inputs, trained)
+        else:
+            done = _publish_pruned(config, inputs, trained, trained.pruned)
     # Once the run is published, no later pod needs the state of the training.
     trained.state.discard()
     return done
@@ -187,6 +190,22 @@ def _test_and_publish(config: RunConfig, inputs: ExperimentInputs, trained: Trai
         failure=files.exports.failure,
     )
     return publish.publish(config, results, folder, inputs.spec.output.upload_artifacts, inputs.context)
+
+
+def _publish_pruned(
+    config: RunConfig, inputs: ExperimentInputs, trained: TrainedModel, training: TrainingReport
+) -> publish.Published:
+    """Publish the course of a training that the operator has ended: its model is of no use to anybody."""
+    pruned = PrunedTraining(
+        dataset=inputs.dataset,
+        integrity=inputs.integrity,
+        environment=versions(_LIBRARIES),
+        trained_images=trained.image_count,
+        training=training,
+        performance=run_costs(inputs.context),
+    )
+    folder = publish.fresh_folder(inputs.context.work, inputs.artifacts)
+    return publish.publish_pruned(config, pruned, folder, inputs.context)
 
 
 def _test(inputs: ExperimentInputs, trained: TrainedModel) -> _Tested:

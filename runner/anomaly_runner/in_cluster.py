@@ -74,6 +74,14 @@ def _reporters(
     reporters: list[ProgressReporter] = [LogReporter()]
     if url:
         reporters.append(
-            PushReporter(url, Path(PROGRESS_TOKEN_PATH), config.run, tracker.status, lambda: record.device)
+            PushReporter(
+                url,
+                Path(PROGRESS_TOKEN_PATH),
+                config.run,
+                tracker.status,
+                lambda: record.device,
+                curve=lambda: record.curve,
+                prune=record.prune,
+            )
         )
     return reporters

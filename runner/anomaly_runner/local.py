@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from anomaly_api.reasons import ExitCode
-from anomaly_api.run import RunConfig, RunReport
+from anomaly_api.reasons import ExitCode, Reason
+from anomaly_api.run import RunConfig, RunReport, RunSummary
 from anomaly_api.status import Artifacts, ImageCounts, MetricValues, ThresholdValues
 from anomaly_runner.context import Context, RunRecord
 from anomaly_runner.engine import check, execute
@@ -131,6 +131,12 @@ def print_report(report: RunReport, console: Console) -> None:
     if artifacts.html:
         table.add_row("report", artifacts.html)
     console.print(table)
+    _print_notes(summary, console)
+
+
+def _print_notes(summary: RunSummary, console: Console) -> None:
+    if summary.reason is Reason.PRUNED:
+        console.print(f"{summary.reason}: {summary.message}", markup=False, soft_wrap=True)
     for warning in summary.warnings:
         console.print(f"warning: {warning}", markup=False, soft_wrap=True)
 

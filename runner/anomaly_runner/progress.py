@@ -1,27 +1,30 @@
 """Progress of a run: one counter, shown as a bar, logged, or pushed to the operator.
 
-Progress is only for people who watch a run, so nothing here may fail or delay it.
+Progress is for those who watch a run, so nothing here may fail or delay it. One who watches may answer that a training
+is to end: the operator, about the trials of a sweep.
 """
 
+import http.client
 import json
 import logging
 import threading
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
 from datetime import timedelta
+from http import HTTPStatus
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 from urllib.parse import urlsplit
 
+from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as RichProgress
 
-from anomaly_api.run import ProgressUpdate, RunIdentity
-from anomaly_api.status import Device, MlflowStatus, Progress, Stage
+from anomaly_api.run import ProgressAnswer, ProgressUpdate, RunIdentity
+from anomaly_api.status import Curve, Device, MlflowStatus, Progress, Stage
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +55,8 @@ _STAGE_END_PERCENT_BY_STEPS = _STAGE_END_PERCENT | {
 """The same for a training that counts steps: training by gradient descent takes longer than all other stages."""
 _PUSH_SECONDS = 1.0
 """Shortest time between two pushes."""
+_ANSWER_LIMIT = 4096
+"""Most bytes that are read of an answer."""
 _PUSH_TIMEOUT = 2.0
 """Timeout of one request in seconds."""
 
@@ -211,6 +216,8 @@ class PushReporter:
         run: identity of the run in the updates.
         mlflow: returns the run's status in MLflow; None until the run exists there.
         device: returns what computes; None until that is known.
+        curve: returns the course of the training; None before its first epoch.
+        prune: called with the reason if the operator answers that the training is to end.
 
     Raises:
         ValueError: ``url`` is not HTTP or HTTPS.
@@ -223,6 +230,9 @@ class PushReporter:
         run: RunIdentity,
         mlflow: Callable[[], MlflowStatus | None],
         device: Callable[[], Device | None],
+        *,
+        curve: Callable[[], Curve | None] = lambda: None,
+        prune: Callable[[str], None] = lambda _: None,
     ) -> None:
         if urlsplit(url).scheme not in ("http", "https"):
             raise ValueError(f"not an HTTP URL: {url}")
@@ -231,6 +241,8 @@ class PushReporter:
         self._run = run
         self._mlflow = mlflow
         self._device = device
+        self._curve = curve
+        self._prune = prune
         self._latest: tuple[Stage, Progress] | None = None
         self._changed = threading.Event()
         self._closed = threading.Event()
@@ -262,18 +274,36 @@ class PushReporter:
             return
         stage, progress = self._latest
         update = ProgressUpdate(
-            run=self._run, stage=stage, progress=progress, mlflow=self._mlflow(), device=self._device()
+            run=self._run,
+            stage=stage,
+            progress=progress,
+            mlflow=self._mlflow(),
+            device=self._device(),
+            curve=self._curve(),
         )
         try:
-            self._post(json.dumps(update.to_json_object()).encode())
-        except (OSError, urllib.error.URLError) as error:
-            if not self._failed:
-                logger.warning("progress cannot be pushed to %s: %s", self._url, error)
-            self._failed = True
+            answer = self._post(json.dumps(update.to_json_object()).encode())
+            if answer:
+                self._follow(ProgressAnswer.model_validate_json(answer))
+        except ValidationError as error:
+            self._warn_once(f"the answer of {self._url} to progress cannot be read: {error.error_count()} errors")
+        except (OSError, http.client.HTTPException) as error:
+            self._warn_once(f"progress cannot be pushed to {self._url}: {error}")
 
-    def _post(self, body: bytes) -> None:
+    def _warn_once(self, message: str) -> None:
+        if not self._failed:
+            logger.warning(message)
+        self._failed = True
+
+    def _follow(self, answer: ProgressAnswer) -> None:
+        if answer.stop is not None:
+            self._prune(answer.message)
+
+    def _post(self, body: bytes) -> bytes:
+        """Return the answer's body if there is one that means anything: that of 200."""
         token = self._token_file.read_text().strip()
         headers = {"Content-Type": "application/json", "Authorization": f"Bearer {token}"}
         request = urllib.request.Request(self._url, body, headers, method="POST")  # noqa: S310 - checked above
-        with urllib.request.urlopen(request, timeout=_PUSH_TIMEOUT):  # noqa: S310
-            pass
+        with urllib.request.urlopen(request, timeout=_PUSH_TIMEOUT) as answer:  # noqa: S310
+            content: bytes = answer.read(_ANSWER_LIMIT) if answer.status == HTTPStatus.OK else b""
+            return content

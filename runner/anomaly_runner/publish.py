@@ -24,7 +24,7 @@ from anomaly_runner.data.valid_area import ValidArea
 from anomaly_runner.reporting.html_report import render
 from anomaly_runner.reporting.image_results import image_results
 from anomaly_runner.reporting.pictures import has_own_name
-from anomaly_runner.reporting.report import Results, make_report
+from anomaly_runner.reporting.report import PrunedTraining, Results, make_pruned_report, make_report
 from anomaly_runner.reporting.tables import prediction_rows, write_tables
 from anomaly_runner.storage import Store, download_all
 from anomaly_runner.storage.s3 import THREADS
@@ -148,6 +148,15 @@ def publish(config: RunConfig, results: Results, folder: Folder, complete: bool,
         # report.json comes last: a retried run that finds it is done.
         _upload(folder, folder.write(REPORT, report))
     return Published(report, tracked_result(report, folder.here, complete))
+
+
+def publish_pruned(config: RunConfig, pruned: PrunedTraining, folder: Folder, context: Context) -> Published:
+    """Upload the report of a run whose training was ended, alone; raises as ``publish``."""
+    with context.stage(Stage.PUBLISH, 1, "files"):
+        uris = artifact_uris(folder, (), complete=False)
+        report = make_pruned_report(config, pruned, uris, context.tracker.status(), context.record)
+        _upload(folder, folder.write(REPORT, report))
+    return Published(report, tracked_result(report, folder.here, complete=False))
 
 
 def _image_results(results: Results, folder: Path) -> ImageResults:

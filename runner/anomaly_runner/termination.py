@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from anomaly_api.reasons import ExitCode, Reason
+from anomaly_api.reasons import COMPLETED, ExitCode
 from anomaly_api.run import RunReport, RunSummary
 from anomaly_api.status import Stage
 from anomaly_runner.context import Context
@@ -70,7 +70,7 @@ def _published(done: Published, context: Context) -> FinishedRun:
         lost = {"reason": error.reason, "message": str(error)[:MESSAGE_LIMIT], "stage": Stage.PUBLISH}
         return FinishedRun(error.exit_code, summary.model_copy(update=lost), done.report)
     # A run whose export failed is published like any other, but fails.
-    if summary.reason is Reason.COMPLETE:
+    if summary.reason in COMPLETED:
         context.progress.enter(Stage.DONE, 0, "images")
     else:
         logger.error("run failed", extra={"reason": summary.reason.value, "detail": summary.message})

@@ -23,6 +23,7 @@ from anomaly_api.experiment import ExperimentSpec
 from anomaly_api.model import Model
 from anomaly_api.reasons import ExitCode
 from anomaly_api.run import RunReport, TrainingReport
+from anomaly_api.status import Curve
 from anomaly_runner import experiment
 from anomaly_runner.data.samples import Sample
 from anomaly_runner.errors import (
@@ -131,9 +132,17 @@ class TrainingRun:
             decoded_images(count, 1, side=side), validation, seed=7, train_batch_size=batch, eval_batch_size=3
         )
         self.store, self.batches_done, self.stop_after = FolderStore(folder / "store"), 0, stop_after
+        self.curves: list[Curve] = []
         self.context = FitContext(
-            device=torch.device("cpu"), work=work, advance=self._advance, log_metrics=lambda step, values: None
+            device=torch.device("cpu"),
+            work=work,
+            advance=self._advance,
+            log_metrics=lambda step, values: None,
+            show_curve=self.curves.append,
+            asked_to_end=lambda: "others are better" if len(self.curves) >= self.end_after else None,
         )
+        self.end_after = math.inf
+        """Epochs after which the operator asks for the end."""
         self.stop: Callable[[], None] = raise_stopped
         recorder = MetricRecorder()
         self.training = Training(
@@ -258,6 +267,68 @@ def test_a_run_that_is_stopped_after_its_training_does_not_train_again(
     assert not (results / CHECKPOINT_KEY).exists()
 
 
+def pruned_training(folder: Path, end_after: int, **options: Any) -> TrainingRun:
+    """A training of 3 steps an epoch that is asked to end."""
+    run = TrainingRun(folder, FASTFLOW, **options)
+    run.end_after = end_after
+    return run.fit()
+
+
+@pytest.mark.slow
+def test_a_training_shows_its_curve_and_ends_after_the_epoch_in_which_it_is_asked_to(tmp_path: Path) -> None:
+    run = pruned_training(tmp_path, 2, maxEpochs=6, checkValEveryNEpoch=1)
+    assert (run.report.epochs, run.report.steps, run.report.pruned) == (2, 6, "others are better")
+    history = run.report.history["imageAUROC"]
+    assert [step for step, _ in history] == [3, 6]
+    first, second, last = run.curves  # the last is shown again at the end
+    assert (first.metric, first.epochs, second.epochs) == ("imageAUROC", (1,), (1, 2))
+    assert last == second
+    assert second.values == pytest.approx([value for _, value in history], abs=1e-6)
+
+
+@pytest.mark.slow
+def test_a_curve_has_the_epochs_of_the_validations(tmp_path: Path) -> None:
+    run = pruned_training(tmp_path, 99, maxEpochs=5, checkValEveryNEpoch=2)
+    assert (run.curves[-1].metric, run.curves[-1].epochs) == ("imageAUROC", (2, 4))
+    assert run.curves[0].metric == "trainLoss"  # there is nothing better yet
+    assert (run.report.epochs, run.report.pruned) == (5, None)
+
+
+@pytest.mark.slow
+def test_without_validations_the_curve_is_the_loss(tmp_path: Path) -> None:
+    run = pruned_training(tmp_path, 1, maxSteps=9, earlyStopping={"enabled": False})
+    assert (run.curves[-1].metric, run.report.epochs, run.report.pruned) == ("trainLoss", 1, "others are better")
+    assert run.curves[-1].values == pytest.approx([run.report.history["trainLoss"][0][1]], rel=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [{"maxEpochs": 2}, {"maxSteps": 6}], ids=["epochs", "steps"])
+def test_a_training_that_is_over_is_not_pruned(tmp_path: Path, options: dict[str, Any]) -> None:
+    assert pruned_training(tmp_path, 2, **options).report.pruned is None
+
+
+@pytest.mark.slow
+def test_a_pruned_training_stays_so_for_the_next_pod(tmp_path: Path) -> None:
+    first = pruned_training(tmp_path, 2, maxEpochs=6, checkValEveryNEpoch=1)
+    with pytest.raises(Stopped), first.training.checkpointer.preserved():
+        raise Stopped
+    again = TrainingRun(tmp_path, FASTFLOW, maxEpochs=6, checkValEveryNEpoch=1).fit()
+    assert again.report == first.report.model_copy(update={"resumed_from_step": 6})
+    assert again.curves == [first.curves[-1]]
+
+
+@pytest.mark.slow
+def test_a_resumed_training_goes_on_with_its_curve(tmp_path: Path) -> None:
+    folders = [tmp_path / name for name in ("whole", "broken")]
+    for folder in folders:
+        folder.mkdir()
+    options: dict[str, Any] = {"maxEpochs": 4, "checkValEveryNEpoch": 1}
+    whole = TrainingRun(folders[0], FASTFLOW, **options).fit()
+    with pytest.raises(Stopped):
+        TrainingRun(folders[1], FASTFLOW, stop_after=8, **options).fit()
+    assert TrainingRun(folders[1], FASTFLOW, **options).fit().curves[-1] == whole.curves[-1]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("step", [4, 6], ids=["in an epoch", "before a validation"])
 def test_a_signal_that_lightning_sees_first_stops_the_run(tmp_path: Path, step: int) -> None:
@@ -321,11 +392,12 @@ def test_keys_in_a_checkpoint_do_not_depend_on_class_names(tmp_path: Path) -> No
         TrainingRun(tmp_path, FASTFLOW, stop_after=5, **options).fit()
     checkpoint = torch.load(tmp_path / "store" / CHECKPOINT_KEY, weights_only=True)
     assert checkpoint["anomaly_runner"].keys() == {"format", "fingerprint", "batches", "batch_size", "finished"}
-    assert checkpoint["anomaly_runner"]["format"] == checkpoints.FORMAT_VERSION == 2
+    assert checkpoint["anomaly_runner"]["format"] == checkpoints.FORMAT_VERSION == 3
     ours = {key: state for key, state in checkpoint["callbacks"].items() if not key.startswith("EarlyStopping{")}
-    assert ours.keys() == {"metrics", "bestState", "rngState"}
+    assert ours.keys() == {"metrics", "bestState", "liveCurve", "rngState"}
     assert ours["metrics"].keys() == {"trainLoss", "imageAUROC", "imageF1Max"}
     assert ours["bestState"].keys() == {"value", "epoch", "state"}
+    assert ours["liveCurve"].keys() == {"epochs", "pruned"}
     assert ours["rngState"].keys() - {"cuda"} == {"torch", "python", "numpy"}
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from pydantic import ValidationError
 
-from anomaly_api.reasons import ExitCode, Reason
+from anomaly_api.reasons import COMPLETED, ExitCode, Reason
 from anomaly_api.run import RunSummary
 from anomaly_operator.decide.conditions import MESSAGE_LIMIT
 from anomaly_operator.views import ConditionView, JobView, PodView, Termination
@@ -26,7 +26,7 @@ class Outcome:
     @property
     def complete(self) -> bool:
         """Whether the run, or the attempt, completed without a failure."""
-        return self.reason is Reason.COMPLETE
+        return self.reason in COMPLETED
 
 
 def job_outcome(job: JobView, pods: Iterable[PodView], earlier_seconds: int = 0) -> Outcome | None:
@@ -61,7 +61,7 @@ def attempt_outcome(pod: PodView) -> Outcome:
     if pod.termination.reason == "OOMKilled":
         return Outcome(Reason.OUT_OF_MEMORY, _out_of_memory_message(pod.termination))
     summary = parse_summary(pod.termination.message)
-    contradicts_exit_code = summary and (summary.reason is Reason.COMPLETE) != (pod.termination.exit_code == 0)
+    contradicts_exit_code = summary and (summary.reason in COMPLETED) != (pod.termination.exit_code == 0)
     if summary is None or contradicts_exit_code:
         return _exit_code_outcome(pod.termination)
     return Outcome(summary.reason, summary.message, summary)

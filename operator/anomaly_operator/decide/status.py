@@ -204,6 +204,7 @@ def _finished_status(
         metrics=results.metrics,
         thresholds=results.thresholds,
         images=results.images,
+        curve=results.curve,
         artifacts=results.artifacts,
         mlflow=results.mlflow or old.mlflow,
         device=old.device if job.step else results.device or old.device,

@@ -6,7 +6,17 @@ from typing import Literal
 
 from anomaly_api.reasons import Reason
 from anomaly_api.run import ExportReport, PerformanceReport, RunConfig, RunReport, RunSummary, TrainingReport
-from anomaly_api.status import Artifacts, ImageCounts, MlflowStatus, Stage, ThresholdValues, TrainedBy
+from anomaly_api.status import (
+    MAX_STATUS_CURVE,
+    Artifacts,
+    Curve,
+    ImageCounts,
+    MetricValues,
+    MlflowStatus,
+    Stage,
+    ThresholdValues,
+    TrainedBy,
+)
 from anomaly_runner.context import RunRecord
 from anomaly_runner.data.batches import IntegrityLog
 from anomaly_runner.data.samples import DatasetIndex
@@ -15,6 +25,7 @@ from anomaly_runner.errors import MESSAGE_LIMIT, RunFailed
 from anomaly_runner.evaluation.evaluate import EvaluationResult
 from anomaly_runner.reporting.gallery import GalleryItem
 from anomaly_runner.scoring.predict import Predictions
+from anomaly_runner.training.curve import make_curve
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,12 +94,74 @@ def make_summary(results: Results, artifacts: Artifacts, mlflow: MlflowStatus | 
             anomalous=int(evaluated.anomalous.sum()),
             unreadable=len(results.integrity.unreadable),
         ),
+        curve=_short_curve(record),
         artifacts=artifacts,
         mlflow=mlflow,
         device=record.device,
         trained_by=results.trained_by,
         warnings=tuple(record.warnings[:8]),
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrunedTraining:
+    """What is known of a run whose training the operator has ended: no image was scored, and no model is kept.
+
+    Attributes:
+        dataset: the listed images.
+        integrity: the unreadable files among those that were read.
+        environment: versions of libraries.
+        trained_images: number of training images.
+        training: its course.
+        performance: metrics of what the run cost, by name.
+    """
+
+    dataset: DatasetIndex
+    integrity: IntegrityLog
+    environment: Mapping[str, str]
+    trained_images: int
+    training: TrainingReport
+    performance: Mapping[str, float]
+
+
+def make_pruned_report(
+    config: RunConfig, pruned: PrunedTraining, artifacts: Artifacts, mlflow: MlflowStatus | None, record: RunRecord
+) -> RunReport:
+    """Make the content of report.json for a run whose training the operator has ended."""
+    ended = f"the training was ended after {pruned.training.epochs} epochs"
+    summary = RunSummary(
+        reason=Reason.PRUNED,
+        message=f"{ended}: {pruned.training.pruned or 'no reason was given'}"[:MESSAGE_LIMIT],
+        stage=Stage.TRAIN,
+        metrics=MetricValues(performance=dict(pruned.performance)),
+        images=ImageCounts(train=pruned.trained_images, unreadable=len(pruned.integrity.unreadable)),
+        curve=_short_curve(record),
+        artifacts=artifacts,
+        mlflow=mlflow,
+        device=record.device,
+        warnings=tuple(record.warnings[:8]),
+    )
+    return RunReport(
+        run=config.run,
+        summary=summary,
+        config=config,
+        training=pruned.training,
+        dataset=describe(pruned.dataset),
+        unreadable=tuple(pruned.integrity.unreadable),
+        missing_masks=pruned.dataset.missing_masks,
+        started=_started(record),
+        seconds=dict(record.seconds),
+        environment=dict(pruned.environment),
+    )
+
+
+def _short_curve(record: RunRecord) -> Curve | None:
+    curve = record.curve
+    return None if curve is None else make_curve(curve.metric, curve.points, MAX_STATUS_CURVE)
+
+
+def _started(record: RunRecord) -> str:
+    return record.started.isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 def make_report(
@@ -113,7 +186,7 @@ def make_report(
         unreadable=tuple(results.integrity.unreadable),
         missing_masks=results.dataset.missing_masks,
         score_range=dict(results.evaluated.normalizer.ranges),
-        started=record.started.isoformat(timespec="seconds").replace("+00:00", "Z"),
+        started=_started(record),
         seconds=dict(record.seconds),
         environment=dict(results.environment),
         dataset_fingerprint=results.integrity.fingerprint(),

@@ -8,13 +8,15 @@ from anomaly_api import GROUP
 from anomaly_api.base import Contract
 from anomaly_api.dataset import DataSource
 from anomaly_api.experiment import ExperimentSpec
-from anomaly_api.reasons import Reason
+from anomaly_api.reasons import COMPLETED, Reason
 from anomaly_api.run import MODEL_MANIFEST, ModelManifest, RunReport
 from anomaly_api.status import MetricValues, ThresholdValues
 from anomaly_api.storage import PersistentVolumeClaimLocation, S3Location
 from anomaly_runner.tracking.mlflow_names import metric_label
 from anomaly_runner.tracking.tracker import FAILURE_TAG, MODEL_FOLDER, TrackedDataset, TrackedResult
 
+PRUNED_TAG = f"{GROUP}/pruned"
+"""Tag with the reason of a training that was ended because others are better."""
 MODEL_TAG = f"{GROUP}/model"
 """Tag with the URI of an inference's model.
 
@@ -52,7 +54,7 @@ def tracked_result(report: RunReport, folder: Path, complete: bool) -> TrackedRe
         folder: the run's artifacts on this machine.
         complete: whether the folder has all of them; if not, report.json is the only artifact.
     """
-    failed = report.summary.reason is not Reason.COMPLETE
+    failed = report.summary.reason not in COMPLETED
     model = _model(folder) if complete and not failed else None
     return TrackedResult(
         metrics=_metrics(report),
@@ -66,7 +68,8 @@ def tracked_result(report: RunReport, folder: Path, complete: bool) -> TrackedRe
 
 
 def _tags(report: RunReport) -> dict[str, str]:
-    found = {MODEL_TAG: report.environment.get("model"), FAILURE_TAG: report.summary.message}
+    tag = PRUNED_TAG if report.summary.reason is Reason.PRUNED else FAILURE_TAG
+    found = {MODEL_TAG: report.environment.get("model"), tag: report.summary.message}
     if report.summary.device is not None:
         found |= {f"{GROUP}/device.{name}": text for name, text in flat_parameters(report.summary.device).items()}
     return {name: value for name, value in found.items() if value}

@@ -48,6 +48,11 @@ class TrainedModel:
     state: ResumableState = field(default_factory=NoResumableState)
     """To be preserved during all stages that follow the training."""
 
+    @property
+    def pruned(self) -> TrainingReport | None:
+        """The report of a training that the operator has ended; None if it has not."""
+        return self.report if self.report is not None and self.report.pruned is not None else None
+
 
 class CountedBatches:
     """Batches on their way to a model; counts their images and reports progress as they are used."""

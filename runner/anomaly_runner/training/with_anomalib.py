@@ -172,6 +172,8 @@ def _fit_context(inputs: ExperimentInputs) -> FitContext:
         work=context.work,
         advance=context.advance,
         log_metrics=context.tracker.log_metrics,
+        show_curve=context.record.show_curve,
+        asked_to_end=lambda: context.record.pruned,
     )
 
 

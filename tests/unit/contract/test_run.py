@@ -9,7 +9,9 @@ from anomaly_api.experiment import AnomalyExperiment
 from anomaly_api.reasons import FINAL_EXIT_CODES, ExitCode, Reason
 from anomaly_api.run import TERMINATION_LIMIT, RunConfig, RunIdentity, RunSummary, s3_env
 from anomaly_api.status import (
+    MAX_STATUS_CURVE,
     Artifacts,
+    Curve,
     Device,
     ImageCounts,
     MetricValues,
@@ -73,6 +75,7 @@ def every_result(root: str) -> RunSummary:
             performance=dict.fromkeys((*costs, "peakGpuMemoryBytes", "trainSeconds"), 123456789012.0),
         ),
         thresholds=ThresholdValues(image=1 / 3, pixel=1 / 7, source="adaptive"),
+        curve=Curve(metric="imageAUROC", epochs=tuple(range(10_000, 10_032)), values=(0.123456,) * MAX_STATUS_CURVE),
         images=ImageCounts(train=100_000, validation=10_000, predicted=100_000, anomalous=50_000, unreadable=100),
         artifacts=Artifacts(
             root=root,
@@ -105,6 +108,11 @@ def test_metrics_outlive_the_addresses_of_a_run_with_long_names() -> None:
     returned = RunSummary.model_validate_json(text)
     assert returned.metrics == every_result(root).metrics
     assert returned.artifacts == Artifacts(root=root, report=f"{root}/report.json", model=f"{root}/model.json")
+
+
+def test_a_pruned_run_is_no_failure() -> None:
+    assert ExitCode.of(Reason.PRUNED) is ExitCode.of(Reason.COMPLETE) is ExitCode.DONE
+    assert ExitCode.DONE.reason is Reason.COMPLETE
 
 
 def test_every_exit_code_has_a_reason_and_final_ones_never_overlap_retried_ones() -> None:

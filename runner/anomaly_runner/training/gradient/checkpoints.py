@@ -33,11 +33,11 @@ logger = logging.getLogger(__name__)
 
 CHECKPOINT_KEY = "checkpoint/last.ckpt"
 """Key below the run's artifacts; deleted once the run is published."""
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 """Version of the runner's own parts of a checkpoint: ``Checkpointer``'s metadata and the states of the callbacks.
 
 A release that changes any of these increments it; a checkpoint of another version is not resumed. Version 1 had no
-number, and its metadata under another key.
+number, and its metadata under another key; version 2 had no curve.
 """
 _METADATA_KEY = "anomaly_runner"
 _SAVE_INTERVAL_FACTOR = 20

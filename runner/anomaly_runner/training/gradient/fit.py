@@ -35,6 +35,7 @@ from anomaly_runner.training.gradient.callbacks import (
 from anomaly_runner.training.gradient.checkpoints import Checkpointer, RngState
 from anomaly_runner.training.gradient.data_module import ImageDataModule
 from anomaly_runner.training.gradient.ddp import GradientSync
+from anomaly_runner.training.gradient.live_curve import AskedToEnd, LiveCurve, ShowCurve
 from anomaly_runner.training.gradient.training_plan import TRAIN_LOSS, TrainingPlan
 from anomaly_runner.training.gradient.worker_spec import WorkerSpec
 from anomaly_runner.training.gradient.workers import running_workers
@@ -57,6 +58,10 @@ class FitContext:
     advance: Callable[[int], None]
     """Reports the number of batches done since the last call; raises Stopped if the run was asked to stop."""
     log_metrics: LogMetrics
+    show_curve: ShowCurve = lambda _: None
+    """Takes the course of the training so far, after each epoch."""
+    asked_to_end: AskedToEnd = lambda: None
+    """Why the training is to end after the epoch at work; None to go on."""
 
     def check(self) -> None:
         """Check whether the run was asked to stop.
@@ -102,12 +107,14 @@ def fit(training: Training, on_step: Callable[[], None] = lambda: None) -> Train
     """
     plan, module, context = training.plan, training.module, training.context
     best = BestState(plan.monitor) if plan.keeps_best else None
+    live = LiveCurve(plan.monitor, training.recorder, context.show_curve, context.asked_to_end)
     with training.checkpointer.preserved(), training_threads(plan.devices), quiet_libraries():
         # train, on all devices
         with _workers(training) as gradient_sync, training_arithmetic(plan):
-            callbacks = _callbacks(training, on_step, best, gradient_sync)
+            callbacks = _callbacks(training, on_step, best, live, gradient_sync)
             trainer = build_trainer(plan, context, callbacks, validates=training.validation_metrics is not None)
             _run(trainer, training)
+            live.show()  # a training that an earlier pod has finished shows nothing by itself
         # restore the best state if the spec asks for it, and make the module ready to score on its device
         if best is not None:
             best.restore(module)
@@ -116,7 +123,7 @@ def fit(training: Training, on_step: Callable[[], None] = lambda: None) -> Train
         if CATALOG[plan.model].loop.calibrates_after_training and not _is_calibrated(trainer, training, best):
             with torch.no_grad():
                 module.on_validation_start()
-    return _report(trainer, training, best)
+    return _report(trainer, training, best, live)
 
 
 def _workers(training: Training) -> AbstractContextManager[GradientSync | None]:
@@ -129,12 +136,16 @@ def _workers(training: Training) -> AbstractContextManager[GradientSync | None]:
 
 
 def _callbacks(
-    training: Training, on_step: Callable[[], None], best: BestState | None, gradient_sync: GradientSync | None
+    training: Training,
+    on_step: Callable[[], None],
+    best: BestState | None,
+    live: LiveCurve,
+    gradient_sync: GradientSync | None,
 ) -> list[Callback]:
     """Callbacks in the order in which Lightning calls them.
 
     Metrics come before what reads them. Checkpoints come after everything that has a state. GradientSync is the last,
-    because it broadcasts what early stopping has decided.
+    because it broadcasts what early stopping, or who watches the curve, has decided.
     """
     context, recorder = training.context, training.recorder
 
@@ -147,6 +158,7 @@ def _callbacks(
         training.validation_metrics,
         best,
         build_early_stopping(training.plan),
+        live,
         MetricsReporter(context.log_metrics, recorder),
         RngState(),
         training.checkpointer,
@@ -309,7 +321,7 @@ def _is_calibrated(trainer: Trainer, training: Training, best: BestState | None)
     return bool(training.validation_metrics.last_step == trainer.global_step)
 
 
-def _report(trainer: Trainer, training: Training, best: BestState | None) -> TrainingReport:
+def _report(trainer: Trainer, training: Training, best: BestState | None, live: LiveCurve) -> TrainingReport:
     resume = training.checkpointer.resume_point
     return TrainingReport(
         epochs=trainer.current_epoch,
@@ -317,6 +329,7 @@ def _report(trainer: Trainer, training: Training, best: BestState | None) -> Tra
         batch_size=training.data.train_batch_size,
         devices=training.plan.devices,
         stopped_early=_stopped_early(trainer),
+        pruned=live.pruned,
         kept_epoch=best.epoch if best else max(trainer.current_epoch - 1, 0),
         resumed_from_step=resume.step if resume else None,
         history={name: tuple(points) for name, points in training.recorder.history.items()},

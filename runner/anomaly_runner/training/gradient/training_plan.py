@@ -2,15 +2,23 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Final
 
 from anomaly_api.experiment import ExperimentSpec
 from anomaly_api.model import ModelName
-from anomaly_api.training import BatchSizeFinder, Checkpointing, EarlyStopping, GradientClipping, Precision
+from anomaly_api.training import (
+    BatchSizeFinder,
+    Checkpointing,
+    EarlyStopping,
+    GradientClipping,
+    Precision,
+    WatchedMetric,
+)
 from anomaly_runner.data.samples import Sample
 from anomaly_runner.errors import DataInvalid, InvalidConfig
 from anomaly_runner.models.catalog import CATALOG, ModelEntry
 
-TRAIN_LOSS = "trainLoss"
+TRAIN_LOSS: Final = "trainLoss"
 """Name of the mean training loss of an epoch, the only metric that needs no validation."""
 
 
@@ -30,7 +38,7 @@ class TrainingPlan:
     precision: Precision
     gradient_clipping: GradientClipping | None
     early_stopping: EarlyStopping | None
-    monitor: str
+    monitor: WatchedMetric
     """Metric that decides early stopping and the best state."""
     check_val_every_n_epoch: int | None
     """None for no validation, except the model's own calibration."""
