@@ -8,7 +8,7 @@ from anomaly_api.dataset import Dataset
 from anomaly_api.evaluation import Evaluation
 from anomaly_api.model import ONE_PASS_MODELS, Model
 from anomaly_api.resource import ObjectMeta
-from anomaly_api.rules import Rule, at_most_one, default_when, immutable_once_started, not_yet, unset_when
+from anomaly_api.rules import Rule, at_most_one, default_when, immutable_once_started, unset_when
 from anomaly_api.scheduling import RunPolicy, Scheduling
 from anomaly_api.status import RunStatus
 from anomaly_api.storage import Location, LocationRole
@@ -76,7 +76,6 @@ class ExperimentSpec(Contract):
         _HAS_THE_GPUS_IT_TRAINS_ON,
         _HAS_EPOCHS_TO_PRUNE,
         at_most_one("sweep", "trial"),
-        not_yet("sweep", in_clusters_alone=True),
     )
 
     dataset: Dataset

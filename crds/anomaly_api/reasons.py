@@ -31,11 +31,13 @@ class Reason(StrEnum):
     DATA_READY = "DataReady"
     SUPERSEDED = "Superseded"
     MODEL_OUTDATED = "ModelOutdated"
+    NEW_BEST = "NewBest"
     # The operator's own failures
     SPEC_INVALID = "SpecInvalid"
     JOB_REFUSED = "JobRefused"
     JOB_DELETED = "JobDeleted"
     RESULT_LOST = "ResultLost"
+    TRIALS_FAILED = "TrialsFailed"
     # Failures of a run
     INVALID_CONFIG = "InvalidConfig"
     DATA_INVALID = "DataInvalid"

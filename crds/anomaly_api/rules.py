@@ -136,19 +136,14 @@ def at_most(field: str, other: str) -> Rule:
     )
 
 
-def not_yet(field: str, *, in_clusters_alone: bool = False) -> Rule:
-    """Refuse a field that belongs to the API but that this version cannot act on.
-
-    Args:
-        field: the field.
-        in_clusters_alone: a run without a cluster can act on it.
-    """
+def not_yet(field: str) -> Rule:
+    """Refuse a field that belongs to the API but that this version cannot act on."""
     name = camel(field)
     return Rule(
         cel=f"!has(self.{name})",
         message=f"{name} is not supported by this version of anomaly-operator; remove it",
         field=name,
-        holds=None if in_clusters_alone else lambda owner: not _is_set(owner, field),
+        holds=lambda owner: not _is_set(owner, field),
     )
 
 

@@ -258,6 +258,8 @@ class Display(Contract):
     """Image AUROC."""
     f1: str | None = None
     """Image F1 at the threshold."""
+    objective: str | None = None
+    """Of a trial, its value of the sweep's first objective; of a sweep, the best one."""
     progress: str | None = None
     """Stage, percentage of the whole run, and estimated time until the stage ends."""
 

@@ -7,7 +7,7 @@ from pydantic import Field
 
 from anomaly_api.base import Contract
 from anomaly_api.primitives import Name
-from anomaly_api.sweep import MAX_TRIALS, Point
+from anomaly_api.sweep import MAX_TRIALS, MetricPath, Point
 
 SWEEP_STATUS_LIMIT = 32 * 1024
 """Most bytes of a sweep's status as the API server keeps it: JSON without spaces."""
@@ -33,6 +33,8 @@ class Trial(Contract):
     """Which of fidelity.values it runs at, from 0."""
     replicate: Annotated[int, Field(ge=0, lt=1_000_000)] = 0
     """Which combination of the values of replicates it runs at, from 0; the last path's change fastest."""
+    objective: MetricPath | None = None
+    """What the sweep optimises, the first of its objectives."""
     values: Point = Field(default_factory=dict)
     """Values of the searched parameters by path, as they are in its spec; without those that do not apply."""
 

@@ -41,6 +41,13 @@ TRIAL_COLUMNS = (
         "description": "Fidelity at which it runs, from 0",
         "priority": 1,
     },
+    {
+        "name": "Objective",
+        "type": "string",
+        "jsonPath": ".status.display.objective",
+        "description": "Value of the sweep's first objective",
+        "priority": 1,
+    },
 )
 COLUMNS = (
     {

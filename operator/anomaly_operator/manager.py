@@ -25,6 +25,7 @@ from anomaly_operator.cluster.watchable import wait_until_readable, wait_until_s
 from anomaly_operator.keys import RunKey
 from anomaly_operator.metrics import RESYNC_AGE, RUNS
 from anomaly_operator.reconciler import Reconciler
+from anomaly_operator.search_worker import SearchWorker
 from anomaly_operator.serving.progress_board import ProgressBoard
 from anomaly_operator.serving.server import Server
 from anomaly_operator.serving.tokens import TokenVerifier
@@ -74,11 +75,13 @@ class Manager:
             seconds=settings.resync_seconds,
             monotonic=time.monotonic,
         )
+        self._search = SearchWorker()
         self._reconciler = Reconciler(
             client=self._client,
             cache=self.cache,
             queue=self.queue,
             board=self._board,
+            worker=self._search,
             settings=settings,
             clock=lambda: datetime.now(UTC),
         )
@@ -111,6 +114,7 @@ class Manager:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._search.close()
         await self._elector.release()
         await self._server.close()
         await self._client.close()

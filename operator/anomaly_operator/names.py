@@ -24,6 +24,10 @@ RUN_LABEL = f"{GROUP}/run"
 """Number of the run; the first run's objects lack it."""
 STEP_LABEL = f"{GROUP}/step"
 """The step; objects of a run's last step lack it."""
+SWEEP_LABEL = f"{GROUP}/sweep"
+"""Name of the sweep that a trial belongs to."""
+TRIAL_LABEL = f"{GROUP}/trial"
+"""Number of the trial."""
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 JOB_NAME_LABEL = "batch.kubernetes.io/job-name"
 SELECTOR = f"{MANAGED_BY_LABEL}={MANAGED_BY}"
@@ -66,6 +70,11 @@ def labels(key: RunKey, number: int | None = None, step: str | None = None) -> d
         KIND_LABEL: key.kind,
         f"{GROUP}/{component(key.kind)}": _shortened(key.name, LABEL_LIMIT),
     }
+
+
+def trial_labels(sweep: str, number: int) -> dict[str, str]:
+    """Return the labels of a trial: the operator's own alone, as a GitOps tool would prune what has its labels."""
+    return {SWEEP_LABEL: _shortened(sweep, LABEL_LIMIT), TRIAL_LABEL: str(number)}
 
 
 def event(uid: str, *parts: str, name: str) -> str:

@@ -13,12 +13,13 @@ import structlog
 from pydantic import ValidationError
 
 from anomaly_api import API_VERSION
-from anomaly_api.status import RunStatus
+from anomaly_api.reasons import Reason
+from anomaly_api.status import Phase, RunStatus
 from anomaly_operator.cluster.apply import apply, pods_selector
 from anomaly_operator.cluster.cache import Cache
 from anomaly_operator.cluster.client import ApiClient
 from anomaly_operator.cluster.event_recorder import record_event
-from anomaly_operator.decide.desired import desired_name, desired_state
+from anomaly_operator.decide.desired import DesiredSearch, desired_name, desired_state
 from anomaly_operator.decide.observed import ObservedState, PastJob, Refusal
 from anomaly_operator.decide.outlived import outlived_pod, seconds_until_outlived
 from anomaly_operator.decide.plan import Action, CreateJob, Requeue, plan
@@ -35,8 +36,10 @@ from anomaly_operator.errors import ApiError, NotFound, OperatorError, RequeueRe
 from anomaly_operator.keys import RunKey
 from anomaly_operator.metrics import RECONCILE_ERRORS, RECONCILE_SECONDS
 from anomaly_operator.resources import CORE_EVENTS, PODS, RUN_RESOURCES, Manifest
+from anomaly_operator.search_worker import SearchWorker
 from anomaly_operator.serving.progress_board import ProgressBoard
 from anomaly_operator.settings import Settings
+from anomaly_operator.sweeper import Sweeper
 from anomaly_operator.views import EventView, JobView, PodView, RunView, event_view, pod_view, run_view
 from anomaly_operator.work_queue import WorkQueue
 
@@ -54,6 +57,7 @@ class Reconciler:
         cache: what is known of the cluster.
         queue: the runs to reconcile.
         board: progress that pods pushed.
+        worker: the process that searches for sweeps.
         settings: the operator's configuration.
         clock: the current time.
     """
@@ -65,6 +69,7 @@ class Reconciler:
         cache: Cache,
         queue: WorkQueue[RunKey],
         board: ProgressBoard,
+        worker: SearchWorker,
         settings: Settings,
         clock: Callable[[], datetime],
     ) -> None:
@@ -72,6 +77,7 @@ class Reconciler:
         self._cache = cache
         self._queue = queue
         self._board = board
+        self._sweeper = Sweeper(client, cache, queue, worker)
         self._settings = settings
         self._clock = clock
         self._other_operators: set[str] = set()
@@ -110,12 +116,14 @@ class Reconciler:
         run = self._cache.runs.get(key)
         if run is None or run.deleting:
             self._board.forget(key)
+            self._sweeper.forget(key)
             return
 
         # The recorded status is the operator's only memory. A changed spec may begin another run of the resource.
         old_status = current_run(run, _recorded_status(run))
         if is_finished(old_status):
             self._board.forget(key)
+            self._sweeper.forget(key)
 
         # Decide what should exist and what to do about it, from what is known now.
         desired = desired_state(run, old_status, self._experiment_of(run), self._settings.pods)
@@ -123,6 +131,11 @@ class Reconciler:
         observed = await self._observe(run, job_name)
         self._tell_of_other_operator(run, observed.job)
         actions = plan(run.uid, desired, observed, old_status)
+        if isinstance(desired, DesiredSearch) and not is_finished(old_status):
+            await self._apply(key.namespace, actions)
+            new_status = await self._sweeper.advance(run, old_status, desired, self._clock())
+            await self._update_status(run, old_status, new_status)
+            return
 
         # Act. A refused Job is a state of the run, not a failure of the reconcile.
         refusal = await self._apply(key.namespace, actions)
@@ -203,7 +216,7 @@ class Reconciler:
 
     async def _update_status(self, run: RunView, old: RunStatus, new: RunStatus) -> None:
         """Write the status if it changed; then enqueue the runs that depend on it and post the Events of the change."""
-        if new.to_json_object() == json.loads(run.status):
+        if new.to_json_object() == json.loads(run.status) or _is_not_worth_a_write(run, new):
             return
         resource = RUN_RESOURCES[run.key.kind]
         try:
@@ -217,7 +230,7 @@ class Reconciler:
         goes_on = {run.key} if is_finished(new) or new.steps != old.steps else set()
         for key in dependents | goes_on:
             self._queue.add(key)
-        for event in transition_events(old, new):
+        for event in transition_events(old, new) if run.sweep_key is None else ():
             log.info("run changed", run=str(run.key), reason=event.reason, message=event.message)
             await record_event(self._client, run, event, self._settings.identity, self._clock())
 
@@ -244,6 +257,16 @@ class Reconciler:
         level(
             "reconcile failed", run=str(key), error=kind, message=str(error), retry_s=round(delay, 1), exc_info=exc_info
         )
+
+
+def _is_not_worth_a_write(run: RunView, new: RunStatus) -> bool:
+    """Whether the status of a trial says no more than that it waits for its turn: a sweep may have thousands."""
+    if run.sweep_key is None or new.phase is not Phase.PENDING or run.phase not in (None, Phase.PENDING):
+        return False
+    return all(condition.reason in _USUAL for condition in new.conditions)
+
+
+_USUAL = frozenset({Reason.PENDING, Reason.STARTING})
 
 
 def _recorded_status(run: RunView) -> RunStatus:

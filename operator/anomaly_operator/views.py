@@ -59,8 +59,27 @@ class RunView:
     """spec.runPolicy.rerun, with which a user asks for another run."""
     status: bytes
     """The recorded status as JSON, not yet validated; ``{}`` before the operator wrote one."""
+    suspend: bool
+    """spec.runPolicy.suspend."""
+    phase: str | None
+    """The recorded phase, as it is."""
+    owner: Owner | None
+    """Its controller: of a trial, the sweep."""
     experiment_name: str | None
-    """Name of the AnomalyExperiment in the same namespace whose model an inference uses, if it names one."""
+    """Name of the AnomalyExperiment in the same namespace whose model an inference uses, or with whose best points a
+    sweep begins, if it names one."""
+
+    @property
+    def sweep_key(self) -> RunKey | None:
+        """The sweep that a trial belongs to; None for anything else."""
+        if self.owner is None or self.owner.kind != "AnomalyExperiment" or self.key.kind != "AnomalyExperiment":
+            return None
+        return RunKey("AnomalyExperiment", self.key.namespace, self.owner.name)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the recorded phase is the end of the run."""
+        return self.phase in ("Complete", "Failed")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,7 +215,7 @@ class EventView:
 def run_view(kind: Kind, raw: Raw) -> RunView:
     """Parse a custom resource."""
     meta, spec = raw["metadata"], raw.get("spec", {})
-    model = spec.get("model") if kind == "AnomalyInference" else None
+    status = raw.get("status", {})
     policy = spec.get("runPolicy")
     return RunView(
         key=RunKey(kind, meta["namespace"], meta["name"]),
@@ -206,9 +225,20 @@ def run_view(kind: Kind, raw: Raw) -> RunView:
         deleting="deletionTimestamp" in meta,
         spec=_json(spec),
         rerun=policy.get("rerun") if isinstance(policy, Mapping) else None,
-        status=_json(raw.get("status", {})),
-        experiment_name=model.get("experiment") if isinstance(model, Mapping) else None,
+        suspend=bool(policy.get("suspend")) if isinstance(policy, Mapping) else False,
+        status=_json(status),
+        phase=status.get("phase"),
+        owner=_controller(meta),
+        experiment_name=_experiment_name(kind, spec),
     )
+
+
+def _experiment_name(kind: Kind, spec: Raw) -> str | None:
+    path = ("model", "experiment") if kind == "AnomalyInference" else ("sweep", "start", "fromExperiment", "name")
+    found: Any = spec
+    for name in path:
+        found = found.get(name) if isinstance(found, Mapping) else None
+    return found if isinstance(found, str) else None
 
 
 def job_view(raw: Raw) -> JobView:

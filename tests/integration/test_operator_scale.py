@@ -17,6 +17,7 @@ from anomaly_operator.decide.pod_settings import PodSettings
 from anomaly_operator.keys import RunKey
 from anomaly_operator.reconciler import Reconciler
 from anomaly_operator.resources import EXPERIMENTS, JOBS
+from anomaly_operator.search_worker import SearchWorker
 from anomaly_operator.serving.progress_board import ProgressBoard
 from anomaly_operator.settings import Settings
 from anomaly_operator.work_queue import WorkQueue
@@ -71,6 +72,7 @@ async def _without_watches(namespace: Namespace) -> None:
         cache=cache,
         queue=queue,
         board=ProgressBoard(queue, 2.0, loop.time),
+        worker=SearchWorker(),
         settings=Settings(pods=PodSettings(runner_image="runner", inference_image="inference")),
         clock=lambda: datetime.now(UTC),
     )

@@ -89,9 +89,10 @@ def _end(message: str, exit_code: int, reason: str = "") -> Manifest:
     }
 
 
-def ended(summary: RunSummary) -> Manifest:
-    """Return the pod's status, as a patch, once its container has ended with this summary and exit code 0."""
-    return _patch("Succeeded", {"terminated": _end(summary.to_termination_message(), 0)})
+def ended(summary: RunSummary, exit_code: int = 0) -> Manifest:
+    """Return the pod's status, as a patch, once its container has ended with this summary."""
+    state = {"terminated": _end(summary.to_termination_message(), exit_code)}
+    return _patch("Failed" if exit_code else "Succeeded", state)
 
 
 def _write(namespace: Namespace, name: str, phase: str, state: Manifest) -> None:

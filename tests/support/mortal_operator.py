@@ -18,6 +18,7 @@ from anomaly_operator.decide.pod_settings import PodSettings
 from anomaly_operator.keys import RunKey
 from anomaly_operator.reconciler import Reconciler
 from anomaly_operator.resources import Manifest, Resource
+from anomaly_operator.search_worker import SearchWorker
 from anomaly_operator.serving.progress_board import ProgressBoard
 from anomaly_operator.settings import Settings
 from anomaly_operator.work_queue import WorkQueue
@@ -79,6 +80,7 @@ async def operate(client: MortalClient, namespace: str) -> None:
         cache=cache,
         queue=queue,
         board=ProgressBoard(queue, 2.0, loop.time),
+        worker=SearchWorker(),
         settings=Settings(pods=PodSettings(runner_image="runner", inference_image="inference")),
         clock=lambda: datetime.now(UTC),
     )

@@ -14,6 +14,10 @@ app.kubernetes.io/name: anomaly-operator
 - apiGroups: [anomalyops.io]
   resources: [anomalyexperiments, anomalyinferences]
   verbs: [list, watch]
+# The trials of a sweep are experiments that the operator makes, suspends with the sweep, and deletes at its early end.
+- apiGroups: [anomalyops.io]
+  resources: [anomalyexperiments]
+  verbs: [get, create, patch, delete]
 - apiGroups: [anomalyops.io]
   resources: [anomalyexperiments/status, anomalyinferences/status]
   verbs: [update]

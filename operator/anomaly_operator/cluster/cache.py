@@ -106,6 +106,7 @@ class Cache:
         self._job_keys: defaultdict[RunKey, set[ObjectKey]] = defaultdict(set)  # run -> its Jobs
         self._pod_keys: defaultdict[ObjectKey, set[ObjectKey]] = defaultdict(set)  # Job -> its pods
         self._deleted_pods: defaultdict[str, dict[str, PodView]] = defaultdict(dict)  # UID of Job -> UID of pod -> pod
+        self._trial_keys: defaultdict[RunKey, set[RunKey]] = defaultdict(set)  # sweep -> its trials
         self._dependents: defaultdict[RunKey, set[RunKey]] = defaultdict(set)  # experiment -> inferences that name it
 
     def put_run(self, run: RunView) -> set[RunKey]:
@@ -117,13 +118,25 @@ class Cache:
             self._forget_dependent(known)
         if experiment := _experiment_key(run):
             self._dependents[experiment].add(run.key)
-        return {run.key} | self._dependents.get(run.key, set())
+        affected = {run.key} | self._dependents.get(run.key, set())
+        if sweep := run.sweep_key:
+            self._trial_keys[sweep].add(run.key)
+            # A sweep looks at a trial when it is over.
+            affected |= {sweep} if run.is_over and not (known and known.is_over) else set()
+        return affected
 
     def remove_run(self, run: RunView) -> set[RunKey]:
         """Forget a run, and return the runs to reconcile."""
-        if self.runs.remove(run):
-            self._forget_dependent(run)
-        return {run.key} | self._dependents.get(run.key, set())
+        affected = {run.key} | self._dependents.get(run.key, set())
+        if not self.runs.remove(run):
+            return affected
+        self._forget_dependent(run)
+        if sweep := run.sweep_key:
+            self._trial_keys[sweep].discard(run.key)
+            if not self._trial_keys[sweep]:
+                del self._trial_keys[sweep]
+            affected.add(sweep)
+        return affected
 
     def put_job(self, job: JobView) -> set[RunKey]:
         """Keep a Job, and return the runs to reconcile."""
@@ -170,6 +183,11 @@ class Cache:
         """Return the Jobs of the resource of this UID, of all its steps and runs, by name."""
         keys = sorted(self._job_keys.get(run, ()))
         return tuple(job for key in keys if (job := self.jobs.get(key)) and job.is_controlled_by(uid))
+
+    def trials_of(self, sweep: RunKey, uid: str) -> list[RunView]:
+        """Return the trials of the sweep of this UID, in no order."""
+        found = (self.runs.get(key) for key in self._trial_keys.get(sweep, ()))
+        return [trial for trial in found if trial and trial.owner and trial.owner.uid == uid]
 
     def pods_of(self, job: JobView) -> tuple[PodView, ...]:
         """Return the Job's pods, oldest first."""

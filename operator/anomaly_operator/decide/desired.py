@@ -6,7 +6,8 @@ names; never on the Job that exists.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -14,17 +15,23 @@ from anomaly_api.experiment import ExperimentSpec
 from anomaly_api.inference import InferenceSpec
 from anomaly_api.reasons import Reason
 from anomaly_api.resource import describe_invalid
-from anomaly_api.run import RunConfig, RunIdentity
+from anomaly_api.run import RunConfig, RunIdentity, RunSpec, SweepResult
 from anomaly_api.scheduling import RunPolicy
 from anomaly_api.status import PastRun, Phase, RunStatus, TrainedBy
 from anomaly_api.storage import Location, S3Location
+from anomaly_api.sweep import Sweep
+from anomaly_api.sweep_check import check_sweep, describe_faults
 from anomaly_operator import names
 from anomaly_operator.decide.job import config_digest, make_job
 from anomaly_operator.decide.pod_settings import PodSettings
-from anomaly_operator.decide.runs import complete_run, last_complete
+from anomaly_operator.decide.runs import complete_run, is_finished, last_complete, limits_digest, search_of
 from anomaly_operator.decide.steps import make_step, next_step, run_number, run_steps, seconds_left
+from anomaly_operator.decide.sweep_end import sweep_end
 from anomaly_operator.resources import Manifest
 from anomaly_operator.views import RunView
+
+NO_JOB = ""
+"""Name of the Job of a step that has none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +63,26 @@ class Blocked:
     """The run policy, for a Job that exists nevertheless; None if the spec is not valid."""
 
 
-DesiredState = DesiredJob | Blocked
+@dataclass(frozen=True, kw_only=True)
+class DesiredSearch:
+    """The trials of a sweep should be at work; which ones, the search says."""
+
+    spec: ExperimentSpec
+    """The experiment, with its sweep."""
+    search: str
+    """Which search it is: trials of another one do not count."""
+    limits: str
+    """Digest of the limits as they are now."""
+    earlier: tuple[dict[str, Any], ...] = ()
+    """Points of an earlier sweep that are tried first."""
+
+    @property
+    def policy(self) -> RunPolicy:
+        """The run policy."""
+        return self.spec.run_policy
+
+
+DesiredState = DesiredJob | DesiredSearch | Blocked
 
 
 def desired_state(run: RunView, status: RunStatus, experiment: RunView | None, settings: PodSettings) -> DesiredState:
@@ -65,12 +91,13 @@ def desired_state(run: RunView, status: RunStatus, experiment: RunView | None, s
     Args:
         run: the resource.
         status: what is recorded of this run.
-        experiment: the experiment whose model the run uses; None if it names none, or one that does not exist.
+        experiment: the experiment whose model the run uses, or with whose best points its sweep begins; None if it
+            names none, or one that does not exist.
         settings: what the operator itself adds to every pod.
     """
     try:
         if run.key.kind == "AnomalyExperiment":
-            return _experiment_job(run, status, settings)
+            return _experiment_job(run, status, experiment, settings)
         return _inference_job(run, status, experiment, settings)
     except ValidationError as error:
         return Blocked(Reason.SPEC_INVALID, describe_invalid(error), stalled=True)
@@ -80,16 +107,64 @@ def desired_name(run: RunView, status: RunStatus, desired: DesiredState) -> str:
     """Return the name of the Job at work, which may exist although there should be none now."""
     if isinstance(desired, DesiredJob):
         return desired.name
+    if isinstance(desired, DesiredSearch):
+        return NO_JOB
     return status.job_name or names.job(run.key, run_number(status))
 
 
-def _experiment_job(run: RunView, status: RunStatus, settings: PodSettings) -> DesiredJob:
+def _experiment_job(run: RunView, status: RunStatus, earlier: RunView | None, settings: PodSettings) -> DesiredState:
     spec = ExperimentSpec.model_validate_json(run.spec)
+    if spec.sweep is None:
+        return _desired_job(run, status, _config(run, status, experiment=spec), spec, settings)
+    if blocked := _blocked_sweep(run, status, spec):
+        return blocked
+    step = next_step(run_steps(spec), run.key, status)
+    if step == "search":
+        return _search(run, spec, spec.sweep, earlier)
+    told = sweep_end(spec, status) if step in ("train", "report") else spec.model_copy(update={"sweep": None})
+    config = _config(run, status, experiment=told)
+    if step in ("train", "report") and status.sweep:
+        config = config.model_copy(update={"sweep": SweepResult(spec=spec.sweep, status=status.sweep)})
+    return _desired_job(run, status, config, spec, settings)
+
+
+def _search(run: RunView, spec: ExperimentSpec, sweep: Sweep, earlier: RunView | None) -> DesiredSearch | Blocked:
+    """Return the search, once the points of an earlier sweep are known that it begins with."""
+    points: tuple[dict[str, Any], ...] = ()
+    if sweep.start and (source := sweep.start.from_experiment):
+        found = RunStatus.model_validate_json(earlier.status) if earlier else None
+        if found is None or found.sweep is None or not is_finished(found):
+            why = f"the sweep of AnomalyExperiment {source.name} is not over, or there is none; the search starts then"
+            return Blocked(Reason.WAITING_FOR_EXPERIMENT, why, policy=spec.run_policy)
+        points = tuple(dict(best.values) for best in found.sweep.best[: source.top] if best.values)
+    return DesiredSearch(spec=spec, search=search_of(run), limits=limits_digest(sweep), earlier=points)
+
+
+def _blocked_sweep(run: RunView, status: RunStatus, spec: ExperimentSpec) -> Blocked | None:
+    """Return why the sweep cannot begin, or go on; None if nothing is in the way."""
+    if problem := sweep_problem(run.spec):
+        return Blocked(Reason.SPEC_INVALID, problem, stalled=True)
+    begun = status.sweep.search if status.sweep and status.sweep.asked else None
+    if begun and begun != search_of(run) and not is_finished(status):
+        message = (
+            "spec.sweep was changed while the search is at work: put it back, or suspend the run, which starts it over "
+            "when it is resumed; trials, budget and targets may change at any time"
+        )
+        return Blocked(Reason.SPEC_INVALID, message, stalled=True, policy=spec.run_policy)
+    return None
+
+
+@lru_cache(maxsize=256)
+def sweep_problem(spec: bytes) -> str | None:
+    """Return what cannot work in a spec's sweep, whatever the search does; looked at once for each spec."""
+    faults = check_sweep(ExperimentSpec.model_validate_json(spec))
+    return describe_faults(faults) if faults else None
+
+
+def _config(run: RunView, status: RunStatus, *, experiment: ExperimentSpec) -> RunConfig:
     # The run policy may change while the run is at work, so the pod's configuration leaves it out.
-    config = RunConfig(
-        run=_identity(run, run_number(status)), experiment=spec.model_copy(update={"run_policy": RunPolicy()})
-    )
-    return _desired_job(run, status, config, spec.run_policy, settings)
+    told = experiment.model_copy(update={"run_policy": RunPolicy()})
+    return RunConfig(run=_identity(run, run_number(status)), experiment=told)
 
 
 def _inference_job(run: RunView, status: RunStatus, experiment: RunView | None, settings: PodSettings) -> DesiredState:
@@ -104,18 +179,14 @@ def _inference_job(run: RunView, status: RunStatus, experiment: RunView | None, 
         model = model.model_copy(update={"experiment": None, "location": location})
     resolved = spec.model_copy(update={"model": model, "run_policy": RunPolicy()})
     config = RunConfig(run=_identity(run, run_number(status)), inference=resolved)
-    return replace(_desired_job(run, status, config, spec.run_policy, settings), trained_by=trained_by)
+    return replace(_desired_job(run, status, config, spec, settings), trained_by=trained_by)
 
 
 def _desired_job(
-    run: RunView,
-    status: RunStatus,
-    config: RunConfig,
-    policy: RunPolicy,
-    settings: PodSettings,
+    run: RunView, status: RunStatus, config: RunConfig, spec: RunSpec, settings: PodSettings
 ) -> DesiredJob:
-    steps = run_steps(config, policy)
-    step = make_step(next_step(steps, run.key, status), steps, config, status)
+    steps, policy = run_steps(spec), spec.run_policy
+    step = make_step(next_step(steps, run.key, status), config, status)
     return DesiredJob(
         name=names.job(run.key, run_number(status), step.label),
         policy=policy,

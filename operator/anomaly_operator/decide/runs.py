@@ -4,6 +4,8 @@ While a run is at work the API server keeps its spec as it is. It may change bef
 run; while the run is suspended, which begins another one; and once it is over, which begins another one too.
 """
 
+from typing import Any
+
 from pydantic import ValidationError
 
 from anomaly_api.experiment import ExperimentSpec
@@ -11,6 +13,8 @@ from anomaly_api.inference import InferenceSpec
 from anomaly_api.reasons import Reason
 from anomaly_api.scheduling import RunPolicy
 from anomaly_api.status import Condition, ConditionType, PastRun, Phase, RunStatus
+from anomaly_api.sweep import Sweep, TrialLimits
+from anomaly_api.sweep_status import SweepStatus
 from anomaly_operator import names
 from anomaly_operator.decide.conditions import find_true
 from anomaly_operator.views import RunView
@@ -24,6 +28,11 @@ MESSAGE_LIMIT = 256
 def is_finished(status: RunStatus) -> bool:
     """Whether a status records the end of its run."""
     return status.phase in (Phase.COMPLETE, Phase.FAILED)
+
+
+def kept_of_run(status: RunStatus) -> dict[str, Any]:
+    """Return the fields that stay the same until the run is over."""
+    return {name: getattr(status, name) for name in ("run", "spec_digest", "rerun", "steps", "history", "sweep")}
 
 
 def current_run(run: RunView, recorded: RunStatus) -> RunStatus:
@@ -41,7 +50,8 @@ def current_run(run: RunView, recorded: RunStatus) -> RunStatus:
     if run.generation == recorded.observed_generation and not asked_again:
         return recorded
     digest = spec_digest(run)
-    if digest == recorded.spec_digest and not asked_again:
+    goes_on = is_finished(recorded) and _has_other_limits(run, recorded)
+    if digest == recorded.spec_digest and not asked_again and not goes_on:
         return recorded
     if recorded.start_time is None:
         corrected = {"spec_digest": digest, "rerun": run.rerun, "steps": None, "job_name": None}
@@ -52,7 +62,7 @@ def current_run(run: RunView, recorded: RunStatus) -> RunStatus:
 
 
 def spec_digest(run: RunView) -> str:
-    """Return a digest of everything in the spec that a result depends on: all but the run policy.
+    """Return a digest of everything in the spec that a result depends on: all but the run policy and a sweep's limits.
 
     Values that are the defaults do not count, so that a release that adds a field runs nothing again.
     """
@@ -61,9 +71,39 @@ def spec_digest(run: RunView) -> str:
         spec = kind.model_validate_json(run.spec)
     except ValidationError:
         return names.digest(run.spec.decode())
-    return names.digest(
-        spec.model_copy(update={"run_policy": RunPolicy()}).model_dump_json(by_alias=True, exclude_defaults=True)
-    )
+    changes: dict[str, Any] = {"run_policy": RunPolicy()}
+    if isinstance(spec, ExperimentSpec) and spec.sweep:
+        changes["sweep"] = _without_limits(spec.sweep)
+    return names.digest(spec.model_copy(update=changes).model_dump_json(by_alias=True, exclude_defaults=True))
+
+
+def _without_limits(sweep: Sweep) -> Sweep:
+    """Return the sweep without what may change while it is at work: how many trials, how much, how good."""
+    objectives = tuple(objective.model_copy(update={"target": None}) for objective in sweep.objectives)
+    return sweep.model_copy(update={"trials": TrialLimits(), "budget": None, "objectives": objectives})
+
+
+def search_of(run: RunView) -> str:
+    """Return which search a sweep is: another one begins where anything but its limits changes, or rerun does."""
+    return names.digest(spec_digest(run) + (run.rerun or ""))
+
+
+def limits_digest(sweep: Sweep) -> str:
+    """Return a digest of what ends a sweep: one that ended goes on if that changes."""
+    trials = sweep.trials.model_copy(update={"parallel": 1})
+    limits = [trials, *sweep.objectives, *([sweep.budget] if sweep.budget else [])]
+    return names.digest("".join(limit.model_dump_json() for limit in limits))
+
+
+def _has_other_limits(run: RunView, recorded: RunStatus) -> bool:
+    """Whether the sweep of a run that is over may go on: it was ended by limits that have changed."""
+    if recorded.sweep is None or not recorded.sweep.limits:
+        return False
+    try:
+        sweep = ExperimentSpec.model_validate_json(run.spec).sweep
+    except ValidationError:
+        return False
+    return sweep is not None and limits_digest(sweep) != recorded.sweep.limits
 
 
 def _next_run(run: RunView, recorded: RunStatus, digest: str) -> RunStatus:
@@ -76,7 +116,13 @@ def _next_run(run: RunView, recorded: RunStatus, digest: str) -> RunStatus:
         rerun=run.rerun,
         conditions=tuple(found for found in recorded.conditions if found.type is not ConditionType.DATA_READY),
         history=history,
+        sweep=_search_so_far(recorded.sweep),
     )
+
+
+def _search_so_far(sweep: SweepStatus | None) -> SweepStatus | None:
+    """Return which search the trials that exist belong to: a run that only has other limits goes on with them."""
+    return SweepStatus(search=sweep.search, search_run=sweep.search_run) if sweep else None
 
 
 def _past_run(status: RunStatus) -> PastRun:

@@ -5,8 +5,9 @@ came from may have been collected.
 """
 
 from datetime import datetime
-from typing import Any, cast
+from typing import cast
 
+from anomaly_api.experiment import ExperimentSpec
 from anomaly_api.reasons import Reason
 from anomaly_api.run import RunSummary
 from anomaly_api.status import (
@@ -28,8 +29,9 @@ from anomaly_operator.decide.observed import ObservedState
 from anomaly_operator.decide.outcome import Outcome, attempt_outcome, job_outcome
 from anomaly_operator.decide.outlived import ends_run
 from anomaly_operator.decide.phase import WARNING_REASONS, RunPhase, current_phase
-from anomaly_operator.decide.runs import is_finished, last_complete
+from anomaly_operator.decide.runs import is_finished, kept_of_run, last_complete
 from anomaly_operator.decide.steps import seconds_spent
+from anomaly_operator.decide.sweep_end import metric, remeasured
 from anomaly_operator.decide.times import to_age, to_timestamp
 from anomaly_operator.views import JobView, RunView
 
@@ -130,13 +132,8 @@ def _status_between_steps(
         mlflow=old.mlflow,
         trained_by=old.trained_by,
         warnings=outcome.summary.warnings if outcome.summary else (),
-        **_kept_of_run(old) | {"steps": (*earlier, done)},
+        **kept_of_run(old) | {"steps": (*earlier, done)},
     )
-
-
-def _kept_of_run(old: RunStatus) -> dict[str, Any]:
-    """Return the fields that stay the same until the run is over."""
-    return {name: getattr(old, name) for name in ("run", "spec_digest", "rerun", "steps", "history")}
 
 
 def _unfinished_status(
@@ -174,7 +171,7 @@ def _unfinished_status(
         trained_by=trained_by,
         warnings=_early_warnings(device),
         display=_display(None, _progress_text(stage, progress) or _obstacle(current)),
-        **_kept_of_run(old),
+        **kept_of_run(old),
     )
 
 
@@ -210,8 +207,8 @@ def _finished_status(
         device=old.device if job.step else results.device or old.device,
         trained_by=results.trained_by or old.trained_by,
         warnings=results.warnings,
-        display=_display(results.metrics, _progress_text(stage, None)),
-        **_kept_of_run(old),
+        display=_display(results.metrics, _progress_text(stage, None), _objective(run, old, results.metrics)),
+        **kept_of_run(old) | _of_sweep(run, old, results.metrics),
     )
 
 
@@ -276,11 +273,29 @@ def _attempts(old: RunStatus, observed: ObservedState) -> int:
     return max(old.attempts, of_earlier_steps + max(counted_by_job, len(observed.pods)))
 
 
-def _display(metrics: MetricValues | None, progress: str | None) -> Display | None:
+def _of_sweep(run: RunView, old: RunStatus, metrics: MetricValues | None) -> dict[str, object]:
+    """Return what the end of a sweep says of its best trial."""
+    if old.sweep is None:
+        return {}
+    return {"sweep": remeasured(ExperimentSpec.model_validate_json(run.spec), old.sweep, metrics)}
+
+
+def _objective(run: RunView, old: RunStatus, metrics: MetricValues | None) -> str | None:
+    """Return the value of the sweep's first objective, for the columns of a trial and of a sweep."""
+    if metrics is None or not (old.sweep or run.sweep_key):
+        return None
+    spec = ExperimentSpec.model_validate_json(run.spec)
+    path = spec.trial.objective if spec.trial else spec.sweep.objectives[0].metric if spec.sweep else None
+    value = metric(metrics, path) if path else None
+    return None if value is None else f"{value:.6g}"
+
+
+def _display(metrics: MetricValues | None, progress: str | None, objective: str | None = None) -> Display | None:
     image = metrics.image if metrics else {}
     display = Display(
         auroc=_rounded(image.get("AUROC")),
         f1=_rounded(image.get("F1Score")),
+        objective=objective,
         progress=progress,
     )
     return display if display != Display() else None

@@ -8,7 +8,8 @@ spec and the status.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from anomaly_api.run import RunConfig
+from anomaly_api.inference import InferenceSpec
+from anomaly_api.run import RunConfig, RunSpec
 from anomaly_api.scheduling import Gpus, ResourceRequirements, RunPolicy, Scheduling
 from anomaly_api.status import Listing, RunStatus, StepName, StepStatus
 from anomaly_operator import names
@@ -33,10 +34,14 @@ class Step:
     """Its name in names and labels of objects; None for the last step, which is the work itself."""
 
 
-def run_steps(config: RunConfig, policy: RunPolicy) -> tuple[StepName, ...]:
+def run_steps(spec: RunSpec) -> tuple[StepName, ...]:
     """Return the names of the run's steps, in order."""
-    work: StepName = "train" if config.experiment else "score"
-    return ("check", work) if _is_checked(config.spec.scheduling, policy) else (work,)
+    check: tuple[StepName, ...] = ("check",) if _is_checked(spec.scheduling, spec.run_policy) else ()
+    if isinstance(spec, InferenceSpec):
+        return (*check, "score")
+    if spec.sweep is None:
+        return (*check, "train")
+    return (*check, "search", "train" if spec.sweep.final == "train" else "report")
 
 
 def _is_checked(scheduling: Scheduling, policy: RunPolicy) -> bool:
@@ -48,20 +53,21 @@ def _is_checked(scheduling: Scheduling, policy: RunPolicy) -> bool:
 def next_step(steps: Sequence[StepName], key: RunKey, status: RunStatus) -> StepName:
     """Return the step at work: the first that is not done.
 
-    Once the Job of the last step is there, that is the step, whatever the run policy says by now.
+    Once a later step has begun, an earlier one is not made up for, whatever the run policy says by now.
     """
     if status.job_name == names.job(key, run_number(status)):
         return steps[-1]
+    if "search" in steps and status.sweep and status.sweep.asked:
+        steps = steps[steps.index("search") :]
     done = {step.name for step in status.steps or ()}
     return next((name for name in steps if name not in done), steps[-1])
 
 
-def make_step(name: StepName, steps: Sequence[StepName], config: RunConfig, status: RunStatus) -> Step:
+def make_step(name: StepName, config: RunConfig, status: RunStatus) -> Step:
     """Make the step of this name.
 
     Args:
-        name: one of ``steps``.
-        steps: the run's steps.
+        name: the step.
         config: what the run does.
         status: what earlier steps found out.
     """
@@ -69,6 +75,9 @@ def make_step(name: StepName, steps: Sequence[StepName], config: RunConfig, stat
     if name == "check":
         told = config.model_copy(update={"step": name})
         return Step(config=told, scheduling=_check_scheduling(scheduling), label=name)
+    if name == "report":  # draws what was found
+        told = config.model_copy(update={"step": name})
+        return Step(config=told, scheduling=_check_scheduling(scheduling), label=None)
     if not status.steps:
         return Step(config=config, scheduling=scheduling, label=None)
     told = config.model_copy(update={"step": name, "listing": _listing(status)})

@@ -38,6 +38,7 @@ def transition_events(old: RunStatus, new: RunStatus) -> tuple[Event, ...]:
         _needs_attention(old, new),
         _runs_without_gpu(old, new),
         _model_outdated(old, new),
+        _new_best(old, new),
     ]
     # A failure is both Failed and Stalled, for the same reason: keep the first one.
     by_reason = {event.reason: event for event in reversed(events) if event}
@@ -83,6 +84,16 @@ def _model_outdated(old: RunStatus, new: RunStatus) -> Event | None:
         f"{used.run or 1}: set runPolicy.rerun to use the newer one"
     )
     return Event("Normal", Reason.MODEL_OUTDATED, message, f"{used.uid}/{used.newer_run}")
+
+
+def _new_best(old: RunStatus, new: RunStatus) -> Event | None:
+    """Return the Event of a sweep whose best trial is another one."""
+    best = new.sweep.best[0] if new.sweep and new.sweep.best else None
+    before = old.sweep.best[0] if old.sweep and old.sweep.best else None
+    if best is None or (before and before.number == best.number):
+        return None
+    values = ", ".join(f"{metric} {value:.6g}" for metric, value in best.objectives.items())
+    return Event("Normal", Reason.NEW_BEST, f"trial {best.number}: {values}", f"{new.start_time}/{best.number}")
 
 
 def _event(event_type: EventType, condition: Condition) -> Event:

@@ -8,7 +8,7 @@ import yaml
 
 from anomaly_api.run import ProgressUpdate, RunSummary
 from anomaly_api.status import RunStatus
-from anomaly_operator.decide.desired import Blocked, DesiredJob, desired_state
+from anomaly_operator.decide.desired import Blocked, DesiredJob, DesiredState, desired_state
 from anomaly_operator.decide.observed import ObservedState, Refusal
 from anomaly_operator.decide.pod_settings import PodSettings
 from anomaly_operator.decide.runs import current_run
@@ -43,13 +43,16 @@ def test_job(path: Path, request: pytest.FixtureRequest) -> None:
     run = objects.make_run(given["resource"], generation=given.get("generation", 1))
     status = current_run(run, RunStatus.model_validate(given.get("recorded", {})))
     desired = desired_state(run, status, trained_experiment(given), SETTINGS)
-    made = (
-        desired.make()
-        if isinstance(desired, DesiredJob)
-        else {"blocked": desired.reason.value, "message": desired.message, "stalled": desired.stalled}
-    )
     expected = path.with_name(f"{case_name(path)}.job.yaml")
-    golden.check(expected, made, update=request.config.getoption("--update-golden"))
+    golden.check(expected, rendered(desired), update=request.config.getoption("--update-golden"))
+
+
+def rendered(desired: DesiredState) -> Manifest:
+    """Return the Job that is desired, or why there is none."""
+    if isinstance(desired, DesiredJob):
+        return desired.make()
+    assert isinstance(desired, Blocked)
+    return {"blocked": desired.reason.value, "message": desired.message, "stalled": desired.stalled}
 
 
 @pytest.mark.parametrize("path", STATUSES, ids=case_name)

@@ -1,0 +1,165 @@
+"""The status of a run whose step is a search: how many trials, which are the best, when it will be over."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from anomaly_api.reasons import Reason
+from anomaly_api.status import ConditionType, Display, Phase, Progress, RunStatus, Stage, StepStatus
+from anomaly_api.sweep import Sweep
+from anomaly_api.sweep_status import SweepStatus
+from anomaly_operator.decide.conditions import ConditionState, update_conditions
+from anomaly_operator.decide.desired import DesiredSearch
+from anomaly_operator.decide.runs import kept_of_run
+from anomaly_operator.decide.steps import run_number, seconds_spent
+from anomaly_operator.decide.times import from_timestamp, to_age, to_timestamp
+from anomaly_operator.views import RunView
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchState:
+    """What is known of a search after a reconcile."""
+
+    overview: SweepStatus
+    """Counters, best points, and so on; why it ended, if it did."""
+    at_work: int
+    """Trials that are not over."""
+    end: str | None = None
+    """Why no further trial is started; None while the search goes on."""
+    failed: bool = False
+    """Whether the sweep ended because too many trials failed."""
+    waits: str | None = None
+    """Why nothing is started although the search is not over."""
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """What every status of a search is made of."""
+
+    run: RunView
+    old: RunStatus
+    sweep: SweepStatus
+    started: str | None
+    now: datetime
+
+    def status(self, phase: Phase, true: dict[ConditionType, ConditionState], **fields: Any) -> RunStatus:
+        """Return a status; the first of the conditions that are true says why the others are not."""
+        reason, stamp = next(iter(true.values())).reason, to_timestamp(self.now)
+        generation, recorded = self.run.generation, self.old.conditions
+        return RunStatus(
+            observed_generation=generation,
+            phase=phase,
+            conditions=update_conditions(recorded, true, false_reason=reason, generation=generation, now=stamp),
+            start_time=self.started,
+            job_name=self.old.job_name,
+            attempts=self.old.attempts,
+            **kept_of_run(self.old) | {"sweep": self.sweep} | fields,
+        )
+
+
+def search_status(run: RunView, old: RunStatus, desired: DesiredSearch, state: SearchState, now: datetime) -> RunStatus:
+    """Compute the status of a sweep whose trials are at work, or have just ended.
+
+    Args:
+        run: the sweep's resource.
+        old: what is recorded of this run.
+        desired: the search.
+        state: what is known of it now.
+        now: the current time.
+    """
+    sweep = _with_identity(state, old, desired)
+    frame = _Frame(run, old, sweep, old.start_time or (to_timestamp(now) if sweep.asked else None), now)
+    if late := _is_late(desired, old, now):
+        return _ended(frame, ConditionState(Reason.DEADLINE_EXCEEDED, late))
+    if state.end is None:
+        return _at_work(frame, desired, state)
+    if state.failed or not sweep.best:
+        why = state.end if state.failed else f"no trial can be used: {state.end}"
+        return _ended(frame, ConditionState(Reason.TRIALS_FAILED, why))
+    return _between_steps(frame, state.end)
+
+
+def _with_identity(state: SearchState, old: RunStatus, desired: DesiredSearch) -> SweepStatus:
+    update = {
+        "search": desired.search,
+        "search_run": search_run(old, desired),
+        "limits": desired.limits if state.end else "",
+    }
+    return state.overview.model_copy(update=update).bounded()
+
+
+def search_run(status: RunStatus, desired: DesiredSearch) -> int:
+    """Return the number of the run that began this search."""
+    if status.sweep and status.sweep.search == desired.search:
+        return status.sweep.search_run
+    return run_number(status) or 1
+
+
+def _is_late(desired: DesiredSearch, old: RunStatus, now: datetime) -> str | None:
+    limit = desired.policy.active_deadline_seconds
+    if limit is None or old.start_time is None:
+        return None
+    spent = max(seconds_spent(old), round((now - from_timestamp(old.start_time)).total_seconds()))
+    return f"the run took longer than runPolicy.activeDeadlineSeconds ({limit} s)" if spent >= limit else None
+
+
+def _at_work(frame: _Frame, desired: DesiredSearch, state: SearchState) -> RunStatus:
+    sweep = desired.spec.sweep
+    assert sweep is not None
+    if desired.policy.suspend and not state.at_work:
+        phase, kind = Phase.SUSPENDED, ConditionType.SUSPENDED
+        condition = ConditionState(Reason.SUSPENDED, "runPolicy.suspend is true")
+    else:
+        phase, kind = Phase.RUNNING, ConditionType.RECONCILING
+        condition = ConditionState(Reason.RUNNING, state.waits or _message(sweep, frame.sweep))
+    progress = _progress(sweep, frame)
+    display = _display(frame.sweep, sweep, _progress_text(progress))
+    return frame.status(phase, {kind: condition}, stage=Stage.SEARCH, progress=progress, display=display)
+
+
+def _between_steps(frame: _Frame, end: str) -> RunStatus:
+    """Return the status of a search that is over: the winner is recorded before anything is trained with it."""
+    earlier = tuple(step for step in frame.old.steps or () if step.name != "search")
+    since = max((step.completion_time for step in earlier if step.completion_time), default=frame.started)
+    done = StepStatus(name="search", job_name="", start_time=since, completion_time=to_timestamp(frame.now))
+    condition = ConditionState(Reason.PENDING, f"the search is over: {end}")
+    return frame.status(Phase.PENDING, {ConditionType.RECONCILING: condition}, steps=(*earlier, done))
+
+
+def _ended(frame: _Frame, end: ConditionState) -> RunStatus:
+    true = {ConditionType.FAILED: end, ConditionType.STALLED: end}
+    return frame.status(Phase.FAILED, true, completion_time=to_timestamp(frame.now), stage=Stage.SEARCH)
+
+
+def _progress(sweep: Sweep, frame: _Frame) -> Progress:
+    total, done = sweep.most_trials, frame.sweep.asked - frame.sweep.running
+    spent = (frame.now - from_timestamp(frame.started)).total_seconds() if frame.started else 0.0
+    return Progress(
+        completed=done,
+        total=total,
+        unit="trials",
+        percent=min(99, 100 * done // total),
+        remaining_seconds=round(spent * (total - done) / done) if done else None,
+    )
+
+
+def _progress_text(progress: Progress) -> str:
+    left = f", {to_age(progress.remaining_seconds)} left" if progress.remaining_seconds else ""
+    return f"search {progress.completed}/{progress.total}{left}"
+
+
+def _message(sweep: Sweep, found: SweepStatus) -> str:
+    counts = f"{found.complete} trials complete, {found.running} running"
+    others = {"pruned": found.pruned, "infeasible": found.infeasible, "failed": found.failed}
+    told = "".join(f", {count} {name}" for name, count in others.items() if count)
+    metric = sweep.objectives[0].metric
+    best = (
+        f"; best {metric} {found.best[0].objectives[metric]:.6g} in trial {found.best[0].number}" if found.best else ""
+    )
+    return counts + told + best
+
+
+def _display(found: SweepStatus, sweep: Sweep, progress: str) -> Display:
+    metric = sweep.objectives[0].metric
+    best = found.best[0].objectives.get(metric) if found.best else None
+    return Display(objective=None if best is None else f"{best:.6g}", progress=progress)

@@ -1,0 +1,164 @@
+"""The search in a process of its own: a suggestion takes up to half a second, and Optuna 40 MB, of which the operator's
+own process sees nothing. The process is started by the first sweep.
+
+It keeps what it was told of the trials of each sweep, so that only news is sent; a new process is told everything.
+"""
+
+import asyncio
+import json
+import multiprocessing
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, NamedTuple, TypeVar
+
+import structlog
+
+from anomaly_api.sweep_exchange import Plan, RunOfPoint, TrialRecord
+from anomaly_api.sweep_status import SweepStatus
+
+log = structlog.get_logger()
+
+T = TypeVar("T")
+
+
+class Question(NamedTuple):
+    """What a search is asked."""
+
+    sweep_uid: str
+    search: str
+    """Which search of the sweep; the trials of another one are forgotten."""
+    name: str
+    """Name of the sweep's resource, from which those of its trials are made."""
+    spec: bytes
+    """The experiment's spec, with the sweep, as JSON."""
+    earlier: tuple[dict[str, Any], ...]
+    """Points of an earlier sweep that are tried first."""
+    search_run: int
+    now: datetime
+    began: datetime | None
+    wants_overview: bool
+
+
+class Known(NamedTuple):
+    """A trial as its sweep's resource shows it."""
+
+    name: str
+    version: int
+    """Its resourceVersion."""
+    record: TrialRecord
+
+
+@dataclass
+class _Told:
+    """What the process was told of one sweep: the version of each trial."""
+
+    search: str
+    versions: dict[str, int] = field(default_factory=dict)
+
+
+class SearchWorker:
+    """The process, from the first question until ``close``."""
+
+    def __init__(self) -> None:
+        self._pool: ProcessPoolExecutor | None = None
+        self._told: dict[str, _Told] = {}
+        self._lock = asyncio.Lock()
+
+    async def ask(self, question: Question, trials: Iterable[Known]) -> tuple[Plan, SweepStatus | None]:
+        """Return what is to be done, and, if asked for, what the status says."""
+        known = list(trials)
+        async with self._lock:
+            try:
+                return await self._ask(question, known)
+            except BrokenProcessPool:
+                log.error("the process of the search ended and is started anew", sweep=question.name)
+                self.close()
+                return await self._ask(question, known)
+
+    async def is_behind(self, sweep_uid: str, spec: bytes, record: TrialRecord) -> bool:
+        """Whether a trial at work should be stopped because its curve is behind those of the sweep's others.
+
+        A process that knows nothing of the sweep yet says no: the next push asks again.
+        """
+        async with self._lock:
+            if sweep_uid not in self._told or self._pool is None:
+                return False
+            return await self._run(_is_behind, sweep_uid, spec, record)
+
+    async def _ask(self, question: Question, known: Sequence[Known]) -> tuple[Plan, SweepStatus | None]:
+        told = self._told.get(question.sweep_uid)
+        anew = told is None or told.search != question.search
+        versions = {} if told is None or anew else told.versions
+        news = {trial.name: trial.record for trial in known if versions.get(trial.name) != trial.version}
+        present = {trial.name: trial.version for trial in known}
+        gone = [name for name in versions if name not in present]
+        answer = await self._run(_answer, question, anew, news, gone)
+        self._told[question.sweep_uid] = _Told(question.search, present)
+        return answer
+
+    async def _run(self, work: Callable[..., T], *arguments: Any) -> T:
+        if self._pool is None:
+            self._pool = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
+        return await asyncio.get_running_loop().run_in_executor(self._pool, work, *arguments)
+
+    def forget(self, sweep_uid: str) -> None:
+        """Let the process forget a sweep that is over or deleted."""
+        if self._told.pop(sweep_uid, None) and self._pool:
+            self._pool.submit(_forget, sweep_uid)
+
+    def close(self) -> None:
+        """End the process; the next question starts another."""
+        if self._pool:
+            self._pool.shutdown(wait=False, cancel_futures=True)
+        self._pool = None
+        self._told.clear()
+
+
+_TRIALS: dict[str, dict[str, TrialRecord]] = {}
+"""In the search's process: the trials of each sweep, by UID and name."""
+
+
+def _answer(
+    question: Question, anew: bool, news: dict[str, TrialRecord], gone: Sequence[str]
+) -> tuple[Plan, SweepStatus | None]:
+    from anomaly_search.session import decide, overview
+
+    if anew:
+        _TRIALS[question.sweep_uid] = {}
+    trials = _TRIALS[question.sweep_uid]
+    trials.update(news)
+    for name in gone:
+        trials.pop(name, None)
+    experiment, records = json.loads(question.spec), list(trials.values())
+    plan = decide(
+        experiment,
+        records,
+        question.now,
+        question.began,
+        name=question.name,
+        search_run=question.search_run,
+        earlier=question.earlier,
+    )
+    if not (question.wants_overview or plan.end):
+        return plan, None
+    # What is about to start counts as asked and running.
+    started = [_starting(new.which, new.values, question.now) for new in plan.starts]
+    return plan, overview(experiment, [*records, *started], plan.end.reason if plan.end else None)
+
+
+def _starting(which: RunOfPoint, values: Any, now: datetime) -> TrialRecord:
+    return TrialRecord(*which, values=values, state="Running", started=now)
+
+
+def _is_behind(sweep_uid: str, spec: bytes, record: TrialRecord) -> bool:
+    from anomaly_search.session import falling_behind
+
+    others = [other for other in _TRIALS.get(sweep_uid, {}).values() if other.which != record.which]
+    return record.which in falling_behind(json.loads(spec), [*others, record])
+
+
+def _forget(sweep_uid: str) -> None:
+    _TRIALS.pop(sweep_uid, None)

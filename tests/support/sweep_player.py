@@ -1,0 +1,90 @@
+"""Plays the pods of a sweep's trials: each ends with the metrics that a function of its values gives."""
+
+import json
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from kubernetes.client import ApiException, CoreV1Api
+from kubernetes.config import new_client_from_config
+
+from anomaly_api.reasons import ExitCode, Reason
+from anomaly_api.run import RunConfig, RunSummary
+from anomaly_api.status import Artifacts, MetricValues, Stage
+from anomaly_operator import names
+from support.fake_kubelet import ended
+
+End = float | Reason
+"""The image AUROC of a trial, or why it failed."""
+Score = Callable[[Mapping[str, Any]], End]
+HELD = float("nan")
+"""A trial whose pod stays as it is."""
+
+
+class SweepPlayer:
+    """A kubelet for one namespace, in a thread, from ``__enter__`` to ``__exit__``.
+
+    Args:
+        namespace: where the pods are.
+        score: from a trial's values to its end; that of a run that is no trial gets the winner's values.
+        seconds: how long a pod runs.
+    """
+
+    def __init__(self, namespace: str, score: Score, seconds: float = 0.0) -> None:
+        self._namespace, self._score, self._seconds = namespace, score, seconds
+        self._pods = CoreV1Api(new_client_from_config())
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._play, daemon=True)
+        self._seen: dict[str, float] = {}
+        self.configs: dict[str, RunConfig] = {}
+        """What each pod was told, by the name of its run."""
+
+    def __enter__(self) -> "SweepPlayer":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _play(self) -> None:
+        while not self._stop.wait(0.2):
+            for pod in self._pods.list_namespaced_pod(self._namespace).items:
+                if pod.status.phase == "Pending" and pod.metadata.deletion_timestamp is None:
+                    self._end(pod)
+
+    def _end(self, pod: Any) -> None:
+        config = RunConfig.model_validate_json(pod.metadata.annotations[names.CONFIG_ANNOTATION])
+        self.configs[config.run.name] = config
+        first_seen = self._seen.setdefault(pod.metadata.uid, time.monotonic())
+        if time.monotonic() - first_seen < self._seconds:
+            return
+        trial = config.experiment.trial if config.experiment else None
+        end = self._score(trial.values if trial else {})
+        if end != end:  # noqa: PLR0124 - HELD
+            return
+        try:
+            self._pods.patch_namespaced_pod_status(pod.metadata.name, self._namespace, _ended(end))
+        except ApiException as error:
+            if error.status != 404:
+                raise
+
+
+def _ended(end: End) -> dict[str, Any]:
+    if isinstance(end, Reason):
+        return ended(RunSummary(reason=end, stage=Stage.TRAIN, message="as played"), int(ExitCode.of(end)))
+    return ended(
+        RunSummary(
+            reason=Reason.COMPLETE,
+            stage=Stage.DONE,
+            metrics=MetricValues(image={"AUROC": end}),
+            artifacts=Artifacts(root="s3://results/somewhere"),
+        )
+    )
+
+
+def values_of(trials: list[dict[str, Any]]) -> dict[int, str]:
+    """Return the values of each trial by its number, as text to compare."""
+    found = [trial["spec"]["trial"] for trial in trials]
+    return {which["number"]: json.dumps(which["values"], sort_keys=True) for which in found}
