@@ -23,7 +23,8 @@ from anomaly_operator.cluster.leader_election import LeaderElector
 from anomaly_operator.cluster.resync import Resync
 from anomaly_operator.cluster.watchable import wait_until_readable, wait_until_served
 from anomaly_operator.keys import RunKey
-from anomaly_operator.metrics import RESYNC_AGE, RUNS
+from anomaly_operator.metrics import BEST_VALUE, GPU_HOURS, RESYNC_AGE, RUNS, TRIALS
+from anomaly_operator.pruner import Pruner
 from anomaly_operator.reconciler import Reconciler
 from anomaly_operator.search_worker import SearchWorker
 from anomaly_operator.serving.progress_board import ProgressBoard
@@ -90,6 +91,7 @@ class Manager:
             board=self._board,
             elector=self._elector,
             tokens=TokenVerifier(self._client, time.monotonic),
+            answer=Pruner(self.cache, self._search, lambda: datetime.now(UTC)).answer,
             health=self._health_problem,
             ready=self._cache_has_synced,
             refresh_metrics=self._refresh_metrics,
@@ -183,6 +185,18 @@ class Manager:
         RUNS.clear()
         for (kind, phase), number in counts.items():
             RUNS.labels(kind, phase).set(number)
+        self._refresh_sweep_metrics()
+
+    def _refresh_sweep_metrics(self) -> None:
+        for gauge in (TRIALS, BEST_VALUE, GPU_HOURS):
+            gauge.clear()
+        statuses = ((run.key, json.loads(run.status).get("sweep")) for run in self.cache.runs)
+        for key, sweep in ((key, sweep) for key, sweep in statuses if sweep):
+            for state in ("running", "complete", "pruned", "infeasible", "failed"):
+                TRIALS.labels(key.namespace, key.name, state).set(sweep.get(state, 0))
+            GPU_HOURS.labels(key.namespace, key.name).set(sweep.get("gpuHours", 0.0))
+            for metric, value in (sweep.get("best") or [{"objectives": {}}])[0]["objectives"].items():
+                BEST_VALUE.labels(key.namespace, key.name, metric).set(value)
 
 
 def _exit_on_defect(task: "asyncio.Task[None]") -> None:

@@ -30,6 +30,12 @@ QUEUE_SECONDS = Histogram(
 )
 QUEUE_DEPTH = Gauge("anomaly_operator_queue_depth", "Runs that wait to be reconciled.", registry=REGISTRY)
 RUNS = Gauge("anomaly_operator_runs", "Runs by phase.", ["kind", "phase"], registry=REGISTRY)
+_SWEEP = ["namespace", "sweep"]
+TRIALS = Gauge("anomaly_operator_sweep_trials", "Points of a sweep by state.", [*_SWEEP, "state"], registry=REGISTRY)
+BEST_VALUE = Gauge(
+    "anomaly_operator_sweep_best", "Value of a sweep's best trial.", [*_SWEEP, "metric"], registry=REGISTRY
+)
+GPU_HOURS = Gauge("anomaly_operator_sweep_gpu_hours", "GPU-hours that a sweep used.", _SWEEP, registry=REGISTRY)
 API_REQUESTS = Counter(
     "anomaly_operator_api_requests_total",
     "Requests to the API server, without kopf's watches.",

@@ -4,6 +4,7 @@ Every event leads to the same reconcile, which looks at the state and never at t
 ``decide`` decides what should exist; ``cluster`` sends the requests.
 """
 
+import asyncio
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -19,7 +20,7 @@ from anomaly_operator.cluster.apply import apply, pods_selector
 from anomaly_operator.cluster.cache import Cache
 from anomaly_operator.cluster.client import ApiClient
 from anomaly_operator.cluster.event_recorder import record_event
-from anomaly_operator.decide.desired import DesiredSearch, desired_name, desired_state
+from anomaly_operator.decide.desired import DesiredSearch, desired_name, desired_state, sweep_problem
 from anomaly_operator.decide.observed import ObservedState, PastJob, Refusal
 from anomaly_operator.decide.outlived import outlived_pod, seconds_until_outlived
 from anomaly_operator.decide.plan import Action, CreateJob, Requeue, plan
@@ -124,6 +125,10 @@ class Reconciler:
         if is_finished(old_status):
             self._board.forget(key)
             self._sweeper.forget(key)
+
+        # A large sweep takes seconds to check: once, in a thread, and not while everybody waits.
+        if run.has_sweep:
+            await asyncio.to_thread(sweep_problem, run.spec)
 
         # Decide what should exist and what to do about it, from what is known now.
         desired = desired_state(run, old_status, self._experiment_of(run), self._settings.pods)

@@ -70,6 +70,11 @@ class RunView:
     sweep begins, if it names one."""
 
     @property
+    def has_sweep(self) -> bool:
+        """Whether its spec has a sweep."""
+        return self.key.kind == "AnomalyExperiment" and b'"sweep":{"' in self.spec
+
+    @property
     def sweep_key(self) -> RunKey | None:
         """The sweep that a trial belongs to; None for anything else."""
         if self.owner is None or self.owner.kind != "AnomalyExperiment" or self.key.kind != "AnomalyExperiment":

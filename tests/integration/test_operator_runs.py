@@ -3,8 +3,6 @@
 import json
 import subprocess
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
@@ -14,7 +12,7 @@ import pytest
 from anomaly_api.experiment import ExperimentSpec
 from anomaly_api.inference import InferenceSpec
 from anomaly_api.reasons import Reason
-from anomaly_api.run import PROGRESS_PATH, ProgressUpdate, RunConfig, RunIdentity, RunSummary
+from anomaly_api.run import ProgressUpdate, RunConfig, RunIdentity, RunSummary
 from anomaly_api.status import Artifacts, MetricValues, Progress, Stage
 from support.fake_kubelet import (
     active_pod,
@@ -27,6 +25,7 @@ from support.fake_kubelet import (
 )
 from support.kube import KubectlError, Manifest, Namespace, condition, condition_is_true
 from support.process import OperatorProcess
+from support.progress import progress_token, push
 
 pytestmark = pytest.mark.cluster
 
@@ -402,32 +401,13 @@ def test_progress_is_taken_from_the_runs_own_pod_alone(namespace: Namespace, ope
         stage=Stage.TRAIN,
         progress=Progress(completed=42, total=100, percent=42, remaining_seconds=754),
     )
-    assert _push(operator, _token(namespace, pod), update) == 204
+    assert push(operator, progress_token(namespace, pod), update).status == 204
     status = namespace.wait_for("aexp", "screws", "training", lambda status: status.get("stage") == "train")
     assert status["display"]["progress"] == "train 42%, 12m left"
-    assert _push(operator, _token(namespace, other), update) == 403
-    assert _push(operator, _token(namespace, pod, audience="https://kubernetes.default.svc"), update) == 401
-    assert _push(operator, "nonsense", update) == 401
-
-
-def _token(namespace: Namespace, pod: str, audience: str = "progress.anomalyops.io") -> str:
-    return namespace.kubectl(
-        "create", "token", "default", "--bound-object-kind=Pod", f"--bound-object-name={pod}", f"--audience={audience}"
-    ).strip()
-
-
-def _push(operator: OperatorProcess, token: str, update: ProgressUpdate) -> int:
-    request = urllib.request.Request(
-        operator.url + PROGRESS_PATH,
-        update.model_dump_json(by_alias=True).encode(),
-        {"Authorization": f"Bearer {token}"},
-    )
-    try:
-        with urllib.request.urlopen(request, timeout=10) as answer:
-            return int(answer.status)
-    except urllib.error.HTTPError as error:
-        with error:
-            return error.code
+    assert push(operator, progress_token(namespace, other), update).status == 403
+    of_the_api_server = progress_token(namespace, pod, audience="https://kubernetes.default.svc")
+    assert push(operator, of_the_api_server, update).status == 401
+    assert push(operator, "nonsense", update).status == 401
 
 
 def test_kubectl_shows_what_a_user_wants_to_know(namespace: Namespace, operator: OperatorProcess) -> None:

@@ -8,9 +8,12 @@ from typing import Any
 import pytest
 
 from anomaly_api.reasons import Reason
-from support.fake_kubelet import experiment, inference
+from anomaly_api.run import ProgressUpdate, RunIdentity, RunSummary
+from anomaly_api.status import Curve, MetricValues, Progress, Stage
+from support.fake_kubelet import active_pod, experiment, inference, mark_ended, mark_running
 from support.kube import KubectlError, Manifest, Namespace, condition, condition_is_true
 from support.process import OperatorProcess
+from support.progress import progress_token, push
 from support.sweep_player import HELD, SweepPlayer, values_of
 
 pytestmark = pytest.mark.cluster
@@ -242,3 +245,44 @@ def test_a_report_alone(namespace: Namespace, operator: OperatorProcess) -> None
         namespace.wait_for("aexp", "hunt", "complete", phase("Complete"))
     assert player.configs["hunt"].step == "report"
     assert player.configs["hunt"].sweep
+
+
+def test_a_trial_that_falls_behind_is_told_to_stop(namespace: Namespace, operator: OperatorProcess) -> None:
+    """Two trials with good curves; the third one's is behind their median, and its push is answered."""
+    curves = {0: (0.8, 0.9), 1: (0.7, 0.8)}
+    parameters = [{"path": "model.fastflow.flowSteps", "int": {"low": 1, "high": 16}}]
+    manifest = sweep(
+        parameters=parameters,
+        algorithm={"name": "random", "seed": 1},
+        pruning={"method": "median", "afterTrials": 2, "afterEpochs": 1},
+        trials={"max": 3, "parallel": 1},
+    )
+    manifest["spec"]["model"] = {"name": "fastflow"}
+    namespace.apply(manifest)
+    for number, values in curves.items():
+        curve = Curve(metric="imageAUROC", epochs=(1, 2), values=values)
+        summary = RunSummary(
+            reason=Reason.COMPLETE, stage=Stage.DONE, metrics=MetricValues(image={"AUROC": values[1]}), curve=curve
+        )
+        mark_ended(namespace, active_pod(namespace, f"hunt-t{number:04}-experiment"), summary)
+    pod = active_pod(namespace, "hunt-t0002-experiment")
+    mark_running(namespace, pod)
+    uid = namespace.get("aexp", "hunt-t0002")["metadata"]["uid"]
+    run = RunIdentity(kind="AnomalyExperiment", namespace=namespace.name, name="hunt-t0002", uid=uid)
+    token = progress_token(namespace, pod)
+    answers = [
+        push(operator, token, ProgressUpdate(run=run, stage=Stage.TRAIN, progress=Progress(), curve=curve))
+        for curve in (
+            Curve(metric="imageAUROC", epochs=(1,), values=(0.1,)),  # too early
+            Curve(metric="imageAUROC", epochs=(1, 2), values=(0.1, 0.95)),  # better than both
+            Curve(metric="imageAUROC", epochs=(1, 2), values=(0.1, 0.2)),
+        )
+    ]
+    assert [answer.body.get("stop") for answer in answers] == [None, None, "Pruned"]
+    assert "median" in answers[2].body["message"]
+    pruned = RunSummary(reason=Reason.PRUNED, stage=Stage.TRAIN, message="behind the median")
+    mark_ended(namespace, pod, pruned)
+    done = namespace.wait_for("aexp", "hunt-t0002", "complete", lambda status: status.get("phase") == "Complete")
+    assert condition(done, "Complete")["reason"] == "Pruned"
+    counts = namespace.wait_for("aexp", "hunt", "told", lambda status: status["sweep"]["pruned"] == 1)["sweep"]
+    assert (counts["complete"], counts["pruned"], counts["failed"]) == (2, 1, 0)

@@ -157,7 +157,10 @@ def _blocked_sweep(run: RunView, status: RunStatus, spec: ExperimentSpec) -> Blo
 @lru_cache(maxsize=256)
 def sweep_problem(spec: bytes) -> str | None:
     """Return what cannot work in a spec's sweep, whatever the search does; looked at once for each spec."""
-    faults = check_sweep(ExperimentSpec.model_validate_json(spec))
+    try:
+        faults = check_sweep(ExperimentSpec.model_validate_json(spec))
+    except ValidationError as error:
+        return describe_invalid(error)
     return describe_faults(faults) if faults else None
 
 

@@ -45,7 +45,7 @@ def trial_record(trial: RunView, search: str, now: datetime) -> TrialRecord | No
         started=started,
         ended=ended,
         reason=reason,
-        curve=epochs_of(status.curve, spec.trial.objective),
+        curve=_filled(epochs_of(status.curve, spec.trial.objective)),
     )
 
 
@@ -54,6 +54,14 @@ def epochs_of(curve: Curve | None, objective: str | None) -> dict[int, float]:
     if curve is None or objective is None or curve.metric != objective.replace(".", ""):
         return {}
     return {count - 1: value for count, value in curve.points}
+
+
+def _filled(curve: dict[int, float]) -> dict[int, float]:
+    """Return the curve with a value at each epoch from its first to its last: a status keeps some of many points."""
+    filled: dict[int, float] = {}
+    for epoch in range(min(curve, default=0), max(curve, default=-1) + 1):
+        filled[epoch] = curve.get(epoch, filled.get(epoch - 1, 0.0))
+    return filled
 
 
 def _state(status: RunStatus) -> tuple[TrialState, str]:

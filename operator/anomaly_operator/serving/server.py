@@ -4,7 +4,7 @@ Every replica accepts progress; one that does not lead forwards it to the leader
 that a plain Service in front of all replicas is enough.
 """
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import aiohttp
 import structlog
@@ -12,7 +12,7 @@ from aiohttp import web
 from prometheus_client import generate_latest
 from pydantic import ValidationError
 
-from anomaly_api.run import PROGRESS_PATH, ProgressUpdate
+from anomaly_api.run import PROGRESS_PATH, ProgressAnswer, ProgressUpdate
 from anomaly_operator.cluster.cache import Cache
 from anomaly_operator.cluster.leader_election import LeaderElector
 from anomaly_operator.errors import ApiError
@@ -39,6 +39,7 @@ class Server:
         board: where accepted progress goes.
         elector: whether this replica leads, and where the leader is.
         tokens: identifies the pod that a token belongs to.
+        answer: what a pod is told about its progress; None for nothing.
         health: returns why the process is unhealthy; None if it is healthy.
         ready: returns whether the cache is filled.
         refresh_metrics: called before the metrics are read.
@@ -51,6 +52,7 @@ class Server:
         board: ProgressBoard,
         elector: LeaderElector,
         tokens: TokenVerifier,
+        answer: Callable[[RunKey, ProgressUpdate], Awaitable[ProgressAnswer | None]],
         health: Callable[[], str | None],
         ready: Callable[[], bool],
         refresh_metrics: Callable[[], None],
@@ -59,6 +61,7 @@ class Server:
         self._board = board
         self._elector = elector
         self._tokens = tokens
+        self._answer = answer
         self._health = health
         self._ready = ready
         self._refresh_metrics = refresh_metrics
@@ -117,8 +120,10 @@ class Server:
         key = RunKey(update.run.kind, update.run.namespace, update.run.name)
         if job is None or job.run_key != key or not job.is_controlled_by(update.run.uid):
             return web.Response(status=403, text=f"pod {pod.name} is not a pod of {update.run.folder}")
-        self._board.put(key, job.uid, update)
-        return web.Response(status=204)
+        run = self._cache.runs.get(key)
+        self._board.put(key, job.uid, update, seldom=run is not None and run.sweep_key is not None)
+        answer = await self._answer(key, update)
+        return web.json_response(answer.to_json_object()) if answer else web.Response(status=204)
 
     def _job_of(self, pod: PodIdentity) -> JobView | None:
         """Return the Job that created this very pod (by UID)."""
@@ -137,7 +142,7 @@ class Server:
         try:
             body = await request.read()
             async with self._session.post(leader + PROGRESS_PATH, data=body, headers=headers) as answer:
-                return web.Response(status=answer.status, text=await answer.text())
+                return web.Response(status=answer.status, text=await answer.text(), content_type=answer.content_type)
         except (aiohttp.ClientError, TimeoutError) as error:
             return web.Response(status=503, text=f"leader unreachable: {error}", headers={"Retry-After": "2"})
 

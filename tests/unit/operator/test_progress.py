@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 import aiohttp
 import pytest
 
-from anomaly_api.run import PROGRESS_AUDIENCE, PROGRESS_PATH, ProgressUpdate, RunIdentity
+from anomaly_api.run import PROGRESS_AUDIENCE, PROGRESS_PATH, ProgressAnswer, ProgressUpdate, RunIdentity
 from anomaly_api.status import Progress, Stage
 from anomaly_operator.cluster.cache import Cache
 from anomaly_operator.cluster.client import ApiClient
@@ -71,13 +71,18 @@ class Replica:
             board=self.board,
             elector=elector,
             tokens=TokenVerifier(self.api, lambda: 0.0),
+            answer=self._answer,
             health=lambda: None,
             ready=lambda: True,
             refresh_metrics=lambda: None,
         )
+        self.answer: ProgressAnswer | None = None
         self.cache.put_job(make_job())
         self.cache.put_pod(make_pod(1))
         self.url = ""
+
+    async def _answer(self, key: RunKey, update: ProgressUpdate) -> ProgressAnswer | None:
+        return self.answer
 
     async def start(self) -> None:
         await self.server.start("127.0.0.1", 0)
@@ -91,6 +96,20 @@ async def leader() -> AsyncIterator[Replica]:
     await replica.start()
     yield replica
     await replica.server.close()
+
+
+async def test_a_pod_is_told_to_stop_also_through_a_follower(leader: Replica) -> None:
+    leader.answer = ProgressAnswer(stop="Pruned", message="behind the median")
+    follower = Replica(FixedElector(is_leader=False, leader_address=leader.url))
+    await follower.start()
+    headers = {"Authorization": "Bearer pod-1"}
+    async with aiohttp.ClientSession() as session:
+        for url in (leader.url, follower.url):
+            data = UPDATE.model_dump_json(by_alias=True)
+            async with session.post(url + PROGRESS_PATH, data=data, headers=headers) as answer:
+                assert answer.status == 200
+                assert await answer.json() == {"stop": "Pruned", "message": "behind the median"}
+    await follower.server.close()
 
 
 async def push(url: str, token: str | None, body: str | None = None) -> int:
@@ -163,6 +182,22 @@ async def test_status_follows_progress_at_most_every_two_seconds() -> None:
     assert len(queue) == 0
     now = 5.0
     board.put(KEY, JOB_UID, UPDATE)
+    assert len(queue) == 1
+    queue.shut_down()
+
+
+async def test_trials_are_looked_at_seldom() -> None:
+    now = 0.0
+    queue: WorkQueue[RunKey] = WorkQueue()
+    board = ProgressBoard(queue, 2.0, lambda: now)
+    board.put(KEY, JOB_UID, UPDATE, seldom=True)
+    assert await queue.get() == KEY
+    queue.done(KEY)
+    now = 29.0
+    board.put(KEY, JOB_UID, UPDATE, seldom=True)
+    assert len(queue) == 0
+    now = 60.0
+    board.put(KEY, JOB_UID, UPDATE, seldom=True)
     assert len(queue) == 1
     queue.shut_down()
 

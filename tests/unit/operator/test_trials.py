@@ -1,0 +1,77 @@
+"""What the search is told of a trial."""
+
+from datetime import UTC, datetime
+
+import pytest
+
+from anomaly_api.status import Curve
+from anomaly_operator.decide.trials import epochs_of, trial_record
+from anomaly_operator.resources import Manifest
+from support.objects import EXPERIMENT, make_run, with_spec
+
+NOW = datetime(2026, 1, 2, 4, 4, 5, tzinfo=UTC)
+TRIAL = {
+    "sweep": "hunt",
+    "search": "s",
+    "number": 3,
+    "objective": "image.AUROC",
+    "values": {"model.padim.nFeatures": 7},
+}
+BEGUN = {"startTime": "2026-01-02T03:04:05Z"}
+OVER = BEGUN | {"completionTime": "2026-01-02T03:34:05Z"}
+
+
+def ended(kind: str, reason: str) -> Manifest:
+    condition = {"type": kind, "status": "True", "reason": reason, "lastTransitionTime": "2026-01-02T03:34:05Z"}
+    return OVER | {"phase": "Complete" if kind == "Complete" else "Failed", "conditions": [condition]}
+
+
+def record(status: Manifest, search: str = "s", gpus: int = 2) -> object:
+    spec = with_spec(EXPERIMENT, trial=TRIAL, scheduling={"gpus": {"count": gpus}})
+    return trial_record(make_run(spec, status), search, NOW)
+
+
+@pytest.mark.parametrize(
+    ("status", "state", "reason"),
+    [
+        ({}, "Running", ""),
+        (BEGUN | {"phase": "Running"}, "Running", ""),
+        (ended("Complete", "Complete"), "Complete", ""),
+        (ended("Complete", "Pruned"), "Pruned", ""),
+        (ended("Failed", "OutOfMemory"), "Infeasible", "OutOfMemory"),
+        (ended("Failed", "Diverged"), "Infeasible", "Diverged"),
+        (ended("Failed", "InvalidConfig"), "Infeasible", "InvalidConfig"),
+        (ended("Failed", "DataInvalid"), "Failed", "DataInvalid"),
+        (ended("Stalled", "SpecInvalid") | {"phase": "Pending"}, "Infeasible", "SpecInvalid"),
+        (ended("Stalled", "JobRefused") | {"phase": "Pending"}, "Running", ""),
+    ],
+)
+def test_how_a_trial_is(status: Manifest, state: str, reason: str) -> None:
+    found = record(status)
+    assert (found.state, found.reason) == (state, reason)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(("status", "hours"), [({}, 0.0), (BEGUN, 2.0), (OVER, 1.0)])
+def test_gpu_hours_count_until_now_or_the_end(status: Manifest, hours: float) -> None:
+    assert record(status).gpu_hours == pytest.approx(hours)  # type: ignore[attr-defined]
+
+
+def test_trials_of_another_search_do_not_count() -> None:
+    assert record({}, search="another") is None
+
+
+def test_metrics_by_path() -> None:
+    metrics = {"image": {"AUROC": 0.9}, "performance": {"trainSeconds": 3.0}}
+    found = record({"metrics": metrics})
+    assert found.metrics == {"image.AUROC": 0.9, "performance.trainSeconds": 3.0}  # type: ignore[attr-defined]
+
+
+def test_a_curve_of_some_points_has_a_value_at_each_epoch() -> None:
+    curve = {"metric": "imageAUROC", "epochs": [1, 2, 5], "values": [0.5, 0.7, 0.6]}
+    assert record({"curve": curve}).curve == {0: 0.5, 1: 0.7, 2: 0.7, 3: 0.7, 4: 0.6}  # type: ignore[attr-defined]
+
+
+def test_the_curve_of_another_metric_says_nothing() -> None:
+    curve = Curve(metric="trainLoss", epochs=(1,), values=(0.5,))
+    assert epochs_of(curve, "image.AUROC") == {}
+    assert epochs_of(Curve(metric="imageAUROC", epochs=(1,), values=(0.5,)), "image.AUROC") == {0: 0.5}
