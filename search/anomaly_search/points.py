@@ -6,12 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 
-from anomaly_search.space import Choices, Domain, FloatRange, Parameter, Space, Value, canonical, is_active
-
-
-def key(point: Mapping[str, Value]) -> str:
-    """Return a text that two points share only if they are the same."""
-    return canonical(point)
+from anomaly_search.space import Choices, Domain, FloatRange, Parameter, Space, Value, is_active
 
 
 def count(space: Space) -> int | None:

@@ -133,7 +133,7 @@ class _View:
         size = points.count(self.sweep.space)
         if size is None:
             return free
-        tried = {points.key(one.parameters) for one in self.evaluations}
+        tried = {self.sweep.space.key(one.parameters) for one in self.evaluations} - {None}
         return free[: max(0, size - len(tried))]
 
     def nothing_left(self) -> End:

@@ -9,6 +9,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, TypeAlias
 
 Value: TypeAlias = Any
@@ -42,12 +43,15 @@ class Choices:
 
     def index(self, value: Value) -> int | None:
         """Return the place of a value in the list; None if it is not there."""
-        wanted = canonical(value)
-        return next((place for place, own in enumerate(self.values) if canonical(own) == wanted), None)
+        return self._places.get(canonical(value))
 
     def at(self, index: int) -> Value:
         """Return the value at a place."""
         return self.values[index]
+
+    @cached_property
+    def _places(self) -> dict[str, int]:
+        return {canonical(value): place for place, value in enumerate(self.values)}
 
 
 @dataclass(frozen=True)
@@ -118,6 +122,7 @@ class IntRange:
         return self.low + index * self.step
 
 
+Key: TypeAlias = tuple[float | None, ...]
 Domain: TypeAlias = Choices | FloatRange | IntRange
 
 
@@ -130,7 +135,11 @@ class Condition:
 
     def holds(self, value: Value) -> bool:
         """Whether the earlier parameter's value is one of them."""
-        return canonical(value) in {canonical(own) for own in self.values}
+        return canonical(value) in self._canonical
+
+    @cached_property
+    def _canonical(self) -> frozenset[str]:
+        return frozenset(canonical(own) for own in self.values)
 
 
 @dataclass(frozen=True)
@@ -184,6 +193,19 @@ class Space:
             point[parameter.path] = values[parameter.path]
         return point
 
+    def key(self, values: Mapping[str, Value]) -> Key | None:
+        """Return what two points share only if they are the same; None for one that the space does not hold.
+
+        A coordinate a parameter: its place in its domain, or its value; None where it does not exist.
+        """
+        point = self.restrict(values)
+        if point is None:
+            return None
+        return tuple(
+            None if parameter.path not in point else _coordinate(parameter.domain, point[parameter.path])
+            for parameter in self.parameters
+        )
+
 
 def is_active(parameter: Parameter, point: Mapping[str, Value]) -> bool:
     """Whether a parameter exists, given the values of the earlier ones that do."""
@@ -193,6 +215,8 @@ def is_active(parameter: Parameter, point: Mapping[str, Value]) -> bool:
 
 def canonical(value: Value) -> str:
     """Return one text for all ways to write a value: JSON knows no difference between 1 and 1.0, but true is no 1."""
+    if isinstance(value, str):
+        return json.dumps(value)
     return json.dumps(_normal(value), sort_keys=True)
 
 
@@ -204,6 +228,11 @@ def _normal(value: Value) -> Value:
     if isinstance(value, Mapping):
         return {key: _normal(item) for key, item in value.items()}
     return value
+
+
+def _coordinate(domain: Domain, value: Value) -> float:
+    place = None if domain.size is None else domain.index(value)
+    return float(value) if place is None else place
 
 
 def _is_number(value: Value) -> bool:

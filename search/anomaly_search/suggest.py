@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from anomaly_search import points
-from anomaly_search.evaluations import Evaluation, fold
+from anomaly_search.evaluations import fold
 from anomaly_search.samplers.grid import grid, untried
 from anomaly_search.samplers.optuna_samplers import random, tpe
 from anomaly_search.samplers.rows import rows
 from anomaly_search.samplers.seeding import seed_of
 from anomaly_search.samplers.sobol import sobol
-from anomaly_search.space import Value
+from anomaly_search.space import Key, Value
 from anomaly_search.sweep import Sweep
-from anomaly_search.trials import Trial
+from anomaly_search.trials import State, Trial
 
 ATTEMPTS = 8
 """Times that the algorithm is asked before another point is taken in place of a repeated one."""
@@ -41,46 +41,60 @@ def suggest(sweep: Sweep, trials: Iterable[Trial], number: int) -> Suggestion | 
 
     Args:
         sweep: the task.
-        trials: all runs that there are; those of this number are not looked at.
+        trials: all runs that there are; those of this number are not looked at. Of several numbers that are asked at
+            once, each has to see the earlier ones as running trials, as `suggest_each` does it.
         number: counted from 0. It need not be the next one: a deleted trial is asked again.
     """
     others = [trial for trial in trials if trial.number != number]
+    tried = _tried(sweep, others)
     if number < len(sweep.start):
-        return _suggestion(_start_point(sweep, number), _tried(sweep, others))
+        return _suggestion(sweep, _start_point(sweep, number), tried)
     if sweep.algorithm.name == "grid":
         starts = [_start_point(sweep, place) for place in range(len(sweep.start))]
         point = grid(sweep.space, number - len(sweep.start), starts)
-        return Exhausted() if point is None else _suggestion(point, _tried(sweep, others))
-    return _drawn(sweep, others, number)
+        return Exhausted() if point is None else _suggestion(sweep, point, tried)
+    return _drawn(sweep, others, number, tried)
 
 
-def _drawn(sweep: Sweep, others: list[Trial], number: int) -> Suggestion | Exhausted:
-    tried = _tried(sweep, others)
-    if (size := points.count(sweep.space)) is not None and len(tried) >= size:
+def suggest_each(sweep: Sweep, trials: Iterable[Trial], numbers: Iterable[int]) -> dict[int, Suggestion | Exhausted]:
+    """Return the points of several numbers that are asked at once, each of them aware of the earlier ones."""
+    known = list(trials)
+    found: dict[int, Suggestion | Exhausted] = {}
+    for number in numbers:
+        suggestion = found[number] = suggest(sweep, known, number)
+        if isinstance(suggestion, Suggestion):
+            known.append(Trial(number, suggestion.parameters, State.RUNNING))
+    return found
+
+
+def _drawn(sweep: Sweep, others: Sequence[Trial], number: int, tried: Mapping[Key, Trial]) -> Suggestion | Exhausted:
+    size = points.count(sweep.space)
+    if size is not None and len(tried) >= size:
         return Exhausted()
-    evaluations = fold(sweep, others)
     for attempt in range(ATTEMPTS):
-        suggestion = _suggestion(_draw(sweep, evaluations, number, attempt), tried)
+        suggestion = _suggestion(sweep, _draw(sweep, others, number, attempt), tried)
         if suggestion.known is None:
             return suggestion
     if size is None:
         return suggestion
-    left = untried(sweep.space, (point for point, _ in tried.values()), seed_of(sweep.algorithm.seed, number, ATTEMPTS))
+    seed = seed_of(sweep.algorithm.seed, number, ATTEMPTS)
+    restricted = (sweep.space.restrict(trial.parameters) for trial in tried.values())
+    left = untried(sweep.space, (point for point in restricted if point is not None), seed)
     assert left is not None
     return Suggestion(left)
 
 
-def _draw(sweep: Sweep, evaluations: tuple[Evaluation, ...], number: int, attempt: int) -> dict[str, Value]:
+def _draw(sweep: Sweep, others: Sequence[Trial], number: int, attempt: int) -> dict[str, Value]:
     seed = seed_of(sweep.algorithm.seed, number, attempt)
     match sweep.algorithm.name:
         case "tpe":
-            learned = tpe(sweep, rows(sweep, evaluations), seed)
+            learned = tpe(sweep, rows(sweep, fold(sweep, others)), seed)
             if learned is not None:
                 return learned
         case "cmaes":
             from anomaly_search.samplers.cma_es import cma_es  # its package loads all of scipy's statistics
 
-            return cma_es(sweep, evaluations, seed)
+            return cma_es(sweep, fold(sweep, others), seed)
         case "random":
             return random(sweep, seed)
     # Sobol's sequence, which TPE begins with too. It has one point a number.
@@ -91,16 +105,17 @@ def _start_point(sweep: Sweep, number: int) -> dict[str, Value]:
     return sobol(sweep, number, sweep.start[number])
 
 
-def _tried(sweep: Sweep, trials: Iterable[Trial]) -> dict[str, tuple[Mapping[str, Value], int]]:
-    """Return the points of the space that trials have, by their key, with the first trial's number."""
-    tried: dict[str, tuple[Mapping[str, Value], int]] = {}
+def _tried(sweep: Sweep, trials: Iterable[Trial]) -> dict[Key, Trial]:
+    """Return, by their points, the first trial of each point of the space that there is."""
+    tried: dict[Key, Trial] = {}
     for trial in trials:
-        point = sweep.space.restrict(trial.parameters)
-        if point is not None:
-            tried.setdefault(points.key(point), (point, trial.number))
+        key = sweep.space.key(trial.parameters)
+        if key is not None:
+            tried.setdefault(key, trial)
     return tried
 
 
-def _suggestion(point: Mapping[str, Value], tried: Mapping[str, tuple[Mapping[str, Value], int]]) -> Suggestion:
-    known = tried.get(points.key(point))
-    return Suggestion(point, None if known is None else known[1])
+def _suggestion(sweep: Sweep, point: Mapping[str, Value], tried: Mapping[Key, Trial]) -> Suggestion:
+    key = sweep.space.key(point)
+    known = None if key is None else tried.get(key)
+    return Suggestion(point, None if known is None else known.number)

@@ -25,5 +25,5 @@ def untried(space: Space, tried: Iterable[Mapping[str, Value]], seed: int) -> di
     known = list(tried)
     total = points.count(space)
     assert total is not None
-    left = total - len({points.key(point) for point in known})
+    left = total - len({space.key(point) for point in known})
     return grid(space, int(np.random.default_rng(seed).integers(left)), known) if left > 0 else None

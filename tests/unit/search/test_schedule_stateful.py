@@ -78,10 +78,10 @@ class AnySweep(RuleBasedStateMachine):
         self.sweep = replace(self.sweep, limits=Limits(**limits, max_failed=self.sweep.limits.max_failed))
 
     def start(self, identity: Identity, parameters: Any) -> None:
-        known = {points.key(trial.parameters) for trial in self.trials.values()}
+        known = {FINITE.key(trial.parameters) for trial in self.trials.values()}
         if parameters is None:
             every = (points.point_at(FINITE, place) for place in range(14))
-            parameters = next(point for point in every if points.key(point) not in known)
+            parameters = next(point for point in every if FINITE.key(point) not in known)
         self.trials[identity] = Trial(
             identity.number,
             parameters,

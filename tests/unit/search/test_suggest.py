@@ -26,7 +26,7 @@ from anomaly_search.samplers.optuna_samplers import tpe_sampler
 from anomaly_search.samplers.rows import rows
 from anomaly_search.samplers.seeding import seed_of
 from anomaly_search.space import Choices, FloatRange, IntRange, Parameter, Space
-from anomaly_search.suggest import Exhausted, Suggestion, suggest
+from anomaly_search.suggest import Exhausted, Suggestion, suggest, suggest_each
 from anomaly_search.sweep import Algorithm, AlgorithmName, Constraint, Fidelity, Limits, Objective, Sweep
 from anomaly_search.trials import State, Trial
 from support.sweeps import CONDITIONAL, FINITE, PLANE, bowl, complete, run, sweep_of
@@ -218,7 +218,7 @@ def elsewhere(told: dict[str, Any], hash_seed: str) -> Any:
 def test_no_algorithm_repeats_itself_or_starts_anew(name: AlgorithmName) -> None:
     """Re-created for each suggestion, Optuna's Sobol returns one point for ever."""
     trials = run(sweep_of(algorithm=Algorithm(name, 7)), 40, bowl)
-    assert len({points.key(trial.parameters) for trial in trials}) == 40
+    assert len({PLANE.key(trial.parameters) for trial in trials}) == 40
 
 
 @pytest.mark.parametrize("name", ["tpe", "cmaes"])
@@ -295,8 +295,8 @@ def test_a_failed_point_is_not_asked_for_again() -> None:
 def test_a_finite_space_is_tried_without_repetition_and_then_exhausted(name: AlgorithmName) -> None:
     sweep = sweep_of(FINITE, algorithm=Algorithm(name, 7))
     trials = run(sweep, 14, lambda parameters: float(len(str(parameters))))
-    assert Counter(points.key(trial.parameters) for trial in trials) == Counter(
-        points.key(points.point_at(FINITE, index)) for index in range(14)
+    assert Counter(FINITE.key(trial.parameters) for trial in trials) == Counter(
+        FINITE.key(points.point_at(FINITE, index)) for index in range(14)
     )
     assert suggest(sweep, trials, 14) == Exhausted()
 
@@ -459,3 +459,20 @@ def test_choices_may_be_anything() -> None:
     trials = run(sweep_of(space), 40, lambda p: float(p["a"] == [1, {"a": None}]))
     assert all(trial.parameters["a"] in values for trial in trials)
     assert sum(trial.parameters["a"] == [1, {"a": None}] for trial in trials[20:]) > 6
+
+
+def test_numbers_that_are_asked_at_once_know_of_each_other() -> None:
+    sweep = sweep_of(FINITE, algorithm=Algorithm("random", 7))
+    found = suggest_each(sweep, [], range(16))
+    asked = [suggestion.parameters for suggestion in found.values() if isinstance(suggestion, Suggestion)]
+    assert sorted(map(str, asked)) == sorted(str(points.point_at(FINITE, index)) for index in range(14))
+    assert [found[14], found[15]] == [Exhausted(), Exhausted()]
+
+
+def test_of_numbers_asked_at_once_each_is_what_it_would_be_alone() -> None:
+    done = run(sweep_of(), 15, bowl)
+    found = suggest_each(sweep_of(), done, [15, 16])
+    first = suggest(sweep_of(), done, 15)
+    assert isinstance(first, Suggestion)
+    at_work = Trial(15, first.parameters, State.RUNNING)
+    assert found == {15: first, 16: suggest(sweep_of(), [*done, at_work], 16)}
