@@ -72,16 +72,6 @@ def space_of(spec: api.Sweep) -> Space:
     return Space(tuple(_parameter(parameter) for parameter in spec.parameters))
 
 
-def settings_of(spec: api.Sweep, rung: int, replicate: int) -> dict[str, Value]:
-    """Return the values, by path, of the fields that a run's rung and replicate set, beside the searched parameters."""
-    settings: dict[str, Value] = {}
-    if spec.fidelity:
-        settings[spec.fidelity.path] = _whole(spec.fidelity.values[rung])
-    if spec.replicates:
-        settings |= _replicate_space(spec.replicates, replicate)
-    return settings
-
-
 def pruning_of(spec: api.Sweep) -> MedianPruning | None:
     """Return when running trials are stopped; None for never."""
     if spec.pruning is None:
@@ -152,26 +142,12 @@ def _replicates(replicates: api.Replicates | None) -> Replicates:
     )
 
 
-def _replicate_space(replicates: api.Replicates, replicate: int) -> dict[str, Value]:
-    """Return a combination of the values by its place: the last path's change fastest."""
-    chosen: dict[str, Value] = {}
-    for path in reversed(replicates.paths):
-        replicate, place = divmod(replicate, len(path.values))
-        chosen[path.path] = path.values[place]
-    return chosen
-
-
 def _budget(budget: api.SweepBudget | None) -> Budget:
     if budget is None:
         return Budget()
     seconds = budget.wall_clock_seconds
     clock = None if seconds is None else timedelta(seconds=seconds)
     return Budget(budget.gpu_hours, clock, budget.without_improvement)
-
-
-def _whole(value: float) -> float:
-    """Return 50.0 as 50: a field of whole numbers takes nothing else."""
-    return int(value) if value.is_integer() else value
 
 
 def _best(sweep: Sweep, one: Evaluation) -> BestTrial:

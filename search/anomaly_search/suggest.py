@@ -12,9 +12,9 @@ from anomaly_search.samplers.optuna_samplers import random, tpe
 from anomaly_search.samplers.rows import rows
 from anomaly_search.samplers.seeding import seed_of
 from anomaly_search.samplers.sobol import sobol
-from anomaly_search.space import Key, Value
+from anomaly_search.space import Value
 from anomaly_search.sweep import Sweep
-from anomaly_search.trials import State, Trial
+from anomaly_search.trials import Trial
 
 ATTEMPTS = 8
 """Times that the algorithm is asked before another point is taken in place of a repeated one."""
@@ -42,46 +42,31 @@ def suggest(sweep: Sweep, trials: Iterable[Trial], number: int) -> Suggestion | 
     Args:
         sweep: the task.
         trials: all runs that there are; those of this number are not looked at. Of several numbers that are asked at
-            once, each has to see the earlier ones as running trials, as `suggest_each` does it.
+            once, each has to see the earlier ones as running trials.
         number: counted from 0. It need not be the next one: a deleted trial is asked again.
     """
     others = [trial for trial in trials if trial.number != number]
-    tried = _tried(sweep, others)
     if number < len(sweep.start):
-        return _suggestion(sweep, _start_point(sweep, number), tried)
+        return _suggestion(_start_point(sweep, number), others)
     if sweep.algorithm.name == "grid":
         starts = [_start_point(sweep, place) for place in range(len(sweep.start))]
         point = grid(sweep.space, number - len(sweep.start), starts)
-        return Exhausted() if point is None else _suggestion(sweep, point, tried)
-    return _drawn(sweep, others, number, tried)
+        return Exhausted() if point is None else _suggestion(point, others)
+    return _drawn(sweep, others, number)
 
 
-def suggest_each(sweep: Sweep, trials: Iterable[Trial], numbers: Iterable[int]) -> dict[int, Suggestion | Exhausted]:
-    """Return the points of several numbers that are asked at once, each of them aware of the earlier ones."""
-    known = list(trials)
-    found: dict[int, Suggestion | Exhausted] = {}
-    for number in numbers:
-        suggestion = found[number] = suggest(sweep, known, number)
-        if isinstance(suggestion, Suggestion):
-            known.append(Trial(number, suggestion.parameters, State.RUNNING))
-    return found
-
-
-def _drawn(sweep: Sweep, others: Sequence[Trial], number: int, tried: Mapping[Key, Trial]) -> Suggestion | Exhausted:
-    size = points.count(sweep.space)
-    if size is not None and len(tried) >= size:
+def _drawn(sweep: Sweep, others: Sequence[Trial], number: int) -> Suggestion | Exhausted:
+    finite = points.count(sweep.space) is not None
+    left = (
+        untried(sweep.space, _held(sweep, others), seed_of(sweep.algorithm.seed, number, ATTEMPTS)) if finite else None
+    )
+    if finite and left is None:
         return Exhausted()
     for attempt in range(ATTEMPTS):
-        suggestion = _suggestion(sweep, _draw(sweep, others, number, attempt), tried)
+        suggestion = _suggestion(_draw(sweep, others, number, attempt), others)
         if suggestion.known is None:
             return suggestion
-    if size is None:
-        return suggestion
-    seed = seed_of(sweep.algorithm.seed, number, ATTEMPTS)
-    restricted = (sweep.space.restrict(trial.parameters) for trial in tried.values())
-    left = untried(sweep.space, (point for point in restricted if point is not None), seed)
-    assert left is not None
-    return Suggestion(left)
+    return suggestion if left is None else Suggestion(left)
 
 
 def _draw(sweep: Sweep, others: Sequence[Trial], number: int, attempt: int) -> dict[str, Value]:
@@ -105,17 +90,11 @@ def _start_point(sweep: Sweep, number: int) -> dict[str, Value]:
     return sobol(sweep, number, sweep.start[number])
 
 
-def _tried(sweep: Sweep, trials: Iterable[Trial]) -> dict[Key, Trial]:
-    """Return, by their points, the first trial of each point of the space that there is."""
-    tried: dict[Key, Trial] = {}
-    for trial in trials:
-        key = sweep.space.key(trial.parameters)
-        if key is not None:
-            tried.setdefault(key, trial)
-    return tried
+def _held(sweep: Sweep, trials: Iterable[Trial]) -> list[dict[str, Value]]:
+    """Return the points of trials that the space holds."""
+    restricted = (sweep.space.restrict(trial.parameters) for trial in trials)
+    return [point for point in restricted if point is not None]
 
 
-def _suggestion(sweep: Sweep, point: Mapping[str, Value], tried: Mapping[Key, Trial]) -> Suggestion:
-    key = sweep.space.key(point)
-    known = None if key is None else tried.get(key)
-    return Suggestion(point, None if known is None else known.number)
+def _suggestion(point: Mapping[str, Value], others: Iterable[Trial]) -> Suggestion:
+    return Suggestion(point, next((trial.number for trial in others if trial.parameters == point), None))

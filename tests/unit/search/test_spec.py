@@ -10,7 +10,7 @@ from anomaly_api import sweep as api
 from anomaly_api.sweep_status import SWEEP_STATUS_LIMIT, StopReason
 from anomaly_search.prune import MedianPruning
 from anomaly_search.space import Choices, Condition, FloatRange, IntRange, Parameter, SpaceError
-from anomaly_search.spec import pruning_of, settings_of, space_of, status_of, sweep_of
+from anomaly_search.spec import pruning_of, space_of, status_of, sweep_of
 from anomaly_search.summary import summary
 from anomaly_search.sweep import Algorithm, Budget, Constraint, Fidelity, Limits, Objective, Racing, Replicates
 from anomaly_search.trials import State, Trial
@@ -99,23 +99,6 @@ def test_every_replicate_can_be_measured() -> None:
     paths = [{"path": "dataset.seed", "values": [0, 1]}]
     spec = written(replicates={"paths": paths, "pruning": {"method": "none"}})
     assert sweep_of(spec).replicates == Replicates(2, racing=None)
-
-
-def test_a_rung_and_a_replicate_set_their_fields() -> None:
-    spec = written(
-        replicates={
-            "paths": [
-                {"path": "dataset.category", "values": ["bottle", "cable"]},
-                {"path": "dataset.seed", "values": [7, 8, 9]},
-            ]
-        },
-        fidelity={"path": "training.maxEpochs", "values": [5, 50]},
-    )
-    assert settings_of(spec, 0, 0) == {"training.maxEpochs": 5, "dataset.category": "bottle", "dataset.seed": 7}
-    assert settings_of(spec, 1, 2) == {"training.maxEpochs": 50, "dataset.category": "bottle", "dataset.seed": 9}
-    assert settings_of(spec, 1, 3) == {"training.maxEpochs": 50, "dataset.category": "cable", "dataset.seed": 7}
-    assert all(type(value) is not float for value in settings_of(spec, 1, 3).values())
-    assert settings_of(written(), 0, 0) == {}
 
 
 @pytest.mark.parametrize(
