@@ -5,6 +5,7 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -117,6 +118,58 @@ def test_a_deleted_experiment_is_named_before_the_training(server: str, client: 
     found.start({})
     with pytest.raises(TrackingDenied, match=r"experiment tidied up .*is deleted: restore it.*experimentName"):
         found.check(never_stop)
+
+
+def test_a_probe_is_refused_as_a_run_would_be(refusing: str) -> None:
+    found = tracker(refusing)
+    found.start({})
+    with pytest.raises(TrackingDenied) as refused:
+        found.check(never_stop)
+    with pytest.raises(TrackingDenied) as probed:
+        tracker(refusing).probe(never_stop)
+    assert str(probed.value) == str(refused.value)
+
+
+def test_a_probe_finds_a_deleted_experiment(server: str, client: "MlflowClient") -> None:
+    client.delete_experiment(client.create_experiment("put away"))
+    with pytest.raises(TrackingDenied, match=r"experiment put away .*is deleted: restore it"):
+        tracker(server, experimentName="put away").probe(never_stop)
+
+
+def test_a_probe_creates_nothing(server: str, client: "MlflowClient", tmp_path: Path) -> None:
+    found = tracker(server, experimentName="not there yet")
+    assert found.probe(never_stop) is None
+    assert found.status() is None
+    found.fail("neither does the end of a check that failed")
+    assert client.get_experiment_by_name("not there yet") is None
+    there = client.create_experiment("there")
+    assert tracker(server, experimentName="there").probe(never_stop) is None
+    assert client.search_runs([there]) == []
+    assert tracker("http://mlflow:5000", tmp_path, "local").probe(never_stop) is None
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_server_that_does_not_answer_a_probe_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def down(uri: str) -> None:
+        raise ConnectionError("refused")
+
+    target = mlflow_target(RUN, MlflowTracking(tracking_uri="http://mlflow:5000"), None)
+    assert "MLflow at http://mlflow:5000 does not take the run: refused" in not_none(
+        MlflowTracker(target, down).probe(never_stop)
+    )
+    silent, released = threading.Event(), threading.Event()
+
+    def stall(uri: str) -> SimpleNamespace:
+        def wait(name: str) -> None:
+            silent.set()
+            released.wait(30)
+
+        return SimpleNamespace(get_experiment_by_name=wait)
+
+    monkeypatch.setattr("anomaly_runner.tracking.mlflow_tracker._FIRST_ANSWER_SECONDS", 0.1)
+    assert MlflowTracker(target, stall).probe(never_stop) == "MLflow at http://mlflow:5000 does not answer"
+    assert silent.is_set()
+    released.set()
 
 
 def test_an_experiment_that_is_deleted_in_mid_run(server: str, client: "MlflowClient") -> None:

@@ -11,10 +11,17 @@ import pytest
 from PIL import Image
 
 from anomaly_api.reasons import ExitCode
+from anomaly_api.scheduling import Gpus, Scheduling
+from anomaly_api.status import Listing, StepName
 from anomaly_runner import local
+from anomaly_runner.engine import execute
 from anomaly_runner.local import check_locally, run_locally
+from anomaly_runner.locations import local_stores
+from anomaly_runner.manifests import read_resource
 from anomaly_runner.system.quantity import parse_quantity
-from anomaly_runner.termination import FinishedRun
+from anomaly_runner.termination import FinishedRun, capture_failures
+from support.contexts import make_context
+from support.optional import not_none
 from support.textures import EXPERIMENT, INFERENCE, Document, write_manifest, write_textures
 
 pytestmark = pytest.mark.slow
@@ -207,3 +214,39 @@ def test_too_little_memory(folder: Path, endings: list[FinishedRun], monkeypatch
     check, run = (re.sub(r"[\d.]+ GB are free", "", ending.summary.message) for ending in endings)
     assert check == run
     assert "raise scheduling.resources.limits.memory" in check
+
+
+def on_a_volume(folder: Path, work: Path, step: StepName, listing: Listing | None = None) -> FinishedRun:
+    """One step of an experiment in a pod whose images and results are on volumes."""
+    config = read_resource(write_manifest(folder, EXPERIMENT), folder)
+    identity = config.run.model_copy(update={"uid": "0-1"})
+    spec = not_none(config.experiment)
+    spec = spec.model_copy(update={"scheduling": Scheduling(gpus=Gpus(count=0))})
+    config = config.model_copy(update={"run": identity, "experiment": spec, "step": step, "listing": listing})
+    work.mkdir()
+    context = make_context(work, run=identity, stores=local_stores(folder, config))
+    return capture_failures(lambda: execute(config, context), context)
+
+
+@pytest.mark.parametrize("key", ["train/good/003.png", "ground_truth/scratch/001_mask.png"])
+@pytest.mark.parametrize("deleted", [True, False], ids=["deleted", "replaced"])
+def test_files_on_a_volume_are_verified_as_they_are_read(folder: Path, tmp_path: Path, key: str, deleted: bool) -> None:
+    checked = on_a_volume(folder, tmp_path / "1", "check")
+    assert checked.exit_code is ExitCode.DONE, checked.summary
+    file = folder / "data/textures" / key
+    content = file.read_bytes()
+    file.unlink()
+    if not deleted:
+        file.write_bytes(content)  # another time of its last change is enough
+    trained = on_a_volume(folder, tmp_path / "2", "train", checked.summary.listing)
+    assert trained.exit_code is ExitCode.DATA_CHANGED
+    assert trained.summary.message.startswith(f"{file} was replaced or deleted")
+    assert not list(folder.glob("results/**/listing.parquet"))
+
+
+def test_what_was_listed_on_a_volume_is_used(folder: Path, tmp_path: Path) -> None:
+    checked = on_a_volume(folder, tmp_path / "1", "check")
+    shutil.copy(folder / "data/textures/train/good/000.png", folder / "data/textures/train/good/999.png")
+    trained = on_a_volume(folder, tmp_path / "2", "train", checked.summary.listing)
+    assert trained.exit_code is ExitCode.DONE, trained.summary
+    assert not_none(trained.summary.images).train == 8

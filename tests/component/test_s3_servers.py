@@ -1,14 +1,15 @@
 """S3 servers as they are: without ETags or checksums, with odd keys, many keys, other regions, expired tokens."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from botocore.stub import Stubber
 
 from anomaly_api.storage import LocationRole, S3Location
-from anomaly_runner.errors import InvalidConfig, RunFailed, StorageDenied, StorageUnavailable
-from anomaly_runner.storage import FileCache, download_all, start_prefetch, with_cache
+from anomaly_runner.errors import DataChanged, InvalidConfig, RunFailed, StorageDenied, StorageUnavailable
+from anomaly_runner.storage import FileCache, ObjectInfo, download_all, start_prefetch, with_cache
 from anomaly_runner.storage.s3 import S3Store, connect
 from support.fake_s3 import FakeS3, Refusal, fake_s3
 from support.s3_server import KEY, SECRET, needs_s3_server, s3_server
@@ -94,6 +95,51 @@ def test_without_etags_nothing_is_kept_for_the_next_run(s3: FakeS3, tmp_path: Pa
             download_all(source, store.list(), tmp_path / "here", never_stop)
         assert (tmp_path / "here/a.png").read_bytes() == name.encode().ljust(5)
     assert warnings == []
+
+
+def pinned(store: S3Store, name: str) -> ObjectInfo:
+    [info] = [found for found in store.list() if found.key == name]
+    return replace(info, pinned=True)
+
+
+@pytest.mark.parametrize("matches", [True, False], ids=["If-Match", "without If-Match"])
+def test_a_pinned_object_is_the_one_that_was_listed_or_the_data_has_changed(
+    s3: FakeS3, tmp_path: Path, matches: bool
+) -> None:
+    s3.matches = matches
+    store = store_of(s3)
+    for reader in (store, replace(store, fast_reader=None)):
+        s3.objects["set/a.png"] = b"first"
+        info = pinned(reader, "a.png")
+        reader.download(info, tmp_path / "a.png")
+        assert (tmp_path / "a.png").read_bytes() == b"first"
+        s3.objects["set/a.png"] = b"other"
+        with pytest.raises(DataChanged, match=r"s3://data/set/a\.png was replaced or deleted"):
+            reader.download(info, tmp_path / "b.png")
+        assert not (tmp_path / "b.png").exists()
+        reader.download(replace(info, pinned=False), tmp_path / "c.png")
+        assert (tmp_path / "c.png").read_bytes() == b"other"
+
+
+def test_without_etags_a_pinned_object_is_known_by_its_size(s3: FakeS3, tmp_path: Path) -> None:
+    s3.etags = False
+    store = store_of(s3)
+    info = pinned(store, "a.png")
+    s3.objects["set/a.png"] = b"other"
+    store.download(info, tmp_path / "a.png")
+    s3.objects["set/a.png"] = b"longer"
+    with pytest.raises(DataChanged):
+        store.download(info, tmp_path / "b.png")
+
+
+def test_a_pinned_object_that_the_cache_has_is_not_asked_for(s3: FakeS3, tmp_path: Path) -> None:
+    """The kept file is the version that was listed, whatever the bucket holds now."""
+    store = store_of(s3)
+    info, source = pinned(store, "a.png"), with_cache(store, FileCache(tmp_path / "cache", lambda _: None))
+    source.download(info, tmp_path / "a.png")
+    s3.objects["set/a.png"] = b"other"
+    source.download(info, tmp_path / "b.png")
+    assert (tmp_path / "b.png").read_bytes() == b"first"
 
 
 def test_weak_etags_are_none(s3: FakeS3) -> None:

@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -14,13 +15,14 @@ import torchvision
 from anomaly_api.model import Model
 from anomaly_runner.errors import WeightsNotFound
 from anomaly_runner.models.anomalib_model import BuildOptions, build_module, without_pretrained_weights
-from anomaly_runner.models.backbone import Backbone, choose_backbone
+from anomaly_runner.models.backbone import Backbone, check_on_hub, choose_backbone
 from anomaly_runner.models.catalog import QUANTISER, TEACHERS
 from anomaly_runner.models.damaged_weights import is_damaged_file
 from anomaly_runner.models.weights import Wanted, fetch_weights, use_cache, wanted_weights
 from anomaly_runner.storage import FolderStore
 from hack.demo.auxiliary import write_quantiser, write_teacher
 from support.backbones import RESNET18
+from support.fake_hub import serve_hub
 
 HUB = Wanted("hub", "timm/tf_efficientnet_lite0.in1k")
 PREFIX = "hub/models--timm--tf_efficientnet_lite0.in1k"
@@ -209,3 +211,42 @@ def test_damaged_weights_without_a_repository_are_named_by_their_backbone(monkey
     monkeypatch.setattr("timm.create_model", damaged)
     with pytest.raises(WeightsNotFound, match="the weights legacy_seresnet18 are damaged"):
         build_module(NOWHERE, BuildOptions((64, 64), 4, None, "object"))
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
+def test_weights_on_the_hub_are_found_without_a_download(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = {name: b"x" * 1234}
+    with serve_hub("timm/resnet18.a1_in1k", content) as url:
+        use_hub(url, tmp_path, monkeypatch)
+        assert check_on_hub("resnet18") == 1234
+    assert not list(tmp_path.rglob(name))
+
+
+def test_weights_that_the_hub_does_not_have_are_told_as_a_download_would(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serve_hub("timm/resnet18.a1_in1k", {}) as url:
+        use_hub(url, tmp_path, monkeypatch)
+        with pytest.raises(WeightsNotFound) as found:
+            check_on_hub("resnet18")
+        with pytest.raises(WeightsNotFound) as loaded:
+            Backbone(choose_backbone("resnet18", ("layer1",)), pre_trained=True)
+    assert without_ids(found.value) == without_ids(loaded.value)
+    assert "for a cluster with no internet set model.weights" in str(found.value)
+
+
+def without_ids(error: Exception) -> str:
+    """The message without the number that each request has."""
+    return re.sub(r"Request ID: \S+", "", str(error))
+
+
+def use_hub(url: str, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import constants
+
+    template = constants.HUGGINGFACE_CO_URL_TEMPLATE.replace(constants.ENDPOINT, url)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    monkeypatch.setattr(constants, "ENDPOINT", url)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache / "hub"))

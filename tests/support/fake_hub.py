@@ -28,7 +28,10 @@ class _Handler(BaseHTTPRequestHandler):
         path = self.path.partition("?")[0]
         content = self._listing(path) if path.startswith(f"/api/models/{self.repository}/") else self._file(path)
         if content is None:
-            self.send_error(404)
+            self.send_response(404)
+            self.send_header("X-Error-Code", "EntryNotFound")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
             return b""
         self.send_response(200)
         self.send_header("ETag", f'"{hashlib.sha256(content).hexdigest()}"')

@@ -38,6 +38,8 @@ class FakeS3:
     url: str = ""
     etags: bool = True
     """Whether listings and objects have ETags."""
+    matches: bool = True
+    """Whether If-Match is known."""
     encodes: bool = False
     """Whether keys of listings are encoded as in URLs, as they are asked for."""
     page: int = 1000
@@ -95,7 +97,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _object(self, key: str, broken_after: int | None) -> None:
         content = self.s3.objects[key]
         etag = f'"{hashlib.md5(content).hexdigest()}"'
-        if self.headers.get("If-Match") not in (None, etag):
+        if self.s3.matches and self.headers.get("If-Match") not in (None, etag):
             self._answer(412, b"<Error><Code>PreconditionFailed</Code></Error>", {})
             return
         found = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))

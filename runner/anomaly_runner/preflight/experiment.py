@@ -23,7 +23,7 @@ from anomaly_runner.models.weights import find_weights, wanted_weights
 from anomaly_runner.preflight.checked import Checked, passed
 from anomaly_runner.preflight.images import look_at_images
 from anomaly_runner.preflight.output import check_output
-from anomaly_runner.system.machine import available_memory, gigabytes, used_memory
+from anomaly_runner.system.machine import available_memory, gigabytes, give_back_freed_memory, used_memory
 from anomaly_runner.system.quantity import parse_quantity
 from anomaly_runner.tracking.mlflow_tracker import LOCAL_UID
 from anomaly_runner.training.inputs import experiment_preprocessor
@@ -68,6 +68,7 @@ def check_experiment(config: RunConfig, spec: ExperimentSpec, context: Context) 
     if silence := context.tracker.probe(context.stop.check):
         unchecked.append(silence)
     _check_model(spec, machine, listed, unchecked)
+    give_back_freed_memory()  # the model's, before images take theirs
     if listed is not None:
         look_at_images(listed, experiment_preprocessor(spec, listed.valid_area), integrity, context)
     return passed(

@@ -225,6 +225,7 @@ class S3Store:
             wanted["Range"] = f"bytes={offset}-"
         answer = self.client.get_object(Bucket=self.bucket, Key=key, **wanted)
         if info.pinned and not is_version(answer.get("ETag"), info.etag):
+            answer["Body"].close()
             raise data_changed(join_uri(self.uri, info.key))
         for chunk in answer["Body"].iter_chunks(_CHUNK):
             file.write(chunk)

@@ -42,6 +42,11 @@ def local_uri(folder: Path) -> str:
     return f"{_SQLITE}{folder / 'mlflow.db'}"
 
 
+def is_there(uri: str) -> bool:
+    """Whether a local database exists; true for a server."""
+    return not uri.startswith(_SQLITE) or Path(uri.removeprefix(_SQLITE)).exists()
+
+
 def artifact_root(folder: Path) -> Path:
     """Folder of all artifacts in runs without a cluster."""
     return folder.absolute() / "mlartifacts"

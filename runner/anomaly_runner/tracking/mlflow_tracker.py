@@ -25,7 +25,7 @@ from anomaly_api.artifacts import MlflowTracking
 from anomaly_api.run import ModelManifest, RunIdentity
 from anomaly_api.status import MlflowStatus
 from anomaly_runner.errors import RunFailed, TrackingDenied, TrackingUnavailable
-from anomaly_runner.tracking.mlflow_client import artifact_root, connect, local_uri
+from anomaly_runner.tracking.mlflow_client import artifact_root, connect, is_there, local_uri
 from anomaly_runner.tracking.mlflow_experiments import experiment_of, find_experiment
 from anomaly_runner.tracking.mlflow_failures import artifact_failure, tracking_failure
 from anomaly_runner.tracking.mlflow_names import (
@@ -150,7 +150,12 @@ class MlflowTracker:
         return True
 
     def probe(self, still_wanted: Callable[[], None]) -> str | None:
-        """Ask for the experiment, which shows whether the server is there and what it thinks of the account."""
+        """Ask for the experiment, which shows whether the server is there and what it thinks of the account.
+
+        A local database that does not exist is not made for that.
+        """
+        if self._target.artifact_root is not None and not is_there(self._target.uri):
+            return None
         failures: list[RunFailed] = []
         threading.Thread(target=self._ask, args=(failures,), name="mlflow", daemon=True).start()
         if not self._wait_for_answer(still_wanted):

@@ -6,8 +6,11 @@ from pathlib import Path
 import pytest
 
 from anomaly_api.run import UnreadableImage
+from anomaly_api.status import Listing
 from anomaly_api.storage import LocationRole
+from anomaly_runner.data.fetch import discard_listing
 from anomaly_runner.data.samples import DatasetIndex, Sample
+from anomaly_runner.data.stored_listing import LISTING
 from anomaly_runner.data.summary import describe_briefly
 from anomaly_runner.errors import StorageDenied
 from anomaly_runner.preflight import images
@@ -134,6 +137,26 @@ def test_quantities(text: str, number: str) -> None:
 def test_what_is_no_quantity(text: str) -> None:
     with pytest.raises(ValueError, match="not a quantity"):
         parse_quantity(text)
+
+
+class KeepingStore(FolderStore):
+    """A folder in which nothing may be deleted."""
+
+    def delete(self, key: str) -> None:
+        raise StorageDenied("no")
+
+    def subfolder(self, prefix: str) -> "KeepingStore":
+        return KeepingStore(self.root / prefix)
+
+
+@pytest.mark.parametrize("kind", [FolderStore, KeepingStore])
+def test_a_listing_that_is_out_of_date_is_not_used_again(kind: type[FolderStore], tmp_path: Path) -> None:
+    context = make_context(tmp_path, stores={LocationRole.OUTPUT: kind(tmp_path / "results")})
+    file = tmp_path / "results" / RUN.folder / LISTING
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"of yesterday")
+    discard_listing(Listing(file=LISTING, sha256="0" * 64), context)
+    assert not file.exists() or file.read_bytes() == b""
 
 
 def test_an_output_that_cannot_be_written_is_found_without_a_cluster_too(tmp_path: Path) -> None:

@@ -1,8 +1,10 @@
 """Stores and downloads: what is copied, what is refused, and messages of a server's refusals."""
 
 import os
+import shutil
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Never
 
@@ -16,7 +18,7 @@ from anomaly_api.storage import LocationRole, S3Location
 from anomaly_runner.data.batches import IntegrityLog, Preprocessor, read_batches
 from anomaly_runner.data.files import read_file
 from anomaly_runner.data.samples import Sample
-from anomaly_runner.errors import DataInvalid, RunFailed, Stopped, StorageDenied, StorageUnavailable
+from anomaly_runner.errors import DataChanged, DataInvalid, RunFailed, Stopped, StorageDenied, StorageUnavailable
 from anomaly_runner.storage import FolderStore, ObjectInfo, download_all, start_prefetch
 from anomaly_runner.storage.s3 import S3Store, connect
 
@@ -223,6 +225,27 @@ def test_a_folder_is_used_in_place(tmp_path: Path) -> None:
     store = FolderStore(tmp_path)
     assert download_all(store, store.list(), tmp_path / "unused", never_stop) == tmp_path
     assert not (tmp_path / "unused").exists()
+
+
+def test_pinned_files_of_a_folder_are_what_was_listed(tmp_path: Path) -> None:
+    for name in ("a", "b", "c", "d/e"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"1")
+    store = FolderStore(tmp_path)
+    listed = [replace(info, pinned=info.key != "c") for info in store.list()]
+    prefetcher = start_prefetch(store, listed, tmp_path / "unused", never_stop)
+    for info in listed:
+        assert prefetcher.path(info.key).read_bytes() == b"1"
+    written = (tmp_path / "a").stat().st_mtime_ns
+    for name in ("a", "c"):
+        (tmp_path / name).write_bytes(b"2")
+        os.utime(tmp_path / name, ns=(written, written + 1))
+    (tmp_path / "b").unlink()
+    shutil.rmtree(tmp_path / "d")
+    for name in ("a", "b", "d/e"):
+        with pytest.raises(DataChanged, match=f"{name} was replaced or deleted"):
+            prefetcher.path(name)
+    assert prefetcher.path("c").read_bytes() == b"2"
 
 
 def test_a_failed_pull_is_raised_to_waiting_readers(tmp_path: Path) -> None:
