@@ -14,14 +14,15 @@ from anomaly_runner.evaluation.normalize import ScoreRanges
 from anomaly_runner.exporting.compare import load
 from anomaly_runner.exporting.export import export_all
 from anomaly_runner.models.backbone import choose_backbone
-from anomaly_runner.models.patchcore import _ROWS, Patchcore
+from anomaly_runner.models.nearest import ROWS_IN_GRAPH
+from anomaly_runner.models.patchcore import Patchcore
 from anomaly_runner.models.threads import TorchThreads
 from anomaly_runner.scoring.predict import ScoredBatch
 from support.optional import not_none
 
 SIZE = (96, 64)
 THREADS = TorchThreads(torch.device("cpu"))
-ROWS = 2 * _ROWS + 452
+ROWS = 2 * ROWS_IN_GRAPH + 452
 
 
 def images(count: int, seed: int) -> torch.Tensor:

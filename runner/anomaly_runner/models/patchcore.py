@@ -25,15 +25,11 @@ from anomaly_runner.models.base import MemoryEstimate, MemoryModel
 from anomaly_runner.models.compiled import is_exporting
 from anomaly_runner.models.coreset import k_center_greedy, projected
 from anomaly_runner.models.coreset_chunks import MOST_ROWS, ChunkedCoreset, CoresetSize
+from anomaly_runner.models.nearest import nearest_in_graph, nearest_rows, squared_distances_by_rows
 from anomaly_runner.models.smoothing import smooth, smoothing_matrix
 from anomaly_runner.models.threads import TorchThreads
 from anomaly_runner.models.tiling import Tiles
 from anomaly_runner.system.machine import gigabytes
-
-_PATCHES_AT_ONCE = 512
-"""Number of patches whose distances to the memory bank are held at the same time."""
-_ROWS, _MOST_PARTS = 1024, 128
-"""Rows of the memory bank in each part of an exported graph, unless there would be more parts than this limit."""
 
 
 class Patchcore(MemoryModel):
@@ -172,22 +168,12 @@ class Patchcore(MemoryModel):
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return raw scores (B,) and raw maps (B, 1, H, W) of images (B, 3, H, W)."""
         embedding = self.embed(images)
-        nearest = self._nearest(embedding)
+        nearest = (nearest_in_graph if is_exporting() else nearest_rows)(embedding, self.memory_bank)
         # from the difference: the expansion that finds the nearest patch is not exact enough, see the module's text
         distances = (embedding - self.memory_bank[nearest]).pow(2).sum(1).sqrt()
         distances, nearest = (found.reshape(-1, math.prod(self.patches)) for found in (distances, nearest))
         maps = smooth(distances.reshape(-1, 1, *self.patches), self.rows, self.columns)
         return self._image_scores(distances, nearest, embedding), maps
-
-    def _nearest(self, embedding: Tensor) -> Tensor:
-        """Index (n,) of the row of the memory bank that is nearest to each patch (n, D).
-
-        Only a part of all distances is held at a time.
-        """
-        if is_exporting():
-            return _nearest_by_rows(embedding, self.memory_bank)
-        parts = torch.split(embedding, _PATCHES_AT_ONCE)
-        return torch.cat([_squared_distances(part, self.memory_bank).min(1).indices for part in parts])
 
     def _image_scores(self, distances: Tensor, nearest: Tensor, embedding: Tensor) -> Tensor:
         """Scores (B,): the largest distance of a patch, weighted by its neighbourhood (equation 7 of the paper).
@@ -205,40 +191,8 @@ class Patchcore(MemoryModel):
         # neighbours of the worst patch's nearest row, of which that row itself is the first
         neighbour = self.memory_bank[nearest.gather(1, patch[:, None]).squeeze(1)]
         count = min(self._neighbors, self.memory_bank.shape[0])
-        distances_by_row = torch.cat(_squared_distances_by_rows(neighbour, self.memory_bank), 1)
+        distances_by_row = torch.cat(squared_distances_by_rows(neighbour, self.memory_bank), 1)
         support = distances_by_row.topk(count, largest=False, dim=1).indices
         apart = (worst - self.memory_bank[support]).pow(2).sum(2).sqrt()
         # the weight is larger if these neighbours are far from the patch, too
         return (1 - functional.softmax(apart, 1))[:, 0] * score
-
-
-def _nearest_by_rows(patches: Tensor, bank: Tensor) -> Tensor:
-    """Index (n,) of the row of a memory bank (M, D) nearest to each patch (n, D), computed by parts of the rows.
-
-    For exported graphs, which have no loops: they can be split by rows, whose number is fixed, but not by patches.
-    """
-    # topk is faster than the minimum and its index
-    found = [part.topk(1, 1, largest=False) for part in _squared_distances_by_rows(patches, bank)]
-    least = torch.cat([part.values for part in found], 1).argmin(1, keepdim=True)
-    index = torch.cat([part.indices + number * _rows_at_once(bank) for number, part in enumerate(found)], 1)
-    return index.gather(1, least).squeeze(1)
-
-
-def _squared_distances_by_rows(patches: Tensor, bank: Tensor) -> list[Tensor]:
-    """Squared distances (n, rows) of patches (n, D) to each part of the rows, minus the patch's own squared norm.
-
-    That norm does not change the order of a patch's distances. Computed in float32 in any precision of the model.
-    Without the split, exporters would store the bank's transpose besides the bank.
-    """
-    parts = torch.split(bank.float(), _rows_at_once(bank))
-    return [torch.addmm(rows.pow(2).sum(1), patches.float(), rows.t(), alpha=-2) for rows in parts]
-
-
-def _rows_at_once(bank: Tensor) -> int:
-    return max(_ROWS, math.ceil(len(bank) / _MOST_PARTS))
-
-
-def _squared_distances(first: Tensor, second: Tensor) -> Tensor:
-    """Squared Euclidean distances (n, m) of rows (n, D) and (m, D), exact enough only to find the nearest row."""
-    squared = torch.matmul(first, second.t()).mul_(-2)
-    return squared.add_(first.pow(2).sum(1, keepdim=True)).add_(second.pow(2).sum(1))
