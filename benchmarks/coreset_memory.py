@@ -68,9 +68,8 @@ def main() -> None:
     if arguments.here:
         print(stream(arguments.images[0], arguments.ratio, int(arguments.free * 1e9)))
         return
-    print(
-        "| Images | Patches | Kept | Chunk | At once | In chunks, estimated | Peak | Time |\n|---|---|---|---|---|---|---|---|"
-    )
+    print("| Images | Patches | Kept | Chunk | At once | In chunks, estimated | Peak | Time |")
+    print("|---|---|---|---|---|---|---|---|")
     for images in arguments.images:
         values = ["--images", str(images), "--ratio", str(arguments.ratio), "--free", str(arguments.free)]
         command = [sys.executable, "-W", "ignore", "-m", "benchmarks.coreset_memory", "--here", *values]
