@@ -189,6 +189,16 @@ def make_folders(tmp_path: Path) -> MakeFolders:
 
 
 @pytest.mark.slow
+def test_a_training_that_is_given_up_ends_on_every_device(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    run = TrainingRun(tmp_path, FASTFLOW, devices=2, maxEpochs=50, earlyStopping={"enabled": False})
+    context = replace(run.training.context, asked_to_end=lambda: "others are better")
+    run.training = replace(run.training, context=context)
+    run.fit()
+    assert (run.report.epochs, run.report.devices, run.report.pruned) == (1, 2, "others are better")
+    assert "did not end in time" not in caplog.text
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "options"),
     [
