@@ -92,6 +92,16 @@ def test_every_metric_of_the_report_is_shown(shown: Browsed, report: RunReport) 
     tiles = dict(re.findall(r'data-metric="([^"]+)">([^<]+)<', dom))
     expected = {f"image-{name}": f"{value:.4f}" for name, value in not_none(report.summary.metrics).image.items()}
     expected |= {f"pixel-{name}": f"{value:.4f}" for name, value in not_none(report.summary.metrics).pixel.items()}
+    costs = not_none(report.summary.metrics).performance
+    expected |= {
+        "performance-latencyMilliseconds": f"{costs['latencyMilliseconds']:.4g} ms",
+        "performance-latencyMillisecondsP90": f"{costs['latencyMillisecondsP90']:.4g} ms",
+        "performance-imagesPerSecond": f"{costs['imagesPerSecond']:.4g}",
+        "performance-modelBytes": f"{costs['modelBytes'] / 1e6:.2f} MB",
+        "performance-trainSeconds": f"{costs['trainSeconds']:.4g} s",
+    }
+    memory = tiles.pop("performance-peakMemoryBytes")
+    assert memory in (f"{costs['peakMemoryBytes'] / 1e9:.2f} GB", f"{costs['peakMemoryBytes'] / 1e6:.2f} MB")
     assert tiles == expected
     assert "<title>factory/textures</title>" in dom
 
