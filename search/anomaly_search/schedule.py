@@ -7,6 +7,7 @@ or a budget goes on after the end, and what was deleted is asked again under its
 from __future__ import annotations
 
 import statistics
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -97,17 +98,17 @@ class _View:
 
     @cached_property
     def expected_hours(self) -> dict[int, float]:
-        """The mean GPU hours of a complete run at each rung; 0 while none has ended there."""
+        """The GPU hours that a run takes at each rung, as far as can be told."""
         complete = [trial for trial in self.trials if trial.state is State.COMPLETE]
-        return _means(self.sweep.rungs, ((trial.rung, trial.gpu_hours) for trial in complete))
+        return _expected(self.sweep, ((trial.rung, trial.gpu_hours) for trial in complete))
 
     @cached_property
     def expected_seconds(self) -> dict[int, float]:
-        """The mean seconds of a complete run at each rung; 0 while none has ended there."""
+        """The seconds that a run takes at each rung, as far as can be told."""
         complete = [trial for trial in self.trials if trial.state is State.COMPLETE]
         times = [(trial.rung, trial.started, trial.ended) for trial in complete]
         took = ((rung, (ended - started).total_seconds()) for rung, started, ended in times if started and ended)
-        return _means(self.sweep.rungs, took)
+        return _expected(self.sweep, took)
 
     def end_at_once(self) -> End | None:
         """Return the end that does not wait for what is running."""
@@ -209,11 +210,27 @@ def _committed(view: _View) -> float:
     return view.gpu_hours + sum(rest)
 
 
-def _means(rungs: int, values: Iterable[tuple[int, float]]) -> dict[int, float]:
-    grouped: dict[int, list[float]] = {rung: [] for rung in range(rungs)}
+def _expected(sweep: Sweep, values: Iterable[tuple[int, float]]) -> dict[int, float]:
+    """Return the mean of complete runs at each rung.
+
+    Where none has ended, it is that of the rung below, in proportion to the fidelities; 0 while nothing has ended.
+    """
+    grouped: dict[int, list[float]] = defaultdict(list)
     for rung, value in values:
         grouped[rung].append(value)
-    return {rung: statistics.fmean(group) if group else 0.0 for rung, group in grouped.items()}
+    expected: dict[int, float] = {}
+    for rung in range(sweep.rungs):
+        below = expected.get(rung - 1, 0.0) * _growth(sweep, rung)
+        expected[rung] = statistics.fmean(grouped[rung]) if rung in grouped else below
+    return expected
+
+
+def _growth(sweep: Sweep, rung: int) -> float:
+    """Return how many times a rung's fidelity is that of the one below; 1 where it is no share or count."""
+    if sweep.fidelity is None or rung == 0:
+        return 1.0
+    below, here = sweep.fidelity.values[rung - 1 : rung + 1]
+    return here / below if below > 0 else 1.0
 
 
 def _first_start(trials: Iterable[Trial]) -> datetime | None:

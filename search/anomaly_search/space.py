@@ -9,6 +9,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from functools import cached_property
 from typing import Any, TypeAlias
 
@@ -85,8 +86,8 @@ class FloatRange:
         return place if 0 <= place < self.size and math.isclose(value, self.at(place), abs_tol=1e-12) else None
 
     def at(self, index: int) -> float:
-        """Return the value after a number of steps."""
-        return self.low + index * (self.step or 0.0)
+        """Return the value after a number of steps, as people write it: 0.3 is two steps of 0.1 from 0.1."""
+        return float(Decimal(str(self.low)) + index * Decimal(str(self.step or 0.0)))
 
 
 @dataclass(frozen=True)

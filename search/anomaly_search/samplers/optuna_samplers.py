@@ -57,5 +57,9 @@ def _suggested(trial: Trial, parameter: Parameter) -> Value:
         return domain.at(trial.suggest_categorical(path, tuple(range(domain.size))))
     if isinstance(domain, IntRange):
         return trial.suggest_int(path, domain.low, domain.at(domain.size - 1), log=domain.log, step=domain.step)
-    high = domain.high if domain.size is None else domain.at(domain.size - 1)
-    return trial.suggest_float(path, domain.low, high, log=domain.log, step=domain.step)
+    if domain.size is None:
+        return trial.suggest_float(path, domain.low, domain.high, log=domain.log)
+    stepped = trial.suggest_float(path, domain.low, domain.at(domain.size - 1), step=domain.step)
+    place = domain.index(stepped)
+    assert place is not None
+    return domain.at(place)

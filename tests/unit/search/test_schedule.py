@@ -176,6 +176,15 @@ def test_it_ends_when_nothing_fits_the_budget_and_goes_on_with_a_larger_one() ->
     assert numbers(decide(sweep_of(budget=Budget(gpu_hours=0.45)), done).start) == [3]
 
 
+def test_what_a_higher_fidelity_costs_is_told_from_the_lower_one() -> None:
+    """Two trials took 0.1 each of a quarter of the data: all of it takes 0.4."""
+    sweep = sweep_of(fidelity=Fidelity((0.25, 1.0), 2), limits=Limits(2, 1))
+    assert decide(replace(sweep, budget=Budget(gpu_hours=0.59)), values(0.5, 0.6)).end
+    assert decide(replace(sweep, budget=Budget(gpu_hours=0.61)), values(0.5, 0.6)).start == (
+        Start(Identity(1, 1, 0), POINT),
+    )
+
+
 def test_the_wall_clock_counts_from_the_first_start() -> None:
     sweep = sweep_of(budget=Budget(wall_clock=timedelta(minutes=30)))
     assert numbers(decide(sweep, values(0.5), minutes=28).start) == [1, 2, 3, 4]

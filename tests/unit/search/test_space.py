@@ -47,6 +47,7 @@ def test_values_are_compared_as_json_has_them(one: Any, other: Any, same: bool) 
         (Choices((True, 1, "1", None)), [True, 1, 1.0, "1", None], [False, 2, "true", [1]]),
         (FloatRange(0.5, 2), [0.5, 1, 2.0], [0.49, 2.01, True, "1", float("nan"), None]),
         (FloatRange(0.1, 0.5, step=0.1), [0.1, 0.30000000000000004, 0.3, 0.5], [0.15, 0.6]),
+        (FloatRange(0.1, 0.75, step=0.2), [0.1, 0.7], [0.75, 0.9]),
         (IntRange(1, 10, step=3), [1, 4, 7, 10, 4.0], [2, 13, 4.5, True]),
     ],
 )

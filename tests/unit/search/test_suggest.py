@@ -453,6 +453,19 @@ def _tpe(seed: int) -> TPESampler:
     return tpe_sampler(Algorithm(), seed)
 
 
+@pytest.mark.parametrize("name", ["grid", "random", "sobol", "tpe", "cmaes"])
+def test_stepped_numbers_are_as_people_write_them(name: AlgorithmName) -> None:
+    space = Space((Parameter("a", FloatRange(0.1, 0.75, step=0.1)), Parameter("b", IntRange(3, 11, step=4))))
+    trials = run(sweep_of(space, algorithm=Algorithm(name, 7)), 21, lambda p: float(p["a"]))
+    expected = {(a, b) for a in (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7) for b in (3, 7, 11)}
+    assert {(trial.parameters["a"], trial.parameters["b"]) for trial in trials} == expected
+
+
+def test_tpe_may_begin_without_waiting() -> None:
+    sweep = sweep_of(CONDITIONAL, algorithm=Algorithm("tpe", 7, startup_trials=0))
+    assert all(CONDITIONAL.restrict(trial.parameters) for trial in run(sweep, 5, heights))
+
+
 def test_choices_may_be_anything() -> None:
     values = (None, True, 1, "1", [1, {"a": None}], {"b": 0.5})
     space = Space((Parameter("a", Choices(values)), Parameter("b", FloatRange(0, 1))))
