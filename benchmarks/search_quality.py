@@ -166,8 +166,9 @@ def trials_needed(task: Problem, name: AlgorithmName, seed: int) -> float:
     sweep = sweep_of(task, name, seed)
     done: list[Trial] = []
     for number in range(MOST):
-        # Random points depend on nothing but their number, and need not be told apart.
-        suggestion = suggest(sweep, [] if name == "random" else done, number)
+        # Random points depend on nothing but their number; in a table none is drawn twice.
+        known = [] if name == "random" and points.count(task.space) is None else done
+        suggestion = suggest(sweep, known, number)
         if not isinstance(suggestion, Suggestion):
             break
         loss = task.loss(suggestion.parameters)
@@ -178,12 +179,12 @@ def trials_needed(task: Problem, name: AlgorithmName, seed: int) -> float:
 
 
 def halving_needed(task: Problem, seed: int) -> float:
-    """Return the cost, in full trials, until one of full fidelity is near."""
+    """Return the cost, in full trials, until one of full fidelity is near; MOST if none is, or a table ends."""
     sweep = replace(sweep_of(task, "random", seed), fidelity=Fidelity(FIDELITIES, REDUCTION))
     done: list[Trial] = []
     spent = 0.0
-    while spent < MOST:
-        for start in schedule(sweep, done, NOW).start:
+    while spent < MOST and (starts := schedule(sweep, done, NOW).start):
+        for start in starts:
             number, rung, _ = start.identity
             parameters = start.parameters or suggested(sweep, number)
             loss = seen(task, parameters, FIDELITIES[rung])

@@ -56,17 +56,17 @@ def suggest(sweep: Sweep, trials: Iterable[Trial], number: int) -> Suggestion | 
 
 
 def _drawn(sweep: Sweep, others: Sequence[Trial], number: int) -> Suggestion | Exhausted:
-    finite = points.count(sweep.space) is not None
-    left = (
-        untried(sweep.space, _held(sweep, others), seed_of(sweep.algorithm.seed, number, ATTEMPTS)) if finite else None
-    )
-    if finite and left is None:
+    size = points.count(sweep.space)
+    if size is not None and len({sweep.space.key(trial.parameters) for trial in others} - {None}) >= size:
         return Exhausted()
     for attempt in range(ATTEMPTS):
         suggestion = _suggestion(_draw(sweep, others, number, attempt), others)
         if suggestion.known is None:
             return suggestion
-    return suggestion if left is None else Suggestion(left)
+    if size is None:
+        return suggestion
+    left = untried(sweep.space, _held(sweep, others), seed_of(sweep.algorithm.seed, number, ATTEMPTS))
+    return Exhausted() if left is None else Suggestion(left)
 
 
 def _draw(sweep: Sweep, others: Sequence[Trial], number: int, attempt: int) -> dict[str, Value]:
