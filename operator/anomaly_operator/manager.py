@@ -91,7 +91,7 @@ class Manager:
             board=self._board,
             elector=self._elector,
             tokens=TokenVerifier(self._client, time.monotonic),
-            answer=Pruner(self.cache, self._search, lambda: datetime.now(UTC)).answer,
+            answer=Pruner(self.cache, self._search).answer,
             health=self._health_problem,
             ready=self._cache_has_synced,
             refresh_metrics=self._refresh_metrics,

@@ -4,16 +4,13 @@ The answer is made when a curve arrives, and kept nowhere: a push or an answer t
 """
 
 import json
-from collections.abc import Callable
-from datetime import datetime
 
 import structlog
 from pydantic import ValidationError
 
-from anomaly_api.experiment import ExperimentSpec
 from anomaly_api.run import ProgressAnswer, ProgressUpdate
 from anomaly_operator.cluster.cache import Cache
-from anomaly_operator.decide.trials import epochs_of, trial_record
+from anomaly_operator.decide.trials import epochs_of, seen_trial
 from anomaly_operator.keys import RunKey
 from anomaly_operator.search_worker import SearchWorker
 from anomaly_operator.views import RunView
@@ -27,13 +24,11 @@ class Pruner:
     Args:
         cache: the trials and their sweeps.
         worker: the search, which knows the other trials' curves.
-        clock: the current time.
     """
 
-    def __init__(self, cache: Cache, worker: SearchWorker, clock: Callable[[], datetime]) -> None:
+    def __init__(self, cache: Cache, worker: SearchWorker) -> None:
         self._cache = cache
         self._worker = worker
-        self._clock = clock
 
     async def answer(self, key: RunKey, update: ProgressUpdate) -> ProgressAnswer | None:
         """Return what a pod is told about its progress; None if it goes on."""
@@ -42,15 +37,12 @@ class Pruner:
         if trial is None or sweep is None or update.curve is None or not _prunes(sweep):
             return None
         try:
-            spec = ExperimentSpec.model_validate_json(trial.spec)
-            record = trial_record(trial, (spec.trial and spec.trial.search) or "", self._clock())
+            seen = seen_trial(trial)
         except ValidationError as error:
             log.error("a trial cannot be read", trial=str(key), message=str(error))
             return None
-        curve = epochs_of(update.curve, spec.trial.objective if spec.trial else None)
-        if record is None or not curve:
-            return None
-        if not await self._worker.is_behind(sweep.uid, sweep.spec, record._replace(curve=curve)):
+        curve = epochs_of(update.curve, json.loads(trial.spec)["trial"].get("objective"))
+        if not curve or not await self._worker.is_behind(sweep.uid, sweep.spec, seen.record._replace(curve=curve)):
             return None
         message = f"its best value so far is behind the median of the trials of {sweep.key.name} at epoch {max(curve)}"
         log.info("trial pruned", trial=str(key), message=message)

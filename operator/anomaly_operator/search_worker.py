@@ -18,6 +18,7 @@ import structlog
 
 from anomaly_api.sweep_exchange import Plan, RunOfPoint, TrialRecord
 from anomaly_api.sweep_status import SweepStatus
+from anomaly_operator.decide.trials import SeenTrial
 
 log = structlog.get_logger()
 
@@ -42,15 +43,6 @@ class Question(NamedTuple):
     wants_overview: bool
 
 
-class Known(NamedTuple):
-    """A trial as its sweep's resource shows it."""
-
-    name: str
-    version: int
-    """Its resourceVersion."""
-    record: TrialRecord
-
-
 @dataclass
 class _Told:
     """What the process was told of one sweep: the version of each trial."""
@@ -67,7 +59,7 @@ class SearchWorker:
         self._told: dict[str, _Told] = {}
         self._lock = asyncio.Lock()
 
-    async def ask(self, question: Question, trials: Iterable[Known]) -> tuple[Plan, SweepStatus | None]:
+    async def ask(self, question: Question, trials: Iterable[SeenTrial]) -> tuple[Plan, SweepStatus | None]:
         """Return what is to be done, and, if asked for, what the status says."""
         known = list(trials)
         async with self._lock:
@@ -88,11 +80,16 @@ class SearchWorker:
                 return False
             return await self._run(_is_behind, sweep_uid, spec, record)
 
-    async def _ask(self, question: Question, known: Sequence[Known]) -> tuple[Plan, SweepStatus | None]:
+    async def _ask(self, question: Question, known: Sequence[SeenTrial]) -> tuple[Plan, SweepStatus | None]:
         told = self._told.get(question.sweep_uid)
         anew = told is None or told.search != question.search
         versions = {} if told is None or anew else told.versions
-        news = {trial.name: trial.record for trial in known if versions.get(trial.name) != trial.version}
+        # What a trial at work has used of the budget is news each time.
+        news = {
+            trial.name: trial.record
+            for trial in known
+            if versions.get(trial.name) != trial.version or not trial.is_over
+        }
         present = {trial.name: trial.version for trial in known}
         gone = [name for name in versions if name not in present]
         answer = await self._run(_answer, question, anew, news, gone)
@@ -144,9 +141,11 @@ def _answer(
     )
     if not (question.wants_overview or plan.end):
         return plan, None
+    if plan.end:  # what is at work then is deleted
+        return plan, overview(experiment, [one for one in records if one.state != "Running"], plan.end.reason)
     # What is about to start counts as asked and running.
     started = [_starting(new.which, new.values, question.now) for new in plan.starts]
-    return plan, overview(experiment, [*records, *started], plan.end.reason if plan.end else None)
+    return plan, overview(experiment, [*records, *started])
 
 
 def _starting(which: RunOfPoint, values: Any, now: datetime) -> TrialRecord:

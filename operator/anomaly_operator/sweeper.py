@@ -4,25 +4,26 @@ The trials are the only memory: each is an experiment that the sweep owns, and w
 """
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
 import structlog
 from pydantic import ValidationError
 
 from anomaly_api.status import RunStatus
-from anomaly_api.sweep_exchange import NewTrial, RunOfPoint, TrialRecord
+from anomaly_api.sweep_exchange import NewTrial
 from anomaly_api.sweep_status import StopReason, SweepStatus
 from anomaly_operator.cluster.cache import Cache
 from anomaly_operator.cluster.client import ApiClient
 from anomaly_operator.decide.desired import DesiredSearch
+from anomaly_operator.decide.runs import is_finished
 from anomaly_operator.decide.search_status import SearchState, search_run, search_status
 from anomaly_operator.decide.times import from_timestamp
-from anomaly_operator.decide.trials import trial_manifest, trial_record
+from anomaly_operator.decide.trials import SeenTrial, best_of_earlier, seen_trial, trial_manifest
 from anomaly_operator.errors import Conflict, Forbidden, Invalid, NotFound, RequeueRequested
 from anomaly_operator.keys import RunKey
 from anomaly_operator.resources import EXPERIMENTS
-from anomaly_operator.search_worker import Known, Question, SearchWorker
+from anomaly_operator.search_worker import Question, SearchWorker
 from anomaly_operator.views import RunView, run_view
 from anomaly_operator.work_queue import WorkQueue
 
@@ -52,7 +53,7 @@ class Sweeper:
         self._queue = queue
         self._worker = worker
         self._uids: dict[RunKey, str] = {}
-        self._records: dict[str, dict[str, Known]] = {}  # UID of the sweep -> name of the trial -> what is known
+        self._seen: dict[str, dict[str, SeenTrial]] = {}  # UID of the sweep -> its trials by name
         self._told_at: dict[str, datetime] = {}  # UID of the sweep -> when its status was computed
 
     async def advance(self, run: RunView, status: RunStatus, desired: DesiredSearch, now: datetime) -> RunStatus:
@@ -62,78 +63,91 @@ class Sweeper:
             RequeueRequested: a trial's name is taken, by one that is being deleted.
             ApiError: the API server failed, after the client's own retries.
         """
-        trials = self._trials(run, desired, now)
+        seen = [trial.at(now) for trial in self._seen_trials(run)]
+        trials = {trial.name: trial for trial in seen if trial.search == desired.search}
+        earlier = [trial for trial in seen if trial.search != desired.search]
+        await self._delete(run, (trial for trial in earlier if not trial.is_over))
         await self._follow_suspension(run, trials)
-        due = self._is_due(run, status, len(trials), now)
         if desired.policy.suspend:
-            return await self._suspended(run, status, desired, trials, now)
-        plan, overview = await self._worker.ask(self._question(run, status, desired, now, due), trials.values())
+            return self._suspended(run, status, desired, trials, now)
+        question = self._question(
+            run, status, desired, earlier, now, wants_overview=self._is_due(run, status, trials, now)
+        )
+        plan, overview = await self._worker.ask(question, trials.values())
         waits = await self._start(run, desired, plan.starts)
-        if plan.end:
-            await self._end(run, trials, plan.stops)
-        else:
-            self._queue.add_after(run.key, LONGEST_PAUSE)
+        self._queue.add_after(run.key, LONGEST_PAUSE)
         if overview is None:
             return status
         self._told_at[run.uid] = now
-        at_work = sum(known.record.state == "Running" for known in trials.values()) + len(plan.starts)
         state = SearchState(
             overview=overview,
-            at_work=at_work,
+            at_work=sum(not trial.is_over for trial in trials.values()) + len(plan.starts),
             end=plan.end.message if plan.end else None,
             failed=plan.end is not None and plan.end.reason is StopReason.MAX_FAILED,
             waits=waits or (plan.waits.message if plan.waits else None),
         )
-        return search_status(run, status, desired, state, now)
+        new = search_status(run, status, desired, state, now)
+        # Nothing that is still at work is of any use once the search is over.
+        if plan.end or is_finished(new):
+            await self._delete(run, (trial for trial in trials.values() if not trial.is_over))
+        return new
 
     def forget(self, key: RunKey) -> None:
         """Drop what is kept of a sweep that is over or deleted."""
         uid = self._uids.pop(key, None)
         if uid is not None:
-            self._records.pop(uid, None)
+            self._seen.pop(uid, None)
             self._told_at.pop(uid, None)
             self._worker.forget(uid)
 
-    def _trials(self, run: RunView, desired: DesiredSearch, now: datetime) -> dict[str, Known]:
-        """Return the search's trials by name; a trial that has not changed is not parsed again."""
-        before = self._records.get(run.uid, {})
-        found: dict[str, Known] = {}
+    def _seen_trials(self, run: RunView) -> list[SeenTrial]:
+        """Return the sweep's trials, those of earlier searches too; one that has not changed is not parsed again."""
+        before = self._seen.get(run.uid, {})
+        found: dict[str, SeenTrial] = {}
         for trial in self._cache.trials_of(run.key, run.uid):
             known = before.get(trial.key.name)
             if known is None or known.version != trial.resource_version:
-                record = _record(trial, desired.search, now)
-                if record is None or trial.deleting:
-                    continue
-                known = Known(trial.key.name, trial.resource_version, record)
-            found[trial.key.name] = known
+                known = _seen(trial)
+            if known is not None and not trial.deleting:
+                found[trial.key.name] = known
         self._uids[run.key] = run.uid
-        self._records[run.uid] = found
-        return found
+        self._seen[run.uid] = found
+        return list(found.values())
 
-    def _question(self, run: RunView, status: RunStatus, desired: DesiredSearch, now: datetime, due: bool) -> Question:
+    def _question(
+        self,
+        run: RunView,
+        status: RunStatus,
+        desired: DesiredSearch,
+        earlier: list[SeenTrial],
+        now: datetime,
+        *,
+        wants_overview: bool,
+    ) -> Question:
+        assert desired.spec.sweep is not None
         return Question(
             sweep_uid=run.uid,
             search=desired.search,
             name=run.key.name,
             spec=run.spec,
-            earlier=desired.earlier,
+            earlier=(*desired.earlier, *best_of_earlier(earlier, desired.spec.sweep)),
             search_run=search_run(status, desired),
             now=now,
             began=from_timestamp(status.start_time) if status.start_time else None,
-            wants_overview=due,
+            wants_overview=wants_overview,
         )
 
-    def _is_due(self, run: RunView, status: RunStatus, trials: int, now: datetime) -> bool:
+    def _is_due(self, run: RunView, status: RunStatus, trials: Mapping[str, SeenTrial], now: datetime) -> bool:
         last = self._told_at.get(run.uid)
         if last is None or status.start_time is None:
             return True
-        pause = STATUS_SECONDS * max(1.0, trials / TRIALS_FOR_A_SECOND)
+        pause = STATUS_SECONDS * max(1.0, len(trials) / TRIALS_FOR_A_SECOND)
         early = pause - (now - last).total_seconds()
         if early > 0:
             self._queue.add_after(run.key, early)
         return early <= 0
 
-    async def _follow_suspension(self, run: RunView, trials: dict[str, Known]) -> None:
+    async def _follow_suspension(self, run: RunView, trials: Mapping[str, SeenTrial]) -> None:
         """Suspend the trials at work with their sweep, and resume them with it."""
         for trial in self._at_work(run, trials):
             if trial.suspend == run.suspend:
@@ -144,14 +158,14 @@ class Sweeper:
             except NotFound:
                 continue
 
-    def _at_work(self, run: RunView, trials: dict[str, Known]) -> list[RunView]:
+    def _at_work(self, run: RunView, trials: Mapping[str, SeenTrial]) -> list[RunView]:
         """Return the trials that are not over."""
-        names = (known.name for known in trials.values() if known.record.state == "Running")
+        names = (trial.name for trial in trials.values() if not trial.is_over)
         found = (self._cache.runs.get(RunKey("AnomalyExperiment", run.key.namespace, name)) for name in names)
         return [trial for trial in found if trial]
 
-    async def _suspended(
-        self, run: RunView, status: RunStatus, desired: DesiredSearch, trials: dict[str, Known], now: datetime
+    def _suspended(
+        self, run: RunView, status: RunStatus, desired: DesiredSearch, trials: Mapping[str, SeenTrial], now: datetime
     ) -> RunStatus:
         """Return the status of a sweep that starts nothing; it is suspended once none of its trials has a pod."""
         at_work = sum(trial.phase != "Suspended" for trial in self._at_work(run, trials))
@@ -183,15 +197,13 @@ class Sweeper:
             return f"trial {new.name} was refused: {refusal.message}"
         return None
 
-    async def _end(self, run: RunView, trials: dict[str, Known], stops: Iterable[RunOfPoint]) -> None:
-        """Delete the trials that are at work though the search is over."""
-        useless = set(stops)
-        for known in trials.values():
-            if known.record.which in useless and known.record.state == "Running":
-                try:
-                    await self._client.delete(EXPERIMENTS, run.key.namespace, known.name)
-                except NotFound:
-                    continue
+    async def _delete(self, run: RunView, useless: Iterable[SeenTrial]) -> None:
+        """Delete trials."""
+        for trial in useless:
+            try:
+                await self._client.delete(EXPERIMENTS, run.key.namespace, trial.name)
+            except NotFound:
+                continue
 
     def _put(self, raw: dict[str, object]) -> None:
         self._put_view(run_view("AnomalyExperiment", raw))
@@ -201,9 +213,9 @@ class Sweeper:
             self._queue.add(key)
 
 
-def _record(trial: RunView, search: str, now: datetime) -> TrialRecord | None:
+def _seen(trial: RunView) -> SeenTrial | None:
     try:
-        return trial_record(trial, search, now)
+        return seen_trial(trial)
     except ValidationError as error:
         log.error("a trial cannot be read", trial=str(trial.key), message=str(error))
         return None

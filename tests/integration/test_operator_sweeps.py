@@ -88,7 +88,7 @@ def test_the_best_is_found_and_trained_under_the_sweeps_name(namespace: Namespac
 
 
 def test_the_same_trials_although_the_operator_is_killed(namespace: Namespace, operator: OperatorProcess) -> None:
-    one_by_one = {"max": 8, "parallel": 1}
+    one_by_one = {"max": 6, "parallel": 1}
     with SweepPlayer(namespace.name, score):
         namespace.apply(sweep(trials=one_by_one))
         namespace.wait_for("aexp", "hunt", "complete", phase("Complete"))
@@ -103,7 +103,7 @@ def test_the_same_trials_although_the_operator_is_killed(namespace: Namespace, o
         killer.join()
     assert values_of(trials(namespace)) == expected
     jobs = [job["metadata"]["name"] for job in namespace.list("jobs")]
-    assert sorted(jobs) == sorted({f"hunt-t{number:04}-experiment" for number in range(8)} | {"hunt-experiment"})
+    assert sorted(jobs) == sorted({f"hunt-t{number:04}-experiment" for number in range(6)} | {"hunt-experiment"})
 
 
 def kill_every_few_seconds(operator: OperatorProcess, stop: threading.Event) -> None:
@@ -245,6 +245,41 @@ def test_a_report_alone(namespace: Namespace, operator: OperatorProcess) -> None
         namespace.wait_for("aexp", "hunt", "complete", phase("Complete"))
     assert player.configs["hunt"].step == "report"
     assert player.configs["hunt"].sweep
+
+
+def test_checked_once_before_any_trial(namespace: Namespace, operator: OperatorProcess) -> None:
+    with SweepPlayer(namespace.name, score) as player:
+        namespace.apply(sweep(policy={"preflight": "Always"}, trials={"max": 2, "parallel": 2}))
+        done = namespace.wait_for("aexp", "hunt", "complete", phase("Complete"))
+    assert [step["name"] for step in done["steps"]] == ["check", "search"]
+    assert condition_is_true(done, "DataReady")
+    assert "hunt-experiment-check" in {job["metadata"]["name"] for job in namespace.list("jobs")}
+    assert player.configs["hunt"].sweep
+
+
+def test_another_space_is_another_search_that_begins_with_the_best(
+    namespace: Namespace, operator: OperatorProcess
+) -> None:
+    with SweepPlayer(namespace.name, score):
+        namespace.apply(sweep(trials={"max": 4, "parallel": 2}))
+        first = namespace.wait_for("aexp", "hunt", "complete", phase("Complete"))
+        best = first["sweep"]["best"][0]["values"]
+        other = [{"path": "model.padim.nFeatures", "int": {"low": 1, "high": 80}}]
+        namespace.patch("aexp", "hunt", {"spec": {"sweep": {"parameters": other}}})
+        second = namespace.wait_for("aexp", "hunt", "complete again", phase("Complete", run=2), is_over=True)
+    assert second["sweep"]["asked"] == 4
+    assert second["sweep"]["searchRun"] == 2
+    made = {trial["metadata"]["name"]: trial["spec"]["trial"]["values"] for trial in trials(namespace)}
+    assert len(made) == 8
+    assert made["hunt-s2-t0000"] == best
+
+
+def test_the_deadline_ends_a_search_and_its_trials(namespace: Namespace, operator: OperatorProcess) -> None:
+    with SweepPlayer(namespace.name, lambda _: HELD):
+        namespace.apply(sweep(policy={"activeDeadlineSeconds": 5}))
+        failed = namespace.wait_for("aexp", "hunt", "failed", phase("Failed"))
+        assert condition(failed, "Failed")["reason"] == "DeadlineExceeded"
+        operator.wait_until(lambda: not trials(namespace), "rid of its trials")
 
 
 def test_a_trial_that_falls_behind_is_told_to_stop(namespace: Namespace, operator: OperatorProcess) -> None:

@@ -1,12 +1,17 @@
 """The trials of a sweep: experiments that the operator makes, and what the search is told of each."""
 
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Any
 
 from anomaly_api import API_VERSION
 from anomaly_api.experiment import ExperimentSpec
 from anomaly_api.reasons import Reason
 from anomaly_api.status import ConditionType, Curve, Phase, RunStatus
+from anomaly_api.sweep import Sweep
 from anomaly_api.sweep_exchange import INFEASIBLE, NewTrial, TrialRecord, TrialState, by_path
+from anomaly_api.sweep_status import Trial
 from anomaly_operator import names
 from anomaly_operator.decide.conditions import find_true
 from anomaly_operator.decide.desired import DesiredSearch
@@ -14,39 +19,73 @@ from anomaly_operator.decide.times import from_timestamp
 from anomaly_operator.resources import Manifest
 from anomaly_operator.views import RunView
 
+EARLIER_POINTS = 5
+"""Best trials of earlier searches of the same resource that are tried first."""
 
-def trial_record(trial: RunView, search: str, now: datetime) -> TrialRecord | None:
-    """Return what is known of a trial; None if it belongs to another search.
 
-    Args:
-        trial: its resource.
-        search: the search that asks.
-        now: the current time, until which a trial at work has used its GPUs.
+@dataclass(frozen=True, slots=True)
+class SeenTrial:
+    """A trial as its resource shows it."""
+
+    name: str
+    version: int
+    """resourceVersion."""
+    search: str | None
+    """The search that it belongs to."""
+    gpus: int
+    """GPUs that it has (count)."""
+    record: TrialRecord
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has ended."""
+        return self.record.state != "Running"
+
+    def at(self, now: datetime) -> "SeenTrial":
+        """Return it as it is now: a trial at work uses its GPUs."""
+        started = self.record.started
+        if self.is_over or started is None:
+            return self
+        hours = self.gpus * (now - started).total_seconds() / 3600
+        return replace(self, record=self.record._replace(gpu_hours=hours))
+
+
+def seen_trial(trial: RunView) -> SeenTrial:
+    """Return what a trial's resource shows.
 
     Raises:
         ValidationError: its spec or status is not one that this version can parse.
     """
-    spec = ExperimentSpec.model_validate_json(trial.spec)
-    if spec.trial is None or spec.trial.search != search:
-        return None
-    status = RunStatus.model_validate_json(trial.status)
+    spec, status = ExperimentSpec.model_validate_json(trial.spec), RunStatus.model_validate_json(trial.status)
+    which = spec.trial or Trial(sweep=trial.key.name, number=0)
     started = from_timestamp(status.start_time) if status.start_time else None
     ended = from_timestamp(status.completion_time) if status.completion_time else None
-    seconds = ((ended or now) - started).total_seconds() if started else 0.0
+    seconds = (ended - started).total_seconds() if started and ended else 0.0
     state, reason = _state(status)
-    return TrialRecord(
-        number=spec.trial.number,
-        rung=spec.trial.rung,
-        replicate=spec.trial.replicate,
-        values=spec.trial.values,
+    record = TrialRecord(
+        number=which.number,
+        rung=which.rung,
+        replicate=which.replicate,
+        values=which.values,
         state=state,
         metrics=by_path(status.metrics),
         gpu_hours=spec.scheduling.gpus.count * seconds / 3600,
         started=started,
         ended=ended,
         reason=reason,
-        curve=_filled(epochs_of(status.curve, spec.trial.objective)),
+        curve=_filled(epochs_of(status.curve, which.objective)),
     )
+    return SeenTrial(trial.key.name, trial.resource_version, which.search, spec.scheduling.gpus.count, record)
+
+
+def best_of_earlier(trials: Iterable[SeenTrial], sweep: Sweep) -> tuple[dict[str, Any], ...]:
+    """Return the values of the best trials of earlier searches, best first: the next one begins with them."""
+    objective = sweep.objectives[0]
+    sign = -1.0 if objective.goal == "maximize" else 1.0
+    complete = (trial.record for trial in trials if trial.record.state == "Complete")
+    measured = ((record.metrics.get(objective.metric), record) for record in complete)
+    ranked = sorted((sign * value, record.number, record) for value, record in measured if value is not None)
+    return tuple(dict(record.values) for _, _, record in ranked[:EARLIER_POINTS])
 
 
 def epochs_of(curve: Curve | None, objective: str | None) -> dict[int, float]:
