@@ -70,9 +70,8 @@ class Sweeper:
         await self._follow_suspension(run, trials)
         if desired.policy.suspend:
             return self._suspended(run, status, desired, trials, now)
-        question = self._question(
-            run, status, desired, earlier, now, wants_overview=self._is_due(run, status, trials, now)
-        )
+        due = self._is_due(run, status, trials, now)
+        question = self._question(run, status, desired, earlier, now, wants_overview=due)
         plan, overview = await self._worker.ask(question, trials.values())
         waits = await self._start(run, desired, plan.starts)
         self._queue.add_after(run.key, LONGEST_PAUSE)
