@@ -31,7 +31,9 @@ from anomaly_api.status import MetricValues, ThresholdValues
 from anomaly_runner.exporting import export, performance
 from anomaly_runner.exporting.torchscript_writer import write_torchscript
 from anomaly_runner.local import print_report, run_locally
+from anomaly_runner.models import coreset_chunks
 from anomaly_runner.system.digest import digest
+from anomaly_runner.training import train
 from support.optional import not_none
 from support.textures import EXPERIMENT, INFERENCE, SIDE, Change, Document, texture, write_manifest
 
@@ -372,6 +374,24 @@ def test_only_the_report_is_uploaded(textures: Path) -> None:
     assert experiment(textures, lambda document: document["spec"]["output"].update(uploadArtifacts=False)) == 0
     assert [file.name for file in results(textures).iterdir()] == ["report.json"]
     assert not_none(report_of(textures).summary.artifacts).model is None
+
+
+def test_a_coreset_that_had_to_be_built_of_chunks_is_told(
+    textures: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """8 images of 8 x 8 patches, in chunks of 64 as if there were a megabyte of memory."""
+    monkeypatch.setattr(train, "free_for_fit", lambda *_: 1_000_000)
+    monkeypatch.setattr(coreset_chunks, "FEWEST_ROWS", 64)
+    monkeypatch.setattr(coreset_chunks, "MOST_ROWS", 64)
+
+    def change(document: Document) -> None:
+        document["spec"]["model"] = {"name": "patchcore", "patchcore": {"backbone": "resnet18", "preTrained": False}}
+        document["spec"]["export"] = {"types": []}
+
+    assert experiment(textures, change) == 0
+    told = "512 training patches do not fit into memory"
+    assert told in " ".join(report_of(textures).summary.warnings)
+    assert told in caplog.text
 
 
 def test_patchcore_from_images_to_inference(textures: Path) -> None:

@@ -121,7 +121,7 @@ class Patchcore(MemoryModel):
             return ""
         self._chunk = size.largest_chunk(free)
         self._patches = self._collection()
-        if self._coreset == "Chunked":
+        if self._coreset == "Chunked" or size.rows <= self._chunk:
             return ""
         return (
             f"{size.rows:,} training patches do not fit into memory ({gigabytes(size.exact_bytes())} needed, "
