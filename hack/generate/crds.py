@@ -49,6 +49,13 @@ TRIAL_COLUMNS = (
         "priority": 1,
     },
 )
+RUN_COLUMN = {
+    "name": "Run",
+    "type": "integer",
+    "jsonPath": ".status.run",
+    "description": "Number of the run: a spec that is changed once its run is over runs again",
+    "priority": 1,
+}
 COLUMNS = (
     {
         "name": "AUROC",
@@ -63,6 +70,7 @@ COLUMNS = (
         "description": "F1 of image decisions at the threshold",
     },
     {"name": "Progress", "type": "string", "jsonPath": ".status.display.progress"},
+    RUN_COLUMN,
     {"name": "Device", "type": "string", "jsonPath": ".status.device.name", "priority": 1},
     {"name": "Reason", "type": "string", "jsonPath": ".status.conditions[?(@.status=='True')].reason", "priority": 1},
     {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"},

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from anomaly_api.inference import InferenceSpec
-from anomaly_api.run import ModelManifest, RunConfig, RunIdentity
+from anomaly_api.run import ModelManifest, RunConfig
 from anomaly_api.status import Stage, TrainedBy
 from anomaly_api.storage import LocationRole
 from anomaly_runner import publish
@@ -28,7 +28,7 @@ from anomaly_runner.scoring.trained_model import (
     gpu_problem,
     inference_preprocessor,
     load_predictor,
-    read_model_manifest,
+    read_trained_model,
 )
 from anomaly_runner.storage import Prefetcher
 from anomaly_runner.system.environment import versions
@@ -44,6 +44,7 @@ class _InferenceInputs:
 
     spec: InferenceSpec
     manifest: ModelManifest
+    trained_by: TrainedBy
     predictor: Predictor
     dataset: DatasetIndex
     prefetcher: Prefetcher
@@ -65,7 +66,8 @@ def run_inference(config: RunConfig, spec: InferenceSpec, context: Context) -> p
     """
     # A GPU that cannot be used is found out before anything is listed; the model shows later whether it is used.
     check_required(asked_gpus(config), gpu_problem(spec.runtime))
-    manifest = read_model_manifest(context.stores[LocationRole.MODEL])
+    model = read_trained_model(context.stores[LocationRole.MODEL])
+    manifest = model.manifest
     listed = list_inference(spec, manifest, context, known=config.listing)
     # From here on images are downloaded in the background, while the model is fetched and loaded.
     prefetcher = prefetch_images(listed, context)
@@ -73,6 +75,7 @@ def run_inference(config: RunConfig, spec: InferenceSpec, context: Context) -> p
         inputs = _InferenceInputs(
             spec=spec,
             manifest=manifest,
+            trained_by=model.trained_by,
             predictor=_load_predictor(config, spec, manifest, context),
             dataset=listed.dataset,
             prefetcher=prefetcher,
@@ -119,7 +122,7 @@ def _run(config: RunConfig, inputs: _InferenceInputs) -> publish.Published:
         gallery=gallery,
         performance=_performance(inputs, predictions),
         model_thresholds=inputs.manifest.thresholds,
-        trained_by=_trained_by(inputs.manifest.run),
+        trained_by=inputs.trained_by,
     )
     return publish.publish(config, results, folder, inputs.spec.output.upload_artifacts, inputs.context)
 
@@ -135,10 +138,6 @@ def _environment(inputs: _InferenceInputs) -> dict[str, str]:
     """Versions of libraries, and the model's URI, which names the version of a registered model."""
     uri = inputs.context.stores[LocationRole.MODEL].uri
     return versions(_LIBRARIES) | {"model": uri}
-
-
-def _trained_by(run: RunIdentity) -> TrainedBy:
-    return TrainedBy(namespace=run.namespace, name=run.name, uid=run.uid)
 
 
 def _predict(inputs: _InferenceInputs) -> Predictions:

@@ -1,6 +1,7 @@
 """Runs without a cluster: an experiment and the inference with its model, end to end on small textures."""
 
 import csv
+import hashlib
 import io
 import json
 import os
@@ -239,10 +240,13 @@ def test_inference_repeats_the_experiment_scores(textures_and_model: Path) -> No
     assert costs.keys() == {"imagesPerSecond", "peakMemoryBytes"}
     assert costs["imagesPerSecond"] == pytest.approx(10 / report.seconds["predict"], rel=1e-5)
     assert report.performance is None
-    assert (
-        "Images a second of the whole stage predict"
-        in (results(textures_and_model, "look") / "report.html").read_text()
-    )
+    page = (results(textures_and_model, "look") / "report.html").read_text()
+    assert "Images a second of the whole stage predict" in page
+    digest = hashlib.sha256((results(textures_and_model) / "model.json").read_bytes()).hexdigest()
+    used = not_none(report.summary.trained_by)
+    assert (used.namespace, used.name, used.run, used.model_digest) == ("factory", "textures", 1, digest)
+    assert "factory/textures, run 1 (" in page
+    assert digest in page
     scores = {}
     for name in ("textures", "look"):
         table = pyarrow.parquet.read_table(results(textures_and_model, name) / "predictions.parquet").to_pylist()

@@ -1,5 +1,6 @@
 """Inference with a registered model, against MLflow's own server: versions, credentials and failures."""
 
+import hashlib
 import os
 import shutil
 import subprocess
@@ -121,6 +122,10 @@ def test_a_registered_model_gives_the_scores_of_its_experiment(
     assert tags["anomalyops.io/device.provider"] == device.provider
     assert tags["anomalyops.io/device.name"] == device.name
     assert trained_by.name == experiment
+    assert (tags["anomalyops.io/trainedBy.name"], tags["anomalyops.io/trainedBy.run"]) == (experiment, "1")
+    assert tags["anomalyops.io/trainedBy.modelDigest"] == trained_by.model_digest
+    written = trained / "results/factory" / experiment / "local/model.json"
+    assert trained_by.model_digest == hashlib.sha256(written.read_bytes()).hexdigest()
 
 
 def test_versions_differ(trained: Path) -> None:

@@ -65,6 +65,7 @@ def render(report: RunReport, labelled: LabelledScores | None, gallery: Sequence
         performance=performance_rows(report.summary.metrics.performance) if report.summary.metrics else {},
         measured=measured_with(report),
         device=report.summary.device.to_json_object() if report.summary.device else {},
+        trained_by=report.summary.trained_by,
         config=yaml.safe_dump(spec.to_json_object(), sort_keys=False, allow_unicode=True),
     )
 

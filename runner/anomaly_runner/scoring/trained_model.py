@@ -4,6 +4,8 @@ Every file is checked against its digest before it is read. torch is imported on
 torchscript.
 """
 
+import hashlib
+from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -11,6 +13,7 @@ from pydantic import ValidationError
 from anomaly_api.inference import InferenceSpec, Runtime
 from anomaly_api.resource import describe_invalid
 from anomaly_api.run import MODEL_MANIFEST, ExportedModel, ModelFile, ModelManifest
+from anomaly_api.status import TrainedBy
 from anomaly_api.storage import LocationRole
 from anomaly_runner.context import Context
 from anomaly_runner.data.batches import Preprocessor
@@ -23,8 +26,34 @@ from anomaly_runner.storage import ObjectInfo, Store, download_all
 from anomaly_runner.system.digest import digest
 
 
+@dataclass(frozen=True)
+class TrainedModel:
+    """A model as its folder describes it.
+
+    Attributes:
+        manifest: the content of model.json.
+        digest: SHA-256 of model.json as it was read, hexadecimal: it names the digests of all other files.
+    """
+
+    manifest: ModelManifest
+    digest: str
+
+    @property
+    def trained_by(self) -> TrainedBy:
+        """The run of the experiment that trained it."""
+        run = self.manifest.run
+        return TrainedBy(
+            namespace=run.namespace, name=run.name, uid=run.uid, run=run.number or 1, model_digest=self.digest
+        )
+
+
 def read_model_manifest(store: Store) -> ModelManifest:
-    """Read model.json from a folder of artifacts.
+    """Read model.json from a folder of artifacts; raises what ``read_trained_model`` does."""
+    return read_trained_model(store).manifest
+
+
+def read_trained_model(store: Store) -> TrainedModel:
+    """Read model.json from a folder of artifacts, with its digest.
 
     Raises:
         ModelInvalid: model.json is missing, or this version of the runner cannot read it.
@@ -37,9 +66,10 @@ def read_model_manifest(store: Store) -> ModelManifest:
     if content is None:
         raise ModelInvalid(f"no {MODEL_MANIFEST} in {store.uri}: is it the artifacts' folder of a complete run?")
     try:
-        return ModelManifest.model_validate_json(content)
+        manifest = ModelManifest.model_validate_json(content)
     except ValidationError as error:
         raise ModelInvalid(f"{MODEL_MANIFEST} in {store.uri}: {describe_invalid(error, 'model')}") from error
+    return TrainedModel(manifest, hashlib.sha256(content).hexdigest())
 
 
 def gpu_problem(runtime: Runtime) -> str | None:

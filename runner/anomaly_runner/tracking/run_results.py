@@ -68,10 +68,12 @@ def tracked_result(report: RunReport, folder: Path, complete: bool) -> TrackedRe
 
 
 def _tags(report: RunReport) -> dict[str, str]:
-    tag = PRUNED_TAG if report.summary.reason is Reason.PRUNED else FAILURE_TAG
-    found = {MODEL_TAG: report.environment.get("model"), tag: report.summary.message}
-    if report.summary.device is not None:
-        found |= {f"{GROUP}/device.{name}": text for name, text in flat_parameters(report.summary.device).items()}
+    summary = report.summary
+    tag = PRUNED_TAG if summary.reason is Reason.PRUNED else FAILURE_TAG
+    found = {MODEL_TAG: report.environment.get("model"), tag: summary.message}
+    for group, values in {"device": summary.device, "trainedBy": summary.trained_by}.items():
+        if values is not None:
+            found |= {f"{GROUP}/{group}.{name}": text for name, text in flat_parameters(values).items()}
     return {name: value for name, value in found.items() if value}
 
 
