@@ -79,9 +79,9 @@ def tracked_result(tmp_path: Path) -> TrackedResult:
     )
 
 
-def tracker(server: str, register: str | None = None, uid: str = "0-1") -> MlflowTracker:
+def tracker(server: str, register: str | None = None, uid: str = "0-1", number: int | None = None) -> MlflowTracker:
     spec = MlflowTracking(tracking_uri=server, register_model=register)
-    return MlflowTracker(mlflow_target(RUN.model_copy(update={"uid": uid}), spec, None))
+    return MlflowTracker(mlflow_target(RUN.model_copy(update={"uid": uid, "number": number}), spec, None))
 
 
 def wait_for(condition: Callable[[], object]) -> None:
@@ -121,6 +121,22 @@ def test_the_images_are_logged_as_a_dataset_with_their_digest(
     assert json.loads(entry.dataset.profile) == {"images": {"train": 8, "predicted": 4}, "sha256": "ab" * 32}
     assert entry.dataset.digest * 2 == "ab" * 32
     assert {tag.key: tag.value for tag in entry.tags} == {"mlflow.data.context": "training"}
+
+
+def test_later_runs_of_a_resource_are_runs_of_their_own(
+    server: str, client: "MlflowClient", tracked_result: TrackedResult
+) -> None:
+    ids = []
+    for number, seed in ((None, "1"), (None, "1"), (2, "2"), (2, "2"), (3, "3")):  # MLflow lets no parameter change
+        found = tracker(server, uid="again", number=number)
+        found.start({"seed": seed})
+        found.finish(tracked_result)
+        ids.append(not_none(found.status()).run_id)
+    assert (ids[0], ids[2]) == (ids[1], ids[3]), "a retried pod goes on with its run"
+    assert len(set(ids)) == 3
+    runs = [client.get_run(run_id).data for run_id in (ids[0], ids[2], ids[4])]
+    assert [run.params["seed"] for run in runs] == ["1", "2", "3"]
+    assert [run.tags["anomalyops.io/run"] for run in runs] == ["1", "2", "3"]
 
 
 def test_a_registered_model_runs_in_mlflow_alone_and_is_registered_once(

@@ -125,6 +125,7 @@ def test_a_run_from_start_to_finish(tmp_path: Path) -> None:
         "anomalyops.io/kind": "AnomalyExperiment",
         "anomalyops.io/namespace": "factory",
         "anomalyops.io/name": "x",
+        "anomalyops.io/run": "1",
     }
     assert server.experiments == {"factory": "1"}
     assert {(Path(file).name, folder) for file, folder in server.calls} == {

@@ -166,6 +166,28 @@ def test_retries_are_counted_by_step(namespace: Namespace, operator: OperatorPro
     assert done["steps"][0]["attempts"] == 2
 
 
+def test_a_job_that_is_refused_only_after_the_check_is_repaired_while_suspended(
+    namespace: Namespace, operator: OperatorProcess
+) -> None:
+    typo = checked_experiment()
+    typo["spec"]["scheduling"]["affinity"] = {"nodeAfinity": {}}
+    namespace.apply(typo)
+    mark_ended(namespace, active_pod(namespace, CHECK), CHECKED)
+    refused = namespace.wait_for(
+        "aexp", "screws", "refused", lambda status: condition(status, "Stalled").get("reason") == "JobRefused"
+    )
+    assert 'unknown field "spec.template.spec.affinity.nodeAfinity"' in condition(refused, "Stalled")["message"]
+    assert condition_is_true(refused, "DataReady")
+    with pytest.raises(KubectlError, match=r"spec.scheduling cannot change while the run is at work: wait .* suspend"):
+        namespace.apply(checked_experiment())
+    namespace.patch("aexp", "screws", {"spec": {"runPolicy": {"suspend": True}}})
+    held = namespace.wait_for("aexp", "screws", "suspended", phase("Suspended"))
+    assert "its Job is refused" in condition(held, "Suspended")["message"]
+    namespace.patch("aexp", "screws", {"spec": {"scheduling": {"affinity": None}, "runPolicy": {"suspend": False}}})
+    mark_ended(namespace, active_pod(namespace, f"{TRAIN}-2-check"), CHECKED)
+    namespace.kubectl("wait", "--for=create", f"job/{TRAIN}-2", "--timeout=30s")
+
+
 def finish(namespace: Namespace, job: str, run: int) -> Manifest:
     mark_ended(namespace, active_pod(namespace, job), trained(run))
     return namespace.wait_for("aexp", "screws", f"complete, run {run}", phase("Complete", run))

@@ -49,11 +49,17 @@ class RunPhase:
     """Reconciling, Stalled or Suspended."""
 
 
-def current_phase(desired: DesiredState, observed: ObservedState) -> RunPhase:
-    """Decide the phase of an unfinished run: by its missing Job, its suspended Job, or the Job's pods."""
+def current_phase(desired: DesiredState, observed: ObservedState, *, has_started: bool) -> RunPhase:
+    """Decide the phase of an unfinished run: by its missing Job, its suspended Job, or the Job's pods.
+
+    Args:
+        desired: what should exist.
+        observed: what exists.
+        has_started: whether the run has had a pod, so that its spec is kept as it is.
+    """
     job = observed.job
     if job is None or job.deleting:
-        return _phase_without_job(desired, observed)
+        return _phase_without_job(desired, observed, has_started=has_started)
     if job.suspend:
         suspended_by_user = desired.policy is None or desired.policy.suspend
         return _phase_of_suspended_job(job, suspended_by_user=suspended_by_user)
@@ -62,11 +68,15 @@ def current_phase(desired: DesiredState, observed: ObservedState) -> RunPhase:
     return _phase_without_active_pod(observed)
 
 
-def _phase_without_job(desired: DesiredState, observed: ObservedState) -> RunPhase:
+def _phase_without_job(desired: DesiredState, observed: ObservedState, *, has_started: bool) -> RunPhase:
     if isinstance(desired, Blocked):
         phase = Phase.PENDING if desired.reason is Reason.SPEC_INVALID else Phase.WAITING
         condition = ConditionType.STALLED if desired.stalled else ConditionType.RECONCILING
         return RunPhase(phase, desired.reason, desired.message, condition)
+    # The spec of a run that has started changes while it is suspended, which repairs what only a later step has.
+    if observed.refusal and has_started and desired.policy and desired.policy.suspend:
+        message = f"runPolicy.suspend is true; its Job is refused: {observed.refusal.message}"
+        return RunPhase(Phase.SUSPENDED, Reason.SUSPENDED, message, ConditionType.SUSPENDED)
     if observed.refusal:
         return RunPhase(Phase.PENDING, Reason.JOB_REFUSED, observed.refusal.message, ConditionType.STALLED)
     return RunPhase(Phase.PENDING, Reason.PENDING, "a Job of this name is still being deleted")

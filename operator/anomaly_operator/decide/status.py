@@ -70,7 +70,8 @@ def compute_status(
         return _finished_status(run, old, observed, observed.job, outcome, now=now)
     # Everything else is a phase of an unfinished run.
     trained_by = desired.trained_by if isinstance(desired, DesiredJob) else old.trained_by
-    return _unfinished_status(run, old, observed, current_phase(desired, observed), trained_by, now=now)
+    phase = current_phase(desired, observed, has_started=old.start_time is not None)
+    return _unfinished_status(run, old, observed, phase, trained_by, now=now)
 
 
 def _kept_record(run: RunView, old: RunStatus, experiment: RunView | None) -> RunStatus:

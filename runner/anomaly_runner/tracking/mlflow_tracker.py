@@ -81,9 +81,19 @@ class MlflowTarget:
     artifact_root: Path | None = None
 
     @property
+    def query(self) -> str:
+        """MLflow's filter for what an earlier pod of this run has made.
+
+        The first run does not ask for its number: there is no other yet, and the pod may be of a release without.
+        """
+        of_resource = f"tags.`{GROUP}/uid` = '{self.run.uid}'"
+        return of_resource + (f" and tags.`{GROUP}/run` = '{self.run.number}'" if self.run.number else "")
+
+    @property
     def all_tags(self) -> dict[str, str]:
-        """The user's tags, and the tags that identify the resource."""
+        """The user's tags, and the tags that identify the resource and which of its runs this is."""
         ours = {"uid": self.run.uid, "kind": self.run.kind, "namespace": self.run.namespace, "name": self.run.name}
+        ours["run"] = str(self.run.number or 1)
         found = dict(self.tags) | {f"{GROUP}/{key}": value for key, value in ours.items()}
         return {mlflow_name(key): short_value(value, MAX_TAG_CHARACTERS) for key, value in found.items()}
 
@@ -222,12 +232,10 @@ class MlflowTracker:
         return self._status.run_id
 
     def _resume_run(self, experiment_id: str) -> str | None:
-        """Reopen the run of an earlier pod of this resource, and return its id; None if there is no such run."""
+        """Reopen the run of an earlier pod of this run, and return its id; None if there is no such run."""
         if self._target.run.uid == LOCAL_UID:
             return None
-        found = self._client.search_runs(
-            [experiment_id], f"tags.`{GROUP}/uid` = '{self._target.run.uid}'", max_results=1
-        )
+        found = self._client.search_runs([experiment_id], self._target.query, max_results=1)
         if not found:
             return None
         self._client.update_run(found[0].info.run_id, status="RUNNING")
