@@ -17,7 +17,7 @@ from anomaly_operator.decide.times import from_timestamp
 from anomaly_operator.keys import RunKey
 
 CHECK_RESOURCES = ResourceRequirements(requests={"cpu": "250m", "memory": "1536Mi"}, limits={"memory": "4Gi"})
-"""What a check takes: 1 GB for torch and its libraries, and the larger of one decoded image and a model without weights.
+"""What a check takes: 1 GB for torch and its libraries, and one decoded image or a model without its weights.
 
 Measured: 1.0 GB for PaDiM and models of anomalib, 1.2 GB for PatchCore on a wide ResNet-50, 1.7 GB on ConvNeXt-Large.
 """
