@@ -15,6 +15,7 @@ def checked(name: str) -> Manifest:
     """Return an experiment that is checked first, although it waits for no GPU."""
     manifest = small_experiment(name)
     manifest["spec"]["runPolicy"] = {"preflight": "Always"}
+    manifest["spec"]["scheduling"]["resources"]["limits"] = {"memory": "4Gi"}  # what the estimate is held against
     return manifest
 
 
