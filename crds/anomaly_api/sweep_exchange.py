@@ -5,12 +5,13 @@ other's libraries by reading them.
 """
 
 import hashlib
+import math
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Literal, NamedTuple
 
 from anomaly_api.reasons import Reason
-from anomaly_api.status import MetricValues
+from anomaly_api.status import Curve, MetricValues
 from anomaly_api.sweep_status import StopReason
 
 Json = dict[str, Any]
@@ -145,13 +146,31 @@ def ended_as(reason: str) -> TrialState:
     """Return the state of a trial whose run is over for this reason."""
     if reason == Reason.COMPLETE:
         return "Complete"
+    if reason == Reason.PRUNED:
+        return "Pruned"
     return "Infeasible" if reason in INFEASIBLE else "Failed"
 
 
 def by_path(metrics: MetricValues | None) -> dict[str, float]:
-    """Return metrics by the paths that objectives have."""
-    groups = metrics.to_json_object() if metrics else {}
-    return {f"{group}.{name}": value for group, values in groups.items() for name, value in values.items()}
+    """Return metrics by the paths that objectives have, without those that are not finite."""
+    groups = metrics.model_dump() if metrics else {}
+    named = {f"{group}.{name}": value for group, values in groups.items() for name, value in values.items()}
+    return {path: value for path, value in named.items() if math.isfinite(value)}
+
+
+def epochs_of(curve: Curve | None, objective: str | None) -> dict[int, float]:
+    """Return the values of a curve by epoch, counted from 0; nothing for the curve of another metric."""
+    if curve is None or objective is None or curve.metric != objective.replace(".", ""):
+        return {}
+    return {count - 1: value for count, value in curve.points}
+
+
+def filled(curve: dict[int, float]) -> dict[int, float]:
+    """Return the curve with a value at each epoch from its first to its last: a status keeps some of many points."""
+    filled: dict[int, float] = {}
+    for epoch in range(min(curve, default=0), max(curve, default=-1) + 1):
+        filled[epoch] = curve.get(epoch, filled.get(epoch - 1, 0.0))
+    return filled
 
 
 def _shortened(name: str, limit: int) -> str:

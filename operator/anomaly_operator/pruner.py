@@ -9,8 +9,9 @@ import structlog
 from pydantic import ValidationError
 
 from anomaly_api.run import ProgressAnswer, ProgressUpdate
+from anomaly_api.sweep_exchange import epochs_of
 from anomaly_operator.cluster.cache import Cache
-from anomaly_operator.decide.trials import epochs_of, seen_trial
+from anomaly_operator.decide.trials import seen_trial
 from anomaly_operator.keys import RunKey
 from anomaly_operator.search_worker import SearchWorker
 from anomaly_operator.views import RunView

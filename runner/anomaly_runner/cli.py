@@ -1,4 +1,6 @@
-"""The command line: ``anomaly-runner run FILE --local DIR`` and ``check`` for people, ``pod`` for containers."""
+"""The command line: ``anomaly-runner run FILE --local DIR`` and ``check`` for people, ``pod`` for containers,
+``trial`` for sweeps without a cluster.
+"""
 
 import logging
 import os
@@ -24,15 +26,32 @@ app = typer.Typer(
 def run(
     file: Annotated[Path, typer.Argument(help="An AnomalyExperiment or AnomalyInference (YAML).")],
     local: Annotated[Path, typer.Option(help="Folder that stands for all storage: s3://BUCKET/KEY is DIR/BUCKET/KEY.")],
+    parallel: Annotated[int, typer.Option(min=1, help="Trials of a sweep at the same time.")] = 1,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what happens.")] = False,
 ) -> None:
     """Run a resource's YAML on this machine, on local folders and a local MLflow store."""
     from anomaly_runner.system.logging_setup import log_for_people
 
     log_for_people(verbose)
-    from anomaly_runner.local import run_locally
+    from anomaly_runner.local_sweep.command import run_file
 
-    raise typer.Exit(run_locally(file, local.resolve()))
+    raise typer.Exit(run_file(file, local.resolve(), parallel))
+
+
+@app.command(hidden=True)
+def trial(
+    file: Annotated[Path, typer.Argument(help="The trial's experiment (YAML).")],
+    local: Annotated[Path, typer.Option(help="Folder that stands for all storage, as for run.")],
+    exchange: Annotated[Path, typer.Option(help="Folder for progress and summary.")],
+    parent: Annotated[int, typer.Option(help="Process id of the sweep.")],
+) -> None:
+    """Run one trial of a sweep; this is what a sweep without a cluster starts."""
+    from anomaly_runner.system.logging_setup import log_for_people
+
+    log_for_people(verbose=True)
+    from anomaly_runner.local_sweep.trial import run_trial
+
+    _end(run_trial(file, local, exchange, parent))
 
 
 @app.command()

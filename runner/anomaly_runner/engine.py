@@ -4,7 +4,7 @@ from anomaly_api.inference import InferenceSpec
 from anomaly_api.run import RunConfig
 from anomaly_runner.context import Context
 from anomaly_runner.data.fetch import discard_listing, list_experiment
-from anomaly_runner.errors import DataChanged
+from anomaly_runner.errors import DataChanged, InvalidConfig
 from anomaly_runner.models.weights import go_offline
 from anomaly_runner.preflight.checked import Checked
 from anomaly_runner.publish import Published, already_published
@@ -58,6 +58,8 @@ def _work(config: RunConfig, context: Context) -> Published:
         from anomaly_runner.inference import run_inference
 
         return run_inference(config, config.spec, context)
+    if config.spec.sweep is not None:
+        raise InvalidConfig("spec.sweep: a sweep has no run of its own, only its trials and its end have")
     if config.spec.model.weights is not None:
         go_offline()
     from anomaly_runner.experiment import check_experiment, run_experiment

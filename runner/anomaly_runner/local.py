@@ -2,7 +2,7 @@
 
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -19,7 +19,7 @@ from anomaly_runner.in_cluster import tracker_of
 from anomaly_runner.locations import local_stores
 from anomaly_runner.manifests import read_resource
 from anomaly_runner.preflight.checked import Checked
-from anomaly_runner.progress import BarReporter, ProgressMeter
+from anomaly_runner.progress import BarReporter, ProgressMeter, ProgressReporter
 from anomaly_runner.publish import Published
 from anomaly_runner.reporting.performance_text import performance_rows
 from anomaly_runner.system.stop import StopSignal
@@ -31,16 +31,22 @@ _LABELS_SHOWN = 40
 
 def run_locally(file: Path, folder: Path) -> int:
     """Run a resource's YAML on local folders, print its result, and return the exit code."""
-    console = Console(stderr=True)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        finished = _run(file, folder, console, execute)
+        return run_one(read_resource(file, folder), folder)
     except RunFailed as error:
-        _print_failure(console, error.reason.value, str(error))
+        print_failure(Console(stderr=True), error.reason.value, str(error))
         return error.exit_code
-    if finished.report:
-        print_report(finished.report, Console())
-    return _end(finished, console)
+
+
+def run_one(config: RunConfig, folder: Path) -> int:
+    """Do what a config says on local folders, print its result, and return the exit code.
+
+    Raises:
+        RunFailed: the run could not begin.
+    """
+    console = Console(stderr=True)
+    return print_end(run_config(config, folder, [BarReporter(console)]), console)
 
 
 def check_locally(file: Path, folder: Path) -> int:
@@ -53,44 +59,63 @@ def check_locally(file: Path, folder: Path) -> int:
 
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        finished = _run(file, folder, console, work)
+        finished = run_config(read_resource(file, folder), folder, [BarReporter(console)], work)
     except RunFailed as error:
-        _print_failure(console, error.reason.value, str(error))
+        print_failure(console, error.reason.value, str(error))
         return error.exit_code
     for checked in found:
         print_check(checked, Console())
-    return _end(finished, console)
+    return print_end(finished, console)
 
 
-def _end(finished: FinishedRun, console: Console) -> int:
-    if finished.exit_code is not ExitCode.DONE:
-        _print_failure(console, finished.summary.reason.value, finished.summary.message)
-    return finished.exit_code
-
-
-def _run(
-    file: Path, folder: Path, console: Console, work: Callable[[RunConfig, Context], Published | Checked]
+def run_config(
+    config: RunConfig,
+    folder: Path,
+    reporters: Sequence[ProgressReporter],
+    work: Callable[[RunConfig, Context], Published | Checked] = execute,
+    *,
+    scratch: Path | None = None,
+    record: RunRecord | None = None,
 ) -> FinishedRun:
-    config = read_resource(file, folder)
-    scratch = Path(tempfile.mkdtemp(prefix=".work-", dir=folder))
+    """Do what a config says on local folders.
+
+    Args:
+        config: the run.
+        folder: stands for all storage.
+        reporters: observers of its progress.
+        work: what is done.
+        scratch: folder in which the run makes one for its temporary files; by default ``folder``.
+        record: takes what the run records about itself.
+    """
+    own = Path(tempfile.mkdtemp(prefix=".work-", dir=scratch or folder))
     tracker = tracker_of(config, folder)
     try:
-        with StopSignal().listening() as stop, ProgressMeter([BarReporter(console)]) as progress:
+        with StopSignal().listening() as stop, ProgressMeter(reporters) as progress:
             context = Context(
                 run=config.run,
                 stores=local_stores(folder, config),
-                work=scratch,
+                work=own,
                 progress=progress,
                 stop=stop,
                 tracker=tracker,
-                record=RunRecord(),
+                record=record or RunRecord(),
             )
             return capture_failures(lambda: work(config, context), context)
     finally:
-        shutil.rmtree(scratch)
+        shutil.rmtree(own)
 
 
-def _print_failure(console: Console, reason: str, message: str) -> None:
+def print_end(finished: FinishedRun, console: Console) -> int:
+    """Print the report of a run, if there is one, and why it failed, if it did; return the exit code."""
+    if finished.report:
+        print_report(finished.report, Console())
+    if finished.exit_code is not ExitCode.DONE:
+        print_failure(console, finished.summary.reason.value, finished.summary.message)
+    return finished.exit_code
+
+
+def print_failure(console: Console, reason: str, message: str) -> None:
+    """Print why something failed."""
     console.print(f"[bold red]{reason}[/]: ", end="")
     console.print(message, markup=False, highlight=False, soft_wrap=True)
 

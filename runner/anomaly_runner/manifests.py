@@ -12,6 +12,7 @@ from anomaly_api.inference import AnomalyInference, InferenceSpec, TrainedModelS
 from anomaly_api.resource import describe_invalid
 from anomaly_api.run import RunConfig, RunIdentity
 from anomaly_api.storage import Location, S3Location
+from anomaly_api.sweep_check import check_sweep, describe_faults
 from anomaly_runner.errors import InvalidConfig
 from anomaly_runner.locations import local_path
 from anomaly_runner.publish import MANIFEST
@@ -45,7 +46,7 @@ def read_resource(file: Path, folder: Path) -> RunConfig:
 
     Raises:
         InvalidConfig: the file is not YAML, not of a known kind, or not valid (every fault with its field's path), or
-            the experiment that an inference refers to has no results.
+            the experiment that an inference refers to has no results, or a sweep has points that cannot work.
     """
     try:
         resource = parse_resource(_load(file))
@@ -55,8 +56,8 @@ def read_resource(file: Path, folder: Path) -> RunConfig:
         kind=resource.kind, namespace=resource.metadata.namespace, name=resource.metadata.name, uid=LOCAL_UID
     )
     if isinstance(resource, AnomalyExperiment):
-        if resource.spec.sweep:
-            raise InvalidConfig(f"{file}: spec.sweep: sweeps are not supported yet")
+        if faults := check_sweep(resource.spec):
+            raise InvalidConfig(f"{file}: {describe_faults(faults)}")
         return RunConfig(run=run, experiment=resource.spec)
     return RunConfig(run=run, inference=_resolve_model(resource.spec, run, folder))
 

@@ -51,6 +51,8 @@ def decide(
     *,
     name: str,
     search_run: int = 1,
+    uid: str | None = None,
+    search: str | None = None,
     earlier: Sequence[Point] = (),
 ) -> Plan:
     """Decide what happens next.
@@ -62,13 +64,16 @@ def decide(
         began: when the sweep began; by default when the first of its trials did.
         name: of the experiment.
         search_run: which run of the sweep, from 1.
+        uid: of the experiment, for spec.trial of its trials.
+        search: which search it is, for the same.
         earlier: the best points of an earlier sweep, which are tried after the spec's own start points. The same ones
             in every call.
 
     Raises:
         SpaceError: the space contradicts itself in a way that ``check_sweep`` had found.
     """
-    task = _Task(experiment, name, search_run, earlier)
+    owner = {"sweep": name, "sweepUid": uid, "search": search}
+    task = _Task(experiment, {key: value for key, value in owner.items() if value is not None}, search_run, earlier)
     trials = [trial_of(task.sweep, record) for record in records]
     starts: list[NewTrial] = []
     invalid: list[InvalidTrial] = []
@@ -149,16 +154,16 @@ def trial_of(sweep: Sweep, record: TrialRecord) -> Trial:
 class _Task:
     """What a sweep's trials are made of."""
 
-    def __init__(self, experiment: Json, name: str, search_run: int, earlier: Sequence[Point]) -> None:
+    def __init__(self, experiment: Json, owner: Json, search_run: int, earlier: Sequence[Point]) -> None:
         self.spec = _parsed(experiment)
         self.sweep = sweep_of(_sweep_of(self.spec), start=earlier)
-        self._name = name
+        self._owner = owner
         self._search_run = search_run
 
     def trial(self, which: RunOfPoint, suggestion: Suggestion) -> NewTrial | InvalidTrial:
         """Make the trial of a point; InvalidTrial if its values are not valid together."""
         values = dict(suggestion.parameters)
-        name = trial_name(self._name, which, self._search_run)
+        name = trial_name(self._owner["sweep"], which, self._search_run)
         written = self._written(which, values)
         try:
             ExperimentSpec.model_validate_json(json.dumps(written), strict=True)
@@ -169,7 +174,7 @@ class _Task:
     def _written(self, which: RunOfPoint, values: Point) -> Json:
         sweep = _sweep_of(self.spec)
         point = {**values, **replicate_points(sweep)[which.replicate], **rung_point(sweep, which.rung)}
-        which_one = {"sweep": self._name, **which._asdict(), "values": dict(values)}
+        which_one = {**self._owner, **which._asdict(), "values": dict(values)}
         return {**trial_spec(self.spec, point), "trial": which_one}
 
 

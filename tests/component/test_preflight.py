@@ -46,13 +46,13 @@ def folder(trained: Path, tmp_path: Path) -> Path:
 def endings(monkeypatch: pytest.MonkeyPatch) -> list[FinishedRun]:
     """The outcomes of runs and checks, in their order."""
     seen: list[FinishedRun] = []
-    end = local._end
+    end = local.print_end
 
     def remember(finished: FinishedRun, console: Any) -> int:
         seen.append(finished)
         return end(finished, console)
 
-    monkeypatch.setattr(local, "_end", remember)
+    monkeypatch.setattr(local, "print_end", remember)
     return seen
 
 

@@ -8,9 +8,9 @@ from typing import Any
 from anomaly_api import API_VERSION
 from anomaly_api.experiment import ExperimentSpec
 from anomaly_api.reasons import Reason
-from anomaly_api.status import ConditionType, Curve, Phase, RunStatus
+from anomaly_api.status import ConditionType, Phase, RunStatus
 from anomaly_api.sweep import Sweep
-from anomaly_api.sweep_exchange import INFEASIBLE, NewTrial, TrialRecord, TrialState, by_path
+from anomaly_api.sweep_exchange import INFEASIBLE, NewTrial, TrialRecord, TrialState, by_path, epochs_of, filled
 from anomaly_api.sweep_status import Trial
 from anomaly_operator import names
 from anomaly_operator.decide.conditions import find_true
@@ -73,7 +73,7 @@ def seen_trial(trial: RunView) -> SeenTrial:
         started=started,
         ended=ended,
         reason=reason,
-        curve=_filled(epochs_of(status.curve, which.objective)),
+        curve=filled(epochs_of(status.curve, which.objective)),
     )
     return SeenTrial(trial.key.name, trial.resource_version, which.search, spec.scheduling.gpus.count, record)
 
@@ -86,21 +86,6 @@ def best_of_earlier(trials: Iterable[SeenTrial], sweep: Sweep) -> tuple[dict[str
     measured = ((record.metrics.get(objective.metric), record) for record in complete)
     ranked = sorted((sign * value, record.number, record) for value, record in measured if value is not None)
     return tuple(dict(record.values) for _, _, record in ranked[:EARLIER_POINTS])
-
-
-def epochs_of(curve: Curve | None, objective: str | None) -> dict[int, float]:
-    """Return the values of a curve by epoch, counted from 0; nothing for the curve of another metric."""
-    if curve is None or objective is None or curve.metric != objective.replace(".", ""):
-        return {}
-    return {count - 1: value for count, value in curve.points}
-
-
-def _filled(curve: dict[int, float]) -> dict[int, float]:
-    """Return the curve with a value at each epoch from its first to its last: a status keeps some of many points."""
-    filled: dict[int, float] = {}
-    for epoch in range(min(curve, default=0), max(curve, default=-1) + 1):
-        filled[epoch] = curve.get(epoch, filled.get(epoch - 1, 0.0))
-    return filled
 
 
 def _state(status: RunStatus) -> tuple[TrialState, str]:

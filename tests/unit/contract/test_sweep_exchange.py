@@ -1,5 +1,6 @@
 """What passes between the programs and the search: names, states and metrics of trials."""
 
+import math
 import pickle
 import subprocess
 import sys
@@ -39,6 +40,7 @@ def test_long_names_stay_names_and_apart() -> None:
     ("reason", "state"),
     [
         ("Complete", "Complete"),
+        ("Pruned", "Pruned"),
         ("OutOfMemory", "Infeasible"),
         ("Diverged", "Infeasible"),
         ("InvalidConfig", "Infeasible"),
@@ -52,7 +54,9 @@ def test_what_a_reason_says_of_a_trial(reason: str, state: str) -> None:
 
 
 def test_metrics_have_the_paths_of_objectives() -> None:
-    metrics = MetricValues(image={"AUROC": 0.5}, pixel={"AUPRO": 0.25}, performance={"modelBytes": 3.0})
+    metrics = MetricValues(
+        image={"AUROC": 0.5, "AUPR": math.nan}, pixel={"AUPRO": 0.25}, performance={"modelBytes": 3.0}
+    )
     assert by_path(metrics) == {"image.AUROC": 0.5, "pixel.AUPRO": 0.25, "performance.modelBytes": 3.0}
     assert by_path(None) == {}
 

@@ -5,8 +5,8 @@ from datetime import UTC, datetime
 import pytest
 
 from anomaly_api.status import Curve
-from anomaly_api.sweep_exchange import TrialRecord
-from anomaly_operator.decide.trials import epochs_of, seen_trial
+from anomaly_api.sweep_exchange import TrialRecord, epochs_of
+from anomaly_operator.decide.trials import seen_trial
 from anomaly_operator.resources import Manifest
 from support.objects import EXPERIMENT, make_run, with_spec
 

@@ -169,16 +169,15 @@ def test_without_a_measured_point_there_is_no_best_one() -> None:
 
 
 def test_a_running_trial_whose_curve_is_below_the_median_falls_behind() -> None:
-    rate = {"path": "training.learningRate", "float": {"low": 0.001, "high": 0.1}}
+    rate = {"path": "dataset.fraction", "float": {"low": 0.01, "high": 0.1}}
     experiment = sweep_spec(rate, change=EPOCHS, pruning={"afterTrials": 3, "afterEpochs": 1}).to_json_object()
     peers = [
-        done(n, 0.9, {"training.learningRate": 0.01}, curve={0: 0.5, 1: value})
-        for n, value in enumerate((0.6, 0.7, 0.8))
+        done(n, 0.9, {"dataset.fraction": 0.01}, curve={0: 0.5, 1: value}) for n, value in enumerate((0.6, 0.7, 0.8))
     ]
-    bad = TrialRecord(3, 0, 0, {"training.learningRate": 0.02}, "Running", curve={0: 0.5, 1: 0.69})
+    bad = TrialRecord(3, 0, 0, {"dataset.fraction": 0.02}, "Running", curve={0: 0.5, 1: 0.69})
     good = bad._replace(number=4, curve={0: 0.5, 1: 0.71})
     young = bad._replace(number=5, curve={0: 0.1})
     other = bad._replace(number=6, replicate=1)
     assert falling_behind(experiment, [*peers, bad, good, young, other]) == (RunOfPoint(3),)
     assert falling_behind(experiment, [*peers[1:], bad]) == (), "fewer have ended than afterTrials"
-    assert falling_behind(spec(rate | {"path": "dataset.splits.goodTestFraction"}), [*peers, bad]) == ()
+    assert falling_behind(spec(rate), [*peers, bad]) == ()

@@ -1,0 +1,82 @@
+"""The end of a sweep: a leaderboard, and the best point trained in full under the sweep's own name."""
+
+from pathlib import Path
+
+from pydantic import ValidationError
+from rich.console import Console
+
+from anomaly_api.experiment import ExperimentSpec
+from anomaly_api.reasons import ExitCode
+from anomaly_api.run import RunConfig, RunIdentity, RunReport, SweepResult
+from anomaly_api.sweep import Sweep
+from anomaly_api.sweep_exchange import SweepEnd, Winner
+from anomaly_api.sweep_status import StopReason, SweepStatus
+from anomaly_runner.local import print_end, print_failure, print_report, run_config
+from anomaly_runner.local_sweep.view import counts_text, leaderboard
+from anomaly_runner.progress import BarReporter
+from anomaly_runner.publish import REPORT
+
+_WEAK_CORRELATION = 0.5
+
+
+def tell(status: SweepStatus, sweep: Sweep, end: SweepEnd, console: Console) -> None:
+    """Print why the search ended and what it found."""
+    if status.best:
+        console.print(leaderboard(status, sweep.objectives))
+    if status.pareto_front:
+        front = ", ".join(f"t{point.number:04d}" for point in status.pareto_front)
+        console.print(f"Pareto front: {front}", soft_wrap=True)
+    for path, share in sorted(status.importances.items(), key=lambda item: -item[1]):
+        console.print(f"importance of {path}: {share:.2f}", highlight=False)
+    for rung, correlation in enumerate(status.rung_correlation):
+        doubt = ": the cheap look says little" if correlation < _WEAK_CORRELATION else ""
+        console.print(f"rank correlation of rungs {rung} and {rung + 1}: {correlation:.2f}{doubt}", highlight=False)
+    console.print(f"{end.reason.value}: {end.message}; {counts_text(status)}", highlight=False, soft_wrap=True)
+
+
+def problem(status: SweepStatus, best: Winner | None, folder: Path) -> str | None:
+    """Return why there is nothing to train; None if there is."""
+    if status.stop_reason is StopReason.MAX_FAILED:
+        return (
+            f"too many trials failed: see each one's trial.log below {folder}; one whose folder is deleted runs again"
+        )
+    if best is None:
+        return "no point is measured and within all constraints"
+    return None
+
+
+def train_best(run: RunIdentity, search: SweepResult, best: Winner, home: Path, folder: Path) -> int:
+    """Train the best point in full, unless that is done already; print its report and return the exit code.
+
+    Args:
+        run: the sweep's resource.
+        search: what was searched, and what was found.
+        best: the best point.
+        home: where the results of the sweep's own name lie.
+        folder: stands for all storage.
+    """
+    config = RunConfig(run=run, experiment=ExperimentSpec.model_validate(best.spec), sweep=search)
+    console = Console()
+    console.print(f"trial {best.number} is the best: it is trained in full as {run.name}", highlight=False)
+    if done := _published(config, home / REPORT):
+        print_report(done, console)
+        return ExitCode.DONE
+    errors = Console(stderr=True)
+    return print_end(run_config(config, folder, [BarReporter(errors)]), errors)
+
+
+def fail(message: str) -> int:
+    """Print why the sweep failed, and return the exit code."""
+    print_failure(Console(stderr=True), "SweepFailed", message)
+    return ExitCode.INTERNAL_ERROR
+
+
+def _published(config: RunConfig, file: Path) -> RunReport | None:
+    """Return the report of this very run, if it is there."""
+    if not file.is_file():
+        return None
+    try:
+        report = RunReport.model_validate_json(file.read_bytes())
+    except ValidationError:  # of another version of this program
+        return None
+    return report if report.config == config else None
