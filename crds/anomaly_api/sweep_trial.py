@@ -44,9 +44,18 @@ def trial_spec(spec: ExperimentSpec, point: Mapping[str, Any]) -> Json:
         remove(document, path)
     if spec.run_policy.preflight != "Always":
         put(document, "runPolicy.preflight", "Never")  # the sweep itself was checked
-    if _sweep(spec).pruning and spec.training.check_val_every_n_epoch is None:
-        put(document, "training.checkValEveryNEpoch", 1)
+    if _sweep(spec).pruning:
+        _have_a_curve(spec, document)
     return document
+
+
+def _have_a_curve(spec: ExperimentSpec, document: Json) -> None:
+    """Have every epoch validated, on the objective: the median stops trials, where the spec asks for no other way."""
+    if spec.training.check_val_every_n_epoch is None:
+        put(document, "training.checkValEveryNEpoch", 1)
+    if spec.training.early_stopping is None:
+        put(document, "training.earlyStopping.enabled", False)
+    put(document, "training.earlyStopping.metric", _sweep(spec).objectives[0].metric.replace(".", ""))
 
 
 _PARENTS_OWN = ("tracking.mlflow.registerModel", "tracking.mlflow.runName", "runPolicy.suspend", "runPolicy.rerun")

@@ -127,11 +127,14 @@ def test_pruning_needs_a_curve() -> None:
     flow = {"path": "model.fastflow.flowSteps", "int": {"low": 2, "high": 8}}
     assert trial_spec(sweep_spec(flow, change=fastflow), {})["training"] == {}
     pruned = sweep_spec(flow, change=fastflow, pruning={"method": "median"})
-    assert trial_spec(pruned, {})["training"] == {"checkValEveryNEpoch": 1}
+    stopped_by_the_median = {"enabled": False, "metric": "imageAUROC"}
+    assert trial_spec(pruned, {})["training"] == {"checkValEveryNEpoch": 1, "earlyStopping": stopped_by_the_median}
     assert final_spec(pruned, {})["training"] == {"profile": {}}
-    fastflow["training"]["checkValEveryNEpoch"] = 5
-    pruned = sweep_spec(flow, change=fastflow, pruning={"method": "median"})
-    assert trial_spec(pruned, {})["training"] == {"checkValEveryNEpoch": 5}
+    fastflow["training"] |= {"checkValEveryNEpoch": 5, "earlyStopping": {"patience": 9}}
+    objectives = [{"metric": "pixel.AUROC", "goal": "maximize"}]
+    pruned = sweep_spec(flow, change=fastflow, pruning={"method": "median"}, objectives=objectives)
+    watched = {"patience": 9, "metric": "pixelAUROC"}
+    assert trial_spec(pruned, {})["training"] == {"checkValEveryNEpoch": 5, "earlyStopping": watched}
 
 
 def test_replicates_are_numbered_with_the_last_path_fastest() -> None:
