@@ -1,9 +1,11 @@
 """What cannot work is refused at once, with the place and the reason; what can is not."""
 
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from anomaly_api.experiment import ExperimentSpec
 from anomaly_api.sweep_check import MOST_FAULTS, Fault, check_sweep, describe_faults
@@ -408,3 +410,11 @@ def test_faults_in_one_line() -> None:
     many = [Fault(f"spec.sweep.parameters[{index}]", "bad") for index in range(7)]
     assert describe_faults(many[:2]) == "spec.sweep.parameters[0]: bad; spec.sweep.parameters[1]: bad"
     assert describe_faults(many).endswith("spec.sweep.parameters[4]: bad (and 2 more)")
+
+
+def test_the_example_of_the_documentation_can_work() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "sweeps.md").read_text()
+    example = page.partition("```yaml\n")[2].partition("```")[0]
+    spec = ExperimentSpec.model_validate(yaml.safe_load(example)["spec"])
+    assert spec.sweep is not None
+    assert check_sweep(spec) == ()
