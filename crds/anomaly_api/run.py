@@ -58,6 +58,10 @@ MLFLOW_SECRET_KEYS = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "M
 """Optional keys of a credentialsSecret for MLflow; the tracking server's become environment variables of the same
 names, the registry's those of ``registry_env``."""
 
+REPORT = "report.json"
+"""File name of the RunReport in a run's folder of artifacts; a folder that has it is complete."""
+FAILURE = "failure.json"
+"""File name of the RunReport of a sweep's trial that failed: nothing but why."""
 MODEL_MANIFEST = "model.json"
 """File name of the ModelManifest in a run's folder of artifacts."""
 NODE_CACHE_PATH = "/mnt/node-cache"

@@ -180,6 +180,8 @@ class Artifacts(Contract):
     """Folder of pictures."""
     profile: str | None = None
     """Trace of some steps of the training (Chrome's format, gzip), with training.profile; operators.txt beside it."""
+    sweep: str | None = None
+    """sweep.html: what a search found, in one file; trials.parquet, trials.csv and optuna-journal.log beside it."""
 
 
 class MlflowStatus(Contract):

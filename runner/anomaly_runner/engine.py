@@ -60,6 +60,10 @@ def _work(config: RunConfig, context: Context) -> Published:
         return run_inference(config, config.spec, context)
     if config.spec.sweep is not None:
         raise InvalidConfig("spec.sweep: a sweep has no run of its own, only its trials and its end have")
+    if config.step == "report":
+        from anomaly_runner.sweep_report import run_report
+
+        return run_report(config, config.spec, context)
     if config.spec.model.weights is not None:
         go_offline()
     from anomaly_runner.experiment import check_experiment, run_experiment

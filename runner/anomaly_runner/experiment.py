@@ -3,6 +3,7 @@
 Only the order of the stages is decided here; what a stage does is in its own package.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from anomaly_api.experiment import ExperimentSpec
-from anomaly_api.run import ModelFile, ModelManifest, RunConfig, TrainingReport
+from anomaly_api.run import ModelFile, ModelManifest, RunConfig, SweepResult, TrainingReport
 from anomaly_api.status import Stage
 from anomaly_api.storage import LocationRole
 from anomaly_runner import publish
@@ -22,6 +23,7 @@ from anomaly_runner.data.batches import IntegrityLog
 from anomaly_runner.data.fetch import ListedDataset, prefetch_images
 from anomaly_runner.data.samples import Sample
 from anomaly_runner.devices import asked_gpus, record_device
+from anomaly_runner.errors import RunFailed
 from anomaly_runner.evaluation.evaluate import EvaluationResult, evaluate
 from anomaly_runner.evaluation.labelled import LabelledScores, sort_labelled_scores
 from anomaly_runner.evaluation.normalize import experiment_normalizer, score_range
@@ -44,6 +46,8 @@ from anomaly_runner.tracking.run_results import flat_parameters
 from anomaly_runner.training.inputs import ExperimentInputs, experiment_preprocessor
 from anomaly_runner.training.result import TrainedModel
 from anomaly_runner.training.train import state_arrays, train
+
+logger = logging.getLogger(__name__)
 
 _LIBRARIES = (
     "torch",
@@ -167,6 +171,8 @@ def _test_and_publish(config: RunConfig, inputs: ExperimentInputs, trained: Trai
         tested.predictions, tested.evaluated, inputs.prefetcher, inputs.preprocessor, inputs.spec.dataset.limits
     )
     visualize(renderer, inputs.spec.evaluation.visualization, folder.here / publish.PICTURES, inputs.context)
+    if config.sweep is not None:
+        _leave_search(config.sweep, inputs, tested, folder.here)
     files = _write_model_files(inputs, trained, tested, folder)
     performance = measure_performance(
         files.exports, folder.here, tested.predictor, tested.predictions.reference, inputs.context
@@ -206,6 +212,19 @@ def _publish_pruned(
     )
     folder = publish.fresh_folder(inputs.context.work, inputs.artifacts)
     return publish.publish_pruned(config, pruned, folder, inputs.context)
+
+
+def _leave_search(search: SweepResult, inputs: ExperimentInputs, tested: _Tested, folder: Path) -> None:
+    """Make the page of the search that came before; what is wrong with it does not cost the trained model."""
+    from anomaly_runner.reporting.sweep.files import make_sweep_files  # Optuna: no other run needs it
+
+    try:
+        make_sweep_files(search, inputs.spec, folder, inputs.context, tested.evaluated.metrics)
+    except RunFailed:
+        raise
+    except Exception as error:
+        logger.exception("the sweep's page could not be made")
+        inputs.context.record.warn(f"the sweep's page could not be made: {type(error).__name__}: {error}")
 
 
 def _test(inputs: ExperimentInputs, trained: TrainedModel) -> _Tested:

@@ -5,6 +5,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from anomaly_api.reasons import ExitCode
 from anomaly_api.run import PROGRESS_TOKEN_PATH, PROGRESS_URL_ENV, RunConfig
 from anomaly_api.status import Stage
 from anomaly_runner.context import Context, RunRecord
@@ -13,6 +14,7 @@ from anomaly_runner.errors import RunFailed
 from anomaly_runner.locations import pod_stores
 from anomaly_runner.manifests import read_config
 from anomaly_runner.progress import LogReporter, ProgressMeter, ProgressReporter, PushReporter
+from anomaly_runner.publish import leave_failure
 from anomaly_runner.system.stop import StopSignal
 from anomaly_runner.termination import capture_failures, failure_summary, write_termination_message
 from anomaly_runner.tracking.mlflow_tracker import MlflowTracker, mlflow_target
@@ -54,6 +56,8 @@ def run_in_pod(config_file: Path, work: Path, termination: Path, environment: Ma
             )
             finished = capture_failures(lambda: execute(config, context), context)
             write_termination_message(finished.summary, termination)
+            if finished.report is None and finished.exit_code not in (ExitCode.DONE, ExitCode.STOPPED):
+                leave_failure(config, finished.summary, context)
             return finished.exit_code
 
 
@@ -64,7 +68,11 @@ def tracker_of(config: RunConfig, local: Path | None) -> Tracker:
         local: folder of a run without a cluster, which has an MLflow store of its own; None in a cluster.
     """
     wanted = config.spec.tracking.mlflow
-    return NoTracker() if wanted is None else MlflowTracker(mlflow_target(config.run, wanted, local))
+    if wanted is None:
+        return NoTracker()
+    trial = config.experiment.trial if config.experiment else None
+    search = config.sweep.status.search if config.sweep else None
+    return MlflowTracker(mlflow_target(config.run, wanted, local, trial=trial, search=search))
 
 
 def _reporters(

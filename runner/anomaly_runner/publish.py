@@ -4,6 +4,7 @@ Readers may rely on the order of uploads: everything that model.json names comes
 so a folder with a report.json is complete. A retried run writes the same names again.
 """
 
+import logging
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,17 +15,25 @@ from pydantic import ValidationError
 
 from anomaly_api.base import Contract
 from anomaly_api.results import RESULTS, ImageResults
-from anomaly_api.run import MODEL_MANIFEST, ModelFile, RunConfig, RunReport
+from anomaly_api.run import FAILURE, MODEL_MANIFEST, REPORT, ModelFile, RunConfig, RunReport, RunSummary
 from anomaly_api.status import Artifacts, Stage
 from anomaly_api.storage import LocationRole
 from anomaly_runner.context import Context
 from anomaly_runner.data.stored_listing import LISTING
 from anomaly_runner.data.valid_area import FILE as VALID_AREA
 from anomaly_runner.data.valid_area import ValidArea
+from anomaly_runner.errors import RunFailed
 from anomaly_runner.reporting.html_report import render
 from anomaly_runner.reporting.image_results import image_results
 from anomaly_runner.reporting.pictures import has_own_name
-from anomaly_runner.reporting.report import PrunedTraining, Results, make_pruned_report, make_report
+from anomaly_runner.reporting.report import (
+    PrunedTraining,
+    Results,
+    make_pruned_report,
+    make_report,
+    make_search_report,
+    timestamp,
+)
 from anomaly_runner.reporting.tables import prediction_rows, write_tables
 from anomaly_runner.storage import Store, download_all
 from anomaly_runner.storage.s3 import THREADS
@@ -35,12 +44,14 @@ from anomaly_runner.tracking.mlflow_names import metric_label
 from anomaly_runner.tracking.run_results import tracked_result
 from anomaly_runner.tracking.tracker import TrackedResult
 
-REPORT = "report.json"
+logger = logging.getLogger(__name__)
+
 PAGE = "report.html"
 MANIFEST = MODEL_MANIFEST
 PREDICTIONS = "predictions.parquet"
 PICTURES = "visualizations"
 CHECKPOINT = "model.safetensors"
+SWEEP_PAGE = "sweep.html"
 PROFILE_FOLDER = "profile"
 PROFILE = f"{PROFILE_FOLDER}/trace.json.gz"
 
@@ -85,6 +96,7 @@ def artifact_uris(folder: Folder, exports: Sequence[tuple[str, str]], complete: 
         predictions=at(PREDICTIONS),
         visualizations=at(PICTURES) if (folder.here / PICTURES).exists() else None,
         profile=at(PROFILE) if (folder.here / PROFILE).exists() else None,
+        sweep=at(SWEEP_PAGE) if (folder.here / SWEEP_PAGE).exists() else None,
     )
 
 
@@ -150,6 +162,19 @@ def publish(config: RunConfig, results: Results, folder: Folder, complete: bool,
     return Published(report, tracked_result(report, folder.here, complete))
 
 
+def publish_search(config: RunConfig, folder: Folder, context: Context) -> Published:
+    """Upload what a search left and nothing was trained with, then the report; raises as ``publish``."""
+    files = folder.files()
+    with context.stage(Stage.PUBLISH, len(files) + 1, "files"):
+        for _ in ordered_map(partial(_upload, folder), files, THREADS):
+            context.advance(1)
+        root = folder.store.uri
+        uris = Artifacts(root=root, report=join_uri(root, REPORT), sweep=join_uri(root, SWEEP_PAGE))
+        report = make_search_report(config, uris, context.tracker.status(), context.record)
+        _upload(folder, folder.write(REPORT, report))
+    return Published(report, tracked_result(report, folder.here, complete=True))
+
+
 def publish_pruned(config: RunConfig, pruned: PrunedTraining, folder: Folder, context: Context) -> Published:
     """Upload the report of a run whose training was ended, alone; raises as ``publish``."""
     with context.stage(Stage.PUBLISH, 1, "files"):
@@ -184,6 +209,28 @@ def _changed_names(config: RunConfig, results: Results, folder: Folder) -> list[
 
 def _upload(folder: Folder, file: Path) -> None:
     folder.store.upload(file, file.relative_to(folder.here).as_posix())
+
+
+def leave_failure(config: RunConfig, summary: RunSummary, context: Context) -> None:
+    """Tell why a sweep's trial failed, for the sweep's page: its resource may be gone by then.
+
+    Best effort: the run's own failure is what matters.
+
+    Args:
+        config: of a run that left no report.
+        summary: why it failed.
+        context: has the output.
+    """
+    if config.experiment is None or config.experiment.trial is None:
+        return
+    seconds, started = dict(context.record.seconds), timestamp(context.record.started)
+    report = RunReport(run=config.run, summary=summary, config=config, started=started, seconds=seconds)
+    try:
+        store = context.stores[LocationRole.OUTPUT].subfolder(config.run.folder)
+        folder = fresh_folder(context.work, store)
+        _upload(folder, folder.write(FAILURE, report))
+    except (RunFailed, OSError) as error:
+        logger.warning("the sweep's page will not tell of this failure: %s", error)
 
 
 def fresh_folder(work: Path, store: Store) -> Folder:

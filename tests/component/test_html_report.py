@@ -1,13 +1,11 @@
 """The HTML report in a real browser."""
 
 import re
-import shutil
-import subprocess
 import time
 from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,29 +21,12 @@ from anomaly_runner.local import run_locally
 from anomaly_runner.reporting.figures import cumulative_chart, histogram_chart, precision_recall_points, roc_points
 from anomaly_runner.reporting.gallery import GalleryItem
 from anomaly_runner.reporting.html_report import render
+from support.browser import Browsed, browse, find_browser
 from support.optional import not_none
 from support.pages import external_addresses
 from support.textures import EXPERIMENT, scratched, write_manifest, write_textures
 
 HOSTILE = "<img src=x onerror=alert(1)>"
-FLAGS = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--virtual-time-budget=5000",
-)
-
-
-class Browsed(NamedTuple):
-    """A page's DOM, and the lines of the browser's console."""
-
-    dom: str
-    complaints: list[str]
 
 
 @pytest.fixture(scope="module")
@@ -66,20 +47,6 @@ def report(page: Path) -> RunReport:
 def shown(page: Path, tmp_path_factory: pytest.TempPathFactory) -> Browsed:
     """The page's DOM after the browser has loaded it, and the console's lines."""
     return browse(find_browser(), page, tmp_path_factory.mktemp("profile"))
-
-
-def find_browser() -> str:
-    browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if browser is None:
-        pytest.skip("no Chromium: `hack/setup` installs it on Debian")
-    return browser
-
-
-def browse(browser: str, page: Path, profile: Path) -> Browsed:
-    """The page's DOM and the lines of the browser's console."""
-    command = [browser, *FLAGS, f"--user-data-dir={profile}", "--enable-logging=stderr", "--dump-dom", page.as_uri()]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-    return Browsed(done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line])
 
 
 def test_the_browser_logs_no_error(shown: Browsed) -> None:

@@ -50,12 +50,13 @@ class FakeMlflow:
         self.experiments[name] = str(len(self.experiments) + 1)
         return self.experiments[name]
 
-    def search_runs(self, experiments: Sequence[str], query: str, max_results: int) -> list[SimpleNamespace]:
+    def search_runs(self, experiments: Sequence[str], query: str, order_by: Sequence[str]) -> list[SimpleNamespace]:
         return [run for run in self.runs.values() if f"'{run.tags['anomalyops.io/uid']}'" in query]
 
     def create_run(self, experiment: str, run_name: str, tags: dict[str, str]) -> SimpleNamespace:
         run = SimpleNamespace(
-            info=SimpleNamespace(run_id=f"run{len(self.runs)}"),
+            info=SimpleNamespace(run_id=f"run{len(self.runs)}", start_time=len(self.runs)),
+            data=SimpleNamespace(tags=tags),
             tags=tags,
             name=run_name,
             status="RUNNING",

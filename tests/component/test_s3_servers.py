@@ -235,3 +235,21 @@ def test_odd_names_on_a_real_server(tmp_path: Path) -> None:
         prefetcher = start_prefetch(store, objects, tmp_path / "here", never_stop)
         assert {name: prefetcher.path(name).read_bytes() for name in names} == {name: name.encode() for name in names}
         prefetcher.close()
+
+
+@needs_s3_server
+def test_folders_on_a_real_server(tmp_path: Path) -> None:
+    """More of them than one answer holds."""
+    (tmp_path / "root/data").mkdir(parents=True)
+    for number in range(1005):
+        folder = tmp_path / f"root/data/out/ns/screws-t{number:04d}/uid"
+        folder.mkdir(parents=True)
+        (folder / "report.json").write_bytes(b"{}")
+    (tmp_path / "root/data/out/ns/screws").mkdir()
+    (tmp_path / "root/data/out/ns/screws/x").write_bytes(b"")
+    with s3_server(tmp_path / "root") as url:
+        location = S3Location(uri="s3://data/out", endpoint=url, region="us-east-1")
+        keys = {"ANOMALY_OUTPUT_AWS_ACCESS_KEY_ID": KEY, "ANOMALY_OUTPUT_AWS_SECRET_ACCESS_KEY": SECRET}
+        store = connect(LocationRole.OUTPUT, location, keys).subfolder("ns")
+        assert store.folders("screws-t") == tuple(f"screws-t{number:04d}" for number in range(1005))
+        assert store.subfolder("screws-t0003").folders() == ("uid",)

@@ -7,14 +7,13 @@ from rich.console import Console
 
 from anomaly_api.experiment import ExperimentSpec
 from anomaly_api.reasons import ExitCode
-from anomaly_api.run import RunConfig, RunIdentity, RunReport, SweepResult
+from anomaly_api.run import REPORT, RunConfig, RunIdentity, RunReport, SweepResult
 from anomaly_api.sweep import Sweep
 from anomaly_api.sweep_exchange import SweepEnd, Winner
 from anomaly_api.sweep_status import StopReason, SweepStatus
 from anomaly_runner.local import print_end, print_failure, print_report, run_config
 from anomaly_runner.local_sweep.view import counts_text, leaderboard
 from anomaly_runner.progress import BarReporter
-from anomaly_runner.publish import REPORT
 
 _WEAK_CORRELATION = 0.5
 

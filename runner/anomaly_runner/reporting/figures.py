@@ -32,12 +32,13 @@ class Curve:
 
 @dataclass(frozen=True)
 class Axes:
-    """Labels and ranges of both axes."""
+    """Labels and ranges of both axes; with ``x_ticks``, places on the first one and their names."""
 
     x_label: str
     y_label: str
     x: Point
     y: Point
+    x_ticks: Sequence[tuple[float, str]] = ()
 
     def place(self, point: Point) -> Point:
         """Position of a point in the drawing, in SVG units (x to the right, y downwards)."""
@@ -180,9 +181,9 @@ def _threshold(axes: Axes, threshold: float | None) -> list[str]:
 def _frame(axes: Axes) -> list[str]:
     floor, right = _HEIGHT - _BOTTOM, _WIDTH - _RIGHT
     parts = [f'<rect x="{_LEFT}" y="{_TOP}" width="{right - _LEFT}" height="{floor - _TOP}" class="frame"/>']
-    for value in np.linspace(*axes.x, _TICKS).tolist():
+    for value, name in axes.x_ticks or [(value, f"{value:.3g}") for value in np.linspace(*axes.x, _TICKS).tolist()]:
         x, _ = axes.place((value, axes.y[0]))
-        parts.append(f'<text x="{x}" y="{floor + 14}" text-anchor="middle">{value:.3g}</text>')
+        parts.append(f'<text x="{x}" y="{floor + 14}" text-anchor="middle">{escape(name)}</text>')
     for value in np.linspace(*axes.y, _TICKS).tolist():
         _, y = axes.place((axes.x[0], value))
         parts.append(f'<text x="{_LEFT - 5}" y="{y + 3}" text-anchor="end">{value:.3g}</text>')

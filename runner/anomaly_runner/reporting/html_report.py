@@ -53,7 +53,7 @@ def render(report: RunReport, labelled: LabelledScores | None, gallery: Sequence
         gallery: pictures, already rendered.
     """
     spec = report.config.spec
-    return _template().render(
+    return template("report.html.j2").render(
         report=report,
         summary=report.summary,
         model=spec.model.name if isinstance(spec, ExperimentSpec) else "",
@@ -90,7 +90,8 @@ def _gallery_title(report: RunReport) -> str:
 
 
 @cache
-def _template() -> Template:
+def template(name: str) -> Template:
+    """A page's template, compiled once."""
     environment = Environment(
         loader=FileSystemLoader(_TEMPLATES),
         autoescape=True,
@@ -98,7 +99,7 @@ def _template() -> Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template("report.html.j2")
+    return environment.get_template(name)
 
 
 def _charts(report: RunReport, labelled: LabelledScores | None) -> list[str]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Literal
 
 from anomaly_api.reasons import Reason
@@ -149,7 +150,7 @@ def make_pruned_report(
         dataset=describe(pruned.dataset),
         unreadable=tuple(pruned.integrity.unreadable),
         missing_masks=pruned.dataset.missing_masks,
-        started=_started(record),
+        started=timestamp(record.started),
         seconds=dict(record.seconds),
         environment=dict(pruned.environment),
     )
@@ -160,8 +161,19 @@ def _short_curve(record: RunRecord) -> Curve | None:
     return None if curve is None else make_curve(curve.metric, curve.points, MAX_STATUS_CURVE)
 
 
-def _started(record: RunRecord) -> str:
-    return record.started.isoformat(timespec="seconds").replace("+00:00", "Z")
+def make_search_report(
+    config: RunConfig, artifacts: Artifacts, mlflow: MlflowStatus | None, record: RunRecord
+) -> RunReport:
+    """Make the content of report.json for the end of a search with which nothing was trained."""
+    summary = RunSummary(
+        reason=Reason.COMPLETE,
+        stage=Stage.DONE,
+        artifacts=artifacts,
+        mlflow=mlflow,
+        warnings=tuple(record.warnings[:8]),
+    )
+    started, seconds = timestamp(record.started), dict(record.seconds)
+    return RunReport(run=config.run, summary=summary, config=config, started=started, seconds=seconds)
 
 
 def make_report(
@@ -186,8 +198,13 @@ def make_report(
         unreadable=tuple(results.integrity.unreadable),
         missing_masks=results.dataset.missing_masks,
         score_range=dict(results.evaluated.normalizer.ranges),
-        started=_started(record),
+        started=timestamp(record.started),
         seconds=dict(record.seconds),
         environment=dict(results.environment),
         dataset_fingerprint=results.integrity.fingerprint(),
     )
+
+
+def timestamp(time: datetime) -> str:
+    """A time (UTC) as Kubernetes writes it, in whole seconds."""
+    return time.isoformat(timespec="seconds").replace("+00:00", "Z")

@@ -64,6 +64,14 @@ class FolderStore:
         key, stat = key_of(path.relative_to(self.root).as_posix()), path.lstat()
         return ObjectInfo(key, stat.st_size, _version(stat))
 
+    def folders(self, prefix: str = "") -> tuple[str, ...]:
+        """List the names of the folders directly below the root that begin with the prefix, sorted."""
+        if not self.root.is_dir():
+            return ()
+        with _translated_errors(self.uri):
+            found = [key_of(entry.name) for entry in os.scandir(self.root) if entry.is_dir()]
+        return tuple(sorted(name for name in found if name.startswith(prefix) and not name.startswith(".")))
+
     def download(self, info: ObjectInfo, destination: Path) -> None:
         """Copy one file."""
         destination.parent.mkdir(parents=True, exist_ok=True)

@@ -194,6 +194,23 @@ class S3Store:
                 if key and not key.endswith("/") and not _is_hidden(key):
                     yield ObjectInfo(key, item["Size"], _strong_etag(item.get("ETag", "")))
 
+    def folders(self, prefix: str = "") -> tuple[str, ...]:
+        """List the names of the folders directly below the root that begin with the prefix, sorted."""
+        with _translated_errors(self.uri):
+            return _with_retries(lambda: tuple(sorted(self._folders(prefix))))
+
+    def _folders(self, prefix: str) -> Iterator[str]:
+        skip = len(self.prefix) + 1 if self.prefix else 0
+        pages = self.client.get_paginator("list_objects_v2").paginate(
+            Bucket=self.bucket, Prefix=self._with_prefix(prefix), Delimiter="/", EncodingType="url"
+        )
+        for page in pages:
+            is_encoded = page.get("EncodingType") == "url"
+            for item in page.get("CommonPrefixes", ()):
+                name = (_decoded(item["Prefix"]) if is_encoded else item["Prefix"])[skip:-1]
+                if name and not name.startswith("."):
+                    yield name
+
     def _with_prefix(self, prefix: str) -> str:
         return f"{self.prefix}/{prefix}" if self.prefix else prefix
 

@@ -66,6 +66,12 @@ class Store(ObjectSource, Protocol):
     def list(self, prefix: str = "") -> list[ObjectInfo]:
         """List the objects whose keys begin with the prefix, sorted by key. Keys may be unsafe (``is_safe_key``)."""
 
+    def folders(self, prefix: str = "") -> tuple[str, ...]:
+        """List the names of the folders directly below the root that begin with the prefix, sorted.
+
+        What they hold is not listed, however much it is. Hidden ones are left out.
+        """
+
     def read(self, key: str) -> bytes | None:
         """Read a small object; None if there is none."""
 

@@ -185,6 +185,10 @@ class RegisteredModelStore:
         objects = (ObjectInfo(info.path, info.file_size or 0, self.uri) for info in found)
         return sorted((info for info in objects if info.key.startswith(prefix)), key=lambda info: info.key)
 
+    def folders(self, prefix: str = "") -> tuple[str, ...]:
+        """Refused: a model has no folders of its own."""
+        raise NotImplementedError
+
     def download(self, info: ObjectInfo, destination: Path) -> None:
         """Download one file, whole or not at all."""
         from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential

@@ -24,6 +24,7 @@ from anomaly_api import GROUP
 from anomaly_api.artifacts import MlflowTracking
 from anomaly_api.run import ModelManifest, RunIdentity
 from anomaly_api.status import MlflowStatus
+from anomaly_api.sweep_status import Trial
 from anomaly_runner.errors import RunFailed, TrackingDenied, TrackingUnavailable
 from anomaly_runner.tracking.mlflow_client import artifact_root, connect, is_there, local_uri
 from anomaly_runner.tracking.mlflow_experiments import experiment_of, find_experiment
@@ -34,6 +35,7 @@ from anomaly_runner.tracking.mlflow_names import (
     mlflow_name,
     short_value,
 )
+from anomaly_runner.tracking.mlflow_runs import PARENT_TAG, Sought, SweepRun, as_tags, find_run
 from anomaly_runner.tracking.tracker import FAILURE_TAG, MODEL_FOLDER, MetricHistory, TrackedResult
 
 logger = logging.getLogger(__name__)
@@ -44,6 +46,8 @@ PARAMETERS = "parameters.json"
 """Artifact with all parameters, whole."""
 NOT_FINITE_TAG = f"{GROUP}/notFinite"
 """Tag with the values of metrics that are not finite: name, step and value."""
+CHANGED_TAG = f"{GROUP}/changedParameters"
+"""Tag with the names of parameters that differ from those that the run in MLflow began with."""
 _FIRST_ANSWER_SECONDS = 30.0
 """Longest wait for a server's first answer, before the training."""
 _POLL_SECONDS = 0.5
@@ -68,6 +72,8 @@ class MlflowTarget:
         experiment: name of the experiment in MLflow.
         name: name of the run in MLflow.
         tags: the user's tags.
+        search: the search, for the last run of a sweep.
+        sweep: the sweep and its search, for a trial.
         register: name under which the trained model is registered; None to register nothing.
         artifact_root: folder for artifacts if ``uri`` is a local database.
     """
@@ -77,30 +83,42 @@ class MlflowTarget:
     experiment: str
     name: str
     tags: Mapping[str, str]
+    search: str | None = None
+    sweep: Sought | None = None
     register: str | None = None
     artifact_root: Path | None = None
 
     @property
-    def query(self) -> str:
-        """MLflow's filter for what an earlier pod of this run has made.
-
-        The first run does not ask for its number: there is no other yet, and the pod may be of a release without.
-        """
-        of_resource = f"tags.`{GROUP}/uid` = '{self.run.uid}'"
-        return of_resource + (f" and tags.`{GROUP}/run` = '{self.run.number}'" if self.run.number else "")
-
-    @property
     def all_tags(self) -> dict[str, str]:
         """The user's tags, and the tags that identify the resource and which of its runs this is."""
-        ours = {"uid": self.run.uid, "kind": self.run.kind, "namespace": self.run.namespace, "name": self.run.name}
-        ours["run"] = str(self.run.number or 1)
-        found = dict(self.tags) | {f"{GROUP}/{key}": value for key, value in ours.items()}
-        return {mlflow_name(key): short_value(value, MAX_TAG_CHARACTERS) for key, value in found.items()}
+        return as_tags(dict(self.tags) | self.sought.tags)
+
+    @property
+    def sought(self) -> Sought:
+        """The run in MLflow, for a pod that comes after another."""
+        return Sought(run=self.run, search=self.search)
 
 
-def mlflow_target(run: RunIdentity, spec: MlflowTracking, local: Path | None) -> MlflowTarget:
-    """The target that a resource asks for; without a cluster, a database in the folder ``local``."""
+def mlflow_target(
+    run: RunIdentity,
+    spec: MlflowTracking,
+    local: Path | None,
+    *,
+    trial: Trial | None = None,
+    search: str | None = None,
+) -> MlflowTarget:
+    """The target that a resource asks for; without a cluster, a database in the folder ``local``.
+
+    Args:
+        run: the resource.
+        spec: what it says of MLflow.
+        local: folder of a run without a cluster.
+        trial: which trial of which sweep it is, if it is one.
+        search: the search that came before the last run of a sweep.
+    """
     return MlflowTarget(
+        search=search,
+        sweep=_sweep_of(run, trial) if trial and trial.sweep_uid else None,
         run=run,
         uri=local_uri(local) if local else spec.tracking_uri,
         experiment=spec.experiment_name or run.namespace,
@@ -109,6 +127,11 @@ def mlflow_target(run: RunIdentity, spec: MlflowTracking, local: Path | None) ->
         register=spec.register_model,
         artifact_root=artifact_root(local) if local else None,
     )
+
+
+def _sweep_of(run: RunIdentity, trial: Trial) -> Sought:
+    identity = RunIdentity(kind=run.kind, namespace=run.namespace, name=trial.sweep, uid=trial.sweep_uid or "")
+    return Sought(run=identity, search=trial.search)
 
 
 class MlflowTracker:
@@ -130,6 +153,8 @@ class MlflowTracker:
         self._not_finite: list[str] = []
         self._client: Any = None
         self._status: MlflowStatus | None = None
+        self._experiment_id = ""
+        self._sweep = SweepRun(target.sweep, target.tags) if target.sweep else None
         self._thread: threading.Thread | None = None
         self._pending: list[tuple[str, int, float]] = []
         self._finished = threading.Event()
@@ -223,23 +248,29 @@ class MlflowTracker:
         if self._status is None:
             self._client = self._connect(self._target.uri)
             self._asked_at = time.monotonic()
-            experiment_id = experiment_of(
+            self._experiment_id = experiment_of(
                 self._client, self._target.experiment, self._target.uri, self._target.artifact_root
             )
-            run_id = self._resume_run(experiment_id) or self._create_run(experiment_id)
+            run_id = self._resume_run(self._experiment_id) or self._create_run(self._experiment_id)
+            self._nest(run_id)
             self._log_parameters(run_id)
-            self._status = MlflowStatus(run_id=run_id, url=self._url(experiment_id, run_id))
+            self._status = MlflowStatus(run_id=run_id, url=self._url(self._experiment_id, run_id))
         return self._status.run_id
+
+    def _nest(self, run_id: str) -> None:
+        """Put a trial's run below its sweep's."""
+        if self._sweep is not None:
+            self._client.set_tag(run_id, PARENT_TAG, self._sweep.ensure(self._client, self._experiment_id))
 
     def _resume_run(self, experiment_id: str) -> str | None:
         """Reopen the run of an earlier pod of this run, and return its id; None if there is no such run."""
-        if self._target.run.uid == LOCAL_UID:
+        if self._target.run.uid == LOCAL_UID and self._target.search is None:
             return None
-        found = self._client.search_runs([experiment_id], self._target.query, max_results=1)
-        if not found:
+        found = find_run(self._client, experiment_id, self._target.sought)
+        if found is None:
             return None
-        self._client.update_run(found[0].info.run_id, status="RUNNING")
-        return str(found[0].info.run_id)
+        self._client.update_run(found.info.run_id, status="RUNNING")
+        return str(found.info.run_id)
 
     def _create_run(self, experiment_id: str) -> str:
         run = self._client.create_run(experiment_id, run_name=self._target.name, tags=self._target.all_tags)
@@ -248,12 +279,27 @@ class MlflowTracker:
     def _log_parameters(self, run_id: str) -> None:
         from mlflow.entities import Param
 
-        parameters = [
-            Param(mlflow_name(name), short_value(value, MAX_PARAMETER_CHARACTERS))
-            for name, value in self._parameters.items()
-        ]
+        parameters = [Param(name, value) for name, value in self._new_parameters(run_id).items()]
         for start in range(0, len(parameters), _PARAMETERS_PER_BATCH):
             self._client.log_batch(run_id, params=parameters[start : start + _PARAMETERS_PER_BATCH])
+
+    def _new_parameters(self, run_id: str) -> dict[str, str]:
+        """The parameters as MLflow takes them.
+
+        Those of a run never change, but a search that went on may have another winner: only what the sweep's run lacks
+        is logged then, and a tag names the others.
+        """
+        wanted = {
+            mlflow_name(name): short_value(value, MAX_PARAMETER_CHARACTERS) for name, value in self._parameters.items()
+        }
+        if self._target.search is None:
+            return wanted
+        known: Mapping[str, str] = self._client.get_run(run_id).data.params
+        changed = sorted(name for name, value in wanted.items() if known.get(name, value) != value)
+        if changed:
+            text = f"as in {PARAMETERS}, not as an earlier end of the search had them: {', '.join(changed)}"
+            self._client.set_tag(run_id, CHANGED_TAG, short_value(text, MAX_TAG_CHARACTERS))
+        return {name: value for name, value in wanted.items() if name not in known}
 
     def _describe(self, run_id: str) -> None:
         """Log the parameters as a file, once: whole, and so that a store that takes no files shows early."""
@@ -301,6 +347,7 @@ class MlflowTracker:
         from anomaly_runner.tracking.mlflow_entities import dataset_input, final_points
 
         run_id = self._ensure_run()
+        self._nest(run_id)
         for name, value in result.tags.items():
             self._client.set_tag(run_id, mlflow_name(name), short_value(value, MAX_TAG_CHARACTERS))
         if result.dataset is not None:

@@ -12,6 +12,7 @@ from anomaly_api.reasons import COMPLETED, Reason
 from anomaly_api.run import MODEL_MANIFEST, ModelManifest, RunReport
 from anomaly_api.status import MetricValues, ThresholdValues
 from anomaly_api.storage import PersistentVolumeClaimLocation, S3Location
+from anomaly_api.sweep_status import SweepStatus
 from anomaly_runner.tracking.mlflow_names import metric_label
 from anomaly_runner.tracking.tracker import FAILURE_TAG, MODEL_FOLDER, TrackedDataset, TrackedResult
 
@@ -89,7 +90,17 @@ def _metrics(report: RunReport) -> dict[str, float]:
         metrics |= {f"image_{name}": float(count) for name, count in report.confusion.model_dump().items()}
     for name, (low, high) in report.intervals.items():
         metrics |= {f"image_{name}_low": low, f"image_{name}_high": high}
+    if report.config.sweep is not None:
+        metrics |= _of_search(report.config.sweep.status)
     return metrics | {f"seconds_{stage}": value for stage, value in report.seconds.items()}
+
+
+def _of_search(status: SweepStatus) -> dict[str, float]:
+    """Counters of a search and the best values that it found: sweep_complete, sweep_best_image_AUROC."""
+    counted = ("asked", "complete", "pruned", "infeasible", "failed", "gpu_hours")
+    found = {f"sweep_{name}": float(getattr(status, name)) for name in counted}
+    best = status.best[0].objectives if status.best else {}
+    return found | {f"sweep_best_{metric.replace('.', '_')}": value for metric, value in best.items()}
 
 
 def _by_level(values: MetricValues, suffix: str = "") -> dict[str, float]:

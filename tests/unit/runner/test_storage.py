@@ -49,6 +49,24 @@ def test_folder_store_lists_files_in_order_and_hides_what_is_hidden(tmp_path: Pa
     assert store.list()[0].size == 2
 
 
+def test_folders_are_listed_without_what_they_hold(tmp_path: Path, s3: tuple[S3Store, Stubber]) -> None:
+    for name in ("screws-t1/uid/report.json", "screws-t2/uid/report.json", "screws/x", "bolts-t1/x", ".hidden/x"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_bytes(b"")
+    (tmp_path / "screws-table.csv").write_bytes(b"")
+    assert FolderStore(tmp_path).folders("screws-t") == ("screws-t1", "screws-t2")
+    assert FolderStore(tmp_path).folders() == ("bolts-t1", "screws", "screws-t1", "screws-t2")
+    assert FolderStore(tmp_path / "none").folders() == ()
+    store, stub = s3
+    answer = {"CommonPrefixes": [{"Prefix": "some/prefix/screws-t%3A2/"}, {"Prefix": "some/prefix/screws-t1/"}]}
+    stub.add_response(
+        "list_objects_v2",
+        {"EncodingType": "url", "Contents": [{"Key": "some/prefix/screws-table.csv", "Size": 1}], **answer},
+        {"Bucket": "bucket", "Prefix": "some/prefix/screws-t", "Delimiter": "/", "EncodingType": "url"},
+    )
+    assert store.folders("screws-t") == ("screws-t1", "screws-t:2")
+
+
 def test_folder_store_writes_whole_files(tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.write_bytes(b"content")

@@ -1,0 +1,102 @@
+"""Find and create the runs of a resource in MLflow, by their tags; those of a sweep's trials lie below the sweep's.
+
+MLflow cannot create a run only if there is none: several pods that begin at once may each create the sweep's. Each
+looks again after it has: the oldest is kept, and whoever created another one deletes it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from anomaly_api import GROUP
+from anomaly_api.run import RunIdentity
+from anomaly_runner.tracking.mlflow_names import MAX_TAG_CHARACTERS, mlflow_name, short_value
+
+UID_TAG = f"{GROUP}/uid"
+NUMBER_TAG = f"{GROUP}/run"
+"""Number of the resource's run, from 1."""
+SEARCH_TAG = f"{GROUP}/search"
+"""Search that a sweep's run is of: one in another space has a run of its own."""
+PARENT_TAG = "mlflow.parentRunId"
+_NOTE_TAG = "mlflow.note.content"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sought:
+    """The run of a resource in MLflow.
+
+    Attributes:
+        run: the resource.
+        search: the search, if the run is a sweep's: all of its runs continue one in MLflow.
+    """
+
+    run: RunIdentity
+    search: str | None = None
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """The tags that identify it."""
+        ours = {"uid": self.run.uid, "kind": self.run.kind, "namespace": self.run.namespace, "name": self.run.name}
+        found = {f"{GROUP}/{key}": value for key, value in ours.items()}
+        return found | ({NUMBER_TAG: self._number} if self.search is None else {SEARCH_TAG: self.search})
+
+    @property
+    def _number(self) -> str:
+        return str(self.run.number or 1)
+
+    def is_it(self, tags: Mapping[str, str]) -> bool:
+        """Whether a run with the resource's UID is the one that is sought; releases before had no tag for the first."""
+        if any(tags.get(name) != self.tags.get(name) for name in (SEARCH_TAG, f"{GROUP}/namespace", f"{GROUP}/name")):
+            return False
+        return self.search is not None or tags.get(NUMBER_TAG, "1") == self._number
+
+
+def as_tags(tags: Mapping[str, str]) -> dict[str, str]:
+    """The tags as MLflow takes them."""
+    return {mlflow_name(key): short_value(value, MAX_TAG_CHARACTERS) for key, value in tags.items()}
+
+
+def find_run(client: Any, experiment_id: str, sought: Sought) -> Any | None:
+    """The oldest run in MLflow that is not deleted; None if there is none."""
+    found = client.search_runs(
+        [experiment_id], f"tags.`{UID_TAG}` = '{sought.run.uid}'", order_by=["attributes.start_time ASC"]
+    )
+    ours = [run for run in found if sought.is_it(run.data.tags)]
+    return min(ours, key=lambda run: (run.info.start_time, run.info.run_id), default=None)
+
+
+class SweepRun:
+    """The run of a sweep, below which those of its trials are nested.
+
+    Args:
+        sought: the sweep and the search.
+        tags: the user's.
+    """
+
+    def __init__(self, sought: Sought, tags: Mapping[str, str]) -> None:
+        self._sought = sought
+        self._tags = tags
+        self._created: str | None = None
+
+    def ensure(self, client: Any, experiment_id: str) -> str:
+        """Find or create the run, and return its id.
+
+        To be called again at the end of a trial: clocks differ, and an older run may have shown up since.
+        """
+        found = find_run(client, experiment_id, self._sought)
+        if found is None:
+            self._created = self._create(client, experiment_id)
+            found = find_run(client, experiment_id, self._sought) or client.get_run(self._created)
+        elif found.info.status != "RUNNING":
+            client.update_run(found.info.run_id, status="RUNNING")  # the search goes on
+        kept = str(found.info.run_id)
+        if self._created not in (None, kept):
+            client.delete_run(self._created)
+            self._created = None
+        return kept
+
+    def _create(self, client: Any, experiment_id: str) -> str:
+        run = self._sought.run
+        note = {_NOTE_TAG: f"Sweep {run.namespace}/{run.name}. The runs of its trials are nested below this one."}
+        tags = as_tags(dict(self._tags) | self._sought.tags | note)
+        return str(client.create_run(experiment_id, run_name=run.name, tags=tags).info.run_id)
