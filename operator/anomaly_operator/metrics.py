@@ -36,6 +36,15 @@ BEST_VALUE = Gauge(
     "anomaly_operator_sweep_best", "Value of a sweep's best trial.", [*_SWEEP, "metric"], registry=REGISTRY
 )
 GPU_HOURS = Gauge("anomaly_operator_sweep_gpu_hours", "GPU-hours that a sweep used.", _SWEEP, registry=REGISTRY)
+SEARCH_SECONDS = Histogram(
+    "anomaly_operator_search_seconds",
+    "Time in which the search answers what a sweep is to do next, with its wait for other sweeps' answers.",
+    registry=REGISTRY,
+    buckets=(0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10),
+)
+SEARCH_SUGGESTIONS = Counter(
+    "anomaly_operator_search_suggestions_total", "Trials that the search suggested.", registry=REGISTRY
+)
 API_REQUESTS = Counter(
     "anomaly_operator_api_requests_total",
     "Requests to the API server, without kopf's watches.",

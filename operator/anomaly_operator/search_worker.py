@@ -19,6 +19,7 @@ import structlog
 from anomaly_api.sweep_exchange import Plan, RunOfPoint, TrialRecord
 from anomaly_api.sweep_status import SweepStatus
 from anomaly_operator.decide.trials import SeenTrial
+from anomaly_operator.metrics import SEARCH_SECONDS, SEARCH_SUGGESTIONS
 
 log = structlog.get_logger()
 
@@ -61,7 +62,12 @@ class SearchWorker:
 
     async def ask(self, question: Question, trials: Iterable[SeenTrial]) -> tuple[Plan, SweepStatus | None]:
         """Return what is to be done, and, if asked for, what the status says."""
-        known = list(trials)
+        with SEARCH_SECONDS.time():
+            answer = await self._asked(question, list(trials))
+        SEARCH_SUGGESTIONS.inc(len(answer[0].starts))
+        return answer
+
+    async def _asked(self, question: Question, known: Sequence[SeenTrial]) -> tuple[Plan, SweepStatus | None]:
         async with self._lock:
             try:
                 return await self._ask(question, known)
@@ -114,8 +120,26 @@ class SearchWorker:
         self._told.clear()
 
 
-_TRIALS: dict[str, dict[str, TrialRecord]] = {}
-"""In the search's process: the trials of each sweep, by UID and name."""
+class _Kept:
+    """In the search's process: a sweep, its trials by name, and what was computed of them."""
+
+    def __init__(self, question: Question) -> None:
+        from anomaly_search.memo import Memo
+
+        self.memo = Memo()
+        self.trials: dict[str, TrialRecord] = {}
+        self._read: tuple[bytes, tuple[dict[str, Any], ...]] | None = None
+        self.read(question)
+
+    def read(self, question: Question) -> None:
+        """Take the spec, whose limits may have changed; an unchanged one stays the same object, as the memo wants."""
+        if (question.spec, question.earlier) != self._read:
+            self._read = question.spec, question.earlier
+            self.experiment, self.earlier = json.loads(question.spec), question.earlier
+
+
+_KEPT: dict[str, _Kept] = {}
+"""By UID of the sweep."""
 
 
 def _answer(
@@ -124,12 +148,13 @@ def _answer(
     from anomaly_search.session import decide, overview
 
     if anew:
-        _TRIALS[question.sweep_uid] = {}
-    trials = _TRIALS[question.sweep_uid]
-    trials.update(news)
+        _KEPT[question.sweep_uid] = _Kept(question)
+    kept = _KEPT[question.sweep_uid]
+    kept.read(question)
+    kept.trials.update(news)
     for name in gone:
-        trials.pop(name, None)
-    experiment, records = json.loads(question.spec), list(trials.values())
+        kept.trials.pop(name, None)
+    experiment, records = kept.experiment, list(kept.trials.values())
     plan = decide(
         experiment,
         records,
@@ -137,15 +162,17 @@ def _answer(
         question.began,
         name=question.name,
         search_run=question.search_run,
-        earlier=question.earlier,
+        earlier=kept.earlier,
+        memo=kept.memo,
     )
     if not (question.wants_overview or plan.end):
         return plan, None
     if plan.end:  # what is at work then is deleted
-        return plan, overview(experiment, [one for one in records if one.state != "Running"], plan.end.reason)
+        records = [one for one in records if one.state != "Running"]
     # What is about to start counts as asked and running.
     started = [_starting(new.which, new.values, question.now) for new in plan.starts]
-    return plan, overview(experiment, [*records, *started])
+    reason = plan.end.reason if plan.end else None
+    return plan, overview(experiment, [*records, *started], reason, earlier=kept.earlier, memo=kept.memo)
 
 
 def _starting(which: RunOfPoint, values: Any, now: datetime) -> TrialRecord:
@@ -155,9 +182,10 @@ def _starting(which: RunOfPoint, values: Any, now: datetime) -> TrialRecord:
 def _is_behind(sweep_uid: str, spec: bytes, record: TrialRecord) -> bool:
     from anomaly_search.session import falling_behind
 
-    others = [other for other in _TRIALS.get(sweep_uid, {}).values() if other.which != record.which]
+    known = _KEPT[sweep_uid].trials.values() if sweep_uid in _KEPT else ()
+    others = [other for other in known if other.which != record.which]
     return record.which in falling_behind(json.loads(spec), [*others, record])
 
 
 def _forget(sweep_uid: str) -> None:
-    _TRIALS.pop(sweep_uid, None)
+    _KEPT.pop(sweep_uid, None)

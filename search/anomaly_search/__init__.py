@@ -1,5 +1,6 @@
 """From a search space and past trials to the next one: pure functions, built on Optuna.
 
+    memo         what earlier calls computed, for as long as its sources are the same objects
     space        parameters: choices and ranges, some under a condition
     points       points of a space: how many, the i-th, from the unit cube and back
     trials       what is known of one run of one point
@@ -17,5 +18,5 @@
     session      all of it for the programs: from the spec and plain records of trials to what is to be done
 
 Nothing here keeps state, reads a clock or draws from a global generator: the same arguments give the same answer in
-any process. Kubernetes, kopf and torch are unknown here.
+any process. A memo, which callers may keep, saves time and changes no answer. Kubernetes, kopf and torch are unknown here.
 """

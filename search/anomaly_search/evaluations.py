@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
+from anomaly_search.memo import Memo
 from anomaly_search.racing import is_hopeless
 from anomaly_search.space import Value
 from anomaly_search.sweep import Constraint, Objective, Sweep
@@ -65,12 +66,13 @@ class Evaluation:
         return next((trial.curve for trial in self.trials if trial.curve), {})
 
 
-def fold(sweep: Sweep, trials: Iterable[Trial]) -> tuple[Evaluation, ...]:
+def fold(sweep: Sweep, trials: Iterable[Trial], memo: Memo | None = None) -> tuple[Evaluation, ...]:
     """Return what the trials say of each point, by number and rung."""
     groups: dict[tuple[int, int], list[Trial]] = defaultdict(list)
     for trial in trials:
-        groups[trial.number, trial.rung].append(_judged(sweep, trial))
-    evaluations = [_evaluation(sweep, groups[which]) for which in sorted(groups)]
+        groups[trial.number, trial.rung].append(trial)
+    memo = memo or Memo()
+    evaluations = [memo.get(("fold", *which), (sweep, *groups[which]), _evaluation) for which in sorted(groups)]
     return tuple(_raced(sweep, evaluations))
 
 
@@ -87,8 +89,8 @@ def _judged(sweep: Sweep, trial: Trial) -> Trial:
     return trial
 
 
-def _evaluation(sweep: Sweep, trials: list[Trial]) -> Evaluation:
-    trials = sorted(trials, key=lambda trial: trial.replicate)
+def _evaluation(sweep: Sweep, *runs: Trial) -> Evaluation:
+    trials = sorted((_judged(sweep, run) for run in runs), key=lambda trial: trial.replicate)
     state, reason = _state(sweep, trials)
     complete = [trial for trial in trials if trial.state is State.COMPLETE]
     objectives = _columns((trial.objectives for trial in complete), len(sweep.objectives))

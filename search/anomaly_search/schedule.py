@@ -17,6 +17,7 @@ from typing import NamedTuple
 from anomaly_api.sweep_status import StopReason
 from anomaly_search import points
 from anomaly_search.evaluations import Evaluation, fold
+from anomaly_search.memo import Memo
 from anomaly_search.promotion import promotions
 from anomaly_search.space import Value
 from anomaly_search.stopping import End, no_improvement, target_reached, too_many_failed
@@ -54,7 +55,9 @@ class Decisions:
     waits: End | None = None
 
 
-def schedule(sweep: Sweep, trials: Iterable[Trial], now: datetime, began: datetime | None = None) -> Decisions:
+def schedule(
+    sweep: Sweep, trials: Iterable[Trial], now: datetime, began: datetime | None = None, memo: Memo | None = None
+) -> Decisions:
     """Decide what happens next.
 
     Args:
@@ -62,9 +65,10 @@ def schedule(sweep: Sweep, trials: Iterable[Trial], now: datetime, began: dateti
         trials: all runs that there are.
         now: the time.
         began: when the sweep began; by default when the first of its trials did.
+        memo: what earlier calls for this sweep computed.
     """
     known = tuple(trials)
-    view = _View(sweep, known, fold(sweep, known), now, began or _first_start(known) or now)
+    view = _View(sweep, known, fold(sweep, known, memo), now, began or _first_start(known) or now)
     if end := view.end_at_once():
         return Decisions(stop=tuple(_identity(trial) for trial in view.running), end=end)
     if end := no_improvement(sweep, view.evaluations):

@@ -1,7 +1,8 @@
 """A whole sweep from plain values: the spec of its experiment and what is known of its trials.
 
 Both programs call these functions: the operator in a process of its own, with what the resources of the trials say; a
-run without a cluster with what lies in its folder. Nothing is kept between two calls.
+run without a cluster with what lies in its folder. Nothing is kept between two calls but a memo, which saves time alone:
+whoever gives the same one again gives the same objects, too, for what has not changed.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from anomaly_api.sweep_exchange import (
 from anomaly_api.sweep_status import StopReason, SweepStatus
 from anomaly_api.sweep_trial import final_spec, replicate_points, rung_point, trial_spec
 from anomaly_search.evaluations import Evaluation, fold
+from anomaly_search.memo import Memo
 from anomaly_search.prune import prune
 from anomaly_search.ranking import ranked
 from anomaly_search.schedule import Start, schedule
@@ -54,6 +56,7 @@ def decide(
     uid: str | None = None,
     search: str | None = None,
     earlier: Sequence[Point] = (),
+    memo: Memo | None = None,
 ) -> Plan:
     """Decide what happens next.
 
@@ -68,17 +71,20 @@ def decide(
         search: which search it is, for the same.
         earlier: the best points of an earlier sweep, which are tried after the spec's own start points. The same ones
             in every call.
+        memo: what earlier calls for this sweep computed.
 
     Raises:
         SpaceError: the space contradicts itself in a way that ``check_sweep`` had found.
     """
+    memo = memo or Memo()
     owner = {"sweep": name, "sweepUid": uid, "search": search}
-    task = _Task(experiment, {key: value for key, value in owner.items() if value is not None}, search_run, earlier)
-    trials = [trial_of(task.sweep, record) for record in records]
+    known = {key: value for key, value in owner.items() if value is not None}
+    task = _Task(experiment, known, search_run, earlier, memo)
+    trials = _trials_of(task.sweep, records, memo)
     starts: list[NewTrial] = []
     invalid: list[InvalidTrial] = []
     while True:
-        decisions = schedule(task.sweep, trials, now, began)
+        decisions = schedule(task.sweep, trials, now, began, memo)
         found = list(_asked(task, trials, decisions.start, now))
         refused = [one for one in found if isinstance(one, InvalidTrial)]
         starts += [one for one in found if isinstance(one, NewTrial)]
@@ -97,16 +103,26 @@ def decide(
     )
 
 
-def overview(experiment: Json, records: Iterable[TrialRecord], stop: StopReason | None = None) -> SweepStatus:
+def overview(
+    experiment: Json,
+    records: Iterable[TrialRecord],
+    stop: StopReason | None = None,
+    *,
+    earlier: Sequence[Point] = (),
+    memo: Memo | None = None,
+) -> SweepStatus:
     """Return what a status says of the sweep, within its size.
 
     Args:
         experiment: the spec of the experiment with the sweep, as in its manifest.
         records: all trials that there are, of this run of the sweep.
         stop: why no further points are tried; None while the search goes on.
+        earlier: as in ``decide``.
+        memo: what earlier calls for this sweep computed.
     """
-    sweep = sweep_of(_sweep_of(_parsed(experiment)))
-    return status_of(sweep, summary(sweep, [trial_of(sweep, record) for record in records]), stop)
+    memo = memo or Memo()
+    sweep = memo.get("task", (experiment, earlier), _sweep_with)
+    return status_of(sweep, summary(sweep, _trials_of(sweep, records, memo), memo), stop)
 
 
 def winner(experiment: Json, records: Iterable[TrialRecord]) -> Winner | None:
@@ -154,9 +170,10 @@ def trial_of(sweep: Sweep, record: TrialRecord) -> Trial:
 class _Task:
     """What a sweep's trials are made of."""
 
-    def __init__(self, experiment: Json, owner: Json, search_run: int, earlier: Sequence[Point]) -> None:
-        self.spec = _parsed(experiment)
-        self.sweep = sweep_of(_sweep_of(self.spec), start=earlier)
+    def __init__(self, experiment: Json, owner: Json, search_run: int, earlier: Sequence[Point], memo: Memo) -> None:
+        self.memo = memo
+        self.spec = memo.get("spec", (experiment,), _parsed)
+        self.sweep = memo.get("task", (experiment, earlier), _sweep_with)
         self._owner = owner
         self._search_run = search_run
 
@@ -208,7 +225,7 @@ def _suggestion(task: _Task, trials: Sequence[Trial], start: Start) -> Suggestio
     """Return the point of a start; None if there is none left."""
     if start.parameters is not None:
         return Suggestion(start.parameters)
-    suggestion = suggest(task.sweep, trials, start.identity.number)
+    suggestion = suggest(task.sweep, trials, start.identity.number, task.memo)
     return None if isinstance(suggestion, Exhausted) else suggestion
 
 
@@ -223,6 +240,14 @@ def _peers(one: TrialRecord, known: Iterable[TrialRecord]) -> list[Mapping[int, 
         for other in known
         if other.state == "Complete" and (other.rung, other.replicate) == (one.rung, one.replicate)
     ]
+
+
+def _trials_of(sweep: Sweep, records: Iterable[TrialRecord], memo: Memo) -> list[Trial]:
+    return [memo.get(("trial", *record[:3]), (sweep, record), trial_of) for record in records]
+
+
+def _sweep_with(experiment: Json, earlier: Sequence[Point]) -> Sweep:
+    return sweep_of(_sweep_of(_parsed(experiment)), start=earlier)
 
 
 def _parsed(experiment: Json) -> ExperimentSpec:

@@ -12,6 +12,7 @@ from datetime import datetime
 from optuna.trial import TrialState
 
 from anomaly_search.evaluations import Evaluation, fold
+from anomaly_search.memo import Memo
 from anomaly_search.ranking import improvements, ranked
 from anomaly_search.samplers.rows import directions, rows
 from anomaly_search.samplers.storage import frozen, study_of
@@ -28,6 +29,8 @@ AT_THE_TOP = 5
 ENOUGH_FOR_CORRELATION = 5
 """Points measured at both of two rungs below which their correlation would say nothing."""
 WEAK_CORRELATION = 0.5
+MANY = 500
+"""Points above which importances are not of each one at once."""
 
 
 @dataclass(frozen=True)
@@ -76,10 +79,10 @@ class Summary:
     warnings: tuple[str, ...]
 
 
-def summary(sweep: Sweep, trials: Iterable[Trial]) -> Summary:
+def summary(sweep: Sweep, trials: Iterable[Trial], memo: Memo | None = None) -> Summary:
     """Return what is known of the sweep."""
     known = tuple(trials)
-    evaluations = fold(sweep, known)
+    evaluations = fold(sweep, known, memo)
     ended = in_order_of_end(evaluations)
     correlations = tuple(_correlation(evaluations, rung) for rung in range(sweep.rungs - 1))
     return Summary(
@@ -87,7 +90,7 @@ def summary(sweep: Sweep, trials: Iterable[Trial]) -> Summary:
         gpu_hours=sum(trial.gpu_hours for trial in known),
         best=tuple(ranked(sweep, evaluations)[:BEST]),
         pareto_front=() if sweep.single else tuple(_pareto_front(sweep, evaluations)),
-        importances=_importances(sweep, evaluations),
+        importances=_importances(sweep, evaluations, memo or Memo()),
         rung_correlations=correlations,
         history=tuple(
             Improvement(ended[place].number, ended[place].ended, ended[place].objectives)
@@ -117,21 +120,32 @@ def _state(one: Evaluation) -> State:
 
 def _pareto_front(sweep: Sweep, evaluations: Iterable[Evaluation]) -> list[Evaluation]:
     full = {one.number: one for one in evaluations if one.feasible and one.rung == sweep.rungs - 1}
-    told = [
-        frozen(TrialState.COMPLETE, number, place, {}, {}, values=one.objectives)
-        for place, (number, one) in enumerate(full.items())
-    ]
+    told = [frozen(TrialState.COMPLETE, number, {}, {}, values=one.objectives) for number, one in full.items()]
     return [full[trial.number] for trial in study_of(told, directions(sweep)).best_trials]
 
 
-def _importances(sweep: Sweep, evaluations: Sequence[Evaluation]) -> dict[str, float]:
+def _importances(sweep: Sweep, evaluations: Sequence[Evaluation], memo: Memo) -> dict[str, float]:
     """PED-ANOVA (Watanabe et al. 2023): what the best points have in common that the others have not.
 
-    Of several objectives the first decides who is best: to take fronts apart costs minutes at 10,000 points.
+    Of several objectives the first decides who is best: to take fronts apart costs minutes at 10,000 points. Of many
+    points it looks at the first to end, and anew when there are a tenth more: each look takes as long as all points.
     """
-    full = [one for one in evaluations if one.feasible and one.rung == sweep.rungs - 1]
+    full = [one for one in in_order_of_end(evaluations) if one.feasible and one.rung == sweep.rungs - 1]
     if len(full) < ENOUGH_FOR_IMPORTANCES:
         return {}
+    return memo.get("importances", (sweep, *full[: _in_tenths(len(full))]), _ped_anova)
+
+
+def _in_tenths(count: int) -> int:
+    """Return the number, or for more than MANY the last before it of those that grow by tenths."""
+    if count <= MANY:
+        return count
+    steps = math.floor(math.log(count / MANY) / math.log(1.1))
+    return int(MANY * 1.1**steps)
+
+
+def _ped_anova(sweep: Sweep, *unordered: Evaluation) -> dict[str, float]:
+    full = sorted(unordered, key=lambda one: one.number)
     from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 
     first = replace(sweep, objectives=sweep.objectives[:1])

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import groupby
 from typing import Any, NamedTuple
 
@@ -20,6 +21,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from anomaly_search.evaluations import Evaluation, fold
+from anomaly_search.memo import Memo
 from anomaly_search.samplers.storage import frozen
 from anomaly_search.space import Choices, Domain, FloatRange, Parameter, Space, Value
 from anomaly_search.sweep import Sweep
@@ -39,17 +41,18 @@ class Outcome(NamedTuple):
     constraints: dict[str, float] | None = None
 
 
-def rows(sweep: Sweep, evaluations: Iterable[Evaluation]) -> list[FrozenTrial]:
+def rows(sweep: Sweep, evaluations: Iterable[Evaluation], memo: Memo | None = None) -> list[FrozenTrial]:
     """Return what is known, history first, by number; points that the space does not hold are left out."""
+    memo = memo or Memo()
     told: list[FrozenTrial] = []
-    distributions = distributions_of(sweep.space)
+    distributions = memo.get("distributions", (sweep.space,), distributions_of)
     first = len(sweep.history)
     for place, trial in enumerate(sweep.history):
         # By itself: a replicate of an earlier experiment is one of this one's points as well.
         alone = fold(_unreplicated(sweep), [replace(trial, rung=0, replicate=0)])
-        _append(told, sweep, distributions, place, alone)
+        told += _row(sweep, distributions, *alone, number=place)
     for number, group in groupby(evaluations, key=lambda one: one.number):
-        _append(told, sweep, distributions, first + number, tuple(group))
+        told += memo.get(("row", number), (sweep, distributions, *group), partial(_row, number=first + number))
     return told
 
 
@@ -71,30 +74,25 @@ def _told(parameter: Parameter, value: Value) -> Any:
     return float(value) if isinstance(parameter.domain, FloatRange) else int(value)
 
 
-def _append(
-    told: list[FrozenTrial],
-    sweep: Sweep,
-    distributions: Mapping[str, BaseDistribution],
-    number: int,
-    group: Sequence[Evaluation],
-) -> None:
+def _row(
+    sweep: Sweep, distributions: Mapping[str, BaseDistribution], *group: Evaluation, number: int
+) -> tuple[FrozenTrial, ...]:
+    """Return the row of a point; none if nothing is known of it."""
     point = sweep.space.restrict(group[0].parameters)
     outcome = _outcome(sweep, group)
     if point is None or outcome is None:
-        return
+        return ()
     parameters = [parameter for parameter in sweep.space.parameters if parameter.path in point]
-    told.append(
-        frozen(
-            outcome.state,
-            number,
-            len(told),
-            {parameter.path: _told(parameter, point[parameter.path]) for parameter in parameters},
-            {parameter.path: distributions[parameter.path] for parameter in parameters},
-            values=outcome.values,
-            intermediate=outcome.intermediate,
-            constraints=outcome.constraints,
-        )
+    row = frozen(
+        outcome.state,
+        number,
+        {parameter.path: _told(parameter, point[parameter.path]) for parameter in parameters},
+        {parameter.path: distributions[parameter.path] for parameter in parameters},
+        values=outcome.values,
+        intermediate=outcome.intermediate,
+        constraints=outcome.constraints,
     )
+    return (row,)
 
 
 def _outcome(sweep: Sweep, group: Sequence[Evaluation]) -> Outcome | None:

@@ -6,6 +6,7 @@ list out as it is.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Container, Sequence
 from typing import Any, NoReturn
 
@@ -22,31 +23,31 @@ class Rows(BaseStorage):
     """The storage of one study that exists from the beginning."""
 
     def __init__(self, rows: Sequence[FrozenTrial], directions: Sequence[StudyDirection]) -> None:
-        """Take finished and running rows, sorted by number; each one's trial_id is its place."""
+        """Take finished and running rows, sorted by number."""
         self._rows = list(rows)
         self._directions = list(directions)
 
     def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
         """Put the trial that is asked on top."""
         number = self._rows[-1].number + 1 if self._rows else 0
-        self._rows.append(running(number, len(self._rows), {}, {}))
-        return len(self._rows) - 1
+        self._rows.append(running(number, {}, {}))
+        return number
 
     def set_trial_param(
         self, trial_id: int, param_name: str, param_value_internal: float, distribution: BaseDistribution
     ) -> None:
         """Note a parameter of the trial that is asked."""
-        row = self._rows[trial_id]
+        row = self.get_trial(trial_id)
         row.params[param_name] = distribution.to_external_repr(param_value_internal)
         row.distributions[param_name] = distribution
 
     def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
         """Note what the sampler says of the trial that is asked."""
-        self._rows[trial_id].system_attrs[key] = value
+        self.get_trial(trial_id).system_attrs[key] = value
 
     def get_trial(self, trial_id: int) -> FrozenTrial:
-        """Return a trial."""
-        return self._rows[trial_id]
+        """Return a trial; its ID is its number."""
+        return self._rows[bisect_left(self._rows, trial_id, key=lambda row: row.number)]
 
     def get_all_trials(
         self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
@@ -87,17 +88,14 @@ class Rows(BaseStorage):
     set_trial_user_attr = _refuse
 
 
-def running(
-    number: int, trial_id: int, params: dict[str, Any], distributions: dict[str, BaseDistribution]
-) -> FrozenTrial:
+def running(number: int, params: dict[str, Any], distributions: dict[str, BaseDistribution]) -> FrozenTrial:
     """Return a trial without a result."""
-    return frozen(TrialState.RUNNING, number, trial_id, params, distributions)
+    return frozen(TrialState.RUNNING, number, params, distributions)
 
 
 def frozen(
     state: TrialState,
     number: int,
-    trial_id: int,
     params: dict[str, Any],
     distributions: dict[str, BaseDistribution],
     *,
@@ -118,7 +116,7 @@ def frozen(
         user_attrs={},
         system_attrs={},
         intermediate_values=intermediate or {},
-        trial_id=trial_id,
+        trial_id=number,
     )
     for name, violation in (constraints or {}).items():
         trial.set_constraint(name, violation)

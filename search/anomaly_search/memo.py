@@ -1,0 +1,36 @@
+"""What was computed once is not computed again, as long as it was made of the very same objects.
+
+The functions of the search are pure: they see all trials in each call, and in a sweep of thousands all but a few are
+as they were. A memo changes nothing but the time that they take.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from operator import is_
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+class Memo:
+    """Results by key, each with the objects that it was made of. One a sweep, kept by whoever calls the search."""
+
+    def __init__(self) -> None:
+        self._kept: dict[Hashable, tuple[tuple[object, ...], Any]] = {}
+
+    def get(self, key: Hashable, sources: tuple[object, ...], make: Callable[..., T]) -> T:
+        """Return ``make(*sources)``, or what it returned for the key and these very objects the last time.
+
+        Args:
+            key: what is made; a result takes the place of an earlier one of its key.
+            sources: all that the result depends on, none of which ever changes; compared by identity.
+            make: makes the result.
+        """
+        known = self._kept.get(key)
+        if known is not None and len(known[0]) == len(sources) and all(map(is_, known[0], sources)):
+            result: T = known[1]
+            return result
+        result = make(*sources)
+        self._kept[key] = (sources, result)
+        return result
