@@ -166,7 +166,7 @@ class Player:
 
     def __init__(self, client: ApiClient, kubeconfig: kopf.ConnectionInfo, namespace: str, seconds: float) -> None:
         self._client, self._info, self._namespace, self._seconds = client, kubeconfig, namespace, seconds
-        self._random = random.Random(1)  # noqa: S311 - durations and objectives
+        self._random = random.Random(1)
         self._tasks: set[asyncio.Task[None]] = set()
         self.times: dict[str, Times] = defaultdict(Times)
         self.latencies: list[float] = []
@@ -242,10 +242,8 @@ class Player:
             self.times[_sweep_of(job)].ends.append(time.monotonic())
 
     async def _write_status(self, resource: Resource, name: str, status: dict[str, Any]) -> None:
-        body = {"metadata": {"name": name, "namespace": self._namespace}, "status": status}
-        api, kind = ("v1", "Pod") if resource is PODS else ("batch/v1", "Job")
-        body |= {"apiVersion": api, "kind": kind}
-        await self._timed(self._client.replace_status(resource, self._namespace, name, body))
+        # A patch: a replaced status would replace the labels as well.
+        await self._timed(self._client.patch(resource, self._namespace, f"{name}/status", {"status": status}))
 
     async def _timed(self, request: Awaitable[object]) -> None:
         began = time.monotonic()
@@ -339,32 +337,43 @@ async def measure(
     sweeps = [f"sweep{number:03}" for number in range(arguments.sweeps)]
     await asyncio.gather(*(client.create(EXPERIMENTS, "bench", sweep(name, arguments)) for name in sweeps))
     total = arguments.sweeps * arguments.trials
-    while player.ended < total:
-        await asyncio.sleep(1)
-        print(f"\r{player.ended} of {total} trials have ended", end="", file=sys.stderr, flush=True)
-        if player.failure:
-            raise player.failure
-        for task in helpers:
-            if task.done():
-                task.result()
-    trials_took = time.monotonic() - began
+    await until_ended(player, helpers, total)
+    took = time.monotonic() - began
     found = [await over(client, name) for name in sweeps]
     print(f"sweeps x trials, parallel         {arguments.sweeps} x {arguments.trials}, {arguments.parallel} each")
     print(f"algorithm, mean seconds of a pod  {arguments.algorithm}, {arguments.seconds:g}")
     print(f"load of the machine, begin / end  {load:.1f} / {os.getloadavg()[0]:.1f} on {os.cpu_count()} CPUs")
-    print(f"all trials ended after            {trials_took:.0f} s ({total / trials_took:.1f} a second)")
+    print(f"all trials ended after            {took:.0f} s ({total / took:.1f} a second)")
     print_delays(player, arguments.parallel)
     print_search(samples, total)
     print_writes(writes(await operator.metrics()), total)
-    for name, pid in operator.processes().items():
-        print(f"{name}: CPU, peak RSS".ljust(33), f"{cpu(pid):.1f} s, {peak(pid):.0f} MiB")
-    largest = max(len(json.dumps(one, separators=(",", ":"))) for one in found)
-    print("object of a sweep, largest".ljust(33), f"{largest / 1024:.1f} KiB")
+    print_resources(operator, found)
     for task in helpers:
         task.cancel()
     await asyncio.gather(*helpers, return_exceptions=True)
     if arguments.restart:
         await restart(operator)
+
+
+async def until_ended(player: Player, helpers: Iterable["asyncio.Task[None]"], total: int) -> None:
+    """Wait until so many trials have ended; a failure of what plays or samples ends it."""
+    while player.ended < total:
+        await asyncio.sleep(1)
+        if sys.stderr.isatty():
+            print(f"\r{player.ended} of {total} trials have ended", end="", file=sys.stderr, flush=True)
+        if player.failure:
+            raise player.failure
+        for task in helpers:
+            if task.done():
+                task.result()
+
+
+def print_resources(operator: Operator, sweeps: Iterable[dict[str, Any]]) -> None:
+    """Print what the processes took, and how large a sweep's object is."""
+    for name, pid in operator.processes().items():
+        print(f"{name}: CPU, peak RSS".ljust(33), f"{cpu(pid):.1f} s, {peak(pid):.0f} MiB")
+    largest = max(len(json.dumps(one, separators=(",", ":"))) for one in sweeps)
+    print("object of a sweep, largest".ljust(33), f"{largest / 1024:.1f} KiB")
 
 
 async def over(client: ApiClient, name: str) -> dict[str, Any]:
@@ -397,7 +406,7 @@ def print_delays(player: Player, parallel: int) -> None:
         print(f"end to the next {what}, p50 / p95".ljust(33), percentiles(pooled))
         beyond = quantile(pooled, 0.95) - requests * quantile(player.latencies, 0.95)
         print(f"  p95 beyond its {requests} requests".ljust(33), f"{beyond:.2f} s")
-        if len(delays) == 1:
+        if len(delays) == 1 and len(pooled) > 2 * EDGE:
             print(f"  of the first {EDGE}".ljust(33), percentiles(pooled[:EDGE]))
             print(f"  of the last {EDGE}".ljust(33), percentiles(pooled[-EDGE:]))
 

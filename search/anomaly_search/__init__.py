@@ -18,5 +18,6 @@
     session      all of it for the programs: from the spec and plain records of trials to what is to be done
 
 Nothing here keeps state, reads a clock or draws from a global generator: the same arguments give the same answer in
-any process. A memo, which callers may keep, saves time and changes no answer. Kubernetes, kopf and torch are unknown here.
+any process. A memo, which callers may keep, saves time and changes no answer. Kubernetes, kopf and torch are unknown
+here.
 """

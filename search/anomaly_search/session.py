@@ -1,8 +1,8 @@
 """A whole sweep from plain values: the spec of its experiment and what is known of its trials.
 
 Both programs call these functions: the operator in a process of its own, with what the resources of the trials say; a
-run without a cluster with what lies in its folder. Nothing is kept between two calls but a memo, which saves time alone:
-whoever gives the same one again gives the same objects, too, for what has not changed.
+run without a cluster with what lies in its folder. Nothing is kept between two calls but a memo, which saves time
+alone: whoever gives the same one again gives the same objects, too, for what has not changed.
 """
 
 from __future__ import annotations

@@ -138,10 +138,10 @@ def _importances(sweep: Sweep, evaluations: Sequence[Evaluation], memo: Memo) ->
 
 def _in_tenths(count: int) -> int:
     """Return the number, or for more than MANY the last before it of those that grow by tenths."""
-    if count <= MANY:
-        return count
-    steps = math.floor(math.log(count / MANY) / math.log(1.1))
-    return int(MANY * 1.1**steps)
+    step = min(count, MANY)
+    while step * 11 // 10 <= count and count > MANY:
+        step = step * 11 // 10
+    return step
 
 
 def _ped_anova(sweep: Sweep, *unordered: Evaluation) -> dict[str, float]:

@@ -321,3 +321,18 @@ def test_a_trial_that_falls_behind_is_told_to_stop(namespace: Namespace, operato
     assert condition(done, "Complete")["reason"] == "Pruned"
     counts = namespace.wait_for("aexp", "hunt", "told", lambda status: status["sweep"]["pruned"] == 1)["sweep"]
     assert (counts["complete"], counts["pruned"], counts["failed"]) == (2, 1, 0)
+
+
+def test_a_restart_over_a_finished_sweep_writes_nothing(namespace: Namespace, operator: OperatorProcess) -> None:
+    with SweepPlayer(namespace.name, score):
+        limits = {"max": 60, "parallel": 20}
+        namespace.apply(sweep(trials=limits, algorithm={"name": "random"}, final="report"))
+        namespace.wait_for("aexp", "hunt", "complete", phase("Complete"), seconds=400)
+    assert len(trials(namespace)) == 60
+    # Made, its Job made, begun or not seen to begin, ended; what is told of the sweep comes on top.
+    assert operator.writes() / 60 < 5
+    operator.stop()
+    operator.start()
+    operator.wait_until(lambda: operator.leads, "leading")
+    time.sleep(5)
+    assert operator.writes() == 0

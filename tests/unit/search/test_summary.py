@@ -140,3 +140,15 @@ def test_nothing_is_told_of_nothing() -> None:
     assert told.counts.asked == 0
     assert [told.best, told.history, told.warnings] == [(), (), ()]
     assert told.rung_correlations == (None,)
+
+
+def test_importances_of_many_points_are_of_the_first_to_end_until_there_are_a_tenth_more() -> None:
+    luck = np.random.default_rng(2)
+    points = [{"x": float(x), "y": float(y)} for x, y in luck.random((610, 2))]
+    trials = [
+        complete(number, point, point["x"] if number < 550 else -point["x"]) for number, point in enumerate(points)
+    ]
+    found = {count: summary(sweep_of(), trials[:count]).importances for count in (549, 550, 604, 605)}
+    assert found[550] == found[604]
+    assert found[549] != found[550]
+    assert found[605] != found[604]
