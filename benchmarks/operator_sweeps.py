@@ -92,7 +92,7 @@ class Operator:
         path = [str(self._folder / "absent"), *(str(ROOT / part) for part in ("crds", "search", "operator"))]
         environment = os.environ | {"KUBECONFIG": str(self._kubeconfig), "PYTHONPATH": os.pathsep.join(path)}
         command = [sys.executable, "-m", "anomaly_operator", "--bind=127.0.0.1", f"--port={self._port}"]
-        flags = ["--lease-namespace=anomaly-system", "--log-level=WARNING"]
+        flags = ["--lease-namespace=anomaly-system", "--lease-seconds=120", "--log-level=WARNING"]
         self._process = subprocess.Popen([*command, *flags], env=environment)
 
     def stop(self) -> None:
