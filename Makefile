@@ -71,8 +71,8 @@ images: $(CLUSTER_TARGET) ## Build the images and bring them to the cluster
 .PHONY: demo
 # The time it takes includes what is built for it.
 demo: BEGUN := $(shell date +%s)
-demo: setup $(CLUSTER_TARGET) ## Run both samples on a cluster and show what they made
-	$(USE_IMAGES) $(PYTHON) -m hack.demo up --begun=$(BEGUN)
+demo: setup $(CLUSTER_TARGET) ## Run both samples on a cluster and show what they made; with SWEEP=1 a sweep as well
+	$(USE_IMAGES) $(PYTHON) -m hack.demo up --begun=$(BEGUN) $(if $(SWEEP),--sweep)
 
 .PHONY: demo-down
 demo-down: ## Remove everything that `make demo` started

@@ -52,6 +52,21 @@ NOT_IN_THE_IMAGE = ("kubernetes", "sklearn", "pandas", "torch", "matplotlib", "p
 METADATA_ALONE = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 REQUESTS = re.compile(r'anomaly_operator_api_requests_total\{code="(\w+)",resource="(\w+)",verb="(\w+)"\} ([\d.e+]+)')
 WRITES = frozenset({"create", "patch", "update", "update_status", "delete"})
+KATIB = {
+    "create trials: experiment/experiment_controller.go, createTrials": 1,
+    "update suggestions, then their status: experiment/suggestion/suggestion.go, suggestion/suggestion_controller.go": 2,
+    "update trials, a finalizer: trial/trial_controller_util.go, updateFinalizers": 1,
+    "update_status trials, created, running, succeeded: trial/trial_controller.go, Reconcile": 3,
+    "create jobs: trial/trial_controller.go, reconcileJob": 1,
+    "delete jobs, unless the template retains them: trial/trial_controller.go, reconcileJob": 1,
+    "update_status experiments, its counts: experiment/experiment_controller.go, Reconcile": 3,
+    "create events, of the Job: trial/trial_controller.go, trial/trial_controller_util.go": 4,
+}
+"""Writes of Katib v1beta1 a trial that succeeds, by their place below pkg/controller.v1beta1 in kubeflow/katib.
+
+Counted there, not measured. Trials that change together share updates of suggestions and experiments, down to a part of
+one each. The metrics of a trial are written to a database beside, by a container of each pod.
+"""
 EDGE = 100
 """Trials at either end of a sweep that are compared: whether the delay grows."""
 SAMPLE_SECONDS = 2.0
@@ -431,6 +446,11 @@ def print_writes(found: dict[str, float], total: int) -> None:
     print("API writes a trial".ljust(33), f"{sum(found.values()) / total:.2f}")
     for name, count in sorted(found.items(), key=lambda item: -item[1]):
         print(f"  {name}".ljust(33), f"{count / total:.3f}")
+    print("Katib's, counted, one by one".ljust(33), sum(KATIB.values()))
+    for name, number in KATIB.items():
+        print(f"  {number} {name}")
+    print("objects a trial".ljust(33), "3: experiment, Job, pod; Katib's are 3: trial, Job, pod with a collector,")
+    print(" ".ljust(33), "and 4 a sweep: suggestion, Deployment, Service, pod of the algorithm")
 
 
 def percentiles(values: Sequence[float]) -> str:

@@ -12,7 +12,7 @@ from hack.cluster.progress import duration
 from hack.demo import flow
 from hack.demo.cluster import DemoError
 
-COMMANDS = {"up": flow.up, "down": flow.down}
+COMMANDS = ("up", "down")
 
 
 def main() -> int:
@@ -21,7 +21,10 @@ def main() -> int:
     arguments = _parser().parse_args()
     console = Console()
     try:
-        COMMANDS[arguments.command](console)
+        if arguments.command == "up":
+            flow.up(console, sweep=arguments.sweep)
+        else:
+            flow.down(console)
     except DemoError as error:
         console.print(f"[bold red]demo:[/bold red] {error}", highlight=False, soft_wrap=True)
         return 1
@@ -33,6 +36,7 @@ def main() -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="hack.demo", description="Both samples from nothing to their results.")
     parser.add_argument("command", choices=COMMANDS, help="run the demo, or remove it")
+    parser.add_argument("--sweep", action="store_true", help="run a sweep as well, which takes minutes")
     parser.add_argument("--begun", type=_instant, metavar="SECONDS", help="when it all began, in seconds since 1970")
     return parser
 

@@ -22,13 +22,16 @@ from hack.images.catalog import ROOT
 SAMPLES = ROOT / "manifests" / "samples"
 EXPERIMENT = SAMPLES / "mnist-padim.yaml"
 INFERENCE = SAMPLES / "mnist-inference.yaml"
+SWEEP = SAMPLES / "sweep-mnist.yaml"
+SWEEP_SECONDS = 3600.0
+"""Longest time of the sweep: twelve trials and the training of the best."""
 # Local folders, each uploaded to the bucket of its name.
 DATA = CACHE / "buckets" / "data"
 WEIGHTS = CACHE / "buckets" / "weights"
 
 
-def up(console: Console) -> None:
-    """Install, upload, run both samples, and show the results."""
+def up(console: Console, *, sweep: bool = False) -> None:
+    """Install, upload, run both samples, and a sweep if asked to, and show the results."""
     with console.status("installing the S3 server and MLflow"):
         install.install_services()
     if not install.has_default_storage():
@@ -42,6 +45,8 @@ def up(console: Console) -> None:
         experiment = run_sample(EXPERIMENT, console)
         inference = run_sample(INFERENCE, console, after=experiment)
         _show([experiment, inference], client, console)
+        if sweep:
+            results.show_sweep(run_sample(SWEEP, console, seconds=SWEEP_SECONDS), console)
 
 
 def down(console: Console) -> None:

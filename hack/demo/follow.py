@@ -20,11 +20,11 @@ class RunFailedError(DemoError):
     """The run has ended as Failed; the message holds its reason and the logs of its pods."""
 
 
-def run_sample(manifest: Path, console: Console, after: Object | None = None) -> Object:
+def run_sample(manifest: Path, console: Console, after: Object | None = None, seconds: float = RUN_SECONDS) -> Object:
     """Apply a sample, show its progress, and return the object once it is Complete.
 
     A sample that is Complete is kept, unless its manifest has changed since, or it is older than
-    `after`, the run it builds on.
+    `after`, the run it builds on. It may take so many seconds.
 
     Raises:
         RunFailedError: the run failed.
@@ -35,7 +35,7 @@ def run_sample(manifest: Path, console: Console, after: Object | None = None) ->
     if _is_outdated(manifest, find(kind, name, namespace), after):
         kubectl("delete", kind, name, "--ignore-not-found", f"--namespace={namespace}")
     kubectl("apply", f"--filename={manifest}")
-    _follow(kind, name, namespace, console)
+    _follow(kind, name, namespace, console, seconds)
     kubectl("wait", "--for=condition=Complete", f"--namespace={namespace}", f"{kind}/{name}", "--timeout=10s")
     return _get(kind, name, namespace)
 
@@ -67,14 +67,14 @@ def condition(found: Object, wanted: str) -> Object | None:
     return next((item for item in conditions if item["type"] == wanted and item["status"] == "True"), None)
 
 
-def _follow(kind: str, name: str, namespace: str, console: Console) -> None:
+def _follow(kind: str, name: str, namespace: str, console: Console, seconds: float) -> None:
     """Show the status until the run is Complete.
 
     Raises:
         RunFailedError: the run failed.
         DemoError: the run takes too long, or was deleted.
     """
-    deadline = time.monotonic() + RUN_SECONDS
+    deadline = time.monotonic() + seconds
     with _display(console) as display:
         task = display.add_task(name, total=100, state="")
         state = ""
@@ -87,7 +87,7 @@ def _follow(kind: str, name: str, namespace: str, console: Console) -> None:
             if failure := condition(found, "Failed"):
                 raise RunFailedError(_failure_message(found, failure))
             time.sleep(POLL_SECONDS)
-    raise DemoError(f"{kind} {name} is still {state} after {RUN_SECONDS:.0f} s")
+    raise DemoError(f"{kind} {name} is still {state} after {seconds:.0f} s")
 
 
 def _display(console: Console) -> Progress:

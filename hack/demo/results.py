@@ -24,6 +24,24 @@ def show_resources(namespace: str, console: Console) -> None:
     console.print(kubectl("get", "aexp,ainf", f"--namespace={namespace}").rstrip(), highlight=False, soft_wrap=True)
 
 
+def show_sweep(run: Object, console: Console) -> None:
+    """Print the trials of a sweep, the best points, and what the best one is when it is measured again."""
+    name, found = run["metadata"]["name"], run["status"]["sweep"]
+    trials = f"anomalyops.io/sweep={name}"
+    console.print(f"\n[bold]kubectl get aexp -l {trials}[/bold]")
+    shown = kubectl("get", "aexp", f"--selector={trials}", f"--namespace={run['metadata']['namespace']}")
+    console.print(shown.rstrip(), highlight=False, soft_wrap=True)
+    console.print(f"\n[bold]The best of {found['complete']} trials[/bold] ({found['stopReason']})")
+    table = Table("trial", *found["best"][0]["objectives"], "values", box=None, pad_edge=True)
+    for best in found["best"]:
+        values = " ".join(f"{path}={json.dumps(value)}" for path, value in best.get("values", {}).items())
+        table.add_row(str(best["number"]), *(f"{value:.6g}" for value in best["objectives"].values()), values)
+    console.print(table)
+    if again := found.get("remeasured"):
+        told = ", ".join(f"{metric} {value:.6g}" for metric, value in again["objectives"].items())
+        console.print(f"{name}, the best one trained in full on {again['measuredOn']}: {told}", highlight=False)
+
+
 def show_artifacts(run: Object, client: Client, console: Console) -> None:
     """Print the files of a run in S3."""
     bucket, prefix = split_uri(run["status"]["artifacts"]["root"])

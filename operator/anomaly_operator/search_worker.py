@@ -168,11 +168,11 @@ def _answer(
     if not (question.wants_overview or plan.end):
         return plan, None
     if plan.end:  # what is at work then is deleted
-        records = [one for one in records if one.state != "Running"]
+        over = [one for one in records if one.state != "Running"]
+        return plan, overview(experiment, over, plan.end.reason, earlier=kept.earlier, memo=kept.memo)
     # What is about to start counts as asked and running.
     started = [_starting(new.which, new.values, question.now) for new in plan.starts]
-    reason = plan.end.reason if plan.end else None
-    return plan, overview(experiment, [*records, *started], reason, earlier=kept.earlier, memo=kept.memo)
+    return plan, overview(experiment, [*records, *started], earlier=kept.earlier, memo=kept.memo)
 
 
 def _starting(which: RunOfPoint, values: Any, now: datetime) -> TrialRecord:

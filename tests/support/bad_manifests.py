@@ -9,8 +9,8 @@ import yaml
 Manifest = dict[str, Any]
 
 SAMPLES = Path(__file__).parents[2] / "manifests" / "samples"
-SWEEPS = tuple(sorted((SAMPLES / "sweeps").glob("*.yaml")))
-"""Samples with a sweep, apart from the others because this version refuses them."""
+SWEEPS = tuple(sorted(SAMPLES.glob("sweep-*.yaml")))
+"""Samples with a sweep."""
 BAD: dict[str, list[dict[str, Any]]] = yaml.safe_load(
     (Path(__file__).parents[1] / "integration" / "bad_manifests.yaml").read_text()
 )
