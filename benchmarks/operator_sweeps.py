@@ -54,7 +54,8 @@ REQUESTS = re.compile(r'anomaly_operator_api_requests_total\{code="(\w+)",resour
 WRITES = frozenset({"create", "patch", "update", "update_status", "delete"})
 KATIB = {
     "create trials: experiment/experiment_controller.go, createTrials": 1,
-    "update suggestions, then their status: experiment/suggestion/suggestion.go, suggestion/suggestion_controller.go": 2,
+    "update suggestions: experiment/suggestion/suggestion.go, UpdateSuggestion": 1,
+    "update_status suggestions, with all points: suggestion/suggestion_controller.go, Reconcile": 1,
     "update trials, a finalizer: trial/trial_controller_util.go, updateFinalizers": 1,
     "update_status trials, created, running, succeeded: trial/trial_controller.go, Reconcile": 3,
     "create jobs: trial/trial_controller.go, reconcileJob": 1,
