@@ -204,7 +204,8 @@ class Player:
                 self.times[_sweep_of(name)].made.append(time.monotonic())
 
     async def _watch_jobs(self) -> None:
-        async for name, labels in self._added(JOBS, uid := {}):
+        uid: dict[str, str] = {}
+        async for name, labels in self._added(JOBS, uid):
             if is_trial := "-t" in name:
                 self.times[_sweep_of(name)].jobs.append(time.monotonic())
             task = asyncio.create_task(self._play(name, uid[name], labels, is_trial))

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from anomaly_api.sweep_exchange import NewTrial, TrialRecord
+from anomaly_api.sweep_exchange import NewTrial, TrialRecord, TrialState
 from anomaly_search.memo import Memo
 from anomaly_search.session import decide, overview
 from support.sweep_specs import sweep_spec
@@ -16,6 +16,7 @@ from support.sweeps import BEGIN
 FEATURES = {"path": "model.padim.nFeatures", "int": {"low": 1, "high": 64}}
 SHARE = {"path": "dataset.splits.goodTestFraction", "float": {"low": 0.1, "high": 0.3}}
 FIDELITY = {"path": "dataset.fraction", "values": [0.5, 1.0], "reduction": 2}
+ENDS: list[TrialState] = ["Complete", "Failed", "Infeasible"]
 SEEDS = {"paths": [{"path": "dataset.seed", "values": [0, 1]}], "aggregate": "mean"}
 
 
@@ -74,6 +75,6 @@ def _go_on(records: dict[str, TrialRecord], luck: random.Random, step: int) -> N
         del records[luck.choice(list(records))]
     elif running:
         name, ended = luck.choice(running), BEGIN + timedelta(minutes=step, seconds=30)
-        state = luck.choices(["Complete", "Failed", "Infeasible"], [8, 1, 1])[0]
+        state = luck.choices(ENDS, [8, 1, 1])[0]
         metrics = {"image.AUROC": luck.random()} if state == "Complete" and luck.random() > 0.1 else {}
         records[name] = records[name]._replace(state=state, metrics=metrics, ended=ended, gpu_hours=0.1, reason="x")
