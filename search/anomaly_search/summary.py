@@ -29,7 +29,7 @@ AT_THE_TOP = 5
 ENOUGH_FOR_CORRELATION = 5
 """Points measured at both of two rungs below which their correlation would say nothing."""
 WEAK_CORRELATION = 0.5
-MANY = 500
+MANY = 50
 """Points above which importances are not of each one at once."""
 
 

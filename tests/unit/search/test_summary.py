@@ -144,11 +144,9 @@ def test_nothing_is_told_of_nothing() -> None:
 
 def test_importances_of_many_points_are_of_the_first_to_end_until_there_are_a_tenth_more() -> None:
     luck = np.random.default_rng(2)
-    points = [{"x": float(x), "y": float(y)} for x, y in luck.random((610, 2))]
-    trials = [
-        complete(number, point, point["x"] if number < 550 else -point["x"]) for number, point in enumerate(points)
-    ]
-    found = {count: summary(sweep_of(), trials[:count]).importances for count in (549, 550, 604, 605)}
-    assert found[550] == found[604]
-    assert found[549] != found[550]
-    assert found[605] != found[604]
+    points = [{"x": float(x), "y": float(y)} for x, y in luck.random((60, 2))]
+    trials = [complete(number, point, point["x"] + point["y"] / 2) for number, point in enumerate(points)]
+    found = {count: summary(sweep_of(), trials[:count]).importances for count in (49, 50, 54, 55, 59, 60)}
+    assert found[49] != found[50]
+    assert found[50] == found[54] != found[55]
+    assert found[55] == found[59] != found[60]
