@@ -2,6 +2,7 @@
 test, so that none of the others waits for torch.
 """
 
+import io
 import json
 import signal
 import subprocess
@@ -14,13 +15,17 @@ from typing import Any
 
 import pytest
 import yaml
+from rich.console import Console
 
 from anomaly_api.experiment import ExperimentSpec
 from anomaly_api.run import RunReport
+from anomaly_api.sweep import Objective
+from anomaly_api.sweep_status import SweepStatus
 from anomaly_runner.local import run_locally
 from anomaly_runner.local_sweep.children import share_of_cpus
 from anomaly_runner.local_sweep.command import run_file
 from anomaly_runner.local_sweep.records import TrialFile
+from anomaly_runner.local_sweep.view import TableView
 from anomaly_search.spec import sweep_of
 from anomaly_search.suggest import Suggestion, suggest
 from anomaly_search.trials import State, Trial
@@ -191,6 +196,10 @@ def test_more_trials_go_on_and_another_space_begins_anew(tmp_path: Path) -> None
     narrow = FEATURES | {"int": {"low": 20, "high": 30}}
     assert run(sweep(tmp_path, narrow, trials={"max": 2}), tmp_path) == 0
     assert started(tmp_path)[5:] == ["textures-s2-t0000", "textures-s2-t0001"]
+    first = [trial for name, trial in trials(tmp_path).items() if "-s2-" not in name]
+    ranked = sorted(first, key=lambda trial: -trial.metrics["image.AUROC"])
+    held = [one.trial.values for one in ranked if 20 <= one.trial.values["model.padim.nFeatures"] <= 30]
+    assert points(tmp_path)["textures-s2-t0000"] == held[0], "the best of the last search comes first"
     assert run(sweep(tmp_path, trials={"max": 5}), tmp_path) == 0
     assert len(started(tmp_path)) == 7, "the first search is still known"
 
@@ -303,6 +312,21 @@ def test_lines_say_how_each_trial_ended(tmp_path: Path, capsys: pytest.CaptureFi
     assert [row[-1] for row in rows] == [f"model.padim.nFeatures={count}" for count in (53, 23, 35)]
     assert "0.75" in rows[0], "1 - (30 / 60)^2"
     assert any(line.startswith("Exhausted: all 3 points of the space are tried") for line in lines)
+
+
+def test_a_terminal_keeps_what_is_over_and_redraws_the_rest(tmp_path: Path) -> None:
+    assert run(sweep(tmp_path, trials={"max": 1}), tmp_path) == 0
+    trial, terminal = trials(tmp_path)["textures-t0000"], io.StringIO()
+    console = Console(file=terminal, force_terminal=True, width=100)
+    view = TableView(console, [Objective.model_validate(AUROC)], "textures")
+    view.ended(trial, best=True)
+    view.show(SweepStatus(asked=3, complete=2, running=1), [])
+    view.close()
+    shown = terminal.getvalue()
+    assert "t0000 *" in shown
+    assert f"{trial.metrics['image.AUROC']:.6g}" in shown
+    assert "3 points: 2 complete, 1 running" in shown
+    assert "\x1b[2K" in shown.split("3 points")[-1], "the last lines are taken off"
 
 
 @pytest.mark.parametrize(

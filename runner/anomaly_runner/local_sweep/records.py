@@ -8,7 +8,7 @@ import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -35,6 +35,8 @@ SWEEP_FILE = "sweep.json"
 TRIAL_FILE = "trial.json"
 TRIAL_MANIFEST = "trial.yaml"
 TRIAL_LOG = "trial.log"
+EARLIER_POINTS = 5
+"""Best points of a sweep's last search that the next one begins with, where its space has them."""
 _NAME_KEPT = 200
 """Characters of a sweep's name with which the names of its trials begin."""
 
@@ -53,7 +55,7 @@ class SearchFile(Contract):
     seconds: float = 0.0
     """Seconds that it was at work, over all calls."""
     earlier: tuple[Point, ...] = ()
-    """The best points of an earlier sweep, as they were when this one began."""
+    """The best points of an earlier sweep and of this one's last search, as they were when this one began."""
 
 
 class SweepFile(Contract):
@@ -165,7 +167,7 @@ class SweepFolder:
         for one in known:
             if one.search == digest:
                 return one.model_copy(update={"spec": document})
-        earlier = self._earlier_points()
+        earlier = (*self._earlier_points(), *self._best_of(self._run.name, known[-1:], EARLIER_POINTS))
         began = now.isoformat()
         return SearchFile(number=len(known) + 1, search=digest, spec=document, began=began, earlier=earlier)
 
@@ -223,11 +225,17 @@ class SweepFolder:
         searches = self._sweep_file(home).searches
         if not searches:
             raise InvalidConfig(f"the experiment {source.name} has no sweep below {self._output}: run it first")
+        return self._best_of(source.name, searches[-1:], source.top)
+
+    def _best_of(self, sweep: str, last: Sequence[SearchFile], top: int) -> tuple[Mapping[str, Any], ...]:
+        """Return the best points of a sweep's last search, if there is one."""
         from anomaly_search.session import best_points
 
-        last = searches[-1]
-        records = [one.record() for one in self._trials_of(source.name, last.search)]
-        return best_points(last.spec, records, source.top)
+        points: list[Mapping[str, Any]] = []
+        for one in last:
+            records = [trial.record() for trial in self._trials_of(sweep, one.search)]
+            points += best_points(one.spec, records, top)
+        return tuple(points)
 
     def _sweep_file(self, home: Path) -> SweepFile:
         file = home / SWEEP_FILE

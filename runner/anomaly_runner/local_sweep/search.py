@@ -111,6 +111,7 @@ class Search:
         for new in plan.starts:
             self._begin(new)
         self._call_off(plan.stops)
+        self._status = self.status()
 
     def _begin(self, new: NewTrial) -> None:
         if new.repeats is not None:
