@@ -17,7 +17,7 @@ from anomaly_operator.cluster.cache import Cache
 from anomaly_operator.cluster.client import ApiClient
 from anomaly_operator.decide.desired import DesiredSearch
 from anomaly_operator.decide.runs import is_finished
-from anomaly_operator.decide.search_status import SearchState, search_run, search_status
+from anomaly_operator.decide.search_status import SearchState, search_run, search_status, seconds_until_due
 from anomaly_operator.decide.times import from_timestamp
 from anomaly_operator.decide.trials import SeenTrial, best_of_earlier, seen_trial, trial_manifest
 from anomaly_operator.errors import Conflict, Forbidden, Invalid, NotFound, RequeueRequested
@@ -31,8 +31,8 @@ log = structlog.get_logger()
 
 STATUS_SECONDS = 1.0
 """Shortest pause between two status updates of a sweep, unless it is over."""
-LONGEST_PAUSE = 30.0
-"""Seconds after which a search is asked again although nothing happened: a budget of time may be spent."""
+LONGEST_PAUSE = 60.0
+"""Seconds after which a search is asked again although nothing happened: what is at work uses its budget of GPU-hours."""
 TRIALS_FOR_A_SECOND = 500
 """Trials of which the status is computed every second; that of more takes longer, and is computed less often."""
 
@@ -74,7 +74,9 @@ class Sweeper:
         question = self._question(run, status, desired, earlier, now, wants_overview=due)
         plan, overview = await self._worker.ask(question, trials.values())
         waits = await self._start(run, desired, plan.starts)
-        self._queue.add_after(run.key, LONGEST_PAUSE)
+        due_in = seconds_until_due(desired, status, now)
+        pause = LONGEST_PAUSE if due_in is None else min(LONGEST_PAUSE, max(STATUS_SECONDS, due_in))
+        self._queue.add_after(run.key, pause)
         if overview is None:
             return status
         self._told_at[run.uid] = now

@@ -95,6 +95,16 @@ def search_run(status: RunStatus, desired: DesiredSearch) -> int:
     return run_number(status) or 1
 
 
+def seconds_until_due(desired: DesiredSearch, status: RunStatus, now: datetime) -> float | None:
+    """Return the seconds until a limit of time ends the search; None without one, or before it has begun."""
+    budget = desired.spec.sweep.budget if desired.spec.sweep else None
+    limits = (desired.policy.active_deadline_seconds, budget.wall_clock_seconds if budget else None)
+    if status.start_time is None or limits == (None, None):
+        return None
+    spent = (now - from_timestamp(status.start_time)).total_seconds()
+    return max(0.0, min(limit for limit in limits if limit is not None) - spent)
+
+
 def _is_late(desired: DesiredSearch, old: RunStatus, now: datetime) -> str | None:
     limit = desired.policy.active_deadline_seconds
     if limit is None or old.start_time is None:
