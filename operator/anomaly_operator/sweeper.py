@@ -32,7 +32,7 @@ log = structlog.get_logger()
 STATUS_SECONDS = 1.0
 """Shortest pause between two status updates of a sweep, unless it is over."""
 LONGEST_PAUSE = 60.0
-"""Seconds after which a search is asked again although nothing happened: what is at work uses its budget of GPU-hours."""
+"""Seconds after which a search is asked again although nothing happened: what is at work uses GPU-hours."""
 TRIALS_FOR_A_SECOND = 500
 """Trials of which the status is computed every second; that of more takes longer, and is computed less often."""
 
@@ -74,9 +74,7 @@ class Sweeper:
         question = self._question(run, status, desired, earlier, now, wants_overview=due)
         plan, overview = await self._worker.ask(question, trials.values())
         waits = await self._start(run, desired, plan.starts)
-        due_in = seconds_until_due(desired, status, now)
-        pause = LONGEST_PAUSE if due_in is None else min(LONGEST_PAUSE, max(STATUS_SECONDS, due_in))
-        self._queue.add_after(run.key, pause)
+        self._come_back(run, desired, status, now)
         if overview is None:
             return status
         self._told_at[run.uid] = now
@@ -88,10 +86,17 @@ class Sweeper:
             waits=waits or (plan.waits.message if plan.waits else None),
         )
         new = search_status(run, status, desired, state, now)
+        self._come_back(run, desired, new, now)
         # Nothing that is still at work is of any use once the search is over.
         if plan.end or is_finished(new):
             await self._delete(run, (trial for trial in trials.values() if not trial.is_over))
         return new
+
+    def _come_back(self, run: RunView, desired: DesiredSearch, status: RunStatus, now: datetime) -> None:
+        """Have the search asked again although nothing happens, at the latest when its time is over."""
+        due_in = seconds_until_due(desired, status, now)
+        pause = LONGEST_PAUSE if due_in is None else min(LONGEST_PAUSE, max(STATUS_SECONDS, due_in))
+        self._queue.add_after(run.key, pause)
 
     def forget(self, key: RunKey) -> None:
         """Drop what is kept of a sweep that is over or deleted."""
