@@ -112,6 +112,16 @@ def test_all_patches_of_the_fit_are_told_where_they_are_the_most(monkeypatch: py
         check_memory(patchcore(), spec(trainBatchSize=1, evalBatchSize=1), 100_000, ON_GPU)
 
 
+def test_a_layer_of_which_no_channel_is_chosen_takes_nothing() -> None:
+    choice, parameters = (
+        choose_backbone("resnet18", ("layer1", "layer2")),
+        PadimParameters(pre_trained=False, n_features=1),
+    )
+    model, images = Padim(choice, parameters, (SIDE, SIDE), ON_CPU).eval(), torch.randn(2, 3, SIDE, SIDE)
+    assert model.embed(images).shape == ((SIDE // 4) ** 2, 2, 1)
+    assert peak_activations(model.embed, model, (2, 3, SIDE, SIDE)) > 0
+
+
 def test_on_the_cpu_each_thread_works_on_a_few_images(monkeypatch: pytest.MonkeyPatch) -> None:
     model, threads = padim(), TorchThreads(torch.device("cpu"))
     monkeypatch.setattr(threads, "_threads", 3)

@@ -99,9 +99,13 @@ class Padim(MemoryModel):
 
     def _features(self, tiles: Tensor) -> Tensor:
         """Chosen channels of tiles (B, 3, h, w), all at the largest layer's size: (B, C, rows, columns)."""
-        # channels are chosen before upsampling, so that the others are never copied
+        # channels are chosen before upsampling, so that the others are never copied; of a layer there may be none
         layers = zip(self.backbone(tiles), self._layer_slices, self._first_channels, strict=True)
-        chosen = [torch.index_select(layer, 1, self.idx[part] - first) for layer, part, first in layers]
+        chosen = [
+            torch.index_select(layer, 1, self.idx[part] - first)
+            for layer, part, first in layers
+            if part.start < part.stop
+        ]
         large = [functional.interpolate(layer, size=self._tile_patches, mode="nearest") for layer in chosen]
         return torch.cat(large, 1)
 
