@@ -4,6 +4,7 @@ test, so that none of the others waits for torch.
 
 import io
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -85,7 +86,8 @@ def in_a_process(file: Path, folder: Path, parallel: int = 1) -> "subprocess.Pop
         "sys.exit(run_file(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), PLAYED))\n"
     )
     arguments = [str(file), str(folder), str(parallel)]
-    return subprocess.Popen([sys.executable, "-c", program, *arguments], stdout=subprocess.DEVNULL)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    return subprocess.Popen([sys.executable, "-c", program, *arguments], stdout=subprocess.DEVNULL, env=environment)
 
 
 def eventually(condition: Callable[[], bool]) -> None:

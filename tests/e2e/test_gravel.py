@@ -60,7 +60,8 @@ def resumed(namespace: DemoNamespace) -> Manifest:
     namespace.apply(manifest)
     namespace.wait_for("aexp", "gravel-cflow", "past some epochs", _is_past_some_epochs, seconds=300)
     seen = namespace.get("aexp", "gravel-cflow")["status"]["progress"]
-    [pod] = [item["metadata"]["name"] for item in namespace.list("pods") if "gravel-cflow" in item["metadata"]["name"]]
+    [item] = namespace.list("pods", "batch.kubernetes.io/job-name=gravel-cflow-experiment")
+    pod = item["metadata"]["name"]
     namespace.delete("pod", pod)
     return namespace.wait_until_complete("aexp", "gravel-cflow", seconds=600) | {"seenBefore": seen}
 
