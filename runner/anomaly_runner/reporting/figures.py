@@ -127,7 +127,7 @@ def histogram_chart(histogram: ScoreHistogram, threshold: float | None) -> str:
     ]
     highest = max((count for _, _, counts in kinds for count in counts), default=1)
     step = -(-highest // (_TICKS - 1))  # ticks are whole numbers of images
-    axes = Axes("raw image score", "images", _score_range(histogram, threshold), (0, step * (_TICKS - 1)))
+    axes = Axes("raw image score", "images", score_range(histogram, threshold), (0, step * (_TICKS - 1)))
     bins = list(zip(histogram.edges, histogram.edges[1:], strict=False))
     bars = [
         _bar(axes, *ends, count, style)
@@ -141,7 +141,7 @@ def histogram_chart(histogram: ScoreHistogram, threshold: float | None) -> str:
 
 def cumulative_chart(histogram: ScoreHistogram, threshold: float | None) -> str:
     """Draw the share of good images below and of defective images above each score: the effect of any threshold."""
-    axes = Axes("raw image score", "share of images", _score_range(histogram, threshold), (0, 1))
+    axes = Axes("raw image score", "share of images", score_range(histogram, threshold), (0, 1))
     curves = []
     good, defect = np.cumsum([0, *histogram.good]), np.cumsum([0, *histogram.defect])
     if good[-1]:
@@ -153,7 +153,7 @@ def cumulative_chart(histogram: ScoreHistogram, threshold: float | None) -> str:
     return _drawing("Share of images by score", [*_frame(axes), *lines, *_threshold(axes, threshold), legend])
 
 
-def _score_range(histogram: ScoreHistogram, threshold: float | None) -> Point:
+def score_range(histogram: ScoreHistogram, threshold: float | None) -> Point:
     """Range of the histogram, extended to a threshold outside of it, with a small margin."""
     ends = [histogram.edges[0], histogram.edges[-1]]
     if threshold is None or ends[0] < threshold < ends[1]:
@@ -175,7 +175,8 @@ def _threshold(axes: Axes, threshold: float | None) -> list[str]:
     x, _ = axes.place((threshold, axes.y[0]))
     side, shift = ("end", -4) if x > (_LEFT + _WIDTH) / 2 else ("start", 4)
     line = f'<line x1="{x}" x2="{x}" y1="{_TOP}" y2="{_HEIGHT - _BOTTOM}" class="threshold"/>'
-    return [line, f'<text x="{x + shift}" y="{_TOP + 10}" text-anchor="{side}" class="mark">threshold</text>']
+    name = f'<text x="{x + shift}" y="{_TOP + 10}" text-anchor="{side}" class="mark">threshold</text>'
+    return [f'<g class="threshold-mark">{line}{name}</g>']
 
 
 def _frame(axes: Axes) -> list[str]:

@@ -19,6 +19,8 @@ from anomaly_runner.system.parallel import ordered_map
 
 _MISTAKES = 18
 _OTHERS = 8
+_CLOSE = 8
+"""Pictures of the highest-scoring good images, and of the lowest-scoring defects: mistakes at another threshold."""
 MapsByKey = Callable[[Sequence[Sample]], Mapping[str, NDArray[np.float32]]]
 """Computes the maps (H, W) of samples, by the samples' keys."""
 _WIDE, _NARROW = 720, 240
@@ -37,21 +39,38 @@ class GalleryItem:
     anomalous: bool
     picture: str
 
+    @property
+    def defect(self) -> bool | None:
+        """Whether the image is known to be defective; None when its label is unknown."""
+        return Sample(self.path, self.label).defect
+
+    @property
+    def mistake(self) -> bool:
+        """Whether the decision contradicts the label."""
+        return self.defect is not None and self.defect != self.anomalous
+
 
 def select_images(predictions: Predictions, evaluated: EvaluationResult) -> list[int]:
     """Indices of the images to show.
 
-    These are the worst mistakes; without mistakes, the labelled images nearest to the threshold; without labels, the
-    most anomalous images.
+    These are the worst mistakes, then those decided rightly that are mistakes first when the threshold moves, closest
+    first; without labels, the most anomalous images.
     """
-    if evaluated.mistakes:
-        places = {sample.key: index for index, sample in enumerate(predictions.samples)}
-        return [places[mistake.path] for mistake in evaluated.mistakes[:_MISTAKES]]
-    labelled = np.flatnonzero([sample.defect is not None for sample in predictions.samples])
-    if len(labelled):
-        distance = np.abs(predictions.scores[labelled].astype(np.float64) - evaluated.image_threshold)
-        return [int(index) for index in labelled[np.argsort(distance, kind="stable")[:_OTHERS]]]
+    places = {sample.key: index for index, sample in enumerate(predictions.samples)}
+    mistakes = [places[mistake.path] for mistake in evaluated.mistakes]
+    close = [index for index in _hardest(predictions) if index not in mistakes]
+    close.sort(key=lambda index: abs(float(predictions.scores[index]) - evaluated.image_threshold))
+    if chosen := mistakes[:_MISTAKES] + close:
+        return chosen
     return [int(index) for index in np.argsort(-predictions.scores, kind="stable")[:_OTHERS]]
+
+
+def _hardest(predictions: Predictions) -> list[int]:
+    """Return the indices of the good images with the highest scores, and of the defects with the lowest."""
+    defects = [sample.defect for sample in predictions.samples]
+    ascending = np.argsort(predictions.scores, kind="stable").tolist()
+    good, defective = ([index for index in ascending if defects[index] is kind] for kind in (False, True))
+    return good[-_CLOSE:] + defective[:_CLOSE]
 
 
 def make_gallery(renderer: PredictionRenderer, compute_maps: MapsByKey) -> tuple[GalleryItem, ...]:

@@ -1,16 +1,19 @@
 """The report for people: one self-contained HTML file that loads nothing.
 
 Names of files and labels come from the dataset and are not trusted, so everything is escaped, and the page's content
-security policy allows no script and no address.
+security policy allows no address and no script but the one that moves the threshold.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
+from numpy.typing import NDArray
 
 from anomaly_api.experiment import ExperimentSpec
 from anomaly_api.run import RunReport, TrainingReport
@@ -27,6 +30,7 @@ from anomaly_runner.reporting.figures import (
     roc_points,
 )
 from anomaly_runner.reporting.gallery import GalleryItem
+from anomaly_runner.reporting.live_threshold import threshold_data, threshold_script
 from anomaly_runner.reporting.performance_text import measured_with, performance_rows
 
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -44,15 +48,23 @@ _SCALED = "The {level} threshold is {value:g} % of the trained model's."
 _OTHER = " The {level} threshold is the trained model's."
 
 
-def render(report: RunReport, labelled: LabelledScores | None, gallery: Sequence[GalleryItem]) -> str:
+def render(
+    report: RunReport,
+    labelled: LabelledScores | None,
+    gallery: Sequence[GalleryItem],
+    by_label: Mapping[str, NDArray[np.float32]] | None = None,
+) -> str:
     """Render the page.
 
     Args:
         report: the content of report.json.
         labelled: scores with labels, for the curves; None to leave these out.
         gallery: pictures, already rendered.
+        by_label: image scores (N,) of each label, ascending, in the order of the report's labels; None for a page whose
+            threshold cannot be moved.
     """
     spec = report.config.spec
+    script, script_source = threshold_script()
     return template("report.html.j2").render(
         report=report,
         summary=report.summary,
@@ -66,6 +78,9 @@ def render(report: RunReport, labelled: LabelledScores | None, gallery: Sequence
         measured=measured_with(report),
         device=report.summary.device.to_json_object() if report.summary.device else {},
         trained_by=report.summary.trained_by,
+        live=_live(report, by_label or {}),
+        script=Markup(script),  # noqa: S704 - a file of this package
+        script_source=Markup(script_source),  # noqa: S704 - its digest
         config=yaml.safe_dump(spec.to_json_object(), sort_keys=False, allow_unicode=True),
     )
 
@@ -83,10 +98,16 @@ def _origin(report: RunReport) -> str:
     return own.format(level=asked.type, value=asked.value) + _OTHER.format(level=other)
 
 
+def _live(report: RunReport, by_label: Mapping[str, NDArray[np.float32]]) -> dict[str, Any] | None:
+    """Return what the page needs to move the threshold; None without scores or a threshold."""
+    thresholds = report.summary.thresholds
+    if not by_label or report.histogram is None or thresholds is None or thresholds.image is None:
+        return None
+    return threshold_data(by_label, report.histogram, thresholds)
+
+
 def _gallery_title(report: RunReport) -> str:
-    if report.mistakes:
-        return "Worst mistakes"
-    return "No mistakes: the closest decisions" if report.confusion else "Most anomalous images"
+    return "Worst mistakes and closest decisions" if report.confusion else "Most anomalous images"
 
 
 @cache
