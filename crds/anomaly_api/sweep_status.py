@@ -49,6 +49,7 @@ class StopReason(StrEnum):
     GPU_HOURS = "GpuHours"
     WALL_CLOCK = "WallClock"
     MAX_FAILED = "MaxFailed"
+    DEADLINE_EXCEEDED = "DeadlineExceeded"
 
 
 class BestTrial(Contract):
@@ -106,7 +107,9 @@ class SweepStatus(Contract):
     failed: Counter = 0
     """Points that failed otherwise."""
     gpu_hours: Annotated[float, Field(ge=0)] = 0.0
-    """GPU-hours used by all trials."""
+    """GPU-hours used by all trials, those that are deleted since too."""
+    removed_gpu_hours: Annotated[float, Field(ge=0)] = 0.0
+    """Those of them that earlier runs of the search used for trials that are no longer there."""
     best: Annotated[tuple[BestTrial, ...], Field(max_length=10)] = ()
     """The best points, best first."""
     pareto_front: Annotated[tuple[ParetoPoint, ...], Field(max_length=32)] = ()

@@ -144,6 +144,7 @@ class Reconciler:
 
         # Act. A refused Job is a state of the run, not a failure of the reconcile.
         refusal = await self._apply(key.namespace, actions)
+        await self._sweeper.call_off(run, old_status)
 
         # A new run's status is written by a second reconcile, which waits its turn: in a burst, all new runs get
         # their Job before any status is written.

@@ -16,8 +16,8 @@ from typing import Any, NamedTuple, TypeVar
 
 import structlog
 
-from anomaly_api.sweep_exchange import Plan, RunOfPoint, TrialRecord
-from anomaly_api.sweep_status import SweepStatus
+from anomaly_api.sweep_exchange import Plan, RunOfPoint, SweepEnd, TrialRecord
+from anomaly_api.sweep_status import StopReason, SweepStatus
 from anomaly_operator.decide.trials import SeenTrial
 from anomaly_operator.metrics import SEARCH_SECONDS, SEARCH_SUGGESTIONS
 
@@ -41,6 +41,10 @@ class Question(NamedTuple):
     search_run: int
     now: datetime
     began: datetime | None
+    removed_hours: float
+    """GPU-hours of trials that are no longer there."""
+    end: SweepEnd | None
+    """Why the search is over, where it cannot know it itself."""
     wants_overview: bool
 
 
@@ -145,8 +149,6 @@ _KEPT: dict[str, _Kept] = {}
 def _answer(
     question: Question, anew: bool, news: dict[str, TrialRecord], gone: Sequence[str]
 ) -> tuple[Plan, SweepStatus | None]:
-    from anomaly_search.session import decide, overview
-
     if anew:
         _KEPT[question.sweep_uid] = _Kept(question)
     kept = _KEPT[question.sweep_uid]
@@ -154,25 +156,46 @@ def _answer(
     kept.trials.update(news)
     for name in gone:
         kept.trials.pop(name, None)
-    experiment, records = kept.experiment, list(kept.trials.values())
-    plan = decide(
-        experiment,
+    records = list(kept.trials.values())
+    plan = Plan(end=question.end) if question.end else _plan(kept, question, records)
+    if plan.end:
+        return plan, _final_overview(kept, question, records, plan.end)
+    if not question.wants_overview:
+        return plan, None
+    # What is about to start counts as asked and running.
+    started = [_starting(new.which, new.values, question.now) for new in plan.starts]
+    return plan, _overview(kept, [*records, *started], question.removed_hours)
+
+
+def _plan(kept: _Kept, question: Question, records: Sequence[TrialRecord]) -> Plan:
+    from anomaly_search.session import decide
+
+    return decide(
+        kept.experiment,
         records,
         question.now,
         question.began,
         name=question.name,
         search_run=question.search_run,
         earlier=kept.earlier,
+        removed_hours=question.removed_hours,
         memo=kept.memo,
     )
-    if not (question.wants_overview or plan.end):
-        return plan, None
-    if plan.end:  # what is at work then is deleted
-        over = [one for one in records if one.state != "Running"]
-        return plan, overview(experiment, over, plan.end.reason, earlier=kept.earlier, memo=kept.memo)
-    # What is about to start counts as asked and running.
-    started = [_starting(new.which, new.values, question.now) for new in plan.starts]
-    return plan, overview(experiment, [*records, *started], earlier=kept.earlier, memo=kept.memo)
+
+
+def _final_overview(kept: _Kept, question: Question, records: Sequence[TrialRecord], end: SweepEnd) -> SweepStatus:
+    """Return what is told at the end: trials at work will be deleted, and what they used stays counted."""
+    over = [one for one in records if one.state != "Running"]
+    called_off = sum(one.gpu_hours for one in records if one.state == "Running")
+    return _overview(kept, over, question.removed_hours + called_off, end.reason)
+
+
+def _overview(
+    kept: _Kept, records: Sequence[TrialRecord], removed_hours: float, stop: StopReason | None = None
+) -> SweepStatus:
+    from anomaly_search.session import overview
+
+    return overview(kept.experiment, records, stop, earlier=kept.earlier, removed_hours=removed_hours, memo=kept.memo)
 
 
 def _starting(which: RunOfPoint, values: Any, now: datetime) -> TrialRecord:

@@ -11,13 +11,20 @@ import structlog
 from pydantic import ValidationError
 
 from anomaly_api.status import RunStatus
-from anomaly_api.sweep_exchange import NewTrial
-from anomaly_api.sweep_status import StopReason, SweepStatus
+from anomaly_api.sweep_exchange import NewTrial, Plan, SweepEnd
+from anomaly_api.sweep_status import SweepStatus
 from anomaly_operator.cluster.cache import Cache
 from anomaly_operator.cluster.client import ApiClient
 from anomaly_operator.decide.desired import DesiredSearch
-from anomaly_operator.decide.runs import is_finished
-from anomaly_operator.decide.search_status import SearchState, search_run, search_status, seconds_until_due
+from anomaly_operator.decide.search_status import (
+    SearchState,
+    deadline_end,
+    removed_hours,
+    search_run,
+    search_status,
+    seconds_until_due,
+)
+from anomaly_operator.decide.steps import is_search_over
 from anomaly_operator.decide.times import from_timestamp
 from anomaly_operator.decide.trials import SeenTrial, best_of_earlier, seen_trial, trial_manifest
 from anomaly_operator.errors import Conflict, Forbidden, Invalid, NotFound, RequeueRequested
@@ -68,29 +75,30 @@ class Sweeper:
         earlier = [trial for trial in seen if trial.search != desired.search]
         await self._delete(run, (trial for trial in earlier if not trial.is_over))
         await self._follow_suspension(run, trials)
-        if desired.policy.suspend:
+        end = deadline_end(desired, status, now)
+        if desired.policy.suspend and end is None:
             return self._suspended(run, status, desired, trials, now)
-        due = self._is_due(run, status, trials, now)
-        question = self._question(run, status, desired, earlier, now, wants_overview=due)
+        question = self._question(run, status, desired, trials, earlier, end=end, now=now)
         plan, overview = await self._worker.ask(question, trials.values())
-        waits = await self._start(run, desired, plan.starts)
-        self._come_back(run, desired, status, now)
-        if overview is None:
-            return status
-        self._told_at[run.uid] = now
-        state = SearchState(
-            overview=overview,
-            at_work=sum(not trial.is_over for trial in trials.values()) + len(plan.starts),
-            end=plan.end.message if plan.end else None,
-            failed=plan.end is not None and plan.end.reason is StopReason.MAX_FAILED,
-            waits=waits or (plan.waits.message if plan.waits else None),
-        )
-        new = search_status(run, status, desired, state, now)
+        refused = await self._start(run, desired, plan.starts)
+        new = status
+        if overview is not None:
+            self._told_at[run.uid] = now
+            new = search_status(run, status, desired, _state(plan, overview, refused, trials), now)
         self._come_back(run, desired, new, now)
-        # Nothing that is still at work is of any use once the search is over.
-        if plan.end or is_finished(new):
-            await self._delete(run, (trial for trial in trials.values() if not trial.is_over))
         return new
+
+    async def call_off(self, run: RunView, status: RunStatus) -> None:
+        """Delete trials that are still at work once the end of their search is recorded.
+
+        Raises:
+            ApiError: the API server failed, after the client's own retries.
+        """
+        if not (run.has_sweep and is_search_over(status)):
+            return
+        at_work = (trial for trial in self._cache.trials_of(run.key, run.uid) if not (trial.deleting or trial.is_over))
+        seen = (trial for trial in map(_seen, at_work) if trial is not None)
+        await self._delete(run, (trial for trial in seen if not trial.is_over))
 
     def _come_back(self, run: RunView, desired: DesiredSearch, status: RunStatus, now: datetime) -> None:
         """Have the search asked again although nothing happens, at the latest when its time is over."""
@@ -125,12 +133,14 @@ class Sweeper:
         run: RunView,
         status: RunStatus,
         desired: DesiredSearch,
+        trials: Mapping[str, SeenTrial],
         earlier: list[SeenTrial],
-        now: datetime,
         *,
-        wants_overview: bool,
+        end: SweepEnd | None,
+        now: datetime,
     ) -> Question:
         assert desired.spec.sweep is not None
+        used = sum(trial.record.gpu_hours for trial in trials.values())
         return Question(
             sweep_uid=run.uid,
             search=desired.search,
@@ -140,7 +150,9 @@ class Sweeper:
             search_run=search_run(status, desired),
             now=now,
             began=from_timestamp(status.start_time) if status.start_time else None,
-            wants_overview=wants_overview,
+            removed_hours=removed_hours(status, desired, used),
+            end=end,
+            wants_overview=self._is_due(run, status, trials, now),
         )
 
     def _is_due(self, run: RunView, status: RunStatus, trials: Mapping[str, SeenTrial], now: datetime) -> bool:
@@ -177,8 +189,8 @@ class Sweeper:
         at_work = sum(trial.phase != "Suspended" for trial in self._at_work(run, trials))
         if at_work:
             self._queue.add_after(run.key, STATUS_SECONDS)
-        overview = status.sweep or SweepStatus()
-        return search_status(run, status, desired, SearchState(overview=overview, at_work=at_work), now)
+        known = status.sweep if status.sweep and status.sweep.search == desired.search else None
+        return search_status(run, status, desired, SearchState(overview=known or SweepStatus(), at_work=at_work), now)
 
     async def _start(self, run: RunView, desired: DesiredSearch, starts: Sequence[NewTrial]) -> str | None:
         """Make trials, and return why one was refused."""
@@ -217,6 +229,16 @@ class Sweeper:
     def _put_view(self, view: RunView) -> None:
         for key in self._cache.put_run(view):
             self._queue.add(key)
+
+
+def _state(plan: Plan, overview: SweepStatus, refused: str | None, trials: Mapping[str, SeenTrial]) -> SearchState:
+    """Return what is known of a search once its plan is carried out."""
+    return SearchState(
+        overview=overview,
+        at_work=sum(not trial.is_over for trial in trials.values()) + len(plan.starts),
+        end=plan.end,
+        waits=refused or (plan.waits.message if plan.waits else None),
+    )
 
 
 def _seen(trial: RunView) -> SeenTrial | None:

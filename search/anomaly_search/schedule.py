@@ -56,7 +56,13 @@ class Decisions:
 
 
 def schedule(
-    sweep: Sweep, trials: Iterable[Trial], now: datetime, began: datetime | None = None, memo: Memo | None = None
+    sweep: Sweep,
+    trials: Iterable[Trial],
+    now: datetime,
+    began: datetime | None = None,
+    memo: Memo | None = None,
+    *,
+    removed_hours: float = 0.0,
 ) -> Decisions:
     """Decide what happens next.
 
@@ -66,9 +72,10 @@ def schedule(
         now: the time.
         began: when the sweep began; by default when the first of its trials did.
         memo: what earlier calls for this sweep computed.
+        removed_hours: GPU hours of runs that are no longer there.
     """
     known = tuple(trials)
-    view = _View(sweep, known, fold(sweep, known, memo), now, began or _first_start(known) or now)
+    view = _View(sweep, known, fold(sweep, known, memo), now, began or _first_start(known) or now, removed_hours)
     if end := view.end_at_once():
         return Decisions(stop=tuple(_identity(trial) for trial in view.running), end=end)
     if end := no_improvement(sweep, view.evaluations):
@@ -91,6 +98,7 @@ class _View:
     evaluations: tuple[Evaluation, ...]
     now: datetime
     began: datetime
+    removed_hours: float
 
     @cached_property
     def running(self) -> list[Trial]:
@@ -98,7 +106,7 @@ class _View:
 
     @cached_property
     def gpu_hours(self) -> float:
-        return sum(trial.gpu_hours for trial in self.trials)
+        return self.removed_hours + sum(trial.gpu_hours for trial in self.trials)
 
     @cached_property
     def expected_hours(self) -> dict[int, float]:

@@ -56,6 +56,7 @@ def decide(
     uid: str | None = None,
     search: str | None = None,
     earlier: Sequence[Point] = (),
+    removed_hours: float = 0.0,
     memo: Memo | None = None,
 ) -> Plan:
     """Decide what happens next.
@@ -71,6 +72,7 @@ def decide(
         search: which search it is, for the same.
         earlier: the best points of an earlier sweep, which are tried after the spec's own start points. The same ones
             in every call.
+        removed_hours: GPU-hours of trials that are no longer there.
         memo: what earlier calls for this sweep computed.
 
     Raises:
@@ -84,7 +86,7 @@ def decide(
     starts: list[NewTrial] = []
     invalid: list[InvalidTrial] = []
     while True:
-        decisions = schedule(task.sweep, trials, now, began, memo)
+        decisions = schedule(task.sweep, trials, now, began, memo, removed_hours=removed_hours)
         found = list(_asked(task, trials, decisions.start, now))
         refused = [one for one in found if isinstance(one, InvalidTrial)]
         starts += [one for one in found if isinstance(one, NewTrial)]
@@ -109,6 +111,7 @@ def overview(
     stop: StopReason | None = None,
     *,
     earlier: Sequence[Point] = (),
+    removed_hours: float = 0.0,
     memo: Memo | None = None,
 ) -> SweepStatus:
     """Return what a status says of the sweep, within its size.
@@ -118,11 +121,16 @@ def overview(
         records: all trials that there are, of this run of the sweep.
         stop: why no further points are tried; None while the search goes on.
         earlier: as in ``decide``.
+        removed_hours: as in ``decide``.
         memo: what earlier calls for this sweep computed.
     """
     memo = memo or Memo()
     sweep = memo.get("task", (experiment, earlier), _sweep_with)
-    return status_of(sweep, summary(sweep, _trials_of(sweep, records, memo), memo), stop)
+    known = summary(sweep, _trials_of(sweep, records, memo), memo)
+    told = status_of(sweep, known, stop)
+    return told.model_copy(
+        update={"gpu_hours": known.gpu_hours + removed_hours, "removed_gpu_hours": removed_hours}
+    ).bounded()
 
 
 def winner(experiment: Json, records: Iterable[TrialRecord]) -> Winner | None:

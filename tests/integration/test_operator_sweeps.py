@@ -10,44 +10,14 @@ import pytest
 from anomaly_api.reasons import Reason
 from anomaly_api.run import ProgressUpdate, RunIdentity, RunSummary
 from anomaly_api.status import Curve, MetricValues, Progress, Stage
-from support.fake_kubelet import active_pod, experiment, inference, mark_ended, mark_running
-from support.kube import KubectlError, Manifest, Namespace, condition, condition_is_true
+from support.fake_kubelet import active_pod, inference, mark_ended, mark_running
+from support.hunt import at_work, phase, score, sweep, trials
+from support.kube import KubectlError, Namespace, condition, condition_is_true
 from support.process import OperatorProcess
 from support.progress import progress_token, push
 from support.sweep_player import HELD, SweepPlayer, values_of
 
 pytestmark = pytest.mark.cluster
-
-BEST = 37
-"""Where the played objective has its maximum."""
-
-
-def score(values: Mapping[str, Any]) -> float:
-    """Return the played AUROC: a parabola."""
-    features: int = values.get("model.padim.nFeatures", BEST)
-    return 1.0 - ((features - BEST) / 100) ** 2
-
-
-def sweep(name: str = "hunt", *, policy: Manifest | None = None, **fields: Any) -> Manifest:
-    block = {
-        "parameters": [{"path": "model.padim.nFeatures", "int": {"low": 1, "high": 64}}],
-        "algorithm": {"name": "tpe", "seed": 7, "tpe": {"startupTrials": 4}},
-        "objectives": [{"metric": "image.AUROC", "goal": "maximize"}],
-        "trials": {"max": 12, "parallel": 3},
-    }
-    return experiment(name, sweep=block | fields, runPolicy=policy or {})
-
-
-def phase(expected: str, run: int = 1) -> Any:
-    return lambda status: status.get("phase") == expected and status.get("run") == run
-
-
-def trials(namespace: Namespace) -> list[Manifest]:
-    return namespace.list("aexp", "anomalyops.io/sweep=hunt")
-
-
-def at_work(namespace: Namespace) -> int:
-    return sum(trial.get("status", {}).get("phase") not in ("Complete", "Failed") for trial in trials(namespace))
 
 
 def test_the_best_is_found_and_trained_under_the_sweeps_name(namespace: Namespace, operator: OperatorProcess) -> None:
@@ -141,36 +111,6 @@ def test_out_of_memory_teaches_and_does_not_count_as_failed(namespace: Namespace
     assert found["infeasible"] > 0
     assert found["infeasible"] + found["complete"] == 12
     assert found["failed"] == 0
-
-
-def test_too_many_failures_end_it_and_no_trial_runs_on(namespace: Namespace, operator: OperatorProcess) -> None:
-    failing = {0: Reason.DATA_INVALID, 1: Reason.DATA_INVALID, 2: Reason.STORAGE_DENIED}
-    numbers: dict[str, int] = {}
-
-    def end(values: Mapping[str, Any]) -> float | Reason:
-        number = numbers.setdefault(str(values), len(numbers))
-        return failing.get(number, HELD)
-
-    with SweepPlayer(namespace.name, end):
-        namespace.apply(sweep(trials={"max": 20, "parallel": 4, "maxFailed": 2}))
-        failed = namespace.wait_for("aexp", "hunt", "failed", phase("Failed"))
-        message = condition(failed, "Failed")["message"]
-        assert condition(failed, "Failed")["reason"] == "TrialsFailed"
-        assert "DataInvalid (2 x)" in message
-        assert "StorageDenied (1 x)" in message
-        operator.wait_until(lambda: at_work(namespace) == 0, "without trials at work")
-        # A higher limit has it go on with the trials that there are.
-        failing.clear()
-        numbers.clear()
-        before = {trial["metadata"]["uid"] for trial in trials(namespace)}
-        limits = {"max": 4, "parallel": 4, "maxFailed": 9}
-
-    with SweepPlayer(namespace.name, score):
-        namespace.patch("aexp", "hunt", {"spec": {"sweep": {"trials": limits}}})
-        done = namespace.wait_for("aexp", "hunt", "complete", phase("Complete", run=2), is_over=True)
-    assert before <= {trial["metadata"]["uid"] for trial in trials(namespace)}, "nothing is repeated"
-    assert done["sweep"]["failed"] == 3
-    assert done["sweep"]["complete"] == 1
 
 
 def test_limits_change_while_it_runs_and_after_its_end(namespace: Namespace, operator: OperatorProcess) -> None:
@@ -272,14 +212,6 @@ def test_another_space_is_another_search_that_begins_with_the_best(
     made = {trial["metadata"]["name"]: trial["spec"]["trial"]["values"] for trial in trials(namespace)}
     assert len(made) == 8
     assert made["hunt-s2-t0000"] == best
-
-
-def test_the_deadline_ends_a_search_and_its_trials(namespace: Namespace, operator: OperatorProcess) -> None:
-    with SweepPlayer(namespace.name, lambda _: HELD):
-        namespace.apply(sweep(policy={"activeDeadlineSeconds": 5}))
-        failed = namespace.wait_for("aexp", "hunt", "failed", phase("Failed"))
-        assert condition(failed, "Failed")["reason"] == "DeadlineExceeded"
-        operator.wait_until(lambda: not trials(namespace), "rid of its trials")
 
 
 def test_a_trial_that_falls_behind_is_told_to_stop(namespace: Namespace, operator: OperatorProcess) -> None:

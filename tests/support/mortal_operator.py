@@ -32,13 +32,17 @@ class Killed(BaseException):
 
 
 class MortalClient(ApiClient):
-    """A client whose operator dies at its ``die_at``-th write: before it is sent, or before its answer arrives."""
+    """A client whose operator dies at its ``die_at``-th write: before it is sent, or before its answer arrives.
 
-    def __init__(self, die_at: int | None = None, when: When = "after") -> None:
+    With a ``method``, writes are those of this HTTP method alone.
+    """
+
+    def __init__(self, die_at: int | None = None, when: When = "after", method: str | None = None) -> None:
         super().__init__(lambda: login(kopf.OperatorSettings()))
         self.writes = 0
         self._die_at = die_at
         self._when = when
+        self._method = method
 
     async def _attempt(
         self,
@@ -50,7 +54,7 @@ class MortalClient(ApiClient):
         query: Mapping[str, str] | None,
         body: Manifest | None,
     ) -> Manifest:
-        if method == "GET":
+        if method == "GET" or (self._method and method != self._method):
             return await super()._attempt(method, resource, path, verb=verb, query=query, body=body)
         self.writes += 1
         dies = self.writes == self._die_at

@@ -126,8 +126,12 @@ class OperatorProcess:
         values = [line.rsplit(" ", 1) for line in lines if line.startswith((name + " ", name + "{"))]
         return sum(float(value) for _, value in values)
 
-    def writes(self) -> float:
-        """Return the number of writing requests, without those of the Lease and token reviews."""
+    def writes(self, *of: str) -> float:
+        """Return the number of writing requests, without those of the Lease and token reviews.
+
+        Args:
+            of: labels that they have, such as ``verb="delete"``.
+        """
         lines = (self.get("/metrics") or "").splitlines()
         counted = [
             line
@@ -137,6 +141,7 @@ class OperatorProcess:
             and "tokenreviews" not in line
             and 'verb="list"' not in line
             and 'verb="get"' not in line
+            and all(label in line for label in of)
         ]
         return sum(float(line.rsplit(" ", 1)[1]) for line in counted)
 

@@ -15,9 +15,9 @@ from anomaly_api.experiment import ExperimentSpec
 from anomaly_api.inference import InferenceSpec
 from anomaly_api.reasons import Reason
 from anomaly_api.resource import describe_invalid
-from anomaly_api.run import RunConfig, RunIdentity, RunSpec, SweepResult
+from anomaly_api.run import RunConfig, RunIdentity, SweepResult
 from anomaly_api.scheduling import RunPolicy
-from anomaly_api.status import PastRun, Phase, RunStatus, TrainedBy
+from anomaly_api.status import PastRun, Phase, RunStatus, StepName, TrainedBy
 from anomaly_api.storage import Location, S3Location
 from anomaly_api.sweep import Sweep
 from anomaly_api.sweep_check import check_sweep, describe_faults
@@ -114,18 +114,19 @@ def desired_name(run: RunView, status: RunStatus, desired: DesiredState) -> str:
 
 def _experiment_job(run: RunView, status: RunStatus, earlier: RunView | None, settings: PodSettings) -> DesiredState:
     spec = ExperimentSpec.model_validate_json(run.spec)
+    step = next_step(run_steps(spec), run.key, status)
     if spec.sweep is None:
-        return _desired_job(run, status, _config(run, status, experiment=spec), spec, settings)
+        config = _config(run, status, experiment=spec)
+        return _desired_job(run, status, step, config, policy=spec.run_policy, settings=settings)
     if blocked := _blocked_sweep(run, status, spec):
         return blocked
-    step = next_step(run_steps(spec), run.key, status)
     if step == "search":
         return _search(run, spec, spec.sweep, earlier)
     told = sweep_end(spec, status) if step in ("train", "report") else spec.model_copy(update={"sweep": None})
     config = _config(run, status, experiment=told)
     if step in ("train", "report") and status.sweep:
         config = config.model_copy(update={"sweep": SweepResult(spec=spec.sweep, status=status.sweep)})
-    return _desired_job(run, status, config, spec, settings)
+    return _desired_job(run, status, step, config, policy=spec.run_policy, settings=settings)
 
 
 def _search(run: RunView, spec: ExperimentSpec, sweep: Sweep, earlier: RunView | None) -> DesiredSearch | Blocked:
@@ -182,20 +183,22 @@ def _inference_job(run: RunView, status: RunStatus, experiment: RunView | None, 
         model = model.model_copy(update={"experiment": None, "location": location})
     resolved = spec.model_copy(update={"model": model, "run_policy": RunPolicy()})
     config = RunConfig(run=_identity(run, run_number(status)), inference=resolved)
-    return replace(_desired_job(run, status, config, spec, settings), trained_by=trained_by)
+    step = next_step(run_steps(spec), run.key, status)
+    return replace(
+        _desired_job(run, status, step, config, policy=spec.run_policy, settings=settings), trained_by=trained_by
+    )
 
 
 def _desired_job(
-    run: RunView, status: RunStatus, config: RunConfig, spec: RunSpec, settings: PodSettings
+    run: RunView, status: RunStatus, step: StepName, config: RunConfig, *, policy: RunPolicy, settings: PodSettings
 ) -> DesiredJob:
-    steps, policy = run_steps(spec), spec.run_policy
-    step = make_step(next_step(steps, run.key, status), config, status)
+    made = make_step(step, config, status)
     return DesiredJob(
-        name=names.job(run.key, run_number(status), step.label),
+        name=names.job(run.key, run_number(status), made.label),
         policy=policy,
-        config_digest=config_digest(step.config),
+        config_digest=config_digest(made.config),
         installation=settings.installation,
-        make=partial(make_job, run.key, step, policy, seconds_left(policy, status), settings),
+        make=partial(make_job, run.key, made, policy, seconds_left(policy, status), settings),
     )
 
 

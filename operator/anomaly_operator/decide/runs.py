@@ -121,8 +121,13 @@ def _next_run(run: RunView, recorded: RunStatus, digest: str) -> RunStatus:
 
 
 def _search_so_far(sweep: SweepStatus | None) -> SweepStatus | None:
-    """Return which search the trials that exist belong to: a run that only has other limits goes on with them."""
-    return SweepStatus(search=sweep.search, search_run=sweep.search_run) if sweep else None
+    """Return which search the trials that exist belong to: a run that only has other limits goes on with them.
+
+    What the search has used by now is kept, as trials may be gone that used some of it.
+    """
+    if sweep is None:
+        return None
+    return SweepStatus(search=sweep.search, search_run=sweep.search_run, gpu_hours=sweep.gpu_hours)
 
 
 def _past_run(status: RunStatus) -> PastRun:

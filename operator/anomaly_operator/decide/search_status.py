@@ -7,11 +7,12 @@ from typing import Any
 from anomaly_api.reasons import Reason
 from anomaly_api.status import ConditionType, Display, Phase, Progress, RunStatus, Stage, StepStatus
 from anomaly_api.sweep import Sweep
-from anomaly_api.sweep_status import SweepStatus
+from anomaly_api.sweep_exchange import SweepEnd
+from anomaly_api.sweep_status import StopReason, SweepStatus
 from anomaly_operator.decide.conditions import ConditionState, update_conditions
 from anomaly_operator.decide.desired import DesiredSearch
 from anomaly_operator.decide.runs import kept_of_run
-from anomaly_operator.decide.steps import run_number, seconds_spent
+from anomaly_operator.decide.steps import run_number
 from anomaly_operator.decide.times import from_timestamp, to_age, to_timestamp
 from anomaly_operator.views import RunView
 
@@ -24,10 +25,8 @@ class SearchState:
     """Counters, best points, and so on; why it ended, if it did."""
     at_work: int
     """Trials that are not over."""
-    end: str | None = None
+    end: SweepEnd | None = None
     """Why no further trial is started; None while the search goes on."""
-    failed: bool = False
-    """Whether the sweep ended because too many trials failed."""
     waits: str | None = None
     """Why nothing is started although the search is not over."""
 
@@ -69,14 +68,20 @@ def search_status(run: RunView, old: RunStatus, desired: DesiredSearch, state: S
     """
     sweep = _with_identity(state, old, desired)
     frame = _Frame(run, old, sweep, old.start_time or (to_timestamp(now) if sweep.asked else None), now)
-    if late := _is_late(desired, old, now):
-        return _ended(frame, ConditionState(Reason.DEADLINE_EXCEEDED, late))
     if state.end is None:
         return _at_work(frame, desired, state)
-    if state.failed or not sweep.best:
-        why = state.end if state.failed else f"no trial can be used: {state.end}"
-        return _ended(frame, ConditionState(Reason.TRIALS_FAILED, why))
-    return _between_steps(frame, state.end)
+    if failure := _failure(state.end, sweep):
+        return _ended(frame, failure)
+    return _between_steps(frame, state.end.message)
+
+
+def _failure(end: SweepEnd, sweep: SweepStatus) -> ConditionState | None:
+    """Return why the search ended without a point to train; None if it has one."""
+    if end.reason is StopReason.DEADLINE_EXCEEDED:
+        return ConditionState(Reason.DEADLINE_EXCEEDED, end.message)
+    if end.reason is StopReason.MAX_FAILED:
+        return ConditionState(Reason.TRIALS_FAILED, end.message)
+    return None if sweep.best else ConditionState(Reason.TRIALS_FAILED, f"no trial can be used: {end.message}")
 
 
 def _with_identity(state: SearchState, old: RunStatus, desired: DesiredSearch) -> SweepStatus:
@@ -95,22 +100,41 @@ def search_run(status: RunStatus, desired: DesiredSearch) -> int:
     return run_number(status) or 1
 
 
+def removed_hours(status: RunStatus, desired: DesiredSearch, used: float) -> float:
+    """Return the GPU-hours that this search used for trials that are no longer there.
+
+    Args:
+        status: what is recorded of this run.
+        desired: the search.
+        used: GPU-hours of the trials that are there.
+    """
+    if status.sweep is None or status.sweep.search != desired.search:
+        return 0.0
+    if status.sweep.asked:
+        return status.sweep.removed_gpu_hours
+    # The run goes on with the search of an earlier one, of which the whole is known.
+    return max(0.0, status.sweep.gpu_hours - used)
+
+
 def seconds_until_due(desired: DesiredSearch, status: RunStatus, now: datetime) -> float | None:
     """Return the seconds until a limit of time ends the search; None without one, or before it has begun."""
     budget = desired.spec.sweep.budget if desired.spec.sweep else None
     limits = (desired.policy.active_deadline_seconds, budget.wall_clock_seconds if budget else None)
-    if status.start_time is None or limits == (None, None):
-        return None
-    spent = (now - from_timestamp(status.start_time)).total_seconds()
-    return max(0.0, min(limit for limit in limits if limit is not None) - spent)
+    left = [_seconds_left(limit, status.start_time, now) for limit in limits if limit and status.start_time]
+    return max(0.0, min(left)) if left else None
 
 
-def _is_late(desired: DesiredSearch, old: RunStatus, now: datetime) -> str | None:
+def deadline_end(desired: DesiredSearch, status: RunStatus, now: datetime) -> SweepEnd | None:
+    """Return the end of a search whose run has reached its deadline, of which the search itself knows nothing."""
     limit = desired.policy.active_deadline_seconds
-    if limit is None or old.start_time is None:
+    if limit is None or status.start_time is None or _seconds_left(limit, status.start_time, now) > 0:
         return None
-    spent = max(seconds_spent(old), round((now - from_timestamp(old.start_time)).total_seconds()))
-    return f"the run took longer than runPolicy.activeDeadlineSeconds ({limit} s)" if spent >= limit else None
+    message = f"the run took longer than runPolicy.activeDeadlineSeconds ({limit} s)"
+    return SweepEnd(StopReason.DEADLINE_EXCEEDED, message)
+
+
+def _seconds_left(limit: int, started: str, now: datetime) -> float:
+    return limit - (now - from_timestamp(started)).total_seconds()
 
 
 def _at_work(frame: _Frame, desired: DesiredSearch, state: SearchState) -> RunStatus:

@@ -157,6 +157,19 @@ def test_spent_gpu_hours_end_it_at_once() -> None:
     assert decided.stop == (Identity(2, 0, 0),)
 
 
+def test_hours_of_runs_that_are_gone_count() -> None:
+    """Two trials took 0.1 each, and one that was deleted 0.2: of 0.45 there is too little left for another one."""
+    sweep = sweep_of(limits=Limits(10, 1), budget=Budget(gpu_hours=0.45))
+    now = BEGIN + timedelta(hours=1)
+    assert numbers(schedule(sweep, values(0.5, 0.6), now).start) == [2]
+    refused = schedule(sweep, values(0.5, 0.6), now, removed_hours=0.2)
+    assert refused.end
+    assert refused.end.message == "one more trial would exceed 0.45 GPU hours, 0.40 are spent"
+    spent = schedule(sweep, values(0.5, 0.6), now, removed_hours=0.25).end
+    assert spent
+    assert spent.message == "0.45 of 0.45 GPU hours are spent"
+
+
 def test_gpu_hours_that_one_more_would_exceed_are_kept() -> None:
     """Two trials took 0.1 each; a third at work will, and a fourth does not fit."""
     decided = decide(sweep_of(budget=Budget(gpu_hours=0.39)), [*values(0.5, 0.6), running(2, gpu_hours=0.02)])

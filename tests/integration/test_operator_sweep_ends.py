@@ -1,0 +1,137 @@
+"""How sweeps end, on a real API server with played pods: the end is recorded, then what is still at work is deleted."""
+
+import asyncio
+import time
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+import pytest
+
+from anomaly_api.reasons import Reason
+from support.hunt import at_work, phase, score, sweep, trials
+from support.kube import Manifest, Namespace, condition
+from support.mortal_operator import MortalClient, operate
+from support.process import OperatorProcess
+from support.sweep_player import HELD, SweepPlayer
+
+pytestmark = pytest.mark.cluster
+
+GPUS = 8
+
+
+def first_ends(first: float) -> Any:
+    """Return a score by which the first trial ends, and the others stay at work."""
+    seen: list[Mapping[str, Any]] = []
+
+    def end(values: Mapping[str, Any]) -> float:
+        if values and values not in seen:
+            seen.append(values)
+        return first if not values or values == seen[0] else HELD
+
+    return end
+
+
+def hours(trial: Manifest) -> float:
+    began, ended = (datetime.fromisoformat(trial["status"][name]) for name in ("startTime", "completionTime"))
+    return GPUS * (ended - began).total_seconds() / 3600
+
+
+def on_gpus(manifest: Manifest) -> Manifest:
+    manifest["spec"]["scheduling"]["gpus"] = {"count": GPUS}
+    return manifest
+
+
+def test_too_many_failures_end_it_and_no_trial_runs_on(namespace: Namespace, operator: OperatorProcess) -> None:
+    failing = {0: Reason.DATA_INVALID, 1: Reason.DATA_INVALID, 2: Reason.STORAGE_DENIED}
+    numbers: dict[str, int] = {}
+
+    def end(values: Mapping[str, Any]) -> float | Reason:
+        number = numbers.setdefault(str(values), len(numbers))
+        return failing.get(number, HELD)
+
+    with SweepPlayer(namespace.name, end):
+        namespace.apply(sweep(trials={"max": 20, "parallel": 4, "maxFailed": 2}))
+        failed = namespace.wait_for("aexp", "hunt", "failed", phase("Failed"))
+        message = condition(failed, "Failed")["message"]
+        assert condition(failed, "Failed")["reason"] == "TrialsFailed"
+        assert "DataInvalid (2 x)" in message
+        assert "StorageDenied (1 x)" in message
+        operator.wait_until(lambda: at_work(namespace) == 0, "without trials at work")
+        # A higher limit has it go on with the trials that there are.
+        failing.clear()
+        numbers.clear()
+        before = {trial["metadata"]["uid"] for trial in trials(namespace)}
+        limits = {"max": 4, "parallel": 4, "maxFailed": 9}
+
+    with SweepPlayer(namespace.name, score):
+        namespace.patch("aexp", "hunt", {"spec": {"sweep": {"trials": limits}}})
+        done = namespace.wait_for("aexp", "hunt", "complete", phase("Complete", run=2), is_over=True)
+    assert before <= {trial["metadata"]["uid"] for trial in trials(namespace)}, "nothing is repeated"
+    assert done["sweep"]["failed"] == 3
+    assert done["sweep"]["complete"] == 1
+
+
+def test_the_deadline_ends_a_search_and_its_trials(namespace: Namespace, operator: OperatorProcess) -> None:
+    with SweepPlayer(namespace.name, lambda _: HELD):
+        namespace.apply(sweep(policy={"activeDeadlineSeconds": 5}))
+        failed = namespace.wait_for("aexp", "hunt", "failed", phase("Failed"))
+        assert condition(failed, "Failed")["reason"] == "DeadlineExceeded"
+        operator.wait_until(lambda: not trials(namespace), "rid of its trials")
+
+
+async def dies_at_its_first_delete(namespace: str) -> None:
+    await operate(MortalClient(die_at=1, when="before", method="DELETE"), namespace)
+
+
+def test_the_end_is_recorded_before_anything_is_deleted(namespace: Namespace, operator: OperatorProcess) -> None:
+    """An operator dies when it is about to delete the first trial; its successor deletes all, and writes no more."""
+    operator.stop()
+
+    def end(values: Mapping[str, Any]) -> float | Reason:
+        return Reason.DATA_INVALID if values == first else HELD
+
+    first = {"model.padim.nFeatures": 32}
+    start = {"points": [first]}
+    with SweepPlayer(namespace.name, end):
+        namespace.apply(sweep(start=start, trials={"max": 20, "parallel": 4, "maxFailed": 0}))
+        asyncio.run(asyncio.wait_for(dies_at_its_first_delete(namespace.name), 90))
+        failed = namespace.status("aexp", "hunt")
+        assert condition(failed, "Failed")["reason"] == "TrialsFailed"
+        assert (failed["sweep"]["failed"], failed["sweep"]["running"]) == (1, 0)
+        assert at_work(namespace) == 3
+        operator.forget_lease()
+        operator.start()
+        operator.wait_until(lambda: at_work(namespace) == 0, "without trials at work")
+        assert operator.writes('verb="delete"') == 3
+    assert namespace.status("aexp", "hunt") == failed
+    operator.stop()
+    operator.start()
+    operator.wait_until(lambda: operator.leads, "leading")
+    time.sleep(3)
+    assert operator.writes() == 0
+
+
+def test_gpu_hours_end_it_and_those_of_deleted_trials_stay_counted(
+    namespace: Namespace, operator: OperatorProcess
+) -> None:
+    limits = {"max": 10, "parallel": 2}
+    budget = {"gpuHours": 0.02}  # 9 seconds of 8 GPUs
+    manifest = sweep(policy={"preflight": "Never"}, trials=limits, budget=budget, final="report")
+    with SweepPlayer(namespace.name, first_ends(0.5)):
+        namespace.apply(on_gpus(manifest))
+        done = namespace.wait_for("aexp", "hunt", "complete", phase("Complete"))
+        operator.wait_until(lambda: at_work(namespace) == 0, "without trials at work")
+    found = done["sweep"]
+    assert found["stopReason"] == "GpuHours"
+    assert found["gpuHours"] >= 0.02
+    [kept] = trials(namespace)
+    removed = found["gpuHours"] - hours(kept)
+    assert removed > 0.01, "two trials were at work all the time"
+    with SweepPlayer(namespace.name, score):
+        budget = {"gpuHours": found["gpuHours"] + 0.03}
+        namespace.patch("aexp", "hunt", {"spec": {"sweep": {"budget": budget}}})
+        more = namespace.wait_for("aexp", "hunt", "complete again", phase("Complete", run=2), is_over=True)["sweep"]
+    assert more["removedGpuHours"] == pytest.approx(removed)
+    assert more["gpuHours"] == pytest.approx(removed + sum(map(hours, trials(namespace))))
+    assert found["gpuHours"] < more["gpuHours"] < budget["gpuHours"] + 0.01

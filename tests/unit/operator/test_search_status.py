@@ -1,0 +1,122 @@
+"""The status of a search: when its time is over, how it ends, what it has used."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from anomaly_api.status import ConditionType, RunStatus
+from anomaly_api.sweep_exchange import SweepEnd
+from anomaly_api.sweep_status import StopReason
+from anomaly_operator.decide.conditions import find_true
+from anomaly_operator.decide.desired import DesiredSearch, desired_state
+from anomaly_operator.decide.pod_settings import PodSettings
+from anomaly_operator.decide.runs import current_run
+from anomaly_operator.decide.search_status import (
+    SearchState,
+    deadline_end,
+    removed_hours,
+    search_status,
+    seconds_until_due,
+)
+from anomaly_operator.resources import Manifest
+from anomaly_operator.views import RunView
+from support.objects import EXPERIMENT, make_run, with_spec
+
+BEGAN = "2026-01-02T03:04:05Z"
+A_MINUTE_LATER = datetime(2026, 1, 2, 3, 5, 5, tzinfo=UTC)
+BEST = {"number": 3, "objectives": {"image.AUROC": 0.9}, "values": {"model.padim.nFeatures": 7}}
+
+
+def sweep(policy: dict[str, Any] | None = None, **fields: Any) -> RunView:
+    return make_run(manifest(policy, **fields))
+
+
+def manifest(policy: dict[str, Any] | None = None, **fields: Any) -> Manifest:
+    block = {
+        "parameters": [{"path": "model.padim.nFeatures", "int": {"low": 1, "high": 64}}],
+        "objectives": [{"metric": "image.AUROC", "goal": "maximize"}],
+    }
+    return with_spec(EXPERIMENT, sweep=block | fields, runPolicy={"preflight": "Never"} | (policy or {}))
+
+
+def search(run: RunView) -> DesiredSearch:
+    found = desired_state(run, current_run(run, RunStatus()), None, PodSettings(runner_image="r", inference_image="i"))
+    assert isinstance(found, DesiredSearch)
+    return found
+
+
+def status(**fields: Any) -> RunStatus:
+    return RunStatus.model_validate({"run": 1, "specDigest": "d", "startTime": BEGAN} | fields)
+
+
+@pytest.mark.parametrize(
+    ("deadline", "budget", "left"),
+    [
+        ({}, {}, None),
+        ({"activeDeadlineSeconds": 100}, {}, 40.0),
+        ({}, {"wallClockSeconds": 70}, 10.0),
+        ({"activeDeadlineSeconds": 100}, {"wallClockSeconds": 70}, 10.0),
+        ({"activeDeadlineSeconds": 50}, {"wallClockSeconds": 70}, 0.0),
+    ],
+)
+def test_seconds_until_a_limit_of_time(deadline: dict[str, Any], budget: dict[str, Any], left: float | None) -> None:
+    desired = search(sweep(deadline, budget=budget))
+    assert seconds_until_due(desired, status(), A_MINUTE_LATER) == left
+    assert seconds_until_due(desired, RunStatus(), A_MINUTE_LATER) is None
+
+
+@pytest.mark.parametrize(("limit", "is_over"), [(61, False), (60, True)])
+def test_the_deadline_is_that_of_the_run(limit: int, is_over: bool) -> None:
+    end = deadline_end(search(sweep({"activeDeadlineSeconds": limit})), status(), A_MINUTE_LATER)
+    assert (end is not None) == is_over
+    if end:
+        told = "the run took longer than runPolicy.activeDeadlineSeconds (60 s)"
+        assert end == SweepEnd(StopReason.DEADLINE_EXCEEDED, told)
+
+
+@pytest.mark.parametrize(
+    ("stop", "best", "reason", "message"),
+    [
+        ("MaxFailed", [BEST], "TrialsFailed", "why"),
+        ("DeadlineExceeded", [BEST], "DeadlineExceeded", "why"),
+        ("MaxTrials", [], "TrialsFailed", "no trial can be used: why"),
+    ],
+)
+def test_ends_without_a_point_to_train(stop: str, best: list[Any], reason: str, message: str) -> None:
+    run = sweep()
+    overview = status(sweep={"asked": 4, "best": best}).sweep
+    assert overview
+    state = SearchState(overview=overview, at_work=2, end=SweepEnd(StopReason(stop), "why"))
+    told = search_status(run, status(), search(run), state, A_MINUTE_LATER)
+    failed = find_true(told.conditions, ConditionType.FAILED)
+    assert failed
+    assert (told.phase, failed.reason, failed.message) == ("Failed", reason, message)
+    assert told.sweep
+    assert told.sweep.limits, "other limits have it go on"
+
+
+def test_a_search_with_a_best_point_is_a_step_that_is_done() -> None:
+    run = sweep()
+    overview = status(sweep={"asked": 4, "best": [BEST]}).sweep
+    assert overview
+    state = SearchState(overview=overview, at_work=2, end=SweepEnd(StopReason.TARGET_REACHED, "why"))
+    told = search_status(run, status(), search(run), state, A_MINUTE_LATER)
+    assert [step.name for step in told.steps or ()] == ["search"]
+    assert told.phase == "Pending"
+
+
+def test_what_deleted_trials_used_stays_counted() -> None:
+    """Run 1 ended with 5 GPU-hours, of which trials that are gone by run 2 had used 2."""
+    desired = search(sweep())
+    ended = status(
+        sweep={"search": desired.search, "asked": 4, "gpuHours": 5.0, "limits": "20 trials"}, phase="Complete"
+    )
+    again = current_run(make_run(manifest(), generation=2), ended)
+    assert again.run == 2
+    assert removed_hours(again, desired, 3.0) == 2.0
+    assert removed_hours(again, desired, 5.5) == 0.0, "a trial that was to be deleted ended by itself"
+    at_work = status(sweep={"search": desired.search, "asked": 5, "gpuHours": 6.0, "removedGpuHours": 2.0})
+    assert removed_hours(at_work, desired, 4.0) == 2.0
+    other = status(sweep={"search": "another", "asked": 5, "gpuHours": 6.0, "removedGpuHours": 2.0})
+    assert removed_hours(other, desired, 4.0) == 0.0
