@@ -8,22 +8,28 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from anomaly_api.base import Contract
+from anomaly_api.dataset import Task
 from anomaly_api.rules import required_when
+from anomaly_api.threshold_goals import GoalSettings, goal_rules
 
 ImageMetric = Literal["AUROC", "AUPR", "F1Score", "F1Max", "Precision", "Recall", "Accuracy"]
 PixelMetric = Literal["AUROC", "AUPR", "F1Score", "F1Max", "Precision", "Recall", "AUPRO", "IoU", "Dice"]
 ScoreLevel = Literal["image", "pixel"]
 
 
-class Threshold(Contract):
+class Threshold(GoalSettings):
     """The score from which an image or a pixel counts as anomalous."""
 
-    rules = (required_when("image", "method", "manual"),)
+    rules = (required_when("image", "method", "manual"), *goal_rules("method"))
 
-    method: Literal["adaptive", "manual"] = "adaptive"
-    """adaptive: the score with the best F1 on the labelled validation images or, without any, on the test images;
-    for pixels of data without masks, the one that best separates images by their highest pixel score. manual: the
-    values below."""
+    method: Literal["adaptive", "manual", "falseAlarmRate", "recall", "cost"] = "adaptive"
+    """How it is found, on the labelled validation images or, without any, on the test images. adaptive: the score with
+    the best F1. manual: the values below. falseAlarmRate: the lowest threshold that, in expectation, at most this share
+    of new good images reaches; it needs no defect, and 1 / falseAlarmRate - 1 good images at least. recall: the highest
+    threshold that finds at least this share of the defects, so that nothing but false alarms is saved. cost: the
+    threshold at which misses and false alarms cost least, the lowest one of several. The pixel threshold is found in
+    the same way on pixels; on the highest pixel score of each image where there are no masks, and always for
+    falseAlarmRate, since pixels of one image are not independent of each other."""
     image: float | None = None
     """Manual threshold of the raw image score."""
     pixel: float | None = None
@@ -47,6 +53,10 @@ class Metrics(Contract):
     Dice, Precision and Recall are those at the pixel threshold."""
     confidence_intervals: bool = True
     """Report 95 % intervals beside the image metrics: DeLong's for AUROC, Wilson's for proportions."""
+
+    def of_task(self, task: Task) -> "Metrics":
+        """The metrics that are computed in a task: those of pixels for segmentation alone."""
+        return self if task == "segmentation" else self.model_copy(update={"pixel": ()})
 
 
 class Visualization(Contract):

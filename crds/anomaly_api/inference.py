@@ -22,6 +22,7 @@ from anomaly_api.rules import (
 from anomaly_api.scheduling import RunPolicy, Scheduling
 from anomaly_api.status import RunStatus
 from anomaly_api.storage import Location, LocationRole
+from anomaly_api.threshold_goals import GoalSettings, goal_rules
 
 
 class RegisteredModel(Contract):
@@ -55,14 +56,20 @@ class TrainedModelSource(Contract):
     """A registered model; one that an experiment registered (tracking.mlflow.registerModel)."""
 
 
-class InferenceThreshold(Contract):
+class InferenceThreshold(GoalSettings):
     """The score from which an image or a pixel counts as anomalous."""
 
-    rules = (required_when("value", "source", "custom"), only_when("value", "source", "custom"))
+    rules = (
+        required_when("value", "source", "custom"),
+        only_when("value", "source", "custom"),
+        *goal_rules("source"),
+    )
 
-    source: Literal["optimalF1", "training", "custom"] = "optimalF1"
-    """optimalF1: best F1 on the labelled images of this run (if labels are missing: training, and the status says so);
-    training: the one found in training; custom: the value below."""
+    source: Literal["optimalF1", "training", "custom", "falseAlarmRate", "recall", "cost"] = "optimalF1"
+    """optimalF1: best F1 on the labelled images of this run; training: the one found in training; custom: the value
+    below; falseAlarmRate, recall and cost: found on the labelled images of this run, as in
+    evaluation.threshold.method of an experiment. Where the images that one of them needs are missing, the training
+    threshold is used, and the status says so."""
     type: ScoreLevel = "image"
     """Which score the threshold is for; the other level keeps its own training threshold."""
     value: Annotated[float, Field(gt=0)] | None = None

@@ -148,6 +148,24 @@ class Curve(Contract):
         return tuple(zip(self.epochs, self.values, strict=True))
 
 
+class FalseAlarms(Contract):
+    """What a threshold of method falseAlarmRate promises, whatever the distribution of the scores is.
+
+    It holds for new good images that are like those that the threshold was found on (Vovk et al., "Algorithmic
+    Learning in a Random World", 2005; Vovk, "Conditional validity of inductive conformal predictors", 2012).
+    """
+
+    good_images: Annotated[int, Field(ge=1)]
+    """Good images that the threshold was found on; the model has learnt from none of them."""
+    expected: float
+    """Share of new good images that are false alarms, in expectation over such sets of good images; the largest
+    multiple of 1 / (goodImages + 1) that is not above the rate asked for. Less where scores are equal."""
+    low: float
+    """Lower end of the 90 % interval of the true share (5 % quantile of its Beta distribution)."""
+    high: float
+    """Upper end of the 90 % interval of the true share (95 % quantile)."""
+
+
 class ThresholdValues(Contract):
     """Thresholds of raw scores, full precision: anomalous when score >= threshold."""
 
@@ -155,8 +173,13 @@ class ThresholdValues(Contract):
     """Threshold of the image score."""
     pixel: float | None = None
     """Threshold of the pixel score."""
-    source: Literal["adaptive", "manual", "optimalF1", "training", "custom"] | None = None
+    source: (
+        Literal["adaptive", "manual", "falseAlarmRate", "recall", "cost", "optimalF1", "training", "custom"] | None
+    ) = None
     """How they were found; for an inference, at the level that threshold.type names (the other is that of training)."""
+    false_alarms: FalseAlarms | None = None
+    """What a threshold that was found by falseAlarmRate, here or in training, promises: of images, and of images with
+    any pixel at the pixel threshold."""
 
 
 class Artifacts(Contract):

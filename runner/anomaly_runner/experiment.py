@@ -27,7 +27,7 @@ from anomaly_runner.errors import RunFailed
 from anomaly_runner.evaluation.evaluate import EvaluationResult, evaluate
 from anomaly_runner.evaluation.labelled import LabelledScores, sort_labelled_scores
 from anomaly_runner.evaluation.normalize import experiment_normalizer, score_range
-from anomaly_runner.evaluation.thresholds import experiment_thresholds
+from anomaly_runner.evaluation.thresholds import check_goal, experiment_thresholds
 from anomaly_runner.exporting.compare import REFERENCE_IMAGES
 from anomaly_runner.exporting.export import Exports, export_all
 from anomaly_runner.exporting.performance import measure_performance, run_costs
@@ -63,7 +63,7 @@ _LIBRARIES = (
 )
 _ON_TEST = (
     "no validation images (val/, or splits.validationFraction): the thresholds were chosen on the test images, "
-    "so F1Score, Precision and Recall are better than on new ones"
+    "so decisions about them, F1Score, Precision and Recall are better than on new ones"
 )
 
 
@@ -98,6 +98,7 @@ def run_experiment(
     Raises:
         RunFailed: a stage failed or was stopped; nothing has been published.
     """
+    check_goal(spec.evaluation.threshold, listed.dataset)
     # Weights first: they are few files, and without them the images are of no use.
     weights = _weights(spec, context)
     # From here on images are downloaded in the background, while models are built and trained.
@@ -272,10 +273,11 @@ def _evaluate(inputs: ExperimentInputs, predictions: Predictions, validation: Pr
         # Ranges cover validation and test images, so that both share one scale of normalised scores.
         seen = score_range(validation or predictions, predictions)
         normalizer = experiment_normalizer(spec, thresholds, seen)
+        metrics = spec.metrics.of_task(inputs.spec.dataset.task)
         evaluated = evaluate(
-            predictions, labelled, thresholds, normalizer=normalizer, metrics=spec.metrics, warnings=warnings
+            predictions, labelled, thresholds, normalizer=normalizer, metrics=metrics, warnings=warnings
         )
-    if validation is None and thresholds.source == "adaptive":
+    if validation is None and thresholds.source != "manual":
         inputs.context.record.warn(_ON_TEST)
     inputs.context.record.warn(*evaluated.warnings)
     return evaluated

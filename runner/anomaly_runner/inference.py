@@ -17,9 +17,9 @@ from anomaly_runner.data.fetch import list_inference, prefetch_images
 from anomaly_runner.data.samples import DatasetIndex, Sample
 from anomaly_runner.devices import asked_gpus, check_required, record_device, warn_without_tf32
 from anomaly_runner.evaluation.evaluate import EvaluationResult, evaluate
+from anomaly_runner.evaluation.inference_thresholds import inference_thresholds
 from anomaly_runner.evaluation.labelled import sort_labelled_scores
 from anomaly_runner.evaluation.normalize import inference_normalizer
-from anomaly_runner.evaluation.thresholds import inference_thresholds
 from anomaly_runner.reporting.gallery import make_gallery
 from anomaly_runner.reporting.report import Results
 from anomaly_runner.reporting.visualize import PredictionRenderer, visualize
@@ -183,7 +183,7 @@ def _evaluate(inputs: _InferenceInputs, predictions: Predictions) -> EvaluationR
             labelled,
             thresholds,
             normalizer=inference_normalizer(inputs.manifest, thresholds),
-            metrics=inputs.spec.metrics,
+            metrics=inputs.spec.metrics.of_task(inputs.manifest.task),
             warnings=warnings,
         )
     inputs.context.record.warn(*evaluated.warnings)

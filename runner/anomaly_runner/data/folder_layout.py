@@ -78,8 +78,8 @@ def index_experiment(
         max_bytes: size of the largest possible image file; larger files are refused without a download.
 
     Raises:
-        DataInvalid: there are fewer than two training images, or no test images, or the images of a folder would count
-            as a kind of defect although its name means good.
+        DataInvalid: there are fewer than two training images, or no test images but others in folders that mean
+            nothing, or the images of a folder would count as a kind of defect although its name means good.
     """
     objects = tuple(objects)
     images = [info for info in objects if is_image_name(info.key)]
@@ -218,7 +218,10 @@ def _sort_into_layout(keys: Iterable[str], layout: FolderLayout) -> _LayoutFiles
 
 
 def _check_found(found: _LayoutFiles, layout: FolderLayout, uri: str, keys: Sequence[str], anything: bool) -> None:
-    """Check that there are images to learn from and to test on, with labels that mean what they seem to.
+    """Check that there are images to learn from, with labels that mean what they seem to.
+
+    Nothing but good images to learn from is enough, since some of them can be held out; but where the others lie in
+    folders that mean nothing, the folders to test on may just have another name.
 
     Raises:
         DataInvalid: there are not.
@@ -228,8 +231,8 @@ def _check_found(found: _LayoutFiles, layout: FolderLayout, uri: str, keys: Sequ
     check_labels((*found.validation, *found.test), uri)
     if len(found.train) == 1:
         raise DataInvalid(f"only one training image below {uri}/{layout.training}; at least two are needed")
-    if not found.test:
-        raise DataInvalid(f"no test images: expected some below {uri}: {layout.testing}")
+    if not found.test and found.lost:
+        raise DataInvalid(f"no test images below {uri}: expected {layout.testing}. {_lost_warning(found.lost)[0]}")
 
 
 def _check_any(found: Sequence[object], uri: str, wanted: str) -> None:

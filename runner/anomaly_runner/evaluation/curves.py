@@ -119,7 +119,7 @@ def average_precision(scores: ScoresByClass) -> float:
     Needs both classes. Same as scikit-learn's ``average_precision_score``.
     """
     total = 0.0
-    for point in _operating_points(scores):
+    for point in operating_points(scores):
         precision = point.true_positives / (point.true_positives + point.false_positives)
         total += float(np.sum(point.new_true_positives / len(scores.positive) * precision))
     return total
@@ -132,7 +132,7 @@ def best_f1_threshold(scores: ScoresByClass) -> float:
     removes false positives.
     """
     best, threshold = -1.0, 0.0
-    for point in _operating_points(scores):
+    for point in operating_points(scores):
         f1 = 2 * point.true_positives / (len(scores.positive) + point.true_positives + point.false_positives)
         index = int(np.argmax(f1))
         if f1[index] > best:
@@ -141,7 +141,7 @@ def best_f1_threshold(scores: ScoresByClass) -> float:
 
 
 @dataclass(frozen=True)
-class _OperatingPoints:
+class OperatingPoints:
     """Counts at each distinct score of a defective item as the threshold; four arrays (n,), ascending by threshold.
 
     ``new_true_positives``: number of defective items with exactly this score.
@@ -153,7 +153,7 @@ class _OperatingPoints:
     false_positives: NDArray[np.float64]
 
 
-def _operating_points(scores: ScoresByClass) -> Iterator[_OperatingPoints]:
+def operating_points(scores: ScoresByClass) -> Iterator[OperatingPoints]:
     """Yield the operating points in chunks, because the scores may be larger than memory."""
     total = len(scores.positive)
     start = 0
@@ -163,7 +163,7 @@ def _operating_points(scores: ScoresByClass) -> Iterator[_OperatingPoints]:
         first = np.flatnonzero(np.concatenate(([True], part[1:] != part[:-1])))
         threshold = part[first]
         false_positives = len(scores.negative) - np.searchsorted(scores.negative, threshold, "left")
-        yield _OperatingPoints(
+        yield OperatingPoints(
             threshold=threshold,
             true_positives=(total - (start + first)).astype(float),
             new_true_positives=np.diff(np.append(first, len(part))).astype(float),

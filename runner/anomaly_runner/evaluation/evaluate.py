@@ -21,6 +21,7 @@ from anomaly_runner.evaluation.curves import (
 )
 from anomaly_runner.evaluation.intervals import Interval, image_intervals
 from anomaly_runner.evaluation.labelled import LabelledScores
+from anomaly_runner.evaluation.left_out import without_defects
 from anomaly_runner.evaluation.normalize import ScoreNormalizer
 from anomaly_runner.evaluation.summaries import confusion_matrix, label_summaries, score_histogram, worst_mistakes
 from anomaly_runner.evaluation.thresholds import image_threshold
@@ -111,6 +112,8 @@ def _metrics_of_levels(
     labelled: LabelledScores, metrics: Metrics, thresholds: ThresholdValues
 ) -> tuple[MetricValues, tuple[str, ...]]:
     """Image metrics and, with masks and a pixel threshold, pixel metrics; with warnings about those left out."""
+    if not labelled.image.empty and not len(labelled.image.positive):
+        return MetricValues(), (without_defects(metrics, localises=labelled.max_pixel is not None),)
     image, warnings = _metrics(labelled.image, metrics.image, image_threshold(thresholds), "image")
     if labelled.pixel is None or thresholds.pixel is None:
         return MetricValues(image=image), warnings

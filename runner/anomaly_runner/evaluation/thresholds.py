@@ -1,17 +1,20 @@
-"""Thresholds of raw scores: found on labelled scores, set by hand, or taken over from training."""
+"""Thresholds of an experiment's raw scores: found on labelled scores, or set by hand."""
 
-from collections.abc import Mapping
+from functools import partial
 from typing import Literal
 
-import numpy as np
-
 from anomaly_api.evaluation import Threshold
-from anomaly_api.inference import InferenceThreshold
 from anomaly_api.status import ThresholdValues
-from anomaly_runner.errors import DataInvalid, ModelInvalid
+from anomaly_runner.data.samples import DatasetIndex
+from anomaly_runner.errors import DataInvalid, InvalidConfig, ModelInvalid
 from anomaly_runner.evaluation.curves import ScoresByClass, best_f1_threshold
+from anomaly_runner.evaluation.goals import (
+    false_alarm_threshold,
+    goal_threshold,
+    just_above,
+    needed_good_images,
+)
 from anomaly_runner.evaluation.labelled import LabelledScores
-from anomaly_runner.evaluation.normalize import percent_unit
 
 Warnings = tuple[str, ...]
 
@@ -27,13 +30,38 @@ def image_threshold(thresholds: ThresholdValues) -> float:
     return thresholds.image
 
 
+def check_goal(spec: Threshold, dataset: DatasetIndex) -> None:
+    """Check, before anything is trained, that the threshold can be found on the images that are held out for it.
+
+    Raises:
+        InvalidConfig: there are too few good ones, or no defective one.
+    """
+    held_out, where = (dataset.validation, "validation") if dataset.validation else (dataset.test, "test")
+    good = sum(sample.defect is False for sample in held_out)
+    if spec.method in ("recall", "cost") and not any(sample.defect for sample in held_out):
+        raise InvalidConfig(
+            f"evaluation.threshold.method {spec.method} needs defective images, and no {where} image is defective: "
+            "falseAlarmRate needs none"
+        )
+    if spec.false_alarm_rate is not None and good < needed_good_images(spec.false_alarm_rate):
+        raise InvalidConfig(
+            f"evaluation.threshold.falseAlarmRate {spec.false_alarm_rate:g} needs "
+            f"{needed_good_images(spec.false_alarm_rate)} good {where} images, and there are {good}, by which "
+            f"{_smallest_rate(good)} can be promised at best: hold out more (dataset.splits), or ask for less"
+        )
+
+
+def _smallest_rate(good: int) -> str:
+    return f"{1 / (good + 1):.2g}"
+
+
 def experiment_thresholds(
     spec: Threshold, labelled: LabelledScores, found_on: Literal["test", "validation"] = "test"
 ) -> tuple[ThresholdValues, Warnings]:
     """The thresholds of an experiment, and warnings.
 
-    Without good and defective pixels in masks, the pixel threshold is the one that separates images best by their
-    highest pixel score, because image and pixel scores may have different scales.
+    Without good and defective pixels in masks, the pixel threshold is found on the highest pixel score of each image,
+    because image and pixel scores may have different scales.
 
     Args:
         spec: the method, and manual thresholds.
@@ -41,25 +69,54 @@ def experiment_thresholds(
         found_on: name of these images, for messages.
 
     Raises:
-        DataInvalid: no labelled image was readable.
+        DataInvalid: none of the labelled images that the method needs was readable.
     """
     if spec.method == "manual":
-        pixel = spec.image if spec.pixel is None else spec.pixel
-        return ThresholdValues(image=spec.image, pixel=pixel, source="manual"), ()
+        return _manual(spec), ()
     if labelled.image.empty:
         raise DataInvalid(f"no labelled {found_on} image can be read, and the threshold is to be found on them")
-    pixel_scores = labelled.pixel if labelled.pixel and labelled.pixel.has_both_classes else labelled.max_pixel
+    if spec.false_alarm_rate is not None:
+        return _by_false_alarms(labelled, spec.false_alarm_rate, found_on)
+    if spec.method != "adaptive" and not labelled.image.has_both_classes:
+        raise DataInvalid(f"no {_missing(labelled.image)} {found_on} image can be read, and {spec.method} needs some")
+    return _by_labels(spec, labelled), _missing_class_warnings(labelled.image, found_on)
+
+
+def _manual(spec: Threshold) -> ThresholdValues:
+    return ThresholdValues(image=spec.image, pixel=spec.image if spec.pixel is None else spec.pixel, source="manual")
+
+
+def _by_labels(spec: Threshold, labelled: LabelledScores) -> ThresholdValues:
+    pixels = labelled.pixel if labelled.pixel and labelled.pixel.has_both_classes else labelled.max_pixel
+    find = _adaptive if spec.method == "adaptive" else partial(goal_threshold, spec)
+    pixel = find(pixels, pixels=pixels is labelled.pixel) if pixels else None
+    return ThresholdValues(image=find(labelled.image), pixel=pixel, source=spec.method)
+
+
+def _by_false_alarms(labelled: LabelledScores, rate: float, found_on: str) -> tuple[ThresholdValues, Warnings]:
+    good, pixels = labelled.image.negative, labelled.max_pixel
+    if not len(good):
+        raise DataInvalid(f"no good {found_on} image can be read, and falseAlarmRate needs some")
+    image, promise = false_alarm_threshold(good, rate)
     thresholds = ThresholdValues(
-        image=_adaptive(labelled.image), pixel=_adaptive(pixel_scores) if pixel_scores else None, source="adaptive"
+        image=image,
+        pixel=false_alarm_threshold(pixels.negative, rate)[0] if pixels else None,
+        source="falseAlarmRate",
+        false_alarms=promise,
     )
-    return thresholds, _missing_class_warnings(labelled.image, found_on)
+    if len(good) >= needed_good_images(rate):
+        return thresholds, ()
+    best = f"falseAlarmRate {rate:g} cannot be promised by {len(good)} good {found_on} images"
+    return thresholds, (f"{best} that could be read: the threshold promises {_smallest_rate(len(good))}",)
 
 
-def _adaptive(scores: ScoresByClass) -> float:
+def _adaptive(scores: ScoresByClass, *, pixels: bool = False) -> float:
     """The threshold with the best F1; without defects, where F1 is undefined, just above the highest good score."""
-    if len(scores.positive):
-        return best_f1_threshold(scores)
-    return float(np.nextafter(scores.negative[-1], np.float32(np.inf)))
+    return best_f1_threshold(scores) if len(scores.positive) else just_above(scores.negative[-1])
+
+
+def _missing(scores: ScoresByClass) -> str:
+    return "defective" if len(scores.negative) else "good"
 
 
 def _missing_class_warnings(image: ScoresByClass, found_on: str) -> Warnings:
@@ -67,48 +124,7 @@ def _missing_class_warnings(image: ScoresByClass, found_on: str) -> Warnings:
         return ()
     if len(image.positive):
         return (f"no good {found_on} images: the threshold finds every defect",)
-    return (f"no defective {found_on} images: the threshold is just above the highest good score",)
-
-
-def inference_thresholds(
-    spec: InferenceThreshold,
-    training: ThresholdValues,
-    labelled: LabelledScores,
-    ranges: Mapping[str, tuple[float, float]] | None = None,
-) -> tuple[ThresholdValues, Warnings]:
-    """The thresholds of an inference, and warnings; a level that the spec does not name keeps its training threshold.
-
-    Args:
-        spec: level and source of the threshold.
-        training: thresholds of the model.
-        labelled: scores of this run.
-        ranges: lowest and highest scores of the experiment, by level.
-
-    Raises:
-        ModelInvalid: a training threshold is needed and the model has none.
-    """
-    if spec.source == "optimalF1":
-        return _optimal(spec, training, labelled)
-    if spec.source == "training":
-        return _from_training(training), ()
-    base = getattr(_from_training(training), spec.type)
-    if base is None:
-        raise ModelInvalid(f"the model has no {spec.type} threshold to take a percentage of")
-    value = base + percent_unit(base, (ranges or {}).get(spec.type)) * (spec.percent - 100) / 100
-    return training.model_copy(update={spec.type: value, "source": "custom"}), ()
-
-
-def _optimal(
-    spec: InferenceThreshold, training: ThresholdValues, labelled: LabelledScores
-) -> tuple[ThresholdValues, Warnings]:
-    """The threshold with the best F1 on this run's labelled images; the training threshold if a class is missing."""
-    scores = labelled.image if spec.type == "image" else labelled.pixel
-    if scores is not None and scores.has_both_classes:
-        return training.model_copy(update={spec.type: best_f1_threshold(scores), "source": "optimalF1"}), ()
-    why = "needs labelled images of both classes" if spec.type == "image" else "needs masks of both classes"
-    return _from_training(training), (f"threshold.source optimalF1 {why}: the training threshold is used",)
-
-
-def _from_training(training: ThresholdValues) -> ThresholdValues:
-    image_threshold(training)
-    return training.model_copy(update={"source": "training"})
+    return (
+        f"no defective {found_on} images: the threshold is just above the highest good score; "
+        "evaluation.threshold.method falseAlarmRate would promise a rate of false alarms",
+    )

@@ -31,6 +31,7 @@ def passed(
     context: Context,
     *,
     with_masks: bool,
+    left_out: str = "",
     unchecked: Sequence[str],
     listing: Listing | None,
 ) -> Checked:
@@ -40,11 +41,13 @@ def passed(
         dataset: the images; None if they were not looked at.
         context: for the warnings.
         with_masks: whether masks are of use.
+        left_out: what the run will not measure, and why, for people; empty for nothing.
         unchecked: what could not be known, for people.
         listing: what was listed, for the next step.
     """
     found = describe_briefly(dataset, with_masks=with_masks) if dataset else "nothing wrong was found"
-    message = f"{found}; not checked: {', '.join(unchecked)}" if unchecked else found
+    silence = f"not checked: {', '.join(unchecked)}" if unchecked else ""
+    message = "; ".join(part for part in (found, left_out, silence) if part)
     summary = RunSummary(
         reason=Reason.COMPLETE,
         message=message[:MESSAGE_LIMIT],

@@ -13,8 +13,11 @@ from anomaly_runner.context import Context
 from anomaly_runner.data.batches import IntegrityLog
 from anomaly_runner.data.builtin import PUBLISHED, files_of
 from anomaly_runner.data.fetch import ListedDataset, list_experiment
+from anomaly_runner.evaluation.left_out import without_defects
+from anomaly_runner.evaluation.thresholds import check_goal
 from anomaly_runner.models.backbone import check_on_hub
 from anomaly_runner.models.base import MemoryModel
+from anomaly_runner.models.catalog import CATALOG
 from anomaly_runner.models.check import check_spec
 from anomaly_runner.models.device import choose_device
 from anomaly_runner.models.memory_models import MemoryParameters, build_memory_model
@@ -61,6 +64,8 @@ def check_experiment(config: RunConfig, spec: ExperimentSpec, context: Context) 
     machine, unchecked = _this_machine() if config.run.uid == LOCAL_UID else _training_pod(spec), list[str]()
     check_spec(spec, machine.gpus)
     listed = _list(spec, context, unchecked)
+    if listed is not None:
+        check_goal(spec.evaluation.threshold, listed.dataset)
     _check_weights(spec, context, unchecked)
     integrity = IntegrityLog(spec.dataset.limits)
     if listed is not None:
@@ -75,9 +80,18 @@ def check_experiment(config: RunConfig, spec: ExperimentSpec, context: Context) 
         listed.dataset if listed else None,
         context,
         with_masks=spec.dataset.task == "segmentation",
+        left_out=_left_out(spec, listed),
         unchecked=unchecked,
         listing=check_output(listed, context),
     )
+
+
+def _left_out(spec: ExperimentSpec, listed: ListedDataset | None) -> str:
+    """What the run will not measure; empty if it measures all that it is asked for, or if that is not known."""
+    if listed is None or any(sample.defect for sample in listed.dataset.test):
+        return ""
+    metrics = spec.evaluation.metrics.of_task(spec.dataset.task)
+    return without_defects(metrics, localises=CATALOG[spec.model.name].localises)
 
 
 def _this_machine() -> _Machine:

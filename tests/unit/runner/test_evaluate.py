@@ -25,9 +25,10 @@ from anomaly_runner.data.masks import MaskReader
 from anomaly_runner.data.samples import Sample
 from anomaly_runner.errors import DataInvalid
 from anomaly_runner.evaluation.evaluate import EvaluationResult, evaluate
+from anomaly_runner.evaluation.inference_thresholds import inference_thresholds
 from anomaly_runner.evaluation.labelled import sort_labelled_scores
 from anomaly_runner.evaluation.normalize import ScoreNormalizer, experiment_normalizer, score_range
-from anomaly_runner.evaluation.thresholds import experiment_thresholds, inference_thresholds
+from anomaly_runner.evaluation.thresholds import experiment_thresholds
 from anomaly_runner.scoring.predict import Predictions
 from support.optional import not_none
 
@@ -441,7 +442,10 @@ def test_a_threshold_without_any_label(part: Literal["test", "validation"], tmp_
 def test_warnings_name_the_images_that_thresholds_are_found_on(tmp_path: Path) -> None:
     labelled = sort_labelled_scores(predictions(["good"] * 3), None, tmp_path)
     _, warnings = experiment_thresholds(Threshold(), labelled, "validation")
-    assert warnings == ("no defective validation images: the threshold is just above the highest good score",)
+    assert warnings == (
+        "no defective validation images: the threshold is just above the highest good score; "
+        "evaluation.threshold.method falseAlarmRate would promise a rate of false alarms",
+    )
 
 
 def test_the_range_is_that_of_all_scores() -> None:

@@ -152,7 +152,11 @@ def test_training_folders_other_than_good_are_named() -> None:
         (["readme.md"], "expected train/good"),
         (["images/0.png"], "no images below s3://b/p/train/good; the folder holds images"),
         (["train/good/0.png", "test/good/0.png"], "only one training image"),
-        (["train/good/0.png", "train/good/1.png"], "no test images"),
+        (
+            ["train/good/0.png", "train/good/1.png", "Test/dent/0.png", "tests/good/0.png"],
+            r"no test images below s3://b/p: expected test/good and test/DEFECT. 2 images in folders that mean nothing "
+            r"are not used: Test/dent/ \(1\), tests/good/ \(1\)",
+        ),
     ],
 )
 def test_what_is_missing_is_named(keys: list[str], message: str) -> None:

@@ -82,3 +82,14 @@ def test_folders_of_validation_images_win_over_a_share() -> None:
 def test_too_few_training_images_cannot_be_split() -> None:
     with pytest.raises(DataInvalid, match=r"goodTestFraction 0\.2 of the 2 training images"):
         complete_splits(dataset(TRAIN[:2] + DENT), DatasetSplits(), 1)
+
+
+@pytest.mark.parametrize("folder", ["train/good", "Data/Images/Normal", "train/ok"])
+def test_good_images_alone_are_enough_in_every_layout_and_some_are_held_out(folder: str) -> None:
+    only = [f"{folder}/{index:03d}.png" for index in range(50)]
+    splits = DatasetSplits(good_test_fraction=0.4, validation_fraction=0.5)
+    found = complete_splits(dataset(only), splits, 3)
+    assert [len(split) for split in (found.train, found.validation, found.test)] == [30, 10, 10]
+    held_out = keys(found.validation) + keys(found.test)
+    assert sorted(keys(found.train) + held_out) == only
+    assert labels((*found.validation, *found.test)) == ["good"]

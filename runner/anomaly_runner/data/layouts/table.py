@@ -82,7 +82,7 @@ def index_table(table: ImageRows, objects: Sequence[ObjectInfo], options: TableO
     An image that is not there counts as unreadable. Several rows of an image add their masks.
 
     Raises:
-        DataInvalid: rows are wrong, which are named, or there are too few images to learn from or to test on.
+        DataInvalid: rows are wrong, which are named, or there are too few images to learn from.
     """
     files = [info for info in objects if is_image_name(info.key)]
     found = _collect(table, {info.key for info in files}, options)
@@ -95,8 +95,6 @@ def index_table(table: ImageRows, objects: Sequence[ObjectInfo], options: TableO
     unreadable = (*refused, *found.absent)
     if len(dataset.train) < 2:
         raise DataInvalid(_too_few(found, options, len(dataset.train), unreadable))
-    if not dataset.test:
-        raise DataInvalid(f"{options.name} has no images to test on: rows with the split test, or defective ones")
     return DatasetIndex(
         train=dataset.train,
         validation=dataset.validation,

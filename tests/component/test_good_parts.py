@@ -1,0 +1,136 @@
+"""Good parts alone, end to end: what is left out, what the threshold promises, what travels with the model."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet
+import pytest
+
+from anomaly_api.run import ModelManifest, RunReport
+from anomaly_api.status import ThresholdValues
+from anomaly_runner.local import check_locally, run_locally
+from support.optional import not_none
+from support.textures import EXPERIMENT, INFERENCE, Change, Document, scratched, texture, write_manifest
+
+LEARNT, HELD_OUT = 10, 30
+
+
+def with_rate(document: Document) -> None:
+    document["spec"]["dataset"]["splits"] = {"goodTestFraction": HELD_OUT / (LEARNT + HELD_OUT)}
+    document["spec"]["evaluation"]["threshold"] = {"method": "falseAlarmRate", "falseAlarmRate": 0.1}
+
+
+def write_good_parts(folder: Path) -> None:
+    good = folder / "data/textures/train/good"
+    good.mkdir(parents=True)
+    for index in range(LEARNT + HELD_OUT):
+        texture(index).save(good / f"{index:03d}.png")
+
+
+def run(folder: Path, manifest: str, change: Change | None = None) -> RunReport:
+    assert run_locally(write_manifest(folder, manifest, change), folder) == 0
+    name = "textures" if manifest is EXPERIMENT else "look"
+    return RunReport.model_validate_json((results(folder, name) / "report.json").read_bytes())
+
+
+def results(folder: Path, name: str = "textures") -> Path:
+    return folder / "results/factory" / name / "local"
+
+
+def scores_of(folder: Path, name: str = "textures") -> dict[str, float]:
+    table = pyarrow.parquet.read_table(results(folder, name) / "predictions.parquet").to_pydict()
+    return dict(zip(table["path"], table["score"], strict=True))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with good parts alone, and the experiment that has run; tests must only add to it."""
+    folder = tmp_path_factory.mktemp("good")
+    write_good_parts(folder)
+    run(folder, EXPERIMENT, with_rate)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def report(folder: Path) -> RunReport:
+    return RunReport.model_validate_json((results(folder) / "report.json").read_bytes())
+
+
+def test_it_ends_with_a_model_and_says_what_is_left_out(report: RunReport, folder: Path) -> None:
+    assert report.summary.reason == "Complete"
+    counts = not_none(report.summary.images)
+    assert (counts.train, counts.validation, counts.predicted) == (LEARNT, 0, HELD_OUT)
+    metrics = not_none(report.summary.metrics)
+    assert (metrics.image, metrics.pixel) == ({}, {})
+    left_out = (
+        "no labelled image is defective: image AUROC, AUPR, F1Score, Precision, Recall and pixel AUROC, AUPR, F1Score "
+        "are left out"
+    )
+    assert left_out in report.summary.warnings
+    page = (results(folder) / "report.html").read_text()
+    assert left_out in page
+    assert (results(folder) / "model.onnx").is_file()
+
+
+def test_the_threshold_keeps_its_promise_by_the_published_scores(report: RunReport, folder: Path) -> None:
+    found = not_none(report.summary.thresholds)
+    promise = not_none(found.false_alarms)
+    # 0.1 * 31 = 3.1: of 31 places in order, three may be above the threshold, so two of the thirty are.
+    assert (found.source, promise.good_images, promise.expected) == ("falseAlarmRate", 30, pytest.approx(3 / 31))
+    scores = np.array(sorted(scores_of(folder).values()))
+    assert scores[27] < not_none(found.image) <= scores[28]
+    assert not_none(report.confusion).false_positives == 2
+
+
+def test_the_model_carries_the_promise(folder: Path, report: RunReport) -> None:
+    manifest = ModelManifest.model_validate_json((results(folder) / "model.json").read_bytes())
+    assert manifest.thresholds == report.summary.thresholds
+
+
+def test_no_image_that_was_learnt_from_is_scored(folder: Path) -> None:
+    scored = {path.rpartition("/")[2] for path in scores_of(folder)}
+    assert len(scored) == HELD_OUT
+    # A memory bank knows its own images: their scores would be far below those of others.
+    assert all(path.startswith("train/good/") for path in scores_of(folder))
+
+
+def test_an_inference_promises_anew_on_its_own_good_images(folder: Path) -> None:
+    fresh = folder / "data/fresh"
+    for index in range(9):
+        (fresh / "good").mkdir(parents=True, exist_ok=True)
+        texture(500 + index).save(fresh / f"good/{index}.png")
+    (fresh / "scratch").mkdir()
+    scratched(600)[0].save(fresh / "scratch/0.png")
+
+    def change(document: Document) -> None:
+        document["spec"]["input"]["category"] = "fresh"
+        document["spec"]["threshold"] = {"source": "falseAlarmRate", "falseAlarmRate": 0.1}
+
+    found: ThresholdValues = not_none(run(folder, INFERENCE, change).summary.thresholds)
+    good = [score for path, score in scores_of(folder, "look").items() if path.startswith("good/")]
+    assert (found.source, not_none(found.false_alarms).expected) == ("falseAlarmRate", pytest.approx(0.1))
+    assert max(good) < not_none(found.image) < max(good) * 1.001
+
+
+def test_the_check_says_what_will_be_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_good_parts(tmp_path)
+    assert check_locally(write_manifest(tmp_path, EXPERIMENT, with_rate), tmp_path) == 0
+    assert (
+        "10 to learn from, 30 to test on: 30 good; no labelled image is defective: image AUROC, AUPR, F1Score, "
+        "Precision, Recall and pixel AUROC, AUPR, F1Score are left out" in " ".join(capsys.readouterr().out.split())
+    )
+
+
+def test_a_rate_that_cannot_be_promised_ends_check_and_run_before_anything_is_learnt(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_good_parts(tmp_path)
+
+    def change(document: Document) -> None:
+        with_rate(document)
+        document["spec"]["evaluation"]["threshold"]["falseAlarmRate"] = 0.01
+
+    manifest = write_manifest(tmp_path, EXPERIMENT, change)
+    assert check_locally(manifest, tmp_path) == run_locally(manifest, tmp_path) == 10
+    told = "needs 99 good test images, and there are 30, by which 0.032 can be promised at best"
+    assert " ".join(capsys.readouterr().err.split()).count(told) == 2
