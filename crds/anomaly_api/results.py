@@ -4,7 +4,7 @@ Field names are quadra's own (snake_case). Unlike in quadra, numbers are JSON nu
 precision, and an unknown label differs from a good one.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 
@@ -41,6 +41,8 @@ class Observation(_Quadra):
     """Raw image score."""
     anomaly_probability: float = Field(ge=0, le=1)
     """0.5 at the threshold, on the scale of the scores of this run."""
+    good_below: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Share of the good images held out in training that score lower; no field of quadra's. Unset if unknown."""
 
 
 class ConfusionTable(_Quadra):

@@ -434,6 +434,20 @@ class ModelFile(Contract):
     """Digest of the file: checked before it is loaded."""
 
 
+class GoodScores(Contract):
+    """Image scores of good images that the model has not learnt from, as a table.
+
+    Every score up to 1024 distinct ones; of more, the highest 256, and others at equal shares of the images.
+    """
+
+    images: Annotated[int, Field(ge=1)]
+    """Number of good images: those that the thresholds were found on."""
+    scores: Annotated[tuple[float, ...], Field(min_length=1, max_length=1024)]
+    """Raw scores, ascending, each once."""
+    lower: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1, max_length=1024)]
+    """Number of good images that score lower than each of them."""
+
+
 class ModelManifest(Contract):
     """model.json: all that inference needs to know about a trained model; no code, no pickles."""
 
@@ -465,6 +479,9 @@ class ModelManifest(Contract):
     """As in spec.model, with all defaults."""
     thresholds: ThresholdValues
     """Thresholds of raw scores from training."""
+    good_scores: GoodScores | None = None
+    """Distribution of the scores of good images; unset in models of earlier releases, and where no good image was held
+    out."""
     score_range: dict[str, tuple[float, float]] = Field(default_factory=dict)
     """Smallest and largest raw score seen in training, for image and pixel (minMax normalisation)."""
     score_normalization: Literal["minMax", "threshold", "none"]

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from anomaly_api.experiment import ExperimentSpec
-from anomaly_api.run import ModelFile, ModelManifest, RunConfig, SweepResult, TrainingReport
+from anomaly_api.run import GoodScores, ModelFile, ModelManifest, RunConfig, SweepResult, TrainingReport
 from anomaly_api.status import Stage
 from anomaly_api.storage import LocationRole
 from anomaly_runner import publish
@@ -25,6 +25,7 @@ from anomaly_runner.data.samples import Sample
 from anomaly_runner.devices import asked_gpus, record_device
 from anomaly_runner.errors import RunFailed
 from anomaly_runner.evaluation.evaluate import EvaluationResult, evaluate
+from anomaly_runner.evaluation.good_scores import summarise_good
 from anomaly_runner.evaluation.labelled import LabelledScores, sort_labelled_scores
 from anomaly_runner.evaluation.normalize import experiment_normalizer, score_range
 from anomaly_runner.evaluation.thresholds import check_goal, experiment_thresholds
@@ -146,12 +147,16 @@ def _run(config: RunConfig, inputs: ExperimentInputs) -> publish.Published:
 
 @dataclass(frozen=True)
 class _Tested:
-    """A trained model, its raw scores of validation images (if there are any) and test images, and their metrics."""
+    """A trained model, its raw scores of validation images (if there are any) and test images, and their metrics.
+
+    ``good``: the scores of the good images that the thresholds were found on; None if there are none.
+    """
 
     predictor: TorchPredictor
     validation: Predictions | None
     predictions: Predictions
     evaluated: EvaluationResult
+    good: GoodScores | None
 
 
 @dataclass(frozen=True)
@@ -234,7 +239,8 @@ def _test(inputs: ExperimentInputs, trained: TrainedModel) -> _Tested:
     predictions = _predict(inputs, predictor, inputs.dataset.test, reference=REFERENCE_IMAGES)
     # Every image has been read by now.
     inputs.context.record.warn(*inputs.integrity.warnings(inputs.preprocessor.size))
-    return _Tested(predictor, validation, predictions, _evaluate(inputs, predictions, validation))
+    evaluated, good = _evaluate(inputs, predictions, validation)
+    return _Tested(predictor, validation, predictions, evaluated, good)
 
 
 def _maps_of(
@@ -262,7 +268,9 @@ def _predict(
         )
 
 
-def _evaluate(inputs: ExperimentInputs, predictions: Predictions, validation: Predictions | None) -> EvaluationResult:
+def _evaluate(
+    inputs: ExperimentInputs, predictions: Predictions, validation: Predictions | None
+) -> tuple[EvaluationResult, GoodScores | None]:
     """Choose thresholds on the validation images (on the test images if there are none); evaluate the test images."""
     spec = inputs.spec.evaluation
     with inputs.context.stage(Stage.EVALUATE):
@@ -273,14 +281,20 @@ def _evaluate(inputs: ExperimentInputs, predictions: Predictions, validation: Pr
         # Ranges cover validation and test images, so that both share one scale of normalised scores.
         seen = score_range(validation or predictions, predictions)
         normalizer = experiment_normalizer(spec, thresholds, seen)
-        metrics = spec.metrics.of_task(inputs.spec.dataset.task)
+        good = summarise_good(found_on.image.negative)
         evaluated = evaluate(
-            predictions, labelled, thresholds, normalizer=normalizer, metrics=metrics, warnings=warnings
+            predictions,
+            labelled,
+            thresholds,
+            normalizer=normalizer,
+            metrics=spec.metrics.of_task(inputs.spec.dataset.task),
+            good=good,
+            warnings=warnings,
         )
     if validation is None and thresholds.source != "manual":
         inputs.context.record.warn(_ON_TEST)
     inputs.context.record.warn(*evaluated.warnings)
-    return evaluated
+    return evaluated, good
 
 
 def _sort_labelled(inputs: ExperimentInputs, predictions: Predictions) -> LabelledScores:
@@ -328,6 +342,7 @@ def _manifest(
         checkpoint=files.checkpoint,
         definition=inputs.spec.model.model_copy(update={"weights": None}),
         thresholds=tested.evaluated.thresholds,
+        good_scores=tested.good,
         score_range=dict(tested.evaluated.normalizer.ranges),
         score_normalization=inputs.spec.evaluation.normalization,
         threshold_type=inputs.spec.evaluation.threshold_type,

@@ -184,6 +184,7 @@ def _evaluate(inputs: _InferenceInputs, predictions: Predictions) -> EvaluationR
             thresholds,
             normalizer=inference_normalizer(inputs.manifest, thresholds),
             metrics=inputs.spec.metrics.of_task(inputs.manifest.task),
+            good=inputs.manifest.good_scores,
             warnings=warnings,
         )
     inputs.context.record.warn(*evaluated.warnings)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anomaly_api.evaluation import Metrics
-from anomaly_api.run import ConfusionMatrix, LabelSummary, Mistake, ScoreHistogram
+from anomaly_api.run import ConfusionMatrix, GoodScores, LabelSummary, Mistake, ScoreHistogram
 from anomaly_api.status import MetricValues, ThresholdValues
 from anomaly_runner.evaluation.curves import (
     ScoresByClass,
@@ -19,6 +19,7 @@ from anomaly_runner.evaluation.curves import (
     best_f1_threshold,
     confusion_at,
 )
+from anomaly_runner.evaluation.good_scores import share_of_good_below
 from anomaly_runner.evaluation.intervals import Interval, image_intervals
 from anomaly_runner.evaluation.labelled import LabelledScores
 from anomaly_runner.evaluation.left_out import without_defects
@@ -32,8 +33,10 @@ from anomaly_runner.scoring.predict import Predictions
 class EvaluationResult:
     """Decisions, metrics and summaries of a run's scores.
 
-    ``anomalous`` (N,) and ``normalized_scores`` (N,) are in the order of the predictions. ``labels``: summaries by
-    label. ``metrics_by_defect``: metrics by kind of defect. ``intervals``: 95 % confidence intervals by image metric.
+    ``anomalous`` (N,), ``normalized_scores`` (N,) and ``good_below`` (N,) are in the order of the predictions; the last
+    one is the share of the good images held out in training that score lower, None if it is not known. ``labels``:
+    summaries by label. ``metrics_by_defect``: metrics by kind of defect. ``intervals``: 95 % confidence intervals by
+    image metric.
     """
 
     thresholds: ThresholdValues
@@ -48,6 +51,7 @@ class EvaluationResult:
     histogram: ScoreHistogram | None = None
     mistakes: tuple[Mistake, ...] = ()
     labelled: LabelledScores | None = None
+    good_below: NDArray[np.float64] | None = None
     warnings: tuple[str, ...] = ()
 
     @property
@@ -63,6 +67,7 @@ def evaluate(
     *,
     normalizer: ScoreNormalizer,
     metrics: Metrics,
+    good: GoodScores | None = None,
     warnings: Sequence[str] = (),
 ) -> EvaluationResult:
     """Apply thresholds to the scores of a run.
@@ -73,6 +78,7 @@ def evaluate(
         thresholds: lowest raw scores that are anomalous.
         normalizer: how scores are shown to people.
         metrics: which metrics are computed.
+        good: scores of the good images held out in training.
         warnings: earlier warnings, to which those of the metrics are appended.
 
     Raises:
@@ -96,6 +102,7 @@ def evaluate(
         histogram=score_histogram(predictions),
         mistakes=worst_mistakes(predictions, anomalous, threshold),
         labelled=labelled,
+        good_below=None if good is None else share_of_good_below(good, predictions.scores),
         warnings=(*warnings, *left_out),
     )
 

@@ -31,13 +31,17 @@ _TALLEST = 1080
 
 @dataclass(frozen=True)
 class GalleryItem:
-    """One image of the gallery: its path and label, its raw score and decision, and its picture as a data URI."""
+    """One image of the gallery: its path and label, its raw score and decision, and its picture as a data URI.
+
+    ``good_below``: share of the good images held out in training that score lower; None if it is not known.
+    """
 
     path: str
     label: str
     score: float
     anomalous: bool
     picture: str
+    good_below: float | None = None
 
     @property
     def defect(self) -> bool | None:
@@ -94,9 +98,10 @@ def _gallery_item(renderer: PredictionRenderer, index: int) -> GalleryItem | Non
         picture = _picture(renderer, index)
     except UnreadableImageError:
         return None
-    predictions, anomalous = renderer.predictions, bool(renderer.evaluated.anomalous[index])
-    sample = predictions.samples[index]
-    return GalleryItem(sample.key, sample.label, float(predictions.scores[index]), anomalous, picture)
+    predictions, evaluated = renderer.predictions, renderer.evaluated
+    sample, anomalous = predictions.samples[index], bool(evaluated.anomalous[index])
+    below = None if evaluated.good_below is None else float(evaluated.good_below[index])
+    return GalleryItem(sample.key, sample.label, float(predictions.scores[index]), anomalous, picture, below)
 
 
 def _picture(renderer: PredictionRenderer, index: int) -> str:

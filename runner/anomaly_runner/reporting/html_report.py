@@ -72,7 +72,7 @@ def render(
         charts=[Markup(chart) for chart in _charts(report, labelled)],  # noqa: S704 - drawn by figures.py, which escapes
         gallery=gallery,
         gallery_title=_gallery_title(report),
-        origin=_origin(report),
+        origin=_origin(report) + _promise(report.summary.thresholds),
         limit=_LISTED,
         performance=performance_rows(report.summary.metrics.performance) if report.summary.metrics else {},
         measured=measured_with(report),
@@ -104,6 +104,17 @@ def _live(report: RunReport, by_label: Mapping[str, NDArray[np.float32]]) -> dic
     if not by_label or report.histogram is None or thresholds is None or thresholds.image is None:
         return None
     return threshold_data(by_label, report.histogram, thresholds)
+
+
+def _promise(found: ThresholdValues | None) -> str:
+    """What a threshold that was found by a rate of false alarms promises; empty for any other."""
+    if found is None or found.false_alarms is None:
+        return ""
+    alarms = found.false_alarms
+    return (
+        f" By {alarms.good_images} good images, {alarms.expected:.3%} of new good ones are false alarms in "
+        f"expectation; the true share lies between {alarms.low:.3%} and {alarms.high:.3%} with a probability of 90 %."
+    )
 
 
 def _gallery_title(report: RunReport) -> str:

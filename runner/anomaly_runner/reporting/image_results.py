@@ -65,6 +65,7 @@ def _observations(
             anomaly_score=float(100 + 100 * (raw[index] - base) / unit),
             unnormalized_score=float(raw[index]),
             anomaly_probability=float(probability[index]),
+            good_below=None if evaluated.good_below is None else float(evaluated.good_below[index]),
         )
 
 

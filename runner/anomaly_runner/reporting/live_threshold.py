@@ -30,11 +30,19 @@ def threshold_data(
     Args:
         by_label: scores (N,) of each label's images, ascending, in the order of the page's labels.
         histogram: of all scores: its ends are those of the charts.
-        thresholds: those of the run; the image threshold is set.
+        thresholds: those of the run, with their method and what it promises; the image threshold is set.
     """
     low, high = score_range(histogram, thresholds.image)
     labels = [_label(label, scores) for label, scores in by_label.items()]
-    return {"threshold": thresholds.image, "pixel": thresholds.pixel, "low": low, "high": high, "labels": labels}
+    return {
+        "threshold": thresholds.image,
+        "pixel": thresholds.pixel,
+        "method": thresholds.source,
+        "falseAlarms": thresholds.false_alarms.to_json_object() if thresholds.false_alarms else None,
+        "low": low,
+        "high": high,
+        "labels": labels,
+    }
 
 
 def _label(label: str, scores: NDArray[np.float32]) -> dict[str, Any]:

@@ -10,14 +10,15 @@ import numpy as np
 from anomaly_runner.evaluation.evaluate import EvaluationResult
 from anomaly_runner.scoring.predict import Predictions
 
-COLUMNS = ("path", "label", "defect", "score", "normalized_score", "anomalous", "wrong")
+COLUMNS = ("path", "label", "defect", "score", "normalized_score", "anomalous", "wrong", "good_below")
 
 
 def prediction_rows(predictions: Predictions, evaluated: EvaluationResult) -> Mapping[str, list[Any]]:
     """Make the columns of the table, by name.
 
     ``defect`` and ``wrong`` are None for images whose label is unknown; ``score`` is the raw float32 score, and
-    ``normalized_score`` is on the scale of the experiment's evaluation.normalization.
+    ``normalized_score`` is on the scale of the experiment's evaluation.normalization. ``good_below`` is the share of
+    good images held out in training that score lower, 0..1; None if it is not known.
     """
     defect = [sample.defect for sample in predictions.samples]
     anomalous = [bool(decision) for decision in evaluated.anomalous]
@@ -31,6 +32,7 @@ def prediction_rows(predictions: Predictions, evaluated: EvaluationResult) -> Ma
         "wrong": [
             None if truth is None else truth != decision for truth, decision in zip(defect, anomalous, strict=True)
         ],
+        "good_below": [None] * len(defect) if evaluated.good_below is None else evaluated.good_below.tolist(),
     }
 
 
@@ -62,6 +64,7 @@ def _write_parquet(rows: Mapping[str, list[Any]], file: Path) -> None:
                 pyarrow.float64(),
                 pyarrow.bool_(),
                 pyarrow.bool_(),
+                pyarrow.float64(),
             ],
             strict=True,
         )
