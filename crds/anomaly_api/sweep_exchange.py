@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any, Literal, NamedTuple
 
 from anomaly_api.reasons import Reason
-from anomaly_api.status import Curve, MetricValues
+from anomaly_api.status import Curve, Device, MetricValues
 from anomaly_api.sweep_status import StopReason
 
 Json = dict[str, Any]
@@ -171,6 +171,11 @@ def filled(curve: dict[int, float]) -> dict[int, float]:
     for epoch in range(min(curve, default=0), max(curve, default=-1) + 1):
         filled[epoch] = curve.get(epoch, filled.get(epoch - 1, 0.0))
     return filled
+
+
+def gpu_hours(device: Device | None, seconds: float) -> float:
+    """Return the GPU-hours of a run of some seconds; 0 on CPUs."""
+    return 0.0 if device is None or device.name == "CPU" else device.count * seconds / 3600
 
 
 def _shortened(name: str, limit: int) -> str:

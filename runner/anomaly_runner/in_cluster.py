@@ -5,7 +5,6 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from anomaly_api.reasons import ExitCode
 from anomaly_api.run import PROGRESS_TOKEN_PATH, PROGRESS_URL_ENV, RunConfig
 from anomaly_api.status import Stage
 from anomaly_runner.context import Context, RunRecord
@@ -56,7 +55,7 @@ def run_in_pod(config_file: Path, work: Path, termination: Path, environment: Ma
             )
             finished = capture_failures(lambda: execute(config, context), context)
             write_termination_message(finished.summary, termination)
-            if finished.report is None and finished.exit_code not in (ExitCode.DONE, ExitCode.STOPPED):
+            if finished.left_nothing:
                 leave_failure(config, finished.summary, context)
             return finished.exit_code
 

@@ -20,7 +20,7 @@ from anomaly_runner.locations import local_stores
 from anomaly_runner.manifests import read_resource
 from anomaly_runner.preflight.checked import Checked
 from anomaly_runner.progress import BarReporter, ProgressMeter, ProgressReporter
-from anomaly_runner.publish import Published
+from anomaly_runner.publish import Published, leave_failure
 from anomaly_runner.reporting.performance_text import performance_rows
 from anomaly_runner.system.stop import StopSignal
 from anomaly_runner.termination import FinishedRun, capture_failures
@@ -59,7 +59,8 @@ def check_locally(file: Path, folder: Path) -> int:
 
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        finished = run_config(read_resource(file, folder), folder, [BarReporter(console)], work)
+        config = read_resource(file, folder).model_copy(update={"step": "check"})
+        finished = run_config(config, folder, [BarReporter(console)], work)
     except RunFailed as error:
         print_failure(console, error.reason.value, str(error))
         return error.exit_code
@@ -100,7 +101,10 @@ def run_config(
                 tracker=tracker,
                 record=record or RunRecord(),
             )
-            return capture_failures(lambda: work(config, context), context)
+            finished = capture_failures(lambda: work(config, context), context)
+            if finished.left_nothing:
+                leave_failure(config, finished.summary, context)
+            return finished
     finally:
         shutil.rmtree(own)
 
@@ -139,7 +143,6 @@ def print_report(report: RunReport, console: Console) -> None:
     """Print metrics, thresholds, counts and the artifacts' location as a table, and the warnings below it."""
     summary = report.summary
     metrics, thresholds = summary.metrics or MetricValues(), summary.thresholds or ThresholdValues()
-    counts, artifacts = summary.images or ImageCounts(), summary.artifacts or Artifacts()
     table = Table(title=f"{report.run.namespace}/{report.run.name}", show_header=False, title_justify="left")
     for level, values in (("image", metrics.image), ("pixel", metrics.pixel)):
         for name, value in values.items():
@@ -149,14 +152,27 @@ def print_report(report: RunReport, console: Console) -> None:
     for level, threshold in (("image", thresholds.image), ("pixel", thresholds.pixel)):
         if threshold is not None:
             table.add_row(f"{level} threshold", f"{threshold:.6g} ({thresholds.source})")
-    table.add_row("dataset", report.dataset)
-    table.add_row("images", f"{counts.train} learnt, {counts.predicted} scored, {counts.anomalous} anomalous")
-    table.add_row("seconds", ", ".join(f"{stage} {value:.1f}" for stage, value in report.seconds.items()))
-    table.add_row("artifacts", artifacts.root)
-    if artifacts.html:
-        table.add_row("report", artifacts.html)
+    for name, text in {**_images(report), **_addresses(report)}.items():
+        table.add_row(name, text)
     console.print(table)
     _print_notes(summary, console)
+
+
+def _images(report: RunReport) -> dict[str, str]:
+    """What was learnt and scored; nothing for the end of a search with which nothing was trained."""
+    if not report.dataset:
+        return {}
+    counts = report.summary.images or ImageCounts()
+    told = f"{counts.train} learnt, {counts.predicted} scored, {counts.anomalous} anomalous"
+    return {"dataset": report.dataset, "images": told}
+
+
+def _addresses(report: RunReport) -> dict[str, str]:
+    """How long it took, and where the results are."""
+    artifacts = report.summary.artifacts or Artifacts()
+    pages = {"report": artifacts.html, "sweep": artifacts.sweep}
+    seconds = ", ".join(f"{stage} {value:.1f}" for stage, value in report.seconds.items())
+    return {"seconds": seconds, "artifacts": artifacts.root} | {name: page for name, page in pages.items() if page}
 
 
 def _print_notes(summary: RunSummary, console: Console) -> None:

@@ -227,7 +227,7 @@ def leave_failure(config: RunConfig, summary: RunSummary, context: Context) -> N
         summary: why it failed.
         context: has the output.
     """
-    if config.experiment is None or config.experiment.trial is None:
+    if config.experiment is None or config.experiment.trial is None or config.step == "check":
         return
     seconds, started = dict(context.record.seconds), timestamp(context.record.started)
     report = RunReport(run=config.run, summary=summary, config=config, started=started, seconds=seconds)

@@ -41,6 +41,11 @@ class FinishedRun:
     summary: RunSummary
     report: RunReport | None = None
 
+    @property
+    def left_nothing(self) -> bool:
+        """Whether it failed, and no report tells of it; a run that was stopped goes on one day."""
+        return self.report is None and self.exit_code not in (ExitCode.DONE, ExitCode.STOPPED)
+
 
 def capture_failures(work: Callable[[], Published | Checked], context: Context) -> FinishedRun:
     """Execute a run and turn its result or its failure into an outcome; never raises.

@@ -12,32 +12,24 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cached_property
-from typing import NamedTuple
 
+from anomaly_api.sweep_exchange import RunOfPoint, SweepEnd
 from anomaly_api.sweep_status import StopReason
 from anomaly_search import points
 from anomaly_search.evaluations import Evaluation, fold
 from anomaly_search.memo import Memo
 from anomaly_search.promotion import promotions
 from anomaly_search.space import Value
-from anomaly_search.stopping import End, no_improvement, target_reached, too_many_failed
+from anomaly_search.stopping import no_improvement, target_reached, too_many_failed
 from anomaly_search.sweep import Sweep
 from anomaly_search.trials import State, Trial
-
-
-class Identity(NamedTuple):
-    """Which run of a sweep."""
-
-    number: int
-    rung: int
-    replicate: int
 
 
 @dataclass(frozen=True)
 class Start:
     """A run to start. Its point's parameters, where the point has run before; else they are to be suggested."""
 
-    identity: Identity
+    identity: RunOfPoint
     parameters: Mapping[str, Value] | None = None
 
 
@@ -50,9 +42,9 @@ class Decisions:
     """
 
     start: tuple[Start, ...] = ()
-    stop: tuple[Identity, ...] = ()
-    end: End | None = None
-    waits: End | None = None
+    stop: tuple[RunOfPoint, ...] = ()
+    end: SweepEnd | None = None
+    waits: SweepEnd | None = None
 
 
 def schedule(
@@ -122,7 +114,7 @@ class _View:
         took = ((rung, (ended - started).total_seconds()) for rung, started, ended in times if started and ended)
         return _expected(self.sweep, took)
 
-    def end_at_once(self) -> End | None:
+    def end_at_once(self) -> SweepEnd | None:
         """Return the end that does not wait for what is running."""
         return (
             too_many_failed(self.sweep, self.evaluations)
@@ -130,13 +122,13 @@ class _View:
             or self._spent()
         )
 
-    def _spent(self) -> End | None:
+    def _spent(self) -> SweepEnd | None:
         budget = self.sweep.budget
         if budget.gpu_hours is not None and self.gpu_hours >= budget.gpu_hours:
             message = f"{self.gpu_hours:.2f} of {budget.gpu_hours:g} GPU hours are spent"
-            return End(StopReason.GPU_HOURS, message)
+            return SweepEnd(StopReason.GPU_HOURS, message)
         if budget.wall_clock is not None and self.now - self.began >= budget.wall_clock:
-            return End(StopReason.WALL_CLOCK, f"{self.now - self.began} of {budget.wall_clock} have passed")
+            return SweepEnd(StopReason.WALL_CLOCK, f"{self.now - self.began} of {budget.wall_clock} have passed")
         return None
 
     def new_numbers(self) -> list[int]:
@@ -149,14 +141,14 @@ class _View:
         tried = {self.sweep.space.key(one.parameters) for one in self.evaluations} - {None}
         return free[: max(0, size - len(tried))]
 
-    def nothing_left(self) -> End:
+    def nothing_left(self) -> SweepEnd:
         asked = len({trial.number for trial in self.trials})
         if asked < self.sweep.limits.max:
-            return End(StopReason.EXHAUSTED, f"all {asked} points of the space are tried")
-        return End(StopReason.MAX_TRIALS, f"all {asked} trials are done")
+            return SweepEnd(StopReason.EXHAUSTED, f"all {asked} points of the space are tried")
+        return SweepEnd(StopReason.MAX_TRIALS, f"all {asked} trials are done")
 
 
-def _drained(view: _View, end: End) -> Decisions:
+def _drained(view: _View, end: SweepEnd) -> Decisions:
     """Let what is running end: it is paid for, and may yet turn the decision."""
     return Decisions(waits=end) if view.running else Decisions(end=end)
 
@@ -165,13 +157,13 @@ def _wanted(view: _View) -> Iterator[Start]:
     """Yield what would be started with slots and budget without limit, the most useful first."""
     numbers = view.new_numbers()
     for evaluation, rung in promotions(view.sweep, view.evaluations, all_asked=not numbers):
-        yield Start(Identity(evaluation.number, rung, 0), evaluation.parameters)
+        yield Start(RunOfPoint(evaluation.number, rung, 0), evaluation.parameters)
     unfinished = [one for one in view.evaluations if one.state is State.RUNNING]
     for one in unfinished:
         if all(trial.state is not State.RUNNING for trial in one.trials):
             yield from _missing(view.sweep, one, 1)
     for number in numbers:
-        yield Start(Identity(number, 0, 0))
+        yield Start(RunOfPoint(number, 0, 0))
     yield from _fillers(view, unfinished)
 
 
@@ -187,10 +179,10 @@ def _missing(sweep: Sweep, one: Evaluation, most: int) -> Iterator[Start]:
     there = {trial.replicate for trial in one.trials}
     missing = [replicate for replicate in range(sweep.replicates.count) if replicate not in there]
     for replicate in missing[:most]:
-        yield Start(Identity(one.number, one.rung, replicate), one.parameters)
+        yield Start(RunOfPoint(one.number, one.rung, replicate), one.parameters)
 
 
-def _affordable(view: _View, wanted: Iterable[Start], free: int) -> tuple[tuple[Start, ...], End | None]:
+def _affordable(view: _View, wanted: Iterable[Start], free: int) -> tuple[tuple[Start, ...], SweepEnd | None]:
     """Take as many as have a free slot and a place in the budget; and why no more, if it is the budget."""
     taken: list[Start] = []
     committed = _committed(view)
@@ -205,14 +197,14 @@ def _affordable(view: _View, wanted: Iterable[Start], free: int) -> tuple[tuple[
     return tuple(taken), None
 
 
-def _refused(view: _View, rung: int, committed: float) -> End | None:
+def _refused(view: _View, rung: int, committed: float) -> SweepEnd | None:
     budget = view.sweep.budget
     if budget.gpu_hours is not None and committed > budget.gpu_hours:
         message = f"one more trial would exceed {budget.gpu_hours:g} GPU hours, {view.gpu_hours:.2f} are spent"
-        return End(StopReason.GPU_HOURS, message)
+        return SweepEnd(StopReason.GPU_HOURS, message)
     expected = timedelta(seconds=view.expected_seconds[rung])
     if budget.wall_clock is not None and view.now - view.began + expected > budget.wall_clock:
-        return End(StopReason.WALL_CLOCK, f"one more trial would not be done within {budget.wall_clock}")
+        return SweepEnd(StopReason.WALL_CLOCK, f"one more trial would not be done within {budget.wall_clock}")
     return None
 
 
@@ -249,5 +241,5 @@ def _first_start(trials: Iterable[Trial]) -> datetime | None:
     return min((trial.started for trial in trials if trial.started), default=None)
 
 
-def _identity(trial: Trial) -> Identity:
-    return Identity(trial.number, trial.rung, trial.replicate)
+def _identity(trial: Trial) -> RunOfPoint:
+    return RunOfPoint(trial.number, trial.rung, trial.replicate)

@@ -36,7 +36,6 @@ from anomaly_search.prune import prune
 from anomaly_search.ranking import ranked
 from anomaly_search.schedule import Start, schedule
 from anomaly_search.spec import pruning_of, status_of, sweep_of
-from anomaly_search.stopping import End
 from anomaly_search.suggest import Exhausted, Suggestion, suggest
 from anomaly_search.summary import summary
 from anomaly_search.sweep import Sweep
@@ -95,12 +94,12 @@ def decide(
             break
     end = decisions.end
     if decisions.start and not found and not any(trial.state is State.RUNNING for trial in trials):
-        end = End(StopReason.EXHAUSTED, "no point of the space is left")
+        end = SweepEnd(StopReason.EXHAUSTED, "no point of the space is left")
     return Plan(
         starts=tuple(starts),
-        stops=tuple(RunOfPoint(*which) for which in decisions.stop),
-        end=_told(end),
-        waits=_told(decisions.waits),
+        stops=decisions.stop,
+        end=end,
+        waits=decisions.waits,
         invalid=tuple(invalid),
     )
 
@@ -211,7 +210,7 @@ def _asked(
         suggestion = _suggestion(task, trials, start)
         if suggestion is None:
             continue
-        made = task.trial(RunOfPoint(*start.identity), suggestion)
+        made = task.trial(start.identity, suggestion)
         trials.append(_as_trial(made, now))
         yield made
 
@@ -265,7 +264,3 @@ def _parsed(experiment: Json) -> ExperimentSpec:
 def _sweep_of(spec: ExperimentSpec) -> SweepSpec:
     assert spec.sweep is not None, "the spec of a sweep"
     return spec.sweep
-
-
-def _told(end: End | None) -> SweepEnd | None:
-    return None if end is None else SweepEnd(end.reason, end.message)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from anomaly_api.sweep_exchange import SweepEnd
 from anomaly_api.sweep_status import StopReason
 from anomaly_search.evaluations import Evaluation
 from anomaly_search.ranking import improvements
@@ -17,39 +17,31 @@ COMMONEST = 3
 """Reasons of failures that are named."""
 
 
-@dataclass(frozen=True)
-class End:
-    """The sweep is over."""
-
-    reason: StopReason
-    message: str
-
-
-def too_many_failed(sweep: Sweep, evaluations: Iterable[Evaluation]) -> End | None:
+def too_many_failed(sweep: Sweep, evaluations: Iterable[Evaluation]) -> SweepEnd | None:
     """Return the end if more points failed than may, with the commonest reasons."""
     failed = {one.number: one.reason or "unknown" for one in evaluations if one.state is State.FAILED}
     if sweep.limits.max_failed is None or len(failed) <= sweep.limits.max_failed:
         return None
     reasons = sorted(Counter(failed.values()).items(), key=lambda item: (-item[1], item[0]))[:COMMONEST]
     told = ", ".join(f"{reason} ({count} x)" for reason, count in reasons)
-    return End(
+    return SweepEnd(
         StopReason.MAX_FAILED,
         f"{len(failed)} trials failed, {sweep.limits.max_failed} may: {told}",
     )
 
 
-def target_reached(sweep: Sweep, evaluations: Iterable[Evaluation]) -> End | None:
+def target_reached(sweep: Sweep, evaluations: Iterable[Evaluation]) -> SweepEnd | None:
     """Return the end if a point at the full fidelity has reached every target that is set."""
     aims = [(place, objective) for place, objective in enumerate(sweep.objectives) if objective.target is not None]
     for one in evaluations:
         full = one.feasible and one.rung == sweep.rungs - 1
         if aims and full and all(objective.reached(one.objectives[place]) for place, objective in aims):
             values = ", ".join(f"{objective.metric} {one.objectives[place]:.6g}" for place, objective in aims)
-            return End(StopReason.TARGET_REACHED, f"trial {one.number} reached the target: {values}")
+            return SweepEnd(StopReason.TARGET_REACHED, f"trial {one.number} reached the target: {values}")
     return None
 
 
-def no_improvement(sweep: Sweep, evaluations: Sequence[Evaluation]) -> End | None:
+def no_improvement(sweep: Sweep, evaluations: Sequence[Evaluation]) -> SweepEnd | None:
     """Return the end if so many points have finished since the last one that was better than all before."""
     allowed = sweep.budget.without_improvement
     if allowed is None:
@@ -59,7 +51,7 @@ def no_improvement(sweep: Sweep, evaluations: Sequence[Evaluation]) -> End | Non
     since = len({one.number for one in finished[better[-1] + 1 if better else 0 :]})
     if since < allowed:
         return None
-    return End(StopReason.WITHOUT_IMPROVEMENT, f"{since} trials without a better one, {allowed} may be")
+    return SweepEnd(StopReason.WITHOUT_IMPROVEMENT, f"{since} trials without a better one, {allowed} may be")
 
 
 def in_order_of_end(evaluations: Iterable[Evaluation]) -> list[Evaluation]:

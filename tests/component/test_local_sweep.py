@@ -31,7 +31,8 @@ from anomaly_search.spec import sweep_of
 from anomaly_search.suggest import Suggestion, suggest
 from anomaly_search.trials import State, Trial
 from support.optional import not_none
-from support.played_trials import FREE, PIDS, PLAYED, SLOW, STARTED, auroc
+from support.pages import table_of
+from support.played_trials import FREE, GOOD, PIDS, PLAYED, SLOW, STARTED, auroc
 from support.textures import EXPERIMENT, Document, write_manifest
 
 FEATURES = {"path": "model.padim.nFeatures", "int": {"low": 5, "high": 60}}
@@ -66,6 +67,10 @@ def trials(folder: Path) -> dict[str, TrialFile]:
 
 def points(folder: Path) -> dict[str, Any]:
     return {name: trial.trial.values for name, trial in trials(folder).items()}
+
+
+def page(folder: Path) -> Path:
+    return folder / "results/factory/textures/local/sweep.html"
 
 
 def started(folder: Path) -> list[str]:
@@ -169,8 +174,46 @@ def test_what_cannot_work_teaches_and_what_fails_counts(tmp_path: Path, capsys: 
     assert "1 complete, 2 infeasible, 1 failed" in shown
     assert "DataInvalid: as its seed says" in shown
     assert "OutOfMemory: the process ended with -9" in shown
+    assert table_of(page(tmp_path).read_text(), "ended") == [
+        ["textures-t0001", "Infeasible", "OutOfMemory", "as its seed says"],
+        ["textures-t0002", "Failed", "DataInvalid", "as its seed says"],
+        ["textures-t0003", "Infeasible", "OutOfMemory", "the process ended with -9"],
+    ]
     assert run(file, tmp_path) == 0
     assert len(started(tmp_path)) == 4, "what is known does not run again"
+
+
+def test_values_that_are_not_valid_together_are_told_on_the_page(tmp_path: Path) -> None:
+    tile = {"path": "model.tiling.tileSize", "choices": [128, 256]}
+    stride = {"path": "model.tiling.stride", "choices": [128, 256]}
+    assert run(sweep(tmp_path, tile, stride, algorithm={"name": "grid"}), tmp_path) == 0
+    [told] = table_of(page(tmp_path).read_text(), "ended")
+    assert told[:3] == ["textures-t0001", "Infeasible", "InvalidConfig"]
+    assert "stride may be at most tileSize" in told[3]
+
+
+def test_a_page_is_made_once_and_grows_with_the_search(tmp_path: Path) -> None:
+    assert run(sweep(tmp_path, trials={"max": 2}), tmp_path) == 0
+    written = page(tmp_path).stat().st_mtime_ns
+    assert run(sweep(tmp_path, trials={"max": 2}), tmp_path) == 0
+    assert page(tmp_path).stat().st_mtime_ns == written
+    assert run(sweep(tmp_path, trials={"max": 3}), tmp_path) == 0
+    assert 'data-count="asked">3<' in page(tmp_path).read_text()
+    beside = {path.name for path in page(tmp_path).parent.iterdir()}
+    assert beside >= {"trials.parquet", "trials.csv", "optuna-journal.log", "report.json", "sweep.json"}
+
+
+def test_a_trial_that_works_at_last_has_no_failure(tmp_path: Path) -> None:
+    file = sweep(tmp_path, {"path": "dataset.seed", "choices": [0, 2]}, algorithm={"name": "grid"})
+    assert run(file, tmp_path) == 0
+    home = tmp_path / "results/factory/textures-t0001/local"
+    assert (home / "failure.json").exists()
+    manifest = (home / "trial.yaml").read_text()
+    (home / "trial.json").unlink()
+    (tmp_path / GOOD).touch()
+    assert run(file, tmp_path) == 0
+    assert (home / "trial.yaml").read_text() == manifest
+    assert not (home / "failure.json").exists()
 
 
 def test_more_failures_than_may_end_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -378,7 +421,10 @@ def test_real_trials_measure_what_plain_runs_do_and_the_best_is_trained_in_full(
     found = not_none(final.config.sweep).status
     assert (found.complete, found.best[0].number, found.stop_reason) == (2, best, "Exhausted")
     kept = [path.name for path in (textures / "results/factory/textures/local").iterdir()]
-    assert {"model.onnx", "model.json", "visualizations"} <= set(kept)
+    assert {"model.onnx", "model.json", "visualizations", "sweep.html"} <= set(kept)
+    assert [row[1:3] for row in table_of(page(textures).read_text(), "trials")] == [
+        ["Complete", f"{measured[f'textures-t{number:04d}']:.4f}"] for number in range(2)
+    ]
     assert not (textures / "results/factory/textures-t0000/local/model.json").exists()
     before = (textures / "results/factory/textures/local/report.json").stat().st_mtime_ns
     assert run_file(file, textures, 2) == 0

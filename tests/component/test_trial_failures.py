@@ -1,4 +1,4 @@
-"""A trial that fails in a pod says why beside the others' reports; other runs leave nothing."""
+"""A trial that fails says why beside the others' reports; other runs, and looks at a trial's data, leave nothing."""
 
 import json
 from pathlib import Path
@@ -9,10 +9,12 @@ import pytest
 from anomaly_api.run import RunReport
 from anomaly_api.storage import LocationRole
 from anomaly_runner import in_cluster
+from anomaly_runner.local import check_locally, run_locally
 from anomaly_runner.storage import FolderStore
 from support.optional import not_none
 from support.searches import LEARNING, Ran, report_of
 from support.sweep_specs import sweep_spec
+from support.textures import EXPERIMENT, Document, write_manifest
 
 SPEC = sweep_spec(LEARNING)
 
@@ -40,6 +42,24 @@ def test_a_failed_trial_leaves_its_reason(tmp_path: Path, monkeypatch: pytest.Mo
     told = json.loads((tmp_path / "end").read_text())
     assert (left.summary.reason, left.summary.message) == (told["reason"], told["message"])
     assert not_none(not_none(left.config.experiment).trial).values == {"model.padim.nFeatures": 60}
+
+
+def test_a_failed_trial_without_a_cluster_does_too_but_no_check_of_it(
+    textures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def of_a_sweep(document: Document) -> None:
+        document["spec"]["trial"] = {"sweep": "textures", "number": 4, "values": {"model.padim.nFeatures": 60}}
+        document["spec"]["dataset"]["category"] = "nothing"
+
+    manifest = write_manifest(textures, EXPERIMENT, of_a_sweep)
+    assert check_locally(manifest, textures) != 0
+    assert not list(textures.rglob("failure.json"))
+    assert run_locally(manifest, textures) != 0
+    [file] = textures.rglob("failure.json")
+    left = RunReport.model_validate_json(file.read_bytes())
+    assert left.summary.message
+    assert left.summary.message in " ".join(capsys.readouterr().err.split())
+    assert not_none(not_none(left.config.experiment).trial).number == 4
 
 
 def test_other_runs_leave_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

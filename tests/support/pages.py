@@ -1,6 +1,9 @@
-"""External addresses of an HTML page."""
+"""What tests read in an HTML page."""
 
+import re
 from html.parser import HTMLParser
+
+from support.optional import not_none
 
 
 class _Addresses(HTMLParser):
@@ -17,3 +20,21 @@ def external_addresses(page: str) -> list[str]:
     parser = _Addresses()
     parser.feed(page)
     return [address for address in parser.found if not address.startswith(("data:", "#"))]
+
+
+def table_of(page: str, name: str) -> list[list[str]]:
+    """Return the cells of a table's body, without tags.
+
+    Args:
+        page: the HTML.
+        name: the table's ``data-`` attribute.
+    """
+    body = not_none(re.search(rf"<table data-{name}>.*?<tbody>(.*?)</tbody>", page, re.DOTALL))[1]
+    rows = re.findall(r"<tr.*?>(.*?)</tr>", body, re.DOTALL)
+    return [
+        [
+            " ".join(re.sub(r"<[^>]+>", "", cell).split())
+            for cell in re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row, re.DOTALL)
+        ]
+        for row in rows
+    ]

@@ -15,8 +15,7 @@ from typing import Any
 
 from anomaly_api.reasons import Reason
 from anomaly_api.run import RunSummary
-from anomaly_api.status import Device
-from anomaly_api.sweep_exchange import TrialState, by_path, ended_as, epochs_of, filled
+from anomaly_api.sweep_exchange import TrialState, by_path, ended_as, epochs_of, filled, gpu_hours
 from anomaly_runner.local_sweep.records import TRIAL_LOG, TRIAL_MANIFEST, TrialFile
 from anomaly_runner.local_sweep.trial import TrialProgress, prune, read_progress, read_summary
 from anomaly_runner.system.gpu import GpuProblem, list_gpus
@@ -169,11 +168,6 @@ def _without_summary(child: Child) -> tuple[TrialState, str]:
     """Return what the end of a process that told nothing means: SIGKILL is how the kernel takes memory back."""
     reason = Reason.OUT_OF_MEMORY if child.process.returncode == -signal.SIGKILL else Reason.INTERNAL_ERROR
     return ended_as(reason), reason
-
-
-def gpu_hours(device: Device | None, seconds: float) -> float:
-    """Return the GPU-hours of a run; 0 on CPUs."""
-    return 0.0 if device is None or device.name == "CPU" else device.count * seconds / 3600
 
 
 def share_of_cpus(cpus: Sequence[int], slot: int, parallel: int) -> list[int]:

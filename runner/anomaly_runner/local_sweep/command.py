@@ -7,9 +7,9 @@ from pathlib import Path
 from rich.console import Console
 
 from anomaly_api.experiment import ExperimentSpec
-from anomaly_api.reasons import ExitCode
 from anomaly_api.run import RunIdentity, SweepResult
 from anomaly_api.sweep import Sweep
+from anomaly_api.sweep_status import StopReason
 from anomaly_runner.errors import RunFailed, Stopped
 from anomaly_runner.local import print_failure, run_one
 from anomaly_runner.local_sweep.children import PROGRAM, Children, gpus_to_share
@@ -76,11 +76,9 @@ def _sweep(run: RunIdentity, spec: ExperimentSpec, folder: Path, parallel: int, 
         status = search.status(end.reason)
         finale.tell(status, sweep, end, console)
         best = winner(kept.spec, search.records())
-        if trouble := finale.problem(status, best, files.home.parent.parent):
-            return finale.fail(trouble)
-        if sweep.final == "report" or best is None:
-            return ExitCode.DONE
-        return finale.train_best(run, SweepResult(spec=sweep, status=status), best, files.home, folder)
+        if best is None or status.stop_reason is StopReason.MAX_FAILED:
+            return finale.fail(status, files.home.parent.parent)
+        return finale.finish(run, SweepResult(spec=sweep, status=status), best, files.home, folder)
 
 
 def _remarks(sweep: Sweep, parallel: int) -> list[str]:

@@ -1,4 +1,4 @@
-"""The end of a sweep: a leaderboard, and the best point trained in full under the sweep's own name."""
+"""The end of a sweep: a leaderboard; then the best point, trained in full under the sweep's own name, or the page."""
 
 from pathlib import Path
 
@@ -33,19 +33,8 @@ def tell(status: SweepStatus, sweep: Sweep, end: SweepEnd, console: Console) -> 
     console.print(f"{end.reason.value}: {end.message}; {counts_text(status)}", highlight=False, soft_wrap=True)
 
 
-def problem(status: SweepStatus, best: Winner | None, folder: Path) -> str | None:
-    """Return why there is nothing to train; None if there is."""
-    if status.stop_reason is StopReason.MAX_FAILED:
-        return (
-            f"too many trials failed: see each one's trial.log below {folder}; one whose folder is deleted runs again"
-        )
-    if best is None:
-        return "no point is measured and within all constraints"
-    return None
-
-
-def train_best(run: RunIdentity, search: SweepResult, best: Winner, home: Path, folder: Path) -> int:
-    """Train the best point in full, unless that is done already; print its report and return the exit code.
+def finish(run: RunIdentity, search: SweepResult, best: Winner, home: Path, folder: Path) -> int:
+    """Do what the sweep's end is, unless that is done already; print its report and return the exit code.
 
     Args:
         run: the sweep's resource.
@@ -54,9 +43,10 @@ def train_best(run: RunIdentity, search: SweepResult, best: Winner, home: Path, 
         home: where the results of the sweep's own name lie.
         folder: stands for all storage.
     """
-    config = RunConfig(run=run, experiment=ExperimentSpec.model_validate(best.spec), sweep=search)
-    console = Console()
-    console.print(f"trial {best.number} is the best: it is trained in full as {run.name}", highlight=False)
+    step, spec = search.spec.final, ExperimentSpec.model_validate(best.spec)
+    config, console = RunConfig(run=run, experiment=spec, step=step, sweep=search), Console()
+    what = f"it is trained in full as {run.name}" if step == "train" else "the page has all of them"
+    console.print(f"trial {best.number} is the best: {what}", highlight=False)
     if done := _published(config, home / REPORT):
         print_report(done, console)
         return ExitCode.DONE
@@ -64,8 +54,18 @@ def train_best(run: RunIdentity, search: SweepResult, best: Winner, home: Path, 
     return print_end(run_config(config, folder, [BarReporter(errors)]), errors)
 
 
-def fail(message: str) -> int:
-    """Print why the sweep failed, and return the exit code."""
+def fail(status: SweepStatus, folder: Path) -> int:
+    """Print why nothing can be made of a search, and return the exit code.
+
+    Args:
+        status: what was found.
+        folder: of the trials' folders.
+    """
+    message = "no point is measured and within all constraints"
+    if status.stop_reason is StopReason.MAX_FAILED:
+        message = (
+            f"too many trials failed: see each one's trial.log below {folder}; one whose folder is deleted runs again"
+        )
     print_failure(Console(stderr=True), "SweepFailed", message)
     return ExitCode.INTERNAL_ERROR
 

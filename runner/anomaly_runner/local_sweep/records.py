@@ -19,13 +19,14 @@ from pydantic import Field, ValidationError
 
 from anomaly_api.base import Contract
 from anomaly_api.experiment import AnomalyExperiment, ExperimentSpec
-from anomaly_api.run import RunIdentity
+from anomaly_api.reasons import Reason
+from anomaly_api.run import FAILURE, REPORT, RunConfig, RunIdentity, RunReport, RunSummary
 from anomaly_api.scheduling import RunPolicy
-from anomaly_api.status import Timestamp
+from anomaly_api.status import Stage, Timestamp
 from anomaly_api.sweep import Point, TrialLimits
 from anomaly_api.sweep_exchange import InvalidTrial, NewTrial, RunOfPoint, TrialRecord, TrialState
 from anomaly_api.sweep_status import Trial
-from anomaly_runner.errors import InvalidConfig
+from anomaly_runner.errors import MESSAGE_LIMIT, InvalidConfig
 from anomaly_runner.locations import local_path
 from anomaly_runner.tracking.mlflow_tracker import LOCAL_UID
 
@@ -200,6 +201,29 @@ class SweepFolder:
         head = {"apiVersion": "anomalyops.io/v1alpha1", "kind": AnomalyExperiment.kind_name, "metadata": metadata}
         text = yaml.safe_dump({**head, "spec": new.spec}, sort_keys=False)
         (self.place(trial) / TRIAL_MANIFEST).write_text(text, encoding="utf-8")
+
+    def clear(self, trial: TrialFile) -> None:
+        """Remove what an earlier run of a trial told of itself."""
+        for name in (REPORT, FAILURE):
+            (self.place(trial) / name).unlink(missing_ok=True)
+
+    def leave_failure(self, trial: TrialFile) -> None:
+        """Tell for the sweep's page why a trial ended that has not told it: it was killed, or could not begin."""
+        place = self.place(trial)
+        if trial.state not in ("Infeasible", "Failed") or any((place / name).exists() for name in (REPORT, FAILURE)):
+            return
+        run = self._run.model_copy(update={"name": trial.name})
+        summary = RunSummary(reason=Reason(trial.reason), message=trial.message[:MESSAGE_LIMIT], stage=Stage.STARTING)
+        config = RunConfig(run=run, experiment=self._experiment(trial))
+        _write(place / FAILURE, RunReport(run=run, summary=summary, config=config, started=trial.started))
+
+    def _experiment(self, trial: TrialFile) -> ExperimentSpec:
+        """Return a trial's spec; the sweep's own one where the trial's values were not valid together."""
+        manifest = self.place(trial) / TRIAL_MANIFEST
+        if not manifest.is_file():
+            return self._spec.model_copy(update={"sweep": None, "trial": trial.trial})
+        document = yaml.safe_load(manifest.read_text(encoding="utf-8"))
+        return ExperimentSpec.model_validate_json(json.dumps(document["spec"]))
 
     def forget(self, trial: TrialFile) -> None:
         """Drop a trial: its number may be asked again."""

@@ -129,6 +129,7 @@ class Search:
     def _start(self, trial: TrialFile) -> None:
         begun = trial.model_copy(update={"started": now().isoformat()})
         self._keep(begun)
+        self._files.clear(begun)
         self._children.start(begun, self._files.place(begun))
 
     def _refuse(self, invalid: InvalidTrial) -> None:
@@ -188,6 +189,7 @@ class Search:
     def _over(self, trial: TrialFile) -> None:
         before = self._status.best[:1]
         self._keep(trial)
+        self._files.leave_failure(trial)
         self._status = self.status()
         best = self._status.best[:1]
         self._view.ended(trial, best != before and best[0].number == trial.trial.number)

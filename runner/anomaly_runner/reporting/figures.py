@@ -14,7 +14,7 @@ from anomaly_api.run import ScoreHistogram
 from anomaly_runner.evaluation.curves import ScoresByClass
 
 _WIDTH, _HEIGHT = 420, 280
-_LEFT, _TOP, _RIGHT, _BOTTOM = 48, 42, 14, 40
+_LEFT, _TOP, _RIGHT, _BOTTOM = 60, 42, 14, 40
 _POINTS = 300
 _TICKS = 5
 
@@ -83,7 +83,13 @@ def _pairs(first: NDArray[np.float64], second: NDArray[np.float64]) -> list[Poin
 
 
 def line_chart(
-    title: str, axes: Axes, curves: Sequence[Curve], *, marks: Sequence[Curve] = (), dots: Sequence[Curve] = ()
+    title: str,
+    axes: Axes,
+    curves: Sequence[Curve],
+    *,
+    marks: Sequence[Curve] = (),
+    dots: Sequence[Curve] = (),
+    legend: Sequence[tuple[str, str]] = (),
 ) -> str:
     """Draw curves with a frame, ticks and a legend.
 
@@ -93,10 +99,12 @@ def line_chart(
         curves: lines with an entry in the legend.
         marks: lines without an entry.
         dots: highlighted points; their names are shown as tooltips.
+        legend: names and CSS classes of the dots' kinds.
     """
     lines = [_polyline(curve, axes) for curve in (*marks, *curves)]
     circles = [_dot(dot.name, axes.place(point), dot.style) for dot in dots for point in dot.points]
-    return _drawing(title, [*_frame(axes), *lines, *circles, _legend([(one.name, one.style) for one in curves])])
+    entries = [*((one.name, one.style) for one in curves), *legend]
+    return _drawing(title, [*_frame(axes), *lines, *circles, _legend(entries)])
 
 
 def _polyline(curve: Curve, axes: Axes) -> str:

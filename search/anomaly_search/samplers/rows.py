@@ -64,10 +64,10 @@ def directions(sweep: Sweep) -> list[StudyDirection]:
 def distributions_of(space: Space) -> dict[str, BaseDistribution]:
     """Return Optuna's distribution of each parameter; choices by their place in the list, since Optuna knows scalars
     only."""
-    return {parameter.path: _distribution(parameter.domain) for parameter in space.parameters}
+    return {parameter.path: distribution_of(parameter.domain) for parameter in space.parameters}
 
 
-def _told(parameter: Parameter, value: Value) -> Any:
+def optuna_value(parameter: Parameter, value: Value) -> Any:
     """Return the value as Optuna has it."""
     if isinstance(parameter.domain, Choices):
         return parameter.domain.index(value)
@@ -86,7 +86,7 @@ def _row(
     row = frozen(
         outcome.state,
         number,
-        {parameter.path: _told(parameter, point[parameter.path]) for parameter in parameters},
+        {parameter.path: optuna_value(parameter, point[parameter.path]) for parameter in parameters},
         {parameter.path: distributions[parameter.path] for parameter in parameters},
         values=outcome.values,
         intermediate=outcome.intermediate,
@@ -102,22 +102,23 @@ def _outcome(sweep: Sweep, group: Sequence[Evaluation]) -> Outcome | None:
         return Outcome(TrialState.PRUNED, constraints={INFEASIBLE: 1.0})
     last = group[-1]
     if last.state is State.COMPLETE and last.rung == sweep.rungs - 1:
-        return Outcome(TrialState.COMPLETE, values=last.objectives, constraints=_constraints(sweep, last))
+        return Outcome(TrialState.COMPLETE, values=last.objectives, constraints=constraints_of(sweep, last))
     intermediate = dict(_intermediate(group)) if sweep.single else {}
     if intermediate:
         known = [one for one in group if one.violations]
         return Outcome(
             TrialState.PRUNED,
             intermediate=intermediate,
-            constraints=_constraints(sweep, known[-1]) if known else None,
+            constraints=constraints_of(sweep, known[-1]) if known else None,
         )
     return Outcome(TrialState.RUNNING) if State.RUNNING in states else None
 
 
-def _constraints(sweep: Sweep, one: Evaluation) -> dict[str, float]:
+def constraints_of(sweep: Sweep, one: Evaluation) -> dict[str, float]:
+    """Return the violations by name; none where nothing is measured."""
     return {
         f"{place}:{constraint.metric}": violation
-        for place, (constraint, violation) in enumerate(zip(sweep.constraints, one.violations, strict=True))
+        for place, (constraint, violation) in enumerate(zip(sweep.constraints, one.violations, strict=False))
     }
 
 
@@ -135,7 +136,8 @@ def _unreplicated(sweep: Sweep) -> Sweep:
     return Sweep(sweep.space, sweep.limits, sweep.objectives, constraints=sweep.constraints)
 
 
-def _distribution(domain: Domain) -> BaseDistribution:
+def distribution_of(domain: Domain) -> BaseDistribution:
+    """Return Optuna's distribution of a domain; choices by their place in the list."""
     if isinstance(domain, Choices):
         return CategoricalDistribution(tuple(range(domain.size)))
     if isinstance(domain, FloatRange):

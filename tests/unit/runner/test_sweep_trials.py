@@ -43,13 +43,13 @@ def found_in(folder: Path, *ran: Ran) -> FoundTrials:
 
 def test_what_a_report_says_of_its_trial(tmp_path: Path) -> None:
     trials = found_in(tmp_path, BETTER, GOOD).results
-    assert [trial.number for trial in trials] == [0, 1]
-    assert trials[0].values == point(50)
-    assert trials[0].metrics == {"image.AUROC": 0.9, "performance.modelBytes": 1000.0}
+    assert [trial.record.number for trial in trials] == [0, 1]
+    assert trials[0].record.values == point(50)
+    assert trials[0].record.metrics == {"image.AUROC": 0.9, "performance.modelBytes": 1000.0}
     assert trials[0].folder == "factory/screws-t0000/trial-uid"
-    assert trials[0].gpu_hours == pytest.approx(2 * 30 / 3600)
-    assert trials[1].gpu_hours == 0, "on a CPU"
-    assert (not_none(trials[1].started).isoformat(), not_none(trials[1].ended).isoformat()) == (
+    assert trials[0].record.gpu_hours == pytest.approx(2 * 30 / 3600)
+    assert trials[1].record.gpu_hours == 0, "on a CPU"
+    assert (not_none(trials[1].record.started).isoformat(), not_none(trials[1].record.ended).isoformat()) == (
         "2026-07-01T08:01:00+00:00",
         "2026-07-01T08:01:30+00:00",
     )
@@ -59,7 +59,7 @@ def test_a_failed_trial_tells_why(tmp_path: Path) -> None:
     """And a run that had results later has no failure."""
     before = Ran(0, point(50), {}, reason="StorageUnavailable")
     trials = found_in(tmp_path, before, GOOD, BROKEN).results
-    assert [(trial.number, trial.state, trial.reason) for trial in trials] == [
+    assert [(trial.record.number, trial.record.state, trial.record.reason) for trial in trials] == [
         (0, "Complete", ""),
         (3, "Infeasible", "OutOfMemory"),
     ]
@@ -78,7 +78,7 @@ def test_other_searches_trials_are_left_out(tmp_path: Path) -> None:
         tmp_path,
         [plain.model_copy(update={"config": plain.config.model_copy(update={"experiment": config})})],
     )
-    assert [trial.number for trial in found_in(tmp_path, GOOD).results] == [0]
+    assert [trial.record.number for trial in found_in(tmp_path, GOOD).results] == [0]
 
 
 def test_of_a_trial_that_ran_again_the_later_result_counts(tmp_path: Path) -> None:
@@ -87,14 +87,14 @@ def test_of_a_trial_that_ran_again_the_later_result_counts(tmp_path: Path) -> No
         update={"started": "2026-07-02T00:00:00Z"}
     )
     write_reports(tmp_path, [again, first])
-    assert [trial.metrics["image.AUROC"] for trial in read_all(tmp_path, search_of(SPEC)).results] == [0.2]
+    assert [trial.record.metrics["image.AUROC"] for trial in read_all(tmp_path, search_of(SPEC)).results] == [0.2]
 
 
 def test_a_report_that_cannot_be_read_is_told(tmp_path: Path) -> None:
     found_in(tmp_path, GOOD, BETTER)
     (tmp_path / "factory/screws-t0001/trial-uid/report.json").write_text('{"of": "another version"}')
     found = read_all(tmp_path, search_of(SPEC))
-    assert [trial.number for trial in found.results] == [0]
+    assert [trial.record.number for trial in found.results] == [0]
     assert found.unreadable == ("factory/screws-t0001/trial-uid",)
 
 

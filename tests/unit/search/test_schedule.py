@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
+from anomaly_api.sweep_exchange import RunOfPoint
 from anomaly_api.sweep_status import StopReason
 from anomaly_search.evaluations import fold
 from anomaly_search.promotion import promotions
-from anomaly_search.schedule import Decisions, Identity, Start, schedule
+from anomaly_search.schedule import Decisions, Start, schedule
 from anomaly_search.sweep import Budget, Constraint, Fidelity, Limits, Objective, Replicates, Sweep
 from anomaly_search.trials import State, Trial
 from support.sweeps import BEGIN, FINITE, complete, sweep_of
@@ -40,7 +41,7 @@ def values(*objectives: float, **options: Any) -> list[Trial]:
 
 def test_it_begins_with_as_many_as_may_run() -> None:
     decided = decide(sweep_of(limits=Limits(10, 3)), [])
-    assert decided == Decisions(start=tuple(Start(Identity(number, 0, 0)) for number in range(3)))
+    assert decided == Decisions(start=tuple(Start(RunOfPoint(number, 0, 0)) for number in range(3)))
 
 
 def test_it_fills_up_what_has_become_free() -> None:
@@ -73,7 +74,7 @@ def test_it_ends_when_all_are_done() -> None:
 
 def test_it_goes_on_when_more_may_be_asked_after_the_end() -> None:
     decided = decide(sweep_of(limits=Limits(4, 3)), values(0.5, 0.6))
-    assert decided == Decisions(start=(Start(Identity(2, 0, 0)), Start(Identity(3, 0, 0))))
+    assert decided == Decisions(start=(Start(RunOfPoint(2, 0, 0)), Start(RunOfPoint(3, 0, 0))))
 
 
 def test_deleted_trials_are_asked_again_under_their_numbers() -> None:
@@ -106,7 +107,7 @@ def test_the_target_ends_it_at_once() -> None:
     assert decided.end
     assert decided.end.reason is StopReason.TARGET_REACHED
     assert decided.end.message == "trial 1 reached the target: image.AUROC 0.99"
-    assert decided.stop == (Identity(2, 0, 0),)
+    assert decided.stop == (RunOfPoint(2, 0, 0),)
 
 
 def test_a_target_of_a_minimised_objective_is_below() -> None:
@@ -139,7 +140,7 @@ def test_too_many_failures_end_it_with_the_commonest_reasons_and_stop_what_runs(
     assert decided.end
     assert decided.end.reason is StopReason.MAX_FAILED
     assert decided.end.message == "7 trials failed, 6 may: DataError (3 x), StorageError (2 x), Other (1 x)"
-    assert (decided.start, decided.stop) == ((), (Identity(7, 0, 0),))
+    assert (decided.start, decided.stop) == ((), (RunOfPoint(7, 0, 0),))
 
 
 def test_infeasible_and_pruned_trials_are_no_failures() -> None:
@@ -154,7 +155,7 @@ def test_spent_gpu_hours_end_it_at_once() -> None:
     assert decided.end
     assert decided.end.reason is StopReason.GPU_HOURS
     assert decided.end.message == "0.35 of 0.35 GPU hours are spent"
-    assert decided.stop == (Identity(2, 0, 0),)
+    assert decided.stop == (RunOfPoint(2, 0, 0),)
 
 
 def test_hours_of_runs_that_are_gone_count() -> None:
@@ -194,7 +195,7 @@ def test_what_a_higher_fidelity_costs_is_told_from_the_lower_one() -> None:
     sweep = sweep_of(fidelity=Fidelity((0.25, 1.0), 2), limits=Limits(2, 1))
     assert decide(replace(sweep, budget=Budget(gpu_hours=0.59)), values(0.5, 0.6)).end
     assert decide(replace(sweep, budget=Budget(gpu_hours=0.61)), values(0.5, 0.6)).start == (
-        Start(Identity(1, 1, 0), POINT),
+        Start(RunOfPoint(1, 1, 0), POINT),
     )
 
 
@@ -206,7 +207,7 @@ def test_the_wall_clock_counts_from_the_first_start() -> None:
     assert late.reason is StopReason.WALL_CLOCK
     over = decide(sweep, [*values(0.5), running(1)], minutes=30)
     assert over.end
-    assert over.stop == (Identity(1, 0, 0),)
+    assert over.stop == (RunOfPoint(1, 0, 0),)
 
 
 def test_no_improvement_lets_what_runs_end() -> None:
@@ -275,7 +276,7 @@ def test_at_the_end_at_least_one_goes_on_to_each_rung() -> None:
 def test_promotions_come_before_new_numbers_with_the_points_parameters() -> None:
     sweep = sweep_of(fidelity=Fidelity((0.25, 1.0), 2), limits=Limits(10, 2))
     decided = decide(sweep, [complete(0, {"x": 1.0, "y": 0.0}, 0.5), complete(1, {"x": 2.0, "y": 0.0}, 0.6)])
-    assert decided.start == (Start(Identity(1, 1, 0), {"x": 2.0, "y": 0.0}), Start(Identity(2, 0, 0)))
+    assert decided.start == (Start(RunOfPoint(1, 1, 0), {"x": 2.0, "y": 0.0}), Start(RunOfPoint(2, 0, 0)))
 
 
 def test_a_halving_sweep_costs_what_it_promises() -> None:
@@ -305,7 +306,7 @@ def test_the_replicates_of_a_point_follow_one_another() -> None:
     sweep = sweep_of(replicates=Replicates(3), limits=Limits(10, 2))
     assert [start.identity for start in decide(sweep, []).start] == [(0, 0, 0), (1, 0, 0)]
     first = [complete(0, POINT, 0.5), running(1)]
-    assert decide(sweep, first).start == (Start(Identity(0, 0, 1), POINT),)
+    assert decide(sweep, first).start == (Start(RunOfPoint(0, 0, 1), POINT),)
 
 
 def test_replicates_fill_slots_that_no_new_point_can_use() -> None:

@@ -8,10 +8,11 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
+from anomaly_api.sweep_exchange import RunOfPoint
 from anomaly_api.sweep_status import StopReason
 from anomaly_search import points
 from anomaly_search.evaluations import fold
-from anomaly_search.schedule import Decisions, Identity, schedule
+from anomaly_search.schedule import Decisions, schedule
 from anomaly_search.sweep import Budget, Fidelity, Limits, Objective, Replicates
 from anomaly_search.trials import State, Trial
 from support.sweeps import BEGIN, FINITE, sweep_of
@@ -35,7 +36,7 @@ class AnySweep(RuleBasedStateMachine):
     def begin(
         self, most: int, parallel: int, max_failed: int | None, rungs: int, replicates: int, **limits: Any
     ) -> None:
-        self.trials: dict[Identity, Trial] = {}
+        self.trials: dict[RunOfPoint, Trial] = {}
         self.now = BEGIN
         self.sweep = sweep_of(
             FINITE,
@@ -77,7 +78,7 @@ class AnySweep(RuleBasedStateMachine):
         limits = {"max": self.sweep.limits.max, "parallel": self.sweep.limits.parallel} | changed
         self.sweep = replace(self.sweep, limits=Limits(**limits, max_failed=self.sweep.limits.max_failed))
 
-    def start(self, identity: Identity, parameters: Any) -> None:
+    def start(self, identity: RunOfPoint, parameters: Any) -> None:
         known = {FINITE.key(trial.parameters) for trial in self.trials.values()}
         if parameters is None:
             every = (points.point_at(FINITE, place) for place in range(14))
@@ -92,7 +93,7 @@ class AnySweep(RuleBasedStateMachine):
             gpu_hours=0.01,
         )
 
-    def end(self, identity: Identity, state: State, value: float) -> None:
+    def end(self, identity: RunOfPoint, state: State, value: float) -> None:
         self.now += timedelta(minutes=1)
         self.trials[identity] = replace(
             self.trials[identity],

@@ -45,7 +45,8 @@ def history_chart(findings: Findings) -> str:
     shown = set(_shown(findings))
     dots = [_dot(one, (place, one.objectives[0])) for place, one in points if one.number in shown]
     steps = _steps([place for place, _ in feasible], best, float(len(points)))
-    return line_chart("History of the best", axes, [Curve("best so far", steps, "good")], dots=dots)
+    best_line = Curve("best so far", steps, "good")
+    return line_chart("History of the best", axes, [best_line], dots=dots, legend=_kinds(findings))
 
 
 def slice_chart(findings: Findings, parameter: Parameter) -> str:
@@ -56,7 +57,7 @@ def slice_chart(findings: Findings, parameter: Parameter) -> str:
     shown = set(_shown(findings))
     points = [one for one in findings.measured if parameter.path in one.parameters and one.number in shown]
     dots = [_dot(one, (_place(parameter, one), one.objectives[0])) for one in points]
-    return line_chart(parameter.path, axes, [], dots=dots)
+    return line_chart(parameter.path, axes, [], dots=dots, legend=_kinds(findings))
 
 
 def front_chart(findings: Findings, other: int) -> str:
@@ -64,14 +65,15 @@ def front_chart(findings: Findings, other: int) -> str:
     first, second = findings.sweep.objectives[0], findings.sweep.objectives[other]
     front = {one.number for one in findings.known.pareto_front}
     shown = set(_shown(findings)) | front
-    axes = Axes(second.metric, first.metric, _range(findings, other), _range(findings))
+    axes = Axes(_with_goal(second), _with_goal(first), _range(findings, other), _range(findings))
     dots = [
         _dot(one, (one.objectives[other], one.objectives[0]), "pixel" if one.number in front else "faint")
         for one in sorted(findings.measured, key=lambda one: one.number in front)
         if one.number in shown
     ]
     line = sorted((one.objectives[other], one.objectives[0]) for one in findings.known.pareto_front)
-    return line_chart(f"{first.metric} and {second.metric}", axes, [Curve("Pareto front", line, "pixel")], dots=dots)
+    title = " and ".join(one.metric.removeprefix("performance.") for one in (first, second))
+    return line_chart(title, axes, [Curve("Pareto front", line, "pixel")], dots=dots)
 
 
 def parallel_chart(findings: Findings) -> str:
@@ -154,6 +156,17 @@ def _place(parameter: Parameter, one: Evaluation) -> float:
 def _dot(one: Evaluation, place: Point, style: str | None = None) -> Curve:
     values = ", ".join(f"{value:.6g}" for value in one.objectives)
     return Curve(f"point {one.number}: {values}", [place], style or ("image" if one.feasible else "defect"))
+
+
+def _kinds(findings: Findings) -> list[tuple[str, str]]:
+    """What the colours of points say; nothing where all have one."""
+    if all(one.feasible for one in findings.measured):
+        return []
+    return [("within the constraints", "image"), ("beyond one", "defect")]
+
+
+def _with_goal(objective: Objective) -> str:
+    return f"{objective.metric}, {'more' if objective.goal == 'maximize' else 'less'} is better"
 
 
 def _better(objective: Objective, one: float, other: float) -> float:

@@ -7,10 +7,12 @@ from functools import cached_property
 
 from anomaly_api.run import RunIdentity, SweepResult
 from anomaly_api.sweep import Sweep as SweepSpec
+from anomaly_api.sweep_exchange import RunOfPoint
 from anomaly_api.sweep_status import SweepStatus
-from anomaly_runner.reporting.sweep.trials import FoundTrials, TrialResult, as_trial
+from anomaly_runner.reporting.sweep.trials import FoundTrials, TrialResult
 from anomaly_search.evaluations import Evaluation, fold
 from anomaly_search.ranking import ranked
+from anomaly_search.session import trial_of
 from anomaly_search.spec import sweep_of
 from anomaly_search.summary import Summary, summary
 from anomaly_search.sweep import Sweep
@@ -57,9 +59,14 @@ class Findings:
         return self.found.results
 
     @cached_property
-    def by_which(self) -> Mapping[tuple[int, int, int], TrialResult]:
+    def _by_which(self) -> Mapping[RunOfPoint, TrialResult]:
         """The trials by number, rung and replicate."""
-        return {trial.which: trial for trial in self.trials}
+        return {trial.record.which: trial for trial in self.trials}
+
+    def run_of(self, one: Evaluation, replicate: int | None = None) -> TrialResult:
+        """The run of a point at its fidelity: its first one unless another is asked for."""
+        which = one.trials[0].replicate if replicate is None else replicate
+        return self._by_which[RunOfPoint(one.number, one.rung, which)]
 
     @cached_property
     def highest(self) -> tuple[Evaluation, ...]:
@@ -98,7 +105,7 @@ def judge(run: RunIdentity, search: SweepResult, found: FoundTrials) -> Findings
         found: its trials.
     """
     sweep = sweep_of(search.spec)
-    trials = [as_trial(result, search.spec) for result in found.results]
+    trials = [trial_of(sweep, result.record) for result in found.results]
     evaluations = fold(sweep, trials)
     return Findings(
         run=run,

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from anomaly_runner.reporting.sweep.findings import Findings
 from anomaly_search.evaluations import Evaluation
-from anomaly_search.space import Choices, FloatRange, Parameter, canonical
+from anomaly_search.samplers.rows import constraints_of, distribution_of, optuna_value
+from anomaly_search.space import Choices, Parameter, canonical
 from anomaly_search.trials import State
 
 if TYPE_CHECKING:
@@ -86,12 +87,6 @@ def _row(findings: Findings, group: list[Evaluation], distributions: Mapping[str
     point = findings.sweep.space.restrict(last.parameters) or {}
     parameters = [parameter for parameter in findings.sweep.space.parameters if parameter.path in point]
     is_whole = last.state is State.COMPLETE and last.rung == findings.sweep.rungs - 1
-    constraints = {
-        f"{place}:{constraint.metric}": violation
-        for place, (constraint, violation) in enumerate(
-            zip(findings.sweep.constraints, last.violations or (), strict=False)
-        )
-    }
     row = create_trial(
         state=TrialState.COMPLETE if is_whole else _state(last),
         values=last.objectives if is_whole else None,
@@ -99,7 +94,7 @@ def _row(findings: Findings, group: list[Evaluation], distributions: Mapping[str
         distributions={parameter.path: distributions[parameter.path] for parameter in parameters},
         user_attrs=_attributes(findings, last),
         intermediate_values=dict(_intermediate(findings, group)) if findings.sweep.single else {},
-        constraints=constraints or None,
+        constraints=constraints_of(findings.sweep, last) or None,
     )
     started = min((trial.started for trial in last.trials if trial.started), default=None)
     return _at(row, started, last.ended)
@@ -125,7 +120,7 @@ def _attributes(findings: Findings, one: Evaluation) -> dict[str, Any]:
         for objective, error in zip(findings.sweep.objectives, one.errors, strict=False)
         if error is not None
     }
-    runs = [findings.by_which[one.number, one.rung, trial.replicate] for trial in one.trials]
+    runs = [findings.run_of(one, trial.replicate) for trial in one.trials]
     reason = one.reason or ("not all of its runs left a report" if one.state is State.RUNNING else "")
     known = {"rung": one.rung, "gpuHours": one.gpu_hours, "runs": [run.folder for run in runs]}
     return known | ({"reason": reason} if reason else {}) | errors
@@ -143,15 +138,12 @@ def _intermediate(findings: Findings, group: Iterable[Evaluation]) -> Iterator[t
 
 
 def _distribution(parameter: Parameter) -> "BaseDistribution":
-    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+    """Optuna's distribution of a parameter, as the search has it, but with choices that people can read."""
+    from optuna.distributions import CategoricalDistribution
 
-    domain = parameter.domain
-    if isinstance(domain, Choices):
-        return CategoricalDistribution(tuple(_told(parameter, value) for value in domain.values))
-    if isinstance(domain, FloatRange):
-        high = domain.high if domain.size is None else domain.at(domain.size - 1)
-        return FloatDistribution(domain.low, high, log=domain.log, step=domain.step)
-    return IntDistribution(domain.low, domain.at(domain.size - 1), log=domain.log, step=domain.step)
+    if isinstance(parameter.domain, Choices):
+        return CategoricalDistribution(tuple(_told(parameter, value) for value in parameter.domain.values))
+    return distribution_of(parameter.domain)
 
 
 def _told(parameter: Parameter, value: Any) -> Any:
@@ -159,4 +151,4 @@ def _told(parameter: Parameter, value: Any) -> Any:
     if isinstance(parameter.domain, Choices):
         kinds = {type(choice) for choice in parameter.domain.values}
         return value if len(kinds) == 1 and kinds <= set(_SCALARS) else canonical(value)
-    return float(value) if isinstance(parameter.domain, FloatRange) else int(value)
+    return optuna_value(parameter, value)

@@ -80,7 +80,7 @@ def leaderboard(findings: Findings, most: int) -> list[Leader]:
 
 
 def _leader(findings: Findings, place: int, one: Evaluation) -> Leader:
-    first = findings.by_which[one.number, one.rung, one.trials[0].replicate]
+    first = findings.run_of(one)
     fidelity = findings.sweep.fidelity
     return Leader(
         place=place,
@@ -107,7 +107,7 @@ def _means(findings: Findings, one: Evaluation) -> list[float]:
 def objective_texts(findings: Findings, one: Evaluation) -> Iterable[tuple[str, str]]:
     """Pairs of each objective's value and its standard error, which is empty without replicates."""
     for objective, value, error in zip(findings.spec.objectives, one.objectives, one.errors, strict=True):
-        yield metric_text(objective.metric, value), "" if error is None else metric_text(objective.metric, error)
+        yield metric_text(objective.metric, value), error_text(objective.metric, error)
 
 
 def paths(findings: Findings) -> list[str]:
@@ -119,6 +119,13 @@ def metric_text(metric: str, value: float) -> str:
     """A metric's value for people, with its unit if it has one."""
     group, _, name = metric.partition(".")
     return performance_rows({name: value})[name] if group == "performance" else f"{value:.4f}"
+
+
+def error_text(metric: str, error: float | None) -> str:
+    """A standard error for people, in two digits or as many as the value has; empty without one."""
+    if error is None:
+        return ""
+    return metric_text(metric, float(f"{error:.2g}") if metric.startswith("performance.") else error)
 
 
 def value_text(values: Any, path: str) -> str:
@@ -133,6 +140,8 @@ def json_text(value: Any) -> str:
     if isinstance(value, float):
         return number_text(value)
     if isinstance(value, dict):
+        if set(value) == {"height", "width"}:
+            return f"{value['height']} x {value['width']}"
         return ", ".join(f"{name} {json_text(inner)}" for name, inner in value.items())
     if isinstance(value, list | tuple):
         return ", ".join(map(json_text, value))
@@ -186,9 +195,9 @@ def _group(findings: Findings, name: str, members: Sequence[Evaluation]) -> Grou
 def without_value(findings: Findings) -> list[Ended]:
     """Trials that failed, cannot work, were given up, or are beyond a constraint, with the reason."""
     ended = [
-        Ended(Link(trial.name, address(trial)), trial.state.value, trial.reason, trial.message)
+        Ended(Link(trial.name, address(trial)), trial.record.state, trial.record.reason, trial.message)
         for trial in findings.trials
-        if trial.state is not State.COMPLETE
+        if trial.record.state != "Complete"
     ]
     return ended + list(_beyond(findings))
 
@@ -204,5 +213,5 @@ def _beyond(findings: Findings) -> Iterable[Ended]:
             )
             if violation > 0
         ]
-        first = findings.by_which[one.number, one.rung, one.trials[0].replicate]
+        first = findings.run_of(one)
         yield Ended(Link(first.name, address(first)), State.INFEASIBLE.value, "Constraint", ", ".join(broken))

@@ -18,6 +18,7 @@ from anomaly_runner.reporting.sweep.findings import Findings
 from anomaly_runner.reporting.sweep.leaders import (
     Group,
     address,
+    error_text,
     groups,
     json_text,
     leaderboard,
@@ -116,12 +117,12 @@ def _winner(findings: Findings, again: Remeasurement | None) -> dict[str, object
             {
                 "metric": metric,
                 "found": metric_text(metric, value),
-                "error": "" if error is None else metric_text(metric, error),
+                "error": error_text(metric, error),
                 "again": metric_text(metric, again.objectives[metric]) if again and metric in again.objectives else "",
                 "gap": f"{again.gap[metric]:+.4g}" if again and metric in again.gap else "",
             }
         )
-    trial = next((trial for trial in findings.trials if trial.number == best.number), None)
+    trial = next((trial for trial in findings.trials if trial.record.number == best.number), None)
     return {
         "number": best.number,
         "address": address(trial) if trial else "",
@@ -200,7 +201,7 @@ def _front(findings: Findings) -> list[dict[str, object]]:
     return [
         {
             "number": one.number,
-            "address": address(findings.by_which[one.number, one.rung, one.trials[0].replicate]),
+            "address": address(findings.run_of(one)),
             "objectives": list(objective_texts(findings, one)),
         }
         for one in front[:_LISTED]
@@ -214,8 +215,8 @@ def _trials(findings: Findings) -> list[dict[str, object]]:
         {
             "name": trial.name,
             "address": address(trial),
-            "state": trial.state.value,
-            "value": metric_text(metric, trial.metrics[metric]) if metric in trial.metrics else "",
+            "state": trial.record.state,
+            "value": metric_text(metric, trial.record.metrics[metric]) if metric in trial.record.metrics else "",
         }
         for trial in findings.trials
     ]

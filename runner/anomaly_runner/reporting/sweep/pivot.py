@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from anomaly_runner.reporting.sweep.findings import Findings
-from anomaly_runner.reporting.sweep.leaders import Link, address, json_text, metric_text
+from anomaly_runner.reporting.sweep.leaders import Link, address, error_text, json_text, metric_text
 from anomaly_search.evaluations import Evaluation
 from anomaly_search.space import canonical
 from anomaly_search.trials import State
@@ -60,7 +60,7 @@ class _Measured:
 
 
 def pivot(findings: Findings) -> Pivot | None:
-    """Make the table; None if no two fields with listed values differ between trials."""
+    """Make the table; None if no two fields with listed values differ between trials, or nothing is measured."""
     listed = _listed(findings)
     down = _first(listed, (_MODEL,))
     if down is None:
@@ -81,6 +81,8 @@ def pivot(findings: Findings) -> Pivot | None:
             cells = [take(findings, own, across, column) for column in values[across]]
             mean = [_Measured(own[0].objectives[0], own[0].errors[0])] if with_mean else []
             shown.append((json_text(value), _link(findings, own[0]), [*cells, *mean]))
+    if not shown:
+        return None
     columns = (*map(json_text, values[across]), *(("mean",) if with_mean else ()))
     rows = _rows(findings, [row for _, _, row in shown])
     return Pivot(
@@ -105,7 +107,7 @@ def _first(paths: Iterable[str], preferred: Sequence[str]) -> str | None:
 
 
 def _link(findings: Findings, one: Evaluation) -> Link:
-    return Link(str(one.number), address(findings.by_which[one.number, one.rung, one.trials[0].replicate]))
+    return Link(str(one.number), address(findings.run_of(one)))
 
 
 def _of_runs(findings: Findings, own: Sequence[Evaluation], path: str, value: Any) -> _Measured | None:
@@ -114,8 +116,7 @@ def _of_runs(findings: Findings, own: Sequence[Evaluation], path: str, value: An
     found = [
         trial.objectives[0]
         for trial in best.trials
-        if trial.state is State.COMPLETE
-        and _same(findings.by_which[best.number, best.rung, trial.replicate].settings.get(path), value)
+        if trial.state is State.COMPLETE and _same(findings.run_of(best, trial.replicate).settings.get(path), value)
     ]
     known = [one for one in found if one is not None]
     if not known:
@@ -147,5 +148,4 @@ def _cell(findings: Findings, cell: _Measured | None, best: float | None) -> Cel
     if cell is None:
         return Cell()
     metric = findings.sweep.objectives[0].metric
-    error = "" if cell.error is None else metric_text(metric, cell.error)
-    return Cell(metric_text(metric, cell.value), error, cell.value == best)
+    return Cell(metric_text(metric, cell.value), error_text(metric, cell.error), cell.value == best)

@@ -16,16 +16,16 @@ Columns = Mapping[str, Sequence[Any]]
 
 _BEFORE: dict[str, Callable[[TrialResult], Any]] = {
     "trial": lambda one: one.name,
-    "number": lambda one: one.number,
-    "rung": lambda one: one.rung,
-    "replicate": lambda one: one.replicate,
-    "state": lambda one: one.state.value,
-    "reason": lambda one: one.reason,
+    "number": lambda one: one.record.number,
+    "rung": lambda one: one.record.rung,
+    "replicate": lambda one: one.record.replicate,
+    "state": lambda one: one.record.state,
+    "reason": lambda one: one.record.reason,
 }
 _AFTER: dict[str, Callable[[TrialResult], Any]] = {
-    "gpu_hours": lambda one: one.gpu_hours,
-    "started": lambda one: one.started,
-    "ended": lambda one: one.ended,
+    "gpu_hours": lambda one: one.record.gpu_hours,
+    "started": lambda one: one.record.started,
+    "ended": lambda one: one.record.ended,
     "seconds": lambda one: one.seconds,
     "folder": lambda one: one.folder,
 }
@@ -40,9 +40,9 @@ def trial_columns(sweep: Sweep, trials: Sequence[TrialResult]) -> Columns:
     """
     columns = {name: [take(one) for one in trials] for name, take in _BEFORE.items()}
     for path in value_paths(sweep):
-        columns[path] = [one.values.get(path, one.settings.get(path)) for one in trials]
+        columns[path] = [one.record.values.get(path, one.settings.get(path)) for one in trials]
     for metric in metric_paths(sweep, trials):
-        columns[metric] = [one.metrics.get(metric) for one in trials]
+        columns[metric] = [one.record.metrics.get(metric) for one in trials]
     return columns | {name: [take(one) for one in trials] for name, take in _AFTER.items()}
 
 
@@ -56,7 +56,7 @@ def value_paths(sweep: Sweep) -> list[str]:
 def metric_paths(sweep: Sweep, trials: Iterable[TrialResult]) -> list[str]:
     """Paths of all metrics that some trial has: objectives and constraints first, the others by name."""
     named = [one.metric for one in sweep.objectives] + [one.metric for one in sweep.constraints]
-    others = {metric for trial in trials for metric in trial.metrics}
+    others = {metric for trial in trials for metric in trial.record.metrics}
     return list(dict.fromkeys([*named, *sorted(others)]))
 
 

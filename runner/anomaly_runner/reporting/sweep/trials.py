@@ -13,24 +13,19 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from anomaly_api.reasons import Reason
 from anomaly_api.run import FAILURE, REPORT, RunIdentity, RunReport, SweepResult
-from anomaly_api.status import Device
 from anomaly_api.sweep import Sweep
-from anomaly_api.sweep_exchange import RunOfPoint, by_path, ended_as, trial_name
+from anomaly_api.sweep_exchange import RunOfPoint, TrialRecord, by_path, ended_as, epochs_of, gpu_hours, trial_name
 from anomaly_api.sweep_status import Trial as TrialIdentity
 from anomaly_api.sweep_trial import replicate_points, rung_point
 from anomaly_runner.storage import Store
 from anomaly_runner.storage.s3 import THREADS
 from anomaly_runner.system.parallel import ordered_map
-from anomaly_search.trials import State, Trial
 
 _NEVER = datetime.min.replace(tzinfo=UTC)
 _NUMBERS = re.compile(r"-t(\d+)(?:-g(\d+))?(?:-r(\d+))?$")
 _LONGEST_PREFIX = 200
 """Characters of a sweep's name with which its trials' names begin; the rest of a longer one may be a digest."""
-_CURVES = {"image.AUROC": "imageAUROC", "image.F1Max": "imageF1Max", "pixel.AUROC": "pixelAUROC"}
-"""Names of metrics in a training's curve."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,47 +36,21 @@ class TrialResult:
         name: of its experiment.
         folder: of its artifacts below the output location, NAMESPACE/NAME/UID.
         report: name of the report's file there.
-        number, rung, replicate: which run of which point, each from 0.
-        state: how it ended.
-        reason: why, in one word; empty if it is complete.
-        message: the same for people.
-        values: of the searched parameters that apply, by path.
+        record: what the search knows of it; times and GPU hours are those of the pod that finished it, times in UTC.
+        message: why it ended as it did, for people.
         settings: of the fields that its replicate and its rung set, by path.
-        metrics: by path, as objectives have them.
         seed: dataset.seed of its spec.
-        curve: the first objective on the validation images by epoch, counted from 0.
-        gpu_hours: of the pod that finished it.
-        started: when that pod began, UTC.
         seconds: wall time of that pod's stages.
     """
 
     name: str
     folder: str
     report: str
-    number: int
-    rung: int
-    replicate: int
-    state: State
-    reason: str = ""
+    record: TrialRecord
     message: str = ""
-    values: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
-    metrics: Mapping[str, float] = field(default_factory=dict)
     seed: int | None = None
-    curve: Mapping[int, float] = field(default_factory=dict)
-    gpu_hours: float = 0.0
-    started: datetime | None = None
     seconds: float = 0.0
-
-    @property
-    def which(self) -> tuple[int, int, int]:
-        """Number, rung and replicate."""
-        return self.number, self.rung, self.replicate
-
-    @property
-    def ended(self) -> datetime | None:
-        """When it was over, UTC."""
-        return self.started + timedelta(seconds=self.seconds) if self.started else None
 
 
 @dataclass(frozen=True)
@@ -133,13 +102,14 @@ def read_trials(
     Raises:
         StorageDenied, StorageUnavailable, DataInvalid: a report cannot be read.
     """
-    found: dict[tuple[int, int, int], TrialResult] = {}
+    found: dict[RunOfPoint, TrialResult] = {}
     unreadable: list[str] = []
     reader = _Reader(output.subfolder(run.namespace), run, search)
     for results, broken in ordered_map(reader.read, names, THREADS):
         unreadable += broken
         for result in results:
-            found[result.which] = _better_known(found.get(result.which), result)
+            which = result.record.which
+            found[which] = _better_known(found.get(which), result)
         done(1)
     return FoundTrials(tuple(found[which] for which in sorted(found)), tuple(unreadable))
 
@@ -148,7 +118,7 @@ def _better_known(first: TrialResult | None, second: TrialResult) -> TrialResult
     """The one to be kept of two runs of a trial, which was deleted and ran again: one with results, else the later."""
     if first is None:
         return second
-    return max(first, second, key=lambda one: (one.state is not State.FAILED, one.started or _NEVER))
+    return max(first, second, key=lambda one: (one.record.state != "Failed", one.record.started or _NEVER))
 
 
 @dataclass(frozen=True)
@@ -198,66 +168,39 @@ def trial_result(report: RunReport, trial: TrialIdentity, sweep: Sweep, folder: 
         folder: of its artifacts below the output location.
         file: name of the report there.
     """
-    summary, experiment = report.summary, report.config.experiment
-    seconds = sum(report.seconds.values())
-    state = state_of(summary.reason)
+    experiment = report.config.experiment
     return TrialResult(
         name=report.run.name,
         folder=folder,
         report=file,
-        number=trial.number,
-        rung=trial.rung,
-        replicate=trial.replicate,
-        state=state,
-        reason="" if state is State.COMPLETE else summary.reason.value,
-        message=summary.message,
-        values=dict(trial.values),
+        record=_record(report, trial, sweep.objectives[0].metric),
+        message=report.summary.message,
         settings=_settings(sweep, trial.rung, trial.replicate),
-        metrics={path: float(value) for path, value in by_path(summary.metrics).items()},
         seed=experiment.dataset.seed if experiment else None,
-        curve=_curve(report, sweep),
-        gpu_hours=gpu_hours(summary.device, seconds),
-        started=datetime.fromisoformat(report.started) if report.started else None,
-        seconds=seconds,
+        seconds=sum(report.seconds.values()),
     )
 
 
-def state_of(reason: Reason) -> State:
-    """How a trial ended, from the reason of its run's end."""
-    return State.PRUNED if reason.value == State.PRUNED.value else State(ended_as(reason))
-
-
-def gpu_hours(device: Device | None, seconds: float) -> float:
-    """GPU hours of a pod that worked for some seconds; 0 on CPUs."""
-    return device.count * seconds / 3600 if device and device.name != "CPU" else 0.0
+def _record(report: RunReport, trial: TrialIdentity, objective: str) -> TrialRecord:
+    summary, seconds = report.summary, sum(report.seconds.values())
+    started = datetime.fromisoformat(report.started) if report.started else None
+    state = ended_as(summary.reason)
+    return TrialRecord(
+        number=trial.number,
+        rung=trial.rung,
+        replicate=trial.replicate,
+        values=dict(trial.values),
+        state=state,
+        metrics={path: float(value) for path, value in by_path(summary.metrics).items()},
+        gpu_hours=gpu_hours(summary.device, seconds),
+        started=started,
+        ended=started + timedelta(seconds=seconds) if started else None,
+        reason="" if state == "Complete" else summary.reason.value,
+        curve=epochs_of(summary.curve, objective),
+    )
 
 
 def _settings(sweep: Sweep, rung: int, replicate: int) -> dict[str, Any]:
     points = replicate_points(sweep)
     of_replicate = points[replicate] if replicate < len(points) else {}
     return of_replicate | rung_point(sweep, rung)
-
-
-def _curve(report: RunReport, sweep: Sweep) -> dict[int, float]:
-    curve = report.summary.curve
-    if curve is None or curve.metric != _CURVES.get(sweep.objectives[0].metric):
-        return {}
-    return {epochs - 1: value for epochs, value in curve.points}
-
-
-def as_trial(result: TrialResult, sweep: Sweep) -> Trial:
-    """The trial in the terms of the search."""
-    return Trial(
-        number=result.number,
-        parameters=result.values,
-        state=result.state,
-        objectives=tuple(map(result.metrics.get, (one.metric for one in sweep.objectives))),
-        constraints=tuple(map(result.metrics.get, (one.metric for one in sweep.constraints))),
-        rung=result.rung,
-        replicate=result.replicate,
-        curve=result.curve,
-        gpu_hours=result.gpu_hours,
-        started=result.started,
-        ended=result.ended,
-        reason=result.reason,
-    )
