@@ -34,7 +34,7 @@ class Problem:
         name: for people.
         space: of its points.
         losses: of a net over the space, or of all its points; sorted.
-        loss: of a point at a rung.
+        loss: of a point at a rung; infinite where it cannot work there.
         costs: of a trial at each rung, in full trials; the last one is 1.
     """
 
@@ -176,7 +176,10 @@ def measured_grid(manifest: Path = MANIFEST, table: Path = TABLE) -> Problem:
     with table.open(newline="", encoding="utf-8") as opened:
         rows = list(csv.DictReader(opened))
     better, paths = sweep.objectives[0], paths_of(sweep.space)
-    known = {tuple(row[path] for path in paths): [better.loss(float(row[name])) for name in names] for row in rows}
+    known = {
+        tuple(row[path] for path in paths): [better.loss(float(row[name])) if row[name] else math.inf for name in names]
+        for row in rows
+    }
     costs = tuple(value / sweep.fidelity.values[-1] for value in sweep.fidelity.values)
     loss = partial(_looked_up, sweep.space, known)
     return Problem("measured grid", sweep.space, sorted(values[-1] for values in known.values()), loss, costs)

@@ -170,9 +170,9 @@ def _images(report: RunReport) -> dict[str, str]:
 def _addresses(report: RunReport) -> dict[str, str]:
     """How long it took, and where the results are."""
     artifacts = report.summary.artifacts or Artifacts()
-    pages = {"report": artifacts.html, "sweep": artifacts.sweep}
+    places = {"artifacts": artifacts.root, "report": artifacts.html, "sweep": artifacts.sweep}
     seconds = ", ".join(f"{stage} {value:.1f}" for stage, value in report.seconds.items())
-    return {"seconds": seconds, "artifacts": artifacts.root} | {name: page for name, page in pages.items() if page}
+    return {"seconds": seconds} | {name: place for name, place in places.items() if place is not None}
 
 
 def _print_notes(summary: RunSummary, console: Console) -> None:

@@ -81,7 +81,10 @@ class Search:
                 if self._children.at_work:
                     self._wait()
         finally:
-            self._halt([child.trial.name for child in self._children.at_work])
+            at_work = [child.trial.name for child in self._children.at_work]
+            if at_work:
+                self._view.say(f"stopping what is at work: {', '.join(at_work)}", "dim")
+            self._halt(at_work)
 
     def status(self, stop: StopReason | None = None) -> SweepStatus:
         """Return how the search goes, or went."""
