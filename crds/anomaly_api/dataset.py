@@ -18,7 +18,7 @@ from pydantic import Field
 
 from anomaly_api.base import Contract
 from anomaly_api.primitives import Digest, HttpUrl, Pattern, RelativePath, Text
-from anomaly_api.rules import Rule, exactly_one, first_set, only_when, only_with, required_when
+from anomaly_api.rules import Rule, at_most, exactly_one, first_set, only_when, only_with, required_when
 from anomaly_api.storage import Location, PersistentVolumeClaimLocation, S3Location
 
 Task = Literal["segmentation", "classification"]
@@ -111,6 +111,24 @@ class DatasetLimits(Contract):
     """Largest width x height that is decoded; a larger file counts as unreadable."""
 
 
+class SyntheticDefects(Contract):
+    """Defects that are painted on good validation images: patches of Perlin noise, as anomalib makes them.
+
+    They stand in for real ones in validation alone, and every number that comes from them is called synthetic. Real
+    defects look different. Source: Zavrtanik et al., "DRAEM", ICCV 2021.
+    """
+
+    rules = (at_most("min_opacity", "max_opacity"),)
+
+    images: Annotated[int, Field(ge=1, le=10_000)] | None = None
+    """Number of images with a defect; unset means one for each good validation image, which stays good itself. Which
+    images, and the defects, are drawn by the seed."""
+    min_opacity: Annotated[float, Field(gt=0, le=1)] = 0.2
+    """Least share of the defect in the pixels that it covers."""
+    max_opacity: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Largest share; at 1 a defect may hide what is below it."""
+
+
 class DatasetSplits(Contract):
     """How to make the splits that the folders lack."""
 
@@ -119,6 +137,9 @@ class DatasetSplits(Contract):
     validation_fraction: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Share of the test set moved to validation when val/ is missing, drawn by the seed from each label (unknown
     stays); unset means that thresholds are found on the test set itself; the status then says so."""
+    synthetic_defects: SyntheticDefects | None = None
+    """Paint defects on good validation images (val/good, or those of validationFraction, which then takes good images
+    alone), where there are no real ones to validate with. They are never trained on or tested on."""
 
 
 class NodeCache(Contract):

@@ -360,7 +360,7 @@ class TrainingReport(Contract):
     resumed_from_step: int | None = None
     """Step of the earlier pod's checkpoint that training resumed from; unset if it started from the beginning."""
     history: dict[str, tuple[tuple[int, float], ...]] = Field(default_factory=dict)
-    """Values by name (trainLoss, imageAUROC, ...): (step, value)."""
+    """Values by name (trainLoss, imageAUROC, syntheticImageAUROC of synthetic defects, ...): (step, value)."""
 
 
 class RunReport(Contract):
@@ -384,8 +384,9 @@ class RunReport(Contract):
     """Distribution of the image scores."""
     mistakes: tuple[Mistake, ...] = ()
     """The worst mistakes: furthest on the wrong side of the threshold first, 100 at most."""
-    thresholds_from: Literal["validation", "test", "manual", "model"] | None = None
-    """Images that the thresholds were found on; model: taken over from training. For an inference, this is about the
+    thresholds_from: Literal["validation", "synthetic", "test", "manual", "model"] | None = None
+    """Images that the thresholds were found on; synthetic: good validation images and synthetic defects; model: taken
+    over from training. For an inference, this is about the
     level that threshold.type names; the other level keeps the model's threshold."""
     training: TrainingReport | None = None
     """The course of training, for models that train by gradient."""

@@ -125,6 +125,9 @@ class MetricValues(Contract):
     """Metrics of image scores."""
     pixel: Annotated[dict[str, float], Field(max_length=32)] = Field(default_factory=dict)
     """Metrics of pixel scores."""
+    synthetic: Annotated[dict[str, float], Field(max_length=16)] | None = None
+    """Metrics of the validation images with synthetic defects (splits.syntheticDefects) against the good ones:
+    imageAUROC, pixelAUROC and others that need no threshold. They say nothing about real defects."""
     performance: Annotated[dict[str, float], Field(max_length=16)] = Field(default_factory=dict)
     """What the model and the run cost: latencyMilliseconds (median of single images) and latencyMillisecondsP90,
     imagesPerSecond, modelBytes, peakMemoryBytes, peakGpuMemoryBytes, trainSeconds. report.json says what they were
@@ -136,6 +139,8 @@ class Curve(Contract):
 
     metric: WatchedMetric
     """earlyStopping.metric (imageAUROC unless it says otherwise) if validations compute it, else trainLoss."""
+    synthetic: bool | None = None
+    """True where the metric is one of validations with synthetic defects."""
     epochs: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(max_length=MAX_CURVE)] = ()
     """Number of epochs that were trained when the metric was computed, ascending."""
     values: Annotated[tuple[float, ...], Field(max_length=MAX_CURVE)] = ()
@@ -177,6 +182,8 @@ class ThresholdValues(Contract):
         Literal["adaptive", "manual", "falseAlarmRate", "recall", "cost", "optimalF1", "training", "custom"] | None
     ) = None
     """How they were found; for an inference, at the level that threshold.type names (the other is that of training)."""
+    synthetic: bool | None = None
+    """True where they were found with synthetic defects, here or in training; real ones may score otherwise."""
     false_alarms: FalseAlarms | None = None
     """What a threshold that was found by falseAlarmRate, here or in training, promises: of images, and of images with
     any pixel at the pixel threshold."""
@@ -242,6 +249,8 @@ class ImageCounts(Contract):
     """Images trained on."""
     validation: int = 0
     """Images scored to find the thresholds; 0 if the test set was used for that."""
+    synthetic: int | None = None
+    """Of these, images with a synthetic defect; unset if none were asked for."""
     predicted: int = 0
     """Images scored."""
     anomalous: int = 0

@@ -154,13 +154,13 @@ def ended_as(reason: str) -> TrialState:
 def by_path(metrics: MetricValues | None) -> dict[str, float]:
     """Return metrics by the paths that objectives have, without those that are not finite."""
     groups = metrics.model_dump() if metrics else {}
-    named = {f"{group}.{name}": value for group, values in groups.items() for name, value in values.items()}
+    named = {f"{group}.{name}": value for group, values in groups.items() for name, value in (values or {}).items()}
     return {path: value for path, value in named.items() if math.isfinite(value)}
 
 
 def epochs_of(curve: Curve | None, objective: str | None) -> dict[int, float]:
-    """Return the values of a curve by epoch, counted from 0; nothing for the curve of another metric."""
-    if curve is None or objective is None or curve.metric != objective.replace(".", ""):
+    """Return the values of a curve by epoch, counted from 0; nothing for that of other metrics or defects."""
+    if curve is None or objective is None or curve.synthetic or curve.metric != objective.replace(".", ""):
         return {}
     return {count - 1: value for count, value in curve.points}
 

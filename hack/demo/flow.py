@@ -14,7 +14,7 @@ from hack.demo.cluster import Object, find, forwarded, kubectl
 from hack.demo.digits import write_inference_folders, write_mnist_folders
 from hack.demo.downloads import CACHE
 from hack.demo.follow import run_sample
-from hack.demo.gravel import write_gravel
+from hack.demo.gravel import write_good_gravel, write_gravel
 from hack.demo.storage import Client, connect, upload_folder
 from hack.demo.weights import write_efficientnet_lite0
 from hack.images.catalog import ROOT
@@ -75,6 +75,7 @@ def prepare_data(data: Path, weights: Path) -> None:
         "mnist": write_mnist_folders,
         "mnist-inference": write_inference_folders,
         "gravel": write_gravel,
+        "gravel-good-parts": write_good_gravel,
     }
     for name, write in writers.items():
         if not (data / name).exists():

@@ -42,6 +42,11 @@ def write_gravel(destination: Path, counts: Counts = Counts()) -> None:
     _valid_area().save(destination / "valid_area.png")
 
 
+def write_good_gravel(destination: Path, count: int = 200) -> None:
+    """Write train/good and nothing else: the good parts that most lines begin with."""
+    _write_good(destination / "train/good", list(range(20_000, 20_000 + count)))
+
+
 def gravel(number: int) -> Image.Image:
     """Return a piece of gravel without defects: RGB, SIDE x SIDE pixels; `number` is the random seed."""
     import skimage.data

@@ -4,7 +4,7 @@ Only the order of the stages is decided here; what a stage does is in its own pa
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from anomaly_api.experiment import ExperimentSpec
 from anomaly_api.run import GoodScores, ModelFile, ModelManifest, RunConfig, SweepResult, TrainingReport
-from anomaly_api.status import Stage
+from anomaly_api.status import Stage, ThresholdValues
 from anomaly_api.storage import LocationRole
 from anomaly_runner import publish
 from anomaly_runner.context import Context
@@ -28,6 +28,7 @@ from anomaly_runner.evaluation.evaluate import EvaluationResult, evaluate
 from anomaly_runner.evaluation.good_scores import summarise_good
 from anomaly_runner.evaluation.labelled import LabelledScores, sort_labelled_scores
 from anomaly_runner.evaluation.normalize import experiment_normalizer, score_range
+from anomaly_runner.evaluation.synthetic import marked_synthetic, with_synthetic_metrics
 from anomaly_runner.evaluation.thresholds import check_goal, experiment_thresholds
 from anomaly_runner.exporting.compare import REFERENCE_IMAGES
 from anomaly_runner.exporting.export import Exports, export_all
@@ -65,6 +66,10 @@ _LIBRARIES = (
 _ON_TEST = (
     "no validation images (val/, or splits.validationFraction): the thresholds were chosen on the test images, "
     "so decisions about them, F1Score, Precision and Recall are better than on new ones"
+)
+_ON_SYNTHETIC = (
+    "the thresholds were found with {} synthetic defects, painted on good validation images: real defects may score "
+    "otherwise"
 )
 
 
@@ -253,7 +258,7 @@ def _predict(
     inputs: ExperimentInputs, predictor: TorchPredictor, samples: Sequence[Sample], reference: int = 0
 ) -> Predictions:
     # Maps take much disk space: they are kept only for pixel metrics and pictures.
-    keep_maps = any(sample.masks for sample in samples) or inputs.spec.evaluation.visualization.enabled
+    keep_maps = any(sample.has_mask for sample in samples) or inputs.spec.evaluation.visualization.enabled
     with inputs.context.stage(Stage.PREDICT, len(samples)):
         batches = inputs.read(samples, predictor.preferred_batch_size)
         return predict(
@@ -272,29 +277,32 @@ def _evaluate(
     inputs: ExperimentInputs, predictions: Predictions, validation: Predictions | None
 ) -> tuple[EvaluationResult, GoodScores | None]:
     """Choose thresholds on the validation images (on the test images if there are none); evaluate the test images."""
-    spec = inputs.spec.evaluation
+    spec, synthetic = inputs.spec.evaluation, inputs.dataset.synthetic_defects
+    metrics = spec.metrics.of_task(inputs.spec.dataset.task)
     with inputs.context.stage(Stage.EVALUATE):
         labelled = _sort_labelled(inputs, predictions)
         # Thresholds are chosen on other images than those they are evaluated on, where there are others.
         found_on = labelled if validation is None else _sort_labelled(inputs, validation)
         thresholds, warnings = experiment_thresholds(spec.threshold, found_on, "validation" if validation else "test")
+        thresholds = marked_synthetic(thresholds) if synthetic else thresholds
         # Ranges cover validation and test images, so that both share one scale of normalised scores.
         seen = score_range(validation or predictions, predictions)
         normalizer = experiment_normalizer(spec, thresholds, seen)
         good = summarise_good(found_on.image.negative)
         evaluated = evaluate(
-            predictions,
-            labelled,
-            thresholds,
-            normalizer=normalizer,
-            metrics=spec.metrics.of_task(inputs.spec.dataset.task),
-            good=good,
-            warnings=warnings,
+            predictions, labelled, thresholds, normalizer=normalizer, metrics=metrics, good=good, warnings=warnings
         )
-    if validation is None and thresholds.source != "manual":
-        inputs.context.record.warn(_ON_TEST)
-    inputs.context.record.warn(*evaluated.warnings)
+        evaluated = with_synthetic_metrics(evaluated, found_on, metrics) if synthetic else evaluated
+    inputs.context.record.warn(*_about_thresholds(thresholds, validation, synthetic), *evaluated.warnings)
     return evaluated, good
+
+
+def _about_thresholds(thresholds: ThresholdValues, validation: Predictions | None, synthetic: int) -> Iterator[str]:
+    """What is to be known about the images that the thresholds were found on."""
+    if validation is None and thresholds.source != "manual":
+        yield _ON_TEST
+    if thresholds.synthetic:
+        yield _ON_SYNTHETIC.format(synthetic)
 
 
 def _sort_labelled(inputs: ExperimentInputs, predictions: Predictions) -> LabelledScores:

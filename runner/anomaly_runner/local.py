@@ -147,6 +147,8 @@ def print_report(report: RunReport, console: Console) -> None:
     for level, values in (("image", metrics.image), ("pixel", metrics.pixel)):
         for name, value in values.items():
             table.add_row(f"{level} {name}", f"{value:.6f}{_interval(report, level, name)}")
+    for name, value in (metrics.synthetic or {}).items():
+        table.add_row(f"synthetic {name}", f"{value:.6f}")
     for name, text in performance_rows(metrics.performance).items():
         table.add_row(name, text)
     for level, threshold in (("image", thresholds.image), ("pixel", thresholds.pixel)):

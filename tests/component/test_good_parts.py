@@ -12,6 +12,7 @@ import pytest
 from anomaly_api.run import ModelManifest, RunReport
 from anomaly_api.status import ThresholdValues
 from anomaly_runner.local import check_locally, run_locally
+from anomaly_runner.tracking.run_results import tracked_result
 from support.optional import not_none
 from support.textures import EXPERIMENT, INFERENCE, Change, Document, scratched, texture, write_manifest
 
@@ -169,3 +170,72 @@ def test_a_rate_that_cannot_be_promised_ends_check_and_run_before_anything_is_le
     assert check_locally(manifest, tmp_path) == run_locally(manifest, tmp_path) == 10
     told = "needs 99 good test images, and there are 30, by which 0.032 can be promised at best"
     assert " ".join(capsys.readouterr().err.split()).count(told) == 2
+
+
+def with_synthetic_defects(document: Document) -> None:
+    spec = document["spec"]
+    spec["dataset"]["splits"] = {
+        "goodTestFraction": 0.75,
+        "validationFraction": 0.5,
+        "syntheticDefects": {"images": 20},
+    }
+    spec["evaluation"]["threshold"] = {"method": "recall", "recall": 0.9}
+
+
+def by_gradient(document: Document) -> None:
+    with_synthetic_defects(document)
+    spec = document["spec"]
+    spec["model"] = {"name": "fastflow", "fastflow": {"backbone": "resnet18", "preTrained": False, "flowSteps": 2}}
+    spec["training"] = {"maxEpochs": 2, "earlyStopping": {"metric": "imageAUROC"}}
+    spec["export"] = {"types": []}
+
+
+@pytest.fixture(scope="module")
+def synthetic(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with good parts alone, and the experiment that was validated with synthetic defects."""
+    folder = tmp_path_factory.mktemp("synthetic")
+    write_good_parts(folder)
+    run(folder, EXPERIMENT, with_synthetic_defects)
+    return folder
+
+
+def test_synthetic_defects_are_named_wherever_a_number_comes_from_them(synthetic: Path) -> None:
+    report = RunReport.model_validate_json((results(synthetic) / "report.json").read_bytes())
+    counts, metrics = not_none(report.summary.images), not_none(report.summary.metrics)
+    assert (counts.train, counts.validation, counts.synthetic, counts.predicted) == (10, 35, 20, 15)
+    assert (metrics.image, metrics.pixel) == ({}, {})
+    found = not_none(metrics.synthetic)
+    assert found.keys() == {"imageAUROC", "imageAUPR", "pixelAUROC", "pixelAUPR"}
+    assert all(0 <= value <= 1 for value in found.values())
+    thresholds = not_none(report.summary.thresholds)
+    assert (thresholds.source, thresholds.synthetic, report.thresholds_from) == ("recall", True, "synthetic")
+    assert any("found with 20 synthetic defects" in warning for warning in report.summary.warnings)
+    assert "35 to validate on (good 15, synthetic defect 20)" in report.dataset
+    page = (results(synthetic) / "report.html").read_text()
+    assert f'data-metric="synthetic-imageAUROC">{found["imageAUROC"]:.4f}<' in page
+    assert "Chosen on good validation images and synthetic defects" in page
+    tracked = tracked_result(report, results(synthetic), complete=True)
+    assert tracked.metrics["synthetic_imageAUROC"] == found["imageAUROC"]
+    assert "image_AUROC" not in tracked.metrics
+    assert tracked.tags["anomalyops.io/syntheticDefects"] == "20"
+
+
+def test_no_synthetic_defect_is_tested_on(synthetic: Path) -> None:
+    assert set(column(synthetic, "label")) == {"good"}
+    assert not [path for path in column(synthetic, "path") if "synthetic" in path]
+
+
+def test_a_run_again_paints_the_same_defects(synthetic: Path, tmp_path: Path) -> None:
+    write_good_parts(tmp_path)
+    again = run(tmp_path, EXPERIMENT, with_synthetic_defects)
+    before = RunReport.model_validate_json((results(synthetic) / "report.json").read_bytes())
+    assert not_none(again.summary.metrics).synthetic == not_none(before.summary.metrics).synthetic
+    assert again.summary.thresholds == before.summary.thresholds
+
+
+def test_metrics_of_validations_during_training_are_named_synthetic(tmp_path: Path) -> None:
+    write_good_parts(tmp_path)
+    report = run(tmp_path, EXPERIMENT, by_gradient)
+    assert not_none(report.training).history.keys() == {"trainLoss", "syntheticImageAUROC", "syntheticImageF1Max"}
+    curve = not_none(report.summary.curve)
+    assert (curve.metric, curve.synthetic) == ("imageAUROC", True)

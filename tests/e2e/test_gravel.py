@@ -161,3 +161,45 @@ def test_every_epoch_was_evaluated_on_the_validation_images(namespace: DemoNames
     history = namespace.report(resumed)["training"]["history"]
     assert len(history["imageAUROC"]) == len(history["trainLoss"])
     assert all(0 <= value <= 1 for _, value in history["imageAUROC"])
+
+
+@pytest.fixture(scope="module")
+def good_parts(namespace: DemoNamespace) -> Manifest:
+    """The sample experiment of good parts alone, run to Complete."""
+    namespace.apply(sample("gravel-good-parts"))
+    return namespace.wait_until_complete("aexp", "gravel-good-parts")
+
+
+def test_good_parts_alone_lead_to_a_model_and_a_promise(namespace: DemoNamespace, good_parts: Manifest) -> None:
+    status = good_parts["status"]
+    assert status["images"] == {"train": 80, "validation": 120, "synthetic": 60, "predicted": 60} | {
+        name: status["images"][name] for name in ("anomalous", "unreadable")
+    }
+    assert (status["metrics"]["image"], status["metrics"]["pixel"]) == ({}, {})
+    assert any(warning.startswith("no labelled image is defective: image AUROC") for warning in status["warnings"])
+    # One of the sixty good validation images: 0.02 * 61 = 1.22 of 61 places in order.
+    promise = status["thresholds"]["falseAlarms"]
+    assert (promise["goodImages"], promise["expected"]) == (60, pytest.approx(1 / 61))
+    assert "synthetic" not in status["thresholds"], "no defect has a part in this threshold"
+    assert status["metrics"]["synthetic"]["imageAUROC"] > 0.7
+    assert set(predictions(namespace, good_parts)["label"]) == {"good"}
+
+
+def test_an_inference_says_how_odd_each_part_is_among_the_good_ones(
+    namespace: DemoNamespace, good_parts: Manifest
+) -> None:
+    manifest = sample("gravel-inference")
+    manifest["metadata"]["name"] = "odd"
+    manifest["spec"] |= {
+        "model": {"experiment": "gravel-good-parts"},
+        "runtime": "onnx",
+        "threshold": {"source": "training"},
+    }
+    namespace.apply(manifest)
+    scored = namespace.wait_until_complete("ainf", "odd")
+    assert scored["status"]["thresholds"]["falseAlarms"] == good_parts["status"]["thresholds"]["falseAlarms"]
+    table = predictions(namespace, scored)
+    rows = list(zip(table["defect"], table["good_below"], strict=True))
+    good, defective = ([share for defect, share in rows if defect is kind] for kind in (False, True))
+    assert all(0 <= share <= 1 for share in table["good_below"])
+    assert sum(defective) / len(defective) > sum(good) / len(good)

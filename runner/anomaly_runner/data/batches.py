@@ -5,7 +5,7 @@ IntegrityLog and left out of its batch.
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Literal
@@ -77,6 +77,33 @@ class Preprocessor:
         return to_input(image, self.height, self.width, self.normalization)
 
 
+Painter = Callable[[Image.Image, str], tuple[Image.Image, NDArray[np.bool_]]]
+"""Paints a defect on an image of the model's size, by the result's key; returns it with the pixels of the defect."""
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What happens to an image between its file and the model: see ``read_batches``."""
+
+    augment: Augmenter | None = None
+    paint: Painter | None = None
+
+    def apply(
+        self, image: Image.Image, sample: Sample, preprocessor: Preprocessor
+    ) -> tuple[Image.Image, TrueMask | None]:
+        """Change a decoded image; returns it with the pixels of its synthetic defect, if it has one.
+
+        Raises:
+            ValueError: nobody paints the defect that it has.
+        """
+        if sample.source is None:
+            return (self.augment(preprocessor.resize(image), sample.key) if self.augment else image), None
+        if self.paint is None:
+            raise ValueError(f"nothing paints the defect of {sample.key}")
+        painted, defect = self.paint(preprocessor.resize(image), sample.key)
+        return painted, TrueMask(defect)
+
+
 @dataclass(frozen=True)
 class Batch:
     """B consecutive readable images: their samples, and ``images``, the model's input (B, 3, H, W), float32."""
@@ -135,11 +162,11 @@ class IntegrityLog:
         Raises:
             DataInvalid: as ``add_unreadable``.
         """
-        self.digests[read.sample.key] = read.digest
+        self.digests[read.sample.file] = read.digest
         if isinstance(read.image, str):
-            self.add_unreadable(read.sample.key, read.image)
+            self.add_unreadable(read.sample.file, read.image)
             return
-        self.notices.add(read.sample.key, read.notices)
+        self.notices.add(read.sample.file, read.notices)
         if read.mask is not None:
             self.masks.add(read.sample.key, read.mask.pixels)
             self.notices.extend(read.mask.notices)
@@ -185,6 +212,7 @@ def read_batches(
     batch_size: int,
     threads: int,
     augment: Augmenter | None = None,
+    paint: Painter | None = None,
 ) -> Iterator[Batch]:
     """Yield batches of at most ``batch_size`` images, in the order of the samples.
 
@@ -196,18 +224,20 @@ def read_batches(
         batch_size: images in a batch; the last batch may have fewer.
         threads: number of images that are decoded at the same time.
         augment: augments training images for one epoch; None for no augmentation.
+        paint: paints synthetic defects; needed for samples that have one.
 
     Raises:
         DataInvalid: there are more unreadable images than tolerated.
         RunFailed: the storage failed, or the run was asked to stop.
     """
-    read = partial(read_image, prefetcher, preprocessor, integrity.limits.max_image_pixels, augment)
+    change = Changes(augment, paint)
+    read = partial(read_image, prefetcher, preprocessor, integrity.limits.max_image_pixels, change)
     images = ordered_map(read, samples, threads, ahead=batch_size + 2 * threads)
     return _batched(_record_and_filter(images, integrity), batch_size)
 
 
 def read_image(
-    prefetcher: Prefetcher, preprocessor: Preprocessor, max_pixels: int, augment: Augmenter | None, sample: Sample
+    prefetcher: Prefetcher, preprocessor: Preprocessor, max_pixels: int, changes: Changes, sample: Sample
 ) -> ReadImage:
     """Read one image and its masks; arguments are those of ``read_batches``.
 
@@ -216,15 +246,15 @@ def read_image(
     """
     digest = b""
     try:
-        data = read_file(prefetcher, sample.key)
+        data = read_file(prefetcher, sample.file)
         digest = hashlib.sha256(data).digest()
         decoded = preprocessor.decode(data, max_pixels)
         masks = MaskSource(prefetcher, max_pixels, preprocessor.crop, finds_defects=True)
         mask = masks.read(sample.masks, decoded, preprocessor.size) if sample.masks else None
-        image = augment(preprocessor.resize(decoded.image), sample.key) if augment else decoded.image
+        image, painted = changes.apply(decoded.image, sample, preprocessor)
         notices = (Notice.MORE_FRAMES,) if decoded.has_more_frames else ()
         pixels = preprocessor.to_input(image)
-        return ReadImage(sample, digest, pixels, mask, notices, decoded.whole, decoded.image.mode)
+        return ReadImage(sample, digest, pixels, mask or painted, notices, decoded.whole, decoded.image.mode)
     except UnreadableImageError as error:
         return ReadImage(sample, digest, str(error))
 

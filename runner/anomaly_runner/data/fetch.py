@@ -32,6 +32,7 @@ from anomaly_runner.data.stored_listing import (
     to_parquet,
 )
 from anomaly_runner.data.summary import describe
+from anomaly_runner.data.synthetic import add_synthetic_defects
 from anomaly_runner.data.valid_area import ValidArea
 from anomaly_runner.errors import DataInvalid, RunFailed, StorageDenied
 from anomaly_runner.storage import (
@@ -78,6 +79,7 @@ def list_experiment(
 
     Raises:
         DataInvalid: the folder does not have the expected layout, or the mask of the valid area cannot be used.
+        InvalidConfig: synthetic defects cannot be painted on these images.
         StorageDenied: the storage refused the credentials.
         StorageUnavailable: the storage does not answer.
         Stopped: the run was asked to stop.
@@ -91,6 +93,7 @@ def list_experiment(
         objects = stored.objects if stored else store.list()
     with context.stage(Stage.DATASET):
         dataset = stored.dataset if stored else _index(spec, store, objects, with_masks, context)
+        dataset = add_synthetic_defects(dataset, spec.dataset.splits.synthetic_defects, spec.dataset.seed)
         valid_area = _valid_area(spec, store, context)
         return replace(_listed(dataset, store, objects, selection, context), valid_area=valid_area, cache=cache)
 

@@ -110,7 +110,7 @@ class KeptMasks:
         """Make a function that returns the masks, which were read at ``size`` (rows, columns)."""
 
         def read(sample: Sample) -> NDArray[np.bool_]:
-            if not sample.masks:
+            if not sample.has_mask:
                 return np.full(size, bool(sample.defect))
             packed = np.frombuffer(zlib.decompress(self._packed[sample.key]), np.uint8)
             return np.unpackbits(packed, count=size[0] * size[1]).reshape(size).view(np.bool_)

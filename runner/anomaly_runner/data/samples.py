@@ -8,6 +8,8 @@ GOOD = "good"
 """Label of an image without a defect."""
 UNKNOWN = "unknown"
 """Label of an image that is scored but counts in no metric."""
+SYNTHETIC = "synthetic defect"
+"""Label of a good image with a defect painted on it."""
 
 
 @dataclass(frozen=True)
@@ -18,11 +20,23 @@ class Sample:
         key: path below the dataset's root.
         label: ``GOOD``, ``UNKNOWN``, or a kind of defect.
         masks: keys of its ground-truth masks, of which each shows a part of what is defective; empty if it has none.
+        source: key of the good image that a synthetic defect is painted on; None for an image as it is.
     """
 
     key: str
     label: str
     masks: tuple[str, ...] = ()
+    source: str | None = None
+
+    @property
+    def file(self) -> str:
+        """Key of the file to read."""
+        return self.source or self.key
+
+    @property
+    def has_mask(self) -> bool:
+        """Whether it is known which pixels are defective."""
+        return bool(self.masks) or self.source is not None
 
     @property
     def defect(self) -> bool | None:
@@ -59,7 +73,12 @@ class DatasetIndex:
         """Whether any test image has a mask, which pixel metrics need."""
         return any(sample.masks for sample in self.test)
 
+    @property
+    def synthetic_defects(self) -> int:
+        """Number of validation images with a synthetic defect."""
+        return sum(sample.source is not None for sample in self.validation)
+
     def file_keys(self) -> list[str]:
         """Keys of all files, in the order of use: training, validation and test images, each with its masks."""
         samples = (*self.train, *self.validation, *self.test)
-        return [key for sample in samples for key in (sample.key, *sample.masks)]
+        return [key for sample in samples for key in (sample.file, *sample.masks)]

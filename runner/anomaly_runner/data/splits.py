@@ -44,7 +44,8 @@ def _with_good_test_images(dataset: DatasetIndex, fraction: float, seed: int) ->
 def _with_validation(dataset: DatasetIndex, splits: DatasetSplits, seed: int) -> DatasetIndex:
     if dataset.validation or splits.validation_fraction is None:
         return dataset
-    labels = sorted({sample.label for sample in dataset.test} - {UNKNOWN})
+    # Synthetic defects stand in for real ones, all of which are left to be tested on.
+    labels = [GOOD] if splits.synthetic_defects else sorted({sample.label for sample in dataset.test} - {UNKNOWN})
     moved = [
         sample for label in labels for sample in _draw_share(dataset.test, label, splits.validation_fraction, seed)
     ]

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 
-from anomaly_runner.data.samples import GOOD, UNKNOWN, DatasetIndex, Sample
+from anomaly_runner.data.samples import GOOD, SYNTHETIC, UNKNOWN, DatasetIndex, Sample
 
 _NAMED_LABELS = 8
 """How many labels the sentence counts."""
@@ -42,13 +42,14 @@ def describe_briefly(dataset: DatasetIndex, *, with_masks: bool) -> str:
 def _kinds(samples: Sequence[Sample], purpose: str) -> str:
     """The number of images of a split and, of those with labels, how many are good and of how many kinds of defect."""
     labels = Counter(sample.label for sample in samples)
-    good, unknown = labels.pop(GOOD, 0), labels.pop(UNKNOWN, 0)
+    good, unknown, synthetic = labels.pop(GOOD, 0), labels.pop(UNKNOWN, 0), labels.pop(SYNTHETIC, 0)
     if unknown == len(samples):
         return f"{unknown} {purpose}" if unknown else ""
     kinds = f"{len(labels)} kinds of defect" if len(labels) > 1 else "one kind of defect"
     counts = [
         f"{good} good" if good else "",
         f"{labels.total()} of {kinds}" if labels else "",
+        f"{synthetic} with synthetic defects" if synthetic else "",
         f"{unknown} without a label" if unknown else "",
     ]
     return f"{len(samples)} {purpose}: {', '.join(count for count in counts if count)}"
@@ -57,7 +58,7 @@ def _kinds(samples: Sequence[Sample], purpose: str) -> str:
 def _masks(dataset: DatasetIndex) -> str:
     """How many masks there are, of how many defective images."""
     scored = (*dataset.validation, *dataset.test)
-    defective = [sample for sample in scored if sample.label not in (GOOD, UNKNOWN)]
+    defective = [sample for sample in scored if sample.label not in (GOOD, UNKNOWN, SYNTHETIC)]
     if not defective:
         return ""
     masks = {key for sample in scored for key in sample.masks}

@@ -88,7 +88,7 @@ def evaluate(
     # Decide about all images, labelled or not: an image at the threshold is anomalous.
     anomalous = predictions.scores.astype(np.float64) >= threshold
     # Compute metrics from the labelled images only.
-    values, left_out = _metrics_of_levels(labelled, metrics, thresholds)
+    values, left_out = metrics_of_levels(labelled, metrics, thresholds)
     return EvaluationResult(
         thresholds=thresholds,
         metrics=values,
@@ -115,7 +115,7 @@ def _intervals(image: ScoresByClass, threshold: float, metrics: Metrics) -> dict
     return {name: interval for name, interval in found.items() if name in metrics.image}
 
 
-def _metrics_of_levels(
+def metrics_of_levels(
     labelled: LabelledScores, metrics: Metrics, thresholds: ThresholdValues
 ) -> tuple[MetricValues, tuple[str, ...]]:
     """Image metrics and, with masks and a pixel threshold, pixel metrics; with warnings about those left out."""
@@ -166,5 +166,5 @@ def _metrics_by_defect(
     found = {}
     for label, scores in labelled.image_by_defect.items():
         one_kind = LabelledScores(scores, labelled.pixel_by_defect.get(label))
-        found[label], _ = _metrics_of_levels(one_kind, metrics, thresholds)
+        found[label], _ = metrics_of_levels(one_kind, metrics, thresholds)
     return found

@@ -11,7 +11,7 @@ from itertools import zip_longest
 
 from anomaly_api.status import Stage
 from anomaly_runner.context import Context
-from anomaly_runner.data.batches import IntegrityLog, Preprocessor, ReadImage, read_image
+from anomaly_runner.data.batches import Changes, IntegrityLog, Preprocessor, ReadImage, read_image
 from anomaly_runner.data.fetch import ListedDataset, prefetch_images
 from anomaly_runner.data.files import read_file
 from anomaly_runner.data.mask_files import range_of_values
@@ -83,7 +83,8 @@ def _by_label(dataset: DatasetIndex) -> list[list[Sample]]:
     found: defaultdict[tuple[str, str], list[Sample]] = defaultdict(list)
     for split in ("train", "validation", "test"):
         for sample in getattr(dataset, split):
-            found[split, sample.label].append(sample)
+            if sample.source is None:  # synthetic defects are painted on images that are looked at anyway
+                found[split, sample.label].append(sample)
     return list(found.values())
 
 
@@ -121,7 +122,7 @@ def look_at_images(
     try:
         with context.stage(Stage.CHECK, len(chosen)):
             for sample in chosen:  # one at a time, so that memory holds one decoded image
-                read = read_image(prefetcher, preprocessor, max_pixels, None, sample)
+                read = read_image(prefetcher, preprocessor, max_pixels, Changes(), sample)
                 integrity.record(read)
                 masks = [read_file(prefetcher, key) for key in sample.masks] if read.mask else []
                 _note(look, read, [range_of_values(mask, max_pixels) for mask in masks])

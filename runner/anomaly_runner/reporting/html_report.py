@@ -39,6 +39,7 @@ _LISTED = 100
 """Largest number of rows of a list of files, which keeps the page small."""
 _ORIGINS = {
     "validation": "Chosen on the validation images.",
+    "synthetic": "Chosen on good validation images and synthetic defects: real ones may score otherwise.",
     "test": "Chosen on the images that are judged here, so the decisions are better than they would be on new ones.",
     "manual": "Set by hand.",
     "model": "Taken over from the trained model.",

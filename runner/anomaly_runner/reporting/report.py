@@ -68,14 +68,16 @@ class Results:
     failure: RunFailed | None = None
 
     @property
-    def thresholds_from(self) -> Literal["validation", "test", "manual", "model"]:
+    def thresholds_from(self) -> Literal["validation", "synthetic", "test", "manual", "model"]:
         """Origin of the thresholds: the images that they were found on, the manifest or the trained model."""
         source = self.evaluated.thresholds.source
         if source in ("training", "custom"):
             return "model"
         if source == "manual":
             return "manual"
-        return "validation" if self.validation_images else "test"
+        if self.validation_images:
+            return "synthetic" if self.evaluated.thresholds.synthetic else "validation"
+        return "test"
 
 
 def make_summary(results: Results, artifacts: Artifacts, mlflow: MlflowStatus | None, record: RunRecord) -> RunSummary:
@@ -91,6 +93,7 @@ def make_summary(results: Results, artifacts: Artifacts, mlflow: MlflowStatus | 
         images=ImageCounts(
             train=results.trained_images,
             validation=results.validation_images,
+            synthetic=results.dataset.synthetic_defects or None,
             predicted=len(results.predictions.samples),
             anomalous=int(evaluated.anomalous.sum()),
             unreadable=len(results.integrity.unreadable),
@@ -158,7 +161,9 @@ def make_pruned_report(
 
 def _short_curve(record: RunRecord) -> Curve | None:
     curve = record.curve
-    return None if curve is None else make_curve(curve.metric, curve.points, MAX_STATUS_CURVE)
+    if curve is None:
+        return None
+    return make_curve(curve.metric, curve.points, MAX_STATUS_CURVE, synthetic=curve.synthetic)
 
 
 def make_search_report(

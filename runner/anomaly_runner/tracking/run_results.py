@@ -23,6 +23,9 @@ MODEL_TAG = f"{GROUP}/model"
 
 It is not a parameter: parameters cannot change, but a retried pod may find a newer registered version."""
 
+SYNTHETIC_TAG = f"{GROUP}/syntheticDefects"
+"""Tag with the number of synthetic defects that an experiment was validated with."""
+
 
 def flat_parameters(spec: Contract) -> dict[str, str]:
     """Flatten a spec to the fields that are set, by path (``model.padim.backbone``).
@@ -46,9 +49,10 @@ def tracked_result(report: RunReport, folder: Path, complete: bool) -> TrackedRe
     """Collect a run's results for a tracker from the report and the folder of artifacts.
 
     Names of metrics: the level and the metric (``image_AUROC``), with the kind of defect if it is about one
-    (``image_AUROC/scratch``); ends of 95 % intervals (``image_AUROC_low``, ``image_AUROC_high``); counts of decisions
-    (``image_false_positives``); thresholds (``pixel_threshold``); what the model costs
-    (``performance_latencyMilliseconds``); and the seconds of each stage (``seconds_train``).
+    (``image_AUROC/scratch``); those of synthetic defects (``synthetic_imageAUROC``); ends of 95 % intervals
+    (``image_AUROC_low``, ``image_AUROC_high``); counts of decisions (``image_false_positives``); thresholds
+    (``pixel_threshold``); what the model costs (``performance_latencyMilliseconds``); and the seconds of each stage
+    (``seconds_train``).
 
     Args:
         report: the run's report.
@@ -72,6 +76,8 @@ def _tags(report: RunReport) -> dict[str, str]:
     summary = report.summary
     tag = PRUNED_TAG if summary.reason is Reason.PRUNED else FAILURE_TAG
     found = {MODEL_TAG: report.environment.get("model"), tag: summary.message}
+    if summary.images is not None and summary.images.synthetic:
+        found[SYNTHETIC_TAG] = str(summary.images.synthetic)
     for group, values in {"device": summary.device, "trainedBy": summary.trained_by}.items():
         if values is not None:
             found |= {f"{GROUP}/{group}.{name}": text for name, text in flat_parameters(values).items()}
@@ -104,7 +110,12 @@ def _of_search(status: SweepStatus) -> dict[str, float]:
 
 
 def _by_level(values: MetricValues, suffix: str = "") -> dict[str, float]:
-    levels = {"image": values.image, "pixel": values.pixel, "performance": values.performance}
+    levels = {
+        "image": values.image,
+        "pixel": values.pixel,
+        "synthetic": values.synthetic or {},
+        "performance": values.performance,
+    }
     return {f"{level}_{name}{suffix}": value for level, found in levels.items() for name, value in found.items()}
 
 
@@ -133,7 +144,7 @@ def _dataset(report: RunReport) -> TrackedDataset | None:
         digest=report.dataset_fingerprint,
         kind=kind,
         uri=uri,
-        images=report.summary.images.model_dump(exclude={"anomalous"}),
+        images=report.summary.images.model_dump(exclude={"anomalous"}, exclude_none=True),
         context="training" if isinstance(report.config.spec, ExperimentSpec) else "inference",
     )
 

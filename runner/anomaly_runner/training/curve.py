@@ -10,11 +10,14 @@ Point = tuple[int, float]
 """Number of epochs, and the value of a metric after them."""
 
 
-def make_curve(metric: WatchedMetric, points: Sequence[Point], most: int = MAX_CURVE) -> Curve:
+def make_curve(
+    metric: WatchedMetric, points: Sequence[Point], most: int = MAX_CURVE, *, synthetic: bool | None = None
+) -> Curve:
     """A curve of at most ``most`` points (3 or more), with values rounded to six digits."""
     kept = thinned(points, most, lowest_is_best=metric == "trainLoss")
     return Curve(
         metric=metric,
+        synthetic=synthetic or None,
         epochs=tuple(epoch for epoch, _ in kept),
         values=tuple(float(f"{value:.6g}") for _, value in kept),
     )

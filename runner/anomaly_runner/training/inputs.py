@@ -3,12 +3,13 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from anomaly_api.experiment import ExperimentSpec
 from anomaly_runner.context import Context
 from anomaly_runner.data.augment import Augmenter
-from anomaly_runner.data.batches import Batch, IntegrityLog, Preprocessor, read_batches
+from anomaly_runner.data.batches import Batch, IntegrityLog, Painter, Preprocessor, read_batches
 from anomaly_runner.data.masks import MaskReader
 from anomaly_runner.data.samples import DatasetIndex, Sample
 from anomaly_runner.data.valid_area import ValidArea
@@ -17,6 +18,7 @@ from anomaly_runner.models.threads import TorchThreads
 from anomaly_runner.storage import Prefetcher, Store
 from anomaly_runner.system.machine import cpu_limit
 from anomaly_runner.training.profile import recorded_steps
+from anomaly_runner.training.synthetic_painter import SyntheticPainter
 
 
 def experiment_preprocessor(spec: ExperimentSpec, valid_area: ValidArea | None) -> Preprocessor:
@@ -75,7 +77,13 @@ class ExperimentInputs:
             batch_size=batch_size,
             threads=readers,
             augment=augment,
+            paint=self._painter,
         )
+
+    @cached_property
+    def _painter(self) -> Painter | None:
+        spec, seed = self.spec.dataset.splits.synthetic_defects, self.spec.dataset.seed
+        return None if spec is None else SyntheticPainter(spec, seed, self.preprocessor.valid)
 
     def recorded_steps(self) -> AbstractContextManager[Callable[[], None]]:
         """Record steps of the training inside a block, where the spec asks for it; see ``profile.recorded_steps``."""
@@ -84,6 +92,6 @@ class ExperimentInputs:
 
     def masks(self, samples: Sequence[Sample]) -> MaskReader | None:
         """Reader of the ground truth of these images, which have been read; None where none of them has a mask."""
-        if not any(sample.masks for sample in samples):
+        if not any(sample.has_mask for sample in samples):
             return None
         return self.integrity.masks.reader(self.preprocessor.size)

@@ -28,6 +28,7 @@ from anomaly_runner.evaluation.evaluate import EvaluationResult, evaluate
 from anomaly_runner.evaluation.inference_thresholds import inference_thresholds
 from anomaly_runner.evaluation.labelled import sort_labelled_scores
 from anomaly_runner.evaluation.normalize import ScoreNormalizer, experiment_normalizer, score_range
+from anomaly_runner.evaluation.synthetic import marked_synthetic, with_synthetic_metrics
 from anomaly_runner.evaluation.thresholds import experiment_thresholds
 from anomaly_runner.scoring.predict import Predictions
 from support.optional import not_none
@@ -466,3 +467,31 @@ def test_a_model_without_maps_has_image_metrics_alone(tmp_path: Path) -> None:
     assert result.metrics.pixel == {}
     assert thresholds.pixel is None
     assert set(normalizer.ranges) == {"image"}
+
+
+def test_metrics_of_synthetic_defects_have_names_of_their_own_and_those_of_the_test_images_stay(tmp_path: Path) -> None:
+    tested, validation = predictions(["good"] * 6, seed=1), predictions(LABELS, seed=2)
+    metrics = Metrics(image=("AUROC", "F1Score"), pixel=("AUPR", "IoU"))
+    thresholds = ThresholdValues(image=20.0, pixel=14.0, source="adaptive")
+    normalizer = experiment_normalizer(Evaluation(), thresholds, score_range(tested))
+    labelled = sort_labelled_scores(tested, truth, tmp_path)
+    before = evaluate(tested, labelled, thresholds, normalizer=normalizer, metrics=metrics)
+    found = with_synthetic_metrics(before, sort_labelled_scores(validation, truth, tmp_path), metrics).metrics
+    known = [index for index, sample in enumerate(validation.samples) if sample.defect is not None]
+    labels = [validation.samples[index].defect for index in known]
+    pixels = np.stack([truth(validation.samples[index]) for index in known]).ravel()
+    assert (found.image, found.pixel) == ({}, {})
+    assert found.synthetic == pytest.approx(
+        {
+            "imageAUROC": roc_auc_score(labels, validation.scores[known]),
+            "pixelAUPR": average_precision_score(pixels, not_none(validation.maps)[known].ravel()),
+        },
+        abs=1e-9,
+    )
+
+
+@pytest.mark.parametrize(("source", "expected"), [("adaptive", True), ("recall", True), ("falseAlarmRate", None)])
+def test_a_threshold_is_called_synthetic_where_a_defect_has_a_part_in_it(
+    source: Literal["adaptive", "recall", "falseAlarmRate"], expected: bool | None
+) -> None:
+    assert marked_synthetic(ThresholdValues(image=1.0, source=source)).synthetic is expected

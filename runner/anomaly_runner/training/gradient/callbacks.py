@@ -32,6 +32,11 @@ LogMetrics = Callable[[int, Mapping[str, float]], None]
 """Logs metrics by name for a training step; returns without waiting for the tracker."""
 
 
+def recorded_name(metric: str, synthetic: bool) -> str:
+    """The name under which a metric of validations is recorded: with synthetic defects, imageAUROC is another one."""
+    return f"synthetic{metric[0].upper()}{metric[1:]}" if synthetic else metric
+
+
 class MetricRecorder:
     """The metrics of a running training: written by some callbacks, read by others and by the report."""
 
@@ -158,7 +163,7 @@ class ValidationMetrics(Callback):  # type: ignore[misc]
         samples: validation images in the order of the data module.
         masks: their ground truth; None where pixel metrics are not needed.
         work: folder for files of pixel scores, which may not fit into memory.
-        recorder: takes imageAUROC, imageF1Max and pixelAUROC, each where it is defined.
+        recorder: takes imageAUROC, imageF1Max and pixelAUROC, each where it is defined, by ``recorded_name``.
         check: called after each batch; may raise to stop the training.
     """
 
@@ -171,6 +176,7 @@ class ValidationMetrics(Callback):  # type: ignore[misc]
         check: Callable[[], None],
     ) -> None:
         self._samples, self._masks, self._work, self._recorder = samples, masks, work, recorder
+        self._synthetic = any(sample.source is not None for sample in samples)
         self._check = check
         self.last_step: int | None = None
         """Training step of the last validation; None before the first."""
@@ -202,7 +208,7 @@ class ValidationMetrics(Callback):  # type: ignore[misc]
         for name, value in self._metrics(scores, maps).items():
             pl_module.log(name, value)
             if not trainer.sanity_checking:
-                self._recorder.record(name, trainer.global_step, value)
+                self._recorder.record(recorded_name(name, self._synthetic), trainer.global_step, value)
 
     def _metrics(self, scores: NDArray[np.float32], maps: NDArray[np.float32] | None) -> dict[str, float]:
         pixel_range = (0.0, 0.0) if maps is None else (float(maps.min()), float(maps.max()))

@@ -12,7 +12,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from anomaly_api.status import Curve
 from anomaly_api.training import WatchedMetric
 from anomaly_runner.training.curve import make_curve
-from anomaly_runner.training.gradient.callbacks import MetricRecorder
+from anomaly_runner.training.gradient.callbacks import MetricRecorder, recorded_name
 from anomaly_runner.training.gradient.training_plan import TRAIN_LOSS
 
 ShowCurve = Callable[[Curve], None]
@@ -52,10 +52,13 @@ class LiveCurve(Callback):  # type: ignore[misc]
     def show(self) -> None:
         """Show the curve so far, if it has begun."""
         history = self._recorder.history
-        metric: WatchedMetric = self._watched if history.get(self._watched) else TRAIN_LOSS
-        points = [(self._epochs[step], value) for step, value in history.get(metric, ()) if step in self._epochs]
+        synthetic = bool(history.get(recorded_name(self._watched, synthetic=True)))
+        name = recorded_name(self._watched, synthetic)
+        metric: WatchedMetric = self._watched if history.get(name) else TRAIN_LOSS
+        recorded = history.get(recorded_name(metric, synthetic), ())
+        points = [(self._epochs[step], value) for step, value in recorded if step in self._epochs]
         if points:
-            self._show(make_curve(metric, points))
+            self._show(make_curve(metric, points, synthetic=synthetic))
 
     def state_dict(self) -> dict[str, Any]:
         """Pairs of step and epochs, and why the training was ended."""

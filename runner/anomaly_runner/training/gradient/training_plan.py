@@ -158,7 +158,7 @@ def why_metric_unavailable(plan: TrainingPlan, validation: Sequence[Sample]) -> 
         return None
     if not {sample.defect for sample in validation} >= {True, False}:
         return f"{plan.monitor} needs good and defective images in val/ or test/"
-    if plan.monitor == "pixelAUROC" and not any(sample.masks for sample in validation):
+    if plan.monitor == "pixelAUROC" and not any(sample.has_mask for sample in validation):
         return "pixelAUROC needs masks"
     return None
 
