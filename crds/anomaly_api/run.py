@@ -28,6 +28,7 @@ from anomaly_api.status import (
     MlflowStatus,
     Progress,
     Stage,
+    StepFailure,
     StepName,
     ThresholdValues,
     Timestamp,
@@ -124,6 +125,8 @@ class SweepResult(Contract):
     """The sweep."""
     status: SweepStatus
     """What the search found."""
+    failure: StepFailure | None = None
+    """Why the sweep fails, if the search did."""
 
 
 class RunConfig(Contract):

@@ -268,6 +268,18 @@ class Listing(Contract):
     """Digest of the file: checked before it is read."""
 
 
+class StepFailure(Contract):
+    """Why a step failed that the next one still tells of."""
+
+    reason: Reason
+    """Reason in one word."""
+    message: Message = ""
+    """Explanation for people."""
+
+    def __str__(self) -> str:
+        return f"{self.reason}: {self.message}"
+
+
 class StepStatus(Contract):
     """A step of the run that is done, while others follow."""
 
@@ -283,6 +295,8 @@ class StepStatus(Contract):
     """When its Job completed."""
     listing: Listing | None = None
     """What it listed."""
+    failure: StepFailure | None = None
+    """Of a search that failed: why. The run fails for it once the step report has told of it."""
 
 
 class Display(Contract):

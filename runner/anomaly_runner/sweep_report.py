@@ -1,4 +1,4 @@
-"""The end of a sweep that trains nothing: its page, its tables and its journal, from the reports of its trials."""
+"""The end of a sweep that trains nothing, or failed: its page, its tables and its journal, from its trials' reports."""
 
 from anomaly_api.experiment import ExperimentSpec
 from anomaly_api.run import RunConfig

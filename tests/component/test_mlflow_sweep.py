@@ -13,7 +13,7 @@ from anomaly_api.sweep_status import Trial
 from anomaly_runner.tracking.mlflow_client import connect
 from anomaly_runner.tracking.mlflow_runs import PARENT_TAG, SEARCH_TAG, UID_TAG
 from anomaly_runner.tracking.mlflow_tracker import CHANGED_TAG, MlflowTracker, mlflow_target
-from anomaly_runner.tracking.tracker import TrackedResult
+from anomaly_runner.tracking.tracker import FAILURE_TAG, TrackedResult
 from support.mlflow_server import mlflow_server
 from support.optional import not_none
 from support.process import free_port
@@ -120,6 +120,46 @@ def test_the_last_pod_continues_the_sweeps_run(server: str, client: "MlflowClien
         {"image_AUROC": 0.95},
         {"model.name": "padim"},
     )
+
+
+def test_the_last_trial_that_is_stopped_ends_the_sweeps_run(server: str, client: "MlflowClient") -> None:
+    trials = [trial(server, "hooks", number) for number in range(3)]
+    for one in trials:
+        one.start({})
+        one.check(lambda: None)
+    [parent] = runs(client, UID_TAG, "hooks-uid")
+    trials[0].finish(RESULT)
+    trials[1].fail("Preempted: stopped by the cluster", stopped=True)
+    assert client.get_run(parent.info.run_id).info.status == "RUNNING", "another one is at work"
+    trials[2].fail("Preempted: stopped by the cluster", stopped=True)
+    ended = client.get_run(parent.info.run_id)
+    assert ended.info.status == "KILLED"
+    assert "Preempted: stopped by the cluster" in ended.data.tags[FAILURE_TAG]
+    children = runs(client, PARENT_TAG, parent.info.run_id)
+    assert sorted(run.info.status for run in children) == ["FINISHED", "KILLED", "KILLED"]
+
+
+def test_a_sweep_that_is_resumed_goes_on_in_its_run(server: str, client: "MlflowClient") -> None:
+    stopped = trial(server, "eyes", 0)
+    stopped.start({})
+    stopped.check(lambda: None)
+    stopped.fail("Preempted: stopped by the cluster", stopped=True)
+    resumed = trial(server, "eyes", 0)
+    resumed.start({})
+    resumed.check(lambda: None)
+    [parent] = runs(client, UID_TAG, "eyes-uid")
+    assert parent.info.status == "RUNNING"
+    assert FAILURE_TAG not in parent.data.tags
+
+
+def test_a_trial_that_fails_leaves_its_sweep_at_work(server: str, client: "MlflowClient") -> None:
+    one = trial(server, "clips", 0)
+    one.start({})
+    one.check(lambda: None)
+    one.fail("DataInvalid: no images")
+    [parent] = runs(client, UID_TAG, "clips-uid")
+    assert parent.info.status == "RUNNING"
+    assert [run.info.status for run in runs(client, PARENT_TAG, parent.info.run_id)] == ["FAILED"]
 
 
 def test_a_search_that_goes_on_keeps_its_run_though_another_point_wins(server: str, client: "MlflowClient") -> None:

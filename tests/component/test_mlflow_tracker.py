@@ -84,6 +84,9 @@ class FakeMlflow:
     def set_tag(self, run_id: str, key: str, value: str) -> None:
         self.runs[run_id].tags[key] = value
 
+    def delete_tag(self, run_id: str, key: str) -> None:
+        del self.runs[run_id].tags[key]
+
     def set_terminated(self, run_id: str, status: str) -> None:
         self.runs[run_id].status = status
 
@@ -144,11 +147,13 @@ def test_a_retried_pod_resumes_the_same_run() -> None:
     wait_for(first.status)
     first.fail("StorageUnavailable: gone")
     assert server.runs["run0"].status == "FAILED"
+    assert server.runs["run0"].tags["anomalyops.io/failure"] == "StorageUnavailable: gone"
     second = tracker(server)
     second.start({})
     second.finish(RESULT)
     assert list(server.runs) == ["run0"]
     assert server.runs["run0"].status == "FINISHED"
+    assert "anomalyops.io/failure" not in server.runs["run0"].tags
 
 
 def test_runs_without_a_cluster_are_never_resumed() -> None:

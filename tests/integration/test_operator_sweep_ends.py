@@ -13,7 +13,7 @@ from support.hunt import at_work, phase, score, sweep, trials
 from support.kube import Manifest, Namespace, condition
 from support.mortal_operator import MortalClient, operate
 from support.process import OperatorProcess
-from support.sweep_player import HELD, SweepPlayer
+from support.sweep_player import HELD, PAGE, SweepPlayer
 
 pytestmark = pytest.mark.cluster
 
@@ -50,13 +50,20 @@ def test_too_many_failures_end_it_and_no_trial_runs_on(namespace: Namespace, ope
         number = numbers.setdefault(str(values), len(numbers))
         return failing.get(number, HELD)
 
-    with SweepPlayer(namespace.name, end):
+    with SweepPlayer(namespace.name, end) as player:
         namespace.apply(sweep(trials={"max": 20, "parallel": 4, "maxFailed": 2}))
         failed = namespace.wait_for("aexp", "hunt", "failed", phase("Failed"))
         message = condition(failed, "Failed")["message"]
         assert condition(failed, "Failed")["reason"] == "TrialsFailed"
         assert "DataInvalid (2 x)" in message
         assert "StorageDenied (1 x)" in message
+        # A last pod was told so, and left the page: the run's end waited for it.
+        told = player.configs["hunt"]
+        assert told.step == "report"
+        assert told.sweep
+        assert told.sweep.failure
+        assert (told.sweep.failure.reason, told.sweep.failure.message) == ("TrialsFailed", message)
+        assert failed["artifacts"]["sweep"] == PAGE.sweep
         operator.wait_until(lambda: at_work(namespace) == 0, "without trials at work")
         # A higher limit has it go on with the trials that there are.
         failing.clear()
@@ -77,6 +84,7 @@ def test_the_deadline_ends_a_search_and_its_trials(namespace: Namespace, operato
         namespace.apply(sweep(policy={"activeDeadlineSeconds": 5}))
         failed = namespace.wait_for("aexp", "hunt", "failed", phase("Failed"))
         assert condition(failed, "Failed")["reason"] == "DeadlineExceeded"
+        assert failed["artifacts"]["sweep"] == PAGE.sweep
         operator.wait_until(lambda: not trials(namespace), "rid of its trials")
 
 
@@ -96,15 +104,16 @@ def test_the_end_is_recorded_before_anything_is_deleted(namespace: Namespace, op
     with SweepPlayer(namespace.name, end):
         namespace.apply(sweep(start=start, trials={"max": 20, "parallel": 4, "maxFailed": 0}))
         asyncio.run(asyncio.wait_for(dies_at_its_first_delete(namespace.name), 90))
-        failed = namespace.status("aexp", "hunt")
-        assert condition(failed, "Failed")["reason"] == "TrialsFailed"
-        assert (failed["sweep"]["failed"], failed["sweep"]["running"]) == (1, 0)
+        recorded = namespace.status("aexp", "hunt")
+        assert recorded["steps"][-1]["failure"]["reason"] == "TrialsFailed"
+        assert (recorded["sweep"]["failed"], recorded["sweep"]["running"]) == (1, 0)
         assert at_work(namespace) == 3
         operator.forget_lease()
         operator.start()
         operator.wait_until(lambda: at_work(namespace) == 0, "without trials at work")
         assert operator.writes('verb="delete"') == 3
-    assert namespace.status("aexp", "hunt") == failed
+        failed = namespace.wait_for("aexp", "hunt", "failed", phase("Failed"))
+    assert (failed["steps"], failed["sweep"]) == (recorded["steps"], recorded["sweep"])
     operator.stop()
     operator.start()
     operator.wait_until(lambda: operator.leads, "leading")

@@ -25,7 +25,7 @@ from anomaly_operator import names
 from anomaly_operator.decide.job import config_digest, make_job
 from anomaly_operator.decide.pod_settings import PodSettings
 from anomaly_operator.decide.runs import complete_run, is_finished, last_complete, limits_digest, search_of
-from anomaly_operator.decide.steps import make_step, next_step, run_number, run_steps, seconds_left
+from anomaly_operator.decide.steps import make_step, next_step, run_number, run_steps, search_failure, seconds_left
 from anomaly_operator.decide.sweep_end import sweep_end
 from anomaly_operator.resources import Manifest
 from anomaly_operator.views import RunView
@@ -114,7 +114,7 @@ def desired_name(run: RunView, status: RunStatus, desired: DesiredState) -> str:
 
 def _experiment_job(run: RunView, status: RunStatus, earlier: RunView | None, settings: PodSettings) -> DesiredState:
     spec = ExperimentSpec.model_validate_json(run.spec)
-    step = next_step(run_steps(spec), run.key, status)
+    step = next_step(run_steps(spec, status), run.key, status)
     if spec.sweep is None:
         config = _config(run, status, experiment=spec)
         return _desired_job(run, status, step, config, policy=spec.run_policy, settings=settings)
@@ -125,8 +125,16 @@ def _experiment_job(run: RunView, status: RunStatus, earlier: RunView | None, se
     told = sweep_end(spec, status) if step in ("train", "report") else spec.model_copy(update={"sweep": None})
     config = _config(run, status, experiment=told)
     if step in ("train", "report") and status.sweep:
-        config = config.model_copy(update={"sweep": SweepResult(spec=spec.sweep, status=status.sweep)})
-    return _desired_job(run, status, step, config, policy=spec.run_policy, settings=settings)
+        result = SweepResult(spec=spec.sweep, status=status.sweep, failure=search_failure(status))
+        config = config.model_copy(update={"sweep": result})
+    return _desired_job(run, status, step, config, policy=_policy_of_end(spec, status), settings=settings)
+
+
+def _policy_of_end(spec: ExperimentSpec, status: RunStatus) -> RunPolicy:
+    """Return how the Job after a search is run: what tells of a failure is not suspended, as the run would not end."""
+    if search_failure(status) is None:
+        return spec.run_policy
+    return spec.run_policy.model_copy(update={"suspend": False})
 
 
 def _search(run: RunView, spec: ExperimentSpec, sweep: Sweep, earlier: RunView | None) -> DesiredSearch | Blocked:
@@ -183,7 +191,7 @@ def _inference_job(run: RunView, status: RunStatus, experiment: RunView | None, 
         model = model.model_copy(update={"experiment": None, "location": location})
     resolved = spec.model_copy(update={"model": model, "run_policy": RunPolicy()})
     config = RunConfig(run=_identity(run, run_number(status)), inference=resolved)
-    step = next_step(run_steps(spec), run.key, status)
+    step = next_step(run_steps(spec, status), run.key, status)
     return replace(
         _desired_job(run, status, step, config, policy=spec.run_policy, settings=settings), trained_by=trained_by
     )

@@ -5,11 +5,11 @@ from datetime import datetime
 from typing import Any
 
 from anomaly_api.reasons import Reason
-from anomaly_api.status import ConditionType, Display, Phase, Progress, RunStatus, Stage, StepStatus
+from anomaly_api.status import ConditionType, Display, Phase, Progress, RunStatus, Stage, StepFailure, StepStatus
 from anomaly_api.sweep import Sweep
 from anomaly_api.sweep_exchange import SweepEnd
 from anomaly_api.sweep_status import StopReason, SweepStatus
-from anomaly_operator.decide.conditions import ConditionState, update_conditions
+from anomaly_operator.decide.conditions import MESSAGE_LIMIT, ConditionState, update_conditions
 from anomaly_operator.decide.desired import DesiredSearch
 from anomaly_operator.decide.runs import kept_of_run
 from anomaly_operator.decide.steps import run_number
@@ -70,18 +70,18 @@ def search_status(run: RunView, old: RunStatus, desired: DesiredSearch, state: S
     frame = _Frame(run, old, sweep, old.start_time or (to_timestamp(now) if sweep.asked else None), now)
     if state.end is None:
         return _at_work(frame, desired, state)
-    if failure := _failure(state.end, sweep):
-        return _ended(frame, failure)
-    return _between_steps(frame, state.end.message)
+    return _between_steps(frame, state.end.message, _failure(state.end, sweep))
 
 
-def _failure(end: SweepEnd, sweep: SweepStatus) -> ConditionState | None:
+def _failure(end: SweepEnd, sweep: SweepStatus) -> StepFailure | None:
     """Return why the search ended without a point to train; None if it has one."""
+    message = end.message[:MESSAGE_LIMIT]
     if end.reason is StopReason.DEADLINE_EXCEEDED:
-        return ConditionState(Reason.DEADLINE_EXCEEDED, end.message)
+        return StepFailure(reason=Reason.DEADLINE_EXCEEDED, message=message)
     if end.reason is StopReason.MAX_FAILED:
-        return ConditionState(Reason.TRIALS_FAILED, end.message)
-    return None if sweep.best else ConditionState(Reason.TRIALS_FAILED, f"no trial can be used: {end.message}")
+        return StepFailure(reason=Reason.TRIALS_FAILED, message=message)
+    why = f"no trial can be used: {end.message}"[:MESSAGE_LIMIT]
+    return None if sweep.best else StepFailure(reason=Reason.TRIALS_FAILED, message=why)
 
 
 def _with_identity(state: SearchState, old: RunStatus, desired: DesiredSearch) -> SweepStatus:
@@ -151,18 +151,15 @@ def _at_work(frame: _Frame, desired: DesiredSearch, state: SearchState) -> RunSt
     return frame.status(phase, {kind: condition}, stage=Stage.SEARCH, progress=progress, display=display)
 
 
-def _between_steps(frame: _Frame, end: str) -> RunStatus:
-    """Return the status of a search that is over: the winner is recorded before anything is trained with it."""
+def _between_steps(frame: _Frame, end: str, failure: StepFailure | None) -> RunStatus:
+    """Return the status of a search that is over: it is recorded why, and the winner, before anything is made of it."""
     earlier = tuple(step for step in frame.old.steps or () if step.name != "search")
     since = max((step.completion_time for step in earlier if step.completion_time), default=frame.started)
-    done = StepStatus(name="search", job_name="", start_time=since, completion_time=to_timestamp(frame.now))
-    condition = ConditionState(Reason.PENDING, f"the search is over: {end}")
+    ended = to_timestamp(frame.now)
+    done = StepStatus(name="search", job_name="", start_time=since, completion_time=ended, failure=failure)
+    text = f"the search failed, {failure}; its page is made" if failure else f"the search is over: {end}"
+    condition = ConditionState(Reason.PENDING, text)
     return frame.status(Phase.PENDING, {ConditionType.RECONCILING: condition}, steps=(*earlier, done))
-
-
-def _ended(frame: _Frame, end: ConditionState) -> RunStatus:
-    true = {ConditionType.FAILED: end, ConditionType.STALLED: end}
-    return frame.status(Phase.FAILED, true, completion_time=to_timestamp(frame.now), stage=Stage.SEARCH)
 
 
 def _progress(sweep: Sweep, frame: _Frame) -> Progress:

@@ -4,6 +4,7 @@ A finished run's status is a record: it is written once and never computed again
 came from may have been collected.
 """
 
+from dataclasses import replace
 from datetime import datetime
 from typing import cast
 
@@ -19,24 +20,22 @@ from anomaly_api.status import (
     Progress,
     RunStatus,
     Stage,
+    StepFailure,
     StepName,
     StepStatus,
     TrainedBy,
 )
 from anomaly_operator.decide.conditions import ConditionState, update_conditions
 from anomaly_operator.decide.desired import DesiredJob, DesiredState
-from anomaly_operator.decide.observed import ObservedState
+from anomaly_operator.decide.observed import ObservedState, Refusal
 from anomaly_operator.decide.outcome import Outcome, attempt_outcome, job_outcome
 from anomaly_operator.decide.outlived import ends_run
 from anomaly_operator.decide.phase import WARNING_REASONS, RunPhase, current_phase
 from anomaly_operator.decide.runs import is_finished, kept_of_run, last_complete
-from anomaly_operator.decide.steps import seconds_spent
-from anomaly_operator.decide.sweep_end import metric, remeasured
+from anomaly_operator.decide.steps import search_failure, seconds_spent
+from anomaly_operator.decide.sweep_end import WARNING_LIMIT, metric, no_page, remeasured, told_failure
 from anomaly_operator.decide.times import to_age, to_timestamp
 from anomaly_operator.views import JobView, RunView
-
-WARNING_LIMIT = 256
-"""Longest warning of a status, characters."""
 
 
 def compute_status(
@@ -66,11 +65,19 @@ def compute_status(
         outcome = attempt_outcome(observed.outlived)
     if observed.job and outcome and outcome.complete and observed.job.step:
         return _status_between_steps(run, old, observed, observed.job, outcome, now=now)
+    failure = search_failure(old)
     if observed.job and outcome:
-        return _finished_status(run, old, observed, observed.job, outcome, now=now)
+        told = told_failure(failure, outcome) if failure else outcome
+        return _finished_status(run, old, observed, observed.job, told, now=now)
+    if failure and observed.refusal:
+        return _failed_without_page(run, old, failure, observed.refusal, now=now)
     # Everything else is a phase of an unfinished run.
     trained_by = desired.trained_by if isinstance(desired, DesiredJob) else old.trained_by
     phase = current_phase(desired, observed, has_started=old.start_time is not None)
+    if failure:
+        phase = replace(
+            phase, message=f"the search failed, {failure}; its page: {phase.reason} {phase.message}".strip()
+        )
     return _unfinished_status(run, old, observed, phase, trained_by, now=now)
 
 
@@ -210,6 +217,29 @@ def _finished_status(
         warnings=results.warnings,
         display=_display(results.metrics, _progress_text(stage, None), _objective(run, old, results.metrics)),
         **kept_of_run(old) | _of_sweep(run, old, results.metrics),
+    )
+
+
+def _failed_without_page(
+    run: RunView, old: RunStatus, failure: StepFailure, refusal: Refusal, *, now: datetime
+) -> RunStatus:
+    """Return the status of a run whose search failed, and whose page nobody may make."""
+    end, stamp = ConditionState(failure.reason, failure.message), to_timestamp(now)
+    true = {ConditionType.FAILED: end, ConditionType.STALLED: end}
+    return RunStatus(
+        observed_generation=run.generation,
+        phase=Phase.FAILED,
+        conditions=update_conditions(
+            old.conditions, true, false_reason=failure.reason, generation=run.generation, now=stamp
+        ),
+        stage=Stage.SEARCH,
+        start_time=old.start_time,
+        completion_time=stamp,
+        job_name=old.job_name,
+        attempts=old.attempts,
+        mlflow=old.mlflow,
+        warnings=(no_page(refusal.message),),
+        **kept_of_run(old),
     )
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from anomaly_api.inference import InferenceSpec
 from anomaly_api.run import RunConfig, RunSpec
 from anomaly_api.scheduling import Gpus, ResourceRequirements, RunPolicy, Scheduling
-from anomaly_api.status import Listing, Phase, RunStatus, StepName, StepStatus
+from anomaly_api.status import Listing, Phase, RunStatus, StepFailure, StepName, StepStatus
 from anomaly_operator import names
 from anomaly_operator.decide.times import from_timestamp
 from anomaly_operator.keys import RunKey
@@ -21,6 +21,8 @@ CHECK_RESOURCES = ResourceRequirements(requests={"cpu": "250m", "memory": "1536M
 
 Measured: 1.0 GB for PaDiM and models of anomalib, 1.2 GB for PatchCore on a wide ResNet-50, 1.7 GB on ConvNeXt-Large.
 """
+REPORT_SECONDS = 600
+"""Longest time from a search's failure to the end of its run: by then its page is made, or goes without."""
 PLATFORM_LABELS = frozenset({"kubernetes.io/arch", "kubernetes.io/os"})
 """Labels of nodes that say which images they can run."""
 
@@ -37,14 +39,20 @@ class Step:
     """Its name in names and labels of objects; None for the last step, which is the work itself."""
 
 
-def run_steps(spec: RunSpec) -> tuple[StepName, ...]:
-    """Return the names of the run's steps, in order."""
+def run_steps(spec: RunSpec, status: RunStatus) -> tuple[StepName, ...]:
+    """Return the names of the run's steps, in order: nothing is trained with what a failed search found."""
     check: tuple[StepName, ...] = ("check",) if _is_checked(spec.scheduling, spec.run_policy) else ()
     if isinstance(spec, InferenceSpec):
         return (*check, "score")
     if spec.sweep is None:
         return (*check, "train")
-    return (*check, "search", "train" if spec.sweep.final == "train" else "report")
+    trains = spec.sweep.final == "train" and search_failure(status) is None
+    return (*check, "search", "train" if trains else "report")
+
+
+def search_failure(status: RunStatus) -> StepFailure | None:
+    """Return why the search failed that the step report tells of; None if it did not, or is not over."""
+    return next((step.failure for step in status.steps or () if step.failure), None)
 
 
 def _is_checked(scheduling: Scheduling, policy: RunPolicy) -> bool:
@@ -118,7 +126,12 @@ def run_number(status: RunStatus) -> int | None:
 
 
 def seconds_left(policy: RunPolicy, status: RunStatus) -> int | None:
-    """Return how long the step at work may take: what earlier steps have left of the run's deadline, seconds."""
+    """Return how long the step at work may take, seconds: what earlier steps have left of the run's deadline.
+
+    A search may have failed because nothing is left of it; telling of that has a time of its own.
+    """
+    if search_failure(status):
+        return REPORT_SECONDS
     if policy.active_deadline_seconds is None:
         return None
     return max(1, policy.active_deadline_seconds - seconds_spent(status))

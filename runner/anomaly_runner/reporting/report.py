@@ -169,9 +169,14 @@ def _short_curve(record: RunRecord) -> Curve | None:
 def make_search_report(
     config: RunConfig, artifacts: Artifacts, mlflow: MlflowStatus | None, record: RunRecord
 ) -> RunReport:
-    """Make the content of report.json for the end of a search with which nothing was trained."""
+    """Make the content of report.json for the end of a search with which nothing was trained.
+
+    Where the search failed, that is the message: the report of it is complete.
+    """
+    failure = config.sweep.failure if config.sweep else None
     summary = RunSummary(
         reason=Reason.COMPLETE,
+        message=f"the search failed, {failure}"[:MESSAGE_LIMIT] if failure else "",
         stage=Stage.DONE,
         artifacts=artifacts,
         mlflow=mlflow,

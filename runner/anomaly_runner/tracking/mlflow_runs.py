@@ -2,15 +2,19 @@
 
 MLflow cannot create a run only if there is none: several pods that begin at once may each create the sweep's. Each
 looks again after it has: the oldest is kept, and whoever created another one deletes it.
+
+The sweep's run is ended by its last step. A sweep that is deleted has none, but the pods of its trials are stopped, and
+the last one says so. Each ends its own run before it looks for others at work, so that the last one finds none.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from anomaly_api import GROUP
 from anomaly_api.run import RunIdentity
 from anomaly_runner.tracking.mlflow_names import MAX_TAG_CHARACTERS, mlflow_name, short_value
+from anomaly_runner.tracking.tracker import FAILURE_TAG
 
 UID_TAG = f"{GROUP}/uid"
 NUMBER_TAG = f"{GROUP}/run"
@@ -65,6 +69,19 @@ def find_run(client: Any, experiment_id: str, sought: Sought) -> Any | None:
     return min(ours, key=lambda run: (run.info.start_time, run.info.run_id), default=None)
 
 
+def reopen(client: Any, run: Any) -> None:
+    """Let a run go on that may have ended: nothing of how it ended holds any longer."""
+    client.update_run(run.info.run_id, status="RUNNING")
+    if FAILURE_TAG in run.data.tags:
+        client.delete_tag(run.info.run_id, FAILURE_TAG)
+
+
+def end_run(client: Any, run_id: str, status: Literal["FAILED", "KILLED"], message: str) -> None:
+    """End a run, and say why."""
+    client.set_tag(run_id, FAILURE_TAG, short_value(message, MAX_TAG_CHARACTERS))
+    client.set_terminated(run_id, status)
+
+
 class SweepRun:
     """The run of a sweep, below which those of its trials are nested.
 
@@ -88,12 +105,27 @@ class SweepRun:
             self._created = self._create(client, experiment_id)
             found = find_run(client, experiment_id, self._sought) or client.get_run(self._created)
         elif found.info.status != "RUNNING":
-            client.update_run(found.info.run_id, status="RUNNING")  # the search goes on
+            reopen(client, found)  # the search goes on
         kept = str(found.info.run_id)
         if self._created not in (None, kept):
             client.delete_run(self._created)
             self._created = None
         return kept
+
+    def stop(self, client: Any, experiment_id: str, message: str) -> None:
+        """End the run, after a trial was stopped, unless others are at work: a trial that begins reopens it.
+
+        Args:
+            client: MLflow's.
+            experiment_id: of the sweep and its trials.
+            message: why the trial was stopped.
+        """
+        found = find_run(client, experiment_id, self._sought)
+        if found is None or found.info.status != "RUNNING":
+            return
+        at_work = f"tags.`{PARENT_TAG}` = '{found.info.run_id}' and attributes.status = 'RUNNING'"
+        if not client.search_runs([experiment_id], at_work, max_results=1):
+            end_run(client, found.info.run_id, "KILLED", f"no trial is at work any longer; the last one: {message}")
 
     def _create(self, client: Any, experiment_id: str) -> str:
         run = self._sought.run

@@ -35,8 +35,8 @@ from anomaly_runner.tracking.mlflow_names import (
     mlflow_name,
     short_value,
 )
-from anomaly_runner.tracking.mlflow_runs import PARENT_TAG, Sought, SweepRun, as_tags, find_run
-from anomaly_runner.tracking.tracker import FAILURE_TAG, MODEL_FOLDER, MetricHistory, TrackedResult
+from anomaly_runner.tracking.mlflow_runs import PARENT_TAG, Sought, SweepRun, as_tags, end_run, find_run, reopen
+from anomaly_runner.tracking.tracker import MODEL_FOLDER, MetricHistory, TrackedResult
 
 logger = logging.getLogger(__name__)
 
@@ -269,7 +269,7 @@ class MlflowTracker:
         found = find_run(self._client, experiment_id, self._target.sought)
         if found is None:
             return None
-        self._client.update_run(found.info.run_id, status="RUNNING")
+        reopen(self._client, found)
         return str(found.info.run_id)
 
     def _create_run(self, experiment_id: str) -> str:
@@ -405,14 +405,15 @@ class MlflowTracker:
             found = register(self._client, self._target.register, run_id, self._target.all_tags)
             self._status = self._status.model_copy(update={"model": found})
 
-    def fail(self, message: str) -> None:
-        """Mark the run as failed, if it exists; a retried pod resumes it."""
+    def fail(self, message: str, *, stopped: bool = False) -> None:
+        """Mark the run as failed or stopped, if it exists; a retried pod resumes it."""
         self._finished.set()
         if self._status is None:
             return
         try:
-            self._client.set_tag(self._status.run_id, FAILURE_TAG, message[:1000])
-            self._client.set_terminated(self._status.run_id, "FAILED")
+            end_run(self._client, self._status.run_id, "KILLED" if stopped else "FAILED", message)
+            if self._sweep is not None and stopped:
+                self._sweep.stop(self._client, self._experiment_id, message)
         except Exception as error:  # noqa: BLE001 - the run's own failure is what matters
             logger.warning("MLflow at %s was not told of the failure: %s", self._target.uri, error)
 

@@ -59,7 +59,8 @@ def tracked_result(report: RunReport, folder: Path, complete: bool) -> TrackedRe
         folder: the run's artifacts on this machine.
         complete: whether the folder has all of them; if not, report.json is the only artifact.
     """
-    failed = report.summary.reason not in COMPLETED
+    search = report.config.sweep
+    failed = report.summary.reason not in COMPLETED or (search is not None and search.failure is not None)
     model = _model(folder) if complete and not failed else None
     return TrackedResult(
         metrics=_metrics(report),

@@ -111,8 +111,8 @@ class Tracker(Protocol):
             TrackingUnavailable: the server does not answer, after retries.
         """
 
-    def fail(self, message: str) -> None:
-        """Mark the run as failed if the server answers; never raises."""
+    def fail(self, message: str, *, stopped: bool = False) -> None:
+        """Mark the run as failed, or as stopped by somebody, if the server answers; never raises."""
 
 
 class NoTracker:
@@ -138,5 +138,5 @@ class NoTracker:
     def finish(self, result: TrackedResult) -> None:
         """Nothing to do."""
 
-    def fail(self, message: str) -> None:
+    def fail(self, message: str, *, stopped: bool = False) -> None:
         """Nothing to do."""

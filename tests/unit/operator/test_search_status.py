@@ -9,7 +9,7 @@ from anomaly_api.status import ConditionType, RunStatus
 from anomaly_api.sweep_exchange import SweepEnd
 from anomaly_api.sweep_status import StopReason
 from anomaly_operator.decide.conditions import find_true
-from anomaly_operator.decide.desired import DesiredSearch, desired_state
+from anomaly_operator.decide.desired import DesiredJob, DesiredSearch, desired_state
 from anomaly_operator.decide.pod_settings import PodSettings
 from anomaly_operator.decide.runs import current_run
 from anomaly_operator.decide.search_status import (
@@ -89,11 +89,28 @@ def test_ends_without_a_point_to_train(stop: str, best: list[Any], reason: str, 
     assert overview
     state = SearchState(overview=overview, at_work=2, end=SweepEnd(StopReason(stop), "why"))
     told = search_status(run, status(), search(run), state, A_MINUTE_LATER)
-    failed = find_true(told.conditions, ConditionType.FAILED)
-    assert failed
-    assert (told.phase, failed.reason, failed.message) == ("Failed", reason, message)
+    at_work = find_true(told.conditions, ConditionType.RECONCILING)
+    assert at_work
+    assert (told.phase, at_work.message) == ("Pending", f"the search failed, {reason}: {message}; its page is made")
+    [step] = told.steps or ()
+    assert step.failure
+    assert (step.name, step.failure.reason, step.failure.message) == ("search", reason, message)
     assert told.sweep
     assert told.sweep.limits, "other limits have it go on"
+
+
+def test_what_tells_of_a_failure_is_not_suspended() -> None:
+    """A deadline passes while a sweep is suspended as well: its run ends."""
+    failure = {"reason": "DeadlineExceeded", "message": "too late"}
+    over = status(steps=[{"name": "search", "jobName": "", "failure": failure}], sweep={"asked": 0})
+    settings = PodSettings(runner_image="r", inference_image="i")
+    desired = desired_state(sweep({"suspend": True}), over, None, settings)
+    assert isinstance(desired, DesiredJob)
+    assert desired.make()["spec"]["suspend"] is False
+    done = status(steps=[{"name": "search", "jobName": ""}], sweep={"asked": 4, "best": [BEST]})
+    trained = desired_state(sweep({"suspend": True}), done, None, settings)
+    assert isinstance(trained, DesiredJob)
+    assert trained.make()["spec"]["suspend"] is True
 
 
 def test_a_search_with_a_best_point_is_a_step_that_is_done() -> None:

@@ -44,8 +44,8 @@ class RecordingTracker:
     def finish(self, result: TrackedResult) -> None:
         pass
 
-    def fail(self, message: str) -> None:
-        self.failure = message
+    def fail(self, message: str, *, stopped: bool = False) -> None:
+        self.failure, self.stopped = message, stopped
 
 
 def context_at(stage: Stage, tracker: RecordingTracker) -> Context:
@@ -74,6 +74,7 @@ def test_every_failure_has_an_exit_code_and_a_reason(kind: type[errors.RunFailed
     assert ending.summary.warnings == ("beware",)
     assert not_none(ending.summary.mlflow).run_id == "r"
     assert "because" in not_none(tracker.failure)
+    assert tracker.stopped == (kind is errors.Stopped)
 
 
 def test_failures_cover_all_exit_codes_of_a_run() -> None:

@@ -142,7 +142,9 @@ def _tiles(findings: Findings) -> dict[str, str]:
 
 
 def _warnings(findings: Findings) -> list[str]:
-    found = list(findings.known.warnings)
+    failure = findings.search.failure
+    found = [f"The search failed, {failure}"] if failure else []
+    found += findings.known.warnings
     if findings.silent:
         found.append(
             f"{len(findings.silent)} of {findings.asked} points left no report, such as {findings.silent[0]}: they are "
