@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
 
+from hack.cluster.progress import duration
 from hack.demo import install, results
 from hack.demo.cluster import Object, find, forwarded, kubectl
 from hack.demo.digits import write_inference_folders, write_mnist_folders
@@ -41,12 +43,24 @@ def up(console: Console, *, sweep: bool = False) -> None:
     with s3_client() as client:
         with console.status("uploading pictures and weights"):
             upload_data(client)
-        _forget_lost_runs(client)
+        _forget_lost_runs(client, sweep=sweep)
         experiment = run_sample(EXPERIMENT, console)
         inference = run_sample(INFERENCE, console, after=experiment)
         _show([experiment, inference], client, console)
         if sweep:
-            results.show_sweep(run_sample(SWEEP, console, seconds=SWEEP_SECONDS), console)
+            _run_sweep(client, console)
+
+
+def _run_sweep(client: Client, console: Console) -> None:
+    """Run the sweep, with its trials' progress, and show what it found and where its page is."""
+    begun = time.monotonic()
+    console.print(f"\n[bold]kubectl apply -f {SWEEP.relative_to(ROOT)}[/bold]")
+    run = run_sample(SWEEP, console, seconds=SWEEP_SECONDS)
+    results.show_sweep(run, console)
+    console.print(f"\nThe page of {run['metadata']['name']}: {results.fetch_sweep(run, client)}", soft_wrap=True)
+    with forwarded("mlflow", 5000, install.NAMESPACE) as mlflow:
+        results.show_nested(run, mlflow, console)
+    console.print(f"the sweep took {duration(time.monotonic() - begun)}", highlight=False)
 
 
 def down(console: Console) -> None:
@@ -86,12 +100,13 @@ def prepare_data(data: Path, weights: Path) -> None:
     write_efficientnet_lite0(weights)
 
 
-def _forget_lost_runs(client: Client) -> None:
+def _forget_lost_runs(client: Client, *, sweep: bool) -> None:
     """Delete runs whose files S3 has lost: runs that build on them would fail.
 
     An S3 server without a volume loses all files with its pod.
     """
-    for kind, name in (("anomalyexperiment", "mnist-padim"), ("anomalyinference", "mnist-inference")):
+    runs = [("anomalyexperiment", "mnist-padim"), ("anomalyinference", "mnist-inference")]
+    for kind, name in [*runs, ("anomalyexperiment", "sweep-mnist")] if sweep else runs:
         run = find(kind, name, install.NAMESPACE)
         if run and run.get("status", {}).get("artifacts", {}).get("root") and not results.artifacts_exist(run, client):
             kubectl("delete", kind, name, "--ignore-not-found", f"--namespace={install.NAMESPACE}")

@@ -99,11 +99,20 @@ def _show(found: Object, display: Progress, task: TaskID, before: str) -> str:
     """Update the bar, and return the state; if output is no terminal, print a changed state as a line."""
     status = found.get("status", {})
     progress = status.get("progress", {})
-    state = " ".join(filter(None, (status.get("phase", "Pending"), status.get("stage"))))
+    state = _state(status)
     display.update(task, completed=progress.get("percent", 0), state=state)
     if state != before and not display.console.is_terminal:
         display.console.print(f"  {found['metadata']['name']}: {state}")
     return state
+
+
+def _state(status: Object) -> str:
+    """Return phase and stage; of a search, how many trials are over and at work, and the best value so far."""
+    found, phase, stage = status.get("sweep"), status.get("phase", "Pending"), status.get("stage")
+    if not found or stage != "search":
+        return " ".join(filter(None, (phase, stage)))
+    text = f"{phase} search: {found['asked'] - found['running']} trials over, {found['running']} at work"
+    return f"{text}, best {best}" if (best := status.get("display", {}).get("objective")) else text
 
 
 def _failure_message(found: Object, failure: Object) -> str:

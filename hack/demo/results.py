@@ -14,6 +14,8 @@ from hack.demo.cluster import Object, kubectl
 from hack.demo.storage import Client, StoredObject, download, list_objects, split_uri
 
 PICTURES = settings.HOME / "pictures"
+# Files of a sweep and its trials that a person reads.
+SHOWN_OF_SWEEP = (".html", ".csv", "report.json", "failure.json", "optuna-journal.log")
 # Most files listed per folder, which may hold many pictures.
 SHOWN_PER_FOLDER = 4
 
@@ -31,15 +33,27 @@ def show_sweep(run: Object, console: Console) -> None:
     console.print(f"\n[bold]kubectl get aexp -l {trials}[/bold]")
     shown = kubectl("get", "aexp", f"--selector={trials}", f"--namespace={run['metadata']['namespace']}")
     console.print(shown.rstrip(), highlight=False, soft_wrap=True)
-    console.print(f"\n[bold]The best of {found['complete']} trials[/bold] ({found['stopReason']})")
-    table = Table("trial", *found["best"][0]["objectives"], "values", box=None, pad_edge=True)
-    for best in found["best"]:
-        values = " ".join(f"{path}={json.dumps(value)}" for path, value in best.get("values", {}).items())
-        table.add_row(str(best["number"]), *(f"{value:.6g}" for value in best["objectives"].values()), values)
-    console.print(table)
+    others = ", ".join(f"{found[state]} {state}" for state in ("pruned", "infeasible", "failed") if found[state])
+    console.print(
+        f"\n[bold]The best of {found['complete']} trials[/bold]{f' ({others})' if others else ''}", highlight=False
+    )
+    console.print(_best_points(found["best"]))
     if again := found.get("remeasured"):
         told = ", ".join(f"{metric} {value:.6g}" for metric, value in again["objectives"].items())
-        console.print(f"{name}, the best one trained in full on {again['measuredOn']}: {told}", highlight=False)
+        console.print(f"The best one, trained in full as {name} on {again['measuredOn']}: {told}", highlight=False)
+
+
+def _best_points(best: list[Object]) -> Table:
+    """Return a table of points with a column for each parameter that any of them has; its name is short if unique."""
+    paths = list(dict.fromkeys(path for point in best for path in point.get("values", {})))
+    last = [path.rpartition(".")[2] for path in paths]
+    heads = [short if last.count(short) == 1 else path for path, short in zip(paths, last, strict=True)]
+    table = Table("trial", *best[0]["objectives"], *heads, box=None, pad_edge=True)
+    for point in best:
+        values = point.get("values", {})
+        texts = (json.dumps(values[path]) if path in values else "" for path in paths)
+        table.add_row(str(point["number"]), *(f"{value:.6g}" for value in point["objectives"].values()), *texts)
+    return table
 
 
 def show_artifacts(run: Object, client: Client, console: Console) -> None:
@@ -70,6 +84,15 @@ def show_metrics(run: Object, mlflow: str, console: Console) -> None:
     console.print(table)
 
 
+def show_nested(run: Object, mlflow: str, console: Console) -> None:
+    """Print how MLflow has a sweep: one run, and those of the trials below it; arguments as of ``show_metrics``."""
+    run_id = run["status"]["mlflow"]["runId"]
+    parent = _get_json(f"http://{mlflow}/api/2.0/mlflow/runs/get?run_id={run_id}")["run"]["info"]
+    wanted = {"experiment_ids": [parent["experiment_id"]], "filter": f"tags.`mlflow.parentRunId` = '{run_id}'"}
+    nested = _get_json(f"http://{mlflow}/api/2.0/mlflow/runs/search", wanted).get("runs", [])
+    console.print(f"In MLflow: run {run_id} ({parent['status']}), with {len(nested)} trials nested below it")
+
+
 def fetch_report(run: Object, client: Client) -> Path | None:
     """Download the HTML report of a run; None if none was uploaded."""
     address = run["status"]["artifacts"].get("html")
@@ -77,6 +100,17 @@ def fetch_report(run: Object, client: Client) -> Path | None:
         return None
     bucket, key = split_uri(address)
     return download(client, bucket, key, PICTURES / run["metadata"]["name"])
+
+
+def fetch_sweep(run: Object, client: Client) -> Path:
+    """Download the page of a sweep, the tables beside it and the trials' reports that it links; returns the page."""
+    bucket, page = split_uri(run["status"]["artifacts"]["sweep"])
+    folder = PICTURES / bucket
+    below = page.rpartition("/")[0].rpartition("/")[0]
+    for found in list_objects(client, bucket, below):
+        if found.key.endswith(SHOWN_OF_SWEEP):
+            download(client, bucket, found.key, (folder / found.key).parent)
+    return folder / page
 
 
 def fetch_picture(run: Object, client: Client) -> Path | None:
@@ -104,8 +138,11 @@ def _listing(objects: list[StoredObject], prefix: str) -> list[tuple[str, str]]:
     return lines
 
 
-def _get_json(url: str) -> Object:
+def _get_json(url: str, posted: Object | None = None) -> Object:
+    """Return the answer to a GET, or to a POST of an object."""
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with direct.open(url, timeout=30) as response:
+    body = None if posted is None else json.dumps(posted).encode()
+    request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
+    with direct.open(request, timeout=30) as response:
         content: Object = json.load(response)
         return content

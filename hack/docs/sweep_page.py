@@ -1,7 +1,8 @@
-"""Draw docs/images/sweep.png: the page of a played search, as a browser shows it: ``python -m hack.docs.sweep_page``.
+"""Draw the pages of sweeps as a browser shows them: ``python -m hack.docs.sweep_page [PAGE]``.
 
-The search, its trials and their reports are those of the page's tests (tests/support/searches.py); the measured values
-are made up. The browser is Chromium, which hack/setup installs.
+Without an argument docs/images/sweep.png, of a played search: it, its trials and their reports are those of the page's
+tests (tests/support/searches.py), and the measured values are made up. With one, docs/images/sweep-mnist.png, of the
+page that ``make demo SWEEP=1`` has left. The browser is Chromium, which hack/setup installs.
 """
 
 import math
@@ -10,7 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,9 @@ from anomaly_search.spec import status_of  # noqa: E402
 from support.searches import RUN, SEARCH, Ran, read_all, report_of, search_of, write_reports  # noqa: E402
 from support.sweep_specs import sweep_spec  # noqa: E402
 
-PICTURE = ROOT / "docs" / "images" / "sweep.png"
-SIZE = (1240, 2560)
+IMAGES = ROOT / "docs" / "images"
+PLAYED, REAL = IMAGES / "sweep.png", IMAGES / "sweep-mnist.png"
+SIZE, REAL_SIZE = (1240, 2560), (1240, 1500)
 COLOURS = 128
 POINTS = 60
 RATIO, FEATURES = "model.patchcore.coresetSamplingRatio", "model.padim.nFeatures"
@@ -88,26 +90,36 @@ def make_page(root: Path) -> Path:
     return own / "sweep.html"
 
 
-def main() -> int:
+def main(arguments: Sequence[str]) -> int:
     """Draw the picture, and return the exit status."""
     browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if browser is None:
         print("sweep_page: no Chromium (hack/setup installs it)", file=sys.stderr)
         return 1
     with tempfile.TemporaryDirectory() as folder:
-        page, shot = make_page(Path(folder) / "output"), Path(folder) / "shot.png"
+        if arguments:
+            draw(browser, Path(arguments[0]).resolve(), REAL, REAL_SIZE)
+        else:
+            draw(browser, make_page(Path(folder) / "output"), PLAYED, SIZE)
+    return 0
+
+
+def draw(browser: str, page: Path, picture: Path, size: tuple[int, int]) -> None:
+    """Write a picture of a page's upper part; ``size`` is its width and height in pixels."""
+    with tempfile.TemporaryDirectory() as folder:
+        shot = Path(folder) / "shot.png"
         flags = [
             "--headless",
             "--no-sandbox",
             "--disable-gpu",
             "--hide-scrollbars",
             f"--user-data-dir={folder}/profile",
+            f"--window-size={size[0]},{size[1]}",
+            f"--screenshot={shot}",
         ]
-        size = f"--window-size={SIZE[0]},{SIZE[1]}"
-        subprocess.run([browser, *flags, size, f"--screenshot={shot}", page.as_uri()], check=True, capture_output=True)
-        Image.open(shot).convert("RGB").quantize(COLOURS).save(PICTURE, optimize=True)
-    return 0
+        subprocess.run([browser, *flags, page.as_uri()], check=True, capture_output=True)
+        Image.open(shot).convert("RGB").quantize(COLOURS).save(picture, optimize=True)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))
