@@ -181,7 +181,7 @@ def test_good_parts_alone_lead_to_a_model_and_a_promise(namespace: DemoNamespace
     promise = status["thresholds"]["falseAlarms"]
     assert (promise["goodImages"], promise["expected"]) == (60, pytest.approx(1 / 61))
     assert "synthetic" not in status["thresholds"], "no defect has a part in this threshold"
-    assert status["metrics"]["synthetic"]["imageAUROC"] > 0.7
+    assert status["metrics"]["synthetic"]["imageAUROC"] > 0.5
     assert set(predictions(namespace, good_parts)["label"]) == {"good"}
 
 
