@@ -18,6 +18,7 @@ from anomaly_operator.manager import Manager
 from anomaly_operator.resources import RUN_RESOURCES
 from anomaly_operator.settings import Settings
 from anomaly_operator.views import Raw, job_view, pod_view, run_view
+from anomaly_operator.work_queue import Priority
 
 CacheUpdate = Callable[[Cache, bool, Raw], set[RunKey]]
 """Puts an object, or its deletion, into the cache; returns the runs to reconcile."""
@@ -88,21 +89,24 @@ def register(registry: kopf.OperatorRegistry, settings: Settings) -> None:
 
     operator_settings = settings
     for kind in KINDS:
-        _watch(registry, (GROUP, VERSION, RUN_RESOURCES[kind].plural), _update_run(kind), urgent=True)
+        _watch(registry, (GROUP, VERSION, RUN_RESOURCES[kind].plural), _update_run(kind), Priority.URGENT)
     _watch(registry, ("batch", "v1", "jobs"), _update_job)
     _watch(registry, ("", "v1", "pods"), _update_pod)
 
 
 def _watch(
-    registry: kopf.OperatorRegistry, resource: tuple[str, str, str], update: CacheUpdate, *, urgent: bool = False
+    registry: kopf.OperatorRegistry,
+    resource: tuple[str, str, str],
+    update: CacheUpdate,
+    priority: Priority = Priority.NORMAL,
 ) -> None:
-    """Watch a resource (group, version, plural); ``urgent`` is for those that users change."""
+    """Watch a resource (group, version, plural); those that users change are urgent."""
 
     @kopf.on.event(*resource, id=f"{resource[2]}-event", registry=registry)
     async def on_event(event: kopf.RawEvent, memo: kopf.Memo, **_: Any) -> None:
         manager: Manager = memo.manager
         for key in update(manager.cache, event["type"] == "DELETED", event["object"]):
-            manager.queue.add(key, urgent=urgent)
+            manager.queue.add(key, priority)
 
 
 def _update_run(kind: Kind) -> CacheUpdate:

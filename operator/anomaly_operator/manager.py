@@ -181,7 +181,7 @@ class Manager:
     def _refresh_metrics(self) -> None:
         """Set the gauges whose values are computed at scrape time."""
         RESYNC_AGE.set(self._resync_age())
-        counts = Counter((run.key.kind, json.loads(run.status).get("phase") or "New") for run in self.cache.runs)
+        counts = Counter((run.key.kind, run.phase or "New") for run in self.cache.runs)
         RUNS.clear()
         for (kind, phase), number in counts.items():
             RUNS.labels(kind, phase).set(number)
@@ -190,7 +190,9 @@ class Manager:
     def _refresh_sweep_metrics(self) -> None:
         for gauge in (TRIALS, BEST_VALUE, GPU_HOURS):
             gauge.clear()
-        statuses = ((run.key, json.loads(run.status).get("sweep")) for run in self.cache.runs)
+        # The statuses of ten thousand trials take half a second to parse.
+        sweeps = (run for run in self.cache.runs if run.has_sweep)
+        statuses = ((run.key, json.loads(run.status).get("sweep")) for run in sweeps)
         for key, sweep in ((key, sweep) for key, sweep in statuses if sweep):
             for state in ("running", "complete", "pruned", "infeasible", "failed"):
                 TRIALS.labels(key.namespace, key.name, state).set(sweep.get(state, 0))

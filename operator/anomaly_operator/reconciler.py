@@ -42,7 +42,7 @@ from anomaly_operator.serving.progress_board import ProgressBoard
 from anomaly_operator.settings import Settings
 from anomaly_operator.sweeper import Sweeper
 from anomaly_operator.views import EventView, JobView, PodView, RunView, event_view, pod_view, run_view
-from anomaly_operator.work_queue import WorkQueue
+from anomaly_operator.work_queue import Priority, WorkQueue
 
 log = structlog.get_logger()
 
@@ -231,11 +231,12 @@ class Reconciler:
             )
         except NotFound:
             return  # deleted meanwhile
-        dependents = self._cache.put_run(run_view(run.key.kind, written)) - {run.key}
+        # A sweep whose trial is over, or an inference whose model is trained, is about to make Jobs.
+        for key in self._cache.put_run(run_view(run.key.kind, written)) - {run.key}:
+            self._queue.add(key, Priority.URGENT)
         # What comes next is clean-up, or the next step.
-        goes_on = {run.key} if is_finished(new) or new.steps != old.steps else set()
-        for key in dependents | goes_on:
-            self._queue.add(key)
+        if is_finished(new) or new.steps != old.steps:
+            self._queue.add(run.key)
         for event in transition_events(old, new) if run.sweep_key is None else ():
             log.info("run changed", run=str(run.key), reason=event.reason, message=event.message)
             await record_event(self._client, run, event, self._settings.identity, self._clock())

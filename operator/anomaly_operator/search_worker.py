@@ -45,7 +45,8 @@ class Question(NamedTuple):
     """GPU-hours of trials that are no longer there."""
     end: SweepEnd | None
     """Why the search is over, where it cannot know it itself."""
-    wants_overview: bool
+    counts_hours: bool
+    """Whether what trials at work have used so far decides something."""
 
 
 @dataclass
@@ -64,21 +65,27 @@ class SearchWorker:
         self._told: dict[str, _Told] = {}
         self._lock = asyncio.Lock()
 
-    async def ask(self, question: Question, trials: Iterable[SeenTrial]) -> tuple[Plan, SweepStatus | None]:
-        """Return what is to be done, and, if asked for, what the status says."""
+    async def plan(self, question: Question, trials: Iterable[SeenTrial]) -> Plan:
+        """Return what is to be done."""
         with SEARCH_SECONDS.time():
-            answer = await self._asked(question, list(trials))
-        SEARCH_SUGGESTIONS.inc(len(answer[0].starts))
+            answer = await self._asked(question, list(trials), question.counts_hours, _plan)
+        SEARCH_SUGGESTIONS.inc(len(answer.starts))
         return answer
 
-    async def _asked(self, question: Question, known: Sequence[SeenTrial]) -> tuple[Plan, SweepStatus | None]:
+    async def overview(self, question: Question, trials: Iterable[SeenTrial], plan: Plan) -> SweepStatus:
+        """Return what the status says, with what the plan starts."""
+        return await self._asked(question, list(trials), True, _overview, plan)
+
+    async def _asked(
+        self, question: Question, known: Sequence[SeenTrial], hours: bool, work: Callable[..., T], *more: Any
+    ) -> T:
         async with self._lock:
             try:
-                return await self._ask(question, known)
+                return await self._ask(question, known, hours, work, *more)
             except BrokenProcessPool:
                 log.error("the process of the search ended and is started anew", sweep=question.name)
                 self.close()
-                return await self._ask(question, known)
+                return await self._ask(question, known, hours, work, *more)
 
     async def is_behind(self, sweep_uid: str, spec: bytes, record: TrialRecord) -> bool:
         """Whether a trial at work should be stopped because its curve is behind those of the sweep's others.
@@ -90,26 +97,31 @@ class SearchWorker:
                 return False
             return await self._run(_is_behind, sweep_uid, spec, record)
 
-    async def _ask(self, question: Question, known: Sequence[SeenTrial]) -> tuple[Plan, SweepStatus | None]:
+    async def _ask(
+        self, question: Question, known: Sequence[SeenTrial], hours: bool, work: Callable[..., T], *more: Any
+    ) -> T:
         told = self._told.get(question.sweep_uid)
         anew = told is None or told.search != question.search
         versions = {} if told is None or anew else told.versions
-        # What a trial at work has used of the budget is news each time.
+        # What a trial at work has used is news each time, where anybody asks for it.
         news = {
             trial.name: trial.record
             for trial in known
-            if versions.get(trial.name) != trial.version or not trial.is_over
+            if versions.get(trial.name) != trial.version or (hours and not trial.is_over)
         }
         present = {trial.name: trial.version for trial in known}
         gone = [name for name in versions if name not in present]
-        answer = await self._run(_answer, question, anew, news, gone)
+        answer: T = await self._run(_answer, question, anew, news, gone, work, *more)
         self._told[question.sweep_uid] = _Told(question.search, present)
         return answer
 
     async def _run(self, work: Callable[..., T], *arguments: Any) -> T:
-        if self._pool is None:
-            self._pool = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
-        return await asyncio.get_running_loop().run_in_executor(self._pool, work, *arguments)
+        pool = self._pool or ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
+        is_new, self._pool = self._pool is None, pool
+        answer = await asyncio.get_running_loop().run_in_executor(pool, work, *arguments)
+        if is_new:
+            pool.submit(_load)
+        return answer
 
     def forget(self, sweep_uid: str) -> None:
         """Let the process forget a sweep that is over or deleted."""
@@ -147,8 +159,13 @@ _KEPT: dict[str, _Kept] = {}
 
 
 def _answer(
-    question: Question, anew: bool, news: dict[str, TrialRecord], gone: Sequence[str]
-) -> tuple[Plan, SweepStatus | None]:
+    question: Question,
+    anew: bool,
+    news: dict[str, TrialRecord],
+    gone: Sequence[str],
+    work: Callable[..., T],
+    *more: Any,
+) -> T:
     if anew:
         _KEPT[question.sweep_uid] = _Kept(question)
     kept = _KEPT[question.sweep_uid]
@@ -156,20 +173,14 @@ def _answer(
     kept.trials.update(news)
     for name in gone:
         kept.trials.pop(name, None)
-    records = list(kept.trials.values())
-    plan = Plan(end=question.end) if question.end else _plan(kept, question, records)
-    if plan.end:
-        return plan, _final_overview(kept, question, records, plan.end)
-    if not question.wants_overview:
-        return plan, None
-    # What is about to start counts as asked and running.
-    started = [_starting(new.which, new.values, question.now) for new in plan.starts]
-    return plan, _overview(kept, [*records, *started], question.removed_hours)
+    return work(kept, question, list(kept.trials.values()), *more)
 
 
 def _plan(kept: _Kept, question: Question, records: Sequence[TrialRecord]) -> Plan:
     from anomaly_search.session import decide
 
+    if question.end:
+        return Plan(end=question.end)
     return decide(
         kept.experiment,
         records,
@@ -183,19 +194,32 @@ def _plan(kept: _Kept, question: Question, records: Sequence[TrialRecord]) -> Pl
     )
 
 
+def _overview(kept: _Kept, question: Question, records: Sequence[TrialRecord], plan: Plan) -> SweepStatus:
+    if plan.end:
+        return _final_overview(kept, question, records, plan.end)
+    # What is about to start counts as asked and running.
+    started = [_starting(new.which, new.values, question.now) for new in plan.starts]
+    return _overview_of(kept, [*records, *started], question.removed_hours)
+
+
 def _final_overview(kept: _Kept, question: Question, records: Sequence[TrialRecord], end: SweepEnd) -> SweepStatus:
     """Return what is told at the end: trials at work will be deleted, and what they used stays counted."""
     over = [one for one in records if one.state != "Running"]
     called_off = sum(one.gpu_hours for one in records if one.state == "Running")
-    return _overview(kept, over, question.removed_hours + called_off, end.reason)
+    return _overview_of(kept, over, question.removed_hours + called_off, end.reason)
 
 
-def _overview(
+def _overview_of(
     kept: _Kept, records: Sequence[TrialRecord], removed_hours: float, stop: StopReason | None = None
 ) -> SweepStatus:
     from anomaly_search.session import overview
 
     return overview(kept.experiment, records, stop, earlier=kept.earlier, removed_hours=removed_hours, memo=kept.memo)
+
+
+def _load() -> None:
+    """Load what only later answers need, while the first trials run."""
+    import scipy.stats  # noqa: F401
 
 
 def _starting(which: RunOfPoint, values: Any, now: datetime) -> TrialRecord:

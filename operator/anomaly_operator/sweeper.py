@@ -32,12 +32,15 @@ from anomaly_operator.keys import RunKey
 from anomaly_operator.resources import EXPERIMENTS
 from anomaly_operator.search_worker import Question, SearchWorker
 from anomaly_operator.views import RunView, run_view
-from anomaly_operator.work_queue import WorkQueue
+from anomaly_operator.work_queue import Priority, WorkQueue
 
 log = structlog.get_logger()
 
 STATUS_SECONDS = 1.0
-"""Shortest pause between two status updates of a sweep, unless it is over."""
+"""Shortest pause between two status updates of a sweep, unless it is over; of several sweeps at work, as many times it,
+so that all together write no more than one does."""
+MOST_SWEEPS = 30
+"""Sweeps at work beyond which each pauses no longer."""
 LONGEST_PAUSE = 60.0
 """Seconds after which a search is asked again although nothing happened: what is at work uses GPU-hours."""
 TRIALS_FOR_A_SECOND = 500
@@ -79,10 +82,12 @@ class Sweeper:
         if desired.policy.suspend and end is None:
             return self._suspended(run, status, desired, trials, now)
         question = self._question(run, status, desired, trials, earlier, end=end, now=now)
-        plan, overview = await self._worker.ask(question, trials.values())
+        plan = await self._worker.plan(question, trials.values())
         refused = await self._start(run, desired, plan.starts)
         new = status
-        if overview is not None:
+        # What is told of the search keeps no trial waiting.
+        if plan.end or self._is_due(run, status, trials, now):
+            overview = await self._worker.overview(question, trials.values(), plan)
             self._told_at[run.uid] = now
             new = search_status(run, status, desired, _state(plan, overview, refused, trials), now)
         self._come_back(run, desired, new, now)
@@ -140,6 +145,7 @@ class Sweeper:
         now: datetime,
     ) -> Question:
         assert desired.spec.sweep is not None
+        budget = desired.spec.sweep.budget
         used = sum(trial.record.gpu_hours for trial in trials.values())
         return Question(
             sweep_uid=run.uid,
@@ -152,14 +158,15 @@ class Sweeper:
             began=from_timestamp(status.start_time) if status.start_time else None,
             removed_hours=removed_hours(status, desired, used),
             end=end,
-            wants_overview=self._is_due(run, status, trials, now),
+            counts_hours=budget is not None and budget.gpu_hours is not None,
         )
 
     def _is_due(self, run: RunView, status: RunStatus, trials: Mapping[str, SeenTrial], now: datetime) -> bool:
         last = self._told_at.get(run.uid)
         if last is None or status.start_time is None:
             return True
-        pause = STATUS_SECONDS * max(1.0, len(trials) / TRIALS_FOR_A_SECOND)
+        others = min(len(self._uids), MOST_SWEEPS)
+        pause = STATUS_SECONDS * max(1.0, len(trials) / TRIALS_FOR_A_SECOND, others)
         early = pause - (now - last).total_seconds()
         if early > 0:
             self._queue.add_after(run.key, early)
@@ -228,7 +235,7 @@ class Sweeper:
 
     def _put_view(self, view: RunView) -> None:
         for key in self._cache.put_run(view):
-            self._queue.add(key)
+            self._queue.add(key, Priority.URGENT)  # a Job waits for it
 
 
 def _state(plan: Plan, overview: SweepStatus, refused: str | None, trials: Mapping[str, SeenTrial]) -> SearchState:

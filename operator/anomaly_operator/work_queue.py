@@ -3,9 +3,10 @@
 A key that is added while a worker processes it is handed out again afterwards, so that no change is lost and no two
 workers ever hold the same key.
 
-Unlike client-go's, it has two priorities. Urgent keys (changes by users) are handed out before normal ones, so that in
-a burst all new runs get their Job before any of their statuses is written. Every fourth key handed out is a normal
-one, so that none starves.
+Unlike client-go's, it has priorities. Urgent keys (changes by users, and what makes Jobs for a sweep) are handed out
+before normal ones, so that in a burst all new runs get their Job before any of their statuses is written; what only
+makes sure that nothing was missed comes last, so that a look at ten thousand runs keeps no change waiting. Every
+fourth key handed out is of a lower priority, so that none starves.
 
 The queue knows nothing of runs, and it never drops a key.
 """
@@ -14,6 +15,7 @@ import asyncio
 import random
 from collections import deque
 from collections.abc import Callable, Hashable
+from enum import IntEnum
 from typing import Generic, TypeVar
 
 from anomaly_operator.metrics import QUEUE_DEPTH, QUEUE_SECONDS
@@ -24,8 +26,17 @@ BASE_DELAY = 0.5
 """Seconds before the first retry of a key; every further retry doubles the delay."""
 MAX_DELAY = 300.0
 """Longest backoff, seconds, before the jitter."""
-NORMAL_TURN = 4
-"""Every NORMAL_TURN-th key handed out is a normal one, if any waits."""
+LOWER_TURN = 4
+"""Every LOWER_TURN-th key handed out is not of the highest priority that waits, if another waits, too."""
+
+
+class Priority(IntEnum):
+    """Which keys are handed out first: the lowest number."""
+
+    URGENT = 0
+    NORMAL = 1
+    IDLE = 2
+    """Nothing is known to have changed."""
 
 
 class WorkQueue(Generic[K]):
@@ -37,24 +48,25 @@ class WorkQueue(Generic[K]):
 
     def __init__(self, jitter: Callable[[], float] = lambda: random.uniform(0.8, 1.2)) -> None:  # noqa: S311 - no secret
         self._jitter = jitter
-        self._urgent: deque[K] = deque()
-        self._normal: deque[K] = deque()
+        self._lanes: dict[Priority, deque[K]] = {priority: deque() for priority in Priority}
+        self._waiting: dict[K, Priority] = {}  # a key in another lane than this has been moved to it
         self._handed_out = 0
         self._added_at: dict[K, float] = {}  # when each waiting key was added, by the event loop's clock
         self._processing: set[K] = set()
-        self._dirty: dict[K, bool] = {}  # added while processed -> whether it is urgent
+        self._dirty: dict[K, Priority] = {}  # added while processed
         self._failures: dict[K, int] = {}
         self._timers: dict[K, asyncio.TimerHandle] = {}
         self._not_empty = asyncio.Event()
 
-    def add(self, key: K, *, urgent: bool = False) -> None:
-        """Queue the key for the next free worker; a key that already waits is not added twice."""
+    def add(self, key: K, priority: Priority = Priority.NORMAL) -> None:
+        """Queue the key for the next free worker; one that already waits is not added twice, but may move forward."""
         if key in self._processing:
             # Two workers must not hold one key: ``done`` adds it again.
-            self._dirty[key] = urgent or self._dirty.get(key, False)
-        elif key not in self._added_at:
-            self._added_at[key] = asyncio.get_running_loop().time()
-            (self._urgent if urgent else self._normal).append(key)
+            self._dirty[key] = min(priority, self._dirty.get(key, priority))
+        elif priority < self._waiting.get(key, len(Priority)):
+            self._added_at.setdefault(key, asyncio.get_running_loop().time())
+            self._waiting[key] = priority
+            self._lanes[priority].append(key)
             self._not_empty.set()
             QUEUE_DEPTH.set(len(self))
 
@@ -93,14 +105,24 @@ class WorkQueue(Generic[K]):
 
     def _pop(self) -> K:
         self._handed_out += 1
-        normal_is_due = not self._urgent or self._handed_out % NORMAL_TURN == 0
-        return (self._normal if self._normal and normal_is_due else self._urgent).popleft()
+        lanes = [priority for priority in Priority if self._first(priority) is not None]
+        is_lower_turn = len(lanes) > 1 and self._handed_out % LOWER_TURN == 0
+        key = self._lanes[lanes[1 if is_lower_turn else 0]].popleft()
+        del self._waiting[key]
+        return key
+
+    def _first(self, priority: Priority) -> K | None:
+        """Return the key that has waited longest in a lane; what has moved to another lane is dropped."""
+        lane = self._lanes[priority]
+        while lane and self._waiting.get(lane[0]) is not priority:
+            lane.popleft()
+        return lane[0] if lane else None
 
     def done(self, key: K) -> None:
         """Mark the key as processed, and queue it again if it was added meanwhile."""
         self._processing.discard(key)
         if key in self._dirty:
-            self.add(key, urgent=self._dirty.pop(key))
+            self.add(key, self._dirty.pop(key))
 
     def shut_down(self) -> None:
         """Cancel all delayed additions."""
@@ -110,7 +132,7 @@ class WorkQueue(Generic[K]):
 
     def __len__(self) -> int:
         """Return the number of waiting keys, without those being processed."""
-        return len(self._urgent) + len(self._normal)
+        return len(self._waiting)
 
     def _on_timer(self, key: K) -> None:
         self._timers.pop(key, None)

@@ -17,7 +17,7 @@ from anomaly_operator.errors import ApiError
 from anomaly_operator.keys import Kind, RunKey
 from anomaly_operator.resources import JOBS, PODS, RUN_RESOURCES, Resource
 from anomaly_operator.views import Raw, job_view, pod_view, run_view
-from anomaly_operator.work_queue import WorkQueue
+from anomaly_operator.work_queue import Priority, WorkQueue
 
 log = structlog.get_logger()
 
@@ -90,29 +90,30 @@ class Resync:
             await self._relist_runs(kind, resource)
 
         # Every run, whether it changed or not: a reconcile of one that is as it should be writes nothing.
-        self._enqueue({run.key for run in self._cache.runs})
+        for run in self._cache.runs:
+            self._queue.add(run.key, Priority.IDLE)
         self.completed_at = self._monotonic()
 
     async def _relist_pods(self) -> None:
         pods, version = await self._list(PODS, pod_view, names.SELECTOR)
         for pod in pods:
-            self._cache.put_pod(pod)
+            self._enqueue(self._cache.put_pod(pod))
         store = self._cache.pods
         for pod in store.missing(map(store.key_of, pods), version):
-            self._cache.remove_pod(pod)
+            self._enqueue(self._cache.remove_pod(pod))
 
     async def _relist_jobs(self) -> None:
         jobs, version = await self._list(JOBS, job_view, names.SELECTOR)
         for job in jobs:
-            self._cache.put_job(job)
+            self._enqueue(self._cache.put_job(job))
         store = self._cache.jobs
         for job in store.missing(map(store.key_of, jobs), version):
-            self._cache.remove_job(job)
+            self._enqueue(self._cache.remove_job(job))
 
     async def _relist_runs(self, kind: Kind, resource: Resource) -> None:
         runs, version = await self._list(resource, partial(run_view, kind))
         for run in runs:
-            self._cache.put_run(run)
+            self._enqueue(self._cache.put_run(run))
         store = self._cache.runs
         for run in store.missing(map(store.key_of, runs), version):
             if run.key.kind == kind:  # the store holds both kinds, the LIST one

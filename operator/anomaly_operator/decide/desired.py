@@ -25,6 +25,7 @@ from anomaly_operator import names
 from anomaly_operator.decide.job import config_digest, make_job
 from anomaly_operator.decide.pod_settings import PodSettings
 from anomaly_operator.decide.runs import complete_run, is_finished, last_complete, limits_digest, search_of
+from anomaly_operator.decide.specs import experiment_spec
 from anomaly_operator.decide.steps import make_step, next_step, run_number, run_steps, search_failure, seconds_left
 from anomaly_operator.decide.sweep_end import sweep_end
 from anomaly_operator.resources import Manifest
@@ -113,7 +114,7 @@ def desired_name(run: RunView, status: RunStatus, desired: DesiredState) -> str:
 
 
 def _experiment_job(run: RunView, status: RunStatus, earlier: RunView | None, settings: PodSettings) -> DesiredState:
-    spec = ExperimentSpec.model_validate_json(run.spec)
+    spec = experiment_spec(run.spec)
     step = next_step(run_steps(spec, status), run.key, status)
     if spec.sweep is None:
         config = _config(run, status, experiment=spec)
@@ -167,7 +168,7 @@ def _blocked_sweep(run: RunView, status: RunStatus, spec: ExperimentSpec) -> Blo
 def sweep_problem(spec: bytes) -> str | None:
     """Return what cannot work in a spec's sweep, whatever the search does; looked at once for each spec."""
     try:
-        faults = check_sweep(ExperimentSpec.model_validate_json(spec))
+        faults = check_sweep(experiment_spec(spec))
     except ValidationError as error:
         return describe_invalid(error)
     return describe_faults(faults) if faults else None
@@ -249,7 +250,7 @@ def model_location(experiment: RunView, number: int, root: str) -> Location:
     Raises:
         ValidationError: the experiment's spec is not valid.
     """
-    place = ExperimentSpec.model_validate_json(experiment.spec).output.place
+    place = experiment_spec(experiment.spec).output.place
     if isinstance(place, S3Location):
         return Location(s3=S3Location(**(dict(place) | {"uri": root})))
     folder = _identity(experiment, number if number > 1 else None).folder

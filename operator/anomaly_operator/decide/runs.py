@@ -4,6 +4,7 @@ While a run is at work the API server keeps its spec as it is. It may change bef
 run; while the run is suspended, which begins another one; and once it is over, which begins another one too.
 """
 
+from functools import lru_cache
 from typing import Any
 
 from pydantic import ValidationError
@@ -17,6 +18,8 @@ from anomaly_api.sweep import Sweep, TrialLimits
 from anomaly_api.sweep_status import SweepStatus
 from anomaly_operator import names
 from anomaly_operator.decide.conditions import find_true
+from anomaly_operator.decide.specs import KEPT, experiment_spec
+from anomaly_operator.keys import Kind
 from anomaly_operator.views import RunView
 
 KEPT_RUNS = 5
@@ -66,11 +69,16 @@ def spec_digest(run: RunView) -> str:
 
     Values that are the defaults do not count, so that a release that adds a field runs nothing again.
     """
-    kind = ExperimentSpec if run.key.kind == "AnomalyExperiment" else InferenceSpec
+    return _digest(run.key.kind, run.spec)
+
+
+@lru_cache(maxsize=KEPT)
+def _digest(kind: Kind, written: bytes) -> str:
+    parse = experiment_spec if kind == "AnomalyExperiment" else InferenceSpec.model_validate_json
     try:
-        spec = kind.model_validate_json(run.spec)
+        spec = parse(written)
     except ValidationError:
-        return names.digest(run.spec.decode())
+        return names.digest(written.decode())
     changes: dict[str, Any] = {"run_policy": RunPolicy()}
     if isinstance(spec, ExperimentSpec) and spec.sweep:
         changes["sweep"] = _without_limits(spec.sweep)
@@ -100,7 +108,7 @@ def _has_other_limits(run: RunView, recorded: RunStatus) -> bool:
     if recorded.sweep is None or not recorded.sweep.limits:
         return False
     try:
-        sweep = ExperimentSpec.model_validate_json(run.spec).sweep
+        sweep = experiment_spec(run.spec).sweep
     except ValidationError:
         return False
     return sweep is not None and limits_digest(sweep) != recorded.sweep.limits

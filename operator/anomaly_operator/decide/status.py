@@ -8,7 +8,6 @@ from dataclasses import replace
 from datetime import datetime
 from typing import cast
 
-from anomaly_api.experiment import ExperimentSpec
 from anomaly_api.reasons import Reason
 from anomaly_api.run import RunSummary
 from anomaly_api.status import (
@@ -32,6 +31,7 @@ from anomaly_operator.decide.outcome import Outcome, attempt_outcome, job_outcom
 from anomaly_operator.decide.outlived import ends_run
 from anomaly_operator.decide.phase import WARNING_REASONS, RunPhase, current_phase
 from anomaly_operator.decide.runs import is_finished, kept_of_run, last_complete
+from anomaly_operator.decide.specs import experiment_spec
 from anomaly_operator.decide.steps import search_failure, seconds_spent
 from anomaly_operator.decide.sweep_end import WARNING_LIMIT, metric, no_page, remeasured, told_failure
 from anomaly_operator.decide.times import to_age, to_timestamp
@@ -308,14 +308,14 @@ def _of_sweep(run: RunView, old: RunStatus, metrics: MetricValues | None) -> dic
     """Return what the end of a sweep says of its best trial."""
     if old.sweep is None:
         return {}
-    return {"sweep": remeasured(ExperimentSpec.model_validate_json(run.spec), old.sweep, metrics)}
+    return {"sweep": remeasured(experiment_spec(run.spec), old.sweep, metrics)}
 
 
 def _objective(run: RunView, old: RunStatus, metrics: MetricValues | None) -> str | None:
     """Return the value of the sweep's first objective, for the columns of a trial and of a sweep."""
     if metrics is None or not (old.sweep or run.sweep_key):
         return None
-    spec = ExperimentSpec.model_validate_json(run.spec)
+    spec = experiment_spec(run.spec)
     path = spec.trial.objective if spec.trial else spec.sweep.objectives[0].metric if spec.sweep else None
     value = metric(metrics, path) if path else None
     return None if value is None else f"{value:.6g}"

@@ -6,7 +6,6 @@ from datetime import datetime
 from typing import Any
 
 from anomaly_api import API_VERSION
-from anomaly_api.experiment import ExperimentSpec
 from anomaly_api.reasons import Reason
 from anomaly_api.status import ConditionType, Phase, RunStatus
 from anomaly_api.sweep import Sweep
@@ -15,6 +14,7 @@ from anomaly_api.sweep_status import Trial
 from anomaly_operator import names
 from anomaly_operator.decide.conditions import find_true
 from anomaly_operator.decide.desired import DesiredSearch
+from anomaly_operator.decide.specs import experiment_spec
 from anomaly_operator.decide.times import from_timestamp
 from anomaly_operator.resources import Manifest
 from anomaly_operator.views import RunView
@@ -56,7 +56,7 @@ def seen_trial(trial: RunView) -> SeenTrial:
     Raises:
         ValidationError: its spec or status is not one that this version can parse.
     """
-    spec, status = ExperimentSpec.model_validate_json(trial.spec), RunStatus.model_validate_json(trial.status)
+    spec, status = experiment_spec(trial.spec), RunStatus.model_validate_json(trial.status)
     which = spec.trial or Trial(sweep=trial.key.name, number=0)
     started = from_timestamp(status.start_time) if status.start_time else None
     ended = from_timestamp(status.completion_time) if status.completion_time else None

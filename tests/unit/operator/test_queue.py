@@ -2,7 +2,7 @@
 
 import asyncio
 
-from anomaly_operator.work_queue import MAX_DELAY, WorkQueue
+from anomaly_operator.work_queue import MAX_DELAY, Priority, WorkQueue
 
 
 async def test_a_key_waits_once_however_often_it_is_added() -> None:
@@ -83,13 +83,46 @@ async def test_urgent_keys_come_first_but_normal_keys_do_not_starve() -> None:
     for number in range(4):
         queue.add(f"slow-{number}")
     for number in range(6):
-        queue.add(f"urgent-{number}", urgent=True)
+        queue.add(f"urgent-{number}", Priority.URGENT)
     order = [await queue.get() for _ in range(10)]
     assert order[:4] == ["urgent-0", "urgent-1", "urgent-2", "slow-0"]
     assert order.index("urgent-5") < order.index("slow-2")
     assert sorted(order) == sorted([f"slow-{n}" for n in range(4)] + [f"urgent-{n}" for n in range(6)])
-    queue.add("slow-0", urgent=True)
+    queue.add("slow-0", Priority.URGENT)
     queue.add("slow-1")
     for key in ("slow-1", "slow-0"):
         queue.done(key)
     assert [await queue.get(), await queue.get()] == ["slow-0", "slow-1"]
+
+
+async def test_a_key_that_nothing_happened_to_comes_last_until_something_does() -> None:
+    queue: WorkQueue[str] = WorkQueue()
+    for number in range(4):
+        queue.add(f"idle-{number}", Priority.IDLE)
+    queue.add("changed-0")
+    queue.add("idle-2")
+    queue.add("idle-3", Priority.URGENT)
+    assert len(queue) == 5
+    order = [await queue.get() for _ in range(5)]
+    assert order == ["idle-3", "changed-0", "idle-2", "idle-0", "idle-1"]
+    assert len(queue) == 0
+
+
+async def test_idle_keys_do_not_starve() -> None:
+    queue: WorkQueue[str] = WorkQueue()
+    queue.add("idle", Priority.IDLE)
+    for number in range(20):
+        queue.add(f"changed-{number}")
+    order = [await queue.get() for _ in range(21)]
+    assert order.index("idle") == 3
+
+
+async def test_of_several_priorities_while_processed_the_highest_counts() -> None:
+    queue: WorkQueue[str] = WorkQueue()
+    queue.add("a")
+    key = await queue.get()
+    queue.add("a", Priority.URGENT)
+    queue.add("a", Priority.IDLE)
+    queue.add("b")
+    queue.done(key)
+    assert await queue.get() == "a"
