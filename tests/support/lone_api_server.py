@@ -1,20 +1,19 @@
 """A second API server of the embedded cluster, with objects of its own: for what would disturb everything else there.
 
-It shares the first one's etcd, under another prefix, and its certificates. No controller, scheduler or kubelet looks at
-it, so a Job stays as it was created.
+It has an etcd of its own and the certificates of the first one. No controller, scheduler or kubelet looks at it, so a
+Job stays as it was created.
 """
 
 import subprocess
 import time
-import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import yaml
 
 from hack.cluster import settings
-from hack.cluster.components import api_server
+from hack.cluster.components import api_server, etcd
 from support.kube import KubectlError, kubectl
 from support.process import free_port
 
@@ -25,17 +24,40 @@ def lone_api_server(embedded: Path, folder: Path) -> Iterator[Path]:
 
     Args:
         embedded: kubeconfig of the embedded cluster's administrator.
-        folder: for the kubeconfig and the log.
+        folder: for the kubeconfig, the database and the logs.
     """
     port, kubeconfig = free_port(), folder / "lone.conf"
     kubeconfig.write_text(_at_port(embedded, port))
-    command = [argument for argument in api_server().command if not argument.startswith("--secure-port")]
-    own = [f"--secure-port={port}", f"--etcd-prefix=/lone-{uuid.uuid4().hex[:8]}", "--bind-address=127.0.0.1"]
-    with (folder / "lone.log").open("wb") as log:
-        process = subprocess.Popen([*command, *own], stdout=log, stderr=log)
+    with _etcd(folder) as url:
+        own = [f"--etcd-servers={url}", f"--secure-port={port}", "--bind-address=127.0.0.1"]
+        with _running(_with(api_server().command, own), folder / "lone.log"):
+            _wait_until_ready(kubeconfig, folder / "lone.log")
+            yield kubeconfig
+
+
+@contextmanager
+def _etcd(folder: Path) -> Iterator[str]:
+    """Start the database, with room for the history of many thousand objects, and yield its URL."""
+    client, peer = (f"http://127.0.0.1:{free_port()}" for _ in range(2))
+    own = [f"--data-dir={folder / 'etcd'}", "--quota-backend-bytes=8589934592"]
+    own += [f"--{kind}-client-urls={client}" for kind in ("listen", "advertise")]
+    own += [f"--listen-peer-urls={peer}", f"--initial-advertise-peer-urls={peer}", f"--initial-cluster=default={peer}"]
+    with _running(_with(etcd().command, own), folder / "etcd.log"):
+        yield client
+
+
+def _with(command: Sequence[str], own: Sequence[str]) -> list[str]:
+    """Return the command with flags of its own in the place of those of the same name."""
+    names = {flag.partition("=")[0] for flag in own}
+    return [flag for flag in command if flag.partition("=")[0] not in names] + [*own]
+
+
+@contextmanager
+def _running(command: Sequence[str], log: Path) -> Iterator[None]:
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=output)
     try:
-        _wait_until_ready(kubeconfig, folder / "lone.log")
-        yield kubeconfig
+        yield
     finally:
         process.terminate()
         process.wait(60)

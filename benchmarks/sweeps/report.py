@@ -1,0 +1,108 @@
+"""The figures of sweeps in the operator, one per line."""
+
+import argparse
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from benchmarks.sweeps import katib
+from benchmarks.sweeps.observer import Observer, Sample
+from benchmarks.sweeps.probe import CHAIN, Probe
+from benchmarks.sweeps.processes import Usage
+from benchmarks.sweeps.times import Delay, percentiles, quantile
+
+EDGE = 100
+"""Trials at either end of a sweep that are compared: whether the delay grows."""
+STRETCH = 1000
+"""Trials that are looked at together between the two."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """What was measured."""
+
+    arguments: argparse.Namespace
+    observer: Observer
+    probe: Probe
+    usage: Usage
+    took: float
+    """Seconds."""
+    written: Mapping[str, float]
+    """The operator's writes."""
+    sweeps: Sequence[dict[str, Any]]
+    """The sweeps' objects at the end."""
+
+
+def print_report(run: Run) -> None:
+    """Print everything."""
+    arguments = run.arguments
+    total = run.observer.ended
+    _line("sweeps x trials, parallel", f"{arguments.sweeps} x {arguments.trials}, {arguments.parallel} each")
+    _line("algorithm, mean seconds of a pod", f"{arguments.algorithm}, {arguments.seconds:g}")
+    _line("trials that ended, in", f"{total}, {run.took:.0f} s ({total / run.took:.1f} a second)")
+    _print_usage(run.usage, run.took)
+    _print_delays(run.observer, run.probe, arguments.parallel)
+    _print_search(run.observer.samples, total)
+    _print_writes(run.written, total)
+    largest = max(len(json.dumps(one, separators=(",", ":"))) for one in run.sweeps)
+    _line("object of a sweep, largest", f"{largest / 1024:.1f} KiB")
+    katib.print_counts(arguments.trials, run.sweeps[0]["status"]["sweep"]["best"][0]["values"])
+
+
+def _print_usage(usage: Usage, took: float) -> None:
+    _line("CPUs, load", f"{os.cpu_count()}, {os.getloadavg()[0]:.1f}")
+    for name, used in usage.used.items():
+        memory = f", {used.peak:.0f} MiB at most" if used.peak else ""
+        _line(f"{name}: CPU", f"{used.cpu:.1f} s ({100 * used.cpu / took:.0f} %){memory}")
+
+
+def _print_delays(observer: Observer, probe: Probe, parallel: int) -> None:
+    _line("API server: GET, p50 / p95", percentiles(probe.reads))
+    _line(f"API server: {CHAIN} writes, p50 / p95", percentiles(probe.chains))
+    times = list(observer.times.values())
+    _line("end to the next trial, p50 / p95", percentiles(_seconds(one.delays(parallel, one.made) for one in times)))
+    delays = [one.delays(parallel, one.jobs) for one in times]
+    known = _seconds(delays)
+    _line("end to the next Job, p50 / p95", percentiles(known))
+    _line("  p95 beyond that of the writes", f"{quantile(known, 0.95) - quantile(probe.chains, 0.95):.2f} s")
+    if len(times) == 1 and len(known) > 2 * EDGE:
+        _print_growth(delays[0])
+
+
+def _print_growth(delays: Sequence[Delay]) -> None:
+    last = len(delays)
+    stretches = [(place, min(place + STRETCH, last)) for place in range(EDGE, last - EDGE, STRETCH)]
+    for begin, end in ((0, EDGE), *stretches, (last - EDGE, last)):
+        _line(f"  ends {begin} to {end}", percentiles(_seconds([delays[begin:end]])))
+
+
+def _seconds(delays: Iterable[Iterable[Delay]]) -> list[float]:
+    return [delay.seconds for one in delays for delay in one]
+
+
+def _print_search(samples: Sequence[Sample], total: int) -> None:
+    """Print the mean time of the search's answers, with their wait for others: of all, and of the last tenth."""
+    late = next((sample for sample in samples if sample.ended >= 0.9 * total), samples[-1])
+    early = next((sample for sample in samples if sample.ended >= 0.1 * total), samples[0])
+    for what, first, last in (
+        ("first tenth", samples[0], early),
+        ("last tenth", late, samples[-1]),
+        ("all", samples[0], samples[-1]),
+    ):
+        seconds, answers = last.seconds - first.seconds, last.answers - first.answers
+        suggested = last.suggested - first.suggested
+        told = f"{1000 * seconds / max(answers, 1):.0f} ms, {suggested / max(answers, 1):.2f} suggestions"
+        _line(f"search: an answer, {what}", told)
+
+
+def _print_writes(found: Mapping[str, float], total: int) -> None:
+    _line("API writes a trial", f"{sum(found.values()) / total:.2f}")
+    for name, count in sorted(found.items(), key=lambda item: -item[1]):
+        _line(f"  {name}", f"{count / total:.3f}")
+    _line("objects a trial", "experiment, Job, pod")
+
+
+def _line(name: str, told: str) -> None:
+    print(name.ljust(34), told)
