@@ -149,7 +149,8 @@ async def measure(
     usage.stop(operator.processes())
     found = [await over(client, name, began + arguments.limit) for name in names]
     if arguments.times:
-        arguments.times.write_text(json.dumps({name: asdict(times) for name, times in observer.times.items()}))
+        sweeps = {name: asdict(times) for name, times in observer.times.items()}
+        arguments.times.write_text(json.dumps({"sweeps": sweeps, "probe": probe.chains}))
     written = writes(await operator.metrics())
     print_report(
         Run(

@@ -24,8 +24,12 @@ class Probe:
         self._client, self._namespace = client, namespace
         self.reads: list[float] = []
         """Seconds of a GET."""
-        self.chains: list[float] = []
-        """Seconds of CHAIN writes, one after the other."""
+        self.chains: list[tuple[float, float]] = []
+        """When CHAIN writes, one after the other, began (monotonic seconds), and what they took."""
+
+    def between(self, begin: float, end: float) -> list[float]:
+        """Return what CHAIN writes took that began in this time."""
+        return [took for at, took in self.chains if begin <= at <= end]
 
     async def run(self) -> None:
         """Measure until cancelled."""
@@ -36,7 +40,7 @@ class Probe:
             await self._client.create(CONFIG_MAPS, self._namespace, {"metadata": {"name": name}, "data": {"a": "1"}})
             await self._client.patch(CONFIG_MAPS, self._namespace, name, {"data": {"a": "2"}})
             await self._client.patch(CONFIG_MAPS, self._namespace, name, {"data": {"a": "3"}})
-            self.chains.append(time.monotonic() - began)
+            self.chains.append((began, time.monotonic() - began))
             began = time.monotonic()
             await self._client.get(CONFIG_MAPS, self._namespace, name)
             self.reads.append(time.monotonic() - began)

@@ -60,22 +60,25 @@ def _print_usage(usage: Usage, took: float) -> None:
 
 def _print_delays(observer: Observer, probe: Probe, parallel: int) -> None:
     _line("API server: GET, p50 / p95", percentiles(probe.reads))
-    _line(f"API server: {CHAIN} writes, p50 / p95", percentiles(probe.chains))
+    chains = [took for _, took in probe.chains]
+    _line(f"API server: {CHAIN} writes, p50 / p95", percentiles(chains))
     times = list(observer.times.values())
     _line("end to the next trial, p50 / p95", percentiles(_seconds(one.delays(parallel, one.made) for one in times)))
     delays = [one.delays(parallel, one.jobs) for one in times]
     known = _seconds(delays)
     _line("end to the next Job, p50 / p95", percentiles(known))
-    _line("  p95 beyond that of the writes", f"{quantile(known, 0.95) - quantile(probe.chains, 0.95):.2f} s")
+    _line("  p95 beyond that of the writes", f"{quantile(known, 0.95) - quantile(chains, 0.95):.2f} s")
     if len(times) == 1 and len(known) > 2 * EDGE:
-        _print_growth(delays[0])
+        _print_growth(delays[0], probe)
 
 
-def _print_growth(delays: Sequence[Delay]) -> None:
+def _print_growth(delays: Sequence[Delay], probe: Probe) -> None:
     last = len(delays)
     stretches = [(place, min(place + STRETCH, last)) for place in range(EDGE, last - EDGE, STRETCH)]
     for begin, end in ((0, EDGE), *stretches, (last - EDGE, last)):
-        _line(f"  ends {begin} to {end}", percentiles(_seconds([delays[begin:end]])))
+        stretch = delays[begin:end]
+        writes = probe.between(stretch[0].at, stretch[-1].at)
+        _line(f"  ends {begin} to {end}", f"{percentiles(_seconds([stretch]))}; {CHAIN} writes {percentiles(writes)}")
 
 
 def _seconds(delays: Iterable[Iterable[Delay]]) -> list[float]:

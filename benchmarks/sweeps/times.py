@@ -9,8 +9,8 @@ from typing import NamedTuple
 class Delay(NamedTuple):
     """How long a freed place stayed empty."""
 
-    number: int
-    """Which end freed it, from 0, in the order of time."""
+    at: float
+    """When it became free, monotonic seconds."""
     seconds: float
 
 
@@ -29,9 +29,8 @@ class Times:
             parallel: trials at the same time.
             began: when the trials were made, or their Jobs.
         """
-        ends = sorted(self.ends)
-        pairs = enumerate(zip(ends, sorted(began)[parallel:], strict=False))
-        return [Delay(number, after - end) for number, (end, after) in pairs]
+        pairs = zip(sorted(self.ends), sorted(began)[parallel:], strict=False)
+        return [Delay(end, after - end) for end, after in pairs]
 
 
 def percentiles(values: Iterable[float]) -> str:
