@@ -185,11 +185,13 @@ def _missing(sweep: Sweep, one: Evaluation, most: int) -> Iterator[Start]:
 def _affordable(view: _View, wanted: Iterable[Start], free: int) -> tuple[tuple[Start, ...], SweepEnd | None]:
     """Take as many as have a free slot and a place in the budget; and why no more, if it is the budget."""
     taken: list[Start] = []
-    committed = _committed(view)
+    # Without a budget it decides nothing what trials take, which is a look at all of them.
+    counts_hours = view.sweep.budget.gpu_hours is not None
+    committed = _committed(view) if counts_hours else 0.0
     for start in wanted:
         if len(taken) >= free:
             break
-        cost = view.expected_hours[start.identity.rung]
+        cost = view.expected_hours[start.identity.rung] if counts_hours else 0.0
         if refused := _refused(view, start.identity.rung, committed + cost):
             return tuple(taken), refused
         committed += cost
@@ -202,8 +204,10 @@ def _refused(view: _View, rung: int, committed: float) -> SweepEnd | None:
     if budget.gpu_hours is not None and committed > budget.gpu_hours:
         message = f"one more trial would exceed {budget.gpu_hours:g} GPU hours, {view.gpu_hours:.2f} are spent"
         return SweepEnd(StopReason.GPU_HOURS, message)
+    if budget.wall_clock is None:
+        return None
     expected = timedelta(seconds=view.expected_seconds[rung])
-    if budget.wall_clock is not None and view.now - view.began + expected > budget.wall_clock:
+    if view.now - view.began + expected > budget.wall_clock:
         return SweepEnd(StopReason.WALL_CLOCK, f"one more trial would not be done within {budget.wall_clock}")
     return None
 
