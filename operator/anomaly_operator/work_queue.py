@@ -5,8 +5,8 @@ workers ever hold the same key.
 
 Unlike client-go's, it has priorities. Urgent keys (changes by users, and what makes Jobs for a sweep) are handed out
 before normal ones, so that in a burst all new runs get their Job before any of their statuses is written; what only
-makes sure that nothing was missed comes last, so that a look at ten thousand runs keeps no change waiting. Every
-fourth key handed out is of a lower priority, so that none starves.
+makes sure that nothing was missed comes last, so that a look at ten thousand runs keeps no change waiting. Every few
+keys one of a lower priority is handed out, so that none starves.
 
 The queue knows nothing of runs, and it never drops a key.
 """
@@ -26,8 +26,6 @@ BASE_DELAY = 0.5
 """Seconds before the first retry of a key; every further retry doubles the delay."""
 MAX_DELAY = 300.0
 """Longest backoff, seconds, before the jitter."""
-LOWER_TURN = 4
-"""Every LOWER_TURN-th key handed out is not of the highest priority that waits, if another waits, too."""
 
 
 class Priority(IntEnum):
@@ -37,6 +35,10 @@ class Priority(IntEnum):
     NORMAL = 1
     IDLE = 2
     """Nothing is known to have changed."""
+
+
+TURNS = {Priority.IDLE: 16, Priority.NORMAL: 4}
+"""Of how many keys handed out one is of this priority, if any waits, whatever else does."""
 
 
 class WorkQueue(Generic[K]):
@@ -105,9 +107,9 @@ class WorkQueue(Generic[K]):
 
     def _pop(self) -> K:
         self._handed_out += 1
-        lanes = [priority for priority in Priority if self._first(priority) is not None]
-        is_lower_turn = len(lanes) > 1 and self._handed_out % LOWER_TURN == 0
-        key = self._lanes[lanes[1 if is_lower_turn else 0]].popleft()
+        waiting = [priority for priority in Priority if self._first(priority) is not None]
+        due = (priority for priority, turn in TURNS.items() if priority in waiting and self._handed_out % turn == 0)
+        key = self._lanes[next(due, waiting[0])].popleft()
         del self._waiting[key]
         return key
 
