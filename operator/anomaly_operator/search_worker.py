@@ -219,7 +219,9 @@ def _overview_of(
 
 def _load() -> None:
     """Load what only later answers need, while the first trials run."""
-    import scipy.stats  # noqa: F401
+    from anomaly_search.session import load
+
+    load()
 
 
 def _starting(which: RunOfPoint, values: Any, now: datetime) -> TrialRecord:

@@ -156,6 +156,12 @@ def falling_behind(experiment: Json, records: Iterable[TrialRecord]) -> tuple[Ru
     )
 
 
+def load() -> None:
+    """Import what only some answers need, so that none of them waits for it: a second where much is installed."""
+    import optuna.importance  # noqa: F401
+    import scipy.stats  # noqa: F401
+
+
 def trial_of(sweep: Sweep, record: TrialRecord) -> Trial:
     """Return what is known of a run in the terms of the search."""
     return Trial(
