@@ -18,7 +18,7 @@ from PIL import Image
 
 from anomaly_api.dataset import DatasetLimits
 from anomaly_api.status import MetricValues, ThresholdValues
-from anomaly_runner.data.batches import Preprocessor
+from anomaly_runner.data.preprocessor import Preprocessor
 from anomaly_runner.data.samples import Sample
 from anomaly_runner.evaluation.evaluate import EvaluationResult
 from anomaly_runner.evaluation.normalize import ScoreNormalizer

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from anomaly_api.run import ModelManifest
-from anomaly_runner.data.batches import Preprocessor
+from anomaly_runner.data.preprocessor import Preprocessor
 from anomaly_runner.exporting.portable import Float16Model, TupleOutputModel
 from anomaly_runner.models.catalog import CATALOG
 from anomaly_runner.models.threads import TorchThreads

@@ -147,7 +147,7 @@ class NodeCache(Contract):
 
 
 class DataCache(Contract):
-    """Where files from S3 are kept for the next run, by their ETag: exactly one of the fields."""
+    """Where files from S3 (by their ETag) and decoded images (by their content) are kept: exactly one of the fields."""
 
     rules = (exactly_one("node", "persistent_volume_claim"),)
 
@@ -225,7 +225,7 @@ class Dataset(Contract):
     where there are two), drawn by the seed. A smaller fraction is part of every larger one. For a quick look, and for
     the first rungs of a sweep: metrics of few images have wide intervals."""
     cache: DataCache | None = None
-    """Keep files from S3 for the next run; unset means that every pod downloads them."""
+    """Keep files from S3 and decoded images for the next run; unset means that every pod pulls and decodes them."""
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 42
     """Seed of everything random in the run: splits, the fraction, feature selection, coresets."""
 

@@ -72,8 +72,15 @@ class Visualization(Contract):
     model's input size; its ImageDescription says which part of the image it covers)."""
 
 
+class Latency(Contract):
+    """The time that the model takes for an image, measured at the end of the run."""
+
+    enabled: bool = True
+    """Measure it. A trial of a sweep does so only where an objective or a constraint is about it."""
+
+
 class Evaluation(Contract):
-    """Threshold, normalisation, metrics, pictures."""
+    """Threshold, normalisation, metrics, latency, pictures."""
 
     threshold: Threshold = Threshold()
     """How the threshold is found."""
@@ -85,5 +92,7 @@ class Evaluation(Contract):
     threshold."""
     metrics: Metrics = Metrics()
     """Which metrics are reported."""
+    latency: Latency = Latency()
+    """The model's time for an image."""
     visualization: Visualization = Visualization()
     """Pictures of predictions."""

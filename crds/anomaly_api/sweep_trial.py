@@ -15,12 +15,9 @@ from anomaly_api.sweep_space import normal
 
 Json = dict[str, Any]
 
-MEASURED_ON_EXPORTS = (
-    "performance.latencyMilliseconds",
-    "performance.latencyMillisecondsP90",
-    "performance.imagesPerSecond",
-    "performance.modelBytes",
-)
+TIMED = ("performance.latencyMilliseconds", "performance.latencyMillisecondsP90", "performance.imagesPerSecond")
+"""Metrics for which the trained model is timed."""
+MEASURED_ON_EXPORTS = (*TIMED, "performance.modelBytes")
 """Metrics of the exported model, where there is one; the others need none."""
 
 _MEASURED_FORMATS = ("onnx", "torchscript")
@@ -30,8 +27,8 @@ _MEASURED_FORMATS = ("onnx", "torchscript")
 def trial_spec(spec: ExperimentSpec, point: Mapping[str, Any]) -> Json:
     """Return the spec of one trial: the sweep's spec with these values, publishing its report and metrics alone.
 
-    A model is exported only where an objective or a constraint measures the export; nothing is registered, drawn or
-    profiled. With pruning, every epoch is validated unless the spec says how many are, so that there is a curve.
+    A model is exported and timed only where an objective or a constraint measures that; nothing is registered, drawn
+    or profiled. With pruning, every epoch is validated unless the spec says how many are, so that there is a curve.
 
     Args:
         spec: an experiment with a sweep.
@@ -40,6 +37,7 @@ def trial_spec(spec: ExperimentSpec, point: Mapping[str, Any]) -> Json:
     document = with_values(as_written(spec), point)
     document["export"] = _export_of_a_trial(spec, document.get("export", {}))
     document["output"] = {**document["output"], "uploadArtifacts": False}
+    put(document, "evaluation.latency.enabled", not _measured(spec).isdisjoint(TIMED))
     for path in ("output.keepCheckpoint", "evaluation.visualization", "training.profile", *_PARENTS_OWN):
         remove(document, path)
     if spec.run_policy.preflight != "Always":
@@ -141,14 +139,18 @@ def _value(document: Json, path: str) -> Any:
 
 def _export_of_a_trial(spec: ExperimentSpec, export: Json) -> Json:
     """Return the block export: without formats, or with the one that the run measures."""
-    sweep = _sweep(spec)
-    metrics = [objective.metric for objective in sweep.objectives]
-    metrics += [constraint.metric for constraint in sweep.constraints]
-    if set(metrics).isdisjoint(MEASURED_ON_EXPORTS):
+    if _measured(spec).isdisjoint(MEASURED_ON_EXPORTS):
         return {"types": []}
     types = export.get("types", list(spec.export.types))
     measured = [name for name in _MEASURED_FORMATS if name in types] or list(types)
     return export | {"types": measured[:1]}
+
+
+def _measured(spec: ExperimentSpec) -> set[str]:
+    """Return the metrics that decide about a trial."""
+    sweep = _sweep(spec)
+    metrics = [objective.metric for objective in sweep.objectives]
+    return {*metrics, *(constraint.metric for constraint in sweep.constraints)}
 
 
 def _sweep(spec: ExperimentSpec) -> Sweep:

@@ -20,6 +20,7 @@ from anomaly_api.storage import LocationRole
 from anomaly_runner import publish
 from anomaly_runner.context import Context
 from anomaly_runner.data.batches import IntegrityLog
+from anomaly_runner.data.decoded_cache import DecodedImages
 from anomaly_runner.data.fetch import ListedDataset, prefetch_images
 from anomaly_runner.data.samples import Sample
 from anomaly_runner.devices import asked_gpus, record_device
@@ -109,16 +110,19 @@ def run_experiment(
     weights = _weights(spec, context)
     # From here on images are downloaded in the background, while models are built and trained.
     prefetcher = prefetch_images(listed, context)
+    preprocessor = experiment_preprocessor(spec, listed.valid_area)
+    limits = spec.dataset.limits
     inputs = ExperimentInputs(
         spec=spec,
         dataset=listed.dataset,
         prefetcher=prefetcher,
-        preprocessor=experiment_preprocessor(spec, listed.valid_area),
-        integrity=IntegrityLog(spec.dataset.limits),
+        preprocessor=preprocessor,
+        integrity=IntegrityLog(limits),
         threads=TorchThreads(choose_device().device),
         weights=weights,
         artifacts=context.stores[LocationRole.OUTPUT].subfolder(config.run.folder),
         context=context,
+        decoded=DecodedImages(listed.cache, preprocessor, limits.max_image_pixels) if listed.cache else None,
     )
     try:
         return _run(config, inputs)
@@ -186,11 +190,17 @@ def _test_and_publish(config: RunConfig, inputs: ExperimentInputs, trained: Trai
         _leave_search(config.sweep, inputs, tested, folder.here)
     files = _write_model_files(inputs, trained, tested, folder)
     performance = measure_performance(
-        files.exports, folder.here, tested.predictor, tested.predictions.reference, inputs.context
+        files.exports,
+        folder.here,
+        tested.predictor,
+        tested.predictions.reference,
+        inputs.context,
+        latency=inputs.spec.evaluation.latency.enabled,
     )
     folder.write(publish.MANIFEST, _manifest(config, inputs, trained, tested, files))
-    # The report's pictures need maps of a few images, and most runs keep no maps: these few are scored again.
-    gallery = make_gallery(renderer, partial(_maps_of, inputs, tested.predictor))
+    complete = inputs.spec.output.upload_artifacts
+    # The page's pictures need maps of a few images, and most runs keep no maps: these few are scored again.
+    gallery = make_gallery(renderer, partial(_maps_of, inputs, tested.predictor)) if complete else ()
     results = Results(
         dataset=inputs.dataset,
         predictions=tested.predictions,
@@ -206,7 +216,7 @@ def _test_and_publish(config: RunConfig, inputs: ExperimentInputs, trained: Trai
         measured=performance.report,
         failure=files.exports.failure,
     )
-    return publish.publish(config, results, folder, inputs.spec.output.upload_artifacts, inputs.context)
+    return publish.publish(config, results, folder, complete, inputs.context)
 
 
 def _publish_pruned(

@@ -14,6 +14,7 @@ from anomaly_runner.locations import pod_stores
 from anomaly_runner.manifests import read_config
 from anomaly_runner.progress import LogReporter, ProgressMeter, ProgressReporter, PushReporter
 from anomaly_runner.publish import leave_failure
+from anomaly_runner.system.machine import process_seconds
 from anomaly_runner.system.stop import StopSignal
 from anomaly_runner.termination import capture_failures, failure_summary, write_termination_message
 from anomaly_runner.tracking.mlflow_tracker import MlflowTracker, mlflow_target
@@ -31,6 +32,7 @@ def run_in_pod(config_file: Path, work: Path, termination: Path, environment: Ma
         termination: file that the kubelet reads the termination message from.
         environment: environment variables, which may hold the operator's address for progress.
     """
+    logger.info("started", extra={"process_seconds": round(process_seconds(), 3)})
     with StopSignal().listening() as stop:
         try:
             config = read_config(config_file)

@@ -12,8 +12,9 @@ from anomaly_api.status import Stage, TrainedBy
 from anomaly_api.storage import LocationRole
 from anomaly_runner import publish
 from anomaly_runner.context import Context
-from anomaly_runner.data.batches import Batch, IntegrityLog, Preprocessor, read_batches
+from anomaly_runner.data.batches import Batch, IntegrityLog, read_batches
 from anomaly_runner.data.fetch import list_inference, prefetch_images
+from anomaly_runner.data.preprocessor import Preprocessor
 from anomaly_runner.data.samples import DatasetIndex, Sample
 from anomaly_runner.devices import asked_gpus, check_required, record_device, warn_without_tf32
 from anomaly_runner.evaluation.evaluate import EvaluationResult, evaluate

@@ -140,9 +140,7 @@ def publish(config: RunConfig, results: Results, folder: Folder, complete: bool,
     """
     with context.stage(Stage.PUBLISH, unit="files"):
         # The tables are written first: the stage's total is the number of files.
-        write_tables(prediction_rows(results.predictions, results.evaluated), folder.here)
-        folder.write(RESULTS, _image_results(results, folder.here))
-        files = folder.files() if complete else []
+        files = _with_tables(results, folder) if complete else []
         context.progress.enter(Stage.PUBLISH, len(files) + 1, "files")
         # Everything that model.json names goes first, in parallel: a reader of model.json finds the whole model.
         bulk = [file for file in files if file.name != MANIFEST]
@@ -188,6 +186,13 @@ def publish_pruned(config: RunConfig, pruned: PrunedTraining, folder: Folder, co
         report = make_pruned_report(config, pruned, uris, context.tracker.status(), context.record)
         _upload(folder, folder.write(REPORT, report))
     return Published(report, tracked_result(report, folder.here, complete=False))
+
+
+def _with_tables(results: Results, folder: Folder) -> list[Path]:
+    """Write the tables, and return all files made so far."""
+    write_tables(prediction_rows(results.predictions, results.evaluated), folder.here)
+    folder.write(RESULTS, _image_results(results, folder.here))
+    return folder.files()
 
 
 def _image_results(results: Results, folder: Path) -> ImageResults:

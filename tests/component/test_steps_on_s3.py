@@ -18,7 +18,9 @@ from anomaly_api.reasons import ExitCode, Reason
 from anomaly_api.run import RunConfig, RunIdentity, RunReport, s3_env
 from anomaly_api.status import Listing, StepName
 from anomaly_api.storage import LocationRole
+from anomaly_runner import locations
 from anomaly_runner.context import Context, RunRecord
+from anomaly_runner.data import images, preprocessor
 from anomaly_runner.engine import execute
 from anomaly_runner.in_cluster import tracker_of
 from anomaly_runner.locations import pod_stores
@@ -301,3 +303,43 @@ def test_the_estimate_is_compared_with_the_limit_of_the_training(s3: S3, memory:
     assert summary.reason is reason, summary
     told = "not checked: memory (there is no scheduling.resources.limits.memory)" in summary.message
     assert told is (memory is None)
+
+
+def images_pulled(s3: S3) -> list[str]:
+    """Keys of the images and masks that were requested since the last call."""
+    lines = (line for line in s3.requests() if "s3_GetObject" in line and "/data/textures/" in line)
+    return sorted(line.split("/data/textures/")[1].split()[0] for line in lines)
+
+
+def trial(s3: S3, number: int) -> Run:
+    """One trial of a sweep, on the node that the others ran on too."""
+    run = Run(s3, trial={"sweep": "textures", "number": number}, evaluation={}, export={"types": []})
+    run.spec["dataset"]["cache"] = {"node": {}}
+    run.spec["output"]["uploadArtifacts"] = False
+    return run
+
+
+def test_a_second_trial_pulls_no_image_and_decodes_none(s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
+    (s3.work / "node").mkdir()
+    monkeypatch.setattr(locations, "NODE_CACHE_PATH", str(s3.work / "node"))
+    decode, decoded = images.decode, list[int]()
+
+    def counted(data: bytes, *args: Any, **kwargs: Any) -> Any:
+        decoded.append(len(data))
+        return decode(data, *args, **kwargs)
+
+    monkeypatch.setattr(preprocessor, "decode", counted)
+    first = trial(s3, 0).step(None)
+    assert first.exit_code is ExitCode.DONE, first.summary
+    assert len(images_pulled(s3)) == (4 + 2 + 3 + 1) + 3, "to learn from, good, scratched and unknown; masks"
+    assert len(decoded) == 4 + 2 + 3 + 1
+    decoded.clear()
+    second = trial(s3, 1).step(None)
+    assert (images_pulled(s3), decoded) == ([], [])
+    assert without_course(not_none(second.report)) == without_course(not_none(first.report))
+    key = "train/good/000.png"
+    replace(s3, key)
+    third = trial(s3, 2).step(None)
+    assert images_pulled(s3) == [key]
+    assert len(decoded) == 1
+    assert not_none(third.report).dataset_fingerprint != not_none(first.report).dataset_fingerprint

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from anomaly_api.artifacts import INPUT, MAPS, SCORES, ExportFormat
 from anomaly_api.model import ModelName
 from anomaly_api.run import ModelManifest, RunReport
-from anomaly_runner.data.batches import Preprocessor
+from anomaly_runner.data.preprocessor import Preprocessor
 from anomaly_runner.models.threads import TorchThreads
 from anomaly_runner.scoring.checkpoint import load_checkpoint
 from anomaly_runner.scoring.onnx_predictor import load_onnx

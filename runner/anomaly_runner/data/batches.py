@@ -7,75 +7,26 @@ IntegrityLog and left out of its batch.
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, partial
-from typing import Literal
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from anomaly_api.dataset import CropArea, DatasetLimits
+from anomaly_api.dataset import DatasetLimits
 from anomaly_api.run import UnreadableImage
 from anomaly_runner.data.augment import Augmenter
+from anomaly_runner.data.decoded_cache import DecodedImages
 from anomaly_runner.data.files import read_file
 from anomaly_runner.data.folder_layout import check_unreadable
-from anomaly_runner.data.images import Decoded, UnreadableImageError, decode, resize, to_input
+from anomaly_runner.data.images import UnreadableImageError
 from anomaly_runner.data.masks import KeptMasks, MaskSource, TrueMask
 from anomaly_runner.data.notices import Notice, Notices
+from anomaly_runner.data.preprocessor import Preprocessor
 from anomaly_runner.data.samples import Sample
 from anomaly_runner.data.small_defects import DefectCounts
-from anomaly_runner.data.valid_area import ValidArea
 from anomaly_runner.storage import Prefetcher
 from anomaly_runner.system.parallel import ordered_map
-
-
-@dataclass(frozen=True, kw_only=True)
-class Preprocessor:
-    """Decodes an image file and converts it to the model's input.
-
-    Attributes:
-        height: rows of the model's input.
-        width: columns of the model's input.
-        normalization: see ``images.to_input``.
-        crop: the part of each image that is kept; None for the whole image.
-        bit_depth: significant bits of 16-bit grey; None for the depth in the file.
-        valid_area: pixels outside of it are made black; None for no such area.
-    """
-
-    height: int
-    width: int
-    normalization: Literal["imagenet", "none"]
-    crop: CropArea | None = None
-    bit_depth: int | None = None
-    valid_area: ValidArea | None = None
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Rows and columns of the model's input."""
-        return self.height, self.width
-
-    @cached_property
-    def valid(self) -> NDArray[np.bool_] | None:
-        """Mask (height, width) of the pixels of the model's maps that count; None for all."""
-        return self.valid_area.at(self.height, self.width, self.crop) if self.valid_area else None
-
-    def decode(self, data: bytes, max_pixels: int) -> Decoded:
-        """Decode a file at its own resolution, blacken all outside of the valid area, and crop; see ``images.decode``.
-
-        Raises:
-            UnreadableImageError: as ``images.decode`` and ``ValidArea.blacken``.
-        """
-        blacken = partial(self.valid_area.blacken, exactly=self.crop is not None) if self.valid_area else None
-        return decode(data, max_pixels, self.crop, bit_depth=self.bit_depth, before_crop=blacken)
-
-    def resize(self, image: Image.Image) -> Image.Image:
-        """Resize a decoded image to the model's size in the same mode, so that augmentations can be applied to it."""
-        return resize(image, self.height, self.width)
-
-    def to_input(self, image: Image.Image) -> NDArray[np.float32]:
-        """Turn a decoded image of any size into the model's input, (3, height, width)."""
-        return to_input(image, self.height, self.width, self.normalization)
-
 
 Painter = Callable[[Image.Image, str], tuple[Image.Image, NDArray[np.bool_]]]
 """Paints a defect on an image of the model's size, by the result's key; returns it with the pixels of the defect."""
@@ -213,6 +164,7 @@ def read_batches(
     threads: int,
     augment: Augmenter | None = None,
     paint: Painter | None = None,
+    kept: DecodedImages | None = None,
 ) -> Iterator[Batch]:
     """Yield batches of at most ``batch_size`` images, in the order of the samples.
 
@@ -225,19 +177,26 @@ def read_batches(
         threads: number of images that are decoded at the same time.
         augment: augments training images for one epoch; None for no augmentation.
         paint: paints synthetic defects; needed for samples that have one.
+        kept: decoded images of earlier runs; None to decode every file.
 
     Raises:
         DataInvalid: there are more unreadable images than tolerated.
         RunFailed: the storage failed, or the run was asked to stop.
     """
     change = Changes(augment, paint)
-    read = partial(read_image, prefetcher, preprocessor, integrity.limits.max_image_pixels, change)
+    read = partial(read_image, prefetcher, preprocessor, integrity.limits.max_image_pixels, change, kept=kept)
     images = ordered_map(read, samples, threads, ahead=batch_size + 2 * threads)
     return _batched(_record_and_filter(images, integrity), batch_size)
 
 
 def read_image(
-    prefetcher: Prefetcher, preprocessor: Preprocessor, max_pixels: int, changes: Changes, sample: Sample
+    prefetcher: Prefetcher,
+    preprocessor: Preprocessor,
+    max_pixels: int,
+    changes: Changes,
+    sample: Sample,
+    *,
+    kept: DecodedImages | None = None,
 ) -> ReadImage:
     """Read one image and its masks; arguments are those of ``read_batches``.
 
@@ -248,7 +207,7 @@ def read_image(
     try:
         data = read_file(prefetcher, sample.file)
         digest = hashlib.sha256(data).digest()
-        decoded = preprocessor.decode(data, max_pixels)
+        decoded = kept.read(data, digest) if kept else preprocessor.decode(data, max_pixels)
         masks = MaskSource(prefetcher, max_pixels, preprocessor.crop, finds_defects=True)
         mask = masks.read(sample.masks, decoded, preprocessor.size) if sample.masks else None
         image, painted = changes.apply(decoded.image, sample, preprocessor)

@@ -39,9 +39,15 @@ class Performance:
 
 
 def measure_performance(
-    exports: Exports, folder: Path, predictor: TorchPredictor, reference: Sequence[ScoredBatch], context: Context
+    exports: Exports,
+    folder: Path,
+    predictor: TorchPredictor,
+    reference: Sequence[ScoredBatch],
+    context: Context,
+    *,
+    latency: bool,
 ) -> Performance:
-    """Time the model on real images of the run, and add up its bytes.
+    """Add up the model's bytes, and time it on real images of the run if ``latency`` says so.
 
     Args:
         exports: the model's exports.
@@ -49,13 +55,15 @@ def measure_performance(
         predictor: the model in torch.
         reference: batches of images, at least one.
         context: takes the stage's seconds, and a warning where nothing could be timed.
+        latency: whether to time the model.
 
     Raises:
         Stopped: the run was asked to stop.
     """
-    exported = _timed_export(exports)
     metrics = {"modelBytes": float(_model_bytes(exports, predictor))}
-    report = None
+    if not latency:
+        return Performance(metrics | run_costs(context))
+    exported, report = _timed_export(exports), None
     with context.stage(Stage.MEASURE, unit="models"):
         try:
             timed, timing = _time(exported, folder, predictor, reference)

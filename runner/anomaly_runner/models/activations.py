@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from anomaly_runner.models.lazy_compiler import lazy_compiler
+
 _META = torch.device("meta")
 
 
@@ -35,7 +37,7 @@ def peak_activations(
     state |= {name: torch.empty(tuple(shape), device=_META) for name, shape in (fitted or {}).items()}
     batch = torch.empty(images, device=_META)
     live = _LiveBytes(state.values())
-    with torch.no_grad(), live:
+    with torch.no_grad(), live, lazy_compiler():
         live.count(batch)
         torch.func.functional_call(
             _Method(function, model), {f"model.{name}": tensor for name, tensor in state.items()}, (batch,)

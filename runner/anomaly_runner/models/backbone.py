@@ -6,14 +6,17 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-import timm
 import torch
 from torch import Tensor, nn
 
 from anomaly_runner.errors import InvalidConfig, WeightsNotFound
 from anomaly_runner.models.compiled import CompiledNetwork, can_run_compiled
 from anomaly_runner.models.damaged_weights import naming_damaged_weights
+from anomaly_runner.models.lazy_compiler import lazy_compiler
 from anomaly_runner.system.out_of_memory import is_out_of_memory
+
+with lazy_compiler():
+    import timm
 
 _FILES = ("model.safetensors", "pytorch_model.bin")
 """Names of the weights in a repository of the hub, in the order in which timm looks for them."""

@@ -11,10 +11,11 @@ from itertools import zip_longest
 
 from anomaly_api.status import Stage
 from anomaly_runner.context import Context
-from anomaly_runner.data.batches import Changes, IntegrityLog, Preprocessor, ReadImage, read_image
+from anomaly_runner.data.batches import Changes, IntegrityLog, ReadImage, read_image
 from anomaly_runner.data.fetch import ListedDataset, prefetch_images
 from anomaly_runner.data.files import read_file
 from anomaly_runner.data.mask_files import range_of_values
+from anomaly_runner.data.preprocessor import Preprocessor
 from anomaly_runner.data.samples import DatasetIndex, Sample
 
 logger = logging.getLogger(__name__)

@@ -20,10 +20,10 @@ from anomaly_api.dataset import CropArea, DatasetLimits
 from anomaly_api.evaluation import Visualization
 from anomaly_api.status import Stage
 from anomaly_runner.context import Context
-from anomaly_runner.data.batches import Preprocessor
 from anomaly_runner.data.files import read_file
 from anomaly_runner.data.images import Decoded, to_rgb8
 from anomaly_runner.data.masks import MaskSource
+from anomaly_runner.data.preprocessor import Preprocessor
 from anomaly_runner.data.samples import Sample
 from anomaly_runner.errors import RunFailed
 from anomaly_runner.evaluation.evaluate import EvaluationResult

@@ -16,7 +16,7 @@ from anomaly_api.run import MODEL_MANIFEST, ExportedModel, ModelFile, ModelManif
 from anomaly_api.status import TrainedBy
 from anomaly_api.storage import LocationRole
 from anomaly_runner.context import Context
-from anomaly_runner.data.batches import Preprocessor
+from anomaly_runner.data.preprocessor import Preprocessor
 from anomaly_runner.data.valid_area import ValidArea
 from anomaly_runner.errors import DataInvalid, ModelInvalid
 from anomaly_runner.scoring.cuda_provider import onnx_gpu_problem

@@ -6,7 +6,8 @@ is right. A run links an entry into its own folder (or copies it to another file
 if the entry is evicted.
 
 ETags that are plain MD5 digests are checked whenever an entry is used; for other objects (multipart uploads, encrypted
-ones) only the size is checked. A failure of the cache costs a download and a warning, but never fails the run.
+ones) only the size is checked. A failure of the cache costs a download and a warning, but never fails the run; one that
+answers too slowly is not asked again.
 """
 
 import hashlib
@@ -16,10 +17,12 @@ import shutil
 import threading
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from time import monotonic
+from typing import TypeVar
 
 from anomaly_runner.storage.store import ObjectInfo, ObjectSource, Store
 
@@ -30,7 +33,12 @@ _EXTRA_FREED_SHARE = 0.03
 """Additional share of the disk that an eviction frees, because each needs a long scan for the oldest entries."""
 _ABANDONED_SECONDS = 3600.0
 """Age from which a temporary file is regarded as left by a dead process."""
+_SLOW_SECONDS = 10.0
+"""Time that any use of the cache may take, beside that of the bytes."""
+_SLOW_BYTES_A_SECOND = 5e6
+"""Pace below which the cache is slower than most storages that it stands in front of."""
 _MD5 = re.compile(r"[0-9a-f]{32}")
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -60,6 +68,11 @@ class CacheEntry:
         """The entry of a file that is identified by its digest, not by its address."""
         return cls(_hash(f"{algorithm}\n{digest}"), None, digest, algorithm)
 
+    @classmethod
+    def of_name(cls, name: str) -> "CacheEntry":
+        """The entry of what is derived from other files, named by all that decides its content."""
+        return cls(_hash(name), None, None)
+
     def by_size(self) -> "CacheEntry":
         """The entry of the same object without its digest: an encrypted object's ETag only looks like an MD5 digest."""
         return CacheEntry(f"{self.name}-size", self.size, None)
@@ -84,14 +97,12 @@ class FileCache:
         self._warn = warn
         self._lock = threading.Lock()
         self._disabled = False
+        self._slow = False
 
     def restore(self, entry: CacheEntry, destination: Path) -> bool:
         """Link or copy an entry to a file of the run; false if there is no entry or it is damaged, and then removed."""
-        try:
-            return self._restore(entry, destination) or self._restore(entry.by_size(), destination)
-        except OSError as error:
-            self._disable(f"cannot be read ({error.strerror})")
-            return False
+        kept = (entry, entry.by_size())
+        return self._read(entry, lambda: any(self._restore(one, destination) for one in kept)) is True
 
     def _restore(self, entry: CacheEntry, destination: Path) -> bool:
         kept = self._path(entry)
@@ -100,24 +111,79 @@ class FileCache:
         except FileNotFoundError:  # never saved, or evicted
             return False
         if entry.matches(destination):
-            with suppress(OSError):  # the entry may be evicted now, but this run has its file
-                os.utime(kept)  # the time of last use, by which entries are evicted
+            _mark_used(kept)
             return True
         kept.unlink(missing_ok=True)
         return False
 
     def save(self, entry: CacheEntry, source: Path) -> None:
         """Link or copy a file of the run into the cache, if there is room."""
-        if self._disabled:
-            return
-        try:
+
+        def link() -> None:
             kept = entry if entry.matches(source) else entry.by_size()
             if kept.matches(source) and self._make_room(source.stat().st_size):
                 _link_or_copy(source, self._path(kept))
+
+        self._write(entry, link)
+
+    def load(self, entry: CacheEntry) -> bytes | None:
+        """Return the content of a small entry, which may be damaged; None if there is none."""
+
+        def load() -> bytes:
+            kept = self._path(entry)
+            content = kept.read_bytes()
+            _mark_used(kept)
+            return content
+
+        return self._read(entry, load)
+
+    def store(self, entry: CacheEntry, content: bytes) -> None:
+        """Make or replace a small entry, if there is room."""
+
+        def write() -> None:
+            if self._make_room(len(content)):
+                with _replacing(self._path(entry)) as temporary:
+                    temporary.write_bytes(content)
+
+        self._write(entry, write)
+
+    def _read(self, entry: CacheEntry, work: Callable[[], Found | None]) -> Found | None:
+        if self._slow:
+            return None
+        try:
+            with self._timed(entry):
+                return work()
+        except FileNotFoundError:  # never saved, or evicted
+            return None
+        except OSError as error:
+            self._disable(f"cannot be read ({error.strerror})")
+            return None
+
+    def _write(self, entry: CacheEntry, work: Callable[[], None]) -> None:
+        if self._disabled:
+            return
+        try:
+            with self._timed(entry):
+                work()
         except FileNotFoundError:
             return  # another run took the temporary file for abandoned and removed it: the file is not saved
         except OSError as error:
             self._disable(f"cannot be written ({error.strerror})")
+
+    @contextmanager
+    def _timed(self, entry: CacheEntry) -> Iterator[None]:
+        """Have the cache not used any more if what is done with an entry takes too long."""
+        began, size = monotonic(), 0
+        try:
+            yield
+        finally:
+            seconds = monotonic() - began
+            if seconds > _SLOW_SECONDS:
+                with suppress(OSError):  # there is no such entry
+                    size = self._path(entry).stat().st_size
+            if seconds > _SLOW_SECONDS + size / _SLOW_BYTES_A_SECOND:
+                self._slow = True
+                self._disable(f"is slow ({seconds:.0f} s for {size / 1e6:.1f} MB)")
 
     def _path(self, entry: CacheEntry) -> Path:
         return self._root / entry.name[:2] / entry.name
@@ -167,13 +233,26 @@ def _entries(root: Path) -> Iterator[tuple[float, int, Path]]:
 
 def _link_or_copy(source: Path, destination: Path) -> None:
     """Link the source to the destination, or copy it to another file system; atomic, by rename."""
+    with _replacing(destination) as temporary:
+        _link(source, temporary)
+
+
+@contextmanager
+def _replacing(destination: Path) -> Iterator[Path]:
+    """Yield the path of a temporary file that becomes the destination, by rename."""
     destination.parent.mkdir(parents=True, exist_ok=True)
     temporary = destination.with_name(f".{uuid.uuid4().hex}")  # process ids repeat from pod to pod
     try:
-        _link(source, temporary)
+        yield temporary
         temporary.replace(destination)
     finally:
         temporary.unlink(missing_ok=True)  # still there if the copy failed, for example on a full disk
+
+
+def _mark_used(kept: Path) -> None:
+    """Note the time of last use, by which entries are evicted; where that fails, the run has what it needs."""
+    with suppress(OSError):
+        os.utime(kept)
 
 
 def _link(source: Path, destination: Path) -> None:

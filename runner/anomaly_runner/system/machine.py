@@ -7,6 +7,7 @@ import ctypes
 import math
 import os
 import resource
+import time
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,15 @@ def peak_memory() -> int:
     ``ru_maxrss`` is in KiB on Linux (getrusage(2)).
     """
     return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def process_seconds(process: Path = Path("/proc/self/stat")) -> float:
+    """Seconds since this process was started.
+
+    The 22nd field is the start in clock ticks since boot (proc_pid_stat(5)); the name before it may hold spaces.
+    """
+    started = int(process.read_text().rpartition(")")[2].split()[19]) / os.sysconf("SC_CLK_TCK")
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - started
 
 
 def used_memory(status: Path = Path("/proc/self/status")) -> int:

@@ -9,8 +9,10 @@ from pathlib import Path
 from anomaly_api.experiment import ExperimentSpec
 from anomaly_runner.context import Context
 from anomaly_runner.data.augment import Augmenter
-from anomaly_runner.data.batches import Batch, IntegrityLog, Painter, Preprocessor, read_batches
+from anomaly_runner.data.batches import Batch, IntegrityLog, Painter, read_batches
+from anomaly_runner.data.decoded_cache import DecodedImages
 from anomaly_runner.data.masks import MaskReader
+from anomaly_runner.data.preprocessor import Preprocessor
 from anomaly_runner.data.samples import DatasetIndex, Sample
 from anomaly_runner.data.valid_area import ValidArea
 from anomaly_runner.models.catalog import input_normalization
@@ -54,6 +56,8 @@ class ExperimentInputs:
     artifacts: Store
     """Where the results will be published, and where a checkpoint is kept until then."""
     context: Context
+    decoded: DecodedImages | None = None
+    """Decoded images of earlier runs, and for later ones; None to decode every file."""
 
     @property
     def validation_or_test(self) -> tuple[Sample, ...]:
@@ -78,6 +82,7 @@ class ExperimentInputs:
             threads=readers,
             augment=augment,
             paint=self._painter,
+            kept=self.decoded,
         )
 
     @cached_property

@@ -39,7 +39,7 @@ def test_a_trial_is_the_samples_spec_with_its_values_and_without_pictures_and_ex
     wanted = written()
     wanted["dataset"]["seed"] = 7
     wanted["model"]["padim"]["layers"] = ["blocks.1"]
-    del wanted["evaluation"]["visualization"]
+    wanted["evaluation"] = {"latency": {"enabled": False}}
     wanted["export"] = {"types": []}
     wanted["output"]["uploadArtifacts"] = False
     wanted["runPolicy"] = {"preflight": "Never"}
@@ -98,6 +98,22 @@ def test_a_model_is_exported_where_its_export_is_measured(export: Any, sweep: di
     spec = sweep_spec(SEED, change={"export": export}, **sweep)
     assert trial_spec(spec, {})["export"]["types"] == types
     assert final_spec(spec, {}).get("export") == export
+
+
+@pytest.mark.parametrize(
+    ("sweep", "timed"),
+    [
+        ({}, False),
+        ({"objectives": [AUROC, LATENCY]}, True),
+        ({"constraints": [{"metric": "performance.imagesPerSecond", "min": 3}]}, True),
+        ({"constraints": [{"metric": "performance.modelBytes", "max": 1e9}]}, False),
+    ],
+)
+def test_a_model_is_timed_where_an_objective_or_a_constraint_is_about_it(sweep: dict[str, Any], timed: bool) -> None:
+    for change in ({}, {"evaluation": {"latency": {"enabled": not timed}}}):
+        spec = sweep_spec(SEED, change=change, **sweep)
+        assert valid(trial_spec(spec, {})).evaluation.latency.enabled is timed
+        assert final_spec(spec, {}).get("evaluation", {}).get("latency") == change.get("evaluation", {}).get("latency")
 
 
 def test_half_precision_is_measured_as_such() -> None:
@@ -198,7 +214,7 @@ def test_a_spec_with_every_default_written_out_makes_the_same_trials() -> None:
         assert valid(final_spec(spec, point)) == valid(final_spec(full, point))
 
 
-CHANGED_BY_TRIALS = ("export", "output.uploadArtifacts", "evaluation.visualization", "runPolicy")
+CHANGED_BY_TRIALS = ("export", "output.uploadArtifacts", "evaluation.visualization", "evaluation.latency", "runPolicy")
 
 
 @pytest.mark.parametrize("seed", range(40))

@@ -14,7 +14,8 @@ from skimage.data import gravel
 from anomaly_api.dataset import DatasetLimits
 from anomaly_api.transforms import Augmentations
 from anomaly_runner.data.augment import Augmenter, augment, rotate
-from anomaly_runner.data.batches import IntegrityLog, Preprocessor, read_batches
+from anomaly_runner.data.batches import IntegrityLog, read_batches
+from anomaly_runner.data.preprocessor import Preprocessor
 from anomaly_runner.data.samples import Sample
 from anomaly_runner.storage import FolderStore, start_prefetch
 

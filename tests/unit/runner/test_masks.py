@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from anomaly_api.dataset import CropArea, DatasetLimits
-from anomaly_runner.data.batches import IntegrityLog, Preprocessor, read_batches
+from anomaly_runner.data.batches import IntegrityLog, read_batches
+from anomaly_runner.data.preprocessor import Preprocessor
 from anomaly_runner.data.samples import GOOD, Sample
 from anomaly_runner.errors import DataInvalid
 from anomaly_runner.storage import Prefetcher

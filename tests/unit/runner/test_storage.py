@@ -15,8 +15,9 @@ from PIL import Image
 
 from anomaly_api.dataset import DatasetLimits
 from anomaly_api.storage import LocationRole, S3Location
-from anomaly_runner.data.batches import IntegrityLog, Preprocessor, read_batches
+from anomaly_runner.data.batches import IntegrityLog, read_batches
 from anomaly_runner.data.files import read_file
+from anomaly_runner.data.preprocessor import Preprocessor
 from anomaly_runner.data.samples import Sample
 from anomaly_runner.errors import DataChanged, DataInvalid, RunFailed, Stopped, StorageDenied, StorageUnavailable
 from anomaly_runner.storage import FolderStore, ObjectInfo, download_all, start_prefetch

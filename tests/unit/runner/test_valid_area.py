@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from anomaly_api.dataset import CropArea
-from anomaly_runner.data.batches import Preprocessor
 from anomaly_runner.data.images import UnreadableImageError
+from anomaly_runner.data.preprocessor import Preprocessor
 from anomaly_runner.data.valid_area import ValidArea
 from anomaly_runner.errors import DataInvalid
 from support.optional import not_none

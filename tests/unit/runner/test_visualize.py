@@ -12,7 +12,7 @@ from anomaly_api.dataset import CropArea, DatasetLimits
 from anomaly_api.evaluation import Visualization
 from anomaly_api.status import MetricValues, ThresholdValues
 from anomaly_runner.context import Context
-from anomaly_runner.data.batches import Preprocessor
+from anomaly_runner.data.preprocessor import Preprocessor
 from anomaly_runner.data.samples import Sample
 from anomaly_runner.evaluation.evaluate import EvaluationResult
 from anomaly_runner.evaluation.normalize import ScoreNormalizer

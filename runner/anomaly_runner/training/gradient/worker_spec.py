@@ -10,7 +10,8 @@ from anomaly_api.dataset import DatasetLimits
 from anomaly_api.model import Model
 from anomaly_api.transforms import Augmentations
 from anomaly_runner.data.augment import Augmenter
-from anomaly_runner.data.batches import Batch, IntegrityLog, Preprocessor, read_batches
+from anomaly_runner.data.batches import Batch, IntegrityLog, read_batches
+from anomaly_runner.data.preprocessor import Preprocessor
 from anomaly_runner.data.samples import Sample
 from anomaly_runner.models.anomalib_model import BuildOptions
 from anomaly_runner.storage import Prefetcher
