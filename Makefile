@@ -38,6 +38,8 @@ CLUSTER_TARGET := cluster-up
 endif
 # The same with the images delivered, and their references in the environment.
 USE_IMAGES = $(USE_CLUSTER) images="$$(hack/images/images)"; export $$images;
+# A test whose cluster or program is not there fails instead of being skipped.
+NEED_ALL := ANOMALY_TESTS_NEED_ALL=1
 
 .PHONY: help
 help: ## Show this list
@@ -137,7 +139,7 @@ test-component: setup ## Run the tests of the runner with torch, anomalib and se
 
 .PHONY: test-integration
 test-integration: setup test-tools $(CLUSTER_TARGET) ## Run the operator's tests against a real API server
-	$(USE_CLUSTER) $(PYTEST) tests/integration
+	$(USE_CLUSTER) $(NEED_ALL) $(PYTEST) tests/integration
 
 .PHONY: gpu-wheels
 gpu-wheels: setup ## Collect, in .gpu-wheels, what a machine with a GPU and no network lacks; hack/gpu/run is for there
@@ -149,15 +151,15 @@ test-gpu: setup ## Run the tests that need a GPU, on this machine's
 
 .PHONY: test-e2e
 test-e2e: setup $(CLUSTER_TARGET) ## Run the samples and their failures in real pods
-	$(USE_IMAGES) $(PYTEST) tests/e2e
+	$(USE_IMAGES) $(NEED_ALL) $(PYTEST) tests/e2e
 
 .PHONY: test
 test: lint verify test-tools $(CLUSTER_TARGET) ## Run everything
-	$(USE_IMAGES) $(PARALLEL_PYTEST) tests
+	$(USE_IMAGES) $(NEED_ALL) $(PARALLEL_PYTEST) tests
 
 .PHONY: test-all
 test-all: lint verify test-tools $(CLUSTER_TARGET) ## Run everything and the rare combinations, before a release: an hour
-	$(USE_IMAGES) $(PARALLEL_PYTEST) tests --rare
+	$(USE_IMAGES) $(NEED_ALL) $(PARALLEL_PYTEST) tests --rare
 
 .PHONY: benchmark-gpu
 benchmark-gpu: setup ## Print the benchmarks of this machine's GPU

@@ -6,6 +6,7 @@ Every event leads to the same reconcile, which looks at the state and never at t
 
 import asyncio
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import datetime
@@ -21,6 +22,7 @@ from anomaly_operator.cluster.cache import Cache
 from anomaly_operator.cluster.client import ApiClient
 from anomaly_operator.cluster.event_recorder import record_event
 from anomaly_operator.decide.desired import DesiredSearch, desired_name, desired_state, sweep_problem
+from anomaly_operator.decide.failing import TOLD_AFTER, failing_status, is_told, unreadable_event
 from anomaly_operator.decide.observed import ObservedState, PastJob, Refusal
 from anomaly_operator.decide.outlived import outlived_pod, seconds_until_outlived
 from anomaly_operator.decide.plan import Action, CreateJob, Requeue, plan
@@ -82,6 +84,7 @@ class Reconciler:
         self._settings = settings
         self._clock = clock
         self._other_operators: set[str] = set()
+        self._failures: Counter[RunKey] = Counter()  # in a row, of those that are told if they go on
         self.finished_at = clock()
         """When the last reconcile ended, whether it succeeded or not."""
 
@@ -93,12 +96,13 @@ class Reconciler:
                 with RECONCILE_SECONDS.labels(key.kind).time():
                     await self.reconcile(key)
             except RequeueRequested:
+                self._failures.pop(key, None)
                 self._queue.add_rate_limited(key)
-            except OperatorError as error:
-                self._retry_failed(key, error)
             except Exception as error:  # noqa: BLE001 - a defect in one run's reconcile must not stop the others
-                self._retry_failed(key, error, exc_info=True)
+                self._retry_failed(key, error)
+                await self._tell_of_failure(key, error)
             else:
+                self._failures.pop(key, None)
                 self._queue.forget(key)
             finally:
                 self.finished_at = self._clock()
@@ -222,7 +226,7 @@ class Reconciler:
 
     async def _update_status(self, run: RunView, old: RunStatus, new: RunStatus) -> None:
         """Write the status if it changed; then enqueue the runs that depend on it and post the Events of the change."""
-        if new.to_json_object() == json.loads(run.status) or _is_not_worth_a_write(run, new):
+        if new.to_json_object() == json.loads(run.status) or _is_not_worth_a_write(run, old, new):
             return
         resource = RUN_RESOURCES[run.key.kind]
         try:
@@ -253,24 +257,52 @@ class Reconciler:
             advice="uninstall one of them, or set watchNamespaces so that each namespace has one operator",
         )
 
-    def _retry_failed(self, key: RunKey, error: Exception, *, exc_info: bool = False) -> None:
-        """Log a failed reconcile and have it retried with backoff."""
+    def _retry_failed(self, key: RunKey, error: Exception) -> None:
+        """Log a failed reconcile, a defect with its traceback, and have it retried with backoff."""
         delay = self._queue.add_rate_limited(key)
         kind = type(error).__name__
         RECONCILE_ERRORS.labels(kind).inc()
         # A user may change the object before its status is written: no error, the retry reads the newer object.
         expected = isinstance(error, ApiError) and error.status == 409
         level = log.info if expected else log.error
+        is_defect = not isinstance(error, OperatorError)
         level(
-            "reconcile failed", run=str(key), error=kind, message=str(error), retry_s=round(delay, 1), exc_info=exc_info
+            "reconcile failed",
+            run=str(key),
+            error=kind,
+            message=str(error),
+            retry_s=round(delay, 1),
+            exc_info=error if is_defect else None,
         )
 
+    async def _tell_of_failure(self, key: RunKey, error: Exception) -> None:
+        """Tell in the run's status, or in an Event, that its reconcile keeps failing. It is retried all the same."""
+        if not (is_told(error) or isinstance(error, StatusUnreadable)):
+            return
+        self._failures[key] += 1
+        run = self._cache.runs.get(key)
+        if self._failures[key] < TOLD_AFTER or run is None or run.deleting:
+            return
+        try:
+            await self._tell(run, error)
+        except Exception as failure:  # noqa: BLE001 - what failed is in the log, and the next failure is told again
+            log.error("failure not told", run=str(key), message=str(failure))
 
-def _is_not_worth_a_write(run: RunView, new: RunStatus) -> bool:
+    async def _tell(self, run: RunView, error: Exception) -> None:
+        now = self._clock()
+        if isinstance(error, StatusUnreadable):
+            await record_event(self._client, run, unreadable_event(run), self._settings.identity, now)
+            return
+        old = current_run(run, _recorded_status(run))
+        await self._update_status(run, old, failing_status(run, old, error, now))
+
+
+def _is_not_worth_a_write(run: RunView, old: RunStatus, new: RunStatus) -> bool:
     """Whether the status of a trial says no more than that it waits for its turn: a sweep may have thousands."""
     if run.sweep_key is None or new.phase is not Phase.PENDING or run.phase not in (None, Phase.PENDING):
         return False
-    return all(condition.reason in _USUAL for condition in new.conditions)
+    # What was told of a trial, such as that its Job was refused, is taken back.
+    return all(condition.reason in _USUAL for condition in (*old.conditions, *new.conditions))
 
 
 _USUAL = frozenset({Reason.PENDING, Reason.STARTING})

@@ -15,12 +15,13 @@ import pytest
 
 from hack.cluster import components, processes, settings, store
 from hack.cluster.shell import ClusterError
+from support.absent import needs
 from support.process import free_port
 
 PROGRAMS = settings.BIN
 # Components outlive the process that starts them.
 pytestmark = pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning")
-needs_etcd = pytest.mark.skipif(not (PROGRAMS / "etcd").exists(), reason="needs etcd (hack/cluster builds it)")
+needs_etcd = needs((PROGRAMS / "etcd").exists(), "needs etcd (hack/cluster builds it)")
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ import yaml
 from hack.demo import flow, install
 from hack.demo.cluster import forwarded, kubectl
 from hack.demo.digits import write_mnist_folders
+from support.absent import absent
 from support.demo import SAMPLES, DemoNamespace, MlflowService, S3Service
 from support.kube import Manifest
 
@@ -32,7 +33,7 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def installed(digits: Path) -> Iterator[tuple[S3Service, MlflowService]]:
     """Everything that the samples need, data included."""
     if not os.environ.get("KUBECONFIG"):
-        pytest.skip("no cluster: set KUBECONFIG, or run `make test-e2e`, which starts one")
+        absent("no cluster: set KUBECONFIG, or run `make test-e2e`, which starts one")
     install.install_services()
     install.install_operator()
     with forwarded("s3", 7070, install.NAMESPACE) as s3, forwarded("mlflow", 5000, install.NAMESPACE) as mlflow:

@@ -1,4 +1,5 @@
-"""A real API server: the one of KUBECONFIG, else the embedded cluster's. Without one, these tests are skipped.
+"""A real API server: the one of KUBECONFIG, else the embedded cluster's. Without one, these tests are skipped,
+and fail under `make test`.
 
 The operator runs as a separate process, under its ServiceAccount, with only the rights of manifests/base. Nothing runs
 in its pods: tests act as the kubelet by writing pod statuses, so that they decide what a pod reports and when.
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from support.absent import absent
 from support.kube import KubectlError, Namespace, kubectl
 from support.process import OperatorProcess, service_account_kubeconfig
 
@@ -36,12 +38,12 @@ def cluster() -> Iterator[str]:
     """KUBECONFIG of a cluster with the CRDs, in which no other operator runs."""
     kubeconfig = _kubeconfig()
     if kubeconfig is None or not Path(kubeconfig).exists():
-        pytest.skip("no Kubernetes: set KUBECONFIG or run hack/cluster/cluster up")
+        absent("no Kubernetes: set KUBECONFIG or run hack/cluster/cluster up")
     os.environ["KUBECONFIG"] = kubeconfig
     try:
         kubectl("get", "--raw", "/readyz", "--request-timeout=20s")
     except KubectlError as error:
-        pytest.skip(f"the Kubernetes of {kubeconfig} does not answer: {error}")
+        absent(f"the Kubernetes of {kubeconfig} does not answer: {error}")
     kubectl("apply", "--server-side", "--force-conflicts", "-f", str(ROOT / "crds"))
     for crd in ("anomalyexperiments", "anomalyinferences"):
         kubectl("wait", "--for=condition=Established", f"crd/{crd}.anomalyops.io", "--timeout=30s")

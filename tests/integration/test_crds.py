@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import yaml
-from pydantic import ValidationError
 
 from anomaly_api.experiment import AnomalyExperiment
 from anomaly_api.inference import AnomalyInference
@@ -72,16 +71,11 @@ def test_there_are_many_bad_manifests() -> None:
 
 
 @pytest.mark.parametrize(("kind", "change", "path"), manifests())
-def test_bad_manifests_are_refused_by_both_sides(cluster: str, kind: str, change: Manifest, path: str) -> None:
+def test_the_api_server_refuses_bad_manifests(cluster: str, kind: str, change: Manifest, path: str) -> None:
     bad = merged(base(kind), {"spec": change} | {"metadata": {"namespace": "default"}})
     with pytest.raises(KubectlError) as refusal:
         kubectl("create", "--dry-run=server", "-f", "-", stdin=json.dumps(bad))
     assert path in refusal.value.args[0], "the message leads to the field"
-    with pytest.raises(ValidationError) as fault:
-        KINDS[kind].model_validate(bad)
-    places = [".".join(map(str, error["loc"])) + " " + error["msg"] for error in fault.value.errors()]
-    last = re.split(r"[.\[]", path.strip('"'))[-1].rstrip("]")
-    assert any(last in place or path.rsplit(".", 1)[0] in place for place in places), places
 
 
 @pytest.mark.parametrize(

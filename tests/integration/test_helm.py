@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
+from support.absent import absent
+
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "helm" / "anomaly-operator"
 SYSTEM = "anomaly-system"
@@ -22,7 +24,7 @@ def helm(*arguments: str) -> str:
         (str(path) for path in [Path("/var/tmp/anomaly-cluster/bin/helm")] if path.exists()), None
     )
     if found is None:
-        pytest.skip("no helm on the PATH: hack/cluster/cluster build makes one")
+        absent("no helm on the PATH: hack/cluster/cluster build makes one")
     done = subprocess.run([found, *arguments], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

@@ -14,7 +14,8 @@ SWEEPS = tuple(sorted(SAMPLES.glob("sweep-*.yaml")))
 BAD: dict[str, list[dict[str, Any]]] = yaml.safe_load(
     (Path(__file__).parents[1] / "integration" / "bad_manifests.yaml").read_text()
 )
-"""By kind: ``why`` it is bad, the ``change`` of the spec, and the ``path`` that a refusal must name."""
+"""By kind: ``why`` it is bad, the ``change`` of the spec, and the ``path`` that a refusal must name. Where pydantic has
+another one, it is ``python``."""
 
 
 def base(kind: str) -> Manifest:

@@ -5,15 +5,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import pytest
-
+from support.absent import needs
 from support.process import free_port
 from support.server_process import ServerProcess
 
 KEY, SECRET = "owner", "a-secret-of-the-owner"
 PROGRAM = shutil.which("versitygw") or "/var/tmp/anomaly-cluster/bin/versitygw"
 
-needs_s3_server = pytest.mark.skipif(not Path(PROGRAM).exists(), reason="needs versitygw (hack/cluster builds it)")
+needs_s3_server = needs(Path(PROGRAM).exists(), "needs versitygw (hack/cluster builds it)")
 
 
 @contextmanager

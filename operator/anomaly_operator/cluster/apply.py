@@ -33,7 +33,7 @@ async def apply(client: ApiClient, cache: Cache, namespace: str, action: Action)
         case PatchJob(name, spec):
             await _patch_job(client, cache, namespace, name, spec)
         case DeleteJob(name, uid):
-            await _delete_job(client, namespace, name, uid)
+            await _delete_job(client, cache, namespace, name, uid)
         case DeletePods(pods):
             for name in pods:
                 await _delete_pod(client, namespace, name)
@@ -86,11 +86,15 @@ async def _patch_job(client: ApiClient, cache: Cache, namespace: str, name: str,
         raise RequeueRequested from None
 
 
-async def _delete_job(client: ApiClient, namespace: str, name: str, uid: str) -> None:
+async def _delete_job(client: ApiClient, cache: Cache, namespace: str, name: str, uid: str) -> None:
     try:
         await client.delete(JOBS, namespace, name, uid)
     except (NotFound, Conflict):
         raise RequeueRequested from None
+    # What it says is of no use any more, whenever the watch tells of its end.
+    job = cache.jobs.get((namespace, name))
+    if job is not None and job.uid == uid:
+        cache.remove_job(job)
 
 
 async def _delete_pod(client: ApiClient, namespace: str, name: str) -> None:

@@ -23,13 +23,15 @@ TIMEOUT = aiohttp.ClientTimeout(total=30)
 """Longest time of one attempt, seconds."""
 ATTEMPTS = 5
 """Attempts per request, the first included."""
+LONGEST_WAIT = 30.0
+"""Longest pause between two attempts that the server can ask for, seconds: until then a worker does nothing else."""
 _BACKOFF = wait_random_exponential(multiplier=0.25, max=10)
 
 
 def _retry_delay(state: RetryCallState) -> float:
     error = state.outcome.exception() if state.outcome else None
     retry_after = error.retry_after if isinstance(error, Unavailable) else None
-    return _BACKOFF(state) if retry_after is None else retry_after
+    return _BACKOFF(state) if retry_after is None else min(retry_after, LONGEST_WAIT)
 
 
 class ApiClient:
@@ -206,7 +208,8 @@ class ApiClient:
                     raise await self._error_of(response)
                 answer: Manifest = await response.json(loads=json.loads)
                 return answer
-        except (aiohttp.ClientError, TimeoutError) as error:
+        # ValueError: an answer that is no JSON, as of a proxy in between.
+        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
             raise Unavailable(0, f"{type(error).__name__}: {error}") from error
         finally:
             API_REQUESTS.labels(verb, resource.plural, code).inc()
@@ -214,11 +217,11 @@ class ApiClient:
     async def _error_of(self, response: aiohttp.ClientResponse) -> ApiError:
         text = await response.text()
         try:
-            message = json.loads(text).get("message", text)
-        except (ValueError, AttributeError):
+            message = json.loads(text)["message"]
+        except (ValueError, TypeError, KeyError):
             message = text
         retry_after = response.headers.get("Retry-After", "")
-        error = api_error(response.status, message, float(retry_after) if retry_after.isdecimal() else None)
+        error = api_error(response.status, str(message), float(retry_after) if retry_after.isdecimal() else None)
         if isinstance(error, Unauthorized):  # a token that expired: the next attempt has a new one
             self._info = self._login()
         return error

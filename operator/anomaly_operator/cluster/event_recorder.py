@@ -8,7 +8,7 @@ from anomaly_api import API_VERSION
 from anomaly_operator import names
 from anomaly_operator.cluster.client import ApiClient
 from anomaly_operator.decide.transition_events import Event
-from anomaly_operator.errors import ApiError, Conflict
+from anomaly_operator.errors import Conflict, OperatorError
 from anomaly_operator.resources import EVENTS
 from anomaly_operator.views import RunView
 
@@ -49,5 +49,5 @@ async def record_event(client: ApiClient, run: RunView, event: Event, identity: 
         await client.create(EVENTS, run.key.namespace, body)
     except Conflict:
         return  # posted already
-    except ApiError as error:
+    except OperatorError as error:
         log.warning("event not posted", run=str(run.key), reason=event.reason, message=str(error))

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 import structlog
 
 from anomaly_operator.cluster.client import ApiClient
-from anomaly_operator.errors import ApiError, Conflict, NotFound
+from anomaly_operator.errors import Conflict, NotFound, OperatorError
 from anomaly_operator.metrics import LEADER
 from anomaly_operator.resources import LEASES, Manifest
 from anomaly_operator.settings import Settings
@@ -46,11 +46,7 @@ class LeaderElector:
         """URL of the leader, as the Lease said last; None before the Lease was seen."""
 
     async def acquire(self) -> None:
-        """Wait until this process is the leader.
-
-        Raises:
-            LoginError: the credentials in use were rejected and there are no others.
-        """
+        """Wait until this process is the leader."""
         while not await self._try_acquire_or_renew(within=self._settings.lease_renew_deadline):
             await asyncio.sleep(self._settings.lease_retry_seconds)
         self.is_leader = True
@@ -58,11 +54,7 @@ class LeaderElector:
         log.info("leading", identity=self._settings.identity)
 
     async def renew(self) -> None:
-        """Renew the Lease until leadership is lost.
-
-        Raises:
-            LoginError: the credentials in use were rejected and there are no others.
-        """
+        """Renew the Lease until leadership is lost."""
         deadline = self._monotonic() + self._settings.lease_renew_deadline
         while self._monotonic() < deadline:
             await asyncio.sleep(self._settings.lease_retry_seconds)
@@ -87,7 +79,7 @@ class LeaderElector:
             if lease["spec"].get("holderIdentity") == self._settings.identity:
                 lease["spec"] |= {"holderIdentity": "", "leaseDurationSeconds": 1}
                 await self._client.replace(LEASES, self._settings.lease_namespace, self._settings.lease_name, lease)
-        except ApiError as error:
+        except OperatorError as error:
             log.warning("lease not released", message=str(error))
 
     async def _try_acquire_or_renew(self, within: float) -> bool:
@@ -100,7 +92,7 @@ class LeaderElector:
         try:
             async with asyncio.timeout(max(0.0, min(within, self._settings.lease_renew_deadline / 2))):
                 return await self._acquire_or_renew()
-        except (ApiError, TimeoutError) as error:
+        except (OperatorError, TimeoutError) as error:
             if not isinstance(error, Conflict):  # a Conflict means that another replica was faster
                 log.warning("lease not renewed", message=str(error) or type(error).__name__)
             return False

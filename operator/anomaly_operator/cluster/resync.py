@@ -13,7 +13,7 @@ import structlog
 from anomaly_operator import names
 from anomaly_operator.cluster.cache import Cache
 from anomaly_operator.cluster.client import ApiClient
-from anomaly_operator.errors import ApiError
+from anomaly_operator.errors import OperatorError
 from anomaly_operator.keys import Kind, RunKey
 from anomaly_operator.resources import JOBS, PODS, RUN_RESOURCES, Resource
 from anomaly_operator.views import Raw, job_view, pod_view, run_view
@@ -58,16 +58,12 @@ class Resync:
         """When the last complete LIST ended, by ``monotonic``; None before the first."""
 
     async def run(self) -> None:
-        """Relist forever; a LIST that fails is logged and retried soon.
-
-        Raises:
-            LoginError: the credentials in use were rejected and there are no others.
-        """
+        """Relist forever; a LIST that fails, or has no credentials for the moment, is logged and retried soon."""
         while True:
             try:
                 await self.relist()
                 pause = self._seconds
-            except ApiError as error:
+            except OperatorError as error:
                 log.error("resync failed", message=str(error), retry_s=RETRY_SECONDS)
                 pause = RETRY_SECONDS
             await asyncio.sleep(pause)

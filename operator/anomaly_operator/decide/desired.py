@@ -142,7 +142,10 @@ def _search(run: RunView, spec: ExperimentSpec, sweep: Sweep, earlier: RunView |
     """Return the search, once the points of an earlier sweep are known that it begins with."""
     points: tuple[dict[str, Any], ...] = ()
     if sweep.start and (source := sweep.start.from_experiment):
-        found = RunStatus.model_validate_json(earlier.status) if earlier else None
+        try:
+            found = RunStatus.model_validate_json(earlier.status) if earlier else None
+        except ValidationError as error:
+            return _unreadable(source.name, "status", error, spec.run_policy)
         if found is None or found.sweep is None or not is_finished(found):
             why = f"the sweep of AnomalyExperiment {source.name} is not over, or there is none; the search starts then"
             return Blocked(Reason.WAITING_FOR_EXPERIMENT, why, policy=spec.run_policy)
@@ -218,17 +221,34 @@ def _trained_model(
     if experiment is None:
         message = f"there is no AnomalyExperiment {name} in this namespace; the run starts once it is Complete"
         return Blocked(Reason.EXPERIMENT_NOT_FOUND, message, policy=policy)
-    trained = RunStatus.model_validate_json(experiment.status)
+    try:
+        trained = RunStatus.model_validate_json(experiment.status)
+    except ValidationError as error:
+        return _unreadable(name, "status", error, policy)
     chosen = _chosen_run(experiment, trained, status)
     if chosen and chosen.artifacts and chosen.artifacts.root:
-        key = experiment.key
-        trained_by = TrainedBy(namespace=key.namespace, name=key.name, uid=experiment.uid, run=chosen.run)
-        return model_location(experiment, chosen.run, chosen.artifacts.root), trained_by
+        return _model_of(experiment, chosen.run, chosen.artifacts.root, policy)
     if trained.phase is Phase.FAILED:
         message = f"AnomalyExperiment {name} failed; repair its spec and apply it, the run starts once it is Complete"
         return Blocked(Reason.EXPERIMENT_FAILED, message, stalled=True, policy=policy)
     message = f"AnomalyExperiment {name} is {trained.phase}; the run starts once it is Complete"
     return Blocked(Reason.WAITING_FOR_EXPERIMENT, message, policy=policy)
+
+
+def _model_of(experiment: RunView, number: int, root: str, policy: RunPolicy) -> tuple[Location, TrainedBy] | Blocked:
+    key = experiment.key
+    trained_by = TrainedBy(namespace=key.namespace, name=key.name, uid=experiment.uid, run=number)
+    try:
+        return model_location(experiment, number, root), trained_by
+    except ValidationError as error:
+        return _unreadable(key.name, "spec", error, policy)
+
+
+def _unreadable(name: str, part: str, error: ValidationError, policy: RunPolicy) -> Blocked:
+    """Return that a run waits for an experiment which this release cannot read: nothing is wrong with the run."""
+    why = describe_invalid(error, part)
+    message = f"the {part} of AnomalyExperiment {name} cannot be read by this release of the operator: {why}"
+    return Blocked(Reason.WAITING_FOR_EXPERIMENT, message, stalled=True, policy=policy)
 
 
 def _chosen_run(experiment: RunView, trained: RunStatus, status: RunStatus) -> PastRun | None:

@@ -77,13 +77,20 @@ def _step(run_uid: str, desired: DesiredState, observed: ObservedState, status: 
     if job is None:
         return (CreateJob(desired.make()),) if isinstance(desired, DesiredJob) else ()
 
-    # A Job that is being deleted, or that belongs to another owner, occupies the name until it is gone.
-    if job.deleting or not job.is_controlled_by(run_uid):
+    # A Job that is being deleted, or soon will be with an earlier resource, occupies the name until it is gone.
+    is_own = job.is_controlled_by(run_uid)
+    if job.deleting or (job.run_key and not is_own):
         return (Requeue(),)
+    # One that belongs to nobody stays: the attempt to create the run's own is refused, which is told.
+    if not is_own:
+        return (CreateJob(desired.make()),) if isinstance(desired, DesiredJob) else ()
 
-    # A finished Job stays as it is until its result has been recorded. Without a policy the spec is not valid.
-    if job.finished_condition or desired.policy is None:
+    # Without a policy the spec is not valid.
+    if desired.policy is None:
         return ()
+    # A finished Job stays as it is until its result has been recorded, if it is one of this spec.
+    if job.finished_condition:
+        return _replace(job) if _is_of_another_spec(job, desired, status) else ()
     return _steer(job, desired, desired.policy, observed.outlived, status)
 
 
@@ -97,11 +104,25 @@ def _steer(
 
     # Until the run has started its spec may change. A Job's template is immutable, so a changed spec needs a new Job.
     if isinstance(desired, DesiredJob) and status.start_time is None and _is_outdated(job, desired):
-        return (DeleteJob(job.name, job.uid), Requeue())
+        return _replace(job)
 
     # The run policy may change at any time.
     changes = policy_changes(job, policy, seconds_left(policy, status))
     return (PatchJob(job.name, changes),) if changes else ()
+
+
+def _replace(job: JobView) -> tuple[Action, ...]:
+    """Delete the Job; a later reconcile makes another one."""
+    return (DeleteJob(job.name, job.uid), Requeue())
+
+
+def _is_of_another_spec(job: JobView, desired: DesiredState, status: RunStatus) -> bool:
+    """Whether a Job ended by itself, before anything was recorded of it, and meanwhile the spec was changed.
+
+    Where something is recorded, the spec is the same, and a digest that differs is that of another release.
+    """
+    is_recorded = status.start_time is not None or status.job_name is not None
+    return isinstance(desired, DesiredJob) and not is_recorded and _is_outdated(job, desired)
 
 
 def _is_outdated(job: JobView, desired: DesiredJob) -> bool:

@@ -8,6 +8,8 @@ from dataclasses import replace
 from datetime import datetime
 from typing import cast
 
+from pydantic import ValidationError
+
 from anomaly_api.reasons import Reason
 from anomaly_api.run import RunSummary
 from anomaly_api.status import (
@@ -96,7 +98,10 @@ def _with_newer_run(used: TrainedBy | None, experiment: RunView | None) -> Train
     """Return the run whose model was used, with the number of a later one that is Complete."""
     if used is None or experiment is None:
         return used
-    newest = last_complete(RunStatus.model_validate_json(experiment.status))
+    try:
+        newest = last_complete(RunStatus.model_validate_json(experiment.status))
+    except ValidationError:  # its own reconcile tells of it; the record of this run stays as it is
+        return used
     is_newer = newest and (experiment.uid, newest.run) != (used.uid, used.run or 1)
     return used.model_copy(update={"newer_run": newest.run if newest and is_newer else None})
 

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from anomaly_api.run import PROGRESS_PATH, ProgressAnswer, ProgressUpdate
 from anomaly_operator.cluster.cache import Cache
 from anomaly_operator.cluster.leader_election import LeaderElector
-from anomaly_operator.errors import ApiError
+from anomaly_operator.errors import OperatorError
 from anomaly_operator.keys import RunKey
 from anomaly_operator.metrics import PROGRESS_PUSHES, REGISTRY
 from anomaly_operator.serving.progress_board import ProgressBoard
@@ -111,8 +111,8 @@ class Server:
             pod = await self._tokens.authenticate(token)
         except ValidationError as error:
             return web.Response(status=400, text=f"no ProgressUpdate: {error.error_count()} errors")
-        except ApiError as error:
-            return web.Response(status=503, text=error.message)
+        except OperatorError as error:
+            return web.Response(status=503, text=str(error))
         # A pod may report progress of its own run only.
         if pod is None:
             return web.Response(status=401, text="the token is not one for progress")

@@ -2,16 +2,18 @@
 
 import asyncio
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
+from structlog.testing import capture_logs
 
 from anomaly_operator.cluster.client import ApiClient
 from anomaly_operator.cluster.leader_election import ADDRESS_ANNOTATION, LeaderElector
 from anomaly_operator.decide.pod_settings import PodSettings
-from anomaly_operator.errors import Conflict, NotFound, Unavailable
+from anomaly_operator.errors import Conflict, LoginError, NotFound, Unavailable
 from anomaly_operator.resources import Manifest, Resource
 from anomaly_operator.settings import Settings
+from support.played_loop import PlayedLoop
 
 
 class FakeLeases(ApiClient):
@@ -19,11 +21,22 @@ class FakeLeases(ApiClient):
 
     def __init__(self) -> None:
         self.lease: Manifest | None = None
-        self.down = False
+        self.trouble: Exception | None = None
+        self.hangs = False
+
+    def fail(self, trouble: Exception) -> None:
+        """Answer with an error from now on."""
+        self.trouble = trouble
+
+    def recover(self) -> None:
+        """Answer as usual from now on."""
+        self.trouble, self.hangs = None, False
 
     async def get(self, resource: Resource, namespace: str, name: str) -> Manifest:
-        if self.down:
-            raise Unavailable(503, "down")
+        if self.hangs:
+            await asyncio.sleep(3600)
+        if self.trouble:
+            raise self.trouble
         if self.lease is None:
             raise NotFound(404, "no lease")
         return copy.deepcopy(self.lease)
@@ -103,12 +116,120 @@ async def test_a_released_lease_is_free_at_once(server: FakeLeases, clock: Manua
     assert await second._try_acquire_or_renew(1)
 
 
-async def test_a_leader_that_cannot_renew_gives_up_before_another_may_lead(server: FakeLeases) -> None:
-    loop = asyncio.get_running_loop()
-    elector = make_elector(server, loop.time, "first", lease_seconds=3)
-    await elector.acquire()
-    server.down = True
+# In played time: a Lease of 15 seconds, 10 until a leader that cannot renew gives up, 2 between attempts
+
+
+@pytest.fixture
+def loop() -> Iterator[PlayedLoop]:
+    made = PlayedLoop()
+    yield made
+    made.close()
+
+
+def lead(loop: PlayedLoop, server: FakeLeases, identity: str = "first") -> LeaderElector:
+    elector = make_elector(server, loop.time, identity)
+    loop.run_until_complete(elector.acquire())
+    return elector
+
+
+def seconds_until_lost(loop: PlayedLoop, elector: LeaderElector) -> float:
     began = loop.time()
-    await elector.renew()
-    assert 1 < loop.time() - began < 3
+    loop.run_until_complete(asyncio.wait_for(elector.renew(), 600))
     assert not elector.is_leader
+    return loop.time() - began
+
+
+@pytest.mark.parametrize("trouble", [Unavailable(503, "down"), LoginError("no token"), TimeoutError()])
+def test_a_leader_that_cannot_renew_gives_up_before_another_may_lead(
+    loop: PlayedLoop, server: FakeLeases, trouble: Exception
+) -> None:
+    elector = lead(loop, server)
+    server.trouble = trouble
+    assert seconds_until_lost(loop, elector) == pytest.approx(10.0)
+
+
+def test_a_renewal_that_hangs_leaves_time_for_another(loop: PlayedLoop, server: FakeLeases) -> None:
+    elector = lead(loop, server)
+    server.hangs = True
+    loop.call_later(6.0, server.recover)
+    loop.call_later(60.0, server.fail, Unavailable(503, "down"))
+    # The one that began at 2 s is given up after 5 s; the next one, at 9 s, is within the deadline.
+    assert 60.0 < seconds_until_lost(loop, elector) < 70.0
+
+
+def test_a_server_that_hangs_for_good_loses_the_lease_in_time(loop: PlayedLoop, server: FakeLeases) -> None:
+    elector = lead(loop, server)
+    server.hangs = True
+    assert seconds_until_lost(loop, elector) == pytest.approx(10.0)
+
+
+def test_every_renewal_begins_the_time_anew(loop: PlayedLoop, server: FakeLeases) -> None:
+    elector = lead(loop, server)
+    loop.call_later(31.0, server.fail, Unavailable(503, "down"))
+    assert seconds_until_lost(loop, elector) == pytest.approx(40.0)
+
+
+def test_a_lease_that_another_took_is_lost_at_once(loop: PlayedLoop, server: FakeLeases) -> None:
+    elector = lead(loop, server)
+    assert server.lease
+    server.lease["spec"]["holderIdentity"] = "second"
+    server.lease["metadata"]["resourceVersion"] = "77"
+    assert seconds_until_lost(loop, elector) == pytest.approx(2.0)
+    assert server.lease["spec"]["holderIdentity"] == "second", "it is not taken back"
+
+
+def test_a_conflict_alone_does_not_lose_the_lease(loop: PlayedLoop, server: FakeLeases) -> None:
+    elector = lead(loop, server)
+    server.fail(Conflict(409, "somebody labelled it"))
+    loop.call_later(5.0, server.recover)
+    loop.call_later(60.0, server.fail, Unavailable(503, "down"))
+    assert seconds_until_lost(loop, elector) > 60.0
+
+
+def test_a_follower_waits_until_the_lease_is_free(loop: PlayedLoop, server: FakeLeases) -> None:
+    lead(loop, server)
+    began = loop.time()
+    second = lead(loop, server, "second")
+    assert 15.0 < loop.time() - began <= 18.0
+    assert second.is_leader
+
+
+def test_a_follower_stands_for_election_whatever_fails(loop: PlayedLoop, server: FakeLeases) -> None:
+    server.fail(LoginError("no token"))
+    loop.call_later(7.0, server.recover)
+    lead(loop, server)
+    assert 7.0 < loop.time() <= 10.0
+
+
+@pytest.mark.parametrize("trouble", [Unavailable(503, "down"), LoginError("no token")])
+def test_a_lease_that_cannot_be_released_expires(loop: PlayedLoop, server: FakeLeases, trouble: Exception) -> None:
+    elector = lead(loop, server)
+    server.fail(trouble)
+    with capture_logs() as logs:
+        loop.run_until_complete(elector.release())
+    assert [entry["event"] for entry in logs] == ["lease not released"]
+
+
+def test_a_lease_of_another_is_not_released(loop: PlayedLoop, server: FakeLeases) -> None:
+    elector = lead(loop, server)
+    assert server.lease
+    server.lease["spec"]["holderIdentity"] = "second"
+    loop.run_until_complete(elector.release())
+    assert server.lease["spec"]["holderIdentity"] == "second"
+    never = make_elector(server, loop.time, "second")
+    loop.run_until_complete(never.release())
+    assert server.lease["spec"]["holderIdentity"] == "second"
+
+
+def test_what_the_lease_says_of_its_holder(loop: PlayedLoop, server: FakeLeases) -> None:
+    elector = lead(loop, server)
+    assert server.lease
+    spec = dict(server.lease["spec"])
+    assert (spec["holderIdentity"], spec["leaseDurationSeconds"], spec["leaseTransitions"]) == ("first", 15, 1)
+    assert spec["acquireTime"] == spec["renewTime"]
+    loop.run_until_complete(elector._try_acquire_or_renew(1))
+    renewed = server.lease["spec"]
+    assert (renewed["acquireTime"], renewed["leaseTransitions"]) == (spec["acquireTime"], 1)
+    assert renewed["renewTime"] > spec["renewTime"]
+    loop.run_until_complete(elector.release())
+    assert (server.lease["spec"]["holderIdentity"], server.lease["spec"]["leaseDurationSeconds"]) == ("", 1)

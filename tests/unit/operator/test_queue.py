@@ -126,3 +126,60 @@ async def test_of_several_priorities_while_processed_the_highest_counts() -> Non
     queue.add("b")
     queue.done(key)
     assert await queue.get() == "a"
+
+
+async def test_urgency_lasts_while_the_key_is_processed() -> None:
+    queue: WorkQueue[str] = WorkQueue()
+    queue.add("a")
+    await queue.get()
+    queue.add("a", Priority.URGENT)
+    queue.add("a")
+    queue.add("b")
+    queue.done("a")
+    assert await queue.get() == "a", "a user's change goes before what waits already"
+
+
+async def test_a_key_that_is_added_again_without_urgency_has_none() -> None:
+    queue: WorkQueue[str] = WorkQueue()
+    queue.add("a")
+    await queue.get()
+    queue.add("a")
+    queue.add("b", Priority.URGENT)
+    queue.done("a")
+    assert [await queue.get(), await queue.get()] == ["b", "a"]
+
+
+async def test_runs_that_failed_together_are_not_retried_together() -> None:
+    queue: WorkQueue[int] = WorkQueue()
+    delays = [queue.add_rate_limited(number) for number in range(200)]
+    queue.shut_down()
+    assert len(set(delays)) > 190
+    assert min(delays) >= 0.4
+    assert max(delays) <= 0.6
+    assert max(delays) - min(delays) > 0.15
+
+
+async def test_each_key_has_its_own_backoff() -> None:
+    queue: WorkQueue[str] = WorkQueue(jitter=lambda: 1.0)
+    queue.add_rate_limited("a")
+    queue.add_rate_limited("a")
+    assert queue.add_rate_limited("b") == 0.5
+    queue.forget("b")
+    assert queue.add_rate_limited("a") == 2.0
+    queue.shut_down()
+
+
+async def test_a_queue_that_is_shut_down_adds_nothing_later() -> None:
+    queue: WorkQueue[str] = WorkQueue()
+    queue.add_after("a", 0.01)
+    queue.shut_down()
+    await asyncio.sleep(0.03)
+    assert len(queue) == 0
+
+
+async def test_a_waiting_worker_gets_a_key_at_once() -> None:
+    queue: WorkQueue[str] = WorkQueue()
+    worker = asyncio.create_task(queue.get())
+    await asyncio.sleep(0)
+    queue.add("a")
+    assert await asyncio.wait_for(worker, 1) == "a"
