@@ -111,9 +111,13 @@ class SweepStatus(Contract):
     removed_gpu_hours: Annotated[float, Field(ge=0)] = 0.0
     """Those of them that earlier runs of the search used for trials that are no longer there."""
     best: Annotated[tuple[BestTrial, ...], Field(max_length=10)] = ()
-    """The best points, best first."""
+    """The best points, best first; with several objectives those of the Pareto front, then the front of the rest, and
+    so on, each by the first objective."""
     pareto_front: Annotated[tuple[ParetoPoint, ...], Field(max_length=32)] = ()
     """With several objectives: points that no other one beats in all of them, at most 32 spread over the front."""
+    choice: Annotated[str, Field(max_length=256)] | None = None
+    """With several objectives, once the search is over: which point of the front comes first, and is trained in full
+    where final is train, and why."""
     importances: Annotated[dict[str, float], Field(max_length=32)] = Field(default_factory=dict)
     """Share of each parameter, by path, in what makes points good or bad (PED-ANOVA); they add up to 1."""
     rung_correlation: Annotated[tuple[float, ...], Field(max_length=7)] = ()

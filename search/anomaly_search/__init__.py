@@ -8,6 +8,8 @@
     evaluations  the runs of a point at one fidelity, folded into one value with its standard error
     racing       whether the further replicates of a point can be saved
     prune        whether a running trial is stopped for its curve
+    ranking      when the best got better
+    leaders      which points are the best
     promotion    which points go on to the next fidelity
     stopping     when a sweep ends, and why
     schedule     what to start and to stop next, or that the sweep is over

@@ -1,26 +1,12 @@
-"""Which point is better than which."""
+"""When the best got better."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from anomaly_search.evaluations import Evaluation
 from anomaly_search.sweep import Sweep
-
-
-def ranked(sweep: Sweep, evaluations: Iterable[Evaluation]) -> list[Evaluation]:
-    """Return each feasible point once, at its highest fidelity: higher ones first, better ones first among equals.
-
-    Of several objectives the first decides.
-    """
-    highest: dict[int, Evaluation] = {}
-    for one in evaluations:
-        if one.feasible and (one.number not in highest or highest[one.number].rung < one.rung):
-            highest[one.number] = one
-    return sorted(
-        highest.values(), key=lambda one: (-one.rung, sweep.objectives[0].loss(one.objectives[0]), one.number)
-    )
 
 
 def improvements(sweep: Sweep, finished: Sequence[Evaluation]) -> list[int]:
@@ -30,8 +16,8 @@ def improvements(sweep: Sweep, finished: Sequence[Evaluation]) -> list[int]:
     """
     full = [place for place, one in enumerate(finished) if one.feasible and one.rung == sweep.rungs - 1]
     if sweep.single:
-        return list(_records(full, [_losses(sweep, finished[place])[0] for place in full]))
-    return list(_enlargements(full, [_losses(sweep, finished[place]) for place in full]))
+        return list(_records(full, [losses(sweep, finished[place])[0] for place in full]))
+    return list(_enlargements(full, [losses(sweep, finished[place]) for place in full]))
 
 
 def _records(places: Sequence[int], losses: Sequence[float]) -> Iterator[int]:
@@ -55,5 +41,6 @@ def _enlargements(places: Sequence[int], losses: Sequence[tuple[float, ...]]) ->
         yield place
 
 
-def _losses(sweep: Sweep, one: Evaluation) -> tuple[float, ...]:
+def losses(sweep: Sweep, one: Evaluation) -> tuple[float, ...]:
+    """Return the values of the objectives, turned so that less is better."""
     return tuple(objective.loss(value) for objective, value in zip(sweep.objectives, one.objectives, strict=True))

@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from anomaly_api.experiment import ExperimentSpec
 from anomaly_api.resource import describe_invalid
 from anomaly_api.sweep import Sweep as SweepSpec
+from anomaly_api.sweep_end import winners_spec
 from anomaly_api.sweep_exchange import (
     InvalidTrial,
     Json,
@@ -29,11 +30,11 @@ from anomaly_api.sweep_exchange import (
     trial_name,
 )
 from anomaly_api.sweep_status import StopReason, SweepStatus
-from anomaly_api.sweep_trial import final_spec, replicate_points, rung_point, trial_spec
+from anomaly_api.sweep_trial import replicate_points, rung_point, trial_spec
 from anomaly_search.evaluations import Evaluation, fold
+from anomaly_search.leaders import ranked
 from anomaly_search.memo import Memo
 from anomaly_search.prune import prune
-from anomaly_search.ranking import ranked
 from anomaly_search.schedule import Start, schedule
 from anomaly_search.spec import pruning_of, status_of, sweep_of
 from anomaly_search.suggest import Exhausted, Suggestion, suggest
@@ -136,7 +137,7 @@ def winner(experiment: Json, records: Iterable[TrialRecord]) -> Winner | None:
     """Return the best point at the highest fidelity; None if no point is measured and within all constraints."""
     spec = _parsed(experiment)
     best = next(iter(_ranked(sweep_of(_sweep_of(spec)), records)), None)
-    return None if best is None else Winner(best.number, dict(best.parameters), final_spec(spec, best.parameters))
+    return None if best is None else Winner(best.number, dict(best.parameters), winners_spec(spec, best.parameters))
 
 
 def best_points(experiment: Json, records: Iterable[TrialRecord], top: int) -> tuple[dict[str, Any], ...]:

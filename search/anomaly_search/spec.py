@@ -98,6 +98,7 @@ def status_of(sweep: Sweep, known: Summary, stop: StopReason | None) -> SweepSta
             ParetoPoint(number=one.number, objectives=_by_metric(sweep, one.objectives))
             for one in _spread(known.pareto_front)
         ),
+        choice=_choice(sweep, known) if stop else None,
         importances=dict(known.importances),
         rung_correlation=tuple(
             value for value in takewhile(lambda value: value is not None, known.rung_correlations) if value is not None
@@ -159,6 +160,17 @@ def _best(sweep: Sweep, one: Evaluation) -> BestTrial:
         standard_errors=errors,
         values=dict(one.parameters),
     )
+
+
+def _choice(sweep: Sweep, known: Summary) -> str | None:
+    """Return which point of the Pareto front comes first, and why; None where there is no choice."""
+    if sweep.single or not known.best:
+        return None
+    first, front = known.best[0].number, len(known.pareto_front)
+    if front == 1:
+        return f"trial {first}: the Pareto front has no other point"
+    metric = sweep.objectives[0].metric
+    return f"trial {first}: of the {front} points of the Pareto front it has the best {metric}, the first objective"
 
 
 def _by_metric(sweep: Sweep, objectives: Iterable[float]) -> dict[str, float]:

@@ -9,13 +9,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from optuna.trial import TrialState
-
 from anomaly_search.evaluations import Evaluation, fold
+from anomaly_search.leaders import pareto_front, ranked
 from anomaly_search.memo import Memo
-from anomaly_search.ranking import improvements, ranked
+from anomaly_search.ranking import improvements
 from anomaly_search.samplers.rows import directions, rows
-from anomaly_search.samplers.storage import frozen, study_of
+from anomaly_search.samplers.storage import study_of
 from anomaly_search.stopping import in_order_of_end
 from anomaly_search.sweep import Sweep
 from anomaly_search.trials import State, Trial
@@ -61,7 +60,7 @@ class Improvement:
 class Summary:
     """The sweep so far.
 
-    best: feasible points, those of higher fidelity first, by the first objective; ten at most.
+    best: feasible points, those of higher fidelity first, as ``ranked`` has them; ten at most.
     pareto_front: of several objectives, feasible points at the full fidelity that no other is better than.
     importances: share of each parameter in being among the best by the first objective, adding up to 1; empty while
     there are too few points.
@@ -88,8 +87,8 @@ def summary(sweep: Sweep, trials: Iterable[Trial], memo: Memo | None = None) -> 
     return Summary(
         counts=_counts(evaluations),
         gpu_hours=sum(trial.gpu_hours for trial in known),
-        best=tuple(ranked(sweep, evaluations)[:BEST]),
-        pareto_front=() if sweep.single else tuple(_pareto_front(sweep, evaluations)),
+        best=tuple(ranked(sweep, evaluations, BEST)),
+        pareto_front=() if sweep.single else tuple(pareto_front(sweep, evaluations)),
         importances=_importances(sweep, evaluations, memo or Memo()),
         rung_correlations=correlations,
         history=tuple(
@@ -116,12 +115,6 @@ def _state(one: Evaluation) -> State:
     if any(trial.state is State.RUNNING for trial in one.trials):
         return State.RUNNING
     return State.INFEASIBLE if one.state is State.COMPLETE and not one.feasible else one.state
-
-
-def _pareto_front(sweep: Sweep, evaluations: Iterable[Evaluation]) -> list[Evaluation]:
-    full = {one.number: one for one in evaluations if one.feasible and one.rung == sweep.rungs - 1}
-    told = [frozen(TrialState.COMPLETE, number, {}, {}, values=one.objectives) for number, one in full.items()]
-    return [full[trial.number] for trial in study_of(told, directions(sweep)).best_trials]
 
 
 def _importances(sweep: Sweep, evaluations: Sequence[Evaluation], memo: Memo) -> dict[str, float]:

@@ -26,6 +26,7 @@ from anomaly_api.status import (
     StepStatus,
     TrainedBy,
 )
+from anomaly_api.sweep_exchange import by_path
 from anomaly_operator.decide.conditions import ConditionState, update_conditions
 from anomaly_operator.decide.desired import DesiredJob, DesiredState
 from anomaly_operator.decide.observed import ObservedState, Refusal
@@ -35,7 +36,7 @@ from anomaly_operator.decide.phase import WARNING_REASONS, RunPhase, current_pha
 from anomaly_operator.decide.runs import is_finished, kept_of_run, last_complete
 from anomaly_operator.decide.specs import experiment_spec
 from anomaly_operator.decide.steps import search_failure, seconds_spent
-from anomaly_operator.decide.sweep_end import WARNING_LIMIT, metric, no_page, remeasured, told_failure
+from anomaly_operator.decide.sweep_end import WARNING_LIMIT, measured_again, no_page, told_failure
 from anomaly_operator.decide.times import to_age, to_timestamp
 from anomaly_operator.views import JobView, RunView
 
@@ -313,7 +314,7 @@ def _of_sweep(run: RunView, old: RunStatus, metrics: MetricValues | None) -> dic
     """Return what the end of a sweep says of its best trial."""
     if old.sweep is None:
         return {}
-    return {"sweep": remeasured(experiment_spec(run.spec), old.sweep, metrics)}
+    return {"sweep": measured_again(experiment_spec(run.spec), old, metrics)}
 
 
 def _objective(run: RunView, old: RunStatus, metrics: MetricValues | None) -> str | None:
@@ -322,7 +323,7 @@ def _objective(run: RunView, old: RunStatus, metrics: MetricValues | None) -> st
         return None
     spec = experiment_spec(run.spec)
     path = spec.trial.objective if spec.trial else spec.sweep.objectives[0].metric if spec.sweep else None
-    value = metric(metrics, path) if path else None
+    value = by_path(metrics).get(path) if path else None
     return None if value is None else f"{value:.6g}"
 
 

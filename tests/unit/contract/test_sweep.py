@@ -117,6 +117,8 @@ def fullest(values: dict[str, Any]) -> SweepStatus:
         infeasible=10**9,
         failed=10**9,
         gpu_hours=1.2345678901234567e300,
+        removed_gpu_hours=1.2345678901234567e300,
+        choice="\U0001f600" * 256,
         best=(best,) * 10,
         pareto_front=(ParetoPoint(number=99_999, objectives=objectives),) * 32,
         importances={f"model.{'a' * 120}{index:02d}": 0.12345678901234567 for index in range(32)},

@@ -154,10 +154,30 @@ def test_the_best_point_and_the_spec_that_trains_it_in_full() -> None:
     assert (final.sweep, final.trial, final.dataset.fraction) == (None, None, 1.0)
     assert final.model.to_json_object()["padim"]["nFeatures"] == 20
     assert final.output.upload_artifacts is True
+    assert final.dataset.seed == 43, "trials have the default, 42"
     assert best_points(experiment, records, 2) == (values[1], values[2])
     status = overview(experiment, records, StopReason.EXHAUSTED)
     assert (status.asked, status.complete, status.gpu_hours, status.stop_reason) == (3, 3, 2.0, "Exhausted")
     assert [one.number for one in status.best] == [1, 2, 0]
+
+
+def test_with_several_objectives_the_status_says_which_point_of_the_front_was_chosen_and_why() -> None:
+    time = {"metric": "performance.trainSeconds", "goal": "minimize"}
+    auroc = {"metric": "image.AUROC", "goal": "maximize"}
+    experiment = spec(FEATURES, algorithm=GRID, objectives=[auroc, time])
+    measured = [(0.9, 10.0), (0.95, 30.0), (0.8, 20.0)]
+    records = [
+        done(n, 0.0, {"model.padim.nFeatures": 10 * n + 10}, metrics={auroc["metric"]: value, time["metric"]: seconds})
+        for n, (value, seconds) in enumerate(measured)
+    ]
+    told = overview(experiment, records, StopReason.EXHAUSTED)
+    assert [point.number for point in told.pareto_front] == [0, 1]
+    assert [one.number for one in told.best] == [1, 0, 2]
+    why = "trial 1: of the 2 points of the Pareto front it has the best image.AUROC, the first objective"
+    assert told.choice == why
+    assert overview(experiment, records).choice is None, "the search goes on"
+    alone = overview(experiment, records[:1], StopReason.EXHAUSTED)
+    assert alone.choice == "trial 0: the Pareto front has no other point"
 
 
 def test_without_a_measured_point_there_is_no_best_one() -> None:

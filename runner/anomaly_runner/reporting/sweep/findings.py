@@ -11,7 +11,7 @@ from anomaly_api.sweep_exchange import RunOfPoint
 from anomaly_api.sweep_status import SweepStatus
 from anomaly_runner.reporting.sweep.trials import FoundTrials, TrialResult
 from anomaly_search.evaluations import Evaluation, fold
-from anomaly_search.ranking import ranked
+from anomaly_search.leaders import ranked
 from anomaly_search.session import trial_of
 from anomaly_search.spec import sweep_of
 from anomaly_search.summary import Summary, summary

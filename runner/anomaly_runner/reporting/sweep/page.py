@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from anomaly_api.experiment import ExperimentSpec
 from anomaly_api.status import MetricValues
-from anomaly_api.sweep_exchange import by_path
+from anomaly_api.sweep_end import remeasured
 from anomaly_api.sweep_status import Remeasurement
 from anomaly_runner.reporting.html_report import template
 from anomaly_runner.reporting.sweep.charts import SHOWN, front_chart, history_chart, parallel_chart, slice_chart
@@ -36,7 +36,6 @@ _LEADERS = 20
 """Rows of the leaderboard."""
 _LISTED = 100
 """Rows of other lists."""
-_SEED = "dataset.seed"
 
 
 def render(findings: Findings, experiment: ExperimentSpec, measured: MetricValues | None) -> str:
@@ -56,7 +55,7 @@ def render(findings: Findings, experiment: ExperimentSpec, measured: MetricValue
         status=findings.status,
         findings=findings,
         trained=measured is not None,
-        winner=_winner(findings, remeasured(findings, experiment, measured)),
+        winner=_winner(findings, _again(findings, experiment, measured)),
         tiles=_tiles(findings),
         warnings=_warnings(findings),
         leaders=leaderboard(findings, _LEADERS),
@@ -79,30 +78,11 @@ def render(findings: Findings, experiment: ExperimentSpec, measured: MetricValue
     )
 
 
-def remeasured(findings: Findings, experiment: ExperimentSpec, measured: MetricValues | None) -> Remeasurement | None:
-    """The best value measured again by the training in full, and the gap; None where neither says it.
-
-    Args:
-        findings: the search.
-        experiment: the spec with the winner's values.
-        measured: what it measured when it was trained in full.
-    """
-    if findings.status.remeasured is not None or measured is None or not findings.status.best:
-        return findings.status.remeasured
-    found, again = findings.status.best[0].objectives, by_path(measured)
-    both = {metric: value for metric, value in again.items() if metric in found}
-    return Remeasurement(
-        objectives=both,
-        gap={metric: found[metric] - value for metric, value in both.items()},
-        measured_on=_measured_on(findings, experiment),
-    )
-
-
-def _measured_on(findings: Findings, experiment: ExperimentSpec) -> str:
-    seed = experiment.dataset.seed
-    if seed in {trial.seed for trial in findings.trials}:
-        return "by training in full, on a seed that trials used as well"
-    return f"by training in full, on {_SEED} {seed}, which no trial used"
+def _again(findings: Findings, experiment: ExperimentSpec, measured: MetricValues | None) -> Remeasurement | None:
+    """What the training in full of the best point measured; None where there is no best one, or nothing was trained."""
+    if not findings.status.best:
+        return None
+    return remeasured(findings.spec, findings.status.best[0], measured, experiment.dataset.seed)
 
 
 def _winner(findings: Findings, again: Remeasurement | None) -> dict[str, object] | None:
