@@ -86,12 +86,21 @@ class InvalidTrial(NamedTuple):
     """A point whose values are not valid together: it is infeasible without a run.
 
     Whoever keeps it as a record with the state Infeasible keeps its number; otherwise the number is asked again.
+
+    Attributes:
+        problem: why they are not.
+        spec: of an experiment that stands for it, with the sweep's own values and spec.trial.
     """
 
     which: RunOfPoint
     name: str
     values: Mapping[str, Any]
     problem: str
+    spec: Json
+
+    def record(self) -> TrialRecord:
+        """Return what is known of it."""
+        return TrialRecord(*self.which, values=self.values, state="Infeasible", reason=Reason.INVALID_CONFIG)
 
 
 class SweepEnd(NamedTuple):

@@ -12,6 +12,9 @@ from anomaly_api.sweep import MAX_TRIALS, MetricPath, Point
 SWEEP_STATUS_LIMIT = 32 * 1024
 """Most bytes of a sweep's status as the API server keeps it: JSON without spaces."""
 
+MAX_PROBLEM = 1024
+"""Longest text about values that cannot be together, characters."""
+
 TrialNumber = Annotated[int, Field(ge=0, lt=MAX_TRIALS)]
 Counter = Annotated[int, Field(ge=0)]
 ObjectiveValues = Annotated[dict[str, float], Field(max_length=4)]
@@ -37,6 +40,8 @@ class Trial(Contract):
     """What the sweep optimises, the first of its objectives."""
     values: Point = Field(default_factory=dict)
     """Values of the searched parameters by path, as they are in its spec; without those that do not apply."""
+    problem: Annotated[str, Field(max_length=MAX_PROBLEM)] | None = None
+    """Why its values cannot be together: such a trial fails at once, and its spec has the sweep's own values."""
 
 
 class StopReason(StrEnum):

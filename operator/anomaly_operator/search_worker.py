@@ -195,6 +195,7 @@ def _plan(kept: _Kept, question: Question, records: Sequence[TrialRecord]) -> Pl
 
 
 def _overview(kept: _Kept, question: Question, records: Sequence[TrialRecord], plan: Plan) -> SweepStatus:
+    records = [*records, *(impossible.record() for impossible in plan.invalid)]
     if plan.end:
         return _final_overview(kept, question, records, plan.end)
     # What is about to start counts as asked and running.

@@ -11,7 +11,7 @@ import structlog
 from pydantic import ValidationError
 
 from anomaly_api.status import RunStatus
-from anomaly_api.sweep_exchange import NewTrial, Plan, SweepEnd
+from anomaly_api.sweep_exchange import InvalidTrial, NewTrial, Plan, SweepEnd
 from anomaly_api.sweep_status import SweepStatus
 from anomaly_operator.cluster.cache import Cache
 from anomaly_operator.cluster.client import ApiClient
@@ -83,7 +83,7 @@ class Sweeper:
             return self._suspended(run, status, desired, trials, now)
         question = self._question(run, status, desired, trials, earlier, end=end, now=now)
         plan = await self._worker.plan(question, trials.values())
-        refused = await self._start(run, desired, plan.starts)
+        refused = await self._make(run, desired, (*plan.invalid, *plan.starts))
         new = status
         # What is told of the search keeps no trial waiting.
         if plan.end or self._is_due(run, status, trials, now):
@@ -199,15 +199,15 @@ class Sweeper:
         known = status.sweep if status.sweep and status.sweep.search == desired.search else None
         return search_status(run, status, desired, SearchState(overview=known or SweepStatus(), at_work=at_work), now)
 
-    async def _start(self, run: RunView, desired: DesiredSearch, starts: Sequence[NewTrial]) -> str | None:
-        """Make trials, and return why one was refused."""
-        results = await asyncio.gather(*(self._create(run, desired, new) for new in starts), return_exceptions=True)
+    async def _make(self, run: RunView, desired: DesiredSearch, new: Sequence[NewTrial | InvalidTrial]) -> str | None:
+        """Make trials, and return why one was refused. Those of points that cannot be fail at once, and are kept."""
+        results = await asyncio.gather(*(self._create(run, desired, one) for one in new), return_exceptions=True)
         for result in results:
             if isinstance(result, BaseException):
                 raise result
         return next((refused for refused in results if isinstance(refused, str)), None)
 
-    async def _create(self, run: RunView, desired: DesiredSearch, new: NewTrial) -> str | None:
+    async def _create(self, run: RunView, desired: DesiredSearch, new: NewTrial | InvalidTrial) -> str | None:
         try:
             self._put(await self._client.create(EXPERIMENTS, run.key.namespace, trial_manifest(run, desired, new)))
         except Conflict:

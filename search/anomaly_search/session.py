@@ -29,7 +29,7 @@ from anomaly_api.sweep_exchange import (
     Winner,
     trial_name,
 )
-from anomaly_api.sweep_status import StopReason, SweepStatus
+from anomaly_api.sweep_status import MAX_PROBLEM, StopReason, SweepStatus
 from anomaly_api.sweep_trial import replicate_points, rung_point, trial_spec
 from anomaly_search.evaluations import Evaluation, fold
 from anomaly_search.leaders import ranked
@@ -199,14 +199,21 @@ class _Task:
         try:
             ExperimentSpec.model_validate_json(json.dumps(written), strict=True)
         except ValidationError as error:
-            return InvalidTrial(which, name, values, describe_invalid(error))
+            problem = describe_invalid(error)[:MAX_PROBLEM]
+            return InvalidTrial(which, name, values, problem, self._standing(which, values, problem))
         return NewTrial(which, name, values, written, suggestion.known)
 
     def _written(self, which: RunOfPoint, values: Point) -> Json:
         sweep = _sweep_of(self.spec)
         point = {**values, **replicate_points(sweep)[which.replicate], **rung_point(sweep, which.rung)}
-        which_one = {**self._owner, **which._asdict(), "values": dict(values)}
-        return {**trial_spec(self.spec, point), "trial": which_one}
+        return {**trial_spec(self.spec, point), "trial": self._which(which, values)}
+
+    def _standing(self, which: RunOfPoint, values: Point, problem: str) -> Json:
+        """Return a valid spec that stands for a point which has none."""
+        return {**trial_spec(self.spec, {}), "trial": {**self._which(which, values), "problem": problem}}
+
+    def _which(self, which: RunOfPoint, values: Point) -> Json:
+        return {**self._owner, **which._asdict(), "values": dict(values)}
 
 
 def _asked(

@@ -43,20 +43,21 @@ def on_gpus(manifest: Manifest) -> Manifest:
 
 
 def test_too_many_failures_end_it_and_no_trial_runs_on(namespace: Namespace, operator: OperatorProcess) -> None:
-    failing = {0: Reason.DATA_INVALID, 1: Reason.DATA_INVALID, 2: Reason.STORAGE_DENIED}
+    failures = (
+        [Reason.DATA_INVALID] * 3 + [Reason.STORAGE_DENIED] * 2 + [Reason.WEIGHTS_NOT_FOUND, Reason.MODEL_INVALID]
+    )
     numbers: dict[str, int] = {}
 
     def end(values: Mapping[str, Any]) -> float | Reason:
         number = numbers.setdefault(str(values), len(numbers))
-        return failing.get(number, HELD)
+        return failures[number] if number < len(failures) else HELD
 
     with SweepPlayer(namespace.name, end) as player:
-        namespace.apply(sweep(trials={"max": 20, "parallel": 4, "maxFailed": 2}))
+        namespace.apply(sweep(trials={"max": 20, "parallel": 4, "maxFailed": 6}))
         failed = namespace.wait_for("aexp", "hunt", "failed", phase("Failed"))
-        message = condition(failed, "Failed")["message"]
         assert condition(failed, "Failed")["reason"] == "TrialsFailed"
-        assert "DataInvalid (2 x)" in message
-        assert "StorageDenied (1 x)" in message
+        message = condition(failed, "Failed")["message"]
+        assert message == "7 trials failed, 6 may: DataInvalid (3 x), StorageDenied (2 x), ModelInvalid (1 x)"
         # A last pod was told so, and left the page: the run's end waited for it.
         told = player.configs["hunt"]
         assert told.step == "report"
@@ -65,18 +66,61 @@ def test_too_many_failures_end_it_and_no_trial_runs_on(namespace: Namespace, ope
         assert (told.sweep.failure.reason, told.sweep.failure.message) == ("TrialsFailed", message)
         assert failed["artifacts"]["sweep"] == PAGE.sweep
         operator.wait_until(lambda: at_work(namespace) == 0, "without trials at work")
-        # A higher limit has it go on with the trials that there are.
-        failing.clear()
-        numbers.clear()
         before = {trial["metadata"]["uid"] for trial in trials(namespace)}
-        limits = {"max": 4, "parallel": 4, "maxFailed": 9}
-
+    # A higher limit has it go on with the trials that there are.
     with SweepPlayer(namespace.name, score):
+        limits = {"max": 8, "parallel": 4, "maxFailed": 9}
         namespace.patch("aexp", "hunt", {"spec": {"sweep": {"trials": limits}}})
         done = namespace.wait_for("aexp", "hunt", "complete", phase("Complete", run=2), is_over=True)
     assert before <= {trial["metadata"]["uid"] for trial in trials(namespace)}, "nothing is repeated"
-    assert done["sweep"]["failed"] == 3
+    assert done["sweep"]["failed"] == 7
     assert done["sweep"]["complete"] == 1
+
+
+def test_a_target_ends_it_and_what_is_at_work_is_called_off(namespace: Namespace, operator: OperatorProcess) -> None:
+    objectives = [{"metric": "image.AUROC", "goal": "maximize", "target": 0.999}]
+    start = {"points": [{"model.padim.nFeatures": features} for features in (10, 37)]}
+
+    def end(values: Mapping[str, Any]) -> float:
+        return score(values) if values.get("model.padim.nFeatures", 37) in (10, 37) else HELD
+
+    limits = {"max": 20, "parallel": 3}
+    with SweepPlayer(namespace.name, end):
+        namespace.apply(sweep(objectives=objectives, start=start, trials=limits, final="report"))
+        done = namespace.wait_for("aexp", "hunt", "complete", phase("Complete"))
+        operator.wait_until(lambda: at_work(namespace) == 0, "without trials at work")
+    found = done["sweep"]
+    assert (found["stopReason"], found["best"][0]["number"], found["running"]) == ("TargetReached", 1, 0)
+    assert {trial["spec"]["trial"]["number"] for trial in trials(namespace)} <= {0, 1}
+
+
+def test_it_ends_without_improvement_and_tells_of_better_ones_alone(
+    namespace: Namespace, operator: OperatorProcess
+) -> None:
+    start = {"points": [{"model.padim.nFeatures": features} for features in (10, 37, 20, 30)]}
+    limits = {"max": 20, "parallel": 1}
+    with SweepPlayer(namespace.name, score, seconds=1.5):  # a status a second: each trial is told of
+        namespace.apply(sweep(start=start, trials=limits, budget={"withoutImprovement": 2}, final="report"))
+        done = namespace.wait_for("aexp", "hunt", "complete", phase("Complete"))
+    assert (done["sweep"]["stopReason"], done["sweep"]["asked"]) == ("WithoutImprovement", 4)
+    told = [event["message"] for event in namespace.list("events") if event["reason"] == "NewBest"]
+    assert sorted(told) == ["trial 0: image.AUROC 0.9271", "trial 1: image.AUROC 1"]
+    rows = columns(namespace.kubectl("get", "aexp", "-l", "anomalyops.io/sweep=hunt", "-o", "wide"))
+    assert [(row["NAME"], row["PHASE"], row["TRIAL"], row["RUNG"], row["OBJECTIVE"]) for row in rows] == [
+        ("hunt-t0000", "Complete", "0", "0", "0.9271"),
+        ("hunt-t0001", "Complete", "1", "0", "1"),
+        ("hunt-t0002", "Complete", "2", "0", "0.9711"),
+        ("hunt-t0003", "Complete", "3", "0", "0.9951"),
+    ]
+
+
+def columns(table: str) -> list[dict[str, str]]:
+    """Return the rows of what kubectl get prints."""
+    head, *rows = table.splitlines()
+    names = head.split()
+    begins = [head.index(name) for name in names]
+    ends = [*begins[1:], None]
+    return [{name: row[a:b].strip() for name, a, b in zip(names, begins, ends, strict=True)} for row in rows]
 
 
 def test_the_deadline_ends_a_search_and_its_trials(namespace: Namespace, operator: OperatorProcess) -> None:

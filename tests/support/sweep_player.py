@@ -15,8 +15,8 @@ from anomaly_api.status import Artifacts, MetricValues, Stage
 from anomaly_operator import names
 from support.fake_kubelet import ended
 
-End = float | Reason
-"""The image AUROC of a trial, or why it failed."""
+End = float | Reason | MetricValues
+"""The image AUROC of a trial, all its metrics, or why it failed."""
 Score = Callable[[Mapping[str, Any]], End]
 PAGE = Artifacts(root="s3://results/somewhere", sweep="s3://results/somewhere/sweep.html")
 """What the step report leaves."""
@@ -29,12 +29,14 @@ class SweepPlayer:
 
     Args:
         namespace: where the pods are.
-        score: from a trial's values to its end; that of a run that is no trial gets the winner's values.
+        score: from a trial's values to its end; a run that is no trial has none.
         seconds: how long a pod runs.
+        replicates: whether the values have the number of the replicate, too, as ``replicate``.
     """
 
-    def __init__(self, namespace: str, score: Score, seconds: float = 0.0) -> None:
+    def __init__(self, namespace: str, score: Score, seconds: float = 0.0, *, replicates: bool = False) -> None:
         self._namespace, self._score, self._seconds = namespace, score, seconds
+        self._replicates = replicates
         self._pods = CoreV1Api(new_client_from_config())
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._play, daemon=True)
@@ -63,8 +65,9 @@ class SweepPlayer:
         if time.monotonic() - first_seen < self._seconds:
             return
         trial = config.experiment.trial if config.experiment else None
+        which = {"replicate": trial.replicate} if trial and self._replicates else {}
         # The page of a search is made whatever became of its trials.
-        end = None if config.step == "report" else self._score(trial.values if trial else {})
+        end = None if config.step == "report" else self._score({**trial.values, **which} if trial else {})
         if end != end:  # noqa: PLR0124 - HELD
             return
         try:
@@ -83,7 +86,7 @@ def _ended(end: End | None) -> dict[str, Any]:
         RunSummary(
             reason=Reason.COMPLETE,
             stage=Stage.DONE,
-            metrics=MetricValues(image={"AUROC": end}),
+            metrics=end if isinstance(end, MetricValues) else MetricValues(image={"AUROC": end}),
             artifacts=Artifacts(root="s3://results/somewhere"),
         )
     )

@@ -62,6 +62,8 @@ class Blocked:
     """Whether a person has to act (kstatus: Stalled); otherwise the run continues without help."""
     policy: RunPolicy | None = None
     """The run policy, for a Job that exists nevertheless; None if the spec is not valid."""
+    final: bool = False
+    """Whether nobody can help, so that the run has failed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,6 +117,8 @@ def desired_name(run: RunView, status: RunStatus, desired: DesiredState) -> str:
 
 def _experiment_job(run: RunView, status: RunStatus, earlier: RunView | None, settings: PodSettings) -> DesiredState:
     spec = experiment_spec(run.spec)
+    if spec.trial and spec.trial.problem:
+        return Blocked(Reason.INVALID_CONFIG, spec.trial.problem, stalled=True, final=True)
     step = next_step(run_steps(spec, status), run.key, status)
     if spec.sweep is None:
         config = _config(run, status, experiment=spec)

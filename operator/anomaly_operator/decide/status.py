@@ -28,7 +28,7 @@ from anomaly_api.status import (
 )
 from anomaly_api.sweep_exchange import by_path
 from anomaly_operator.decide.conditions import ConditionState, update_conditions
-from anomaly_operator.decide.desired import DesiredJob, DesiredState
+from anomaly_operator.decide.desired import Blocked, DesiredJob, DesiredState
 from anomaly_operator.decide.observed import ObservedState, Refusal
 from anomaly_operator.decide.outcome import Outcome, attempt_outcome, job_outcome
 from anomaly_operator.decide.outlived import ends_run
@@ -74,6 +74,8 @@ def compute_status(
         return _finished_status(run, old, observed, observed.job, told, now=now)
     if failure and observed.refusal:
         return _failed_without_page(run, old, failure, observed.refusal, now=now)
+    if isinstance(desired, Blocked) and desired.final:
+        return _impossible_status(run, old, desired, now=now)
     # Everything else is a phase of an unfinished run.
     trained_by = desired.trained_by if isinstance(desired, DesiredJob) else old.trained_by
     phase = current_phase(desired, observed, has_started=old.start_time is not None)
@@ -111,6 +113,25 @@ def _without_foreign_job(run: RunView, observed: ObservedState) -> ObservedState
     if observed.job is None or observed.job.is_controlled_by(run.uid):
         return observed
     return ObservedState(refusal=observed.refusal)
+
+
+def _impossible_status(run: RunView, old: RunStatus, desired: Blocked, *, now: datetime) -> RunStatus:
+    """Return the status of a run that fails without a Job."""
+    state = ConditionState(desired.reason, desired.message)
+    return RunStatus(
+        observed_generation=run.generation,
+        phase=Phase.FAILED,
+        conditions=update_conditions(
+            old.conditions,
+            {ConditionType.FAILED: state, ConditionType.STALLED: state},
+            false_reason=desired.reason,
+            generation=run.generation,
+            now=to_timestamp(now),
+        ),
+        completion_time=to_timestamp(now),
+        display=_display(None, desired.reason.value),
+        **kept_of_run(old),
+    )
 
 
 def _status_between_steps(

@@ -1,6 +1,8 @@
 """The trials of a sweep: experiments that the operator makes, and what the search is told of each."""
 
-from collections.abc import Iterable
+import json
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -8,8 +10,17 @@ from typing import Any
 from anomaly_api import API_VERSION
 from anomaly_api.reasons import Reason
 from anomaly_api.status import ConditionType, Phase, RunStatus
-from anomaly_api.sweep import Sweep
-from anomaly_api.sweep_exchange import INFEASIBLE, NewTrial, TrialRecord, TrialState, by_path, epochs_of, filled
+from anomaly_api.sweep import Constraint, Sweep
+from anomaly_api.sweep_exchange import (
+    INFEASIBLE,
+    InvalidTrial,
+    NewTrial,
+    TrialRecord,
+    TrialState,
+    by_path,
+    epochs_of,
+    filled,
+)
 from anomaly_api.sweep_status import Trial
 from anomaly_operator import names
 from anomaly_operator.decide.conditions import find_true
@@ -61,7 +72,8 @@ def seen_trial(trial: RunView) -> SeenTrial:
     started = from_timestamp(status.start_time) if status.start_time else None
     ended = from_timestamp(status.completion_time) if status.completion_time else None
     seconds = (ended - started).total_seconds() if started and ended else 0.0
-    state, reason = _state(status)
+    # A point that cannot be is infeasible before anything is recorded of its trial.
+    state, reason = ("Infeasible", Reason.INVALID_CONFIG) if which.problem else _state(status)
     record = TrialRecord(
         number=which.number,
         rung=which.rung,
@@ -79,13 +91,27 @@ def seen_trial(trial: RunView) -> SeenTrial:
 
 
 def best_of_earlier(trials: Iterable[SeenTrial], sweep: Sweep) -> tuple[dict[str, Any], ...]:
-    """Return the values of the best trials of earlier searches, best first: the next one begins with them."""
+    """Return the points of the best trials of earlier searches, best first: the next one begins with them.
+
+    The first objective decides; trials beyond a constraint are left out.
+    """
     objective = sweep.objectives[0]
     sign = -1.0 if objective.goal == "maximize" else 1.0
     complete = (trial.record for trial in trials if trial.record.state == "Complete")
-    measured = ((record.metrics.get(objective.metric), record) for record in complete)
+    usable = (record for record in complete if _is_within(record.metrics, sweep.constraints))
+    measured = ((record.metrics.get(objective.metric), record) for record in usable)
     ranked = sorted((sign * value, record.number, record) for value, record in measured if value is not None)
-    return tuple(dict(record.values) for _, _, record in ranked[:EARLIER_POINTS])
+    # Replicates and fidelities of one point are one point.
+    points = {json.dumps(record.values, sort_keys=True): dict(record.values) for _, _, record in ranked}
+    return tuple(points.values())[:EARLIER_POINTS]
+
+
+def _is_within(metrics: Mapping[str, float], constraints: Iterable[Constraint]) -> bool:
+    return all(
+        (bound.max is None or metrics.get(bound.metric, math.inf) <= bound.max)
+        and (bound.min is None or metrics.get(bound.metric, -math.inf) >= bound.min)
+        for bound in constraints
+    )
 
 
 def _state(status: RunStatus) -> tuple[TrialState, str]:
@@ -100,7 +126,7 @@ def _state(status: RunStatus) -> tuple[TrialState, str]:
     return "Running", ""
 
 
-def trial_manifest(sweep: RunView, desired: DesiredSearch, new: NewTrial) -> Manifest:
+def trial_manifest(sweep: RunView, desired: DesiredSearch, new: NewTrial | InvalidTrial) -> Manifest:
     """Make a trial's manifest: what a person would have written, owned by the sweep, and which trial it is."""
     assert desired.spec.sweep is not None
     objective = desired.spec.sweep.objectives[0].metric

@@ -5,8 +5,9 @@ from datetime import UTC, datetime
 import pytest
 
 from anomaly_api.status import Curve
+from anomaly_api.sweep import Sweep
 from anomaly_api.sweep_exchange import TrialRecord, epochs_of
-from anomaly_operator.decide.trials import seen_trial
+from anomaly_operator.decide.trials import SeenTrial, best_of_earlier, seen_trial
 from anomaly_operator.resources import Manifest
 from support.objects import EXPERIMENT, make_run, with_spec
 
@@ -72,3 +73,34 @@ def test_the_curve_of_another_metric_says_nothing() -> None:
     curve = Curve(metric="trainLoss", epochs=(1,), values=(0.5,))
     assert epochs_of(curve, "image.AUROC") == {}
     assert epochs_of(Curve(metric="imageAUROC", epochs=(1,), values=(0.5,)), "image.AUROC") == {0: 0.5}
+
+
+def test_a_point_that_cannot_be_is_infeasible_before_anything_is_recorded_of_it() -> None:
+    spec = with_spec(EXPERIMENT, trial=TRIAL | {"problem": "stride may be at most tileSize"})
+    found = seen_trial(make_run(spec))
+    assert (found.record.state, found.record.reason, found.is_over) == ("Infeasible", "InvalidConfig", True)
+    assert found.at(NOW).record.gpu_hours == 0.0
+
+
+def earlier(number: int, features: int, auroc: float, seconds: float, replicate: int = 0) -> SeenTrial:
+    values = {"model.padim.nFeatures": features}
+    metrics = {"image.AUROC": auroc, "performance.trainSeconds": seconds}
+    return SeenTrial("t", 1, "s", 0, TrialRecord(number, 0, replicate, values, "Complete", metrics))
+
+
+def test_an_earlier_search_leaves_each_of_its_best_points_once_within_the_constraints() -> None:
+    block = {
+        "parameters": [{"path": "model.padim.nFeatures", "int": {"low": 1, "high": 99}}],
+        "objectives": [{"metric": "image.AUROC", "goal": "maximize"}],
+        "constraints": [{"metric": "performance.trainSeconds", "max": 10}],
+    }
+    trials = [
+        earlier(0, 10, 0.7, 5),
+        earlier(1, 20, 0.9, 10),
+        earlier(1, 20, 0.8, 5, replicate=1),
+        earlier(2, 30, 0.99, 10.5),
+    ]
+    assert best_of_earlier(trials, Sweep.model_validate(block)) == (
+        {"model.padim.nFeatures": 20},
+        {"model.padim.nFeatures": 10},
+    )

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from anomaly_api.experiment import ExperimentSpec
-from anomaly_api.sweep_exchange import InvalidTrial, Plan, RunOfPoint, TrialRecord
+from anomaly_api.sweep_exchange import InvalidTrial, NewTrial, Plan, RunOfPoint, TrialRecord
 from anomaly_api.sweep_status import StopReason
 from anomaly_search.session import best_points, decide, falling_behind, overview, winner
 from anomaly_search.spec import sweep_of
@@ -18,6 +18,8 @@ from support.sweeps import BEGIN
 
 FEATURES = {"path": "model.padim.nFeatures", "choices": [10, 20, 30]}
 SEEDS = {"path": "dataset.seed", "int": {"low": 0, "high": 9}}
+TILE = {"path": "model.tiling.tileSize", "choices": [128, 256]}
+STRIDE = {"path": "model.tiling.stride", "choices": [128, 256]}
 GRID = {"name": "grid"}
 EPOCHS = {"model": {"name": "fastflow", "padim": None, "weights": None}}
 
@@ -99,9 +101,7 @@ def spec_with(experiment: dict[str, Any], **trials: Any) -> dict[str, Any]:
 
 
 def test_values_that_are_not_valid_together_are_told_and_their_place_goes_to_the_next_point() -> None:
-    tile = {"path": "model.tiling.tileSize", "choices": [128, 256]}
-    stride = {"path": "model.tiling.stride", "choices": [128, 256]}
-    experiment = spec(tile, stride, algorithm=GRID, trials={"parallel": 2})
+    experiment = spec(TILE, STRIDE, algorithm=GRID, trials={"parallel": 2})
     plan = asked(experiment)
     assert [one.which.number for one in plan.starts] == [0, 2], "128 in steps of 256 leaves gaps"
     refused = plan.invalid[0]
@@ -112,6 +112,50 @@ def test_values_that_are_not_valid_together_are_told_and_their_place_goes_to_the
     kept = TrialRecord(1, 0, 0, refused.values, "Infeasible", reason="InvalidConfig")
     assert [one.which.number for one in asked(experiment, [*measured, kept]).starts] == [3]
     assert asked(experiment, [*measured, kept]).invalid == ()
+
+
+def test_a_point_that_cannot_be_has_a_valid_spec_that_says_why() -> None:
+    experiment = spec(TILE, STRIDE, algorithm=GRID, trials={"parallel": 2})
+    refused = asked(experiment).invalid[0]
+    standing = not_none(ExperimentSpec.model_validate(refused.spec).trial)
+    assert (standing.number, standing.values) == (1, refused.values)
+    assert standing.problem == refused.problem
+    assert "tiling" not in refused.spec["model"], "the sweep's own values"
+    assert refused.record() == TrialRecord(1, 0, 0, refused.values, "Infeasible", reason="InvalidConfig")
+
+
+def test_a_search_that_is_killed_goes_on_with_the_same_points_and_asks_for_none_that_cannot_be_again() -> None:
+    """TPE, three at a time: of what was decided the first few are there when the next process decides."""
+    features = {"path": "model.padim.nFeatures", "int": {"low": 1, "high": 60}}
+    experiment = spec(TILE, STRIDE, features, algorithm={"name": "tpe", "seed": 3, "tpe": {"startupTrials": 4}})
+    experiment = spec_with(experiment, max=30, parallel=3)
+    known: list[TrialRecord] = []
+    impossible = 0
+    while (whole := asked(experiment, known)).starts:
+        decided: list[NewTrial | InvalidTrial] = [*whole.starts, *whole.invalid]
+        decided.sort(key=lambda one: one.which)
+        for there in range(len(decided) + 1):
+            kept = [*known, *map(kept_of, decided[:there])]
+            rest = [one for one in decided[there:] if isinstance(one, NewTrial)]
+            again = asked(experiment, kept)
+            assert [(one.name, one.values) for one in again.starts] == [(one.name, one.values) for one in rest]
+            assert {one.which for one in again.invalid} == {one.which for one in decided[there:]} - {
+                one.which for one in rest
+            }
+        impossible += len(whole.invalid)
+        known += map(ended, decided)
+    assert impossible > 0
+    assert sorted(one.number for one in known) == list(range(30))
+
+
+def kept_of(one: NewTrial | InvalidTrial) -> TrialRecord:
+    return one.record() if isinstance(one, InvalidTrial) else TrialRecord(*one.which, one.values, "Running")
+
+
+def ended(one: NewTrial | InvalidTrial) -> TrialRecord:
+    if isinstance(one, InvalidTrial):
+        return one.record()
+    return done(one.which.number, one.values["model.padim.nFeatures"] / 60, dict(one.values))
 
 
 def test_a_sweep_of_which_nothing_is_valid_ends() -> None:
