@@ -70,18 +70,24 @@ def search_status(run: RunView, old: RunStatus, desired: DesiredSearch, state: S
     frame = _Frame(run, old, sweep, old.start_time or (to_timestamp(now) if sweep.asked else None), now)
     if state.end is None:
         return _at_work(frame, desired, state)
-    return _between_steps(frame, state.end.message, _failure(state.end, sweep))
+    return _between_steps(frame, state.end.message, _failure(state.end, sweep, desired))
 
 
-def _failure(end: SweepEnd, sweep: SweepStatus) -> StepFailure | None:
+def _failure(end: SweepEnd, sweep: SweepStatus, desired: DesiredSearch) -> StepFailure | None:
     """Return why the search ended without a point to train; None if it has one."""
     message = end.message[:MESSAGE_LIMIT]
     if end.reason is StopReason.DEADLINE_EXCEEDED:
         return StepFailure(reason=Reason.DEADLINE_EXCEEDED, message=message)
     if end.reason is StopReason.MAX_FAILED:
         return StepFailure(reason=Reason.TRIALS_FAILED, message=message)
-    why = f"no trial can be used: {end.message}"[:MESSAGE_LIMIT]
-    return None if sweep.best else StepFailure(reason=Reason.TRIALS_FAILED, message=why)
+    if not sweep.best:
+        why = f"no trial can be used: {end.message}"[:MESSAGE_LIMIT]
+        return StepFailure(reason=Reason.TRIALS_FAILED, message=why)
+    if sweep.best[0].values is None and desired.spec.sweep and desired.spec.sweep.final == "train":
+        which = f"the values of trial {sweep.best[0].number}, the best one, are too long for the status"
+        why = f"the search is over: {end.message}; {which}, so that it is not trained in full: its own spec has them"
+        return StepFailure(reason=Reason.INVALID_CONFIG, message=why[:MESSAGE_LIMIT])
+    return None
 
 
 def _with_identity(state: SearchState, old: RunStatus, desired: DesiredSearch) -> SweepStatus:

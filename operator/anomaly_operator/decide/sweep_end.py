@@ -8,7 +8,7 @@ from dataclasses import replace
 from anomaly_api.experiment import ExperimentSpec
 from anomaly_api.run import RunSummary
 from anomaly_api.status import MetricValues, RunStatus, Stage, StepFailure
-from anomaly_api.sweep_end import remeasured, winners_spec
+from anomaly_api.sweep_end import remeasured, unused_seed, winners_spec
 from anomaly_api.sweep_status import SweepStatus
 from anomaly_operator.decide.outcome import Outcome
 
@@ -42,8 +42,7 @@ def measured_again(spec: ExperimentSpec, status: RunStatus, metrics: MetricValue
     found = status.sweep
     if metrics is None or found is None or spec.sweep is None or not found.best:
         return found
-    seed = sweep_end(spec, status).dataset.seed
-    again = remeasured(spec.sweep, found.best[0], metrics, seed)
+    again = remeasured(spec.sweep, found.best[0], metrics, unused_seed(spec.dataset.seed, spec.sweep))
     return found.model_copy(update={"remeasured": again}).bounded()
 
 
