@@ -114,7 +114,7 @@ class SweepStatus(Contract):
     gpu_hours: Annotated[float, Field(ge=0)] = 0.0
     """GPU-hours used by all trials, those that are deleted since too."""
     removed_gpu_hours: Annotated[float, Field(ge=0)] = 0.0
-    """Those of them that earlier runs of the search used for trials that are no longer there."""
+    """Those of them that were used for trials that are no longer there."""
     best: Annotated[tuple[BestTrial, ...], Field(max_length=10)] = ()
     """The best points, best first; with several objectives those of the Pareto front, then the front of the rest, and
     so on, each by the first objective."""

@@ -65,6 +65,7 @@ class Sweeper:
         self._uids: dict[RunKey, str] = {}
         self._seen: dict[str, dict[str, SeenTrial]] = {}  # UID of the sweep -> its trials by name
         self._told_at: dict[str, datetime] = {}  # UID of the sweep -> when its status was computed
+        self._removed: dict[str, tuple[str, float]] = {}  # UID of the sweep -> its search, GPU-hours of trials now gone
 
     async def advance(self, run: RunView, status: RunStatus, desired: DesiredSearch, now: datetime) -> RunStatus:
         """Make and end trials as the search says, and return the sweep's status.
@@ -73,15 +74,18 @@ class Sweeper:
             RequeueRequested: a trial's name is taken, by one that is being deleted.
             ApiError: the API server failed, after the client's own retries.
         """
+        before = self._seen.get(run.uid, {})
         seen = [trial.at(now) for trial in self._seen_trials(run)]
         trials = {trial.name: trial for trial in seen if trial.search == desired.search}
         earlier = [trial for trial in seen if trial.search != desired.search]
+        gone = [trial.at(now) for name, trial in before.items() if name not in trials]
+        removed = self._removed_hours(run, status, desired, trials.values(), gone)
         await self._delete(run, (trial for trial in earlier if not trial.is_over))
         await self._follow_suspension(run, trials)
         end = deadline_end(desired, status, now)
         if desired.policy.suspend and end is None:
             return self._suspended(run, status, desired, trials, now)
-        question = self._question(run, status, desired, trials, earlier, end=end, now=now)
+        question = self._question(run, status, desired, trials, earlier, removed=removed, end=end, now=now)
         plan = await self._worker.plan(question, trials.values())
         refused = await self._make(run, desired, (*plan.invalid, *plan.starts))
         new = status
@@ -117,6 +121,7 @@ class Sweeper:
         if uid is not None:
             self._seen.pop(uid, None)
             self._told_at.pop(uid, None)
+            self._removed.pop(uid, None)
             self._worker.forget(uid)
 
     def _seen_trials(self, run: RunView) -> list[SeenTrial]:
@@ -133,6 +138,22 @@ class Sweeper:
         self._seen[run.uid] = found
         return list(found.values())
 
+    def _removed_hours(
+        self,
+        run: RunView,
+        status: RunStatus,
+        desired: DesiredSearch,
+        trials: Iterable[SeenTrial],
+        gone: Iterable[SeenTrial],
+    ) -> float:
+        """Return the GPU-hours of trials of this search that somebody deleted: what is recorded, and those now gone."""
+        search, hours = self._removed.get(run.uid, ("", 0.0))
+        if search != desired.search:
+            hours = removed_hours(status, desired, _hours(trials))
+        hours += _hours(trial for trial in gone if trial.search == desired.search)
+        self._removed[run.uid] = desired.search, hours
+        return hours
+
     def _question(
         self,
         run: RunView,
@@ -141,12 +162,12 @@ class Sweeper:
         trials: Mapping[str, SeenTrial],
         earlier: list[SeenTrial],
         *,
+        removed: float,
         end: SweepEnd | None,
         now: datetime,
     ) -> Question:
         assert desired.spec.sweep is not None
         budget = desired.spec.sweep.budget
-        used = sum(trial.record.gpu_hours for trial in trials.values())
         return Question(
             sweep_uid=run.uid,
             search=desired.search,
@@ -156,7 +177,7 @@ class Sweeper:
             search_run=search_run(status, desired),
             now=now,
             began=from_timestamp(status.start_time) if status.start_time else None,
-            removed_hours=removed_hours(status, desired, used),
+            removed_hours=removed,
             end=end,
             counts_hours=budget is not None and budget.gpu_hours is not None,
         )
@@ -236,6 +257,10 @@ class Sweeper:
     def _put_view(self, view: RunView) -> None:
         for key in self._cache.put_run(view):
             self._queue.add(key, Priority.URGENT)  # a Job waits for it
+
+
+def _hours(trials: Iterable[SeenTrial]) -> float:
+    return sum(trial.record.gpu_hours for trial in trials)
 
 
 def _state(plan: Plan, overview: SweepStatus, refused: str | None, trials: Mapping[str, SeenTrial]) -> SearchState:

@@ -1,6 +1,7 @@
 """How sweeps end, on a real API server with played pods: the end is recorded, then what is still at work is deleted."""
 
 import asyncio
+import re
 import time
 from collections.abc import Mapping
 from datetime import datetime
@@ -117,10 +118,11 @@ def test_it_ends_without_improvement_and_tells_of_better_ones_alone(
 def columns(table: str) -> list[dict[str, str]]:
     """Return the rows of what kubectl get prints."""
     head, *rows = table.splitlines()
-    names = head.split()
-    begins = [head.index(name) for name in names]
-    ends = [*begins[1:], None]
-    return [{name: row[a:b].strip() for name, a, b in zip(names, begins, ends, strict=True)} for row in rows]
+    names = list(re.finditer(r"\S+", head))
+    ends = [*(name.start() for name in names[1:]), None]
+    return [
+        {name.group(): row[name.start() : end].strip() for name, end in zip(names, ends, strict=True)} for row in rows
+    ]
 
 
 def test_the_deadline_ends_a_search_and_its_trials(namespace: Namespace, operator: OperatorProcess) -> None:
@@ -188,3 +190,23 @@ def test_gpu_hours_end_it_and_those_of_deleted_trials_stay_counted(
     assert more["removedGpuHours"] == pytest.approx(removed)
     assert more["gpuHours"] == pytest.approx(removed + sum(map(hours, trials(namespace))))
     assert found["gpuHours"] < more["gpuHours"] < budget["gpuHours"] + 0.01
+
+
+def test_hours_of_a_trial_that_somebody_deletes_stay_counted(namespace: Namespace, operator: OperatorProcess) -> None:
+    manifest = sweep(policy={"preflight": "Never"}, trials={"max": 2, "parallel": 1}, final="report")
+    held = True
+
+    def end(values: Mapping[str, Any]) -> float:
+        return HELD if held else score(values)
+
+    with SweepPlayer(namespace.name, end):
+        namespace.apply(on_gpus(manifest))
+        # A trial without a pod has not begun.
+        namespace.wait_for("aexp", "hunt-t0000", "begun", lambda status: "startTime" in status)
+        time.sleep(3)
+        namespace.delete("aexp", "hunt-t0000")
+        held = False
+        found = namespace.wait_for("aexp", "hunt", "complete", phase("Complete"))["sweep"]
+    assert found["complete"] == 2
+    assert found["removedGpuHours"] > GPUS * 2 / 3600
+    assert found["gpuHours"] == pytest.approx(found["removedGpuHours"] + sum(map(hours, trials(namespace))))
