@@ -44,6 +44,9 @@ from anomaly_search.trials import State, Trial
 
 Point = Mapping[str, Any]
 
+MOST_INVALID = 100
+"""Points that cannot be after which an answer is given with what there is: they are kept before others are asked."""
+
 
 def decide(
     experiment: Json,
@@ -91,7 +94,7 @@ def decide(
         refused = [one for one in found if isinstance(one, InvalidTrial)]
         starts += [one for one in found if isinstance(one, NewTrial)]
         invalid += refused
-        if not refused:  # else their places are free for others
+        if not refused or len(invalid) >= MOST_INVALID:  # else their places are free for others
             break
     end = decisions.end
     if decisions.start and not found and not any(trial.state is State.RUNNING for trial in trials):

@@ -114,6 +114,23 @@ def test_values_that_are_not_valid_together_are_told_and_their_place_goes_to_the
     assert asked(experiment, [*measured, kept]).invalid == ()
 
 
+def test_many_points_that_cannot_be_are_told_in_parts() -> None:
+    """250 impossible ones in a row, then 50 that are possible."""
+    features = {"path": "model.padim.nFeatures", "int": {"low": 1, "high": 50}}
+    strides = {"path": "model.tiling.stride", "choices": [192, 256, 320, 384, 448, 128]}
+    experiment = spec(strides, features, algorithm=GRID, trials={"parallel": 2})
+    experiment["model"] = experiment["model"] | {"tiling": {"tileSize": 128, "stride": 128}}
+    known: list[TrialRecord] = []
+    parts = []
+    while not (plan := asked(experiment, known)).starts:
+        assert plan.end is None
+        parts.append(len(plan.invalid))
+        known += [impossible.record() for impossible in plan.invalid]
+    assert parts == [100, 100]
+    assert len(plan.invalid) == 50
+    assert [one.which.number for one in plan.starts] == [250, 251]
+
+
 def test_a_point_that_cannot_be_has_a_valid_spec_that_says_why() -> None:
     experiment = spec(TILE, STRIDE, algorithm=GRID, trials={"parallel": 2})
     refused = asked(experiment).invalid[0]
