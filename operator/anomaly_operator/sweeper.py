@@ -4,6 +4,7 @@ The trials are the only memory: each is an experiment that the sweep owns, and w
 """
 
 import asyncio
+import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
@@ -244,12 +245,13 @@ class Sweeper:
         return None
 
     async def _delete(self, run: RunView, useless: Iterable[SeenTrial]) -> None:
-        """Delete trials."""
+        """Delete trials, and forget them at once: the next reconcile may come before the watch tells of it."""
         for trial in useless:
-            try:
+            with contextlib.suppress(NotFound):
                 await self._client.delete(EXPERIMENTS, run.key.namespace, trial.name)
-            except NotFound:
-                continue
+            if known := self._cache.runs.get(RunKey("AnomalyExperiment", run.key.namespace, trial.name)):
+                for key in self._cache.remove_run(known):
+                    self._queue.add(key)
 
     def _put(self, raw: dict[str, object]) -> None:
         self._put_view(run_view("AnomalyExperiment", raw))

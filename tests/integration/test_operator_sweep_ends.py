@@ -157,7 +157,7 @@ def test_the_end_is_recorded_before_anything_is_deleted(namespace: Namespace, op
         operator.forget_lease()
         operator.start()
         operator.wait_until(lambda: at_work(namespace) == 0, "without trials at work")
-        assert operator.writes('verb="delete"') == 3
+        assert operator.writes('verb="delete"', 'resource="anomalyexperiments"') == 3
         failed = namespace.wait_for("aexp", "hunt", "failed", phase("Failed"))
     assert (failed["steps"], failed["sweep"]) == (recorded["steps"], recorded["sweep"])
     operator.stop()
