@@ -82,14 +82,16 @@ def pruning_of(spec: api.Sweep) -> MedianPruning | None:
 def status_of(sweep: Sweep, known: Summary, stop: StopReason | None) -> SweepStatus:
     """Return what a resource's status says of the sweep, within its size.
 
-    Of correlations those before the first unknown one are told, so that the first belongs to the first two rungs.
+    Of correlations those before the first unknown one are told, so that the first belongs to the first two rungs. Once
+    the search is over, points of which some replicates are missing are given up.
     """
     counts = known.counts
+    given_up = counts.running if stop else 0
     return SweepStatus(
         asked=counts.asked,
-        running=counts.running,
+        running=counts.running - given_up,
         complete=counts.complete,
-        pruned=counts.pruned,
+        pruned=counts.pruned + given_up,
         infeasible=counts.infeasible,
         failed=counts.failed,
         gpu_hours=known.gpu_hours,

@@ -241,6 +241,16 @@ def test_with_several_objectives_the_status_says_which_point_of_the_front_was_ch
     assert alone.choice == "trial 0: the Pareto front has no other point"
 
 
+def test_a_point_without_all_of_its_replicates_is_given_up_at_the_end() -> None:
+    replicates = {"paths": [{"path": "dataset.seed", "values": [1, 2]}]}
+    experiment = spec(FEATURES, algorithm=GRID, replicates=replicates)
+    whole = [done(0, 0.9, {"model.padim.nFeatures": 10}, replicate=replicate) for replicate in (0, 1)]
+    records = [*whole, done(1, 0.8, {"model.padim.nFeatures": 20})]
+    going_on, ended = overview(experiment, records), overview(experiment, records, StopReason.GPU_HOURS)
+    assert (going_on.complete, going_on.running, going_on.pruned) == (1, 1, 0)
+    assert (ended.complete, ended.running, ended.pruned) == (1, 0, 1)
+
+
 def test_without_a_measured_point_there_is_no_best_one() -> None:
     experiment = spec(FEATURES, algorithm=GRID)
     failed = TrialRecord(0, 0, 0, {"model.padim.nFeatures": 10}, "Failed", reason="InternalError")
