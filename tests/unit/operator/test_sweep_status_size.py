@@ -10,11 +10,10 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from anomaly_api.experiment import ExperimentSpec
-from anomaly_api.status import ConditionType, MetricValues, RunStatus
+from anomaly_api.status import MetricValues, RunStatus
 from anomaly_api.sweep import MetricPath, Sweep
 from anomaly_api.sweep_exchange import SweepEnd
 from anomaly_api.sweep_status import BestTrial, ParetoPoint, StopReason, SweepStatus
-from anomaly_operator.decide.conditions import find_true
 from anomaly_operator.decide.desired import DesiredSearch
 from anomaly_operator.decide.search_status import SearchState, search_status
 from anomaly_operator.decide.sweep_end import measured_again
@@ -108,10 +107,11 @@ def test_what_was_measured_again_has_room_too() -> None:
 def test_a_best_point_too_long_for_the_status_is_not_taken_for_the_sweeps_own_values() -> None:
     values: dict[str, Any] = {f"model.{'a' * 120}{place:02d}": ["layer" * 50] * 8 for place in range(32)}
     ended = told(SweepStatus(asked=3, best=(BestTrial(number=2, objectives={METRICS[0]: 1.0}, values=values),)))
-    failed = find_true(ended.conditions, ConditionType.FAILED)
-    assert failed
-    assert failed.reason == "InvalidConfig"
-    assert "the values of trial 2, the best one, are too long for the status" in failed.message
+    assert ended.steps
+    failure = ended.steps[-1].failure
+    assert failure
+    assert failure.reason == "InvalidConfig"
+    assert "the values of trial 2, the best one, are too long for the status" in failure.message
 
 
 def test_ten_objectives_are_refused() -> None:
