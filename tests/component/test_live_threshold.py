@@ -216,9 +216,9 @@ def test_tables_and_points_of_the_curves_follow(judged: Judged, tab: Tab) -> Non
     alarms = (judged.scores[~judged.defects] >= 2.5).mean()
     found = (judged.scores[judged.defects] >= 2.5).mean()
     dot = 'svg[aria-label="ROC curve"] .dot.image'
-    # The drawing's frame is 358 wide and 198 high, from (48, 42) on.
+    # The drawing's frame is 346 wide and 198 high, from (60, 42) on.
     assert float(tab.evaluate(f"document.querySelector('{dot}').getAttribute('cx')")) == pytest.approx(
-        48 + 358 * alarms
+        60 + 346 * alarms
     )
     assert float(tab.evaluate(f"document.querySelector('{dot}').getAttribute('cy')")) == pytest.approx(
         42 + 198 * (1 - found)
