@@ -1,22 +1,25 @@
 """The MLflow tracker against a fake client that records calls, fails, and stores values like a server."""
 
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Self
+from typing import Any, Never, Self
 
 import pytest
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 
 from anomaly_api.artifacts import MlflowTracking
 from anomaly_api.experiment import AnomalyExperiment
 from anomaly_api.parameters import PadimParameters
 from anomaly_api.run import RunIdentity
-from anomaly_runner.errors import TrackingUnavailable
+from anomaly_runner.errors import TrackingDenied, TrackingUnavailable
 from anomaly_runner.tracking import mlflow_tracker
 from anomaly_runner.tracking.mlflow_tracker import PARAMETERS, MlflowTracker, mlflow_target
 from anomaly_runner.tracking.run_results import flat_parameters
-from anomaly_runner.tracking.tracker import TrackedResult
+from anomaly_runner.tracking.tracker import FAILURE_TAG, TrackedResult
 from support.optional import not_none
 
 RUN = RunIdentity(kind="AnomalyExperiment", namespace="factory", name="x", uid="0-1")
@@ -154,6 +157,107 @@ def test_a_retried_pod_resumes_the_same_run() -> None:
     assert list(server.runs) == ["run0"]
     assert server.runs["run0"].status == "FINISHED"
     assert "anomalyops.io/failure" not in server.runs["run0"].tags
+
+
+def test_a_run_that_is_being_created_when_all_fails_does_not_stay_running() -> None:
+    server = FakeMlflow()
+    asked, answer = threading.Event(), threading.Event()
+    create = server.create_run
+
+    def slowly(*arguments: Any, **named: Any) -> SimpleNamespace:
+        asked.set()
+        answer.wait(20)
+        return create(*arguments, **named)
+
+    server.create_run = slowly  # type: ignore[method-assign]
+    early = tracker(server)
+    early.start({})
+    assert asked.wait(20)
+    threading.Timer(0.1, answer.set).start()
+    early.fail("Stopped: by the cluster")
+    assert server.runs["run0"].status == "FAILED"
+    assert server.runs["run0"].tags[FAILURE_TAG] == "Stopped: by the cluster"
+
+
+def test_no_run_is_created_once_all_has_failed() -> None:
+    server = FakeMlflow()
+    imported = threading.Event()
+
+    def connect(uri: str) -> FakeMlflow:
+        imported.wait(20)
+        return server.client(uri)
+
+    early = MlflowTracker(mlflow_target(RUN, SPEC, None), connect)
+    early.start({})
+    early.fail("DataInvalid: no images")  # does not wait: nothing has been asked for
+    imported.set()
+    early.check(lambda: None)
+    assert server.runs == {}
+
+
+def test_a_server_that_never_answers_is_not_waited_for_at_the_end(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(mlflow_tracker, "_LAST_ANSWER_SECONDS", 0.05)
+    server = FakeMlflow()
+    asked, answer = threading.Event(), threading.Event()
+
+    def silent(name: str) -> Never:
+        asked.set()
+        answer.wait(20)
+        raise ConnectionError("refused")
+
+    server.get_experiment_by_name = silent  # type: ignore[method-assign]
+    lost = tracker(server)
+    lost.start({})
+    assert asked.wait(20)
+    lost.fail("Stopped: by the cluster")
+    answer.set()
+    assert "a run may stay there as running" in caplog.text
+
+
+def refused(*_: object, **__: object) -> Never:
+    raise MlflowException("not allowed", error_code=INVALID_PARAMETER_VALUE)
+
+
+@pytest.mark.parametrize("uid", ["0-1", "local"])
+def test_a_run_whose_parameters_are_refused_does_not_stay_running(uid: str) -> None:
+    server = FakeMlflow()
+    server.log_batch = refused  # type: ignore[method-assign]
+    early = tracker(server, RUN.model_copy(update={"uid": uid}))
+    early.start({"seed": "1"})
+    with pytest.raises(TrackingDenied):
+        early.check(lambda: None)
+    early.fail("TrackingDenied: not allowed")
+    assert [run.status for run in server.runs.values()] == ["FAILED"]
+
+
+def test_a_server_that_refuses_the_results_has_a_failed_run() -> None:
+    server = FakeMlflow()
+    late = tracker(server)
+    late.start({})
+    wait_for(late.status)
+    server.log_batch = refused  # type: ignore[method-assign]
+    with pytest.raises(TrackingDenied, match="all results are stored, but"):
+        late.finish(RESULT)
+    assert [run.status for run in server.runs.values()] == ["FAILED"]
+    assert server.runs["run0"].tags[FAILURE_TAG].startswith("TrackingDenied: ")
+
+
+def test_parameters_that_fail_once_are_logged_in_the_same_run() -> None:
+    server = FakeMlflow()
+    log, failures = server.log_batch, [ConnectionError("reset")]
+
+    def once(*arguments: Any, **named: Any) -> None:
+        if failures:
+            raise failures.pop()
+        log(*arguments, **named)
+
+    server.log_batch = once  # type: ignore[method-assign]
+    local = tracker(server, RUN.model_copy(update={"uid": "local"}))
+    local.start({"seed": "1"})
+    local.finish(RESULT)
+    assert [(run.status, run.params) for run in server.runs.values()] == [("FINISHED", {"seed": "1"})]
 
 
 def test_runs_without_a_cluster_are_never_resumed() -> None:

@@ -60,6 +60,8 @@ _FLUSH_SECONDS = 5.0
 """Time between two batches of a training's metrics."""
 _RETRY_SECONDS = 60.0
 """Time until the next request to a server that did not answer."""
+_LAST_ANSWER_SECONDS = 10.0
+"""Longest wait, at the end of a run that failed, for the answer to a request that is under way."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,6 +154,8 @@ class MlflowTracker:
         self._refusal: TrackingDenied | None = None
         self._not_finite: list[str] = []
         self._client: Any = None
+        self._run_id: str | None = None
+        self._failed = False
         self._status: MlflowStatus | None = None
         self._experiment_id = ""
         self._sweep = SweepRun(target.sweep, target.tags) if target.sweep else None
@@ -248,14 +252,19 @@ class MlflowTracker:
         if self._status is None:
             self._client = self._connect(self._target.uri)
             self._asked_at = time.monotonic()
-            self._experiment_id = experiment_of(
-                self._client, self._target.experiment, self._target.uri, self._target.artifact_root
-            )
-            run_id = self._resume_run(self._experiment_id) or self._create_run(self._experiment_id)
+            run_id = self._run_id = self._run_id or self._find_or_create()
             self._nest(run_id)
             self._log_parameters(run_id)
             self._status = MlflowStatus(run_id=run_id, url=self._url(self._experiment_id, run_id))
         return self._status.run_id
+
+    def _find_or_create(self) -> str:
+        if self._failed:  # nobody is left who would end the run
+            raise TrackingUnavailable("the run failed before MLflow had answered")
+        self._experiment_id = experiment_of(
+            self._client, self._target.experiment, self._target.uri, self._target.artifact_root
+        )
+        return self._resume_run(self._experiment_id) or self._create_run(self._experiment_id)
 
     def _nest(self, run_id: str) -> None:
         """Put a trial's run below its sweep's."""
@@ -341,6 +350,8 @@ class MlflowTracker:
             retrying(work)
         except Exception as error:
             failure = tracking_failure(error, uri)
+            if isinstance(failure, TrackingDenied):  # a further pod would be denied as well
+                self._end(f"{failure.reason.value}: {failure}")
             raise type(failure)(f"all results are stored, but {failure}"[:1000]) from error
 
     def _log_result(self, result: TrackedResult) -> None:
@@ -406,12 +417,20 @@ class MlflowTracker:
             self._status = self._status.model_copy(update={"model": found})
 
     def fail(self, message: str, *, stopped: bool = False) -> None:
-        """Mark the run as failed or stopped, if it exists; a retried pod resumes it."""
+        """Mark the run as failed or stopped, if it exists or is just being created; a retried pod resumes it."""
+        self._failed = True
         self._finished.set()
-        if self._status is None:
+        if self._thread is not None and self._asked_at is not None:
+            self._thread.join(_LAST_ANSWER_SECONDS)
+            if self._thread.is_alive():
+                logger.warning("MLflow at %s does not answer: a run may stay there as running", self._target.uri)
+        self._end(message, stopped=stopped)
+
+    def _end(self, message: str, *, stopped: bool = False) -> None:
+        if self._run_id is None:
             return
         try:
-            end_run(self._client, self._status.run_id, "KILLED" if stopped else "FAILED", message)
+            end_run(self._client, self._run_id, "KILLED" if stopped else "FAILED", message)
             if self._sweep is not None and stopped:
                 self._sweep.stop(self._client, self._experiment_id, message)
         except Exception as error:  # noqa: BLE001 - the run's own failure is what matters
