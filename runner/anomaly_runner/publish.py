@@ -266,9 +266,10 @@ def already_published(config: RunConfig, context: Context) -> Published | None:
     report = _same_run(content, config) if content else None
     if report is None:
         return None
-    artifacts = [info for info in store.list() if info.key != LISTING]  # which the pod that published did not track
+    left_out = {LISTING}  # which the pod that published did not track
+    artifacts = [info for info in store.list() if info.key not in left_out]
     here = download_all(store, artifacts, context.work / "published", context.stop.check)
-    return Published(report, tracked_result(report, here, complete=True))
+    return Published(report, tracked_result(report, here, complete=True, leave_out=left_out))
 
 
 def _same_run(content: bytes, config: RunConfig) -> RunReport | None:

@@ -5,6 +5,7 @@ import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs
@@ -180,6 +181,18 @@ def test_an_object_that_changes_during_a_read_is_never_mixed_from_two_versions(s
     s3.faults = [-1_500_000]
     with pytest.raises(StorageUnavailable, match="changed while it was read"):
         download_all(store_of(s3), objects, tmp_path, never_stop)
+
+
+@pytest.mark.parametrize("fast", [True, False], ids=["obstore", "botocore"])
+def test_an_object_of_the_same_length_is_not_mixed_either(s3: FakeS3, tmp_path: Path, fast: bool) -> None:
+    """The connection breaks in the middle of the listed version; the rest would be that of its successor."""
+    store = store_of(s3) if fast else replace(store_of(s3), fast_reader=None)
+    objects = [large_object(s3)]
+    s3.later["set/large.png"] = CONTENT[::-1]
+    s3.faults = [-1_500_000]
+    with pytest.raises(StorageUnavailable, match=r"large\.png changed while it was read"):
+        download_all(store, objects, tmp_path, never_stop)
+    assert [path.name for path in tmp_path.iterdir() if path.suffix == ".png"] == []
 
 
 def test_an_object_that_changed_since_it_was_listed(s3: FakeS3, tmp_path: Path) -> None:

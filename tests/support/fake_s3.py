@@ -47,6 +47,8 @@ class FakeS3:
     faults: list[object] = field(default_factory=list)
     """One per request, in order: a status or a Refusal to answer, minus the bytes after which the body is cut,
     ``stall`` for silence, ``stall 503`` for a refusal whose body never arrives, None for no fault."""
+    later: dict[str, bytes] = field(default_factory=dict)
+    """Contents that replace those of the same keys once these have been asked for."""
     asked: list[str] = field(default_factory=list)
     """Method, path and Range header of each request."""
     signed: set[tuple[str, str]] = field(default_factory=set)
@@ -96,6 +98,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _object(self, key: str, broken_after: int | None) -> None:
         content = self.s3.objects[key]
+        self.s3.objects[key] = self.s3.later.pop(key, content)
         etag = f'"{hashlib.md5(content).hexdigest()}"'
         if self.s3.matches and self.headers.get("If-Match") not in (None, etag):
             self._answer(412, b"<Error><Code>PreconditionFailed</Code></Error>", {})

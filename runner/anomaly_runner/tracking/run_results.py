@@ -1,6 +1,6 @@
 """Convert a run's spec and report for a tracker: flat parameters, metrics, tags, artifacts, dataset and model."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ from anomaly_api.base import Contract
 from anomaly_api.dataset import DataSource
 from anomaly_api.experiment import ExperimentSpec
 from anomaly_api.reasons import COMPLETED, Reason
-from anomaly_api.run import MODEL_MANIFEST, ModelManifest, RunReport
+from anomaly_api.run import MODEL_MANIFEST, REPORT, ModelManifest, RunReport
 from anomaly_api.status import MetricValues, ThresholdValues
 from anomaly_api.storage import PersistentVolumeClaimLocation, S3Location
 from anomaly_api.sweep_status import SweepStatus
@@ -45,7 +45,9 @@ def _leaves(value: Any, path: str) -> Iterator[tuple[str, str]]:
         yield path, str(value)
 
 
-def tracked_result(report: RunReport, folder: Path, complete: bool) -> TrackedResult:
+def tracked_result(
+    report: RunReport, folder: Path, complete: bool, leave_out: Collection[str] = frozenset()
+) -> TrackedResult:
     """Collect a run's results for a tracker from the report and the folder of artifacts.
 
     Names of metrics: the level and the metric (``image_AUROC``), with the kind of defect if it is about one
@@ -58,13 +60,14 @@ def tracked_result(report: RunReport, folder: Path, complete: bool) -> TrackedRe
         report: the run's report.
         folder: the run's artifacts on this machine.
         complete: whether the folder has all of them; if not, report.json is the only artifact.
+        leave_out: paths of files in the folder that are no artifacts. Hidden files are none either.
     """
     search = report.config.sweep
     failed = report.summary.reason not in COMPLETED or (search is not None and search.failure is not None)
     model = _model(folder) if complete and not failed else None
     return TrackedResult(
         metrics=_metrics(report),
-        artifacts=tuple(_artifacts(folder, model, complete)),
+        artifacts=tuple(_artifacts(folder, model, complete, leave_out)),
         history=report.training.history if report.training else {},
         dataset=_dataset(report),
         model=model,
@@ -125,12 +128,14 @@ def _model(folder: Path) -> ModelManifest | None:
     return ModelManifest.model_validate_json(file.read_bytes()) if file.exists() else None
 
 
-def _artifacts(folder: Path, model: ModelManifest | None, complete: bool) -> Iterator[tuple[str, Path]]:
+def _artifacts(
+    folder: Path, model: ModelManifest | None, complete: bool, leave_out: Collection[str]
+) -> Iterator[tuple[str, Path]]:
     model_files = model.files | {MODEL_MANIFEST} if model else frozenset()
     for file in sorted(folder.rglob("*")):
-        is_wanted = complete or file == folder / "report.json"
-        if is_wanted and file.is_file():
-            inside = file.relative_to(folder)
+        inside = file.relative_to(folder)
+        is_wanted = complete or inside.as_posix() == REPORT
+        if is_wanted and file.is_file() and not file.name.startswith(".") and inside.as_posix() not in leave_out:
             target = MODEL_FOLDER if inside.as_posix() in model_files else inside.parent.as_posix()
             yield ("" if target == "." else target), file
 

@@ -127,6 +127,13 @@ def test_s3_keys_are_relative_to_the_prefix(s3: tuple[S3Store, Stubber]) -> None
         ("InternalError", 500, StorageUnavailable),
         ("SlowDown", 503, StorageUnavailable),
         ("TooManyRequests", 429, StorageUnavailable),
+        ("RequestTimeout", 408, StorageUnavailable),
+        ("Found", 302, StorageDenied),
+        ("PermanentRedirect", 301, StorageDenied),
+        ("TemporaryRedirect", 307, StorageDenied),
+        ("MethodNotAllowed", 405, StorageDenied),
+        ("", 499, StorageDenied),
+        ("", 500, StorageUnavailable),
     ],
 )
 def test_refusals_of_a_server_become_typed_errors(
