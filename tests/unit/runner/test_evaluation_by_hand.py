@@ -276,7 +276,7 @@ def test_the_mistake_that_is_furthest_from_the_threshold_comes_first() -> None:
 
 
 def test_metrics_of_each_level_and_of_each_kind_of_defect(tmp_path: Path) -> None:
-    """Image threshold 60: the dent is missed. Pixel threshold 1: one of the good pixels, 14 in all, is a false alarm."""
+    """Image threshold 60: the dent is missed. Pixel threshold 1: one of the 14 good pixels is a false alarm."""
     metrics = Metrics(image=("AUROC", "Recall", "Precision", "Accuracy"), pixel=("AUROC", "Recall", "Precision", "IoU"))
     found = evaluated(tmp_path, ThresholdValues(image=60.0, pixel=1.0), metrics)
     assert found.metrics.image == {"AUROC": 1.0, "Recall": 0.5, "Precision": 1.0, "Accuracy": 0.75}

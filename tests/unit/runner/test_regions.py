@@ -9,8 +9,11 @@ from sklearn.metrics import roc_auc_score
 
 from anomaly_runner.evaluation.curves import ConfusionCounts, sort_by_class
 from anomaly_runner.evaluation.intervals import auroc_interval, image_intervals, share_interval
-from anomaly_runner.evaluation.regions import FPR_LIMIT, aupro
+from anomaly_runner.evaluation.regions import aupro
 from support.optional import not_none
+
+FPR_LIMIT = 0.3
+"""That of Bergmann et al. (2020), written out: the product's own would hide a wrong one."""
 
 
 def naive_aupro(maps: NDArray[np.float32], masks: NDArray[np.bool_]) -> float:
