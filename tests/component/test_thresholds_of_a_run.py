@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet
 import pytest
+import torch
 from sklearn.metrics import f1_score, precision_recall_curve
 
 from anomaly_api.dataset import DatasetLimits
@@ -65,7 +66,7 @@ def inputs_of(context: Context, **evaluation: Any) -> ExperimentInputs:
         prefetcher=Prefetcher(context.work, lambda: None),
         preprocessor=Preprocessor(height=2, width=2, normalization="none"),
         integrity=IntegrityLog(DatasetLimits()),
-        threads=TorchThreads(experiment.torch.device("cpu")),
+        threads=TorchThreads(torch.device("cpu")),
         weights=context.work,
         artifacts=FolderStore(context.work),
         context=context,
@@ -142,7 +143,9 @@ def best_f1(rows: list[dict[str, Any]]) -> float:
     defects, scores = [row["defect"] for row in known], [row["score"] for row in known]
     _, _, thresholds = precision_recall_curve(defects, scores)
     found = [f1_score(defects, np.array(scores) >= threshold) for threshold in thresholds]
-    return max(value for value, f1 in zip(thresholds, found, strict=True) if f1 == max(found) and value in scores)
+    return max(
+        float(value) for value, f1 in zip(thresholds, found, strict=True) if f1 == max(found) and value in scores
+    )
 
 
 @pytest.mark.slow

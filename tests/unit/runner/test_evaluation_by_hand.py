@@ -170,7 +170,7 @@ def test_percent_of_the_threshold(threshold: float, expected: list[float]) -> No
 
 def test_without_a_threshold_scores_stay_raw() -> None:
     for method in ("minMax", "threshold", "none"):
-        found = ScoreNormalizer(method, ThresholdValues(image=30.0), RANGES)  # type: ignore[arg-type]
+        found = ScoreNormalizer(method, ThresholdValues(image=30.0), RANGES)
         assert found.pixel(floats(1.5, 30)).tolist() == [1.5, 30]
     assert ScoreNormalizer("none", THRESHOLDS, RANGES).image(floats(1.5, 30)).tolist() == [1.5, 30]
 

@@ -75,8 +75,8 @@ def three(maps: Values | None = MAPS) -> list[ScoredBatch]:
 
 def predicted(context: Context, answers: list[ScoredBatch] | None = None, **options: Any) -> Predictions:
     answers = three() if answers is None else answers
-    options = {"expected": 3, "size": SIZE, "keep_maps": True} | options
-    return predict(Scored(answers), [one.batch for one in answers], context=context, **options)
+    chosen: dict[str, Any] = {"expected": 3, "keep_maps": True} | options
+    return predict(Scored(answers), [one.batch for one in answers], size=SIZE, context=context, **chosen)
 
 
 @pytest.fixture
