@@ -302,6 +302,11 @@ def test_of_a_whole_dataset_the_test_images_are_scored() -> None:
     assert dataset.missing_masks == ()
 
 
+def test_a_stray_image_in_test_makes_no_dataset_of_a_labelled_folder() -> None:
+    dataset = index_inference(objects(["test/a.png", "dent/b.png"]), "u", "labelled", "_mask", False)
+    assert [(sample.key, sample.label) for sample in dataset.test] == [("dent/b.png", "dent")]
+
+
 def test_folders_of_the_layout_are_no_labels() -> None:
     keys = ["train/good/a.png", "val/good/a.png", "good/a.png"]
     dataset = index_inference(objects(keys), "u", "labelled", "_mask", False)

@@ -97,6 +97,9 @@ SMALLEST = {
     "green": lambda: encoded(painted((0, 1, 0), "RGB")),
     "blue": lambda: encoded(painted((0, 0, 1), "RGB")),
     "blue webp without loss": lambda: encoded(painted((0, 0, 1), "RGB"), "WEBP", lossless=True),
+    "animated webp without loss": lambda: encoded(
+        painted((0, 0, 1), "RGB"), "WEBP", lossless=True, save_all=True, append_images=[Image.new("RGB", (64, 48), 9)]
+    ),
     "blue jpeg 2000 without loss": lambda: encoded(painted((0, 0, 1), "RGB"), "JPEG2000", irreversible=False),
     "blue ppm": lambda: encoded(painted((0, 0, 1), "RGB"), "PPM"),
     "blue and opaque": lambda: encoded(painted((0, 0, 1, 255), "RGBA", (0, 0, 0, 255))),

@@ -91,6 +91,19 @@ def test_the_crop_is_cut_in_the_images_pixels(tmp_path: Path) -> None:
     assert np.array_equal(mask_of(lower), TRUTH[48:, 64:])
 
 
+@pytest.mark.parametrize(("column", "found"), [(4, 0), (5, 1), (9, 1), (10, 0)])
+def test_a_defect_at_the_edge_of_the_crop_is_looked_for_in_every_pixel_that_the_crop_touches(
+    tmp_path: Path, column: int, found: int
+) -> None:
+    """The mask has half the image's size: columns 11 to 19 of the image are 5.5 to 9.5 of the mask."""
+    mask = np.zeros((HEIGHT // 2, WIDTH // 2), np.bool_)
+    mask[10:20, column] = True
+    write_pair(tmp_path, Image.fromarray(mask))
+    _, log = read(tmp_path, [SAMPLE], CropArea(left=11, top=0, width=8, height=HEIGHT))
+    (defects,) = log.defects.found.values()
+    assert defects.count == found
+
+
 @pytest.mark.parametrize("orientation", [5, 6, 7, 8])
 def test_a_mask_of_the_image_before_it_is_turned_is_refused_and_named(tmp_path: Path, orientation: int) -> None:
     write_pair(tmp_path, Image.fromarray(TRUTH), exif=oriented(orientation))

@@ -1,5 +1,6 @@
 """Missing splits are drawn by the seed: independent of the listing's order, and without duplicate images."""
 
+import hashlib
 import random
 from collections.abc import Iterable
 
@@ -93,3 +94,29 @@ def test_good_images_alone_are_enough_in_every_layout_and_some_are_held_out(fold
     held_out = keys(found.validation) + keys(found.test)
     assert sorted(keys(found.train) + held_out) == only
     assert labels((*found.validation, *found.test)) == ["good"]
+
+
+def test_two_training_images_may_be_left() -> None:
+    found = complete_splits(dataset(TRAIN[:3] + DENT), DatasetSplits(), 1)
+    assert (len(found.train), labels(found.test)) == (2, ["dent", "good"])
+
+
+@pytest.mark.parametrize(("images", "taken"), [(1, 0), (2, 1), (3, 2), (11, 10)])
+def test_validation_never_takes_all_images_of_a_label(images: int, taken: int) -> None:
+    found = complete_splits(dataset(TRAIN + GOOD + DENT[:images]), DatasetSplits(validation_fraction=0.95), 5)
+    assert sum(sample.label == "dent" for sample in found.validation) == taken
+    assert sum(sample.label == "dent" for sample in found.test) == images - taken
+
+
+def first_by_hash(found: Iterable[str], count: int, salt: str) -> list[str]:
+    return sorted(sorted(found, key=lambda key: hashlib.sha256(f"{salt}:{key}".encode()).digest())[:count])
+
+
+def test_the_draw_is_the_one_that_earlier_releases_made() -> None:
+    """The same seed has to give the same splits, or results of two releases are not of the same images."""
+    found = complete_splits(dataset(TRAIN + DENT), DatasetSplits(validation_fraction=0.5), 7)
+    moved = first_by_hash(TRAIN, 10, "7:good test images")
+    validation = [*first_by_hash(DENT, 6, "7:validation"), *first_by_hash(moved, 5, "7:validation")]
+    assert keys(found.train) == sorted(set(TRAIN) - set(moved))
+    assert keys(found.validation) == sorted(validation)
+    assert keys(found.test) == sorted((set(DENT) | set(moved)) - set(validation))
