@@ -16,6 +16,7 @@ from anomaly_runner.models.anomalib_model import BuildOptions, build_module, wit
 from anomaly_runner.scoring.torchscript_predictor import load_torchscript
 from anomaly_runner.training import with_anomalib
 from support.model_rows import ROWS
+from support.small_encoder import encoder_of
 from support.textures import EXPERIMENT, INFERENCE, Document, write_manifest
 from support.torchscript import device_constants, faults_off_the_cpu
 
@@ -39,7 +40,7 @@ def score_by_every_form(folder: Path, name: ModelName, types: list[ExportFormat]
     category = "few" if ROWS[name].few_images else "textures"
     runtimes = ["torch", *(kind for kind in types if kind != "openvino")]
     shutil.rmtree(folder / "results", ignore_errors=True)
-    with patch.object(with_anomalib, "build_module", _with_random_weights):
+    with patch.object(with_anomalib, "build_module", _with_random_weights), encoder_of(name):
         assert run_locally(_experiment(folder, name, category, types), folder) == 0
         by_runtime = {runtime: _inferred(folder, runtime, category) for runtime in runtimes}
     root = folder / "results/factory/textures/local"
@@ -81,7 +82,7 @@ def train_and_export(folder: Path, name: ModelName, types: list[ExportFormat]) -
     """Train ``name`` on ``folder``/data and export it, without scoring by the exports; return the folder of results."""
     category = "few" if ROWS[name].few_images else "textures"
     shutil.rmtree(folder / "results", ignore_errors=True)
-    with patch.object(with_anomalib, "build_module", _with_random_weights):
+    with patch.object(with_anomalib, "build_module", _with_random_weights), encoder_of(name):
         assert run_locally(_experiment(folder, name, category, types), folder) == 0
     return folder / "results/factory/textures/local"
 

@@ -54,6 +54,8 @@ class ModelRow:
     usual_exports: tuple[ExportFormat, ...] = ("onnx", "torchscript")
     """Exports that every test run writes; others, which take minutes or gigabytes, are written with ``--rare``."""
     comparisons: tuple[Comparison, ...] = ()
+    small_encoder: bool = False
+    """Whether its encoder, which takes minutes and gigabytes, is replaced by a small one: ``support.small_encoder``."""
     no_exports_because: str = ""
     """Why it is not run from images to exports; empty if it is."""
     no_comparison_because: str = ""
@@ -285,7 +287,7 @@ ROWS: dict[str, ModelRow] = {
         training=SHORT | {"maxEpochs": 1},
         comparisons=(Comparison(theirs={"backbone": "resnet18", "flow_steps": 2}, training={"maxEpochs": 1}),),
     ),
-    "anomalyVfm": ModelRow(no_exports_because="it takes minutes and gigabytes", no_comparison_because=_NO_TRAINING),
+    "anomalyVfm": ModelRow(side=64, small_encoder=True, no_comparison_because=_NO_TRAINING),
     "padim": ModelRow(
         parameters=RANDOM | {"layers": ["layer1", "layer2"], "nFeatures": 20},
         no_exports_because=_WRITTEN_OUT,

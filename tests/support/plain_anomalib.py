@@ -25,7 +25,7 @@ from PIL import Image
 
 from anomaly_api.model import Model
 from anomaly_runner.local import run_locally
-from anomaly_runner.models.anomalib_model import BuildOptions, build_module, scoring_model, without_pretrained_weights
+from anomaly_runner.models.anomalib_model import BuildOptions, build_module, without_pretrained_weights
 from anomaly_runner.models.catalog import CATALOG
 from anomaly_runner.system.machine import cpu_limit
 from anomaly_runner.training import with_anomalib
@@ -208,11 +208,35 @@ def their_scores(module: Any, name: str, case: Comparison, folder: Path, paths: 
     assert side is not None
     with torch.inference_mode():
         images = module.pre_processor(pictures([data / path for path in paths], side))
-        if name != "cflow":
-            scores: NDArray[np.float32] = module.model(images).pred_score.reshape(-1).numpy()
-            return scores
-        # anomalib scales these scores by the batch that they are in; ours are scaled by the training images
-        model = scoring_model(Model(name="cflow"), module, (side, side)).eval()
-        model.calibrate(module.pre_processor(pictures(sorted((data / "train/good").iterdir()), side)))
-        related: NDArray[np.float32] = model(images)[0].numpy()
-        return related
+        if name == "cflow":
+            learnt = module.pre_processor(pictures(sorted((data / "train/good").iterdir()), side))
+            return related_to(likelihoods(module, learnt), likelihoods(module, images), side)
+        scores: NDArray[np.float32] = module.model(images).pred_score.reshape(-1).numpy()
+        return scores
+
+
+def likelihoods(module: Any, images: torch.Tensor) -> list[torch.Tensor]:
+    """The log-likelihoods (N, 1, h, w) of each of CFLOW's layers, as anomalib hands them to its generator of maps."""
+    found: list[torch.Tensor] = []
+
+    def record(_: Any, __: Any, given: dict[str, Any]) -> None:
+        for values, rows, columns in zip(given["distribution"], given["height"], given["width"], strict=True):
+            found.append(values.detach().clone().reshape(-1, 1, rows, columns))
+
+    hook = module.model.anomaly_map_generator.register_forward_pre_hook(record, with_kwargs=True)
+    module.model(images)
+    hook.remove()
+    return found
+
+
+def related_to(learnt: list[torch.Tensor], found: list[torch.Tensor], side: int) -> NDArray[np.float32]:
+    """Scores (N,) of CFLOW: probabilities relative to the most probable patch of the training images, over all layers.
+
+    anomalib relates them to the most probable patch of the batch that they are in.
+    """
+    size, total = (side, side), np.zeros((len(found[0]), side, side), np.float32)
+    for peak, layer in zip((layer.max() for layer in learnt), found, strict=True):
+        enlarged = torch.nn.functional.interpolate((layer - peak).exp(), size, mode="bilinear", align_corners=True)
+        total += enlarged[:, 0].numpy()
+    scores: NDArray[np.float32] = (len(found) - total).max((1, 2))
+    return scores
