@@ -38,3 +38,25 @@ def test_resizing_equals_torchvisions_antialiased_bilinear_within_one_grey_level
 ) -> None:
     expected = functional.resize(pixels_of(image), list(size), antialias=True).numpy() / 255
     assert np.abs(to_input(image, *size, "none") - expected).max() <= 1.01 / 255
+
+
+def small(noise: int) -> Image.Image:
+    """An 8-bit image of 28 x 28 pixels, the first of MNIST's sizes, with every grey level next to every other."""
+    return Image.fromarray(np.random.default_rng(noise).integers(0, 256, (28, 28), np.uint8))
+
+
+@pytest.mark.parametrize("size", [(224, 224), (32, 40), (20, 14)])
+def test_8_bit_images_are_within_a_grey_level_of_the_exact_interpolation(size: tuple[int, int]) -> None:
+    """Which is what anomalib computes, that scales to 0..1 first."""
+    image = small(1)
+    exact = functional.resize(torch.from_numpy(np.asarray(image)[None] / np.float32(255)), list(size), antialias=True)
+    found = to_input(image, *size, "none")
+    assert 0 < np.abs(found - exact.numpy()).max() <= 1.01 / 255
+    assert np.array_equal(found[0], found[1])
+
+
+@pytest.mark.parametrize("size", [(224, 224), (32, 40), (20, 14)])
+def test_deep_images_are_interpolated_exactly(size: tuple[int, int]) -> None:
+    pixels = np.asarray(small(2), np.float32) / np.float32(255)
+    exact = functional.resize(torch.from_numpy(pixels[None]), list(size), antialias=True).numpy()
+    assert np.abs(to_input(Image.fromarray(pixels), *size, "none") - exact).max() < 1e-5
