@@ -5,6 +5,7 @@ level, of the wrong images or of the wrong range differs.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -112,6 +113,15 @@ def test_adaptive_thresholds_of_both_levels(tmp_path: Path) -> None:
     assert image_threshold(values) == 50.0
 
 
+def test_with_masks_the_pixel_threshold_is_that_of_the_pixels(tmp_path: Path) -> None:
+    """The dent's image has its highest score, 5, beside the dent."""
+    found = scored(LABELS[:3], SCORES[:3])
+    np.asarray(found.maps)[2, 1, 1] = 5
+    found = replace(found, max_pixel_scores=np.asarray(found.maps).max((1, 2)))
+    assert experiment_thresholds(Threshold(), labelled(tmp_path, found))[0].pixel == 4.0
+    assert experiment_thresholds(Threshold(), sort_labelled_scores(found, None, tmp_path))[0].pixel == 5.0
+
+
 def test_without_masks_the_pixel_threshold_is_that_of_the_highest_pixel_scores(tmp_path: Path) -> None:
     """Good images reach 3 and 0.5, defective ones 4 and 6; the unlabelled one does not count."""
     values, _ = experiment_thresholds(Threshold(), sort_labelled_scores(scored(), None, tmp_path))
@@ -166,6 +176,17 @@ def test_min_max_of_scores_that_are_all_alike_divides_by_one() -> None:
 def test_percent_of_the_threshold(threshold: float, expected: list[float]) -> None:
     found = ScoreNormalizer("threshold", ThresholdValues(image=threshold), RANGES)
     assert found.image(floats(threshold - 15, threshold, threshold + 15)) == pytest.approx(expected)
+
+
+def test_percent_of_nothing_is_percent_of_one() -> None:
+    found = ScoreNormalizer("threshold", ThresholdValues(image=0.0), {})
+    assert found.image(floats(-0.5, 0, 0.5)) == pytest.approx([50, 100, 150])
+
+
+def test_rounding_lifts_no_percentage_onto_the_threshold() -> None:
+    found = ScoreNormalizer("threshold", ThresholdValues(image=0.0), {"image": (-1e12, 0.0)})
+    below, at = found.image(floats(-1e-9, 0))
+    assert below < 100 == at
 
 
 def test_without_a_threshold_scores_stay_raw() -> None:
