@@ -21,6 +21,7 @@ from anomaly_runner.data.samples import Sample
 from anomaly_runner.errors import ModelInvalid
 from anomaly_runner.evaluation.curves import ConfusionCounts, sort_by_class
 from anomaly_runner.evaluation.evaluate import EvaluationResult, evaluate
+from anomaly_runner.evaluation.inference_thresholds import inference_thresholds
 from anomaly_runner.evaluation.intervals import auroc_interval, image_intervals, share_interval
 from anomaly_runner.evaluation.labelled import LabelledScores, sort_labelled_scores
 from anomaly_runner.evaluation.normalize import (
@@ -31,7 +32,7 @@ from anomaly_runner.evaluation.normalize import (
 )
 from anomaly_runner.evaluation.regions import aupro
 from anomaly_runner.evaluation.summaries import score_histogram, worst_mistakes
-from anomaly_runner.evaluation.thresholds import experiment_thresholds, image_threshold, inference_thresholds
+from anomaly_runner.evaluation.thresholds import experiment_thresholds, image_threshold
 from anomaly_runner.scoring.predict import Predictions
 from support.optional import not_none
 
@@ -311,10 +312,16 @@ def test_metrics_of_each_level_and_of_each_kind_of_defect(tmp_path: Path) -> Non
     assert found.warnings == ("said before",)
 
 
+WITHOUT_DEFECTS = (
+    "no labelled image is defective: image AUROC, AUPR, F1Score, Precision, Recall and pixel AUROC, AUPR, F1Score are "
+    "left out"
+)
+
+
 @pytest.mark.parametrize(
     ("labels", "warnings"),
     [
-        (("good", "good"), ["no defective images among the", "no defective pixels among the"]),
+        (("good", "good"), [WITHOUT_DEFECTS]),
         (("dent", "scratch"), ["no good images among the"]),
     ],
 )
@@ -322,7 +329,7 @@ def test_a_missing_class_is_named_for_each_level(labels: Sequence[str], warnings
     found = evaluated(tmp_path, ThresholdValues(image=60.0, pixel=1.0), found=scored(labels, (1.0, 2.0)))
     said, *more = found.warnings
     assert said == "said before"
-    assert [told.partition(" labelled")[0] for told in more] == warnings
+    assert [told.partition(" labelled ones")[0] for told in more] == warnings
     assert found.metrics.image == {}
     assert found.intervals == {}
 
