@@ -15,7 +15,8 @@ from anomaly_api.run import ModelManifest, RunReport
 from anomaly_api.status import ThresholdValues
 from anomaly_runner import experiment
 from anomaly_runner.context import Context
-from anomaly_runner.data.batches import IntegrityLog, Preprocessor
+from anomaly_runner.data.batches import IntegrityLog
+from anomaly_runner.data.preprocessor import Preprocessor
 from anomaly_runner.data.samples import DatasetIndex, Sample
 from anomaly_runner.local import run_locally
 from anomaly_runner.models.threads import TorchThreads

@@ -19,7 +19,8 @@ from anomaly_api.run import ModelManifest
 from anomaly_api.status import Stage, ThresholdValues
 from anomaly_runner import inference
 from anomaly_runner.context import Context
-from anomaly_runner.data.batches import Batch, IntegrityLog, Preprocessor
+from anomaly_runner.data.batches import Batch, IntegrityLog
+from anomaly_runner.data.preprocessor import Preprocessor
 from anomaly_runner.data.samples import DatasetIndex, Sample
 from anomaly_runner.errors import DataInvalid, Diverged, Stopped
 from anomaly_runner.scoring.predict import Predictions, ScoredBatch, maps_by_key, predict
