@@ -18,7 +18,7 @@ from anomaly_api.inference import InferenceThreshold
 from anomaly_api.run import ModelManifest, RunIdentity
 from anomaly_api.status import ThresholdValues
 from anomaly_runner.data.samples import Sample
-from anomaly_runner.errors import ModelInvalid
+from anomaly_runner.errors import DataInvalid, ModelInvalid
 from anomaly_runner.evaluation.curves import ConfusionCounts, sort_by_class
 from anomaly_runner.evaluation.evaluate import EvaluationResult, evaluate
 from anomaly_runner.evaluation.inference_thresholds import inference_thresholds
@@ -31,7 +31,7 @@ from anomaly_runner.evaluation.normalize import (
     score_range,
 )
 from anomaly_runner.evaluation.regions import aupro
-from anomaly_runner.evaluation.summaries import score_histogram, worst_mistakes
+from anomaly_runner.evaluation.summaries import label_summaries, score_histogram, worst_mistakes
 from anomaly_runner.evaluation.thresholds import experiment_thresholds, image_threshold
 from anomaly_runner.scoring.predict import Predictions
 from support.optional import not_none
@@ -112,6 +112,12 @@ def test_adaptive_thresholds_of_both_levels(tmp_path: Path) -> None:
     assert values == ThresholdValues(image=50.0, pixel=4.0, source="adaptive")
     assert warnings == ()
     assert image_threshold(values) == 50.0
+
+
+def test_a_rate_of_false_alarms_needs_a_good_image_that_can_be_read(tmp_path: Path) -> None:
+    spec = Threshold(method="falseAlarmRate", false_alarm_rate=0.5)
+    with pytest.raises(DataInvalid, match="no good test image can be read, and falseAlarmRate needs some"):
+        experiment_thresholds(spec, labelled(tmp_path, scored(LABELS[2:4], SCORES[2:4])))
 
 
 def test_with_masks_the_pixel_threshold_is_that_of_the_pixels(tmp_path: Path) -> None:
@@ -291,6 +297,20 @@ def test_decisions_and_what_is_counted(tmp_path: Path) -> None:
     assert late.normalized_scores.tolist() == list(SCORES)
 
 
+def test_every_anomalous_image_of_a_label_is_counted() -> None:
+    found = label_summaries(scored(("good", "good", "dent"), (1.0, 2.0, 3.0)), np.array([True, True, False]))
+    assert [(one.images, one.anomalous) for one in found.values()] == [(2, 2), (1, 0)]
+
+
+def test_a_class_of_pixels_that_is_missing_is_named_as_pixels(tmp_path: Path) -> None:
+    found = scored(("good", "dent"), (1.0, 2.0))
+    only = replace(labelled(tmp_path, found), pixel=sort_by_class(floats(4), np.array([True])))
+    thresholds = ThresholdValues(image=2.0, pixel=4.0)
+    result = evaluate(found, only, thresholds, normalizer=ScoreNormalizer("none", thresholds, {}), metrics=Metrics())
+    assert result.warnings == ("no good pixels among the labelled ones: pixel metrics are left out",)
+    assert result.labelled is only
+
+
 def test_the_mistake_that_is_furthest_from_the_threshold_comes_first() -> None:
     found = scored(("good", "dent", "good", "unknown"), (12.0, 1.0, 30.0, 99.0))
     worst = worst_mistakes(found, found.scores >= 10, 10.0)
@@ -354,6 +374,17 @@ def test_aupro_of_two_regions_by_hand() -> None:
     assert aupro([(scores, mask)], good) == pytest.approx((0.3 + 0.2) / 2 / 0.3)
 
 
+def test_pixels_that_touch_by_a_corner_are_one_region() -> None:
+    """Nine of ten good pixels score 1, so each pixel of 4 is found from rate 0.1 on, and each of 9 from rate 0 on.
+
+    One region of two pixels, of 9 and of 4: (0.3 + 0.2) / 2. As two regions it would be the same; so a third pixel of 4
+    lies beside the first: (0.3 + 0.2 + 0.2) / 3 as one region, ((0.3 + 0.2) / 2 + 0.2) / 2 as two.
+    """
+    good = np.sort(floats(1, 1, 1, 1, 1, 1, 1, 1, 1, 5))
+    scores, mask = np.array([[9, 4, 1], [1, 1, 4]], np.float32), np.array([[True, True, False], [False, False, True]])
+    assert aupro([(scores, mask)], good) == pytest.approx((0.3 + 0.2 + 0.2) / 3 / 0.3)
+
+
 def test_aupro_counts_a_rate_of_nought_point_three_and_no_more() -> None:
     """A region that is found from a rate of 0.3 on has no area; of one at the ties from 0.2 to 0.4, a triangle.
 
@@ -383,6 +414,13 @@ def test_the_interval_of_the_auroc_by_delongs_own_formula() -> None:
     assert auroc_interval(sort_by_class(scores, positive)) == pytest.approx(
         (auroc - half, min(auroc + half, 1)), abs=1e-6
     )
+
+
+def test_two_images_of_each_class_have_an_interval_and_one_has_none() -> None:
+    four = sort_by_class(floats(1, 3, 2, 4), np.arange(4) % 2 == 1)
+    assert auroc_interval(four) is not None
+    assert auroc_interval(sort_by_class(floats(1, 3, 2), np.array([False, True, True]))) is None
+    assert auroc_interval(sort_by_class(floats(1, 3, 2), np.array([False, False, True]))) is None
 
 
 @pytest.mark.parametrize(("part", "whole"), [(0, 1), (1, 1), (3, 7), (20, 25), (49, 50)])

@@ -37,8 +37,8 @@ def scenes(seed: int, ties: bool) -> tuple[NDArray[np.float32], NDArray[np.bool_
     random = np.random.default_rng(seed)
     masks: NDArray[np.bool_] = np.zeros((4, 24, 20), bool)
     masks[0, 3:8, 3:9] = masks[0, 15:18, 12:16] = masks[1, 10:12, :] = True
-    masks[1, 12, 19] = True  # touches the line by a corner
-    masks[2, 0, 0] = True
+    masks[1, 12, 19] = True  # a bulge of the line
+    masks[2, 0, 0] = masks[2, 1, 1] = masks[2, 1, 2] = True  # touch by a corner
     raised = masks * np.float32(1.2)
     maps = (random.normal(size=masks.shape).astype(np.float32) + raised).astype(np.float32, copy=False)
     return (maps.round(1) if ties else maps), masks
