@@ -27,6 +27,7 @@ from anomaly_runner.publish import (
     Folder,
     already_published,
     fresh_folder,
+    keep_profile,
     leave_failure,
     publish,
     publish_search,
@@ -217,6 +218,32 @@ def test_every_file_has_its_uri(store: Uploads, folder: Folder, context: Context
         assert getattr(found, name).removeprefix(f"{root}/") in store.kept
 
 
+def test_what_was_not_made_has_no_uri(store: Uploads, context: Context, tmp_path: Path) -> None:
+    found = publish(CONFIG, results(), fresh_folder(tmp_path, store), True, context).report.summary.artifacts
+    assert found is not None
+    assert found.model_dump(exclude_none=True, exclude_defaults=True).keys() == {
+        "root",
+        "report",
+        "html",
+        "predictions",
+    }
+
+
+def test_a_profile_and_a_sweeps_page_are_published_with_the_rest(
+    store: Uploads, folder: Folder, context: Context, tmp_path: Path
+) -> None:
+    keep_profile(folder, tmp_path)
+    assert not (folder.here / "profile").exists(), "there was none"
+    (tmp_path / "profile").mkdir()
+    (tmp_path / "profile/trace.json.gz").write_bytes(b"trace")
+    keep_profile(folder, tmp_path)
+    (folder.here / "sweep.html").write_text("page")
+    found = publish(CONFIG, results(), folder, True, context).report.summary.artifacts
+    assert found is not None
+    assert (found.profile, found.sweep) == (f"{store.uri}/profile/trace.json.gz", f"{store.uri}/sweep.html")
+    assert store.kept["profile/trace.json.gz"] == b"trace"
+
+
 def test_without_artifacts_the_report_alone_is_uploaded_and_named(
     store: Uploads, folder: Folder, context: Context
 ) -> None:
@@ -333,9 +360,12 @@ FAILED = RunSummary(reason=Reason.DATA_INVALID, message="no images", stage=Stage
 def test_a_trial_that_failed_leaves_why(store: Uploads, context: Context) -> None:
     leave_failure(CONFIG, FAILED, context)
     assert store.order == []
+    context.record.seconds["train"] = 2.5
     leave_failure(trial(CONFIG), FAILED, context)
     left = RunReport.model_validate_json(store.kept["failure.json"])
     assert (store.order, left.summary, left.run) == (["failure.json"], FAILED, RUN)
+    assert left.seconds == {"train": 2.5}
+    assert left.started is not None
 
 
 def test_a_failure_that_cannot_be_left_is_logged(
