@@ -5,14 +5,16 @@ import json
 import time
 import urllib.parse
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
 from hack.demo.storage import Credentials, connect, list_objects, split_uri
 from support.kube import Manifest, Namespace, condition_is_true
 
+Found = TypeVar("Found")
 SAMPLES = Path(__file__).parents[2] / "manifests" / "samples"
 
 
@@ -76,6 +78,23 @@ class MlflowService:
             found: Manifest = json.load(answer)["run"]
         return found
 
+    def runs(self, experiment: str, tag: str, value: str) -> list[Manifest]:
+        """Return an experiment's runs with this tag; [] before there is one, or the experiment."""
+        found = self._post("experiments/search", {"filter": f"name = '{experiment}'", "max_results": 1})
+        experiments = [one["experiment_id"] for one in found.get("experiments", [])]
+        if not experiments:
+            return []
+        wanted = {"experiment_ids": experiments, "filter": f"tags.`{tag}` = '{value}'", "max_results": 1000}
+        runs: list[Manifest] = self._post("runs/search", wanted).get("runs", [])
+        return runs
+
+    def _post(self, path: str, body: Manifest) -> Manifest:
+        url, headers = f"{self.url}/api/2.0/mlflow/{path}", {"Content-Type": "application/json"}
+        request = urllib.request.Request(url, json.dumps(body).encode(), headers)
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            found: Manifest = json.load(answer)
+        return found
+
     def model_versions(self, name: str) -> list[Manifest]:
         """Return the versions of a registered model."""
         query = urllib.parse.quote(f"name='{name}'")
@@ -125,6 +144,16 @@ class DemoNamespace(Namespace):
                 return
             time.sleep(0.5)
         raise AssertionError(f"still there: {left}")
+
+
+def eventually(find: Callable[[], Found | None], what: str, seconds: float = 240) -> Found:
+    """Return what ``find`` returns once that is true; fail after some seconds."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if found := find():
+            return found
+        time.sleep(0.5)
+    raise AssertionError(f"not {what} after {seconds:.0f} s")
 
 
 def sample(name: str) -> Manifest:
