@@ -398,6 +398,19 @@ def metrics_of(folder: Path, name: str) -> dict[str, float]:
     return not_none(report_of(folder, name).summary.metrics).image
 
 
+def plain_auroc(folder: Path, features: int, seed: int) -> float:
+    """Return what an experiment without a sweep measures."""
+
+    def plain(document: Document) -> None:
+        document["metadata"]["name"] = f"plain-{features}-{seed}"
+        document["spec"]["dataset"]["seed"] = seed
+        document["spec"]["model"]["padim"]["nFeatures"] = features
+        document["spec"] |= {"evaluation": {}, "export": {"types": []}}
+
+    assert run_locally(write_manifest(folder, EXPERIMENT, plain), folder) == 0
+    return metrics_of(folder, f"plain-{features}-{seed}")["AUROC"]
+
+
 def test_real_trials_measure_what_plain_runs_do_and_the_best_is_trained_in_full(textures: Path) -> None:
     counts = {"path": "model.padim.nFeatures", "choices": [3, 20]}
     file = sweep(textures, counts, algorithm={"name": "grid"}, final="train")
@@ -405,19 +418,12 @@ def test_real_trials_measure_what_plain_runs_do_and_the_best_is_trained_in_full(
     measured = {name: trial.metrics["image.AUROC"] for name, trial in trials(textures).items()}
     values = (3, 20)
     for number, count in enumerate(values):
-
-        def plain(document: Document, count: int = count) -> None:
-            document["metadata"]["name"] = f"plain-{count}"
-            document["spec"]["model"]["padim"]["nFeatures"] = count
-            document["spec"] |= {"evaluation": {}, "export": {"types": []}}
-
-        assert run_locally(write_manifest(textures, EXPERIMENT, plain), textures) == 0
-        assert measured[f"textures-t{number:04d}"] == metrics_of(textures, f"plain-{count}")["AUROC"]
+        assert measured[f"textures-t{number:04d}"] == plain_auroc(textures, count, seed=42)
     best = max(range(2), key=lambda number: measured[f"textures-t{number:04d}"])
     final = report_of(textures, "textures")
     experiment = not_none(final.config.experiment)
     assert experiment.model.to_json_object()["padim"]["nFeatures"] == values[best]
-    assert metrics_of(textures, "textures")["AUROC"] == measured[f"textures-t{best:04d}"]
+    assert metrics_of(textures, "textures")["AUROC"] == plain_auroc(textures, values[best], seed=43)
     found = not_none(final.config.sweep).status
     assert (found.complete, found.best[0].number, found.stop_reason) == (2, best, "Exhausted")
     kept = [path.name for path in (textures / "results/factory/textures/local").iterdir()]
