@@ -207,7 +207,7 @@ def test_a_second_run_takes_its_images_from_the_volume(namespace: DemoNamespace,
         found.append((status["metrics"], cached_files(cache)))
     (metrics, before), (again, after) = found
     assert [metrics[level] for level in ("image", "pixel")] == [again[level] for level in ("image", "pixel")]
-    assert len(before) == IMAGES
+    assert len(before) == 2 * IMAGES  # as pulled, and as decoded
     assert before.keys() == after.keys()
     assert all(before[name][0] == after[name][0] for name in before), "files were pulled once more"
     assert all(before[name][1] < after[name][1] for name in before), "files were not used"
