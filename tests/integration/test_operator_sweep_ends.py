@@ -201,6 +201,7 @@ def test_hours_of_a_trial_that_somebody_deletes_stay_counted(namespace: Namespac
 
     with SweepPlayer(namespace.name, end):
         namespace.apply(on_gpus(manifest))
+        operator.wait_until(lambda: trials(namespace), "making a trial")
         # A trial without a pod has not begun.
         namespace.wait_for("aexp", "hunt-t0000", "begun", lambda status: "startTime" in status)
         time.sleep(3)
