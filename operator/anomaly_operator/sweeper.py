@@ -75,12 +75,10 @@ class Sweeper:
             RequeueRequested: a trial's name is taken, by one that is being deleted.
             ApiError: the API server failed, after the client's own retries.
         """
-        before = self._seen.get(run.uid, {})
         seen = [trial.at(now) for trial in self._seen_trials(run)]
         trials = {trial.name: trial for trial in seen if trial.search == desired.search}
         earlier = [trial for trial in seen if trial.search != desired.search]
-        gone = [trial.at(now) for name, trial in before.items() if name not in trials]
-        removed = self._removed_hours(run, status, desired, trials.values(), gone)
+        removed = self._removed_hours(run, status, desired, trials.values(), self._gone(run, now))
         await self._delete(run, (trial for trial in earlier if not trial.is_over))
         await self._follow_suspension(run, trials)
         end = deadline_end(desired, status, now)
@@ -118,6 +116,7 @@ class Sweeper:
 
     def forget(self, key: RunKey) -> None:
         """Drop what is kept of a sweep that is over or deleted."""
+        self._cache.take_removed(key)
         uid = self._uids.pop(key, None)
         if uid is not None:
             self._seen.pop(uid, None)
@@ -138,6 +137,13 @@ class Sweeper:
         self._uids[run.key] = run.uid
         self._seen[run.uid] = found
         return list(found.values())
+
+    def _gone(self, run: RunView, now: datetime) -> list[SeenTrial]:
+        """Return the trials that somebody has deleted since the last look, as they were then."""
+        seen = (
+            _seen(trial) for trial in self._cache.take_removed(run.key) if trial.owner and trial.owner.uid == run.uid
+        )
+        return [trial.at(now) for trial in seen if trial]
 
     def _removed_hours(
         self,

@@ -106,6 +106,7 @@ class Cache:
         self._job_keys: defaultdict[RunKey, set[ObjectKey]] = defaultdict(set)  # run -> its Jobs
         self._pod_keys: defaultdict[ObjectKey, set[ObjectKey]] = defaultdict(set)  # Job -> its pods
         self._deleted_pods: defaultdict[str, dict[str, PodView]] = defaultdict(dict)  # UID of Job -> UID of pod -> pod
+        self._removed_trials: defaultdict[RunKey, list[RunView]] = defaultdict(list)  # sweep -> its trials now gone
         self._trial_keys: defaultdict[RunKey, set[RunKey]] = defaultdict(set)  # sweep -> its trials
         self._dependents: defaultdict[RunKey, set[RunKey]] = defaultdict(set)  # experiment -> inferences that name it
 
@@ -132,6 +133,7 @@ class Cache:
             return affected
         self._forget_dependent(run)
         if sweep := run.sweep_key:
+            self._removed_trials[sweep].append(run)
             self._trial_keys[sweep].discard(run.key)
             if not self._trial_keys[sweep]:
                 del self._trial_keys[sweep]
@@ -188,6 +190,10 @@ class Cache:
         """Return the trials of the sweep of this UID, in no order."""
         found = (self.runs.get(key) for key in self._trial_keys.get(sweep, ()))
         return [trial for trial in found if trial and trial.owner and trial.owner.uid == uid]
+
+    def take_removed(self, sweep: RunKey) -> list[RunView]:
+        """Return the sweep's trials that were deleted since the last call, as they were then."""
+        return self._removed_trials.pop(sweep, [])
 
     def pods_of(self, job: JobView) -> tuple[PodView, ...]:
         """Return the Job's pods, oldest first."""
