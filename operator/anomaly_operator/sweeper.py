@@ -17,6 +17,7 @@ from anomaly_api.sweep_status import SweepStatus
 from anomaly_operator.cluster.cache import Cache
 from anomaly_operator.cluster.client import ApiClient
 from anomaly_operator.decide.desired import DesiredSearch
+from anomaly_operator.decide.runs import is_search_over
 from anomaly_operator.decide.search_status import (
     SearchState,
     deadline_end,
@@ -25,7 +26,6 @@ from anomaly_operator.decide.search_status import (
     search_status,
     seconds_until_due,
 )
-from anomaly_operator.decide.steps import is_search_over
 from anomaly_operator.decide.times import from_timestamp
 from anomaly_operator.decide.trials import SeenTrial, best_of_earlier, seen_trial, trial_manifest
 from anomaly_operator.errors import Conflict, Forbidden, Invalid, NotFound, RequeueRequested

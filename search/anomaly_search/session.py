@@ -130,10 +130,7 @@ def overview(
     memo = memo or Memo()
     sweep = memo.get("task", (experiment, earlier), _sweep_with)
     known = summary(sweep, _trials_of(sweep, records, memo), memo)
-    told = status_of(sweep, known, stop)
-    return told.model_copy(
-        update={"gpu_hours": known.gpu_hours + removed_hours, "removed_gpu_hours": removed_hours}
-    ).bounded()
+    return status_of(sweep, known, stop, removed_hours=removed_hours)
 
 
 def winner(experiment: Json, records: Iterable[TrialRecord]) -> Winner | None:

@@ -79,11 +79,17 @@ def pruning_of(spec: api.Sweep) -> MedianPruning | None:
     return MedianPruning(spec.objectives[0].goal, spec.pruning.after_trials, spec.pruning.after_epochs)
 
 
-def status_of(sweep: Sweep, known: Summary, stop: StopReason | None) -> SweepStatus:
+def status_of(sweep: Sweep, known: Summary, stop: StopReason | None, *, removed_hours: float = 0.0) -> SweepStatus:
     """Return what a resource's status says of the sweep, within its size.
 
     Of correlations those before the first unknown one are told, so that the first belongs to the first two rungs. Once
     the search is over, points of which some replicates are missing are given up.
+
+    Args:
+        sweep: the task.
+        known: what is known of it.
+        stop: why no further points are tried; None while the search goes on.
+        removed_hours: GPU-hours of trials that are no longer there, which count too.
     """
     counts = known.counts
     given_up = counts.running if stop else 0
@@ -94,7 +100,8 @@ def status_of(sweep: Sweep, known: Summary, stop: StopReason | None) -> SweepSta
         pruned=counts.pruned + given_up,
         infeasible=counts.infeasible,
         failed=counts.failed,
-        gpu_hours=known.gpu_hours,
+        gpu_hours=known.gpu_hours + removed_hours,
+        removed_gpu_hours=removed_hours,
         best=tuple(_best(sweep, one) for one in known.best),
         pareto_front=tuple(
             ParetoPoint(number=one.number, objectives=_by_metric(sweep, one.objectives))

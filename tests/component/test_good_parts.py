@@ -46,13 +46,17 @@ def scores_of(folder: Path, name: str = "textures") -> dict[str, float]:
     return dict(zip(table["path"], table["score"], strict=True))
 
 
+def trained_in(folder: Path, change: Change) -> Path:
+    """Write good parts into a folder, run the experiment there after ``change(document)``, and return the folder."""
+    write_good_parts(folder)
+    run(folder, EXPERIMENT, change)
+    return folder
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with good parts alone, and the experiment that has run; tests must only add to it."""
-    folder = tmp_path_factory.mktemp("good")
-    write_good_parts(folder)
-    run(folder, EXPERIMENT, with_rate)
-    return folder
+    return trained_in(tmp_path_factory.mktemp("good"), with_rate)
 
 
 @pytest.fixture(scope="module")
@@ -193,10 +197,7 @@ def by_gradient(document: Document) -> None:
 @pytest.fixture(scope="module")
 def synthetic(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with good parts alone, and the experiment that was validated with synthetic defects."""
-    folder = tmp_path_factory.mktemp("synthetic")
-    write_good_parts(folder)
-    run(folder, EXPERIMENT, with_synthetic_defects)
-    return folder
+    return trained_in(tmp_path_factory.mktemp("synthetic"), with_synthetic_defects)
 
 
 def test_synthetic_defects_are_named_wherever_a_number_comes_from_them(synthetic: Path) -> None:

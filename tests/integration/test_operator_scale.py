@@ -3,7 +3,6 @@
 import asyncio
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import Any
 
 import kopf
@@ -12,17 +11,10 @@ import pytest
 from anomaly_operator.cluster.cache import Cache
 from anomaly_operator.cluster.client import ApiClient
 from anomaly_operator.cluster.credentials import login
-from anomaly_operator.cluster.resync import Resync
-from anomaly_operator.decide.pod_settings import PodSettings
-from anomaly_operator.keys import RunKey
-from anomaly_operator.reconciler import Reconciler
 from anomaly_operator.resources import EXPERIMENTS, JOBS
-from anomaly_operator.search_worker import SearchWorker
-from anomaly_operator.serving.progress_board import ProgressBoard
-from anomaly_operator.settings import Settings
-from anomaly_operator.work_queue import WorkQueue
 from support.fake_kubelet import experiment
 from support.kube import Namespace
+from support.mortal_operator import MortalClient, operate
 from support.process import OperatorProcess
 
 pytestmark = pytest.mark.cluster
@@ -62,21 +54,8 @@ def test_runs_complete_without_any_watch(namespace: Namespace, cluster: str) -> 
 
 
 async def _without_watches(namespace: Namespace) -> None:
-    client, cache, queue = ApiClient(lambda: login(kopf.OperatorSettings())), Cache(), WorkQueue[RunKey]()
-    loop = asyncio.get_running_loop()
-    resync = Resync(
-        client=client, cache=cache, queue=queue, namespaces=[namespace.name], seconds=0.5, monotonic=loop.time
-    )
-    reconciler = Reconciler(
-        client=client,
-        cache=cache,
-        queue=queue,
-        board=ProgressBoard(queue, 2.0, loop.time),
-        worker=SearchWorker(),
-        settings=Settings(pods=PodSettings(runner_image="runner", inference_image="inference")),
-        clock=lambda: datetime.now(UTC),
-    )
-    tasks = [asyncio.create_task(resync.run()), *(asyncio.create_task(reconciler.work()) for _ in range(4))]
+    client, cache = MortalClient(), Cache()
+    operating = asyncio.create_task(operate(client, namespace.name, cache))
     try:
         await client.create(EXPERIMENTS, namespace.name, experiment("lonely", runPolicy={"suspend": True}))
         await _until(lambda: len(cache.jobs) == 1 and suspended(namespace) == 1)
@@ -87,11 +66,8 @@ async def _without_watches(namespace: Namespace) -> None:
         await _until(lambda: len(cache.runs) == 0 and len(cache.jobs) == 0)
         assert namespace.list("jobs") == []
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        queue.shut_down()
-        await client.close()
+        operating.cancel()
+        await asyncio.gather(operating, return_exceptions=True)
 
 
 async def _until(reached: Callable[[], bool]) -> None:

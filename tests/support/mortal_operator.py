@@ -67,10 +67,10 @@ class MortalClient(ApiClient):
                 raise Killed
 
 
-async def operate(client: MortalClient, namespace: str) -> None:
-    """Be the namespace's operator until the client dies, or until cancelled."""
+async def operate(client: MortalClient, namespace: str, cache: Cache | None = None) -> None:
+    """Be the namespace's operator until the client dies, or until cancelled; it sees what is in the cache."""
     loop = asyncio.get_running_loop()
-    cache, queue = Cache(), WorkQueue[RunKey]()
+    cache, queue = Cache() if cache is None else cache, WorkQueue[RunKey]()
     resync = Resync(
         client=client,
         cache=cache,

@@ -33,6 +33,11 @@ def is_finished(status: RunStatus) -> bool:
     return status.phase in (Phase.COMPLETE, Phase.FAILED)
 
 
+def is_search_over(status: RunStatus) -> bool:
+    """Whether a status records the end of its run's search."""
+    return is_finished(status) or any(step.name == "search" for step in status.steps or ())
+
+
 def kept_of_run(status: RunStatus) -> dict[str, Any]:
     """Return the fields that stay the same until the run is over."""
     return {name: getattr(status, name) for name in ("run", "spec_digest", "rerun", "steps", "history", "sweep")}

@@ -6,7 +6,7 @@ came from may have been collected.
 
 from dataclasses import replace
 from datetime import datetime
-from typing import cast
+from typing import Any, cast
 
 from pydantic import ValidationError
 
@@ -115,23 +115,27 @@ def _without_foreign_job(run: RunView, observed: ObservedState) -> ObservedState
     return ObservedState(refusal=observed.refusal)
 
 
-def _impossible_status(run: RunView, old: RunStatus, desired: Blocked, *, now: datetime) -> RunStatus:
-    """Return the status of a run that fails without a Job."""
-    state = ConditionState(desired.reason, desired.message)
+def _failed_without_job(
+    run: RunView, old: RunStatus, end: ConditionState, *, now: datetime, **fields: Any
+) -> RunStatus:
+    """Return the status of a run that fails although no Job has failed."""
+    true = {ConditionType.FAILED: end, ConditionType.STALLED: end}
+    stamp = to_timestamp(now)
     return RunStatus(
         observed_generation=run.generation,
         phase=Phase.FAILED,
         conditions=update_conditions(
-            old.conditions,
-            {ConditionType.FAILED: state, ConditionType.STALLED: state},
-            false_reason=desired.reason,
-            generation=run.generation,
-            now=to_timestamp(now),
+            old.conditions, true, false_reason=end.reason, generation=run.generation, now=stamp
         ),
-        completion_time=to_timestamp(now),
-        display=_display(None, desired.reason.value),
-        **kept_of_run(old),
+        completion_time=stamp,
+        **kept_of_run(old) | fields,
     )
+
+
+def _impossible_status(run: RunView, old: RunStatus, desired: Blocked, *, now: datetime) -> RunStatus:
+    """Return the status of a run that nobody can help, and that never had a Job."""
+    end, display = ConditionState(desired.reason, desired.message), _display(None, desired.reason.value)
+    return _failed_without_job(run, old, end, now=now, display=display)
 
 
 def _status_between_steps(
@@ -251,22 +255,17 @@ def _failed_without_page(
     run: RunView, old: RunStatus, failure: StepFailure, refusal: Refusal, *, now: datetime
 ) -> RunStatus:
     """Return the status of a run whose search failed, and whose page nobody may make."""
-    end, stamp = ConditionState(failure.reason, failure.message), to_timestamp(now)
-    true = {ConditionType.FAILED: end, ConditionType.STALLED: end}
-    return RunStatus(
-        observed_generation=run.generation,
-        phase=Phase.FAILED,
-        conditions=update_conditions(
-            old.conditions, true, false_reason=failure.reason, generation=run.generation, now=stamp
-        ),
+    return _failed_without_job(
+        run,
+        old,
+        ConditionState(failure.reason, failure.message),
+        now=now,
         stage=Stage.SEARCH,
         start_time=old.start_time,
-        completion_time=stamp,
         job_name=old.job_name,
         attempts=old.attempts,
         mlflow=old.mlflow,
         warnings=(no_page(refusal.message),),
-        **kept_of_run(old),
     )
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from anomaly_api.inference import InferenceSpec
 from anomaly_api.run import RunConfig, RunSpec
 from anomaly_api.scheduling import Gpus, ResourceRequirements, RunPolicy, Scheduling
-from anomaly_api.status import Listing, Phase, RunStatus, StepFailure, StepName, StepStatus
+from anomaly_api.status import Listing, RunStatus, StepFailure, StepName, StepStatus
 from anomaly_operator import names
 from anomaly_operator.decide.times import from_timestamp
 from anomaly_operator.keys import RunKey
@@ -72,11 +72,6 @@ def next_step(steps: Sequence[StepName], key: RunKey, status: RunStatus) -> Step
         steps = steps[steps.index("search") :]
     done = {step.name for step in status.steps or ()}
     return next((name for name in steps if name not in done), steps[-1])
-
-
-def is_search_over(status: RunStatus) -> bool:
-    """Whether a status records the end of its run's search."""
-    return status.phase in (Phase.COMPLETE, Phase.FAILED) or any(step.name == "search" for step in status.steps or ())
 
 
 def make_step(name: StepName, config: RunConfig, status: RunStatus) -> Step:

@@ -4,13 +4,12 @@ A smaller fraction is part of every larger one with the same seed, whatever the 
 takes the place of one other at most. Masks stay with their images.
 """
 
-import hashlib
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 
 from anomaly_runner.data.layouts.mask_pairs import missing_warning
-from anomaly_runner.data.samples import DatasetIndex, Sample
+from anomaly_runner.data.samples import DatasetIndex, Sample, in_drawn_order
 
 _LEAST = 2
 """Images of each label of each split that stay, where there are as many: fewer than two have no spread, and no model
@@ -47,7 +46,7 @@ def _take(samples: Sequence[Sample], fraction: float, seed: int) -> tuple[Sample
 
 def _first(samples: Sequence[Sample], fraction: float, seed: int) -> Sequence[Sample]:
     count = max(_LEAST, round(len(samples) * fraction))
-    return sorted(samples, key=lambda sample: hashlib.sha256(f"{seed}:fraction:{sample.key}".encode()).digest())[:count]
+    return in_drawn_order(samples, f"{seed}:fraction")[:count]
 
 
 def _without_others(dataset: DatasetIndex) -> DatasetIndex:

@@ -1,5 +1,7 @@
 """The images of a run as they are known before any is opened: key, label, mask and split."""
 
+import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from anomaly_api.run import UnreadableImage
@@ -10,6 +12,11 @@ UNKNOWN = "unknown"
 """Label of an image that is scored but counts in no metric."""
 SYNTHETIC = "synthetic defect"
 """Label of a good image with a defect painted on it."""
+
+
+def is_defect(label: str) -> bool | None:
+    """Whether a label is one of defective images; None when it is unknown."""
+    return None if label == UNKNOWN else label != GOOD
 
 
 @dataclass(frozen=True)
@@ -41,7 +48,12 @@ class Sample:
     @property
     def defect(self) -> bool | None:
         """Whether the image is known to be defective; None when its label is unknown."""
-        return None if self.label == UNKNOWN else self.label != GOOD
+        return is_defect(self.label)
+
+
+def in_drawn_order(samples: Iterable[Sample], salt: str) -> list[Sample]:
+    """Return samples in an order that depends on the salt and each one's key alone, whatever others there are."""
+    return sorted(samples, key=lambda sample: hashlib.sha256(f"{salt}:{sample.key}".encode()).digest())
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,12 +5,11 @@ ones are drawn. The same seed gives the same splits on every machine and for any
 images changes the split of few others.
 """
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 
 from anomaly_api.dataset import DatasetSplits
-from anomaly_runner.data.samples import GOOD, UNKNOWN, DatasetIndex, Sample
+from anomaly_runner.data.samples import GOOD, UNKNOWN, DatasetIndex, Sample, in_drawn_order
 from anomaly_runner.errors import DataInvalid
 
 _MIN_TRAINING_IMAGES = 2
@@ -63,7 +62,7 @@ def _draw_share(samples: Sequence[Sample], label: str, fraction: float, seed: in
 
 def _draw(samples: Sequence[Sample], count: int, salt: str) -> tuple[tuple[Sample, ...], tuple[Sample, ...]]:
     """Draw ``count`` samples; returns the drawn ones and the others, each sorted by key."""
-    drawn = sorted(samples, key=lambda sample: hashlib.sha256(f"{salt}:{sample.key}".encode()).digest())
+    drawn = in_drawn_order(samples, salt)
     return _sort(drawn[:count]), _sort(drawn[count:])
 
 

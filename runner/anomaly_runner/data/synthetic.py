@@ -3,11 +3,10 @@
 They have no files of their own: each is read from the good image below it, and painted as it is read.
 """
 
-import hashlib
 from dataclasses import replace
 
 from anomaly_api.dataset import SyntheticDefects
-from anomaly_runner.data.samples import GOOD, SYNTHETIC, DatasetIndex, Sample
+from anomaly_runner.data.samples import GOOD, SYNTHETIC, DatasetIndex, Sample, in_drawn_order
 from anomaly_runner.errors import InvalidConfig
 
 
@@ -35,7 +34,7 @@ def add_synthetic_defects(dataset: DatasetIndex, spec: SyntheticDefects | None, 
             "dataset.splits.syntheticDefects stand in for real defects, and there are real ones to validate with: "
             "remove it, or the defects below val/"
         )
-    drawn = sorted(good, key=lambda sample: hashlib.sha256(f"{seed}:synthetic:{sample.key}".encode()).digest())
+    drawn = in_drawn_order(good, f"{seed}:synthetic")
     count = spec.images or len(good)
     painted = [_painted(drawn[number % len(drawn)], number // len(drawn)) for number in range(count)]
     validation = sorted((*dataset.validation, *painted), key=lambda sample: sample.key)

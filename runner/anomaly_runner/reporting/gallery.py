@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from anomaly_runner.data.images import UnreadableImageError
-from anomaly_runner.data.samples import Sample
+from anomaly_runner.data.samples import Sample, is_defect
 from anomaly_runner.evaluation.evaluate import EvaluationResult
 from anomaly_runner.reporting.visualize import PredictionRenderer
 from anomaly_runner.scoring.predict import Predictions
@@ -46,7 +46,7 @@ class GalleryItem:
     @property
     def defect(self) -> bool | None:
         """Whether the image is known to be defective; None when its label is unknown."""
-        return Sample(self.path, self.label).defect
+        return is_defect(self.label)
 
     @property
     def mistake(self) -> bool:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from anomaly_api.run import ScoreHistogram
 from anomaly_api.status import ThresholdValues
-from anomaly_runner.data.samples import GOOD, UNKNOWN
+from anomaly_runner.data.samples import is_defect
 from anomaly_runner.reporting.figures import score_range
 
 MOST_SCORES = 100_000
@@ -49,7 +49,7 @@ def _label(label: str, scores: NDArray[np.float32]) -> dict[str, Any]:
     """Scores as base64 of float32 in little-endian order: JSON's digits would be twice as long."""
     kept = scores if len(scores) <= MOST_SCORES else scores[np.linspace(0, len(scores) - 1, MOST_SCORES).astype(int)]
     text = base64.b64encode(kept.astype("<f4").tobytes()).decode()
-    return {"defect": None if label == UNKNOWN else label != GOOD, "images": len(scores), "scores": text}
+    return {"defect": is_defect(label), "images": len(scores), "scores": text}
 
 
 @cache
