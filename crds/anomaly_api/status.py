@@ -15,7 +15,9 @@ from anomaly_api.sweep_status import SweepStatus
 from anomaly_api.training import WatchedMetric
 
 Timestamp = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
-Message = Annotated[str, Field(max_length=1024)]
+MESSAGE_LIMIT = 1024
+"""Characters of the longest message."""
+Message = Annotated[str, Field(max_length=MESSAGE_LIMIT)]
 MAX_CURVE = 256
 """Most points of a curve."""
 MAX_STATUS_CURVE = 32

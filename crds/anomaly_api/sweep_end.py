@@ -1,4 +1,5 @@
-"""The end of a sweep: its best point trained in full on a seed that no trial used, and what that says of its luck.
+"""The end of a sweep: why it failed, or its best point trained in full on a seed that no trial used, and what that says
+of its luck.
 
 The best of many values is partly luck: measured again, it is usually a little worse, and the status says by how much.
 """
@@ -8,16 +9,34 @@ from itertools import count
 from typing import Any
 
 from anomaly_api.experiment import ExperimentSpec
-from anomaly_api.status import MetricValues
+from anomaly_api.reasons import Reason
+from anomaly_api.status import MESSAGE_LIMIT, MetricValues, StepFailure
 from anomaly_api.sweep import Sweep
-from anomaly_api.sweep_exchange import by_path
+from anomaly_api.sweep_exchange import SweepEnd, by_path
 from anomaly_api.sweep_space import leads_into
-from anomaly_api.sweep_status import BestTrial, Remeasurement
+from anomaly_api.sweep_status import BestTrial, Remeasurement, StopReason, SweepStatus
 from anomaly_api.sweep_trial import Json, final_spec
 
 SEED = "dataset.seed"
 SEEDS = 2**31
 """Values that it may have, from 0."""
+
+
+def failure_at_end(end: SweepEnd, found: SweepStatus) -> StepFailure | None:
+    """Return why a search ended without a point to train; None if it has one.
+
+    Args:
+        end: why no further point is tried.
+        found: what the search found.
+    """
+    if end.reason is StopReason.DEADLINE_EXCEEDED:
+        return StepFailure(reason=Reason.DEADLINE_EXCEEDED, message=end.message[:MESSAGE_LIMIT])
+    if end.reason is StopReason.MAX_FAILED:
+        return StepFailure(reason=Reason.TRIALS_FAILED, message=end.message[:MESSAGE_LIMIT])
+    if not found.best:
+        message = f"no trial can be used: {end.message}"[:MESSAGE_LIMIT]
+        return StepFailure(reason=Reason.TRIALS_FAILED, message=message)
+    return None
 
 
 def winners_spec(spec: ExperimentSpec, point: Mapping[str, Any]) -> Json:

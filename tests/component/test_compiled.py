@@ -2,6 +2,8 @@
 
 import copy
 import logging
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 import pytest
 import torch
@@ -52,6 +54,43 @@ def test_a_copy_is_independent(backbone: Backbone) -> None:
             parameter.zero_()
         assert not torch.equal(other(images)[0], before)
         assert torch.equal(backbone(images)[0], before)
+
+
+class _WaitsWhileTraced(nn.Module):
+    """A network that calls a function while its graph is written, and is the network inside otherwise."""
+
+    def __init__(self, network: nn.Module, when_traced: Callable[[], None]) -> None:
+        super().__init__()
+        self.network, self._when_traced = network, when_traced
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        if torch.onnx.is_in_onnx_export():
+            self._when_traced()
+        features: list[Tensor] = self.network(images)
+        return features
+
+
+def test_a_thread_that_comes_while_another_one_compiles_computes_the_same(backbone: Backbone) -> None:
+    images, late = torch.randn(2, 3, 64, 64), ThreadPoolExecutor(1)
+    calls: list[Future[Tensor]] = []
+
+    @torch.inference_mode()
+    def first_feature() -> Tensor:
+        features: list[Tensor] = slow(images)
+        return features[0]
+
+    def come_late() -> None:
+        calls.append(late.submit(first_feature))
+        wait(calls, timeout=2)  # longer than torch takes for these images
+
+    slow = copy.deepcopy(backbone)
+    slow.network = _WaitsWhileTraced(backbone.network, come_late)
+    slow.accelerate()
+    with late:
+        found = first_feature()
+    assert torch.equal(calls[0].result(), found)
+    with torch_only():
+        assert not torch.equal(first_feature(), found), "torch and onnxruntime differ in the last digits"
 
 
 class _Unwritable(nn.Module):

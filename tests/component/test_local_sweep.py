@@ -19,14 +19,19 @@ import yaml
 from rich.console import Console
 
 from anomaly_api.experiment import ExperimentSpec
-from anomaly_api.run import RunReport
+from anomaly_api.run import RunIdentity, RunReport
 from anomaly_api.sweep import Objective
 from anomaly_api.sweep_status import SweepStatus
+from anomaly_api.sweep_status import Trial as TrialIdentity
 from anomaly_runner.local import run_locally
 from anomaly_runner.local_sweep.children import share_of_cpus
 from anomaly_runner.local_sweep.command import run_file
-from anomaly_runner.local_sweep.records import TrialFile
+from anomaly_runner.local_sweep.records import TrialFile, search_digest
 from anomaly_runner.local_sweep.view import TableView
+from anomaly_runner.manifests import read_resource
+from anomaly_runner.tracking.mlflow_client import connect, local_uri
+from anomaly_runner.tracking.mlflow_tracker import LOCAL_UID, MlflowTracker, mlflow_target
+from anomaly_runner.tracking.tracker import FAILURE_TAG
 from anomaly_search.spec import sweep_of
 from anomaly_search.suggest import Suggestion, suggest
 from anomaly_search.trials import State, Trial
@@ -223,7 +228,60 @@ def test_more_failures_than_may_end_it(tmp_path: Path, capsys: pytest.CaptureFix
     told = capsys.readouterr()
     assert len(started(tmp_path)) == 2
     assert "MaxFailed: 2 trials failed, 1 may: DataInvalid (2 x)" in told.out
-    assert "too many trials failed" in told.err
+    said = " ".join(told.err.split())
+    assert (
+        f"TrialsFailed: 2 trials failed, 1 may: DataInvalid (2 x); see each trial's trial.log below {tmp_path}" in said
+    )
+    assert "The search failed, TrialsFailed: 2 trials failed, 1 may" in " ".join(page(tmp_path).read_text().split())
+    assert [row[:3] for row in table_of(page(tmp_path).read_text(), "ended")] == [
+        ["textures-t0000", "Failed", "DataInvalid"],
+        ["textures-t0001", "Failed", "DataInvalid"],
+    ]
+    assert {path.name for path in page(tmp_path).parent.iterdir()} >= {"trials.parquet", "trials.csv", "report.json"}
+    written = page(tmp_path).stat().st_mtime_ns
+    assert run(file, tmp_path) == 1
+    assert page(tmp_path).stat().st_mtime_ns == written, "it is not made again"
+    (tmp_path / GOOD).touch()
+    assert run(sweep(tmp_path, data, FEATURES, trials={"max": 4, "maxFailed": 3}), tmp_path) == 0
+    assert "The search failed" not in page(tmp_path).read_text(), "more may fail now, and it went on"
+
+
+def test_a_search_of_which_no_trial_can_be_used_has_its_page(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = sweep(tmp_path, {"path": "dataset.seed", "choices": [1]}, algorithm={"name": "grid"}, final="train")
+    assert run(file, tmp_path) == 1
+    assert "TrialsFailed: no trial can be used: all 1 points of the space are tried" in capsys.readouterr().err
+    assert "no trial can be used" in page(tmp_path).read_text()
+
+
+@pytest.mark.filterwarnings("ignore")  # of mlflow's own libraries
+def test_a_search_that_fails_ends_its_run_in_mlflow(tmp_path: Path) -> None:
+    data = {"path": "dataset.seed", "choices": [2]}
+    file = sweep(tmp_path, data, FEATURES, trials={"max": 8, "maxFailed": 0})
+    document = yaml.safe_load(file.read_text())
+    document["spec"]["tracking"] = {"mlflow": {"trackingUri": "http://nowhere:5000"}}
+    file.write_text(yaml.safe_dump(document))
+    # What a real trial begins with: the sweep's run, and its own below it.
+    spec = not_none(read_resource(file, tmp_path).experiment)
+    which = TrialIdentity(sweep="textures", sweep_uid=LOCAL_UID, search=search_digest(spec), number=0)
+    identity = RunIdentity(kind="AnomalyExperiment", namespace="factory", name="textures-t0000", uid=LOCAL_UID)
+    trial = MlflowTracker(mlflow_target(identity, not_none(spec.tracking.mlflow), tmp_path, trial=which))
+    trial.start({})
+    trial.check(lambda: None)
+    trial.fail("DataInvalid: as its seed says")
+    client = connect(local_uri(tmp_path))
+
+    def runs_of_sweep() -> list[Any]:
+        experiment = client.get_experiment_by_name("factory").experiment_id
+        return list(client.search_runs([experiment], "tags.mlflow.runName = 'textures'"))
+
+    assert [one.info.status for one in runs_of_sweep()] == ["RUNNING"]
+    assert run(file, tmp_path) == 1
+    [ended] = runs_of_sweep()
+    assert ended.info.status == "FAILED"
+    assert ended.data.tags[FAILURE_TAG].startswith("the search failed, TrialsFailed: 1 trials failed, 0 may")
+    assert "sweep.html" in {one.path for one in client.list_artifacts(ended.info.run_id)}
 
 
 def test_what_is_at_work_when_it_is_over_is_called_off(tmp_path: Path) -> None:

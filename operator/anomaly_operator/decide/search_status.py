@@ -7,6 +7,7 @@ from typing import Any
 from anomaly_api.reasons import Reason
 from anomaly_api.status import ConditionType, Display, Phase, Progress, RunStatus, Stage, StepFailure, StepStatus
 from anomaly_api.sweep import Sweep
+from anomaly_api.sweep_end import failure_at_end
 from anomaly_api.sweep_exchange import SweepEnd
 from anomaly_api.sweep_status import StopReason, SweepStatus
 from anomaly_operator.decide.conditions import MESSAGE_LIMIT, ConditionState, update_conditions
@@ -75,14 +76,8 @@ def search_status(run: RunView, old: RunStatus, desired: DesiredSearch, state: S
 
 def _failure(end: SweepEnd, sweep: SweepStatus, desired: DesiredSearch) -> StepFailure | None:
     """Return why the search ended without a point to train; None if it has one."""
-    message = end.message[:MESSAGE_LIMIT]
-    if end.reason is StopReason.DEADLINE_EXCEEDED:
-        return StepFailure(reason=Reason.DEADLINE_EXCEEDED, message=message)
-    if end.reason is StopReason.MAX_FAILED:
-        return StepFailure(reason=Reason.TRIALS_FAILED, message=message)
-    if not sweep.best:
-        why = f"no trial can be used: {end.message}"[:MESSAGE_LIMIT]
-        return StepFailure(reason=Reason.TRIALS_FAILED, message=why)
+    if failure := failure_at_end(end, sweep):
+        return failure
     if sweep.best[0].values is None and desired.spec.sweep and desired.spec.sweep.final == "train":
         which = f"the values of trial {sweep.best[0].number}, the best one, are too long for the status"
         why = f"the search is over: {end.message}; {which}, so that it is not trained in full: its own spec has them"

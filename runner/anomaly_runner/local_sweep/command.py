@@ -9,7 +9,7 @@ from rich.console import Console
 from anomaly_api.experiment import ExperimentSpec
 from anomaly_api.run import RunIdentity, SweepResult
 from anomaly_api.sweep import Sweep
-from anomaly_api.sweep_status import StopReason
+from anomaly_api.sweep_end import failure_at_end
 from anomaly_runner.errors import RunFailed, Stopped
 from anomaly_runner.local import print_failure, run_one
 from anomaly_runner.local_sweep.children import PROGRAM, Children, gpus_to_share
@@ -76,9 +76,10 @@ def _sweep(run: RunIdentity, spec: ExperimentSpec, folder: Path, parallel: int, 
         status = search.status(end.reason)
         finale.tell(status, sweep, end, console)
         best = winner(kept.spec, search.records())
-        if best is None or status.stop_reason is StopReason.MAX_FAILED:
-            return finale.fail(status, files.home.parent.parent)
-        return finale.finish(run, SweepResult(spec=sweep, status=status), best, files.home, folder)
+        found = SweepResult(spec=sweep, status=status, failure=failure_at_end(end, status))
+        if found.failure or best is None:
+            return finale.fail(run, spec, found, files.home, folder)
+        return finale.finish(run, found, best, files.home, folder)
 
 
 def _remarks(sweep: Sweep, parallel: int) -> list[str]:

@@ -1,4 +1,7 @@
-"""The end of a sweep: a leaderboard; then the best point, trained in full under the sweep's own name, or the page."""
+"""The end of a sweep: a leaderboard; then the best point, trained in full under the sweep's own name, or the page.
+
+The page also tells of a search that failed.
+"""
 
 from pathlib import Path
 
@@ -10,8 +13,9 @@ from anomaly_api.reasons import ExitCode
 from anomaly_api.run import REPORT, RunConfig, RunIdentity, RunReport, SweepResult
 from anomaly_api.sweep import Sweep
 from anomaly_api.sweep_exchange import SweepEnd, Winner
-from anomaly_api.sweep_status import StopReason, SweepStatus
+from anomaly_api.sweep_status import SweepStatus
 from anomaly_runner.local import print_end, print_failure, print_report, run_config
+from anomaly_runner.local_sweep.records import TRIAL_LOG
 from anomaly_runner.local_sweep.view import counts_text, leaderboard
 from anomaly_runner.progress import BarReporter
 
@@ -44,30 +48,37 @@ def finish(run: RunIdentity, search: SweepResult, best: Winner, home: Path, fold
         folder: stands for all storage.
     """
     step, spec = search.spec.final, ExperimentSpec.model_validate(best.spec)
-    config, console = RunConfig(run=run, experiment=spec, step=step, sweep=search), Console()
+    config = RunConfig(run=run, experiment=spec, step=step, sweep=search)
     what = f"it is trained in full as {run.name}" if step == "train" else "the page has all of them"
-    console.print(f"trial {best.number} is the best: {what}", highlight=False)
+    Console().print(f"trial {best.number} is the best: {what}", highlight=False)
+    return _end(config, home, folder)
+
+
+def fail(run: RunIdentity, spec: ExperimentSpec, search: SweepResult, home: Path, folder: Path) -> int:
+    """Make the page of a search that failed, print why it did, and return the exit code.
+
+    Args:
+        run: the sweep's resource.
+        spec: its spec.
+        search: what was searched, and why it failed.
+        home: where the results of the sweep's own name lie.
+        folder: stands for all storage.
+    """
+    without = spec.model_copy(update={"sweep": None})
+    code = _end(RunConfig(run=run, experiment=without, step="report", sweep=search), home, folder)
+    logs = f"see each trial's {TRIAL_LOG} below {home.parent.parent}; one whose folder is deleted runs again"
+    if search.failure is not None:
+        print_failure(Console(stderr=True), search.failure.reason.value, f"{search.failure.message}; {logs}")
+    return ExitCode.INTERNAL_ERROR if code == ExitCode.DONE else code
+
+
+def _end(config: RunConfig, home: Path, folder: Path) -> int:
+    """Do the last step unless it is done already, print its report, and return its exit code."""
     if done := _published(config, home / REPORT):
-        print_report(done, console)
+        print_report(done, Console())
         return ExitCode.DONE
     errors = Console(stderr=True)
     return print_end(run_config(config, folder, [BarReporter(errors)]), errors)
-
-
-def fail(status: SweepStatus, folder: Path) -> int:
-    """Print why nothing can be made of a search, and return the exit code.
-
-    Args:
-        status: what was found.
-        folder: of the trials' folders.
-    """
-    message = "no point is measured and within all constraints"
-    if status.stop_reason is StopReason.MAX_FAILED:
-        message = (
-            f"too many trials failed: see each one's trial.log below {folder}; one whose folder is deleted runs again"
-        )
-    print_failure(Console(stderr=True), "SweepFailed", message)
-    return ExitCode.INTERNAL_ERROR
 
 
 def _published(config: RunConfig, file: Path) -> RunReport | None:

@@ -21,6 +21,8 @@ from torch import Tensor, nn
 from torch.jit import is_tracing  # type: ignore[attr-defined]
 from torch.onnx.errors import OnnxExporterError
 
+from anomaly_runner.system.out_of_memory import is_out_of_memory
+
 logger = logging.getLogger(__name__)
 
 OPSET = 18
@@ -39,9 +41,14 @@ def torch_only() -> Iterator[None]:
 
 
 def is_exporting() -> bool:
-    """Whether torch is tracing or exporting a graph, into which loops over images or patches would be unrolled."""
+    """Whether this thread is tracing or exporting a graph, into which loops over images or patches would be unrolled.
+
+    ``torch.onnx.is_in_onnx_export`` is not asked: it answers for the whole process, so that a thread which scores while
+    another one compiles its network would compute in another way, and the last digits would depend on the time. The
+    tracing exporter runs networks only while it traces, and the other one only while it compiles.
+    """
     traced: bool = is_tracing()  # type: ignore[no-untyped-call]
-    return traced or torch.onnx.is_in_onnx_export() or torch.compiler.is_compiling()
+    return traced or torch.compiler.is_compiling()
 
 
 def can_run_compiled(images: Tensor) -> bool:
@@ -90,6 +97,8 @@ def _compile(network: nn.Module, size: tuple[int, ...]) -> Any:
     try:
         return onnxruntime.InferenceSession(_graph(network, size), options, providers=["CPUExecutionProvider"])
     except (OnnxExporterError, RuntimeError, Fail, InvalidGraph, Unsupported) as error:
+        if is_out_of_memory(error):
+            raise
         logger.info("the backbone runs in torch: onnxruntime cannot compile it (%s)", str(error).partition("\n")[0])
         return None
 
