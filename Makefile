@@ -165,6 +165,10 @@ test-all: lint verify test-tools $(CLUSTER_TARGET) ## Run everything and the rar
 benchmark-gpu: setup ## Print the benchmarks of this machine's GPU
 	$(PYTHON) -m benchmarks.gpu
 
+.PHONY: mutants
+mutants: setup ## Make small wrong changes to the code (MINUTES=..., MODULES=...), and name those that no unit test notices
+	@$(PYTHON) -m hack.mutants --minutes $(or $(MINUTES),30) $(if $(WRITE),--write) $(foreach module,$(MODULES),'$(module)')
+
 .PHONY: bench
 bench: setup $(CLUSTER_TARGET) ## Print the benchmarks
 	$(USE_CLUSTER) $(PYTHON) -m benchmarks.operator_apply

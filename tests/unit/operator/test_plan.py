@@ -251,6 +251,24 @@ def test_only_pods_of_a_success_that_have_ended_are_deleted() -> None:
     assert plan(UID, desired_job(ONLY_FAILURES), observed(FINISHED_JOB, pods[1], pods[2]), COMPLETE) == ()
 
 
+def test_pods_of_an_earlier_success_stay_until_the_run_is_one() -> None:
+    pods = (make_pod(4, phase="Succeeded"),)
+    assert plan(UID, desired_job(ONLY_FAILURES), beside(PAST, *pods, job=make_job()), STARTED) == ()
+
+
+def test_each_earlier_job_is_cleaned_up() -> None:
+    def named(job: JobView, uid: str) -> PastJob:
+        return PastJob(replace(job, name=f"job-{uid}", uid=uid))
+
+    policy, active = RunPolicy(ttl_seconds_after_finished=60), make_job()
+    past = (named(active, "1"), named(replace(PAST, deleting=True), "2"), named(PAST, "3"), named(PAST, "4"))
+    assert plan(UID, desired_job(policy), replace(observed(), past=past), COMPLETE) == (
+        DeleteJob("job-1", "1"),
+        PatchJob("job-3", {"ttlSecondsAfterFinished": 60}),
+        PatchJob("job-4", {"ttlSecondsAfterFinished": 60}),
+    )
+
+
 def test_nothing_is_removed_twice_or_without_a_policy() -> None:
     policy = RunPolicy(ttl_seconds_after_finished=60)
     gone = replace(FINISHED_JOB, deleting=True)

@@ -1,0 +1,63 @@
+"""Which modules are changed, and which tests have to notice it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGES = ("crds/anomaly_api", "search/anomaly_search", "operator/anomaly_operator", "runner/anomaly_runner")
+
+
+@dataclass(frozen=True)
+class Group:
+    """Modules that the same tests hold."""
+
+    name: str
+    modules: tuple[str, ...]
+    """Files in the folder of the packages, with wildcards."""
+    tests: tuple[str, ...]
+    """Arguments of pytest: the unit tests of these modules, those that take seconds alone."""
+
+    @property
+    def folder(self) -> Path:
+        """Where mutmut works, and keeps what it has found."""
+        return ROOT / "build" / "mutants" / self.name
+
+    def names(self) -> list[str]:
+        """Return the names of the modules, in their order."""
+        sources = [(ROOT / package).parent for package in PACKAGES]
+        files = (
+            file.relative_to(source) for source in sources for module in self.modules for file in source.glob(module)
+        )
+        return [".".join(file.with_suffix("").parts).removesuffix(".__init__") for file in sorted(files)]
+
+
+GROUPS = (
+    Group(
+        "operator",
+        ("anomaly_operator/decide/*.py", "anomaly_operator/work_queue.py", "anomaly_operator/names.py"),
+        (
+            "tests/unit/operator",
+            "--ignore=tests/unit/operator/test_search_worker.py",
+            "--ignore=tests/unit/operator/test_runs_stateful.py",
+        ),
+    ),
+    Group("contract", ("anomaly_api/*.py",), ("tests/unit/contract",)),
+    Group(
+        "runner",
+        (
+            "anomaly_runner/data/folder_layout.py",
+            "anomaly_runner/data/fraction.py",
+            "anomaly_runner/data/mask_files.py",
+            "anomaly_runner/data/masks.py",
+            "anomaly_runner/data/small_defects.py",
+            "anomaly_runner/data/splits.py",
+            "anomaly_runner/data/valid_area.py",
+            "anomaly_runner/evaluation/*.py",
+            "anomaly_runner/publish.py",
+            "anomaly_runner/scoring/predict.py",
+            "anomaly_runner/storage/*.py",
+            "anomaly_runner/tracking/*.py",
+        ),
+        ("tests/unit/runner",),
+    ),
+)

@@ -1,0 +1,177 @@
+"""A plugin of pytest that tries mutants: each in a fork of the process that has collected the tests.
+
+The tests run once as they are, to see which of them call which function. A mutant is tried by those that call its
+function, the fastest first, until one fails. Starting pytest anew for each mutant would take ten times as long.
+"""
+
+import hashlib
+import json
+import os
+import resource
+import select
+import signal
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import hypothesis
+import pytest
+from mutmut.mutation.trampoline import set_mutant_under_test
+from mutmut.state import state
+
+SURVIVED, KILLED = 0, 1
+"""Exit codes of a fork."""
+CPU_SECONDS = 5
+"""CPU time that a mutant may take beyond ten times that of its tests: it, for the machine may be busy."""
+WALL_SECONDS = 120
+"""Time that it may take, likewise: it may wait for ever."""
+
+
+@dataclass
+class Calls:
+    """Which tests call which function, and how long they take."""
+
+    tests: dict[str, list[str]] = field(default_factory=dict)
+    """Names of tests, by name of the function."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    """CPU time, by name of the test."""
+    failed: list[str] = field(default_factory=list)
+    """Tests that fail without a mutant."""
+    digest: str = ""
+    """Of the sources and the tests: what is known of the calls holds as long as they are the same."""
+
+
+class Failures:
+    """Keeps the names of tests that fail."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Keep the name of a test that failed."""
+        if report.failed:
+            self.names.append(report.nodeid)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add what to try, and until when."""
+    parser.addoption("--mutants-to-try", required=True, type=Path, help="JSON: their names, functions and digests")
+    parser.addoption("--mutants-found", required=True, type=Path, help="where to add a line for each")
+    parser.addoption("--mutants-seconds", required=True, type=float, help="when to stop")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Have hypothesis try the same examples in each fork, however long they take."""
+    hypothesis.settings.register_profile("mutants", deadline=None, derandomize=True, database=None)
+    hypothesis.settings.load_profile("mutants")
+    config.pluginmanager.register(Failures(), "failures")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop(session: pytest.Session) -> bool:
+    """Try the mutants in place of running the tests."""
+    options = session.config.option
+    end = time.monotonic() + options.mutants_seconds
+    if session.testsfailed:
+        raise session.Interrupted("not all tests can be collected")
+    calls = _record(session, options.mutants_found.with_name("calls.json"))
+    if calls.failed:
+        raise session.Interrupted(f"fail without a mutant: {', '.join(calls.failed)}")
+    items = sorted(session.items, key=lambda item: calls.seconds[item.nodeid])
+    mutants = json.loads(options.mutants_to_try.read_text())
+    tests = {name: [item for item in items if item.nodeid in calls.tests.get(name, ())] for name in _called(mutants)}
+    # In the order in which mutants are tried.
+    wanted = {test.nodeid for chosen in tests.values() for test in chosen}
+    if _try("none", [item for item in items if item.nodeid in wanted], calls) != "survived":
+        raise session.Interrupted("tests fail in another order, or if they run twice")
+    with options.mutants_found.open("a") as output:
+        for mutant in mutants:
+            if time.monotonic() >= end:
+                break
+            chosen = tests[mutant["called"]]
+            verdict = _try(mutant["name"], chosen, calls) if chosen else "untested"
+            print(json.dumps({"digest": mutant["digest"], "verdict": verdict}), file=output, flush=True)
+    return True
+
+
+def _called(mutants: Iterable[dict[str, str]]) -> set[str]:
+    return {mutant["called"] for mutant in mutants}
+
+
+def _try(mutant: str, tests: Sequence[pytest.Item], calls: Calls) -> str:
+    """Return what becomes of a mutant that is tried by these tests."""
+    seconds = sum(calls.seconds[test.nodeid] for test in tests)
+
+    def work() -> int:
+        limit = int(time.process_time() + 10 * seconds) + CPU_SECONDS
+        resource.setrlimit(resource.RLIMIT_CPU, (limit, limit + 1))
+        set_mutant_under_test(mutant)
+        return SURVIVED if all(map(_passes, tests)) else KILLED
+
+    code = _fork(work, 10 * seconds + WALL_SECONDS)
+    verdicts = {SURVIVED: "survived", KILLED: "killed", -signal.SIGXCPU: "timed out", None: "timed out"}
+    return verdicts.get(code, "crashed")
+
+
+def _record(session: pytest.Session, file: Path) -> Calls:
+    """Run all tests as they are, unless it is known: in a fork, whose threads do not come along into the next one."""
+    digest = _digest(file.parent)
+    if file.exists() and (known := Calls(**json.loads(file.read_text()))).digest == digest:
+        return known
+
+    def work() -> int:
+        set_mutant_under_test("stats")
+        calls = Calls(digest=digest)
+        for item in session.items:
+            begun = time.process_time()
+            if not _passes(item):
+                calls.failed.append(item.nodeid)
+            calls.seconds[item.nodeid] = time.process_time() - begun
+            for function in state()._stats:
+                calls.tests.setdefault(function, []).append(item.nodeid)
+            state()._stats.clear()
+        file.write_text(json.dumps(asdict(calls)))
+        return 0
+
+    if code := _fork(work, None):
+        raise session.Interrupted(f"the tests as they are end the process with {code}")
+    return Calls(**json.loads(file.read_text()))
+
+
+def _digest(folder: Path) -> str:
+    """Return a digest of the sources and tests in a folder."""
+    files = sorted(file for top in ("src", "tests") for file in (folder / top).rglob("*.*") if file.suffix != ".pyc")
+    return hashlib.sha256(b"".join(bytes(file) + file.read_bytes() for file in files if file.is_file())).hexdigest()
+
+
+def _passes(item: pytest.Item) -> bool:
+    """Run a test, with nothing left for the next one, and return whether it passes."""
+    failures: Any = item.config.pluginmanager.get_plugin("failures")
+    failures.names.clear()
+    item.config.hook.pytest_runtest_protocol(item=item, nextitem=None)
+    return not failures.names
+
+
+def _fork(work: Callable[[], int], seconds: float | None) -> int | None:
+    """Do something in a fork, without a word, and return its exit code; None if it was ended for taking too long."""
+    child = os.fork()
+    if not child:
+        code = 70
+        try:
+            with Path(os.devnull).open("w") as nothing:
+                os.dup2(nothing.fileno(), 1)
+                os.dup2(nothing.fileno(), 2)
+            code = work()
+        finally:
+            os._exit(code)
+    ended = os.pidfd_open(child)
+    try:
+        in_time = bool(select.select([ended], [], [], seconds)[0])
+    finally:
+        os.close(ended)
+    if not in_time:
+        os.kill(child, signal.SIGKILL)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    return code if in_time else None
