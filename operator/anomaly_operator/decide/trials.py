@@ -97,12 +97,17 @@ def best_of_earlier(trials: Iterable[SeenTrial], sweep: Sweep) -> tuple[dict[str
     """
     objective = sweep.objectives[0]
     sign = -1.0 if objective.goal == "maximize" else 1.0
-    complete = (trial.record for trial in trials if trial.record.state == "Complete")
-    usable = (record for record in complete if _is_within(record.metrics, sweep.constraints))
-    measured = ((record.metrics.get(objective.metric), record) for record in usable)
-    ranked = sorted((sign * value, record.number, record) for value, record in measured if value is not None)
+    complete = (trial for trial in trials if trial.record.state == "Complete")
+    usable = (trial for trial in complete if _is_within(trial.record.metrics, sweep.constraints))
+    measured = (trial for trial in usable if objective.metric in trial.record.metrics)
+
+    def rank(trial: SeenTrial) -> tuple[float, int, str]:
+        # The name last: trials of two searches may have the same number and the same value.
+        return sign * trial.record.metrics[objective.metric], trial.record.number, trial.name
+
+    records = (trial.record for trial in sorted(measured, key=rank))
     # Replicates and fidelities of one point are one point.
-    points = {json.dumps(record.values, sort_keys=True): dict(record.values) for _, _, record in ranked}
+    points = {json.dumps(record.values, sort_keys=True): dict(record.values) for record in records}
     return tuple(points.values())[:EARLIER_POINTS]
 
 

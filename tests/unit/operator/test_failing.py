@@ -46,6 +46,13 @@ def test_a_defect_is_told_by_its_place_and_never_by_its_text() -> None:
     assert "AttributeError at an unknown place;" in describe_failure(AttributeError("x"))
 
 
+def test_the_place_is_told_from_the_operators_last_folder() -> None:
+    nested = compile("raise AttributeError", "/srv/anomaly_operator/lib/anomaly_operator/decide/plan.py", "exec")
+    with pytest.raises(AttributeError) as raised:
+        exec(nested)
+    assert " at decide/plan.py:1;" in describe_failure(raised.value)
+
+
 def test_a_request_is_told_in_the_servers_words() -> None:
     expected = "the API server refused or failed a request of the operator, which tries again: 403: not yours"
     assert describe_failure(api_error(403, "not yours")) == expected
@@ -73,5 +80,9 @@ def test_a_run_that_is_over_stays_as_it_is(phase: Phase) -> None:
 def test_the_same_unreadable_status_is_the_same_event() -> None:
     event = unreadable_event(RUN)
     assert (event.type, event.reason.value) == ("Warning", "InternalError")
+    assert event.message == (
+        "the recorded status cannot be read by this release of the operator, which leaves the run alone: "
+        "install the release that wrote it, or delete the resource and apply it again"
+    )
     assert event == unreadable_event(RUN)
     assert event.since != unreadable_event(make_run(EXPERIMENT, {"phase": "Boiled"})).since

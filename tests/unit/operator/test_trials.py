@@ -82,25 +82,36 @@ def test_a_point_that_cannot_be_is_infeasible_before_anything_is_recorded_of_it(
     assert found.at(NOW).record.gpu_hours == 0.0
 
 
-def earlier(number: int, features: int, auroc: float, seconds: float, replicate: int = 0) -> SeenTrial:
+def earlier(
+    number: int, features: int, auroc: float, seconds: float, *, replicate: int = 0, name: str = "hunt-t"
+) -> SeenTrial:
     values = {"model.padim.nFeatures": features}
     metrics = {"image.AUROC": auroc, "performance.trainSeconds": seconds}
-    return SeenTrial("t", 1, "s", 0, TrialRecord(number, 0, replicate, values, "Complete", metrics))
+    return SeenTrial(name, 1, "s", 0, TrialRecord(number, 0, replicate, values, "Complete", metrics))
+
+
+BLOCK: Manifest = {
+    "parameters": [{"path": "model.padim.nFeatures", "int": {"low": 1, "high": 99}}],
+    "objectives": [{"metric": "image.AUROC", "goal": "maximize"}],
+    "constraints": [{"metric": "performance.trainSeconds", "max": 10}],
+}
+
+
+def test_trials_of_two_searches_with_the_same_number_and_value_are_both_best() -> None:
+    trials = [earlier(4, 20, 1.0, 5, name="hunt-s2-t4"), earlier(4, 10, 1.0, 5, name="hunt-s1-t4")]
+    expected = ({"model.padim.nFeatures": 10}, {"model.padim.nFeatures": 20})
+    assert best_of_earlier(trials, Sweep.model_validate(BLOCK)) == expected
+    assert best_of_earlier(trials[::-1], Sweep.model_validate(BLOCK)) == expected
 
 
 def test_an_earlier_search_leaves_each_of_its_best_points_once_within_the_constraints() -> None:
-    block = {
-        "parameters": [{"path": "model.padim.nFeatures", "int": {"low": 1, "high": 99}}],
-        "objectives": [{"metric": "image.AUROC", "goal": "maximize"}],
-        "constraints": [{"metric": "performance.trainSeconds", "max": 10}],
-    }
     trials = [
         earlier(0, 10, 0.7, 5),
         earlier(1, 20, 0.9, 10),
         earlier(1, 20, 0.8, 5, replicate=1),
         earlier(2, 30, 0.99, 10.5),
     ]
-    assert best_of_earlier(trials, Sweep.model_validate(block)) == (
+    assert best_of_earlier(trials, Sweep.model_validate(BLOCK)) == (
         {"model.padim.nFeatures": 20},
         {"model.padim.nFeatures": 10},
     )
