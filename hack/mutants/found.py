@@ -46,6 +46,8 @@ def try_all(group: Group, mutants: Iterable[Mutant], seconds: float) -> None:
         return
     (folder / "wanted.json").write_text(json.dumps(wanted))
     environment = os.environ | {"PYTHONPATH": f"{folder / 'src'}:{folder}", "OMP_NUM_THREADS": "1"}
+    # The functions that are changed tell that they are called, also while modules are imported.
+    environment["MUTANT_UNDER_TEST"] = "stats"
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
     options = [
         f"--mutants-to-try={folder / 'wanted.json'}",
@@ -57,6 +59,9 @@ def try_all(group: Group, mutants: Iterable[Mutant], seconds: float) -> None:
     ]
     command = [sys.executable, "-m", "pytest", *options, *group.tests]
     done = subprocess.run(command, cwd=folder, env=environment, check=False, capture_output=True, text=True)
+    for line in done.stdout.splitlines():
+        if line.startswith("left out"):
+            print(line)
     if done.returncode:
         raise SystemExit(
             f"the tests of {group.name} end with {done.returncode}:\n{done.stdout[-4000:]}{done.stderr[-2000:]}"

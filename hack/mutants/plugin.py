@@ -10,6 +10,7 @@ import os
 import resource
 import select
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -22,7 +23,7 @@ from mutmut.mutation.trampoline import set_mutant_under_test
 from mutmut.state import state
 
 SURVIVED, KILLED = 0, 1
-"""Exit codes of a fork."""
+"""Exit codes of a fork, and of pytest."""
 CPU_SECONDS = 5
 """CPU time that a mutant may take beyond ten times that of its tests: it, for the machine may be busy."""
 WALL_SECONDS = 120
@@ -38,7 +39,7 @@ class Calls:
     seconds: dict[str, float] = field(default_factory=dict)
     """CPU time, by name of the test."""
     failed: list[str] = field(default_factory=list)
-    """Tests that fail without a mutant."""
+    """Tests that fail without a mutant: such as need a machine that is less busy."""
     digest: str = ""
     """Of the sources and the tests: what is known of the calls holds as long as they are the same."""
 
@@ -76,28 +77,41 @@ def pytest_runtestloop(session: pytest.Session) -> bool:
     end = time.monotonic() + options.mutants_seconds
     if session.testsfailed:
         raise session.Interrupted("not all tests can be collected")
+    at_import = frozenset(state()._stats)
     calls = _record(session, options.mutants_found.with_name("calls.json"))
-    if calls.failed:
-        raise session.Interrupted(f"fail without a mutant: {', '.join(calls.failed)}")
-    items = sorted(session.items, key=lambda item: calls.seconds[item.nodeid])
     mutants = json.loads(options.mutants_to_try.read_text())
-    tests = {name: [item for item in items if item.nodeid in calls.tests.get(name, ())] for name in _called(mutants)}
-    # In the order in which mutants are tried.
-    wanted = {test.nodeid for chosen in tests.values() for test in chosen}
-    if _try("none", [item for item in items if item.nodeid in wanted], calls) != "survived":
-        raise session.Interrupted("tests fail in another order, or if they run twice")
+    tests = _steady(session, calls, {mutant["called"] for mutant in mutants})
     with options.mutants_found.open("a") as output:
         for mutant in mutants:
             if time.monotonic() >= end:
                 break
-            chosen = tests[mutant["called"]]
-            verdict = _try(mutant["name"], chosen, calls) if chosen else "untested"
+            name, called = mutant["name"], mutant["called"]
+            verdict = _try(name, tests[called], calls) if tests[called] else "untested"
+            if called in at_import and verdict in ("survived", "untested"):
+                verdict = _try_anew(name, session.config.args, calls)
             print(json.dumps({"digest": mutant["digest"], "verdict": verdict}), file=output, flush=True)
     return True
 
 
-def _called(mutants: Iterable[dict[str, str]]) -> set[str]:
-    return {mutant["called"] for mutant in mutants}
+def _steady(session: pytest.Session, calls: Calls, functions: Iterable[str]) -> dict[str, list[pytest.Item]]:
+    """Return the tests of each function, the fastest first, without those that fail in this order without a mutant."""
+    items = sorted(session.items, key=lambda item: calls.seconds[item.nodeid])
+    tests = {name: [item for item in items if item.nodeid in calls.tests.get(name, ())] for name in functions}
+    wanted = {test.nodeid for chosen in tests.values() for test in chosen} - {*calls.failed}
+    file = session.config.option.mutants_found.with_name("failed.json")
+
+    def work() -> int:
+        set_mutant_under_test("none")
+        names = [item.nodeid for item in items if item.nodeid in wanted and not _passes(item)]
+        file.write_text(json.dumps(names))
+        return 0
+
+    if code := _fork(work, None):
+        raise session.Interrupted(f"the tests in another order end the process with {code}")
+    failed = {*calls.failed, *json.loads(file.read_text())}
+    for name in sorted(failed):
+        print(f"\nleft out, for it fails without a mutant: {name}")
+    return {name: [test for test in chosen if test.nodeid not in failed] for name, chosen in tests.items()}
 
 
 def _try(mutant: str, tests: Sequence[pytest.Item], calls: Calls) -> str:
@@ -110,7 +124,27 @@ def _try(mutant: str, tests: Sequence[pytest.Item], calls: Calls) -> str:
         set_mutant_under_test(mutant)
         return SURVIVED if all(map(_passes, tests)) else KILLED
 
+    return _verdict(_fork(work, 10 * seconds + WALL_SECONDS))
+
+
+def _try_anew(mutant: str, arguments: Sequence[str], calls: Calls) -> str:
+    """Return what becomes of a mutant of a function that is called when its module is imported: pytest begins anew."""
+    seconds = sum(calls.seconds.values())
+    options = ("-x", "--quiet", "--assert=plain", "--numprocesses=0", "-p", "no:cacheprovider")
+    left_out = (f"--deselect={name}" for name in calls.failed)
+    command = [sys.executable, "-m", "pytest", *options, *left_out, *arguments]
+
+    def work() -> int:
+        limit = int(10 * seconds) + 12 * CPU_SECONDS
+        resource.setrlimit(resource.RLIMIT_CPU, (limit, limit + 1))
+        os.execve(sys.executable, command, os.environ | {"MUTANT_UNDER_TEST": mutant})
+
     code = _fork(work, 10 * seconds + WALL_SECONDS)
+    # 2 to 4: the tests cannot be collected.
+    return _verdict(KILLED if code in (2, 3, 4) else code)
+
+
+def _verdict(code: int | None) -> str:
     verdicts = {SURVIVED: "survived", KILLED: "killed", -signal.SIGXCPU: "timed out", None: "timed out"}
     return verdicts.get(code, "crashed")
 
@@ -122,8 +156,8 @@ def _record(session: pytest.Session, file: Path) -> Calls:
         return known
 
     def work() -> int:
-        set_mutant_under_test("stats")
         calls = Calls(digest=digest)
+        state()._stats.clear()
         for item in session.items:
             begun = time.process_time()
             if not _passes(item):
