@@ -15,7 +15,7 @@ class Group:
     modules: tuple[str, ...]
     """Files in the folder of the packages, with wildcards."""
     tests: tuple[str, ...]
-    """Arguments of pytest: the unit tests of these modules, those that take seconds alone."""
+    """Arguments of pytest: the unit tests of these modules, those that take seconds alone. All of them run once."""
 
     @property
     def folder(self) -> Path:
@@ -43,7 +43,21 @@ GROUPS = (
     ),
     Group("contract", ("anomaly_api/*.py",), ("tests/unit/contract",)),
     Group(
-        "runner",
+        "evaluation",
+        ("anomaly_runner/evaluation/*.py", "anomaly_runner/scoring/predict.py"),
+        (
+            "tests/unit/runner/test_curves.py",
+            "tests/unit/runner/test_evaluate.py",
+            "tests/unit/runner/test_evaluation_by_hand.py",
+            "tests/unit/runner/test_good_scores.py",
+            "tests/unit/runner/test_predict.py",
+            "tests/unit/runner/test_regions.py",
+            "tests/unit/runner/test_threshold_goals.py",
+            "tests/unit/runner/test_visualize.py",
+        ),
+    ),
+    Group(
+        "data",
         (
             "anomaly_runner/data/folder_layout.py",
             "anomaly_runner/data/fraction.py",
@@ -52,12 +66,23 @@ GROUPS = (
             "anomaly_runner/data/small_defects.py",
             "anomaly_runner/data/splits.py",
             "anomaly_runner/data/valid_area.py",
-            "anomaly_runner/evaluation/*.py",
-            "anomaly_runner/publish.py",
-            "anomaly_runner/scoring/predict.py",
-            "anomaly_runner/storage/*.py",
-            "anomaly_runner/tracking/*.py",
         ),
+        (
+            "tests/unit/runner/test_evaluate.py",
+            "tests/unit/runner/test_folder_layout.py",
+            "tests/unit/runner/test_fraction.py",
+            "tests/unit/runner/test_layouts.py",
+            "tests/unit/runner/test_mask_files.py",
+            "tests/unit/runner/test_masks.py",
+            "tests/unit/runner/test_small_defects.py",
+            "tests/unit/runner/test_splits.py",
+            "tests/unit/runner/test_synthetic_defects.py",
+            "tests/unit/runner/test_valid_area.py",
+        ),
+    ),
+    Group(
+        "transfer",
+        ("anomaly_runner/publish.py", "anomaly_runner/storage/*.py", "anomaly_runner/tracking/*.py"),
         ("tests/unit/runner",),
     ),
 )
