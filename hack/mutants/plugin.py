@@ -65,7 +65,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Have hypothesis try the same examples in each fork, however long they take."""
-    hypothesis.settings.register_profile("mutants", deadline=None, derandomize=True, database=None)
+    hypothesis.settings.register_profile("mutants", hypothesis.settings(), derandomize=True, database=None)
     hypothesis.settings.load_profile("mutants")
     config.pluginmanager.register(Failures(), "failures")
 

@@ -3,7 +3,12 @@
 import sys
 from collections.abc import Generator, Iterator
 
+import hypothesis
 import pytest
+
+# How long an example takes says how busy the machine is.
+hypothesis.settings.register_profile("busy", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("busy")
 
 HEAVY = frozenset({"torch", "anomalib", "lightning", "mlflow", "onnx", "onnxruntime", "openvino", "timm"})
 
