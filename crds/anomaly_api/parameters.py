@@ -91,7 +91,8 @@ class PatchcoreParameters(ModelParameters):
     coreset: Literal["Auto", "Exact", "Chunked"] = "Auto"
     """How that share is picked: from all patches at once (Exact), or from chunks of them, in bounded memory and in a
     time that grows no faster than the images (Chunked). Auto is Exact where that fits into memory, else Chunked, with
-    a warning."""
+    a warning. Chunks have 262,144 patches; where memory is short half of that, a quarter, down to 16,384, also with a
+    warning, since other chunks keep other patches."""
     num_neighbors: Annotated[int, Field(ge=1, le=64)] = 9
     """Neighbours used to weight the image score."""
 

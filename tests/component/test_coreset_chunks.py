@@ -101,7 +101,10 @@ def test_bytes_by_hand() -> None:
     assert size.exact_bytes() == 4 * (1_000_000 * 208 + 50_000 * 100)
     # what all chunks keep, and the reduction of one chunk to 2,000
     assert size.chunked_bytes(20_000) == 4 * (100_000 * 100 + 20_000 * 208 + 2_000 * 100)
-    # most of the memory that is free, of which 40 MB are for what is kept
-    assert size.chunked_bytes(size.largest_chunk(100_000_000)) == pytest.approx(80_000_000, rel=0.001)
+    # Of 80 % of the memory that is free, 40 MB are for what is kept; a row takes 832 bytes, and 40 for its share in the
+    # chunk's coreset: 45,871 rows would fit, 91,743 with 50 MB more, and 229,357 with 200 MB more.
+    assert size.largest_chunk(100_000_000) == 1 << 15
+    assert size.largest_chunk(150_000_000) == 1 << 16
+    assert size.largest_chunk(300_000_000) == 1 << 17
     assert size.largest_chunk(1 << 40) == 1 << 18
     assert size.largest_chunk(0) == 1 << 14

@@ -12,6 +12,7 @@ import pytest
 from anomaly_runner.errors import StorageUnavailable
 from anomaly_runner.models.coreset_chunks import CoresetSize
 from anomaly_runner.system.scratch import allocate_array
+from anomaly_runner.training.synthetic_painter import painter_memory
 
 GIVEN_BACK = {"MALLOC_MMAP_THRESHOLD_": "1000000"}
 """What is freed leaves the process, so that its peak does not depend on where there were gaps."""
@@ -57,6 +58,32 @@ def test_the_memory_estimate_of_patchcore_is_its_peak(
     measured(f"PatchCore's coreset of {size.rows} patches of {channels} channels: {sizes}")
     assert peak <= estimate + ROOM
     assert estimate <= 1.5 * peak
+
+
+PAINT = """
+import sys
+import numpy as np
+from PIL import Image
+from anomaly_api.dataset import SyntheticDefects
+from anomaly_runner import experiment
+from anomaly_runner.system.machine import used_memory
+from anomaly_runner.training.synthetic_painter import SyntheticPainter
+side = int(sys.argv[1])
+image = Image.fromarray(np.random.default_rng(0).integers(90, 160, (side, side, 3)).astype(np.uint8))
+experiment.TorchThreads(experiment.choose_device().device)
+before = used_memory()
+SyntheticPainter(SyntheticDefects(), 42)(image, "one")
+print(used_memory() - before)
+"""
+
+
+def test_the_estimate_of_synthetic_defects_is_what_the_first_one_takes(measured: Callable[[str], None]) -> None:
+    side = 1024
+    command = [sys.executable, "-W", "ignore", "-c", PAINT, str(side)]
+    taken = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
+    estimate = painter_memory((side, side))
+    measured(f"a synthetic defect at {side} px: {taken / 1e6:.0f} MB, estimated {estimate / 1e6:.0f} MB")
+    assert 0.7 * taken <= estimate <= 1.1 * taken
 
 
 @pytest.mark.slow

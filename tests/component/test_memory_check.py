@@ -151,6 +151,18 @@ def test_weights_that_need_a_second_onnx_file_are_no_reason_to_refuse(
     check_memory(model, spec(), IMAGES, ON_CPU)
 
 
+def test_the_generator_of_synthetic_defects_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    splits = {"dataset": spec().dataset.to_json_object() | {"splits": {"syntheticDefects": {}}}}
+    painting = ExperimentSpec.model_validate(spec().model_dump(by_alias=True, exclude_unset=True) | splits)
+    monkeypatch.setattr(memory_check, "available_memory", lambda: 550_000_000)
+    check_memory(padim(), spec(evalBatchSize=1), IMAGES, ON_CPU)
+    with pytest.raises(OutOfMemory, match=r"0\.18 GB to paint synthetic defects") as failure:
+        check_memory(padim(), painting, IMAGES, ON_CPU)
+    assert "leave out dataset.splits.syntheticDefects" in str(failure.value)
+    free = free_for_fit(padim(), spec(), IMAGES, ON_CPU) - free_for_fit(padim(), painting, IMAGES, ON_CPU)
+    assert free == 180_000_000 + 150 * SIDE * SIDE
+
+
 MANY = 20_000
 """Images with more patches than a chunk has at most."""
 
@@ -177,6 +189,23 @@ def test_chunks_fit_into_the_memory_there_is(share: float) -> None:
     assert model.memory_estimate(MANY).peak <= free
 
 
+@pytest.mark.parametrize("coreset", ["Auto", "Chunked"])
+def test_slightly_less_memory_makes_the_same_chunks_and_smaller_ones_are_told(coreset: str) -> None:
+    model = patchcore(coreset_sampling_ratio=0.01, coreset=coreset)
+    kept = 4 * int(MANY * 144 * 0.02) * sum(model.backbone.channels)
+    told = model.adapt_to_memory(MANY, kept * 5)
+    sizes = {model.memory_estimate(MANY).peak}
+    for share in (0.97, 0.98, 0.99):
+        assert model.adapt_to_memory(MANY, int(share * kept * 5)).partition(" free")[2] == told.partition(" free")[2]
+        sizes.add(model.memory_estimate(MANY).peak)
+    assert len(sizes) == 1
+    assert "chunks of" in told
+
+
+def test_chunks_as_large_as_they_get_are_not_told() -> None:
+    assert patchcore(coreset="Chunked").adapt_to_memory(MANY, 1 << 45) == ""
+
+
 @pytest.mark.parametrize(
     ("coreset", "advice"),
     [
@@ -189,7 +218,7 @@ def test_what_does_not_fit_in_either_way_is_refused(coreset: str, advice: str, m
     model, free = patchcore(coreset=coreset), 1_500_000_000
     monkeypatch.setattr(memory_check, "available_memory", lambda: free)
     told = model.adapt_to_memory(MANY, free_for_fit(model, spec(), MANY, ON_CPU))
-    assert bool(told) == (coreset == "Auto")
+    assert bool(told) == (coreset != "Exact"), "both chunks are smaller than they would be with more memory"
     with pytest.raises(OutOfMemory, match=advice):
         check_memory(model, spec(), MANY, ON_CPU)
 

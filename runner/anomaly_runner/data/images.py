@@ -13,6 +13,7 @@ Files are untrusted: only formats of cameras are opened, the size is read from t
 and a truncated file is refused. Texts and colour profiles in PNG files may have any size: they are not unpacked.
 """
 
+import re
 import struct
 import sys
 import zlib
@@ -36,6 +37,8 @@ _EXTENSIONS = (
 """File name endings, in lower case, that count as images; other files are ignored, and named."""
 _CLUTTER = ("thumbs.db", "desktop.ini")
 """Names, in lower case, of files that file managers leave behind, besides those that begin with a dot."""
+_CLUTTER_FOLDERS = re.compile(r"(?:^|/)(?:@eaDir|__MACOSX|\$RECYCLE\.BIN|System Volume Information)/", re.IGNORECASE)
+"""Folders of file servers and managers: thumbnails of the images beside them, or what was deleted."""
 _FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "PPM", "JPEG2000", "GIF")
 _ORIENTATION = 0x0112
 """EXIF's tag of the orientation, which TIFF has too; 1 is upright."""
@@ -73,13 +76,13 @@ Image.MAX_IMAGE_PIXELS = None  # the limit is the dataset's own, checked in deco
 def is_image_name(key: str) -> bool:
     """Whether a file counts as an image by its name; "._x.png" is what macOS notes about x.png."""
     name = key.rpartition("/")[2]
-    return name.lower().endswith(_EXTENSIONS) and not name.startswith("._")
+    return name.lower().endswith(_EXTENSIONS) and not name.startswith("._") and not _CLUTTER_FOLDERS.search(key)
 
 
 def is_clutter(key: str) -> bool:
     """Whether a file is left behind by a file manager, or a folder's marker on S3, so that nobody misses it."""
     name = key.rpartition("/")[2]
-    return not name or name.startswith(".") or name.lower() in _CLUTTER
+    return not name or name.startswith(".") or name.lower() in _CLUTTER or bool(_CLUTTER_FOLDERS.search(key))
 
 
 def max_file_bytes(max_pixels: int) -> int:

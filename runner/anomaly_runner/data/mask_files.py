@@ -38,11 +38,13 @@ class MaskFile:
         pixels: mode 1, upright, at the mask's own size.
         lossy: whether the file is stored with loss.
         turned: whether the file has an EXIF orientation of its own, which has been applied.
+        has_more_frames: whether the file has more than this mask.
     """
 
     pixels: Image.Image
     lossy: bool = False
     turned: bool = False
+    has_more_frames: bool = False
 
 
 def open_mask(data: bytes, max_pixels: int) -> MaskFile:
@@ -56,7 +58,7 @@ def open_mask(data: bytes, max_pixels: int) -> MaskFile:
         pixels = _bright(file.image) if lossy else _not_black(file.image)
         if file.deep_colour and not lossy:
             pixels = pixels | _lower_bytes_set(file, data, max_pixels)
-        return MaskFile(Image.fromarray(pixels), lossy, file.turned)
+        return MaskFile(Image.fromarray(pixels), lossy, file.turned, file.has_more_frames)
 
 
 def range_of_values(data: bytes, max_pixels: int) -> tuple[float, float]:
@@ -74,6 +76,9 @@ def _not_black(image: Image.Image) -> NDArray[np.bool_]:
     """Pixels (height, width) whose colour is not black and that are not wholly transparent."""
     if image.mode in ("F", "1") or image.mode.startswith("I"):
         return _deep_not_black(image)
+    if image.mode == "LAB":  # in RGB, black would be rounded to other values
+        lightness: NDArray[np.bool_] = np.asarray(image)[..., 0] != 0
+        return lightness
     has_alpha = image.mode[-1] in "Aa" or "transparency" in image.info
     if image.mode == "L" and not has_alpha:
         grey: NDArray[np.bool_] = np.asarray(image) != 0

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from anomaly_api.dataset import CropArea
 from anomaly_runner.data.files import read_file
@@ -92,8 +93,18 @@ def _notices(mask: MaskFile, image: Decoded) -> Iterator[Notice]:
         yield Notice.SCALED_MASK
     if image.turned and not mask.turned:
         yield Notice.UPRIGHT_MASK
+    if mask.has_more_frames:
+        yield Notice.MORE_FRAMES_MASK
+    if _marks_border_not_all(mask.pixels):
+        yield Notice.INVERTED_MASK
     if mask.pixels.getbbox() is None:
         yield Notice.BLACK_MASK
+
+
+def _marks_border_not_all(mask: Image.Image) -> bool:
+    """Whether the whole border of a mask is set, but not all of it, as where the defect was painted black on white."""
+    pixels = np.asarray(mask)
+    return all(side.all() for side in (pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1])) and not pixels.all()
 
 
 @dataclass

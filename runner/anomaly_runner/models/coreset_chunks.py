@@ -66,10 +66,14 @@ class CoresetSize:
         return max(4 * self.kept * self.channels + reduction, 2 * 4 * self.picked * self.channels)
 
     def largest_chunk(self, free: int) -> int:
-        """Patches in the chunks that fit into this many bytes, at least ``FEWEST_ROWS``."""
+        """Patches in the chunks that fit into this many bytes: a power of two, at least ``FEWEST_ROWS``.
+
+        Which patches are kept depends on it, and a machine never has the same memory free twice.
+        """
         fixed = self.chunked_bytes(0)
         for_row = (self.chunked_bytes(FEWEST_ROWS) - fixed) / min(FEWEST_ROWS, self.rows)
-        return max(FEWEST_ROWS, min(MOST_ROWS, int((_SHARE_OF_FREE * free - fixed) / for_row)))
+        fitting = int((_SHARE_OF_FREE * free - fixed) / for_row)
+        return max(FEWEST_ROWS, min(MOST_ROWS, 1 << max(fitting, 1).bit_length() - 1))
 
 
 def _reduction_bytes(rows: int, picked: int, channels: int) -> int:

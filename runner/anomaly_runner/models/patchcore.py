@@ -121,8 +121,13 @@ class Patchcore(MemoryModel):
             return ""
         self._chunk = size.largest_chunk(free)
         self._patches = self._collection()
-        if self._coreset == "Chunked" or size.rows <= self._chunk:
+        if size.rows <= self._chunk or (self._coreset == "Chunked" and self._chunk == MOST_ROWS):
             return ""
+        if self._coreset == "Chunked":
+            return (
+                f"PatchCore's coreset is built of chunks of {self._chunk:,} patches, not of {MOST_ROWS:,}: "
+                f"{gigabytes(free)} are free; with more memory other patches are kept (model.patchcore.coreset)"
+            )
         return (
             f"{size.rows:,} training patches do not fit into memory ({gigabytes(size.exact_bytes())} needed, "
             f"{gigabytes(free)} free): PatchCore's coreset is built of chunks of {self._chunk:,} patches, which cover "

@@ -16,6 +16,7 @@ from anomaly_runner.models.activations import peak_activations
 from anomaly_runner.models.base import MemoryModel
 from anomaly_runner.models.threads import MICRO_BATCH, TorchThreads
 from anomaly_runner.system.machine import available_memory, gigabytes
+from anomaly_runner.training.synthetic_painter import painter_memory
 
 DEFAULT_BATCH_SIZE = 32
 """Images in a training step, where the spec gives no number."""
@@ -40,17 +41,26 @@ class MemoryNeed:
         model: of the model, as far as it is fitted then.
         activations: of the images that are worked on, and of what is computed from them.
         remedy: the field that lowers ``activations``; empty if there are none.
+        painter: of the generator of synthetic defects.
     """
 
     moment: str
     model: int
     activations: int = 0
     remedy: str = ""
+    painter: int = 0
 
     @property
     def total(self) -> int:
         """Bytes in all."""
-        return self.model + self.activations
+        return self.model + self.activations + self.painter
+
+    @property
+    def parts(self) -> str:
+        """What they are for, in brackets; empty if all of them are for the model."""
+        others = {"for the images of a batch": self.activations, "to paint synthetic defects": self.painter}
+        told = "".join(f", {gigabytes(size)} {what}" for what, size in others.items() if size)
+        return f" ({gigabytes(self.model)} for the model{told})" if told else ""
 
 
 def check_memory(model: MemoryModel, spec: ExperimentSpec, images: int, threads: TorchThreads) -> None:
@@ -85,7 +95,7 @@ def check_host_memory(model: MemoryModel, spec: ExperimentSpec, images: int, thr
     Raises:
         OutOfMemory: as ``check_memory``.
     """
-    needs = [MemoryNeed("the run", _on_host(model, spec, images, threads))]
+    needs = [MemoryNeed("the run", _on_host(model, spec, images, threads), painter=_painter(spec))]
     if threads.device.type == "cpu":
         needs += memory_needs(model, spec, images, threads)
     _check_free(needs, free, "memory", f"{model.memory_advice(images)}, or raise scheduling.resources.limits.memory")
@@ -95,7 +105,8 @@ def free_for_fit(model: MemoryModel, spec: ExperimentSpec, images: int, threads:
     """Bytes that the fit may take of the memory of the model's device, beside what is needed at the same time."""
     if threads.device.type == "cuda":
         return int(torch.cuda.mem_get_info()[0])
-    return available_memory() - (_on_host(model, spec, images, threads) - model.memory_estimate(images).peak)
+    beside = _on_host(model, spec, images, threads) + _painter(spec) - model.memory_estimate(images).peak
+    return available_memory() - beside
 
 
 def memory_needs(model: MemoryModel, spec: ExperimentSpec, images: int, threads: TorchThreads) -> Iterator[MemoryNeed]:
@@ -112,7 +123,14 @@ def memory_needs(model: MemoryModel, spec: ExperimentSpec, images: int, threads:
     score = int(share * threads.count * peak_activations(model.forward, model, batch(scored), fitted))
     yield MemoryNeed("a training step", estimate.reading, step, "lower training.trainBatchSize")
     yield MemoryNeed("the end of the fit", estimate.peak)
-    yield MemoryNeed("scoring a batch", estimate.fitted, score, "lower training.evalBatchSize")
+    painter = _painter(spec) if threads.device.type == "cpu" else 0
+    yield MemoryNeed("scoring a batch", estimate.fitted, score, "lower training.evalBatchSize", painter)
+
+
+def _painter(spec: ExperimentSpec) -> int:
+    """Bytes of the host's memory that synthetic defects take while validation images are read, and from then on."""
+    size = spec.transforms.input_size
+    return painter_memory((size.height, size.width)) if spec.dataset.splits.synthetic_defects else 0
 
 
 def _share(spec: ExperimentSpec, threads: TorchThreads) -> float:
@@ -138,8 +156,8 @@ def _check_free(needs: list[MemoryNeed], free: int, what: str, advice: str) -> N
     need = max(needs, key=lambda moment: moment.total)
     if need.total <= free:
         return
-    parts = f" ({gigabytes(need.model)} for the model, {gigabytes(need.activations)} for the images of a batch)"
+    remedies = (need.remedy, "leave out dataset.splits.syntheticDefects" if need.painter else "", advice)
     raise OutOfMemory(
-        f"{need.moment} needs about {gigabytes(need.total)} of {what}{parts if need.activations else ''}, "
-        f"{gigabytes(free)} are free: {', or '.join(remedy for remedy in (need.remedy, advice) if remedy)}"
+        f"{need.moment} needs about {gigabytes(need.total)} of {what}{need.parts}, "
+        f"{gigabytes(free)} are free: {', or '.join(remedy for remedy in remedies if remedy)}"
     )

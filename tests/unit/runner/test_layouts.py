@@ -170,7 +170,13 @@ def test_masks_of_good_images_are_not_needed_and_not_strays() -> None:
     assert masks_of(dataset) == {"test/x/0.png": ("ground_truth/x/0_mask.png",)}
 
 
-@pytest.mark.parametrize("label", ["Good", "GOOD", "OK", "ok", "normal", "Normal", "io", "i.O.", "pass", "no_defect"])
+@pytest.mark.parametrize(
+    "label",
+    [
+        *("Good", "GOOD", "OK", "ok", "normal", "Normal", "io", "i.O.", "pass", "no_defect", "non-anomalous", "good "),
+        *("Gut", "Gutteile", "bueno", "sin defecto", "良品", "正常", "合格", "양품", "годен"),
+    ],
+)
 def test_a_misspelt_good_is_refused(label: str) -> None:
     assert looks_good(label)
     with pytest.raises(DataInvalid, match=rf"b/p/test/{label} would count as defective.*rename the folder to good"):
@@ -179,9 +185,55 @@ def test_a_misspelt_good_is_refused(label: str) -> None:
         index_inference(objects(["good/0.png", f"{label}/1.png"]), "u", "labelled", "_mask", True)
 
 
-@pytest.mark.parametrize("label", ["not_good", "nio", "ko", "bad", "goodyear", "abnormal", "0", "缺陷"])
+@pytest.mark.parametrize(
+    "label", ["not_good", "nio", "ko", "bad", "goodyear", "abnormal", "0", "缺陷", "不良", "불량", "nicht gut"]
+)
 def test_kinds_of_defects_are_not_taken_for_good(label: str) -> None:
     assert not looks_good(label)
+
+
+def test_of_two_labels_0_and_1_the_first_may_mean_good() -> None:
+    with pytest.raises(DataInvalid, match=r"b/p/test/0 would count as defective.*rename the folder to good"):
+        index_of("train/good/a.png", "train/good/b.png", "test/0/0.png", "test/1/0.png")
+    with pytest.raises(DataInvalid, match=r"u/0 would count"):
+        index_inference(objects(["0/0.png", "1/1.png"]), "u", "labelled", "_mask", True)
+
+
+@pytest.mark.parametrize("labels", [("good", "0", "1"), ("0", "1", "2"), ("1", "2")])
+def test_other_numbers_are_kinds_of_defects(labels: tuple[str, ...]) -> None:
+    dataset = index_inference(objects([f"{label}/0.png" for label in labels]), "u", "labelled", "_mask", True)
+    assert sorted(sample.label for sample in dataset.test) == sorted(labels)
+
+
+COMPOSED, DECOMPOSED = "pr\u00fcf", "pru\u0308f"
+
+
+@pytest.mark.parametrize(("of_image", "of_mask"), [(COMPOSED, DECOMPOSED), (DECOMPOSED, COMPOSED)])
+def test_masks_may_write_accents_in_another_way_than_images(of_image: str, of_mask: str) -> None:
+    dataset = index_of(*TRAIN, f"test/{of_image}/{of_image}.png", f"ground_truth/{of_mask}/{of_mask}_mask.png")
+    assert masks_of(dataset) == {f"test/{of_image}/{of_image}.png": (f"ground_truth/{of_mask}/{of_mask}_mask.png",)}
+    assert dataset.warnings == ()
+
+
+def test_where_both_ways_are_there_each_image_has_its_own_mask() -> None:
+    names = (COMPOSED, DECOMPOSED)
+    dataset = index_of(*TRAIN, *(f"{top}{name}{end}" for name in names for top, end in (IMAGE, MASK)))
+    assert masks_of(dataset) == {f"test/x/{name}.png": (f"ground_truth/x/{name}_mask.png",) for name in names}
+
+
+IMAGE, MASK = ("test/x/", ".png"), ("ground_truth/x/", "_mask.png")
+
+
+def test_labels_that_differ_only_in_how_accents_are_written_are_named() -> None:
+    dataset = index_of(*TRAIN, f"test/{COMPOSED}/0.png", f"test/{DECOMPOSED}/1.png")
+    assert any("counted as different kinds of defect" in warning for warning in dataset.warnings)
+
+
+@pytest.mark.parametrize("folder", ["@eaDir/a.png", "__MACOSX", "$RECYCLE.BIN", "System Volume Information"])
+def test_folders_of_file_servers_are_no_images_and_not_missed(folder: str) -> None:
+    dataset = index_of(*TRAIN, f"train/good/{folder}/SYNOPHOTO_THUMB_M.jpg", f"train/good/{folder}/a.txt")
+    assert [sample.key for sample in dataset.train] == ["train/good/a.png", "train/good/b.png"]
+    assert dataset.warnings == ()
 
 
 def test_a_misspelt_unknown_is_refused() -> None:

@@ -113,6 +113,8 @@ SMALLEST = {
     "palette": lambda: palette([0, 0, 0, 0, 0, 1]),
     "palette whose first colour is not black": reversed_palette,
     "palette with a transparent colour": lambda: palette([255, 255, 255, 0, 0, 1], transparency=0),
+    "lab": lambda: encoded(painted((1, 0, 0), "LAB"), "TIFF"),
+    "ycbcr": lambda: encoded(painted((1, 128, 128), "YCbCr", (0, 128, 128)), "TIFF"),
     "cmyk": lambda: encoded(painted((0, 0, 0, 254), "CMYK", (0, 0, 0, 255)), "TIFF"),
     "16-bit colour": lambda: png16(3, 1),
     "16-bit colour, upper byte": lambda: png16(3, 256),

@@ -151,6 +151,33 @@ def test_masks_with_loss_and_masks_that_mark_nothing_are_named(tmp_path: Path) -
     assert black.startswith("5 masks of defective images mark nothing")
 
 
+def test_masks_that_may_be_inverted_are_named(tmp_path: Path) -> None:
+    write_pair(tmp_path, Image.fromarray(~TRUTH))
+    _, log = read(tmp_path, [SAMPLE])
+    assert np.array_equal(mask_of(log), ~TRUTH[::2, ::2]), "they are used as they are"
+    (told,) = log.notices.warnings()
+    assert told.startswith("1 masks mark their whole border and not all inside")
+    assert told.endswith(MASK)
+
+
+@pytest.mark.parametrize("inside", [1, 0])
+def test_masks_that_mark_all_or_only_inside_are_not_taken_for_inverted(tmp_path: Path, inside: int) -> None:
+    mask = np.full((HEIGHT, WIDTH), inside == 1)
+    mask[1:-1, 1:-1] = True
+    write_pair(tmp_path, Image.fromarray(mask))
+    _, log = read(tmp_path, [SAMPLE])
+    assert log.notices.warnings() == ()
+
+
+def test_masks_with_several_frames_are_named(tmp_path: Path) -> None:
+    put(Image.new("RGB", (WIDTH, HEIGHT), "grey"), tmp_path / "0.png")
+    mask = Image.fromarray(TRUTH)
+    put(mask, tmp_path / "0.tif", save_all=True, append_images=[mask.transpose(Image.Transpose.ROTATE_180)])
+    sample = Sample("0.png", "dent", ("0.tif",))
+    _, log = read(tmp_path, [sample])
+    assert log.notices.warnings() == ("1 masks have several frames, of which the first is used: 0.tif",)
+
+
 def test_images_with_several_frames_are_named_once(tmp_path: Path) -> None:
     image = Image.new("RGB", (WIDTH, HEIGHT))
     put(image, tmp_path / "0.tif", save_all=True, append_images=[image])

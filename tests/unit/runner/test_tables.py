@@ -71,9 +71,12 @@ def parquet_of(*rows: tuple[str, ...]) -> bytes:
         ("labels.tsv", csv_of(*ROWS).replace(b",", b"\t")),
         ("labels.csv", csv_of(*((*row, "x") for row in ROWS), header="path,label,split,mask,annotator")),
         ("labels.csv", csv_of(*((f"./{row[0]}", *row[1:]) for row in ROWS))),
+        ("labels.csv", csv_of(*ROWS) + b"\n,,,\n , ,\n"),
+        ("labels.csv", csv_of(*((*row, "") for row in ROWS), header="path,label,split,mask")),
+        ("labels.csv", b"sep=;\r\n" + csv_of(*ROWS).replace(b",", b";")),
         ("labels.parquet", parquet_of(*ROWS)),
     ],
-    ids=("comma", "Excel", "tab", "more columns", "dots", "Parquet"),
+    ids=("comma", "Excel", "tab", "more columns", "dots", "blank rows", "blank ends", "sep", "Parquet"),
 )
 def test_a_table_defines_splits_labels_and_masks(tmp_path: Path, name: str, table: bytes) -> None:
     dataset = indexed(tmp_path, table, name)
@@ -122,6 +125,24 @@ def test_lines_are_counted_as_editors_count_them(tmp_path: Path) -> None:
     table = csv_of(*ROWS) + b'\n"a\nb.txt",good,test,\nc.png,good,holdout,'
     with pytest.raises(DataInvalid, match=r"line 6: a b\.txt is no image; line 8: the split holdout"):
         indexed(tmp_path, table)
+
+
+def test_a_line_that_names_the_delimiter_is_counted(tmp_path: Path) -> None:
+    table = b"sep=|\npath|label\na.png|good\nb.txt|good\n"
+    with pytest.raises(DataInvalid, match=r"line 4: b\.txt is no image"):
+        indexed(tmp_path, table)
+
+
+@pytest.mark.parametrize("on_disk", ["u\u0308.png", "\u00fc.png"])
+def test_paths_may_write_accents_in_another_way_than_keys(tmp_path: Path, on_disk: str) -> None:
+    for name in ("a.png", "b.png", on_disk):
+        (tmp_path / name).write_bytes(b"x")
+    for written in ("u\u0308.png", "\u00fc.png"):
+        dataset = indexed(
+            tmp_path, csv_of(("a.png", "good"), ("b.png", "good"), (written, "dent"), header="path,label")
+        )
+        assert [sample.key for sample in dataset.test] == [on_disk]
+        assert dataset.unreadable == ()
 
 
 def test_images_that_are_not_there_count_as_unreadable(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Labels that are not what they look like: a misspelt good, which would count as a kind of defect, and twins."""
 
+import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable
 
@@ -7,10 +8,16 @@ from anomaly_runner.data.layouts.placed import PlacedFile
 from anomaly_runner.data.samples import GOOD, UNKNOWN
 from anomaly_runner.errors import DataInvalid
 
-_GOOD_WORDS = frozenset(
-    ("good", "goods", "ok", "okay", "normal", "io", "pass", "passed", "nodefect", "defectfree", "nondefective")
-)
-"""Words for images without defects, in small letters and digits only; ``io`` is the German "in Ordnung"."""
+_WORDS = """
+good goods ok okay normal normals pass passed negative healthy flawless undamaged
+nodefect nodefects withoutdefect withoutdefects defectfree nondefective noanomaly noanomalies nonanomalous
+io gut gutteil gutteile fehlerfrei bon bonne conforme bueno buena buenos sindefecto sindefectos buono buoni bom
+semdefeito 良品 好品 正常 合格 合格品 无缺陷 無缺陷 양품 정상 годен годные норма
+"""
+_GOOD_WORDS = frozenset(_WORDS.split())
+"""Words for images without defects, in several languages, as ``_bare`` has them; ``io`` is the German "in Ordnung"."""
+_BINARY = ("0", "1")
+"""Names of the only two folders of images to test on, where the first one probably means good."""
 
 
 def looks_good(label: str) -> bool:
@@ -28,8 +35,10 @@ def check_labels(images: Iterable[PlacedFile], uri: str) -> None:
     Raises:
         DataInvalid: there is such a label; it would count as a kind of defect.
     """
-    for folder, label in sorted({(image.folder, image.label) for image in images}):
-        wanted = _meant(label)
+    places = sorted({(image.folder, image.label) for image in images})
+    binary = tuple(sorted({label for _, label in places})) == _BINARY
+    for folder, label in places:
+        wanted = GOOD if binary and label == _BINARY[0] else _meant(label)
         if wanted:
             raise DataInvalid(
                 f"the images below {uri}/{folder} would count as defective, of the kind {label}: rename the folder to "
@@ -57,4 +66,4 @@ def twin_warnings(labels: Iterable[str]) -> tuple[str, ...]:
 
 
 def _bare(label: str) -> str:
-    return "".join(sign for sign in label.casefold() if sign.isalnum())
+    return "".join(sign for sign in unicodedata.normalize("NFC", label).casefold() if sign.isalnum())

@@ -4,9 +4,11 @@ Masks are never paired by their position in a listing, and one that fits no imag
 """
 
 import posixpath
+import unicodedata
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from anomaly_runner.data.layouts.placed import PlacedFile, is_defective
 from anomaly_runner.data.notices import name_first
@@ -35,6 +37,9 @@ def pair_masks(
     images: Sequence[PlacedFile], masks: Sequence[PlacedFile], suffix: str, others: Iterable[PlacedFile] = ()
 ) -> PairedImages:
     """Give each defective image its masks.
+
+    Names that are the same but for the way in which accents are written (Unicode's NFC, and NFD of macOS) are the same
+    where only one image has such a name.
 
     A mask of the image LABEL/NAME is LABEL/NAME{suffix}; where no mask of LABEL ends in the suffix, it is LABEL/NAME.
     The files in a folder LABEL/NAME/ are masks of that image as well, each of a part of its defects (as in MVTec LOCO).
@@ -86,10 +91,11 @@ def _group_by_image(
 ) -> tuple[dict[LabelAndName, list[str]], list[str]]:
     """Keys of masks by the label and name of their image, and the keys of those that fit none."""
     with_suffix = {mask.label for mask in masks if mask.name.endswith(suffix)}
+    alike = _by_composed_name(known)
     found: defaultdict[LabelAndName, list[str]] = defaultdict(list)
     strays = []
     for mask in masks:
-        image = _image_of(mask, known, suffix if mask.label in with_suffix else "")
+        image = _image_of(mask, known, alike, suffix if mask.label in with_suffix else "")
         if image is None:
             strays.append(mask.key)
         else:
@@ -97,10 +103,26 @@ def _group_by_image(
     return dict(found), strays
 
 
-def _image_of(mask: PlacedFile, known: Collection[LabelAndName], suffix: str) -> LabelAndName | None:
+def _image_of(
+    mask: PlacedFile, known: Collection[LabelAndName], alike: Mapping[LabelAndName, LabelAndName], suffix: str
+) -> LabelAndName | None:
     own = [mask.name[: len(mask.name) - len(suffix)]] if mask.name.endswith(suffix) else []
-    names = [*own, posixpath.dirname(mask.name)]
-    return next(((mask.label, name) for name in names if (mask.label, name) in known), None)
+    places = [(mask.label, name) for name in (*own, posixpath.dirname(mask.name))]
+    exact = (place for place in places if place in known)
+    return next(chain(exact, (alike[_composed(place)] for place in places if _composed(place) in alike)), None)
+
+
+def _by_composed_name(known: Iterable[LabelAndName]) -> dict[LabelAndName, LabelAndName]:
+    """The labels and names of images by ``_composed``, where it is that of one image alone."""
+    found: defaultdict[LabelAndName, set[LabelAndName]] = defaultdict(set)
+    for place in known:
+        found[_composed(place)].add(place)
+    return {composed: next(iter(places)) for composed, places in found.items() if len(places) == 1}
+
+
+def _composed(place: LabelAndName) -> LabelAndName:
+    """The label and the name with accents as parts of their letters (NFC)."""
+    return unicodedata.normalize("NFC", place[0]), unicodedata.normalize("NFC", place[1])
 
 
 def _no_masks(masks: Sequence[PlacedFile], suffix: str) -> str:

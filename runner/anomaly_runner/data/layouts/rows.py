@@ -6,6 +6,7 @@ Source of the JSON form: Wang et al., "Real-IAD", CVPR 2024. CSV follows RFC 418
 import csv
 import io
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
@@ -18,6 +19,8 @@ from anomaly_runner.errors import DataInvalid
 
 _REAL_IAD_GOOD = "OK"
 _DELIMITERS = ",;\t"
+_TOLD_DELIMITER = re.compile(r"sep=(.)[;,\t]*\r?\n")
+"""First line of CSV files for Excel, which names the delimiter."""
 _ROWS_AT_ONCE = 65_536
 
 
@@ -81,18 +84,21 @@ def _csv_rows(content: bytes, name: str, columns: TableColumns) -> Iterator[Row]
     try:
         text = io.TextIOWrapper(io.BytesIO(content), encoding="utf-8-sig", newline="")
         first = text.readline()
-        text.seek(0)
-        reader = csv.reader(text, delimiter=max(_DELIMITERS, key=first.count), strict=True)
+        told = _TOLD_DELIMITER.fullmatch(first)
+        if told is None:
+            text.seek(0)
+        before, delimiter = (1, told[1]) if told else (0, max(_DELIMITERS, key=first.count))
+        reader = csv.reader(text, delimiter=delimiter, strict=True)
         pick = _picker([column.strip() for column in next(reader, [])], name, columns)
-        line = reader.line_num + 1  # of the beginning of a row, which may have several lines
+        line = before + reader.line_num + 1  # of the beginning of a row, which may have several lines
         for values in reader:
-            if values:
+            if any(value.strip() for value in values):
                 yield pick(line, values)
-            line = reader.line_num + 1
+            line = before + reader.line_num + 1
     except UnicodeDecodeError as error:
         raise DataInvalid(f"{name} is not UTF-8: {error.reason} at byte {error.start}") from error
     except csv.Error as error:
-        raise DataInvalid(f"{name}, line {reader.line_num}: {error}") from error
+        raise DataInvalid(f"{name}, line {before + reader.line_num}: {error}") from error
 
 
 def _picker(header: list[str], name: str, columns: TableColumns) -> Callable[[int, list[str]], Row]:
@@ -106,7 +112,7 @@ def _picker(header: list[str], name: str, columns: TableColumns) -> Callable[[in
     places = [header.index(column) if column in header else None for column in wanted]
 
     def pick(line: int, values: list[str]) -> Row:
-        if len(values) > len(header):
+        if any(value.strip() for value in values[len(header) :]):  # spreadsheets may end each row with a delimiter
             raise DataInvalid(f"{name}, line {line}: {len(values)} values for {len(header)} columns")
         found = ("" if place is None or place >= len(values) else values[place].strip() for place in places)
         return Row(line, *found)

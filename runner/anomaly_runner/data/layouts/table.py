@@ -1,9 +1,10 @@
 """Build the ``DatasetIndex`` of a table of images: its rows, not the folders, define splits, labels and masks."""
 
+import unicodedata
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import chain, islice
 from sys import intern
 
@@ -85,7 +86,7 @@ def index_table(table: ImageRows, objects: Sequence[ObjectInfo], options: TableO
         DataInvalid: rows are wrong, which are named, or there are too few images to learn from.
     """
     files = [info for info in objects if is_image_name(info.key)]
-    found = _collect(table, {info.key for info in files}, options)
+    found = _collect(table, _Keys(frozenset(info.key for info in files)), options)
     if found.wrong:
         more = f" and {len(found.wrong) - _NAMED} more" if len(found.wrong) > _NAMED else ""
         raise DataInvalid(f"{options.name} has wrong rows: {'; '.join(found.wrong[:_NAMED])}{more}")
@@ -106,7 +107,21 @@ def index_table(table: ImageRows, objects: Sequence[ObjectInfo], options: TableO
     )
 
 
-def _collect(table: ImageRows, keys: Collection[str], options: TableOptions) -> _Found:
+@dataclass(frozen=True)
+class _Keys:
+    """The keys of all images."""
+
+    exact: frozenset[str]
+
+    @cached_property
+    def by_composed(self) -> dict[str, str]:
+        """Keys by themselves with accents as parts of their letters (NFC), where that is the form of one key alone."""
+        forms = {key: unicodedata.normalize("NFC", key) for key in self.exact}
+        count = Counter(forms.values())
+        return {form: key for key, form in forms.items() if count[form] == 1}
+
+
+def _collect(table: ImageRows, keys: _Keys, options: TableOptions) -> _Found:
     found = _Found()
     good = {*options.good_labels, *table.good_labels}
     for row in table.rows:
@@ -116,7 +131,7 @@ def _collect(table: ImageRows, keys: Collection[str], options: TableOptions) -> 
     return found
 
 
-def _add(row: Row, found: _Found, keys: Collection[str], good: Collection[str], options: TableOptions) -> str:
+def _add(row: Row, found: _Found, keys: _Keys, good: Collection[str], options: TableOptions) -> str:
     """Add a row to what was found; returns what is wrong with it, or an empty text."""
     role, label = row.split.lower(), intern(GOOD if row.label in good else row.label or UNKNOWN)
     problem = _row_problem(row, role, label)
@@ -158,18 +173,21 @@ def _label_problem(label: str) -> str:
     return ""
 
 
-def _existing(path: str, keys: Collection[str], uri: str) -> str | None:
+def _existing(path: str, keys: _Keys, uri: str) -> str | None:
     """The key that a path in the table means, None if there is no such image.
 
-    Paths may begin with ``./`` or with the root's URI, and may have the separators of Windows.
+    Paths may begin with ``./`` or with the root's URI, and may have the separators of Windows. Accents may be written
+    in another way than in the key (Unicode's NFC, and NFD of macOS) where only one image has such a name.
     """
-    if path in keys:
+    if path in keys.exact:
         return path
     root = f"{uri.rstrip('/')}/"
-    for candidate in (path.removeprefix(root), path.replace("\\", "/").removeprefix("./")):
-        if candidate in keys:
+    candidates = (path.removeprefix(root), path.replace("\\", "/").removeprefix("./"))
+    for candidate in candidates:
+        if candidate in keys.exact:
             return candidate
-    return None
+    composed = (unicodedata.normalize("NFC", candidate) for candidate in candidates)
+    return next((keys.by_composed[form] for form in composed if form in keys.by_composed), None)
 
 
 def _split(found: _Found, usable: Collection[str], options: TableOptions) -> DatasetIndex:
