@@ -24,11 +24,12 @@ from anomaly_api.sweep import Objective
 from anomaly_api.sweep_status import SweepStatus
 from anomaly_api.sweep_status import Trial as TrialIdentity
 from anomaly_runner.local import run_locally
-from anomaly_runner.local_sweep.children import share_of_cpus
+from anomaly_runner.local_sweep.children import Children, share_of_cpus
 from anomaly_runner.local_sweep.command import run_file
 from anomaly_runner.local_sweep.records import TrialFile, search_digest
 from anomaly_runner.local_sweep.view import TableView
 from anomaly_runner.manifests import read_resource
+from anomaly_runner.system.machine import cpu_limit
 from anomaly_runner.tracking.mlflow_client import connect, local_uri
 from anomaly_runner.tracking.mlflow_tracker import LOCAL_UID, MlflowTracker, mlflow_target
 from anomaly_runner.tracking.tracker import FAILURE_TAG
@@ -438,6 +439,26 @@ def test_a_terminal_keeps_what_is_over_and_redraws_the_rest(tmp_path: Path) -> N
 )
 def test_trials_share_the_cpus(slot: int, parallel: int, share: list[int]) -> None:
     assert share_of_cpus(range(5), slot, parallel) == share
+
+
+def test_a_trial_has_its_cpus_from_its_first_instruction_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    start = subprocess.Popen
+
+    def until_over(*arguments: Any, **options: Any) -> Any:
+        process = start(*arguments, **options)
+        process.wait()
+        return process
+
+    monkeypatch.setattr(subprocess, "Popen", until_over)
+    program = (sys.executable, "-c", "import os; print(sorted(os.sched_getaffinity(0)))")
+    children, before = Children(tmp_path, tmp_path / "scratch", 2, program=program), os.sched_getaffinity(0)
+    for number in range(2):
+        place = tmp_path / f"t{number}"
+        place.mkdir()
+        children.start(TrialFile(name=place.name, trial=TrialIdentity(sweep="s", number=number)), place)
+        told = (place / "trial.log").read_text()
+        assert json.loads(told) == share_of_cpus(sorted(before)[: cpu_limit()], number, 2)
+    assert os.sched_getaffinity(0) == before
 
 
 def test_the_search_of_a_folder_is_kept(tmp_path: Path) -> None:

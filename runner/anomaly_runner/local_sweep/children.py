@@ -7,7 +7,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -96,7 +97,8 @@ class Children:
         options = {"--local": self._folder, "--exchange": exchange, "--parent": os.getpid()}
         command = [*self._program, "trial", str(place / TRIAL_MANIFEST)]
         command += [str(part) for option in options.items() for part in option]
-        with (place / TRIAL_LOG).open("wb") as log:
+        cpus = share_of_cpus(_cpus(), slot, self._parallel) if self._parallel > 1 else None
+        with (place / TRIAL_LOG).open("wb") as log, _on_cpus(cpus):
             # In a session of its own: Ctrl-C on the terminal reaches the sweep alone, which asks its trials to stop.
             process = subprocess.Popen(
                 command,
@@ -106,8 +108,6 @@ class Children:
                 env=self._environment(slot),
                 start_new_session=True,
             )
-        if self._parallel > 1:
-            os.sched_setaffinity(process.pid, share_of_cpus(_cpus(), slot, self._parallel))
         self._children.append(Child(trial, process, slot, exchange))
 
     def take_ended(self) -> list[Child]:
@@ -173,6 +173,23 @@ def _without_summary(child: Child) -> tuple[TrialState, str]:
 def share_of_cpus(cpus: Sequence[int], slot: int, parallel: int) -> list[int]:
     """Return the CPUs of one of so many processes: their shares differ by one CPU at most; each has at least one."""
     return list(cpus[slot::parallel]) or [cpus[slot % len(cpus)]]
+
+
+@contextmanager
+def _on_cpus(cpus: Sequence[int] | None) -> Iterator[None]:
+    """Have processes that are started inside of the block run on these CPUs alone, from their first instruction on.
+
+    Trainings take as many threads as there are CPUs when they look, and another number of threads adds up otherwise.
+    """
+    if cpus is None:
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, cpus)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 def gpus_to_share(parallel: int) -> int:
