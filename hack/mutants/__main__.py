@@ -4,13 +4,14 @@ What was found is kept in build/mutants, so that another call goes on where the 
 again. The exit status is 1 if a mutant survived for which survivors.yaml has no reason. docs/mutants.md says how to
 read what is printed. ::
 
-    python -m hack.mutants [--minutes M] [--write] [MODULE ...]
+    python -m hack.mutants [--minutes M] [--tests FILE] [--write] [MODULE ...]
 """
 
 import argparse
 import fcntl
 import sys
 import time
+from dataclasses import replace
 from fnmatch import fnmatch
 
 from hack.mutants.found import Tried, read, try_all
@@ -24,11 +25,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("modules", nargs="*", default=["*"], help="names of modules, with wildcards")
     parser.add_argument("--minutes", type=float, default=30, help="0 prints what is known")
+    parser.add_argument("--tests", action="append", help="by which tests, instead of all that hold the modules")
     parser.add_argument("--write", action="store_true", help="write the scores into docs/mutants.md")
     arguments = parser.parse_args()
     end = time.monotonic() + 60 * arguments.minutes
     reasons = Reasons()
-    tried = [one for group in GROUPS for one in _try_group(group, arguments.modules, end, reasons)]
+    groups = [replace(group, tests=tuple(arguments.tests or group.tests)) for group in GROUPS]
+    tried = [one for group in groups for one in _try_group(group, arguments.modules, end, reasons)]
     if not tried:
         raise SystemExit(f"no module that is changed matches {' '.join(arguments.modules)}")
     survivors = [one for one in tried if one.survived and not reasons.of(one.mutant)]

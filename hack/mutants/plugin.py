@@ -151,7 +151,7 @@ def _verdict(code: int | None) -> str:
 
 def _record(session: pytest.Session, file: Path) -> Calls:
     """Run all tests as they are, unless it is known: in a fork, whose threads do not come along into the next one."""
-    digest = _digest(file.parent)
+    digest = _digest(file.parent, session.config.args)
     if file.exists() and (known := Calls(**json.loads(file.read_text()))).digest == digest:
         return known
 
@@ -174,10 +174,11 @@ def _record(session: pytest.Session, file: Path) -> Calls:
     return Calls(**json.loads(file.read_text()))
 
 
-def _digest(folder: Path) -> str:
-    """Return a digest of the sources and tests in a folder."""
+def _digest(folder: Path, arguments: Iterable[str]) -> str:
+    """Return a digest of the sources and tests in a folder, and of which tests are chosen."""
     files = sorted(file for top in ("src", "tests") for file in (folder / top).rglob("*.*") if file.suffix != ".pyc")
-    return hashlib.sha256(b"".join(bytes(file) + file.read_bytes() for file in files if file.is_file())).hexdigest()
+    texts = (bytes(file) + file.read_bytes() for file in files if file.is_file())
+    return hashlib.sha256(b"".join((*map(str.encode, arguments), *texts))).hexdigest()
 
 
 def _passes(item: pytest.Item) -> bool:

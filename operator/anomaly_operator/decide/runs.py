@@ -4,6 +4,7 @@ While a run is at work the API server keeps its spec as it is. It may change bef
 run; while the run is suspended, which begins another one; and once it is over, which begins another one too.
 """
 
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
 
@@ -164,15 +165,16 @@ def _end(status: RunStatus) -> Condition | None:
 
 def last_complete(status: RunStatus) -> PastRun | None:
     """Return the newest run that is Complete and has artifacts: the present one, or one of the history."""
-    return next((past for past in _with_artifacts(status) if past.phase is Phase.COMPLETE), None)
+    return next(_complete_runs(status), None)
 
 
 def complete_run(status: RunStatus, number: int) -> PastRun | None:
     """Return the run of this number, if it is Complete, has artifacts, and is still known."""
-    found = (past for past in _with_artifacts(status) if past.phase is Phase.COMPLETE)
-    return next((past for past in found if past.run == number), None)
+    return next((past for past in _complete_runs(status) if past.run == number), None)
 
 
-def _with_artifacts(status: RunStatus) -> list[PastRun]:
-    runs = ((_past_run(status),) if is_finished(status) else ()) + (status.history or ())
-    return [past for past in runs if past.artifacts and past.artifacts.root]
+def _complete_runs(status: RunStatus) -> Iterator[PastRun]:
+    """Yield the runs that are Complete and have artifacts, newest first."""
+    for past in (_past_run(status), *(status.history or ())):
+        if past.phase is Phase.COMPLETE and past.artifacts and past.artifacts.root:
+            yield past

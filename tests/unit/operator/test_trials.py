@@ -6,8 +6,10 @@ import pytest
 
 from anomaly_api.status import Curve
 from anomaly_api.sweep import Sweep
-from anomaly_api.sweep_exchange import TrialRecord, epochs_of
-from anomaly_operator.decide.trials import SeenTrial, best_of_earlier, seen_trial
+from anomaly_api.sweep_exchange import InvalidTrial, NewTrial, RunOfPoint, TrialRecord, epochs_of
+from anomaly_operator.decide.desired import DesiredSearch
+from anomaly_operator.decide.specs import experiment_spec
+from anomaly_operator.decide.trials import SeenTrial, best_of_earlier, seen_trial, trial_manifest
 from anomaly_operator.resources import Manifest
 from support.objects import EXPERIMENT, make_run, with_spec
 
@@ -115,3 +117,93 @@ def test_an_earlier_search_leaves_each_of_its_best_points_once_within_the_constr
         {"model.padim.nFeatures": 20},
         {"model.padim.nFeatures": 10},
     )
+
+
+def test_of_earlier_trials_the_complete_ones_that_were_measured_count_at_most_five_lowest_first() -> None:
+    lowest = Sweep.model_validate(
+        {"parameters": BLOCK["parameters"], "objectives": [{"metric": "performance.trainSeconds", "goal": "minimize"}]}
+    )
+    trials = [earlier(number, 10 + number, 0.5, 20 - number) for number in range(8)]
+    unmeasured = trials[7].record._replace(metrics={"image.AUROC": 0.5})
+    pruned = trials[6].record._replace(state="Pruned")
+    trials[6:] = [SeenTrial("hunt-t", 1, "s", 0, pruned), SeenTrial("hunt-t", 1, "s", 0, unmeasured)]
+    features = [point["model.padim.nFeatures"] for point in best_of_earlier(trials, lowest)]
+    assert features == [15, 14, 13, 12, 11]
+
+
+@pytest.mark.parametrize(
+    ("bound", "found"),
+    [
+        ({"metric": "image.AUROC", "min": 0.8}, [20]),
+        ({"metric": "image.AUROC", "min": 0.7}, [20, 10]),
+        ({"metric": "performance.trainSeconds", "max": 5}, [10]),
+        ({"metric": "performance.trainSeconds", "min": 6}, [20]),
+        ({"metric": "performance.modelBytes", "max": 5}, []),
+        ({"metric": "performance.modelBytes", "min": 5}, []),
+    ],
+)
+def test_earlier_trials_beyond_a_constraint_or_without_its_metric_are_left_out(
+    bound: Manifest, found: list[int]
+) -> None:
+    sweep = Sweep.model_validate(BLOCK | {"constraints": [bound]})
+    points = best_of_earlier([earlier(0, 10, 0.7, 5), earlier(1, 20, 0.9, 10)], sweep)
+    assert [point["model.padim.nFeatures"] for point in points] == found
+
+
+def test_what_a_trial_shows() -> None:
+    trial = TRIAL | {"rung": 1, "replicate": 2}
+    run = make_run(with_spec(EXPERIMENT, trial=trial, scheduling={"gpus": {"count": 2}}), ended("Complete", "Complete"))
+    found = seen_trial(run)
+    assert (found.name, found.version, found.search, found.gpus, found.is_over) == ("screws", 10, "s", 2, True)
+    assert (found.record.which, found.record.values) == (RunOfPoint(3, 1, 2), {"model.padim.nFeatures": 7})
+    assert found.record.started == datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+    assert found.record.ended == datetime(2026, 1, 2, 3, 34, 5, tzinfo=UTC)
+
+
+def test_an_experiment_that_is_no_trial_is_the_first_of_none() -> None:
+    found = seen_trial(make_run(EXPERIMENT))
+    assert (found.record.number, found.search, found.is_over, found.gpus) == (0, None, False, 1)
+
+
+HUNT = make_run(with_spec(EXPERIMENT, sweep=BLOCK), name="hunt", uid="sweep-uid")
+SEARCH = DesiredSearch(spec=experiment_spec(HUNT.spec), search="digest", limits="l")
+WHICH = RunOfPoint(3, 1, 2)
+
+
+@pytest.mark.parametrize(
+    ("policy", "kept"),
+    [({}, {}), ({"runPolicy": {"backoffLimit": 1, "activeDeadlineSeconds": 60}}, {"backoffLimit": 1})],
+)
+def test_a_trial_is_an_experiment_that_its_sweep_owns(policy: Manifest, kept: Manifest) -> None:
+    spec = {"model": {"name": "padim"}, "trial": {"sweep": "hunt", "number": 3}} | policy
+    expected = {
+        "apiVersion": "anomalyops.io/v1alpha1",
+        "kind": "AnomalyExperiment",
+        "metadata": {
+            "name": "hunt-t3",
+            "namespace": "vision",
+            "labels": {"anomalyops.io/sweep": "hunt", "anomalyops.io/trial": "3"},
+            "ownerReferences": [
+                {
+                    "apiVersion": "anomalyops.io/v1alpha1",
+                    "kind": "AnomalyExperiment",
+                    "name": "hunt",
+                    "uid": "sweep-uid",
+                    "controller": True,
+                }
+            ],
+        },
+        "spec": {
+            "model": {"name": "padim"},
+            "runPolicy": kept,
+            "trial": {
+                "sweep": "hunt",
+                "number": 3,
+                "sweepUid": "sweep-uid",
+                "search": "digest",
+                "objective": "image.AUROC",
+            },
+        },
+    }
+    assert trial_manifest(HUNT, SEARCH, NewTrial(WHICH, "hunt-t3", {}, spec)) == expected
+    assert trial_manifest(HUNT, SEARCH, InvalidTrial(WHICH, "hunt-t3", {}, "too large", spec)) == expected
