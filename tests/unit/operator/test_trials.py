@@ -119,6 +119,16 @@ def test_an_earlier_search_leaves_each_of_its_best_points_once_within_the_constr
     )
 
 
+def test_a_point_is_one_in_whatever_order_its_values_are_written() -> None:
+    values = {"model.padim.nFeatures": 10, "training.seed": 1}
+    trials = [
+        SeenTrial("t", 1, "s", 0, TrialRecord(number, 0, 0, dict(written), "Complete", {"image.AUROC": 0.9}))
+        for number, written in enumerate((values.items(), reversed(values.items())))
+    ]
+    sweep = Sweep.model_validate(BLOCK | {"constraints": []})
+    assert best_of_earlier(trials, sweep) == (values,)
+
+
 def test_of_earlier_trials_the_complete_ones_that_were_measured_count_at_most_five_lowest_first() -> None:
     lowest = Sweep.model_validate(
         {"parameters": BLOCK["parameters"], "objectives": [{"metric": "performance.trainSeconds", "goal": "minimize"}]}
