@@ -1,5 +1,6 @@
 """Which Events tell why a run waits, and how often they are read."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -9,6 +10,7 @@ from anomaly_operator.decide.observed import ObservedState
 from anomaly_operator.decide.waiting import (
     FIRST_LOOK_SECONDS,
     LONGEST_PAUSE,
+    UnexplainedWait,
     newest_explanation,
     seconds_until_look,
     seconds_until_next_look,
@@ -64,6 +66,44 @@ def test_whose_events_are_read(state: ObservedState, uid: str | None) -> None:
     assert (wait.uid if wait else None) == uid
 
 
+@pytest.mark.parametrize(
+    ("pods", "since"),
+    [
+        ((), "2026-01-02T03:04:20Z"),
+        ((objects.make_pod(10, phase="Failed"),), "2026-01-02T03:04:20Z"),
+        ((objects.make_pod(30, phase="Failed"), objects.make_pod(10, phase="Failed")), "2026-01-02T03:04:30Z"),
+        ((objects.make_pod(state=objects.terminated(20), phase="Failed"),), "2026-01-02T03:09:59Z"),
+    ],
+    ids=["the Job's start", "a pod before it", "a pod of which nothing is known but that it was made", "its end"],
+)
+def test_a_wait_for_a_pod_begins_with_what_happened_last(pods: tuple[PodView, ...], since: str) -> None:
+    job = job_view(objects.raw_job(startTime="2026-01-02T03:04:20Z"))
+    wait = unexplained_wait(ObservedState(job=job, pods=pods))
+    assert wait == UnexplainedWait(objects.JOB_UID, frozenset({"FailedCreate"}), since)
+
+
+def test_a_job_that_has_not_begun_waits_since_it_was_made() -> None:
+    wait = unexplained_wait(ObservedState(job=job_view(objects.raw_job())))
+    assert wait is not None
+    assert wait.since == objects.CREATED
+
+
+@pytest.mark.parametrize("reason", ["", "ContainerCreating", "PodInitializing"])
+def test_a_wait_for_volumes_begins_with_the_pod(reason: str) -> None:
+    wait = unexplained_wait(observed(pending_pod(reason)))
+    expected = frozenset({"FailedMount", "FailedAttachVolume"})
+    assert wait == UnexplainedWait("pod-1", expected, "2026-01-02T03:04:01Z")
+
+
+def test_nothing_is_waited_for_by_a_job_that_goes_or_a_container_that_ended() -> None:
+    state = observed()
+    assert state.job is not None
+    assert unexplained_wait(ObservedState(job=replace(state.job, deleting=True))) is None
+    ended = objects.make_pod(state=objects.terminated(0), phase="Running", conditions=SCHEDULED)
+    assert unexplained_wait(observed(ended)) is None
+    assert unexplained_wait(observed(objects.make_pod(phase="Pending"))) is None, "not scheduled yet"
+
+
 def event(reason: str, seconds: float, message: str = "") -> EventView:
     return EventView(reason=reason, message=message, last_seen=at(seconds).strftime("%Y-%m-%dT%H:%M:%SZ"))
 
@@ -75,7 +115,8 @@ def test_the_newest_event_about_this_wait_tells() -> None:
     found = newest_explanation(wait, events)
     assert found is not None
     assert found.message == "new"
-    assert newest_explanation(wait, [event("FailedCreate", -60)]) is None, "of an earlier wait"
+    assert newest_explanation(wait, [event("FailedCreate", -1)]) is None, "of an earlier wait"
+    assert newest_explanation(wait, [event("FailedCreate", 0)]) == event("FailedCreate", 0)
 
 
 def test_looks_become_rarer() -> None:
@@ -83,6 +124,8 @@ def test_looks_become_rarer() -> None:
     assert wait is not None
     assert seconds_until_look(wait, at(1)) == FIRST_LOOK_SECONDS - 1
     assert seconds_until_look(wait, at(FIRST_LOOK_SECONDS)) == 0
+    assert seconds_until_look(wait, at(60)) == 0
+    assert seconds_until_next_look(wait, at(1)) == FIRST_LOOK_SECONDS
     assert seconds_until_next_look(wait, at(30)) == 30
     assert seconds_until_next_look(wait, at(86_400)) == LONGEST_PAUSE
 
