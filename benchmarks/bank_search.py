@@ -3,7 +3,7 @@
 EfficientNet-Lite0 with random weights at 256 px (1,024 patches of 152 numbers). Banks are made of its own patches of
 random images. Torch is what scores an experiment's images, onnxruntime an inference's. ::
 
-    python -m benchmarks.bank_search [--rows N ...] [--backbone NAME --layers NAME ...]
+    python -m benchmarks.bank_search [--rows N ...] [--backbone NAME --layers NAME ...] [--write]
 """
 
 import argparse
@@ -22,19 +22,20 @@ from anomaly_runner.models.memory_models import build_memory_model
 from anomaly_runner.models.nearest import nearest_rows
 from anomaly_runner.models.patchcore import Patchcore
 from anomaly_runner.models.threads import TorchThreads
+from benchmarks.tables import Spread, Table, add_write, command, publish
 
-SIDE, IMAGES, REPEATS = 256, 2, 3
+SIDE, IMAGES, REPEATS = 256, 2, 5
 
 
-def milliseconds(function: Callable[[], object]) -> float:
-    """CPU time of an image, the least of a few: other programs on the machine do not count."""
+def milliseconds(function: Callable[[], object]) -> Spread:
+    """CPU times of an image: other programs on the machine do not count."""
     function()
     found = []
     for _ in range(REPEATS):
         began = time.process_time()
         function()
         found.append(time.process_time() - began)
-    return 1000 * min(found) / IMAGES
+    return Spread.of([1000 * seconds / IMAGES for seconds in found])
 
 
 def earlier_search(patches: Tensor, bank: Tensor) -> Tensor:
@@ -65,6 +66,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, nargs="+", default=[2_000, 20_000, 200_000])
     parser.add_argument("--backbone", default="tf_efficientnet_lite0")
     parser.add_argument("--layers", nargs="+", default=["blocks.2", "blocks.4"])
+    add_write(parser)
     arguments = parser.parse_args()
     chosen = PatchcoreParameters(backbone=arguments.backbone, layers=tuple(arguments.layers), pre_trained=False)
     model = build_memory_model(chosen, (SIDE, SIDE), TorchThreads(torch.device("cpu")), None).eval()
@@ -74,22 +76,27 @@ def main() -> None:
         backbone = CompiledNetwork(model.backbone.network)
         alone = milliseconds(lambda: backbone(images))
         patches = model.embed(images)
-        print("| Rows | Backbone | Search, torch | as before | same rows | ONNX in all |\n|---|---|---|---|---|---|")
+        lines = []
         for rows in arguments.rows:
             # as different from each other as patches are
             noise = patches.std(0) * 0.1 * torch.randn(rows, patches.shape[1])
             model.memory_bank = patches[torch.randint(len(patches), (rows,))] + noise
-            print(f"| {rows:,} | {alone:.1f} ms | {row(model, images, patches)} |", flush=True)
+            lines.append([f"{rows:,}", alone.text(" ms"), *row(model, images, patches)])
+    columns = ("Rows", "Backbone", "Search, torch", "as before", "same rows", "ONNX, backbone and search")
+    table = Table(
+        "bank-search", columns, lines, ("anomaly-operator", "torch", "onnxruntime-gpu"), f"{REPEATS} runs each."
+    )
+    publish([table], command("bank_search"), arguments.write)
 
 
-def row(model: Patchcore, images: Tensor, patches: Tensor) -> str:
+def row(model: Patchcore, images: Tensor, patches: Tensor) -> list[str]:
     """The times of a bank."""
     bank = model.memory_bank
     same = float((nearest_rows(patches, bank) == earlier_search(patches, bank)).float().mean())
     now = milliseconds(lambda: nearest_rows(patches, bank))
     before = milliseconds(lambda: earlier_search(patches, bank))
     exported = milliseconds(in_onnxruntime(model, images))
-    return f"{now:.1f} ms | {before:.1f} ms | {same:.2%} | {exported:.1f} ms"
+    return [now.text(" ms"), before.text(" ms"), f"{same:.2%}", exported.text(" ms")]
 
 
 if __name__ == "__main__":

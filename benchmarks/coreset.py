@@ -1,10 +1,10 @@
 """PatchCore's coreset beside anomalib's ``KCenterGreedy``, on real patches and on the CPU; prints a table.
 
-Both pick a tenth of the patches. anomalib's time is that of its first steps, which all cost the same, times their
-number: it is bounded. "Same projection" is ours on anomalib's projected patches, whose picks must be the same; they are
-compared over all steps that anomalib did. ::
+Both pick a tenth of the patches, in turns. anomalib's time is that of its first steps, which all cost the same, times
+their number: it is bounded. "Same projection" is ours on anomalib's projected patches, whose picks must be the same;
+they are compared over all steps that anomalib did. ::
 
-    python -m benchmarks.coreset [--patches N ...] [--seconds S]
+    python -m benchmarks.coreset [--patches N ...] [--seconds S] [--runs N] [--write]
 """
 
 import argparse
@@ -21,6 +21,7 @@ from anomaly_runner.models.coreset import k_center_greedy, projected, projected_
 from anomaly_runner.models.threads import TorchThreads
 from anomaly_runner.system.machine import cpu_limit
 from benchmarks.patches import gravel_patches
+from benchmarks.tables import Spread, Table, add_write, command, in_turns, publish
 
 SEED, SIDE, SHARE = 7, 256, 0.1
 FEWEST_STEPS = 50
@@ -81,35 +82,59 @@ def ours(patches: Tensor, threads: TorchThreads, project: Callable[[Tensor], Ten
     return time.perf_counter() - began, picked.tolist()
 
 
-def row(patches: Tensor, seconds: float) -> str:
-    """A line of the table."""
-    threads = TorchThreads(torch.device("cpu"))
-    plain, _ = ours(patches, threads, partial(projected, seed=SEED))
-    same, picked = ours(patches, threads, partial(projected_always, seed=SEED))
+def by_anomalib(patches: Tensor, seconds: float) -> tuple[float, list[int]]:
+    """Seconds of all steps, and the picks of those that were done."""
     torch.set_num_threads(cpu_limit())  # anomalib leaves them to torch
     reference = Anomalib(patches, seconds)
-    theirs = reference.run()
-    steps = len(reference.picked)
-    equal = "yes" if picked[:steps] == reference.picked else "NO"
-    about = "" if steps == len(picked) else f" (from {steps:,} steps)"
-    return (
-        f"| {len(patches):,} | {len(picked):,} | {plain:.1f} s | {same:.1f} s | {theirs:,.0f} s{about} "
-        f"| {theirs / plain:.0f}, {theirs / same:.0f} | {equal}, {steps:,} |"
+    return reference.run(), reference.picked
+
+
+def row(patches: Tensor, seconds: float, runs: int) -> list[str]:
+    """A line of the table."""
+    threads = TorchThreads(torch.device("cpu"))
+    sides = {
+        "ours": partial(ours, patches, threads, partial(projected, seed=SEED)),
+        "same": partial(ours, patches, threads, partial(projected_always, seed=SEED)),
+        "anomalib": partial(by_anomalib, patches, seconds),
+    }
+    found = in_turns(
+        sides, dict.fromkeys(sides, runs), lambda name, one: print(f"{name:10}{one[0]:10.1f} s", flush=True)
     )
+    plain, same, theirs = (Spread.of([took for took, _ in found[name]]) for name in sides)
+    picked, expected = found["same"][0][1], max((picks for _, picks in found["anomalib"]), key=len)
+    equal = "yes" if picked[: len(expected)] == expected else "NO"
+    ratios = f"{theirs.over(plain).text()}", f"{theirs.over(same).text()}"
+    cells = [plain.text(" s"), same.text(" s"), theirs.text(" s"), *ratios]
+    return [f"{len(patches):,}", f"{len(picked):,}", *cells, f"{equal}, {len(expected):,}"]
 
 
 def main() -> None:
-    """Print a line for each number of patches."""
+    """Measure all numbers of patches, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--patches", type=int, nargs="+", default=[25_000, 50_000, 100_000, 200_000])
     parser.add_argument("--seconds", type=float, default=60, help="of anomalib's steps, for each number of patches")
+    parser.add_argument("--runs", type=int, default=3)
+    add_write(parser)
     arguments = parser.parse_args()
     patches = gravel_patches(max(arguments.patches), SIDE, TorchThreads(torch.device("cpu")))
-    print("| Patches | Kept | Ours | Same projection | anomalib | Times | Same picks |\n|---|---|---|---|---|---|---|")
     with torch.inference_mode():
         projected_always(patches[:1000], SEED)  # the first call loads libraries
-        for count in arguments.patches:
-            print(row(patches[torch.randperm(len(patches))[:count]], arguments.seconds), flush=True)
+        rows = [
+            row(patches[torch.randperm(len(patches))[:count]], arguments.seconds, arguments.runs)
+            for count in arguments.patches
+        ]
+    columns = (
+        "Patches",
+        "Kept",
+        "Ours",
+        "Same projection",
+        "anomalib",
+        "Times ours",
+        "Times same projection",
+        "Same picks",
+    )
+    table = Table("coreset", columns, rows, ("anomaly-operator", "anomalib", "torch"), f"{arguments.runs} runs each.")
+    publish([table], command("coreset"), arguments.write)
 
 
 if __name__ == "__main__":

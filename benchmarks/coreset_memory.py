@@ -4,10 +4,11 @@ The patches of a few real pictures (EfficientNet-Lite0 with its ImageNet weights
 streamed again and again, each time with other contrasts of all channels, so that no two are equal. The backbone's own
 time is not in the table. Each line is a process of its own. ::
 
-    python -m benchmarks.coreset_memory [--images N ...] [--ratio R] [--free GB]
+    python -m benchmarks.coreset_memory [--images N ...] [--ratio R] [--free GB] [--write]
 """
 
 import argparse
+import json
 import re
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from torch import Tensor
 from anomaly_runner.models.coreset import k_center_greedy, projected
 from anomaly_runner.models.coreset_chunks import ChunkedCoreset, CoresetSize
 from anomaly_runner.models.threads import TorchThreads
+from benchmarks.tables import Table, add_write, publish
 
 SIDE, PICTURES, PATCHES = 512, 8, 4096
 
@@ -30,7 +32,7 @@ def peak() -> int:
     return 1024 * int(found[1]) if found else 0
 
 
-def stream(images: int, ratio: float, free: int) -> str:
+def stream(images: int, ratio: float, free: int) -> list[str]:
     """Reduce the patches of this many images, and return a line of the table."""
     from benchmarks.patches import gravel_patches
 
@@ -42,19 +44,17 @@ def stream(images: int, ratio: float, free: int) -> str:
     def pick(patches: Tensor, count: int) -> Tensor:
         return patches[k_center_greedy(projected(patches, 0), count, lambda _: None, threads)]
 
-    before, began = peak(), time.perf_counter()
+    before, began = peak(), time.process_time()
     with torch.inference_mode():
         torch.manual_seed(0)
         coreset = ChunkedCoreset(pick, ratio, chunk)
         for image in range(images):
             coreset.add([pictures[image % PICTURES] * (1 + 0.1 * torch.randn(size.channels))])
         bank = coreset.finish()
-    seconds, cpu = time.perf_counter() - began, time.process_time()
+    cpu = time.process_time() - began
     sizes = [number / 1e9 for number in (size.exact_bytes(), size.chunked_bytes(chunk), peak() - before)]
-    return (
-        f"| {images:,} | {size.rows:,} | {len(bank):,} | {chunk:,} | {sizes[0]:.1f} GB | {sizes[1]:.1f} GB "
-        f"| {sizes[2]:.1f} GB | {seconds:,.0f} s, {cpu:,.0f} s of CPU |"
-    )
+    numbers = [f"{number:,}" for number in (images, size.rows, len(bank), chunk)]
+    return [*numbers, *(f"{number:.1f} GB" for number in sizes), f"{cpu:,.0f} s"]
 
 
 def main() -> None:
@@ -64,16 +64,21 @@ def main() -> None:
     parser.add_argument("--ratio", type=float, default=0.001)
     parser.add_argument("--free", type=float, default=4.0, help="GB")
     parser.add_argument("--here", action="store_true", help="in this process")
+    add_write(parser)
     arguments = parser.parse_args()
     if arguments.here:
-        print(stream(arguments.images[0], arguments.ratio, int(arguments.free * 1e9)))
+        print(json.dumps(stream(arguments.images[0], arguments.ratio, int(arguments.free * 1e9))))
         return
-    print("| Images | Patches | Kept | Chunk | At once | In chunks, estimated | Peak | Time |")
-    print("|---|---|---|---|---|---|---|---|")
+    rows = []
     for images in arguments.images:
         values = ["--images", str(images), "--ratio", str(arguments.ratio), "--free", str(arguments.free)]
         command = [sys.executable, "-W", "ignore", "-m", "benchmarks.coreset_memory", "--here", *values]
-        print(subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip(), flush=True)
+        rows.append(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
+        print(*rows[-1], sep="   ", flush=True)
+    columns = ("Images", "Patches", "Kept", "Chunk", "At once, estimated", "In chunks, estimated", "Peak", "CPU")
+    sizes = " ".join(map(str, arguments.images))
+    command_line = f"python -m benchmarks.coreset_memory --images {sizes}"
+    publish([Table("coreset-memory", columns, rows, ("anomaly-operator", "torch"))], command_line, arguments.write)
 
 
 if __name__ == "__main__":

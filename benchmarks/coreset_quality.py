@@ -4,11 +4,11 @@ Gravel with faint painted defects, EfficientNet-Lite0 with its ImageNet weights 
 pictures and a new coreset for each seed. "Projected" is the coreset of all patches by anomalib's projection. Each line
 has means over the seeds; behind an AUROC is the standard error of its difference from the first line's. ::
 
-    python -m benchmarks.coreset_quality [--seeds N] [--train N] [--ratio R] [--chunks N ...]
+    python -m benchmarks.coreset_quality [--seeds N] [--train N] [--ratio R] [--chunks N ...] [--write]
 """
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 
 import numpy as np
@@ -25,6 +25,7 @@ from anomaly_runner.models.nearest import nearest_rows
 from anomaly_runner.models.patchcore import Patchcore
 from anomaly_runner.models.threads import MICRO_BATCH, TorchThreads
 from benchmarks.patches import as_input, patchcore
+from benchmarks.tables import Table, add_write, command, publish
 
 SIDE = 128
 FAINT = 0.7
@@ -90,6 +91,7 @@ def main() -> None:
     parser.add_argument("--ratio", type=float, default=0.02)
     parser.add_argument("--chunks", type=int, nargs="+", default=[10, 40])
     parser.add_argument("--times", type=int, nargs="+", default=[1, 2, 4], help="their share that chunks keep")
+    add_write(parser)
     arguments = parser.parse_args()
     model = patchcore(SIDE, TorchThreads(torch.device("cpu")), layers=("blocks.1", "blocks.2"))
     assert isinstance(model, Patchcore)
@@ -111,19 +113,32 @@ def main() -> None:
                 values, scores = measured(model, pictures, patches, reference)
                 reference = scores if reference is None else reference
                 results[name].append(values)
-    print(
-        "| Coreset | Radius | Mean distance | Image AUROC | Pixel AUROC | Change of scores |\n|---|---|---|---|---|---|"
+    rows = list(rows_of({name: np.array(values) for name, values in results.items()}))
+    columns = (
+        "Coreset",
+        "Radius",
+        "of the worst seed",
+        "Mean distance",
+        "Image AUROC",
+        "Pixel AUROC",
+        "Change of scores",
     )
-    exact = np.array(results["all at once"])
-    for name, rows in results.items():
-        radius, mean, image, pixel, changed = np.array(rows).mean(0)
-        relative = (np.array(rows)[:, :2] / exact[:, :2]).mean(0)
-        worst = (np.array(rows)[:, 0] / exact[:, 0]).max()
-        apart = (np.array(rows) - exact)[:, 2:4].std(0, ddof=1) / np.sqrt(len(rows))
-        print(
-            f"| {name} | {radius:.3f} ({relative[0]:.2f} times, at most {worst:.2f}) | {mean:.3f} ({relative[1]:.3f}) "
-            f"| {image:.4f} ({apart[0]:.4f}) | {pixel:.4f} ({apart[1]:.4f}) | {changed:.1%} |"
-        )
+    table = Table("coreset-quality", columns, rows, ("anomaly-operator", "torch"))
+    publish([table], command("coreset_quality"), arguments.write)
+
+
+def rows_of(results: Mapping[str, NDArray[np.float64]]) -> Iterator[list[str]]:
+    """The rows, from the values (seeds, 5) of each way; radius and distance in units of the first way's."""
+    exact = next(iter(results.values()))
+    for name, values in results.items():
+        _, _, image, pixel, changed = values.mean(0)
+        radius, mean = (values[:, :2] / exact[:, :2]).mean(0)
+        worst = (values[:, 0] / exact[:, 0]).max()
+        aurocs = [f"{image:.3f}", f"{pixel:.3f}"]
+        if values is not exact:
+            apart = (values - exact)[:, 2:4].std(0, ddof=1) / np.sqrt(len(values))
+            aurocs = [f"{auroc} ({error:.3f})" for auroc, error in zip(aurocs, apart, strict=True)]
+        yield [name, f"{radius:.2f}", f"{worst:.2f}", f"{mean:.3f}", *aurocs, f"{changed:.1%}"]
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ The table has, over the seeds, the mean and the range of the share of new nines 
 promised. The true share has a Beta distribution; that of some hundred new images scatters around it, so that their
 number is distributed beta-binomially: the last columns have its 90 % interval, and how many seeds were inside. ::
 
-    python -m benchmarks.false_alarms [--seeds N] [--side PIXELS]
+    python -m benchmarks.false_alarms [--seeds N] [--side PIXELS] [--write]
 """
 
 import argparse
@@ -28,6 +28,7 @@ from anomaly_runner.models.memory_models import build_memory_model
 from anomaly_runner.models.threads import TorchThreads
 from anomaly_runner.models.weights import use_cache
 from anomaly_runner.scoring.torch_predictor import TorchPredictor
+from benchmarks.tables import Table, add_write, command, publish
 from hack.demo.digits import GOOD_DIGIT, digit_images
 from hack.demo.weights import MODEL, write_efficientnet_lite0
 
@@ -83,18 +84,16 @@ def outcome(scores: NDArray[np.float32], rate: float, held_out: int) -> Outcome:
     return Outcome(promise, int((new >= threshold).sum()), len(new))
 
 
-def row(rate: float, held_out: int, outcomes: Sequence[Outcome]) -> str:
+def row(rate: float, held_out: int, outcomes: Sequence[Outcome]) -> list[str]:
     """A line of the table."""
     promise, found = outcomes[0].promise, np.array([one.found for one in outcomes])
     low, high = outcomes[0].interval
     inside = sum(low <= one.alarms <= high for one in outcomes)
-    spread = f"{found.mean():.2%} | {found.min():.2%} to {found.max():.2%}"
+    spread = [f"{found.mean():.2%}", f"{found.min():.2%} to {found.max():.2%}"]
     true = f"{promise.low:.2%} to {promise.high:.2%}"
     expected = f"{low / outcomes[0].new:.2%} to {high / outcomes[0].new:.2%}"
-    return (
-        f"| {rate:.0%} | {held_out} | {promise.expected:.2%} | {spread} | {true} | {expected} | "
-        f"{inside} of {len(outcomes)} |"
-    )
+    asked = [f"{rate:.0%}", str(held_out), f"{promise.expected:.2%}"]
+    return [*asked, *spread, true, expected, f"{inside} of {len(outcomes)}"]
 
 
 def main() -> None:
@@ -102,6 +101,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--side", type=int, default=64)
+    add_write(parser)
     arguments = parser.parse_args()
     nines = digit_images(GOOD_DIGIT)
     inputs = np.stack([to_input(Image.fromarray(nine), arguments.side, arguments.side, "imagenet") for nine in nines])
@@ -109,11 +109,20 @@ def main() -> None:
         write_efficientnet_lite0(Path(cache))
         use_cache(Path(cache))
         scores = [scores_of(inputs, seed) for seed in range(arguments.seeds)]
-    print(f"{len(nines)} nines, {LEARNT} to learn from, {arguments.seeds} seeds, {arguments.side} px\n")
-    print("| Asked | Held out | Promised | Found, mean | range | 90 % interval, true | of those found | Inside |")
-    print("|---|---|---|---|---|---|---|---|")
-    for rate, held_out in CASES:
-        print(row(rate, held_out, [outcome(each, rate, held_out) for each in scores]))
+    rows = [row(rate, held_out, [outcome(each, rate, held_out) for each in scores]) for rate, held_out in CASES]
+    columns = (
+        "Asked",
+        "Held out",
+        "Promised",
+        "Found, mean",
+        "range",
+        "90 % interval, true",
+        "of those found",
+        "Inside",
+    )
+    note = f"{len(nines)} nines, {LEARNT} to learn from, {arguments.seeds} seeds, {arguments.side} px."
+    table = Table("false-alarms", columns, rows, ("anomaly-operator", "torch", "timm"), note)
+    publish([table], command("false_alarms"), arguments.write)
 
 
 if __name__ == "__main__":

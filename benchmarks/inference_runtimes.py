@@ -1,19 +1,20 @@
-"""Inference compared with a bare onnxruntime loop, for growing numbers of images.
+"""Inference beside bare onnxruntime and beside anomalib's three ways, as whole processes in turns on one machine.
 
 MNIST digits; PaDiM with real ImageNet weights (tf_efficientnet_lite0), other models as in runner_experiment.py, trained
-once by the runner. Loops over the same images, each in a separate process:
+once by each program. Every side scores the same files, in a process of its own:
 
-- bare, from memory: ``session.run`` over prepared inputs, an upper bound of the speed;
-- bare, from files: the same with decoding and resizing by Pillow and normalisation first, as commonly written;
-- ours: ``anomaly-runner run``; its loop is the stage predict, which also hashes files and keeps scores;
-- anomalib: ``Engine.predict`` with a checkpoint (anomalib_inference.py), unless ``--skip-anomalib``.
+- ours: ``anomaly-runner run``, which also hashes files, and writes tables, metrics and a report;
+- onnxruntime, files: ``session.run`` of our ONNX model over files that Pillow decodes and resizes, as commonly written;
+- onnxruntime, memory: the same over inputs in memory, what nothing that uses onnxruntime can go below;
+- anomalib: ``Engine.predict``, ``TorchInferencer``, ``OpenVINOInferencer`` (anomalib_inference.py), which keep nothing;
+- with ``--runtimes`` ours on torchscript and on torch.
 
-The bare loops use the fastest on this machine of: all CPUs within an operator, batches of 8 per CPU, or of 2. Beside
-each loop the whole process is measured, import and tables included. With ``--runtimes`` the same images go
-through torchscript and torch::
+The bare loops use the fastest on this machine of: all CPUs within an operator, batches of 8 per CPU, or of 2. There is
+one clock for all sides, that of the whole process, and two numbers of images: the images between the two, divided by
+the seconds between the two, is the speed of the loop, free of imports, loading and the start of workers. ::
 
-    python -m benchmarks.inference_runtimes [--images 100 1000 10000] [--models NAME...] [--repeat N] [--runtimes]
-        [--skip-anomalib]
+    python -m benchmarks.inference_runtimes [--models NAME...] [--images FEW MANY] [--runs N] [--quick] [--runtimes]
+        [--write]
 """
 
 import argparse
@@ -22,20 +23,26 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from anomaly_runner.system.machine import cpu_limit
 from benchmarks.networks import LEARNT, MODELS, SIDES, anomalib_names, arguments, parameters
-from benchmarks.runner_experiment import PER_CLASS, Cost, measured, prepare
+from benchmarks.processes import Cost, measured
+from benchmarks.runner_experiment import PER_CLASS, prepare
+from benchmarks.tables import Spread, Table, add_write, command, in_turns, publish
 
 LITE = {"backbone": "tf_efficientnet_lite0", "layers": ["blocks.1", "blocks.2", "blocks.4"], "nFeatures": 50}
 GRADIENT = ("fastflow", "efficientad")
 MODES = (("operators", 8), ("batches", 8), ("batches", 2))
 """Modes of the bare loops: what the CPUs divide among them, and images per batch."""
+OURS = "ours"
+LIBRARIES = ("anomaly-operator", "anomalib", "onnxruntime-gpu", "openvino", "torch")
 
 # Run in a separate process: a child's peak memory is at least that of its parent, and torch is large.
 WEIGHTS = """
@@ -45,7 +52,7 @@ from hack.demo.weights import write_efficientnet_lite0
 write_efficientnet_lite0(Path(sys.argv[1]))
 """
 BARE = """
-import sys, time
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 import numpy as np, onnxruntime
@@ -61,16 +68,14 @@ options.intra_op_num_threads = cpus if mode == "operators" else 1
 session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 files = sorted(path for path in Path(folder).rglob("*") if path.suffix == ".png")
 parts = [files[start : start + many] for start in range(0, len(files), many)]
-ready = {part[0]: np.stack([read(file) for file in part]) for part in parts[:128 // many]} if source == "memory" else {}
+ready = {part[0]: np.stack([read(file) for file in part]) for part in parts[:64 // many]} if source == "memory" else {}
 inputs = list(ready.values())
 def score(number):
     batch = inputs[number % len(inputs)] if inputs else np.stack([read(file) for file in parts[number]])
     return session.run(None, {"input": batch[: len(parts[number])]})[0]
-score(0)
-began = time.perf_counter()
 with ThreadPoolExecutor(1 if mode == "operators" and source == "memory" else cpus) as pool:
     scores = np.concatenate(list(pool.map(score, range(len(parts)))))
-print("seconds", time.perf_counter() - began)
+print(len(scores))
 """
 
 
@@ -102,9 +107,9 @@ class Trained:
         return self.root / "results/bench/bench/local/model.onnx"
 
 
-def train(folder: Path, name: str) -> Trained:
-    """Train and export a model; gradient models for two steps."""
-    trained = Trained(name, prepare(folder, LEARNT.get(name, PER_CLASS), PER_CLASS))
+def train(folder: Path, name: str, learnt: int) -> Trained:
+    """Train and export a model with each program; gradient models for two steps."""
+    trained = Trained(name, prepare(folder, min(learnt, LEARNT.get(name, learnt)), PER_CLASS))
     measured([sys.executable, "-c", WEIGHTS, str(trained.root / "weights")])
     run(
         trained.root,
@@ -124,6 +129,7 @@ def train(folder: Path, name: str) -> Trained:
             },
         ),
     )
+    by_anomalib(trained, "train")
     return trained
 
 
@@ -145,40 +151,19 @@ def repeat_images(root: Path, count: int) -> Path:
     return folder
 
 
-def bare(trained: Trained, folder: Path, source: str) -> tuple[float, Cost]:
-    """Return seconds of the loop and cost of the whole process, for the fastest mode."""
-    found = [bare_in(trained, folder, source, mode) for mode in MODES]
-    return min(found, key=lambda one: one[0])
+def bare(trained: Trained, source: str, mode: tuple[str, int], folder: Path) -> Cost:
+    """Run the bare loop in one mode."""
+    values = (trained.onnx, folder, source, *mode, cpu_limit(), trained.side)
+    return measured([sys.executable, "-c", BARE, *map(str, values)])
 
 
-def bare_in(trained: Trained, folder: Path, source: str, mode: tuple[str, int]) -> tuple[float, Cost]:
-    """Return seconds of the loop and cost of the whole process, for one mode."""
-    sharing, many = mode
-    cpus = len(os.sched_getaffinity(0))
-    cost = measured(
-        [
-            sys.executable,
-            "-c",
-            BARE,
-            str(trained.onnx),
-            str(folder),
-            source,
-            sharing,
-            str(many),
-            str(cpus),
-            str(trained.side),
-        ]
-    )
-    return timed(cost)
+def fastest_mode(trained: Trained, source: str, folder: Path) -> tuple[str, int]:
+    """The mode in which the bare loop takes the shortest time, of one run each."""
+    return min(MODES, key=lambda mode: bare(trained, source, mode, folder).seconds)
 
 
-def timed(cost: Cost) -> tuple[float, Cost]:
-    """Return the seconds that a process printed for its loop, and its cost."""
-    return float(cost.output.rsplit("seconds", 1)[1]), cost
-
-
-def ours(root: Path, folder: Path, runtime: str) -> tuple[float, Cost]:
-    """Return seconds of the stage predict and cost of the whole process."""
+def ours(root: Path, runtime: str, folder: Path) -> Cost:
+    """Run anomaly-runner."""
     name = f"look-{runtime}"
     cost = run(
         root,
@@ -192,76 +177,111 @@ def ours(root: Path, folder: Path, runtime: str) -> tuple[float, Cost]:
             },
         ),
     )
-    report = json.loads((root / f"results/bench/{name}/local/report.json").read_text())
     shutil.rmtree(root / f"results/bench/{name}")
-    return report["seconds"]["predict"], cost
+    return cost
 
 
-def by_anomalib(trained: Trained, what: str, *folder: str) -> Cost:
-    """Run ``train`` or ``predict`` of anomalib_inference.py, and return its cost."""
+def by_anomalib(trained: Trained, what: str, *folder: Path) -> Cost:
+    """Run a command of anomalib_inference.py."""
     given = anomalib_names(LITE) | {"pre_trained": False} if trained.name == "padim" else arguments(trained.name)
+    values = (what, trained.name, trained.root, trained.side, json.dumps(given), *folder)
     return measured(
-        [
-            sys.executable,
-            "-m",
-            "benchmarks.anomalib_inference",
-            what,
-            trained.name,
-            str(trained.root),
-            str(trained.side),
-            json.dumps(given),
-            *folder,
-        ],
+        [sys.executable, "-m", "benchmarks.anomalib_inference", *map(str, values)],
         XDG_CACHE_HOME=str(trained.root / "weights"),
     )
 
 
-def show(name: str, images: int, found: Iterable[tuple[float, Cost]]) -> float:
-    """Print one line for the fastest of several runs, and return the loop's images per second."""
-    seconds, cost = min(found, key=lambda one: one[0])
-    print(
-        f"{name:24}{images:8}{images / seconds:12.1f}{images / cost.seconds:12.1f}{cost.cpu_seconds:10.1f}"
-        f"{cost.megabytes:10.0f}",
-        flush=True,
+def sides_of(trained: Trained, folder: Path, runtimes: Sequence[str]) -> Mapping[str, Callable[[Path], Cost]]:
+    """All sides, by name; ``folder`` has the images with which the bare loops find their fastest modes."""
+    bare_sides = {
+        f"onnxruntime, {source}": partial(bare, trained, source, fastest_mode(trained, source, folder))
+        for source in ("files", "memory")
+    }
+    anomalibs = {
+        "anomalib `Engine.predict`": "engine",
+        "anomalib `TorchInferencer`": "torch",
+        "anomalib `OpenVINOInferencer`": "openvino",
+    }
+    return (
+        {OURS: partial(ours, trained.root, "onnx")}
+        | {f"ours, {runtime}": partial(ours, trained.root, runtime) for runtime in runtimes}
+        | bare_sides
+        | {name: partial(by_anomalib, trained, what) for name, what in anomalibs.items()}
     )
-    return images / seconds
 
 
-def compare(trained: Trained, images: int, repeat: int, runtimes: Iterable[str], with_anomalib: bool) -> None:
-    """Print all lines for one number of images."""
-    root, turns = trained.root, range(repeat)
-    folder = repeat_images(root, images)
-    memory = show("bare, from memory", images, [bare(trained, folder, "memory") for _ in turns])
-    files = show("bare, from files", images, [bare(trained, folder, "files") for _ in turns])
-    own = show("ours, onnx", images, [ours(root, folder, "onnx") for _ in turns])
-    print(f"{'ours / bare':24}{images:8}{own / memory:12.1%} of memory, {own / files:.1%} of files", flush=True)
-    for runtime in runtimes:
-        show(f"ours, {runtime}", images, [ours(root, folder, runtime) for _ in turns])
-    if with_anomalib:
-        theirs = show("anomalib", images, [timed(by_anomalib(trained, "predict", str(folder))) for _ in turns])
-        print(f"{'ours / anomalib':24}{images:8}{own / theirs:12.1f} times", flush=True)
-    shutil.rmtree(folder)
+@dataclass(frozen=True)
+class Pair:
+    """The same side with few and with many images."""
+
+    few: Cost
+    many: Cost
+
+    def per_second(self, images: int) -> float:
+        """Images a second of the loop; ``images`` is how many more there are with many."""
+        return images / (self.many.seconds - self.few.seconds)
+
+
+def both(side: Callable[[Path], Cost], folders: Sequence[Path]) -> Pair:
+    """Run a side with few and with many images."""
+    return Pair(*(side(folder) for folder in folders))
+
+
+def spread(pairs: Sequence[Pair], value: Callable[[Pair], float]) -> Spread:
+    """One quantity of all turns."""
+    return Spread.of([value(pair) for pair in pairs])
+
+
+def row(name: str, pairs: Sequence[Pair], own: Sequence[Pair], more: int) -> list[str]:
+    """A line of the table."""
+    few, many, speed = (
+        spread(pairs, value)
+        for value in (lambda pair: pair.few.seconds, lambda pair: pair.many.seconds, lambda pair: pair.per_second(more))
+    )
+    whole = spread(own, lambda pair: pair.many.seconds)
+    loop = spread(own, lambda pair: pair.per_second(more))
+    ratios = ["1", "1"] if pairs is own else [many.over(whole).text(), loop.over(speed).text()]
+    cpu = spread(pairs, lambda pair: pair.many.cpu_seconds).middle(" s")
+    memory = spread(pairs, lambda pair: pair.many.megabytes / 1000).middle(" GB")
+    times = [few.text(" s"), many.text(" s"), speed.text()]
+    return [name, str(len(pairs)), *times, *ratios, cpu, memory]
+
+
+def told(name: str, pair: Pair) -> None:
+    """Print one turn of a side."""
+    print(f"{name:32}{pair.few.seconds:8.2f} s{pair.many.seconds:8.2f} s", flush=True)
+
+
+def compare(trained: Trained, images: Sequence[int], runs: int, runtimes: Sequence[str]) -> Table:
+    """Measure all sides of one model."""
+    folders = [repeat_images(trained.root, count) for count in images]
+    sides = {name: partial(both, side, folders) for name, side in sides_of(trained, folders[0], runtimes).items()}
+    found: Mapping[str, Sequence[Pair]] = in_turns(sides, dict.fromkeys(sides, runs), told)
+    few, many = images
+    columns = ("Side", "Runs", f"Process, {few:,} images", f"{many:,} images", "Images a second between")
+    more = (f"Process of {many:,}, times ours", "A loop's image, times ours", "CPU", "Peak memory")
+    rows = [row(name, pairs, found[OURS], many - few) for name, pairs in found.items()]
+    return Table(f"inference-{trained.name}", (*columns, *more), rows, LIBRARIES)
 
 
 def main() -> None:
-    """Print all comparisons."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--images", type=int, nargs="+", default=[100, 1000, 10_000])
-    parser.add_argument("--models", choices=MODELS, nargs="+", default=["padim"])
-    parser.add_argument("--repeat", type=int, default=1)
+    """Measure all models, and print their tables."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--models", choices=MODELS, nargs="+", default=MODELS)
+    parser.add_argument("--images", type=int, nargs=2, metavar=("FEW", "MANY"))
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument(
+        "--quick", action="store_true", help="100 and 500 images, learnt from 30, instead of 1,000 and 100"
+    )
     parser.add_argument("--runtimes", action="store_true")
-    parser.add_argument("--skip-anomalib", action="store_true")
+    add_write(parser)
     options = parser.parse_args()
+    images = options.images or ((100, 500) if options.quick else (100, 1000))
     runtimes = ("torchscript", "torch") if options.runtimes else ()
     with tempfile.TemporaryDirectory() as folder:
         for name in options.models:
-            trained = train(Path(folder) / name, name)
-            if not options.skip_anomalib:
-                by_anomalib(trained, "train")
-            print(f"\n{name}, load {os.getloadavg()[0]:.1f} on {os.cpu_count()} CPUs")
-            print(f"{'':24}{'images':>8}{'loop im/s':>12}{'whole im/s':>12}{'CPU s':>10}{'peak MB':>10}")
-            for images in options.images:
-                compare(trained, images, options.repeat, runtimes, not options.skip_anomalib)
+            trained = train(Path(folder) / name, name, 30 if options.quick else PER_CLASS)
+            publish([compare(trained, images, options.runs, runtimes)], command("inference_runtimes"), options.write)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""300 suspended resources applied at once: the operator's delay behind their creation, and its resource use.
+"""Suspended resources applied at once: the operator's delay behind their creation, its writes and its resource use.
 
-    python benchmarks/operator_apply.py [--resources 300]
+    python -m benchmarks.operator_apply [--resources N...] [--runs N] [--write]
 
 Needs a Kubernetes API server (KUBECONFIG) with the CRDs; an installed operator is scaled to zero meanwhile. The
-operator runs as in its image, without the `kubernetes` package. Prints one line per figure; asserts nothing.
+operator runs as in its image, without the `kubernetes` package, anew for each run. Times count from the first posting.
 """
 
 import argparse
@@ -15,19 +15,20 @@ import time
 import urllib.error
 import urllib.request
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import kopf
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT / "crds"), str(ROOT / "search"), str(ROOT / "operator")]
-
-from anomaly_operator.cluster.client import ApiClient  # noqa: E402
-from anomaly_operator.cluster.credentials import login  # noqa: E402
-from anomaly_operator.resources import EXPERIMENTS, JOBS, Resource  # noqa: E402
+from anomaly_operator.cluster.client import ApiClient
+from anomaly_operator.cluster.credentials import login
+from anomaly_operator.errors import Conflict
+from anomaly_operator.resources import EXPERIMENTS, JOBS, Resource
+from benchmarks.processes import ROOT
+from benchmarks.tables import Spread, Table, add_write, publish
 
 PORT = 18099
 LABEL = "app.kubernetes.io/name=anomaly-operator"
@@ -137,24 +138,32 @@ def no_other_operator() -> Iterator[None]:
         kubectl("-n", "anomaly-system", "scale", "deployment", "-l", LABEL, f"--replicas={found}")
 
 
-async def main() -> None:
+@dataclass(frozen=True)
+class Figures:
+    """What was measured: seconds since the first posting, MiB, and writes a resource."""
+
+    posted: float
+    jobs: float
+    settled: float
+    cpu: float
+    peak: float
+    job_creations: float
+    status_updates: float
+    other_writes: float
+    made: int
+
+
+async def run(python: str, count: int) -> Figures:
     """Create a namespace, start the operator, measure, and clean up."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--resources", type=int, default=300)
-    parser.add_argument(
-        "--python", default=sys.executable, help="interpreter of the operator: its image has less in it"
-    )
-    arguments = parser.parse_args()
-    count = arguments.resources
     info = login(kopf.OperatorSettings())
     client = ApiClient(lambda: info)
     namespace = f"bench-{uuid.uuid4().hex[:6]}"
     await client.create(NAMESPACES, None, {"metadata": {"name": namespace}})
-    operator = start_operator(arguments.python, namespace)
+    operator = start_operator(python, namespace)
     try:
         await until(lambda: metric("anomaly_operator_leader") == 1)
         await asyncio.sleep(2)
-        await measure(client, operator.pid, namespace, count)
+        return await measure(client, operator.pid, namespace, count)
     finally:
         operator.terminate()
         operator.wait(30)
@@ -162,40 +171,81 @@ async def main() -> None:
         await client.close()
 
 
-async def measure(client: ApiClient, pid: int, namespace: str, count: int) -> None:
-    """Create the resources, wait for their Jobs and statuses, and print the figures."""
-    idle, cpu = memory(pid, "VmRSS"), metric("process_cpu_seconds_total")
+async def post(client: ApiClient, namespace: str, number: int) -> None:
+    """Create a resource; one that is there is that of an earlier attempt, whose answer was lost."""
+    with suppress(Conflict):
+        await client.create(EXPERIMENTS, namespace, experiment(number))
+
+
+async def measure(client: ApiClient, pid: int, namespace: str, count: int) -> Figures:
+    """Create the resources, and wait for their Jobs and statuses."""
+    cpu = metric("process_cpu_seconds_total")
     jobs = asyncio.create_task(all_jobs_exist(count))
     await asyncio.sleep(0.5)
     began = time.perf_counter()
-    await asyncio.gather(*(client.create(EXPERIMENTS, namespace, experiment(number)) for number in range(count)))
+    await asyncio.gather(*(post(client, namespace, number) for number in range(count)))
     posted = time.perf_counter() - began
     existed = await jobs - began
-    await until(lambda: metric("anomaly_operator_runs", 'phase="Suspended"') >= count)
+    await until(lambda: metric("anomaly_operator_runs", 'phase="Suspended"') >= count, seconds=600)
     settled = time.perf_counter() - began
     await asyncio.sleep(3)
-    made = sum([len(page) async for page, _ in client.list(JOBS, namespace)])
-    print(f"Jobs in the namespace             {made}")
-    writes = {
-        "Job creations": metric(API, 'verb="create"', "jobs"),
-        "status updates": metric(API, 'verb="update_status"'),
-        "everything else": metric(API)
-        - metric(API, "leases")
-        - metric(API, 'verb="list"')
-        - metric(API, 'verb="create"', "jobs")
-        - metric(API, 'verb="update_status"'),
-    }
-    print(f"resources                         {count}")
-    print(f"posting them                      {posted:.2f} s")
-    print(f"all Jobs exist                    {existed:.2f} s  ({existed - posted:+.2f} s after the posting)")
-    print(f"all statuses written              {settled:.2f} s")
-    print(f"operator CPU                      {metric('process_cpu_seconds_total') - cpu:.2f} s")
-    print(f"operator RSS idle / now / peak    {idle:.1f} / {memory(pid, 'VmRSS'):.1f} / {memory(pid, 'VmHWM'):.1f} MiB")
-    for name, number in writes.items():
-        print(f"{name} a resource".ljust(33), f"{number / count:.2f}")
-    print("API writes a resource".ljust(33), f"{sum(writes.values()) / count:.2f}")
+    created, updated = metric(API, 'verb="create"', "jobs"), metric(API, 'verb="update_status"')
+    others = metric(API) - metric(API, "leases") - metric(API, 'verb="list"') - created - updated
+    return Figures(
+        posted,
+        existed,
+        settled,
+        cpu=metric("process_cpu_seconds_total") - cpu,
+        peak=memory(pid, "VmHWM"),
+        job_creations=created / count,
+        status_updates=updated / count,
+        other_writes=others / count,
+        made=sum([len(page) async for page, _ in client.list(JOBS, namespace)]),
+    )
+
+
+ROWS: dict[str, tuple[Callable[[Figures], float], str]] = {
+    "all resources posted": (lambda found: found.posted, " s"),
+    "all Jobs created": (lambda found: found.jobs, " s"),
+    "from the last posting to the last Job": (lambda found: found.jobs - found.posted, " s"),
+    "all statuses written": (lambda found: found.settled, " s"),
+    "CPU of the operator": (lambda found: found.cpu, " s"),
+    "peak memory of the operator": (lambda found: found.peak, " MiB"),
+    "Jobs, of which there is one a resource": (lambda found: found.made, ""),
+    "creations of Jobs a resource": (lambda found: found.job_creations, ""),
+    "updates of status a resource": (lambda found: found.status_updates, ""),
+    "other requests a resource": (lambda found: found.other_writes, ""),
+}
+
+
+def table_of(found: Mapping[int, Sequence[Figures]]) -> Table:
+    """The table, with a column for each number of resources."""
+    rows = [
+        [name, *(Spread.of([value(one) for one in runs]).text(unit) for runs in found.values())]
+        for name, (value, unit) in ROWS.items()
+    ]
+    columns = ["", *(f"{count:,} resources" for count in found)]
+    runs = len(next(iter(found.values())))
+    return Table("operator-apply", columns, rows, ("anomaly-operator", "kopf", "aiohttp"), f"{runs} runs each.")
+
+
+def main() -> None:
+    """Measure all numbers of resources, and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--resources", type=int, nargs="+", default=[100, 300])
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument(
+        "--python", default=sys.executable, help="interpreter of the operator: its image has less in it"
+    )
+    add_write(parser)
+    options = parser.parse_args()
+    with no_other_operator():
+        found = {
+            count: [asyncio.run(run(options.python, count)) for _ in range(options.runs)] for count in options.resources
+        }
+    numbers = " ".join(map(str, options.resources))
+    publish([table_of(found)], f"python -m benchmarks.operator_apply --resources {numbers}", options.write)
 
 
 if __name__ == "__main__":
-    with no_other_operator():
-        asyncio.run(main())
+    main()

@@ -1,9 +1,9 @@
-"""What one picture costs at 1, 12 and 50 megapixels: seconds of CPU and bytes, with and without raw outputs.
+"""What one picture costs at 1, 12 and 50 megapixels: CPU milliseconds and bytes, with and without raw outputs.
 
 A photograph that scikit-image ships, enlarged and stored as JPEG, with maps of 256 x 256 in which a part is anomalous,
 is drawn and written as in a run, on one thread; reading the image file is part of it. ::
 
-    python -m benchmarks.picture_costs [--images N]
+    python -m benchmarks.picture_costs [--images N] [--runs N] [--write]
 """
 
 import argparse
@@ -16,6 +16,7 @@ from PIL import Image
 from anomaly_api.evaluation import Visualization
 from anomaly_runner.data.samples import Sample
 from anomaly_runner.reporting.visualize import write_pictures
+from benchmarks.tables import Spread, Table, add_write, command, publish
 from benchmarks.visualize import renderer_of
 
 SIZES = {1: (1152, 864), 12: (4096, 3072), 50: (8192, 6144)}
@@ -33,8 +34,8 @@ def write_images(folder: Path, count: int, size: tuple[int, int]) -> list[Sample
     return [Sample(f"{index}.jpg", "defect") for index in range(count)]
 
 
-def measure(size: tuple[int, int], count: int, raw_outputs: bool) -> tuple[float, dict[str, int]]:
-    """Return the CPU seconds of a picture, and the mean bytes of its files by their suffix."""
+def measure(size: tuple[int, int], count: int, raw_outputs: bool) -> tuple[float, float]:
+    """Return the CPU milliseconds of a picture, and the mean megabytes of its files."""
     spec = Visualization(enabled=True, raw_outputs=raw_outputs)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -42,25 +43,30 @@ def measure(size: tuple[int, int], count: int, raw_outputs: bool) -> tuple[float
         began = time.process_time()
         files = [file for index in range(count) for file in write_pictures(renderer, index, spec, folder / "pictures")]
         seconds = (time.process_time() - began) / count
-        sizes: dict[str, int] = {}
-        for file in files:
-            kind = file.name.rpartition("_")[2] if file.suffix != ".jpg" else "picture.jpg"
-            sizes[kind] = sizes.get(kind, 0) + file.stat().st_size // count
-    return seconds, sizes
+        return seconds * 1000, sum(file.stat().st_size for file in files) / count / 1e6
+
+
+def row(megapixels: int, images: int, runs: int) -> list[str]:
+    """A line of the table."""
+    width, height = SIZES[megapixels]
+    cells = [f"{megapixels} MP ({width} x {height})"]
+    for raw_outputs in (False, True):
+        found = [measure((width, height), images, raw_outputs) for _ in range(runs)]
+        cells += [Spread.of([milliseconds for milliseconds, _ in found]).text(" ms"), f"{found[0][1]:.1f} MB"]
+    return cells
 
 
 def main() -> None:
-    """Print a line for each size, with and without raw outputs."""
+    """Measure all sizes, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--images", type=int, default=3)
-    arguments = parser.parse_args()
-    for megapixels, size in SIZES.items():
-        for raw_outputs in (False, True):
-            seconds, sizes = measure(size, arguments.images, raw_outputs)
-            parts = ", ".join(f"{kind} {count / 1e6:.2f} MB" for kind, count in sizes.items())
-            total = sum(sizes.values()) / 1e6
-            kind = "with raw outputs" if raw_outputs else "picture alone"
-            print(f"{megapixels:3} MP  {kind:16} {seconds:7.2f} s CPU {total:8.2f} MB: {parts}")
+    parser.add_argument("--runs", type=int, default=3)
+    add_write(parser)
+    options = parser.parse_args()
+    rows = [row(megapixels, options.images, options.runs) for megapixels in SIZES]
+    columns = ("Image", "Picture, CPU", "file", "with `rawOutputs`, CPU", "files")
+    table = Table("picture-costs", columns, rows, ("anomaly-operator", "pillow"), f"{options.runs} runs each.")
+    publish([table], command("picture_costs"), options.write)
 
 
 if __name__ == "__main__":

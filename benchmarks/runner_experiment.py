@@ -1,39 +1,42 @@
-"""The MNIST experiment compared with plain anomalib and with the bare network, as whole processes.
+"""The MNIST experiment beside plain anomalib and beside the bare network, in turns on one machine.
 
-Models with random weights train on nines and are tested on all digits. Sides, each in separate processes, one after the
-other:
+Models with random weights train on nines and are tested on all digits. Sides, each a process of its own:
 
-- anomaly-runner: writes the ONNX model, compared with torch on 32 images, tables and the report; no pictures;
-- anomalib as its documentation shows it, with the ONNX model; draws every test image, and the same without pictures;
-- bare: the network in torch, fed from memory (bare_torch.py).
+- ours: writes the ONNX model, compared with torch on 32 images, metrics with intervals, tables and the report;
+- anomalib as its documentation shows it: ``Engine.fit``, ``Engine.test`` with AUROC and F1, ``Engine.export`` to ONNX;
+- both once more with a picture of each test image;
+- the network alone in torch, fed from memory (bare_torch.py).
 
-Gradient models validate on the test images after each epoch on the first three sides. ``train`` and ``test`` are images
-per second of those stages only. ``--grow`` runs several sizes of both sets; some models train on fewer images
-(networks.LEARNT)::
+``fit`` validates on the test images, from which anomalib has its threshold, and ``test`` scores them again; ours scores
+them once. The table has the ratio with that validation and without it. Gradient models validate after each epoch on
+both sides. A table for each model, with a row for each side and size::
 
-    python -m benchmarks.runner_experiment [--models NAME...] [--test N] [--skip-anomalib] [--repeat N]
-    python -m benchmarks.runner_experiment --grow 100 1000 10000 [--models NAME...] [--skip-anomalib]
+    python -m benchmarks.runner_experiment [--models NAME...] [--quick] [--sizes TRAIN+TEST...] [--runs N] [--write]
+    python -m benchmarks.runner_experiment --grow 100 1000 10000 [--models NAME...] [--write]
+
+``--grow`` runs ours alone, with as many images to learn from as to test on (networks.LEARNT at most), for its memory.
 """
 
 import argparse
 import json
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
-import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from benchmarks.networks import BATCHES, EPOCHS, LEARNT, MODELS, SIDES, parameters
+from benchmarks.processes import Cost, measured
+from benchmarks.tables import Spread, Table, add_write, command, in_turns, publish
 from hack.demo.digits import DIGITS, write_mnist_folders
 
-ROOT = Path(__file__).parents[1]
 PER_CLASS = 100
-BANK = ("patchcore",)
 WEIGHTS = """
 import sys
 from pathlib import Path
@@ -41,16 +44,43 @@ from hack.demo.auxiliary import write_auxiliary_weights
 write_auxiliary_weights(Path(sys.argv[1]))
 """
 # Run in a separate process: a child's peak memory is at least that of its parent, and torch is large.
-
-
-@dataclass(frozen=True)
-class Cost:
-    """The resources that one process took."""
-
-    seconds: float
-    cpu_seconds: float
-    megabytes: float
-    output: str = ""
+OURS, ANOMALIB, OURS_DRAWN, ANOMALIB_DRAWN, ALONE = (
+    "ours",
+    "anomalib",
+    "ours, pictures",
+    "anomalib, pictures",
+    "network alone",
+)
+BESIDE = {OURS: OURS, ANOMALIB: OURS, OURS_DRAWN: OURS_DRAWN, ANOMALIB_DRAWN: OURS_DRAWN}
+"""The side of ours that does the same."""
+COLUMNS = (
+    "Images",
+    "Side",
+    "Runs",
+    "Process",
+    "Times ours",
+    "without validation",
+    "Train",
+    "Validate",
+    "Score",
+    "Export",
+    "CPU",
+    "Peak memory",
+)
+FULL: dict[str, tuple[str, ...]] = {
+    "padim": ("100+100", "100+1000"),
+    "patchcore": ("50+100", "100+1000"),
+    "fastflow": ("100+100", "200+400"),
+    "efficientad": ("10+100", "20+200"),
+}
+QUICK: dict[str, tuple[str, ...]] = {
+    "padim": ("50+100", "100+400"),
+    "patchcore": ("20+50", "40+100"),
+    "fastflow": ("20+20", "50+50"),
+    "efficientad": ("4+10", "8+20"),
+}
+"""Images to train and to test on."""
+LIBRARIES = ("anomaly-operator", "anomalib", "torch", "lightning")
 
 
 @dataclass(frozen=True)
@@ -69,26 +99,15 @@ class Task:
         return [self.model, str(self.folder), *map(str, numbers)]
 
 
-def measured(command: list[str], **environment: str) -> Cost:
-    """Run a process to its end, and return its cost.
+@dataclass(frozen=True)
+class Run:
+    """One process and the seconds of its parts; ``validate`` is missing where it is part of ``train``, or not done."""
 
-    Raises:
-        SystemExit: the process failed.
-    """
-    inherited = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-    began = time.perf_counter()
-    process = subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=inherited | environment
-    )
-    output = process.stdout.read() if process.stdout else ""
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise SystemExit(f"{command[:3]} failed:\n{output[-4000:]}")
-    return Cost(time.perf_counter() - began, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024, output)
+    cost: Cost
+    seconds: Mapping[str, float]
 
 
-def manifest(task: Task) -> Path:
+def manifest(task: Task, pictures: bool = False) -> Path:
     """Write the runner's experiment, and return the file."""
     side = SIDES.get(task.model, 224)
     epochs = EPOCHS.get(task.model, 0)
@@ -106,6 +125,7 @@ def manifest(task: Task) -> Path:
                 "weights": {"s3": {"uri": "s3://weights"}},
             },
             "training": training,
+            "evaluation": {"visualization": {"enabled": pictures}},
             "output": {"s3": {"uri": "s3://results"}},
         },
     }
@@ -114,60 +134,94 @@ def manifest(task: Task) -> Path:
     return file
 
 
-def ours(task: Task) -> tuple[Cost, dict[str, float]]:
-    """Run anomaly-runner, and return the cost of the process and the seconds of its stages."""
+def ours(task: Task, pictures: bool = False) -> Run:
+    """Run anomaly-runner; trainings by gradient decode images in the stage before, and pictures have their own."""
     shutil.rmtree(task.folder / "results", ignore_errors=True)
-    cost = measured([sys.executable, "-m", "anomaly_runner", "run", str(manifest(task)), "--local", str(task.folder)])
+    file = manifest(task, pictures)
+    cost = measured([sys.executable, "-m", "anomaly_runner", "run", str(file), "--local", str(task.folder)])
     report = json.loads((task.folder / "results/bench/bench/local/report.json").read_text())
-    return cost, report["seconds"]
+    stages: dict[str, float] = report["seconds"]
+    train = stages["train"] + (stages["dataset"] if EPOCHS.get(task.model) else 0)
+    score = stages["predict"] + (stages["visualize"] if pictures else 0)
+    return Run(cost, {"train": train, "predict": score, "export": stages["export"]})
 
 
-def other(task: Task, script: str, *arguments: str) -> tuple[Cost, dict[str, float]]:
-    """Run another side's script, and return the cost of the process and the seconds of its stages."""
+def other(task: Task, script: str, *arguments: str) -> Run:
+    """Run another side's script."""
     cost = measured(
         [sys.executable, "-m", f"benchmarks.{script}", *task.arguments, *arguments],
         XDG_CACHE_HOME=str(task.folder / "weights"),
     )
-    return cost, json.loads(cost.output.strip().rsplit("\n", 1)[-1])
+    seconds: dict[str, float] = json.loads(cost.last_line)
+    if EPOCHS.get(task.model) and "validate" in seconds:  # as in ours
+        seconds["train"] += seconds.pop("validate")
+    return Run(cost, seconds)
 
 
-def compare(task: Task, with_anomalib: bool) -> None:
-    """Print all sides of one task, and their ratios to ours."""
-    own = ours(task)
-    show(task, "anomaly-runner", own)
-    sides = {
-        "anomalib, pictures": ("plain_anomalib", "pictures"),
-        "anomalib, none": ("plain_anomalib", "none"),
-        "bare torch": ("bare_torch",),
+def sides_of(task: Task) -> dict[str, Callable[[], Run]]:
+    """All sides, by name."""
+    return {
+        OURS: partial(ours, task),
+        ANOMALIB: partial(other, task, "plain_anomalib", "none"),
+        ALONE: partial(other, task, "bare_torch"),
+        OURS_DRAWN: partial(ours, task, pictures=True),
+        ANOMALIB_DRAWN: partial(other, task, "plain_anomalib", "pictures"),
     }
-    for name, command in sides.items():
-        if with_anomalib or command[0] == "bare_torch":
-            found = other(task, *command)
-            show(task, name, found)
-            ratios = (theirs / mine for theirs, mine in zip(columns(found), columns(own), strict=True))
-            print(f"{'  times ours':34}" + "".join(f"{ratio:9.1f}" for ratio in ratios), flush=True)
 
 
-def columns(found: tuple[Cost, dict[str, float]]) -> tuple[float, ...]:
-    """Return seconds of the process, of CPU, of training and of testing, and peak memory (MB)."""
-    cost, seconds = found
-    return cost.seconds, cost.cpu_seconds, seconds["train"], seconds["predict"], cost.megabytes
+def spread(runs: Sequence[Run], value: Callable[[Run], float]) -> Spread:
+    """One quantity of all runs."""
+    return Spread.of([value(run) for run in runs])
 
 
-def show(task: Task, name: str, found: tuple[Cost, dict[str, float]]) -> None:
-    """Print one line."""
-    whole, cpu, train, test, megabytes = columns(found)
-    learnt = task.train * max(1, EPOCHS.get(task.model, 0))
-    print(
-        f"{task.model:12}{name:22}{whole:9.1f}{cpu:9.1f}{learnt / train:9.1f}{task.test / test:9.1f}{megabytes:9.0f}",
-        flush=True,
-    )
+def rows_of(task: Task, found: Mapping[str, Sequence[Run]]) -> list[list[str]]:
+    """The rows of one size."""
+    sizes = f"{task.train} + {task.test}"
+    whole = [
+        [sizes, name, str(len(runs)), *costs(runs, found[BESIDE[name]]), *parts(runs), *resources(runs)]
+        for name, runs in found.items()
+        if name in BESIDE
+    ]
+    return [*whole, [sizes, ALONE, str(len(found[ALONE])), *alone(found[ALONE], found[OURS])]]
 
 
-def header(train: int, test: int) -> None:
-    """Print the header of the lines of one size."""
-    print(f"\n{train} + {test} images, load {os.getloadavg()[0]:.1f} on {os.cpu_count()} CPUs")
-    print(f"{'':34}{'wall s':>9}{'CPU s':>9}{'train/s':>9}{'test/s':>9}{'peak MB':>9}", flush=True)
+def costs(runs: Sequence[Run], beside: Sequence[Run]) -> list[str]:
+    """Seconds of the process, and in units of ours, with and without the validation of ``fit``."""
+    seconds, own = (spread(these, lambda run: run.cost.seconds) for these in (runs, beside))
+    without = spread(runs, lambda run: run.cost.seconds - run.seconds.get("validate", 0))
+    if runs is beside:
+        return [seconds.text(" s"), "1", "1"]
+    return [seconds.text(" s"), seconds.over(own).text(), without.over(own).text()]
+
+
+def parts(runs: Sequence[Run]) -> list[str]:
+    """Medians of the parts' seconds."""
+    return [middle(runs, part) for part in ("train", "validate", "predict", "export")]
+
+
+def middle(runs: Sequence[Run], part: str) -> str:
+    """The median of one part's seconds; a dash where it is part of another, or not done."""
+    return spread(runs, lambda run: run.seconds[part]).middle(" s") if part in runs[0].seconds else "-"
+
+
+def resources(runs: Sequence[Run]) -> list[str]:
+    """Medians of CPU seconds and of peak memory."""
+    cpu = spread(runs, lambda run: run.cost.cpu_seconds).middle(" s")
+    return [cpu, spread(runs, lambda run: run.cost.megabytes / 1000).middle(" GB")]
+
+
+def alone(runs: Sequence[Run], beside: Sequence[Run]) -> list[str]:
+    """What the network alone takes, whose process is no experiment: both parts, and together in units of ours."""
+    both, own = (spread(these, lambda run: run.seconds["train"] + run.seconds["predict"]) for these in (runs, beside))
+    done = f"{both.over(own).text()} of train and score"
+    return ["-", done, "-", middle(runs, "train"), "-", middle(runs, "predict"), "-", "-", "-"]
+
+
+def told(task: Task, name: str, run: Run) -> None:
+    """Print one run."""
+    seconds = ", ".join(f"{part} {value:.1f}" for part, value in run.seconds.items())
+    size = f"{task.train} + {task.test}"
+    print(f"{task.model:12}{size:12}{name:20}{run.cost.seconds:8.1f} s ({seconds})", flush=True)
 
 
 def repeat(folder: Path, count: int) -> None:
@@ -190,25 +244,55 @@ def prepare(root: Path, train: int, test: int) -> Path:
     return folder
 
 
+def compare(root: Path, model: str, sizes: Sequence[str], runs: Mapping[str, int]) -> Table:
+    """Measure all sides of one model."""
+    rows: list[list[str]] = []
+    for size in sizes:
+        train, test = map(int, size.split("+"))
+        task = Task(model, prepare(root / model, train, test), train, test)
+        rows += rows_of(task, in_turns(sides_of(task), runs, partial(told, task)))
+        shutil.rmtree(task.folder)
+    return Table(f"experiment-{model}", COLUMNS, rows, LIBRARIES)
+
+
+def grow(root: Path, models: Sequence[str], counts: Sequence[int]) -> Table:
+    """Run ours alone with growing sets, for its peak memory."""
+    rows: list[list[str]] = []
+    for model in models:
+        for count in counts:
+            learnt = min(count, LEARNT.get(model, count))
+            task = Task(model, prepare(root / model, learnt, count), learnt, count)
+            run = ours(task)
+            told(task, OURS, run)
+            rows.append([model, f"{learnt:,}", f"{count:,}", f"{run.cost.megabytes / 1000:.2f} GB"])
+            shutil.rmtree(task.folder)
+    return Table("experiment-memory", ("Model", "Train", "Test", "Peak memory"), rows, LIBRARIES)
+
+
 def main() -> None:
-    """Print all sides, and how they compare."""
-    parser = argparse.ArgumentParser()
+    """Measure all models, and print their tables."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--models", choices=MODELS, nargs="+", default=MODELS)
-    parser.add_argument("--test", type=int, default=1000)
-    parser.add_argument("--grow", type=int, nargs="+")
-    parser.add_argument("--skip-anomalib", action="store_true")
-    parser.add_argument("--repeat", type=int, default=1)
+    parser.add_argument("--sizes", nargs="+", metavar="TRAIN+TEST", help="instead of each model's own")
+    parser.add_argument("--quick", action="store_true", help="smaller sizes")
+    parser.add_argument("--runs", type=int, default=3, help="of each side")
+    parser.add_argument("--slow-runs", type=int, help="of the sides of anomalib, where fewer are wanted")
+    parser.add_argument("--grow", type=int, nargs="+", metavar="IMAGES")
+    add_write(parser)
     options = parser.parse_args()
-    sizes = [(count, count) for count in options.grow] if options.grow else [(PER_CLASS, options.test)]
     with tempfile.TemporaryDirectory() as name:
-        for train, test in sizes:
-            header(train, test)
-            for model in options.models:
-                learnt = min(train, LEARNT.get(model, train))
-                task = Task(model, prepare(Path(name) / model, learnt, test), learnt, test)
-                for _ in range(options.repeat):
-                    compare(task, not options.skip_anomalib)
-                shutil.rmtree(task.folder)
+        if options.grow:
+            publish([grow(Path(name), options.models, options.grow)], command("runner_experiment"), options.write)
+            return
+        for model in options.models:
+            sizes = options.sizes or (QUICK if options.quick else FULL)[model]
+            publish([compare(Path(name), model, sizes, turns(options))], command("runner_experiment"), options.write)
+
+
+def turns(options: Any) -> dict[str, int]:
+    """In how many turns each side takes part."""
+    slow = options.runs if options.slow_runs is None else options.slow_runs
+    return dict.fromkeys((OURS, ALONE, OURS_DRAWN), options.runs) | dict.fromkeys((ANOMALIB, ANOMALIB_DRAWN), slow)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 """Time from the start of the process to the first training step, and to the first inference.
 
-Both processes run experiments like the MNIST sample on local folders; the reports of progress give the times. ::
+Both processes run experiments like the MNIST sample on local folders; the reports of progress give the times. The first
+run of each is left out: it compiles modules and fills the page cache. ::
 
-    python -m benchmarks.runner_startup [--repeat N]
+    python -m benchmarks.runner_startup [--runs N] [--write]
 """
 
 import argparse
@@ -11,11 +12,15 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import yaml
 
-from benchmarks.runner_experiment import ROOT, Task, manifest
+from benchmarks.processes import ROOT
+from benchmarks.runner_experiment import Task, manifest
+from benchmarks.tables import Spread, Table, add_write, in_turns, publish
 from hack.demo.digits import write_inference_folders, write_mnist_folders
 
 LEARNT = 32
@@ -81,24 +86,32 @@ def inference_manifest(folder: Path) -> Path:
     return file
 
 
+def measure(folder: Path, runs: int) -> Table:
+    """Run both in turns."""
+    experiment, inference = manifest(Task("padim", folder, LEARNT, 10 * LEARNT)), inference_manifest(folder)
+    sides: dict[str, Callable[[], float]] = {
+        f"training, first step of {LEARNT} images": partial(first_step, "train", experiment, folder),
+        "inference, first batch": partial(first_step, "predict", inference, folder),
+    }
+    for side in sides.values():
+        side()
+    found = in_turns(sides, dict.fromkeys(sides, runs), lambda name, seconds: print(f"{name}: {seconds:.2f} s"))
+    rows = [[name, str(len(seconds)), Spread.of(seconds).text(" s")] for name, seconds in found.items()]
+    libraries = ("anomaly-operator", "torch", "onnxruntime-gpu")
+    return Table("startup", ("From the start of the process to", "Runs", "Seconds"), rows, libraries)
+
+
 def main() -> None:
-    """Print both, for each repetition."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--repeat", type=int, default=3)
-    repeat = parser.parse_args().repeat
+    """Measure both, and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--runs", type=int, default=3)
+    add_write(parser)
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_mnist_folders(folder / "data/mnist", per_class=LEARNT)
         write_inference_folders(folder / "data/look")
-        experiment, inference = manifest(Task("padim", folder, LEARNT, 10 * LEARNT)), inference_manifest(folder)
-        for _ in range(repeat):
-            train = first_step("train", experiment, folder)
-            predict = first_step("predict", inference, folder)
-            print(
-                f"load {os.getloadavg()[0]:.1f}: first training step ({LEARNT} images) after {train:.1f} s, "
-                f"first inference after {predict:.1f} s",
-                flush=True,
-            )
+        publish([measure(folder, options.runs)], "python -m benchmarks.runner_startup", options.write)
 
 
 if __name__ == "__main__":

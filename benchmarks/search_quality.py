@@ -10,14 +10,14 @@ TPE is counted in trials, one at a time. Halving looks at all of its points on a
 the best quarter; it is counted in full trials, eight at a time, over random points, so that it is seen alone, and over
 TPE's. ::
 
-    python -m benchmarks.search_quality [--seeds N] [--jobs N] [--problems NAME...]
+    python -m benchmarks.search_quality [--seeds N] [--jobs N] [--problems NAME...] [--write]
 """
 
 from __future__ import annotations
 
 import argparse
 import statistics
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -32,6 +32,7 @@ from anomaly_search.suggest import Suggestion, suggest
 from anomaly_search.sweep import Algorithm, AlgorithmName, Fidelity, Limits, Objective, Sweep
 from anomaly_search.trials import State, Trial
 from benchmarks.search_problems import Point, Problem, functions, measured_grid
+from benchmarks.tables import Table, add_write, publish
 
 SHARES = (0.02, 0.01, 0.005)
 MOST = 600
@@ -163,13 +164,24 @@ def line(way: str, share: float, expected: float, measured: float, values: Seque
     )
 
 
-def lines(pool: ProcessPoolExecutor, task: Problem, seeds: int) -> Iterator[str]:
+def lines(task: Problem, found: Mapping[str, Sequence[Needed]]) -> Iterator[str]:
     """Yield a line for each share and way."""
-    found = {way: list(pool.map(partial(needed, task, way), range(seeds))) for way in WAYS}
     for place, share in enumerate(SHARES):
         measured = statistics.median(one[place] for one in found["random"])
         for way, of_seeds in found.items():
             yield line(way, share, task.random_median(share), measured, [one[place] for one in of_seeds])
+
+
+def rows_of(task: Problem, found: Mapping[str, Sequence[Needed]]) -> Iterator[list[str]]:
+    """Yield a row of the table for each share."""
+    for place, share in enumerate(SHARES):
+        medians = {way: statistics.median(one[place] for one in of_seeds) for way, of_seeds in found.items()}
+        measured, expected = medians.pop("random"), task.random_median(share)
+        cells = [
+            f"{median:.1f} ({median / expected:.2f}, {median / measured:.2f})".replace(".0 ", " ")
+            for median in medians.values()
+        ]
+        yield [task.name, f"{100 * share:g} %", f"{measured:g}, {expected:.1f}", *cells]
 
 
 def main() -> None:
@@ -179,12 +191,19 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=30)
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--problems", nargs="+", choices=[task.name for task in tasks])
+    add_write(parser)
     options = parser.parse_args()
+    rows: list[list[str]] = []
     print(f"medians of {options.seeds} seeds; their share of random's expected median, and of its measured one")
     with ProcessPoolExecutor(options.jobs) as pool:
         for task in tasks:
             if task.name in (options.problems or [task.name]):
-                print(task.name, *lines(pool, task, options.seeds), sep="\n", flush=True)
+                found = {way: list(pool.map(partial(needed, task, way), range(options.seeds))) for way in WAYS}
+                print(task.name, *lines(task, found), sep="\n", flush=True)
+                rows += rows_of(task, found)
+    columns = ("", "near", "Random: measured, expected", "TPE", "Halving", "TPE with halving")
+    table = Table("search-quality", columns, rows, ("anomaly-operator", "optuna", "numpy", "scipy"))
+    publish([table], f"python -m benchmarks.search_quality --seeds {options.seeds}", options.write)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 Eight parameters, of which two exist under conditions, and eight trials at work. Each measurement in a process of its
 own; the first of each kind is left out, since it imports. Times are the CPU's: other processes do not count. ::
 
-    python -m benchmarks.search_suggestion [--repeat N]
+    python -m benchmarks.search_suggestion [--repeat N] [--write]
 """
 
 from __future__ import annotations
@@ -11,11 +11,10 @@ from __future__ import annotations
 import argparse
 import json
 import resource
-import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -27,6 +26,7 @@ from anomaly_search.suggest import suggest
 from anomaly_search.summary import summary
 from anomaly_search.sweep import Algorithm, AlgorithmName, Limits, Objective, Sweep
 from anomaly_search.trials import State, Trial
+from benchmarks.tables import Spread, Table, add_write, command, publish
 
 NUMBERS = (100, 1_000, 10_000)
 RUNNING = 8
@@ -70,18 +70,18 @@ def history(parameters: tuple[Parameter, ...], objectives: int, number: int) -> 
     return done
 
 
-def milliseconds(work: Callable[[], object], repeat: int) -> float:
-    """Return the median time of the CPU, without the first."""
+def milliseconds(work: Callable[[], object], repeat: int) -> list[float]:
+    """Return the times of the CPU, without the first."""
     took = []
     for _ in range(repeat + 1):
         began = time.process_time()
         work()
         took.append((time.process_time() - began) * 1000)
-    return statistics.median(took[1:])
+    return took[1:]
 
 
-def measure(case: str, number: int, repeat: int) -> dict[str, float]:
-    """Return the milliseconds of each kind of work, and the peak memory in MiB."""
+def measure(case: str, number: int, repeat: int) -> dict[str, list[float]]:
+    """Return the milliseconds of each kind of work, and the peak memory in MiB before the summary."""
     algorithm, parameters, objectives = CASES[case]
     aims = tuple(Objective(f"m{place}") for place in range(objectives))
     sweep = Sweep(Space(parameters), Limits(100_000, 2 * RUNNING), aims, Algorithm(algorithm))
@@ -90,12 +90,12 @@ def measure(case: str, number: int, repeat: int) -> dict[str, float]:
     return {
         "suggest": milliseconds(lambda: suggest(sweep, done, len(done)), repeat),
         "schedule": milliseconds(lambda: schedule(sweep, done, now), repeat),
-        "RSS": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "memory": [resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024],
         "summary": milliseconds(lambda: summary(sweep, done), repeat),
     }
 
 
-def in_own_process(case: str, number: int, repeat: int) -> dict[str, float]:
+def in_own_process(case: str, number: int, repeat: int) -> dict[str, list[float]]:
     """Return what `measure` does in a new process."""
     command = [
         sys.executable,
@@ -107,7 +107,7 @@ def in_own_process(case: str, number: int, repeat: int) -> dict[str, float]:
         "--repeat",
         str(repeat),
     ]
-    answer: dict[str, float] = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+    answer: dict[str, list[float]] = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
     return answer
 
 
@@ -115,20 +115,27 @@ def main() -> None:
     """Print a line a case and a number."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--repeat", type=int, default=5)
+    add_write(parser)
     parser.add_argument("--one", nargs=2, metavar=("CASE", "TRIALS"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
         print(json.dumps(measure(options.one[0], int(options.one[1]), options.repeat)))
         return
-    print("milliseconds (medians), and MiB before the summary")
-    for case in CASES:
-        for number in NUMBERS:
-            found = in_own_process(case, number, options.repeat)
-            print(
-                f"{case:20} {number:6} trials   suggest {found['suggest']:7.1f}   schedule {found['schedule']:6.1f}   "
-                f"summary {found['summary']:7.1f}   {found['RSS']:.0f} MiB",
-                flush=True,
-            )
+    found = {case: [in_own_process(case, number, options.repeat) for number in NUMBERS] for case in CASES}
+    columns = ("Past trials", *(f"{number:,}" for number in NUMBERS))
+    libraries = ("anomaly-operator", "optuna", "numpy", "scipy")
+    table = Table("search-suggestion", columns, list(rows_of(found)), libraries, f"{options.repeat} runs each.")
+    publish([table], command("search_suggestion"), options.write)
+
+
+def rows_of(found: Mapping[str, Sequence[Mapping[str, Sequence[float]]]]) -> Iterator[list[str]]:
+    """The rows: a suggestion of each case, then what does not depend on it, of TPE's process."""
+    for case, numbers in found.items():
+        yield [f"a suggestion, {case}", *(Spread.of(one["suggest"]).text(" ms") for one in numbers)]
+    for name, kind in (("what happens next", "schedule"), ("the summary, with importances", "summary")):
+        yield [name, *(Spread.of(one[kind]).text(" ms") for one in found["tpe"])]
+    for case in ("random", "tpe", "cmaes"):
+        yield [f"memory of the process, {case}", *(f"{one['memory'][0]:.0f} MiB" for one in found[case])]
 
 
 if __name__ == "__main__":

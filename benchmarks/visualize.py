@@ -1,15 +1,17 @@
-"""CPU time of drawing one picture, with and without reading and writing the files.
+"""CPU time of a picture from the image file to the written file: ours, and anomalib's visualiser.
 
-Photographs that scikit-image ships, stored as JPEG at 256 and 1024 px, with maps of 256 x 256 in which a part is
-anomalous, are rendered as in a run, on one thread. For comparison anomalib's own visualiser draws the same ones. ::
+Photographs that scikit-image ships, stored as JPEG, with maps of 256 x 256 in which a part is anomalous. Every side
+reads the file, draws, encodes and writes, in one process, in turns. anomalib draws fields of 256 x 256 pixels, as it
+does by default, and fields as large as the image, which ours are. The parts of ours are clocked once more. ::
 
-    python -m benchmarks.visualize [--images N] [--without-anomalib]
+    python -m benchmarks.visualize [--images N] [--sides PIXELS...] [--runs N] [--write]
 """
 
 import argparse
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,16 +19,20 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from anomaly_api.dataset import DatasetLimits
+from anomaly_api.evaluation import Visualization
 from anomaly_api.status import MetricValues, ThresholdValues
 from anomaly_runner.data.preprocessor import Preprocessor
 from anomaly_runner.data.samples import Sample
 from anomaly_runner.evaluation.evaluate import EvaluationResult
 from anomaly_runner.evaluation.normalize import ScoreNormalizer
-from anomaly_runner.reporting.visualize import PredictionRenderer, RenderedPrediction
+from anomaly_runner.reporting.visualize import PredictionRenderer, write_pictures
 from anomaly_runner.scoring.predict import Predictions
 from anomaly_runner.storage import Prefetcher
+from benchmarks.tables import Spread, Table, add_write, command, in_turns, publish
 
 MAP = (256, 256)
+DEFAULT_FIELD = (256, 256)
+"""Width and height of anomalib's fields."""
 
 
 def scores(index: int) -> NDArray[np.float32]:
@@ -78,71 +84,102 @@ def renderer_of(folder: Path, samples: list[Sample]) -> PredictionRenderer:
 
 def cpu_ms(work: Callable[[int], object], count: int) -> float:
     """Return the CPU milliseconds per item, of all threads of the process."""
-    work(0)
     began = time.process_time()
     for index in range(count):
         work(index)
     return (time.process_time() - began) / count * 1000
 
 
-def ours(renderer: PredictionRenderer, count: int, folder: Path) -> Iterator[tuple[str, float]]:
-    """Yield names and CPU milliseconds of the parts of our picture, and of the whole."""
-    reading = cpu_ms(renderer.image, count)
-    drawing = cpu_ms(renderer.render, count)
-    rendered: RenderedPrediction = renderer.render(0)
-    encoding = cpu_ms(lambda index: rendered.sheet.save(folder / f"sheet{index}.jpg", quality=90, subsampling=0), count)
-    yield "read and decode the image", reading
-    yield "draw", drawing - reading
-    yield "encode and write the picture", encoding
-    yield "everything", drawing + encoding
+def ours(renderer: PredictionRenderer, folder: Path, index: int) -> Path:
+    """Write a picture as a run does, and return the file."""
+    return write_pictures(renderer, index, Visualization(enabled=True), folder / "ours")[0]
 
 
-def anomalibs(renderer: PredictionRenderer, count: int, folder: Path) -> float:
-    """Return the CPU milliseconds per image of anomalib's visualiser, files included."""
+def by_anomalib(renderer: PredictionRenderer, folder: Path, field: tuple[int, int], index: int) -> Path:
+    """Write a picture as anomalib's visualiser does, with fields of this width and height, and return the file."""
     import torch
     from anomalib.data import ImageItem
-    from anomalib.visualization.image.item_visualizer import visualize_image_item
+    from anomalib.visualization import ImageVisualizer
 
     assert renderer.predictions.maps is not None
-    maps = renderer.predictions.maps
+    found = torch.from_numpy(renderer.predictions.maps[index])
+    item = ImageItem(
+        image_path=str(renderer.prefetcher.path(renderer.predictions.samples[index].key)),
+        image=torch.zeros(3, *MAP),
+        anomaly_map=found / found.max(),
+        pred_mask=found >= 4,
+        pred_score=found.max(),
+        pred_label=torch.tensor(True),
+    )
+    picture = ImageVisualizer(field_size=field).visualize(item)
+    assert isinstance(picture, Image.Image)
+    file = folder / f"anomalib-{field[0]}-{index}.jpg"
+    picture.save(file)
+    return file
 
-    def draw(index: int) -> None:
-        path = renderer.prefetcher.path(renderer.predictions.samples[index].key)
-        found = torch.from_numpy(maps[index])
-        item = ImageItem(
-            image_path=str(path),
-            image=torch.zeros(3, *MAP),
-            anomaly_map=found / found.max(),
-            pred_mask=found >= 4,
-            pred_score=found.max(),
-            pred_label=torch.tensor(True),
-        )
-        picture = visualize_image_item(
-            item,
-            fields=["image", "gt_mask"],
-            overlay_fields=[("image", ["anomaly_map"]), ("image", ["pred_mask"])],
-            field_size=renderer.image(index).size,
-        )
-        assert picture
-        picture.save(folder / f"anomalib{index}.png")
 
-    return cpu_ms(draw, count)
+def sides_of(renderer: PredictionRenderer, folder: Path, side: int) -> Mapping[str, Callable[[int], Path]]:
+    """All sides by name: each writes one picture."""
+    fields = {f"anomalib, fields of {width} px": (width, width) for width in sorted({DEFAULT_FIELD[0], side})}
+    return {"ours": partial(ours, renderer, folder)} | {
+        name: partial(by_anomalib, renderer, folder, field) for name, field in fields.items()
+    }
+
+
+def rows_of(side: int, count: int, runs: int) -> Iterator[list[str]]:
+    """The rows of one size of image."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        renderer = renderer_of(folder, write_images(folder, count, side))
+        sides = sides_of(renderer, folder, side)
+        files = {name: described(draw(0)) for name, draw in sides.items()}  # the first of each imports libraries
+        turns = in_turns(
+            {name: partial(cpu_ms, draw, count) for name, draw in sides.items()}, dict.fromkeys(sides, runs)
+        )
+        found = {name: Spread.of(values) for name, values in turns.items()}
+        parts = ", ".join(f"{part} {value}" for part, value in parts_of(renderer, folder, count, runs).items())
+    for name, spread in found.items():
+        ratio = "1" if name == "ours" else spread.over(found["ours"]).text()
+        yield [
+            f"{side} x {side}",
+            name,
+            files[name],
+            spread.text(" ms"),
+            ratio,
+            parts if name == "ours" else "not clocked",
+        ]
+
+
+def described(file: Path) -> str:
+    """Width, height and size of a picture."""
+    with Image.open(file) as picture:
+        return f"{picture.width} x {picture.height} px, {file.stat().st_size / 1000:,.0f} KB"
+
+
+def parts_of(renderer: PredictionRenderer, folder: Path, count: int, runs: int) -> dict[str, str]:
+    """CPU milliseconds of the parts of our picture."""
+    sheet = renderer.render(0).sheet
+    works: dict[str, Callable[[int], object]] = {
+        "read": renderer.image,
+        "read and draw": renderer.render,
+        "encode and write": lambda index: sheet.save(folder / f"part{index}.jpg", quality=90, subsampling=0),
+    }
+    turns = in_turns({name: partial(cpu_ms, work, count) for name, work in works.items()}, dict.fromkeys(works, runs))
+    return {name: Spread.of(values).middle(" ms") for name, values in turns.items()}
 
 
 def main() -> None:
-    """Print CPU milliseconds per image."""
+    """Measure all sizes, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--images", type=int, default=40)
-    parser.add_argument("--without-anomalib", action="store_true")
-    arguments = parser.parse_args()
-    for side in (256, 1024):
-        with tempfile.TemporaryDirectory() as name:
-            folder = Path(name)
-            renderer = renderer_of(folder, write_images(folder, arguments.images, side))
-            for part, value in ours(renderer, arguments.images, folder):
-                print(f"{side:5} px  {part:32} {value:8.1f} ms CPU")
-            if not arguments.without_anomalib:
-                print(f"{side:5} px  {'anomalib, everything':32} {anomalibs(renderer, 5, folder):8.1f} ms CPU")
+    parser.add_argument("--images", type=int, default=20)
+    parser.add_argument("--sides", type=int, nargs="+", default=[256, 1024])
+    parser.add_argument("--runs", type=int, default=5)
+    add_write(parser)
+    options = parser.parse_args()
+    rows = [row for side in options.sides for row in rows_of(side, options.images, options.runs)]
+    columns = ("Image", "Side", "Picture", "CPU a picture", "Times ours", "Parts")
+    table = Table("pictures", columns, rows, ("anomaly-operator", "anomalib", "pillow"))
+    publish([table], command("visualize"), options.write)
 
 
 if __name__ == "__main__":

@@ -178,7 +178,7 @@ def bare(task: Task) -> Spans:
     )
     module = build(task.model, task.side, False, task.folder, task.arguments).to(task.device)
     began = time.perf_counter()
-    network = bare_torch.TRAINERS[task.model](module, images, task.batch, task.epochs, task.folder)
+    network = bare_torch.TRAINERS[task.model](module, torch.split(images, task.batch), task.epochs, task.folder)
     _synchronize()
     trained = time.perf_counter()
     with torch.inference_mode():
