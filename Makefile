@@ -172,6 +172,7 @@ mutants: setup ## Make small wrong changes to the code (MINUTES=..., MODULES=...
 .PHONY: bench
 bench: setup $(CLUSTER_TARGET) ## Run the benchmarks, hours of them, and write the tables of docs/benchmarks.md; QUICK=1 is shorter
 	$(PYTHON) -m benchmarks.runner_experiment $(if $(QUICK),--quick) --write
+	$(PYTHON) -m benchmarks.runner_experiment --models padim --pictures $(if $(QUICK),--quick) --write
 	$(PYTHON) -m benchmarks.runner_experiment --grow 100 1000 10000 --models padim patchcore --write
 	$(PYTHON) -m benchmarks.visualize --write
 	$(PYTHON) -m benchmarks.picture_costs --write

@@ -4,14 +4,15 @@ Models with random weights train on nines and are tested on all digits. Sides, e
 
 - ours: writes the ONNX model, compared with torch on 32 images, metrics with intervals, tables and the report;
 - anomalib as its documentation shows it: ``Engine.fit``, ``Engine.test`` with AUROC and F1, ``Engine.export`` to ONNX;
-- both once more with a picture of each test image;
-- the network alone in torch, fed from memory (bare_torch.py).
+- the network alone in torch, fed from memory (bare_torch.py);
+- with ``--pictures``, instead of all these: ours and anomalib with a picture of each test image.
 
 ``fit`` validates on the test images, from which anomalib has its threshold, and ``test`` scores them again; ours scores
 them once. The table has the ratio with that validation and without it. Gradient models validate after each epoch on
 both sides. A table for each model, with a row for each side and size::
 
     python -m benchmarks.runner_experiment [--models NAME...] [--quick] [--sizes TRAIN+TEST...] [--runs N] [--write]
+    python -m benchmarks.runner_experiment --pictures [--models NAME...] [--quick] [--runs N] [--write]
     python -m benchmarks.runner_experiment --grow 100 1000 10000 [--models NAME...] [--write]
 
 ``--grow`` runs ours alone, with as many images to learn from as to test on (networks.LEARNT at most), for its memory.
@@ -74,7 +75,7 @@ FULL: dict[str, tuple[str, ...]] = {
     "efficientad": ("10+100", "20+200"),
 }
 QUICK: dict[str, tuple[str, ...]] = {
-    "padim": ("50+100", "100+400"),
+    "padim": ("50+100", "100+200"),
     "patchcore": ("20+50", "40+100"),
     "fastflow": ("20+20", "50+50"),
     "efficientad": ("4+10", "8+20"),
@@ -158,15 +159,18 @@ def other(task: Task, script: str, *arguments: str) -> Run:
     return Run(cost, seconds)
 
 
-def sides_of(task: Task) -> dict[str, Callable[[], Run]]:
-    """All sides, by name."""
-    return {
+def sides_of(task: Task, drawn: bool) -> dict[str, Callable[[], Run]]:
+    """All sides, by name; ``drawn``: those that draw pictures."""
+    plain: dict[str, Callable[[], Run]] = {
         OURS: partial(ours, task),
         ANOMALIB: partial(other, task, "plain_anomalib", "none"),
         ALONE: partial(other, task, "bare_torch"),
+    }
+    pictures: dict[str, Callable[[], Run]] = {
         OURS_DRAWN: partial(ours, task, pictures=True),
         ANOMALIB_DRAWN: partial(other, task, "plain_anomalib", "pictures"),
     }
+    return pictures if drawn else plain
 
 
 def spread(runs: Sequence[Run], value: Callable[[Run], float]) -> Spread:
@@ -182,7 +186,8 @@ def rows_of(task: Task, found: Mapping[str, Sequence[Run]]) -> list[list[str]]:
         for name, runs in found.items()
         if name in BESIDE
     ]
-    return [*whole, [sizes, ALONE, str(len(found[ALONE])), *alone(found[ALONE], found[OURS])]]
+    bare = [[sizes, ALONE, str(len(found[ALONE])), *alone(found[ALONE], found[OURS])]] if ALONE in found else []
+    return whole + bare
 
 
 def costs(runs: Sequence[Run], beside: Sequence[Run]) -> list[str]:
@@ -244,15 +249,15 @@ def prepare(root: Path, train: int, test: int) -> Path:
     return folder
 
 
-def compare(root: Path, model: str, sizes: Sequence[str], runs: Mapping[str, int]) -> Table:
-    """Measure all sides of one model."""
+def compare(root: Path, model: str, sizes: Sequence[str], runs: Mapping[str, int], drawn: bool) -> Table:
+    """Measure all sides of one model, or those with pictures."""
     rows: list[list[str]] = []
     for size in sizes:
         train, test = map(int, size.split("+"))
         task = Task(model, prepare(root / model, train, test), train, test)
-        rows += rows_of(task, in_turns(sides_of(task), runs, partial(told, task)))
+        rows += rows_of(task, in_turns(sides_of(task, drawn), runs, partial(told, task)))
         shutil.rmtree(task.folder)
-    return Table(f"experiment-{model}", COLUMNS, rows, LIBRARIES)
+    return Table(f"experiment-{model}{'-pictures' if drawn else ''}", COLUMNS, rows, LIBRARIES)
 
 
 def grow(root: Path, models: Sequence[str], counts: Sequence[int]) -> Table:
@@ -277,6 +282,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="smaller sizes")
     parser.add_argument("--runs", type=int, default=3, help="of each side")
     parser.add_argument("--slow-runs", type=int, help="of the sides of anomalib, where fewer are wanted")
+    parser.add_argument("--pictures", action="store_true", help="the sides that draw pictures")
     parser.add_argument("--grow", type=int, nargs="+", metavar="IMAGES")
     add_write(parser)
     options = parser.parse_args()
@@ -286,7 +292,8 @@ def main() -> None:
             return
         for model in options.models:
             sizes = options.sizes or (QUICK if options.quick else FULL)[model]
-            publish([compare(Path(name), model, sizes, turns(options))], command("runner_experiment"), options.write)
+            table = compare(Path(name), model, sizes, turns(options), options.pictures)
+            publish([table], command("runner_experiment"), options.write)
 
 
 def turns(options: Any) -> dict[str, int]:

@@ -172,15 +172,18 @@ def lines(task: Problem, found: Mapping[str, Sequence[Needed]]) -> Iterator[str]
             yield line(way, share, task.random_median(share), measured, [one[place] for one in of_seeds])
 
 
+def cell(median: float, expected: float, measured: float) -> str:
+    """Return a median with its shares of random's two; bold where it is more than the half of one."""
+    text = f"{round(median, 1):g} ({median / expected:.2f}, {median / measured:.2f})"
+    return f"**{text}**" if median > min(expected, measured) / 2 else text
+
+
 def rows_of(task: Problem, found: Mapping[str, Sequence[Needed]]) -> Iterator[list[str]]:
     """Yield a row of the table for each share."""
     for place, share in enumerate(SHARES):
         medians = {way: statistics.median(one[place] for one in of_seeds) for way, of_seeds in found.items()}
         measured, expected = medians.pop("random"), task.random_median(share)
-        cells = [
-            f"{median:.1f} ({median / expected:.2f}, {median / measured:.2f})".replace(".0 ", " ")
-            for median in medians.values()
-        ]
+        cells = [cell(median, expected, measured) for median in medians.values()]
         yield [task.name, f"{100 * share:g} %", f"{measured:g}, {expected:.1f}", *cells]
 
 
@@ -201,7 +204,7 @@ def main() -> None:
                 found = {way: list(pool.map(partial(needed, task, way), range(options.seeds))) for way in WAYS}
                 print(task.name, *lines(task, found), sep="\n", flush=True)
                 rows += rows_of(task, found)
-    columns = ("", "near", "Random: measured, expected", "TPE", "Halving", "TPE with halving")
+    columns = ("Problem", "near", "Random: measured, expected", "TPE", "Halving", "TPE with halving")
     table = Table("search-quality", columns, rows, ("anomaly-operator", "optuna", "numpy", "scipy"))
     publish([table], f"python -m benchmarks.search_quality --seeds {options.seeds}", options.write)
 

