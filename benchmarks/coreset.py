@@ -8,9 +8,13 @@ they are compared over all steps that anomalib did. ::
 """
 
 import argparse
+import json
+import sys
+import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,8 +23,8 @@ from torch import Tensor
 
 from anomaly_runner.models.coreset import k_center_greedy, projected, projected_always
 from anomaly_runner.models.threads import TorchThreads
-from anomaly_runner.system.machine import cpu_limit
 from benchmarks.patches import gravel_patches
+from benchmarks.processes import measured
 from benchmarks.tables import Spread, Table, add_write, command, in_turns, publish
 
 SEED, SIDE, SHARE = 7, 256, 0.1
@@ -83,10 +87,22 @@ def ours(patches: Tensor, threads: TorchThreads, project: Callable[[Tensor], Ten
 
 
 def by_anomalib(patches: Tensor, seconds: float) -> tuple[float, list[int]]:
-    """Seconds of all steps, and the picks of those that were done."""
-    torch.set_num_threads(cpu_limit())  # anomalib leaves them to torch
-    reference = Anomalib(patches, seconds)
-    return reference.run(), reference.picked
+    """Seconds of all steps, and the picks of those that were done.
+
+    A process of its own has torch's threads and allocator as anomalib leaves them; ours sets both otherwise.
+    """
+    with tempfile.NamedTemporaryFile(suffix=".npy") as file:
+        np.save(file.name, patches.numpy())
+        command_line = [sys.executable, "-m", "benchmarks.coreset", "--anomalib", file.name, "--seconds", str(seconds)]
+        took, picked = json.loads(measured(command_line).last_line)
+    return took, picked
+
+
+def run_anomalib(file: Path, seconds: float) -> None:
+    """Print what ``by_anomalib`` returns."""
+    reference = Anomalib(torch.from_numpy(np.load(file)), seconds)
+    with torch.inference_mode():
+        print("\n" + json.dumps([reference.run(), reference.picked]))
 
 
 def row(patches: Tensor, seconds: float, runs: int) -> list[str]:
@@ -115,7 +131,11 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60, help="of anomalib's steps, for each number of patches")
     parser.add_argument("--runs", type=int, default=3)
     add_write(parser)
+    parser.add_argument("--anomalib", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.anomalib:
+        run_anomalib(arguments.anomalib, arguments.seconds)
+        return
     patches = gravel_patches(max(arguments.patches), SIDE, TorchThreads(torch.device("cpu")))
     with torch.inference_mode():
         projected_always(patches[:1000], SEED)  # the first call loads libraries
