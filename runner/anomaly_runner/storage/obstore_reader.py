@@ -1,6 +1,6 @@
 """Read objects with Rust's object_store, which is fast for many small files.
 
-A call of botocore's client costs many times the CPU of the request itself (benchmarks/storage_transport.py). Nothing
+A call of botocore's client costs several times the CPU of the request itself (benchmarks/storage_transport.py). Nothing
 here retries or explains a failure: after any failure, botocore's client requests the missing rest, because it handles
 redirects, refusals and retries.
 """
