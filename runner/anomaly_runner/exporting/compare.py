@@ -1,6 +1,7 @@
 """Compare an export with torch on real images of the run: parity is measured, never assumed."""
 
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from anomaly_api.artifacts import ExportFormat
 from anomaly_api.run import ExportReport
 from anomaly_runner.data.batches import Batch
-from anomaly_runner.errors import ExportMismatch
+from anomaly_runner.errors import ExportMismatch, ModelInvalid
 from anomaly_runner.scoring.onnx_predictor import load_onnx
 from anomaly_runner.scoring.openvino_predictor import load_openvino
 from anomaly_runner.scoring.predict import ScoredBatch
@@ -22,9 +23,11 @@ from anomaly_runner.system.parallel import ordered_map
 
 REFERENCE_IMAGES = 32
 """Number of real images on which an export is compared with torch."""
+TRACED_BATCH = 2
+"""Images in the batch that a graph is written with: torch.export would treat a batch of one image as a constant."""
 _COMPARE_BATCH = 3
-"""Images in a batch of the comparison. Graphs are traced with two images, so three reveal a baked-in batch size; and
-few, because runtimes keep memory for the largest batch that they have seen."""
+"""Images in a batch of the comparison: another number than the graph was written with reveals a baked-in batch size;
+and few, because runtimes keep memory for the largest batch that they have seen."""
 TOLERANCES = {"float32": 1e-4, "float16": 2e-2}
 """Largest difference from torch, as a share of the largest raw score of the run, for images and pixels separately.
 
@@ -37,6 +40,10 @@ _SHARE_OF_SPREAD = 0.1
 an export that is further from torch cannot tell images apart."""
 _ROUNDING = {"float32": 1e-6, "float16": 1e-3}
 """Difference that always passes, as a share of the largest score: rounding alone, where all scores are equal."""
+
+_PROGRAM_FAULTS = (AssertionError, AttributeError, KeyError, TypeError)
+"""Errors that no runtime raises for a model that it cannot execute."""
+_AFTER_TRACEBACKS = re.compile(r"TorchScript interpreter\..*^\w+Error: (.*)", re.MULTILINE | re.DOTALL)
 
 Outputs = tuple[NDArray[np.float32], NDArray[np.float32] | None]
 
@@ -90,8 +97,10 @@ def compare(
         allowed: largest absolute difference by level (image, pixel).
 
     Raises:
-        ExportMismatch: outputs differ more than allowed or are not finite, or the runtime refuses a batch size.
-        ModelInvalid: the runtime cannot load the export.
+        ExportMismatch: outputs differ more than allowed or are not finite, or the graph takes only the batch size that
+            it was written with.
+        ModelInvalid: the runtime cannot load or execute the export, as where it lacks an operator.
+        Exception: the runtime's own, where memory ran out (``is_out_of_memory``), and those of this program's faults.
     """
     differences = _max_differences(name, load(name, file), reference)
     if any(difference > allowed[level] for level, difference in differences.items()):
@@ -137,10 +146,39 @@ def _threads(loaded: LoadedExport) -> int:
 def _run(name: str, loaded: LoadedExport, images: NDArray[np.float32]) -> Outputs:
     try:
         return loaded.run(images)
-    except Exception as error:  # runtimes raise various errors for a graph that takes only one batch size
+    except _PROGRAM_FAULTS:
+        raise
+    except Exception as error:  # runtimes raise various errors for what they cannot execute
         if is_out_of_memory(error):
             raise
-        raise ExportMismatch(f"the {name} model cannot score a batch of {len(images)}: {str(error)[:300]}") from error
+        raise _why_not(name, loaded, images, error) from error
+
+
+def _why_not(
+    name: str, loaded: LoadedExport, images: NDArray[np.float32], error: Exception
+) -> ExportMismatch | ModelInvalid:
+    """What it means that a runtime cannot score a batch: one of the size that the graph was written with tells.
+
+    Raises:
+        Exception: the runtime's own, where memory ran out.
+    """
+    said = _words(error)
+    try:
+        loaded.run(np.resize(images, (TRACED_BATCH, *images.shape[1:])))
+    except Exception as again:
+        if is_out_of_memory(again):
+            raise
+        return ModelInvalid(f"export.types: {loaded.provider} cannot execute the {name} model: {said}")
+    return ExportMismatch(
+        f"the {name} model scores a batch of {TRACED_BATCH}, with which it was written, and not one of {len(images)}: "
+        f"{said}"
+    )
+
+
+def _words(error: Exception) -> str:
+    """What a runtime said; TorchScript writes two tracebacks before it."""
+    found = _AFTER_TRACEBACKS.search(str(error))
+    return (found[1] if found else str(error))[:300]
 
 
 def _small_batches(reference: Sequence[ScoredBatch]) -> Iterator[ScoredBatch]:

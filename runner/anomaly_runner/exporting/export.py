@@ -26,7 +26,7 @@ from anomaly_api.run import ExportedModel, ExportReport
 from anomaly_api.status import Stage
 from anomaly_runner.errors import ExportMismatch, InvalidConfig, ModelInvalid, OutOfMemory, RunFailed
 from anomaly_runner.evaluation.normalize import ScoreRanges
-from anomaly_runner.exporting.compare import compare, tolerance
+from anomaly_runner.exporting.compare import TRACED_BATCH, compare, tolerance
 from anomaly_runner.exporting.on_cpu import on_cpu
 from anomaly_runner.exporting.onnx_writer import write_onnx
 from anomaly_runner.exporting.openvino_writer import write_openvino
@@ -54,9 +54,9 @@ class Exported:
 class Exports:
     """The exports that agree with torch, and the failure of the first that does not, if any.
 
-    ``failure`` is an ExportMismatch if an export differs from torch by more than the tolerance, an InvalidConfig if the
-    model cannot be written in a format, a ModelInvalid if the format's runtime cannot load what was written, and an
-    OutOfMemory if memory ran out while an export was written or compared.
+    ``failure`` is an ExportMismatch if an export differs from torch by more than the tolerance or takes one batch size
+    alone, an InvalidConfig if the model cannot be written in a format, a ModelInvalid if the format's runtime cannot
+    load or execute what was written, and an OutOfMemory if memory ran out while an export was written or compared.
     """
 
     verified: tuple[Exported, ...] = ()
@@ -82,8 +82,7 @@ def export_all(
         ranges: lowest and highest raw scores of the run, from which tolerances are computed.
         folder: target of the files.
     """
-    # torch.export would treat a batch of one image as a constant, so the example has two.
-    example = torch.zeros(2, 3, *reference[0].batch.images.shape[-2:])
+    example = torch.zeros(TRACED_BATCH, 3, *reference[0].batch.images.shape[-2:])
     allowed = {level: tolerance(spec.precision, seen) for level, seen in ranges.items()}
     verified: list[Exported] = []
     failure: RunFailed | None = None

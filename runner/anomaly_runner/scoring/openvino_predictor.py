@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anomaly_api.artifacts import MAPS, SCORES
+from anomaly_runner.errors import ModelInvalid
+from anomaly_runner.system.out_of_memory import is_out_of_memory
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,18 @@ class OpenvinoModel:
 
 
 def load_openvino(file: Path) -> OpenvinoModel:
-    """Compile a model for the CPU in float32: OpenVINO's default on recent CPUs is bfloat16, which changes scores."""
+    """Compile a model for the CPU in float32: OpenVINO's default on recent CPUs is bfloat16, which changes scores.
+
+    Raises:
+        ModelInvalid: the file is not a model of OpenVINO, or has an operator that it lacks.
+        RuntimeError: OpenVINO's own, where memory ran out (``is_out_of_memory``).
+    """
     import openvino
 
-    return OpenvinoModel(openvino.Core().compile_model(str(file), "CPU", {"INFERENCE_PRECISION_HINT": "f32"}))
+    try:
+        compiled = openvino.Core().compile_model(str(file), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    except RuntimeError as error:
+        if is_out_of_memory(error):
+            raise
+        raise ModelInvalid(f"{file.name} cannot be loaded: {error}") from error
+    return OpenvinoModel(compiled)
