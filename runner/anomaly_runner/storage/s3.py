@@ -49,6 +49,9 @@ _CHUNK = 1 << 20
 """Bytes read at a time."""
 _TRANSIENT_STATUSES = (408, 429)
 """The 4xx statuses that do not mean that the request is wrong."""
+_TRANSIENT_CODES = {"IncompleteBody", "OperationAborted", "RequestTimeout"}
+"""Codes that S3 sends with other 4xx statuses, and that do not mean it either: a connection that was too slow or broke,
+and another request for the same object (Amazon S3 API Reference, Error responses)."""
 _THROTTLING_STATUSES = (429, 503)
 _MISSING_CODES = {"404", "NoSuchKey", "NotFound"}
 _GONE_CODES = _MISSING_CODES | {"412", "PreconditionFailed"}
@@ -331,8 +334,9 @@ def _is_transient(error: BaseException) -> bool:
     from botocore.exceptions import ClientError, IncompleteReadError, ReadTimeoutError, ResponseStreamingError
     from urllib3.exceptions import HTTPError
 
+    error = _answer_in(error)
     if isinstance(error, ClientError):
-        return error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") in _THROTTLING_STATUSES
+        return _status(error) in _THROTTLING_STATUSES or _code(error) in _TRANSIENT_CODES
     return isinstance(error, IncompleteReadError | ReadTimeoutError | ResponseStreamingError | HTTPError)
 
 
@@ -356,9 +360,9 @@ def _translated_errors(uri: str) -> Iterator[None]:
     except (NoCredentialsError, PartialCredentialsError) as error:
         raise StorageDenied(f"no credentials for {uri}: set credentialsSecret or give the pod an identity") from error
     except S3UploadFailedError as error:
-        cause = error.__context__
-        if isinstance(cause, ClientError):
-            raise _from_response(cause, uri) from error
+        answer = _answer_in(error)
+        if isinstance(answer, ClientError):
+            raise _from_response(answer, uri) from error
         raise StorageUnavailable(f"upload to {uri} failed: {error}") from error
     except SSLError as error:
         raise StorageDenied(f"the certificate of {uri} is not trusted: set caConfigMap ({error})") from error
@@ -378,9 +382,24 @@ def _pinned(info: ObjectInfo, uri: str) -> Iterator[None]:
     try:
         yield
     except ClientError as error:
-        if info.pinned and error.response.get("Error", {}).get("Code") in _GONE_CODES:
+        if info.pinned and _code(error) in _GONE_CODES:
             raise data_changed(uri) from error
         raise
+
+
+def _answer_in(error: BaseException) -> BaseException:
+    """The server's answer to a part of an upload, which boto3 hides behind an exception of its own."""
+    from boto3.exceptions import S3UploadFailedError
+
+    return error.__context__ or error if isinstance(error, S3UploadFailedError) else error
+
+
+def _code(error: Any) -> str:
+    return str(error.response.get("Error", {}).get("Code", ""))
+
+
+def _status(error: Any) -> int:
+    return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
 
 
 def _changed_message(response: Any, uri: str) -> str:
@@ -388,8 +407,7 @@ def _changed_message(response: Any, uri: str) -> str:
 
 
 def _from_response(error: Any, uri: str) -> StorageDenied | DataInvalid | StorageUnavailable:
-    code = str(error.response.get("Error", {}).get("Code", ""))
-    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    code, status = _code(error), _status(error)
     if code == "NoSuchBucket":
         return DataInvalid(f"{uri}: the bucket does not exist")
     if code in _MISSING_CODES:
@@ -398,9 +416,8 @@ def _from_response(error: Any, uri: str) -> StorageDenied | DataInvalid | Storag
         return StorageUnavailable(_PASSING_REFUSALS[code](error.response, uri))
     if code in _OTHER_REGION_CODES:
         return StorageDenied(_other_region_message(error.response, uri))
-    if (
-        300 <= status < 500 and status not in _TRANSIENT_STATUSES
-    ):  # wrong keys, wrong region: each server has its own code
+    is_transient = status in _TRANSIENT_STATUSES or code in _TRANSIENT_CODES
+    if 300 <= status < 500 and not is_transient:  # wrong keys, wrong region: each server has its own code
         return StorageDenied(f"the server refused access to {uri}: {code}")
     return StorageUnavailable(f"{uri}: the server answered {status} {code}")
 
