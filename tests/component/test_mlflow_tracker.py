@@ -2,10 +2,10 @@
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Never, Self
+from typing import Any, Never
 
 import pytest
 from mlflow.exceptions import MlflowException
@@ -20,6 +20,7 @@ from anomaly_runner.tracking import mlflow_tracker
 from anomaly_runner.tracking.mlflow_tracker import PARAMETERS, MlflowTracker, mlflow_target
 from anomaly_runner.tracking.run_results import flat_parameters
 from anomaly_runner.tracking.tracker import FAILURE_TAG, TrackedResult
+from support.fake_mlflow import FakeMlflow
 from support.optional import not_none
 
 RUN = RunIdentity(kind="AnomalyExperiment", namespace="factory", name="x", uid="0-1")
@@ -27,71 +28,6 @@ SPEC = MlflowTracking(tracking_uri="http://mlflow:5000/", tags={"team": "vision"
 RESULT = TrackedResult(metrics={"image_AUROC": 0.9}, artifacts=())
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of mlflow's own libraries
-
-
-class FakeMlflow:
-    """A fake MLflow client that stores what a server would; the next ``down`` calls fail."""
-
-    def __init__(self, down: int = 0) -> None:
-        self.down = down
-        self.experiments: dict[str, str] = {}
-        self.runs: dict[str, SimpleNamespace] = {}
-        self.calls: list[tuple[str, str | None]] = []
-
-    def client(self, uri: str) -> Self:
-        if self.down:
-            self.down -= 1
-            raise ConnectionError("refused")
-        return self
-
-    def get_experiment_by_name(self, name: str) -> SimpleNamespace | None:
-        if name not in self.experiments:
-            return None
-        return SimpleNamespace(experiment_id=self.experiments[name], lifecycle_stage="active")
-
-    def create_experiment(self, name: str, artifact_location: str | None = None) -> str:
-        self.experiments[name] = str(len(self.experiments) + 1)
-        return self.experiments[name]
-
-    def search_runs(self, experiments: Sequence[str], query: str, order_by: Sequence[str]) -> list[SimpleNamespace]:
-        return [run for run in self.runs.values() if f"'{run.tags['anomalyops.io/uid']}'" in query]
-
-    def create_run(self, experiment: str, run_name: str, tags: dict[str, str]) -> SimpleNamespace:
-        run = SimpleNamespace(
-            info=SimpleNamespace(run_id=f"run{len(self.runs)}", start_time=len(self.runs)),
-            data=SimpleNamespace(tags=tags),
-            tags=tags,
-            name=run_name,
-            status="RUNNING",
-            metrics={},
-            params={},
-        )
-        self.runs[run.info.run_id] = run
-        return run
-
-    def update_run(self, run_id: str, status: str) -> None:
-        self.runs[run_id].status = status
-
-    def log_batch(
-        self, run_id: str, metrics: Sequence[SimpleNamespace] = (), params: Sequence[SimpleNamespace] = ()
-    ) -> None:
-        self.runs[run_id].metrics |= {metric.key: metric.value for metric in metrics}
-        self.runs[run_id].params |= {param.key: param.value for param in params}
-
-    def get_metric_history(self, run_id: str, name: str) -> list[SimpleNamespace]:
-        return []
-
-    def log_artifact(self, run_id: str, file: str, folder: str | None) -> None:
-        self.calls.append((file, folder))
-
-    def set_tag(self, run_id: str, key: str, value: str) -> None:
-        self.runs[run_id].tags[key] = value
-
-    def delete_tag(self, run_id: str, key: str) -> None:
-        del self.runs[run_id].tags[key]
-
-    def set_terminated(self, run_id: str, status: str) -> None:
-        self.runs[run_id].status = status
 
 
 @pytest.fixture(autouse=True)

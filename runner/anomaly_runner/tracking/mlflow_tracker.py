@@ -435,6 +435,17 @@ class MlflowTracker:
                 self._sweep.stop(self._client, self._experiment_id, message)
         except Exception as error:  # noqa: BLE001 - the run's own failure is what matters
             logger.warning("MLflow at %s was not told of the failure: %s", self._target.uri, error)
+        else:
+            self._flush_last(self._run_id)
+
+    def _flush_last(self, run_id: str) -> None:
+        """Log the metrics that are still queued: the last ones before a failure often show its cause."""
+        if self._thread is not None and self._thread.is_alive():
+            return  # it is logging them
+        try:
+            self._flush(run_id)
+        except Exception as error:  # noqa: BLE001 - that the run has ended is to be told all the same
+            logger.warning("MLflow at %s lacks the last metrics of the training: %s", self._target.uri, error)
 
 
 def _may_pass(uri: str) -> Callable[[BaseException], bool]:
