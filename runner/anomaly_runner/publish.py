@@ -23,7 +23,6 @@ from anomaly_runner.data.stored_listing import LISTING
 from anomaly_runner.data.valid_area import FILE as VALID_AREA
 from anomaly_runner.data.valid_area import ValidArea
 from anomaly_runner.errors import RunFailed
-from anomaly_runner.evaluation.labelled import sorted_scores_of
 from anomaly_runner.reporting.html_report import render
 from anomaly_runner.reporting.image_results import image_results
 from anomaly_runner.reporting.pictures import has_own_name
@@ -154,16 +153,11 @@ def publish(config: RunConfig, results: Results, folder: Folder, complete: bool,
         report = make_report(config, results, uris, context.tracker.status(), context.record)
         if complete:
             page = folder.here / PAGE
-            page.write_text(_page(report, results), encoding="utf-8")
+            page.write_text(render(report, results.evaluated.labelled, results.gallery), encoding="utf-8")
             _upload(folder, page)
         # report.json comes last: a retried run that finds it is done.
         _upload(folder, folder.write(REPORT, report))
     return Published(report, tracked_result(report, folder.here, complete))
-
-
-def _page(report: RunReport, results: Results) -> str:
-    by_label = {label: sorted_scores_of(results.predictions, label) for label in report.labels}
-    return render(report, results.evaluated.labelled, results.gallery, by_label)
 
 
 def publish_search(config: RunConfig, folder: Folder, context: Context) -> Published:
@@ -266,7 +260,7 @@ def already_published(config: RunConfig, context: Context) -> Published | None:
     report = _same_run(content, config) if content else None
     if report is None:
         return None
-    left_out = {LISTING}  # which the pod that published did not track
+    left_out = {LISTING, FAILURE}  # of earlier steps and attempts, which the pod that published did not track
     artifacts = [info for info in store.list() if info.key not in left_out]
     here = download_all(store, artifacts, context.work / "published", context.stop.check)
     return Published(report, tracked_result(report, here, complete=True, leave_out=left_out))

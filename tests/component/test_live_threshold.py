@@ -19,7 +19,7 @@ from anomaly_api.run import RunReport
 from anomaly_api.status import ThresholdValues
 from anomaly_runner.data.samples import Sample
 from anomaly_runner.evaluation.evaluate import EvaluationResult, evaluate
-from anomaly_runner.evaluation.labelled import sort_labelled_scores, sorted_scores_of
+from anomaly_runner.evaluation.labelled import sort_labelled_scores
 from anomaly_runner.evaluation.normalize import ScoreNormalizer
 from anomaly_runner.reporting.gallery import GalleryItem, select_images
 from anomaly_runner.reporting.html_report import render
@@ -82,9 +82,8 @@ def judge(labels: list[str], scores: NDArray[np.float32], threshold: float) -> J
         normalizer=ScoreNormalizer("threshold", thresholds, {}),
         metrics=Metrics(),
     )
-    by_label = {label: sorted_scores_of(predictions, label) for label in evaluated.labels}
     gallery = [item_of(predictions, evaluated, index) for index in select_images(predictions, evaluated)]
-    return Judged(predictions, threshold, render(report_of(evaluated), evaluated.labelled, gallery, by_label))
+    return Judged(predictions, threshold, render(report_of(evaluated), evaluated.labelled, gallery))
 
 
 def item_of(predictions: Predictions, evaluated: EvaluationResult, index: int) -> GalleryItem:

@@ -50,15 +50,17 @@ class _Pixels:
 
 @dataclass(frozen=True)
 class LabelledScores:
-    """Scores of the labelled images and of their pixels; images whose label is unknown are left out.
+    """Scores of the labelled images and of their pixels; images whose label is unknown are in ``image_by_label`` alone.
 
-    ``pixel``: None without masks or maps. ``image_by_defect``, ``pixel_by_defect``: scores of one kind of defect, with
+    ``pixel``: None without masks or maps. ``image_by_label``: image scores (N,) of each label, ascending.
+    ``image_by_defect``, ``pixel_by_defect``: scores of one kind of defect, with
     those of all good images or pixels. ``max_pixel``: highest pixel score of each image; None if the model does not
     localise.
     """
 
     image: ScoresByClass
     pixel: ScoresByClass | None
+    image_by_label: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
     image_by_defect: Mapping[str, ScoresByClass] = field(default_factory=dict)
     pixel_by_defect: Mapping[str, ScoresByClass] = field(default_factory=dict)
     max_pixel: ScoresByClass | None = None
@@ -85,26 +87,26 @@ def sort_labelled_scores(
     labelled = np.array([sample.defect is not None for sample in predictions.samples])
     positive = np.array([bool(sample.defect) for sample in predictions.samples])
     image = sort_by_class(predictions.scores[labelled], positive[labelled])
-    kinds = {label: sorted_scores_of(predictions, label) for label in _kinds_of_defect(predictions)}
-    image_by_defect = {label: ScoresByClass(scores, image.negative) for label, scores in kinds.items()}
+    by_label = {label: _sorted_scores_of(predictions, label) for label in {one.label for one in predictions.samples}}
+    by_defect = {label: ScoresByClass(by_label[label], image.negative) for label in _kinds_of_defect(predictions)}
     highest = predictions.max_pixel_scores
     max_pixel = None if highest is None else sort_by_class(highest[labelled], positive[labelled])
     if masks is None or predictions.maps is None:
-        return LabelledScores(image, None, image_by_defect, max_pixel=max_pixel)
+        return LabelledScores(image, None, by_label, by_defect, max_pixel=max_pixel)
     pixels = _Pixels(predictions, predictions.maps, masks, valid, work)
     good, defective = _sort_pixel_scores(pixels)
     return LabelledScores(
         image=image,
         pixel=ScoresByClass(_merge_sorted(defective.values(), work), good),
-        image_by_defect=image_by_defect,
+        image_by_label=by_label,
+        image_by_defect=by_defect,
         pixel_by_defect={label: ScoresByClass(scores, good) for label, scores in defective.items()},
         max_pixel=max_pixel,
         pixels=pixels,
     )
 
 
-def sorted_scores_of(predictions: Predictions, label: str) -> NDArray[np.float32]:
-    """Image scores of one label, ascending."""
+def _sorted_scores_of(predictions: Predictions, label: str) -> NDArray[np.float32]:
     chosen = np.array([sample.label == label for sample in predictions.samples])
     return np.sort(predictions.scores[chosen])
 

@@ -4,16 +4,14 @@ Names of files and labels come from the dataset and are not trusted, so everythi
 security policy allows no address and no script but the one that moves the threshold.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
-from numpy.typing import NDArray
 
 from anomaly_api.experiment import ExperimentSpec
 from anomaly_api.run import RunReport, TrainingReport
@@ -49,20 +47,13 @@ _SCALED = "The {level} threshold is {value:g} % of the trained model's."
 _OTHER = " The {level} threshold is the trained model's."
 
 
-def render(
-    report: RunReport,
-    labelled: LabelledScores | None,
-    gallery: Sequence[GalleryItem],
-    by_label: Mapping[str, NDArray[np.float32]] | None = None,
-) -> str:
+def render(report: RunReport, labelled: LabelledScores | None, gallery: Sequence[GalleryItem]) -> str:
     """Render the page.
 
     Args:
         report: the content of report.json.
-        labelled: scores with labels, for the curves; None to leave these out.
+        labelled: scores by label, for the curves and the threshold that can be moved; None to leave these out.
         gallery: pictures, already rendered.
-        by_label: image scores (N,) of each label, ascending, in the order of the report's labels; None for a page whose
-            threshold cannot be moved.
     """
     spec = report.config.spec
     script, script_source = threshold_script()
@@ -79,7 +70,7 @@ def render(
         measured=measured_with(report),
         device=report.summary.device.to_json_object() if report.summary.device else {},
         trained_by=report.summary.trained_by,
-        live=_live(report, by_label or {}),
+        live=_live(report, labelled),
         script=Markup(script),  # noqa: S704 - a file of this package
         script_source=Markup(script_source),  # noqa: S704 - its digest
         config=yaml.safe_dump(spec.to_json_object(), sort_keys=False, allow_unicode=True),
@@ -99,8 +90,9 @@ def _origin(report: RunReport) -> str:
     return own.format(level=asked.type, value=asked.value) + _OTHER.format(level=other)
 
 
-def _live(report: RunReport, by_label: Mapping[str, NDArray[np.float32]]) -> dict[str, Any] | None:
+def _live(report: RunReport, labelled: LabelledScores | None) -> dict[str, Any] | None:
     """Return what the page needs to move the threshold; None without scores or a threshold."""
+    by_label = {label: labelled.image_by_label[label] for label in report.labels} if labelled else {}
     thresholds = report.summary.thresholds
     if not by_label or report.histogram is None or thresholds is None or thresholds.image is None:
         return None

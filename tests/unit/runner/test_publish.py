@@ -1,5 +1,6 @@
 """The order of uploads, which readers rely on, the URIs of what is uploaded, and what a retried pod finds."""
 
+import hashlib
 import json
 import threading
 from collections.abc import Callable
@@ -8,18 +9,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from anomaly_api.dataset import DatasetLimits
 from anomaly_api.experiment import ExperimentSpec
 from anomaly_api.reasons import Reason
-from anomaly_api.run import RunConfig, RunIdentity, RunReport, RunSummary
-from anomaly_api.status import MetricValues, MlflowStatus, Progress, Stage, ThresholdValues
+from anomaly_api.run import ExportReport, RunConfig, RunIdentity, RunReport, RunSummary, TrainingReport
+from anomaly_api.status import MetricValues, MlflowStatus, Progress, Stage, StepName, ThresholdValues
 from anomaly_api.storage import LocationRole
 from anomaly_api.sweep_status import Trial
 from anomaly_runner.context import Context
 from anomaly_runner.data.batches import IntegrityLog
 from anomaly_runner.data.samples import DatasetIndex, Sample
-from anomaly_runner.errors import ExportMismatch, StorageDenied, StorageUnavailable
+from anomaly_runner.data.valid_area import ValidArea
+from anomaly_runner.errors import ExportMismatch, Stopped, StorageDenied, StorageUnavailable
 from anomaly_runner.evaluation.evaluate import EvaluationResult
 from anomaly_runner.evaluation.normalize import ScoreNormalizer
 from anomaly_runner.progress import ProgressMeter
@@ -30,10 +33,11 @@ from anomaly_runner.publish import (
     keep_profile,
     leave_failure,
     publish,
+    publish_pruned,
     publish_search,
     write_valid_area,
 )
-from anomaly_runner.reporting.report import Results
+from anomaly_runner.reporting.report import PrunedTraining, Results
 from anomaly_runner.scoring.predict import Predictions
 from anomaly_runner.storage import FolderStore, ObjectInfo
 from support.contexts import make_context
@@ -45,6 +49,11 @@ SPEC = ExperimentSpec.model_validate(
         "output": {"s3": {"uri": "s3://results"}},
     }
 )
+INFERENCE = {
+    "model": {"experiment": "screws"},
+    "input": {"source": {"s3": {"uri": "s3://today"}}},
+    "output": {"s3": {"uri": "s3://results"}},
+}
 RUN = RunIdentity(kind="AnomalyExperiment", namespace="factory", name="screws", uid="0-1")
 CONFIG = RunConfig(run=RUN, experiment=SPEC)
 
@@ -214,6 +223,7 @@ def test_every_file_has_its_uri(store: Uploads, folder: Folder, context: Context
         "visualizations": f"{root}/visualizations",
     }
     assert RunReport.model_validate_json(store.kept["report.json"]) == report
+    assert report.summary.warnings == ()
     for name in ("html", "checkpoint", "model", "predictions"):
         assert getattr(found, name).removeprefix(f"{root}/") in store.kept
 
@@ -280,7 +290,13 @@ def test_names_that_are_changed_are_told(store: Uploads, folder: Folder, context
     found = results(predictions=Predictions(odd, np.array([3, 1], np.float32), None, None))
     publish(CONFIG, found, folder, True, context)
     (warning,) = context.record.warnings
-    assert warning.startswith("the names of 1 images are changed in their pictures' names")
+    assert warning == (
+        "the names of 1 images are changed in their pictures' names: characters that do not fit are _UHHHH_ (their "
+        "code in Unicode), long names end in a digest"
+    )
+    context.record.warnings.clear()
+    publish(CONFIG, found, fresh_folder(context.work, store), True, context)
+    assert context.record.warnings == [], "there are no pictures"
 
 
 def test_odd_kinds_of_defects_are_told_where_mlflow_has_them(store: Uploads, folder: Folder, context: Context) -> None:
@@ -296,6 +312,63 @@ def test_odd_kinds_of_defects_are_told_where_mlflow_has_them(store: Uploads, fol
     assert warning.startswith("the names of 1 kinds of defects are changed in MLflow's names of metrics")
 
 
+def test_exports_are_named_by_their_form(store: Uploads, folder: Folder, context: Context) -> None:
+    export = ExportReport(format="onnx", file="model.onnx", size_bytes=1, max_score_difference=0, images_compared=1)
+    found = publish(CONFIG, results(exports=(export,)), folder, True, context).report.summary.artifacts
+    assert found is not None
+    assert found.exports == {"onnx": f"{store.uri}/model.onnx"}
+
+
+def test_scores_are_told_in_percent_of_the_models_threshold_or_of_the_runs_own(
+    store: Uploads, folder: Folder, context: Context
+) -> None:
+    publish(CONFIG, results(), folder, True, context)
+    own = json.loads(store.kept["results.json"])
+    assert [one["anomaly_score"] for one in own["observations"]] == [50, 150]
+    publish(CONFIG, results(model_thresholds=ThresholdValues(image=4.0)), folder, True, context)
+    trained = json.loads(store.kept["results.json"])
+    assert [one["anomaly_score"] for one in trained["observations"]] == [25, 75]
+    assert (own["threshold"], trained["threshold"]) == (100, 50)
+
+
+def test_a_report_is_read_by_people_too(store: Uploads, folder: Folder, context: Context) -> None:
+    """One field a line, names as in manifests, nothing that is unset."""
+    publish(CONFIG, results(), folder, True, context)
+    text = store.kept["report.json"].decode()
+    assert text.startswith('{\n  "run": {\n    "kind": "AnomalyExperiment",\n')
+    assert text.endswith("}\n")
+    assert "null" not in text
+    assert "thresholdsFrom" in text
+
+
+def test_a_training_that_was_ended_leaves_its_report_alone(store: Uploads, folder: Folder, context: Context) -> None:
+    training = TrainingReport(epochs=3, steps=6, batch_size=2, pruned="others are better")
+    pruned = PrunedTraining(
+        dataset=DatasetIndex(),
+        integrity=IntegrityLog(DatasetLimits()),
+        environment={},
+        trained_images=4,
+        training=training,
+        performance={"trainSeconds": 2.0},
+    )
+    done = publish_pruned(CONFIG, pruned, folder, context)
+    assert store.order == ["report.json"]
+    assert RunReport.model_validate_json(store.kept["report.json"]) == done.report
+    summary = done.report.summary
+    assert (summary.reason, summary.message) == (
+        Reason.PRUNED,
+        "the training was ended after 3 epochs: others are better",
+    )
+    assert summary.artifacts is not None
+    assert summary.artifacts.model_dump(exclude_none=True, exclude_defaults=True) == {
+        "root": store.uri,
+        "report": f"{store.uri}/report.json",
+    }
+    assert [file.name for _, file in done.tracked.artifacts] == ["report.json"]
+    assert (done.tracked.model, done.tracked.failed) == (None, False)
+    assert "publish" in context.record.seconds
+
+
 def test_a_search_leaves_its_page_and_then_its_report(store: Uploads, context: Context, tmp_path: Path) -> None:
     made = fresh_folder(tmp_path, store)
     (made.here / "sweep.html").write_text("page")
@@ -303,7 +376,31 @@ def test_a_search_leaves_its_page_and_then_its_report(store: Uploads, context: C
     assert store.order == ["sweep.html", "report.json"]
     artifacts = report.summary.artifacts
     assert artifacts is not None
-    assert (artifacts.sweep, artifacts.report) == (f"{store.uri}/sweep.html", f"{store.uri}/report.json")
+    assert artifacts.model_dump(exclude_none=True, exclude_defaults=True) == {
+        "root": store.uri,
+        "report": f"{store.uri}/report.json",
+        "sweep": f"{store.uri}/sweep.html",
+    }
+
+
+def test_the_progress_of_a_search_counts_every_file_but_the_report(
+    store: Uploads, context: Context, tmp_path: Path
+) -> None:
+    made, seen = fresh_folder(tmp_path, store), list[Progress]()
+    for name in ("sweep.html", "trials.csv"):
+        (made.here / name).write_text("")
+    publish_search(CONFIG, made, replace(context, progress=ProgressMeter([Watching(seen)])))
+    assert [(one.completed, one.total, one.unit) for one in seen] == [(done, 3, "files") for done in range(3)]
+    assert store.order[-1] == "report.json"
+    assert {"seconds_publish"} <= publish_search(CONFIG, made, context).tracked.metrics.keys()
+
+
+def test_all_that_a_search_left_is_tracked(store: Uploads, context: Context, tmp_path: Path) -> None:
+    made = fresh_folder(tmp_path, store)
+    for name in ("sweep.html", "trials.csv"):
+        (made.here / name).write_text("")
+    tracked = publish_search(CONFIG, made, context).tracked
+    assert [file.name for _, file in tracked.artifacts] == ["report.json", "sweep.html", "trials.csv"]
 
 
 def test_a_retried_pod_finds_what_was_published(store: Uploads, folder: Folder, context: Context) -> None:
@@ -329,6 +426,35 @@ def test_a_retried_pod_that_reads_in_place_tracks_what_the_first_did(
     again = already_published(CONFIG, replace(context, stores=stores))
     assert again is not None
     assert [file.name for _, file in again.tracked.artifacts] == [file.name for _, file in first.tracked.artifacts]
+
+
+def test_what_an_earlier_attempt_failed_for_is_no_artifact(store: Uploads, folder: Folder, context: Context) -> None:
+    leave_failure(trial(CONFIG), FAILED, context)
+    publish(trial(CONFIG), results(), fresh_folder(context.work, store), True, context)
+    assert "failure.json" in store.kept
+    again = already_published(trial(CONFIG), context)
+    assert again is not None
+    assert "failure.json" not in {file.name for _, file in again.tracked.artifacts}
+
+
+def test_looking_for_what_was_published_ends_when_the_run_is_stopped(
+    store: Uploads, folder: Folder, context: Context
+) -> None:
+    publish(CONFIG, results(), folder, True, context)
+    context.stop.set()
+    with pytest.raises(Stopped):
+        already_published(CONFIG, context)
+
+
+def test_an_output_that_cannot_be_read_is_found_out_at_once(
+    store: Uploads, context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def down(key: str) -> None:
+        raise StorageUnavailable("gone")
+
+    monkeypatch.setattr(store, "read", down)
+    with pytest.raises(StorageUnavailable):
+        already_published(CONFIG, context)
 
 
 def test_what_was_published_by_another_spec_is_done_again(store: Uploads, folder: Folder, context: Context) -> None:
@@ -368,11 +494,22 @@ def test_a_trial_that_failed_leaves_why(store: Uploads, context: Context) -> Non
     assert left.started is not None
 
 
+@pytest.mark.parametrize("step", [None, "check", "train"])
+def test_nothing_but_the_work_of_a_trial_leaves_why(store: Uploads, context: Context, step: StepName | None) -> None:
+    """The check of a trial that fails is told by the sweep's own."""
+    leave_failure(trial(CONFIG).model_copy(update={"step": step}), FAILED, context)
+    assert store.order == ([] if step == "check" else ["failure.json"])
+    inference = RunConfig.model_validate({"run": RUN, "inference": INFERENCE})
+    leave_failure(inference, FAILED, context)
+    assert store.order == ([] if step == "check" else ["failure.json"])
+
+
+@pytest.mark.parametrize("failure", [StorageUnavailable("gone"), OSError("gone")])
 def test_a_failure_that_cannot_be_left_is_logged(
-    store: Uploads, context: Context, caplog: pytest.LogCaptureFixture
+    store: Uploads, context: Context, caplog: pytest.LogCaptureFixture, failure: Exception
 ) -> None:
     def down(key: str) -> None:
-        raise StorageUnavailable("gone")
+        raise failure
 
     store.before = down
     leave_failure(trial(CONFIG), FAILED, context)
@@ -383,6 +520,18 @@ def test_no_valid_area_is_no_file(tmp_path: Path, store: Uploads) -> None:
     made = fresh_folder(tmp_path, store)
     assert write_valid_area(made, None) is None
     assert list(made.here.iterdir()) == []
+
+
+def test_the_valid_area_is_a_file_of_the_model_with_its_digest(tmp_path: Path, store: Uploads) -> None:
+    made = fresh_folder(tmp_path, store)
+    mask = Image.new("1", (3, 2), 1)
+    found = write_valid_area(made, ValidArea(mask))
+    assert found is not None
+    (file,) = made.here.iterdir()
+    assert (found.file, file.name) == ("valid_area.png", "valid_area.png")
+    assert found.sha256 == hashlib.sha256(file.read_bytes()).hexdigest()
+    with Image.open(file) as image:
+        assert image.size == (3, 2)
 
 
 def test_a_report_names_the_run_in_mlflow(folder: Folder, context: Context, monkeypatch: pytest.MonkeyPatch) -> None:

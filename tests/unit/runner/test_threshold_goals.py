@@ -245,6 +245,33 @@ def test_an_inference_finds_them_on_its_own_labelled_images(settings: dict[str, 
     assert warnings == ()
 
 
+@pytest.mark.parametrize(
+    ("level", "share", "expected"),
+    [("image", None, 3.0), ("image", 0.01, 9.0), ("pixel", None, 30.0), ("pixel", 0.01, 30.0)],
+)
+def test_the_share_of_defective_parts_weighs_images_and_not_pixels(
+    level: Literal["image", "pixel"], share: float | None, expected: float
+) -> None:
+    """Of three good and three defective items, at 3, 7 and 9: alarms 2, 1, 0; misses 0, 1, 2.
+
+    A miss costs two alarms: 2, 3, 4. With one defect in a hundred parts, a miss weighs 0.06 and an alarm 2.97.
+    """
+    cost = {"miss": 2, "falseAlarm": 1} | ({} if share is None else {"defectShare": share})
+    spec = InferenceThreshold.model_validate({"source": "cost", "type": level, "cost": cost})
+    images = by_class([1.0, 5.0, 8.0], [3.0, 7.0, 9.0])
+    pixels = by_class([10.0, 50.0, 80.0], [30.0, 70.0, 90.0])
+    found, warnings = inference_thresholds(spec, TRAINING, LabelledScores(images, pixels))
+    assert found == TRAINING.model_copy(update={level: expected, "source": "cost"})
+    assert warnings == ()
+
+
+def test_a_share_of_the_defective_pixels_is_found_among_the_pixels() -> None:
+    spec = InferenceThreshold.model_validate({"source": "recall", "type": "pixel", "recall": 0.6})
+    images, pixels = by_class([1.0], [3.0, 7.0, 9.0]), by_class([10.0], [30.0, 70.0, 90.0])
+    found, _ = inference_thresholds(spec, TRAINING, LabelledScores(images, pixels))
+    assert found == TRAINING.model_copy(update={"pixel": 70.0, "source": "recall"})
+
+
 def test_an_inference_promises_a_rate_by_its_own_good_images() -> None:
     spec = InferenceThreshold(source="falseAlarmRate", false_alarm_rate=0.25)
     found, _ = inference_thresholds(spec, TRAINING, labelled([1.0, 5.0, 8.0], []))
