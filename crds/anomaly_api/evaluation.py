@@ -9,7 +9,7 @@ from pydantic import Field
 
 from anomaly_api.base import Contract
 from anomaly_api.dataset import Task
-from anomaly_api.rules import required_when
+from anomaly_api.rules import only_when, required_when
 from anomaly_api.threshold_goals import GoalSettings, goal_rules
 
 ImageMetric = Literal["AUROC", "AUPR", "F1Score", "F1Max", "Precision", "Recall", "Accuracy"]
@@ -20,7 +20,12 @@ ScoreLevel = Literal["image", "pixel"]
 class Threshold(GoalSettings):
     """The score from which an image or a pixel counts as anomalous."""
 
-    rules = (required_when("image", "method", "manual"), *goal_rules("method"))
+    rules = (
+        required_when("image", "method", "manual"),
+        only_when("image", "method", "manual"),
+        only_when("pixel", "method", "manual"),
+        *goal_rules("method"),
+    )
 
     method: Literal["adaptive", "manual", "falseAlarmRate", "recall", "cost"] = "adaptive"
     """How it is found, on the labelled validation images or, without any, on the test images. adaptive: the score with
