@@ -146,7 +146,9 @@ def test_paths_may_write_accents_in_another_way_than_keys(tmp_path: Path, on_dis
 
 
 def test_images_that_are_not_there_count_as_unreadable(tmp_path: Path) -> None:
-    dataset = indexed(tmp_path, csv_of(*ROWS, ("gone.png", "good", "test", "")))
+    """Once each, however many rows they have."""
+    gone = [("gone.png", "scratch", "test", mask) for mask in ("masks/d.png", "masks/d2.png")]
+    dataset = indexed(tmp_path, csv_of(*ROWS, *gone))
     assert [(image.path, image.problem) for image in dataset.unreadable] == [
         ("gone.png", "labels.csv names it, and it is not there")
     ]

@@ -69,11 +69,11 @@ class _Image:
 
 @dataclass
 class _Found:
-    """What the rows say: images by key, the rows that are wrong, and the images that are not there."""
+    """What the rows say: images by key, the rows that are wrong, and the images that are not there by path."""
 
     images: dict[str, _Image] = field(default_factory=dict)
     wrong: list[str] = field(default_factory=list)
-    absent: list[UnreadableImage] = field(default_factory=list)
+    absent: dict[str, UnreadableImage] = field(default_factory=dict)
     labels: Counter[str] = field(default_factory=Counter)
 
 
@@ -93,7 +93,7 @@ def index_table(table: ImageRows, objects: Sequence[ObjectInfo], options: TableO
     named = set(found.images).union(*(image.masks for image in found.images.values()))
     usable, refused = usable_images((info for info in files if info.key in named), options.max_bytes, lambda _: True)
     dataset = _split(found, set(usable), options)
-    unreadable = (*refused, *found.absent)
+    unreadable = (*refused, *found.absent.values())
     if len(dataset.train) < 2:
         raise DataInvalid(_too_few(found, options, len(dataset.train), unreadable))
     return DatasetIndex(
@@ -139,7 +139,8 @@ def _add(row: Row, found: _Found, keys: _Keys, good: Collection[str], options: T
         return problem
     image = _existing(row.path, keys, options.uri)
     if image is None:
-        found.absent.append(UnreadableImage(path=row.path, problem=f"{options.name} names it, and it is not there"))
+        problem = f"{options.name} names it, and it is not there"
+        found.absent[row.path] = UnreadableImage(path=row.path, problem=problem)
         return ""
     mask = _existing(row.mask, keys, options.uri) if row.mask and options.with_masks else ""
     if mask is None:
