@@ -5,7 +5,7 @@ once by each program. Every side scores the same files, in a process of its own:
 
 - ours: ``anomaly-runner run``, which also hashes files, and writes tables, metrics and a report;
 - onnxruntime, files: ``session.run`` of our ONNX model over files that Pillow decodes and resizes, as commonly written;
-- onnxruntime, memory: the same over inputs in memory, what nothing that uses onnxruntime can go below;
+- onnxruntime, memory: the same over inputs in memory;
 - anomalib: ``Engine.predict``, ``TorchInferencer``, ``OpenVINOInferencer`` (anomalib_inference.py), which keep nothing;
 - with ``--runtimes`` ours on torchscript and on torch.
 
@@ -68,7 +68,7 @@ options.intra_op_num_threads = cpus if mode == "operators" else 1
 session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 files = sorted(path for path in Path(folder).rglob("*") if path.suffix == ".png")
 parts = [files[start : start + many] for start in range(0, len(files), many)]
-ready = {part[0]: np.stack([read(file) for file in part]) for part in parts[:64 // many]} if source == "memory" else {}
+ready = {part[0]: np.stack([read(file) for file in part]) for part in parts[:48 // many]} if source == "memory" else {}
 inputs = list(ready.values())
 def score(number):
     batch = inputs[number % len(inputs)] if inputs else np.stack([read(file) for file in parts[number]])
@@ -192,7 +192,7 @@ def by_anomalib(trained: Trained, what: str, *folder: Path) -> Cost:
 
 
 def sides_of(trained: Trained, folder: Path, runtimes: Sequence[str]) -> Mapping[str, Callable[[Path], Cost]]:
-    """All sides, by name; ``folder`` has the images with which the bare loops find their fastest modes."""
+    """All sides, by name; ``folder`` has the images with which the bare loops find their fastest modes, many."""
     bare_sides = {
         f"onnxruntime, {source}": partial(bare, trained, source, fastest_mode(trained, source, folder))
         for source in ("files", "memory")
@@ -255,7 +255,7 @@ def told(name: str, pair: Pair) -> None:
 def compare(trained: Trained, images: Sequence[int], runs: int, runtimes: Sequence[str]) -> Table:
     """Measure all sides of one model."""
     folders = [repeat_images(trained.root, count) for count in images]
-    sides = {name: partial(both, side, folders) for name, side in sides_of(trained, folders[0], runtimes).items()}
+    sides = {name: partial(both, side, folders) for name, side in sides_of(trained, folders[-1], runtimes).items()}
     found: Mapping[str, Sequence[Pair]] = in_turns(sides, dict.fromkeys(sides, runs), told)
     few, many = images
     columns = ("Side", "Runs", f"Process, {few:,} images", f"{many:,} images", "Images a second between")
