@@ -1,6 +1,7 @@
 """Sweeps of many trials with pods that are played: the operator's delay behind a trial's end, and its resource use.
 
     python -m benchmarks.operator_sweeps --trials 10000 --parallel 200 --seconds 16
+    python -m benchmarks.operator_sweeps --trials 10000 --parallel 200 --seconds 33 --before 9000
     python -m benchmarks.operator_sweeps --sweeps 100 --trials 50 --parallel 4 --seconds 40
 
 Needs the embedded cluster's programs and certificates: an API server and an etcd are started beside it, which no
@@ -31,6 +32,7 @@ sys.path[:0] = PATH
 from anomaly_operator.cluster.client import ApiClient  # noqa: E402
 from anomaly_operator.cluster.credentials import login  # noqa: E402
 from anomaly_operator.resources import EXPERIMENTS, JOBS, Resource  # noqa: E402
+from benchmarks.sweeps.earlier import make_ended  # noqa: E402
 from benchmarks.sweeps.observer import Observer  # noqa: E402
 from benchmarks.sweeps.operator_process import Operator, writes  # noqa: E402
 from benchmarks.sweeps.probe import Probe  # noqa: E402
@@ -95,6 +97,9 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--sweeps", type=int, default=1)
     parser.add_argument("--trials", type=int, default=500, help="of each sweep")
     parser.add_argument("--parallel", type=int, default=50, help="of each sweep")
+    parser.add_argument(
+        "--before", type=int, default=0, help="of each sweep's trials are over when the operator starts"
+    )
     parser.add_argument("--seconds", type=float, default=10.0, help="mean time of a trial's pod")
     parser.add_argument("--algorithm", default="random")
     parser.add_argument("--limit", type=float, default=3600.0, help="seconds after which it is looked at what there is")
@@ -113,6 +118,7 @@ async def main() -> None:
         await client.create(NAMESPACES, None, {"metadata": {"name": NAMESPACE}})
         # Which a controller makes elsewhere, and no pod is without.
         await client.create(ACCOUNTS, NAMESPACE, {"metadata": {"name": "default"}})
+        await create_sweeps(client, arguments)
         operator.start()
         try:
             await operator.wait_until_leading()
@@ -125,6 +131,19 @@ async def main() -> None:
             await client.close()
 
 
+def names_of(arguments: argparse.Namespace) -> list[str]:
+    """Return the names of all sweeps."""
+    return [f"sweep{number:03}" for number in range(arguments.sweeps)]
+
+
+async def create_sweeps(client: ApiClient, arguments: argparse.Namespace) -> None:
+    """Apply the sweeps, with the trials that are behind them."""
+    manifests = (sweep(name, arguments) for name in names_of(arguments))
+    made = await asyncio.gather(*(client.create(EXPERIMENTS, NAMESPACE, manifest) for manifest in manifests))
+    for one in made:
+        await make_ended(client, one, arguments.before)
+
+
 async def measure(
     client: ApiClient,
     info: kopf.ConnectionInfo,
@@ -132,9 +151,9 @@ async def measure(
     played: asyncio.subprocess.Process,
     arguments: argparse.Namespace,
 ) -> None:
-    """Apply the sweeps, wait for their end, and print the figures."""
+    """Wait for the sweeps' end, and print the figures."""
     probe_client = ApiClient(lambda: info, connections=1)
-    observer, probe = Observer(operator), Probe(probe_client, NAMESPACE)
+    observer, probe = Observer(operator, arguments.before), Probe(probe_client, NAMESPACE)
     assert played.stdout
     watched = [observer.watch(info, EXPERIMENTS, NAMESPACE), observer.watch(info, JOBS, NAMESPACE)]
     work = [*watched, observer.follow(played.stdout), observer.sample(), probe.run()]
@@ -142,12 +161,11 @@ async def measure(
     pids = {"player": played.pid} | operator.processes()
     usage = Usage(pids)
     began = time.monotonic()
-    names = [f"sweep{number:03}" for number in range(arguments.sweeps)]
-    await asyncio.gather(*(client.create(EXPERIMENTS, NAMESPACE, sweep(name, arguments)) for name in names))
-    await until_ended(observer, helpers, arguments.sweeps * arguments.trials, began + arguments.limit)
+    total = arguments.sweeps * (arguments.trials - arguments.before)
+    await until_ended(observer, helpers, total, began + arguments.limit)
     took = time.monotonic() - began
     usage.stop(operator.processes())
-    found = [await over(client, name, began + arguments.limit) for name in names]
+    found = [await over(client, name, began + arguments.limit) for name in names_of(arguments)]
     if arguments.times:
         sweeps = {name: asdict(times) for name, times in observer.times.items()}
         arguments.times.write_text(json.dumps({"sweeps": sweeps, "probe": probe.chains}))

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import time
 from collections import defaultdict
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from benchmarks.sweeps.times import Times
 from benchmarks.sweeps.watch import added
 
 SAMPLE_SECONDS = 5.0
-TRIAL_LABEL = "anomalyops.io/trial"
+TRIAL = re.compile(r"(.+)-t(\d+)")
 
 
 @dataclass(frozen=True)
@@ -33,10 +34,12 @@ class Observer:
 
     Args:
         operator: whose metrics are sampled.
+        before: trials of each sweep that were over at the start, which are not noted.
     """
 
-    def __init__(self, operator: Operator) -> None:
+    def __init__(self, operator: Operator, before: int) -> None:
         self._operator = operator
+        self._before = before
         self.times: dict[str, Times] = defaultdict(Times)
         """By sweep."""
         self.samples: list[Sample] = []
@@ -49,7 +52,7 @@ class Observer:
     async def watch(self, info: kopf.ConnectionInfo, resource: Resource, namespace: str) -> None:
         """Note when trials, or the Jobs of trials, are made, until cancelled."""
         async for one in added(info, resource, namespace):
-            if (sweep := _sweep_of(one.name)) is not None:
+            if (sweep := self._sweep_of(one.name)) is not None:
                 times = self.times[sweep]
                 (times.made if resource is EXPERIMENTS else times.jobs).append(time.monotonic())
 
@@ -57,7 +60,7 @@ class Observer:
         """Note when the Jobs of trials end, as the player says, until cancelled or it ends."""
         async for line in lines:
             end = Ended(*json.loads(line))
-            if (sweep := _sweep_of(end.job)) is not None:
+            if (sweep := self._sweep_of(end.job)) is not None:
                 self.times[sweep].ends.append(end.seconds)
 
     async def sample(self) -> None:
@@ -69,8 +72,7 @@ class Observer:
                 self.samples.append(Sample(self.ended, seconds, answers, suggested))
             await asyncio.sleep(SAMPLE_SECONDS)
 
-
-def _sweep_of(name: str) -> str | None:
-    """Return the sweep of a trial or of its Job; None for anything else."""
-    sweep, separator, number = name.partition("-t")
-    return sweep if separator and number[:1].isdigit() else None
+    def _sweep_of(self, name: str) -> str | None:
+        """Return the sweep of a trial or of its Job; None for anything else, and for trials that were over."""
+        found = TRIAL.match(name)
+        return found[1] if found and int(found[2]) >= self._before else None

@@ -40,6 +40,8 @@ def print_report(run: Run) -> None:
     arguments = run.arguments
     total = run.observer.ended
     _line("sweeps x trials, parallel", f"{arguments.sweeps} x {arguments.trials}, {arguments.parallel} each")
+    if arguments.before:
+        _line("of them over at the start", f"{arguments.before}")
     _line("algorithm, mean seconds of a pod", f"{arguments.algorithm}, {arguments.seconds:g}")
     _line("trials that ended, in", f"{total}, {run.took:.0f} s ({total / run.took:.1f} a second)")
     _print_usage(run.usage, run.took)

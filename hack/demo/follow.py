@@ -41,9 +41,9 @@ def run_sample(manifest: Path, console: Console, after: Object | None = None, se
 
 
 def _is_outdated(manifest: Path, existing: Object | None, after: Object | None) -> bool:
-    """Whether a run must be replaced: it failed, it is older than the run it builds on, or its spec has changed.
+    """Whether a run must be replaced: it failed, is older than the run it builds on, or is at work on another spec.
 
-    A run never starts again, and its spec is immutable once it has started.
+    One that is over runs again by itself when its spec changes.
     """
     if existing is None:
         return False
@@ -62,8 +62,11 @@ def _created(found: Object) -> str:
 
 
 def condition(found: Object, wanted: str) -> Object | None:
-    """Return the condition of that type if it is True."""
-    conditions: list[Object] = found.get("status", {}).get("conditions", [])
+    """Return the condition of that type if it is True, and told of the spec as it is now."""
+    status = found.get("status", {})
+    if status.get("observedGeneration") != found["metadata"]["generation"]:
+        return None
+    conditions: list[Object] = status.get("conditions", [])
     return next((item for item in conditions if item["type"] == wanted and item["status"] == "True"), None)
 
 

@@ -37,23 +37,35 @@ def show_sweep(run: Object, console: Console) -> None:
     console.print(
         f"\n[bold]The best of {found['complete']} trials[/bold]{f' ({others})' if others else ''}", highlight=False
     )
-    console.print(_best_points(found["best"]))
+    console.print(_best_points(run), soft_wrap=True)
     if again := found.get("remeasured"):
         told = ", ".join(f"{metric} {value:.6g}" for metric, value in again["objectives"].items())
         console.print(f"The best one, trained in full as {name} on {again['measuredOn']}: {told}", highlight=False)
 
 
-def _best_points(best: list[Object]) -> Table:
-    """Return a table of points with a column for each parameter that any of them has; its name is short if unique."""
-    paths = list(dict.fromkeys(path for point in best for path in point.get("values", {})))
-    last = [path.rpartition(".")[2] for path in paths]
-    heads = [short if last.count(short) == 1 else path for path, short in zip(paths, last, strict=True)]
-    table = Table("trial", *best[0]["objectives"], *heads, box=None, pad_edge=True)
+def _best_points(run: Object) -> Table:
+    """Return a table of the best points, with the values that were searched for."""
+    parameters = run["spec"]["sweep"]["parameters"]
+    searched = [one["path"] for one in parameters if len(one.get("choices", ())) != 1]
+    best = run["status"]["sweep"]["best"]
+    table = Table("trial", *best[0]["objectives"], "values", box=None, pad_edge=True)
     for point in best:
         values = point.get("values", {})
-        texts = (json.dumps(values[path]) if path in values else "" for path in paths)
-        table.add_row(str(point["number"]), *(f"{value:.6g}" for value in point["objectives"].values()), *texts)
+        told = "  ".join(f"{_short(path)}={_compact(values[path])}" for path in searched if path in values)
+        table.add_row(str(point["number"]), *(f"{value:.6g}" for value in point["objectives"].values()), told)
     return table
+
+
+def _short(path: str) -> str:
+    return "model" if path == "model.name" else path.rpartition(".")[2]
+
+
+def _compact(value: object) -> str:
+    if isinstance(value, list):
+        return ",".join(map(_compact, value))
+    if isinstance(value, dict):
+        return "x".join(map(_compact, value.values()))
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def show_artifacts(run: Object, client: Client, console: Console) -> None:
