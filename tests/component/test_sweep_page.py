@@ -14,6 +14,7 @@ from anomaly_api.run import SweepResult
 from anomaly_api.status import MetricValues
 from anomaly_runner.reporting.sweep.files import write_sweep_files
 from anomaly_runner.reporting.sweep.findings import Findings, judge
+from anomaly_runner.reporting.sweep.leaders import leaderboard
 from anomaly_runner.reporting.sweep.page import render
 from anomaly_runner.reporting.sweep.pivot import Cell, pivot
 from support.browser import browse, find_browser
@@ -190,6 +191,18 @@ def test_without_replicates_two_searched_fields_make_the_table(tmp_path: Path) -
     assert (found.down, found.across) == ("model.name", "transforms.inputSize")
     # 0 to 7: padim is even; sizes change every other one.
     assert [[cell.value for cell in row.cells] for row in found.rows] == [["0.4000", "0.6000"], ["0.5000", "0.7000"]]
+
+
+def test_fields_that_only_one_model_has_make_no_table_with_the_models(tmp_path: Path) -> None:
+    when = {"path": "model.name", "in": ["padim"]}
+    layers = {"path": "model.padim.layers", "choices": [["layer1"], ["layer1", "layer2"]], "when": when}
+    backbone = {"path": "model.padim.backbone", "choices": ["resnet18"], "when": when}
+    spec = sweep_spec(MODEL, layers, backbone)
+    values = {"model.name": "padim", "model.padim.layers": ["layer1"], "model.padim.backbone": "resnet18"}
+    ran = [Ran(0, values, {"image.AUROC": 0.9}), Ran(1, {"model.name": "patchcore"}, {"image.AUROC": 0.8})]
+    findings = found_in(tmp_path, spec, ran)
+    assert pivot(findings) is None
+    assert [leader.values for leader in leaderboard(findings, 2)] == [("padim", "layer1"), ("patchcore", "–")]
 
 
 def test_a_sweep_over_one_range_has_no_such_table(tmp_path: Path) -> None:

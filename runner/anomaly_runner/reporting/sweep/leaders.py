@@ -111,8 +111,8 @@ def objective_texts(findings: Findings, one: Evaluation) -> Iterable[tuple[str, 
 
 
 def paths(findings: Findings) -> list[str]:
-    """Paths of the searched parameters."""
-    return [parameter.path for parameter in findings.spec.parameters]
+    """Paths of the parameters that have more than one value."""
+    return [one.path for one in findings.spec.parameters if one.choices is None or len(one.choices) > 1]
 
 
 def metric_text(metric: str, value: float) -> str:

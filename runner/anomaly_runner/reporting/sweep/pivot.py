@@ -95,9 +95,9 @@ def pivot(findings: Findings) -> Pivot | None:
 
 
 def _listed(findings: Findings) -> dict[str, Sequence[Any]]:
-    """Searched fields with choices, the most important first."""
+    """Searched fields with choices, the most important first; one that only some points have makes no table."""
     known = findings.known.importances
-    listed = {parameter.path: parameter.choices for parameter in findings.spec.parameters if parameter.choices}
+    listed = {one.path: one.choices for one in findings.spec.parameters if one.choices and one.when is None}
     return dict(sorted(listed.items(), key=lambda item: -known.get(item[0], 0.0)))
 
 
