@@ -202,7 +202,7 @@ def test_fields_that_only_one_model_has_make_no_table_with_the_models(tmp_path: 
     ran = [Ran(0, values, {"image.AUROC": 0.9}), Ran(1, {"model.name": "patchcore"}, {"image.AUROC": 0.8})]
     findings = found_in(tmp_path, spec, ran)
     assert pivot(findings) is None
-    assert [leader.values for leader in leaderboard(findings, 2)] == [("padim", "layer1"), ("patchcore", "–")]
+    assert [leader.values for leader in leaderboard(findings, 2)] == [("padim", "layer1"), ("patchcore", "\u2013")]
 
 
 def test_a_sweep_over_one_range_has_no_such_table(tmp_path: Path) -> None:
