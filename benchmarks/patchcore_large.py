@@ -16,7 +16,8 @@ import numpy as np
 import yaml
 from PIL import Image
 
-from benchmarks.runner_experiment import measured
+from benchmarks.processes import measured
+from benchmarks.tables import Table, add_write, publish
 
 TESTED = 50
 """Test images of each class."""
@@ -51,11 +52,12 @@ def write_pictures(folder: Path, count: int, side: int, *, scratched: bool = Fal
 
 
 def main() -> None:
-    """Print one line of the table."""
+    """Make the pictures, run the experiment, and print the table's line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--images", type=int, default=10_000)
     parser.add_argument("--side", type=int, default=512)
     parser.add_argument("--ratio", type=float, default=0.0001)
+    add_write(parser)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as root:
         data = Path(root) / "data" / "gravel"
@@ -69,12 +71,15 @@ def main() -> None:
         file.write_text(yaml.safe_dump(manifest))
         cost = measured([sys.executable, "-m", "anomaly_runner", "run", str(file), "--local", root])
         report = json.loads((Path(root) / "results/factory/large/local/report.json").read_text())
-    stages = ", ".join(f"{stage} {seconds:,.0f} s" for stage, seconds in report["seconds"].items() if seconds >= 1)
-    print("| Images | Seconds | of CPU | Peak memory | AUROC | Stages |\n|---|---|---|---|---|---|")
-    print(
-        f"| {arguments.images:,} | {cost.seconds:,.0f} | {cost.cpu_seconds:,.0f} | {cost.megabytes:,.0f} MB "
-        f"| {report['summary']['metrics']['image']['AUROC']:.3f} | {stages} |"
+    row = (
+        f"{arguments.images:,}",
+        f"{cost.cpu_seconds:,.0f} s",
+        f"{cost.megabytes:,.0f} MB",
+        f"{report['summary']['metrics']['image']['AUROC']:.3f}",
     )
+    columns = ("Images", "CPU", "Peak memory", "Image AUROC")
+    command = f"python -m benchmarks.patchcore_large --images {arguments.images}"
+    publish([Table("patchcore-large", columns, [row], ("anomaly-operator", "torch"))], command, arguments.write)
     print("\n".join(report["summary"]["warnings"]))
 
 

@@ -10,10 +10,10 @@ from anomaly_api.status import RunStatus
 from anomaly_operator import names
 from anomaly_operator.cluster.client import ApiClient
 from anomaly_operator.decide.desired import DesiredSearch, desired_state
+from anomaly_operator.decide.pod_settings import PodSettings
 from anomaly_operator.decide.runs import spec_digest
 from anomaly_operator.decide.trials import trial_manifest
 from anomaly_operator.resources import EXPERIMENTS, Manifest
-from anomaly_operator.settings import PodSettings
 from anomaly_operator.views import RunView, run_view
 from anomaly_search.session import decide
 
