@@ -6,6 +6,7 @@ function, the fastest first, until one fails. Starting pytest anew for each muta
 
 import hashlib
 import json
+import math
 import os
 import resource
 import select
@@ -26,8 +27,8 @@ SURVIVED, KILLED = 0, 1
 """Exit codes of a fork, and of pytest."""
 CPU_SECONDS = 5
 """CPU time that a mutant may take beyond ten times that of its tests: it, for the machine may be busy."""
-WALL_SECONDS = 120
-"""Time that it may take, likewise: it may wait for ever."""
+ASLEEP_SECONDS = 5
+"""How long all of its threads may sleep, beyond the time of its tests: it waits for what never comes."""
 
 
 @dataclass
@@ -106,7 +107,7 @@ def _steady(session: pytest.Session, calls: Calls, functions: Iterable[str]) -> 
         file.write_text(json.dumps(names))
         return 0
 
-    if code := _fork(work, None):
+    if code := _fork(work):
         raise session.Interrupted(f"the tests in another order end the process with {code}")
     failed = {*calls.failed, *json.loads(file.read_text())}
     for name in sorted(failed):
@@ -124,7 +125,7 @@ def _try(mutant: str, tests: Sequence[pytest.Item], calls: Calls) -> str:
         set_mutant_under_test(mutant)
         return SURVIVED if all(map(_passes, tests)) else KILLED
 
-    return _verdict(_fork(work, 10 * seconds + WALL_SECONDS))
+    return _verdict(_fork(work, seconds + ASLEEP_SECONDS))
 
 
 def _try_anew(mutant: str, arguments: Sequence[str], calls: Calls) -> str:
@@ -139,7 +140,7 @@ def _try_anew(mutant: str, arguments: Sequence[str], calls: Calls) -> str:
         resource.setrlimit(resource.RLIMIT_CPU, (limit, limit + 1))
         os.execve(sys.executable, command, os.environ | {"MUTANT_UNDER_TEST": mutant})
 
-    code = _fork(work, 10 * seconds + WALL_SECONDS)
+    code = _fork(work, seconds + ASLEEP_SECONDS)
     # 2 to 4: the tests cannot be collected.
     return _verdict(KILLED if code in (2, 3, 4) else code)
 
@@ -169,7 +170,7 @@ def _record(session: pytest.Session, file: Path) -> Calls:
         file.write_text(json.dumps(asdict(calls)))
         return 0
 
-    if code := _fork(work, None):
+    if code := _fork(work):
         raise session.Interrupted(f"the tests as they are end the process with {code}")
     return Calls(**json.loads(file.read_text()))
 
@@ -189,8 +190,8 @@ def _passes(item: pytest.Item) -> bool:
     return not failures.names
 
 
-def _fork(work: Callable[[], int], seconds: float | None) -> int | None:
-    """Do something in a fork, without a word, and return its exit code; None if it was ended for taking too long."""
+def _fork(work: Callable[[], int], asleep: float = math.inf) -> int | None:
+    """Do something in a fork, without a word, and return its exit code; None if it was asleep for so many seconds."""
     child = os.fork()
     if not child:
         code = 70
@@ -201,12 +202,24 @@ def _fork(work: Callable[[], int], seconds: float | None) -> int | None:
             code = work()
         finally:
             os._exit(code)
-    ended = os.pidfd_open(child)
+    ended, awake = os.pidfd_open(child), time.monotonic()
     try:
-        in_time = bool(select.select([ended], [], [], seconds)[0])
+        while not select.select([ended], [], [], 0.5)[0]:
+            if not _is_asleep(child):
+                awake = time.monotonic()
+            elif time.monotonic() - awake > asleep:
+                os.kill(child, signal.SIGKILL)
+                asleep = -math.inf
     finally:
         os.close(ended)
-    if not in_time:
-        os.kill(child, signal.SIGKILL)
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    return code if in_time else None
+    return code if asleep > 0 else None
+
+
+def _is_asleep(process: int) -> bool:
+    """Whether no thread of a process runs, or would run if the machine were less busy."""
+    try:
+        threads = [file.read_text() for file in Path(f"/proc/{process}/task").glob("*/stat")]
+    except OSError:  # one has just ended
+        return False
+    return all(thread.rpartition(")")[2].split()[0] == "S" for thread in threads)
