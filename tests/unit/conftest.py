@@ -5,11 +5,6 @@ from collections.abc import Generator, Iterator
 
 import hypothesis
 import pytest
-from hypothesis import settings
-
-# How long an example takes says nothing on a machine that others use as well.
-settings.register_profile("without deadline", deadline=None)
-settings.load_profile("without deadline")
 
 # How long an example takes says how busy the machine is.
 hypothesis.settings.register_profile("busy", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
