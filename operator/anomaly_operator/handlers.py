@@ -1,27 +1,18 @@
-"""kopf handlers: they store each watched object in the cache and enqueue the runs that it affects.
+"""kopf handlers: they hand each watched object to the manager, which queues the runs that it affects.
 
 kopf only watches here. Its change detection, finalizers, annotations and peering are off: state is in spec and status
 alone. No handler decides or writes anything.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import kopf
 
-from anomaly_api import GROUP, VERSION
 from anomaly_operator import names
-from anomaly_operator.cluster.cache import Cache
 from anomaly_operator.cluster.credentials import login
-from anomaly_operator.keys import KINDS, Kind, RunKey
 from anomaly_operator.manager import Manager
-from anomaly_operator.resources import RUN_RESOURCES
+from anomaly_operator.resources import JOBS, PODS, RUN_RESOURCES, Resource
 from anomaly_operator.settings import Settings
-from anomaly_operator.views import Raw, job_view, pod_view, run_view
-from anomaly_operator.work_queue import Priority
-
-CacheUpdate = Callable[[Cache, bool, Raw], set[RunKey]]
-"""Puts an object, or its deletion, into the cache; returns the runs to reconcile."""
 
 
 class _NoDiffBase(kopf.DiffBaseStorage):
@@ -88,40 +79,13 @@ def register(registry: kopf.OperatorRegistry, settings: Settings) -> None:
         await memo.manager.stop()
 
     operator_settings = settings
-    for kind in KINDS:
-        _watch(registry, (GROUP, VERSION, RUN_RESOURCES[kind].plural), _update_run(kind), Priority.URGENT)
-    _watch(registry, ("batch", "v1", "jobs"), _update_job)
-    _watch(registry, ("", "v1", "pods"), _update_pod)
+    for resource in (*RUN_RESOURCES.values(), JOBS, PODS):
+        _watch(registry, resource)
 
 
-def _watch(
-    registry: kopf.OperatorRegistry,
-    resource: tuple[str, str, str],
-    update: CacheUpdate,
-    priority: Priority = Priority.NORMAL,
-) -> None:
-    """Watch a resource (group, version, plural); those that users change are urgent."""
+def _watch(registry: kopf.OperatorRegistry, resource: Resource) -> None:
+    which = (resource.group, resource.version, resource.plural)
 
-    @kopf.on.event(*resource, id=f"{resource[2]}-event", registry=registry)
+    @kopf.on.event(*which, id=f"{resource.plural}-event", registry=registry)
     async def on_event(event: kopf.RawEvent, memo: kopf.Memo, **_: Any) -> None:
-        manager: Manager = memo.manager
-        for key in update(manager.cache, event["type"] == "DELETED", event["object"]):
-            manager.queue.add(key, priority)
-
-
-def _update_run(kind: Kind) -> CacheUpdate:
-    def update(cache: Cache, deleted: bool, raw: Raw) -> set[RunKey]:
-        run = run_view(kind, raw)
-        return cache.remove_run(run) if deleted else cache.put_run(run)
-
-    return update
-
-
-def _update_job(cache: Cache, deleted: bool, raw: Raw) -> set[RunKey]:
-    job = job_view(raw)
-    return cache.remove_job(job) if deleted else cache.put_job(job)
-
-
-def _update_pod(cache: Cache, deleted: bool, raw: Raw) -> set[RunKey]:
-    pod = pod_view(raw)
-    return cache.remove_pod(pod) if deleted else cache.put_pod(pod)
+        memo.manager.hear(resource.plural, event["object"], deleted=event["type"] == "DELETED")

@@ -19,6 +19,7 @@ from anomaly_operator.cluster.client import ApiClient
 from anomaly_operator.decide.desired import DesiredSearch
 from anomaly_operator.decide.runs import is_search_over
 from anomaly_operator.decide.search_status import (
+    GpuUsage,
     SearchState,
     deadline_end,
     removed_hours,
@@ -43,7 +44,7 @@ so that all together write no more than one does."""
 MOST_SWEEPS = 30
 """Sweeps at work beyond which each pauses no longer."""
 LONGEST_PAUSE = 60.0
-"""Seconds after which a search is asked again although nothing happened: what is at work uses GPU-hours."""
+"""Seconds after which a search is asked again although nothing happened and no limit is near."""
 TRIALS_FOR_A_SECOND = 500
 """Trials of which the status is computed every second; that of more takes longer, and is computed less often."""
 
@@ -93,7 +94,8 @@ class Sweeper:
             overview = await self._worker.overview(question, trials.values(), plan)
             self._told_at[run.uid] = now
             new = search_status(run, status, desired, _state(plan, overview, refused, trials), now)
-        self._come_back(run, desired, new, now)
+        usage = GpuUsage(removed + _hours(trials.values()), _gpus(desired, trials.values(), plan.starts))
+        self._come_back(run, seconds_until_due(desired, new, usage, now), len(trials))
         return new
 
     async def call_off(self, run: RunView, status: RunStatus) -> None:
@@ -108,10 +110,9 @@ class Sweeper:
         seen = (trial for trial in map(_seen, at_work) if trial is not None)
         await self._delete(run, (trial for trial in seen if not trial.is_over))
 
-    def _come_back(self, run: RunView, desired: DesiredSearch, status: RunStatus, now: datetime) -> None:
-        """Have the search asked again although nothing happens, at the latest when its time is over."""
-        due_in = seconds_until_due(desired, status, now)
-        pause = LONGEST_PAUSE if due_in is None else min(LONGEST_PAUSE, max(STATUS_SECONDS, due_in))
+    def _come_back(self, run: RunView, due_in: float | None, trials: int) -> None:
+        """Have the search asked again although nothing happens, at the latest when its time or budget is over."""
+        pause = LONGEST_PAUSE if due_in is None else min(LONGEST_PAUSE, max(_seconds_for(trials), due_in))
         self._queue.add_after(run.key, pause)
 
     def forget(self, key: RunKey) -> None:
@@ -194,7 +195,7 @@ class Sweeper:
         if last is None or status.start_time is None:
             return True
         others = min(len(self._uids), MOST_SWEEPS)
-        pause = STATUS_SECONDS * max(1.0, len(trials) / TRIALS_FOR_A_SECOND, others)
+        pause = max(_seconds_for(len(trials)), STATUS_SECONDS * others)
         early = pause - (now - last).total_seconds()
         if early > 0:
             self._queue.add_after(run.key, early)
@@ -267,8 +268,20 @@ class Sweeper:
             self._queue.add(key, Priority.URGENT)  # a Job waits for it
 
 
+def _seconds_for(trials: int) -> float:
+    """Return the shortest pause between two looks at so many trials."""
+    return STATUS_SECONDS * max(1.0, trials / TRIALS_FOR_A_SECOND)
+
+
 def _hours(trials: Iterable[SeenTrial]) -> float:
     return sum(trial.record.gpu_hours for trial in trials)
+
+
+def _gpus(desired: DesiredSearch, trials: Iterable[SeenTrial], starts: Iterable[NewTrial]) -> int:
+    """Return the GPUs of all trials at work, and of those that are about to be: one that waits may begin unseen."""
+    usual = desired.spec.scheduling.gpus.count
+    of_new = (int(new.values.get("scheduling.gpus.count", usual)) for new in starts)
+    return sum(trial.gpus for trial in trials if not trial.is_over) + sum(of_new)
 
 
 def _state(plan: Plan, overview: SweepStatus, refused: str | None, trials: Mapping[str, SeenTrial]) -> SearchState:

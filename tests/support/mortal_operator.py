@@ -14,9 +14,9 @@ from anomaly_operator.cluster.cache import Cache
 from anomaly_operator.cluster.client import ApiClient
 from anomaly_operator.cluster.credentials import login
 from anomaly_operator.cluster.resync import Resync
+from anomaly_operator.controller import Controller
 from anomaly_operator.decide.pod_settings import PodSettings
 from anomaly_operator.keys import RunKey
-from anomaly_operator.reconciler import Reconciler
 from anomaly_operator.resources import Manifest, Resource
 from anomaly_operator.search_worker import SearchWorker
 from anomaly_operator.serving.progress_board import ProgressBoard
@@ -79,7 +79,7 @@ async def operate(client: MortalClient, namespace: str, cache: Cache | None = No
         seconds=SECONDS_BETWEEN_LISTS,
         monotonic=loop.time,
     )
-    reconciler = Reconciler(
+    controller = Controller(
         client=client,
         cache=cache,
         queue=queue,
@@ -89,7 +89,7 @@ async def operate(client: MortalClient, namespace: str, cache: Cache | None = No
         clock=lambda: datetime.now(UTC),
     )
     await resync.relist()
-    listing, working = asyncio.create_task(resync.run()), asyncio.create_task(reconciler.work())
+    listing, working = asyncio.create_task(resync.run()), asyncio.create_task(controller.work())
     try:
         await working
     except Killed:

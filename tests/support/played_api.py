@@ -18,7 +18,7 @@ import kopf
 
 from anomaly_operator.cluster.client import ApiClient
 from anomaly_operator.decide.times import to_timestamp
-from anomaly_operator.resources import EVENTS, Manifest
+from anomaly_operator.resources import EVENTS, LEASES, Manifest
 from support.bad_manifests import merged
 
 BEGIN = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -64,7 +64,7 @@ class PlayedApi:
     """
 
     def __init__(self, seconds: Callable[[], float], page_size: int = 2) -> None:
-        self._seconds = seconds
+        self.seconds = seconds
         self.objects: dict[ObjectKey, Manifest] = {}
         self.faults: deque[Fault] = deque()
         """For the next requests, one each."""
@@ -77,6 +77,10 @@ class PlayedApi:
         self.judges: list[Callable[[str, str, Manifest | None, Manifest], None]] = []
         """Called before a write takes effect, with verb, plural, the stored object and the new one."""
         self.watches: list[Watch] = []
+        self.lease_outage = False
+        """Whether every request of the Lease fails."""
+        self.at_write: deque[Callable[[], object] | None] = deque()
+        """Called when a write has taken effect, before it is answered, one for each."""
         self.refusal: Refused | None = None
         """The answer to every Job that is created, if it is refused."""
         self._unanswered: set[tuple[str, str]] = set()  # writes that the client has to repeat
@@ -90,9 +94,14 @@ class PlayedApi:
         """Return the time as the server writes it."""
         return to_timestamp(self.moment())
 
+    @property
+    def version(self) -> int:
+        """The newest resourceVersion."""
+        return self._version
+
     def moment(self) -> datetime:
         """Return the played time."""
-        return BEGIN + timedelta(seconds=self._seconds())
+        return BEGIN + timedelta(seconds=self.seconds())
 
     def add(self, plural: str, manifest: Manifest) -> Manifest:
         """Create an object."""
@@ -118,6 +127,19 @@ class PlayedApi:
         gone = self.objects.pop((plural, name))
         self._announce("DELETED", plural, _versioned(gone, self._next_version()))
 
+    def remove_slowly(self, plural: str, name: str) -> None:
+        """Begin to delete an object, which waits for what it owns, as ``--cascade=foreground`` does."""
+        self.change(plural, name, {"metadata": {"deletionTimestamp": self.now()}})
+
+    def finish_deletions(self) -> None:
+        """Delete what is being deleted, and what it owns before it."""
+        for key, found in list(self.objects.items()):
+            if "deletionTimestamp" not in found["metadata"] or key not in self.objects:
+                continue
+            for owned in [other for other, one in self.objects.items() if found["metadata"]["uid"] in _owners(one)]:
+                self.remove(*owned)
+            self.remove(*key)
+
     def collect_garbage(self) -> None:
         """Delete what belongs to objects that are gone."""
         uids = {found["metadata"]["uid"] for found in self.objects.values()}
@@ -134,11 +156,16 @@ class PlayedApi:
     # What the client asks --------------------------------------------------------------------------------------------
 
     async def answer(self, method: str, path: str, query: dict[str, str], body: Manifest | None) -> Manifest:
-        """Answer a request, or fail it as the next fault says."""
+        """Answer a request, or fail it; requests of the Lease have an outage of their own."""
+        if _parts(path)[0] == LEASES.plural:
+            return await self._answer_of_lease(method, path, body)
+        return await self._answer(method, path, query, body)
+
+    async def _answer(self, method: str, path: str, query: dict[str, str], body: Manifest | None) -> Manifest:
         fault = self.faults.popleft() if self.faults else None
-        await asyncio.sleep(LATENCY)
+        await asyncio.sleep(TIMEOUT_SECONDS if fault is Fault.LOST else LATENCY)
         if fault is Fault.LOST:
-            await _time_out()
+            raise TimeoutError
         self.requests.append((method, path))
         if fault in _ANSWERS:
             raise _ANSWERS[fault]
@@ -148,6 +175,7 @@ class PlayedApi:
         if fault is Fault.OVERTAKEN and (plural, name) in self.objects:
             self.change(plural, name, {"metadata": {"annotations": {"touched": str(self._version)}}})
         answer = json.loads(json.dumps(self._served(method, (plural, name), subresource, query, body)))
+        self._written(method)
         await asyncio.sleep(LATENCY)
         if fault in (Fault.ANSWER_LOST, Fault.GARBAGE):
             self._unanswered.add((method, f"{plural}/{name}"))
@@ -156,6 +184,28 @@ class PlayedApi:
         if fault is Fault.GARBAGE:
             raise ValueError("a page, and no JSON")
         return cast(Manifest, answer)
+
+    def _written(self, method: str) -> None:
+        happens = self.at_write.popleft() if method != "GET" and self.at_write else None
+        if happens:
+            happens()
+
+    async def _answer_of_lease(self, method: str, path: str, body: Manifest | None) -> Manifest:
+        await asyncio.sleep(LATENCY)
+        if self.lease_outage:
+            raise Refused(500, "etcdserver: request timed out")
+        plural, name, _ = _parts(path)
+        if method == "POST":
+            return self.add(plural, body or {})
+        known = self.objects.get((plural, name))
+        if known is None:
+            raise Refused(404, "no Lease")
+        if method == "PUT" and body:
+            _check_preconditions(known, body)
+            known = self._store("MODIFIED", plural, body)
+        copied: Manifest = json.loads(json.dumps(known))
+        await asyncio.sleep(LATENCY)
+        return copied
 
     def _served(
         self, method: str, key: ObjectKey, subresource: str, query: dict[str, str], body: Manifest | None
@@ -322,24 +372,32 @@ class _Exchange:
 
 
 class _Session:
-    def __init__(self, api: PlayedApi) -> None:
+    def __init__(self, api: PlayedApi, may_write: Callable[[], bool]) -> None:
         self._api = api
+        self._may_write = may_write
 
     def request(
         self, method: str, url: str, *, params: dict[str, str] | None, json: Any, headers: dict[str, str]
     ) -> _Exchange:
         patches = headers["Content-Type"] == "application/merge-patch+json"
         assert patches is (method == "PATCH")
+        if method != "GET" and not self._may_write():
+            self._api.complaints.append(f"{method} {url} by a process that may not write")
         return _Exchange(self._api, method, url.removeprefix("http://played"), params or {}, json)
 
 
 class PlayedClient(ApiClient):
-    """The operator's client, connected to a played server."""
+    """The operator's client, connected to a played server.
 
-    def __init__(self, api: PlayedApi) -> None:
+    Args:
+        api: the server.
+        may_write: whether the process may write now; it is complained of if it does nevertheless.
+    """
+
+    def __init__(self, api: PlayedApi, may_write: Callable[[], bool] = lambda: True) -> None:
         self._login = lambda: kopf.ConnectionInfo(server="http://played")
         self._info = self._login()
-        self._session = cast(aiohttp.ClientSession, _Session(api))
+        self._session = cast(aiohttp.ClientSession, _Session(api, may_write))
 
     async def close(self) -> None:
         """There is no connection."""

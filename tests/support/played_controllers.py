@@ -8,7 +8,7 @@ from typing import Any
 
 from anomaly_api.reasons import COMPLETED, FINAL_EXIT_CODES, ExitCode, Reason
 from anomaly_api.run import RunSummary
-from anomaly_api.status import Artifacts, Stage
+from anomaly_api.status import Artifacts, MetricValues, Stage
 from anomaly_operator import names
 from anomaly_operator.resources import Manifest
 from support.played_api import PlayedApi
@@ -24,6 +24,7 @@ class PlayedControllers:
     def __init__(self, api: PlayedApi) -> None:
         self._api = api
         self._made = 0
+        self._drained: dict[str, list[Manifest]] = {}  # UID of the Job -> pods that were deleted once they had ended
 
     def jobs(self) -> list[Manifest]:
         """Return the Jobs that have not ended."""
@@ -44,12 +45,24 @@ class PlayedControllers:
         if job["spec"].get("suspend"):
             self._suspend(job, active)
             return
-        pods = self.pods_of(job)
-        if end := _end_of(job, pods):
+        if end := _end_of(job, self.counted_pods(job)):
             self._finish(job, *end)
         elif not active:
             self._make_pod(job)
         self._count(job["metadata"]["name"])
+
+    def counted_pods(self, job: Manifest) -> list[Manifest]:
+        """Return the Job's pods, and those that are gone, but were counted: a finalizer keeps a pod until it is."""
+        return [*self._drained.get(job["metadata"]["uid"], []), *self.pods_of(job)]
+
+    def has_drained(self, job: Manifest) -> bool:
+        """Whether a pod of the Job is gone that had ended."""
+        return job["metadata"]["uid"] in self._drained
+
+    def drain(self, pod: Manifest) -> None:
+        """Delete a pod that has ended, as a drained node does."""
+        self._drained.setdefault(pod["metadata"]["labels"]["uid"], []).append(pod)
+        self._api.remove("pods", pod["metadata"]["name"])
 
     def _suspend(self, job: Manifest, active: list[Manifest]) -> None:
         for pod in active:
@@ -71,7 +84,7 @@ class PlayedControllers:
 
     def _count(self, name: str) -> None:
         job = self._api.objects["jobs", name]
-        pods = self.pods_of(job)
+        pods = self.counted_pods(job)
         counts: Manifest = {
             "active": len(self.active_pods(job)),
             "failed": max(job.get("status", {}).get("failed", 0), _number(pods, "Failed")),
@@ -98,8 +111,10 @@ class PlayedControllers:
     def end_pod(self, pod: Manifest, reason: Reason) -> None:
         """End the container of a pod as the runner would."""
         stage = Stage.DONE if reason in COMPLETED else Stage.TRAIN
-        artifacts = Artifacts(root="s3://results/here") if reason is Reason.COMPLETE else None
-        summary = RunSummary(reason=reason, stage=stage, message="as played", artifacts=artifacts)
+        complete = reason is Reason.COMPLETE
+        artifacts = Artifacts(root="s3://results/here") if complete else None
+        metrics = MetricValues(image={"AUROC": 0.5}) if complete else None
+        summary = RunSummary(reason=reason, stage=stage, message="as played", artifacts=artifacts, metrics=metrics)
         code = int(ExitCode.of(reason))
         end = {
             "exitCode": code,
@@ -115,7 +130,8 @@ class PlayedControllers:
         self._api.change("pods", pod["metadata"]["name"], change)
 
     def collect(self) -> None:
-        """Delete the Jobs whose time to live is set; that it is over, nobody waits for."""
+        """Delete what is being deleted, and the Jobs whose time to live is set; that it is over, nobody waits for."""
+        self._api.finish_deletions()
         for job in list(self._api.all("jobs")):
             if has_ended(job) and job["spec"].get("ttlSecondsAfterFinished") is not None:
                 self._api.remove("jobs", job["metadata"]["name"])

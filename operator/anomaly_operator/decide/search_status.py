@@ -33,6 +33,16 @@ class SearchState:
 
 
 @dataclass(frozen=True)
+class GpuUsage:
+    """What the trials of a search use of GPUs."""
+
+    hours: float
+    """GPU-hours used so far."""
+    gpus: int
+    """GPUs that are in use, or may be at any moment from now on: those of all trials that are not over (count)."""
+
+
+@dataclass(frozen=True)
 class _Frame:
     """What every status of a search is made of."""
 
@@ -117,11 +127,20 @@ def removed_hours(status: RunStatus, desired: DesiredSearch, used: float) -> flo
     return max(0.0, status.sweep.gpu_hours - used)
 
 
-def seconds_until_due(desired: DesiredSearch, status: RunStatus, now: datetime) -> float | None:
-    """Return the seconds until a limit of time ends the search; None without one, or before it has begun."""
+def seconds_until_due(desired: DesiredSearch, status: RunStatus, usage: GpuUsage, now: datetime) -> float | None:
+    """Return the seconds until a limit may end the search although nothing happens; None if none will.
+
+    Args:
+        desired: the search.
+        status: what is recorded of this run.
+        usage: what its trials use now.
+        now: the current time.
+    """
     budget = desired.spec.sweep.budget if desired.spec.sweep else None
     limits = (desired.policy.active_deadline_seconds, budget.wall_clock_seconds if budget else None)
     left = [_seconds_left(limit, status.start_time, now) for limit in limits if limit and status.start_time]
+    if budget and budget.gpu_hours is not None and usage.gpus:
+        left.append(3600 * (budget.gpu_hours - usage.hours) / usage.gpus)
     return max(0.0, min(left)) if left else None
 
 

@@ -7,7 +7,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from anomaly_api.reasons import Reason
-from anomaly_operator import names, reconciler
+from anomaly_operator import controller, names, reconciler
 from anomaly_operator.decide import failing
 from anomaly_operator.resources import Manifest
 from support.objects import EXPERIMENT, INFERENCE, with_spec
@@ -187,7 +187,8 @@ def test_somebody_who_writes_first_is_no_failure(world: World) -> None:
     world.api.faults.append(Fault.OVERTAKEN)
     world.run_pods(seconds=10.0)
     assert world.status()["phase"] == "Running"
-    assert [(entry["log_level"], entry["error"]) for entry in world.logs] == [("info", "Conflict")]
+    [failed] = world.logged("reconcile failed")
+    assert (failed["log_level"], failed["error"]) == ("info", "Conflict")
 
 
 def test_an_inference_starts_as_soon_as_its_experiment_is_complete(world: World) -> None:
@@ -357,7 +358,7 @@ def test_a_status_of_a_later_release_is_left_alone_and_told(world: World) -> Non
 
 def test_that_a_failure_cannot_be_told_is_logged(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reconciler, "plan", broken)
-    monkeypatch.setattr(reconciler, "failing_status", broken)
+    monkeypatch.setattr(controller, "failing_status", broken)
     world.apply(seconds=20.0)
     assert len(world.logged("reconcile failed")) == failing.TOLD_AFTER + 1
     assert len(world.logged("failure not told")) == 2

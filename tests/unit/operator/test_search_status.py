@@ -13,6 +13,7 @@ from anomaly_operator.decide.desired import DesiredJob, DesiredSearch, desired_s
 from anomaly_operator.decide.pod_settings import PodSettings
 from anomaly_operator.decide.runs import current_run
 from anomaly_operator.decide.search_status import (
+    GpuUsage,
     SearchState,
     deadline_end,
     removed_hours,
@@ -62,8 +63,27 @@ def status(**fields: Any) -> RunStatus:
 )
 def test_seconds_until_a_limit_of_time(deadline: dict[str, Any], budget: dict[str, Any], left: float | None) -> None:
     desired = search(sweep(deadline, budget=budget))
-    assert seconds_until_due(desired, status(), A_MINUTE_LATER) == left
-    assert seconds_until_due(desired, RunStatus(), A_MINUTE_LATER) is None
+    unused = GpuUsage(hours=0.0, gpus=8)
+    assert seconds_until_due(desired, status(), unused, A_MINUTE_LATER) == left
+    assert seconds_until_due(desired, RunStatus(), unused, A_MINUTE_LATER) is None
+
+
+@pytest.mark.parametrize(
+    ("budget", "hours", "gpus", "left"),
+    [
+        ({"gpuHours": 2.0}, 1.5, 1, 1800.0),
+        ({"gpuHours": 2.0}, 1.5, 8, 225.0),  # half an hour of eight GPUs
+        ({"gpuHours": 2.0}, 2.5, 8, 0.0),
+        ({"gpuHours": 2.0}, 1.5, 0, None),
+        ({"gpuHours": 2.0, "wallClockSeconds": 70}, 1.5, 8, 10.0),
+        ({"gpuHours": 2.0, "wallClockSeconds": 600}, 1.5, 8, 225.0),
+    ],
+)
+def test_seconds_until_the_gpu_hours_are_used_up(
+    budget: dict[str, Any], hours: float, gpus: int, left: float | None
+) -> None:
+    desired = search(sweep(budget=budget))
+    assert seconds_until_due(desired, status(), GpuUsage(hours, gpus), A_MINUTE_LATER) == left
 
 
 @pytest.mark.parametrize(("limit", "is_over"), [(61, False), (60, True)])
