@@ -301,6 +301,17 @@ class StepStatus(Contract):
     """Of a search that failed: why. The run fails for it once the step report has told of it."""
 
 
+class NodeTime(Contract):
+    """How long the pods of a trial were on nodes, where they may hold GPUs."""
+
+    seconds: Annotated[float, Field(ge=0)] = 0.0
+    """Of the pods that are gone or have ended, seconds."""
+    since: Timestamp | None = None
+    """Since when the present pod has been on a node; unset while none is."""
+    until: Timestamp | None = None
+    """When the last pod that is counted ended."""
+
+
 class Display(Contract):
     """Rounded strings for the columns of kubectl get."""
 
@@ -363,6 +374,8 @@ class RunStatus(Contract):
     """Name of the Job of the step at work, or of the last one."""
     attempts: int = 0
     """Number of pods that were created for the run, over all of its steps."""
+    node_time: NodeTime | None = None
+    """Of a trial: how long its pods were on nodes, from which its GPU-hours are counted."""
     steps: Annotated[tuple[StepStatus, ...], Field(max_length=4)] | None = None
     """Steps that are done and that others follow; unset for a run of one step."""
     metrics: MetricValues | None = None

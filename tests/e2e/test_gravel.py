@@ -1,4 +1,7 @@
-"""Segmentation in real pods: masks, a valid area, every export, and training that a killed pod does not lose."""
+"""Segmentation in real pods: masks, a valid area, every export, and training that a killed pod does not lose.
+
+The three samples are trained at the same time.
+"""
 
 import io
 from typing import Any
@@ -14,6 +17,7 @@ from support.pages import external_addresses
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
 
+SECONDS = 900
 EPOCHS = 6
 """Epochs that take at least twenty seconds in a pod."""
 
@@ -39,31 +43,35 @@ def assert_same_scores(trained: dict[str, float], inferred: dict[str, float]) ->
 
 
 @pytest.fixture(scope="module")
-def patchcore(namespace: DemoNamespace) -> Manifest:
+def begun(namespace: DemoNamespace) -> Manifest:
+    """All have been applied, and the pod of the gradient-trained one was deleted during training: how far it was."""
+    cflow = sample("gravel-cflow")
+    cflow["spec"]["training"] |= {"maxEpochs": EPOCHS, "earlyStopping": {"enabled": False}}
+    namespace.apply(cflow, sample("gravel-patchcore"), sample("gravel-good-parts"))
+    namespace.wait_for("aexp", "gravel-cflow", "past some epochs", _is_past_some_epochs, SECONDS)
+    seen: Manifest = namespace.get("aexp", "gravel-cflow")["status"]["progress"]
+    [item] = namespace.list("pods", "batch.kubernetes.io/job-name=gravel-cflow-experiment")
+    namespace.delete("pod", item["metadata"]["name"])
+    return seen
+
+
+@pytest.fixture(scope="module")
+def patchcore(namespace: DemoNamespace, begun: Manifest) -> Manifest:
     """The sample experiment, run to Complete."""
-    namespace.apply(sample("gravel-patchcore"))
-    return namespace.wait_until_complete("aexp", "gravel-patchcore")
+    return namespace.wait_until_complete("aexp", "gravel-patchcore", SECONDS)
 
 
 @pytest.fixture(scope="module")
 def inferred(namespace: DemoNamespace, patchcore: Manifest) -> Manifest:
     """The sample inference with its TorchScript export, run to Complete."""
     namespace.apply(sample("gravel-inference"))
-    return namespace.wait_until_complete("ainf", "gravel-inference")
+    return namespace.wait_until_complete("ainf", "gravel-inference", SECONDS)
 
 
 @pytest.fixture(scope="module")
-def resumed(namespace: DemoNamespace) -> Manifest:
+def resumed(namespace: DemoNamespace, begun: Manifest) -> Manifest:
     """The gradient-trained sample, run to Complete although its pod was deleted during training."""
-    manifest = sample("gravel-cflow")
-    manifest["spec"]["training"] |= {"maxEpochs": EPOCHS, "earlyStopping": {"enabled": False}}
-    namespace.apply(manifest)
-    namespace.wait_for("aexp", "gravel-cflow", "past some epochs", _is_past_some_epochs, seconds=300)
-    seen = namespace.get("aexp", "gravel-cflow")["status"]["progress"]
-    [item] = namespace.list("pods", "batch.kubernetes.io/job-name=gravel-cflow-experiment")
-    pod = item["metadata"]["name"]
-    namespace.delete("pod", pod)
-    return namespace.wait_until_complete("aexp", "gravel-cflow", seconds=600) | {"seenBefore": seen}
+    return namespace.wait_until_complete("aexp", "gravel-cflow", SECONDS) | {"seenBefore": begun}
 
 
 def _is_past_some_epochs(status: Manifest) -> bool:
@@ -164,10 +172,9 @@ def test_every_epoch_was_evaluated_on_the_validation_images(namespace: DemoNames
 
 
 @pytest.fixture(scope="module")
-def good_parts(namespace: DemoNamespace) -> Manifest:
+def good_parts(namespace: DemoNamespace, begun: Manifest) -> Manifest:
     """The sample experiment of good parts alone, run to Complete."""
-    namespace.apply(sample("gravel-good-parts"))
-    return namespace.wait_until_complete("aexp", "gravel-good-parts")
+    return namespace.wait_until_complete("aexp", "gravel-good-parts", SECONDS)
 
 
 def test_good_parts_alone_lead_to_a_model_and_a_promise(namespace: DemoNamespace, good_parts: Manifest) -> None:

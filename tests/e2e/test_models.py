@@ -15,6 +15,9 @@ from support.demo import DemoNamespace, sample, small_experiment
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
 BUCKET, STEPS = "auxiliary", 3
+FRACTION = 0.4
+"""Of the small digits: two of each class. DRAEM takes seconds for each image that it scores on a CPU."""
+SECONDS = 600
 PARAMETERS: dict[str, dict[str, Any]] = {
     "cfa": {"backbone": "resnet18"},
     "csflow": {"crossConvHiddenChannels": 32, "nCouplingBlocks": 1},
@@ -50,6 +53,7 @@ def experiments(namespace: DemoNamespace, weights: str) -> list[str]:
         spec["transforms"]["inputSize"] = {"height": side, "width": side}
         spec["model"] = {"name": name, name: parameters, "weights": source}
         spec["export"] = {"types": ["onnx"]}
+        spec["dataset"]["fraction"] = FRACTION
         if name not in ONE_PASS:
             spec["training"] = {"maxEpochs": 1, "trainBatchSize": 2}
         namespace.apply(manifest)
@@ -63,7 +67,7 @@ def experiments(namespace: DemoNamespace, weights: str) -> list[str]:
 @pytest.mark.parametrize("name", PARAMETERS)
 def test_a_model_is_trained_and_exported(namespace: DemoNamespace, experiments: list[str], name: str) -> None:
     assert name in experiments
-    run = namespace.wait_until_complete("aexp", name)
+    run = namespace.wait_until_complete("aexp", name, SECONDS)
     report = namespace.report(run)
     assert ("training" in report) == (name not in ONE_PASS)
     [export] = report["exports"]
@@ -73,6 +77,6 @@ def test_a_model_is_trained_and_exported(namespace: DemoNamespace, experiments: 
 
 def test_efficientad_finds_its_teacher_and_pictures(namespace: DemoNamespace, experiments: list[str]) -> None:
     assert "gravel-efficientad" in experiments
-    run = namespace.wait_until_complete("aexp", "gravel-efficientad")
+    run = namespace.wait_until_complete("aexp", "gravel-efficientad", SECONDS)
     assert namespace.report(run)["training"]["steps"] == STEPS
     assert set(run["status"]["metrics"]["image"]) >= {"AUROC", "F1Score"}

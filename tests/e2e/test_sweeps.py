@@ -24,6 +24,7 @@ from support.sweep_player import values_of
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
 SECONDS = 900
+TRIALS = 8
 TOLERANCE = 0.02
 """Of image AUROC: the points that TPE's budget leaves out are no better than this."""
 LEFT = ("sweep.html", "trials.parquet", "trials.csv", "optuna-journal.log")
@@ -127,7 +128,9 @@ def best(run: Manifest) -> float:
 @pytest.fixture(scope="module")
 def begun(namespace: DemoNamespace) -> None:
     """Four sweeps have just been applied."""
-    namespace.apply(small("tpe", tracked=True), halving("halved"), pruned("pruned"), failing("failing"))
+    limits = {"max": TRIALS, "parallel": 3}
+    tpe = small("tpe", tracked=True, trials=limits)
+    namespace.apply(tpe, halving("halved"), pruned("pruned"), failing("failing"))
 
 
 @pytest.fixture(scope="module")
@@ -174,7 +177,7 @@ def test_trials_lie_below_their_sweep_in_mlflow_from_the_first_on(namespace: Dem
 def test_tpe_finds_what_the_grid_finds(tpe: Manifest, searched: Manifest) -> None:
     counts = tpe["status"]["sweep"]
     # The first layers have too few channels for many features: such points are infeasible.
-    assert (counts["complete"] + counts["infeasible"], counts["failed"]) == (12, 0)
+    assert (counts["complete"] + counts["infeasible"], counts["failed"]) == (TRIALS, 0)
     assert best(tpe) >= best(searched) - TOLERANCE
 
 
@@ -195,7 +198,7 @@ def test_a_sweep_leaves_its_page_its_tables_and_a_journal(
     assert f"{best(tpe):.4f}" in page.decode()
     known = {trial["metadata"]["name"]: trial["status"] for trial in trials(namespace, "tpe")}
     found = pq.read_table(io.BytesIO(table)).to_pydict()
-    assert len(found["number"]) == len(rows.decode().splitlines()) - 1 == len(known) == 12
+    assert len(found["number"]) == len(rows.decode().splitlines()) - 1 == len(known) == TRIALS
     measured = {name: status["metrics"]["image"]["AUROC"] for name, status in known.items() if "metrics" in status}
     assert sorted(value for value in found["image.AUROC"] if value is not None) == sorted(measured.values())
     (tmp_path / "journal.log").write_bytes(journal)

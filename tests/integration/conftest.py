@@ -80,19 +80,90 @@ def account(cluster: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return service_account_kubeconfig(SYSTEM, "anomaly-operator", tmp_path_factory.mktemp("account") / "kubeconfig")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the tests with an operator of their own last in each module: the shared one holds the Lease until then."""
+    places = {module: place for place, module in enumerate(dict.fromkeys(_module(item) for item in items))}
+    items.sort(key=lambda item: (places[_module(item)], item.get_closest_marker("own_operator") is not None))
+
+
+def _module(item: pytest.Item) -> str:
+    return item.nodeid.partition("::")[0]
+
+
+def _shares(item: pytest.Item) -> bool:
+    """Whether a test uses the operator that its module shares."""
+    return "operator" in getattr(item, "fixturenames", ()) and item.get_closest_marker("own_operator") is None
+
+
+class SharedOperator:
+    """One operator for most tests of a module, as its start takes seconds; each test has a namespace of its own.
+
+    Args:
+        account: KUBECONFIG of the operator's ServiceAccount.
+        log: file of its log.
+        tests: how many tests may use it.
+    """
+
+    def __init__(self, account: Path, log: Path, tests: int) -> None:
+        self._names = [f"test-{uuid.uuid4().hex[:8]}" for _ in range(tests)]
+        self._operator = OperatorProcess(account, ",".join(self._names), log, "--lease-seconds=120")
+        self._runs = False
+
+    def take_name(self) -> str:
+        """Return the name of a namespace that it watches, and that no test had."""
+        return self._names.pop()
+
+    def started(self) -> OperatorProcess:
+        """Return the operator; the first call starts it."""
+        if not self._runs:
+            self._operator.start()
+        self._runs = True
+        return self._operator
+
+    def stop(self) -> None:
+        """Stop it for good."""
+        if self._runs:
+            self._operator.stop()
+            self._operator.forget_lease()
+        self._runs = False
+
+
+@pytest.fixture(scope="module")
+def shared(
+    request: pytest.FixtureRequest, account: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[SharedOperator]:
+    """The operator that the tests of this module share."""
+    here = (item for item in request.session.items if item.path == request.path)
+    tests = sum(_shares(item) for item in here)
+    operator = SharedOperator(account, tmp_path_factory.mktemp("shared") / "operator.log", tests)
+    yield operator
+    operator.stop()
+
+
 @pytest.fixture
-def namespace(cluster: str) -> Iterator[Namespace]:
+def namespace(cluster: str, request: pytest.FixtureRequest) -> Iterator[Namespace]:
     """A new namespace for the test."""
-    name = f"test-{uuid.uuid4().hex[:8]}"
-    kubectl("create", "namespace", name)
-    kubectl("label", "namespace", name, "pod-security.kubernetes.io/enforce=restricted")
+    shares = _shares(request.node)
+    name = request.getfixturevalue("shared").take_name() if shares else f"test-{uuid.uuid4().hex[:8]}"
+    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+    made = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
+    kubectl("create", "-f", "-", stdin=json.dumps(made))
     yield Namespace(name)
     kubectl("delete", "namespace", name, "--wait=false")
 
 
 @pytest.fixture
-def operator(account: Path, namespace: Namespace, tmp_path: Path) -> Iterator[OperatorProcess]:
-    """A single operator for the test's namespace; its Lease is long, so that it survives a busy machine."""
+def operator(
+    account: Path, namespace: Namespace, shared: SharedOperator, tmp_path: Path, request: pytest.FixtureRequest
+) -> Iterator[OperatorProcess]:
+    """An operator for the test's namespace: that of the module, or, where a test is marked so, one of its own.
+
+    Its Lease is long, so that it survives a busy machine.
+    """
+    if _shares(request.node):
+        yield shared.started()
+        return
+    shared.stop()
     process = OperatorProcess(account, namespace.name, tmp_path / "operator.log", "--lease-seconds=120")
     process.start()
     yield process

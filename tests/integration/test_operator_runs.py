@@ -360,6 +360,7 @@ def test_a_quota_that_refuses_the_job(namespace: Namespace, operator: OperatorPr
     namespace.wait_for("aexp", "screws", "under way", lambda status: "startTime" in status, seconds=60)
 
 
+@pytest.mark.own_operator
 def test_what_happened_while_the_operator_was_down(namespace: Namespace, operator: OperatorProcess) -> None:
     namespace.apply(
         experiment("screws", runPolicy={"ttlSecondsAfterFinished": 0, "retainPods": "onFailure"}), experiment("bolts")

@@ -34,6 +34,7 @@ def suspended(namespace: Namespace) -> int:
     return phases.count("Suspended")
 
 
+@pytest.mark.own_operator
 def test_three_hundred_at_once_and_a_restart_over_them(namespace: Namespace, operator: OperatorProcess) -> None:
     asyncio.run(post(namespace, MANY))
     operator.wait_until(lambda: suspended(namespace) == MANY, f"at {MANY} suspended runs", seconds=120)

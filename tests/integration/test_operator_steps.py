@@ -113,6 +113,7 @@ def test_preflight_never_and_always(namespace: Namespace, operator: OperatorProc
     assert {job["metadata"]["name"] for job in namespace.list("jobs")} == {TRAIN, "plain-experiment-check"}
 
 
+@pytest.mark.own_operator
 def test_suspended_between_the_steps(namespace: Namespace, operator: OperatorProcess) -> None:
     namespace.apply(checked_experiment())
     pod = active_pod(namespace, CHECK)
@@ -191,6 +192,7 @@ def finish(namespace: Namespace, job: str, run: int) -> Manifest:
     return namespace.wait_for("aexp", "screws", f"complete, run {run}", phase("Complete", run))
 
 
+@pytest.mark.own_operator
 def test_a_complete_run_runs_again_when_its_spec_changes(namespace: Namespace, operator: OperatorProcess) -> None:
     namespace.apply(experiment("screws"))
     finish(namespace, TRAIN, 1)
@@ -295,6 +297,7 @@ def newer_run(status: Manifest) -> int | None:
     return found
 
 
+@pytest.mark.own_operator
 def test_an_old_status_goes_on_as_it_was(namespace: Namespace, operator: OperatorProcess) -> None:
     """Statuses of the release before this one: without run, digest and steps."""
     operator.stop()

@@ -4,7 +4,6 @@ import asyncio
 import re
 import time
 from collections.abc import Mapping
-from datetime import datetime
 from typing import Any
 
 import pytest
@@ -34,8 +33,8 @@ def first_ends(first: float) -> Any:
 
 
 def hours(trial: Manifest) -> float:
-    began, ended = (datetime.fromisoformat(trial["status"][name]) for name in ("startTime", "completionTime"))
-    return GPUS * (ended - began).total_seconds() / 3600
+    seconds: float = trial["status"]["nodeTime"]["seconds"]
+    return GPUS * seconds / 3600
 
 
 def on_gpus(manifest: Manifest) -> Manifest:
@@ -138,6 +137,7 @@ async def dies_at_its_first_delete(namespace: str) -> None:
     await operate(MortalClient(die_at=1, when="before", method="DELETE"), namespace)
 
 
+@pytest.mark.own_operator
 def test_the_end_is_recorded_before_anything_is_deleted(namespace: Namespace, operator: OperatorProcess) -> None:
     """An operator dies when it is about to delete the first trial; its successor deletes all, and writes no more."""
     operator.stop()
@@ -173,7 +173,7 @@ def test_gpu_hours_end_it_and_those_of_deleted_trials_stay_counted(
     limits = {"max": 10, "parallel": 2}
     budget = {"gpuHours": 0.02}  # 9 seconds of 8 GPUs
     manifest = sweep(policy={"preflight": "Never"}, trials=limits, budget=budget, final="report")
-    with SweepPlayer(namespace.name, first_ends(0.5)):
+    with SweepPlayer(namespace.name, first_ends(0.5), begins=True):
         namespace.apply(on_gpus(manifest))
         done = namespace.wait_for("aexp", "hunt", "complete", phase("Complete"))
         operator.wait_until(lambda: at_work(namespace) == 0, "without trials at work")
@@ -183,7 +183,7 @@ def test_gpu_hours_end_it_and_those_of_deleted_trials_stay_counted(
     [kept] = trials(namespace)
     removed = found["gpuHours"] - hours(kept)
     assert removed > 0.01, "two trials were at work all the time"
-    with SweepPlayer(namespace.name, score):
+    with SweepPlayer(namespace.name, score, begins=True):
         budget = {"gpuHours": found["gpuHours"] + 0.03}
         namespace.patch("aexp", "hunt", {"spec": {"sweep": {"budget": budget}}})
         more = namespace.wait_for("aexp", "hunt", "complete again", phase("Complete", run=2), is_over=True)["sweep"]
@@ -199,11 +199,11 @@ def test_hours_of_a_trial_that_somebody_deletes_stay_counted(namespace: Namespac
     def end(values: Mapping[str, Any]) -> float:
         return HELD if held else score(values)
 
-    with SweepPlayer(namespace.name, end):
+    with SweepPlayer(namespace.name, end, begins=True):
         namespace.apply(on_gpus(manifest))
         operator.wait_until(lambda: trials(namespace), "making a trial")
-        # A trial without a pod has not begun.
-        namespace.wait_for("aexp", "hunt-t0000", "begun", lambda status: "startTime" in status)
+        # A trial whose pod waits for a node uses nothing.
+        namespace.wait_for("aexp", "hunt-t0000", "on a node", lambda status: "since" in status.get("nodeTime", {}))
         time.sleep(3)
         namespace.delete("aexp", "hunt-t0000")
         held = False

@@ -80,6 +80,7 @@ def test_several_objectives_with_a_constraint(namespace: Namespace, operator: Op
     assert trained.model.to_json_object()["padim"]["nFeatures"] == 20
 
 
+@pytest.mark.own_operator
 def test_points_that_cannot_be_are_trials_that_say_why(namespace: Namespace, operator: OperatorProcess) -> None:
     parameters = [
         {"path": "model.tiling.tileSize", "choices": [128, 256]},

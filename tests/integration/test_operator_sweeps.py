@@ -57,6 +57,7 @@ def test_the_best_is_found_and_trained_under_the_sweeps_name(namespace: Namespac
     assert namespace.status("ainf", "look")["trainedBy"]["name"] == "hunt"
 
 
+@pytest.mark.own_operator
 def test_the_same_trials_although_the_operator_is_killed(namespace: Namespace, operator: OperatorProcess) -> None:
     one_by_one = {"max": 6, "parallel": 1}
     with SweepPlayer(namespace.name, score):
@@ -255,6 +256,7 @@ def test_a_trial_that_falls_behind_is_told_to_stop(namespace: Namespace, operato
     assert (counts["complete"], counts["pruned"], counts["failed"]) == (2, 1, 0)
 
 
+@pytest.mark.own_operator
 def test_a_restart_over_a_finished_sweep_writes_nothing(namespace: Namespace, operator: OperatorProcess) -> None:
     with SweepPlayer(namespace.name, score):
         limits = {"max": 60, "parallel": 20}

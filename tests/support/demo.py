@@ -170,7 +170,7 @@ def _shrunk(name: str, category: str, size: int, **padim: Any) -> Manifest:
     spec["dataset"]["category"] = category
     spec["transforms"]["inputSize"] = {"height": size, "width": size}
     spec["model"] = {"name": "padim", "padim": {"backbone": "resnet18", "preTrained": False, "nFeatures": 20} | padim}
-    spec["scheduling"] = {"gpus": {"count": 0}, "resources": {"requests": {"cpu": "500m", "memory": "1Gi"}}}
+    spec["scheduling"] = {"gpus": {"count": 0}, "resources": {"requests": {"cpu": "250m", "memory": "1Gi"}}}
     spec["evaluation"] = {"visualization": {"enabled": False}}
     spec["export"] = {"types": []}
     del spec["tracking"]
@@ -183,5 +183,7 @@ def small_experiment(name: str, category: str = "small") -> Manifest:
 
 
 def long_experiment(name: str) -> Manifest:
-    """Return an experiment that runs long enough to be disrupted."""
-    return _shrunk(name, "mnist", size=256, layers=["layer1", "layer2", "layer3"])
+    """Return an experiment that runs long enough to be disrupted: 600 images take a CPU at least ten seconds."""
+    manifest = _shrunk(name, "mnist", size=256, layers=["layer1", "layer2", "layer3"])
+    manifest["spec"]["dataset"]["fraction"] = 0.6
+    return manifest

@@ -2,9 +2,11 @@
 
 import json
 import time
+from datetime import UTC, datetime
 from typing import Any
 
 from anomaly_api.run import RunSummary
+from anomaly_operator.decide.times import to_timestamp
 from support.kube import Manifest, Namespace
 
 NO_NODE = {"anomalyops.io/test-node": "none"}
@@ -89,10 +91,16 @@ def _end(message: str, exit_code: int, reason: str = "") -> Manifest:
     }
 
 
+def running() -> Manifest:
+    """Return the pod's status, as a patch, when its container begins now."""
+    return _patch("Running", {"running": {"startedAt": to_timestamp(datetime.now(UTC))}})
+
+
 def ended(summary: RunSummary, exit_code: int = 0) -> Manifest:
-    """Return the pod's status, as a patch, once its container has ended with this summary."""
-    state = {"terminated": _end(summary.to_termination_message(), exit_code)}
-    return _patch("Failed" if exit_code else "Succeeded", state)
+    """Return the pod's status, as a patch, when its container ends now with this summary."""
+    now = to_timestamp(datetime.now(UTC))
+    end = _end(summary.to_termination_message(), exit_code) | {"startedAt": now, "finishedAt": now}
+    return _patch("Failed" if exit_code else "Succeeded", {"terminated": end})
 
 
 def _write(namespace: Namespace, name: str, phase: str, state: Manifest) -> None:

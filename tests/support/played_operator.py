@@ -23,7 +23,7 @@ from support.played_loop import PlayedLoop
 SETTINGS = Settings(
     pods=PodSettings(runner_image="runner", inference_image="inference"),
     identity="played",
-    lease_seconds=150.0,
+    lease_seconds=600.0,
     workers=3,
 )
 WATCH_SECONDS = 0.02

@@ -13,7 +13,7 @@ from anomaly_api.reasons import ExitCode, Reason
 from anomaly_api.run import RunConfig, RunSummary
 from anomaly_api.status import Artifacts, MetricValues, Stage
 from anomaly_operator import names
-from support.fake_kubelet import ended
+from support.fake_kubelet import ended, running
 
 End = float | Reason | MetricValues
 """The image AUROC of a trial, all its metrics, or why it failed."""
@@ -32,11 +32,15 @@ class SweepPlayer:
         score: from a trial's values to its end; a run that is no trial has none.
         seconds: how long a pod runs.
         replicates: whether the values have the number of the replicate, too, as ``replicate``.
+        begins: whether a pod is on a node, and begins, before it ends or is held.
     """
 
-    def __init__(self, namespace: str, score: Score, seconds: float = 0.0, *, replicates: bool = False) -> None:
+    def __init__(
+        self, namespace: str, score: Score, seconds: float = 0.0, *, replicates: bool = False, begins: bool = False
+    ) -> None:
         self._namespace, self._score, self._seconds = namespace, score, seconds
         self._replicates = replicates
+        self._begins = begins
         self._pods = CoreV1Api(new_client_from_config())
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._play, daemon=True)
@@ -55,8 +59,14 @@ class SweepPlayer:
     def _play(self) -> None:
         while not self._stop.wait(0.2):
             for pod in self._pods.list_namespaced_pod(self._namespace).items:
-                if pod.status.phase == "Pending" and pod.metadata.deletion_timestamp is None:
-                    self._end(pod)
+                if pod.metadata.deletion_timestamp is None and pod.status.phase in ("Pending", "Running"):
+                    self._move(pod)
+
+    def _move(self, pod: Any) -> None:
+        if self._begins and pod.status.phase == "Pending":
+            self._write(pod, running())
+        else:
+            self._end(pod)
 
     def _end(self, pod: Any) -> None:
         config = RunConfig.model_validate_json(pod.metadata.annotations[names.CONFIG_ANNOTATION])
@@ -70,8 +80,11 @@ class SweepPlayer:
         end = None if config.step == "report" else self._score({**trial.values, **which} if trial else {})
         if end != end:  # noqa: PLR0124 - HELD
             return
+        self._write(pod, _ended(end))
+
+    def _write(self, pod: Any, change: dict[str, Any]) -> None:
         try:
-            self._pods.patch_namespaced_pod_status(pod.metadata.name, self._namespace, _ended(end))
+            self._pods.patch_namespaced_pod_status(pod.metadata.name, self._namespace, change)
         except ApiException as error:
             if error.status != 404:
                 raise

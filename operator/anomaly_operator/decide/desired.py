@@ -126,7 +126,7 @@ def _experiment_job(run: RunView, status: RunStatus, earlier: RunView | None, se
     if blocked := _blocked_sweep(run, status, spec):
         return blocked
     if step == "search":
-        return _search(run, spec, spec.sweep, earlier)
+        return _search(run, status, spec, spec.sweep, earlier)
     told = sweep_end(spec, status) if step in ("train", "report") else spec.model_copy(update={"sweep": None})
     config = _config(run, status, experiment=told)
     if step in ("train", "report") and status.sweep:
@@ -142,7 +142,9 @@ def _policy_of_end(spec: ExperimentSpec, status: RunStatus) -> RunPolicy:
     return spec.run_policy.model_copy(update={"suspend": False})
 
 
-def _search(run: RunView, spec: ExperimentSpec, sweep: Sweep, earlier: RunView | None) -> DesiredSearch | Blocked:
+def _search(
+    run: RunView, status: RunStatus, spec: ExperimentSpec, sweep: Sweep, earlier: RunView | None
+) -> DesiredSearch | Blocked:
     """Return the search, once the points of an earlier sweep are known that it begins with."""
     points: tuple[dict[str, Any], ...] = ()
     if sweep.start and (source := sweep.start.from_experiment):
@@ -154,7 +156,7 @@ def _search(run: RunView, spec: ExperimentSpec, sweep: Sweep, earlier: RunView |
             why = f"the sweep of AnomalyExperiment {source.name} is not over, or there is none; the search starts then"
             return Blocked(Reason.WAITING_FOR_EXPERIMENT, why, policy=spec.run_policy)
         points = tuple(dict(best.values) for best in found.sweep.best[: source.top] if best.values)
-    return DesiredSearch(spec=spec, search=search_of(run), limits=limits_digest(sweep), earlier=points)
+    return DesiredSearch(spec=spec, search=search_of(run, status), limits=limits_digest(sweep), earlier=points)
 
 
 def _blocked_sweep(run: RunView, status: RunStatus, spec: ExperimentSpec) -> Blocked | None:
@@ -162,7 +164,7 @@ def _blocked_sweep(run: RunView, status: RunStatus, spec: ExperimentSpec) -> Blo
     if problem := sweep_problem(run.spec):
         return Blocked(Reason.SPEC_INVALID, problem, stalled=True)
     begun = status.sweep.search if status.sweep and status.sweep.asked else None
-    if begun and begun != search_of(run) and not is_finished(status):
+    if begun and begun != search_of(run, status) and not is_finished(status):
         message = (
             "spec.sweep was changed while the search is at work: put it back, or suspend the run, which starts it over "
             "when it is resumed; trials, budget and targets may change at any time"

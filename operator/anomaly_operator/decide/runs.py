@@ -41,7 +41,8 @@ def is_search_over(status: RunStatus) -> bool:
 
 def kept_of_run(status: RunStatus) -> dict[str, Any]:
     """Return the fields that stay the same until the run is over."""
-    return {name: getattr(status, name) for name in ("run", "spec_digest", "rerun", "steps", "history", "sweep")}
+    kept = ("run", "spec_digest", "rerun", "steps", "history", "sweep", "node_time")
+    return {name: getattr(status, name) for name in kept}
 
 
 def current_run(run: RunView, recorded: RunStatus) -> RunStatus:
@@ -56,10 +57,11 @@ def current_run(run: RunView, recorded: RunStatus) -> RunStatus:
         return recorded.model_copy(update={"run": 1, "spec_digest": spec_digest(run), "rerun": run.rerun})
     # Another text asks for another run, also one that was written while the run was at work.
     asked_again = run.rerun is not None and run.rerun != recorded.rerun
-    if run.generation == recorded.observed_generation and not asked_again:
+    # Limits may have changed while the last step was at work, and been observed then.
+    goes_on = is_finished(recorded) and _has_other_limits(run, recorded)
+    if run.generation == recorded.observed_generation and not asked_again and not goes_on:
         return recorded
     digest = spec_digest(run)
-    goes_on = is_finished(recorded) and _has_other_limits(run, recorded)
     if digest == recorded.spec_digest and not asked_again and not goes_on:
         return recorded
     if recorded.start_time is None:
@@ -97,16 +99,24 @@ def _without_limits(sweep: Sweep) -> Sweep:
     return sweep.model_copy(update={"trials": TrialLimits(), "budget": None, "objectives": objectives})
 
 
-def search_of(run: RunView) -> str:
-    """Return which search a sweep is: another one begins where anything but its limits changes, or rerun does."""
-    return names.digest(spec_digest(run) + (run.rerun or ""))
+def search_of(run: RunView, status: RunStatus) -> str:
+    """Return which search a sweep is: another one begins where anything but its limits changes, or with a rerun.
+
+    Args:
+        run: the sweep.
+        status: what is recorded of this run; a rerun that was asked for while it is at work is that of the next one.
+    """
+    return names.digest(spec_digest(run) + (status.rerun or ""))
 
 
 def limits_digest(sweep: Sweep) -> str:
-    """Return a digest of what ends a sweep: one that ended goes on if that changes."""
+    """Return a digest of what ends a sweep: one that ended goes on if that changes.
+
+    Values that are the defaults do not count, so that a release that adds a limit has no sweep go on.
+    """
     trials = sweep.trials.model_copy(update={"parallel": 1})
     limits = [trials, *sweep.objectives, *([sweep.budget] if sweep.budget else [])]
-    return names.digest("".join(limit.model_dump_json() for limit in limits))
+    return names.digest("".join(limit.model_dump_json(exclude_defaults=True) for limit in limits))
 
 
 def _has_other_limits(run: RunView, recorded: RunStatus) -> bool:

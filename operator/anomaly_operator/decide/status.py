@@ -29,6 +29,7 @@ from anomaly_api.status import (
 from anomaly_api.sweep_exchange import by_path
 from anomaly_operator.decide.conditions import ConditionState, update_conditions
 from anomaly_operator.decide.desired import Blocked, DesiredJob, DesiredState
+from anomaly_operator.decide.node_time import node_time, whole_node_time
 from anomaly_operator.decide.observed import ObservedState, Refusal
 from anomaly_operator.decide.outcome import Outcome, attempt_outcome, job_outcome
 from anomaly_operator.decide.outlived import ends_run
@@ -210,7 +211,7 @@ def _unfinished_status(
         trained_by=trained_by,
         warnings=_early_warnings(device),
         display=_display(None, _progress_text(stage, progress) or _obstacle(current)),
-        **kept_of_run(old),
+        **kept_of_run(old) | _of_trial(run, old, observed, now),
     )
 
 
@@ -247,7 +248,7 @@ def _finished_status(
         trained_by=results.trained_by or old.trained_by,
         warnings=results.warnings,
         display=_display(results.metrics, _progress_text(stage, None), _objective(run, old, results.metrics)),
-        **kept_of_run(old) | _of_sweep(run, old, results.metrics),
+        **kept_of_run(old) | _of_sweep(run, old, results.metrics) | _of_trial_that_ended(run, old, observed, job, now),
     )
 
 
@@ -335,6 +336,21 @@ def _of_sweep(run: RunView, old: RunStatus, metrics: MetricValues | None) -> dic
     if old.sweep is None:
         return {}
     return {"sweep": measured_again(experiment_spec(run.spec), old, metrics)}
+
+
+def _of_trial(run: RunView, old: RunStatus, observed: ObservedState, now: datetime) -> dict[str, object]:
+    """Return what the status of a trial alone says while it is not over; a step that prepares it holds no GPU."""
+    if run.sweep_key is None or observed.job is None or observed.job.step is not None:
+        return {}
+    return {"node_time": node_time(old.node_time, observed.pods, now)}
+
+
+def _of_trial_that_ended(
+    run: RunView, old: RunStatus, observed: ObservedState, job: JobView, now: datetime
+) -> dict[str, object]:
+    if run.sweep_key is None or job.step is not None:
+        return {}
+    return {"node_time": whole_node_time(old.node_time, job, observed.pods, _completion_time(job, now))}
 
 
 def _objective(run: RunView, old: RunStatus, metrics: MetricValues | None) -> str | None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from anomaly_api import API_VERSION
 from anomaly_api.reasons import Reason
-from anomaly_api.status import ConditionType, Phase, RunStatus
+from anomaly_api.status import ConditionType, NodeTime, Phase, RunStatus
 from anomaly_api.sweep import Constraint, Sweep
 from anomaly_api.sweep_exchange import (
     INFEASIBLE,
@@ -46,6 +46,9 @@ class SeenTrial:
     gpus: int
     """GPUs that it has (count)."""
     record: TrialRecord
+    """With the GPU-hours of its pods that are gone or have ended."""
+    on_node_since: datetime | None = None
+    """Since when its present pod has been on a node, and may hold its GPUs; None while none is."""
 
     @property
     def is_over(self) -> bool:
@@ -53,11 +56,10 @@ class SeenTrial:
         return self.record.state != "Running"
 
     def at(self, now: datetime) -> "SeenTrial":
-        """Return it as it is now: a trial at work uses its GPUs."""
-        started = self.record.started
-        if self.is_over or started is None:
+        """Return it as it is now: a pod on a node uses its GPUs, one that waits uses none."""
+        if self.is_over or self.on_node_since is None:
             return self
-        hours = self.gpus * (now - started).total_seconds() / 3600
+        hours = self.record.gpu_hours + self.gpus * (now - self.on_node_since).total_seconds() / 3600
         return replace(self, record=self.record._replace(gpu_hours=hours))
 
 
@@ -71,7 +73,7 @@ def seen_trial(trial: RunView) -> SeenTrial:
     which = spec.trial or Trial(sweep=trial.key.name, number=0)
     started = from_timestamp(status.start_time) if status.start_time else None
     ended = from_timestamp(status.completion_time) if status.completion_time else None
-    seconds = (ended - started).total_seconds() if started and ended else 0.0
+    on_nodes, gpus = status.node_time or NodeTime(), spec.scheduling.gpus.count
     # A point that cannot be is infeasible before anything is recorded of its trial.
     state, reason = ("Infeasible", Reason.INVALID_CONFIG) if which.problem else _state(status)
     record = TrialRecord(
@@ -81,13 +83,14 @@ def seen_trial(trial: RunView) -> SeenTrial:
         values=which.values,
         state=state,
         metrics=by_path(status.metrics),
-        gpu_hours=spec.scheduling.gpus.count * seconds / 3600,
+        gpu_hours=gpus * on_nodes.seconds / 3600,
         started=started,
         ended=ended,
         reason=reason,
         curve=filled(epochs_of(status.curve, which.objective)),
     )
-    return SeenTrial(trial.key.name, trial.resource_version, which.search, spec.scheduling.gpus.count, record)
+    since = from_timestamp(on_nodes.since) if on_nodes.since else None
+    return SeenTrial(trial.key.name, trial.resource_version, which.search, gpus, record, since)
 
 
 def best_of_earlier(trials: Iterable[SeenTrial], sweep: Sweep) -> tuple[dict[str, Any], ...]:

@@ -26,10 +26,10 @@ from support.played_truth import OVER, Truth
 
 EXPERIMENTS, INFERENCES = "anomalyexperiments", "anomalyinferences"
 SWEEP = {
-    "parameters": [{"path": "model.padim.nFeatures", "choices": [10, 20]}],
+    "parameters": [{"path": "model.padim.nFeatures", "choices": [10, 20, 30]}],
     "algorithm": {"name": "grid"},
     "objectives": [{"metric": "image.AUROC", "goal": "maximize"}],
-    "trials": {"parallel": 2},
+    "trials": {"max": 2, "parallel": 2},
 }
 RUNS: dict[tuple[str, str], Manifest] = {
     (EXPERIMENTS, "screws"): EXPERIMENT,
@@ -40,6 +40,11 @@ RUNS: dict[tuple[str, str], Manifest] = {
 ENDS = (Reason.COMPLETE, Reason.COMPLETE, Reason.DATA_INVALID, Reason.STORAGE_UNAVAILABLE)
 END_REASONS = {*map(str, ENDS), "ResultLost", "TrialsFailed"}
 LONGEST_BACKOFF = 310.0
+"""Longest pause between two tries of a reconcile that has failed often, seconds."""
+LONGEST_LEASE = 650.0
+"""Seconds after which another replica leads, whatever became of the one before; longer than a backoff."""
+LONGEST_PAUSE = 40.0
+"""Seconds after which something happens where nothing fails: what is refused is tried again each half minute."""
 QUIET_SECONDS = 200.0
 """Seconds after which nothing is left of a fault: all retries of a request are over."""
 
@@ -109,6 +114,13 @@ class AnyRuns(RuleBasedStateMachine):
         self.changes += 1
         if run in self.api.objects:
             self.api.change(*run, {"spec": {"runPolicy": {"rerun": str(self.changes)}}})
+        self.pass_time(seconds)
+
+    @rule(most=st.integers(1, 3), seconds=some_time)
+    def change_limits(self, most: int, seconds: float) -> None:
+        """Ask a sweep for more or fewer trials, at work or over."""
+        if (EXPERIMENTS, "hunt") in self.api.objects:
+            self.api.change(EXPERIMENTS, "hunt", {"spec": {"sweep": {"trials": {"max": most}}}})
         self.pass_time(seconds)
 
     @rule(run=some_run, clean=st.booleans(), seconds=some_time)
@@ -269,7 +281,7 @@ class AnyRuns(RuleBasedStateMachine):
         self.operators.hand_over(following)
         self.pass_time(seconds)
 
-    @rule(seconds=st.sampled_from([60.0, 200.0]))
+    @rule(seconds=st.sampled_from([100.0, 700.0]))
     def lose_lease(self, seconds: float) -> None:
         """Let renewals fail; the leader ends itself, if it does not succeed in time."""
         self._lose_ends()
@@ -316,11 +328,11 @@ class AnyRuns(RuleBasedStateMachine):
                 self.api.change(*run, {"spec": {"runPolicy": {"suspend": False}}})
         if self.operators.blind:
             self.operators.see_again()
-        self.loop.run_for(LONGEST_BACKOFF)
-        for _ in range(12):
+        self.pass_time(LONGEST_LEASE)
+        for _ in range(15):
             self.api.finish_deletions()
             self.api.collect_garbage()
-            self.pass_time(LONGEST_BACKOFF)
+            self.pass_time(LONGEST_PAUSE)
             if not self._move_on():
                 break
         self.nothing_is_wrong()
@@ -351,11 +363,14 @@ class AnyRuns(RuleBasedStateMachine):
         trials = [
             found for found in self.api.all(EXPERIMENTS) if found["spec"].get("trial", {}).get("sweepUid") == owner
         ]
-        numbers = [trial["spec"]["trial"]["number"] for trial in trials if trial["spec"]["trial"]["search"] == search]
-        assert sorted(numbers) == [0, 1]
+        which = [trial["spec"]["trial"] for trial in trials]
+        numbers = sorted(one["number"] for one in which if one["search"] == search)
+        most = sweep["spec"]["sweep"]["trials"]["max"]
+        assert len(numbers) >= most, "all that may be asked is, however late that was said"
+        assert numbers == list(range(len(numbers))), "none twice"
         assert all(trial["status"]["phase"] in OVER for trial in trials), "what is at work at the end is deleted"
         counts = sweep["status"]["sweep"]
-        assert (counts["asked"], counts.get("running", 0)) == (2, 0)
+        assert (counts["asked"], counts.get("running", 0)) == (len(numbers), 0)
 
     def _has_no_model(self) -> bool:
         experiment = self.api.objects.get((EXPERIMENTS, "screws"), {}).get("status", {})
@@ -383,7 +398,7 @@ class AnyRuns(RuleBasedStateMachine):
                 assert found["metadata"]["ownerReferences"][0]["uid"] in uids
         self.api.writes.clear()
         self.operators.kill()
-        self.pass_time(2 * LONGEST_BACKOFF)
+        self.pass_time(LONGEST_BACKOFF)
         assert self.api.writes == []
         self.nothing_is_wrong()
 

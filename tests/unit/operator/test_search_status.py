@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 
-from anomaly_api.status import ConditionType, RunStatus
+from anomaly_api.status import ConditionType, Phase, RunStatus
 from anomaly_api.sweep_exchange import SweepEnd
 from anomaly_api.sweep_status import StopReason
 from anomaly_operator.decide.conditions import find_true
 from anomaly_operator.decide.desired import DesiredJob, DesiredSearch, desired_state
 from anomaly_operator.decide.pod_settings import PodSettings
-from anomaly_operator.decide.runs import current_run
+from anomaly_operator.decide.runs import current_run, spec_digest
 from anomaly_operator.decide.search_status import (
     GpuUsage,
     SearchState,
@@ -157,3 +157,33 @@ def test_what_deleted_trials_used_stays_counted() -> None:
     assert removed_hours(at_work, desired, 4.0) == 2.0
     other = status(sweep={"search": "another", "asked": 5, "gpuHours": 6.0, "removedGpuHours": 2.0})
     assert removed_hours(other, desired, 4.0) == 0.0
+
+
+def test_limits_that_change_while_the_last_step_is_at_work_count_once_it_is_over() -> None:
+    """The training of the winner has seen the spec's generation; its end is recorded first."""
+    desired = search(sweep(trials={"max": 4}))
+    recorded = {"search": desired.search, "asked": 4, "limits": desired.limits, "best": [BEST]}
+    at_work = status(sweep=recorded, phase="Running", specDigest=spec_digest(sweep()), observedGeneration=2)
+    over = at_work.model_copy(update={"phase": Phase.COMPLETE})
+    raised = make_run(manifest(trials={"max": 6}), generation=2)
+    assert current_run(raised, at_work) == at_work
+    again = current_run(raised, over)
+    assert (again.run, again.sweep and again.sweep.search) == (2, desired.search)
+    as_it_was = make_run(manifest(trials={"max": 4, "parallel": 3}), generation=2)
+    assert current_run(as_it_was, over) == over, "fewer or more at a time end nothing"
+
+
+def test_a_rerun_that_is_asked_for_at_work_is_that_of_the_next_run() -> None:
+    begun = current_run(sweep({"rerun": "once"}), RunStatus())
+    first = search(sweep({"rerun": "once"}))
+    at_work = begun.model_copy(update={"phase": Phase.RUNNING, "start_time": BEGAN, "observed_generation": 1})
+    at_work = at_work.model_copy(update={"sweep": status(sweep={"search": first.search, "asked": 2}).sweep})
+    asked = make_run(manifest({"rerun": "twice"}), generation=2)
+    settings = PodSettings(runner_image="r", inference_image="i")
+    goes_on = desired_state(asked, current_run(asked, at_work), None, settings)
+    assert isinstance(goes_on, DesiredSearch)
+    assert goes_on.search == first.search
+    over = at_work.model_copy(update={"phase": Phase.COMPLETE})
+    another = desired_state(asked, current_run(asked, over), None, settings)
+    assert isinstance(another, DesiredSearch)
+    assert another.search != first.search

@@ -55,8 +55,18 @@ def test_how_a_trial_is(status: Manifest, state: str, reason: str) -> None:
     assert (found.state, found.reason) == (state, reason)
 
 
-@pytest.mark.parametrize(("status", "hours"), [({}, 0.0), (BEGUN, 2.0), (ended("Failed", "Diverged"), 1.0)])
-def test_gpu_hours_count_until_now_or_the_end(status: Manifest, hours: float) -> None:
+@pytest.mark.parametrize(
+    ("status", "hours"),
+    [
+        ({}, 0.0),
+        (BEGUN, 0.0),  # it waits for a node
+        (BEGUN | {"nodeTime": {"since": "2026-01-02T03:34:05Z"}}, 1.0),  # half an hour of two GPUs
+        (BEGUN | {"nodeTime": {"seconds": 900, "since": "2026-01-02T03:34:05Z"}}, 1.5),
+        (BEGUN | {"nodeTime": {"seconds": 900}}, 0.5),  # it was preempted, or is suspended
+        (ended("Failed", "Diverged") | {"nodeTime": {"seconds": 900}}, 0.5),
+    ],
+)
+def test_gpu_hours_are_those_of_pods_on_nodes(status: Manifest, hours: float) -> None:
     assert record(status).gpu_hours == pytest.approx(hours)
 
 
