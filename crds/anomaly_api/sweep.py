@@ -214,9 +214,9 @@ class SweepBudget(Contract):
     """Limits on what the sweep may use; it ends at the first of them."""
 
     gpu_hours: Annotated[float, Field(gt=0, le=1_000_000_000)] | None = None
-    """GPU-hours over all trials."""
+    """GPU-hours over all trials, of the time that their pods are on nodes."""
     wall_clock_seconds: Annotated[int, Field(ge=1, le=1_000_000_000)] | None = None
-    """Seconds since the sweep began."""
+    """Seconds since the run of the sweep began; one that goes on after its end has them anew."""
     without_improvement: Annotated[int, Field(ge=1, le=MAX_TRIALS)] | None = None
     """Points tried since the best one."""
 

@@ -79,7 +79,7 @@ class Sweeper:
         seen = [trial.at(now) for trial in self._seen_trials(run)]
         trials = {trial.name: trial for trial in seen if trial.search == desired.search}
         earlier = [trial for trial in seen if trial.search != desired.search]
-        removed = self._removed_hours(run, status, desired, trials.values(), self._gone(run, now))
+        removed = self._removed_hours(run, status, desired, trials.values(), now)
         await self._delete(run, (trial for trial in earlier if not trial.is_over))
         await self._follow_suspension(run, trials)
         end = deadline_end(desired, status, now)
@@ -139,26 +139,18 @@ class Sweeper:
         self._seen[run.uid] = found
         return list(found.values())
 
-    def _gone(self, run: RunView, now: datetime) -> list[SeenTrial]:
-        """Return the trials that somebody has deleted since the last look, as they were then."""
-        seen = (
-            _seen(trial) for trial in self._cache.take_removed(run.key) if trial.owner and trial.owner.uid == run.uid
-        )
-        return [trial.at(now) for trial in seen if trial]
-
     def _removed_hours(
-        self,
-        run: RunView,
-        status: RunStatus,
-        desired: DesiredSearch,
-        trials: Iterable[SeenTrial],
-        gone: Iterable[SeenTrial],
+        self, run: RunView, status: RunStatus, desired: DesiredSearch, trials: Iterable[SeenTrial], now: datetime
     ) -> float:
         """Return the GPU-hours of trials of this search that somebody deleted: what is recorded, and those now gone."""
         search, hours = self._removed.get(run.uid, ("", 0.0))
+        gone = _those_of(run, desired, self._cache.take_removed(run.key), now)
         if search != desired.search:
-            hours = removed_hours(status, desired, _hours(trials))
-        hours += _hours(trial for trial in gone if trial.search == desired.search)
+            # What is being deleted is there until it is gone, though it counts as no trial any more.
+            going = (trial for trial in self._cache.trials_of(run.key, run.uid) if trial.deleting)
+            there = [*trials, *_those_of(run, desired, going, now), *gone]
+            hours = removed_hours(status, desired, _hours(there))
+        hours += _hours(gone)
         self._removed[run.uid] = desired.search, hours
         return hours
 
@@ -271,6 +263,12 @@ class Sweeper:
 def _seconds_for(trials: int) -> float:
     """Return the shortest pause between two looks at so many trials."""
     return STATUS_SECONDS * max(1.0, trials / TRIALS_FOR_A_SECOND)
+
+
+def _those_of(run: RunView, desired: DesiredSearch, trials: Iterable[RunView], now: datetime) -> list[SeenTrial]:
+    """Return those that are trials of this search of the sweep, as they are now."""
+    seen = [_seen(trial) for trial in trials if trial.owner and trial.owner.uid == run.uid]
+    return [trial.at(now) for trial in seen if trial and trial.search == desired.search]
 
 
 def _hours(trials: Iterable[SeenTrial]) -> float:

@@ -49,9 +49,17 @@ class PlayedOperator:
         loop: where it runs.
         api: the API server.
         resync_seconds: pause between full LISTs.
+        watch_seconds: time that an event takes to the operator.
     """
 
-    def __init__(self, loop: PlayedLoop, api: PlayedApi, resync_seconds: float = SETTINGS.resync_seconds) -> None:
+    def __init__(
+        self,
+        loop: PlayedLoop,
+        api: PlayedApi,
+        resync_seconds: float = SETTINGS.resync_seconds,
+        watch_seconds: float = WATCH_SECONDS,
+    ) -> None:
+        self._watch_seconds = watch_seconds
         self._loop = loop
         self._api = api
         self.deaf: set[str] = set()
@@ -138,7 +146,7 @@ class PlayedOperator:
             plural in _RUNS or manifest["metadata"].get("labels", {}).get(names.MANAGED_BY_LABEL) == names.MANAGED_BY
         )
         if is_watched and plural not in self.deaf:
-            at = max(self._loop.time() + WATCH_SECONDS, self._late[plural])
+            at = max(self._loop.time() + self._watch_seconds, self._late[plural])
             self._loop.call_at(at, self.handle, plural, event, manifest)
 
     def handle(self, plural: str, event: str, manifest: Manifest) -> None:
@@ -159,11 +167,13 @@ class PlayedDeployment:
     Args:
         loop: where they run.
         api: the API server.
+        watch_seconds: time that an event takes to them.
     """
 
-    def __init__(self, loop: PlayedLoop, api: PlayedApi) -> None:
+    def __init__(self, loop: PlayedLoop, api: PlayedApi, watch_seconds: float = WATCH_SECONDS) -> None:
         self._loop = loop
         self._api = api
+        self._watch_seconds = watch_seconds
         self._replicas: list[PlayedOperator] = []
         self._deaf: set[str] = set()
         self._blind_until = 0.0
@@ -194,7 +204,7 @@ class PlayedDeployment:
         self._replicas = [replica for replica in self._replicas if replica.alive]
         if not self._replicas:
             # A LIST each day: what is told by watches, and what is not, is to be told apart.
-            replica = PlayedOperator(self._loop, self._api, resync_seconds=86_400.0)
+            replica = PlayedOperator(self._loop, self._api, 86_400.0, self._watch_seconds)
             replica.deaf |= self._deaf
             self._replicas = [replica]
 

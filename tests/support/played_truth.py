@@ -78,17 +78,19 @@ class Truth:
             self._judge_owner(f"Job {job['metadata']['name']}", job)
             if run is not None:  # else it is garbage at once
                 self._judge_new_job(job, run)
+        else:
+            self._judge_owner(f"Job {job['metadata']['name']}", job)
         if verb == "delete" and run is not None:
             self._judge_deletion(job, run)
 
     def _judge_owner(self, what: str, made: Manifest) -> None:
-        """Complain of what is made for something that has been going for a while."""
+        """Complain of what is made, or touched, for something that has been going for a while."""
         if not (owners := made["metadata"].get("ownerReferences")):
             self._complain(f"{what} belongs to nobody")
             return
         since = self._going.get(owners[0]["uid"])
         if since is not None and self._api.seconds() - since > HEARD_SECONDS and self._sees():
-            self._complain(f"{what} is made for a resource that is being deleted or is gone")
+            self._complain(f"{what} is written for a resource that is being deleted or is gone")
 
     def _judge_new_job(self, job: Manifest, run: Manifest) -> None:
         which, digest = which_job(job), _digest(job)

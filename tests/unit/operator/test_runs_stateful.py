@@ -9,11 +9,13 @@ What watches tell has to do: everything is listed again only where a watch has l
 """
 
 from collections import Counter
-from typing import Any
+from collections.abc import Callable
+from enum import Enum
+from typing import Any, TypeVar
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from anomaly_api.reasons import Reason
 from anomaly_operator.resources import Manifest
@@ -48,6 +50,24 @@ LONGEST_PAUSE = 40.0
 QUIET_SECONDS = 200.0
 """Seconds after which nothing is left of a fault: all retries of a request are over."""
 
+Rule = TypeVar("Rule", bound=Callable[..., None])
+
+
+class Weather(Enum):
+    """What goes wrong in an example: much of one sort tells more than a little of each."""
+
+    CALM = "nothing, so that everything has to be told at once"
+    REQUESTS = "requests"
+    WATCHES = "watches"
+    PROCESSES = "processes"
+    ALL = "everything"
+
+
+def in_weather(weather: Weather) -> Callable[[Rule], Rule]:
+    """Return a decorator for rules that are of this weather."""
+    return precondition(lambda machine: machine.weather in (weather, Weather.ALL))
+
+
 some_run = st.sampled_from(sorted(RUNS))
 some_watch = st.sampled_from(["jobs", "pods", EXPERIMENTS, INFERENCES])
 some_time = st.sampled_from([0.0, 0.006, 0.012, 0.03, 0.2, 2.0, 20.0])
@@ -57,13 +77,21 @@ some_number = st.integers(0, 7)
 class AnyRuns(RuleBasedStateMachine):
     """Users, controllers, faults and time, in any order."""
 
-    @initialize(runs=st.lists(some_run, min_size=1, max_size=2, unique=True), seconds=some_time)
-    def begin(self, runs: list[tuple[str, str]], seconds: float) -> None:
+    weather = Weather.CALM
+
+    @initialize(
+        weather=st.sampled_from(Weather),
+        runs=st.lists(some_run, min_size=1, max_size=2, unique=True),
+        seconds=some_time,
+        watch_seconds=st.sampled_from([0.002, 0.02]),
+    )
+    def begin(self, weather: Weather, runs: list[tuple[str, str]], seconds: float, watch_seconds: float) -> None:
+        self.weather = weather
         self.loop = PlayedLoop()
         self.api = PlayedApi(self.loop.time)
         self.controllers = PlayedControllers(self.api)
         self.truth = Truth(self.api, self.operator_sees)
-        self.operators = PlayedDeployment(self.loop, self.api)
+        self.operators = PlayedDeployment(self.loop, self.api, watch_seconds)
         self.changes = 0
         self.disturbed_at: float | None = None
         self.pass_time(1.0)
@@ -226,6 +254,7 @@ class AnyRuns(RuleBasedStateMachine):
 
     # Faults ----------------------------------------------------------------------------------------------------------
 
+    @in_weather(Weather.REQUESTS)
     @rule(faults=st.lists(st.sampled_from(Fault), min_size=1, max_size=6), seconds=some_time)
     def fail_requests(self, faults: list[Fault], seconds: float) -> None:
         self.disturb()
@@ -236,32 +265,70 @@ class AnyRuns(RuleBasedStateMachine):
     def refuse_jobs(self, refused: bool) -> None:
         self.api.refusal = Refused(403, "exceeded quota: jobs") if refused else None
 
+    @in_weather(Weather.WATCHES)
     @rule(plural=some_watch)
     def break_watch(self, plural: str) -> None:
         self.disturb()
         self.operators.break_watch(plural)
 
+    @in_weather(Weather.WATCHES)
     @rule(plural=some_watch)
     def mend_watch(self, plural: str) -> None:
         self.disturb()
         self.operators.mend_watch(plural)
 
+    @in_weather(Weather.WATCHES)
     @rule(plural=some_watch, seconds=st.sampled_from([0.1, 5.0]))
     def delay_watch(self, plural: str, seconds: float) -> None:
         self.disturb()
         self.operators.delay_watch(plural, seconds)
 
+    @in_weather(Weather.WATCHES)
+    @rule(run=some_run, listed_after=st.sampled_from([0.0, 0.2, 2.0]), seconds=some_time)
+    def replace_unheard(self, run: tuple[str, str], listed_after: float, seconds: float) -> None:
+        """Replace a resource while the watch is late; a LIST tells of the second one before the end of the first."""
+        self.delay_watch(run[0], 5.0)
+        self.replace(run, 0.0, listed_after)
+        self.operators.relist()
+        self.pass_time(seconds)
+
+    @in_weather(Weather.WATCHES)
+    @rule(plural=some_watch, number=some_number, run=some_run)
+    def lose_a_deletion(self, plural: str, number: int, run: tuple[str, str]) -> None:
+        """Delete something while its watch is broken: a LIST alone tells."""
+        self.break_watch(plural)
+        if plural == "jobs":
+            self.delete_job(number, slowly=False)
+        elif plural == "pods":
+            self.lose_pod(number)
+        else:
+            self.delete(run, clean=True, seconds=0.2)
+        self.mend_watch(plural)
+        self.pass_time(1.0)
+        self.operators.relist()
+
+    @in_weather(Weather.WATCHES)
+    @rule(run=some_run, before=st.integers(0, 15), seconds=some_time)
+    def apply_while_listing(self, run: tuple[str, str], before: int, seconds: float) -> None:
+        """Apply something that a LIST which is under way no longer has."""
+        self.operators.relist()
+        self.pass_time(0.003 * before)
+        self.apply(run, seconds)
+
+    @in_weather(Weather.WATCHES)
     @rule(seconds=some_time)
     def relist(self, seconds: float) -> None:
         self.operators.relist()
         self.pass_time(seconds)
 
+    @in_weather(Weather.PROCESSES)
     @rule(seconds=some_time, lease_stays=st.booleans())
     def kill(self, seconds: float, lease_stays: bool) -> None:
         self._lose_ends()
         self.operators.kill(lease_stays=lease_stays)
         self.pass_time(seconds)
 
+    @in_weather(Weather.PROCESSES)
     @rule(writes=st.integers(0, 3), seconds=some_time)
     def kill_at_a_write(self, writes: int, seconds: float) -> None:
         """Kill the operator when a write has taken effect, before it hears of that."""
@@ -274,6 +341,7 @@ class AnyRuns(RuleBasedStateMachine):
         self._lose_ends()
         self.operators.end()
 
+    @in_weather(Weather.PROCESSES)
     @rule(seconds=some_time, following=some_time)
     def hand_over(self, following: float, seconds: float) -> None:
         """Roll the Deployment: another replica follows for a while, then the leader gives up the Lease."""
@@ -281,6 +349,7 @@ class AnyRuns(RuleBasedStateMachine):
         self.operators.hand_over(following)
         self.pass_time(seconds)
 
+    @in_weather(Weather.PROCESSES)
     @rule(seconds=st.sampled_from([100.0, 700.0]))
     def lose_lease(self, seconds: float) -> None:
         """Let renewals fail; the leader ends itself, if it does not succeed in time."""

@@ -1,0 +1,121 @@
+"""Sweeps on a played API server: what they use, and when that is enough."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from anomaly_api.reasons import Reason
+from anomaly_operator.resources import Manifest
+from support.objects import EXPERIMENT, with_spec
+from support.played_api import PlayedApi
+from support.played_controllers import PlayedControllers
+from support.played_loop import PlayedLoop
+from support.played_operator import PlayedOperator
+
+EXPERIMENTS = "anomalyexperiments"
+GPUS = 2
+
+
+class World:
+    """An API server, its controllers, one process of the operator, and a sweep ``hunt`` over a grid of four points."""
+
+    def __init__(self) -> None:
+        self.loop = PlayedLoop()
+        self.api = PlayedApi(self.loop.time)
+        self.controllers = PlayedControllers(self.api)
+        self.operator = PlayedOperator(self.loop, self.api)
+        self.wait = self.loop.run_for
+        self.wait(1.0)
+
+    def apply(self, **sweep: Any) -> None:
+        block: Manifest = {
+            "parameters": [{"path": "model.padim.nFeatures", "choices": [10, 20, 30, 40]}],
+            "algorithm": {"name": "grid"},
+            "objectives": [{"metric": "image.AUROC", "goal": "maximize"}],
+            "final": "report",
+        }
+        policy, scheduling = {"preflight": "Never"}, {"gpus": {"count": GPUS}}
+        manifest = with_spec(EXPERIMENT, sweep=block | sweep, runPolicy=policy, scheduling=scheduling)
+        self.api.add(EXPERIMENTS, manifest | {"metadata": {"name": "hunt", "namespace": "vision"}})
+        self.wait(2.0)
+
+    def move_pods(self, end: Reason | None = None, seconds: float = 2.0) -> None:
+        """Make the pods of all Jobs and start them, or end them."""
+        for _ in range(2):
+            for job in self.controllers.jobs():
+                self.controllers.sync(job)
+                for pod in self.controllers.active_pods(job):
+                    if end is None:
+                        self.controllers.run_pod(pod)
+                    else:
+                        self.controllers.end_pod(pod, end)
+        self.wait(seconds)
+
+    @property
+    def status(self) -> Manifest:
+        found: Manifest = self.api.objects[EXPERIMENTS, "hunt"]["status"]
+        return found
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    made = World()
+    yield made
+    made.operator.kill()
+    made.loop.close()
+    assert made.api.complaints == []
+
+
+def test_gpu_hours_are_overspent_by_seconds(world: World) -> None:
+    """Nine minutes and a half of four GPUs, of which nothing else tells that they are over."""
+    budget = 4 * 570 / 3600
+    world.apply(trials={"parallel": 2}, budget={"gpuHours": budget})
+    world.move_pods()
+    world.wait(560)
+    assert world.status["phase"] == "Running"
+    world.wait(20)
+    assert world.status["sweep"]["stopReason"] == "GpuHours"
+    assert budget <= world.status["sweep"]["gpuHours"] <= budget + 4 * 3 / 3600
+
+
+def test_what_waits_uses_no_gpu_hours(world: World) -> None:
+    world.apply(trials={"parallel": 1, "max": 1}, budget={"gpuHours": 1.2})
+    world.wait(3600)
+    assert world.status["phase"] == "Running", "its trial has had no pod"
+    world.move_pods()
+    world.wait(900 - 2)
+    world.api.change(EXPERIMENTS, "hunt", {"spec": {"runPolicy": {"suspend": True}}})
+    world.wait(5)
+    world.move_pods(seconds=5)
+    world.wait(3600)
+    assert world.status["phase"] == "Suspended"
+    world.api.change(EXPERIMENTS, "hunt", {"spec": {"runPolicy": {"suspend": False}}})
+    world.wait(5)
+    world.move_pods(seconds=900)
+    world.move_pods(Reason.COMPLETE)
+    assert world.status["sweep"]["complete"] == 1
+    assert world.status["sweep"]["gpuHours"] == pytest.approx(GPUS * 1800 / 3600, abs=GPUS * 15 / 3600)
+
+
+@pytest.mark.parametrize("slowly", [True, False])
+def test_a_trial_that_goes_when_its_sweep_goes_on_is_counted_once(world: World, slowly: bool) -> None:
+    world.apply(trials={"parallel": 2, "max": 2})
+    world.move_pods(seconds=1800)
+    world.move_pods(Reason.COMPLETE)
+    world.move_pods(Reason.COMPLETE)
+    assert world.status["phase"] == "Complete"
+    assert world.status["sweep"]["gpuHours"] == pytest.approx(2.0, abs=0.02)
+    (world.api.remove_slowly if slowly else world.api.remove)(EXPERIMENTS, "hunt-t0000")
+    world.api.change(EXPERIMENTS, "hunt", {"spec": {"sweep": {"trials": {"max": 3}}}})
+    world.wait(3)
+    world.api.finish_deletions()
+    world.api.collect_garbage()
+    world.wait(60)
+    assert world.status["sweep"]["removedGpuHours"] == pytest.approx(1.0, abs=0.01)
+    world.move_pods(seconds=1800)
+    world.move_pods(Reason.COMPLETE)
+    found = world.status["sweep"]
+    assert (found["asked"], found["complete"]) == (3, 3)
+    # Two that were there, one of which has gone and ran again, and a third one.
+    assert found["gpuHours"] == pytest.approx(4.0, abs=0.05)
