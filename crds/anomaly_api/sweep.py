@@ -28,6 +28,11 @@ MetricPath = Literal[
     "pixel.AUPRO",
     "pixel.IoU",
     "pixel.Dice",
+    "synthetic.imageAUROC",
+    "synthetic.imageAUPR",
+    "synthetic.pixelAUROC",
+    "synthetic.pixelAUPR",
+    "synthetic.pixelAUPRO",
     "performance.latencyMilliseconds",
     "performance.latencyMillisecondsP90",
     "performance.imagesPerSecond",
@@ -36,10 +41,10 @@ MetricPath = Literal[
     "performance.peakGpuMemoryBytes",
     "performance.trainSeconds",
 ]
-"""A metric of ``status.metrics``: its group, and its name there."""
+"""A metric of ``status.metrics``: its group, and its name there. Those of synthetic defects are for good parts."""
 
 MODEL_NAME = "model.name"
-VALIDATED_METRICS = ("image.AUROC", "image.F1Max", "pixel.AUROC")
+VALIDATED_METRICS = ("image.AUROC", "image.F1Max", "pixel.AUROC", "synthetic.imageAUROC", "synthetic.pixelAUROC")
 """Metrics that a validation computes during training, so that a curve shows them."""
 
 MAX_PARAMETERS = 32

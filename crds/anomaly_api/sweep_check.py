@@ -110,13 +110,16 @@ def _metric_faults(spec: ExperimentSpec, sweep: Sweep) -> Iterator[Fault]:
     places = [(f"spec.sweep.objectives[{index}]", wanted.metric) for index, wanted in enumerate(sweep.objectives)]
     places += [(f"spec.sweep.constraints[{index}]", wanted.metric) for index, wanted in enumerate(sweep.constraints)]
     searched = [parameter.path for parameter in sweep.parameters]
-    if any(leads_into(path, "evaluation.metrics") or path == "dataset.task" for path in searched):
+    decisive = ("evaluation.metrics", "dataset.task", "dataset.splits")
+    if any(leads_into(path, field) for path in searched for field in decisive):
         return  # some trials may compute what others do not
     metrics = spec.evaluation.metrics
     computed: dict[str, Sequence[str]] = {
         "image": metrics.image,
         "pixel": metrics.pixel if spec.dataset.task == "segmentation" else (),
     }
+    named = tuple(f"{level}{name}" for level, names in computed.items() for name in names)
+    computed["synthetic"] = named if spec.dataset.splits.synthetic_defects else ()
     for place, metric in places:
         group, _, name = metric.partition(".")
         if name not in computed.get(group, (name,)):
@@ -124,6 +127,10 @@ def _metric_faults(spec: ExperimentSpec, sweep: Sweep) -> Iterator[Fault]:
 
 
 def _remedy(spec: ExperimentSpec, group: str, name: str) -> str:
+    if group == "synthetic":
+        if not spec.dataset.splits.synthetic_defects:
+            return "add dataset.splits.syntheticDefects"
+        group, name = ("image" if name.startswith("image") else "pixel"), name[len("image") :]
     if group == "pixel" and spec.dataset.task != "segmentation":
         return f"dataset.task is {spec.dataset.task}, which has image metrics alone"
     return f"add {name} to evaluation.metrics.{group}"

@@ -22,6 +22,8 @@ TrialState = Literal["Running", "Complete", "Pruned", "Infeasible", "Failed"]
 INFEASIBLE = frozenset({Reason.OUT_OF_MEMORY, Reason.DIVERGED, Reason.INVALID_CONFIG})
 """Failures that are about a trial's values: they teach the search, and do not count as failed."""
 
+SYNTHETIC = "synthetic."
+"""How the paths of metrics of synthetic defects begin."""
 NAME_LIMIT = 253
 """Longest name of a resource, characters."""
 DIGEST_LENGTH = 8
@@ -167,9 +169,17 @@ def by_path(metrics: MetricValues | None) -> dict[str, float]:
     return {path: value for path, value in named.items() if math.isfinite(value)}
 
 
+def watched_metric(objective: str) -> str:
+    """Return what a training calls the metric of an objective; validations with synthetic defects say so beside it."""
+    return objective.removeprefix(SYNTHETIC).replace(".", "")
+
+
 def epochs_of(curve: Curve | None, objective: str | None) -> dict[int, float]:
     """Return the values of a curve by epoch, counted from 0; nothing for that of other metrics or defects."""
-    if curve is None or objective is None or curve.synthetic or curve.metric != objective.replace(".", ""):
+    if curve is None or objective is None:
+        return {}
+    is_synthetic = objective.startswith(SYNTHETIC)
+    if is_synthetic != bool(curve.synthetic) or curve.metric != watched_metric(objective):
         return {}
     return {count - 1: value for count, value in curve.points}
 

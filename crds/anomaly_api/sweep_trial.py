@@ -11,6 +11,7 @@ from typing import Any
 from anomaly_api.experiment import ExperimentSpec
 from anomaly_api.model import MODEL_NAMES
 from anomaly_api.sweep import MODEL_NAME, Sweep
+from anomaly_api.sweep_exchange import watched_metric
 from anomaly_api.sweep_space import normal
 
 Json = dict[str, Any]
@@ -53,7 +54,7 @@ def _have_a_curve(spec: ExperimentSpec, document: Json) -> None:
         put(document, "training.checkValEveryNEpoch", 1)
     if spec.training.early_stopping is None:
         put(document, "training.earlyStopping.enabled", False)
-    put(document, "training.earlyStopping.metric", _sweep(spec).objectives[0].metric.replace(".", ""))
+    put(document, "training.earlyStopping.metric", watched_metric(_sweep(spec).objectives[0].metric))
 
 
 _PARENTS_OWN = ("tracking.mlflow.registerModel", "tracking.mlflow.runName", "runPolicy.suspend", "runPolicy.rerun")

@@ -15,6 +15,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from anomaly_api.experiment import ExperimentSpec
+from anomaly_api.reasons import Reason
 from anomaly_api.resource import describe_invalid
 from anomaly_api.sweep import Sweep as SweepSpec
 from anomaly_api.sweep_end import winners_spec
@@ -239,6 +240,7 @@ def _as_trial(made: NewTrial | InvalidTrial, now: datetime) -> Trial:
         replicate=made.which.replicate,
         started=now,
         ended=None if running else now,
+        reason="" if running else Reason.INVALID_CONFIG,
     )
 
 

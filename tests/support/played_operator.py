@@ -97,7 +97,7 @@ class PlayedOperator:
         self.alive = False
         self._api.watches.remove(self._hear)
         self.queue.shut_down()
-        for task in self.replica.tasks:
+        for task in (self._task, *self.replica.tasks):
             task.cancel()
 
     def kill(self, *, lease_stays: bool = False) -> None:

@@ -74,6 +74,8 @@ def test_metrics_are_those_that_runs_compute() -> None:
         by_group.setdefault(group, []).append(name)
     assert by_group.pop("image") == list(get_args(ImageMetric))
     assert by_group.pop("pixel") == list(get_args(PixelMetric))
+    # What needs no threshold: that is chosen on the same images.
+    assert by_group.pop("synthetic") == ["imageAUROC", "imageAUPR", "pixelAUROC", "pixelAUPR", "pixelAUPRO"]
     assert list(by_group) == ["performance"]
 
 

@@ -286,6 +286,21 @@ def test_parameters(parameters: list[dict[str, Any]], change: dict[str, Any], co
             ["constraints[0].metric: pixel.AUPRO is not computed: add AUPRO to evaluation.metrics.pixel"],
         ),
         ({}, {"constraints": [{"metric": "performance.modelBytes", "max": 1}]}, []),
+        (
+            {},
+            {"objectives": [AUROC | {"metric": "synthetic.imageAUROC"}]},
+            ["objectives[0].metric: synthetic.imageAUROC is not computed: add dataset.splits.syntheticDefects"],
+        ),
+        (
+            {"dataset": {"splits": {"syntheticDefects": {}}}},
+            {"objectives": [AUROC | {"metric": "synthetic.imageAUROC"}]},
+            [],
+        ),
+        (
+            {"dataset": {"task": "segmentation", "splits": {"syntheticDefects": {}}}},
+            {"constraints": [{"metric": "synthetic.pixelAUPRO", "min": 0.9}]},
+            ["constraints[0].metric: synthetic.pixelAUPRO is not computed: add AUPRO to evaluation.metrics.pixel"],
+        ),
         # Start points
         (
             {},

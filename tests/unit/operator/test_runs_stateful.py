@@ -13,7 +13,7 @@ from collections.abc import Callable
 from enum import Enum
 from typing import Any, TypeVar
 
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -477,6 +477,7 @@ TestAnyRuns.settings = settings(
     max_examples=60,
     stateful_step_count=30,
     derandomize=True,  # whoever changes something else is not told of what chance finds
+    phases=[Phase.generate],  # a failure tells the steps that led to it; fewer of them take minutes to find
     deadline=None,
     suppress_health_check=list(HealthCheck),
 )

@@ -92,3 +92,5 @@ def test_a_curve_of_synthetic_defects_prunes_no_trial_that_real_ones_judge() -> 
     curve = Curve(metric="imageAUROC", epochs=(1, 2), values=(0.5, 0.6))
     assert epochs_of(curve, "image.AUROC") == {0: 0.5, 1: 0.6}
     assert epochs_of(curve.model_copy(update={"synthetic": True}), "image.AUROC") == {}
+    assert epochs_of(curve.model_copy(update={"synthetic": True}), "synthetic.imageAUROC") == {0: 0.5, 1: 0.6}
+    assert epochs_of(curve, "synthetic.imageAUROC") == {}

@@ -264,6 +264,19 @@ def test_what_failed_is_not_counted_and_what_is_infeasible_is() -> None:
     assert states(sweep, [*two, Trial(2, POINT, State.INFEASIBLE)]) == [(1, 1)]
 
 
+def test_what_is_not_valid_at_a_cheap_rung_goes_on_to_the_next() -> None:
+    """A tiny coreset of few images: the rung says nothing of such a point, and it is none of those that are ranked."""
+    sweep = sweep_of(fidelity=Fidelity((0.1, 0.3, 1.0), 3))
+    two, small = values(0.5, 0.7), Trial(2, POINT, State.INFEASIBLE, reason="InvalidConfig")
+    assert states(sweep, [*two, small]) == [(2, 1)]
+    assert states(sweep, [*two, small, running(2, rung=1)]) == []
+    again = Trial(2, POINT, State.INFEASIBLE, rung=1, reason="InvalidConfig")
+    assert states(sweep, [*two, small, again]) == [(2, 2)]
+    last = Trial(2, POINT, State.INFEASIBLE, rung=2, reason="InvalidConfig")
+    assert states(sweep, [*two, small, again, last]) == []
+    assert states(sweep, [*two, complete(3, POINT, 0.1), small]) == [(1, 1), (2, 1)], "the measured ones first"
+
+
 def test_at_the_end_at_least_one_goes_on_to_each_rung() -> None:
     sweep = sweep_of(fidelity=Fidelity((0.1, 0.3, 1.0), 4))
     low = values(0.5, 0.7)
