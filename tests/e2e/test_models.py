@@ -15,7 +15,7 @@ from support.demo import DemoNamespace, sample, small_experiment
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
 BUCKET, STEPS = "auxiliary", 3
-FRACTION = 0.4
+FRACTIONS = {"draem": 0.4}
 """Of the small digits: two of each class. DRAEM takes seconds for each image that it scores on a CPU."""
 SECONDS = 600
 PARAMETERS: dict[str, dict[str, Any]] = {
@@ -53,7 +53,7 @@ def experiments(namespace: DemoNamespace, weights: str) -> list[str]:
         spec["transforms"]["inputSize"] = {"height": side, "width": side}
         spec["model"] = {"name": name, name: parameters, "weights": source}
         spec["export"] = {"types": ["onnx"]}
-        spec["dataset"]["fraction"] = FRACTION
+        spec["dataset"]["fraction"] = FRACTIONS.get(name, 1.0)
         if name not in ONE_PASS:
             spec["training"] = {"maxEpochs": 1, "trainBatchSize": 2}
         namespace.apply(manifest)
