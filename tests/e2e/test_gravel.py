@@ -1,7 +1,4 @@
-"""Segmentation in real pods: masks, a valid area, every export, and training that a killed pod does not lose.
-
-The three samples are trained at the same time.
-"""
+"""Segmentation in real pods: masks, a valid area, every export, and training that a killed pod does not lose."""
 
 import io
 from typing import Any
@@ -17,7 +14,6 @@ from support.pages import external_addresses
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
 
-SECONDS = 900
 EPOCHS = 6
 """Epochs that take at least twenty seconds in a pod."""
 
@@ -43,35 +39,31 @@ def assert_same_scores(trained: dict[str, float], inferred: dict[str, float]) ->
 
 
 @pytest.fixture(scope="module")
-def begun(namespace: DemoNamespace) -> Manifest:
-    """All have been applied, and the pod of the gradient-trained one was deleted during training: how far it was."""
-    cflow = sample("gravel-cflow")
-    cflow["spec"]["training"] |= {"maxEpochs": EPOCHS, "earlyStopping": {"enabled": False}}
-    namespace.apply(cflow, sample("gravel-patchcore"), sample("gravel-good-parts"))
-    namespace.wait_for("aexp", "gravel-cflow", "past some epochs", _is_past_some_epochs, SECONDS)
-    seen: Manifest = namespace.get("aexp", "gravel-cflow")["status"]["progress"]
-    [item] = namespace.list("pods", "batch.kubernetes.io/job-name=gravel-cflow-experiment")
-    namespace.delete("pod", item["metadata"]["name"])
-    return seen
-
-
-@pytest.fixture(scope="module")
-def patchcore(namespace: DemoNamespace, begun: Manifest) -> Manifest:
+def patchcore(namespace: DemoNamespace) -> Manifest:
     """The sample experiment, run to Complete."""
-    return namespace.wait_until_complete("aexp", "gravel-patchcore", SECONDS)
+    namespace.apply(sample("gravel-patchcore"))
+    return namespace.wait_until_complete("aexp", "gravel-patchcore")
 
 
 @pytest.fixture(scope="module")
 def inferred(namespace: DemoNamespace, patchcore: Manifest) -> Manifest:
     """The sample inference with its TorchScript export, run to Complete."""
     namespace.apply(sample("gravel-inference"))
-    return namespace.wait_until_complete("ainf", "gravel-inference", SECONDS)
+    return namespace.wait_until_complete("ainf", "gravel-inference")
 
 
 @pytest.fixture(scope="module")
-def resumed(namespace: DemoNamespace, begun: Manifest) -> Manifest:
+def resumed(namespace: DemoNamespace) -> Manifest:
     """The gradient-trained sample, run to Complete although its pod was deleted during training."""
-    return namespace.wait_until_complete("aexp", "gravel-cflow", SECONDS) | {"seenBefore": begun}
+    manifest = sample("gravel-cflow")
+    manifest["spec"]["training"] |= {"maxEpochs": EPOCHS, "earlyStopping": {"enabled": False}}
+    namespace.apply(manifest)
+    namespace.wait_for("aexp", "gravel-cflow", "past some epochs", _is_past_some_epochs, seconds=300)
+    seen = namespace.get("aexp", "gravel-cflow")["status"]["progress"]
+    [item] = namespace.list("pods", "batch.kubernetes.io/job-name=gravel-cflow-experiment")
+    pod = item["metadata"]["name"]
+    namespace.delete("pod", pod)
+    return namespace.wait_until_complete("aexp", "gravel-cflow", seconds=600) | {"seenBefore": seen}
 
 
 def _is_past_some_epochs(status: Manifest) -> bool:
@@ -172,9 +164,10 @@ def test_every_epoch_was_evaluated_on_the_validation_images(namespace: DemoNames
 
 
 @pytest.fixture(scope="module")
-def good_parts(namespace: DemoNamespace, begun: Manifest) -> Manifest:
+def good_parts(namespace: DemoNamespace) -> Manifest:
     """The sample experiment of good parts alone, run to Complete."""
-    return namespace.wait_until_complete("aexp", "gravel-good-parts", SECONDS)
+    namespace.apply(sample("gravel-good-parts"))
+    return namespace.wait_until_complete("aexp", "gravel-good-parts")
 
 
 def test_good_parts_alone_lead_to_a_model_and_a_promise(namespace: DemoNamespace, good_parts: Manifest) -> None:
