@@ -72,7 +72,11 @@ def test_the_first_run_is_told_by_number_digest_and_the_text_that_asked_for_it()
 
 def test_a_run_at_work_keeps_what_it_does() -> None:
     status = recorded(
-        steps=[CHECKED], history=[{"run": 1, "phase": "Failed", "reason": "DataInvalid"}], rerun="a", sweep={"asked": 1}
+        steps=[CHECKED],
+        history=[{"run": 1, "phase": "Failed", "reason": "DataInvalid"}],
+        rerun="a",
+        sweep={"asked": 1},
+        nodeTime={"seconds": 60.0},
     )
     assert status.steps
     assert status.history
@@ -83,6 +87,7 @@ def test_a_run_at_work_keeps_what_it_does() -> None:
         "steps": status.steps,
         "history": status.history,
         "sweep": status.sweep,
+        "node_time": status.node_time,
     }
 
 
