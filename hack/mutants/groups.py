@@ -50,6 +50,7 @@ GROUPS = (
             "tests/unit/runner/test_evaluate.py",
             "tests/unit/runner/test_evaluation_by_hand.py",
             "tests/unit/runner/test_good_scores.py",
+            "tests/unit/runner/test_metric_edges.py",
             "tests/unit/runner/test_predict.py",
             "tests/unit/runner/test_regions.py",
             "tests/unit/runner/test_threshold_goals.py",

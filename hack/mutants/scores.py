@@ -13,6 +13,8 @@ from hack.mutants.making import Mutant
 REASONS = Path(__file__).with_name("survivors.yaml")
 """Mutants that mean the same as the code: by module, function and changed line, with the reason."""
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "mutants.md"
+WHOLE = "all"
+"""Name of the row of all modules."""
 BEGIN, END = "<!-- scores -->", "<!-- end of scores -->"
 COLUMNS = ("Mutants", "Killed", "Equivalent", "Survived", "Not tried", "Score")
 
@@ -75,7 +77,7 @@ def _column(one: Tried, reasons: Reasons) -> str:
 def table(rows: Sequence[Score]) -> list[list[str]]:
     """Return the cells of the table by module, with all of them in the last row."""
     numbers = ((row.killed, row.equivalent, row.survived, row.untried) for row in rows)
-    whole = Score("all", *(sum(column) for column in zip(*numbers, strict=True)))
+    whole = Score(WHOLE, *(sum(column) for column in zip(*numbers, strict=True)))
     return [["Module", *COLUMNS], ["---", *["--:"] * len(COLUMNS)], *(row.cells() for row in (*rows, whole))]
 
 
@@ -85,11 +87,17 @@ def lines(cells: Iterable[Sequence[str]]) -> list[str]:
 
 
 def write(rows: Sequence[Score]) -> None:
-    """Write the table into the page; the score that a module had at first stays beside its own."""
+    """Write the rows into the page's table; other modules keep theirs, and each the score that it had at first."""
     before, _, rest = PAGE.read_text().partition(BEGIN)
     old, _, after = rest.partition(END)
-    first = {cells[1].strip(): cells[-2].strip() for line in old.splitlines() if len(cells := line.split("|")) > 2}
-    rows_of_table = table([row for row in rows if row.share != "-"])
-    kept = ["At first", "--:", *(first.get(row[0], row[-1]) for row in rows_of_table[2:])]
-    text = "\n".join(lines([*row, last] for row, last in zip(rows_of_table, kept, strict=True)))
+    known = {cells[0]: cells for line in old.splitlines() if (cells := _cells(line)) and cells[1].isdigit()}
+    new = {row.module: row for row in rows if row.share != "-"}
+    kept = {module: Score(module, *map(int, cells[2:6])) for module, cells in known.items() if module != WHOLE}
+    cells = table([row for _, row in sorted((kept | new).items())])
+    first = ["At first", "--:", *(known[row[0]][-1] if row[0] in known else row[-1] for row in cells[2:-1]), "-"]
+    text = "\n".join(lines([*row, last] for row, last in zip(cells, first, strict=True)))
     PAGE.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}")
+
+
+def _cells(line: str) -> list[str]:
+    return [cell.strip() for cell in line.split("|")[1:-1]]

@@ -70,7 +70,7 @@ def test_the_table_has_all_modules_and_their_sum() -> None:
     ]
 
 
-def test_the_page_keeps_what_a_module_had_at_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_page_keeps_other_modules_and_what_each_had_at_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "page.md"
     file.write_text("before\n<!-- scores -->\n<!-- end of scores -->\nafter\n")
     monkeypatch.setattr(page, "PAGE", file)
@@ -82,6 +82,10 @@ def test_the_page_keeps_what_a_module_had_at_first(tmp_path: Path, monkeypatch: 
     assert "| a | 2 | 2 | 0 | 0 | 0 | 100 % | 50 % |" in text
     assert "| b | 4 | 3 | 0 | 1 | 0 | 75 % | 75 % |" in text
     assert "not tried" not in text
+    write([Score("b", 4, 0, 0, 0)])
+    text = file.read_text()
+    assert "| a | 2 | 2 | 0 | 0 | 0 | 100 % | 50 % |\n| b | 4 | 4 | 0 | 0 | 0 | 100 % | 75 % |" in text
+    assert "| all | 6 | 6 | 0 | 0 | 0 | 100 % | - |" in text
 
 
 def test_what_is_listed_names_modules_that_are_tried_once() -> None:
