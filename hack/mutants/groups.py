@@ -47,6 +47,7 @@ GROUPS = (
         ("anomaly_runner/evaluation/*.py", "anomaly_runner/scoring/predict.py"),
         (
             "tests/unit/runner/test_curves.py",
+            "tests/unit/runner/test_data_edges.py",
             "tests/unit/runner/test_evaluate.py",
             "tests/unit/runner/test_evaluation_by_hand.py",
             "tests/unit/runner/test_good_scores.py",
@@ -69,6 +70,7 @@ GROUPS = (
             "anomaly_runner/data/valid_area.py",
         ),
         (
+            "tests/unit/runner/test_data_edges.py",
             "tests/unit/runner/test_evaluate.py",
             "tests/unit/runner/test_folder_layout.py",
             "tests/unit/runner/test_fraction.py",
