@@ -34,6 +34,11 @@ from support.contexts import make_context
 LIMIT = 1_000_000
 TRAIN = ("train/good/a.png", "train/good/b.png", "test/good/0.png")
 Pixels = NDArray[np.bool_]
+VISA = (
+    *("Data/Images/Anomaly/0.JPG", "Data/Images/Anomaly/0_mask.JPG"),
+    *("Data/Masks/Anomaly/0.png", "Data/Masks/Anomaly/0_mask.png"),
+)
+"""Two defective images, one of which has a name that ends as masks do in other layouts."""
 
 
 def objects(keys: Iterable[str], size: int = 1) -> list[ObjectInfo]:
@@ -104,11 +109,23 @@ def test_files_too_large_are_refused_where_they_would_be_scored() -> None:
     found = index_inference(listed, "u", "labelled", "_mask", True, max_bytes=1000)
     assert [image.path for image in found.unreadable] == ["dent/scan.tif"]
     assert [sample.key for sample in found.test] == ["dent/a.png"]
+    listed = [*objects(VISA), *objects(["Data/Images/Normal/scan.tif", "Data/Images/Anomaly/scan.tif"], 1001)]
+    found = index_inference(listed, "u", "labelled", "_mask", True, max_bytes=1000)
+    assert [image.path for image in found.unreadable] == ["Data/Images/Anomaly/scan.tif"]
 
 
 def test_masks_of_training_images_are_no_strays() -> None:
     dent = ("test/dent/0.png", "ground_truth/dent/0_mask.png")
     assert index_of(*TRAIN, *dent, "ground_truth/good/a_mask.png").warnings == ()
+
+
+def test_where_masks_are_named_as_their_images_the_suffix_does_not_count() -> None:
+    for found in (index_of(*VISA, "Data/Images/Normal/0.JPG", "Data/Images/Normal/1.JPG"), labelled(*VISA)):
+        assert {sample.key: sample.masks for sample in found.test} == {
+            "Data/Images/Anomaly/0.JPG": ("Data/Masks/Anomaly/0.png",),
+            "Data/Images/Anomaly/0_mask.JPG": ("Data/Masks/Anomaly/0_mask.png",),
+        }
+        assert found.warnings == ()
 
 
 def test_a_folder_without_images_is_no_input() -> None:
@@ -142,6 +159,12 @@ def test_images_of_no_use_are_named_by_folder_with_the_reason() -> None:
         "images below train/ugly/ are ignored: training uses good images alone",
         "images below val/unknown/ are ignored: thresholds are found on good images and kinds of defects",
     )
+
+
+def test_files_among_images_of_no_use_are_not_missed() -> None:
+    notes, scan = objects(["train/bad/notes.txt"]), objects(["train/bad/scan.tif"], 1001)
+    found = index_experiment([*objects(TRAIN), *notes, *scan], "u", "_mask", True, max_bytes=1000)
+    assert (found.unreadable, found.warnings) == ((), ())
 
 
 def test_of_five_folders_that_mean_nothing_four_are_named() -> None:
