@@ -27,7 +27,7 @@ from anomaly_api.rules import (
 from anomaly_api.run import TERMINATION_LIMIT, RunSummary, ca_path, mount_path, registry_env, s3_env
 from anomaly_api.status import Artifacts, Curve, Device, MetricValues, Stage, StepFailure
 from anomaly_api.storage import LocationRole
-from anomaly_api.sweep_check import check_sweep
+from anomaly_api.sweep_check import Fault, check_sweep, describe_faults
 from anomaly_api.sweep_end import failure_at_end, remeasured, unused_seed, winners_spec
 from anomaly_api.sweep_exchange import (
     InvalidTrial,
@@ -384,6 +384,20 @@ def test_where_the_metrics_are_searched_none_is_missed(path: str, choices: list[
     metrics = {"evaluation": {"metrics": {"image": ["AUROC"]}}}
     wanted = [{"metric": "image.F1Max", "goal": "maximize"}]
     assert faults(SEED, {"path": path, "choices": choices}, change=metrics, objectives=wanted) == []
+
+
+@pytest.mark.parametrize(("count", "more"), [(0, ""), (5, ""), (6, " (and 1 more)"), (7, " (and 2 more)")])
+def test_five_faults_of_a_sweep_are_told(count: int, more: str) -> None:
+    told = "; ".join(f"f{index}: bad" for index in range(min(count, 5)))
+    assert describe_faults([Fault(f"f{index}", "bad") for index in range(count)]) == told + more
+
+
+def test_all_models_that_lack_a_parameter_are_named() -> None:
+    names = {"path": "model.name", "choices": ["padim", "patchcore", "dfm"]}
+    assert faults(names, {"path": "model.patchcore.numNeighbors", "choices": [3, 9]}) == [
+        "spec.sweep.parameters[1]: model.patchcore.numNeighbors exists for patchcore alone, and padim, dfm would have "
+        "it too: add when: {path: model.name, in: [patchcore]}"
+    ]
 
 
 # A sweep's end
