@@ -90,9 +90,9 @@ def write(rows: Sequence[Score]) -> None:
     """Write the rows into the page's table; other modules keep theirs, and each the score that it had at first."""
     before, _, rest = PAGE.read_text().partition(BEGIN)
     old, _, after = rest.partition(END)
-    known = {cells[0]: cells for line in old.splitlines() if (cells := _cells(line)) and cells[1].isdigit()}
+    known = {found[0]: found for line in old.splitlines() if (found := _cells(line)) and found[1].isdigit()}
     new = {row.module: row for row in rows if row.share != "-"}
-    kept = {module: Score(module, *map(int, cells[2:6])) for module, cells in known.items() if module != WHOLE}
+    kept = {module: Score(module, *map(int, row[2:6])) for module, row in known.items() if module != WHOLE}
     cells = table([row for _, row in sorted((kept | new).items())])
     first = ["At first", "--:", *(known[row[0]][-1] if row[0] in known else row[-1] for row in cells[2:-1]), "-"]
     text = "\n".join(lines([*row, last] for row, last in zip(cells, first, strict=True)))

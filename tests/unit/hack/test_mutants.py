@@ -70,7 +70,9 @@ def test_the_table_has_all_modules_and_their_sum() -> None:
     ]
 
 
-def test_the_page_keeps_other_modules_and_what_each_had_at_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_page_keeps_other_modules_and_what_each_had_at_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     file = tmp_path / "page.md"
     file.write_text("before\n<!-- scores -->\n<!-- end of scores -->\nafter\n")
     monkeypatch.setattr(page, "PAGE", file)
