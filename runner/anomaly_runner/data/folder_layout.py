@@ -159,7 +159,9 @@ def index_inference(
     _check_any(test, uri, "LABEL/* or test/LABEL/*")
     check_labels(test, uri)
     masks = [file for file in files if file.role == "mask"]
-    lost = Counter(top_folder(key) for key in keys if locate(key) is None and key.split("/")[0] not in _LAYOUT_FOLDERS)
+    # Images to learn from are known, and not asked for.
+    unknown = (key for key in keys if chosen.locate(key) is None and locate(key) is None)
+    lost = Counter(top_folder(key) for key in unknown if key.split("/")[0] not in _LAYOUT_FOLDERS)
     paired = _pair(test, masks if with_masks else None, "" if chosen.plain_masks else mask_suffix)
     return DatasetIndex(
         test=paired.samples,

@@ -128,6 +128,12 @@ def test_where_masks_are_named_as_their_images_the_suffix_does_not_count() -> No
         assert found.warnings == ()
 
 
+def test_images_to_learn_from_are_none_that_an_inference_has_lost() -> None:
+    found = labelled(*VISA, "Data/Images/Normal/0.JPG", "Data/Images/Normal/1.JPG")
+    assert [sample.key for sample in found.test] == ["Data/Images/Anomaly/0.JPG", "Data/Images/Anomaly/0_mask.JPG"]
+    assert found.warnings == ()
+
+
 def test_a_folder_without_images_is_no_input() -> None:
     with pytest.raises(DataInvalid, match=r"^no images below u: expected images$"):
         index_inference(objects(["notes.txt"]), "u", "flat", "_mask", True)
