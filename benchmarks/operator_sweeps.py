@@ -140,7 +140,7 @@ async def create_sweeps(client: ApiClient, arguments: argparse.Namespace) -> Non
     """Apply the sweeps, with the trials that are behind them."""
     manifests = (sweep(name, arguments) for name in names_of(arguments))
     made = await asyncio.gather(*(client.create(EXPERIMENTS, NAMESPACE, manifest) for manifest in manifests))
-    for one in made:
+    for one in made if arguments.before else ():
         await make_ended(client, one, arguments.before)
 
 

@@ -17,7 +17,7 @@ import yaml
 from PIL import Image
 
 from benchmarks.processes import measured
-from benchmarks.tables import Table, add_write, publish
+from benchmarks.tables import Table, add_write, command, publish
 
 TESTED = 50
 """Test images of each class."""
@@ -78,8 +78,8 @@ def main() -> None:
         f"{report['summary']['metrics']['image']['AUROC']:.3f}",
     )
     columns = ("Images", "CPU", "Peak memory", "Image AUROC")
-    command = f"python -m benchmarks.patchcore_large --images {arguments.images}"
-    publish([Table("patchcore-large", columns, [row], ("anomaly-operator", "torch"))], command, arguments.write)
+    table = Table("patchcore-large", columns, [row], ("anomaly-operator", "torch"))
+    publish([table], command("patchcore_large"), arguments.write)
     print("\n".join(report["summary"]["warnings"]))
 
 

@@ -12,6 +12,7 @@ from anomaly_operator.cluster.client import ApiClient
 from anomaly_operator.decide.desired import DesiredSearch, desired_state
 from anomaly_operator.decide.pod_settings import PodSettings
 from anomaly_operator.decide.runs import spec_digest
+from anomaly_operator.decide.times import to_timestamp
 from anomaly_operator.decide.trials import trial_manifest
 from anomaly_operator.resources import EXPERIMENTS, Manifest
 from anomaly_operator.views import RunView, run_view
@@ -28,7 +29,7 @@ async def make_ended(client: ApiClient, sweep: Manifest, count: int) -> None:
     Args:
         client: the API server.
         sweep: the sweep, as the API server has it.
-        count: trials.
+        count: trials, at least one.
     """
     run = run_view("AnomalyExperiment", sweep)
     desired = desired_state(run, RunStatus(), None, SETTINGS)
@@ -50,7 +51,7 @@ async def _make(client: ApiClient, manifest: Manifest, at_once: asyncio.Semaphor
 
 
 def _complete(trial: RunView) -> dict[str, Any]:
-    moment = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    moment = to_timestamp(datetime.now(UTC))
     auroc = random.Random(trial.key.name).random()
     root = "s3://results/somewhere"
     conditions = [

@@ -22,6 +22,7 @@ from anomaly_api.status import Artifacts, MetricValues, Stage
 from anomaly_operator import names
 from anomaly_operator.cluster.client import ApiClient
 from anomaly_operator.cluster.credentials import login
+from anomaly_operator.decide.times import to_timestamp
 from anomaly_operator.resources import JOBS, PODS, Resource
 from benchmarks.sweeps.watch import Added, added
 
@@ -88,7 +89,7 @@ def _pod_status(phase: str, state: dict[str, Any]) -> dict[str, Any]:
 
 
 def _now() -> str:
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return to_timestamp(datetime.now(UTC))
 
 
 def _summary(auroc: float) -> RunSummary:

@@ -1,7 +1,6 @@
 """Images, masks, pixels and scores at the limits of what counts; expected values are by hand."""
 
 import struct
-from collections.abc import Iterable
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
@@ -28,8 +27,8 @@ from anomaly_runner.data.valid_area import ValidArea
 from anomaly_runner.errors import DataInvalid, Diverged
 from anomaly_runner.scoring.predict import Predictions, ScoredBatch, maps_by_key, predict
 from anomaly_runner.storage import Prefetcher
-from anomaly_runner.storage.store import ObjectInfo
 from support.contexts import make_context
+from support.listings import objects
 
 LIMIT = 1_000_000
 TRAIN = ("train/good/a.png", "train/good/b.png", "test/good/0.png")
@@ -39,10 +38,6 @@ VISA = (
     *("Data/Masks/Anomaly/0.png", "Data/Masks/Anomaly/0_mask.png"),
 )
 """Two defective images, one of which has a name that ends as masks do in other layouts."""
-
-
-def objects(keys: Iterable[str], size: int = 1) -> list[ObjectInfo]:
-    return [ObjectInfo(key, size, "e") for key in keys]
 
 
 def index_of(*keys: str) -> DatasetIndex:

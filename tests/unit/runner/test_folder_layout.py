@@ -12,6 +12,7 @@ from anomaly_runner.data.images import max_file_bytes
 from anomaly_runner.data.samples import DatasetIndex, Sample
 from anomaly_runner.errors import DataInvalid
 from anomaly_runner.storage.store import ObjectInfo, is_safe_key
+from support.listings import objects
 
 LAYOUT = [
     "train/good/b.png",
@@ -26,10 +27,6 @@ LAYOUT = [
     "license.txt",
     "train/good/notes.json",
 ]
-
-
-def objects(keys: Iterable[str]) -> list[ObjectInfo]:
-    return [ObjectInfo(key, 1, "e") for key in keys]
 
 
 def index_of(keys: Iterable[str], suffix: str = "_mask", masks: bool = True) -> DatasetIndex:
