@@ -14,8 +14,8 @@ from anomaly_runner.models.coreset_chunks import CoresetSize
 from anomaly_runner.system.scratch import allocate_array
 from anomaly_runner.training.synthetic_painter import painter_memory
 
-GIVEN_BACK = {"MALLOC_MMAP_THRESHOLD_": "1000000"}
-"""What is freed leaves the process, so that its peak does not depend on where there were gaps."""
+GIVEN_BACK = {"MALLOC_MMAP_THRESHOLD_": "1000000", "MALLOC_ARENA_MAX": "1"}
+"""What is freed leaves the process, or is there for all its threads: its peak does not depend on the gaps of each."""
 ROOM = 50_000_000
 """For what does not grow; the runner adds more."""
 ROOM_FOR_CHUNKS = 75_000_000
