@@ -1,86 +1,146 @@
-"""What grows faster than the images: CPU seconds of each model's stages with some images, twice and four times as many.
+"""What grows faster than the images, counted and not timed: results hold on a machine that others use as well.
 
-Whole experiments on small pictures with random weights, as many pictures to train on as to test on, in one process, as
-the tests of all models run them. What a stage costs at any size cancels out: *growth* is how much more the second
-doubling costs than the first, 2 for what is linear and 4 for what is quadratic in the images. ::
+Whole experiments on small pictures with random weights, as the tests of all models run them, with some images and four
+times as many. Counted is what each stage has torch compute: the numbers that operators return, and of products of
+matrices the multiplications. Four times as much is linear, less where a part is the same for any number of images.
+Operators that grow by more than that are named, and so are Python functions that are called more than that much more
+often: a loop over images inside a loop over images. ::
 
-    PYTHONPATH=tests python -m benchmarks.growth [--images N] [--models NAME ...]
+    PYTHONPATH=tests python -m benchmarks.growth [--images N] [--models NAME ...] [--write]
+
+Factorisations of matrices (principal components) are one operator, whose own work is not counted, nor what onnxruntime
+and other threads than the first compute: they have one thread here.
 """
 
 import argparse
+import cProfile
 import io
+import os
+import pstats
 import tempfile
-import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from anomaly_api.model import ModelName
 from anomaly_api.status import Stage
 from anomaly_runner.context import Context
+from benchmarks.tables import Table, add_write, command, publish
 from hack.demo.auxiliary import write_auxiliary_weights
 from support.model_forms import train_and_export
 from support.model_rows import ROWS, exported_models
 from support.textures import write_textures
 
 _stage = Context.stage
-LEAST = 0.2
-"""CPU seconds: what a doubling costs less than this says nothing."""
+STAGES = ("train", "predict", "evaluate")
+FACTOR = 4
+MORE = 1.1
+"""Growth beyond that of the images at which an operator or a function is named."""
+LEAST_SHARE, LEAST_CALLS = 0.001, 1000
+"""Of all that a stage computes, and calls: what is less than this is not named."""
+_PRODUCTS = {"mm": 0, "bmm": 0, "matmul": 0, "linear": 0, "addmm": 1, "baddbmm": 1}
+"""Products of matrices, and which of their arguments is the left factor."""
 
 
-def cpu_seconds(name: ModelName, folder: Path) -> dict[str, float]:
-    """CPU seconds of each stage of a run, on all threads."""
-    found: dict[str, float] = defaultdict(float)
+@dataclass
+class Work:
+    """What a stage computes: numbers by operator, and calls by Python function."""
+
+    numbers: Counter[str] = field(default_factory=Counter)
+    calls: Counter[str] = field(default_factory=Counter)
+
+
+class _Counting(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Adds the work of every operator of this thread."""
+
+    def __init__(self, numbers: Counter[str]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._numbers = numbers
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result, name = func(*args, **(kwargs or {})), func.overloadpacket.__name__
+        count = sum(leaf.numel() for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor))
+        self._numbers[name] += count * (args[_PRODUCTS[name]].shape[-1] if name in _PRODUCTS else 1)
+        return result
+
+
+def work_of(name: ModelName, count: int) -> dict[str, Work]:
+    """What each stage of a run computes, with this many images to train on and to test on."""
+    found: dict[str, Work] = defaultdict(Work)
 
     @contextmanager
-    def timed(context: Context, stage: Stage, total: int = 0, unit: str = "images") -> Iterator[None]:
-        began = time.process_time()
-        with _stage(context, stage, total, unit):
-            yield
-        found[stage.value] += time.process_time() - began
+    def counted(context: Context, stage: Stage, total: int = 0, unit: str = "images") -> Iterator[None]:
+        if stage.value not in STAGES:
+            with _stage(context, stage, total, unit):
+                yield
+            return
+        work, profile = found[stage.value], cProfile.Profile()
+        with _stage(context, stage, total, unit), _Counting(work.numbers):
+            profile.enable()
+            try:
+                yield
+            finally:
+                profile.disable()
+        # Any: the table behind the report has no types
+        table: dict[tuple[str, int, str], Any] = pstats.Stats(profile).stats  # type: ignore[attr-defined]
+        work.calls.update({f"{Path(file).name}:{where}": row[1] for (file, _, where), row in table.items()})
 
-    with patch.object(Context, "stage", timed), redirect_stdout(io.StringIO()):
-        train_and_export(folder, name, [])
+    # Counted is what torch computes: the backbone, too, which onnxruntime would.
+    uncompiled = patch("anomaly_runner.models.backbone.can_run_compiled", lambda _: False)
+    with tempfile.TemporaryDirectory() as root, patch.object(Context, "stage", counted), uncompiled:
+        for category in ("textures", "few"):
+            data = Path(root, "data", category)
+            write_textures(data, train=count, good=count // 2, defects=count // 2)
+        if ROWS[name].weights_from_cache:
+            write_auxiliary_weights(Path(root, "weights"))
+        with redirect_stdout(io.StringIO()):
+            train_and_export(Path(root), name, [])
     return found
 
 
-def growth(costs: list[float]) -> str:
-    """How much more the second doubling costs than the first."""
-    first, second = costs[1] - costs[0], costs[2] - costs[1]
-    return f"{second / first:.1f}" if min(first, second) >= LEAST else "-"
+def grown(few: Counter[str], many: Counter[str], least: float) -> list[str]:
+    """Names of what grows faster than the images, the largest first."""
+    return [name for name, count in many.most_common() if count > max(least, MORE * FACTOR * few[name])]
 
 
-def table_of(name: ModelName, images: int) -> list[str]:
-    """Lines of the table, one for each stage that costs something."""
-    sizes, runs = [images, 2 * images, 4 * images], []
-    for count in sizes:
-        with tempfile.TemporaryDirectory() as root:
-            folder = Path(root)
-            for category in ("textures", "few"):
-                write_textures(folder / "data" / category, train=count, good=count // 2, defects=count // 2)
-            if ROWS[name].weights_from_cache:
-                write_auxiliary_weights(folder / "weights")
-            runs.append(cpu_seconds(name, folder))
-    lines = []
-    for stage in runs[-1]:
-        costs = [run[stage] for run in runs]
-        if costs[-1] >= LEAST:
-            lines.append(f"| {name} | {stage} | {' | '.join(f'{cost:.1f} s' for cost in costs)} | {growth(costs)} |")
-    return lines
+def rows_of(name: ModelName, images: int) -> Iterator[list[str]]:
+    """Yield the table's rows, one for each stage that has torch compute something."""
+    few, many = work_of(name, images), work_of(name, FACTOR * images)
+    for stage in STAGES:
+        one, other = few[stage], many[stage]
+        first, second = one.numbers.total(), other.numbers.total()
+        if first:
+            operators = grown(one.numbers, other.numbers, LEAST_SHARE * second)
+            functions = grown(one.calls, other.calls, LEAST_CALLS)
+            named = ", ".join((*operators, *functions)) or "-"
+            yield [name, stage, f"{first:.2e}", f"{second:.2e}", f"{second / first:.1f}", named]
 
 
 def main() -> None:
-    """Print the table, model by model."""
+    """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--images", type=int, default=50)
+    parser.add_argument("--images", type=int, default=12)
     parser.add_argument("--models", nargs="+", default=exported_models())
-    arguments = parser.parse_args()
-    sizes = " | ".join(f"{times * arguments.images} images" for times in (1, 2, 4))
-    print(f"| Model | Stage | {sizes} | Growth |\n|---|---|---|---|---|---|", flush=True)
-    for name in arguments.models:
-        print("\n".join(table_of(name, arguments.images)), flush=True)
+    add_write(parser)
+    options = parser.parse_args()
+    os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])
+    torch.set_num_threads(1)
+    rows: list[list[str]] = []
+    for name in options.models:
+        for row in rows_of(name, options.images):
+            print(*row, sep="  ", flush=True)
+            rows.append(row)
+    columns = ("Model", "Stage", f"{options.images} images", f"{FACTOR * options.images} images", "Times", "Faster")
+    table = Table("growth", columns, rows, ("anomaly-operator", "anomalib", "torch"))
+    publish([table], command("growth"), options.write)
 
 
 if __name__ == "__main__":

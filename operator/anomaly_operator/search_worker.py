@@ -110,7 +110,7 @@ class SearchWorker:
             if versions.get(trial.name) != trial.version or (hours and not trial.is_over)
         }
         present = {trial.name: trial.version for trial in known}
-        gone = [name for name in versions if name not in present]
+        gone = list(versions.keys() - present.keys())
         answer: T = await self._run(_answer, question, anew, news, gone, work, *more)
         self._told[question.sweep_uid] = _Told(question.search, present)
         return answer

@@ -81,20 +81,21 @@ class Sweeper:
         earlier = [trial for trial in seen if trial.search != desired.search]
         removed = self._removed_hours(run, status, desired, trials.values(), now)
         await self._delete(run, (trial for trial in earlier if not trial.is_over))
-        await self._follow_suspension(run, trials)
+        at_work = [trial for trial in trials.values() if not trial.is_over]
+        await self._follow_suspension(run, at_work)
         end = deadline_end(desired, status, now)
         if desired.policy.suspend and end is None:
-            return self._suspended(run, status, desired, trials, now)
+            return self._suspended(run, status, desired, at_work, now)
         question = self._question(run, status, desired, trials, earlier, removed=removed, end=end, now=now)
         plan = await self._worker.plan(question, trials.values())
         refused = await self._make(run, desired, (*plan.invalid, *plan.starts))
         new = status
         # What is told of the search keeps no trial waiting.
-        if plan.end or self._is_due(run, status, trials, now):
+        if plan.end or self._is_due(run, status, len(trials), now):
             overview = await self._worker.overview(question, trials.values(), plan)
             self._told_at[run.uid] = now
-            new = search_status(run, status, desired, _state(plan, overview, refused, trials), now)
-        usage = GpuUsage(removed + _hours(trials.values()), _gpus(desired, trials.values(), plan.starts))
+            new = search_status(run, status, desired, _state(plan, overview, refused, at_work), now)
+        usage = GpuUsage(removed + _hours(trials.values()), _gpus(desired, at_work, plan.starts))
         self._come_back(run, seconds_until_due(desired, new, usage, now), len(trials))
         return new
 
@@ -182,20 +183,20 @@ class Sweeper:
             counts_hours=budget is not None and budget.gpu_hours is not None,
         )
 
-    def _is_due(self, run: RunView, status: RunStatus, trials: Mapping[str, SeenTrial], now: datetime) -> bool:
+    def _is_due(self, run: RunView, status: RunStatus, trials: int, now: datetime) -> bool:
         last = self._told_at.get(run.uid)
         if last is None or status.start_time is None:
             return True
         others = min(len(self._uids), MOST_SWEEPS)
-        pause = max(_seconds_for(len(trials)), STATUS_SECONDS * others)
+        pause = max(_seconds_for(trials), STATUS_SECONDS * others)
         early = pause - (now - last).total_seconds()
         if early > 0:
             self._queue.add_after(run.key, early)
         return early <= 0
 
-    async def _follow_suspension(self, run: RunView, trials: Mapping[str, SeenTrial]) -> None:
+    async def _follow_suspension(self, run: RunView, at_work: Iterable[SeenTrial]) -> None:
         """Suspend the trials at work with their sweep, and resume them with it."""
-        for trial in self._at_work(run, trials):
+        for trial in self._views(run, at_work):
             if trial.suspend == run.suspend:
                 continue
             change = {"spec": {"runPolicy": {"suspend": run.suspend}}}
@@ -204,21 +205,20 @@ class Sweeper:
             except NotFound:
                 continue
 
-    def _at_work(self, run: RunView, trials: Mapping[str, SeenTrial]) -> list[RunView]:
-        """Return the trials that are not over."""
-        names = (trial.name for trial in trials.values() if not trial.is_over)
-        found = (self._cache.runs.get(RunKey("AnomalyExperiment", run.key.namespace, name)) for name in names)
-        return [trial for trial in found if trial]
+    def _views(self, run: RunView, trials: Iterable[SeenTrial]) -> list[RunView]:
+        """Return the resources of the trials as they are now."""
+        keys = (RunKey("AnomalyExperiment", run.key.namespace, trial.name) for trial in trials)
+        return [view for key in keys if (view := self._cache.runs.get(key))]
 
     def _suspended(
-        self, run: RunView, status: RunStatus, desired: DesiredSearch, trials: Mapping[str, SeenTrial], now: datetime
+        self, run: RunView, status: RunStatus, desired: DesiredSearch, at_work: Iterable[SeenTrial], now: datetime
     ) -> RunStatus:
         """Return the status of a sweep that starts nothing; it is suspended once none of its trials has a pod."""
-        at_work = sum(trial.phase != "Suspended" for trial in self._at_work(run, trials))
-        if at_work:
+        not_yet = sum(trial.phase != "Suspended" for trial in self._views(run, at_work))
+        if not_yet:
             self._queue.add_after(run.key, STATUS_SECONDS)
         known = status.sweep if status.sweep and status.sweep.search == desired.search else None
-        return search_status(run, status, desired, SearchState(overview=known or SweepStatus(), at_work=at_work), now)
+        return search_status(run, status, desired, SearchState(overview=known or SweepStatus(), at_work=not_yet), now)
 
     async def _make(self, run: RunView, desired: DesiredSearch, new: Sequence[NewTrial | InvalidTrial]) -> str | None:
         """Make trials, and return why one was refused. Those of points that cannot be fail at once, and are kept."""
@@ -275,18 +275,18 @@ def _hours(trials: Iterable[SeenTrial]) -> float:
     return sum(trial.record.gpu_hours for trial in trials)
 
 
-def _gpus(desired: DesiredSearch, trials: Iterable[SeenTrial], starts: Iterable[NewTrial]) -> int:
-    """Return the GPUs of all trials at work, and of those that are about to be: one that waits may begin unseen."""
+def _gpus(desired: DesiredSearch, at_work: Iterable[SeenTrial], starts: Iterable[NewTrial]) -> int:
+    """Return the GPUs of trials at work, and of those that are about to be: one that waits may begin unseen."""
     usual = desired.spec.scheduling.gpus.count
     of_new = (int(new.values.get("scheduling.gpus.count", usual)) for new in starts)
-    return sum(trial.gpus for trial in trials if not trial.is_over) + sum(of_new)
+    return sum(trial.gpus for trial in at_work) + sum(of_new)
 
 
-def _state(plan: Plan, overview: SweepStatus, refused: str | None, trials: Mapping[str, SeenTrial]) -> SearchState:
+def _state(plan: Plan, overview: SweepStatus, refused: str | None, at_work: Sequence[SeenTrial]) -> SearchState:
     """Return what is known of a search once its plan is carried out."""
     return SearchState(
         overview=overview,
-        at_work=sum(not trial.is_over for trial in trials.values()) + len(plan.starts),
+        at_work=len(at_work) + len(plan.starts),
         end=plan.end,
         waits=refused or (plan.waits.message if plan.waits else None),
     )

@@ -8,6 +8,8 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import cached_property, partial
+from itertools import chain
 
 from anomaly_search.memo import Memo
 from anomaly_search.racing import is_hopeless
@@ -17,6 +19,8 @@ from anomaly_search.trials import State, Trial
 
 METRIC_MISSING = "MetricMissing"
 HOPELESS = "Hopeless"
+BLOCK = 64
+"""Numbers that are folded together: what has not changed in a large sweep is recognised by the block."""
 AGGREGATES: Mapping[str, Callable[[Sequence[float]], float]] = {
     "mean": statistics.fmean,
     "median": statistics.median,
@@ -44,7 +48,7 @@ class Evaluation:
     violations: tuple[float, ...] = ()
     reason: str = ""
 
-    @property
+    @cached_property
     def feasible(self) -> bool:
         """Whether it is complete and within all constraints."""
         return self.state is State.COMPLETE and all(violation <= 0 for violation in self.violations)
@@ -54,7 +58,7 @@ class Evaluation:
         """GPU hours of all its runs."""
         return sum(trial.gpu_hours for trial in self.trials)
 
-    @property
+    @cached_property
     def ended(self) -> datetime | None:
         """When its last run ended; None while one of them is running, and if nobody knows."""
         times = [trial.ended for trial in self.trials]
@@ -68,12 +72,20 @@ class Evaluation:
 
 def fold(sweep: Sweep, trials: Iterable[Trial], memo: Memo | None = None) -> tuple[Evaluation, ...]:
     """Return what the trials say of each point, by number and rung."""
+    blocks: dict[int, list[Trial]] = defaultdict(list)
+    for trial in trials:
+        blocks[trial.number // BLOCK].append(trial)
+    memo = memo or Memo()
+    fold_block = partial(_folded, memo)
+    folded = (memo.get(("block", block), (sweep, *blocks[block]), fold_block) for block in sorted(blocks))
+    return tuple(_raced(sweep, list(chain.from_iterable(folded))))
+
+
+def _folded(memo: Memo, sweep: Sweep, *trials: Trial) -> list[Evaluation]:
     groups: dict[tuple[int, int], list[Trial]] = defaultdict(list)
     for trial in trials:
         groups[trial.number, trial.rung].append(trial)
-    memo = memo or Memo()
-    evaluations = [memo.get(("fold", *which), (sweep, *groups[which]), _evaluation) for which in sorted(groups)]
-    return tuple(_raced(sweep, evaluations))
+    return [memo.get(("fold", *which), (sweep, *groups[which]), _evaluation) for which in sorted(groups)]
 
 
 def _judged(sweep: Sweep, trial: Trial) -> Trial:

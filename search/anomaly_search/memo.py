@@ -6,10 +6,11 @@ as they were. A memo changes nothing but the time that they take.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from operator import is_
 from typing import Any, TypeVar
 
+S = TypeVar("S")
 T = TypeVar("T")
 
 
@@ -34,3 +35,19 @@ class Memo:
         result = make(*sources)
         self._kept[key] = (sources, result)
         return result
+
+    def each(self, key: Hashable, sources: tuple[object, ...], items: Iterable[S], make: Callable[..., T]) -> list[T]:
+        """Return ``make(*sources, item)`` of each item, or what it returned for this very item the last time.
+
+        Args:
+            key: what is made; the results take the place of all earlier ones of their key.
+            sources: as of ``get``; when they change, everything is made anew.
+            items: like sources, of each result.
+            make: makes one result.
+        """
+        items = list(items)
+        known = self.get(("each", key), sources, lambda *_: {})
+        # By identity, which is that of an item as long as it is kept.
+        made = {id(item): known.get(id(item)) or (item, make(*sources, item)) for item in items}
+        self._kept["each", key] = sources, made
+        return [made[id(item)][1] for item in items]

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cached_property
+from itertools import filterfalse, islice
 
 from anomaly_api.sweep_exchange import RunOfPoint, SweepEnd
 from anomaly_api.sweep_status import StopReason
@@ -132,9 +133,13 @@ class _View:
         return None
 
     def new_numbers(self) -> list[int]:
-        """Return the numbers that can still be asked, the lowest first: those never asked, and those deleted."""
+        """Return the next numbers that can be asked, the lowest first: those never asked, and those deleted.
+
+        As many as may run at a time, but at least one, which says that the sweep is not over: no more can start now.
+        """
         asked = {trial.number for trial in self.trials}
-        free = [number for number in range(self.sweep.limits.max) if number not in asked]
+        left = filterfalse(asked.__contains__, range(self.sweep.limits.max))
+        free = list(islice(left, max(1, self.sweep.limits.parallel)))
         size = points.count(self.sweep.space)
         if size is None:
             return free

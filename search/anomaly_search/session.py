@@ -266,7 +266,7 @@ def _peers(one: TrialRecord, known: Iterable[TrialRecord]) -> list[Mapping[int, 
 
 
 def _trials_of(sweep: Sweep, records: Iterable[TrialRecord], memo: Memo) -> list[Trial]:
-    return [memo.get(("trial", *record[:3]), (sweep, record), trial_of) for record in records]
+    return memo.each("trials", (sweep,), records, trial_of)
 
 
 def _sweep_with(experiment: Json, earlier: Sequence[Point]) -> Sweep:

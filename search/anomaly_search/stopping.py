@@ -19,23 +19,28 @@ COMMONEST = 3
 
 def too_many_failed(sweep: Sweep, evaluations: Iterable[Evaluation]) -> SweepEnd | None:
     """Return the end if more points failed than may, with the commonest reasons."""
+    allowed = sweep.limits.max_failed
+    if allowed is None:
+        return None
     failed = {one.number: one.reason or "unknown" for one in evaluations if one.state is State.FAILED}
-    if sweep.limits.max_failed is None or len(failed) <= sweep.limits.max_failed:
+    if len(failed) <= allowed:
         return None
     reasons = sorted(Counter(failed.values()).items(), key=lambda item: (-item[1], item[0]))[:COMMONEST]
     told = ", ".join(f"{reason} ({count} x)" for reason, count in reasons)
     return SweepEnd(
         StopReason.MAX_FAILED,
-        f"{len(failed)} trials failed, {sweep.limits.max_failed} may: {told}",
+        f"{len(failed)} trials failed, {allowed} may: {told}",
     )
 
 
 def target_reached(sweep: Sweep, evaluations: Iterable[Evaluation]) -> SweepEnd | None:
     """Return the end if a point at the full fidelity has reached every target that is set."""
     aims = [(place, objective) for place, objective in enumerate(sweep.objectives) if objective.target is not None]
+    if not aims:
+        return None
     for one in evaluations:
         full = one.feasible and one.rung == sweep.rungs - 1
-        if aims and full and all(objective.reached(one.objectives[place]) for place, objective in aims):
+        if full and all(objective.reached(one.objectives[place]) for place, objective in aims):
             values = ", ".join(f"{objective.metric} {one.objectives[place]:.6g}" for place, objective in aims)
             return SweepEnd(StopReason.TARGET_REACHED, f"trial {one.number} reached the target: {values}")
     return None

@@ -94,19 +94,13 @@ def _start_point(sweep: Sweep, number: int) -> dict[str, Value]:
 
 def _keys(sweep: Sweep, trials: Iterable[Trial], memo: Memo) -> set[Key]:
     """Return the keys of the points that trials have and the space holds."""
-    found = (
-        memo.get(("key", trial.number, trial.rung, trial.replicate), (sweep.space, trial.parameters), Space.key)
-        for trial in trials
-    )
+    found = memo.each("keys", (sweep.space,), (trial.parameters for trial in trials), Space.key)
     return {key for key in found if key is not None}
 
 
 def _held(sweep: Sweep, trials: Iterable[Trial], memo: Memo) -> list[dict[str, Value]]:
     """Return the points of trials that the space holds."""
-    restricted = (
-        memo.get(("point", trial.number, trial.rung, trial.replicate), (sweep.space, trial.parameters), Space.restrict)
-        for trial in trials
-    )
+    restricted = memo.each("points", (sweep.space,), (trial.parameters for trial in trials), Space.restrict)
     return [point for point in restricted if point is not None]
 
 

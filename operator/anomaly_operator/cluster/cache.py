@@ -107,7 +107,7 @@ class Cache:
         self._pod_keys: defaultdict[ObjectKey, set[ObjectKey]] = defaultdict(set)  # Job -> its pods
         self._deleted_pods: defaultdict[str, dict[str, PodView]] = defaultdict(dict)  # UID of Job -> UID of pod -> pod
         self._removed_trials: defaultdict[RunKey, list[RunView]] = defaultdict(list)  # sweep -> its trials now gone
-        self._trial_keys: defaultdict[RunKey, set[RunKey]] = defaultdict(set)  # sweep -> its trials
+        self._trials: defaultdict[RunKey, dict[str, RunView]] = defaultdict(dict)  # sweep -> its trials by name
         self._dependents: defaultdict[RunKey, set[RunKey]] = defaultdict(set)  # experiment -> inferences that name it
 
     def put_run(self, run: RunView) -> set[RunKey]:
@@ -121,7 +121,7 @@ class Cache:
             self._dependents[experiment].add(run.key)
         affected = {run.key} | self._dependents.get(run.key, set())
         if sweep := run.sweep_key:
-            self._trial_keys[sweep].add(run.key)
+            self._trials[sweep][run.key.name] = run
             # A sweep looks at a trial when it is over.
             affected |= {sweep} if run.is_over and not (known and known.is_over) else set()
         return affected
@@ -134,9 +134,9 @@ class Cache:
         self._forget_dependent(run)
         if sweep := run.sweep_key:
             self._removed_trials[sweep].append(run)
-            self._trial_keys[sweep].discard(run.key)
-            if not self._trial_keys[sweep]:
-                del self._trial_keys[sweep]
+            self._trials[sweep].pop(run.key.name, None)
+            if not self._trials[sweep]:
+                del self._trials[sweep]
             affected.add(sweep)
         return affected
 
@@ -188,8 +188,8 @@ class Cache:
 
     def trials_of(self, sweep: RunKey, uid: str) -> list[RunView]:
         """Return the trials of the sweep of this UID, in no order."""
-        found = (self.runs.get(key) for key in self._trial_keys.get(sweep, ()))
-        return [trial for trial in found if trial and trial.owner and trial.owner.uid == uid]
+        trials = self._trials[sweep].values() if sweep in self._trials else ()
+        return [trial for trial in trials if trial.owner and trial.owner.uid == uid]
 
     def take_removed(self, sweep: RunKey) -> list[RunView]:
         """Return the sweep's trials that were deleted since the last call, as they were then."""

@@ -36,6 +36,25 @@ def test_it_makes_a_thing_again_only_of_other_objects() -> None:
     assert len(made) == 4
 
 
+def test_it_makes_each_thing_again_only_of_another_item() -> None:
+    memo, made = Memo(), list[int]()
+
+    def make(factor: list[int], item: list[int]) -> int:
+        made.append(item[0])
+        return factor[0] * item[0]
+
+    factor, one, two, three = [10], [1], [2], [3]
+    assert memo.each("a", (factor,), [one, two], make) == [10, 20]
+    assert memo.each("a", (factor,), [two, three, one], make) == [20, 30, 10], "in the order of the items"
+    assert made == [1, 2, 3]
+    assert memo.each("a", (factor,), [one, one, [2]], make) == [10, 10, 20], "an equal item is another one"
+    assert made == [1, 2, 3, 2]
+    assert memo.each("a", (factor,), [three], make) == [30], "what was left out once is made anew"
+    assert memo.each("b", (factor,), [three], make) == [30]
+    assert memo.each("a", ([100],), [three], make) == [300], "and everything is, of another source"
+    assert made == [1, 2, 3, 2, 3, 3, 3]
+
+
 @pytest.mark.parametrize(
     "sweep",
     [
