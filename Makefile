@@ -182,6 +182,7 @@ bench: setup $(CLUSTER_TARGET) ## Run the benchmarks, hours of them, and write t
 	$(PYTHON) -m benchmarks.coreset_quality --seeds 6 --times 2 --write
 	$(PYTHON) -m benchmarks.coreset_memory --images 100 1000 $(if $(QUICK),,10000) --write
 	$(PYTHON) -m benchmarks.bank_search --write
+	PYTHONPATH=tests $(PYTHON) -m benchmarks.growth --write
 	$(PYTHON) -m benchmarks.storage_transport --write
 	$(PYTHON) -m benchmarks.false_alarms --write
 	$(PYTHON) -m benchmarks.search_quality --write

@@ -127,7 +127,7 @@ def rows_of(name: ModelName, images: int) -> Iterator[list[str]]:
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--images", type=int, default=12)
+    parser.add_argument("--images", type=int, default=40)
     parser.add_argument("--models", nargs="+", default=exported_models())
     add_write(parser)
     options = parser.parse_args()

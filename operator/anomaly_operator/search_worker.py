@@ -102,17 +102,20 @@ class SearchWorker:
     ) -> T:
         told = self._told.get(question.sweep_uid)
         anew = told is None or told.search != question.search
-        versions = {} if told is None or anew else told.versions
+        versions = {} if told is None or anew else dict(told.versions)
         # What a trial at work has used is news each time, where anybody asks for it.
         news = {
-            trial.name: trial.record
+            trial.name: trial
             for trial in known
             if versions.get(trial.name) != trial.version or (hours and not trial.is_over)
         }
-        present = {trial.name: trial.version for trial in known}
-        gone = list(versions.keys() - present.keys())
-        answer: T = await self._run(_answer, question, anew, news, gone, work, *more)
-        self._told[question.sweep_uid] = _Told(question.search, present)
+        versions |= {name: trial.version for name, trial in news.items()}
+        gone = list(versions.keys() - {trial.name for trial in known}) if len(versions) > len(known) else []
+        for name in gone:
+            del versions[name]
+        records = {name: trial.record for name, trial in news.items()}
+        answer: T = await self._run(_answer, question, anew, records, gone, work, *more)
+        self._told[question.sweep_uid] = _Told(question.search, versions)
         return answer
 
     async def _run(self, work: Callable[..., T], *arguments: Any) -> T:
