@@ -21,10 +21,10 @@ GENERATED := crds/anomalyexperiments.yaml crds/anomalyinferences.yaml \
 	operator/requirements.txt runner/requirements.txt runner/inference-requirements.txt \
 	hack/demo/requirements.txt
 PYTEST := $(VENV)/bin/pytest
-# Processes of `make test`; one of them has the cluster, whose tests mostly wait. Their threads wait asleep: OpenMP's
-# would spin on CPUs that the others need.
+# Processes of `make test`; one has the cluster and one a control plane beside it, whose tests mostly wait. Their threads
+# wait asleep: OpenMP's would spin on CPUs that the others need.
 TEST_PROCESSES ?= 3
-PARALLEL_PYTEST = OMP_WAIT_POLICY=PASSIVE $(PYTEST) --numprocesses $(TEST_PROCESSES) --dist loadgroup
+PARALLEL_PYTEST = OMP_WAIT_POLICY=PASSIVE $(PYTEST) --numprocesses $(TEST_PROCESSES) --dist loadgroup --no-loadscope-reorder
 
 # Runs a command against the cluster in use: the user's own, or the embedded one.
 EMBEDDED_KUBECONFIG := $(or $(ANOMALY_CLUSTER_HOME),/var/tmp/anomaly-cluster)/pki/admin.conf

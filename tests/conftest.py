@@ -1,5 +1,6 @@
 """Hooks and fixtures of all tests: distribution over processes, printed measurements, the samples."""
 
+import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -9,8 +10,10 @@ import yaml
 
 from anomaly_api.experiment import AnomalyExperiment
 from anomaly_api.inference import AnomalyInference
+from support.lone_api_server import is_embedded
 
 SAMPLES = Path(__file__).parents[1] / "manifests" / "samples"
+INTEGRATION = Path(__file__).parent / "integration"
 MEASURED = "measured"
 
 
@@ -24,16 +27,31 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Group tests for `--dist loadgroup`: one process has the cluster, modules stay whole unless marked spread."""
+    """Group tests for `--dist loadgroup`: one process has the cluster, modules stay whole unless marked spread.
+
+    The tests of tests/integration have a process of their own where they have a control plane of their own. What takes
+    longest begins first.
+    """
     if not config.getoption("--rare"):
         rare = [item for item in items if item.get_closest_marker("rare")]
         items[:] = [item for item in items if item not in rare]
         config.hook.pytest_deselected(items=rare)
+    apart = is_embedded(os.environ.get("KUBECONFIG"))
     for item in items:
         if item.get_closest_marker("cluster"):
-            item.add_marker(pytest.mark.xdist_group("cluster"))
+            alone = apart and INTEGRATION in item.path.parents
+            item.add_marker(pytest.mark.xdist_group("control plane" if alone else "cluster"))
         elif not item.get_closest_marker("spread"):
             item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
+    if hasattr(config, "workerinput"):
+        items.sort(key=_place)
+
+
+def _place(item: pytest.Item) -> int:
+    """Return where a test stands among those of several processes."""
+    if item.get_closest_marker("cluster"):
+        return 1 if INTEGRATION in item.path.parents else 0
+    return 2 if item.get_closest_marker("slow") else 3
 
 
 @pytest.fixture

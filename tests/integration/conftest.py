@@ -1,5 +1,5 @@
-"""A real API server: the one of KUBECONFIG, else the embedded cluster's. Without one, these tests are skipped,
-and fail under `make test`.
+"""A real API server: that of KUBECONFIG or, where it is the embedded cluster, a control plane of its own beside it, so
+that no test of the installed operator notices. Without a cluster, these are skipped, and fail under `make test`.
 
 The operator runs as a separate process, under its ServiceAccount, with only the rights of manifests/base. Nothing runs
 in its pods: tests act as the kubelet by writing pod statuses, so that they decide what a pod reports and when.
@@ -9,13 +9,16 @@ import json
 import os
 import subprocess
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from support.absent import absent
 from support.kube import KubectlError, Namespace, kubectl
+from support.lone_api_server import is_embedded, lone_control_plane
 from support.process import OperatorProcess, service_account_kubeconfig
 
 ROOT = Path(__file__).parents[2]
@@ -34,45 +37,47 @@ def _kubeconfig() -> str | None:
 
 
 @pytest.fixture(scope="session")
-def cluster() -> Iterator[str]:
-    """KUBECONFIG of a cluster with the CRDs, in which no other operator runs."""
+def control_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """KUBECONFIG of a Kubernetes with the CRDs, in which no operator runs that is installed there."""
     kubeconfig = _kubeconfig()
     if kubeconfig is None or not Path(kubeconfig).exists():
         absent("no Kubernetes: set KUBECONFIG or run hack/cluster/cluster up")
-    os.environ["KUBECONFIG"] = kubeconfig
     try:
-        kubectl("get", "--raw", "/readyz", "--request-timeout=20s")
+        kubectl(f"--kubeconfig={kubeconfig}", "get", "--raw", "/readyz", "--request-timeout=20s")
     except KubectlError as error:
         absent(f"the Kubernetes of {kubeconfig} does not answer: {error}")
-    kubectl("apply", "--server-side", "--force-conflicts", "-f", str(ROOT / "crds"))
+    given = Path(kubeconfig)
+    own = lone_control_plane(given, tmp_path_factory.mktemp("plane")) if is_embedded(kubeconfig) else nullcontext(given)
+    with own as found, _without_operator(partial(kubectl, f"--kubeconfig={found}")):
+        yield found
+
+
+@contextmanager
+def _without_operator(kube: Callable[..., str]) -> Iterator[None]:
+    """Apply the CRDs, and have no installed operator run."""
+    kube("apply", "--server-side", "--force-conflicts", "-f", str(ROOT / "crds"))
     for crd in ("anomalyexperiments", "anomalyinferences"):
-        kubectl("wait", "--for=condition=Established", f"crd/{crd}.anomalyops.io", "--timeout=30s")
-    replicas = _installed_replicas()
+        kube("wait", "--for=condition=Established", f"crd/{crd}.anomalyops.io", "--timeout=30s")
+    selector = "app.kubernetes.io/name=anomaly-operator"
+    found = json.loads(kube("get", "deployments", "-A", "-o", "json", "-l", selector))["items"]
+    replicas = int(found[0]["spec"]["replicas"]) if found else 0
     if replicas:
-        kubectl("-n", SYSTEM, "scale", "deployment/anomaly-operator", "--replicas=0")
-        kubectl(
-            "-n",
-            SYSTEM,
-            "wait",
-            "--for=delete",
-            "pod",
-            "-l",
-            "app.kubernetes.io/name=anomaly-operator",
-            "--timeout=60s",
-        )
-    yield kubeconfig
+        kube("-n", SYSTEM, "scale", "deployment/anomaly-operator", "--replicas=0")
+        kube("-n", SYSTEM, "wait", "--for=delete", "pod", "-l", selector, "--timeout=60s")
+    yield
     if replicas:
-        kubectl("-n", SYSTEM, "scale", "deployment/anomaly-operator", f"--replicas={replicas}")
+        kube("-n", SYSTEM, "scale", "deployment/anomaly-operator", f"--replicas={replicas}")
 
 
-def _installed_replicas() -> int:
-    found = json.loads(
-        kubectl("get", "deployments", "-A", "-o", "json", "-l", "app.kubernetes.io/name=anomaly-operator")
-    )["items"]
-    return int(found[0]["spec"]["replicas"]) if found else 0
+@pytest.fixture(scope="module")
+def cluster(control_plane: Path) -> Iterator[str]:
+    """KUBECONFIG of a cluster with the CRDs, in which no other operator runs; kubectl talks to it, too."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KUBECONFIG", str(control_plane))
+        yield str(control_plane)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def account(cluster: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """KUBECONFIG of the operator's ServiceAccount, with the rights of manifests/base."""
     kubectl("apply", "-f", str(ROOT / "manifests/base/namespace.yaml"))

@@ -8,14 +8,13 @@ from typing import Any
 
 import pytest
 from kubernetes.client import BatchV1Api, CoreV1Api, CustomObjectsApi
-from kubernetes.config import new_client_from_config
 
 from anomaly_api.reasons import Reason
 from anomaly_api.run import RunSummary
 from anomaly_api.status import Artifacts, Listing, MetricValues, Stage
 from anomaly_operator.resources import EXPERIMENTS
 from support.fake_kubelet import active_pod, ended, experiment, inference, mark_ended, mark_running
-from support.kube import KubectlError, Manifest, Namespace, condition, condition_is_true, kubectl
+from support.kube import KubectlError, Manifest, Namespace, api_client, condition, condition_is_true, kubectl
 from support.mortal_operator import MortalClient, When, operate
 from support.process import OperatorProcess
 
@@ -321,7 +320,7 @@ def test_an_old_status_goes_on_as_it_was(namespace: Namespace, operator: Operato
 
 
 def write_status(namespace: Namespace, name: str, status: Manifest) -> None:
-    api = CustomObjectsApi(new_client_from_config())
+    api = CustomObjectsApi(api_client())
     group, version, plural = EXPERIMENTS.group, EXPERIMENTS.version, EXPERIMENTS.plural
     api.patch_namespaced_custom_object_status(group, version, namespace.name, plural, name, {"status": status})
 
@@ -331,7 +330,7 @@ class Life:
 
     def __init__(self, namespace: str) -> None:
         self.namespace = namespace
-        api = new_client_from_config()
+        api = api_client()
         self._runs, self._pods, self._jobs = CustomObjectsApi(api), CoreV1Api(api), BatchV1Api(api)
         self._of = (EXPERIMENTS.group, EXPERIMENTS.version, namespace, EXPERIMENTS.plural)
 

@@ -25,7 +25,7 @@ SECONDS = 60
 def alone(cluster: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """KUBECONFIG of an API server that nobody else uses; kubectl talks to it, too."""
     if not is_embedded(cluster):
-        pytest.skip("only the embedded cluster's API server can be started a second time")
+        pytest.skip("only an API server of the embedded cluster can be started another time")
     with (
         lone_api_server(Path(cluster), tmp_path_factory.mktemp("lone")) as kubeconfig,
         pytest.MonkeyPatch.context() as patch,

@@ -4,7 +4,6 @@
 """
 
 import json
-import os
 import random
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +13,6 @@ from typing import Any
 import pytest
 import yaml
 from kubernetes.client import ApiException, CustomObjectsApi
-from kubernetes.config import new_client_from_config
 from pydantic import ValidationError
 
 from anomaly_api import GROUP, VERSION
@@ -22,7 +20,7 @@ from anomaly_api.experiment import AnomalyExperiment
 from anomaly_api.inference import AnomalyInference
 from anomaly_runner.manifests import parse_resource
 from anomaly_runner.system.kubectl_yaml import read_documents
-from support.kube import Manifest, Namespace
+from support.kube import Manifest, Namespace, api_client
 from support.manifest_fuzz import random_manifest
 
 pytestmark = pytest.mark.cluster
@@ -57,7 +55,7 @@ def pydantic_accepts(manifest: Manifest) -> bool:
 def test_random_manifests_are_judged_alike(
     namespace: Namespace, kind: type[AnomalyExperiment | AnomalyInference], request: pytest.FixtureRequest
 ) -> None:
-    api = CustomObjectsApi(new_client_from_config(os.environ.get("KUBECONFIG")))
+    api = CustomObjectsApi(api_client())
     schema, valid = schema_of(kind), samples(kind.kind_name)
 
     def manifest(number: int) -> Manifest:

@@ -7,13 +7,13 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
-from kubernetes.client import CustomObjectsApi
+from kubernetes.client import ApiClient, CustomObjectsApi
 from kubernetes.config import new_client_from_config
 
 from anomaly_operator.resources import EXPERIMENTS, INFERENCES
 from hack.demo.cluster import DemoError, kubectl
 
-__all__ = ["KubectlError", "Manifest", "Namespace", "condition", "condition_is_true", "kubectl"]
+__all__ = ["KubectlError", "Manifest", "Namespace", "api_client", "condition", "condition_is_true", "kubectl"]
 
 Manifest = dict[str, Any]
 KubectlError = DemoError
@@ -21,9 +21,14 @@ KubectlError = DemoError
 _RUNS = {"aexp": EXPERIMENTS, "ainf": INFERENCES}
 
 
+def api_client() -> ApiClient:
+    """Return a client of the cluster in use; the library's default is the one at the time of its import."""
+    return _client_of(os.environ.get("KUBECONFIG"))
+
+
 @cache
-def _api() -> CustomObjectsApi:
-    return CustomObjectsApi(new_client_from_config(os.environ.get("KUBECONFIG")))
+def _client_of(kubeconfig: str | None) -> ApiClient:
+    return new_client_from_config(kubeconfig)
 
 
 class Namespace:
@@ -66,7 +71,8 @@ class Namespace:
         Tests poll twice a second. One kubectl per poll would take a tenth of a CPU from the pods that they wait for.
         """
         resource = _RUNS[kind]
-        run = _api().get_namespaced_custom_object(resource.group, resource.version, self.name, resource.plural, name)
+        api = CustomObjectsApi(api_client())
+        run = api.get_namespaced_custom_object(resource.group, resource.version, self.name, resource.plural, name)
         found: Manifest = run.get("status", {})
         return found
 

@@ -1,19 +1,20 @@
-"""A second API server of the embedded cluster, with objects of its own: for what would disturb everything else there.
+"""Further API servers of the embedded cluster, with objects of their own: for what would disturb everything else there.
 
-It has an etcd of its own and the certificates of the first one. No controller, scheduler or kubelet looks at it, so a
-Job stays as it was created.
+Each has an etcd of its own and the certificates of the first one. No controller, scheduler or kubelet looks at a lone
+one, so a Job stays as it was created. A control plane has the controllers and the scheduler, but no node.
 """
 
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import yaml
 
 from hack.cluster import settings
-from hack.cluster.components import api_server, etcd
+from hack.cluster.components import api_server, controller_manager, etcd, scheduler
 from support.kube import KubectlError, kubectl
 from support.process import free_port
 
@@ -33,6 +34,25 @@ def lone_api_server(embedded: Path, folder: Path) -> Iterator[Path]:
         with _running(_with(api_server().command, own), folder / "lone.log"):
             _wait_until_ready(kubeconfig, folder / "lone.log")
             yield kubeconfig
+
+
+@contextmanager
+def lone_control_plane(embedded: Path, folder: Path) -> Iterator[Path]:
+    """Start an API server with controllers and a scheduler, and yield the kubeconfig of an administrator.
+
+    Args:
+        embedded: kubeconfig of the embedded cluster's administrator.
+        folder: for the kubeconfigs, the database and the logs.
+    """
+    with lone_api_server(embedded, folder) as kubeconfig, ExitStack() as stack:
+        for component in (controller_manager(), scheduler()):
+            own = folder / f"{component.name}.conf"
+            own.write_text(_at_port(settings.PKI / own.name, _port_of(kubeconfig)))
+            flags = [f"--kubeconfig={own}", f"--secure-port={free_port()}", "--leader-elect=false"]
+            # The scheduler's file names the first one's kubeconfig, and is all that it has beside defaults.
+            command = [flag for flag in component.command if not flag.startswith("--config=")]
+            stack.enter_context(_running(_with(command, flags), folder / f"{component.name}.log"))
+        yield kubeconfig
 
 
 @contextmanager
@@ -81,6 +101,20 @@ def _wait_until_ready(kubeconfig: Path, log: Path) -> None:
     raise AssertionError(f"the API server does not get ready: {log.read_text()[-2000:]}")
 
 
-def is_embedded(kubeconfig: str) -> bool:
-    """Whether a kubeconfig is that of the embedded cluster, on this machine."""
-    return Path(kubeconfig).resolve() == (settings.PKI / "admin.conf").resolve()
+def _port_of(kubeconfig: Path) -> int:
+    found = urlsplit(_cluster_of(kubeconfig)["server"]).port
+    assert found is not None
+    return found
+
+
+def is_embedded(kubeconfig: str | None) -> bool:
+    """Whether a kubeconfig is that of the embedded cluster, on this machine, or of a further API server of it."""
+    embedded, authority = settings.PKI / "admin.conf", "certificate-authority-data"
+    if kubeconfig is None or not embedded.exists() or not Path(kubeconfig).exists():
+        return False
+    return _cluster_of(Path(kubeconfig)).get(authority) == _cluster_of(embedded)[authority]
+
+
+def _cluster_of(kubeconfig: Path) -> dict[str, str]:
+    found: dict[str, str] = yaml.safe_load(kubeconfig.read_text())["clusters"][0]["cluster"]
+    return found

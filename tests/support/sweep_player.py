@@ -7,13 +7,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from kubernetes.client import ApiException, CoreV1Api
-from kubernetes.config import new_client_from_config
 
 from anomaly_api.reasons import ExitCode, Reason
 from anomaly_api.run import RunConfig, RunSummary
 from anomaly_api.status import Artifacts, MetricValues, Stage
 from anomaly_operator import names
 from support.fake_kubelet import ended, running
+from support.kube import api_client
 
 End = float | Reason | MetricValues
 """The image AUROC of a trial, all its metrics, or why it failed."""
@@ -41,7 +41,7 @@ class SweepPlayer:
         self._namespace, self._score, self._seconds = namespace, score, seconds
         self._replicates = replicates
         self._begins = begins
-        self._pods = CoreV1Api(new_client_from_config())
+        self._pods = CoreV1Api(api_client())
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._play, daemon=True)
         self._seen: dict[str, float] = {}
