@@ -6,6 +6,7 @@ Out: a RunSummary in the termination message (at most 4 KiB), a RunReport as rep
 artifacts, the exit code (``reasons.ExitCode``), and ProgressUpdates pushed while running.
 """
 
+from collections.abc import Iterator
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -218,22 +219,32 @@ class RunSummary(Contract):
 
     def to_termination_message(self) -> str:
         """Return JSON of at most TERMINATION_LIMIT bytes; warnings, message, addresses, then metrics are cut to fit."""
-        shortest = self._shortened(warnings=0)
-        for summary in (self, self._shortened(warnings=2), shortest, shortest._with_main_addresses()):
+        for summary in self._ever_shorter():
             text = summary.model_dump_json(by_alias=True, exclude_none=True, exclude_defaults=True)
             if len(text.encode()) <= TERMINATION_LIMIT:
-                return text
-        bare = RunSummary(reason=self.reason, message=self.message[:512], stage=self.stage, artifacts=self.artifacts)
-        return bare.model_dump_json(by_alias=True, exclude_none=True, exclude_defaults=True)
+                break
+        return text
+
+    def _ever_shorter(self) -> Iterator["RunSummary"]:
+        """Yield the summary and what remains of it with ever less; the last one fits whatever it says."""
+        yield self
+        yield self._shortened(warnings=2)
+        shortest = self._shortened(warnings=0)
+        yield shortest
+        why = RunSummary(reason=self.reason, message=shortest.message, stage=self.stage)
+        for summary in (shortest, why.model_copy(update={"artifacts": self.artifacts})):
+            yield summary._with_addresses("root", "report", "model")
+            yield summary._with_addresses("root")
+        yield why
 
     def _shortened(self, warnings: int) -> "RunSummary":
         return self.model_copy(update={"warnings": self.warnings[:warnings], "message": self.message[:512]})
 
-    def _with_main_addresses(self) -> "RunSummary":
-        """The summary without the artifacts that the report names and whose address begins with the root's."""
+    def _with_addresses(self, *names: str) -> "RunSummary":
+        """The summary with these addresses alone: the others begin with the root's, and the report names them."""
         if self.artifacts is None:
             return self
-        kept = self.artifacts.model_dump(include={"root", "report", "model"})
+        kept = self.artifacts.model_dump(include={*names})
         return self.model_copy(update={"artifacts": Artifacts(**kept)})
 
 

@@ -59,7 +59,7 @@ def searches_seed(sweep: Sweep) -> bool:
 def unused_seed(own: int, sweep: Sweep) -> int:
     """Return the first seed after the sweep's own that none of its replicates has."""
     replicated = [place.values for place in sweep.replicates.paths if place.path == SEED] if sweep.replicates else []
-    used = {own, *(value for values in replicated for value in values if isinstance(value, int))}
+    used = {own, *(value for values in replicated for value in values if isinstance(value, int | float))}
     return next(seed for seed in (following % SEEDS for following in count(own + 1)) if seed not in used)
 
 

@@ -1,6 +1,7 @@
 """The space of a sweep: which fields of the spec are searched, over which values."""
 
 import json
+from decimal import Decimal
 from typing import Annotated, Any
 
 from pydantic import Field, WithJsonSchema
@@ -65,6 +66,11 @@ def normal(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: normal(item) for key, item in value.items()}
     return value
+
+
+def after_steps(low: float, step: float, count: int) -> float:
+    """Return the value after a number of steps, as people write it: 0.3 is two steps of 0.1 from 0.1."""
+    return float(Decimal(str(low)) + count * Decimal(str(step)))
 
 
 LOW_BELOW_HIGH = Rule(

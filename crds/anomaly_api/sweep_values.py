@@ -9,7 +9,7 @@ from math import floor, isclose
 from typing import Any
 
 from anomaly_api.sweep import Sweep
-from anomaly_api.sweep_space import FloatRange, IntRange, SearchParameter, When, canonical, normal
+from anomaly_api.sweep_space import FloatRange, IntRange, SearchParameter, When, after_steps, canonical, normal
 
 _INNER = 0.381966
 """Where in an interval a value without a special role is taken."""
@@ -107,11 +107,13 @@ def _probes(interval: FloatRange | IntRange) -> Iterator[Candidate]:
         return
     steps = floor((interval.high - low) / step + _TOLERANCE)
     if steps > 1:
-        yield Candidate(low + step, place)
-    yield Candidate(low + steps * step, f"{place}.high")
+        yield Candidate(normal(after_steps(low, step, 1)), place)
+    yield Candidate(normal(after_steps(low, step, steps)), f"{place}.high")
 
 
 def _is_on_step(interval: FloatRange | IntRange, value: float) -> bool:
+    if isinstance(interval, IntRange):
+        return (value - interval.low) % interval.step == 0
     if interval.step is None:
         return True
     steps = (value - interval.low) / interval.step

@@ -5,13 +5,13 @@ Names follow Optuna and Vizier. The conditions form a forest: each parameter dep
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from decimal import Decimal
 from functools import cached_property
 from typing import Any, TypeAlias
+
+from anomaly_api.sweep_space import after_steps, canonical
 
 Value: TypeAlias = Any
 """A value as YAML has it: of a parameter, which may be a list or a mapping."""
@@ -87,7 +87,7 @@ class FloatRange:
 
     def at(self, index: int) -> float:
         """Return the value after a number of steps, as people write it: 0.3 is two steps of 0.1 from 0.1."""
-        return float(Decimal(str(self.low)) + index * Decimal(str(self.step or 0.0)))
+        return after_steps(self.low, self.step or 0.0, index)
 
 
 @dataclass(frozen=True)
@@ -212,23 +212,6 @@ def is_active(parameter: Parameter, point: Mapping[str, Value]) -> bool:
     """Whether a parameter exists, given the values of the earlier ones that do."""
     condition = parameter.condition
     return condition is None or (condition.path in point and condition.holds(point[condition.path]))
-
-
-def canonical(value: Value) -> str:
-    """Return one text for all ways to write a value: JSON knows no difference between 1 and 1.0, but true is no 1."""
-    if isinstance(value, str):
-        return json.dumps(value)
-    return json.dumps(_normal(value), sort_keys=True)
-
-
-def _normal(value: Value) -> Value:
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    if isinstance(value, (list, tuple)):
-        return [_normal(item) for item in value]
-    if isinstance(value, Mapping):
-        return {key: _normal(item) for key, item in value.items()}
-    return value
 
 
 def _coordinate(domain: Domain, value: Value) -> float:

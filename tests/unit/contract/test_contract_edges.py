@@ -214,6 +214,7 @@ def dimension(values: list[Any] | None = None, of: FloatRange | IntRange | None 
         (dimension([1, "a", [1, 2.0], None]), [1, 1.0, "a", [1, 2], None], [True, "1", [2, 1], 0]),
         (dimension(of=IntRange(low=2, high=4)), [2, 3, 4, 4.0], [1, 5, 2.5, True, "3", None]),
         (dimension(of=IntRange(low=1, high=7, step=3)), [1, 4, 7], [2, 3, 6]),
+        (dimension(of=IntRange(low=1, high=2**40)), [2**30], [2**30 + 0.5]),
         (dimension(of=FloatRange(low=0, high=1)), [0, 1, 0.123], [-1e-12, 1.0001, False, "0.5"]),
         (dimension(of=FloatRange(low=0, high=1, step=0.1)), [0, 0.3, 0.1 + 0.2, 1.0], [0.35, 0.05, 0.3001]),
         (dimension(of=FloatRange(low=1, high=2, step=0.5)), [1 + 2e-10], [1 + 1e-8]),
@@ -253,7 +254,11 @@ def test_each_value_that_an_earlier_one_equals_is_repeated() -> None:
         ({"float": {"low": 1, "high": 3}}, [(1, ".float.low"), (1.763932, ".float"), (3, ".float.high")]),
         (
             {"float": {"low": 0, "high": 0.3, "step": 0.1}},
-            [(0, ".float.low"), (0.1, ".float"), (0.1 * 3, ".float.high")],
+            [(0, ".float.low"), (0.1, ".float"), (0.3, ".float.high")],
+        ),
+        (
+            {"float": {"low": 0.09, "high": 1, "step": 0.07}},
+            [(0.09, ".float.low"), (0.16, ".float"), (1, ".float.high")],
         ),
         ({"choices": ["a", "b"]}, [("a", ".choices[0]"), ("b", ".choices[1]")]),
     ],
@@ -438,11 +443,11 @@ def test_why_a_search_ended_without_a_point(end: SweepEnd, found: SweepStatus, f
 def test_values_of_other_replicated_fields_are_no_seeds() -> None:
     paths = [
         {"path": "dataset.limits.maxUnreadableImages", "values": [43, 44]},
-        {"path": "dataset.seed", "values": [45]},
+        {"path": "dataset.seed", "values": [45, 46.0]},
     ]
     sweep = not_none(sweep_spec(FEATURES, replicates={"paths": paths}).sweep)
     assert unused_seed(42, sweep) == 43
-    assert unused_seed(44, sweep) == 46
+    assert unused_seed(44, sweep) == 47, "46.0 is 46 in JSON"
 
 
 def test_one_searched_seed_among_other_parameters_is_kept() -> None:
@@ -553,6 +558,34 @@ def test_of_the_longest_summary_why_and_where_remain() -> None:
     assert RunSummary.model_validate_json(summary.to_termination_message()) == RunSummary(
         reason=Reason.DATA_INVALID, message="\u00df" * 512, stage=Stage.FETCH, artifacts=artifacts
     )
+
+
+@pytest.mark.parametrize(("length", "kept"), [(1024, {"root", "report", "model"}), (4000, {"root"})])
+def test_a_summary_with_the_longest_addresses_fits(length: int, kept: set[str]) -> None:
+    """The prefix of an S3 location has 1024 characters at most, and an address below it each of nine artifacts."""
+    root = "p" * length
+    names = ("report", "html", "model", "checkpoint", "predictions", "visualizations", "profile", "sweep")
+    artifacts = Artifacts(root=root, **{name: f"{root}/{name}" for name in names})
+    metrics = MetricValues(image={"AUROC": 0.5})
+    summary = RunSummary(reason=Reason.COMPLETE, stage=Stage.DONE, metrics=metrics, artifacts=artifacts)
+    assert RunSummary.model_validate_json(summary.to_termination_message()) == summary.model_copy(
+        update={"artifacts": Artifacts(**artifacts.model_dump(include=kept))}
+    )
+
+
+def test_a_summary_that_is_too_long_in_every_way_still_says_why() -> None:
+    """A control character takes six bytes in JSON."""
+    artifacts = Artifacts(root="r" * 1100, report="r" * 1110)
+    summary = RunSummary(
+        reason=Reason.DATA_INVALID, message="\x01" * 1024, stage=Stage.FETCH, artifacts=artifacts, warnings=("w",)
+    )
+    text = summary.to_termination_message()
+    assert len(text) <= TERMINATION_LIMIT
+    assert RunSummary.model_validate_json(text) == RunSummary(
+        reason=Reason.DATA_INVALID, message="\x01" * 512, stage=Stage.FETCH
+    )
+    short = summary.model_copy(update={"message": "\x01" * 400})
+    assert RunSummary.model_validate_json(short.to_termination_message()).artifacts == Artifacts(root="r" * 1100)
 
 
 @pytest.mark.parametrize(("wrong", "more"), [(1, ""), (5, ""), (6, " (and 1 more)"), (7, " (and 2 more)")])

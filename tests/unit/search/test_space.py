@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from anomaly_api.sweep_space import canonical
 from anomaly_search import points
 from anomaly_search.space import (
     Choices,
@@ -17,7 +18,6 @@ from anomaly_search.space import (
     Parameter,
     Space,
     SpaceError,
-    canonical,
 )
 from anomaly_search.sweep import Algorithm, Objective
 from support.sweeps import CONDITIONAL, FINITE, PLANE, sweep_of
