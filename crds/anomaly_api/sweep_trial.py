@@ -93,9 +93,7 @@ def rung_point(sweep: Sweep, rung: int) -> Json:
 
 def as_written(spec: ExperimentSpec) -> Json:
     """Return the spec without its sweep and without what it leaves to the defaults."""
-    return spec.model_dump(
-        mode="json", by_alias=True, exclude_none=True, exclude_unset=True, exclude={"sweep", "trial"}
-    )
+    return spec.model_dump(mode="json", by_alias=True, exclude_none=True, exclude_unset=True, exclude={"sweep"})
 
 
 def with_values(document: Json, point: Mapping[str, Any]) -> Json:

@@ -43,6 +43,11 @@ GROUPS = (
     ),
     Group("contract", ("anomaly_api/*.py",), ("tests/unit/contract",)),
     Group(
+        "search",
+        ("anomaly_search/*.py", "anomaly_search/samplers/*.py"),
+        ("tests/unit/search", "--ignore=tests/unit/search/test_schedule_stateful.py"),
+    ),
+    Group(
         "evaluation",
         ("anomaly_runner/evaluation/*.py", "anomaly_runner/scoring/predict.py"),
         (

@@ -47,10 +47,11 @@ def rows(sweep: Sweep, evaluations: Iterable[Evaluation], memo: Memo | None = No
     told: list[FrozenTrial] = []
     distributions = memo.get("distributions", (sweep.space,), distributions_of)
     first = len(sweep.history)
+    whole = _unreplicated(sweep)
     for place, trial in enumerate(sweep.history):
-        # By itself: a replicate of an earlier experiment is one of this one's points as well.
-        alone = fold(_unreplicated(sweep), [replace(trial, rung=0, replicate=0)])
-        told += _row(sweep, distributions, *alone, number=place)
+        # By itself: a replicate of an earlier experiment, or its run at one fidelity, is a whole point of this one.
+        alone = fold(whole, [replace(trial, rung=0, replicate=0)])
+        told += _row(whole, distributions, *alone, number=place)
     for number, group in groupby(evaluations, key=lambda one: one.number):
         told += memo.get(("row", number), (sweep, distributions, *group), partial(_row, number=first + number))
     return told

@@ -69,6 +69,11 @@ def test_a_whole_sweep_works() -> None:
             ],
         ),
         (
+            [parameter("model.padim.nFeatures", choices=[0])],
+            {},
+            ["parameters[0].choices[0]: 0: Input should be greater"],
+        ),
+        (
             [parameter("model.padim.nFeatures", int={"low": 0, "high": 4000})],
             {},
             [
@@ -350,6 +355,23 @@ def test_a_start_point_is_one_of_the_space(point: dict[str, Any], complaint: str
     found = faults(sweep_spec(*space, start={"points": [point]}))
     assert len(found) == bool(complaint), found
     assert not complaint or found[0].startswith(f"spec.sweep.start.points[0]{complaint}")
+
+
+def test_each_start_point_is_looked_at() -> None:
+    points = [{"dataset.seed": 10}, {"dataset.seed": 3}, {"dataset.seed": 11, "model.name": "padim"}]
+    assert faults(sweep_spec(SEEDS, start={"points": points})) == [
+        "spec.sweep.start.points[0].dataset.seed: 10 is not one of its values",
+        "spec.sweep.start.points[2].dataset.seed: 11 is not one of its values",
+        "spec.sweep.start.points[2].model.name: it is not searched",
+    ]
+
+
+def test_two_faults_elsewhere_are_told() -> None:
+    """A crop area needs four numbers, of which this one is searched."""
+    assert faults(sweep_spec(parameter("dataset.cropArea.left", choices=[1, 2]))) == [
+        "spec.sweep.parameters[0]: no value works: dataset.cropArea.top: Field required; "
+        "dataset.cropArea.width: Field required"
+    ]
 
 
 def test_what_a_start_point_leaves_open_is_such_that_its_values_exist() -> None:

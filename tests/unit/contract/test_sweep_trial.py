@@ -12,7 +12,7 @@ from anomaly_api.experiment import ExperimentSpec
 from anomaly_api.sweep_check import check_sweep
 from anomaly_api.sweep_points import points
 from anomaly_api.sweep_space import leads_into
-from anomaly_api.sweep_trial import final_spec, replicate_points, rung_point, trial_spec
+from anomaly_api.sweep_trial import as_written, final_spec, replicate_points, rung_point, trial_spec
 from anomaly_api.sweep_values import dimensions
 from support.bad_manifests import SWEEPS, base, whole_sweep
 from support.sweep_specs import AUROC, sweep_spec, with_sweep
@@ -45,6 +45,13 @@ def test_a_trial_is_the_samples_spec_with_its_values_and_without_pictures_and_ex
     wanted["runPolicy"] = {"preflight": "Never"}
     assert trial_spec(spec, {"dataset.seed": 7, "model.padim.layers": ["blocks.1"]}) == wanted
     valid(wanted)
+
+
+def test_what_is_written_is_json_without_defaults_and_without_the_sweep() -> None:
+    assert as_written(sweep_spec(SEED, change={"export": {"types": ["onnx"]}, "runPolicy": {}})) == written() | {
+        "export": {"types": ["onnx"]},
+        "runPolicy": {},
+    }
 
 
 def test_the_end_is_the_samples_spec_with_its_values() -> None:
@@ -168,7 +175,7 @@ def test_replicates_are_numbered_with_the_last_path_fastest() -> None:
 
 def test_rungs_set_one_field_and_the_end_has_the_last_where_the_spec_has_none() -> None:
     fastflow = {"model": {"name": "fastflow", "padim": None}}
-    epochs = {"path": "training.maxEpochs", "values": [3, 30.0]}
+    epochs = {"path": "training.maxEpochs", "values": [3, 10, 30.0]}
     spec = sweep_spec(SEED, change=fastflow, fidelity=epochs)
     assert spec.sweep is not None
     first = rung_point(spec.sweep, 0)

@@ -189,12 +189,14 @@ def test_locations_have_their_roles() -> None:
         LocationRole.OUTPUT: experiment.output,
     }
     assert images.place is images.persistent_volume_claim
+    read = {"source": VOLUME, "cache": {"persistentVolumeClaim": {"claimName": "cache"}}}
     inference = InferenceSpec.model_validate(
-        INFERENCE | {"model": {"location": {"s3": {"uri": "s3://models"}}}, "input": {"source": VOLUME}}
+        INFERENCE | {"model": {"location": {"s3": {"uri": "s3://models"}}}, "input": read}
     )
     assert inference.locations() == {
         LocationRole.MODEL: Location(s3=S3Location(uri="s3://models")),
         LocationRole.INPUT: images,
+        LocationRole.CACHE: cache,
         LocationRole.OUTPUT: inference.output,
     }
     assert (inference.images, experiment.images) == (inference.input, experiment.dataset)
@@ -415,6 +417,14 @@ def test_types_are_frozen_closed_and_written_without_what_is_unset() -> None:
     full = {"uri": "s3://data", "credentialsSecret": "keys", "caConfigMap": "ca"}
     assert S3Location.model_validate(full).to_json_object() == full
     assert S3Location(uri="s3://data", credentials_secret="keys", ca_config_map="ca") == S3Location.model_validate(full)
+
+
+def test_an_object_of_json_has_lists_and_plain_texts() -> None:
+    found = SweepResult(
+        spec=sweep_of("tpe"), status=SweepStatus(), failure=StepFailure(reason=Reason.TRIALS_FAILED)
+    ).to_json_object()
+    assert found["spec"]["objectives"] == [{"metric": "image.AUROC", "goal": "maximize"}]
+    assert type(found["failure"]["reason"]) is str
 
 
 def test_numbers_that_json_has_not_are_null() -> None:

@@ -68,7 +68,7 @@ def test_nothing_may_run_at_all() -> None:
 def test_it_ends_when_all_are_done() -> None:
     decided = decide(sweep_of(limits=Limits(2, 3)), values(0.5, 0.6))
     assert decided.end
-    assert decided.end.reason is StopReason.MAX_TRIALS
+    assert (decided.end.reason, decided.end.message) == (StopReason.MAX_TRIALS, "all 2 trials are done")
     assert (decided.start, decided.stop) == ((), ())
 
 
@@ -98,6 +98,12 @@ def test_a_finite_space_ends_with_its_last_point() -> None:
     end = decide(sweep, done).end
     assert end
     assert (end.reason, end.message) == (StopReason.EXHAUSTED, "all 14 points of the space are tried")
+
+
+def test_points_that_the_space_does_not_hold_take_no_place_of_it() -> None:
+    """The space was another one when they were asked."""
+    other = complete(0, {"model": "padim", "features": 75, "size": {"height": 256}}, 0.5)
+    assert numbers(decide(sweep_of(FINITE, limits=Limits(100, 20)), [other]).start) == list(range(1, 15))
 
 
 def test_the_target_ends_it_at_once() -> None:
@@ -143,6 +149,12 @@ def test_too_many_failures_end_it_with_the_commonest_reasons_and_stop_what_runs(
     assert (decided.start, decided.stop) == ((), (RunOfPoint(7, 0, 0),))
 
 
+def test_a_failure_without_a_reason_is_told_as_unknown() -> None:
+    end = decide(sweep_of(limits=Limits(20, 4, max_failed=0)), [failed(0, "")]).end
+    assert end
+    assert end.message == "1 trials failed, 0 may: unknown (1 x)"
+
+
 def test_infeasible_and_pruned_trials_are_no_failures() -> None:
     trials = [replace(failed(number, "OutOfMemory"), state=State.INFEASIBLE) for number in range(9)]
     assert decide(sweep_of(limits=Limits(20, 4, max_failed=0)), trials).end is None
@@ -182,6 +194,29 @@ def test_gpu_hours_that_one_more_would_exceed_are_kept() -> None:
     assert numbers(decided.start) == [3]
 
 
+def of_a_quarter(*taken: float, running_for: float | None = None) -> list[Trial]:
+    """Return complete trials that took a quarter of an hour, or these hours, and one at work for so long."""
+    done = [complete(number, POINT, 0.5, gpu_hours=hours) for number, hours in enumerate(taken)]
+    return [*done, running(len(done), gpu_hours=running_for)] if running_for is not None else done
+
+
+@pytest.mark.parametrize(
+    ("trials", "hours", "started"),
+    [
+        (of_a_quarter(0.25), 0.5, [1]),  # what just fits
+        (of_a_quarter(0.25), 0.49, []),
+        (of_a_quarter(0.25), 1.1, [1, 2, 3]),  # each of those that start takes its own
+        (of_a_quarter(0.0, 0.5), 1.0, [2, 3]),  # 0.25 in the mean
+        (of_a_quarter(0.25, running_for=0.5), 1.0, [2]),  # one that takes longer than the others gives nothing back
+        (of_a_quarter(0.25, running_for=0.5), 0.99, []),
+        (of_a_quarter(0.25, running_for=0.0), 0.75, [2]),
+        (of_a_quarter(running_for=0.25), 0.3, [1, 2, 3]),  # nobody knows yet what a trial takes
+    ],
+)
+def test_no_more_are_started_than_fit_into_the_gpu_hours(trials: list[Trial], hours: float, started: list[int]) -> None:
+    assert numbers(decide(sweep_of(budget=Budget(gpu_hours=hours)), trials).start) == started
+
+
 def test_it_ends_when_nothing_fits_the_budget_and_goes_on_with_a_larger_one() -> None:
     done = values(0.5, 0.6, 0.7)
     end = decide(sweep_of(budget=Budget(gpu_hours=0.35)), done).end
@@ -199,9 +234,36 @@ def test_what_a_higher_fidelity_costs_is_told_from_the_lower_one() -> None:
     )
 
 
+@pytest.mark.parametrize(("cheap", "cost"), [(0.0, 0.1), (0.05, 2.0)])
+def test_a_fidelity_that_is_no_share_says_nothing_of_the_next_one(cheap: float, cost: float) -> None:
+    """Two trials took 0.1 each: the next fidelity takes as much where 0 is the lowest, else in proportion."""
+    sweep = sweep_of(fidelity=Fidelity((cheap, 1.0), 2), limits=Limits(2, 1))
+    assert decide(replace(sweep, budget=Budget(gpu_hours=0.19 + cost)), values(0.5, 0.6)).end
+    assert decide(replace(sweep, budget=Budget(gpu_hours=0.21 + cost)), values(0.5, 0.6)).start
+
+
+def test_the_cost_of_the_third_fidelity_is_told_from_the_second() -> None:
+    """0.1 at a tenth and 0.5 at a fifth, so that all of it takes 2.5."""
+    sweep = sweep_of(fidelity=Fidelity((0.1, 0.2, 1.0), 2), limits=Limits(1, 1))
+    there = [complete(0, POINT, 0.5), complete(0, POINT, 0.5, rung=1, gpu_hours=0.5)]
+    assert decide(replace(sweep, budget=Budget(gpu_hours=3.09)), there).end
+    assert numbers(decide(replace(sweep, budget=Budget(gpu_hours=3.11)), there).start) == [0]
+
+
+def test_the_wall_clock_counts_from_where_the_sweep_began_if_that_is_known() -> None:
+    sweep = sweep_of(budget=Budget(wall_clock=timedelta(minutes=30)))
+    assert numbers(decide(sweep, []).start) == [0, 1, 2, 3], "it begins now"
+    now = BEGIN + timedelta(minutes=10)
+    assert schedule(sweep, values(0.5), now, BEGIN - timedelta(minutes=19)).start
+    end = schedule(sweep, values(0.5), now, BEGIN - timedelta(minutes=20)).end
+    assert end
+    assert end.message == "0:30:00 of 0:30:00 have passed"
+
+
 def test_the_wall_clock_counts_from_the_first_start() -> None:
     sweep = sweep_of(budget=Budget(wall_clock=timedelta(minutes=30)))
     assert numbers(decide(sweep, values(0.5), minutes=28).start) == [1, 2, 3, 4]
+    assert numbers(decide(sweep, values(0.5), minutes=29).start) == [1, 2, 3, 4], "which are just done in time"
     late = decide(sweep, values(0.5), minutes=29.5).end  # each takes a minute
     assert late
     assert late.reason is StopReason.WALL_CLOCK
@@ -222,6 +284,15 @@ def test_no_improvement_lets_what_runs_end() -> None:
     assert end
     assert end.message == "3 trials without a better one, 3 may be"
     assert decide(sweep, [*done, complete(5, POINT, 0.91)]).end is None
+
+
+def test_points_without_a_value_are_no_improvement() -> None:
+    sweep = sweep_of(budget=Budget(without_improvement=3))
+    useless = [Trial(number, POINT, State.INFEASIBLE) for number in range(3)]
+    assert decide(sweep, useless[:2]).end is None
+    end = decide(sweep, useless).end
+    assert end
+    assert end.message == "3 trials without a better one, 3 may be"
 
 
 def test_improvement_goes_by_the_order_of_ends_not_of_numbers() -> None:

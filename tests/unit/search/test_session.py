@@ -8,7 +8,7 @@ from typing import Any
 from anomaly_api.experiment import ExperimentSpec
 from anomaly_api.sweep_exchange import InvalidTrial, NewTrial, Plan, RunOfPoint, TrialRecord
 from anomaly_api.sweep_status import StopReason
-from anomaly_search.session import best_points, decide, falling_behind, overview, winner
+from anomaly_search.session import best_points, decide, falling_behind, overview, trial_of, winner
 from anomaly_search.spec import sweep_of
 from anomaly_search.suggest import Suggestion, suggest
 from anomaly_search.trials import State, Trial
@@ -79,6 +79,71 @@ def test_a_new_trials_spec_is_a_valid_one_that_says_which_it_is() -> None:
     next_replicate = asked(experiment, [done(0, 0.9, dict(started.values))]).starts[0]
     assert next_replicate.name == "bottle-t0000-r1"
     assert ExperimentSpec.model_validate(next_replicate.spec).dataset.seed == 4
+
+
+def test_a_trial_says_of_which_search_of_which_resource_it_is() -> None:
+    experiment = spec(TILE, STRIDE, algorithm=GRID, trials={"parallel": 2})
+    plan = decide(experiment, [], BEGIN, BEGIN, name="bottle", search_run=2, uid="u-1", search="digest")
+    assert [one.name for one in (*plan.starts, *plan.invalid)] == [
+        "bottle-s2-t0000",
+        "bottle-s2-t0002",
+        "bottle-s2-t0001",
+    ]
+    for one in (*plan.starts, *plan.invalid):
+        trial = not_none(ExperimentSpec.model_validate(one.spec).trial)
+        assert (trial.sweep, trial.sweep_uid, trial.search) == ("bottle", "u-1", "digest")
+
+
+def test_what_a_record_says_in_terms_of_the_search() -> None:
+    time = {"metric": "performance.trainSeconds", "goal": "minimize"}
+    bound = {"metric": "performance.modelBytes", "max": 9}
+    experiment = sweep_spec(
+        SEEDS, objectives=[{"metric": "image.AUROC", "goal": "maximize"}, time], constraints=[bound]
+    )
+    record = TrialRecord(
+        number=3,
+        rung=1,
+        replicate=2,
+        values={"dataset.seed": 4},
+        state="Pruned",
+        metrics={"performance.modelBytes": 5.0, "image.AUROC": 0.5, "image.F1Max": 0.25},
+        gpu_hours=1.5,
+        started=BEGIN,
+        ended=BEGIN + timedelta(minutes=1),
+        reason="why",
+        curve={0: 0.75},
+    )
+    assert trial_of(sweep_of(not_none(experiment.sweep)), record) == Trial(
+        3,
+        {"dataset.seed": 4},
+        State.PRUNED,
+        (0.5, None),
+        (5.0,),
+        rung=1,
+        replicate=2,
+        curve={0: 0.75},
+        gpu_hours=1.5,
+        started=BEGIN,
+        ended=BEGIN + timedelta(minutes=1),
+        reason="why",
+    )
+
+
+def test_what_deleted_trials_used_counts() -> None:
+    experiment = spec(FEATURES, algorithm=GRID, budget={"gpuHours": 2})
+    records = [done(0, 0.9, {"model.padim.nFeatures": 10})]
+    assert asked(experiment, records).starts
+    plan = decide(experiment, records, BEGIN, BEGIN, name="bottle", removed_hours=1.5)
+    assert (plan.starts, not_none(plan.end).reason) == ((), StopReason.GPU_HOURS)
+    status = overview(experiment, records, removed_hours=1.5)
+    assert (status.gpu_hours, status.removed_gpu_hours) == (2.0, 1.5)
+
+
+def test_a_sweep_has_its_time_since_it_began() -> None:
+    experiment = spec(FEATURES, algorithm=GRID, budget={"wallClockSeconds": 60})
+    assert asked(experiment).starts
+    assert not_none(asked(experiment, now=BEGIN + timedelta(minutes=1)).end).reason is StopReason.WALL_CLOCK
+    assert decide(experiment, [], BEGIN + timedelta(minutes=1), name="bottle").starts, "it begins now"
 
 
 def test_what_is_asked_at_the_same_time_knows_of_each_other() -> None:

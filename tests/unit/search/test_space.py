@@ -1,6 +1,7 @@
 """Spaces: what they hold, what they refuse, how many points they have."""
 
 import itertools
+import math
 from typing import Any
 
 import pytest
@@ -46,9 +47,13 @@ def test_values_are_compared_as_json_has_them(one: Any, other: Any, same: bool) 
     [
         (Choices((True, 1, "1", None)), [True, 1, 1.0, "1", None], [False, 2, "true", [1]]),
         (FloatRange(0.5, 2), [0.5, 1, 2.0], [0.49, 2.01, True, "1", float("nan"), None]),
-        (FloatRange(0.1, 0.5, step=0.1), [0.1, 0.30000000000000004, 0.3, 0.5], [0.15, 0.6]),
+        (FloatRange(0.1, 0.5, step=0.1), [0.1, 0.30000000000000004, 0.3, 0.5], [0.15, 0.6, 0.0]),
+        (FloatRange(0.1, 0.5, step=0.1), [0.2], [None, "0.3", True, float("nan"), float("inf")]),
+        (FloatRange(-0.2, 0.2, step=0.1), [0, 5e-17, -0.1], [1e-9]),
+        (FloatRange(2.0, 2.0), [2], [2.1, 1.9, "2"]),
         (FloatRange(0.1, 0.75, step=0.2), [0.1, 0.7], [0.75, 0.9]),
-        (IntRange(1, 10, step=3), [1, 4, 7, 10, 4.0], [2, 13, 4.5, True]),
+        (IntRange(1, 10, step=3), [1, 4, 7, 10, 4.0], [2, 13, -2, 4.5, True, "4", None]),
+        (IntRange(3, 3), [3], [2, 4]),
     ],
 )
 def test_domains_hold_their_values(domain: Domain, inside: list[Any], outside: list[Any]) -> None:
@@ -100,6 +105,75 @@ def test_a_grid_has_every_combination_under_its_conditions_once() -> None:
     assert [points.point_at(FINITE, index) for index in range(len(expected))] == expected
     with pytest.raises(IndexError):
         points.point_at(FINITE, len(expected))
+
+
+@pytest.mark.parametrize(("space", "index"), [(FINITE, -1), (FINITE, 14), (PLANE, 0)])
+def test_there_is_no_point_beyond_a_grid(space: Space, index: int) -> None:
+    with pytest.raises(IndexError, match=f"no point {index} of"):
+        points.point_at(space, index)
+
+
+FLOATS = FloatRange(-5.0, 5.0)
+STEPPED = FloatRange(0.1, 0.75, step=0.2)
+LOG = FloatRange(0.01, 1.0, log=True)
+INTS = IntRange(0, 9, step=3)
+LOG_INTS = IntRange(1, 51, log=True)
+LETTERS = Choices(("a", "b", "c", "d"))
+
+
+@pytest.mark.parametrize(
+    ("domain", "value", "coordinate"),
+    [
+        (FLOATS, 2.5, 0.75),
+        (STEPPED, 0.3, 0.375),  # the second of 0.1, 0.3, 0.5, 0.7
+        (LOG, 0.1, 0.5),
+        (INTS, 6, 0.625),  # the third of 0, 3, 6, 9
+        (LOG_INTS, 3, math.log(3 / 0.5) / math.log(51.5 / 0.5)),  # from 0.5 to 51.5
+        (LETTERS, "c", 0.625),
+        (FloatRange(2.0, 2.0, log=True), 2.0, 0.5),
+        (IntRange(3, 3, log=True), 3, 0.5),
+        (Choices(("a",)), "a", 0.5),
+    ],
+)
+def test_each_value_has_its_place_in_the_unit_interval(domain: Domain, value: Any, coordinate: float) -> None:
+    assert points.to_unit(domain, value) == pytest.approx(coordinate, abs=1e-12)
+    back = points.from_unit(Space((Parameter("p", domain),)), [coordinate])["p"]
+    assert back == (pytest.approx(value) if isinstance(value, float) else value)
+
+
+@pytest.mark.parametrize(
+    ("domain", "lowest", "highest"),
+    [
+        (FLOATS, -5.0, 5.0),
+        (STEPPED, 0.1, 0.7),
+        (LOG, 0.01, 1.0),
+        (INTS, 0, 9),
+        (LOG_INTS, 1, 51),
+        (LETTERS, "a", "d"),
+    ],
+)
+def test_the_ends_of_the_unit_interval_are_within_the_domain(domain: Domain, lowest: Any, highest: Any) -> None:
+    """Where the interval has half a step more at each end: 0.5 is 0, and 51.5 is 52, if rounded."""
+    space = Space((Parameter("p", domain),))
+    found = [points.from_unit(space, [end])["p"] for end in (0.0, 1.0)]
+    assert found == [pytest.approx(end) if isinstance(end, float) else end for end in (lowest, highest)]
+
+
+def test_given_values_are_kept_where_they_exist() -> None:
+    given = {"features": 150, "size": {"height": 384}}
+    assert points.from_unit(FINITE, [0.5, 0.0, 0.0, 0.0], given) == {"model": "padim"} | given
+    assert points.from_unit(FINITE, [0.0, 0.9, 0.0, 0.0], given) == {
+        "model": "patchcore",
+        "layers": ["a", "b"],
+        "size": {"height": 384},
+    }
+
+
+def test_two_points_share_a_key_only_if_they_are_the_same() -> None:
+    padim = {"model": "padim", "features": 100.0, "size": {"height": 384}}
+    assert FINITE.key(padim) == FINITE.key(padim | {"layers": ["a"], "features": 100}) == (1, None, 1, 1)
+    assert FINITE.key({"model": "padim", "features": 100}) is None
+    assert PLANE.key({"x": 0.5, "y": 0}) == (0.5, 0.0)
 
 
 def test_huge_spaces_are_counted_and_entered_at_once() -> None:
