@@ -52,7 +52,7 @@ def _with_parameters(selected: type[Selected]) -> type[Selected]:
         )
         for name, block in BLOCKS.items()
     }
-    return create_model(selected.__name__, __base__=selected, __module__=selected.__module__, **fields)
+    return create_model(selected.__name__, __base__=selected, **fields)
 
 
 @_with_parameters

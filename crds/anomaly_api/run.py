@@ -220,7 +220,7 @@ class RunSummary(Contract):
     def to_termination_message(self) -> str:
         """Return JSON of at most TERMINATION_LIMIT bytes; warnings, message, addresses, then metrics are cut to fit."""
         for summary in self._ever_shorter():
-            text = summary.model_dump_json(by_alias=True, exclude_none=True, exclude_defaults=True)
+            text = summary.model_dump_json(by_alias=True, exclude_defaults=True)
             if len(text.encode()) <= TERMINATION_LIMIT:
                 break
         return text

@@ -13,6 +13,7 @@ from anomaly_api.reasons import Reason
 from anomaly_api.resource import describe_invalid
 from anomaly_api.rules import (
     Rule,
+    SchemaRule,
     at_most,
     at_most_one,
     default_when,
@@ -40,7 +41,7 @@ from anomaly_api.sweep_exchange import (
     trial_name,
     watched_metric,
 )
-from anomaly_api.sweep_fields import offer, unknown_field
+from anomaly_api.sweep_fields import offer, searchable_paths, unknown_field
 from anomaly_api.sweep_points import points
 from anomaly_api.sweep_space import FloatRange, IntRange, When, canonical, leads_into
 from anomaly_api.sweep_status import BestTrial, StopReason, SweepStatus
@@ -183,6 +184,11 @@ def test_what_a_rule_refuses_without_a_cluster(
 
 def test_what_only_the_api_server_can_compare_is_not_checked_without_it() -> None:
     assert immutable_once_started("model").holds is None
+
+
+def test_a_rule_of_the_schema_may_have_no_field() -> None:
+    assert SchemaRule({}, "one of them", bool).located_message() == "one of them"
+    assert SchemaRule({}, "one of them", bool, "aB").located_message() == "aB: one of them"
 
 
 def test_each_goal_needs_its_number_and_no_other() -> None:
@@ -334,6 +340,25 @@ def test_paths_that_are_much_alike_are_offered(path: str, known: tuple[str, ...]
     assert offer(path, known) == offered
 
 
+def test_every_field_that_a_sweep_may_set_is_known() -> None:
+    paths = searchable_paths.__wrapped__()
+    assert [path for path in paths if path.startswith("transforms.")] == [
+        "transforms.inputSize",
+        "transforms.inputSize.height",
+        "transforms.inputSize.width",
+        "transforms.normalization",
+        "transforms.bitDepth",
+        "transforms.augmentations",
+        "transforms.augmentations.horizontalFlip",
+        "transforms.augmentations.verticalFlip",
+        "transforms.augmentations.rotationDegrees",
+        "transforms.augmentations.brightness",
+        "transforms.augmentations.contrast",
+    ]
+    blocks = {"dataset", "transforms", "model", "training", "evaluation", "export", "scheduling"}
+    assert {path.partition(".")[0] for path in paths} == blocks
+
+
 def test_a_map_of_a_spec_has_any_key() -> None:
     assert unknown_field("scheduling.resources.limits.some/thing") is None
     assert unknown_field("scheduling.resources.limits.some.more") is not None
@@ -382,12 +407,16 @@ def test_a_metric_that_no_trial_computes_comes_with_what_helps(
 
 
 @pytest.mark.parametrize(
-    ("path", "choices"),
-    [("evaluation.metrics.image", [["F1Max"], ["AUROC"]]), ("dataset.task", ["classification"])],
+    ("path", "choices", "metric"),
+    [
+        ("evaluation.metrics.image", [["F1Max"], ["AUROC"]], "image.F1Max"),
+        ("dataset.task", ["classification", "segmentation"], "pixel.AUROC"),
+        ("dataset.splits.syntheticDefects.images", [10, 20], "synthetic.imageAUROC"),
+    ],
 )
-def test_where_the_metrics_are_searched_none_is_missed(path: str, choices: list[Any]) -> None:
+def test_where_the_metrics_are_searched_none_is_missed(path: str, choices: list[Any], metric: str) -> None:
     metrics = {"evaluation": {"metrics": {"image": ["AUROC"]}}}
-    wanted = [{"metric": "image.F1Max", "goal": "maximize"}]
+    wanted = [{"metric": metric, "goal": "maximize"}]
     assert faults(SEED, {"path": path, "choices": choices}, change=metrics, objectives=wanted) == []
 
 

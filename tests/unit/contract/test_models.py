@@ -57,9 +57,10 @@ def test_the_api_follows_from_the_blocks() -> None:
         Model(name="none")
 
 
-def test_a_block_is_named_after_its_model() -> None:
-    with pytest.raises(TypeError, match="Padim: a block of parameters is named after its model, as in PadimParameters"):
-        type("Padim", (ModelParameters,), {"__module__": __name__})
+@pytest.mark.parametrize("name", ["Padim", "Parameters"])
+def test_a_block_is_named_after_its_model(name: str) -> None:
+    with pytest.raises(TypeError, match=f"^{name}: a block of parameters is named after its model, as in PadimP"):
+        type(name, (ModelParameters,), {"__module__": __name__})
 
 
 def test_only_gradient_models_have_epochs() -> None:

@@ -32,7 +32,7 @@ from anomaly_api.run import (
     registry_env,
     s3_env,
 )
-from anomaly_api.status import Artifacts, Curve, MetricValues, Progress, Stage, StepFailure
+from anomaly_api.status import Artifacts, Curve, MetricValues, MlflowStatus, Progress, Stage, StepFailure
 from anomaly_api.storage import Location, LocationRole, PersistentVolumeClaimLocation, S3Location
 from anomaly_api.sweep import Sweep
 from anomaly_api.sweep_status import SweepStatus
@@ -373,6 +373,13 @@ def test_a_summary_may_have_no_artifacts() -> None:
 def test_what_is_unset_takes_no_room() -> None:
     text = RunSummary(reason=Reason.DATA_INVALID, stage=Stage.DATASET).to_termination_message()
     assert text == '{"reason":"DataInvalid","stage":"dataset"}'
+
+
+def test_names_in_the_message_are_those_of_manifests() -> None:
+    text = RunSummary(
+        reason=Reason.COMPLETE, stage=Stage.DONE, mlflow=MlflowStatus(run_id="5")
+    ).to_termination_message()
+    assert text == '{"reason":"Complete","stage":"done","mlflow":{"runId":"5"}}'
 
 
 # Progress
