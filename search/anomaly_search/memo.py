@@ -19,6 +19,8 @@ class Memo:
 
     def __init__(self) -> None:
         self._kept: dict[Hashable, tuple[tuple[object, ...], Any]] = {}
+        # By the identity of each item, which is its own as long as it is kept.
+        self._kept_each: dict[Hashable, tuple[tuple[object, ...], dict[int, tuple[object, Any]]]] = {}
 
     def get(self, key: Hashable, sources: tuple[object, ...], make: Callable[..., T]) -> T:
         """Return ``make(*sources)``, or what it returned for the key and these very objects the last time.
@@ -29,7 +31,7 @@ class Memo:
             make: makes the result.
         """
         known = self._kept.get(key)
-        if known is not None and len(known[0]) == len(sources) and all(map(is_, known[0], sources)):
+        if known is not None and _are_same(known[0], sources):
             result: T = known[1]
             return result
         result = make(*sources)
@@ -46,8 +48,13 @@ class Memo:
             make: makes one result.
         """
         items = list(items)
-        known = self.get(("each", key), sources, lambda *_: {})
-        # By identity, which is that of an item as long as it is kept.
+        before, known = self._kept_each.get(key, (sources, {}))
+        if not _are_same(before, sources):
+            known = {}
         made = {id(item): known.get(id(item)) or (item, make(*sources, item)) for item in items}
-        self._kept["each", key] = sources, made
+        self._kept_each[key] = (sources, made)
         return [made[id(item)][1] for item in items]
+
+
+def _are_same(known: tuple[object, ...], sources: tuple[object, ...]) -> bool:
+    return len(known) == len(sources) and all(map(is_, known, sources))

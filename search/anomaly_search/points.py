@@ -35,7 +35,7 @@ def place_of(space: Space, point: Mapping[str, Value]) -> int:
 def from_unit(
     space: Space, cube: Sequence[float], given: Mapping[str, Value] = MappingProxyType({})
 ) -> dict[str, Value]:
-    """Return the point for one coordinate in [0, 1) a parameter; those of parameters that do not exist go unused.
+    """Return the point for one coordinate in [0, 1] a parameter; those of parameters that do not exist go unused.
 
     `given` parameters keep their values.
     """

@@ -21,16 +21,12 @@ from anomaly_search.space import Value
 from anomaly_search.sweep import Sweep
 from anomaly_search.trials import State
 
-MARGIN = 1e-9
-"""Keeps coordinates below 1, where a range's last share begins anew."""
-
 
 def cma_es(sweep: Sweep, evaluations: Iterable[Evaluation], seed: int) -> dict[str, Value]:
     """Return a point drawn from what the finished generations have led to."""
     optimizer = _replayed(sweep, evaluations)
     optimizer.reseed_rng(seed)
-    cube = np.clip(optimizer.ask(), 0.0, 1.0 - MARGIN)
-    return points.from_unit(sweep.space, cube.tolist())
+    return points.from_unit(sweep.space, optimizer.ask().tolist())
 
 
 def _replayed(sweep: Sweep, evaluations: Iterable[Evaluation]) -> CMA:

@@ -155,6 +155,20 @@ def test_the_best_points_keep_their_values_as_far_as_they_fit() -> None:
     assert SWEEP_STATUS_LIMIT - 2000 < size(bounded) <= SWEEP_STATUS_LIMIT, "as many as fit"
 
 
+def test_a_status_that_just_fits_is_whole_and_one_more_byte_costs_the_last_values() -> None:
+    def status(length: int) -> SweepStatus:
+        texts = ("first", "second", "x" * length)
+        return SweepStatus(
+            best=tuple(BestTrial(number=n, objectives={}, values={"a.b": text}) for n, text in enumerate(texts))
+        )
+
+    room = SWEEP_STATUS_LIMIT - size(status(0))
+    fits, longer = status(room), status(room + 1)
+    assert (size(fits), size(longer)) == (SWEEP_STATUS_LIMIT, SWEEP_STATUS_LIMIT + 1)
+    assert fits.bounded() == fits
+    assert [trial.values for trial in longer.bounded().best] == [{"a.b": "first"}, {"a.b": "second"}, None]
+
+
 def test_a_small_status_stays_as_it_is() -> None:
     status = SweepStatus(asked=3, best=(BestTrial(number=1, objectives={"image.AUROC": 0.9}, values={"a.b": 1}),))
     assert status.bounded() == status

@@ -54,6 +54,12 @@ def test_what_is_written_is_json_without_defaults_and_without_the_sweep() -> Non
     }
 
 
+def test_what_is_written_as_null_is_not_written() -> None:
+    sweep = sweep_spec(SEED).to_json_object()["sweep"]
+    spec = with_sweep(written() | {"sweep": sweep, "training": {"maxEpochs": None, "trainBatchSize": 3}})
+    assert as_written(spec)["training"] == {"trainBatchSize": 3}
+
+
 def test_the_end_is_the_samples_spec_with_its_values() -> None:
     wanted = written()
     wanted["dataset"]["seed"] = 7
@@ -105,6 +111,11 @@ def test_a_model_is_exported_where_its_export_is_measured(export: Any, sweep: di
     spec = sweep_spec(SEED, change={"export": export}, **sweep)
     assert trial_spec(spec, {})["export"]["types"] == types
     assert final_spec(spec, {}).get("export") == export
+
+
+def test_of_formats_that_are_searched_the_chosen_one_is_measured() -> None:
+    spec = sweep_spec({"path": "export.types", "choices": [["torchscript"], ["onnx"]]}, objectives=[LATENCY])
+    assert trial_spec(spec, {"export.types": ["torchscript"]})["export"]["types"] == ["torchscript"]
 
 
 @pytest.mark.parametrize(

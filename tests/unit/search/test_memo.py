@@ -2,16 +2,24 @@
 
 import copy
 import random
+from collections.abc import Callable, Hashable, Iterable
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
 from anomaly_api.sweep_exchange import NewTrial, TrialRecord, TrialState
 from anomaly_search.memo import Memo
+from anomaly_search.points import point_at
 from anomaly_search.session import decide, overview
+from anomaly_search.suggest import suggest
+from anomaly_search.sweep import Algorithm
+from anomaly_search.trials import State, Trial
 from support.sweep_specs import sweep_spec
-from support.sweeps import BEGIN
+from support.sweeps import BEGIN, FINITE, sweep_of
+
+S = TypeVar("S")
+T = TypeVar("T")
 
 FEATURES = {"path": "model.padim.nFeatures", "int": {"low": 1, "high": 64}}
 SHARE = {"path": "dataset.splits.goodTestFraction", "float": {"low": 0.1, "high": 0.3}}
@@ -53,6 +61,77 @@ def test_it_makes_each_thing_again_only_of_another_item() -> None:
     assert memo.each("b", (factor,), [three], make) == [30]
     assert memo.each("a", ([100],), [three], make) == [300], "and everything is, of another source"
     assert made == [1, 2, 3, 2, 3, 3, 3]
+
+
+class Watched(Memo):
+    """A memo that notes what is made: each key, or its first part, and that of many as often as one is made."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.made: list[Hashable] = []
+
+    def get(self, key: Hashable, sources: tuple[object, ...], make: Callable[..., T]) -> T:
+        def noted(*given: object) -> T:
+            self.made.append(key[0] if isinstance(key, tuple) else key)
+            return make(*given)
+
+        return super().get(key, sources, noted)
+
+    def each(self, key: Hashable, sources: tuple[object, ...], items: Iterable[S], make: Callable[..., T]) -> list[T]:
+        def noted(*given: object) -> T:
+            self.made.append(key)
+            return make(*given)
+
+        return super().each(key, sources, items, noted)
+
+
+@pytest.mark.parametrize(
+    ("sweep", "made"),
+    [
+        ({"algorithm": {"name": "tpe"}}, {"block", "fold", "distributions", "row"}),
+        ({"algorithm": {"name": "cmaes"}}, {"block", "fold"}),
+        ({"algorithm": {"name": "random"}}, {"block", "fold"}),
+    ],
+)
+def test_a_decision_makes_nothing_again_of_trials_that_are_as_they_were(sweep: dict[str, Any], made: set[str]) -> None:
+    experiment = sweep_spec(FEATURES, SHARE, trials={"max": 40}, **sweep).to_json_object()
+    values = [{"model.padim.nFeatures": n + 1, "dataset.splits.goodTestFraction": 0.2} for n in range(12)]
+    known = [TrialRecord(n, 0, 0, each, "Complete", {"image.AUROC": n / 20}) for n, each in enumerate(values)]
+    memo = Watched()
+    decided = decide(experiment, known, BEGIN, BEGIN, name="hunt", memo=memo)
+    assert set(memo.made) == {"spec", "task", "trials"} | made
+    assert memo.made.count("fold") == memo.made.count("trials") == 12
+    memo.made.clear()
+    assert decide(experiment, known, BEGIN, BEGIN, name="hunt", memo=memo) == decided
+    assert memo.made == []
+
+
+def test_an_overview_makes_nothing_again_of_trials_that_are_as_they_were() -> None:
+    experiment = sweep_spec(SHARE, trials={"max": 40}).to_json_object()
+    known = [
+        TrialRecord(n, 0, 0, {"dataset.splits.goodTestFraction": 0.1 + n / 200}, "Complete", {"image.AUROC": n / 20})
+        for n in range(20)
+    ]
+    memo = Watched()
+    told = overview(experiment, known, memo=memo)
+    assert set(memo.made) == {"task", "trials", "block", "fold", "importances"}
+    memo.made.clear()
+    assert overview(experiment, known, memo=memo) == told
+    assert memo.made == []
+
+
+def test_a_suggestion_in_a_finite_space_makes_nothing_again_of_trials_that_are_as_they_were(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    known = [Trial(n, point_at(FINITE, n), State.FAILED) for n in range(12)]
+    sweep = sweep_of(FINITE, algorithm=Algorithm("random", 7))
+    monkeypatch.setattr("anomaly_search.suggest._draw", lambda *_: point_at(FINITE, 3))
+    memo = Watched()
+    suggested = suggest(sweep, known, 12, memo)
+    assert sorted(map(str, memo.made)) == ["keys"] * 12 + ["points"] * 12
+    memo.made.clear()
+    assert suggest(sweep, known, 12, memo) == suggested
+    assert memo.made == []
 
 
 @pytest.mark.parametrize(

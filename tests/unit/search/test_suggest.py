@@ -22,9 +22,10 @@ from scipy.stats.qmc import Sobol
 
 from anomaly_search import points
 from anomaly_search.evaluations import fold
-from anomaly_search.samplers.optuna_samplers import tpe_sampler
+from anomaly_search.samplers.optuna_samplers import random, tpe_sampler
 from anomaly_search.samplers.rows import rows
 from anomaly_search.samplers.seeding import seed_of
+from anomaly_search.samplers.sobol import sobol
 from anomaly_search.space import Choices, FloatRange, IntRange, Parameter, Space
 from anomaly_search.suggest import Exhausted, Suggestion, suggest
 from anomaly_search.sweep import Algorithm, AlgorithmName, Constraint, Fidelity, Limits, Objective, Sweep
@@ -120,6 +121,22 @@ def test_tpe_suggests_what_optuna_does_in_a_conditional_space() -> None:
     for own, other in zip(ours[10:], theirs[10:], strict=True):
         expected = {path: chosen[path][value] if path in chosen else value for path, value in other.params.items()}
         assert own.parameters == expected
+
+
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+def test_tpe_has_its_settings() -> None:
+    """It learns from the third trial on, of few candidates each time."""
+    sweep = sweep_of(algorithm=Algorithm("tpe", 7, startup_trials=3, candidates=5))
+    ours = run(sweep, 12, bowl)
+    evenly = run(sweep_of(algorithm=Algorithm("sobol", 7)), 3, bowl)
+    assert [trial.parameters for trial in ours[:3]] == [trial.parameters for trial in evenly]
+
+    def objective(trial: optuna.Trial) -> float:
+        return bowl({name: trial.suggest_float(name, -5, 5) for name in "xy"})
+
+    settings = {"n_startup_trials": 3, "n_ei_candidates": 5, "multivariate": True, "group": True}
+    theirs = optimized(12, lambda seed: TPESampler(seed=seed, **settings), objective, in_optuna(evenly))
+    assert [trial.parameters for trial in ours] == [trial.params for trial in theirs]
 
 
 def test_random_suggests_what_optuna_does() -> None:
@@ -305,6 +322,45 @@ def test_a_point_that_cannot_be_avoided_comes_with_the_trial_that_knows_it(monke
     done = run(sweep_of(), 3, bowl)
     monkeypatch.setattr("anomaly_search.suggest._draw", lambda *_: dict(done[1].parameters))
     assert suggest(sweep_of(), done, 3) == Suggestion(done[1].parameters, known=1)
+
+
+@pytest.mark.parametrize("name", ["random", "sobol"])
+def test_a_repeated_point_is_drawn_anew_with_other_seeds(name: AlgorithmName) -> None:
+    sweep = sweep_of(FINITE, algorithm=Algorithm(name, 7))
+    drawn = [random(sweep, seed_of(7, 20, attempt)) for attempt in range(8)]
+    if name == "sobol":
+        drawn[0] = sobol(sweep, 20)
+    for skipped in (1, 2, 4):
+        tried = [FINITE.key(one) for one in drawn[:skipped]]
+        expected = next(one for one in drawn if FINITE.key(one) not in tried)
+        known = [Trial(number, one, State.FAILED) for number, one in enumerate(drawn[:skipped])]
+        assert suggest(sweep, known, 20) == Suggestion(expected)
+
+
+def test_one_of_the_points_that_are_left_is_taken_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 14 points 3, 4 and 9 are left."""
+    sweep = sweep_of(FINITE, algorithm=Algorithm("random", 7))
+    tried = [place for place in range(14) if place not in (3, 4, 9)]
+    known = [Trial(number, points.point_at(FINITE, place), State.FAILED) for number, place in enumerate(tried)]
+    elsewhere = [Trial(90, {"model": "padim", "features": 75, "size": {"height": 256}}, State.FAILED)]
+    asked = Counter[int]()
+
+    def draw(*arguments: Any) -> dict[str, Any]:
+        asked[arguments[3]] += 1
+        return points.point_at(FINITE, 0)
+
+    monkeypatch.setattr("anomaly_search.suggest._draw", draw)
+    for number in (20, 21, 22, 23, 24):
+        chosen = (3, 4, 9)[np.random.default_rng(seed_of(7, number, 8)).integers(3)]
+        assert suggest(sweep, known + elsewhere, number) == Suggestion(points.point_at(FINITE, chosen))
+    assert asked == dict.fromkeys(range(8), 5), "after as many attempts"
+
+
+def test_an_infinite_space_repeats_a_point_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    done = run(sweep_of(), 2, bowl)
+    drawn = iter([done[0], done[1]] * 4)
+    monkeypatch.setattr("anomaly_search.suggest._draw", lambda *_: dict(next(drawn).parameters))
+    assert suggest(sweep_of(), done, 3) == Suggestion(done[1].parameters, known=1), "the last one that was drawn"
 
 
 def test_a_number_that_was_deleted_gets_its_point_again() -> None:

@@ -88,6 +88,20 @@ def test_a_few_points_have_no_importances() -> None:
     assert summary(sweep_of(), [complete(n, {"x": 0.1 * n, "y": 0.0}, n) for n in range(19)]).importances == {}
 
 
+def test_importances_are_of_the_feasible_points_in_full() -> None:
+    """The 20 that count are known for x alone, whatever the others are."""
+    sweep = sweep_of(fidelity=Fidelity((0.25, 1.0), 2), constraints=(Constraint("bytes", max=1.0),))
+    luck = np.random.default_rng(5)
+    points = [{"x": float(x), "y": float(y)} for x, y in luck.uniform(-5, 5, (60, 2))]
+    full = [complete(n, points[n], points[n]["x"], rung=1, constraints=(0.5,)) for n in range(20)]
+    low = [complete(n, points[n], points[n]["y"], constraints=(0.5,)) for n in range(20, 40)]
+    beyond = [complete(n, points[n], points[n]["y"], rung=1, constraints=(2.0,)) for n in range(40, 60)]
+    found = summary(sweep, [*full, *low, *beyond]).importances
+    assert found == summary(sweep, full).importances
+    assert found["x"] > 0.9
+    assert summary(sweep, [*full[1:], *low, *beyond]).importances == {}
+
+
 @pytest.mark.parametrize("objectives", [1, 2])
 def test_importances_of_few_parameters_are_numbers(objectives: int) -> None:
     space = Space((Parameter("x", FloatRange(0, 1)),))
