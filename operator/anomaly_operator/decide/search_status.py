@@ -183,20 +183,25 @@ def _between_steps(frame: _Frame, end: str, failure: StepFailure | None) -> RunS
 
 
 def _progress(sweep: Sweep, frame: _Frame) -> Progress:
-    total, done = sweep.most_trials, frame.sweep.asked - frame.sweep.running
+    """Return how far the search is; of how many points is not known of a whole grid, which the search alone counts."""
+    is_whole_grid = sweep.algorithm.name == "grid" and sweep.trials.max is None
+    # A limit that was lowered below what is begun ends nothing that is at work.
+    total = 0 if is_whole_grid else max(sweep.most_trials, frame.sweep.asked)
+    done = frame.sweep.asked - frame.sweep.running
     spent = (frame.now - from_timestamp(frame.started)).total_seconds() if frame.started else 0.0
     return Progress(
         completed=done,
         total=total,
         unit="trials",
-        percent=min(99, 100 * done // total),
-        remaining_seconds=round(spent * (total - done) / done) if done else None,
+        percent=min(99, 100 * done // total) if total else 0,
+        remaining_seconds=round(spent * (total - done) / done) if done and total else None,
     )
 
 
 def _progress_text(progress: Progress) -> str:
+    total = f"/{progress.total}" if progress.total else ""
     left = f", {to_age(progress.remaining_seconds)} left" if progress.remaining_seconds else ""
-    return f"search {progress.completed}/{progress.total}{left}"
+    return f"search {progress.completed}{total}{left}"
 
 
 def _message(sweep: Sweep, found: SweepStatus) -> str:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from anomaly_api.status import ConditionType, Phase, RunStatus
+from anomaly_api.status import ConditionType, Display, Phase, Progress, RunStatus, StepStatus
 from anomaly_api.sweep_exchange import SweepEnd
 from anomaly_api.sweep_status import StopReason
 from anomaly_operator.decide.conditions import find_true
@@ -17,6 +17,7 @@ from anomaly_operator.decide.search_status import (
     SearchState,
     deadline_end,
     removed_hours,
+    search_run,
     search_status,
     seconds_until_due,
 )
@@ -187,3 +188,131 @@ def test_a_rerun_that_is_asked_for_at_work_is_that_of_the_next_run() -> None:
     another = desired_state(asked, current_run(asked, over), None, settings)
     assert isinstance(another, DesiredSearch)
     assert another.search != first.search
+
+
+COUNTS = {"asked": 10, "running": 4, "complete": 3, "pruned": 1, "infeasible": 1, "failed": 1}
+
+
+def at_work(
+    counts: Manifest, policy: dict[str, Any] | None = None, old: RunStatus | None = None, **fields: Any
+) -> RunStatus:
+    """Return the status of a search that goes on, a minute after it began."""
+    state = {name: fields.pop(name) for name in ("waits", "at_work") if name in fields}
+    run, known = sweep(policy, **fields), status(sweep=counts).sweep
+    assert known
+    state = SearchState(**{"overview": known, "at_work": known.running} | state)
+    return search_status(run, old or status(), search(run), state, A_MINUTE_LATER)
+
+
+def test_a_search_at_work_tells_how_far_it_is_and_what_is_best() -> None:
+    told = at_work(COUNTS | {"best": [BEST]})
+    assert (told.phase, told.stage) == ("Running", "search")
+    [reconciling] = told.conditions
+    assert (reconciling.type, reconciling.status, reconciling.reason) == ("Reconciling", "True", "Running")
+    counts = "3 trials complete, 4 running, 1 pruned, 1 infeasible, 1 failed"
+    assert reconciling.message == f"{counts}; best image.AUROC 0.9 in trial 3"
+    # Six of twenty in a minute: the others take two minutes and a third.
+    expected = Progress(completed=6, total=20, unit="trials", percent=30, remaining_seconds=140)
+    assert told.progress == expected
+    assert told.display == Display(objective="0.9", progress="search 6/20, 2m left")
+    assert told.sweep
+    assert told.sweep.limits == "", "nothing has ended it"
+
+
+@pytest.mark.parametrize(
+    ("counts", "fields", "progress", "text"),
+    [
+        ({"asked": 4, "running": 4}, {}, (0, 20, 0, None), "search 0/20"),
+        ({"asked": 20}, {}, (20, 20, 99, 0), "search 20/20"),
+        ({"asked": 2, "running": 1}, {"trials": {"max": 3}}, (1, 3, 33, 120), "search 1/3, 2m left"),
+        # Lowered while four are at work, which go on.
+        ({"asked": 16, "running": 4}, {"trials": {"max": 5}}, (12, 16, 75, 20), "search 12/16, 20s left"),
+        # Only the search knows how many points a grid has.
+        (COUNTS, {"algorithm": {"name": "grid"}}, (6, 0, 0, None), "search 6"),
+        (COUNTS, {"algorithm": {"name": "grid"}, "trials": {"max": 12}}, (6, 12, 50, 60), "search 6/12, 60s left"),
+    ],
+)
+def test_the_progress_of_a_search_is_in_points(
+    counts: Manifest, fields: Manifest, progress: tuple[int, int, int, int | None], text: str
+) -> None:
+    told = at_work(counts, **fields)
+    assert told.progress
+    found = told.progress
+    assert (found.completed, found.total, found.percent, found.remaining_seconds) == progress
+    assert told.display == Display(progress=text)
+
+
+def test_a_search_without_anything_yet_says_so() -> None:
+    told = at_work({})
+    assert told.start_time == BEGAN
+    assert told.conditions[0].message == "0 trials complete, 0 running"
+    unasked = at_work({}, old=RunStatus(run=1))
+    assert (unasked.start_time, unasked.progress) == (None, Progress(total=20, unit="trials"))
+    assert at_work({"asked": 1, "running": 1}, old=RunStatus(run=1)).start_time == "2026-01-02T03:05:05Z"
+
+
+def test_a_search_that_waits_says_why() -> None:
+    told = at_work(COUNTS, waits="trial hunt-t0004 was refused: exceeded quota")
+    assert told.conditions[0].message == "trial hunt-t0004 was refused: exceeded quota"
+
+
+@pytest.mark.parametrize(("trials", "phase", "kind"), [(1, "Running", "Reconciling"), (0, "Suspended", "Suspended")])
+def test_a_sweep_is_suspended_once_no_trial_is_at_work(trials: int, phase: str, kind: str) -> None:
+    told = at_work(COUNTS, {"suspend": True}, at_work=trials)
+    [condition] = told.conditions
+    assert (told.phase, condition.type, condition.reason) == (phase, kind, phase)
+    if not trials:
+        assert condition.message == "runPolicy.suspend is true"
+    assert told.display
+    assert told.display.progress == "search 6/20, 2m left"
+
+
+def test_the_status_of_a_search_keeps_what_earlier_steps_left() -> None:
+    checked = {"name": "check", "jobName": "screws-experiment-check", "completionTime": "2026-01-02T03:04:35Z"}
+    stalled = {
+        "type": "Stalled",
+        "status": "True",
+        "reason": "InternalError",
+        "message": "",
+        "lastTransitionTime": BEGAN,
+    }
+    fields = {"jobName": "screws-experiment-check", "attempts": 2, "steps": [checked], "conditions": [stalled]}
+    old = status(**fields, specDigest="digest", run=3)
+    told = at_work(COUNTS, old=old)
+    assert (told.job_name, told.attempts, told.steps) == ("screws-experiment-check", 2, old.steps)
+    assert (told.run, told.spec_digest, told.observed_generation) == (3, "digest", 1)
+    healed = told.conditions[0]
+    assert (healed.type, healed.status, healed.reason) == ("Stalled", "False", "Running")
+    assert (healed.observed_generation, healed.last_transition_time) == (1, "2026-01-02T03:05:05Z")
+
+
+def test_an_end_is_recorded_as_a_step_that_began_when_the_one_before_ended() -> None:
+    run = sweep()
+    overview = status(sweep={"asked": 4, "best": [BEST]}).sweep
+    assert overview
+    state = SearchState(overview=overview, at_work=2, end=SweepEnd(StopReason.TARGET_REACHED, "why"))
+    checked = {"name": "check", "jobName": "j", "completionTime": "2026-01-02T03:04:35Z"}
+    before = {"name": "search", "jobName": "", "completionTime": "2026-01-02T03:04:50Z"}
+    for steps, began in ([], BEGAN), ([checked], "2026-01-02T03:04:35Z"), ([checked, before], "2026-01-02T03:04:35Z"):
+        told = search_status(run, status(steps=steps), search(run), state, A_MINUTE_LATER)
+        *earlier, done = told.steps or ()
+        assert [step.name for step in earlier] == [step["name"] for step in steps if step is not before]
+        assert done == StepStatus(name="search", job_name="", start_time=began, completion_time="2026-01-02T03:05:05Z")
+    [condition] = told.conditions
+    assert (condition.type, condition.reason, condition.message) == (
+        "Reconciling",
+        "Pending",
+        "the search is over: why",
+    )
+
+
+def test_a_search_keeps_the_number_of_the_run_that_began_it() -> None:
+    desired = search(sweep())
+    assert search_run(RunStatus(), desired) == 1
+    assert search_run(status(run=4), desired) == 4
+    begun = {"search": desired.search, "searchRun": 2}
+    assert search_run(status(run=4, sweep=begun), desired) == 2
+    assert search_run(status(run=4, sweep=begun | {"search": "another"}), desired) == 4
+    again = at_work(COUNTS, old=status(run=4, sweep=begun))
+    assert again.sweep
+    assert (again.sweep.search, again.sweep.search_run) == (desired.search, 2)
