@@ -14,6 +14,9 @@ from anomaly_operator.views import RunView
 
 log = structlog.get_logger()
 
+NOTE_BYTES = 1024
+"""Longest note that the API server takes: it counts bytes, not characters."""
+
 
 async def record_event(client: ApiClient, run: RunView, event: Event, identity: str, now: datetime) -> None:
     """Post an Event about a run; the same one is not posted twice. Failures are logged, never raised.
@@ -36,7 +39,7 @@ async def record_event(client: ApiClient, run: RunView, event: Event, identity: 
         "action": "Reconcile",
         "reason": event.reason.value,
         "type": event.type,
-        "note": event.message[:1024],
+        "note": event.message.encode()[:NOTE_BYTES].decode(errors="ignore"),
         "regarding": {
             "apiVersion": API_VERSION,
             "kind": run.key.kind,
