@@ -1,6 +1,8 @@
 """Progress from pods: which pods may push, how often the status is written, which replica accepts."""
 
+import copy
 from collections.abc import AsyncIterator
+from typing import Any
 
 import aiohttp
 import pytest
@@ -10,13 +12,18 @@ from anomaly_api.status import Progress, Stage
 from anomaly_operator.cluster.cache import Cache
 from anomaly_operator.cluster.client import ApiClient
 from anomaly_operator.cluster.leader_election import LeaderElector
+from anomaly_operator.errors import LoginError, Unavailable
 from anomaly_operator.keys import RunKey
-from anomaly_operator.resources import Manifest, Resource
+from anomaly_operator.metrics import REGISTRY
+from anomaly_operator.resources import TOKEN_REVIEWS, Manifest, Resource
+from anomaly_operator.serving import tokens
 from anomaly_operator.serving.progress_board import ProgressBoard
-from anomaly_operator.serving.server import BODY_LIMIT, Server
-from anomaly_operator.serving.tokens import TokenVerifier
+from anomaly_operator.serving.server import BODY_LIMIT, FORWARDED, Server
+from anomaly_operator.serving.tokens import PodIdentity, TokenVerifier
+from anomaly_operator.views import job_view, pod_view
 from anomaly_operator.work_queue import WorkQueue
-from support.objects import JOB_UID, KEY, UID, make_job, make_pod
+from support.objects import EXPERIMENT, JOB_UID, KEY, UID, make_job, make_pod, make_run, raw_job, raw_pod
+from support.played_loop import PlayedLoop
 
 UPDATE = ProgressUpdate(
     run=RunIdentity(kind=KEY.kind, namespace=KEY.namespace, name=KEY.name, uid=UID),
@@ -30,9 +37,12 @@ class FakeTokenReviews(ApiClient):
 
     def __init__(self) -> None:
         self.reviews = 0
+        self.trouble: Exception | None = None
 
     async def create(self, resource: Resource, namespace: str | None, body: Manifest) -> Manifest:
         self.reviews += 1
+        if self.trouble:
+            raise self.trouble
         token = body["spec"]["token"]
         if not token.startswith("pod-"):
             return {"status": {"authenticated": False}}
@@ -65,18 +75,21 @@ class Replica:
 
     def __init__(self, elector: LeaderElector) -> None:
         self.cache, self.api, self.queue = Cache(), FakeTokenReviews(), WorkQueue[RunKey]()
-        self.board = ProgressBoard(self.queue, 2.0, lambda: 0.0)
+        self.now = 0.0
+        self.board = ProgressBoard(self.queue, 2.0, lambda: self.now)
         self.server = Server(
             cache=self.cache,
             board=self.board,
             elector=elector,
             tokens=TokenVerifier(self.api, lambda: 0.0),
             answer=self._answer,
-            health=lambda: None,
-            ready=lambda: True,
-            refresh_metrics=lambda: None,
+            health=lambda: self.problem,
+            ready=lambda: self.problem is None,
+            refresh_metrics=lambda: self.refreshed.append(self.now),
         )
         self.answer: ProgressAnswer | None = None
+        self.problem: str | None = None
+        self.refreshed: list[float] = []
         self.cache.put_job(make_job())
         self.cache.put_pod(make_pod(1))
         self.url = ""
@@ -209,3 +222,234 @@ async def test_probes_and_metrics_answer(leader: Replica) -> None:
                 assert answer.status == 200
                 text = await answer.text()
     assert "anomaly_operator_progress_total" in text
+
+
+async def ask(url: str, headers: dict[str, str]) -> tuple[int, str | None]:
+    """Push with these headers, and return the status and when the pod may push again."""
+    async with aiohttp.ClientSession() as session:
+        data = UPDATE.model_dump_json(by_alias=True)
+        async with session.post(url + PROGRESS_PATH, data=data, headers=headers) as answer:
+            return answer.status, answer.headers.get("Retry-After")
+
+
+@pytest.mark.parametrize(
+    ("authorization", "status"),
+    [("bearer pod-1", 204), ("Basic pod-1", 401), ("Bearer ", 401), ("pod-1", 401), ("Bearer", 401)],
+)
+async def test_a_token_is_a_bearer_token(leader: Replica, authorization: str, status: int) -> None:
+    assert await ask(leader.url, {"Authorization": authorization}) == (status, None)
+    assert leader.api.reviews == (status == 204), "who has no token is not asked about"
+
+
+@pytest.mark.parametrize("trouble", [Unavailable(503, "down"), LoginError("no token")])
+async def test_a_server_that_cannot_be_asked_is_no_refusal(leader: Replica, trouble: Exception) -> None:
+    leader.api.trouble = trouble
+    assert await push(leader.url, "pod-1") == 503
+    assert leader.board.latest(KEY, JOB_UID) is None
+
+
+async def test_a_malformed_update_is_refused_before_anything_is_asked(leader: Replica) -> None:
+    assert await push(leader.url, "pod-1", "{}") == 400
+    assert leader.api.reviews == 0
+
+
+async def test_another_pod_of_the_name_may_not_push(leader: Replica) -> None:
+    later = raw_pod(1)
+    later["metadata"] |= {"uid": "a-later-one", "resourceVersion": "99"}
+    leader.cache.put_pod(pod_view(later))
+    assert await push(leader.url, "pod-1") == 403
+
+
+async def test_a_pod_of_an_earlier_job_of_the_name_may_not_push(leader: Replica) -> None:
+    later = raw_job()
+    later["metadata"] |= {"uid": "a-later-one", "resourceVersion": "99"}
+    leader.cache.put_job(job_view(later))
+    assert await push(leader.url, "pod-1") == 403
+
+
+@pytest.mark.parametrize("is_trial", [False, True])
+async def test_the_pushes_of_trials_are_looked_at_seldom(leader: Replica, is_trial: bool) -> None:
+    owner = {"kind": "AnomalyExperiment", "name": "hunt", "uid": "of-hunt", "controller": is_trial}
+    leader.cache.put_run(make_run(EXPERIMENT | {"metadata": EXPERIMENT["metadata"] | {"ownerReferences": [owner]}}))
+    for now in (0.0, 5.0):
+        leader.now = now
+        await push(leader.url, "pod-1")
+        if now == 0.0:
+            leader.queue.done(await leader.queue.get())
+    assert len(leader.queue) == (0 if is_trial else 1)
+    leader.queue.shut_down()
+
+
+async def test_a_push_is_forwarded_once(leader: Replica) -> None:
+    follower = Replica(FixedElector(is_leader=False, leader_address=leader.url))
+    await follower.start()
+    token = {"Authorization": "Bearer pod-1"}
+    assert await ask(follower.url, token | {FORWARDED: "1"}) == (503, "2")
+    assert leader.board.latest(KEY, JOB_UID) is None
+    assert await ask(follower.url, {}) == (401, None), "the leader says so"
+    leader.server._elector.is_leader = False
+    assert await ask(follower.url, token) == (503, None), "and the leader forwards nothing that was forwarded"
+    follower.server._elector.leader_address = "http://127.0.0.1:1"
+    assert await ask(follower.url, token) == (503, "2")
+    follower.server._elector.leader_address = None
+    assert await ask(follower.url, token) == (503, "2")
+    await follower.server.close()
+
+
+async def test_probes_tell_what_is_wrong(leader: Replica) -> None:
+    async def get(path: str) -> tuple[int, str, str]:
+        async with aiohttp.ClientSession() as session, session.get(leader.url + path) as answer:
+            return answer.status, await answer.text(), answer.headers["Content-Type"]
+
+    assert (await get("/healthz"))[:2] == (200, "ok")
+    assert (await get("/readyz"))[:2] == (200, "ok")
+    leader.problem = "no complete LIST for 900 s"
+    assert (await get("/healthz"))[:2] == (503, "no complete LIST for 900 s")
+    assert (await get("/readyz"))[0] == 503
+    assert leader.refreshed == []
+    status, _, content_type = await get("/metrics")
+    assert (status, content_type) == (200, "text/plain; version=0.0.4")
+    assert leader.refreshed == [0.0]
+
+
+async def test_pushes_are_counted_by_their_answers(leader: Replica) -> None:
+    def count(result: str) -> float:
+        return REGISTRY.get_sample_value("anomaly_operator_progress_total", {"result": result}) or 0.0
+
+    before = [count(result) for result in ("204", "401")]
+    for token in ("pod-1", None, "pod-1"):
+        await push(leader.url, token)
+    assert [count(result) for result in ("204", "401")] == [before[0] + 2, before[1] + 1]
+
+
+# Tokens ---------------------------------------------------------------------------------------------------------------
+
+REVIEWED: Manifest = {
+    "authenticated": True,
+    "audiences": ["somebody-else", PROGRESS_AUDIENCE],
+    "user": {
+        "username": "system:serviceaccount:vision:default",
+        "extra": {tokens.POD_NAME: ["screws-experiment-1"], tokens.POD_UID: ["pod-1"]},
+    },
+}
+
+
+class Reviews(ApiClient):
+    """An API server that says the same of every token, and keeps what it was asked."""
+
+    def __init__(self, status: Manifest | None) -> None:
+        self.answer: Manifest = {} if status is None else {"status": status}
+        self.asked: list[tuple[Resource, str | None, Manifest]] = []
+
+    async def create(self, resource: Resource, namespace: str | None, body: Manifest) -> Manifest:
+        self.asked.append((resource, namespace, body))
+        return self.answer
+
+    @property
+    def tokens(self) -> list[str]:
+        return [body["spec"]["token"] for _, _, body in self.asked]
+
+
+def without(*path: str, **fields: Any) -> Manifest:
+    """Return the good answer without a field, or with others."""
+    changed = copy.deepcopy(REVIEWED)
+    place = changed
+    for name in path[:-1]:
+        place = place[name]
+    if path:
+        del place[path[-1]]
+    return changed | fields
+
+
+async def test_a_token_is_one_of_a_pod_for_this_audience() -> None:
+    api = Reviews(REVIEWED)
+    assert await TokenVerifier(api, lambda: 0.0).authenticate("t") == PodIdentity(
+        "vision", "screws-experiment-1", "pod-1"
+    )
+    body = {
+        "apiVersion": "authentication.k8s.io/v1",
+        "kind": "TokenReview",
+        "spec": {"token": "t", "audiences": [PROGRESS_AUDIENCE]},
+    }
+    assert api.asked == [(TOKEN_REVIEWS, None, body)]
+
+
+@pytest.mark.parametrize(
+    "status",
+    [
+        None,
+        {},
+        without(authenticated=False),
+        without("authenticated"),
+        without("audiences"),
+        without(audiences=["https://kubernetes.default.svc"]),
+        without("user"),
+        without("user", "extra"),
+        without("user", "extra", tokens.POD_NAME),
+        without("user", "username"),
+        without(user=REVIEWED["user"] | {"username": "system:node:worker-1"}),
+    ],
+)
+async def test_any_other_token_is_none_of_a_pod(status: Manifest | None) -> None:
+    assert await TokenVerifier(Reviews(status), lambda: 0.0).authenticate("t") is None
+
+
+async def test_an_answer_is_reused_for_less_than_a_minute() -> None:
+    api, clock = Reviews(REVIEWED), [0.0]
+    verifier = TokenVerifier(api, lambda: clock[0])
+    for clock[0], asked in ((5.0, 1), (64.9, 1), (65.0, 2), (124.9, 2)):
+        assert await verifier.authenticate("t") is not None
+        assert len(api.asked) == asked
+    await verifier.authenticate("another")
+    assert api.tokens == ["t", "t", "another"]
+
+
+async def test_the_answers_that_are_oldest_are_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert tokens.CACHE_SIZE == 10_000
+    monkeypatch.setattr(tokens, "CACHE_SIZE", 2)
+    api, clock = Reviews(REVIEWED), [0.0]
+    verifier = TokenVerifier(api, lambda: clock[0])
+    for clock[0], token in ((0.0, "a"), (1.0, "b"), (60.5, "a"), (60.6, "c"), (60.7, "a"), (60.8, "c"), (60.9, "b")):
+        await verifier.authenticate(token)
+    assert api.tokens == ["a", "b", "a", "c", "b"], "a, asked anew, is younger than b"
+
+
+# When a run with new progress is looked at ----------------------------------------------------------------------------
+
+
+def test_progress_within_the_pause_is_looked_at_when_the_pause_is_over() -> None:
+    loop = PlayedLoop()
+    queue: WorkQueue[RunKey] = WorkQueue()
+    board = ProgressBoard(queue, 2.0, loop.time)
+    looked: list[float] = []
+
+    async def work() -> None:
+        while True:
+            queue.done(await queue.get())
+            looked.append(round(loop.time(), 3))
+
+    worker = loop.create_task(work())
+    for at in (0.0, 0.5, 1.0, 1.5, 2.5, 6.0, 8.0, 8.5):
+        loop.call_at(at, board.put, KEY, JOB_UID, UPDATE)
+    loop.call_at(8.25, board.forget, KEY)
+    loop.run_for(20.0)
+    # At once, after the pause, and so on; a run that was forgotten has no pause.
+    assert looked == [0.0, 2.0, 4.0, 6.0, 8.0, 8.5]
+    worker.cancel()
+    loop.close()
+
+
+def test_progress_that_is_forgotten_is_none() -> None:
+    loop = PlayedLoop()
+    board = ProgressBoard(WorkQueue(), 2.0, lambda: 0.0)
+
+    async def put() -> None:
+        board.put(KEY, JOB_UID, UPDATE)
+
+    loop.run_until_complete(put())
+    assert board.latest(KEY, JOB_UID) == UPDATE
+    assert board.latest(KEY, "") is None
+    board.forget(KEY)
+    board.forget(KEY)
+    assert board.latest(KEY, JOB_UID) is None
+    loop.close()
