@@ -15,6 +15,7 @@ from aiohttp.test_utils import TestServer
 from anomaly_operator.cluster import client as client_module
 from anomaly_operator.cluster.client import ATTEMPTS, LONGEST_WAIT, ApiClient
 from anomaly_operator.errors import ApiError, Conflict, Forbidden, Gone, Invalid, LoginError, NotFound, Unavailable
+from anomaly_operator.metrics import REGISTRY
 from anomaly_operator.resources import EXPERIMENTS, JOBS, LEASES, TOKEN_REVIEWS
 
 Answer = Callable[[], web.StreamResponse]
@@ -260,3 +261,81 @@ async def test_every_verb_is_sent_as_kubernetes_reads_it(api: ApiClient, server:
     types = [headers["Content-Type"] for headers in server.headers]
     assert types == [f"application/{'merge-patch+' if verb == 1 else ''}json" for verb in range(6)]
     assert {headers["Authorization"] for headers in server.headers} == {"Bearer first"}
+
+
+def requests_counted(verb: str, resource: str, code: str) -> float:
+    labels = {"verb": verb, "resource": resource, "code": code}
+    return REGISTRY.get_sample_value("anomaly_operator_api_requests_total", labels) or 0.0
+
+
+async def test_every_attempt_is_counted_by_verb_resource_and_answer(
+    api: ApiClient, server: Server, waits: list[float]
+) -> None:
+    expected = [
+        ("get", "jobs", "503"),
+        ("get", "jobs", "200"),
+        ("list", "jobs", "200"),
+        ("create", "jobs", "409"),
+        ("patch", "jobs", "200"),
+        ("update_status", "anomalyexperiments", "200"),
+        ("update", "leases", "200"),
+        ("delete", "jobs", "404"),
+    ]
+    before = [requests_counted(*labels) for labels in expected]
+    empty = {"items": [], "metadata": {"resourceVersion": "7"}}
+    server.answers = [status(503)]
+    await api.get(JOBS, "vision", "screws")
+    server.answers = [lambda: web.json_response(empty)]
+    assert [each async for each in api.list(JOBS)] == [([], "7")]
+    server.answers = [status(409)]
+    with pytest.raises(Conflict):
+        await api.create(JOBS, "vision", {})
+    await api.patch(JOBS, "vision", "screws", {})
+    await api.replace_status(EXPERIMENTS, "vision", "screws", {})
+    await api.replace(LEASES, "system", "lease", {})
+    server.answers = [status(404)]
+    with pytest.raises(NotFound):
+        await api.delete(JOBS, "vision", "screws")
+    assert [requests_counted(*labels) for labels in expected] == [count + 1 for count in before]
+
+
+async def test_an_attempt_without_an_answer_is_counted_as_an_error(waits: list[float]) -> None:
+    client = ApiClient(lambda: kopf.ConnectionInfo(server="http://127.0.0.1:1"))
+    before = requests_counted("get", "jobs", "error")
+    with pytest.raises(Unavailable):
+        await client.get(JOBS, "vision", "screws")
+    assert requests_counted("get", "jobs", "error") == before + 5
+    await client.close()
+
+
+async def test_a_request_is_small_and_says_who_asks(api: ApiClient, server: Server) -> None:
+    await api.create(JOBS, "vision", {"metadata": {"name": "screws"}, "spec": [1, 2]})
+    [headers] = server.headers
+    assert (headers["User-Agent"], headers["Accept"]) == ("anomaly-operator", "application/json")
+    assert headers["Content-Length"] == str(len('{"metadata":{"name":"screws"},"spec":[1,2]}'))
+
+
+async def test_no_more_requests_are_in_flight_than_there_are_connections(url: str, server: Server) -> None:
+    in_flight: list[int] = [0]
+
+    async def slow(request: web.Request) -> web.StreamResponse:
+        in_flight.append(in_flight[-1] + 1)
+        await asyncio.sleep(0.02)
+        in_flight.append(in_flight[-1] - 1)
+        return await server.handle(request)
+
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", slow)
+    async with TestServer(app) as running:
+        client = ApiClient(lambda: kopf.ConnectionInfo(server=str(running.make_url("")).rstrip("/")), connections=2)
+        await asyncio.gather(*(client.get(JOBS, "vision", str(number)) for number in range(5)))
+        await client.close()
+    assert max(in_flight) == 2
+
+
+async def test_a_proxy_of_the_credentials_is_used(server: Server, url: str) -> None:
+    info = kopf.ConnectionInfo(server="http://kubernetes.invalid", proxy_url=url)
+    client = ApiClient(lambda: info)
+    await client.get(JOBS, "vision", "screws")
+    assert server.headers[0]["Host"] == "kubernetes.invalid"
+    await client.close()

@@ -3,6 +3,7 @@
 import asyncio
 import copy
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 
 import pytest
 from structlog.testing import capture_logs
@@ -11,7 +12,8 @@ from anomaly_operator.cluster.client import ApiClient
 from anomaly_operator.cluster.leader_election import ADDRESS_ANNOTATION, LeaderElector
 from anomaly_operator.decide.pod_settings import PodSettings
 from anomaly_operator.errors import Conflict, LoginError, NotFound, Unavailable
-from anomaly_operator.resources import Manifest, Resource
+from anomaly_operator.metrics import REGISTRY
+from anomaly_operator.resources import LEASES, Manifest, Resource
 from anomaly_operator.settings import Settings
 from support.played_loop import PlayedLoop
 
@@ -23,6 +25,10 @@ class FakeLeases(ApiClient):
         self.lease: Manifest | None = None
         self.trouble: Exception | None = None
         self.hangs = False
+        self.seconds = 0.0
+        """How long an answer takes."""
+        self.asked: list[tuple[float, str, str]] = []
+        """When it was asked, for what."""
 
     def fail(self, trouble: Exception) -> None:
         """Answer with an error from now on."""
@@ -33,8 +39,8 @@ class FakeLeases(ApiClient):
         self.trouble, self.hangs = None, False
 
     async def get(self, resource: Resource, namespace: str, name: str) -> Manifest:
-        if self.hangs:
-            await asyncio.sleep(3600)
+        self.asked.append((asyncio.get_running_loop().time(), namespace, name))
+        await asyncio.sleep(3600 if self.hangs else self.seconds)
         if self.trouble:
             raise self.trouble
         if self.lease is None:
@@ -42,12 +48,14 @@ class FakeLeases(ApiClient):
         return copy.deepcopy(self.lease)
 
     async def create(self, resource: Resource, namespace: str | None, body: Manifest) -> Manifest:
+        assert (resource, namespace) == (LEASES, "anomaly-system")
         if self.lease is not None:
             raise Conflict(409, "exists")
         return self._store(body, 1)
 
     async def replace(self, resource: Resource, namespace: str, name: str, body: Manifest) -> Manifest:
         assert self.lease
+        assert (resource, namespace, name) == (LEASES, "anomaly-system", "anomaly-operator")
         if body["metadata"]["resourceVersion"] != self.lease["metadata"]["resourceVersion"]:
             raise Conflict(409, "changed")
         return self._store(body, int(body["metadata"]["resourceVersion"]) + 1)
@@ -233,3 +241,78 @@ def test_what_the_lease_says_of_its_holder(loop: PlayedLoop, server: FakeLeases)
     assert renewed["renewTime"] > spec["renewTime"]
     loop.run_until_complete(elector.release())
     assert (server.lease["spec"]["holderIdentity"], server.lease["spec"]["leaseDurationSeconds"]) == ("", 1)
+
+
+def test_an_attempt_that_hangs_is_given_up_after_half_the_deadline(loop: PlayedLoop, server: FakeLeases) -> None:
+    server.hangs = True
+    loop.call_later(20.0, server.recover)
+    lead(loop, server)
+    # Five seconds for each attempt, and two until the next one.
+    assert [when for when, _, _ in server.asked] == pytest.approx([0.0, 7.0, 14.0, 21.0])
+    assert {(namespace, name) for _, namespace, name in server.asked} == {("anomaly-system", "anomaly-operator")}
+
+
+def test_a_slow_failure_does_not_outlast_the_deadline(loop: PlayedLoop, server: FakeLeases) -> None:
+    elector = lead(loop, server)
+    server.fail(Unavailable(503, "down"))
+    server.seconds = 0.6
+    # Attempts begin at 2.0, 4.6, 7.2 and 9.8.
+    assert seconds_until_lost(loop, elector) == pytest.approx(10.0)
+
+
+def test_a_lease_expires_after_its_duration_and_not_with_it(server: FakeLeases, loop: PlayedLoop) -> None:
+    clock = ManualClock()
+    first, second = make_elector(server, clock, "first"), make_elector(server, clock, "second")
+    attempt = loop.run_until_complete
+    assert attempt(first._try_acquire_or_renew(1))
+    assert not attempt(second._try_acquire_or_renew(1))
+    clock.now = 15.0
+    assert not attempt(second._try_acquire_or_renew(1))
+    clock.now = 15.1
+    assert attempt(second._try_acquire_or_renew(1))
+    assert server.lease
+    spec = server.lease["spec"]
+    assert spec["acquireTime"] == spec["renewTime"], "it is the second's own"
+
+
+def test_a_lease_that_somebody_made_by_hand_is_free_and_keeps_what_it_has(loop: PlayedLoop, server: FakeLeases) -> None:
+    metadata = {"name": "anomaly-operator", "resourceVersion": "5"}
+    server.lease = {"metadata": metadata | {"annotations": {"note": "by hand"}}, "spec": {"strategy": "x"}}
+    elector = lead(loop, server)
+    held = server.lease
+    assert held["metadata"]["annotations"] == {"note": "by hand", ADDRESS_ANNOTATION: "http://first.ip:8080"}
+    assert (held["apiVersion"], held["kind"]) == ("coordination.k8s.io/v1", "Lease")
+    assert (held["spec"]["strategy"], held["spec"]["leaseTransitions"]) == ("x", 1)
+    assert elector.leader_address is None, "it said nothing of one"
+    server.lease = {"metadata": metadata, "spec": {}}
+    second = make_elector(server, loop.time, "second")
+    assert loop.run_until_complete(second._try_acquire_or_renew(1))
+
+
+def test_a_lease_without_a_duration_lasts_as_long_as_ones_own(loop: PlayedLoop, server: FakeLeases) -> None:
+    metadata = {"name": "anomaly-operator", "resourceVersion": "5"}
+    server.lease = {"metadata": metadata, "spec": {"holderIdentity": "somebody"}}
+    lead(loop, server)
+    assert 15.0 < loop.time() <= 18.0
+
+
+def test_a_new_lease_has_its_name_and_whole_seconds(loop: PlayedLoop, server: FakeLeases) -> None:
+    elector = make_elector(server, loop.time, "first", lease_seconds=0.3)
+    loop.run_until_complete(elector.acquire())
+    assert server.lease
+    assert server.lease["metadata"]["name"] == "anomaly-operator"
+    assert server.lease["spec"]["leaseDurationSeconds"] == 1
+    when = server.lease["spec"]["renewTime"]
+    assert when.endswith("Z")
+    age = datetime.now(UTC) - datetime.fromisoformat(when)
+    assert abs(age.total_seconds()) < 60
+
+
+def test_whether_a_replica_leads_is_a_metric(loop: PlayedLoop, server: FakeLeases) -> None:
+    elector = lead(loop, server)
+    assert REGISTRY.get_sample_value("anomaly_operator_leader") == 1.0
+    server.fail(Unavailable(503, "down"))
+    with capture_logs() as logs:
+        seconds_until_lost(loop, elector)
+    assert REGISTRY.get_sample_value("anomaly_operator_leader") == 0.0
+    assert "503: down" in {entry["message"] for entry in logs if entry["event"] == "lease not renewed"}
