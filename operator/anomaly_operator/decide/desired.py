@@ -59,7 +59,7 @@ class Blocked:
     reason: Reason
     message: str
     stalled: bool = False
-    """Whether a person has to act (kstatus: Stalled); otherwise the run continues without help."""
+    """Whether a person has to act (kstatus: Stalled); otherwise the run continues without help, unless it is final."""
     policy: RunPolicy | None = None
     """The run policy, for a Job that exists nevertheless; None if the spec is not valid."""
     final: bool = False
@@ -118,7 +118,7 @@ def desired_name(run: RunView, status: RunStatus, desired: DesiredState) -> str:
 def _experiment_job(run: RunView, status: RunStatus, earlier: RunView | None, settings: PodSettings) -> DesiredState:
     spec = experiment_spec(run.spec)
     if spec.trial and spec.trial.problem:
-        return Blocked(Reason.INVALID_CONFIG, spec.trial.problem, stalled=True, final=True)
+        return Blocked(Reason.INVALID_CONFIG, spec.trial.problem, final=True)
     step = next_step(run_steps(spec, status), run.key, status)
     if spec.sweep is None:
         config = _config(run, status, experiment=spec)
@@ -153,7 +153,7 @@ def _search(
         except ValidationError as error:
             return _unreadable(source.name, "status", error, spec.run_policy)
         if found is None or found.sweep is None or not is_finished(found):
-            why = f"the sweep of AnomalyExperiment {source.name} is not over, or there is none; the search starts then"
+            why = f"the sweep of AnomalyExperiment {source.name} is not over, or there is none; the search waits for it"
             return Blocked(Reason.WAITING_FOR_EXPERIMENT, why, policy=spec.run_policy)
         points = tuple(dict(best.values) for best in found.sweep.best[: source.top] if best.values)
     return DesiredSearch(spec=spec, search=search_of(run, status), limits=limits_digest(sweep), earlier=points)
@@ -237,6 +237,11 @@ def _trained_model(
     if trained.phase is Phase.FAILED:
         message = f"AnomalyExperiment {name} failed; repair its spec and apply it, the run starts once it is Complete"
         return Blocked(Reason.EXPERIMENT_FAILED, message, stalled=True, policy=policy)
+    if trained.phase is Phase.COMPLETE:
+        message = (
+            f"AnomalyExperiment {name} is Complete without a model, such as a trial that was pruned: name another one"
+        )
+        return Blocked(Reason.WAITING_FOR_EXPERIMENT, message, stalled=True, policy=policy)
     message = f"AnomalyExperiment {name} is {trained.phase}; the run starts once it is Complete"
     return Blocked(Reason.WAITING_FOR_EXPERIMENT, message, policy=policy)
 
