@@ -84,6 +84,12 @@ class DesiredSearch:
         """The run policy."""
         return self.spec.run_policy
 
+    @property
+    def sweep(self) -> Sweep:
+        """The sweep of the spec, which always has one."""
+        assert self.spec.sweep is not None
+        return self.spec.sweep
+
 
 DesiredState = DesiredJob | DesiredSearch | Blocked
 
@@ -127,9 +133,8 @@ def _experiment_job(run: RunView, status: RunStatus, earlier: RunView | None, se
         return blocked
     if step == "search":
         return _search(run, status, spec, spec.sweep, earlier)
-    told = sweep_end(spec, status) if step in ("train", "report") else spec.model_copy(update={"sweep": None})
-    config = _config(run, status, experiment=told)
-    if step in ("train", "report") and status.sweep:
+    config = _config(run, status, experiment=sweep_end(spec, status))
+    if step != "check" and status.sweep:
         result = SweepResult(spec=spec.sweep, status=status.sweep, failure=search_failure(status))
         config = config.model_copy(update={"sweep": result})
     return _desired_job(run, status, step, config, policy=_policy_of_end(spec, status), settings=settings)

@@ -88,7 +88,7 @@ def _failure(end: SweepEnd, sweep: SweepStatus, desired: DesiredSearch) -> StepF
     """Return why the search ended without a point to train; None if it has one."""
     if failure := failure_at_end(end, sweep):
         return failure
-    if sweep.best[0].values is None and desired.spec.sweep and desired.spec.sweep.final == "train":
+    if sweep.best[0].values is None and desired.sweep.final == "train":
         which = f"the values of trial {sweep.best[0].number}, the best one, are too long for the status"
         why = f"the search is over: {end.message}; {which}, so that it is not trained in full: its own spec has them"
         return StepFailure(reason=Reason.INVALID_CONFIG, message=why[:MESSAGE_LIMIT])
@@ -136,7 +136,7 @@ def seconds_until_due(desired: DesiredSearch, status: RunStatus, usage: GpuUsage
         usage: what its trials use now.
         now: the current time.
     """
-    budget = desired.spec.sweep.budget if desired.spec.sweep else None
+    budget = desired.sweep.budget
     limits = (desired.policy.active_deadline_seconds, budget.wall_clock_seconds if budget else None)
     left = [_seconds_left(limit, status.start_time, now) for limit in limits if limit and status.start_time]
     if budget and budget.gpu_hours is not None and usage.gpus:
@@ -158,8 +158,7 @@ def _seconds_left(limit: int, started: str, now: datetime) -> float:
 
 
 def _at_work(frame: _Frame, desired: DesiredSearch, state: SearchState) -> RunStatus:
-    sweep = desired.spec.sweep
-    assert sweep is not None
+    sweep = desired.sweep
     if desired.policy.suspend and not state.at_work:
         phase, kind = Phase.SUSPENDED, ConditionType.SUSPENDED
         condition = ConditionState(Reason.SUSPENDED, "runPolicy.suspend is true")
@@ -188,13 +187,16 @@ def _progress(sweep: Sweep, frame: _Frame) -> Progress:
     # A limit that was lowered below what is begun ends nothing that is at work.
     total = 0 if is_whole_grid else max(sweep.most_trials, frame.sweep.asked)
     done = frame.sweep.asked - frame.sweep.running
-    spent = (frame.now - from_timestamp(frame.started)).total_seconds() if frame.started else 0.0
+    remaining = None
+    if frame.started and done and total:
+        spent = (frame.now - from_timestamp(frame.started)).total_seconds()
+        remaining = round(spent * (total - done) / done)
     return Progress(
         completed=done,
         total=total,
         unit="trials",
         percent=min(99, 100 * done // total) if total else 0,
-        remaining_seconds=round(spent * (total - done) / done) if done and total else None,
+        remaining_seconds=remaining,
     )
 
 

@@ -136,8 +136,7 @@ def _state(status: RunStatus) -> tuple[TrialState, str]:
 
 def trial_manifest(sweep: RunView, desired: DesiredSearch, new: NewTrial | InvalidTrial) -> Manifest:
     """Make a trial's manifest: what a person would have written, owned by the sweep, and which trial it is."""
-    assert desired.spec.sweep is not None
-    objective = desired.spec.sweep.objectives[0].metric
+    objective = desired.sweep.objectives[0].metric
     which = new.spec["trial"] | {"sweepUid": sweep.uid, "search": desired.search, "objective": objective}
     # The deadline is that of the whole sweep.
     policy = {name: value for name, value in new.spec.get("runPolicy", {}).items() if name != "activeDeadlineSeconds"}

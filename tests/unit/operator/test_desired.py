@@ -1,5 +1,6 @@
 """What should exist for a run: its Job, its search, or why there can be neither yet."""
 
+import json
 from typing import Any
 
 import pytest
@@ -139,6 +140,62 @@ def test_an_impossible_trial_has_failed() -> None:
     assert found == Blocked(Reason.INVALID_CONFIG, "stride may be at most tileSize", final=True)
 
 
+def told(state: DesiredState) -> tuple[str, Manifest]:
+    """Return the name of the desired Job, and what its pod is told."""
+    assert isinstance(state, DesiredJob)
+    made = state.make()
+    metadata = made["metadata"]
+    assert (state.name, state.config_digest) == (
+        metadata["name"],
+        metadata["annotations"]["anomalyops.io/run-config-digest"],
+    )
+    config: Manifest = json.loads(made["spec"]["template"]["metadata"]["annotations"]["anomalyops.io/run-config"])
+    return state.name, config
+
+
+CHECKED = {"name": "check", "jobName": "screws-experiment-check"}
+SEARCHED = {"name": "search", "jobName": ""}
+
+
+def second(run: RunView, *steps: Manifest) -> RunStatus:
+    """Return the status of the second run of a sweep, which goes on with the four trials of the first."""
+    found = {"asked": 4, "best": [best(3, 7)], "search": search_of(run, RunStatus(run=2))}
+    return RunStatus.model_validate({"run": 2, "steps": steps or None, "sweep": found})
+
+
+def test_the_check_of_a_sweep_knows_of_no_sweep() -> None:
+    run = sweep({"preflight": "Always"})
+    for known in ({}, {"sweep": {"asked": 0}}):  # it was suspended before it asked anything
+        status = RunStatus.model_validate({"run": 2} | known)
+        name, config = told(desired_state(run, status, None, SETTINGS))
+        assert (name, config["step"]) == ("screws-experiment-2-check", "check")
+        assert "sweep" not in config
+        assert "sweep" not in config["experiment"]
+
+
+def test_the_end_of_a_sweep_trains_its_best_point_and_tells_of_the_search() -> None:
+    run = sweep({"preflight": "Always"})
+    name, config = told(desired_state(run, second(run, CHECKED, SEARCHED), None, SETTINGS))
+    assert (name, config["experiment"]["model"]["padim"]["nFeatures"]) == ("screws-experiment-2", 7)
+    assert config["sweep"]["status"]["asked"] == 4
+    assert [one["path"] for one in config["sweep"]["spec"]["parameters"]] == ["model.padim.nFeatures"]
+    assert ("failure" in config["sweep"], "sweep" in config["experiment"]) == (False, False)
+    failure = {"reason": "TrialsFailed", "message": "4 trials failed"}
+    failed = second(run, CHECKED, SEARCHED | {"failure": failure})
+    name, config = told(desired_state(run, failed, None, SETTINGS))
+    assert (name, config["sweep"]["failure"]) == ("screws-experiment-2", failure)
+
+
+def test_the_jobs_of_an_inference_have_its_run_and_step() -> None:
+    run = make_run(with_spec(INFERENCE, runPolicy={"preflight": "Always"}))
+    first = told(desired_state(run, RunStatus(run=3), trained(), SETTINGS))
+    assert (first[0], first[1]["step"], first[1]["run"]["number"]) == ("screws-today-inference-3-check", "check", 3)
+    checked = RunStatus.model_validate({"steps": [CHECKED | {"jobName": "screws-today-inference-check"}]})
+    then = told(desired_state(run, checked, trained(), SETTINGS))
+    assert (then[0], "number" in then[1]["run"]) == ("screws-today-inference", False)
+    assert then[1]["inference"]["model"]["location"]["s3"]["uri"] == "s3://results/vision/screws/u"
+
+
 # Jobs -----------------------------------------------------------------------------------------------------------------
 
 
@@ -167,9 +224,10 @@ def test_the_job_at_work_has_a_name_also_if_there_should_be_none() -> None:
 ARTIFACTS = {"root": "s3://results/vision/screws/u"}
 
 
-def trained(run: int = 2, uid: str = "of-screws", **status: Any) -> RunView:
-    recorded = {"run": run, "phase": "Complete", "artifacts": ARTIFACTS, "observedGeneration": 1} | status
-    return make_run(EXPERIMENT, recorded, uid=uid)
+def trained(of: Manifest = EXPERIMENT, **status: Any) -> RunView:
+    """Return an experiment whose second run is Complete."""
+    recorded = {"run": 2, "phase": "Complete", "artifacts": ARTIFACTS, "observedGeneration": 1} | status
+    return make_run(of, recorded, uid="of-screws")
 
 
 def test_an_inference_uses_the_model_of_the_last_complete_run() -> None:
@@ -230,6 +288,19 @@ def test_a_pod_that_began_with_a_model_keeps_it(used: Manifest, run: int) -> Non
         assert isinstance(found, DesiredJob)
         assert found.trained_by
         assert found.trained_by.run == expected
+
+
+@pytest.mark.parametrize("part", ["status", "spec"])
+def test_an_experiment_of_a_later_release_is_waited_for(part: str) -> None:
+    later = with_spec(EXPERIMENT, model={"name": "of-a-later-release"})
+    experiment = trained(phase="Melted") if part == "status" else trained(of=later)
+    found = blocked(desired(make_run(with_spec(INFERENCE, runPolicy={"suspend": True})), experiment=experiment))
+    assert (found.reason, found.stalled) == (Reason.WAITING_FOR_EXPERIMENT, True)
+    field = {"status": "status.phase", "spec": "spec.model.name"}[part]
+    why = f"the {part} of AnomalyExperiment screws cannot be read by this release of the operator: {field}: Input"
+    assert found.message.startswith(why)
+    assert found.policy
+    assert found.policy.suspend
 
 
 def test_a_spec_that_is_not_valid_is_told() -> None:

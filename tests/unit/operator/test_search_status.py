@@ -56,14 +56,18 @@ def status(**fields: Any) -> RunStatus:
     ("deadline", "budget", "left"),
     [
         ({}, {}, None),
+        ({}, None, None),
         ({"activeDeadlineSeconds": 100}, {}, 40.0),
+        ({"activeDeadlineSeconds": 100}, None, 40.0),
         ({}, {"wallClockSeconds": 70}, 10.0),
         ({"activeDeadlineSeconds": 100}, {"wallClockSeconds": 70}, 10.0),
         ({"activeDeadlineSeconds": 50}, {"wallClockSeconds": 70}, 0.0),
     ],
 )
-def test_seconds_until_a_limit_of_time(deadline: dict[str, Any], budget: dict[str, Any], left: float | None) -> None:
-    desired = search(sweep(deadline, budget=budget))
+def test_seconds_until_a_limit_of_time(
+    deadline: dict[str, Any], budget: dict[str, Any] | None, left: float | None
+) -> None:
+    desired = search(sweep(deadline, budget=budget) if budget is not None else sweep(deadline))
     unused = GpuUsage(hours=0.0, gpus=8)
     assert seconds_until_due(desired, status(), unused, A_MINUTE_LATER) == left
     assert seconds_until_due(desired, RunStatus(), unused, A_MINUTE_LATER) is None
@@ -94,6 +98,11 @@ def test_the_deadline_is_that_of_the_run(limit: int, is_over: bool) -> None:
     if end:
         told = "the run took longer than runPolicy.activeDeadlineSeconds (60 s)"
         assert end == SweepEnd(StopReason.DEADLINE_EXCEEDED, told)
+
+
+def test_without_a_deadline_or_a_begin_nothing_ends_with_it() -> None:
+    assert deadline_end(search(sweep()), status(), A_MINUTE_LATER) is None
+    assert deadline_end(search(sweep({"activeDeadlineSeconds": 1})), RunStatus(run=1), A_MINUTE_LATER) is None
 
 
 @pytest.mark.parametrize(
@@ -225,6 +234,7 @@ def test_a_search_at_work_tells_how_far_it_is_and_what_is_best() -> None:
         ({"asked": 4, "running": 4}, {}, (0, 20, 0, None), "search 0/20"),
         ({"asked": 20}, {}, (20, 20, 99, 0), "search 20/20"),
         ({"asked": 2, "running": 1}, {"trials": {"max": 3}}, (1, 3, 33, 120), "search 1/3, 2m left"),
+        ({"asked": 3, "running": 1}, {"trials": {"max": 3}}, (2, 3, 66, 30), "search 2/3, 30s left"),
         # Lowered while four are at work, which go on.
         ({"asked": 16, "running": 4}, {"trials": {"max": 5}}, (12, 16, 75, 20), "search 12/16, 20s left"),
         # Only the search knows how many points a grid has.
