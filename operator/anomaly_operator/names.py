@@ -87,7 +87,8 @@ def event(uid: str, *parts: str, name: str) -> str:
         parts: what distinguishes this occurrence from others of the resource, such as its reason and time.
         name: name of the resource, which the Event's name begins with.
     """
-    return f"{name[:200]}.{_digest(uid, *parts)}{_digest(*parts)}"
+    occurrence = "\0".join((uid, *parts))
+    return f"{name[:200]}.{digest(occurrence)}"
 
 
 def digest(text: str) -> str:
@@ -100,8 +101,4 @@ def _shortened(name: str, limit: int) -> str:
     if len(name) <= limit and _DNS_LABEL.fullmatch(name):
         return name
     kept = name.replace(".", "-")[: limit - DIGEST_LENGTH - 1].rstrip("-")
-    return f"{kept}-{_digest(name)}"
-
-
-def _digest(*parts: str) -> str:
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:DIGEST_LENGTH]
+    return f"{kept}-{digest(name)[:DIGEST_LENGTH]}"

@@ -49,9 +49,9 @@ def whole_node_time(old: NodeTime | None, job: JobView, pods: Sequence[PodView],
     """
     stays = _stays(pods, end)
     if not pods and old is None and job.start_time and (job.failed or job.succeeded):
-        stays = [_Stay(job.start_time, end)]  # nobody saw its pods
+        stays = [_Stay(job.start_time, None)]  # nobody saw its pods
     ended = [stay._replace(end=stay.end or end) for stay in stays]
-    return _counted(old or NodeTime(), ended, end).model_copy(update={"since": None})
+    return _counted(old or NodeTime(), ended, end)
 
 
 def _stays(pods: Sequence[PodView], now: str) -> list[_Stay]:
@@ -74,7 +74,10 @@ def _end(pod: PodView, now: str) -> str | None:
 
 
 def _counted(old: NodeTime, stays: Sequence[_Stay], now: str) -> NodeTime:
-    """Add the stays that have ended since the last one that was counted, and one that nobody knows the end of."""
+    """Add the stays that have ended since the last one that was counted, and one that nobody knows the end of.
+
+    None goes on, as far as the result says.
+    """
     seconds, until = old.seconds, old.until or ""
     if old.since and old.since not in [stay.start for stay in stays]:
         stays = [_Stay(old.since, now), *stays]

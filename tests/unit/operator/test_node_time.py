@@ -62,6 +62,12 @@ FAILED = pod(1, 10, 70, "Failed")
         (None, [FAILED, pod(2, 75)], 80, NodeTime(seconds=60, since=at(75), until=at(70))),
         # The end of the run is told next.
         (NodeTime(since=at(10)), [pod(1, 10, 70, "Succeeded")], 71, NodeTime(since=at(10))),
+        # A pod that ended in the second in which it began, and in which the next one did.
+        (None, [pod(1, 10, 10, "Failed"), pod(2, 10)], 20, NodeTime(since=at(10), until=at(10))),
+        # One begins in the second in which the other ended.
+        (None, [FAILED, pod(2, 70, 100, "Failed")], 110, NodeTime(seconds=90, until=at(100))),
+        # The kubelet never told of the end of its container.
+        (None, [pod(1, 10, phase="Failed")], 100, NodeTime(seconds=90, until=at(100))),
         # A container outlives the runner: the pod keeps its GPU.
         (NodeTime(since=at(10)), [pod(1, 10, 70)], 90, NodeTime(since=at(10))),
     ],
@@ -80,6 +86,7 @@ def test_at_work(old: NodeTime | None, pods: list[PodView], now: int, expected: 
         (NodeTime(seconds=60, since=at(100), until=at(70)), [FAILED, pod(2, 100, 130, "Succeeded")], 90),
         (NodeTime(since=at(10)), [], 190),  # its pods are gone; the run was over at 200
         (NodeTime(since=at(10)), [pod(1, 10)], 190),
+        (None, [pod(1, 10, phase="Failed")], 190),
         (None, [], 150),  # nobody saw a pod: the Job began at 50
         (None, [WAITING], 0),
     ],
@@ -92,3 +99,17 @@ def test_of_a_run_that_is_over(old: NodeTime | None, pods: list[PodView], second
 
 def test_a_job_that_never_had_a_pod_used_nothing() -> None:
     assert whole_node_time(None, make_job(startTime=at(50)), [], at(200)).seconds == 0.0
+
+
+@pytest.mark.parametrize(
+    ("state", "begun"),
+    [
+        ({"running": {}}, True),
+        ({"terminated": {"exitCode": 0}}, True),
+        ({"waiting": {"reason": "ContainerCreating"}}, False),
+        (None, False),
+    ],
+)
+def test_a_pod_that_nobody_scheduled_is_on_a_node_since_it_was_made(state: Manifest | None, begun: bool) -> None:
+    found = node_time(None, [make_pod(7, state, phase="Running")], moment(100))
+    assert found == (NodeTime(since="2026-01-02T03:04:07Z") if begun else None)

@@ -33,6 +33,32 @@ def test_no_two_runs_share_a_job() -> None:
     assert len({names.job(key) for key in keys}) == len(keys)
 
 
+def test_a_name_that_fits_is_kept_as_it_is() -> None:
+    fits, too_long = "a" * 52, "a" * 53
+    assert names.job(RunKey("AnomalyExperiment", "n", fits)) == f"{fits}-experiment"
+    assert names.job(RunKey("AnomalyExperiment", "n", fits[4:]), 2, "x") == f"{fits[4:]}-experiment-2-x"
+    # sha256sum of the whole name, its first eight digits.
+    assert names.job(RunKey("AnomalyExperiment", "n", too_long)) == f"{'a' * 43}-abe346a7-experiment"
+    assert names.labels(RunKey("AnomalyInference", "n", "b" * 63))["anomalyops.io/inference"] == "b" * 63
+    assert names.trial_labels("c" * 63, 7) == {"anomalyops.io/sweep": "c" * 63, "anomalyops.io/trial": "7"}
+    cut_at_a_hyphen = names.job(RunKey("AnomalyExperiment", "n", "a" * 42 + "-" + "b" * 30))
+    assert cut_at_a_hyphen.startswith("a" * 42 + "-")
+    assert "--" not in cut_at_a_hyphen
+
+
+def test_the_name_of_an_event_tells_occurrences_and_resources_apart() -> None:
+    one = names.event("uid", "Complete", "2026-01-02T03:04:05Z", name="screws")
+    assert re.fullmatch(r"screws\.[0-9a-f]{16}", one)
+    assert names.event("uid", "Complete", "2026-01-02T03:04:05Z", name="screws") == one
+    others = [
+        ("u", "idComplete", "2026-01-02T03:04:05Z"),
+        ("uid", "Complete2026", "-01-02T03:04:05Z"),
+        ("uid", "Complete"),
+    ]
+    assert len({one, *(names.event(*other, name="screws") for other in others)}) == 4
+    assert len(names.event("uid", "Complete", name="s" * 253)) == 200 + 1 + 16
+
+
 def test_the_failure_policy_follows_the_exit_codes() -> None:
     disruption, final, stopped = failure_policy()["rules"]
     assert (disruption["action"], disruption["onPodConditions"][0]["type"]) == ("Ignore", "DisruptionTarget")
