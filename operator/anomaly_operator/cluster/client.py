@@ -4,6 +4,8 @@ Requests that may succeed on a retry (401 with new credentials, 429, 5xx, no ans
 long as the server asks; every other failure is the caller's to handle. Watches are kopf's.
 """
 
+from __future__ import annotations  # ``list`` is a method here
+
 import json
 from collections.abc import AsyncIterator, Callable, Mapping
 

@@ -216,3 +216,23 @@ def test_deletions_are_remembered_until_the_next_list_begins() -> None:
     assert [run.key for run in cache.runs.missing([], resource_version=10)] == [KEY]
     assert cache.runs.missing([KEY], resource_version=10) == []
     assert cache.runs.missing([], resource_version=9) == []
+
+
+def test_what_is_gone_leaves_nothing_behind() -> None:
+    cache = Cache()
+    inference = make_run(INFERENCE, uid="i")
+    failed = make_pod(2, phase="Failed")
+    for run in (trial(0), trial(1), inference):
+        cache.put_run(run)
+    cache.put_job(make_job())
+    for pod in (make_pod(1), failed):
+        cache.put_pod(pod)
+    assert [pod.uid for pod in cache.pods] == ["pod-1", "pod-2"]
+    assert (cache.pods.key_of(failed), len(cache.runs)) == (("vision", "screws-experiment-2"), 3)
+    for run in (trial(0), trial(1), inference):
+        cache.remove_run(run)
+    for pod in (make_pod(1), failed):
+        cache.remove_pod(pod)
+    cache.remove_job(make_job())
+    cache.take_removed(HUNT)
+    assert {name: kept for name, kept in vars(cache).items() if isinstance(kept, dict) and kept} == {}

@@ -230,6 +230,8 @@ def test_a_pod_that_nobody_has_looked_at() -> None:
     going = a_pod({"ownerReferences": [CONTROLLER]} | GOING, conditions=[{"type": "Ready", "status": "False"}])
     assert (going.deleting, going.owner) == (True, Owner("AnomalyExperiment", "hunt", "of-hunt"))
     assert going.find_condition("Ready") is None
+    ready = a_pod(conditions=[{"type": "Ready", "status": "True"}]).find_condition("Ready")
+    assert ready == ConditionView(type="Ready", status="True")
     assert going.find_condition("Ready", "False") == ConditionView(type="Ready", status="False")
 
 
