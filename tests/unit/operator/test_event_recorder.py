@@ -26,8 +26,8 @@ class World:
         self.loop = PlayedLoop()
         self.api = PlayedApi(self.loop.time)
 
-    def post(self, event: Event = EVENT, identity: str = "replica-1") -> None:
-        run = make_run(EXPERIMENT)
+    def post(self, event: Event = EVENT, identity: str = "replica-1", uid: str = UID) -> None:
+        run = make_run(EXPERIMENT, uid=uid)
         self.loop.run_until_complete(record_event(PlayedClient(self.api), run, event, identity, NOW))
 
     @property
@@ -42,6 +42,7 @@ def world() -> Iterator[World]:
     made.loop.close()
 
 
+@pytest.mark.usefixtures("far_from_greenwich")
 def test_an_event_names_what_it_is_about_and_who_says_it(world: World) -> None:
     world.post()
     [event] = world.posted
@@ -81,6 +82,13 @@ def test_an_occurrence_is_posted_once(world: World, other: dict[str, str], event
         world.post(replace(EVENT, **other))
     assert len(world.posted) == events
     assert logs == []
+    assert set(world.api.requests) == {("POST", "/apis/events.k8s.io/v1/namespaces/vision/events")}
+
+
+def test_the_same_of_a_later_resource_of_the_name_is_posted(world: World) -> None:
+    world.post()
+    world.post(uid="another")
+    assert [event["regarding"]["uid"] for event in world.posted] in ([UID, "another"], ["another", UID])
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ class FakeLeases(ApiClient):
     def __init__(self) -> None:
         self.lease: Manifest | None = None
         self.trouble: Exception | None = None
+        self.write_trouble: Exception | None = None
         self.hangs = False
         self.seconds = 0.0
         """How long an answer takes."""
@@ -36,9 +37,10 @@ class FakeLeases(ApiClient):
 
     def recover(self) -> None:
         """Answer as usual from now on."""
-        self.trouble, self.hangs = None, False
+        self.trouble, self.write_trouble, self.hangs = None, None, False
 
     async def get(self, resource: Resource, namespace: str, name: str) -> Manifest:
+        assert resource == LEASES
         self.asked.append((asyncio.get_running_loop().time(), namespace, name))
         await asyncio.sleep(3600 if self.hangs else self.seconds)
         if self.trouble:
@@ -54,6 +56,8 @@ class FakeLeases(ApiClient):
         return self._store(body, 1)
 
     async def replace(self, resource: Resource, namespace: str, name: str, body: Manifest) -> Manifest:
+        if self.write_trouble:
+            raise self.write_trouble
         assert self.lease
         assert (resource, namespace, name) == (LEASES, "anomaly-system", "anomaly-operator")
         if body["metadata"]["resourceVersion"] != self.lease["metadata"]["resourceVersion"]:
@@ -215,7 +219,7 @@ def test_a_lease_that_cannot_be_released_expires(loop: PlayedLoop, server: FakeL
     server.fail(trouble)
     with capture_logs() as logs:
         loop.run_until_complete(elector.release())
-    assert [entry["event"] for entry in logs] == ["lease not released"]
+    assert [(entry["event"], entry["message"]) for entry in logs] == [("lease not released", str(trouble))]
 
 
 def test_a_lease_of_another_is_not_released(loop: PlayedLoop, server: FakeLeases) -> None:
@@ -289,13 +293,45 @@ def test_a_lease_that_somebody_made_by_hand_is_free_and_keeps_what_it_has(loop: 
     assert loop.run_until_complete(second._try_acquire_or_renew(1))
 
 
-def test_a_lease_without_a_duration_lasts_as_long_as_ones_own(loop: PlayedLoop, server: FakeLeases) -> None:
+@pytest.mark.parametrize(("said", "seconds"), [({}, 15.0), ({"leaseDurationSeconds": 5}, 5.0)])
+def test_a_lease_lasts_as_long_as_it_says_or_as_ones_own(
+    loop: PlayedLoop, server: FakeLeases, said: dict[str, int], seconds: float
+) -> None:
     metadata = {"name": "anomaly-operator", "resourceVersion": "5"}
-    server.lease = {"metadata": metadata, "spec": {"holderIdentity": "somebody"}}
+    server.lease = {"metadata": metadata, "spec": {"holderIdentity": "somebody"} | said}
     lead(loop, server)
-    assert 15.0 < loop.time() <= 18.0
+    assert seconds < loop.time() <= seconds + 3.0
 
 
+def test_a_lease_that_somebody_emptied_is_not_lost(loop: PlayedLoop, server: FakeLeases) -> None:
+    elector = lead(loop, server)
+    assert server.lease
+    server.lease["spec"]["holderIdentity"] = ""
+    server.lease["metadata"]["resourceVersion"] = "77"
+    server.write_trouble = Conflict(409, "somebody labelled it")
+    loop.call_later(5.0, server.recover)
+    loop.call_later(60.0, server.fail, Unavailable(503, "down"))
+    assert seconds_until_lost(loop, elector) > 60.0
+
+
+def test_what_a_released_lease_says_of_itself_stays(loop: PlayedLoop, server: FakeLeases) -> None:
+    elector = lead(loop, server)
+    assert server.lease
+    before = dict(server.lease["spec"])
+    loop.run_until_complete(elector.release())
+    assert server.lease["spec"] == before | {"holderIdentity": "", "leaseDurationSeconds": 1}
+    assert {(namespace, name) for _, namespace, name in server.asked} == {("anomaly-system", "anomaly-operator")}
+
+
+def test_a_renewal_says_since_when_if_nobody_did(loop: PlayedLoop, server: FakeLeases) -> None:
+    elector = lead(loop, server)
+    assert server.lease
+    del server.lease["spec"]["acquireTime"]
+    assert loop.run_until_complete(elector._try_acquire_or_renew(1))
+    assert server.lease["spec"]["acquireTime"] == server.lease["spec"]["renewTime"]
+
+
+@pytest.mark.usefixtures("far_from_greenwich")
 def test_a_new_lease_has_its_name_and_whole_seconds(loop: PlayedLoop, server: FakeLeases) -> None:
     elector = make_elector(server, loop.time, "first", lease_seconds=0.3)
     loop.run_until_complete(elector.acquire())
@@ -308,11 +344,29 @@ def test_a_new_lease_has_its_name_and_whole_seconds(loop: PlayedLoop, server: Fa
     assert abs(age.total_seconds()) < 60
 
 
-def test_whether_a_replica_leads_is_a_metric(loop: PlayedLoop, server: FakeLeases) -> None:
-    elector = lead(loop, server)
-    assert REGISTRY.get_sample_value("anomaly_operator_leader") == 1.0
-    server.fail(Unavailable(503, "down"))
+def test_who_leads_is_a_metric_and_in_the_log(loop: PlayedLoop, server: FakeLeases) -> None:
+    assert make_elector(server, loop.time, "third").leader_address is None
     with capture_logs() as logs:
+        elector = lead(loop, server)
+        assert REGISTRY.get_sample_value("anomaly_operator_leader") == 1.0
+        assert server.lease
+        server.lease["spec"]["holderIdentity"] = "second"
+        server.lease["metadata"]["resourceVersion"] = "77"
         seconds_until_lost(loop, elector)
     assert REGISTRY.get_sample_value("anomaly_operator_leader") == 0.0
-    assert "503: down" in {entry["message"] for entry in logs if entry["event"] == "lease not renewed"}
+    began, lost = logs
+    assert (began["event"], began["identity"]) == ("leading", "first")
+    assert (lost["event"], lost["holder"]) == ("lease lost", "second")
+
+
+@pytest.mark.parametrize(
+    ("trouble", "told"), [(Unavailable(503, "down"), "503: down"), (TimeoutError(), "TimeoutError")]
+)
+def test_why_a_lease_is_not_renewed_is_logged(
+    loop: PlayedLoop, server: FakeLeases, trouble: Exception, told: str
+) -> None:
+    elector = lead(loop, server)
+    server.fail(trouble)
+    with capture_logs() as logs:
+        assert not loop.run_until_complete(elector._try_acquire_or_renew(1))
+    assert [(entry["event"], entry["message"]) for entry in logs] == [("lease not renewed", told)]
