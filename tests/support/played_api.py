@@ -25,6 +25,8 @@ BEGIN = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 LATENCY = 0.005
 """Seconds from a request to the server, and as long again to its answer."""
 TIMEOUT_SECONDS = 30.0
+NAMESPACE = "vision"
+"""Where all objects are."""
 
 ObjectKey = tuple[str, str]
 """Plural of the resource, and name: all objects are in one namespace."""
@@ -159,6 +161,7 @@ class PlayedApi:
         """Answer a request, or fail it; requests of the Lease have an outage of their own."""
         if _parts(path)[0] == LEASES.plural:
             return await self._answer_of_lease(method, path, body)
+        _check_namespace(method, path)
         return await self._answer(method, path, query, body)
 
     async def _answer(self, method: str, path: str, query: dict[str, str], body: Manifest | None) -> Manifest:
@@ -323,6 +326,13 @@ def _parts(path: str) -> tuple[str, str, str]:
     if path.startswith(f"/apis/{EVENTS.group}/") or plural != "events":
         return plural, name, subresource
     return "core-events", name, subresource
+
+
+def _check_namespace(method: str, path: str) -> None:
+    """Refuse a path of no object: a LIST alone may be of all namespaces."""
+    is_list = method == "GET" and not _parts(path)[1]
+    if not is_list and f"/namespaces/{NAMESPACE}/" not in path:
+        raise Refused(404, f"the server could not find the requested resource: {path}")
 
 
 def _is_chosen(manifest: Manifest, query: dict[str, str]) -> bool:

@@ -51,7 +51,7 @@ class ProgressBoard:
 
     def latest(self, key: RunKey, job_uid: str) -> ProgressUpdate | None:
         """Return the newest update if a pod of this Job pushed it, not one of an earlier step, run or resource."""
-        pushed_by, update = self._latest.get(key, ("", None))
+        pushed_by, update = self._latest.get(key, (None, None))
         return update if pushed_by == job_uid else None
 
     def forget(self, key: RunKey) -> None:

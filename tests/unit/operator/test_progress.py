@@ -1,6 +1,8 @@
 """Progress from pods: which pods may push, how often the status is written, which replica accepts."""
 
 import copy
+import logging
+import signal
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -126,13 +128,17 @@ async def test_a_pod_is_told_to_stop_also_through_a_follower(leader: Replica) ->
 
 
 async def push(url: str, token: str | None, body: str | None = None) -> int:
+    return (await answer_of(url, token, body))[0]
+
+
+async def answer_of(url: str, token: str | None, body: str | None = None) -> tuple[int, str]:
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     data = body if body is not None else UPDATE.model_dump_json(by_alias=True)
     async with (
         aiohttp.ClientSession() as session,
         session.post(url + PROGRESS_PATH, data=data, headers=headers) as answer,
     ):
-        return answer.status
+        return answer.status, await answer.text()
 
 
 async def test_a_pod_of_the_run_may_push(leader: Replica) -> None:
@@ -246,6 +252,43 @@ async def test_a_server_that_cannot_be_asked_is_no_refusal(leader: Replica, trou
     leader.api.trouble = trouble
     assert await push(leader.url, "pod-1") == 503
     assert leader.board.latest(KEY, JOB_UID) is None
+
+
+@pytest.mark.parametrize(
+    ("token", "body", "why"),
+    [
+        (None, None, "a bearer token is needed"),
+        ("stolen", None, "the token is not one for progress"),
+        ("pod-2", None, "pod screws-experiment-2 is not a pod of vision/screws/"),
+        ("pod-1", "{}", "no ProgressUpdate: 3 errors"),
+    ],
+)
+async def test_a_pod_that_is_refused_is_told_why(
+    leader: Replica, token: str | None, body: str | None, why: str
+) -> None:
+    assert (await answer_of(leader.url, token, body))[1].startswith(why)
+
+
+async def test_a_pod_is_told_what_the_api_server_said(leader: Replica) -> None:
+    leader.api.trouble = Unavailable(503, "down")
+    assert await answer_of(leader.url, "pod-1") == (503, "503: down")
+
+
+async def test_the_server_listens_at_its_address_and_leaves_signals_and_the_log_alone(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    caplog.set_level(logging.INFO)
+    replica = Replica(FixedElector(is_leader=True))
+    await replica.start()
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+    assert replica.server._runner
+    assert [address[0] for address in replica.server._runner.addresses] == ["127.0.0.1"]
+    assert replica.server._session
+    assert replica.server._session.timeout.total == 5
+    await push(replica.url, "pod-1")
+    assert [record.name for record in caplog.records if record.name.startswith("aiohttp")] == []
+    await replica.server.close()
 
 
 async def test_a_malformed_update_is_refused_before_anything_is_asked(leader: Replica) -> None:
@@ -435,6 +478,11 @@ def test_progress_within_the_pause_is_looked_at_when_the_pause_is_over() -> None
     loop.run_for(20.0)
     # At once, after the pause, and so on; a run that was forgotten has no pause.
     assert looked == [0.0, 2.0, 4.0, 6.0, 8.0, 8.5]
+    looked.clear()
+    for at in (30.0, 30.0):
+        loop.call_at(at, board.put, KEY, JOB_UID, UPDATE)
+    loop.run_for(20.0)
+    assert looked == [30.0, 32.0], "of two at once, the second is not lost"
     worker.cancel()
     loop.close()
 

@@ -43,6 +43,7 @@ class World:
         job = self.api.add("jobs", owned("screws-experiment", "AnomalyExperiment", run, LABELS))
         self.api.add("pods", owned("screws-experiment-1", "Job", job, LABELS))
         self.api.add("jobs", owned("somebody-elses", "AnomalyExperiment", run, {}))
+        self.api.add("pods", owned("somebody-elses-1", "Job", job, {}))
 
     def relist(self) -> None:
         self.loop.run_until_complete(self.resync.relist())
@@ -79,6 +80,18 @@ def test_a_list_fills_the_cache_and_queues_every_run(world: World) -> None:
     assert world.resync.completed_at == world.loop.time() > 0
     plurals = [path.rpartition("/")[2] for _, path in world.api.requests]
     assert list(dict.fromkeys(plurals)) == ["pods", "jobs", EXPERIMENTS, INFERENCES], "a run comes after its Job"
+
+
+def test_runs_to_which_nothing_happened_keep_no_change_waiting(world: World) -> None:
+    world.relist()
+    world.queued()
+    for key in (KEY, INFERENCE_KEY):
+        world.queue.done(key)
+    world.relist()
+    changed = RunKey("AnomalyExperiment", "vision", "changed")
+    world.loop.call_soon(world.queue.add, changed)
+    world.loop.run_for(0.0)
+    assert world.loop.run_until_complete(world.queue.get()) == changed
 
 
 def test_every_page_of_a_list_is_read(world: World) -> None:
@@ -142,6 +155,7 @@ def test_a_list_that_fails_is_repeated_soon(world: World) -> None:
         world.loop.run_for(400.0)
     assert [entry["event"] for entry in logs] == ["resync failed"]
     assert logs[0]["retry_s"] == RETRY_SECONDS == 5.0
+    assert logs[0]["message"].startswith("410: ") or logs[0]["message"].startswith("0: ")
     assert world.known() == EVERYTHING
     running.cancel()
 
