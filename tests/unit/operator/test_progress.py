@@ -97,6 +97,7 @@ class Replica:
         self.url = ""
 
     async def _answer(self, key: RunKey, update: ProgressUpdate) -> ProgressAnswer | None:
+        assert (key, update) == (KEY, UPDATE)
         return self.answer
 
     async def start(self) -> None:
@@ -185,7 +186,9 @@ async def test_a_follower_forwards_pushes_to_the_leader(leader: Replica) -> None
 async def test_without_a_leader_the_pod_is_told_to_retry() -> None:
     follower = Replica(FixedElector(is_leader=False))
     await follower.start()
-    assert await push(follower.url, "pod-1") == 503
+    assert await answer_of(follower.url, "pod-1") == (503, "no leader")
+    follower.server._elector.leader_address = "http://127.0.0.1:1"
+    assert (await answer_of(follower.url, "pod-1"))[1].startswith("leader unreachable: ")
     await follower.server.close()
 
 
@@ -348,7 +351,7 @@ async def test_probes_tell_what_is_wrong(leader: Replica) -> None:
     assert (await get("/readyz"))[:2] == (200, "ok")
     leader.problem = "no complete LIST for 900 s"
     assert (await get("/healthz"))[:2] == (503, "no complete LIST for 900 s")
-    assert (await get("/readyz"))[0] == 503
+    assert (await get("/readyz"))[:2] == (503, "the cache is not filled yet")
     assert leader.refreshed == []
     status, _, content_type = await get("/metrics")
     assert (status, content_type) == (200, "text/plain; version=0.0.4")

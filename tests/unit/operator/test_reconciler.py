@@ -7,11 +7,17 @@ import pytest
 from structlog.testing import capture_logs
 
 from anomaly_api.reasons import Reason
+from anomaly_api.run import ProgressUpdate, RunIdentity
+from anomaly_api.status import Progress, Stage
 from anomaly_operator import controller, names, reconciler
 from anomaly_operator.decide import failing
+from anomaly_operator.decide.plan import plan
+from anomaly_operator.errors import RequeueRequested
+from anomaly_operator.metrics import REGISTRY
 from anomaly_operator.resources import Manifest
-from support.objects import EXPERIMENT, INFERENCE, with_spec
-from support.played_api import Fault, PlayedApi, Refused
+from anomaly_operator.views import run_view
+from support.objects import EXPERIMENT, INFERENCE, KEY, with_spec
+from support.played_api import BEGIN, Fault, PlayedApi, Refused
 from support.played_controllers import PlayedControllers
 from support.played_loop import PlayedLoop
 from support.played_operator import PlayedOperator
@@ -189,6 +195,7 @@ def test_somebody_who_writes_first_is_no_failure(world: World) -> None:
     assert world.status()["phase"] == "Running"
     [failed] = world.logged("reconcile failed")
     assert (failed["log_level"], failed["error"]) == ("info", "Conflict")
+    assert failed.get("exc_info") is None
 
 
 def test_an_inference_starts_as_soon_as_its_experiment_is_complete(world: World) -> None:
@@ -238,6 +245,49 @@ def test_why_a_job_has_no_pod_is_looked_for_after_a_while(world: World) -> None:
     assert (waiting["reason"], waiting["message"]) == ("PodsRefused", "exceeded quota: pods")
 
 
+def test_jobs_and_pods_of_all_steps_go_as_the_policy_says(world: World) -> None:
+    policy = {"preflight": "Always", "ttlSecondsAfterFinished": 60, "retainPods": "onFailure"}
+    world.apply(with_spec(EXPERIMENT, runPolicy=policy))
+    for _ in ("check", "train"):
+        world.run_pods()
+        world.run_pods(Reason.COMPLETE)
+    assert world.status()["phase"] == "Complete"
+    jobs = {job["metadata"]["name"]: job["spec"]["ttlSecondsAfterFinished"] for job in world.api.all("jobs")}
+    assert jobs == {JOB: 60, f"{JOB}-check": 60}
+    assert list(world.api.all("pods")) == []
+
+
+def test_progress_that_a_pod_pushed_is_in_the_status(world: World) -> None:
+    world.apply()
+    world.run_pods()
+    run, job = world.api.objects[EXPERIMENTS, "screws"], world.api.objects["jobs", JOB]
+    identity = RunIdentity(kind=KEY.kind, namespace="vision", name="screws", uid=run["metadata"]["uid"])
+    update = ProgressUpdate(run=identity, stage=Stage.TRAIN, progress=Progress(percent=42))
+    for uid in ("of-an-earlier-job", job["metadata"]["uid"]):
+        world.loop.call_soon(world.operator.replica.board.put, KEY, uid, update)
+        world.wait(3.0)
+    assert (world.status()["stage"], world.status()["progress"]["percent"]) == ("train", 42)
+    assert world.status()["display"] == {"progress": "train 42%"}
+    world.run_pods(Reason.COMPLETE)
+    assert world.operator.replica.board.latest(KEY, job["metadata"]["uid"]) is None, "it is over"
+
+
+def test_reconciles_are_counted_and_timed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def sample(name: str, **labels: str) -> float:
+        return REGISTRY.get_sample_value(f"anomaly_operator_reconcile_{name}", labels) or 0.0
+
+    controller = world.operator.replica.controller
+    assert controller.finished_at == BEGIN, "nothing has ended yet"
+    before = sample("seconds_count", kind="AnomalyExperiment"), sample("errors_total", error="KeyError")
+    world.apply()
+    assert sample("seconds_count", kind="AnomalyExperiment") > before[0]
+    assert BEGIN < controller.finished_at <= world.api.moment()
+    assert sample("errors_total", error="KeyError") == before[1]
+    monkeypatch.setattr(reconciler, "plan", broken)
+    world.restart(seconds=0.4)
+    assert sample("errors_total", error="KeyError") == before[1] + 1
+
+
 def test_another_installation_is_told_of_once(world: World) -> None:
     world.apply()
     for number, installation in enumerate(("elsewhere", "elsewhere", "third")):
@@ -246,6 +296,7 @@ def test_another_installation_is_told_of_once(world: World) -> None:
         world.wait(1.0)
     told = world.logged("another operator watches the same namespaces")
     assert [entry["other"] for entry in told] == ["elsewhere", "third"]
+    assert {entry["run"] for entry in told} == {"AnomalyExperiment vision/screws"}
 
 
 # What the owner gets to know of failures that repeat themselves ------------------------------------------------------
@@ -264,6 +315,9 @@ def test_a_defect_reaches_the_status_and_heals_with_another_release(
         assert world.status() == {}, "some tries may fail"
         tries = [(entry["error"], entry["retry_s"]) for entry in world.logged("reconcile failed")]
         assert tries == [("KeyError", 0.5 * 2**number) for number in range(4)]
+        first = world.logged("reconcile failed")[0]
+        assert (first["log_level"], first["run"]) == ("error", "AnomalyExperiment vision/screws")
+        assert first["message"] == "'the-password'"
         assert all(isinstance(entry["exc_info"], KeyError) for entry in world.logged("reconcile failed"))
         world.wait(1.0)
         stalled = world.condition("Stalled")
@@ -293,6 +347,39 @@ def test_a_defect_that_goes_away_by_itself_is_not_told_later(world: World, monke
             world.wait(1.2)  # two tries
         world.wait(60.0)
     assert world.events() == []
+    assert [entry["retry_s"] for entry in world.logged("reconcile failed")] == [0.5, 1.0] * 3
+
+
+def test_a_defect_between_which_something_else_is_waited_for_is_not_told(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.apply()
+    ends = iter([*[KeyError] * 4, RequeueRequested, *[KeyError] * 4])
+
+    def end(*arguments: Any) -> Any:
+        if (kind := next(ends, None)) is None:
+            return plan(*arguments)
+        raise kind
+
+    monkeypatch.setattr(reconciler, "plan", end)
+    world.restart(seconds=250.0)
+    assert len(world.logged("reconcile failed")) == 8
+    assert world.events() == []
+
+
+def test_a_run_that_is_deleted_while_it_fails_is_told_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.apply()
+    tries: list[float] = []
+
+    def end(*_: object) -> Any:
+        tries.append(world.loop.time())
+        if len(tries) == failing.TOLD_AFTER:
+            world.operator.cache.remove_run(run_view("AnomalyExperiment", world.api.objects[EXPERIMENTS, "screws"]))
+        raise KeyError
+
+    monkeypatch.setattr(reconciler, "plan", end)
+    world.restart(seconds=20.0)
+    assert (len(tries), world.operator.alive, world.events()) == (failing.TOLD_AFTER, True, [])
 
 
 def test_a_defect_does_not_resume_a_suspended_run(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -361,7 +448,10 @@ def test_that_a_failure_cannot_be_told_is_logged(world: World, monkeypatch: pyte
     monkeypatch.setattr(controller, "failing_status", broken)
     world.apply(seconds=20.0)
     assert len(world.logged("reconcile failed")) == failing.TOLD_AFTER + 1
-    assert len(world.logged("failure not told")) == 2
+    untold = world.logged("failure not told")
+    assert [(entry["run"], entry["message"]) for entry in untold] == [
+        ("AnomalyExperiment vision/screws", "'the-password'")
+    ] * 2
 
 
 @pytest.mark.parametrize("part", ["status", "spec"])
