@@ -66,6 +66,7 @@ GROUPS = (
             "tests/unit/operator/test_client.py",
             "tests/unit/operator/test_event_recorder.py",
             "tests/unit/operator/test_lease.py",
+            "tests/unit/operator/test_observer.py",
             "tests/unit/operator/test_progress.py",
             "tests/unit/operator/test_reconciler.py",
             "tests/unit/operator/test_resync.py",
