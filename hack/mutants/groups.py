@@ -70,6 +70,7 @@ GROUPS = (
             "tests/unit/operator/test_progress.py",
             "tests/unit/operator/test_reconciler.py",
             "tests/unit/operator/test_resync.py",
+            "tests/unit/operator/test_status_writer.py",
             "tests/unit/operator/test_sweeper.py",
             "tests/unit/operator/test_views.py",
         ),

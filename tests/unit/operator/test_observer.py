@@ -154,12 +154,12 @@ def test_pods_are_asked_for_where_a_finished_job_counts_more(
 
 def test_pods_that_the_cache_lacks_are_those_of_the_job_alone(world: World) -> None:
     world.cache.put_job(finished(failed=3))
-    for number in (1, 2, 3):
+    for number in (1, 2, 3, 4):
         raw = raw_pod(number, phase="Failed")
-        raw["metadata"]["labels"] = {"batch.kubernetes.io/job-name": JOB if number < 3 else "another"}
+        raw["metadata"]["labels"] = {"batch.kubernetes.io/job-name": JOB if number < 4 else "another"}
         world.api.objects["pods", raw["metadata"]["name"]] = raw
-    assert [pod.uid for pod in world.observe().pods] == ["pod-1", "pod-2"]
-    assert world.api.requests == [("GET", "/api/v1/namespaces/vision/pods")]
+    assert [pod.uid for pod in world.observe().pods] == ["pod-1", "pod-2", "pod-3"]
+    assert world.api.requests == [("GET", "/api/v1/namespaces/vision/pods")] * 2, "two pages"
 
 
 # A pod whose runner is done, and which cannot finish -----------------------------------------------------------------
