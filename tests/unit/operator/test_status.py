@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from anomaly_api.reasons import ExitCode, Reason
-from anomaly_api.run import RunSummary
-from anomaly_api.status import MetricValues, NodeTime, RunStatus, Stage, StepStatus
+from anomaly_api.run import ProgressUpdate, RunIdentity, RunSummary
+from anomaly_api.status import MetricValues, NodeTime, Progress, RunStatus, Stage, StepStatus
 from anomaly_operator.decide.desired import DesiredState, desired_state
 from anomaly_operator.decide.observed import ObservedState, Refusal
 from anomaly_operator.decide.pod_settings import PodSettings
@@ -252,6 +252,7 @@ def test_attempts_are_the_most_pods_that_anybody_counted(
 
 # Sweeps and their trials ----------------------------------------------------------------------------------------------
 
+OWNER = {"kind": "AnomalyExperiment", "name": "hunt", "uid": "of-hunt", "controller": True}
 BLOCK = {
     "parameters": [{"path": "model.padim.nFeatures", "int": {"low": 1, "high": 64}}],
     "objectives": [{"metric": "image.AUROC", "goal": "maximize"}],
@@ -282,6 +283,37 @@ def test_a_run_without_a_sweep_has_no_objective() -> None:
     assert (told.display.objective, told.display.auroc) == (None, "0.5123")
 
 
+@pytest.mark.parametrize(
+    ("objective", "expected"),
+    [("image.F1Score", "0.25"), ("image.AUROC", "0.512346"), ("pixel.AUROC", None), (None, None)],
+)
+def test_a_trial_shows_the_value_of_its_sweeps_objective(objective: str | None, expected: str | None) -> None:
+    which = {"sweep": "hunt", "number": 1, "values": {}} | ({"objective": objective} if objective else {})
+    manifest = with_spec(EXPERIMENT, trial=which, runPolicy={"preflight": "Never"})
+    run = make_run(manifest | {"metadata": EXPERIMENT["metadata"] | {"ownerReferences": [OWNER]}})
+    measured = MetricValues.model_validate({"image": {"AUROC": 0.51234567, "F1Score": 0.25}})
+    told = status(ObservedState(job=ended(), pods=(summarized(metrics=measured),)), run=run)
+    assert told.display
+    assert told.display.objective == expected
+
+
+def test_a_sweep_that_measured_nothing_shows_nothing() -> None:
+    told = status(ObservedState(job=ended(), pods=(summarized(),)), searched(), SWEEP)
+    assert told.display
+    assert told.display.objective is None
+
+
+@pytest.mark.parametrize(("left", "text"), [(150, "train 42%, 2m left"), (0, "train 42%"), (None, "train 42%")])
+def test_a_run_at_work_says_how_far_it_is(left: int | None, text: str) -> None:
+    identity = RunIdentity(kind="AnomalyExperiment", namespace="vision", name="screws", uid="u")
+    progress = Progress(percent=42, remaining_seconds=left)
+    update = ProgressUpdate(run=identity, stage=Stage.TRAIN, progress=progress)
+    pod = make_pod(1, {"running": {}}, phase="Running")
+    told = status(ObservedState(job=make_job(active=1), pods=(pod,), progress=update))
+    assert told.display
+    assert told.display.progress == text
+
+
 def test_a_failed_search_whose_page_is_refused_keeps_what_is_known() -> None:
     old = searched(failure={"reason": "TrialsFailed", "message": "4 trials failed"})
     told = status(ObservedState(refusal=Refusal("exceeded quota")), old, SWEEP)
@@ -290,7 +322,6 @@ def test_a_failed_search_whose_page_is_refused_keeps_what_is_known() -> None:
     assert told.warnings == ("the sweep's page could not be made: exceeded quota",)
 
 
-OWNER = {"kind": "AnomalyExperiment", "name": "hunt", "uid": "of-hunt", "controller": True}
 TRIAL = replace(
     RUN, owner=make_run(EXPERIMENT | {"metadata": EXPERIMENT["metadata"] | {"ownerReferences": [OWNER]}}).owner
 )

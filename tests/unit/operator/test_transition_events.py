@@ -23,7 +23,8 @@ def status(*conditions: Condition, start: str | None = START, **fields: object) 
 RUNNING = status(condition(ConditionType.RECONCILING, Reason.RUNNING, since=EARLIER))
 HELD = status(condition(ConditionType.SUSPENDED, Reason.SUSPENDED, since=EARLIER))
 GOES_ON = status(
-    condition(ConditionType.SUSPENDED, Reason.RESUMED, "False"), condition(ConditionType.RECONCILING, Reason.RUNNING)
+    condition(ConditionType.RECONCILING, Reason.RUNNING, since=EARLIER),
+    condition(ConditionType.SUSPENDED, Reason.RESUMED, "False"),
 )
 
 
@@ -135,3 +136,10 @@ def test_a_better_trial_is_told_with_its_values() -> None:
     assert transition_events(searching(3), searching(7, 3)) == (event,)
     assert transition_events(searching(7), searching(7, 3)) == ()
     assert transition_events(searching(7), searching()) == ()
+
+
+def test_all_objectives_of_a_better_trial_are_told() -> None:
+    values = {"image.AUROC": 0.5, "image.F1Score": 0.25}
+    best = SweepStatus(best=(BestTrial(number=0, objectives=values, values={}),))
+    [event] = transition_events(RunStatus(), RunStatus(sweep=best))
+    assert event.message == "trial 0: image.AUROC 0.5, image.F1Score 0.25"
