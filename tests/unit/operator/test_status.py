@@ -218,6 +218,9 @@ def test_a_run_that_is_complete_says_where_its_results_are(artifacts: Manifest |
 def test_a_failure_without_a_message_or_a_summary_says_nothing_of_results() -> None:
     pod = summarized(int(ExitCode.DATA_INVALID))
     assert status(ObservedState(job=ended("Failed"), pods=(pod,))).conditions[0].message == ""
+    preempted = make_pod(1, phase="Failed", conditions=[{"type": "DisruptionTarget", "status": "True"}])
+    told = status(ObservedState(job=ended("Failed"), pods=(preempted,)))
+    assert (told.conditions[0].reason, told.conditions[0].message) == ("Preempted", "")
 
 
 @pytest.mark.parametrize(
@@ -295,6 +298,14 @@ def test_a_trial_shows_the_value_of_its_sweeps_objective(objective: str | None, 
     told = status(ObservedState(job=ended(), pods=(summarized(metrics=measured),)), run=run)
     assert told.display
     assert told.display.objective == expected
+
+
+def test_what_is_of_no_sweep_or_no_longer_a_trial_shows_no_objective() -> None:
+    inference = make_run(with_spec(INFERENCE, runPolicy={"preflight": "Never"}))
+    for run in (inference, TRIAL):
+        told = status(ObservedState(job=ended(), pods=(summarized(metrics=METRICS),)), run=run)
+        assert told.display
+        assert (told.display.auroc, told.display.objective) == ("0.5123", None)
 
 
 def test_a_sweep_that_measured_nothing_shows_nothing() -> None:
