@@ -137,5 +137,5 @@ class WorkQueue(Generic[K]):
         return len(self._waiting)
 
     def _on_timer(self, key: K) -> None:
-        self._timers.pop(key, None)
+        del self._timers[key]
         self.add(key)

@@ -1,11 +1,13 @@
 """What should exist for a run: its Job, its search, or why there can be neither yet."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from anomaly_api.reasons import Reason
+from anomaly_api.run import PROGRESS_PATH, PROGRESS_URL_ENV
 from anomaly_api.status import RunStatus, TrainedBy
 from anomaly_operator.decide.desired import (
     Blocked,
@@ -210,6 +212,16 @@ def test_the_job_of_an_experiment() -> None:
     other = desired(make_run(with_spec(EXPERIMENT, runPolicy={"preflight": "Never", "backoffLimit": 2})))
     assert isinstance(other, DesiredJob)
     assert other.config_digest == found.config_digest, "the pod is not told of it"
+
+
+@pytest.mark.parametrize("url", ["http://operator:8080", "http://operator:8080/", None])
+def test_a_pod_is_told_where_to_push_its_progress(url: str | None) -> None:
+    run = make_run(with_spec(EXPERIMENT, runPolicy={"preflight": "Never"}))
+    found = desired_state(run, RunStatus(), None, replace(SETTINGS, service_url=url))
+    assert isinstance(found, DesiredJob)
+    [container] = found.make()["spec"]["template"]["spec"]["containers"]
+    urls = [one["value"] for one in container["env"] if one["name"] == PROGRESS_URL_ENV]
+    assert urls == (["http://operator:8080" + PROGRESS_PATH] if url else [])
 
 
 def test_the_job_at_work_has_a_name_also_if_there_should_be_none() -> None:

@@ -1,8 +1,13 @@
 """The work queue: no key is lost, none is processed by two workers, and retries back off."""
 
 import asyncio
+from collections.abc import Iterator
 
+import pytest
+
+from anomaly_operator.metrics import REGISTRY
 from anomaly_operator.work_queue import MAX_DELAY, Priority, WorkQueue
+from support.played_loop import PlayedLoop
 
 
 async def test_a_key_waits_once_however_often_it_is_added() -> None:
@@ -183,3 +188,82 @@ async def test_a_waiting_worker_gets_a_key_at_once() -> None:
     await asyncio.sleep(0)
     queue.add("a")
     assert await asyncio.wait_for(worker, 1) == "a"
+
+
+async def test_a_key_keeps_its_place_and_its_urgency_however_often_it_is_added() -> None:
+    queue: WorkQueue[str] = WorkQueue()
+    for priority in (Priority.URGENT, Priority.NORMAL, Priority.IDLE):
+        queue.add("a", priority)
+    queue.add("b", Priority.URGENT)
+    assert [await queue.get(), await queue.get()] == ["a", "b"]
+    for key in ("a", "a", "c"):
+        queue.done("a")
+        queue.add(key)
+    assert await queue.get() == "a"
+    queue.done("a")
+    queue.add("a")
+    assert [await queue.get(), await queue.get()] == ["c", "a"], "nothing of its earlier place is left"
+
+
+async def test_a_key_that_never_failed_has_nothing_to_forget() -> None:
+    queue: WorkQueue[str] = WorkQueue()
+    queue.forget("a")
+    assert len(queue) == 0
+
+
+# In played time ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def loop() -> Iterator[PlayedLoop]:
+    made = PlayedLoop()
+    yield made
+    made.close()
+
+
+def handed_out(loop: PlayedLoop, queue: WorkQueue[str], seconds: float) -> list[tuple[str, float]]:
+    """Return what is handed out within some time, and when."""
+    found: list[tuple[str, float]] = []
+
+    async def work() -> None:
+        while True:
+            key = await queue.get()
+            found.append((key, round(loop.time(), 3)))
+            queue.done(key)
+
+    worker = loop.create_task(work())
+    loop.run_for(seconds)
+    worker.cancel()
+    return found
+
+
+def test_of_several_delays_one_remains(loop: PlayedLoop) -> None:
+    queue: WorkQueue[str] = WorkQueue()
+    for seconds in (60.0, 5.0, 30.0, 5.0):
+        loop.call_soon(queue.add_after, "a", seconds)
+    loop.call_soon(queue.add_after, "b", 20.0)
+    assert handed_out(loop, queue, 100.0) == [("a", 5.0), ("b", 20.0)]
+
+
+def test_a_failed_key_comes_back_after_its_delay(loop: PlayedLoop) -> None:
+    queue: WorkQueue[str] = WorkQueue(jitter=lambda: 1.0)
+    loop.call_later(0.0, queue.add_rate_limited, "a")
+    loop.call_later(1.0, queue.add_rate_limited, "a")
+    loop.call_later(1.0, queue.add_rate_limited, "b")
+    assert handed_out(loop, queue, 100.0) == [("a", 0.5), ("b", 1.5), ("a", 2.0)]
+
+
+def test_how_long_keys_waited_is_measured_from_when_they_were_added_first(loop: PlayedLoop) -> None:
+    def total() -> float:
+        return REGISTRY.get_sample_value("anomaly_operator_queue_seconds_sum") or 0.0
+
+    queue: WorkQueue[str] = WorkQueue()
+    loop.run_for(50.0)
+    loop.call_soon(queue.add, "a")
+    loop.call_later(3.0, queue.add, "a", Priority.URGENT)
+    loop.run_for(10.0)
+    before = total()
+    assert REGISTRY.get_sample_value("anomaly_operator_queue_depth") == 1.0
+    assert handed_out(loop, queue, 1.0) == [("a", 60.0)]
+    assert total() - before == pytest.approx(10.0)
+    assert REGISTRY.get_sample_value("anomaly_operator_queue_depth") == 0.0
