@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
@@ -76,7 +77,7 @@ def test_an_event_names_what_it_is_about_and_who_says_it(world: World) -> None:
         ({"reason": Reason.OUT_OF_MEMORY}, 2),
     ],
 )
-def test_an_occurrence_is_posted_once(world: World, other: dict[str, str], events: int) -> None:
+def test_an_occurrence_is_posted_once(world: World, other: dict[str, Any], events: int) -> None:
     with capture_logs() as logs:
         world.post()
         world.post(replace(EVENT, **other))

@@ -96,7 +96,9 @@ def screws(uid: str = "of-screws", **fields: Any) -> RunView:
     ],
     ids=["newer", "the same", "of another", "deleted", "at work", "unreadable", "first of old", "newer than old"],
 )
-def test_a_record_says_whether_there_is_a_newer_model(used: Manifest, experiment: RunView | None, newer: int) -> None:
+def test_a_record_says_whether_there_is_a_newer_model(
+    used: Manifest, experiment: RunView | None, newer: int | None
+) -> None:
     known = {"namespace": "vision", "name": "screws", "newerRun": 7}
     old = recorded(phase="Complete", trainedBy=known | used)
     told = status(ObservedState(experiment=experiment), old, make_run(INFERENCE))
