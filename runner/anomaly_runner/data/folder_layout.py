@@ -14,6 +14,7 @@ from typing import Literal
 from anomaly_api.dataset import DatasetLimits, FolderLayoutName
 from anomaly_api.run import UnreadableImage
 from anomaly_runner.data.images import is_clutter, is_image_name
+from anomaly_runner.data.layouts.doubtful import check_no_masks, same_name_warning
 from anomaly_runner.data.layouts.folders import (
     FOLDER_LAYOUTS,
     MVTEC,
@@ -79,7 +80,8 @@ def index_experiment(
 
     Raises:
         DataInvalid: there are fewer than two training images, or no test images but others in folders that mean
-            nothing, or the images of a folder would count as a kind of defect although its name means good.
+            nothing, or the images of a folder would count as a kind of defect although its name means good, or masks
+            would count as images.
     """
     objects = tuple(objects)
     images = [info for info in objects if is_image_name(info.key)]
@@ -90,8 +92,10 @@ def index_experiment(
     _check_found(found, chosen, uri, keys, bool(keys or rejected))
     # Validation images may share masks with test images, so both are paired in one call.
     images_with_masks = (*found.validation, *found.test)
-    suffix = "" if chosen.plain_masks else mask_suffix
+    suffix = _suffix(chosen, images_with_masks, found.masks, mask_suffix)
     paired = _pair(images_with_masks, found.masks if with_masks else None, suffix, found.train)
+    images_of_all = (*found.train, *images_with_masks)
+    check_no_masks(images_of_all, _masked(paired), suffix, uri)
     count = len(found.validation)
     return DatasetIndex(
         train=tuple(image.sample() for image in found.train),
@@ -104,6 +108,7 @@ def index_experiment(
             *_lost_warning(found.lost),
             *_no_image_warning(objects, is_used),
             *twin_warnings(image.label for image in images_with_masks),
+            *same_name_warning(images_of_all),
             *paired.warnings,
         ),
         layout=chosen.title,
@@ -139,7 +144,7 @@ def index_inference(
 
     Raises:
         DataInvalid: there are no images, or in the labelled layout none inside a folder, or those of a folder would
-            count as a kind of defect although its name means good.
+            count as a kind of defect although its name means good, or masks as images.
     """
     objects = tuple(objects)
     images = [info for info in objects if is_image_name(info.key)]
@@ -162,13 +167,16 @@ def index_inference(
     # Images to learn from are known, and not asked for.
     unknown = (key for key in keys if chosen.locate(key) is None and locate(key) is None)
     lost = Counter(top_folder(key) for key in unknown if key.split("/")[0] not in _LAYOUT_FOLDERS)
-    paired = _pair(test, masks if with_masks else None, "" if chosen.plain_masks else mask_suffix)
+    suffix = _suffix(chosen, test, masks, mask_suffix)
+    paired = _pair(test, masks if with_masks else None, suffix)
+    check_no_masks(test, _masked(paired), suffix, uri)
     return DatasetIndex(
         test=paired.samples,
         unreadable=rejected,
         missing_masks=paired.missing_masks,
         warnings=(
             *_lost_warning(lost),
+            *same_name_warning(test),
             *paired.warnings,
             *_no_image_warning(objects, lambda key: locate(key) is not None),
         ),
@@ -254,6 +262,19 @@ def _pair(
     if masks is None:
         return PairedImages(tuple(image.sample() for image in images))
     return pair_masks(images, masks, suffix, others)
+
+
+def _suffix(layout: FolderLayout, images: Iterable[PlacedFile], masks: Sequence[PlacedFile], mask_suffix: str) -> str:
+    """The suffix of masks: none where the layout's masks are named as their images, unless only those with it are."""
+    if not layout.plain_masks:
+        return mask_suffix
+    names = {(image.label, image.name) for image in images}
+    is_plain = any((mask.label, mask.name) in names for mask in masks)
+    return mask_suffix if not is_plain and any(mask.name.endswith(mask_suffix) for mask in masks) else ""
+
+
+def _masked(paired: PairedImages) -> frozenset[str]:
+    return frozenset(sample.key for sample in paired.samples if sample.masks)
 
 
 def _nothing_found(uri: str, layout: FolderLayout, keys: Sequence[str], anything: bool) -> str:

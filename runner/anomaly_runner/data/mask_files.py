@@ -24,6 +24,11 @@ from anomaly_runner.data.images import OpenedFile, UnreadableImageError, check_c
 Size = tuple[int, int]
 """Width and height in pixels."""
 _LOSSY_TIFF = ("jpeg", "tiff_jpeg", "webp")
+_PNG_BITS = 24
+"""Place of the bits a channel in a PNG file: in its header, which is its first chunk (RFC 2083, 4.1.1)."""
+_HALF_OF_WHITE = 128
+_MANY_SHADES = 16
+"""Greys between black and half of white from which on a mask has shades: labels of classes are fewer."""
 _ROUNDING = 0.5
 """A length in pixels that was scaled may have been rounded by so much."""
 _LARGEST_DEVIATION = 0.05
@@ -39,12 +44,16 @@ class MaskFile:
         lossy: whether the file is stored with loss.
         turned: whether the file has an EXIF orientation of its own, which has been applied.
         has_more_frames: whether the file has more than this mask.
+        has_no_black: whether every pixel is set although their values differ, as where the background has a number.
+        has_shades: whether it has white and many dark greys, as smooth edges or an earlier loss leave them.
     """
 
     pixels: Image.Image
     lossy: bool = False
     turned: bool = False
     has_more_frames: bool = False
+    has_no_black: bool = False
+    has_shades: bool = False
 
 
 def open_mask(data: bytes, max_pixels: int) -> MaskFile:
@@ -54,11 +63,19 @@ def open_mask(data: bytes, max_pixels: int) -> MaskFile:
         UnreadableImageError: as ``images.decode``, or the file has values that cannot be told from black.
     """
     with opened(data, max_pixels) as file:
+        _spread_transparent_value(file.image, data)
         lossy = _is_lossy(file.image, data)
         pixels = _bright(file.image) if lossy else _not_black(file.image)
         if file.deep_colour and not lossy:
             pixels = pixels | _lower_bytes_set(file, data, max_pixels)
-        return MaskFile(Image.fromarray(pixels), lossy, file.turned, file.has_more_frames)
+        return MaskFile(
+            pixels=Image.fromarray(pixels),
+            lossy=lossy,
+            turned=file.turned,
+            has_more_frames=file.has_more_frames,
+            has_no_black=not lossy and bool(pixels.all()) and _has_several_values(file.image),
+            has_shades=not lossy and _has_shades(file.image),
+        )
 
 
 def range_of_values(data: bytes, max_pixels: int) -> tuple[float, float]:
@@ -70,6 +87,28 @@ def range_of_values(data: bytes, max_pixels: int) -> tuple[float, float]:
     with opened(data, max_pixels) as file:
         values = np.asarray(file.image)
         return float(values.min()), float(values.max())
+
+
+def _spread_transparent_value(image: Image.Image, data: bytes) -> None:
+    """Spread the transparent grey of a PNG of 1, 2 or 4 bits over 8, as Pillow spreads the values, but not this one."""
+    transparent = image.info.get("transparency")
+    if image.format == "PNG" and image.mode in ("1", "L") and isinstance(transparent, int):
+        bits = data[_PNG_BITS]
+        # Of 1 bit, Pillow has spread it, and not the values, which are Boolean.
+        image.info["transparency"] = int(transparent > 0) if bits == 1 else transparent * (255 // (2**bits - 1))
+
+
+def _has_several_values(image: Image.Image) -> bool:
+    values = np.asarray(image)
+    return bool((values != values[0, 0]).any())
+
+
+def _has_shades(image: Image.Image) -> bool:
+    """Whether an image of 8 bits a channel has a value of half of white or more, and many below that are not black."""
+    if image.mode not in ("L", "RGB"):
+        return False
+    found = np.reshape(image.histogram(), (-1, 256)).sum(0) > 0
+    return bool(found[_HALF_OF_WHITE:].any() and found[1:_HALF_OF_WHITE].sum() >= _MANY_SHADES)
 
 
 def _not_black(image: Image.Image) -> NDArray[np.bool_]:
@@ -92,7 +131,7 @@ def _deep_not_black(image: Image.Image) -> NDArray[np.bool_]:
     """As ``_not_black``, for one channel of 1, 16 or 32 bits, or of floats.
 
     Raises:
-        UnreadableImageError: a value is NaN.
+        UnreadableImageError: a value is NaN, or no value is known to be black.
     """
     values: Any = np.asarray(image)
     if image.mode == "F" and np.isnan(values).any():
@@ -103,10 +142,18 @@ def _deep_not_black(image: Image.Image) -> NDArray[np.bool_]:
 
 
 def _black(image: Image.Image) -> int:
-    """The value of black; Pillow leaves values as they are in a TIFF beyond 8 bits whose zero is white."""
+    """The value of black; Pillow leaves values as they are in a TIFF beyond 8 bits whose zero is white.
+
+    Raises:
+        UnreadableImageError: zero is white in a file of floats.
+    """
     if not isinstance(image, TiffImageFile) or image.mode == "1":
         return 0
-    return 65535 if image.tag_v2.get(PHOTOMETRIC_INTERPRETATION, 1) == 0 else 0
+    if image.tag_v2.get(PHOTOMETRIC_INTERPRETATION, 1) != 0:
+        return 0
+    if image.mode == "F":
+        raise UnreadableImageError("it has floats of which 0 is white, so that no value is known to be black")
+    return 65535
 
 
 def _lower_bytes_set(file: OpenedFile, data: bytes, max_pixels: int) -> NDArray[np.bool_]:
@@ -131,7 +178,7 @@ def _bright(image: Image.Image) -> NDArray[np.bool_]:
         found: NDArray[np.bool_] = np.asarray(image) >= 32768
         return found
     values = np.asarray(image.convert("RGBA"))
-    return (values[..., :3] >= 128).any(-1) & (values[..., 3] > 0)
+    return (values[..., :3] >= _HALF_OF_WHITE).any(-1) & (values[..., 3] > 0)
 
 
 def _is_lossy(image: Image.Image, data: bytes) -> bool:

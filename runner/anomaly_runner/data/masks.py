@@ -87,18 +87,17 @@ def _whole_pixels(box: tuple[float, float, float, float]) -> tuple[int, int, int
 
 
 def _notices(mask: MaskFile, image: Decoded) -> Iterator[Notice]:
-    if mask.lossy:
-        yield Notice.LOSSY_MASK
-    if mask.pixels.size != image.whole:
-        yield Notice.SCALED_MASK
-    if image.turned and not mask.turned:
-        yield Notice.UPRIGHT_MASK
-    if mask.has_more_frames:
-        yield Notice.MORE_FRAMES_MASK
-    if _marks_border_not_all(mask.pixels):
-        yield Notice.INVERTED_MASK
-    if mask.pixels.getbbox() is None:
-        yield Notice.BLACK_MASK
+    noticed = {
+        Notice.LOSSY_MASK: mask.lossy,
+        Notice.SCALED_MASK: mask.pixels.size != image.whole,
+        Notice.UPRIGHT_MASK: image.turned and not mask.turned,
+        Notice.MORE_FRAMES_MASK: mask.has_more_frames,
+        Notice.NO_BLACK_MASK: mask.has_no_black,
+        Notice.SHADED_MASK: mask.has_shades,
+        Notice.INVERTED_MASK: _marks_border_not_all(mask.pixels),
+        Notice.BLACK_MASK: mask.pixels.getbbox() is None,
+    }
+    return (notice for notice, applies in noticed.items() if applies)
 
 
 def _marks_border_not_all(mask: Image.Image) -> bool:

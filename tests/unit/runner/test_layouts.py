@@ -175,6 +175,7 @@ def test_masks_of_good_images_are_not_needed_and_not_strays() -> None:
     [
         *("Good", "GOOD", "OK", "ok", "normal", "Normal", "io", "i.O.", "pass", "no_defect", "non-anomalous", "good "),
         *("Gut", "Gutteile", "bueno", "sin defecto", "良品", "正常", "合格", "양품", "годен"),
+        *("ok_front", "good1", "01-OK", "Good parts", "none", "clean", "Uncracked"),
     ],
 )
 def test_a_misspelt_good_is_refused(label: str) -> None:
@@ -186,7 +187,11 @@ def test_a_misspelt_good_is_refused(label: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "label", ["not_good", "nio", "ko", "bad", "goodyear", "abnormal", "0", "缺陷", "不良", "불량", "nicht gut"]
+    "label",
+    [
+        *("not_good", "nio", "ko", "bad", "goodyear", "abnormal", "0", "缺陷", "不良", "불량", "nicht gut"),
+        *("def_front", "top side", "pass_through", "ok to bad", "unclean", "3"),
+    ],
 )
 def test_kinds_of_defects_are_not_taken_for_good(label: str) -> None:
     assert not looks_good(label)
@@ -236,9 +241,84 @@ def test_folders_of_file_servers_are_no_images_and_not_missed(folder: str) -> No
     assert dataset.warnings == ()
 
 
-def test_a_misspelt_unknown_is_refused() -> None:
+@pytest.mark.parametrize("label", ["Unknown", "unlabelled", "NaN"])
+def test_a_misspelt_unknown_is_refused(label: str) -> None:
     with pytest.raises(DataInvalid, match="rename the folder to unknown"):
-        index_of(*TRAIN, "test/Unknown/0.png")
+        index_of(*TRAIN, f"test/{label}/0.png")
+
+
+# Masks that would count as images
+
+
+@pytest.mark.parametrize("label", ["ground_truth", "Ground Truth", "gt", "Masks", "mask"])
+def test_a_folder_of_masks_is_no_kind_of_defect(label: str) -> None:
+    with pytest.raises(DataInvalid, match=rf"b/p/test/{label} would count as images: if they are masks, move them"):
+        index_of(*TRAIN, "test/bad/0.png", f"test/{label}/bad/0_mask.png")
+    with pytest.raises(DataInvalid, match=r"u/masks would count as images"):
+        index_inference(objects(["good/0.png", "masks/1.png"]), "u", "labelled", "_mask", True)
+
+
+@pytest.mark.parametrize("ending", ["_mask", "-GT", " masks", "_label"])
+def test_a_folder_named_as_another_ones_masks_is_no_kind_of_defect(ending: str) -> None:
+    keys = ("test/scratch/0.png", f"test/scratch{ending}/0.png")
+    with pytest.raises(DataInvalid, match=rf"b/p/test/scratch{ending} would count as images"):
+        index_of(*TRAIN, *keys)
+    assert {sample.label for sample in index_of(*TRAIN, keys[1]).test} == {"good", f"scratch{ending}"}
+
+
+@pytest.mark.parametrize("folder", ["test/hole/gt", "train/good/gt", "val/hole/deep/gt", "test/good/gt"])
+def test_masks_in_a_folder_of_their_label_are_no_images(folder: str) -> None:
+    """As in MVTec 3D-AD, whose images are in ``rgb``."""
+    images = (f"{key.rpartition('/')[0]}/rgb/{key.rpartition('/')[2]}" for key in TRAIN)
+    with pytest.raises(DataInvalid, match=rf"b/p/{folder} would count as images"):
+        index_of(*images, f"{folder}/000.png")
+
+
+@pytest.mark.parametrize("folder", ["train/good", "test/good", "test/x", "val/x"])
+@pytest.mark.parametrize(("name", "suffix"), [("9_mask", "_mask"), ("9_GT", "_mask"), ("9.label", ""), ("9x", "x")])
+def test_masks_beside_their_images_are_no_images(folder: str, name: str, suffix: str) -> None:
+    """As in KolektorSDD2 and DAGM."""
+    keys = (*TRAIN, f"{folder}/9.jpg", f"{folder}/{name}.png")
+    with pytest.raises(DataInvalid, match=rf"1 images below s3://b/p are named as masks.*: {folder}/{name}\.png$"):
+        index_of(*keys, suffix=suffix)
+
+
+def test_masks_beside_the_images_of_a_labelled_input_are_no_images() -> None:
+    keys = [f"x/{index}{ending}" for index in range(4) for ending in (".png", "_mask.png")]
+    with pytest.raises(DataInvalid, match=r"4 images below u are.*: x/0_mask.png, x/1_mask.png, x/2_mask.png, \.\.\.$"):
+        index_inference(objects(keys), "u", "labelled", "_mask", True)
+
+
+def test_what_only_has_a_name_like_a_masks_is_an_image() -> None:
+    """Without an image of the rest of its name in the same folder, or with a mask of its own."""
+    keys = ("test/x/0_mask.png", "test/y/0.png", "test/z/1.png", "test/z/1_mask.png")
+    dataset = index_of(*TRAIN, *keys, "ground_truth/z/1_mask_mask.png", "ground_truth/z/1_mask.png")
+    assert {sample.key for sample in dataset.test} == {*keys, "test/good/0.png"}
+
+
+@pytest.mark.parametrize("folder", ["train/good", "test/good", "test/x", "val/x"])
+def test_images_of_the_same_name_are_told(folder: str) -> None:
+    """As in the data set of magnetic tiles, where one of them is the mask."""
+    found = index_of(*TRAIN, f"{folder}/9.jpg", f"{folder}/9.png", "test/x/8.jpg", "ground_truth/x/8_mask.png")
+    told = [warning for warning in found.warnings if "extension" in warning]
+    assert told == [
+        "2 images have the name of another one but for its extension: each counts, with the same masks: "
+        f"{folder}/9.jpg, {folder}/9.png"
+    ]
+
+
+def test_images_of_the_same_name_are_told_of_a_labelled_input() -> None:
+    found = index_inference(objects(["x/0.jpg", "x/0.png", "x/1.png", "good/1.jpg"]), "u", "labelled", "_mask", False)
+    (told,) = found.warnings
+    assert told.endswith(": x/0.jpg, x/0.png")
+
+
+def test_masks_of_images_that_are_ok_may_have_the_suffix() -> None:
+    """BTAD names masks as their images; people who say ok and ng name them as in MVTec AD all the same."""
+    keys = ("train/ok/0.png", "train/ok/1.png", "test/ok/0.png", "test/ng/0.png", "ground_truth/ng/0_mask.png")
+    assert masks_of(index_of(*keys)) == {"test/ng/0.png": keys[-1:]}
+    found = index_inference(objects(keys), "u", "labelled", "_mask", True)
+    assert masks_of(found) == {"test/ng/0.png": keys[-1:]}
 
 
 def test_a_misspelt_training_folder_is_named() -> None:

@@ -80,6 +80,41 @@ def tiff16(order: str, value: int) -> bytes:
     return start + pixels + struct.pack(f"{order}H", len(tags)) + entries + struct.pack(f"{order}I", 0)
 
 
+def bits(depth: int, pixels: str, transparent: int) -> bytes:
+    """Return a PNG of a row of grey pixels, in hexadecimal digits of its bytes, with a transparent value."""
+    row = bytes.fromhex(pixels)
+    chunks = {
+        b"IHDR": struct.pack(">IIBBBBB", 8 * len(row) // depth, 1, depth, 0, 0, 0, 0),
+        b"tRNS": struct.pack(">H", transparent),
+        b"IDAT": zlib.compress(b"\0" + row),
+        b"IEND": b"",
+    }
+    parts = (
+        struct.pack(">I", len(part)) + kind + part + struct.pack(">I", zlib.crc32(kind + part))
+        for kind, part in chunks.items()
+    )
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+@pytest.mark.parametrize(
+    ("depth", "pixels", "transparent", "expected"),
+    [
+        (1, "a0", 1, [0] * 8),
+        (1, "a0", 0, [1, 0, 1, 0, 0, 0, 0, 0]),
+        (2, "1b", 1, [0, 0, 1, 1]),
+        (2, "1b", 3, [0, 1, 1, 0]),
+        (4, "012f", 15, [0, 1, 1, 0]),
+        (4, "012f", 2, [0, 1, 0, 1]),
+        (8, "000709ff", 7, [0, 0, 1, 1]),
+        (16, "0000000107000707", 0x0700, [0, 1, 0, 1]),
+    ],
+)
+def test_grey_that_is_transparent_is_not_set_in_any_depth(
+    depth: int, pixels: str, transparent: int, expected: list[int]
+) -> None:
+    assert set_pixels(bits(depth, pixels, transparent)).tolist() == [[value == 1 for value in expected]]
+
+
 SMALLEST = {
     "1-bit": lambda: encoded(Image.fromarray(TRUTH)),
     "1-bit tiff whose zero is white": lambda: encoded(Image.fromarray(TRUTH), "TIFF", tiffinfo={262: 0}),
@@ -160,8 +195,9 @@ def test_what_is_stored_with_loss_is_cut_at_half_of_white(make: Callable[[], byt
         (encoded(Image.fromarray(np.full((4, 4), np.nan, np.float32)), "TIFF"), "not numbers"),
         (png16(2, 1), "16 bits a channel of which"),
         (b"P6 2 1 65535\n" + bytes(12), "16 bits a channel of which"),
+        (encoded(Image.new("F", (4, 4)), "TIFF", tiffinfo={262: 0}), "floats of which 0 is white"),
     ],
-    ids=["text", "nan", "16-bit grey with alpha", "16-bit ppm"],
+    ids=["text", "nan", "16-bit grey with alpha", "16-bit ppm", "floats whose zero is white"],
 )
 def test_masks_that_cannot_be_read_rightly_are_refused(data: bytes, problem: str) -> None:
     with pytest.raises(UnreadableImageError, match=problem):

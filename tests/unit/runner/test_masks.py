@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from anomaly_api.dataset import CropArea, DatasetLimits
 from anomaly_runner.data.batches import IntegrityLog, read_batches
@@ -183,3 +183,58 @@ def test_images_with_several_frames_are_named_once(tmp_path: Path) -> None:
     put(image, tmp_path / "0.tif", save_all=True, append_images=[image])
     _, log = read(tmp_path, [Sample("0.tif", GOOD)] * 2)
     assert log.notices.warnings() == ("1 images have several frames, of which the first is used: 0.tif",)
+
+
+NO_BLACK = "1 masks have several values but no black, so that they mark all"
+
+
+@pytest.mark.parametrize(
+    ("background", "defect", "mode", "told"),
+    [
+        (1, 2, "L", True),
+        (1, 2, "I;16", True),
+        (1.0, 2.0, "F", True),
+        ((9, 9, 9), (9, 9, 8), "RGB", True),
+        (7, 7, "L", False),
+        (0, 2, "L", False),
+    ],
+)
+def test_masks_whose_background_is_not_black_are_named(
+    tmp_path: Path, background: Any, defect: Any, mode: str, told: bool
+) -> None:
+    """As labels that are counted from 1."""
+    mask = Image.new(mode, (WIDTH, HEIGHT), background)
+    mask.paste(defect, (64, 48, 96, 72))
+    put(Image.new("RGB", (WIDTH, HEIGHT), "grey"), tmp_path / "0.png")
+    put(mask, tmp_path / "0.tif")
+    _, log = read(tmp_path, [Sample("0.png", "dent", ("0.tif",))])
+    assert any(warning.startswith(NO_BLACK) for warning in log.notices.warnings()) is told
+
+
+@pytest.mark.parametrize(
+    ("greys", "told"),
+    [
+        ([*range(1, 17), 128], True),
+        ([*range(112, 128), 255], True),
+        ([*range(1, 16), 255], False),  # classes, of which there are 15 and one
+        ([*range(1, 17), 127], False),  # labels that are counted
+        ([0, *range(129, 160)], False),
+    ],
+)
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_masks_with_many_shades_are_named(tmp_path: Path, greys: list[int], told: bool, mode: str) -> None:
+    pixels = np.zeros((HEIGHT, WIDTH), np.uint8)
+    pixels[5, 5 : 5 + len(greys)] = greys
+    write_pair(tmp_path, Image.fromarray(pixels).convert(mode))
+    _, log = read(tmp_path, [SAMPLE])
+    assert any("many greys" in warning for warning in log.notices.warnings()) is told
+    assert mask_of(log).any(), "they are used as they are"
+
+
+def test_what_is_known_to_be_stored_with_loss_is_not_said_to_have_shades(tmp_path: Path) -> None:
+    write_pair(tmp_path, Image.fromarray(TRUTH))
+    blurred = Image.fromarray(TRUTH).convert("L").filter(ImageFilter.GaussianBlur(6))
+    put(blurred, tmp_path / "0.jpg", quality=90)
+    _, log = read(tmp_path, [Sample(IMAGE, "scratch", ("0.jpg",))])
+    (told,) = log.notices.warnings()
+    assert told.startswith("1 masks are stored with loss")

@@ -3,7 +3,7 @@
 import io
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -55,9 +55,9 @@ def facts(dataset: DatasetIndex) -> tuple[list[str], dict[str, tuple[str, tuple[
 FACTS = (["a.png", "b.png"], {"c.png": ("good", ()), "d.png": ("scratch", ("masks/d.png",))})
 
 
-def parquet_of(*rows: tuple[str, ...]) -> bytes:
+def parquet_of(*rows: tuple[str, ...], names: Sequence[str] = ("path", "label", "split", "mask")) -> bytes:
     columns = list(zip(*rows, strict=True))
-    table = pa.table(dict(zip(("path", "label", "split", "mask"), columns, strict=True)) | {"size": [1] * len(rows)})
+    table = pa.table(dict(zip(names, columns, strict=True)) | {"size": [1] * len(rows)})
     buffer = io.BytesIO()
     pq.write_table(table, buffer)
     return buffer.getvalue()
@@ -110,6 +110,9 @@ def test_several_rows_of_an_image_add_their_masks(tmp_path: Path) -> None:
         (("e.txt", "good", "test", ""), "line 6: e.txt is no image"),
         (("c.png", "good", "holdout", ""), "line 6: the split holdout is not train, val or test"),
         (("masks/d.png", "OK", "test", ""), "line 6: the label OK would count as a kind of defect; set dataset.table"),
+        (("masks/d.png", "Unknown", "test", ""), "line 6: the label Unknown would count as a kind of defect; leave it"),
+        (("masks/d.png", "nan", "test", ""), "line 6: the label nan would count as a kind of defect; leave it empty"),
+        (("masks/d.png", "ok front", "test", ""), "line 6: the label ok front would count"),
         (("masks/d.png", "a/b", "test", ""), "line 6: the label a/b cannot be the name of a folder"),
         (("d.png", "dent", "test", ""), "line 6: d.png has another label or split in 5"),
         (("masks/d.png", "dent", "test", "none.png"), "line 6: there is no mask none.png"),
@@ -152,6 +155,28 @@ def test_images_that_are_not_there_count_as_unreadable(tmp_path: Path) -> None:
     assert [(image.path, image.problem) for image in dataset.unreadable] == [
         ("gone.png", "labels.csv names it, and it is not there")
     ]
+
+
+@pytest.mark.parametrize("field", ["label", "split", "mask"])
+@pytest.mark.parametrize(
+    ("header", "columns"),
+    [(str.title, {}), ("{}s".format, {}), (" {}_".format, {}), (str, "other"), ("other_{}".format, "other")],
+)
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_a_column_that_is_named_or_misspelt_is_not_passed_over(
+    tmp_path: Path, field: str, header: Callable[[str], str], columns: object, kind: str
+) -> None:
+    """Without it the split would be another one, and masks would not be used."""
+    names = [header(name) if name == field else name for name in ("path", "label", "split", "mask")]
+    table = csv_of(*ROWS, header=",".join(names)) if kind == "csv" else parquet_of(*ROWS, names=names)
+    options = {"columns": {field: columns}} if columns else {}
+    with pytest.raises(DataInvalid, match=rf"has no column .*, but .*: see dataset\.table\.columns\.{field}$"):
+        indexed(tmp_path, table, f"labels.{kind}", **options)
+
+
+def test_columns_of_other_names_are_none_of_the_tables(tmp_path: Path) -> None:
+    table = csv_of(*((*row, "x", "y") for row in ROWS), header="path,label,split,mask,Splits,mask_path")
+    assert facts(indexed(tmp_path, table)) == FACTS
 
 
 @pytest.mark.parametrize(

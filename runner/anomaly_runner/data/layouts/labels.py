@@ -1,5 +1,6 @@
-"""Labels that are not what they look like: a misspelt good, which would count as a kind of defect, and twins."""
+"""Labels that are not what they look like, and would count as kinds of defect: a misspelt good, masks, and twins."""
 
+import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable
@@ -9,24 +10,47 @@ from anomaly_runner.data.samples import GOOD, UNKNOWN
 from anomaly_runner.errors import DataInvalid
 
 _WORDS = """
-good goods ok okay normal normals pass passed negative healthy flawless undamaged
+good goods ok okay normal normals nominal pass passed accept accepted acceptable negative healthy clean intact none
+flawless faultless faultfree nofault nofaults undamaged uncracked nocrack nocracks perfect
 nodefect nodefects withoutdefect withoutdefects defectfree nondefective noanomaly noanomalies nonanomalous
 io gut gutteil gutteile fehlerfrei bon bonne conforme bueno buena buenos sindefecto sindefectos buono buoni bom
 semdefeito 良品 好品 正常 合格 合格品 无缺陷 無缺陷 양품 정상 годен годные норма
 """
 _GOOD_WORDS = frozenset(_WORDS.split())
 """Words for images without defects, in several languages, as ``_bare`` has them; ``io`` is the German "in Ordnung"."""
+_BESIDE_THE_POINT = frozenset(
+    "front back top bottom left right side view part parts piece pieces item items image images img imgs picture "
+    "pictures sample samples product products class only".split()
+)
+"""Words in a label that say nothing of defects, as in ``ok_front`` and ``good parts``; neither do numbers."""
+_UNKNOWN_WORDS = frozenset(("unknown", "unlabeled", "unlabelled", "undefined", "nan", "na", "null"))
+"""Words for an unknown label, as ``_bare`` has them: also what programs write for a missing value."""
+_MASKS = frozenset(("gt", "gts", "groundtruth", "groundtruths", "mask", "masks"))
+"""Names of folders of masks, as ``_bare`` has them."""
+MASK_ENDING = re.compile(r"[ _.-](?:masks?|gt|label|seg)$", re.IGNORECASE)
+"""What usually follows the name of an image, or of a kind of defect, in that of its masks."""
+_WORD = re.compile(r"[^\W\d_]+")
 _BINARY = ("0", "1")
 """Names of the only two folders of images to test on, where the first one probably means good."""
 
 
 def looks_good(label: str) -> bool:
     """Whether a label other than ``GOOD`` probably means images without a defect."""
-    return label != GOOD and _bare(label) in _GOOD_WORDS
+    return label != GOOD and not _GOOD_WORDS.isdisjoint((_bare(label), _gist(label)))
+
+
+def looks_unknown(label: str) -> bool:
+    """Whether a label other than ``UNKNOWN`` probably means that the label is not known."""
+    return label != UNKNOWN and _bare(label) in _UNKNOWN_WORDS
+
+
+def looks_like_masks(folder: str) -> bool:
+    """Whether a folder probably has masks."""
+    return _bare(folder) in _MASKS
 
 
 def check_labels(images: Iterable[PlacedFile], uri: str) -> None:
-    """Check that no label is a misspelt ``GOOD`` or ``UNKNOWN``.
+    """Check that no label is a misspelt ``GOOD`` or ``UNKNOWN``, or the name of a folder of masks.
 
     Args:
         images: images whose folder's name is their label.
@@ -36,8 +60,11 @@ def check_labels(images: Iterable[PlacedFile], uri: str) -> None:
         DataInvalid: there is such a label; it would count as a kind of defect.
     """
     places = sorted({(image.folder, image.label) for image in images})
-    binary = tuple(sorted({label for _, label in places})) == _BINARY
+    labels = {label for _, label in places}
+    binary = tuple(sorted(labels)) == _BINARY
     for folder, label in places:
+        if looks_like_masks(label) or MASK_ENDING.sub("", label) in labels - {label}:
+            raise DataInvalid(masks_among_images(f"{uri}/{folder}"))
         wanted = GOOD if binary and label == _BINARY[0] else _meant(label)
         if wanted:
             raise DataInvalid(
@@ -50,7 +77,15 @@ def _meant(label: str) -> str | None:
     """The label with a meaning that this one seems to be; None if it is that one or looks like none."""
     if looks_good(label):
         return GOOD
-    return UNKNOWN if label != UNKNOWN and _bare(label) == UNKNOWN else None
+    return UNKNOWN if looks_unknown(label) else None
+
+
+def masks_among_images(folder: str) -> str:
+    """The message about masks in a folder whose files count as images."""
+    return (
+        f"the files below {folder} would count as images: if they are masks, move them to ground_truth/LABEL, else "
+        "rename the folder"
+    )
 
 
 def twin_warnings(labels: Iterable[str]) -> tuple[str, ...]:
@@ -66,4 +101,13 @@ def twin_warnings(labels: Iterable[str]) -> tuple[str, ...]:
 
 
 def _bare(label: str) -> str:
-    return "".join(sign for sign in unicodedata.normalize("NFC", label).casefold() if sign.isalnum())
+    return "".join(sign for sign in _folded(label) if sign.isalnum())
+
+
+def _gist(label: str) -> str:
+    """The words of a label without those that say nothing of defects, and without numbers."""
+    return "".join(word for word in _WORD.findall(_folded(label)) if word not in _BESIDE_THE_POINT)
+
+
+def _folded(label: str) -> str:
+    return unicodedata.normalize("NFC", label).casefold()

@@ -121,16 +121,25 @@ def _picker(header: list[str], name: str, columns: TableColumns) -> Callable[[in
 
 
 def _check_columns(header: list[str], name: str, columns: TableColumns) -> None:
-    """Check that there is a column of paths, and no wanted column twice.
+    """Check that there is a column of paths and each that the spec names, no wanted column twice, and none misspelt.
 
     Raises:
         DataInvalid: it is not so.
     """
-    if columns.path not in header:
-        raise DataInvalid(f"{name} has no column {columns.path}, but {', '.join(header)}: see dataset.table.columns")
-    for column in (columns.path, columns.label, columns.split, columns.mask):
+    for field, usual in TableColumns().model_dump().items():
+        column = getattr(columns, field)
+        meant = [other for other in header if _bare(other) == _bare(column)]
         if header.count(column) > 1:
             raise DataInvalid(f"{name} has the column {column} {header.count(column)} times")
+        if column not in header and (field == "path" or column != usual or meant):
+            raise DataInvalid(
+                f"{name} has no column {column}, but {', '.join(header)}: see dataset.table.columns.{field}"
+            )
+
+
+def _bare(column: str) -> str:
+    """The name of a column in small letters and digits, without an s at its end."""
+    return "".join(filter(str.isalnum, column.casefold())).removesuffix("s")
 
 
 def _parquet_rows(content: bytes, name: str, columns: TableColumns) -> Iterator[Row]:

@@ -10,7 +10,7 @@ from sys import intern
 
 from anomaly_api.run import UnreadableImage
 from anomaly_runner.data.images import is_image_name
-from anomaly_runner.data.layouts.labels import looks_good, twin_warnings
+from anomaly_runner.data.layouts.labels import looks_good, looks_unknown, twin_warnings
 from anomaly_runner.data.layouts.mask_pairs import missing_warning
 from anomaly_runner.data.layouts.placed import Role, is_defective, is_unused
 from anomaly_runner.data.layouts.rows import ImageRows, Row
@@ -169,6 +169,8 @@ def _label_problem(label: str) -> str:
     """What is wrong with a label; empty if nothing is. A table has few labels and may have millions of rows."""
     if looks_good(label):
         return f"the label {label} would count as a kind of defect; set dataset.table.goodLabel if it means good"
+    if looks_unknown(label):
+        return f"the label {label} would count as a kind of defect; leave it empty if it is not known"
     if "/" in label or not is_safe_key(label):
         return f"the label {label} cannot be the name of a folder"
     return ""
