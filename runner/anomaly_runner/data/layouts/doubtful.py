@@ -37,8 +37,8 @@ def check_no_masks(images: Sequence[PlacedFile], masked: Collection[str], suffix
     ]
     if found:
         raise DataInvalid(
-            f"{len(found)} images below {uri} are named as masks of images beside them, and would count as images: move "
-            f"masks to ground_truth/LABEL, rename what is none: {name_first(found)}"
+            f"{len(found)} images below {uri} are named as masks of images beside them: move masks to "
+            f"ground_truth/LABEL, and rename what is an image: {name_first(found)}"
         )
 
 

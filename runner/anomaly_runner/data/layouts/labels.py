@@ -18,10 +18,11 @@ semdefeito 良品 好品 正常 合格 合格品 无缺陷 無缺陷 양품 정�
 """
 _GOOD_WORDS = frozenset(_WORDS.split())
 """Words for images without defects, in several languages, as ``_bare`` has them; ``io`` is the German "in Ordnung"."""
-_BESIDE_THE_POINT = frozenset(
-    "front back top bottom left right side view part parts piece pieces item items image images img imgs picture "
-    "pictures sample samples product products class only".split()
-)
+_NEUTRAL = """
+front back top bottom left right side view part parts piece pieces item items image images img imgs picture pictures
+sample samples product products class only
+"""
+_NEUTRAL_WORDS = frozenset(_NEUTRAL.split())
 """Words in a label that say nothing of defects, as in ``ok_front`` and ``good parts``; neither do numbers."""
 _UNKNOWN_WORDS = frozenset(("unknown", "unlabeled", "unlabelled", "undefined", "nan", "na", "null"))
 """Words for an unknown label, as ``_bare`` has them: also what programs write for a missing value."""
@@ -106,7 +107,7 @@ def _bare(label: str) -> str:
 
 def _gist(label: str) -> str:
     """The words of a label without those that say nothing of defects, and without numbers."""
-    return "".join(word for word in _WORD.findall(_folded(label)) if word not in _BESIDE_THE_POINT)
+    return "".join(word for word in _WORD.findall(_folded(label)) if word not in _NEUTRAL_WORDS)
 
 
 def _folded(label: str) -> str:
