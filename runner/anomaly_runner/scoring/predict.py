@@ -181,10 +181,11 @@ def _map_file(work: Path, shape: tuple[int, ...]) -> NDArray[np.float32]:
 def _check_finite(scored: ScoredBatch) -> None:
     """Raise Diverged if a score or a map holds NaN or infinity."""
     finite = np.isfinite(scored.scores)
-    if finite.all() and (scored.maps is None or np.isfinite(scored.maps).all()):
+    if scored.maps is not None:
+        finite &= np.isfinite(scored.maps).all((1, 2))
+    if finite.all():
         return
-    bad = [sample.key for sample, good in zip(scored.batch.samples, finite, strict=True) if not good]
+    first = scored.batch.samples[int(np.argmin(finite))]
     raise Diverged(
-        f"scores are not numbers, first for {(bad or [scored.batch.samples[0].key])[0]}: the features "
-        "overflow or the training images are all alike"
+        f"scores are not numbers, first for {first.key}: the features overflow or the training images are all alike"
     )

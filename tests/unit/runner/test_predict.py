@@ -156,7 +156,7 @@ def test_a_score_that_is_no_number_is_named_by_its_image(context: Context, odd: 
 def test_a_pixel_that_is_no_number_is_no_score_either(context: Context) -> None:
     maps = MAPS.copy()
     maps[1, 0, 0] = np.nan
-    with pytest.raises(Diverged, match=r"first for test/good/0\.png"):
+    with pytest.raises(Diverged, match=r"first for test/good/1\.png"):
         predicted(context, three(maps))
 
 
