@@ -229,8 +229,7 @@ def _valid_area(spec: ExperimentSpec, store: Store, context: Context) -> ValidAr
     if content is None:
         raise DataInvalid(f"validAreaMask {name} is missing in {store.uri}")
     area = ValidArea.read(content, name, spec.dataset.limits.max_image_pixels)
-    if area.lossy:
-        context.record.warn(f"validAreaMask {name} is stored with loss (as JPEG): half of white or more counts")
+    context.record.warn(*area.warnings(name))
     # Scale it once, so that an unusable mask fails before any image is downloaded.
     area.at(spec.transforms.input_size.height, spec.transforms.input_size.width, spec.dataset.crop_area)
     return area

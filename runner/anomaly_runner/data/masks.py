@@ -91,6 +91,7 @@ def _notices(mask: MaskFile, image: Decoded) -> Iterator[Notice]:
         Notice.LOSSY_MASK: mask.lossy,
         Notice.SCALED_MASK: mask.pixels.size != image.whole,
         Notice.UPRIGHT_MASK: image.turned and not mask.turned,
+        Notice.TURNED_MASK: mask.turned and not image.turned,
         Notice.MORE_FRAMES_MASK: mask.has_more_frames,
         Notice.NO_BLACK_MASK: mask.has_no_black,
         Notice.SHADED_MASK: mask.has_shades,

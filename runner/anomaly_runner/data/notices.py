@@ -20,6 +20,7 @@ class Notice(StrEnum):
     LOSSY_MASK = "masks are stored with loss (as JPEG): defective is what has half of white or more"
     SCALED_MASK = "masks have another size than their images, with the same aspect ratio, and were scaled"
     UPRIGHT_MASK = "masks have no EXIF orientation, but their images have: they are taken as drawn on upright images"
+    TURNED_MASK = "masks have an EXIF orientation, but their images have none: they are turned as it says"
     MORE_FRAMES_MASK = "masks have several frames, of which the first is used"
     INVERTED_MASK = "masks mark their whole border and not all inside: if black is what is defective, invert them"
     BLACK_MASK = "masks of defective images mark nothing"

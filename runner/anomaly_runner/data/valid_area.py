@@ -54,6 +54,14 @@ class ValidArea:
             raise DataInvalid(f"validAreaMask {name} is black everywhere, so no pixel would count")
         return cls(file.pixels, file.lossy)
 
+    def warnings(self, name: str) -> tuple[str, ...]:
+        """What to tell about its file of this name."""
+        told = {
+            "is stored with loss (as JPEG): half of white or more counts": self.lossy,
+            "has no black pixel, so that nothing is ignored": bool(np.asarray(self.mask).all()),
+        }
+        return tuple(f"validAreaMask {name} {text}" for text, applies in told.items() if applies)
+
     def at(self, height: int, width: int, crop: CropArea | None) -> NDArray[np.bool_]:
         """Crop the mask and scale it to the size of a model's maps: (height, width), true where pixels count.
 

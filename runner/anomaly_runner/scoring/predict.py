@@ -185,7 +185,7 @@ def _check_finite(scored: ScoredBatch) -> None:
         finite &= np.isfinite(scored.maps).all((1, 2))
     if finite.all():
         return
-    first = scored.batch.samples[int(np.argmin(finite))]
+    bad = [sample.key for sample, good in zip(scored.batch.samples, finite, strict=True) if not good]
     raise Diverged(
-        f"scores are not numbers, first for {first.key}: the features overflow or the training images are all alike"
+        f"scores are not numbers, first for {bad[0]}: the features overflow or the training images are all alike"
     )

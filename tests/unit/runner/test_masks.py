@@ -139,6 +139,15 @@ def test_a_mask_without_the_orientation_of_its_image_is_taken_as_upright_and_nam
     assert any("have no EXIF orientation" in warning for warning in log.notices.warnings()) is told
 
 
+def test_a_mask_that_is_turned_though_its_image_is_not_is_named(tmp_path: Path) -> None:
+    put(Image.new("RGB", (WIDTH, HEIGHT), "grey"), tmp_path / IMAGE)
+    put(Image.fromarray(TRUTH), tmp_path / MASK, exif=oriented(3))
+    _, log = read(tmp_path, [SAMPLE])
+    assert np.array_equal(mask_of(log), TRUTH[::-1, ::-1][::2, ::2])
+    (told,) = log.notices.warnings()
+    assert told.startswith("1 masks have an EXIF orientation, but their images have none")
+
+
 def test_masks_with_loss_and_masks_that_mark_nothing_are_named(tmp_path: Path) -> None:
     samples = [Sample(f"{index}.png", "dent", (f"{index}.jpg",)) for index in range(5)]
     for sample in samples:

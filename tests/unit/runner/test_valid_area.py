@@ -83,6 +83,18 @@ def test_an_area_that_is_stored_with_loss_is_cut_at_half_of_white() -> None:
     area = ValidArea.read(buffer.getvalue(), "valid.jpg", LIMIT)
     assert area.lossy
     assert np.array_equal(area.at(12, 16, None), border() > 0)
+    assert area.warnings("valid.jpg") == (
+        "validAreaMask valid.jpg is stored with loss (as JPEG): half of white or more counts",
+    )
+
+
+def test_an_area_that_ignores_nothing_is_told() -> None:
+    """As a label map whose background is 1."""
+    numbered = np.where(border() > 0, 2, 1).astype(np.uint8)
+    assert valid_area(numbered).warnings("a.png") == (
+        "validAreaMask a.png has no black pixel, so that nothing is ignored",
+    )
+    assert valid_area().warnings("a.png") == ()
 
 
 def test_it_travels_as_a_file() -> None:
