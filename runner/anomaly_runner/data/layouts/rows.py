@@ -176,10 +176,11 @@ def _json_rows(content: bytes, name: str, category: str | None) -> ImageRows:
         raise DataInvalid(f"{name} is not JSON: {error}") from error
     if isinstance(document, list):
         return ImageRows(_entries({"": document}, name, category), (_REAL_IAD_GOOD,), "entry")
-    lists = {split: document[split] for split in ("train", "val", "test") if split in document}
-    if not isinstance(document, dict) or not lists or not all(isinstance(entries, list) for entries in lists.values()):
+    known = document if isinstance(document, dict) else {}
+    lists = {split: known[split] for split in ("train", "val", "test") if split in known}
+    if not lists or not all(isinstance(entries, list) for entries in lists.values()):
         raise DataInvalid(f"{name} is no list of images: expected a JSON list, or an object with lists train and test")
-    meta = document.get("meta")
+    meta = known.get("meta")
     meta = meta if isinstance(meta, dict) else {}
     good = str(meta.get("normal_class") or _REAL_IAD_GOOD)
     return ImageRows(_entries(lists, name, category), (good,), "entry", str(meta.get("prefix") or ""))

@@ -252,12 +252,15 @@ def inside_folder(table: ImageRows, objects: Iterable[ObjectInfo], name: str) ->
 
 
 def _folders_of(rows: Sequence[Row], prefix: str, keys: Sequence[str]) -> list[str]:
-    """The folders, each with a slash at its end, below which any of the rows has its image."""
+    """The folders, each with a slash at its end, below which any of the rows has its image; that of the keys by itself
+    if one has it there: masks in another folder may have the names of images.
+    """
     paths = tuple(f"/{prefix}{row.path}" for row in rows)
     tails = paths if any(f"/{key}".endswith(paths) for key in keys) else tuple(f"/{row.path}" for row in rows)
     found = {f"/{key}".removesuffix(tail) for key in keys for tail in tails if f"/{key}".endswith(tail)}
     shown = prefix if tails is paths else ""
-    return sorted(f"{folder.removeprefix('/')}/{shown}".lstrip("/") for folder in found)
+    folders = sorted(f"{folder.removeprefix('/')}/{shown}".lstrip("/") for folder in found)
+    return [shown] if shown in folders else folders
 
 
 def _moved(row: Row, folder: str) -> Row:
