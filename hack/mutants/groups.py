@@ -107,6 +107,7 @@ GROUPS = (
         "data",
         ("anomaly_runner/data/*.py", "anomaly_runner/data/layouts/*.py"),
         (
+            "tests/component/test_decoded_cache.py",
             "tests/unit/runner/test_augment.py",
             "tests/unit/runner/test_data_edges.py",
             "tests/unit/runner/test_equal_images.py",
@@ -121,6 +122,7 @@ GROUPS = (
             "tests/unit/runner/test_preflight.py",
             "tests/unit/runner/test_small_defects.py",
             "tests/unit/runner/test_splits.py",
+            "tests/unit/runner/test_storage.py",
             "tests/unit/runner/test_stored_listing.py",
             "tests/unit/runner/test_summary.py",
             "tests/unit/runner/test_synthetic_defects.py",

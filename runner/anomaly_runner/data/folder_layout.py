@@ -34,6 +34,8 @@ from anomaly_runner.storage.store import ObjectInfo
 
 _LAYOUT_FOLDERS = ("train", "val", "validation", "test", "ground_truth")
 """Folders whose names are not labels."""
+_NOT_ASKED_FOR = ("train", "val", "validation")
+"""Folders of a dataset that an inference on its test images has no use for."""
 _USED_INSTEAD: dict[Role, str] = {
     "train": "training uses good images alone",
     "val": "thresholds are found on good images and kinds of defects",
@@ -164,9 +166,8 @@ def index_inference(
     _check_any(test, uri, "LABEL/* or test/LABEL/*")
     check_labels(test, uri)
     masks = [file for file in files if file.role == "mask"]
-    # Images to learn from are known, and not asked for.
     unknown = (key for key in keys if chosen.locate(key) is None and locate(key) is None)
-    lost = Counter(top_folder(key) for key in unknown if key.split("/")[0] not in _LAYOUT_FOLDERS)
+    lost = Counter(top_folder(key) for key in unknown if key.split("/")[0] not in _NOT_ASKED_FOR)
     suffix = _suffix(chosen, test, masks, mask_suffix)
     paired = _pair(test, masks if with_masks else None, suffix)
     check_no_masks(test, _masked(paired), suffix, uri)
@@ -265,7 +266,7 @@ def _pair(
 
 
 def _suffix(layout: FolderLayout, images: Iterable[PlacedFile], masks: Sequence[PlacedFile], mask_suffix: str) -> str:
-    """The suffix of masks: none where the layout's masks are named as their images, unless only those with it are."""
+    """The suffix of masks: none where the layout has none, unless no mask is named as its image and some have it."""
     if not layout.plain_masks:
         return mask_suffix
     names = {(image.label, image.name) for image in images}

@@ -202,7 +202,7 @@ def _turn_upright(image: Image.Image) -> bool:
     """Apply EXIF orientation in place, and tell whether there was one; a damaged EXIF block is ignored."""
     if "exif" in image.info:
         with suppress(*_DECODER_ERRORS):
-            orientation = image.getexif().get(_ORIENTATION, 1)
+            orientation = image.getexif().get(_ORIENTATION)
             ImageOps.exif_transpose(image, in_place=True)
             return orientation in _TURNED
     return False
@@ -286,7 +286,7 @@ def _swap_byte_order(image: Image.Image) -> None:
         args = tile.args if isinstance(tile.args, tuple) else (tile.args,)
         mode, _, order = str(args[0]).partition(";")
         swapped = (f"{mode};{_OTHER_BYTE_ORDER[order]}", *args[1:])
-        image.tile[index] = tile._replace(args=swapped if isinstance(tile.args, tuple) else swapped[0])
+        image.tile[index] = tile._replace(args=swapped)
 
 
 def _unit_range(values: NDArray[np.float32], full: float) -> Image.Image:

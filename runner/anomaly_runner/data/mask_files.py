@@ -95,7 +95,7 @@ def _spread_transparent_value(image: Image.Image, data: bytes) -> None:
     if image.format == "PNG" and image.mode in ("1", "L") and isinstance(transparent, int):
         bits = data[_PNG_BITS]
         # Of 1 bit, Pillow has spread it, and not the values, which are Boolean.
-        image.info["transparency"] = int(transparent > 0) if bits == 1 else transparent * (255 // (2**bits - 1))
+        image.info["transparency"] = min(transparent, 1) if bits == 1 else transparent * (255 // (2**bits - 1))
 
 
 def _has_several_values(image: Image.Image) -> bool:
@@ -118,7 +118,7 @@ def _not_black(image: Image.Image) -> NDArray[np.bool_]:
     if image.mode == "LAB":  # in RGB, black would be rounded to other values
         lightness: NDArray[np.bool_] = np.asarray(image)[..., 0] != 0
         return lightness
-    has_alpha = image.mode[-1] in "Aa" or "transparency" in image.info
+    has_alpha = image.mode.endswith("A") or "transparency" in image.info
     if image.mode == "L" and not has_alpha:
         grey: NDArray[np.bool_] = np.asarray(image) != 0
         return grey
@@ -149,7 +149,7 @@ def _black(image: Image.Image) -> int:
     """
     if not isinstance(image, TiffImageFile) or image.mode == "1":
         return 0
-    if image.tag_v2.get(PHOTOMETRIC_INTERPRETATION, 1) != 0:
+    if image.tag_v2.get(PHOTOMETRIC_INTERPRETATION) != 0:
         return 0
     if image.mode == "F":
         raise UnreadableImageError("it has floats of which 0 is white, so that no value is known to be black")

@@ -313,9 +313,88 @@ def test_crop_comes_first() -> None:
     assert np.array_equal(np.asarray(image), np.asarray(ramp8("RGB"))[20:35, 10:40])
 
 
-def test_a_crop_beyond_the_image_is_refused() -> None:
+@pytest.mark.parametrize(
+    "crop", [CropArea(left=50, top=0, width=30, height=10), CropArea(left=0, top=45, width=30, height=4)]
+)
+def test_a_crop_beyond_the_image_is_refused(crop: CropArea) -> None:
     with pytest.raises(UnreadableImageError, match="cropArea"):
-        decode(FILES["rgb png"], LIMIT, CropArea(left=50, top=0, width=30, height=10))
+        decode(FILES["rgb png"], LIMIT, crop)
+
+
+# At the limits; expected values are by hand
+
+
+def test_an_image_may_have_as_many_pixels_as_the_limit() -> None:
+    data = encoded(Image.new("L", (5, 3)))
+    assert decode(data, 15).size == (5, 3)
+    with pytest.raises(UnreadableImageError, match="5 x 3 pixels are more than maxImagePixels 14"):
+        decode(data, 14)
+
+
+def test_imagenets_mean_is_subtracted_and_the_rest_divided_by_its_deviation() -> None:
+    white, black = (to_input(Image.new("L", (1, 1), value), 1, 1, "imagenet")[:, 0, 0] for value in (255, 0))
+    assert white == pytest.approx([(1 - 0.485) / 0.229, (1 - 0.456) / 0.224, (1 - 0.406) / 0.225])
+    assert black == pytest.approx([-0.485 / 0.229, -0.456 / 0.224, -0.406 / 0.225])
+
+
+def test_resizing_weighs_neighbours_by_their_distance() -> None:
+    """A triangle of two pixels to each side: of four pixels, the first three weigh 3, 3 and 1 sevenths."""
+    step = Image.fromarray(np.array([[0, 0, 255, 255]], np.uint8))
+    assert np.asarray(images.resize(step, 1, 2)).tolist() == [[round(255 / 7), round(255 * 6 / 7)]]
+
+
+@pytest.mark.parametrize(
+    ("data", "white"),
+    [
+        (encoded(Image.fromarray(np.array([[0, 65535]], np.uint16))), 1.0),
+        (encoded(Image.fromarray(np.array([[0, 65535]], np.int32)), "TIFF"), 1.0),
+        (b"P5\n2 1\n65535\n\0\0\xff\xff", 1.0),
+        (b"P5\n2 1\n1023\n\0\0\x03\xff", 1.0),
+        (encoded(Image.fromarray(np.array([[0, 1.0005]], np.float32)), "TIFF"), 1.0),
+        (encoded(Image.fromarray(np.array([[-0.0005, 1]], np.float32)), "TIFF"), 1.0),
+        (encoded(Image.fromarray(np.array([[0, 0.25]], np.float32)), "TIFF"), 0.25),
+    ],
+    ids=["PNG", "32-bit TIFF", "PGM", "10-bit PGM", "rounded up", "rounded down", "float"],
+)
+def test_black_is_0_and_white_1_in_every_depth(data: bytes, white: float) -> None:
+    assert np.asarray(decode(data, LIMIT)).tolist() == [[0.0, white]]
+
+
+@pytest.mark.parametrize(
+    ("pixels", "problem"),
+    [
+        (np.array([[0, 65536]], np.int32), "grey values from 0 to 65536; expected 0 to 65535"),
+        (np.array([[0, 1.002]], np.float32), "float values from 0 to 1.002; expected 0 to 1"),
+        (np.array([[-0.002, 1]], np.float32), "float values from -0.002 to 1; expected 0 to 1"),
+    ],
+)
+def test_values_beyond_what_rounding_explains_are_refused(pixels: NDArray[np.generic], problem: str) -> None:
+    with pytest.raises(UnreadableImageError, match=f"^{problem}$"):
+        decode(encoded(Image.fromarray(pixels), "TIFF"), LIMIT)
+
+
+def test_white_of_a_jpeg_2000_is_that_of_its_depth() -> None:
+    data = encoded(Image.fromarray(np.full((16, 16), 65535, np.uint16)), "JPEG2000", irreversible=False)
+    assert np.asarray(decode(data, LIMIT, bit_depth=12)).tolist() == [[1.0] * 16] * 16
+
+
+def test_a_palette_may_be_transparent_by_degrees() -> None:
+    """Pillow warns of such a palette unless its alpha is read."""
+    image = Image.fromarray(np.array([[0, 1, 2]], np.uint8), "P")
+    image.putpalette([10, 20, 30, 40, 50, 60, 70, 80, 90])
+    found = decode(encoded(image, transparency=bytes((0, 128, 255))), LIMIT)
+    assert np.asarray(found).tolist() == [[[10, 20, 30], [40, 50, 60], [70, 80, 90]]]
+
+
+def test_metadata_without_an_orientation_turn_nothing() -> None:
+    exif = Image.Exif()
+    exif[0x010F] = "a camera"
+    assert not images.decode(encoded(ramp8("RGB"), "JPEG", exif=exif), LIMIT).turned
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "F"])
+def test_what_people_see_is_8_bit_colour(mode: str) -> None:
+    assert to_rgb8(Image.new(mode, (2, 2))).mode == "RGB"
 
 
 def test_what_people_see_of_a_deep_image() -> None:

@@ -155,6 +155,45 @@ def test_masks_that_fit_no_image_are_counted_and_the_first_named() -> None:
     )
 
 
+def test_a_mask_with_another_ending_is_not_cut_to_the_name_of_an_image() -> None:
+    dataset = index_of(*TRAIN, "test/x/0.png", "test/x/1.png", "ground_truth/x/0_mask.png", "ground_truth/x/1_mesk.png")
+    assert masks_of(dataset) == {"test/x/0.png": ("ground_truth/x/0_mask.png",)}
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        (*LOCO, "test/logical_anomalies/001.png"),
+        (*AD2, "test_public/bad/001_regular.png"),
+        (*VISA, "Data/Images/Anomaly/001.JPG"),
+        (*BTAD, "test/ko/0001.bmp"),
+    ],
+)
+def test_the_mask_of_one_image_is_none_of_another(keys: tuple[str, ...]) -> None:
+    found = index_of(*keys)
+    assert found.missing_masks == keys[-1:]
+    assert found.warnings[-1] == "1 defective images have no mask and count as wholly defective"
+    tested = index_inference(objects(keys), "u", "labelled", "_mask", True)
+    assert tested.missing_masks == keys[-1:]
+
+
+@pytest.mark.parametrize("label", ["logical_anomalies", "structural_anomalies"])
+def test_one_kind_of_defect_is_enough_to_recognise_loco(label: str) -> None:
+    assert index_of(*TRAIN, f"test/{label}/000.png").layout == "MVTec LOCO"
+
+
+def test_a_deeper_folder_of_a_public_test_set_is_recognised() -> None:
+    assert index_of("train/good/0.png", "train/good/1.png", "test_public/bad/0.png").layout == "MVTec AD 2"
+
+
+def test_masks_of_the_validation_images_of_loco() -> None:
+    keys = (*LOCO, "validation/logical_anomalies/000.png", "ground_truth/validation/logical_anomalies/000/000.png")
+    dataset = index_of(*keys)
+    assert masks_of(dataset)["validation/logical_anomalies/000.png"] == keys[-1:]
+    assert masks_of(dataset)["test/logical_anomalies/000.png"] == LOCO[6:8]
+    assert dataset.warnings == ()
+
+
 def test_if_no_mask_fits_they_are_not_called_absent() -> None:
     dataset = index_of(*TRAIN, "test/x/000.png", "ground_truth/x/000.gt.png")
     assert dataset.warnings == (
@@ -175,7 +214,7 @@ def test_masks_of_good_images_are_not_needed_and_not_strays() -> None:
     [
         *("Good", "GOOD", "OK", "ok", "normal", "Normal", "io", "i.O.", "pass", "no_defect", "non-anomalous", "good "),
         *("Gut", "Gutteile", "bueno", "sin defecto", "良品", "正常", "合格", "양품", "годен"),
-        *("ok_front", "good1", "01-OK", "Good parts", "none", "clean", "Uncracked"),
+        *("ok_front", "good1", "01-OK", "Good parts", "no_defect_parts", "none", "clean", "Uncracked"),
     ],
 )
 def test_a_misspelt_good_is_refused(label: str) -> None:
@@ -289,6 +328,11 @@ def test_masks_beside_the_images_of_a_labelled_input_are_no_images() -> None:
         index_inference(objects(keys), "u", "labelled", "_mask", True)
 
 
+def test_the_suffix_of_the_spec_tells_masks_beside_the_images_of_a_labelled_input() -> None:
+    with pytest.raises(DataInvalid, match=r"1 images below u are named as masks"):
+        index_inference(objects(["x/0.png", "x/0-truth.png"]), "u", "labelled", "-truth", True)
+
+
 def test_what_only_has_a_name_like_a_masks_is_an_image() -> None:
     """Without an image of the rest of its name in the same folder, or with a mask of its own."""
     keys = ("test/x/0_mask.png", "test/y/0.png", "test/z/1.png", "test/z/1_mask.png")
@@ -344,9 +388,11 @@ def test_a_data_set_of_several_products_asks_for_one() -> None:
 
 
 def test_images_of_a_labelled_input_that_are_not_scored_are_named() -> None:
-    keys = ("test/good/0.png", "test/x/0.png", "stray.png", "other/1.png", "train/good/2.png")
-    dataset = index_inference(objects(keys), "u", "labelled", "_mask", False)
-    assert dataset.warnings == ("2 images in folders that mean nothing are not used: other/ (1), ./ (1)",)
+    """But for those to learn from and to validate on."""
+    keys = ("test/good/0.png", "test/x/0.png", "stray.png", "other/1.png", "test/stray.png")
+    others = ("train/good/2.png", "train/stray.png", "val/stray.png", "validation/good/3.png")
+    dataset = index_inference(objects((*keys, *others)), "u", "labelled", "_mask", False)
+    assert dataset.warnings == ("3 images in folders that mean nothing are not used: other/ (1), ./ (1), test/ (1)",)
 
 
 def test_what_macos_adds_to_images_is_no_image() -> None:

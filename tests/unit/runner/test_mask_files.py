@@ -106,6 +106,7 @@ def bits(depth: int, pixels: str, transparent: int) -> bytes:
         (4, "012f", 15, [0, 1, 1, 0]),
         (4, "012f", 2, [0, 1, 0, 1]),
         (8, "000709ff", 7, [0, 0, 1, 1]),
+        (8, "07", 9, [1]),
         (16, "0000000107000707", 0x0700, [0, 1, 0, 1]),
     ],
 )
@@ -167,6 +168,9 @@ def test_the_smallest_value_that_is_not_black_is_set_in_every_mode(make: Callabl
 LOSSY = {
     "jpeg": lambda: encoded(painted(255, "L"), "JPEG", quality=60),
     "red jpeg": lambda: encoded(painted((255, 0, 0), "RGB"), "JPEG", quality=95, subsampling=0),
+    "jpeg of several pictures": lambda: encoded(
+        painted((255, 255, 255), "RGB"), "MPO", save_all=True, append_images=[Image.new("RGB", (64, 48), "white")]
+    ),
     "jpeg in tiff": lambda: encoded(painted((255, 255, 255), "RGB"), "TIFF", compression="jpeg", quality=60),
     "webp": lambda: encoded(painted((255, 255, 255), "RGB"), "WEBP", quality=60),
     "webp with alpha": lambda: encoded(painted((255, 255, 255, 255), "RGBA", (0, 0, 0, 255)), "WEBP", quality=60),
@@ -192,12 +196,13 @@ def test_what_is_stored_with_loss_is_cut_at_half_of_white(make: Callable[[], byt
     ("data", "problem"),
     [
         (b"text", "not an image"),
-        (encoded(Image.fromarray(np.full((4, 4), np.nan, np.float32)), "TIFF"), "not numbers"),
-        (png16(2, 1), "16 bits a channel of which"),
-        (b"P6 2 1 65535\n" + bytes(12), "16 bits a channel of which"),
-        (encoded(Image.new("F", (4, 4)), "TIFF", tiffinfo={262: 0}), "floats of which 0 is white"),
+        (encoded(Image.fromarray(np.full((4, 4), np.nan, np.float32)), "TIFF"), "^it has values that are not numbers$"),
+        (png16(2, 1), "^it has 16 bits a channel of which"),
+        (b"P6 2 1 65535\n" + bytes(12), "^it has 16 bits a channel of which"),
+        (b"P6 2 1 256\n" + bytes(12), "^it has 16 bits a channel of which"),
+        (encoded(Image.new("F", (4, 4)), "TIFF", tiffinfo={262: 0}), "^it has floats of which 0 is white"),
     ],
-    ids=["text", "nan", "16-bit grey with alpha", "16-bit ppm", "floats whose zero is white"],
+    ids=["text", "nan", "16-bit grey with alpha", "16-bit ppm", "9-bit ppm", "floats whose zero is white"],
 )
 def test_masks_that_cannot_be_read_rightly_are_refused(data: bytes, problem: str) -> None:
     with pytest.raises(UnreadableImageError, match=problem):

@@ -29,7 +29,7 @@ class FolderLayout:
         locate: returns the place of a file.
         training: the folder of the images to learn from, for messages.
         testing: the folders of the images to test on, for messages.
-        plain_masks: whether masks are always named as their images, so that ``maskSuffix`` does not apply.
+        plain_masks: whether masks are named as their images, or lie in folders so named, without ``maskSuffix``.
     """
 
     name: FolderLayoutName
@@ -88,7 +88,7 @@ def _btad(key: str) -> PlacedFile | None:
 
 
 MVTEC = FolderLayout("mvtec", "MVTec AD", _mvtec)
-MVTEC_LOCO = FolderLayout("mvtecLoco", "MVTec LOCO", _mvtec)
+MVTEC_LOCO = FolderLayout("mvtecLoco", "MVTec LOCO", _mvtec, plain_masks=True)
 MVTEC_AD2 = FolderLayout("mvtecAd2", "MVTec AD 2", _mvtec_ad2, testing="test_public/good and test_public/bad")
 VISA = FolderLayout("visa", "VisA", _visa, "Data/Images/Normal", "Data/Images/Anomaly", plain_masks=True)
 BTAD = FolderLayout("btad", "BTAD", _btad, "train/ok", "test/ok and test/ko", plain_masks=True)
