@@ -17,7 +17,8 @@ def test_images_of_both_sides_are_told() -> None:
     )
     digests = {"a": b"1", "b": b"2", "broken": b"", "c": b"1", "d": b"3", "e": b"2", "f": b"4", "g": b"1"}
     assert equal_images_warnings(found, digests | {"damaged": b""}) == (
-        "3 images to validate or test on equal images to learn from, so that metrics look better: c, e, g",
+        "3 images to validate or test on equal images to learn from, which makes metrics wrong: c, e, g",
+        "1 images to test on equal images to validate on, which makes metrics wrong: g",
     )
 
 
@@ -28,7 +29,10 @@ def test_images_under_two_labels_are_told() -> None:
         test=(("c", "dent"), ("d", "dent"), ("e", "dent"), ("f", "unknown"), ("g", "rip"), ("h", "good")),
     )
     digests = {"a": b"1", "b": b"2", "c": b"1", "d": b"3", "e": b"3", "f": b"2", "g": b"4", "h": b"2"}
-    assert equal_images_warnings(found, digests) == ("2 images equal one of another label: a, c",)
+    assert equal_images_warnings(found, digests) == (
+        "3 images to test on equal images to validate on, which makes metrics wrong: c, f, h",
+        "2 images equal one of another label, which makes metrics wrong: a, c",
+    )
 
 
 def test_files_that_were_not_read_and_painted_defects_equal_nothing() -> None:
