@@ -72,7 +72,7 @@ def _options(data: Dataset, store: Store, with_masks: bool, *, name: str, title:
         name=name,
         title=title,
         uri=store.uri,
-        good_labels=(good,),
+        good_label=good,
         with_masks=with_masks,
         max_bytes=max_file_bytes(data.limits.max_image_pixels),
     )

@@ -12,11 +12,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from anomaly_api.dataset import Dataset
+from anomaly_runner.data.layouts.rows import ImageRows, Row
+from anomaly_runner.data.layouts.table import TableOptions, index_table
 from anomaly_runner.data.listing import index_images
 from anomaly_runner.data.samples import DatasetIndex
 from anomaly_runner.data.summary import describe
 from anomaly_runner.errors import DataInvalid
 from anomaly_runner.storage import FolderStore
+from support.listings import objects
 
 SOURCE = {"s3": {"uri": "s3://bucket"}}
 IMAGES = ("a.png", "b.png", "c.png", "d.png", "masks/d.png", "masks/d2.png")
@@ -436,6 +439,19 @@ def test_wrong_entries_are_counted_through_all_lists(tmp_path: Path) -> None:
         listed(tmp_path, [entry("a.png"), {"anomaly_class": "OK"}])
 
 
+def test_entries_of_a_plain_list_may_have_a_split(tmp_path: Path) -> None:
+    found = listed(tmp_path, [entry("a.png"), entry("b.png"), entry("c.png", split="test")])
+    assert facts(found) == (["a.png", "b.png"], {"c.png": ("good", ())})
+
+
+@pytest.mark.parametrize("uri", ["s3://bucket/set", "s3://bucket/set/"])
+def test_paths_may_be_whole_addresses(uri: str) -> None:
+    rows = (Row(1, f"s3://bucket/set/{name}.png", "good", "", "") for name in "ab")
+    options = TableOptions(name="t.csv", title="t", uri=uri, good_label="good", with_masks=False)
+    found = index_table(ImageRows(rows), objects(["a.png", "b.png"]), options)
+    assert [sample.key for sample in found.train] == ["a.png", "b.png"]
+
+
 def test_a_list_of_many_images_is_read_to_its_end(tmp_path: Path) -> None:
     """The folder is found by the first of them."""
     names = [f"{index:02d}.png" for index in range(25)]
@@ -445,7 +461,9 @@ def test_a_list_of_many_images_is_read_to_its_end(tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize(("folder", "prefix"), [("", "p/"), ("deep/", "p/"), ("deep/", ""), ("deep/p/", "p/")])
+@pytest.mark.parametrize(
+    ("folder", "prefix"), [("", "p/"), ("deep/", "p/"), ("deep/", ""), ("deep/p/", "p/"), ("X/", "p/")]
+)
 def test_the_folder_of_a_list_is_found_with_and_without_its_prefix(tmp_path: Path, folder: str, prefix: str) -> None:
     """The prefix is left out where no image lies in such a folder."""
     there = {f"{folder}{name}": b"" for name in ("a.png", "b.png", "c.png")}

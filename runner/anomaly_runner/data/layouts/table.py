@@ -44,7 +44,7 @@ class TableOptions:
         name: its path, for messages.
         title: what the layout is called.
         uri: the root of the keys, which paths in the table may begin with.
-        good_labels: labels of images without a defect.
+        good_label: that of images without a defect.
         with_masks: whether masks are used (segmentation).
         max_bytes: size of the largest possible image file; larger files are refused without a download.
     """
@@ -52,7 +52,7 @@ class TableOptions:
     name: str
     title: str
     uri: str
-    good_labels: Collection[str]
+    good_label: str
     with_masks: bool
     max_bytes: int | None = None
 
@@ -123,7 +123,7 @@ class _Keys:
 
 def _collect(table: ImageRows, keys: _Keys, options: TableOptions) -> _Found:
     found = _Found()
-    good = {*options.good_labels, *table.good_labels}
+    good = {options.good_label, *table.good_labels}
     for row in table.rows:
         problem = _add(row, found, keys, good, options)
         if problem:
@@ -232,7 +232,7 @@ def _too_few(found: _Found, options: TableOptions, count: int, unreadable: Seque
     absent = f"; {len(unreadable)} cannot be used, such as {unreadable[0].path}" if unreadable else ""
     return (
         f"{options.name} has {count} images to learn from, of two that are needed: rows with the label "
-        f"{' or '.join(sorted(options.good_labels))} (dataset.table.goodLabel); there are the labels {labels}{absent}"
+        f"{options.good_label} (dataset.table.goodLabel); there are the labels {labels}{absent}"
     )
 
 
@@ -259,7 +259,7 @@ def _folders_of(rows: Sequence[Row], prefix: str, keys: Sequence[str]) -> list[s
     tails = paths if any(f"/{key}".endswith(paths) for key in keys) else tuple(f"/{row.path}" for row in rows)
     found = {f"/{key}".removesuffix(tail) for key in keys for tail in tails if f"/{key}".endswith(tail)}
     shown = prefix if tails is paths else ""
-    folders = sorted(f"{folder.removeprefix('/')}/{shown}".lstrip("/") for folder in found)
+    folders = sorted(f"{folder}/{shown}".lstrip("/") for folder in found)
     return [shown] if shown in folders else folders
 
 
