@@ -11,10 +11,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from anomaly_api.sweep_space import canonical
 from anomaly_runner.reporting.sweep.findings import Findings
 from anomaly_search.evaluations import Evaluation
 from anomaly_search.samplers.rows import constraints_of, distribution_of, optuna_value
-from anomaly_search.space import Choices, Parameter, canonical
+from anomaly_search.space import Choices, Parameter
 from anomaly_search.trials import State
 
 if TYPE_CHECKING:

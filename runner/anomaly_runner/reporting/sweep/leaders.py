@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
+from anomaly_api.sweep_space import canonical
 from anomaly_runner.reporting.performance_text import performance_rows
 from anomaly_runner.reporting.sweep.findings import Findings
 from anomaly_runner.reporting.sweep.trials import TrialResult
 from anomaly_search.evaluations import Evaluation
 from anomaly_search.points import to_unit
-from anomaly_search.space import Choices, Parameter, canonical
+from anomaly_search.space import Choices, Parameter
 from anomaly_search.trials import State
 
 _PARTS = 4

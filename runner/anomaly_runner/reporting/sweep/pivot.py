@@ -10,10 +10,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from anomaly_api.sweep_space import canonical
 from anomaly_runner.reporting.sweep.findings import Findings
 from anomaly_runner.reporting.sweep.leaders import Link, address, error_text, json_text, metric_text
 from anomaly_search.evaluations import Evaluation
-from anomaly_search.space import canonical
 from anomaly_search.trials import State
 
 _MODEL, _CATEGORY = "model.name", "dataset.category"
