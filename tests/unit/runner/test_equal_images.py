@@ -3,10 +3,13 @@
 from anomaly_runner.data.equal_images import equal_images_warnings
 from anomaly_runner.data.samples import DatasetIndex, Sample
 
+Named = tuple[tuple[str, str], ...]
 
-def dataset(**splits: tuple[tuple[str, str], ...]) -> DatasetIndex:
+
+def dataset(train: Named = (), validation: Named = (), test: Named = ()) -> DatasetIndex:
     """Images by split, each with its name and label."""
-    return DatasetIndex(**{split: tuple(Sample(*image) for image in images) for split, images in splits.items()})
+    splits = [tuple(Sample(*image) for image in images) for images in (train, validation, test)]
+    return DatasetIndex(train=splits[0], validation=splits[1], test=splits[2])
 
 
 def test_images_of_both_sides_are_told() -> None:

@@ -6,6 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -237,7 +238,7 @@ def test_visa_without_its_split_learns_from_normal_images(tmp_path: Path) -> Non
     assert describe(dataset) == "VisA: 4 good to learn from, 1 to test (anomaly 1), 1 masks"
 
 
-ENTRIES = {
+ENTRIES: dict[str, Any] = {
     "meta": {"prefix": "audiojack/", "normal_class": "OK"},
     "train": [
         {"category": "audiojack", "anomaly_class": "OK", "image_path": f"OK/S000{index}/a.jpg", "mask_path": None}
@@ -407,6 +408,9 @@ def test_entries_of_another_category_are_left_out(tmp_path: Path, splits: bool) 
     assert (facts(found), found.unreadable) == ((["a.png", "b.png"], {"d.png": ("HS", ())}), ())
 
 
+NO_LISTS: tuple[object, ...] = (5, "train", None, {}, {"meta": {}}, {"train": {}}, {"train": [], "test": "a.png"})
+
+
 @pytest.mark.parametrize(
     ("name", "content", "told"),
     [
@@ -415,7 +419,7 @@ def test_entries_of_another_category_are_left_out(tmp_path: Path, splits: bool) 
         ("t.json", b"{", r"^t\.json is not JSON: "),
         *(
             ("t.json", json.dumps(document).encode(), r"^t\.json is no list of images: expected a JSON list")
-            for document in (5, "train", None, {}, {"meta": {}}, {"train": {}}, {"train": [], "test": "a.png"})
+            for document in NO_LISTS
         ),
         ("t.json", b'[{"image_path": "a.png"}, "b.png"]', r"^t\.json, entry 2: expected an object with image_path$"),
         ("t.json", b'{"train": [{"image_path": "a.png"}], "test": [7]}', r"^t\.json, entry 2: expected an object"),
