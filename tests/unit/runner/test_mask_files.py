@@ -51,6 +51,15 @@ def set_pixels(data: bytes) -> NDArray[np.bool_]:
     return np.asarray(open_mask(data, LIMIT).pixels)
 
 
+def png_of(chunks: dict[bytes, bytes]) -> bytes:
+    """Return a PNG file of these chunks."""
+    parts = (
+        struct.pack(">I", len(part)) + kind + part + struct.pack(">I", zlib.crc32(kind + part))
+        for kind, part in chunks.items()
+    )
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
 def png16(channels: int, value: int) -> bytes:
     """Return a PNG of 16 bits a colour channel, which Pillow cannot write; the last channel has ``value``."""
     values = np.zeros((48, 64, channels), ">u2")
@@ -61,11 +70,7 @@ def png16(channels: int, value: int) -> bytes:
         b"IDAT": zlib.compress(rows),
         b"IEND": b"",
     }
-    parts = (
-        struct.pack(">I", len(part)) + kind + part + struct.pack(">I", zlib.crc32(kind + part))
-        for kind, part in chunks.items()
-    )
-    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+    return png_of(chunks)
 
 
 def tiff16(order: str, value: int) -> bytes:
@@ -89,11 +94,7 @@ def bits(depth: int, pixels: str, transparent: int) -> bytes:
         b"IDAT": zlib.compress(b"\0" + row),
         b"IEND": b"",
     }
-    parts = (
-        struct.pack(">I", len(part)) + kind + part + struct.pack(">I", zlib.crc32(kind + part))
-        for kind, part in chunks.items()
-    )
-    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+    return png_of(chunks)
 
 
 @pytest.mark.parametrize(
