@@ -215,7 +215,7 @@ def is_active(parameter: Parameter, point: Mapping[str, Value]) -> bool:
 
 
 def _coordinate(domain: Domain, value: Value) -> float:
-    place = None if domain.size is None else domain.index(value)
+    place = domain.index(value)
     return float(value) if place is None else place
 
 

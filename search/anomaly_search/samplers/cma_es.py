@@ -38,12 +38,12 @@ def _replayed(sweep: Sweep, evaluations: Iterable[Evaluation]) -> CMA:
         seed=sweep.algorithm.seed,
         population_size=sweep.algorithm.population,
     )
-    for generation in _generations(sweep, evaluations, optimizer.population_size):
+    for generation in _generations(evaluations, optimizer.population_size):
         optimizer.tell(_ranked(sweep, generation))
     return optimizer
 
 
-def _generations(sweep: Sweep, evaluations: Iterable[Evaluation], size: int) -> Iterator[list[Evaluation]]:
+def _generations(evaluations: Iterable[Evaluation], size: int) -> Iterator[list[Evaluation]]:
     """Yield the generations, as many numbers in a row each, of which no trial is missing or at work.
 
     A slow one holds nobody up: its generation is told later, in its place. Points are compared at the lowest fidelity,

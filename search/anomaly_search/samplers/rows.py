@@ -24,7 +24,7 @@ from anomaly_search.evaluations import Evaluation, fold
 from anomaly_search.memo import Memo
 from anomaly_search.samplers.storage import frozen
 from anomaly_search.space import Choices, Domain, FloatRange, Parameter, Space, Value
-from anomaly_search.sweep import Sweep
+from anomaly_search.sweep import Replicates, Sweep
 from anomaly_search.trials import State
 
 STRIDE = 1_000_000
@@ -134,7 +134,7 @@ def _intermediate(group: Iterable[Evaluation]) -> Iterator[tuple[int, float]]:
 
 
 def _unreplicated(sweep: Sweep) -> Sweep:
-    return Sweep(sweep.space, sweep.limits, sweep.objectives, constraints=sweep.constraints)
+    return replace(sweep, replicates=Replicates(), fidelity=None)
 
 
 def distribution_of(domain: Domain) -> BaseDistribution:

@@ -92,6 +92,8 @@ def test_parameters_are_places_and_numbers_and_those_that_do_not_exist_are_missi
         (2, {"model": 1, "features": 150, "size": 1}),
     ]
     assert type(found[0].params["features"]) is int
+    numbers = rows(sweep_of(), fold(sweep_of(), [complete(0, {"x": 1, "y": -2.5}, 0.5)]))[0].params
+    assert (numbers, type(numbers["x"])) == ({"x": 1.0, "y": -2.5}, float)
     assert found[0].distributions == {
         "model": CategoricalDistribution((0, 1, 2)),
         "features": IntDistribution(50, 150, step=50),
@@ -121,16 +123,17 @@ def test_ranges_end_with_the_last_value_that_they_have() -> None:
 def test_history_comes_first_each_trial_by_itself() -> None:
     """A replicate of an earlier experiment at a low rung is a whole point here, whatever it was there."""
     earlier = (
-        complete(7, POINT, 0.5, rung=1, replicate=3),
-        complete(7, POINT, 0.6, constraints=()),
+        complete(7, POINT, 0.5, rung=1, replicate=3, constraints=(3.0,)),
+        complete(7, POINT, 0.6, constraints=(1.0,)),
         Trial(8, POINT, State.FAILED),
     )
-    sweep = sweep_of(history=earlier, replicates=Replicates(2), fidelity=RUNGS)
+    bounds = (Constraint("bytes", max=2.0),)
+    sweep = sweep_of(history=earlier, replicates=Replicates(2), fidelity=RUNGS, constraints=bounds)
     found = rows(sweep, fold(sweep, [Trial(0, POINT, State.RUNNING)]))
-    assert [(row.number, row.state, row.values) for row in found] == [
-        (0, TrialState.COMPLETE, [0.5]),
-        (1, TrialState.COMPLETE, [0.6]),
-        (3, TrialState.RUNNING, None),
+    assert [(row.number, row.state, row.values, row.constraints) for row in found] == [
+        (0, TrialState.COMPLETE, [0.5], {"0:bytes": 0.5}),
+        (1, TrialState.COMPLETE, [0.6], {"0:bytes": -0.5}),
+        (3, TrialState.RUNNING, None, {}),
     ]
 
 
@@ -188,6 +191,14 @@ def test_a_generation_is_compared_at_the_lowest_fidelity_by_ranks() -> None:
         GENERATION
     )
     assert drawn(GENERATION, objectives=turned) != drawn(GENERATION)
+
+
+def test_the_widest_steps_lead_to_points_of_the_space() -> None:
+    sweep = sweep_of(LINE, algorithm=replace(FOURS, sigma=1.0))
+    drawn_ones = [cma_es(sweep, fold(sweep, GENERATION), seed) for seed in range(60)]
+    assert all(LINE.restrict(one) == one for one in drawn_ones)
+    assert max(one["x"] for one in drawn_ones) > 0.9
+    assert min(one["x"] for one in drawn_ones) < 0.1
 
 
 def test_what_did_not_work_is_the_worst_and_then_what_is_furthest_beyond_the_constraints() -> None:

@@ -126,7 +126,9 @@ def test_all_targets_have_to_be_reached_by_one_trial() -> None:
     sweep = sweep_of(objectives=(Objective("a", target=0.9), Objective("b", "minimize", target=5.0), Objective("c")))
     apart = [complete(0, POINT, 0.95, 6.0, 0.0), complete(1, POINT, 0.85, 4.0, 0.0)]
     assert decide(sweep, apart).end is None
-    assert decide(sweep, [*apart, complete(2, POINT, 0.9, 5.0, 0.0)]).end
+    end = decide(sweep, [*apart, complete(2, POINT, 0.9, 5.0, 0.0)]).end
+    assert end
+    assert end.message == "trial 2 reached the target: a 0.9, b 5"
 
 
 def test_a_target_beyond_a_constraint_or_at_a_low_rung_is_not_reached() -> None:
@@ -293,6 +295,7 @@ def test_points_without_a_value_are_no_improvement() -> None:
     end = decide(sweep, useless).end
     assert end
     assert end.message == "3 trials without a better one, 3 may be"
+    assert decide(sweep, [*useless, complete(3, POINT, 0.5)]).end is None, "what has no known end came first"
 
 
 def test_improvement_goes_by_the_order_of_ends_not_of_numbers() -> None:

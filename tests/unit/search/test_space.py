@@ -65,11 +65,13 @@ def test_domains_hold_their_values(domain: Domain, inside: list[Any], outside: l
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Choices(()), "no choices"),
-        (lambda: Choices((1, 1.0)), "twice"),
+        (lambda: Choices(()), "^no choices$"),
+        (lambda: Choices((1, 1.0)), "^a choice is listed twice$"),
+        (lambda: IntRange(0, 9, log=True), "^log needs low above 0, not 0$"),
         (lambda: FloatRange(2, 1), "above"),
         (lambda: FloatRange(0, 1, log=True), "log needs"),
-        (lambda: FloatRange(1, 2, log=True, step=0.1), "log with a step"),
+        (lambda: FloatRange(1, 2, log=True, step=0.1), "^log with a step"),
+        (lambda: FloatRange(1, 2, step=-0.1), "the step -0.1 is not above 0"),
         (lambda: FloatRange(0, float("inf")), "finite"),
         (lambda: IntRange(0, 9, step=0), "step"),
         (lambda: Space((Parameter("a", IntRange(0, 1)), Parameter("a", IntRange(0, 1)))), "a occurs twice"),
@@ -79,7 +81,7 @@ def test_domains_hold_their_values(domain: Domain, inside: list[Any], outside: l
         ),
         (
             lambda: Space((Parameter("b", IntRange(0, 1)), Parameter("a", IntRange(0, 1), Condition("b", (2,))))),
-            "it never is",
+            "a depends on b being 2, which it never is",
         ),
         (lambda: sweep_of(PLANE, algorithm=Algorithm("grid")), "grid needs a step"),
         (lambda: sweep_of(FINITE, algorithm=Algorithm("cmaes")), "no choices"),
@@ -103,6 +105,7 @@ def test_a_grid_has_every_combination_under_its_conditions_once() -> None:
     ]
     assert points.count(FINITE) == len(expected)
     assert [points.point_at(FINITE, index) for index in range(len(expected))] == expected
+    assert [points.place_of(FINITE, point) for point in expected] == list(range(len(expected)))
     with pytest.raises(IndexError):
         points.point_at(FINITE, len(expected))
 
