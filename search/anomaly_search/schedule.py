@@ -162,13 +162,13 @@ def _wanted(view: _View) -> Iterator[Start]:
     """Yield what would be started with slots and budget without limit, the most useful first."""
     numbers = view.new_numbers()
     for evaluation, rung in promotions(view.sweep, view.evaluations, all_asked=not numbers):
-        yield Start(RunOfPoint(evaluation.number, rung, 0), evaluation.parameters)
+        yield Start(RunOfPoint(evaluation.number, rung), evaluation.parameters)
     unfinished = [one for one in view.evaluations if one.state is State.RUNNING]
     for one in unfinished:
         if all(trial.state is not State.RUNNING for trial in one.trials):
             yield from _missing(view.sweep, one, 1)
     for number in numbers:
-        yield Start(RunOfPoint(number, 0, 0))
+        yield Start(RunOfPoint(number))
     yield from _fillers(view, unfinished)
 
 

@@ -224,6 +224,7 @@ def dimension(values: list[Any] | None = None, of: FloatRange | IntRange | None 
         (dimension(of=FloatRange(low=0, high=1)), [0, 1, 0.123], [-1e-12, 1.0001, False, "0.5"]),
         (dimension(of=FloatRange(low=0, high=1, step=0.1)), [0, 0.3, 0.1 + 0.2, 1.0], [0.35, 0.05, 0.3001]),
         (dimension(of=FloatRange(low=1, high=2, step=0.5)), [1 + 2e-10], [1 + 1e-8]),
+        (dimension(of=FloatRange(low=0.1, high=1, step=0.3)), [0.1, 0.4, 1], [0.2, 0.3, 0.9]),
     ],
 )
 def test_the_values_of_a_dimension(space: Dimension, held: list[Any], others: list[Any]) -> None:

@@ -5,6 +5,7 @@ import optuna
 
 from anomaly_search.evaluations import fold
 from anomaly_search.leaders import layers, ranked
+from anomaly_search.ranking import improvements
 from anomaly_search.sweep import Constraint, Objective, Sweep
 from anomaly_search.trials import Trial
 from support.sweeps import complete, sweep_of
@@ -45,6 +46,25 @@ def test_a_point_beyond_a_constraint_is_not_ranked() -> None:
     one = [complete(0, POINT, 0.99, constraints=(2.0,)), complete(1, POINT, 0.5, constraints=(1.0,))]
     assert order(sweep_of(constraints=bounded), one) == [1]
     assert order(sweep_of(constraints=bounded), one[:1]) == []
+
+
+def better(pairs: list[tuple[float, float]]) -> list[int]:
+    """Return which of points that end one after the other enlarge the front, of two objectives that are minimised."""
+    sweep = sweep_of(objectives=(Objective("a", "minimize"), Objective("b", "minimize")))
+    return improvements(sweep, fold(sweep, [complete(n, POINT, *pair) for n, pair in enumerate(pairs)]))
+
+
+def test_a_point_enlarges_the_front_if_none_before_is_as_good_in_all() -> None:
+    assert better([]) == []
+    assert better([(3, 3), (4, 4), (2, 2), (2, 2), (3, 1)]) == [0, 2, 4]
+    # The third one beats the first, and the fourth is as good as the second, which is still of the front.
+    assert better([(3, 4), (4, 3), (2, 4), (4, 3)]) == [0, 1, 2]
+
+
+def test_one_objective_has_one_layer_and_nothing_has_none() -> None:
+    trials = [complete(number, POINT, value, 1.0) for number, value in enumerate((0.5, 0.9))]
+    assert layers(sweep_of(), fold(sweep_of(), trials)) == [0, 0]
+    assert layers(sweep_of(objectives=TWO), []) == layers(sweep_of(), []) == []
 
 
 def test_layers_are_the_fronts_of_optunas_studies_one_after_the_other() -> None:

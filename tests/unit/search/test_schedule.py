@@ -357,6 +357,8 @@ def test_at_the_end_at_least_one_goes_on_to_each_rung() -> None:
     assert states(sweep, low, all_asked=True) == [(1, 1)]
     assert states(sweep, [*low, running(2)], all_asked=True) == []
     assert states(sweep, [*low, running(1, rung=1)], all_asked=True) == []
+    arriving = [*low, running(2), complete(1, POINT, 0.7, rung=1)]
+    assert states(sweep, arriving, all_asked=True) == [], "what runs below may yet arrive"
     assert states(sweep, [*low, complete(1, POINT, 0.7, rung=1)], all_asked=True) == [(1, 2)]
 
 
