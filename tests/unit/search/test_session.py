@@ -130,13 +130,15 @@ def test_what_a_record_says_in_terms_of_the_search() -> None:
 
 
 def test_what_deleted_trials_used_counts() -> None:
-    experiment = spec(FEATURES, algorithm=GRID, budget={"gpuHours": 2})
+    experiment = spec(FEATURES, algorithm=GRID, budget={"gpuHours": 1.4})
     records = [done(0, 0.9, {"model.padim.nFeatures": 10})]
     assert asked(experiment, records).starts
     plan = decide(experiment, records, BEGIN, BEGIN, name="bottle", removed_hours=1.5)
     assert (plan.starts, not_none(plan.end).reason) == ((), StopReason.GPU_HOURS)
     status = overview(experiment, records, removed_hours=1.5)
     assert (status.gpu_hours, status.removed_gpu_hours) == (2.0, 1.5)
+    status = overview(experiment, records)
+    assert (status.gpu_hours, status.removed_gpu_hours) == (0.5, 0.0)
 
 
 def test_a_sweep_has_its_time_since_it_began() -> None:
