@@ -4,7 +4,7 @@ import numpy as np
 import optuna
 
 from anomaly_search.evaluations import fold
-from anomaly_search.leaders import layers, ranked
+from anomaly_search.leaders import layers, pareto_front, ranked
 from anomaly_search.ranking import improvements
 from anomaly_search.sweep import Constraint, Objective, Sweep
 from anomaly_search.trials import Trial
@@ -42,7 +42,9 @@ def test_a_point_that_another_one_beats_is_never_the_best() -> None:
 def test_a_point_beyond_a_constraint_is_not_ranked() -> None:
     bounded = (Constraint("bytes", max=1.0),)
     trials = [complete(0, POINT, 0.99, 1.0, constraints=(2.0,)), complete(1, POINT, 0.5, 9.0, constraints=(1.0,))]
-    assert order(sweep_of(objectives=TWO, constraints=bounded), trials) == [1]
+    two = sweep_of(objectives=TWO, constraints=bounded)
+    assert order(two, trials) == [1]
+    assert [one.number for one in pareto_front(two, fold(two, trials))] == [1]
     one = [complete(0, POINT, 0.99, constraints=(2.0,)), complete(1, POINT, 0.5, constraints=(1.0,))]
     assert order(sweep_of(constraints=bounded), one) == [1]
     assert order(sweep_of(constraints=bounded), one[:1]) == []
