@@ -32,6 +32,12 @@ def test_a_points_value_is_the_mean_with_its_standard_error() -> None:
     assert one.gpu_hours == pytest.approx(0.4)
 
 
+def test_a_point_is_that_of_its_runs_with_the_values_that_are_asked_for() -> None:
+    (one,) = fold(sweep_of(), [complete(3, POINT, 0.9, 0.1, rung=1, constraints=(5.0,))])
+    assert (one.number, one.rung, one.parameters, one.reason) == (3, 1, POINT, "")
+    assert (one.objectives, one.errors, one.violations) == ((0.9,), (None,), ())
+
+
 @pytest.mark.parametrize(("aggregate", "value"), [("median", 0.9), ("min", 0.2), ("max", 1.0)])
 def test_other_aggregates_can_be_asked_for(aggregate: Literal["median", "min", "max"], value: float) -> None:
     (one,) = fold(sweep_of(replicates=Replicates(3, aggregate)), replicates(0, 0.9, 0.2, 1.0))
