@@ -206,10 +206,10 @@ def at_work(
     counts: Manifest, policy: dict[str, Any] | None = None, old: RunStatus | None = None, **fields: Any
 ) -> RunStatus:
     """Return the status of a search that goes on, a minute after it began."""
-    state = {name: fields.pop(name) for name in ("waits", "at_work") if name in fields}
+    given: dict[str, Any] = {name: fields.pop(name) for name in ("waits", "at_work") if name in fields}
     run, known = sweep(policy, **fields), status(sweep=counts).sweep
     assert known
-    state = SearchState(**{"overview": known, "at_work": known.running} | state)
+    state = SearchState(overview=known, **{"at_work": known.running} | given)
     return search_status(run, old or status(), search(run), state, A_MINUTE_LATER)
 
 

@@ -98,7 +98,7 @@ def test_contradictions_are_refused(make: Any, message: str) -> None:
 def test_a_grid_has_every_combination_under_its_conditions_once() -> None:
     sizes = ({"height": 256}, {"height": 384})
     layers = (["a"], ["a", "b"])
-    expected = [
+    expected: list[dict[str, Any]] = [
         *({"model": "patchcore", "layers": layer, "size": size} for layer, size in itertools.product(layers, sizes)),
         *({"model": "padim", "features": n, "size": size} for n, size in itertools.product((50, 100, 150), sizes)),
         *({"model": "stfpm", "layers": layer, "size": size} for layer, size in itertools.product(layers, sizes)),
