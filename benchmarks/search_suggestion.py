@@ -1,7 +1,8 @@
 """What a suggestion, a decision and a summary cost with many past trials, and the memory that they take.
 
-Eight parameters, of which two exist under conditions, and eight trials at work. Each measurement in a process of its
-own; the first of each kind is left out, since it imports. Times are the CPU's: other processes do not count. ::
+Eight parameters, of which two exist under conditions, and eight trials at work. As in the operator, a memo knows the
+answers of before, since the last of which one trial is another. Each measurement in a process of its own; the first of
+each kind is left out, since it imports. Times are the CPU's: other processes do not count. ::
 
     python -m benchmarks.search_suggestion [--repeat N] [--write]
 """
@@ -9,17 +10,20 @@ own; the first of each kind is left out, since it imports. Times are the CPU's: 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import resource
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
 
 from anomaly_search import points
+from anomaly_search.memo import Memo
 from anomaly_search.schedule import schedule
 from anomaly_search.space import Choices, Condition, FloatRange, IntRange, Parameter, Space
 from anomaly_search.suggest import suggest
@@ -85,13 +89,19 @@ def measure(case: str, number: int, repeat: int) -> dict[str, list[float]]:
     algorithm, parameters, objectives = CASES[case]
     aims = tuple(Objective(f"m{place}") for place in range(objectives))
     sweep = Sweep(Space(parameters), Limits(100_000, 2 * RUNNING), aims, Algorithm(algorithm))
-    done = history(parameters, objectives, number)
+    done, memo, places = history(parameters, objectives, number), Memo(), itertools.count()
     now = BEGIN + timedelta(days=1)
+
+    def news() -> list[Trial]:
+        place = next(places)
+        done[place] = replace(done[place], ended=now)
+        return done
+
     return {
-        "suggest": milliseconds(lambda: suggest(sweep, done, len(done)), repeat),
-        "schedule": milliseconds(lambda: schedule(sweep, done, now), repeat),
+        "suggest": milliseconds(lambda: suggest(sweep, news(), len(done), memo), repeat),
+        "schedule": milliseconds(lambda: schedule(sweep, news(), now, memo=memo), repeat),
         "memory": [resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024],
-        "summary": milliseconds(lambda: summary(sweep, done), repeat),
+        "summary": milliseconds(lambda: summary(sweep, news(), memo), repeat),
     }
 
 
