@@ -203,13 +203,17 @@ COUNTS = {"asked": 10, "running": 4, "complete": 3, "pruned": 1, "infeasible": 1
 
 
 def at_work(
-    counts: Manifest, policy: dict[str, Any] | None = None, old: RunStatus | None = None, **fields: Any
+    counts: Manifest,
+    policy: dict[str, Any] | None = None,
+    old: RunStatus | None = None,
+    left: int | None = None,
+    waits: str | None = None,
+    **fields: Any,
 ) -> RunStatus:
     """Return the status of a search that goes on, a minute after it began."""
-    given: dict[str, Any] = {name: fields.pop(name) for name in ("waits", "at_work") if name in fields}
     run, known = sweep(policy, **fields), status(sweep=counts).sweep
     assert known
-    state = SearchState(overview=known, **{"at_work": known.running} | given)
+    state = SearchState(overview=known, at_work=known.running if left is None else left, waits=waits)
     return search_status(run, old or status(), search(run), state, A_MINUTE_LATER)
 
 
@@ -268,7 +272,7 @@ def test_a_search_that_waits_says_why() -> None:
 
 @pytest.mark.parametrize(("trials", "phase", "kind"), [(1, "Running", "Reconciling"), (0, "Suspended", "Suspended")])
 def test_a_sweep_is_suspended_once_no_trial_is_at_work(trials: int, phase: str, kind: str) -> None:
-    told = at_work(COUNTS, {"suspend": True}, at_work=trials)
+    told = at_work(COUNTS, {"suspend": True}, left=trials)
     [condition] = told.conditions
     assert (told.phase, condition.type, condition.reason) == (phase, kind, phase)
     if not trials:

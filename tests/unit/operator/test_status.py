@@ -194,7 +194,7 @@ def test_the_device_of_a_run_is_that_of_its_work(
     step: str | None, known: Manifest | None, left: Manifest | None, expected: str | None
 ) -> None:
     old = recorded(**{"device": known} if known else {})
-    fields: dict[str, Any] = {"device": left} if left else {}
+    fields: Manifest = {"device": left} if left else {}
     pod = summarized(int(ExitCode.DATA_INVALID), **fields)
     told = status(ObservedState(job=ended("Failed", step), pods=(pod,)), old, CHECKED if step else RUN)
     assert told.phase == "Failed"
@@ -212,7 +212,7 @@ def test_the_model_of_a_run_is_what_it_said_itself_or_what_was_known(left: Manif
     ("artifacts", "message"), [({"root": "s3://results/1"}, "results are in s3://results/1"), ({}, ""), (None, "")]
 )
 def test_a_run_that_is_complete_says_where_its_results_are(artifacts: Manifest | None, message: str) -> None:
-    fields: dict[str, Any] = {} if artifacts is None else {"artifacts": artifacts}
+    fields: Manifest = {} if artifacts is None else {"artifacts": artifacts}
     told = status(ObservedState(job=ended(), pods=(summarized(**fields),)))
     assert told.conditions[0].message == message
 
