@@ -20,6 +20,7 @@ from anomaly_api.model import Model
 from anomaly_api.reasons import Reason
 from anomaly_api.rules import exactly_one, first_set
 from anomaly_api.status import (
+    MAX_WARNINGS,
     Artifacts,
     Curve,
     Device,
@@ -212,13 +213,16 @@ class RunSummary(Contract):
     """What the pod computed with."""
     trained_by: TrainedBy | None = None
     """The experiment whose model an inference used."""
-    warnings: Annotated[tuple[Annotated[str, Field(max_length=256)], ...], Field(max_length=8)] = ()
-    """Problems that did not stop the run."""
+    warnings: tuple[Annotated[str, Field(max_length=256)], ...] = ()
+    """Problems that did not stop the run, the most important first."""
     listing: Listing | None = None
     """What the step check listed."""
 
     def to_termination_message(self) -> str:
-        """Return JSON of at most TERMINATION_LIMIT bytes; warnings, message, addresses, then metrics are cut to fit."""
+        """Return JSON of at most TERMINATION_LIMIT bytes; warnings, message, addresses, then metrics are cut to fit.
+
+        Where warnings are left out, the last one says how many, and where they are.
+        """
         for summary in self._ever_shorter():
             text = summary.model_dump_json(by_alias=True, exclude_defaults=True)
             if len(text.encode()) <= TERMINATION_LIMIT:
@@ -227,9 +231,10 @@ class RunSummary(Contract):
 
     def _ever_shorter(self) -> Iterator["RunSummary"]:
         """Yield the summary and what remains of it with ever less; the last one fits whatever it says."""
-        yield self
-        yield self._shortened(warnings=2)
-        shortest = self._shortened(warnings=0)
+        yield self._with_warnings(MAX_WARNINGS)
+        brief = self.model_copy(update={"message": self.message[:512]})
+        yield brief._with_warnings(3)
+        shortest = brief._with_warnings(0)
         yield shortest
         why = RunSummary(reason=self.reason, message=shortest.message, stage=self.stage)
         for summary in (shortest, why.model_copy(update={"artifacts": self.artifacts})):
@@ -237,8 +242,14 @@ class RunSummary(Contract):
             yield summary._with_addresses("root")
         yield why
 
-    def _shortened(self, warnings: int) -> "RunSummary":
-        return self.model_copy(update={"warnings": self.warnings[:warnings], "message": self.message[:512]})
+    def _with_warnings(self, number: int) -> "RunSummary":
+        """The summary with at most so many warnings, of which the last one tells of those that are left out."""
+        if len(self.warnings) <= number:
+            return self
+        kept = self.warnings[: max(number - 1, 0)]
+        where = "report.json and the pod's log" if self.artifacts and self.artifacts.report else "the pod's log"
+        told = f"warnings left out here: {len(self.warnings) - len(kept)}; all are in {where}"
+        return self.model_copy(update={"warnings": (*kept, told)})
 
     def _with_addresses(self, *names: str) -> "RunSummary":
         """The summary with these addresses alone: the others begin with the root's, and the report names them."""

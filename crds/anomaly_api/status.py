@@ -20,6 +20,8 @@ MESSAGE_LIMIT = 1024
 Message = Annotated[str, Field(max_length=MESSAGE_LIMIT)]
 MAX_CURVE = 256
 """Most points of a curve."""
+MAX_WARNINGS = 8
+"""Warnings that a status takes."""
 MAX_STATUS_CURVE = 32
 """Most points of a curve in a status, and in a termination message."""
 
@@ -394,7 +396,7 @@ class RunStatus(Contract):
     """What the last pod computes with."""
     trained_by: TrainedBy | None = None
     """The experiment whose model an inference used."""
-    warnings: Annotated[tuple[Annotated[str, Field(max_length=256)], ...], Field(max_length=8)] = ()
+    warnings: Annotated[tuple[Annotated[str, Field(max_length=256)], ...], Field(max_length=MAX_WARNINGS)] = ()
     """Problems that did not stop the run."""
     sweep: SweepStatus | None = None
     """How the sweep of an experiment goes."""

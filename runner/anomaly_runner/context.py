@@ -9,7 +9,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from enum import IntEnum
 from functools import partial
+from operator import itemgetter
 from pathlib import Path
 
 from anomaly_api.run import RunIdentity
@@ -25,6 +27,17 @@ logger = logging.getLogger(__name__)
 _MAX_WARNING_CHARACTERS = 256
 
 
+class About(IntEnum):
+    """What a warning is about, the most important first: where not all are shown, the last ones are left out."""
+
+    RESULTS = 0
+    """Numbers and decisions that mean something else than they seem to, or are left out."""
+    RUN = 1
+    """The images, the model and what computes."""
+    EXTRAS = 2
+    """Nothing that a number or a decision depends on: pictures, names, caches, measured times."""
+
+
 @dataclass
 class RunRecord:
     """What a run records about itself for its report.
@@ -32,7 +45,6 @@ class RunRecord:
     Attributes:
         started: when the run began, UTC.
         seconds: wall time by name of the stage; the sum for a stage that was entered more than once.
-        warnings: messages for the user, at most 256 characters each.
         device: what computes; None until that is known.
         curve: the course of a training by gradient; None before its first epoch.
         pruned: why the operator wants the training ended; None as long as it does not.
@@ -40,16 +52,21 @@ class RunRecord:
 
     started: datetime = field(default_factory=partial(datetime.now, UTC))
     seconds: dict[str, float] = field(default_factory=dict)
-    warnings: list[str] = field(default_factory=list)
     device: Device | None = None
     curve: Curve | None = None
     pruned: str | None = None
+    _warnings: list[tuple[About, str]] = field(default_factory=list)
 
-    def warn(self, *messages: str) -> None:
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Messages for the user, the most important first, at most 256 characters each; the log has them whole."""
+        return tuple(message for _, message in sorted(self._warnings, key=itemgetter(0)))
+
+    def warn(self, *messages: str, about: About = About.RUN) -> None:
         """Log messages for the user that do not stop the run, and keep them for the report."""
         for message in messages:
             logger.warning(message)
-            self.warnings.append(message[:_MAX_WARNING_CHARACTERS])
+            self._warnings.append((about, _shortened(message)))
 
     def show_curve(self, curve: Curve) -> None:
         """Replace the course of the training by a longer one."""
@@ -60,6 +77,12 @@ class RunRecord:
         if self.pruned is None:
             logger.info("the training is to end after the epoch at work", extra={"detail": why})
             self.pruned = why
+
+
+def _shortened(message: str) -> str:
+    if len(message) <= _MAX_WARNING_CHARACTERS:
+        return message
+    return f"{message[: _MAX_WARNING_CHARACTERS - 3]}..."
 
 
 @dataclass(frozen=True, kw_only=True)

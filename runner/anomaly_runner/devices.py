@@ -7,7 +7,7 @@ unless its resource says that it may go on.
 from anomaly_api.run import RunConfig
 from anomaly_api.scheduling import Gpus
 from anomaly_api.status import Device
-from anomaly_runner.context import Context
+from anomaly_runner.context import About, Context
 from anomaly_runner.errors import GpuUnavailable
 from anomaly_runner.system.gpu import Gpu, GpuProblem, dotted, list_gpus
 from anomaly_runner.system.machine import cpu_limit
@@ -60,7 +60,9 @@ def warn_without_tf32(context: Context) -> None:
     """Warn that TensorFloat-32 was asked for and the device that is recorded does not have it."""
     device = context.record.device
     if device and not _has_tf32(device):
-        context.record.warn(f"precision: tf32 has no effect on this {device.name}: it is a mode of {_WITH_TF32}")
+        context.record.warn(
+            f"precision: tf32 has no effect on this {device.name}: it is a mode of {_WITH_TF32}", about=About.EXTRAS
+        )
 
 
 def _has_tf32(device: Device) -> bool:

@@ -18,7 +18,7 @@ from anomaly_api.run import GoodScores, ModelFile, ModelManifest, RunConfig, Swe
 from anomaly_api.status import Stage, ThresholdValues
 from anomaly_api.storage import LocationRole
 from anomaly_runner import publish
-from anomaly_runner.context import Context
+from anomaly_runner.context import About, Context
 from anomaly_runner.data.batches import IntegrityLog
 from anomaly_runner.data.decoded_cache import DecodedImages
 from anomaly_runner.data.equal_images import equal_images_warnings
@@ -246,7 +246,9 @@ def _leave_search(search: SweepResult, inputs: ExperimentInputs, tested: _Tested
         raise
     except Exception as error:
         logger.exception("the sweep's page could not be made")
-        inputs.context.record.warn(f"the sweep's page could not be made: {type(error).__name__}: {error}")
+        inputs.context.record.warn(
+            f"the sweep's page could not be made: {type(error).__name__}: {error}", about=About.EXTRAS
+        )
 
 
 def _test(inputs: ExperimentInputs, trained: TrainedModel) -> _Tested:
@@ -307,7 +309,9 @@ def _evaluate(
             predictions, labelled, thresholds, normalizer=normalizer, metrics=metrics, good=good, warnings=warnings
         )
         evaluated = with_synthetic_metrics(evaluated, found_on, metrics) if synthetic else evaluated
-    inputs.context.record.warn(*_about_thresholds(thresholds, validation, synthetic), *evaluated.warnings)
+    inputs.context.record.warn(
+        *_about_thresholds(thresholds, validation, synthetic), *evaluated.warnings, about=About.RESULTS
+    )
     return evaluated, good
 
 

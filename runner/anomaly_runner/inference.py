@@ -11,7 +11,7 @@ from anomaly_api.run import ModelManifest, RunConfig
 from anomaly_api.status import Stage, TrainedBy
 from anomaly_api.storage import LocationRole
 from anomaly_runner import publish
-from anomaly_runner.context import Context
+from anomaly_runner.context import About, Context
 from anomaly_runner.data.batches import Batch, IntegrityLog, read_batches
 from anomaly_runner.data.equal_images import equal_images_warnings
 from anomaly_runner.data.fetch import list_inference, prefetch_images
@@ -192,5 +192,5 @@ def _evaluate(inputs: _InferenceInputs, predictions: Predictions) -> EvaluationR
             good=inputs.manifest.good_scores,
             warnings=warnings,
         )
-    inputs.context.record.warn(*evaluated.warnings)
+    inputs.context.record.warn(*evaluated.warnings, about=About.RESULTS)
     return evaluated

@@ -83,7 +83,7 @@ def test_thresholds_are_chosen_on_the_validation_images_and_evaluated_on_the_oth
     assert found.anomalous.tolist() == [False, True, True]
     assert found.metrics.image["F1Score"] == pytest.approx(2 / 3)
     assert not_none(found.confusion).false_positives == 1
-    assert context.record.warnings == []
+    assert context.record.warnings == ()
     # One scale for both: from the lowest to the highest score of all of them.
     assert dict(found.normalizer.ranges) == {"image": (10.0, 90.0), "pixel": (0.0, 9.0)}
     assert found.normalized_scores == pytest.approx([0.5 - 20 / 80, 0.5 + 10 / 80, 0.5 + 40 / 80])
@@ -101,7 +101,7 @@ def test_manual_thresholds_are_chosen_on_nothing(context: Context) -> None:
     inputs = inputs_of(context, threshold={"method": "manual", "image": 50, "pixel": 4})
     found, _ = experiment._evaluate(inputs, scored(TEST, 10, 40, 70), None)
     assert found.thresholds == ThresholdValues(image=50.0, pixel=4.0, source="manual")
-    assert context.record.warnings == []
+    assert context.record.warnings == ()
 
 
 @pytest.mark.parametrize("part", ["test", "validation"])

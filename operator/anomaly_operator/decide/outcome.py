@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from anomaly_api.reasons import COMPLETED, ExitCode, Reason
 from anomaly_api.run import RunSummary
+from anomaly_api.status import MAX_WARNINGS
 from anomaly_operator.decide.conditions import MESSAGE_LIMIT
 from anomaly_operator.views import ConditionView, JobView, PodView, Termination
 
@@ -68,11 +69,12 @@ def attempt_outcome(pod: PodView) -> Outcome:
 
 
 def parse_summary(message: str) -> RunSummary | None:
-    """Parse a termination message; None if it is not a RunSummary."""
+    """Parse a termination message; None if it is not a RunSummary, or has more warnings than a status takes."""
     try:
-        return RunSummary.model_validate_json(message)
+        summary = RunSummary.model_validate_json(message)
     except ValidationError:
         return None
+    return summary if len(summary.warnings) <= MAX_WARNINGS else None
 
 
 def _complete_job_outcome(succeeded: list[PodView]) -> Outcome:

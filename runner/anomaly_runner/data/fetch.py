@@ -8,6 +8,7 @@ import hashlib
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from anomaly_api.dataset import Dataset, InputData
 from anomaly_api.experiment import ExperimentSpec
@@ -15,7 +16,7 @@ from anomaly_api.inference import InferenceSpec
 from anomaly_api.run import ModelManifest
 from anomaly_api.status import Listing, Stage
 from anomaly_api.storage import LocationRole
-from anomaly_runner.context import Context
+from anomaly_runner.context import About, Context
 from anomaly_runner.data.builtin import PUBLISHED, DatasetCatalog, files_of, prepare
 from anomaly_runner.data.folder_layout import index_inference
 from anomaly_runner.data.fraction import take_fraction
@@ -241,9 +242,9 @@ def _cache(data: Dataset | InputData, context: Context) -> FileCache | None:
         return None
     store = context.stores.get(LocationRole.CACHE)
     if store is None or store.local_root is None:
-        context.record.warn("there is no node cache here: every run pulls its files anew")
+        context.record.warn("there is no node cache here: every run pulls its files anew", about=About.EXTRAS)
         return None
-    return FileCache(store.local_root, context.record.warn)
+    return FileCache(store.local_root, partial(context.record.warn, about=About.EXTRAS))
 
 
 def _open_store(

@@ -13,7 +13,7 @@ import torch
 
 from anomaly_api.run import PerformanceReport
 from anomaly_api.status import Stage
-from anomaly_runner.context import Context
+from anomaly_runner.context import About, Context
 from anomaly_runner.exporting.export import Exported, Exports
 from anomaly_runner.exporting.on_cpu import on_cpu
 from anomaly_runner.scoring.latency import TimedPredictor, Timing, on_gpu, time_predictor
@@ -73,7 +73,9 @@ def measure_performance(
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
-            context.record.warn(f"the model's latency was not measured, for lack of memory: {error}")
+            context.record.warn(
+                f"the model's latency was not measured, for lack of memory: {error}", about=About.EXTRAS
+            )
     return Performance(metrics | run_costs(context), report)
 
 
@@ -129,7 +131,9 @@ def _report(exported: Exported | None, timed: TimedPredictor, timing: Timing, co
     device = context.record.device
     computes_on_gpu = on_gpu(timed)
     if not computes_on_gpu and device is not None and device.name != "CPU":
-        context.record.warn(f"the latency is that of the CPU, not of {device.name}: {timed.fallback}")
+        context.record.warn(
+            f"the latency is that of the CPU, not of {device.name}: {timed.fallback}", about=About.EXTRAS
+        )
     return PerformanceReport(
         model=exported.model.format if exported else "torch",
         precision=exported.report.precision if exported else "float32",

@@ -52,7 +52,7 @@ def passed(
         reason=Reason.COMPLETE,
         message=message[:MESSAGE_LIMIT],
         stage=Stage.CHECK,
-        warnings=tuple(context.record.warnings[:8]),
+        warnings=context.record.warnings,
         listing=listing,
     )
     return Checked(summary, _counts(dataset) if dataset else {})

@@ -103,7 +103,7 @@ def make_summary(results: Results, artifacts: Artifacts, mlflow: MlflowStatus | 
         mlflow=mlflow,
         device=record.device,
         trained_by=results.trained_by,
-        warnings=tuple(record.warnings[:8]),
+        warnings=record.warnings,
     )
 
 
@@ -143,7 +143,7 @@ def make_pruned_report(
         artifacts=artifacts,
         mlflow=mlflow,
         device=record.device,
-        warnings=tuple(record.warnings[:8]),
+        warnings=record.warnings,
     )
     return RunReport(
         run=config.run,
@@ -180,7 +180,7 @@ def make_search_report(
         stage=Stage.DONE,
         artifacts=artifacts,
         mlflow=mlflow,
-        warnings=tuple(record.warnings[:8]),
+        warnings=record.warnings,
     )
     started, seconds = timestamp(record.started), dict(record.seconds)
     return RunReport(run=config.run, summary=summary, config=config, started=started, seconds=seconds)

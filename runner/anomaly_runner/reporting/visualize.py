@@ -19,7 +19,7 @@ from PIL.TiffImagePlugin import IMAGEDESCRIPTION, PREDICTOR
 from anomaly_api.dataset import CropArea, DatasetLimits
 from anomaly_api.evaluation import Visualization
 from anomaly_api.status import Stage
-from anomaly_runner.context import Context
+from anomaly_runner.context import About, Context
 from anomaly_runner.data.files import read_file
 from anomaly_runner.data.images import Decoded, to_rgb8
 from anomaly_runner.data.masks import MaskSource
@@ -188,7 +188,7 @@ def visualize(renderer: PredictionRenderer, spec: Visualization, folder: Path, c
     if not spec.enabled:
         return []
     if renderer.predictions.maps is None:
-        context.record.warn("this model answers no anomaly maps: no pictures are rendered")
+        context.record.warn("this model answers no anomaly maps: no pictures are rendered", about=About.EXTRAS)
         return []
     chosen = select(renderer.predictions, renderer.evaluated, spec.only_wrong)
     written: list[Path] = []
@@ -201,7 +201,9 @@ def visualize(renderer: PredictionRenderer, spec: Visualization, folder: Path, c
                 written.extend(drawn)
             context.advance(1)
     if problems:
-        context.record.warn(f"{len(problems)} pictures could not be drawn: {'; '.join(problems[:3])}")
+        context.record.warn(
+            f"{len(problems)} pictures could not be drawn: {'; '.join(problems[:3])}", about=About.EXTRAS
+        )
     return written
 
 

@@ -571,8 +571,40 @@ def test_a_summary_is_cut_only_if_it_is_longer_than_the_limit() -> None:
     assert len(text) == TERMINATION_LIMIT
     assert RunSummary.model_validate_json(text) == whole
     cut = RunSummary.model_validate_json(long_summary("m" * (room + 1)).to_termination_message())
-    assert (cut.message, cut.warnings) == ("m" * 512, ("0" * 256, "1" * 256))
+    left_out = "warnings left out here: 6; all are in the pod's log"
+    assert (cut.message, cut.warnings) == ("m" * 512, ("0" * 256, "1" * 256, left_out))
     assert cut.metrics == whole.metrics
+
+
+@pytest.mark.parametrize(
+    ("count", "told"),
+    [
+        (8, tuple("01234567")),
+        (9, (*"0123456", "warnings left out here: 2; all are in the pod's log")),
+        (30, (*"0123456", "warnings left out here: 23; all are in the pod's log")),
+    ],
+)
+def test_a_summary_has_all_warnings_and_its_message_eight_of_which_the_last_counts(
+    count: int, told: tuple[str, ...]
+) -> None:
+    warnings = tuple(str(index) for index in range(count))
+    summary = RunSummary(reason=Reason.COMPLETE, stage=Stage.DONE, warnings=warnings)
+    assert RunSummary.model_validate_json(summary.to_termination_message()).warnings == told
+    assert summary.warnings == warnings
+
+
+def test_where_nothing_but_metrics_fits_warnings_are_counted() -> None:
+    metrics = {f"metric-{index:02d}-{'x' * 36}": 0.5 for index in range(32)}
+    summary = RunSummary(
+        reason=Reason.COMPLETE,
+        stage=Stage.DONE,
+        metrics=MetricValues(image=metrics, pixel=metrics),
+        artifacts=Artifacts(root="s3://r", report="s3://r/report.json"),
+        warnings=("w" * 256,) * 5,
+    )
+    told = RunSummary.model_validate_json(summary.to_termination_message())
+    assert told.warnings == ("warnings left out here: 5; all are in report.json and the pod's log",)
+    assert told.metrics == summary.metrics
 
 
 def test_of_the_longest_summary_why_and_where_remain() -> None:

@@ -186,5 +186,9 @@ def test_messages_fit_into_a_condition() -> None:
 
 def test_only_a_summary_is_a_summary() -> None:
     assert parse_summary(NO_DATA.to_termination_message()) == NO_DATA
+    most = NO_DATA.model_copy(update={"warnings": ("w",) * 8})
+    assert parse_summary(most.model_dump_json(by_alias=True)) == most
+    more = NO_DATA.model_copy(update={"warnings": ("w",) * 9})
+    assert parse_summary(more.model_dump_json(by_alias=True)) is None, "a status would be refused"
     for text in ("", "{}", '{"reason": "Complete"', "Traceback (most recent call last)"):
         assert parse_summary(text) is None

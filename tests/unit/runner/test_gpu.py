@@ -124,14 +124,14 @@ def test_a_gpu_that_is_not_required_is_missed_aloud() -> None:
     there = make_context()
     record_device(there, Gpus(required=False), "torch cpu", "no driver")
     assert there.record.device == Device(name="CPU", count=cpu_limit(), provider="torch cpu", fallback="no driver")
-    assert there.record.warnings == ["1 nvidia.com/gpu asked for by scheduling.gpus cannot be used: no driver"]
+    assert there.record.warnings == ("1 nvidia.com/gpu asked for by scheduling.gpus cannot be used: no driver",)
 
 
 def test_the_cpu_is_no_fallback_where_no_gpu_was_asked_for() -> None:
     there = make_context()
     record_device(there, None, "CPUExecutionProvider", "no driver")
     assert not_none(there.record.device).fallback is None
-    assert there.record.warnings == []
+    assert there.record.warnings == ()
 
 
 def test_the_gpu_is_described(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -238,7 +238,7 @@ def test_the_thresholds_of_an_inference(context: Context, threshold: dict[str, A
     assert found.normalized_scores[1] == pytest.approx(min(1, (40 - (expected.image or 0)) / 100 + 0.5))
     assert found.normalizer.pixel(np.array([expected.pixel], np.float32)) == pytest.approx([0.5])
     assert found.metrics.pixel["AUROC"] == 1.0
-    assert context.record.warnings == []
+    assert context.record.warnings == ()
     assert set(context.record.seconds) == {Stage.EVALUATE.value}
 
 
@@ -247,6 +247,6 @@ def test_an_inference_without_masks_has_no_pixel_metrics(context: Context) -> No
     found = inference._evaluate(inputs, of_two(inputs))
     assert found.metrics.pixel == {}
     assert found.thresholds == ThresholdValues(image=15.0, pixel=1.5, source="training")
-    assert context.record.warnings == [
-        "threshold.source optimalF1 needs masks of both classes: the training threshold is used"
-    ]
+    assert context.record.warnings == (
+        "threshold.source optimalF1 needs masks of both classes: the training threshold is used",
+    )

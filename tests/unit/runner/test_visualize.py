@@ -59,7 +59,7 @@ def renderer_of(folder: Path, sizes: list[tuple[int, int]], crop: CropArea | Non
 
 def test_images_of_any_shape_get_pictures_and_raw_outputs_of_their_size(tmp_path: Path, context: Context) -> None:
     written = visualize(renderer_of(tmp_path, SIZES), ALL, tmp_path / "pictures", context)
-    assert context.record.warnings == []
+    assert context.record.warnings == ()
     assert len(written) == 4 * len(SIZES)
     for index, size in enumerate(SIZES):
         for name in ("heatmap", "segmentation"):
@@ -88,7 +88,7 @@ def test_a_picture_that_cannot_be_drawn_is_named_and_the_others_are_drawn(
     monkeypatch.setattr(Image.Image, "save", refuse_one)
     written = visualize(renderer, ALL, tmp_path / "pictures", context)
     assert {file.name[:6] for file in written} == {"000002"}
-    assert context.record.warnings == ["2 pictures could not be drawn: 0.png: not a file; 1.png: no such picture"]
+    assert context.record.warnings == ("2 pictures could not be drawn: 0.png: not a file; 1.png: no such picture",)
 
 
 @pytest.mark.parametrize("crop", [None, CropArea(left=100, top=50, width=640, height=480)])
