@@ -18,11 +18,10 @@ from anomaly_runner.errors import (
     OutOfMemory,
     RunFailed,
     Stopped,
-    TrackingDenied,
-    TrackingUnavailable,
 )
 from anomaly_runner.preflight.checked import Checked
 from anomaly_runner.publish import Published
+from anomaly_runner.system.full_disk import full_disk, is_full_disk
 from anomaly_runner.system.out_of_memory import describe_out_of_memory, is_out_of_memory, memory_advice
 
 logger = logging.getLogger(__name__)
@@ -71,10 +70,10 @@ def _published(done: Published, context: Context) -> FinishedRun:
     summary = done.report.summary
     try:
         context.tracker.finish(done.tracked)
-    except (TrackingDenied, TrackingUnavailable) as error:
-        logger.error("run failed", extra={"reason": error.reason.value, "detail": str(error)})
-        lost = {"reason": error.reason, "message": str(error)[:MESSAGE_LIMIT], "stage": Stage.PUBLISH}
-        return FinishedRun(error.exit_code, summary.model_copy(update=lost), done.report)
+    except RunFailed as error:
+        return _untracked(error, done.report)
+    except Exception as error:  # noqa: BLE001 - a tracker's fault loses no results
+        return _untracked(_as_run_failed(error, context), done.report)
     # A run whose export failed is published like any other, but fails.
     if summary.reason in COMPLETED:
         context.progress.enter(Stage.DONE, 0, "images")
@@ -84,11 +83,25 @@ def _published(done: Published, context: Context) -> FinishedRun:
     return FinishedRun(ExitCode.of(summary.reason), summary, done.report)
 
 
+def _untracked(error: RunFailed, report: RunReport) -> FinishedRun:
+    """The outcome of a run whose results are stored, but which the tracker does not have."""
+    logger.error("run failed", extra={"reason": error.reason.value, "detail": str(error)}, exc_info=_unexpected(error))
+    lost = {"reason": error.reason, "message": str(error)[:MESSAGE_LIMIT], "stage": Stage.PUBLISH}
+    return FinishedRun(error.exit_code, report.summary.model_copy(update=lost), report)
+
+
+def _unexpected(error: RunFailed) -> BaseException | None:
+    """What a fault of this program comes from, for the log."""
+    return error.__cause__ if isinstance(error, InternalError) else None
+
+
 def _as_run_failed(error: BaseException, context: Context) -> RunFailed:
     """Turn a library's exception into a RunFailed; the traceback of an unexpected one goes to the log."""
     if is_out_of_memory(error):
         return OutOfMemory(describe_out_of_memory(error, memory_advice(context.run.kind, context.progress.stage)))
     logger.error("unexpected failure", exc_info=error)
+    if is_full_disk(error):
+        return full_disk(error)
     return InternalError(f"{type(error).__name__}: {error}")
 
 
@@ -107,7 +120,7 @@ def failure_summary(error: RunFailed, stage: Stage, context: Context | None = No
         stage=stage,
         mlflow=context.tracker.status() if context else None,
         device=context.record.device if context else None,
-        warnings=tuple(context.record.warnings[:8]) if context else (),
+        warnings=context.record.warnings if context else (),
     )
 
 

@@ -1,7 +1,11 @@
 """Why an export is not used: it gives other scores, takes one batch size, or its runtime cannot execute it at all."""
 
-from collections.abc import Callable
+import resource
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,13 +20,15 @@ from anomaly_api.artifacts import Export, ExportFormat
 from anomaly_api.reasons import Reason
 from anomaly_runner.data.batches import Batch
 from anomaly_runner.data.samples import Sample
-from anomaly_runner.errors import ExportMismatch, ModelInvalid
+from anomaly_runner.errors import ExportMismatch, ModelInvalid, StorageUnavailable
 from anomaly_runner.exporting import compare, export
 from anomaly_runner.exporting.onnx_writer import write_onnx
 from anomaly_runner.exporting.openvino_writer import write_openvino
+from anomaly_runner.exporting.portable import TupleOutputModel
 from anomaly_runner.exporting.torchscript_writer import write_torchscript
 from anomaly_runner.models.base import ScoringModel
 from anomaly_runner.scoring.predict import ScoredBatch
+from anomaly_runner.system.full_disk import is_full_disk
 
 SIDE = 8
 WRITERS: dict[ExportFormat, Callable[[nn.Module, Tensor, Path], list[Path]]] = {
@@ -138,6 +144,62 @@ def test_what_its_runtime_cannot_load_leaves_the_other_exports(
     assert str(found.failure).startswith(f"{file} cannot be loaded: ")
     assert [one.model.format for one in found.verified] == [other]
     assert not (tmp_path / file).exists()
+
+
+@contextmanager
+def disk_with(size: int) -> Iterator[None]:
+    """Have no file grow larger than ``size`` bytes inside this block, as on a disk that is nearly full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+class Heavy(ScoringModel):
+    """The mean, beside weights of 400 kB."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("weights", torch.arange(100_000.0))
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        return images.mean((1, 2, 3)) + (images[:, 0, 0, :1] * self.get_buffer("weights")).mean(1), None
+
+
+def heavy() -> nn.Module:
+    return TupleOutputModel(Heavy()).eval()
+
+
+EXAMPLE = torch.zeros(2, 3, SIDE, SIDE)
+
+
+@pytest.mark.parametrize("asked", [("onnx",), ("openvino",)])
+def test_a_full_disk_is_no_fault_of_the_model(tmp_path: Path, asked: tuple[ExportFormat, ...]) -> None:
+    """The storage has failed, as for any other file, and the run ends: what follows would find no room either."""
+    with disk_with(100_000), pytest.raises(StorageUnavailable, match="is full: ask for more ephemeral-storage"):
+        export.export_all(Heavy().eval(), Export(types=asked), reference(), {"image": (0.0, 1.0)}, tmp_path)
+
+
+def test_openvino_is_told_of_a_full_disk_in_its_own_words(tmp_path: Path) -> None:
+    """The graph that it is made of is there; only what OpenVINO writes does not fit."""
+    write_onnx(heavy(), EXAMPLE, tmp_path)
+    with disk_with(100_000), pytest.raises(RuntimeError) as raised:
+        write_openvino(heavy(), EXAMPLE, tmp_path)
+    assert is_full_disk(raised.value)
+
+
+def test_torchscript_is_not_begun_where_it_does_not_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a full disk torch would end the process: nobody could tell why."""
+    written = write_torchscript(heavy(), EXAMPLE, tmp_path)[0].stat().st_size
+    assert 400_000 < written < 400_000 + (1 << 20)
+    free = 400_000 + (16 << 20)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=free + 100))
+    write_torchscript(heavy(), EXAMPLE, tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=free - 1))
+    with pytest.raises(StorageUnavailable, match="free: ask for more"):
+        write_torchscript(heavy(), EXAMPLE, tmp_path)
 
 
 class Scoring(ScoringModel):

@@ -35,6 +35,7 @@ from anomaly_runner.exporting.torchscript_writer import write_torchscript
 from anomaly_runner.models.base import ScoringModel
 from anomaly_runner.scoring.predict import ScoredBatch
 from anomaly_runner.system.digest import digest
+from anomaly_runner.system.full_disk import full_disk, is_full_disk
 from anomaly_runner.system.out_of_memory import describe_out_of_memory, is_out_of_memory, memory_advice
 
 logger = logging.getLogger(__name__)
@@ -63,6 +64,8 @@ class Exports:
     failure: RunFailed | None = None
 
 
+_OF_EXPORTERS = (OnnxExporterError, RuntimeError, TypeError, ValueError, NotImplementedError)
+"""What exporters raise for a model that they cannot write."""
 _WRITERS: dict[ExportFormat, Callable[[nn.Module, Tensor, Path], list[Path]]] = {
     "onnx": write_onnx,
     "torchscript": write_torchscript,
@@ -81,6 +84,9 @@ def export_all(
         reference: torch's own scores of real images.
         ranges: lowest and highest raw scores of the run, from which tolerances are computed.
         folder: target of the files.
+
+    Raises:
+        StorageUnavailable: the disk is full: there is no room for anything else either, and another node may have some.
     """
     example = torch.zeros(TRACED_BATCH, 3, *reference[0].batch.images.shape[-2:])
     allowed = {level: tolerance(spec.precision, seen) for level, seen in ranges.items()}
@@ -130,10 +136,17 @@ def _exported(files: Sequence[Path], report: ExportReport, precision: Precision)
 
 @contextlib.contextmanager
 def _as_invalid_config(name: str) -> Iterator[None]:
-    """Turn an exporter's exceptions into InvalidConfig: the spec has to ask for another model or format."""
+    """Turn an exporter's exceptions into InvalidConfig: the spec has to ask for another model or format.
+
+    Raises:
+        InvalidConfig: it cannot write the model.
+        StorageUnavailable: the disk is full.
+    """
     try:
         yield
-    except (OnnxExporterError, RuntimeError, TypeError, ValueError, NotImplementedError) as error:
-        if is_out_of_memory(error):
+    except Exception as error:
+        if is_full_disk(error):
+            raise full_disk(error) from error
+        if is_out_of_memory(error) or not isinstance(error, _OF_EXPORTERS):
             raise
         raise InvalidConfig(f"export.types: this model cannot be written as {name}: {str(error)[:500]}") from error

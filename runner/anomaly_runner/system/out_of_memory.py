@@ -9,10 +9,10 @@ tells of shapes and types that cuDNN cannot work on. The caller has to run out o
 
 import errno
 import re
-from collections.abc import Iterator
 from typing import Literal
 
 from anomaly_api.status import Stage
+from anomaly_runner.system.causes import causes
 
 _PHRASES = (
     # torch: the allocators of the GPU and of the CPU, and CUDA's own answer (torch.AcceleratorError)
@@ -79,10 +79,9 @@ _LARGER_GPU = "take a larger GPU"
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error, or one that led to it, means that the host's or the GPU's memory has run out.
 
-    Errors that led to it are its cause (``raise ... from``) and the one that was being handled when it was raised, as
-    in a traceback: a library that cleans up after a failed allocation often fails in doing so.
+    Errors that led to it count, for a library that cleans up after a failed allocation often fails in doing so.
     """
-    return any(_means_out_of_memory(link) for link in _chain(error))
+    return any(_means_out_of_memory(link) for link in causes(error))
 
 
 def tells_out_of_memory(text: str) -> bool:
@@ -97,7 +96,7 @@ def describe_out_of_memory(error: BaseException, advice: str) -> str:
         error: one for which ``is_out_of_memory`` is true.
         advice: what to change in the manifest; empty if only a larger machine helps.
     """
-    first = next(link for link in _chain(error) if _means_out_of_memory(link))
+    first = next(link for link in causes(error) if _means_out_of_memory(link))
     return describe_out_of_memory_text(str(first) or type(first).__name__, advice)
 
 
@@ -148,15 +147,6 @@ def _with_unit(size: str) -> str:
         return size
     power = min((int(size).bit_length() - 1) // 10, 5)
     return f"{int(size) / 1024**power:.2f} {('B', 'KiB', 'MiB', 'GiB', 'TiB', 'PiB')[max(power, 0)]}"
-
-
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """An error and those that led to it, as a traceback shows them."""
-    seen: set[int] = set()
-    while error is not None and id(error) not in seen:
-        yield error
-        seen.add(id(error))
-        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
 
 
 def _means_out_of_memory(error: BaseException) -> bool:

@@ -1,6 +1,5 @@
 """Arrays in files, which may be larger than memory because the kernel can write their pages back at any time."""
 
-import errno
 import math
 import os
 from typing import IO
@@ -9,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anomaly_runner.errors import StorageUnavailable
+from anomaly_runner.system.full_disk import FULL
 from anomaly_runner.system.machine import gigabytes
 
 
@@ -28,13 +28,13 @@ def allocate_array(file: IO[bytes], shape: tuple[int, ...]) -> NDArray[np.float3
     try:
         _reserve(file.fileno(), size)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        if error.errno not in FULL:
             raise
         disk = os.fstatvfs(file.fileno())
         free = gigabytes(disk.f_bavail * disk.f_frsize)
         raise StorageUnavailable(
             f"this run keeps {gigabytes(size)} of images or maps on the pod's own disk, which has "
-            f"{free} free: ask for more ephemeral-storage in resources.requests, or lower "
+            f"{free} free: ask for more ephemeral-storage in scheduling.resources.requests, or lower "
             "inputSize"
         ) from error
     return np.memmap(file, np.float32, "r+", shape=shape)

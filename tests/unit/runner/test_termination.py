@@ -1,5 +1,6 @@
 """Every end of a run has its exit code, reason and termination message."""
 
+import errno
 import json
 import signal
 import subprocess
@@ -11,20 +12,22 @@ from typing import Never
 import pytest
 
 from anomaly_api.reasons import ExitCode, Reason
-from anomaly_api.run import RunSummary
-from anomaly_api.status import MlflowStatus, Stage
+from anomaly_api.run import RunConfig, RunReport, RunSummary
+from anomaly_api.status import MetricValues, MlflowStatus, Stage
 from anomaly_runner import errors
 from anomaly_runner.context import Context
+from anomaly_runner.publish import Published
 from anomaly_runner.system.stop import StopSignal
 from anomaly_runner.termination import capture_failures, write_termination_message
 from anomaly_runner.tracking.tracker import TrackedResult
-from support.contexts import make_context
+from support.contexts import RUN, make_context
 from support.optional import not_none
 
 
 class RecordingTracker:
-    def __init__(self) -> None:
+    def __init__(self, fault: Exception | None = None) -> None:
         self.failure: str | None = None
+        self.fault = fault
 
     def start(self, parameters: Mapping[str, str]) -> None:
         pass
@@ -42,7 +45,8 @@ class RecordingTracker:
         return MlflowStatus(run_id="r")
 
     def finish(self, result: TrackedResult) -> None:
-        pass
+        if self.fault is not None:
+            raise self.fault
 
     def fail(self, message: str, *, stopped: bool = False) -> None:
         self.failure, self.stopped = message, stopped
@@ -116,6 +120,64 @@ def test_what_libraries_raise(raised: BaseException, reason: Reason) -> None:
         assert ending.summary.message == f"{type(raised).__name__}: {raised}"
     else:
         assert "lower training.trainBatchSize" in not_none(ending.summary.message)
+
+
+@pytest.mark.parametrize(
+    "raised",
+    [
+        OSError(errno.ENOSPC, "No space left on device", "/work/report.html"),
+        RuntimeError("[enforce fail at inline_container.cc:671] . unexpected pos 576 vs 534"),  # torch's word for it
+    ],
+)
+def test_a_full_disk_is_a_failure_of_the_storage_whoever_meets_it(raised: Exception) -> None:
+    """Another pod, perhaps on another node, may have room."""
+
+    def work() -> Never:
+        raise raised
+
+    ending = capture_failures(work, context_at(Stage.PUBLISH, RecordingTracker()))
+    assert ending.exit_code is ExitCode.STORAGE_UNAVAILABLE
+    assert str(raised) in not_none(ending.summary.message)
+
+
+STORED = RunSummary(reason=Reason.COMPLETE, stage=Stage.DONE, metrics=MetricValues(image={"AUROC": 0.5}))
+SPEC = {
+    "dataset": {"source": {"s3": {"uri": "s3://data"}}},
+    "model": {"name": "padim"},
+    "output": {"s3": {"uri": "s3://results"}},
+}
+
+
+@pytest.mark.parametrize(
+    ("fault", "exit_code", "message"),
+    [
+        (errors.TrackingDenied("all is stored, but no"), ExitCode.TRACKING_DENIED, "all is stored, but no"),
+        (errors.TrackingUnavailable("no answer"), ExitCode.TRACKING_UNAVAILABLE, "no answer"),
+        (errors.InternalError("a fault"), ExitCode.INTERNAL_ERROR, "a fault"),
+        (KeyError("x"), ExitCode.INTERNAL_ERROR, "KeyError: 'x'"),
+        (errors.TrackingDenied("m" * 2000), ExitCode.TRACKING_DENIED, "m" * 1024),
+    ],
+)
+def test_results_that_the_tracker_does_not_get_are_told_all_the_same(
+    fault: Exception, exit_code: ExitCode, message: str
+) -> None:
+    config = RunConfig.model_validate({"run": RUN, "experiment": SPEC})
+    report = RunReport(run=RUN, summary=STORED, config=config)
+    published = Published(report, TrackedResult(metrics={}, artifacts=()))
+    ending = capture_failures(lambda: published, context_at(Stage.PUBLISH, RecordingTracker(fault)))
+    assert (ending.exit_code, ending.report) == (exit_code, report)
+    assert ending.summary == STORED.model_copy(
+        update={"reason": exit_code.reason, "message": message, "stage": Stage.PUBLISH}
+    )
+
+
+def test_a_fault_in_the_tracker_has_its_traceback_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    fault = errors.InternalError("a fault")
+    fault.__cause__ = KeyError("the place to look at")
+    config = RunConfig.model_validate({"run": RUN, "experiment": SPEC})
+    published = Published(RunReport(run=RUN, summary=STORED, config=config), TrackedResult(metrics={}, artifacts=()))
+    capture_failures(lambda: published, context_at(Stage.PUBLISH, RecordingTracker(fault)))
+    assert "the place to look at" in caplog.text
 
 
 def test_a_termination_message_that_cannot_be_written_does_not_hide_the_failure(
