@@ -1,6 +1,7 @@
 """What a failure of MLflow means, by its kind and status, and which experiment and settings its client gets."""
 
 import errno
+import json
 import os
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,7 +9,8 @@ from typing import Any
 
 import pytest
 from boto3.exceptions import S3UploadFailedError
-from botocore.exceptions import ClientError
+from botocore.exceptions import ClientError, EndpointConnectionError
+from google.protobuf.json_format import ParseError  # type: ignore[import-untyped]
 from mlflow.exceptions import MlflowException, RestException
 from mlflow.protos.databricks_pb2 import (
     INTERNAL_ERROR,
@@ -20,8 +22,10 @@ from mlflow.protos.databricks_pb2 import (
     UNAUTHENTICATED,
 )
 from requests import HTTPError, Response
+from sqlalchemy.exc import OperationalError
+from urllib3.exceptions import ProtocolError
 
-from anomaly_runner.errors import DataInvalid, RunFailed, TrackingDenied, TrackingUnavailable
+from anomaly_runner.errors import DataInvalid, InternalError, RunFailed, TrackingDenied, TrackingUnavailable
 from anomaly_runner.tracking import mlflow_failures
 from anomaly_runner.tracking.mlflow_client import artifact_root, connect, is_there, local_uri
 from anomaly_runner.tracking.mlflow_experiments import experiment_of, find_experiment
@@ -94,6 +98,56 @@ def test_what_stays_refused_and_what_may_pass(error: Exception, status: int, kin
     found = tracking_failure(error, URI)
     assert type(found) is kind
     assert str(found).startswith(said)
+
+
+def of_json() -> Exception:
+    """What MLflow's client raises for a page of a proxy in place of an answer."""
+    try:
+        json.loads("<html>")
+    except json.JSONDecodeError as error:
+        return error
+    raise AssertionError
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        of_json(),
+        ParseError("the answer has another form"),
+        EndpointConnectionError(endpoint_url="http://s3"),
+        ProtocolError("Connection broken"),
+        OperationalError("SELECT 1", None, Exception("database is locked")),
+        TimeoutError("timed out"),
+    ],
+)
+def test_what_a_server_a_database_or_the_network_did_may_pass(error: Exception) -> None:
+    assert type(tracking_failure(error, URI)) is TrackingUnavailable
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        KeyError("x"),
+        TypeError("x"),
+        AttributeError("x"),
+        ValueError("x"),
+        RuntimeError("cannot schedule new futures"),
+        UnicodeDecodeError("utf-8", b"", 0, 1, "x"),
+        FileNotFoundError(errno.ENOENT, "No such file", "model.onnx"),
+        IsADirectoryError(errno.EISDIR, "Is a directory", "model"),
+    ],
+)
+def test_a_fault_of_this_program_is_not_blamed_on_the_server(error: Exception) -> None:
+    found = tracking_failure(error, URI)
+    assert type(found) is InternalError
+    assert str(found) == f"tracking ended with a fault of this program ({type(error).__name__}: {error})"
+    assert type(artifact_failure(error, URI)) is InternalError
+
+
+def test_a_store_that_needs_a_library_of_its_own_is_told_as_that() -> None:
+    found = artifact_failure(ModuleNotFoundError("No module named 'google.cloud'"), URI)
+    assert type(found) is TrackingDenied
+    assert "keeps artifacts where this run cannot write without a library: No module named 'google.cloud'" in str(found)
 
 
 def test_a_typed_failure_stays_as_it_is() -> None:

@@ -13,7 +13,7 @@ from anomaly_api.artifacts import MlflowTracking
 from anomaly_api.run import ModelManifest, RunIdentity
 from anomaly_api.status import ThresholdValues
 from anomaly_api.sweep_status import Trial
-from anomaly_runner.errors import TrackingDenied, TrackingUnavailable
+from anomaly_runner.errors import InternalError, TrackingDenied, TrackingUnavailable
 from anomaly_runner.tracking import mlflow_tracker
 from anomaly_runner.tracking.mlflow_runs import Sought
 from anomaly_runner.tracking.mlflow_tracker import (
@@ -268,6 +268,46 @@ def test_a_refusal_is_final_and_ends_the_run(
     assert pauses == []
     assert the_run(server).status == "FAILED"
     assert the_run(server).tags[FAILURE_TAG].startswith("TrackingDenied: MLflow at http://mlflow:5000/ refuses the run")
+
+
+def broken(*_: object, **__: object) -> Never:
+    raise KeyError("a fault of ours")
+
+
+def test_a_fault_of_this_program_is_told_as_one_and_tried_once(
+    server: FakeMlflow, monkeypatch: pytest.MonkeyPatch, pauses: list[float]
+) -> None:
+    found = started(server)
+    monkeypatch.setattr(server, "log_batch", broken)
+    with pytest.raises(InternalError, match=r"all results are stored, but tracking ended .* \(KeyError: 'a fault of"):
+        found.finish(RESULT)
+    assert pauses == []
+    assert the_run(server).status == "FAILED"
+    assert the_run(server).tags[FAILURE_TAG].startswith("InternalError: tracking ended with a fault of this program")
+
+
+def test_a_fault_during_the_training_is_logged_with_its_place_and_does_not_end_it(
+    server: FakeMlflow, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(server, "log_batch", broken)
+    started(server, {"model": "padim"})
+    assert "not tracked yet: tracking ended with a fault of this program" in caplog.text
+    assert "in broken" in caplog.text, "the traceback"
+
+
+def test_what_a_server_does_has_no_traceback(
+    server: FakeMlflow, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(server, "log_batch", lost)
+    started(server, {"model": "padim"}).fail("Diverged")
+    assert "not tracked yet: MLflow at http://mlflow:5000/ does not take the run: reset" in caplog.text
+    assert "Traceback" not in caplog.text
+
+
+def test_a_fault_in_a_probe_is_no_answer_of_the_server(server: FakeMlflow, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "get_experiment_by_name", broken)
+    with pytest.raises(InternalError, match="a fault of this program"):
+        tracker(server).probe(lambda: None)
 
 
 def test_a_message_fits_a_condition(server: FakeMlflow, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,15 +1,24 @@
-"""What a failed request to MLflow means: what another pod may be granted, and what stays refused."""
+"""What a failed request to MLflow means: what another pod may be granted, what stays refused, what is our own fault.
+
+Only what a server or the network did is told as a failure of tracking. Whatever else is raised is a fault of this
+program, and no server has to be looked at for it.
+"""
 
 import errno
 from typing import Any
 
-from anomaly_runner.errors import RunFailed, TrackingDenied, TrackingUnavailable
+from anomaly_runner.errors import InternalError, RunFailed, TrackingDenied, TrackingUnavailable
 
 TRANSIENT_STATUSES = (408, 425, 429)
 """The 4xx statuses that do not mean that the request is wrong."""
 _REFUSED_STATES = ("INVALID_STATE",)
 """MLflow's codes of experiments and runs that were deleted; their status is 500."""
 _REFUSED_WRITES = (errno.EACCES, errno.EPERM, errno.EROFS)
+_OF_SERVERS = ("alembic", "azure", "boto3", "botocore", "google", "json", "mlflow", "requests", "sqlalchemy", "urllib3")
+"""Packages whose exceptions tell of a server, its answer (``json``, and ``google`` for protocol buffers), a database or
+a store of artifacts. Those of the network itself are OSErrors."""
+_OF_FILES = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
+"""OSErrors that only a file of this machine has, which this program chose."""
 _MESSAGE_CHARACTERS = 800
 
 
@@ -29,18 +38,20 @@ def http_status(error: BaseException) -> int:
 
 
 def tracking_failure(error: Exception, uri: str) -> RunFailed:
-    """The typed failure of a request to a tracking server or its artifact store.
+    """The typed failure of what was done for a tracking server or its artifact store.
 
     Args:
-        error: what MLflow's client raised.
+        error: what MLflow's client, or this program, raised.
         uri: of the server, for the message.
 
     Returns:
         TrackingDenied if the server refused: a further pod would send the same request. TrackingUnavailable if there
-        was no answer, or the server failed.
+        was no answer, or the server failed. InternalError if it is neither's doing.
     """
     if isinstance(error, RunFailed):
         return error
+    if not is_of_the_server(error):
+        return InternalError(f"tracking ended with a fault of this program ({type(error).__name__}: {error})")
     why, status = str(error)[:_MESSAGE_CHARACTERS], http_status(error)
     if _is_of_a_proxy(error):
         status = _refusal_of_account(uri) or status
@@ -53,6 +64,13 @@ def tracking_failure(error: Exception, uri: str) -> RunFailed:
     if _is_final(error, status):
         return TrackingDenied(f"MLflow at {uri} refuses the run: {why}")
     return TrackingUnavailable(f"MLflow at {uri} does not take the run: {why}")
+
+
+def is_of_the_server(error: BaseException) -> bool:
+    """Whether an exception tells what a server, its store of artifacts or the network did."""
+    if isinstance(error, OSError):
+        return not isinstance(error, _OF_FILES)
+    return any(kind.__module__.partition(".")[0] in _OF_SERVERS for kind in type(error).__mro__)
 
 
 def _is_of_a_proxy(error: Exception) -> bool:
@@ -77,7 +95,13 @@ def _refusal_of_account(uri: str) -> int:
 
 
 def artifact_failure(error: Exception, uri: str) -> RunFailed:
-    """As ``tracking_failure``, for a file. MLflow's server answers 500 for a store that is read-only or full."""
+    """As ``tracking_failure``, for a file.
+
+    MLflow's server answers 500 for a store that is read-only or full. One that does not pass files on names a store
+    that its client needs a library for.
+    """
+    if isinstance(error, ImportError):
+        return TrackingDenied(f"MLflow at {uri} keeps artifacts where this run cannot write without a library: {error}")
     failure = tracking_failure(error, uri)
     if not isinstance(failure, TrackingUnavailable) or http_status(error) < 500:
         return failure

@@ -25,7 +25,7 @@ from anomaly_api.run import MLFLOW_SECRET_KEYS, registry_env
 from anomaly_runner.errors import ModelInvalid, RunFailed, StorageDenied, StorageUnavailable
 from anomaly_runner.storage.store import ObjectInfo, check_key, join_uri
 from anomaly_runner.tracking.mlflow_client import connect, local_uri
-from anomaly_runner.tracking.mlflow_failures import TRANSIENT_STATUSES, http_status
+from anomaly_runner.tracking.mlflow_failures import TRANSIENT_STATUSES, http_status, is_of_the_server
 
 Result = TypeVar("Result")
 
@@ -60,13 +60,12 @@ class ModelRegistry:
             StorageDenied: the server refused the credentials.
             StorageUnavailable: the server does not answer, after MLflow's own retries.
         """
-        from botocore.exceptions import BotoCoreError, ClientError
-        from mlflow.exceptions import MlflowException
-
         try:
             with _credentials_in_environment(self.credentials):
                 return request()
-        except (MlflowException, OSError, BotoCoreError, ClientError) as error:  # exceptions of requests are OSErrors
+        except Exception as error:
+            if not isinstance(error, OSError) and not is_of_the_server(error):
+                raise
             raise _translated(error, what, self.uri) from error
 
 

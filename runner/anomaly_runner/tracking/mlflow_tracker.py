@@ -28,7 +28,7 @@ from anomaly_api.sweep_status import Trial
 from anomaly_runner.errors import RunFailed, TrackingDenied, TrackingUnavailable
 from anomaly_runner.tracking.mlflow_client import artifact_root, connect, is_there, local_uri
 from anomaly_runner.tracking.mlflow_experiments import experiment_of, find_experiment
-from anomaly_runner.tracking.mlflow_failures import artifact_failure, tracking_failure
+from anomaly_runner.tracking.mlflow_failures import artifact_failure, is_of_the_server, tracking_failure
 from anomaly_runner.tracking.mlflow_names import (
     MAX_PARAMETER_CHARACTERS,
     MAX_TAG_CHARACTERS,
@@ -200,7 +200,7 @@ class MlflowTracker:
         if not self._wait_for_answer(still_wanted):
             return f"MLflow at {self._target.uri} does not answer"
         for failure in failures:
-            if isinstance(failure, TrackingDenied):
+            if not isinstance(failure, TrackingUnavailable):
                 raise failure
         return str(failures[0]) if failures else None
 
@@ -228,10 +228,10 @@ class MlflowTracker:
             run_id = self._ensure_run()
             self._flush(run_id)
             self._describe(run_id)
-        except Exception as error:  # noqa: BLE001 - finish() tries again, and raises
+        except Exception as error:
             failure = tracking_failure(error, self._target.uri)
             self._refusal = failure if isinstance(failure, TrackingDenied) else None
-            logger.warning("not tracked yet: %s", failure)
+            logger.warning("not tracked yet: %s", failure, exc_info=_traceback(error))
             return False
         finally:
             self._answered.set()
@@ -330,6 +330,7 @@ class MlflowTracker:
         Raises:
             TrackingDenied: the server refuses.
             TrackingUnavailable: the server does not answer, after retries.
+            InternalError: a fault of this program.
         """
         self._finished.set()
         if self._thread:
@@ -350,7 +351,7 @@ class MlflowTracker:
             retrying(work)
         except Exception as error:
             failure = tracking_failure(error, uri)
-            if isinstance(failure, TrackingDenied):  # a further pod would be denied as well
+            if not isinstance(failure, TrackingUnavailable):  # a further pod would end in the same way
                 self._end(f"{failure.reason.value}: {failure}")
             raise type(failure)(f"all results are stored, but {failure}"[:1000]) from error
 
@@ -433,8 +434,10 @@ class MlflowTracker:
             end_run(self._client, self._run_id, "KILLED" if stopped else "FAILED", message)
             if self._sweep is not None and stopped:
                 self._sweep.stop(self._client, self._experiment_id, message)
-        except Exception as error:  # noqa: BLE001 - the run's own failure is what matters
-            logger.warning("MLflow at %s was not told of the failure: %s", self._target.uri, error)
+        except Exception as error:
+            logger.warning(
+                "MLflow at %s was not told of the failure: %s", self._target.uri, error, exc_info=_traceback(error)
+            )
         else:
             self._flush_last(self._run_id)
 
@@ -444,8 +447,18 @@ class MlflowTracker:
             return  # it is logging them
         try:
             self._flush(run_id)
-        except Exception as error:  # noqa: BLE001 - that the run has ended is to be told all the same
-            logger.warning("MLflow at %s lacks the last metrics of the training: %s", self._target.uri, error)
+        except Exception as error:
+            logger.warning(
+                "MLflow at %s lacks the last metrics of the training: %s",
+                self._target.uri,
+                error,
+                exc_info=_traceback(error),
+            )
+
+
+def _traceback(error: Exception) -> Exception | None:
+    """The exception whose traceback goes to the log: that of a fault of this program."""
+    return None if is_of_the_server(error) or isinstance(error, RunFailed) else error
 
 
 def _may_pass(uri: str) -> Callable[[BaseException], bool]:

@@ -109,6 +109,7 @@ class Tracker(Protocol):
         Raises:
             TrackingDenied: the server refuses.
             TrackingUnavailable: the server does not answer, after retries.
+            InternalError: a fault of this program.
         """
 
     def fail(self, message: str, *, stopped: bool = False) -> None:
