@@ -11,6 +11,8 @@ from anomaly_runner.storage.store import ObjectInfo, check_key, data_changed, pa
 
 _BYTE = re.compile(r"_UDC([89A-F][0-9A-F]|5F)_")
 """A byte of a file's name in a key, where the name is not UTF-8."""
+_RECOVERED = "lost+found"
+"""Folder of the file system itself, which only root may read; others leave it on a volume."""
 _BYTE_BEGINS = re.compile(r"[\udc80-\udcff]|_(?=UDC[0-9A-F]{2})")
 
 
@@ -57,7 +59,8 @@ class FolderStore:
     def list(self, prefix: str = "") -> list[ObjectInfo]:
         """List the files below the prefix, sorted by key; hidden files and folders are left out."""
         start = self.root / prefix.rpartition("/")[0]
-        found = (self._info(path) for path in _files(start))
+        with _translated_errors(self.uri):
+            found = [self._info(path) for path in _files(start)]
         return sorted((info for info in found if info.key.startswith(prefix)), key=lambda info: info.key)
 
     def _info(self, path: Path) -> ObjectInfo:
@@ -122,11 +125,21 @@ def _version(stat: os.stat_result) -> str:
 
 
 def _files(start: Path) -> list[Path]:
+    """The files below a folder; none if it does not exist.
+
+    Raises:
+        OSError: a folder may not be read: what it holds would be missing without a word.
+    """
     found: list[Path] = []
-    for folder, names, files in os.walk(start):
-        names[:] = [name for name in names if not name.startswith(".") and not Path(folder, name).is_symlink()]
+    for folder, names, files in os.walk(start, onerror=_refuse_to_skip):
+        names[:] = [name for name in names if not name.startswith(".") and name != _RECOVERED]
         found.extend(Path(folder, name) for name in files if not name.startswith("."))
     return found
+
+
+def _refuse_to_skip(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):
+        raise error
 
 
 def _copy_atomically(source: Path, target: Path) -> None:

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Never
+from typing import Any, Never
 
 import pytest
 from botocore.exceptions import EndpointConnectionError, NoCredentialsError
@@ -21,6 +21,7 @@ from anomaly_runner.data.preprocessor import Preprocessor
 from anomaly_runner.data.samples import Sample
 from anomaly_runner.errors import DataChanged, DataInvalid, RunFailed, Stopped, StorageDenied, StorageUnavailable
 from anomaly_runner.storage import FolderStore, ObjectInfo, download_all, start_prefetch
+from anomaly_runner.storage.folder import check_unchanged
 from anomaly_runner.storage.s3 import S3Store, connect
 
 KEYS = {"ANOMALY_DATASET_AWS_ACCESS_KEY_ID": "id", "ANOMALY_DATASET_AWS_SECRET_ACCESS_KEY": "secret"}
@@ -30,13 +31,16 @@ def never_stop() -> None:
     """Never stop waiting."""
 
 
+@pytest.fixture(scope="module")
+def connected() -> S3Store:
+    location = S3Location(uri="s3://bucket/some/prefix/", endpoint="http://127.0.0.1:1")
+    return connect(LocationRole.DATASET, location, KEYS)
+
+
 @pytest.fixture
-def s3() -> Iterator[tuple[S3Store, Stubber]]:
-    store = connect(
-        LocationRole.DATASET, S3Location(uri="s3://bucket/some/prefix/", endpoint="http://127.0.0.1:1"), KEYS
-    )
-    with Stubber(store.client) as stub:
-        yield store, stub
+def s3(connected: S3Store) -> Iterator[tuple[S3Store, Stubber]]:
+    with Stubber(connected.client) as stub:
+        yield connected, stub
 
 
 def test_folder_store_lists_files_in_order_and_hides_what_is_hidden(tmp_path: Path) -> None:
@@ -48,6 +52,87 @@ def test_folder_store_lists_files_in_order_and_hides_what_is_hidden(tmp_path: Pa
     assert [info.key for info in store.list()] == ["a/1.png", "b/2.png"]
     assert [info.key for info in store.list("b/")] == ["b/2.png"]
     assert store.list()[0].size == 2
+
+
+def test_a_folder_that_may_not_be_read_is_told_and_not_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But for what file systems keep for themselves."""
+    for name in ("train/good/1.png", "closed/2.png", "lost+found/3.png"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_bytes(b"1")
+    scandir = os.scandir
+
+    def guarded(path: str | Path) -> Any:
+        if Path(path).name in ("closed", "lost+found"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", guarded)
+    store = FolderStore(tmp_path)
+    assert [info.key for info in store.list("train/")] == ["train/good/1.png"]
+    assert store.list("nowhere/") == []
+    with pytest.raises(StorageDenied, match=f"no permission for {tmp_path}/closed in {tmp_path}$"):
+        store.list()
+    (tmp_path / "closed/2.png").unlink()
+    (tmp_path / "closed").rmdir()
+    assert [info.key for info in store.list()] == ["train/good/1.png"]
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda store, here: store.list(),
+        lambda store, here: store.folders(),
+        lambda store, here: store.download(ObjectInfo("a/x", 1, "v"), here / "x"),
+        lambda store, here: store.read("a/x"),
+        lambda store, here: store.upload(here / "source", "a/y"),
+        lambda store, here: store.delete("a/x"),
+        lambda store, here: check_unchanged(ObjectInfo("a/x", 1, "v"), here / "root/a/x"),
+    ],
+    ids=["list", "folders", "download", "read", "upload", "delete", "check_unchanged"],
+)
+@pytest.mark.parametrize(
+    ("error", "kind", "told"),
+    [
+        (PermissionError(13, "Permission denied", "the file"), StorageDenied, "no permission for the file in {}"),
+        (OSError(5, "Input/output error", "the file"), StorageUnavailable, "{}: Input/output error (the file)"),
+        (OSError("no number"), StorageUnavailable, "{}: no number (None)"),
+    ],
+)
+def test_every_failure_of_a_file_system_is_typed_and_names_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, use: Any, error: OSError, kind: type[RunFailed], told: str
+) -> None:
+    (tmp_path / "root/a").mkdir(parents=True)
+    (tmp_path / "root/a/x").write_bytes(b"1")
+    (tmp_path / "source").write_bytes(b"1")
+    store = FolderStore(tmp_path / "root")
+
+    def fail(*_: object, **__: object) -> Never:
+        raise error
+
+    for module, name in ((os, "scandir"), (shutil, "copyfile")):
+        monkeypatch.setattr(module, name, fail)
+    for name in ("read_bytes", "unlink", "lstat"):
+        monkeypatch.setattr(Path, name, fail)
+    with pytest.raises(kind) as raised:
+        use(store, tmp_path)
+    places = {store.uri, str(tmp_path / "root/a/x")}
+    assert str(raised.value) in {told.format(place) for place in places}
+
+
+def test_a_file_is_copied_into_folders_that_are_not_there_yet(tmp_path: Path) -> None:
+    (tmp_path / "root/a").mkdir(parents=True)
+    (tmp_path / "root/a/x").write_bytes(b"1")
+    store = FolderStore(tmp_path / "root")
+    store.download(store.list()[0], tmp_path / "deep/er/x")
+    assert [path.name for path in (tmp_path / "deep/er").iterdir()] == ["x"]
+    assert (tmp_path / "deep/er/x").read_bytes() == b"1"
+    store.delete("a/x")
+    store.delete("a/x")
+    assert store.list() == []
+    assert store.address("a/x") == f"{tmp_path}/root/a/x"
+    assert store.subfolder("") is store
 
 
 def test_folders_are_listed_without_what_they_hold(tmp_path: Path, s3: tuple[S3Store, Stubber]) -> None:
@@ -94,11 +179,15 @@ def test_folder_store_on_a_failing_file_system(tmp_path: Path) -> None:
 @pytest.mark.parametrize("key", ["../x", "/etc/x", "a/../../x", "a/./b", "a\0b", ""])
 def test_hostile_keys_are_never_written(tmp_path: Path, s3: tuple[S3Store, Stubber], key: str) -> None:
     for store in (FolderStore(tmp_path), s3[0]):
-        with pytest.raises(DataInvalid, match="leads out"):
+        told = f"in {store.uri}: it leads out of the folder"
+        with pytest.raises(DataInvalid, match=told):
+            store.read(key)
+        with pytest.raises(DataInvalid, match=told):
             store.upload(Path(__file__), key)
-        if isinstance(store, S3Store):
-            with pytest.raises(DataInvalid, match="leads out"):
-                store.download(ObjectInfo(key, 1, "e"), tmp_path / "x")
+        with pytest.raises(DataInvalid, match=told):
+            store.delete(key)
+        with pytest.raises(DataInvalid, match=told):
+            store.download(ObjectInfo(key, 1, "e"), tmp_path / "x")
 
 
 def test_s3_keys_are_relative_to_the_prefix(s3: tuple[S3Store, Stubber]) -> None:
