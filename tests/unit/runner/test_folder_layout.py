@@ -192,19 +192,34 @@ def test_keys_that_may_be_meant_for_the_layout_count(key: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "key",
+    ("key", "inside"),
     [
-        "notes//x.png",
-        "train/bad//x.png",
-        "val/unknown//x.png",
-        "a/../x.png",
-        "C:/x.png",
-        "originals/pi\udce9ce.png",
-        f"originals/{'x' * 300}.png",
+        ("a/../x.png", "train/good/../good/x.png"),
+        ("notes/./x.png", "test/dent/./x.png"),
+        ("train/bad/../bad/x.png", "train/bad/../good/x.png"),  # train/bad and val/unknown are ignored
+        ("val/unknown/./x.png", "val/good/./x.png"),
+        ("originals/pi\udce9ce.png", "test/dent/pi\udce9ce.png"),
     ],
 )
-def test_refused_files_outside_the_layout_do_not_count(key: str) -> None:
+def test_refused_files_outside_the_layout_do_not_count(key: str, inside: str) -> None:
+    """What is refused for its name is told only if the run would have used it: the same fault inside counts."""
     assert index_of([*LAYOUT, key]).unreadable == ()
+    assert len(index_of([*LAYOUT, inside]).unreadable) == 1
+
+
+@pytest.mark.parametrize("key", ["notes//x.png", "C:/x.png", f"originals/{'x' * 300}.png"])
+def test_odd_names_outside_the_layout_are_like_any_others_there(key: str) -> None:
+    found = index_of([*LAYOUT, key])
+    assert found.unreadable == ()
+    assert key not in found.file_keys()
+    assert any("folders that mean nothing are not used" in warning for warning in found.warnings)
+
+
+@pytest.mark.parametrize("folder", ["train/bad", "val/unknown"])
+def test_an_empty_part_of_a_key_leads_into_no_other_folder(folder: str) -> None:
+    found = index_of([*LAYOUT, f"{folder}//x.png"])
+    assert (found.unreadable, f"{folder}//x.png" in found.file_keys()) == ((), False)
+    assert any(f"images below {folder}/ are ignored" in warning for warning in found.warnings)
 
 
 def test_large_files_outside_the_layout_do_not_count() -> None:
