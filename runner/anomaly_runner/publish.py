@@ -18,7 +18,7 @@ from anomaly_api.results import RESULTS, ImageResults
 from anomaly_api.run import FAILURE, MODEL_MANIFEST, REPORT, ModelFile, RunConfig, RunReport, RunSummary
 from anomaly_api.status import Artifacts, Stage
 from anomaly_api.storage import LocationRole
-from anomaly_runner.context import Context
+from anomaly_runner.context import About, Context
 from anomaly_runner.data.stored_listing import LISTING
 from anomaly_runner.data.valid_area import FILE as VALID_AREA
 from anomaly_runner.data.valid_area import ValidArea
@@ -75,17 +75,19 @@ class Folder:
         return sorted(found, key=lambda path: (path.name == MANIFEST, path.as_posix()))
 
 
-def artifact_uris(folder: Folder, exports: Sequence[tuple[str, str]], complete: bool) -> Artifacts:
-    """URIs of what will be published.
+def report_uri(folder: Folder) -> Artifacts:
+    """URIs of a run of which report.json alone is uploaded."""
+    return Artifacts(root=folder.store.uri, report=join_uri(folder.store.uri, REPORT))
+
+
+def artifact_uris(folder: Folder, exports: Sequence[tuple[str, str]]) -> Artifacts:
+    """URIs of all that will be published.
 
     Args:
         folder: the run's artifacts.
         exports: format and file name of each export.
-        complete: false where report.json alone is uploaded.
     """
     at = partial(join_uri, folder.store.uri)
-    if not complete:
-        return Artifacts(root=folder.store.uri, report=at(REPORT))
     return Artifacts(
         root=folder.store.uri,
         report=at(REPORT),
@@ -148,8 +150,9 @@ def publish(config: RunConfig, results: Results, folder: Folder, complete: bool,
         for file in files[len(bulk) :]:
             _upload(folder, file)
         # The report holds the duration of everything before it, and the URIs of all artifacts.
-        uris = artifact_uris(folder, [(export.format, export.file) for export in results.exports], complete)
-        context.record.warn(*_changed_names(config, results, folder))
+        exports = [(export.format, export.file) for export in results.exports]
+        uris = artifact_uris(folder, exports) if complete else report_uri(folder)
+        context.record.warn(*_changed_names(config, results, folder), about=About.EXTRAS)
         report = make_report(config, results, uris, context.tracker.status(), context.record)
         if complete:
             page = folder.here / PAGE
@@ -166,8 +169,7 @@ def publish_search(config: RunConfig, folder: Folder, context: Context) -> Publi
     with context.stage(Stage.PUBLISH, len(files) + 1, "files"):
         for _ in ordered_map(partial(_upload, folder), files, THREADS):
             context.advance(1)
-        root = folder.store.uri
-        uris = Artifacts(root=root, report=join_uri(root, REPORT), sweep=join_uri(root, SWEEP_PAGE))
+        uris = report_uri(folder).model_copy(update={"sweep": join_uri(folder.store.uri, SWEEP_PAGE)})
         report = make_search_report(config, uris, context.tracker.status(), context.record)
         _upload(folder, folder.write(REPORT, report))
     return Published(report, tracked_result(report, folder.here, complete=True))
@@ -176,8 +178,7 @@ def publish_search(config: RunConfig, folder: Folder, context: Context) -> Publi
 def publish_pruned(config: RunConfig, pruned: PrunedTraining, folder: Folder, context: Context) -> Published:
     """Upload the report of a run whose training was ended, alone; raises as ``publish``."""
     with context.stage(Stage.PUBLISH, 1, "files"):
-        uris = artifact_uris(folder, (), complete=False)
-        report = make_pruned_report(config, pruned, uris, context.tracker.status(), context.record)
+        report = make_pruned_report(config, pruned, report_uri(folder), context.tracker.status(), context.record)
         _upload(folder, folder.write(REPORT, report))
     return Published(report, tracked_result(report, folder.here, complete=False))
 

@@ -5,8 +5,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from anomaly_runner.evaluation.evaluate import EvaluationResult
 from anomaly_runner.scoring.predict import Predictions
 
@@ -53,25 +51,16 @@ def _write_parquet(rows: Mapping[str, list[Any]], file: Path) -> None:
     import pyarrow
     import pyarrow.parquet
 
-    types = dict(
-        zip(
-            COLUMNS,
-            [
-                pyarrow.string(),
-                pyarrow.string(),
-                pyarrow.bool_(),
-                pyarrow.float32(),
-                pyarrow.float64(),
-                pyarrow.bool_(),
-                pyarrow.bool_(),
-                pyarrow.float64(),
-            ],
-            strict=True,
-        )
+    schema = pyarrow.schema(
+        {
+            "path": pyarrow.string(),
+            "label": pyarrow.string(),
+            "defect": pyarrow.bool_(),
+            "score": pyarrow.float32(),
+            "normalized_score": pyarrow.float64(),
+            "anomalous": pyarrow.bool_(),
+            "wrong": pyarrow.bool_(),
+            "good_below": pyarrow.float64(),
+        }
     )
-    columns = {name: pyarrow.array(_narrow(rows[name], name), types[name]) for name in COLUMNS}
-    pyarrow.parquet.write_table(pyarrow.table(columns), file)
-
-
-def _narrow(values: list[Any], name: str) -> Any:
-    return np.array(values, np.float32) if name == "score" else values
+    pyarrow.parquet.write_table(pyarrow.table(dict(rows), schema), file)

@@ -37,6 +37,7 @@ from anomaly_runner.publish import (
     publish_search,
     write_valid_area,
 )
+from anomaly_runner.reporting.gallery import GalleryItem
 from anomaly_runner.reporting.report import PrunedTraining, Results
 from anomaly_runner.scoring.predict import Predictions
 from anomaly_runner.storage import FolderStore, ObjectInfo
@@ -89,6 +90,7 @@ class Uploads:
         destination.write_bytes(self.kept[info.key])
 
     def subfolder(self, prefix: str) -> "Uploads":
+        assert prefix == "factory/screws/0-1"
         return self
 
     def address(self, key: str) -> str:
@@ -272,7 +274,8 @@ def test_the_progress_counts_every_file_but_the_report(store: Uploads, folder: F
     seen = list[Progress]()
     meter = ProgressMeter([Watching(seen)])
     publish(CONFIG, results(), folder, True, replace(context, progress=meter))
-    assert [(one.completed, one.total, one.unit) for one in seen[1:]] == [(done, 8, "files") for done in range(7)]
+    counted = [(0, 0, "files"), *((done, 8, "files") for done in range(7))]
+    assert [(one.completed, one.total, one.unit) for one in seen] == counted
 
 
 def test_a_failed_export_is_told_with_all_else_published(store: Uploads, folder: Folder, context: Context) -> None:
@@ -289,22 +292,23 @@ def test_names_that_are_changed_are_told(store: Uploads, folder: Folder, context
     odd = (Sample("test/dent/a:b.png", "dent"), Sample("test/good/b.png", "good"))
     found = results(predictions=Predictions(odd, np.array([3, 1], np.float32), None, None))
     publish(CONFIG, found, folder, True, context)
-    (warning,) = context.record.warnings
+    context.record.warn("of the images")
+    more_important, warning = context.record.warnings
+    assert more_important == "of the images"
     assert warning == (
         "the names of 1 images are changed in their pictures' names: characters that do not fit are _UHHHH_ (their "
         "code in Unicode), long names end in a digest"
     )
-    context.record.warnings.clear()
     publish(CONFIG, found, fresh_folder(context.work, store), True, context)
-    assert context.record.warnings == [], "there are no pictures"
+    assert context.record.warnings == ("of the images", warning), "there are no pictures"
 
 
 def test_odd_kinds_of_defects_are_told_where_mlflow_has_them(store: Uploads, folder: Folder, context: Context) -> None:
     found = results(
-        evaluated=replace(results().evaluated, metrics_by_defect={"a:b": MetricValues(), "c": MetricValues()})
+        evaluated=replace(results().evaluated, metrics_by_defect={label: MetricValues() for label in ("a:b", "c", "d")})
     )
     publish(CONFIG, found, folder, True, context)
-    assert context.record.warnings == []
+    assert context.record.warnings == ()
     tracking = {"tracking": {"mlflow": {"trackingUri": "http://mlflow"}}}
     tracked = RunConfig.model_validate({"run": RUN, "experiment": SPEC.to_json_object() | tracking})
     publish(tracked, found, folder, True, context)
@@ -341,17 +345,18 @@ def test_a_report_is_read_by_people_too(store: Uploads, folder: Folder, context:
     assert "thresholdsFrom" in text
 
 
+PRUNED = PrunedTraining(
+    dataset=DatasetIndex(),
+    integrity=IntegrityLog(DatasetLimits()),
+    environment={},
+    trained_images=4,
+    training=TrainingReport(epochs=3, steps=6, batch_size=2, pruned="others are better"),
+    performance={"trainSeconds": 2.0},
+)
+
+
 def test_a_training_that_was_ended_leaves_its_report_alone(store: Uploads, folder: Folder, context: Context) -> None:
-    training = TrainingReport(epochs=3, steps=6, batch_size=2, pruned="others are better")
-    pruned = PrunedTraining(
-        dataset=DatasetIndex(),
-        integrity=IntegrityLog(DatasetLimits()),
-        environment={},
-        trained_images=4,
-        training=training,
-        performance={"trainSeconds": 2.0},
-    )
-    done = publish_pruned(CONFIG, pruned, folder, context)
+    done = publish_pruned(CONFIG, PRUNED, folder, context)
     assert store.order == ["report.json"]
     assert RunReport.model_validate_json(store.kept["report.json"]) == done.report
     summary = done.report.summary
@@ -367,6 +372,12 @@ def test_a_training_that_was_ended_leaves_its_report_alone(store: Uploads, folde
     assert [file.name for _, file in done.tracked.artifacts] == ["report.json"]
     assert (done.tracked.model, done.tracked.failed) == (None, False)
     assert "publish" in context.record.seconds
+
+
+def test_a_training_that_was_ended_has_one_file_to_publish(store: Uploads, folder: Folder, context: Context) -> None:
+    seen = list[Progress]()
+    publish_pruned(CONFIG, PRUNED, folder, replace(context, progress=ProgressMeter([Watching(seen)])))
+    assert [(one.completed, one.total, one.unit) for one in seen] == [(0, 1, "files")]
 
 
 def test_a_search_leaves_its_page_and_then_its_report(store: Uploads, context: Context, tmp_path: Path) -> None:
@@ -473,6 +484,7 @@ def test_what_was_published_by_another_spec_is_done_again(store: Uploads, folder
 def test_artifacts_of_an_earlier_attempt_are_gone(tmp_path: Path, store: Uploads) -> None:
     (fresh_folder(tmp_path, store).here / "model.onnx").write_bytes(b"old")
     assert list(fresh_folder(tmp_path, store).here.iterdir()) == []
+    assert list(fresh_folder(tmp_path / "not/yet/there", store).here.iterdir()) == []
 
 
 def trial(config: RunConfig) -> RunConfig:
@@ -513,7 +525,7 @@ def test_a_failure_that_cannot_be_left_is_logged(
 
     store.before = down
     leave_failure(trial(CONFIG), FAILED, context)
-    assert "the sweep's page will not tell of this failure: gone" in caplog.text
+    assert [record.message for record in caplog.records] == ["the sweep's page will not tell of this failure: gone"]
 
 
 def test_no_valid_area_is_no_file(tmp_path: Path, store: Uploads) -> None:
@@ -536,8 +548,28 @@ def test_the_valid_area_is_a_file_of_the_model_with_its_digest(tmp_path: Path, s
 
 def test_a_report_names_the_run_in_mlflow(folder: Folder, context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(type(context.tracker), "status", lambda self: MlflowStatus(run_id="r"))
-    report = publish(CONFIG, results(), folder, True, context).report
-    assert report.summary.mlflow == MlflowStatus(run_id="r")
+    for report in (
+        publish(CONFIG, results(), folder, True, context).report,
+        publish_search(CONFIG, folder, context).report,
+        publish_pruned(CONFIG, PRUNED, folder, context).report,
+    ):
+        assert report.summary.mlflow == MlflowStatus(run_id="r")
+
+
+def test_the_page_is_of_the_report_the_scores_and_the_pictures(
+    store: Uploads, folder: Folder, context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = list[tuple[object, ...]]()
+
+    def render(*parts: object) -> str:
+        given.append(parts)
+        return "page \u00e9"
+
+    monkeypatch.setattr("anomaly_runner.publish.render", render)
+    found = results(gallery=(GalleryItem.__new__(GalleryItem),))
+    report = publish(CONFIG, found, folder, True, context).report
+    assert given == [(report, found.evaluated.labelled, found.gallery)]
+    assert store.kept["report.html"] == b"page \xc3\xa9"
 
 
 def test_folders_are_stores_too(tmp_path: Path) -> None:
