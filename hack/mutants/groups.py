@@ -15,7 +15,7 @@ class Group:
     modules: tuple[str, ...]
     """Files in the folder of the packages, with wildcards."""
     tests: tuple[str, ...]
-    """Arguments of pytest: the unit tests of these modules, those that take seconds alone. All of them run once."""
+    """Arguments of pytest: the tests of these modules, those that take seconds alone. All of them run once."""
 
     @property
     def folder(self) -> Path:
@@ -132,7 +132,36 @@ GROUPS = (
     ),
     Group(
         "transfer",
-        ("anomaly_runner/publish.py", "anomaly_runner/storage/*.py", "anomaly_runner/tracking/*.py"),
-        ("tests/unit/runner",),
+        (
+            "anomaly_runner/context.py",
+            "anomaly_runner/publish.py",
+            "anomaly_runner/reporting/image_results.py",
+            "anomaly_runner/reporting/report.py",
+            "anomaly_runner/reporting/tables.py",
+            "anomaly_runner/storage/*.py",
+            "anomaly_runner/system/full_disk.py",
+            "anomaly_runner/termination.py",
+            "anomaly_runner/tracking/*.py",
+        ),
+        (
+            "tests/unit/runner/test_full_disk.py",
+            "tests/unit/runner/test_image_results.py",
+            "tests/unit/runner/test_names.py",
+            "tests/unit/runner/test_object_cache.py",
+            "tests/unit/runner/test_prefetch.py",
+            "tests/unit/runner/test_publish.py",
+            "tests/unit/runner/test_report.py",
+            "tests/unit/runner/test_run_record.py",
+            "tests/unit/runner/test_run_results.py",
+            "tests/unit/runner/test_s3_requests.py",
+            "tests/unit/runner/test_storage.py",
+            "tests/unit/runner/test_predictions_table.py",
+            "tests/unit/runner/test_termination.py",
+            # No unit tests, for MLflow is slow to import, but they take seconds: all that they ask is a fake.
+            "tests/component/test_mlflow_failures.py",
+            "tests/component/test_mlflow_logging.py",
+            "tests/component/test_mlflow_registered_model.py",
+            "tests/component/test_mlflow_tracker.py",
+        ),
     ),
 )

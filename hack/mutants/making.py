@@ -3,6 +3,7 @@
 Each function of a changed module asks the environment at every call whether one of its mutants is to run in its place.
 """
 
+import ast
 import hashlib
 import json
 import shutil
@@ -72,8 +73,21 @@ def _change(file: Path, module: str, cache: Path) -> list[Mutant]:
         code = mutate_file_contents(str(file), source).code
         known = {"digest": digest, "code": code, "mutants": [asdict(one) for one in _mutants(module, code)]}
         cache.write_text(json.dumps(known))
-    file.write_text(known["code"])
+    file.write_text(_without_evaluated_annotations(known["code"]))
     return [Mutant(**one) for one in known["mutants"]]
+
+
+def _without_evaluated_annotations(code: str) -> str:
+    """The code with annotations that are not evaluated, where a class has a method ``list``.
+
+    The mutants of its other methods come after it, so that ``list[str]`` would mean the method.
+    """
+    if "def list(" not in code:
+        return code
+    docstring = ast.parse(code).body[0]
+    lines = code.splitlines(keepends=True)
+    lines.insert(docstring.end_lineno or 0, "from __future__ import annotations\n")
+    return "".join(lines)
 
 
 def _mutants(module: str, code: str) -> Iterator[Mutant]:

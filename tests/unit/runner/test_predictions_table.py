@@ -62,9 +62,9 @@ def test_both_files_have_a_row_for_each_image(tmp_path: Path, good_below: list[f
         "normalized_score": [0.1, 0.2, 0.6, 0.9],
         "anomalous": [False, False, True, True],
         "wrong": [False, True, True, None],
-        "good_below": good_below or [None] * 4,
+        "good_below": [None] * 4 if good_below is None else good_below,
     }
-    shares = good_below or [""] * 4
+    shares = [""] * 4 if good_below is None else [str(share) for share in good_below]
     assert (tmp_path / "predictions.csv").read_bytes().decode().split("\r\n") == [
         "path,label,defect,score,normalized_score,anomalous,wrong,good_below",
         f'"a, b.png",good,false,0.10000000149011612,0.1,false,false,{shares[0]}',

@@ -308,7 +308,7 @@ def test_odd_kinds_of_defects_are_told_where_mlflow_has_them(store: Uploads, fol
         evaluated=replace(results().evaluated, metrics_by_defect={label: MetricValues() for label in ("a:b", "c", "d")})
     )
     publish(CONFIG, found, folder, True, context)
-    assert context.record.warnings == ()
+    assert not context.record.warnings
     tracking = {"tracking": {"mlflow": {"trackingUri": "http://mlflow"}}}
     tracked = RunConfig.model_validate({"run": RUN, "experiment": SPEC.to_json_object() | tracking})
     publish(tracked, found, folder, True, context)
