@@ -134,8 +134,10 @@ def test_tpe_has_its_settings() -> None:
     def objective(trial: optuna.Trial) -> float:
         return bowl({name: trial.suggest_float(name, -5, 5) for name in "xy"})
 
-    settings: dict[str, Any] = {"n_startup_trials": 3, "n_ei_candidates": 5, "multivariate": True, "group": True}
-    theirs = optimized(12, lambda seed: TPESampler(seed=seed, **settings), objective, in_optuna(evenly))
+    def sampler(seed: int) -> TPESampler:
+        return TPESampler(seed=seed, n_startup_trials=3, n_ei_candidates=5, multivariate=True, group=True)
+
+    theirs = optimized(12, sampler, objective, in_optuna(evenly))
     assert [trial.parameters for trial in ours] == [trial.params for trial in theirs]
 
 
