@@ -138,23 +138,24 @@ def test_history_comes_first_each_trial_by_itself() -> None:
 
 
 def test_the_storage_has_the_rows_and_the_one_that_is_asked_on_top() -> None:
-    past = [frozen(TrialState.COMPLETE, 3, {}, {}, values=[0.5]), running(7, {}, {})]
+    past = [frozen(TrialState.COMPLETE, 3, {}, {}, values=[0.5]), running(5, {}, {}), running(7, {}, {})]
     storage = Rows(past, [StudyDirection.MAXIMIZE])
     assert storage.create_new_trial(0) == 8
     distribution = CategoricalDistribution(("a", "b"))
     storage.set_trial_param(8, "p", 1.0, distribution)
     storage.set_trial_system_attr(8, "key", 5)
     asked = storage.get_trial(8)
+    assert asked.state is TrialState.RUNNING
     assert (asked.params, asked.distributions, asked.system_attrs) == ({"p": "b"}, {"p": distribution}, {"key": 5})
-    assert [row.number for row in storage.get_all_trials(0)] == [3, 7, 8]
+    assert [row.number for row in storage.get_all_trials(0)] == [3, 5, 7, 8]
     assert [row.number for row in storage.get_all_trials(0, states=(TrialState.COMPLETE,))] == [3]
     assert storage.get_trial(3) is past[0]
-    assert len(past) == 2, "the list of rows is not touched"
+    assert len(past) == 3, "the list of rows is not touched"
     assert Rows([], []).create_new_trial(0) == 0
     assert storage.get_study_directions(0) == [StudyDirection.MAXIMIZE]
     assert (storage.get_study_id_from_name("sweep"), storage.get_study_name_from_id(0)) == (0, "sweep")
     assert storage.get_study_user_attrs(0) == storage.get_study_system_attrs(0) == {}
-    with pytest.raises(NotImplementedError, match="read only"):
+    with pytest.raises(NotImplementedError, match="^past trials are read only$"):
         storage.set_trial_state_values(3, TrialState.FAIL)
 
 
