@@ -155,7 +155,7 @@ def test_the_storage_has_the_rows_and_the_one_that_is_asked_on_top() -> None:
     assert storage.get_study_directions(0) == [StudyDirection.MAXIMIZE]
     assert (storage.get_study_id_from_name("sweep"), storage.get_study_name_from_id(0)) == (0, "sweep")
     assert storage.get_study_user_attrs(0) == storage.get_study_system_attrs(0) == {}
-    with pytest.raises(NotImplementedError, match="^past trials are read only$"):
+    with pytest.raises(NotImplementedError, match=r"^past trials are read only$"):
         storage.set_trial_state_values(3, TrialState.FAIL)
 
 
