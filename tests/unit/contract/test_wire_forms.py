@@ -346,21 +346,22 @@ def test_a_message_that_just_fits_is_whole_and_one_more_byte_costs_warnings() ->
     )
     longer = padded(summary(warnings=WARNINGS, message="m" * 1000), 4097)
     assert RunSummary.model_validate_json(longer.to_termination_message()) == longer.model_copy(
-        update={"warnings": WARNINGS[:2], "message": "m" * 512}
+        update={
+            "warnings": (*WARNINGS[:2], "warnings left out here: 6; all are in the pod's log"),
+            "message": "m" * 512,
+        }
     )
 
 
-def test_warnings_are_given_up_before_addresses_and_those_before_metrics() -> None:
+@pytest.mark.parametrize(("report", "where"), [(None, "the pod's log"), ("p", "report.json and the pod's log")])
+def test_warnings_are_given_up_before_addresses_and_those_before_metrics(report: str | None, where: str) -> None:
     made = summary(warnings=WARNINGS, message="m" * 1000, metrics=MetricValues(image={"AUROC": 1 / 3}))
-    shortest = made.model_copy(update={"warnings": (), "message": "m" * 512})
-    fits = padded(shortest, 4096)
-    too_long = made.model_copy(update={"artifacts": fits.artifacts})
-    assert RunSummary.model_validate_json(too_long.to_termination_message()) == fits
+    told = (f"warnings left out here: 8; all are in {where}",)
+    fits = padded(made.model_copy(update={"warnings": told, "message": "m" * 512}), 4096)
     assert fits.artifacts is not None
-    with_exports = fits.artifacts.model_copy(update={"exports": {"onnx": "s3://a"}, "report": "p"})
-    returned = RunSummary.model_validate_json(
-        too_long.model_copy(update={"artifacts": with_exports}).to_termination_message()
-    )
+    others = {"report": report, "exports": {"onnx": "s3://a"} if report else None}
+    too_long = made.model_copy(update={"artifacts": fits.artifacts.model_copy(update=others)})
+    returned = RunSummary.model_validate_json(too_long.to_termination_message())
     assert returned == fits, "root and report alone are too long beside the metrics"
 
 
