@@ -23,6 +23,7 @@ from anomaly_api.sweep_values import Candidate, Dimension, dimensions
 
 MOST_FAULTS = 20
 """Faults after which no more values are tried: each takes many."""
+GPU_MEMORY = "performance.peakGpuMemoryBytes"
 
 
 @dataclass(frozen=True)
@@ -110,6 +111,9 @@ def _metric_faults(spec: ExperimentSpec, sweep: Sweep) -> Iterator[Fault]:
     places = [(f"spec.sweep.objectives[{index}]", wanted.metric) for index, wanted in enumerate(sweep.objectives)]
     places += [(f"spec.sweep.constraints[{index}]", wanted.metric) for index, wanted in enumerate(sweep.constraints)]
     searched = [parameter.path for parameter in sweep.parameters]
+    if not spec.scheduling.gpus.count and not any(leads_into(path, "scheduling.gpus") for path in searched):
+        for place in (place for place, metric in places if metric == GPU_MEMORY):
+            yield Fault(f"{place}.metric", f"{GPU_MEMORY} is not measured: scheduling.gpus.count is 0")
     decisive = ("evaluation.metrics", "dataset.task", "dataset.splits")
     if any(leads_into(path, field) for path in searched for field in decisive):
         return  # some trials may compute what others do not

@@ -292,6 +292,16 @@ def test_parameters(parameters: list[dict[str, Any]], change: dict[str, Any], co
         ),
         ({}, {"constraints": [{"metric": "performance.modelBytes", "max": 1}]}, []),
         (
+            {"scheduling": {"gpus": {"count": 0}}},
+            {"constraints": [{"metric": "performance.peakGpuMemoryBytes", "max": 1}]},
+            ["constraints[0].metric: performance.peakGpuMemoryBytes is not measured: scheduling.gpus.count is 0"],
+        ),
+        (
+            {"scheduling": {"gpus": {"count": 1}}},
+            {"constraints": [{"metric": "performance.peakGpuMemoryBytes", "max": 1}]},
+            [],
+        ),
+        (
             {},
             {"objectives": [AUROC | {"metric": "synthetic.imageAUROC"}]},
             ["objectives[0].metric: synthetic.imageAUROC is not computed: add dataset.splits.syntheticDefects"],
