@@ -12,6 +12,12 @@ from anomaly_api.sweep import MAX_TRIALS, MetricPath, Point
 SWEEP_STATUS_LIMIT = 32 * 1024
 """Most bytes of a sweep's status as the API server keeps it: JSON without spaces."""
 
+MAX_EARLIER = 15
+"""Most points of earlier sweeps that a search begins with."""
+
+EARLIER_LIMIT = 8 * 1024
+"""Most bytes that they have in a status, as JSON without spaces."""
+
 MAX_PROBLEM = 1024
 """Longest text about values that cannot be together, characters."""
 
@@ -97,6 +103,8 @@ class SweepStatus(Contract):
     """Which search this is: a digest of all in the spec but the limits, which may change while it goes on."""
     search_run: Annotated[int, Field(ge=1)] = 1
     """Number of the run that began it; a run after another that only had other limits goes on with its trials."""
+    earlier: Annotated[tuple[Point, ...], Field(max_length=MAX_EARLIER)] | None = None
+    """Points of earlier sweeps that it begins with, as they were when it began; unset for none."""
     limits: Annotated[str, Field(max_length=64)] = ""
     """Digest of the limits (trials, budget, targets) that ended it."""
     asked: Counter = 0

@@ -7,11 +7,13 @@ import asyncio
 import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from itertools import chain
 
 import structlog
 from pydantic import ValidationError
 
 from anomaly_api.status import RunStatus
+from anomaly_api.sweep import Point
 from anomaly_api.sweep_exchange import InvalidTrial, NewTrial, Plan, SweepEnd
 from anomaly_api.sweep_status import SweepStatus
 from anomaly_operator.cluster.cache import Cache
@@ -22,6 +24,7 @@ from anomaly_operator.decide.search_status import (
     GpuUsage,
     SearchState,
     deadline_end,
+    points_to_begin_with,
     removed_hours,
     search_run,
     search_status,
@@ -94,7 +97,7 @@ class Sweeper:
         if plan.end or self._is_due(run, status, len(trials), now):
             overview = await self._worker.overview(question, trials.values(), plan)
             self._told_at[run.uid] = now
-            new = search_status(run, status, desired, _state(plan, overview, refused, at_work), now)
+            new = search_status(run, status, desired, _state(plan, overview, refused, at_work, question.earlier), now)
         usage = GpuUsage(removed + _hours(trials.values()), _gpus(desired, at_work, plan.starts))
         self._come_back(run, seconds_until_due(desired, new, usage, now), len(trials))
         return new
@@ -167,14 +170,14 @@ class Sweeper:
         end: SweepEnd | None,
         now: datetime,
     ) -> Question:
-        assert desired.spec.sweep is not None
-        budget = desired.spec.sweep.budget
+        budget = desired.sweep.budget
+        found = chain(desired.earlier, best_of_earlier(earlier, desired.sweep))
         return Question(
             sweep_uid=run.uid,
             search=desired.search,
             name=run.key.name,
             spec=run.spec,
-            earlier=(*desired.earlier, *best_of_earlier(earlier, desired.spec.sweep)),
+            earlier=points_to_begin_with(status, desired, found),
             search_run=search_run(status, desired),
             now=now,
             began=from_timestamp(status.start_time) if status.start_time else None,
@@ -282,11 +285,14 @@ def _gpus(desired: DesiredSearch, at_work: Iterable[SeenTrial], starts: Iterable
     return sum(trial.gpus for trial in at_work) + sum(of_new)
 
 
-def _state(plan: Plan, overview: SweepStatus, refused: str | None, at_work: Sequence[SeenTrial]) -> SearchState:
+def _state(
+    plan: Plan, overview: SweepStatus, refused: str | None, at_work: Sequence[SeenTrial], earlier: tuple[Point, ...]
+) -> SearchState:
     """Return what is known of a search once its plan is carried out."""
     return SearchState(
         overview=overview,
         at_work=len(at_work) + len(plan.starts),
+        earlier=earlier,
         end=plan.end,
         waits=refused or (plan.waits.message if plan.waits else None),
     )

@@ -150,9 +150,13 @@ def _policy_of_end(spec: ExperimentSpec, status: RunStatus) -> RunPolicy:
 def _search(
     run: RunView, status: RunStatus, spec: ExperimentSpec, sweep: Sweep, earlier: RunView | None
 ) -> DesiredSearch | Blocked:
-    """Return the search, once the points of an earlier sweep are known that it begins with."""
+    """Return the search, once the points of an earlier sweep are known that it begins with.
+
+    Those that it began with are recorded, and none are looked for again.
+    """
     points: tuple[dict[str, Any], ...] = ()
-    if sweep.start and (source := sweep.start.from_experiment):
+    begun_with = status.sweep.earlier if status.sweep and status.sweep.search == search_of(run, status) else None
+    if begun_with is None and sweep.start and (source := sweep.start.from_experiment):
         try:
             found = RunStatus.model_validate_json(earlier.status) if earlier else None
         except ValidationError as error:

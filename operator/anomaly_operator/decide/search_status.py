@@ -1,15 +1,17 @@
 """The status of a run whose step is a search: how many trials, which are the best, when it will be over."""
 
+import json
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from anomaly_api.reasons import Reason
 from anomaly_api.status import ConditionType, Display, Phase, Progress, RunStatus, Stage, StepFailure, StepStatus
-from anomaly_api.sweep import Sweep
+from anomaly_api.sweep import Point, Sweep
 from anomaly_api.sweep_end import failure_at_end
 from anomaly_api.sweep_exchange import SweepEnd
-from anomaly_api.sweep_status import StopReason, SweepStatus
+from anomaly_api.sweep_status import EARLIER_LIMIT, MAX_EARLIER, StopReason, SweepStatus
 from anomaly_operator.decide.conditions import MESSAGE_LIMIT, ConditionState, update_conditions
 from anomaly_operator.decide.desired import DesiredSearch
 from anomaly_operator.decide.runs import kept_of_run
@@ -26,6 +28,8 @@ class SearchState:
     """Counters, best points, and so on; why it ended, if it did."""
     at_work: int
     """Trials that are not over."""
+    earlier: tuple[Point, ...] = ()
+    """Points of earlier sweeps that it begins with."""
     end: SweepEnd | None = None
     """Why no further trial is started; None while the search goes on."""
     waits: str | None = None
@@ -97,11 +101,41 @@ def _failure(end: SweepEnd, sweep: SweepStatus, desired: DesiredSearch) -> StepF
 
 def _with_identity(state: SearchState, old: RunStatus, desired: DesiredSearch) -> SweepStatus:
     update = {
+        "earlier": _begun_with(old, desired) or state.earlier or None,
         "search": desired.search,
         "search_run": search_run(old, desired),
         "limits": desired.limits if state.end else "",
     }
     return state.overview.model_copy(update=update).bounded()
+
+
+def points_to_begin_with(
+    status: RunStatus, desired: DesiredSearch, earlier: Iterable[Mapping[str, Any]]
+) -> tuple[Point, ...]:
+    """Return the points of earlier sweeps that the search begins with.
+
+    Those that it began with are recorded: each number has its point, whatever becomes of the earlier sweeps. Else they
+    are the first that a status has room for.
+
+    Args:
+        status: what is recorded of this run.
+        desired: the search.
+        earlier: the points that there are now, the best first.
+    """
+    if begun_with := _begun_with(status, desired):
+        return begun_with
+    found: list[Point] = []
+    room = EARLIER_LIMIT
+    for point in earlier:
+        room -= len(json.dumps(point, separators=(",", ":")).encode()) + 1
+        if room < 0 or len(found) == MAX_EARLIER:
+            break
+        found.append(dict(point))
+    return tuple(found)
+
+
+def _begun_with(status: RunStatus, desired: DesiredSearch) -> tuple[Point, ...] | None:
+    return status.sweep.earlier if status.sweep and status.sweep.search == desired.search else None
 
 
 def search_run(status: RunStatus, desired: DesiredSearch) -> int:

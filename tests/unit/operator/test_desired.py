@@ -9,6 +9,7 @@ import pytest
 from anomaly_api.reasons import Reason
 from anomaly_api.run import PROGRESS_PATH, PROGRESS_URL_ENV
 from anomaly_api.status import RunStatus, TrainedBy
+from anomaly_api.sweep_status import SweepStatus
 from anomaly_operator.decide.desired import (
     Blocked,
     DesiredJob,
@@ -91,6 +92,16 @@ def test_a_sweep_waits_for_the_end_of_the_earlier_one(earlier: RunView | None) -
     assert "AnomalyExperiment july is not over" in found.message
     assert found.policy
     assert found.policy.suspend
+
+
+@pytest.mark.parametrize("earlier", [None, july("Running"), july("Melted")])
+def test_a_sweep_that_has_begun_needs_the_earlier_one_no_more(earlier: RunView | None) -> None:
+    august = sweep(start={"fromExperiment": {"name": "july"}})
+    new = current_run(august, RunStatus())
+    begun = SweepStatus(search=search_of(august, new), asked=1, earlier=({"model.padim.nFeatures": 7},))
+    assert isinstance(desired(august, new.model_copy(update={"sweep": begun}), earlier), DesiredSearch)
+    other = begun.model_copy(update={"search": "another"})
+    assert isinstance(desired(august, new.model_copy(update={"sweep": other}), earlier), Blocked)
 
 
 def test_an_earlier_sweep_that_cannot_be_read_is_named() -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from anomaly_api.status import ConditionType, Display, Phase, Progress, RunStatus, StepStatus
 from anomaly_api.sweep_exchange import SweepEnd
-from anomaly_api.sweep_status import StopReason
+from anomaly_api.sweep_status import StopReason, SweepStatus
 from anomaly_operator.decide.conditions import find_true
 from anomaly_operator.decide.desired import DesiredJob, DesiredSearch, desired_state
 from anomaly_operator.decide.pod_settings import PodSettings
@@ -16,6 +16,7 @@ from anomaly_operator.decide.search_status import (
     GpuUsage,
     SearchState,
     deadline_end,
+    points_to_begin_with,
     removed_hours,
     search_run,
     search_status,
@@ -50,6 +51,46 @@ def search(run: RunView) -> DesiredSearch:
 
 def status(**fields: Any) -> RunStatus:
     return RunStatus.model_validate({"run": 1, "specDigest": "d", "startTime": BEGAN} | fields)
+
+
+def point(features: int, padding: int = 0) -> dict[str, Any]:
+    return {"model.padim.nFeatures": features, **({"x": "y" * padding} if padding else {})}
+
+
+def test_a_search_keeps_the_points_that_it_began_with() -> None:
+    run = sweep()
+    desired = search(run)
+    begun = points_to_begin_with(status(), desired, [point(7), point(9)])
+    assert begun == (point(7), point(9))
+    state = SearchState(overview=SweepStatus(asked=2), at_work=2, earlier=begun)
+    told = search_status(run, status(), desired, state, A_MINUTE_LATER)
+    assert points_to_begin_with(told, desired, [point(1)]) == begun, "whatever there is now"
+    gone_on = search_status(run, told, desired, SearchState(overview=SweepStatus(asked=3), at_work=1), A_MINUTE_LATER)
+    assert gone_on.sweep
+    assert gone_on.sweep.earlier == begun
+    another = told.model_copy(update={"sweep": SweepStatus(search="another", earlier=begun)})
+    assert points_to_begin_with(another, desired, [point(1)]) == (point(1),)
+
+
+def test_a_search_that_began_with_no_points_tells_none() -> None:
+    run = sweep()
+    state = SearchState(overview=SweepStatus(asked=1), at_work=1)
+    told = search_status(run, status(), search(run), state, A_MINUTE_LATER)
+    assert told.sweep
+    assert told.sweep.earlier is None
+
+
+@pytest.mark.parametrize(
+    ("points", "kept"),
+    [
+        ([point(number) for number in range(20)], 15),
+        # Four take 8,140 bytes with their commas.
+        ([point(number, 2000) for number in range(1, 6)], 4),
+        ([point(1, 8192), point(2)], 0),
+    ],
+)
+def test_a_status_has_room_for_the_first_points(points: list[dict[str, Any]], kept: int) -> None:
+    assert points_to_begin_with(status(), search(sweep()), points) == tuple(points[:kept])
 
 
 @pytest.mark.parametrize(

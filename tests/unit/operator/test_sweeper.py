@@ -28,7 +28,7 @@ class World:
         self.wait = self.loop.run_for
         self.wait(1.0)
 
-    def apply(self, **sweep: Any) -> None:
+    def apply(self, name: str = "hunt", **sweep: Any) -> None:
         block: Manifest = {
             "parameters": [{"path": "model.padim.nFeatures", "choices": [10, 20, 30, 40]}],
             "algorithm": {"name": "grid"},
@@ -37,7 +37,7 @@ class World:
         }
         policy, scheduling = {"preflight": "Never"}, {"gpus": {"count": GPUS}}
         manifest = with_spec(EXPERIMENT, sweep=block | sweep, runPolicy=policy, scheduling=scheduling)
-        self.api.add(EXPERIMENTS, manifest | {"metadata": {"name": "hunt", "namespace": "vision"}})
+        self.api.add(EXPERIMENTS, manifest | {"metadata": {"name": name, "namespace": "vision"}})
         self.wait(2.0)
 
     def move_pods(self, end: Reason | None = None, seconds: float = 2.0) -> None:
@@ -54,7 +54,10 @@ class World:
 
     @property
     def status(self) -> Manifest:
-        found: Manifest = self.api.objects[EXPERIMENTS, "hunt"]["status"]
+        return self.status_of("hunt")
+
+    def status_of(self, name: str) -> Manifest:
+        found: Manifest = self.api.objects[EXPERIMENTS, name]["status"]
         return found
 
 
@@ -119,3 +122,24 @@ def test_a_trial_that_goes_when_its_sweep_goes_on_is_counted_once(world: World, 
     assert (found["asked"], found["complete"]) == (3, 3)
     # Two that were there, one of which has gone and ran again, and a third one.
     assert found["gpuHours"] == pytest.approx(4.0, abs=0.05)
+
+
+def test_a_search_goes_on_without_the_sweep_that_it_began_with(world: World) -> None:
+    world.apply(trials={"parallel": 4})
+    for _ in range(2):
+        world.move_pods()
+        world.move_pods(Reason.COMPLETE)
+    assert world.status["phase"] == "Complete"
+    best = [one["values"] for one in world.status["sweep"]["best"]]
+    assert len(best) == 4
+    world.apply("later", trials={"parallel": 1}, start={"fromExperiment": {"name": "hunt", "top": 2}})
+    world.move_pods()
+    world.api.remove(EXPERIMENTS, "hunt")
+    for _ in range(8):
+        world.move_pods()
+        world.move_pods(Reason.COMPLETE)
+    told = world.status_of("later")
+    assert (told["phase"], told["sweep"]["complete"]) == ("Complete", 4)
+    trials = [world.api.objects[EXPERIMENTS, f"later-t{number:04d}"]["spec"]["trial"]["values"] for number in range(4)]
+    assert trials[:2] == best[:2] == told["sweep"]["earlier"]
+    assert sorted(map(str, trials)) == sorted(map(str, best)), "each point of the grid once"
