@@ -1,9 +1,10 @@
 """Further API servers of the embedded cluster, with objects of their own: for what would disturb everything else there.
 
 Each has an etcd of its own and the certificates of the first one. No controller, scheduler or kubelet looks at a lone
-one, so a Job stays as it was created. A control plane has the controllers and the scheduler, but no node.
+one, so a Job stays as it was created. A control plane has the controllers, the scheduler, and a node that nobody runs.
 """
 
+import json
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
@@ -17,6 +18,8 @@ from hack.cluster import settings
 from hack.cluster.components import api_server, controller_manager, etcd, scheduler
 from support.kube import KubectlError, kubectl
 from support.process import free_port
+
+NODE = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "nobody"}}
 
 
 @contextmanager
@@ -52,6 +55,8 @@ def lone_control_plane(embedded: Path, folder: Path) -> Iterator[Path]:
             # The scheduler's file names the first one's kubeconfig, and is all that it has beside defaults.
             command = [flag for flag in component.command if not flag.startswith("--config=")]
             stack.enter_context(_running(_with(command, flags), folder / f"{component.name}.log"))
+        # Without any, whatever happens has the scheduler look again at each pod, and write what it finds once more.
+        kubectl(f"--kubeconfig={kubeconfig}", "create", "-f", "-", stdin=json.dumps(NODE))
         yield kubeconfig
 
 
