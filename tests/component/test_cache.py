@@ -7,7 +7,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, Never
+from typing import Any, Never
 
 import numpy as np
 import pytest
@@ -27,9 +27,12 @@ from anomaly_runner.storage import object_cache as cache_module
 from anomaly_runner.storage.object_cache import CacheEntry
 from anomaly_runner.storage.s3 import connect
 from support.contexts import RUN, make_context
+from support.disk import Usage, plenty_of_space
 from support.fake_s3 import FakeS3, fake_s3
 from support.fake_web import serve_files
 from support.optional import not_none
+
+pytestmark = pytest.mark.usefixtures("disk_with_space")
 
 KEYS = {"ANOMALY_DATASET_AWS_ACCESS_KEY_ID": "id", "ANOMALY_DATASET_AWS_SECRET_ACCESS_KEY": "secret"}
 FOLDERS = ("train/good", "test/good", "test/dent")
@@ -42,24 +45,6 @@ OBJECTS = {
 
 def never_stop() -> None:
     """Never stop waiting."""
-
-
-@pytest.fixture(autouse=True)
-def disk_with_space(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Simulate a disk with enough space, whatever this machine has; some tests simulate a full one instead."""
-    monkeypatch.setattr("shutil.disk_usage", plenty_of_space)
-
-
-class Usage(NamedTuple):
-    """The result of shutil.disk_usage."""
-
-    total: int
-    used: int
-    free: int
-
-
-def plenty_of_space(_: Path) -> Usage:
-    return Usage(1_000_000_000, 0, 900_000_000)
 
 
 @pytest.fixture

@@ -14,6 +14,8 @@ from anomaly_runner.storage.s3 import S3Store, connect
 from support.fake_s3 import FakeS3, Refusal, fake_s3
 from support.s3_server import KEY, SECRET, needs_s3_server, s3_server
 
+pytestmark = pytest.mark.usefixtures("disk_with_space")
+
 KEYS = {"ANOMALY_DATASET_AWS_ACCESS_KEY_ID": "id", "ANOMALY_DATASET_AWS_SECRET_ACCESS_KEY": "secret"}
 LARGE = bytes(range(256)) * 8192
 ODD_NAMES = [

@@ -31,7 +31,7 @@ from support.optional import not_none
 from support.s3_server import KEY, SECRET, needs_s3_server, s3_server
 from support.textures import EXPERIMENT, INFERENCE, write_textures
 
-pytestmark = [needs_s3_server, pytest.mark.slow]
+pytestmark = [needs_s3_server, pytest.mark.slow, pytest.mark.usefixtures("disk_with_space")]
 
 Spec = dict[str, Any]
 
