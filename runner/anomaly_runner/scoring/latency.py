@@ -1,7 +1,7 @@
 """Time a model that is ready to score: image by image, and in batches as a run scores them. Imports no torch.
 
 Both are timed from arrays to arrays in the host's memory: copies to and from a GPU count, reading and decoding files do
-not. It takes about a second and a half; of a slow model, a few images are timed.
+not. It takes about a second and a half; of a slow model, a few images are timed, alone and in smaller batches.
 """
 
 import time
@@ -34,6 +34,11 @@ _SLOW_BATCH_SECONDS = 0.2
 is little beside it."""
 
 
+_LONGEST_BATCH_SECONDS = 1.0
+"""Seconds of a batch on a CPU beyond which one of fewer images is timed: what an image takes hardly depends on their
+number there, and 64 images of a model that takes seconds for each would take minutes."""
+
+
 class TimedPredictor(Predictor, Protocol):
     """A predictor that also scores arrays."""
 
@@ -57,7 +62,7 @@ class Timing:
     Attributes:
         latencies: (N,) float64, milliseconds of each image that was scored alone.
         images_per_second: in batches, ``parallel`` of them at the same time.
-        batch_size: images in a batch.
+        batch_size: images in a batch; of a model that is slow on a CPU, fewer than a run scores together.
         parallel: batches at the same time.
     """
 
@@ -71,7 +76,10 @@ def time_predictor(predictor: TimedPredictor, images: NDArray[np.float32], clock
     """Time a model on images (N, 3, H, W), at least one, which are scored again and again."""
     size = predictor.preferred_batch_size
     seconds = np.array(list(_seconds_of_images(predictor, images, clock)))
-    slow = not on_gpu(predictor) and size * float(np.median(seconds)) >= _SLOW_BATCH_SECONDS
+    median = float(np.median(seconds))
+    slow = not on_gpu(predictor) and size * median >= _SLOW_BATCH_SECONDS
+    if slow:
+        size = min(size, max(1, int(_LONGEST_BATCH_SECONDS / median)))
     return Timing(
         latencies=1000 * seconds,
         images_per_second=_images_per_second(predictor, _batch(images, size), clock, warm_up=not slow),

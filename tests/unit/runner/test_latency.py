@@ -92,6 +92,22 @@ def test_images_per_second_are_those_of_batches(in_batch: float, expected: float
     assert (found.batch_size, found.parallel) == (4, 1)
 
 
+@pytest.mark.parametrize(
+    ("seconds", "provider", "size"),
+    [
+        pytest.param(1 / 64, "cpu", 32, id="half a second"),
+        pytest.param(1 / 8, "cpu", 8, id="four seconds: as many images as one second takes"),
+        pytest.param(3.0, "cpu", 1, id="one image takes longer"),
+        pytest.param(3.0, "torch cuda", 32, id="a GPU needs them all"),
+    ],
+)
+def test_batches_of_a_slow_model_are_small(seconds: float, provider: str, size: int) -> None:
+    model = Model(repeat(seconds), seconds, size=32, parallel=2, provider=provider)
+    found = time_predictor(model, IMAGES, model.clock)
+    assert {len(batch) for batch in model.batches} == {size}
+    assert (found.batch_size, found.images_per_second) == (size, 1 / seconds)
+
+
 def test_small_sets_fill_large_batches() -> None:
     model = Model(repeat(0.001), 0.001, size=7)
     time_predictor(model, IMAGES, model.clock)
