@@ -81,6 +81,7 @@ GROUPS = (
         ("anomaly_search/*.py", "anomaly_search/samplers/*.py"),
         (
             "tests/unit/search",
+            "--ignore=tests/unit/search/test_measured_grid.py",
             "--ignore=tests/unit/search/test_schedule_stateful.py",
             "--deselect=tests/unit/search/test_memo.py::test_every_answer_is_that_without_a_memo",
             "--deselect=tests/unit/search/test_session.py::test_many_points_that_cannot_be_are_told_in_parts",

@@ -376,6 +376,12 @@ def test_each_start_point_is_looked_at() -> None:
     ]
 
 
+def test_gpu_memory_is_measured_where_some_trials_have_a_gpu() -> None:
+    gpus, memory = {"scheduling": {"gpus": {"count": 0}}}, {"metric": "performance.peakGpuMemoryBytes", "max": 1}
+    count = parameter("scheduling.gpus.count", choices=[0, 1])
+    assert faults(sweep_spec(count, change=gpus, constraints=[memory])) == []
+
+
 def test_two_faults_elsewhere_are_told() -> None:
     """A crop area needs four numbers, of which this one is searched."""
     assert faults(sweep_spec(parameter("dataset.cropArea.left", choices=[1, 2]))) == [

@@ -365,6 +365,14 @@ def test_warnings_are_given_up_before_addresses_and_those_before_metrics(report:
     assert returned == fits, "root and report alone are too long beside the metrics"
 
 
+def test_a_single_warning_gives_way_to_the_addresses_too() -> None:
+    made = summary(warnings=("w" * 256,), message="m" * 1000)
+    told = ("warnings left out here: 1; all are in the pod's log",)
+    fits = padded(made.model_copy(update={"warnings": told, "message": "m" * 512}), 4096)
+    too_long = made.model_copy(update={"artifacts": fits.artifacts})
+    assert RunSummary.model_validate_json(too_long.to_termination_message()) == fits
+
+
 def test_a_summary_may_have_no_artifacts() -> None:
     metrics = MetricValues(image={f"m{number}": 1 / 3 for number in range(32)}, pixel={"x" * 4000: 1.0})
     made = RunSummary(reason=Reason.COMPLETE, stage=Stage.DONE, metrics=metrics, message="why")

@@ -86,7 +86,8 @@ def test_a_search_that_began_with_no_points_tells_none() -> None:
         ([point(number) for number in range(20)], 15),
         # Four take 8,140 bytes with their commas.
         ([point(number, 2000) for number in range(1, 6)], 4),
-        ([point(1, 8192), point(2)], 0),
+        ([point(1, 8157)], 1),  # 8,191 bytes and a comma
+        ([point(1, 8158), point(2)], 0),
     ],
 )
 def test_a_status_has_room_for_the_first_points(points: list[dict[str, Any]], kept: int) -> None:
