@@ -19,7 +19,7 @@ from anomaly_api.sweep_status import SweepStatus
 from anomaly_operator.cluster.cache import Cache
 from anomaly_operator.cluster.client import ApiClient
 from anomaly_operator.decide.desired import DesiredSearch
-from anomaly_operator.decide.runs import is_search_over
+from anomaly_operator.decide.runs import is_search_over, recorded_search
 from anomaly_operator.decide.search_status import (
     GpuUsage,
     SearchState,
@@ -220,8 +220,8 @@ class Sweeper:
         not_yet = sum(trial.phase != "Suspended" for trial in self._views(run, at_work))
         if not_yet:
             self._queue.add_after(run.key, STATUS_SECONDS)
-        known = status.sweep if status.sweep and status.sweep.search == desired.search else None
-        return search_status(run, status, desired, SearchState(overview=known or SweepStatus(), at_work=not_yet), now)
+        known = recorded_search(status, desired.search) or SweepStatus()
+        return search_status(run, status, desired, SearchState(overview=known, at_work=not_yet), now)
 
     async def _make(self, run: RunView, desired: DesiredSearch, new: Sequence[NewTrial | InvalidTrial]) -> str | None:
         """Make trials, and return why one was refused. Those of points that cannot be fail at once, and are kept."""

@@ -188,8 +188,8 @@ class Cache:
 
     def trials_of(self, sweep: RunKey, uid: str) -> list[RunView]:
         """Return the trials of the sweep of this UID, in no order."""
-        trials = self._trials[sweep].values() if sweep in self._trials else ()
-        return [trial for trial in trials if trial.owner and trial.owner.uid == uid]
+        trials = self._trials.get(sweep, {})
+        return [trial for trial in trials.values() if trial.owner and trial.owner.uid == uid]
 
     def take_removed(self, sweep: RunKey) -> list[RunView]:
         """Return the sweep's trials that were deleted since the last call, as they were then."""

@@ -24,7 +24,14 @@ from anomaly_api.sweep_check import check_sweep, describe_faults
 from anomaly_operator import names
 from anomaly_operator.decide.job import config_digest, make_job
 from anomaly_operator.decide.pod_settings import PodSettings
-from anomaly_operator.decide.runs import complete_run, is_finished, last_complete, limits_digest, search_of
+from anomaly_operator.decide.runs import (
+    complete_run,
+    is_finished,
+    last_complete,
+    limits_digest,
+    recorded_search,
+    search_of,
+)
 from anomaly_operator.decide.specs import experiment_spec
 from anomaly_operator.decide.steps import make_step, next_step, run_number, run_steps, search_failure, seconds_left
 from anomaly_operator.decide.sweep_end import sweep_end
@@ -155,8 +162,10 @@ def _search(
     Those that it began with are recorded, and none are looked for again.
     """
     points: tuple[dict[str, Any], ...] = ()
-    begun_with = status.sweep.earlier if status.sweep and status.sweep.search == search_of(run, status) else None
-    if begun_with is None and sweep.start and (source := sweep.start.from_experiment):
+    search = search_of(run, status)
+    known = recorded_search(status, search)
+    has_begun = known is not None and known.earlier is not None
+    if not has_begun and sweep.start and (source := sweep.start.from_experiment):
         try:
             found = RunStatus.model_validate_json(earlier.status) if earlier else None
         except ValidationError as error:
@@ -165,7 +174,7 @@ def _search(
             why = f"the sweep of AnomalyExperiment {source.name} is not over, or there is none; the search waits for it"
             return Blocked(Reason.WAITING_FOR_EXPERIMENT, why, policy=spec.run_policy)
         points = tuple(dict(best.values) for best in found.sweep.best[: source.top] if best.values)
-    return DesiredSearch(spec=spec, search=search_of(run, status), limits=limits_digest(sweep), earlier=points)
+    return DesiredSearch(spec=spec, search=search, limits=limits_digest(sweep), earlier=points)
 
 
 def _blocked_sweep(run: RunView, status: RunStatus, spec: ExperimentSpec) -> Blocked | None:

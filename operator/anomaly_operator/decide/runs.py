@@ -109,6 +109,11 @@ def search_of(run: RunView, status: RunStatus) -> str:
     return names.digest(spec_digest(run) + (status.rerun or ""))
 
 
+def recorded_search(status: RunStatus, search: str) -> SweepStatus | None:
+    """Return what is recorded of a search; None if nothing is, or another one."""
+    return status.sweep if status.sweep and status.sweep.search == search else None
+
+
 def limits_digest(sweep: Sweep) -> str:
     """Return a digest of what ends a sweep: one that ended goes on if that changes.
 

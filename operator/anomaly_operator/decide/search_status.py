@@ -14,7 +14,7 @@ from anomaly_api.sweep_exchange import SweepEnd
 from anomaly_api.sweep_status import EARLIER_LIMIT, MAX_EARLIER, StopReason, SweepStatus
 from anomaly_operator.decide.conditions import MESSAGE_LIMIT, ConditionState, update_conditions
 from anomaly_operator.decide.desired import DesiredSearch
-from anomaly_operator.decide.runs import kept_of_run
+from anomaly_operator.decide.runs import kept_of_run, recorded_search
 from anomaly_operator.decide.steps import run_number
 from anomaly_operator.decide.times import from_timestamp, to_age, to_timestamp
 from anomaly_operator.views import RunView
@@ -135,14 +135,14 @@ def points_to_begin_with(
 
 
 def _begun_with(status: RunStatus, desired: DesiredSearch) -> tuple[Point, ...] | None:
-    return status.sweep.earlier if status.sweep and status.sweep.search == desired.search else None
+    known = recorded_search(status, desired.search)
+    return known.earlier if known else None
 
 
 def search_run(status: RunStatus, desired: DesiredSearch) -> int:
     """Return the number of the run that began this search."""
-    if status.sweep and status.sweep.search == desired.search:
-        return status.sweep.search_run
-    return run_number(status) or 1
+    known = recorded_search(status, desired.search)
+    return known.search_run if known else run_number(status) or 1
 
 
 def removed_hours(status: RunStatus, desired: DesiredSearch, used: float) -> float:
@@ -153,12 +153,13 @@ def removed_hours(status: RunStatus, desired: DesiredSearch, used: float) -> flo
         desired: the search.
         used: GPU-hours of the trials that are there.
     """
-    if status.sweep is None or status.sweep.search != desired.search:
+    known = recorded_search(status, desired.search)
+    if known is None:
         return 0.0
-    if status.sweep.asked:
-        return status.sweep.removed_gpu_hours
+    if known.asked:
+        return known.removed_gpu_hours
     # The run goes on with the search of an earlier one, of which the whole is known.
-    return max(0.0, status.sweep.gpu_hours - used)
+    return max(0.0, known.gpu_hours - used)
 
 
 def seconds_until_due(desired: DesiredSearch, status: RunStatus, usage: GpuUsage, now: datetime) -> float | None:
