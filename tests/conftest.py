@@ -10,7 +10,7 @@ import yaml
 
 from anomaly_api.experiment import AnomalyExperiment
 from anomaly_api.inference import AnomalyInference
-from support.lone_api_server import is_embedded
+from support.kubeconfigs import is_embedded
 
 SAMPLES = Path(__file__).parents[1] / "manifests" / "samples"
 INTEGRATION = Path(__file__).parent / "integration"

@@ -18,7 +18,8 @@ import pytest
 
 from support.absent import absent
 from support.kube import KubectlError, Namespace, kubectl
-from support.lone_api_server import is_embedded, lone_control_plane
+from support.kubeconfigs import is_embedded
+from support.lone_api_server import lone_control_plane
 from support.process import OperatorProcess, service_account_kubeconfig
 
 ROOT = Path(__file__).parents[2]

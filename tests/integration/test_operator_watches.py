@@ -11,7 +11,8 @@ import pytest
 
 from support.fake_kubelet import experiment
 from support.kube import Namespace, kubectl
-from support.lone_api_server import is_embedded, lone_api_server
+from support.kubeconfigs import is_embedded
+from support.lone_api_server import lone_api_server
 from support.process import ROOT, OperatorProcess, service_account_kubeconfig
 
 pytestmark = pytest.mark.cluster

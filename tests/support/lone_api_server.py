@@ -17,6 +17,7 @@ import yaml
 from hack.cluster import settings
 from hack.cluster.components import api_server, controller_manager, etcd, scheduler
 from support.kube import KubectlError, kubectl
+from support.kubeconfigs import cluster_of
 from support.process import free_port
 
 NODE = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "nobody"}}
@@ -107,19 +108,6 @@ def _wait_until_ready(kubeconfig: Path, log: Path) -> None:
 
 
 def _port_of(kubeconfig: Path) -> int:
-    found = urlsplit(_cluster_of(kubeconfig)["server"]).port
+    found = urlsplit(cluster_of(kubeconfig)["server"]).port
     assert found is not None
-    return found
-
-
-def is_embedded(kubeconfig: str | None) -> bool:
-    """Whether a kubeconfig is that of the embedded cluster, on this machine, or of a further API server of it."""
-    embedded, authority = settings.PKI / "admin.conf", "certificate-authority-data"
-    if kubeconfig is None or not embedded.exists() or not Path(kubeconfig).exists():
-        return False
-    return _cluster_of(Path(kubeconfig)).get(authority) == _cluster_of(embedded)[authority]
-
-
-def _cluster_of(kubeconfig: Path) -> dict[str, str]:
-    found: dict[str, str] = yaml.safe_load(kubeconfig.read_text())["clusters"][0]["cluster"]
     return found

@@ -8,14 +8,11 @@ import pytest
 from anomaly_api.reasons import Reason
 from anomaly_api.run import ProgressUpdate, RunIdentity, RunSummary
 from anomaly_api.status import Progress, Stage
-from anomaly_operator.cluster.cache import Cache
 from anomaly_operator.decide.observed import ObservedState, PastJob
-from anomaly_operator.keys import RunKey
 from anomaly_operator.observer import Observer
 from anomaly_operator.resources import Manifest
 from anomaly_operator.serving.progress_board import ProgressBoard
 from anomaly_operator.views import JobView, RunView, job_view, pod_view
-from anomaly_operator.work_queue import WorkQueue
 from support.objects import (
     EXPERIMENT,
     INFERENCE,
@@ -30,25 +27,22 @@ from support.objects import (
     raw_pod,
     terminated_with,
 )
-from support.played_api import BEGIN, PlayedApi, PlayedClient
-from support.played_loop import PlayedLoop
+from support.played_api import BEGIN
+from support.played_parts import PlayedParts
 
 JOB = "screws-experiment"
 RUN = make_run(EXPERIMENT)
 DONE = terminated_with(RunSummary(reason=Reason.COMPLETE, stage=Stage.DONE))  # at 03:09:59
 
 
-class World:
+class World(PlayedParts):
     """An API server, and a cache that watches nothing; it is 03:04:05."""
 
     def __init__(self) -> None:
-        self.loop = PlayedLoop()
-        self.api = PlayedApi(self.loop.time)
-        self.cache = Cache()
-        self.queue: WorkQueue[RunKey] = WorkQueue()
+        super().__init__()
         self.board = ProgressBoard(self.queue, 2.0, self.loop.time)
         self.now = BEGIN
-        self.observer = Observer(PlayedClient(self.api), self.cache, self.queue, self.board, self.clock)
+        self.observer = Observer(self.client, self.cache, self.queue, self.board, self.clock)
 
     def clock(self) -> datetime:
         return self.now

@@ -6,32 +6,27 @@ import pytest
 from structlog.testing import capture_logs
 
 from anomaly_operator import names
-from anomaly_operator.cluster.cache import Cache
 from anomaly_operator.cluster.resync import RETRY_SECONDS, Resync
 from anomaly_operator.errors import Gone, LoginError
 from anomaly_operator.keys import RunKey
 from anomaly_operator.resources import Manifest
 from anomaly_operator.views import job_view, pod_view, run_view
-from anomaly_operator.work_queue import WorkQueue
 from support.objects import EXPERIMENT, INFERENCE, KEY
-from support.played_api import Fault, PlayedApi, PlayedClient
-from support.played_loop import PlayedLoop
+from support.played_api import Fault, PlayedClient
+from support.played_parts import PlayedParts
 
 EXPERIMENTS, INFERENCES = "anomalyexperiments", "anomalyinferences"
 INFERENCE_KEY = RunKey("AnomalyInference", "vision", "screws-today")
 LABELS = {names.MANAGED_BY_LABEL: names.MANAGED_BY}
 
 
-class World:
+class World(PlayedParts):
     """An API server with two runs, a Job and its pod, and a cache that LISTs fill."""
 
     def __init__(self) -> None:
-        self.loop = PlayedLoop()
-        self.api = PlayedApi(self.loop.time)
-        self.cache = Cache()
-        self.queue: WorkQueue[RunKey] = WorkQueue()
+        super().__init__()
         self.resync = Resync(
-            client=PlayedClient(self.api),
+            client=self.client,
             cache=self.cache,
             queue=self.queue,
             namespaces=(),

@@ -8,16 +8,13 @@ import pytest
 from structlog.testing import capture_logs
 
 from anomaly_api.status import RunStatus
-from anomaly_operator.cluster.cache import Cache
 from anomaly_operator.errors import Conflict, StatusUnreadable
 from anomaly_operator.keys import RunKey
 from anomaly_operator.resources import Manifest
 from anomaly_operator.status_writer import StatusWriter, recorded_status
 from anomaly_operator.views import RunView, run_view
-from anomaly_operator.work_queue import WorkQueue
 from support.objects import EXPERIMENT, INFERENCE, KEY, make_run
-from support.played_api import PlayedApi, PlayedClient
-from support.played_loop import PlayedLoop
+from support.played_parts import PlayedParts
 
 EXPERIMENTS = "anomalyexperiments"
 PATH = "/apis/anomalyops.io/v1alpha1/namespaces/vision/anomalyexperiments/screws/status"
@@ -32,15 +29,12 @@ def status(phase: str = "Running", reason: str = "Running", kind: str = "Reconci
     return RunStatus.model_validate({"phase": phase, "conditions": [condition], "startTime": WHEN} | fields)
 
 
-class World:
+class World(PlayedParts):
     """An API server with the run ``screws``, and the writer of its status."""
 
     def __init__(self) -> None:
-        self.loop = PlayedLoop()
-        self.api = PlayedApi(self.loop.time)
-        self.cache = Cache()
-        self.queue: WorkQueue[RunKey] = WorkQueue()
-        self.writer = StatusWriter(PlayedClient(self.api), self.cache, self.queue, "replica-1", self.api.moment)
+        super().__init__()
+        self.writer = StatusWriter(self.client, self.cache, self.queue, "replica-1", self.api.moment)
 
     def add(self, recorded: RunStatus | None = None, manifest: Manifest = EXPERIMENT, **metadata: Any) -> RunView:
         known = {"status": recorded.to_json_object()} if recorded else {}
