@@ -14,6 +14,7 @@ from anomaly_runner.tracking.mlflow_client import connect
 from anomaly_runner.tracking.mlflow_runs import PARENT_TAG, SEARCH_TAG, UID_TAG
 from anomaly_runner.tracking.mlflow_tracker import CHANGED_TAG, MlflowTracker, mlflow_target
 from anomaly_runner.tracking.tracker import FAILURE_TAG, TrackedResult
+from support.demo import eventually
 from support.mlflow_server import mlflow_server
 from support.optional import not_none
 from support.process import free_port
@@ -66,6 +67,10 @@ def runs(client: "MlflowClient", tag: str, value: str) -> list[Any]:
     return list(client.search_runs([experiment], f"tags.`{tag}` = '{value}'"))
 
 
+def only(found: list[Any]) -> Any | None:
+    return found[0] if len(found) == 1 else None
+
+
 class TogetherClient:
     """A client whose first search for the sweep's run waits until all trials have made theirs."""
 
@@ -93,7 +98,7 @@ def test_trials_that_begin_at_once_make_one_run_for_their_sweep(server: str, cli
         tracker.start({"model.name": "padim"})
     for tracker in trackers:
         tracker.check(lambda: None)
-    [parent] = runs(client, UID_TAG, "bolts-uid")
+    parent = eventually(lambda: only(runs(client, UID_TAG, "bolts-uid")), "one run for the sweep", 60)
     assert (parent.info.run_name, parent.info.status) == ("bolts", "RUNNING")
     assert parent.data.tags["mlflow.note.content"].startswith("Sweep factory/bolts.")
     assert (parent.data.tags["team"], parent.data.tags[SEARCH_TAG]) == ("vision", "s1")
@@ -103,6 +108,19 @@ def test_trials_that_begin_at_once_make_one_run_for_their_sweep(server: str, cli
     assert sorted(run.info.run_name for run in children) == ["bolts-t0000", "bolts-t0001", "bolts-t0002"]
     assert {run.info.status for run in children} == {"FINISHED"}
     assert [run.info.run_id for run in runs(client, UID_TAG, "bolts-uid")] == [parent.info.run_id]
+
+
+def test_a_run_that_shows_up_after_a_younger_one_is_the_sweeps_soon(server: str, client: "MlflowClient") -> None:
+    """Its pod asked for it first, but the server answered later; the trial that made the younger one is at work."""
+    one = trial(server, "dowels", 0)
+    one.start({})
+    one.check(lambda: None)
+    [own] = runs(client, UID_TAG, "dowels-uid")
+    older = client.create_run(own.info.experiment_id, start_time=own.info.start_time - 1, tags=own.data.tags)
+    kept = eventually(lambda: only(runs(client, UID_TAG, "dowels-uid")), "one run for the sweep", 60)
+    assert kept.info.run_id == older.info.run_id
+    assert [run.info.run_name for run in runs(client, PARENT_TAG, older.info.run_id)] == ["dowels-t0000"]
+    one.finish(RESULT)
 
 
 def test_the_last_pod_continues_the_sweeps_run(server: str, client: "MlflowClient") -> None:

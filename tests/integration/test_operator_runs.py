@@ -19,6 +19,7 @@ from support.fake_kubelet import (
     experiment,
     inference,
     mark_ended,
+    mark_ended_now,
     mark_outlived,
     mark_running,
     mark_waiting,
@@ -116,7 +117,7 @@ def test_temporary_failures_are_retried(namespace: Namespace, operator: Operator
     namespace.apply(experiment("screws"))
     first = active_pod(namespace, JOB)
     down = RunSummary(reason=Reason.STORAGE_UNAVAILABLE, stage=Stage.FETCH, message="connection refused")
-    mark_ended(namespace, first, down, 20)
+    mark_ended_now(namespace, first, down, 20)
     retrying = namespace.wait_for("aexp", "screws", "retrying", reason("Retrying"))
     assert "connection refused" in condition(retrying, "Reconciling")["message"]
     second = active_pod(namespace, JOB, seconds=60)

@@ -59,26 +59,31 @@ def active_pod(namespace: Namespace, job: str, seconds: float = 30) -> str:
 
 def mark_running(namespace: Namespace, name: str) -> None:
     """Report the container as running."""
-    _write(namespace, name, "Running", {"running": {"startedAt": "2026-01-02T03:04:05Z"}})
+    _write(namespace, name, _patch("Running", {"running": {"startedAt": "2026-01-02T03:04:05Z"}}))
 
 
 def mark_waiting(namespace: Namespace, name: str, reason: str, message: str) -> None:
     """Report a container that cannot be started."""
-    _write(namespace, name, "Pending", {"waiting": {"reason": reason, "message": message}})
+    _write(namespace, name, _patch("Pending", {"waiting": {"reason": reason, "message": message}}))
 
 
 def mark_ended(
     namespace: Namespace, name: str, summary: RunSummary | str, exit_code: int = 0, reason: str = ""
 ) -> None:
-    """Report the container as ended, with this termination message."""
+    """Report the container as ended long ago, with this termination message: a Job makes the next pod at once."""
     message = summary if isinstance(summary, str) else summary.to_termination_message()
     state = {"terminated": _end(message, exit_code, reason)}
-    _write(namespace, name, "Failed" if exit_code else "Succeeded", state)
+    _write(namespace, name, _patch("Failed" if exit_code else "Succeeded", state))
+
+
+def mark_ended_now(namespace: Namespace, name: str, summary: RunSummary, exit_code: int) -> None:
+    """Report the container as ended at this moment: a Job waits ten seconds before the next pod."""
+    _write(namespace, name, ended(summary, exit_code))
 
 
 def mark_outlived(namespace: Namespace, name: str, summary: RunSummary, exit_code: int = 0) -> None:
     """Report the container as ended, in a pod that another container keeps running."""
-    _write(namespace, name, "Running", {"terminated": _end(summary.to_termination_message(), exit_code)})
+    _write(namespace, name, _patch("Running", {"terminated": _end(summary.to_termination_message(), exit_code)}))
 
 
 def _end(message: str, exit_code: int, reason: str = "") -> Manifest:
@@ -103,8 +108,8 @@ def ended(summary: RunSummary, exit_code: int = 0) -> Manifest:
     return _patch("Failed" if exit_code else "Succeeded", {"terminated": end})
 
 
-def _write(namespace: Namespace, name: str, phase: str, state: Manifest) -> None:
-    change = json.dumps(_patch(phase, state))
+def _write(namespace: Namespace, name: str, patch: Manifest) -> None:
+    change = json.dumps(patch)
     namespace.kubectl("patch", "pod", name, "--subresource=status", "--type=merge", "-p", change)
 
 

@@ -94,12 +94,20 @@ class SweepRun:
         self._sought = sought
         self._tags = tags
         self._created: str | None = None
+        self._looks = 0
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether the pods that began together with this one have made theirs by now, and the oldest is known."""
+        return self._created is None or self._looks > 1
 
     def ensure(self, client: Any, experiment_id: str) -> str:
         """Find or create the run, and return its id.
 
-        To be called again at the end of a trial: clocks differ, and an older run may have shown up since.
+        To be called again until it is settled, because a run has the time at which its pod asked for it, and may show
+        up after a younger one; and at the end of a trial, because clocks differ.
         """
+        self._looks += 1
         found = find_run(client, experiment_id, self._sought)
         if found is None:
             self._created = self._create(client, experiment_id)

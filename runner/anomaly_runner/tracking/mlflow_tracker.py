@@ -248,7 +248,7 @@ class MlflowTracker:
         return self._status
 
     def _ensure_run(self) -> str:
-        """Find or create the run, once; returns its id."""
+        """Find or create the run, once, and return its id; a sweep's run that was made here is looked for once more."""
         if self._status is None:
             self._client = self._connect(self._target.uri)
             self._asked_at = time.monotonic()
@@ -256,6 +256,8 @@ class MlflowTracker:
             self._nest(run_id)
             self._log_parameters(run_id)
             self._status = MlflowStatus(run_id=run_id, url=self._url(self._experiment_id, run_id))
+        elif self._sweep is not None and not self._sweep.is_settled:
+            self._nest(self._status.run_id)
         return self._status.run_id
 
     def _find_or_create(self) -> str:
