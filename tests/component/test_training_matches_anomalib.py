@@ -25,6 +25,7 @@ CASES = {title: (name, case) for title, name, case in comparisons()}
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("beside")
     write_textures(made / "data/textures")
+    write_textures(made / "data/few", train=4, good=2, defects=2)
     write_auxiliary_weights(made / "weights")
     backbone = "hub/models--timm--resnet18.a1_in1k"
     for name in (f"{backbone}/refs/main", f"{backbone}/snapshots/any/model.safetensors", EFFICIENTNET_B5):

@@ -37,7 +37,7 @@ class Forms:
 
 def score_by_every_form(folder: Path, name: ModelName, types: list[ExportFormat]) -> Forms:
     """Train ``name`` on ``folder``/data and score its test images with torch and with each export except OpenVINO's."""
-    category = "few" if ROWS[name].few_images else "textures"
+    category = ROWS[name].category
     runtimes = ["torch", *(kind for kind in types if kind != "openvino")]
     shutil.rmtree(folder / "results", ignore_errors=True)
     with patch.object(with_anomalib, "build_module", _with_random_weights), encoder_of(name):
@@ -80,7 +80,7 @@ def _experiment(folder: Path, name: ModelName, category: str, types: list[Export
 
 def train_and_export(folder: Path, name: ModelName, types: list[ExportFormat]) -> Path:
     """Train ``name`` on ``folder``/data and export it, without scoring by the exports; return the folder of results."""
-    category = "few" if ROWS[name].few_images else "textures"
+    category = ROWS[name].category
     shutil.rmtree(folder / "results", ignore_errors=True)
     with patch.object(with_anomalib, "build_module", _with_random_weights), encoder_of(name):
         assert run_locally(_experiment(folder, name, category, types), folder) == 0

@@ -61,6 +61,11 @@ class ModelRow:
     no_comparison_because: str = ""
     """Why it is not compared with anomalib; empty if it is."""
 
+    @property
+    def category(self) -> str:
+        """Folder of its images below that of the data."""
+        return "few" if self.few_images else "textures"
+
 
 _WRITTEN_OUT = "written out here, over timm: test_models_match_anomalib and test_tiling are its tests"
 _NO_TRAINING = "it has no training"
@@ -82,6 +87,7 @@ ROWS: dict[str, ModelRow] = {
     ),
     "dsr": ModelRow(
         side=128,
+        few_images=True,
         no_exports_because="its quantiser's codes jump where its weights are random",
         comparisons=(Comparison(),),
     ),

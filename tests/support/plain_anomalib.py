@@ -29,7 +29,7 @@ from anomaly_runner.models.anomalib_model import BuildOptions, build_module, wit
 from anomaly_runner.models.catalog import CATALOG
 from anomaly_runner.system.machine import cpu_limit
 from anomaly_runner.training import with_anomalib
-from support.model_rows import Comparison
+from support.model_rows import ROWS, Comparison
 from support.textures import EXPERIMENT, write_manifest
 
 SEED = 11
@@ -46,7 +46,7 @@ class Trainings:
 
 
 def train_both(folder: Path, name: str, case: Comparison) -> Trainings:
-    """Train ``name`` on ``folder``/data/textures on both sides."""
+    """Train ``name`` on the images of its row below ``folder``/data on both sides."""
     warnings.simplefilter("ignore")
     start: dict[str, torch.Tensor] = {}
 
@@ -75,7 +75,7 @@ def our_scores(folder: Path, name: str, case: Comparison) -> dict[str, float]:
         training = {"trainBatchSize": case.batch} | case.training
         if CATALOG[name].by_gradient:
             training |= {"earlyStopping": {"enabled": False}}
-        spec["dataset"]["seed"] = SEED
+        spec["dataset"] |= {"seed": SEED, "category": ROWS[name].category}
         spec |= {
             "model": {"name": name, name: case.ours} | ({"weights": WEIGHTS} if has_files(name) else {}),
             "training": training,
@@ -165,9 +165,8 @@ def trained_by_anomalib(
             **case.theirs, **files, pre_processor=pre_processor, post_processor=False, evaluator=False, visualizer=False
         )
     module.load_state_dict(start)
-    images, good = (
-        pictures(sorted((folder / "data/textures" / part / "good").iterdir()), side) for part in ("train", "test")
-    )
+    data = folder / "data" / ROWS[name].category
+    images, good = (pictures(sorted((data / part / "good").iterdir()), side) for part in ("train", "test"))
     if name in ("draem", "glass"):
         augmenter = module.augmenter if name == "draem" else module.model.augmentor
         augmenter.anomaly_source_paths.sort()
@@ -204,7 +203,7 @@ def trained_by_anomalib(
 
 
 def their_scores(module: Any, name: str, case: Comparison, folder: Path, paths: Iterable[str]) -> NDArray[np.float32]:
-    data, side = folder / "data/textures", case.side
+    data, side = folder / "data" / ROWS[name].category, case.side
     assert side is not None
     with torch.inference_mode():
         images = module.pre_processor(pictures([data / path for path in paths], side))
