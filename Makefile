@@ -188,3 +188,6 @@ bench: setup $(CLUSTER_TARGET) ## Run the benchmarks, hours of them, and write t
 	$(PYTHON) -m benchmarks.search_quality --write
 	$(PYTHON) -m benchmarks.search_suggestion --write
 	$(USE_CLUSTER) $(PYTHON) -m benchmarks.operator_apply --write
+	$(USE_CLUSTER) $(PYTHON) -m benchmarks.operator_sweeps --write
+	$(USE_IMAGES) $(PYTHON) -m benchmarks.sweep_overhead --images 60 600 --write
+	$(USE_IMAGES) $(PYTHON) -m benchmarks.sweep_overhead --images 600 --cache --write

@@ -1,13 +1,13 @@
 """Sweeps of many trials with pods that are played: the operator's delay behind a trial's end, and its resource use.
 
+    python -m benchmarks.operator_sweeps [--write]
     python -m benchmarks.operator_sweeps --trials 10000 --parallel 200 --seconds 16
-    python -m benchmarks.operator_sweeps --trials 10000 --parallel 200 --seconds 33 --before 9000
-    python -m benchmarks.operator_sweeps --sweeps 100 --trials 50 --parallel 4 --seconds 40
 
 Needs the embedded cluster's programs and certificates: an API server and an etcd are started beside it, which no
 controller looks at. Job controller and kubelet are played by a process of their own, so what is measured is the
 operator and an API server, not the Job controller, which makes 17 Jobs a second at most. The operator runs as in its
-image. Prints one line per figure; asserts nothing.
+image. Prints one line per figure; asserts nothing. Without ``--trials`` the three cases of the table are run in turn,
+which takes some twenty minutes.
 """
 
 import argparse
@@ -26,22 +26,30 @@ from typing import Any
 import kopf
 
 ROOT = Path(__file__).resolve().parents[1]
-PATH = [str(ROOT), *(str(ROOT / folder) for folder in ("crds", "search", "operator", "tests"))]
+PATH = [str(ROOT), *(str(ROOT / folder) for folder in ("crds", "search", "operator", "runner", "tests"))]
 sys.path[:0] = PATH
 
 from anomaly_operator.cluster.client import ApiClient  # noqa: E402
 from anomaly_operator.cluster.credentials import login  # noqa: E402
 from anomaly_operator.resources import EXPERIMENTS, JOBS, Resource  # noqa: E402
+from benchmarks.sweeps import katib  # noqa: E402
 from benchmarks.sweeps.earlier import make_ended  # noqa: E402
 from benchmarks.sweeps.observer import Observer  # noqa: E402
 from benchmarks.sweeps.operator_process import Operator, writes  # noqa: E402
 from benchmarks.sweeps.probe import Probe  # noqa: E402
 from benchmarks.sweeps.processes import Usage  # noqa: E402
-from benchmarks.sweeps.report import Run, print_report  # noqa: E402
+from benchmarks.sweeps.report import Line, Run, print_lines, report  # noqa: E402
+from benchmarks.tables import Table, add_write, command, publish  # noqa: E402
 from support.fake_kubelet import experiment  # noqa: E402
 from support.kube import kubectl  # noqa: E402
 from support.lone_api_server import lone_api_server  # noqa: E402
 
+CASES = {
+    "the first 1,000 trials": "--trials 1000 --parallel 200 --seconds 33",
+    "from 9,000 to 10,000": "--trials 10000 --parallel 200 --seconds 33 --before 9000",
+    "100 sweeps at once": "--sweeps 100 --trials 50 --parallel 4 --seconds 50",
+}
+"""Columns of the table, and the options of their runs."""
 NAMESPACE = "bench"
 NAMESPACES = Resource("", "v1", "namespaces")
 ACCOUNTS = Resource("", "v1", "serviceaccounts")
@@ -91,26 +99,43 @@ async def player(seconds: float) -> AsyncIterator[asyncio.subprocess.Process]:
         await process.wait()
 
 
-def parsed() -> argparse.Namespace:
-    """Return the command line."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--sweeps", type=int, default=1)
-    parser.add_argument("--trials", type=int, default=500, help="of each sweep")
-    parser.add_argument("--parallel", type=int, default=50, help="of each sweep")
-    parser.add_argument(
-        "--before", type=int, default=0, help="of each sweep's trials are over when the operator starts"
-    )
-    parser.add_argument("--seconds", type=float, default=10.0, help="mean time of a trial's pod")
-    parser.add_argument("--algorithm", default="random")
-    parser.add_argument("--limit", type=float, default=3600.0, help="seconds after which it is looked at what there is")
-    parser.add_argument("--times", type=Path, help="file for all times, as JSON")
-    parser.add_argument("--restart", action="store_true", help="start the operator again over the finished sweeps")
-    return parser.parse_args()
+def parser() -> argparse.ArgumentParser:
+    """Return what reads the command line."""
+    found = argparse.ArgumentParser()
+    found.add_argument("--sweeps", type=int, default=1)
+    found.add_argument("--trials", type=int, help="of each sweep; without it, the cases of the table are run")
+    found.add_argument("--parallel", type=int, default=50, help="of each sweep")
+    found.add_argument("--before", type=int, default=0, help="of each sweep's trials are over when the operator starts")
+    found.add_argument("--seconds", type=float, default=10.0, help="mean time of a trial's pod")
+    found.add_argument("--algorithm", default="random")
+    found.add_argument("--limit", type=float, default=3600.0, help="seconds after which it is looked at what there is")
+    found.add_argument("--times", type=Path, help="file for all times, as JSON")
+    found.add_argument("--restart", action="store_true", help="start the operator again over the finished sweeps")
+    add_write(found)
+    return found
 
 
-async def main() -> None:
-    """Start everything, measure, and clean up."""
-    arguments = parsed()
+def main() -> None:
+    """Run the case that is asked for, or those of the table."""
+    arguments = parser().parse_args()
+    if arguments.trials is not None:
+        asyncio.run(measured(arguments))
+        return
+    found = {name: dict(asyncio.run(measured(parser().parse_args(case.split())))) for name, case in CASES.items()}
+    publish([table(found)], command("operator_sweeps"), arguments.write)
+
+
+def table(found: dict[str, dict[str, str]]) -> Table:
+    """Return the table of several cases: a row for whatever was measured in one of them."""
+    labels = dict.fromkeys(label for figures in found.values() for label in figures)
+    rows = [[label.strip(), *(figures.get(label, "-") for figures in found.values())] for label in labels]
+    options = "; ".join(f"{name}: `{case}`" for name, case in CASES.items())
+    return Table("operator-sweeps", ("", *found), rows, ("anomaly-operator", "optuna", "kopf"), f"{options}.")
+
+
+async def measured(arguments: argparse.Namespace) -> list[Line]:
+    """Start everything, measure, print, clean up, and return the figures."""
+    embedded = os.environ["KUBECONFIG"]
     with tempfile.TemporaryDirectory() as name, api_server(Path(name)) as kubeconfig:
         info = login(kopf.OperatorSettings())
         client = ApiClient(lambda: info)
@@ -123,12 +148,14 @@ async def main() -> None:
         try:
             await operator.wait_until_leading()
             async with player(arguments.seconds) as process:
-                await measure(client, info, operator, process, arguments)
+                lines = await measure(client, info, operator, process, arguments)
             if arguments.restart:
                 await restart(operator)
         finally:
             operator.stop()
             await client.close()
+            os.environ["KUBECONFIG"] = embedded
+    return lines
 
 
 def names_of(arguments: argparse.Namespace) -> list[str]:
@@ -150,8 +177,8 @@ async def measure(
     operator: Operator,
     played: asyncio.subprocess.Process,
     arguments: argparse.Namespace,
-) -> None:
-    """Wait for the sweeps' end, and print the figures."""
+) -> list[Line]:
+    """Wait for the sweeps' end, and print and return the figures."""
     probe_client = ApiClient(lambda: info, connections=1)
     observer, probe = Observer(operator, arguments.before), Probe(probe_client, NAMESPACE)
     assert played.stdout
@@ -170,21 +197,23 @@ async def measure(
         sweeps = {name: asdict(times) for name, times in observer.times.items()}
         arguments.times.write_text(json.dumps({"sweeps": sweeps, "probe": probe.chains}))
     written = writes(await operator.metrics())
-    print_report(
-        Run(
-            arguments=arguments,
-            observer=observer,
-            probe=probe,
-            usage=usage,
-            took=took,
-            written=written,
-            sweeps=found,
-        )
+    run = Run(
+        arguments=arguments,
+        observer=observer,
+        probe=probe,
+        usage=usage,
+        took=took,
+        written=written,
+        sweeps=found,
     )
+    lines = list(report(run))
+    print_lines(lines)
+    katib.print_counts(arguments.trials, found[0]["status"]["sweep"]["best"][0]["values"])
     for task in helpers:
         task.cancel()
     await asyncio.gather(*helpers, return_exceptions=True)
     await probe_client.close()
+    return lines
 
 
 async def until_ended(observer: Observer, helpers: list["asyncio.Task[None]"], total: int, limit: float) -> None:
@@ -218,4 +247,4 @@ async def restart(operator: Operator) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    main()

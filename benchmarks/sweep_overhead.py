@@ -3,18 +3,15 @@
 Both sides run PaDiM with a ResNet-18 of random weights on textures of 512 px, at 256 px, with the operator, the S3
 server and the images of `make demo`. A plain experiment is applied as soon as the one before it is seen to be Complete.
 Sides take turns (sweep, plain, plain, sweep), each time with half of the trials; the sweep's end (`final: report`) is
-not counted. What is printed: the seconds from one end to the next, and the medians of each stage with the first and
-third quartile::
+not counted. What is printed: the seconds from one end to the next, and those of each stage::
 
     eval "$(hack/cluster/cluster env)"; export $(hack/images/images)
-    python -m benchmarks.sweep_overhead [--images 60 600] [--trials 20] [--cache]
+    python -m benchmarks.sweep_overhead [--images 60 600] [--trials 20] [--cache] [--write]
 
 ``--cache`` gives all of them one cache, a claim of the default StorageClass, in which a run before has left its files.
 """
 
 import argparse
-import os
-import statistics
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -26,8 +23,9 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 ROOT = Path(__file__).parents[1]
-sys.path[:0] = [str(ROOT / folder) for folder in ("crds", "search", "operator", "tests")]
+sys.path[:0] = [str(ROOT / folder) for folder in ("crds", "search", "operator", "runner", "tests")]
 
+from benchmarks.tables import Spread, Table, add_write, command, publish  # noqa: E402
 from benchmarks.trial_timeline import STAGES, Moments, Watch, durations, now, stage_moments  # noqa: E402
 from hack.demo import install  # noqa: E402
 from hack.demo.flow import s3_client  # noqa: E402
@@ -153,8 +151,8 @@ class Bench:
         return found
 
 
-def compare(bench: Bench, images: int, cached: bool, trials: int) -> None:
-    """Run both sides in turns and print them."""
+def compare(bench: Bench, images: int, cached: bool, trials: int) -> Table:
+    """Run both sides in turns, and return their table."""
     label = f"{images}{'-cached' if cached else ''}"
     half = trials // 2
     plain, swept = list[Ended](), list[Ended]()
@@ -167,29 +165,21 @@ def compare(bench: Bench, images: int, cached: bool, trials: int) -> None:
         plain += bench.run_plain(f"plain-{label}-{turn}", specs)
         if turn == "b":
             swept += bench.run_sweep(sweep(name, images, cached, half), half)
-        show(f"{images} images{', cached' if cached else ''}", swept, plain)
+    return table(f"sweep-overhead-{label}", swept, plain)
 
 
-def show(title: str, swept: Sequence[Ended], plain: Sequence[Ended]) -> None:
-    """Print both sides: all, a run, and a run's stages."""
-    print(f"\n{title}, {len(swept)} runs a side, load {os.getloadavg()[0]:.1f} on {os.cpu_count()} CPUs")
-    print(f"{'':56}{'trials of a sweep':>22}{'plain':>22}")
+def table(name: str, swept: Sequence[Ended], plain: Sequence[Ended]) -> Table:
+    """Return the table of both sides: all runs, one run, and a run's stages."""
     sums = [sum(run.seconds for run in side) for side in (swept, plain)]
-    print(f"{'all, one after the other':56}" + "".join(f"{seconds:20.1f} s" for seconds in sums))
-    print(f"{'  a sweep costs':56}{100 * (sums[0] / sums[1] - 1):+20.1f} %")
-    rows: dict[str, list[list[float]]] = {"one run": [[run.seconds for run in side] for side in (swept, plain)]}
-    for row in STAGES:
-        rows[row] = [[run.stages[row] for run in side if row in run.stages] for side in (swept, plain)]
-    for row, sides in rows.items():
-        print(f"{row:56}" + "".join(f"{spread(values):>22}" for values in sides), flush=True)
-
-
-def spread(values: Sequence[float]) -> str:
-    """Return median, first and third quartile."""
-    if len(values) < 2:
-        return "-"
-    low, median, high = statistics.quantiles(values, n=4, method="inclusive")
-    return f"{median:.2f} ({low:.2f}-{high:.2f})"
+    rows = [
+        [f"all {len(swept)}, one after the other", *(f"{seconds:.1f} s" for seconds in sums)],
+        ["beside the other side", f"{100 * (sums[0] / sums[1] - 1):+.1f} %", "-"],
+        ["one", *(Spread.of([run.seconds for run in side]).text(" s") for side in (swept, plain))],
+    ]
+    for stage in STAGES:
+        sides = [[run.stages[stage] for run in side if stage in run.stages] for side in (swept, plain)]
+        rows.append([stage, *(Spread.of(values).text(" s") if values else "-" for values in sides)])
+    return Table(name, ("", "trials of a sweep", "plain"), rows, ("anomaly-operator", "torch"))
 
 
 @contextmanager
@@ -231,10 +221,12 @@ def main() -> None:
     parser.add_argument("--images", type=int, nargs="+", default=[60, 600])
     parser.add_argument("--trials", type=int, default=20)
     parser.add_argument("--cache", action="store_true")
+    add_write(parser)
     options = parser.parse_args()
     with prepared(options.images) as bench:
         for images in options.images:
-            compare(bench, images, options.cache, options.trials)
+            found = compare(bench, images, options.cache, options.trials)
+            publish([found], command("sweep_overhead"), options.write)
 
 
 if __name__ == "__main__":
