@@ -219,4 +219,4 @@ def _same(here: str, before: str, field: str) -> str:
 
 def _same_in_list(here: str, before: str, items: str, field: str) -> str:
     ours, theirs = f"{here}.{items}", f"{before}.{items}"
-    return f"size({ours}) == size({theirs}) && {ours}.all(o, {theirs}.exists(p, o.{field} == p.{field}))"
+    return f"{ours}.map(one, one.{field}) == {theirs}.map(one, one.{field})"

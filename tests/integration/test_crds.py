@@ -115,6 +115,27 @@ def test_a_started_run_keeps_what_it_depends_on(namespace: Namespace) -> None:
         assert "run_policy" in blocks
 
 
+def test_a_sweep_at_work_keeps_its_parameters_and_what_it_aims_at(namespace: Namespace) -> None:
+    first, second = ({"path": path, "int": {"low": 1, "high": 9}} for path in ("dataset.seed", "model.padim.nFeatures"))
+    auroc = {"metric": "image.AUROC", "goal": "maximize"}
+    latency = {"metric": "performance.latencyMilliseconds", "goal": "minimize"}
+    manifest = base("AnomalyExperiment")
+    manifest["spec"]["sweep"] = {"parameters": [first, second], "objectives": [auroc, latency], "trials": {"max": 4}}
+    namespace.apply(manifest)
+    name = manifest["metadata"]["name"]
+    started = {"status": {"startTime": "2026-01-02T03:04:05Z"}}
+    namespace.kubectl("patch", "aexp", name, "--subresource=status", "--type=merge", "-p", json.dumps(started))
+    for change in (
+        {"parameters": [second, first]},
+        {"objectives": [latency, auroc]},
+        {"objectives": [auroc | {"goal": "minimize"}, latency | {"goal": "maximize"}]},
+        {"objectives": [auroc]},
+    ):
+        with pytest.raises(KubectlError, match=r"spec\.sweep cannot change while the run is at work"):
+            namespace.patch("aexp", name, {"spec": {"sweep": change}})
+    namespace.patch("aexp", name, {"spec": {"sweep": {"objectives": [auroc | {"target": 0.99}, latency]}}})
+
+
 CHANGES: dict[str, dict[str, Any]] = {
     "AnomalyExperiment": {
         "dataset": {"category": "other"},

@@ -131,8 +131,7 @@ CANNOT_CHANGE = (
             AT_WORK.format(
                 "has(self.spec.theBlock.aB) == has(oldSelf.spec.theBlock.aB) && "
                 "(!has(self.spec.theBlock.aB) || self.spec.theBlock.aB == oldSelf.spec.theBlock.aB) && "
-                "size(self.spec.theBlock.items) == size(oldSelf.spec.theBlock.items) && "
-                "self.spec.theBlock.items.all(o, oldSelf.spec.theBlock.items.exists(p, o.key == p.key))"
+                "self.spec.theBlock.items.map(one, one.key) == oldSelf.spec.theBlock.items.map(one, one.key)"
             ),
             CANNOT_CHANGE,
             "spec.theBlock",
