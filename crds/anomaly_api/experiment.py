@@ -145,7 +145,10 @@ class AnomalyExperiment(Contract):
         immutable_once_started(
             "sweep",
             fields=("algorithm", "constraints", "replicates", "fidelity", "pruning", "start", "final"),
-            of_lists=("parameters.path", "objectives.metric", "objectives.goal"),
+            of_lists=(
+                *("parameters.path", "parameters.int", "parameters.float", "parameters.when"),
+                *("objectives.metric", "objectives.goal"),
+            ),
         ),
     )
 

@@ -219,4 +219,5 @@ def _same(here: str, before: str, field: str) -> str:
 
 def _same_in_list(here: str, before: str, items: str, field: str) -> str:
     ours, theirs = f"{here}.{items}", f"{before}.{items}"
-    return f"{ours}.map(one, one.{field}) == {theirs}.map(one, one.{field})"
+    fields = f"one, has(one.{field}) ? [one.{field}] : []"
+    return f"{ours}.map({fields}) == {theirs}.map({fields})"

@@ -127,6 +127,8 @@ def test_a_sweep_at_work_keeps_its_parameters_and_what_it_aims_at(namespace: Nam
     namespace.kubectl("patch", "aexp", name, "--subresource=status", "--type=merge", "-p", json.dumps(started))
     for change in (
         {"parameters": [second, first]},
+        {"parameters": [first | {"int": {"low": 1, "high": 99}}, second]},
+        {"parameters": [{"path": first["path"], "float": {"low": 1, "high": 9}}, second]},
         {"objectives": [latency, auroc]},
         {"objectives": [auroc | {"goal": "minimize"}, latency | {"goal": "maximize"}]},
         {"objectives": [auroc]},

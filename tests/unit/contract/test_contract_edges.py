@@ -131,7 +131,8 @@ CANNOT_CHANGE = (
             AT_WORK.format(
                 "has(self.spec.theBlock.aB) == has(oldSelf.spec.theBlock.aB) && "
                 "(!has(self.spec.theBlock.aB) || self.spec.theBlock.aB == oldSelf.spec.theBlock.aB) && "
-                "self.spec.theBlock.items.map(one, one.key) == oldSelf.spec.theBlock.items.map(one, one.key)"
+                "self.spec.theBlock.items.map(one, has(one.key) ? [one.key] : []) == "
+                "oldSelf.spec.theBlock.items.map(one, has(one.key) ? [one.key] : [])"
             ),
             CANNOT_CHANGE,
             "spec.theBlock",
