@@ -130,7 +130,7 @@ def table(found: dict[str, dict[str, str]]) -> Table:
     labels = dict.fromkeys(label for figures in found.values() for label in figures)
     rows = [[label.strip(), *(figures.get(label, "-") for figures in found.values())] for label in labels]
     options = "; ".join(f"{name}: `{case}`" for name, case in CASES.items())
-    return Table("operator-sweeps", ("", *found), rows, ("anomaly-operator", "optuna", "kopf"), f"{options}.")
+    return Table("operator-sweeps", ("", *found), rows, ("anomaly-operator", "optuna", "kopf"), f"Options: {options}.")
 
 
 async def measured(arguments: argparse.Namespace) -> list[Line]:
