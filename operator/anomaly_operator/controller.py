@@ -69,11 +69,12 @@ class Controller:
             clock=clock,
         )
         self._failures: Counter[RunKey] = Counter()  # in a row, of those that are told if they go on
-        self.finished_at = clock()
-        """When the last reconcile ended, whether it succeeded or not."""
+        self.idle_since: datetime | None = None
+        """When the last reconcile ended, whether it succeeded or not, or the first worker began; None before that."""
 
     async def work(self) -> None:
         """Reconcile runs forever; the one place where a failed reconcile is logged and retried."""
+        self.idle_since = self._clock()
         while True:
             key = await self._queue.get()
             try:
@@ -89,7 +90,7 @@ class Controller:
                 self._failures.pop(key, None)
                 self._queue.forget(key)
             finally:
-                self.finished_at = self._clock()
+                self.idle_since = self._clock()
                 self._queue.done(key)
 
     def _retry_failed(self, key: RunKey, error: Exception) -> None:

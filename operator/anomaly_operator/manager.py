@@ -51,7 +51,7 @@ class Manager:
 
     def __init__(self, settings: Settings, kopf_settings: kopf.OperatorSettings) -> None:
         self._settings = settings
-        self._started_at = time.monotonic()
+        self._began_at: float | None = None  # by the monotonic clock; None while definitions are waited for
         self._client = ApiClient(lambda: login(kopf_settings))
         self._lease_client = ApiClient(lambda: login(kopf_settings), connections=1)
         self._search = SearchWorker()
@@ -88,6 +88,7 @@ class Manager:
         await wait_until_served(self._client, next(iter(self._settings.namespaces), None))
         if self._settings.skipped_namespaces:
             self._replica.spawn(self._exit_when_namespace_returns(), "skipped namespaces")
+        self._began_at = time.monotonic()
         self._replica.spawn(self._replica.run(), "leading")
 
     async def stop(self) -> None:
@@ -108,8 +109,9 @@ class Manager:
         return self._replica.resync.completed_at is not None
 
     def _resync_age(self) -> float:
-        """Return the seconds since the last complete LIST, or since the start."""
-        return time.monotonic() - (self._replica.resync.completed_at or self._started_at)
+        """Return the seconds since the last complete LIST, or since the first could begin; 0 before that."""
+        since = self._replica.resync.completed_at or self._began_at
+        return 0.0 if since is None else time.monotonic() - since
 
     def _health_problem(self) -> str | None:
         """Return why the process is unhealthy, or None: answering probes is not enough, work has to get done."""
@@ -118,8 +120,10 @@ class Manager:
             allowed += STALE_RESYNCS * self._settings.resync_seconds
         if self._resync_age() > allowed:
             return f"no complete LIST for {self._resync_age():.0f} s"
-        idle = (datetime.now(UTC) - self._replica.controller.finished_at).total_seconds()
-        if self._replica.elector.is_leader and len(self._replica.queue) and idle > STUCK_SECONDS:
+        # One that follows has runs in its queue, too, and no workers.
+        since = self._replica.controller.idle_since
+        idle = (datetime.now(UTC) - since).total_seconds() if since else 0.0
+        if len(self._replica.queue) and idle > STUCK_SECONDS:
             return f"{len(self._replica.queue)} runs wait, and no reconcile ended for {idle:.0f} s"
         return None
 

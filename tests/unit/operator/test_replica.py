@@ -157,5 +157,6 @@ def test_one_that_follows_lists_and_reconciles_nothing(world: World) -> None:
     world.loop.run_for(60.0)
     assert (task.done(), world.replica.elector.is_leader) == (False, False)
     assert (len(world.replica.cache.runs), world.api.writes) == (1, [])
+    assert world.replica.controller.idle_since is None, "it has no workers"
     task.cancel()
     world.stop()

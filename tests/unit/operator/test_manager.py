@@ -1,0 +1,171 @@
+"""The manager of a process: when it is unhealthy, and what it counts for Prometheus."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+
+import aiohttp
+import kopf
+import pytest
+
+from anomaly_operator import manager
+from anomaly_operator.manager import Manager
+from anomaly_operator.metrics import REGISTRY
+from anomaly_operator.resources import Manifest
+from support.objects import EXPERIMENT, INFERENCE, KEY, make_run
+from support.played_operator import SETTINGS
+
+BEGIN = datetime(2026, 1, 2, tzinfo=UTC)
+SWEEP: Manifest = {
+    "metadata": {"name": "hunt", "uid": "h"},
+    "spec": EXPERIMENT["spec"] | {"sweep": {"parameters": []}},
+}
+FOUND: Manifest = {
+    "running": 2,
+    "complete": 5,
+    "gpuHours": 1.5,
+    "best": [{"objectives": {"image.AUROC": 0.9}}, {"objectives": {"image.AUROC": 0.8}}],
+}
+
+
+class World:
+    """A manager that is connected to nothing, and its clocks."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.seconds = 1000.0
+        clock = SimpleNamespace(now=lambda _: BEGIN + timedelta(seconds=self.seconds))
+        monkeypatch.setattr(manager, "time", SimpleNamespace(monotonic=lambda: self.seconds))
+        monkeypatch.setattr(manager, "datetime", clock)
+        monkeypatch.setattr(manager, "login", lambda _: kopf.ConnectionInfo(server="http://127.0.0.1:1"))
+        self.served = asyncio.Event()
+        monkeypatch.setattr(manager, "wait_until_served", lambda *_: self.served.wait())
+        self.manager = Manager(replace(SETTINGS, bind="127.0.0.1", port=0), kopf.OperatorSettings())
+        self.replica = self.manager._replica
+
+    def health(self, after: float) -> str | None:
+        """What is wrong, so many seconds later."""
+        self.seconds += after
+        return self.manager._health_problem()
+
+
+@pytest.fixture
+async def world(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
+    made = World(monkeypatch)
+    yield made
+    await made.manager.stop()
+
+
+async def begin(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the manager begin, with a replica that does nothing."""
+    monkeypatch.setattr(world.replica, "run", asyncio.Event().wait)
+    monkeypatch.setattr(world.manager._server, "start", lambda *_: asyncio.sleep(0))
+    world.served.set()
+    await world.manager.start()
+
+
+async def test_a_process_that_lists_nothing_is_unhealthy(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    await begin(world, monkeypatch)
+    assert world.health(after=300.0) is None
+    assert world.health(after=1.0) == "no complete LIST for 301 s"
+    world.replica.resync.completed_at = world.seconds
+    assert world.health(after=300.0 + 3 * 300.0) is None, "three are missed"
+    assert world.health(after=1.0) == "no complete LIST for 1201 s"
+
+
+async def test_one_that_waits_for_definitions_is_healthy_and_has_its_time_from_then_on(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert world.health(after=3600.0) is None
+    await begin(world, monkeypatch)
+    assert world.health(after=300.0) is None
+    assert world.health(after=1.0) is not None
+
+
+async def test_workers_that_end_no_reconcile_are_unhealthy_while_runs_wait(world: World) -> None:
+    world.replica.resync.completed_at = world.seconds
+    world.replica.controller.idle_since = BEGIN + timedelta(seconds=world.seconds)
+    assert world.health(after=301.0) is None, "nothing waits"
+    world.replica.queue.add(KEY)
+    assert world.health(after=0.0) == "1 runs wait, and no reconcile ended for 301 s"
+    assert world.health(after=-1.0) is None
+
+
+async def test_a_replica_that_followed_for_long_is_healthy_when_it_leads(world: World) -> None:
+    """Runs wait in its queue all the time, and it has reconciled none of them."""
+    world.seconds += 86_400.0
+    world.replica.queue.add(KEY)
+    world.replica.resync.completed_at = world.seconds
+    world.replica.elector.is_leader = True
+    assert world.health(after=0.0) is None
+    world.replica.elector.is_leader = False
+
+
+def gauge(name: str, **labels: str) -> float | None:
+    return REGISTRY.get_sample_value(f"anomaly_operator_{name}", labels)
+
+
+async def test_runs_are_counted_by_kind_and_phase(world: World) -> None:
+    cache = world.replica.cache
+    cache.put_run(make_run(EXPERIMENT, {"phase": "Running"}))
+    cache.put_run(make_run(EXPERIMENT | {"metadata": {"name": "bolts"}}, {"phase": "Running"}, uid="b"))
+    cache.put_run(make_run(INFERENCE, uid="i"))
+    world.manager._refresh_metrics()
+    assert gauge("runs", kind="AnomalyExperiment", phase="Running") == 2
+    assert gauge("runs", kind="AnomalyInference", phase="New") == 1
+    cache.remove_run(make_run(INFERENCE, uid="i", resourceVersion="11"))
+    world.manager._refresh_metrics()
+    assert gauge("runs", kind="AnomalyInference", phase="New") is None
+
+
+async def test_a_sweep_tells_how_it_goes(world: World) -> None:
+    cache, which = world.replica.cache, {"namespace": "vision", "sweep": "hunt"}
+    cache.put_run(make_run(EXPERIMENT | SWEEP, {"sweep": FOUND}))
+    cache.put_run(make_run(EXPERIMENT | SWEEP | {"metadata": {"name": "new"}}, uid="n"))
+    world.manager._refresh_metrics()
+    states = ("running", "complete", "pruned", "infeasible", "failed")
+    assert [gauge("sweep_trials", **which, state=state) for state in states] == [2, 5, 0, 0, 0]
+    assert gauge("sweep_gpu_hours", **which) == 1.5
+    assert gauge("sweep_best", **which, metric="image.AUROC") == 0.9, "of the first one"
+    assert gauge("sweep_gpu_hours", namespace="vision", sweep="new") is None, "nothing is known of it"
+    early = {"sweep": {"running": 1}}
+    cache.put_run(make_run(EXPERIMENT | SWEEP, early, resourceVersion="11"))
+    world.manager._refresh_metrics()
+    assert gauge("sweep_best", **which, metric="image.AUROC") is None
+    assert gauge("sweep_gpu_hours", **which) == 0.0
+
+
+async def test_the_age_of_the_last_list_is_counted(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def age() -> float | None:
+        world.manager._refresh_metrics()
+        return gauge("resync_age_seconds")
+
+    world.seconds += 50.0
+    assert age() == 0.0
+    await begin(world, monkeypatch)
+    world.seconds += 20.0
+    assert age() == 20.0
+    world.replica.resync.completed_at = world.seconds - 5.0
+    assert age() == 5.0
+
+
+async def test_it_is_ready_once_everything_is_listed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The probes are answered from the start, also while definitions are waited for."""
+    starting = asyncio.create_task(world.manager.start())
+    await asyncio.sleep(0.05)
+    assert not starting.done()
+    assert world.manager._server._runner
+    port = world.manager._server._runner.addresses[0][1]
+    async with aiohttp.ClientSession() as session:
+
+        async def status(path: str) -> int:
+            async with session.get(f"http://127.0.0.1:{port}{path}") as answer:
+                return answer.status
+
+        assert (await status("/healthz"), await status("/readyz")) == (200, 503)
+        world.replica.resync.completed_at = world.seconds
+        assert await status("/readyz") == 200
+        world.seconds += 1201.0
+        assert await status("/healthz") == 503
+    starting.cancel()
