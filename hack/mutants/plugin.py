@@ -26,7 +26,7 @@ from mutmut.state import state
 SURVIVED, KILLED = 0, 1
 """Exit codes of a fork, and of pytest."""
 CPU_SECONDS = 5
-"""CPU time that a mutant may take beyond ten times that of its tests: it, for the machine may be busy."""
+"""CPU time that a mutant may take in a test beyond ten times that of the test: it, for the machine may be busy."""
 ASLEEP_SECONDS = 5
 """How long all of its threads may sleep, beyond the time of its tests: it waits for what never comes."""
 
@@ -119,11 +119,14 @@ def _try(mutant: str, tests: Sequence[pytest.Item], calls: Calls) -> str:
     """Return what becomes of a mutant that is tried by these tests."""
     seconds = sum(calls.seconds[test.nodeid] for test in tests)
 
+    def passes(test: pytest.Item) -> bool:
+        limit = int(time.process_time() + 10 * calls.seconds[test.nodeid]) + CPU_SECONDS
+        resource.setrlimit(resource.RLIMIT_CPU, (limit, resource.RLIM_INFINITY))
+        return _passes(test)
+
     def work() -> int:
-        limit = int(time.process_time() + 10 * seconds) + CPU_SECONDS
-        resource.setrlimit(resource.RLIMIT_CPU, (limit, limit + 1))
         set_mutant_under_test(mutant)
-        return SURVIVED if all(map(_passes, tests)) else KILLED
+        return SURVIVED if all(map(passes, tests)) else KILLED
 
     return _verdict(_fork(work, seconds + ASLEEP_SECONDS))
 

@@ -144,7 +144,7 @@ def _columns(rows: Iterable[tuple[float | None, ...]], columns: int) -> list[lis
 
 def _aggregate(sweep: Sweep, values: Sequence[float]) -> float:
     # Bytes come as whole numbers, which Optuna's several objectives cannot do with.
-    return float(values[0] if len(values) == 1 else AGGREGATES[sweep.replicates.aggregate](values))
+    return float(AGGREGATES[sweep.replicates.aggregate](values))
 
 
 def _standard_error(sweep: Sweep, values: Sequence[float]) -> float | None:

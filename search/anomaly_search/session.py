@@ -15,7 +15,6 @@ from typing import Any
 from pydantic import ValidationError
 
 from anomaly_api.experiment import ExperimentSpec
-from anomaly_api.reasons import Reason
 from anomaly_api.resource import describe_invalid
 from anomaly_api.sweep import Sweep as SweepSpec
 from anomaly_api.sweep_end import winners_spec
@@ -231,6 +230,7 @@ def _asked(
 
 
 def _as_trial(made: NewTrial | InvalidTrial, now: datetime) -> Trial:
+    """Return what the search has to know of a trial that is about to be made."""
     running = isinstance(made, NewTrial)
     return Trial(
         number=made.which.number,
@@ -238,9 +238,7 @@ def _as_trial(made: NewTrial | InvalidTrial, now: datetime) -> Trial:
         state=State.RUNNING if running else State.INFEASIBLE,
         rung=made.which.rung,
         replicate=made.which.replicate,
-        started=now,
         ended=None if running else now,
-        reason="" if running else Reason.INVALID_CONFIG,
     )
 
 

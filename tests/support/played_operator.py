@@ -67,12 +67,13 @@ class PlayedOperator:
         self._late: defaultdict[str, float] = defaultdict(float)
         self.alive = True
         self._asked_at = loop.time()  # for a LIST; the first one may begin later
+        self.search = PlayedSearch()
         settings = replace(SETTINGS, identity=f"played-{next(_NUMBERS)}", resync_seconds=resync_seconds)
         self.replica = Replica(
             client=PlayedClient(api, lambda: self.alive and self.replica.elector.is_leader),
             lease_client=PlayedClient(api, lambda: self.alive),
             queue=WorkQueue(jitter=lambda: 1.0),
-            worker=PlayedSearch(),
+            worker=self.search,
             settings=settings,
             clock=api.moment,
             monotonic=loop.time,

@@ -7,6 +7,7 @@ import dataclasses
 import os
 
 import kopf
+import yaml
 
 from anomaly_operator.errors import LoginError
 
@@ -15,13 +16,13 @@ def login(settings: kopf.OperatorSettings) -> kopf.ConnectionInfo:
     """Read the current credentials: the token of a ServiceAccount changes every hour.
 
     Raises:
-        LoginError: there is neither a ServiceAccount nor a kubeconfig, or it cannot be read.
+        LoginError: there is neither a ServiceAccount nor a kubeconfig, or it cannot be read, or names what it lacks.
     """
     try:
         info = kopf.login_with_kubeconfig(settings=settings) if os.environ.get("KUBECONFIG") else None
         info = info or _in_cluster(settings) or kopf.login_with_kubeconfig(settings=settings)
-    except OSError as error:
-        raise LoginError(f"the credentials cannot be read: {error}") from error
+    except (OSError, yaml.YAMLError, kopf.LoginError, KeyError) as error:
+        raise LoginError(f"the credentials cannot be read: {type(error).__name__}: {error}") from error
     if info is None:
         raise LoginError("neither a service account nor a kubeconfig: set KUBECONFIG")
     return info

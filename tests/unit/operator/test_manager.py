@@ -1,7 +1,8 @@
-"""The manager of a process: when it is unhealthy, and what it counts for Prometheus."""
+"""The manager of a process: how its parts are connected, when it is unhealthy, and what it counts for Prometheus."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import signal
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
@@ -9,13 +10,19 @@ from types import SimpleNamespace
 import aiohttp
 import kopf
 import pytest
+from structlog.testing import capture_logs
 
+from anomaly_api.run import PROGRESS_PATH, ProgressUpdate, RunIdentity
+from anomaly_api.status import Progress, Stage
 from anomaly_operator import manager
 from anomaly_operator.manager import Manager
 from anomaly_operator.metrics import REGISTRY
-from anomaly_operator.resources import Manifest
-from support.objects import EXPERIMENT, INFERENCE, KEY, make_run
-from support.played_operator import SETTINGS
+from anomaly_operator.resources import JOBS, PODS, RUN_RESOURCES, TOKEN_REVIEWS, Manifest, Resource
+from anomaly_operator.settings import Settings
+from support.objects import EXPERIMENT, INFERENCE, KEY, make_run, with_spec
+from support.played_api import PlayedApi, PlayedClient
+from support.played_controllers import PlayedControllers
+from support.played_operator import SETTINGS, PlayedSearch
 
 BEGIN = datetime(2026, 1, 2, tzinfo=UTC)
 SWEEP: Manifest = {
@@ -35,7 +42,7 @@ class World:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.seconds = 1000.0
-        clock = SimpleNamespace(now=lambda _: BEGIN + timedelta(seconds=self.seconds))
+        clock = SimpleNamespace(now=lambda zone: (BEGIN + timedelta(seconds=self.seconds)).replace(tzinfo=zone))
         monkeypatch.setattr(manager, "time", SimpleNamespace(monotonic=lambda: self.seconds))
         monkeypatch.setattr(manager, "datetime", clock)
         monkeypatch.setattr(manager, "login", lambda _: kopf.ConnectionInfo(server="http://127.0.0.1:1"))
@@ -169,3 +176,157 @@ async def test_it_is_ready_once_everything_is_listed(world: World, monkeypatch: 
         world.seconds += 1201.0
         assert await status("/healthz") == 503
     starting.cancel()
+
+
+WATCHED = {resource.plural for resource in (*RUN_RESOURCES.values(), JOBS, PODS)}
+KOPF = kopf.OperatorSettings()
+UNCHECKED: Manifest = {"runPolicy": {"preflight": "Never"}}
+HUNT: Manifest = {
+    "parameters": [{"path": "model.padim.nFeatures", "choices": [10, 20]}],
+    "algorithm": {"name": "grid"},
+    "objectives": [{"metric": "image.AUROC", "goal": "maximize"}],
+}
+
+
+class Client(PlayedClient):
+    """A client of a played server that knows one token, that of its pod."""
+
+    async def create(self, resource: Resource, namespace: str | None, body: Manifest) -> Manifest:
+        if resource is not TOKEN_REVIEWS:
+            return await super().create(resource, namespace, body)
+        [pod] = (await self.list(PODS).__anext__())[0]
+        who = {"pod-name": [pod["metadata"]["name"]], "pod-uid": [pod["metadata"]["uid"]]}
+        user = {
+            "username": "system:serviceaccount:vision:default",
+            "extra": {f"authentication.kubernetes.io/{key}": value for key, value in who.items()},
+        }
+        return {"status": {"authenticated": True, "audiences": body["spec"]["audiences"], "user": user}}
+
+
+class Process:
+    """A manager that is connected to a played server, and what it asked of its machine."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, settings: Settings) -> None:
+        loop = asyncio.get_running_loop()
+        begun = loop.time()
+        self.api = PlayedApi(lambda: loop.time() - begun)
+        self.controllers = PlayedControllers(self.api)
+        self.connections: list[int | None] = []
+        self.exits: list[int] = []
+        self.signals: list[tuple[int, int]] = []
+        self.waited: list[object] = []
+        machine = SimpleNamespace(_exit=self.exits.append, getpid=lambda: 7, kill=lambda *to: self.signals.append(to))
+        monkeypatch.setattr(manager, "os", machine)
+        monkeypatch.setattr(manager, "login", lambda given: given)
+        monkeypatch.setattr(manager, "ApiClient", self._client)
+        monkeypatch.setattr(manager, "SearchWorker", PlayedSearch)
+        monkeypatch.setattr(manager, "wait_until_served", self._wait)
+        self.manager = Manager(replace(settings, bind="127.0.0.1", port=0), KOPF)
+        self.api.watches.append(self._hear)
+
+    def _client(self, login: Callable[[], object], connections: int | None = 16) -> Client:
+        assert login() is KOPF
+        self.connections.append(connections)
+        return Client(self.api)
+
+    async def _wait(self, client: object, namespace: str | None) -> None:
+        self.waited += [client, namespace]
+
+    def _hear(self, plural: str, event: str, raw: Manifest) -> None:
+        if plural in WATCHED:
+            self.manager.hear(plural, raw, deleted=event == "DELETED")
+
+    @property
+    def url(self) -> str:
+        runner = self.manager._server._runner
+        assert runner
+        host, port = runner.addresses[0]
+        assert (host, port == 0) == ("127.0.0.1", False)
+        return f"http://{host}:{port}"
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(10):
+            while not condition():
+                await asyncio.sleep(0.01)
+
+    def status(self, name: str) -> Manifest:
+        status: Manifest = self.api.objects["anomalyexperiments", name].get("status", {})
+        return status
+
+
+@pytest.fixture
+async def process(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> AsyncIterator[Process]:
+    made = Process(monkeypatch, getattr(request, "param", SETTINGS))
+    yield made
+    await made.manager.stop()
+    assert made.api.complaints == []
+
+
+async def test_a_process_leads_reconciles_searches_and_serves(process: Process) -> None:
+    api = process.api
+    api.add("anomalyexperiments", with_spec(EXPERIMENT, **UNCHECKED))
+    await process.manager.start()
+    assert process.waited == [process.manager._client, None], "in all namespaces"
+    assert process.connections == [16, 1], "a renewal of the Lease waits for nothing else"
+    await process.until(lambda: process.status("screws").get("phase") == "Pending")
+    assert api.objects["leases", "anomaly-operator"]["spec"]["holderIdentity"] == "played"
+    for job in process.controllers.jobs():
+        process.controllers.sync(job)
+        for pod in process.controllers.active_pods(job):
+            process.controllers.run_pod(pod)
+    await process.until(lambda: process.status("screws")["phase"] == "Running")
+
+    uid = api.objects["anomalyexperiments", "screws"]["metadata"]["uid"]
+    identity = RunIdentity(kind=KEY.kind, namespace="vision", name="screws", uid=uid)
+    update = ProgressUpdate(run=identity, stage=Stage.TRAIN, progress=Progress(percent=42))
+    async with aiohttp.ClientSession() as session:
+        headers = {"Authorization": "Bearer of-the-pod"}
+        data = update.model_dump_json(by_alias=True)
+        async with session.post(process.url + PROGRESS_PATH, data=data, headers=headers) as answer:
+            assert answer.status == 204
+        await process.until(lambda: "progress" in process.status("screws"))
+        async with session.get(f"{process.url}/metrics") as answer:
+            assert 'anomaly_operator_runs{kind="AnomalyExperiment",phase="Running"} 1.0' in await answer.text()
+        async with session.get(f"{process.url}/healthz") as answer:
+            assert answer.status == 200
+
+    api.add(
+        "anomalyexperiments",
+        with_spec(EXPERIMENT, sweep=HUNT, **UNCHECKED) | {"metadata": {"name": "hunt", "namespace": "vision"}},
+    )
+    await process.until(lambda: ("anomalyexperiments", "hunt-t0000") in api.objects)
+    assert {task.get_name() for task in process.manager._replica.tasks} >= {"leading", "lease", "resync", "worker-0"}
+    assert (process.exits, process.signals) == ([], [])
+
+
+async def test_a_process_whose_part_fails_ends_at_once(process: Process) -> None:
+    async def fail() -> None:
+        raise KeyError
+
+    process.manager._replica.spawn(fail(), "a part")
+    await process.until(lambda: bool(process.exits))
+    assert process.exits == [1]
+
+
+SOME = replace(SETTINGS, namespaces=("vision", "bottles"), skipped_namespaces=("hidden",))
+
+
+@pytest.mark.parametrize("process", [SOME], indirect=True)
+async def test_a_process_begins_anew_when_a_namespace_can_be_read_again(
+    process: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[object] = []
+
+    async def find(client: object, names: tuple[str, ...]) -> str:
+        asked.extend([client, names])
+        return names[0]
+
+    monkeypatch.setattr(manager, "wait_until_readable", find)
+    with capture_logs() as logs:
+        await process.manager.start()
+        await process.until(lambda: bool(process.signals))
+    assert process.waited == [process.manager._client, "vision"], "where it may read"
+    assert asked == [process.manager._client, ("hidden",)]
+    assert process.signals == [(7, signal.SIGTERM)]
+    assert [entry["namespace"] for entry in logs if entry["log_level"] == "warning"] == ["hidden"]
+    assert "skipped namespaces" in {task.get_name() for task in process.manager._replica.tasks}

@@ -17,7 +17,7 @@ from anomaly_operator.metrics import REGISTRY
 from anomaly_operator.resources import Manifest
 from anomaly_operator.views import run_view
 from support.objects import EXPERIMENT, INFERENCE, KEY, with_spec
-from support.played_api import BEGIN, Fault, PlayedApi, Refused
+from support.played_api import Fault, PlayedApi, Refused
 from support.played_controllers import PlayedControllers
 from support.played_loop import PlayedLoop
 from support.played_operator import PlayedOperator
@@ -210,11 +210,16 @@ def test_an_inference_starts_as_soon_as_its_experiment_is_complete(world: World)
 
 def test_a_deleted_run_is_forgotten(world: World) -> None:
     world.apply()
+    board, job = world.operator.replica.board, world.api.objects["jobs", JOB]["metadata"]["uid"]
+    world.loop.call_soon(board.put, KEY, job, progress_of(world))
+    world.wait(3.0)
+    assert board.latest(KEY, job) is not None
     world.taken_writes()
     world.api.remove(EXPERIMENTS, "screws")
     world.api.collect_garbage()
     world.wait(700.0)
     assert world.taken_writes() == []
+    assert board.latest(KEY, job) is None
 
 
 def test_a_run_that_is_being_deleted_is_left_alone(world: World) -> None:
@@ -257,14 +262,18 @@ def test_jobs_and_pods_of_all_steps_go_as_the_policy_says(world: World) -> None:
     assert list(world.api.all("pods")) == []
 
 
+def progress_of(world: World) -> ProgressUpdate:
+    uid = world.api.objects[EXPERIMENTS, "screws"]["metadata"]["uid"]
+    identity = RunIdentity(kind=KEY.kind, namespace="vision", name="screws", uid=uid)
+    return ProgressUpdate(run=identity, stage=Stage.TRAIN, progress=Progress(percent=42))
+
+
 def test_progress_that_a_pod_pushed_is_in_the_status(world: World) -> None:
     world.apply()
     world.run_pods()
-    run, job = world.api.objects[EXPERIMENTS, "screws"], world.api.objects["jobs", JOB]
-    identity = RunIdentity(kind=KEY.kind, namespace="vision", name="screws", uid=run["metadata"]["uid"])
-    update = ProgressUpdate(run=identity, stage=Stage.TRAIN, progress=Progress(percent=42))
+    job = world.api.objects["jobs", JOB]
     for uid in ("of-an-earlier-job", job["metadata"]["uid"]):
-        world.loop.call_soon(world.operator.replica.board.put, KEY, uid, update)
+        world.loop.call_soon(world.operator.replica.board.put, KEY, uid, progress_of(world))
         world.wait(3.0)
     assert (world.status()["stage"], world.status()["progress"]["percent"]) == ("train", 42)
     assert world.status()["display"] == {"progress": "train 42%"}

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from anomaly_api.reasons import Reason
+from anomaly_operator.decide.desired import sweep_problem
 from anomaly_operator.resources import Manifest
 from support.objects import EXPERIMENT, with_spec
 from support.played_api import PlayedApi
@@ -28,14 +29,14 @@ class World:
         self.wait = self.loop.run_for
         self.wait(1.0)
 
-    def apply(self, name: str = "hunt", **sweep: Any) -> None:
+    def apply(self, name: str = "hunt", policy: Manifest | None = None, **sweep: Any) -> None:
         block: Manifest = {
             "parameters": [{"path": "model.padim.nFeatures", "choices": [10, 20, 30, 40]}],
             "algorithm": {"name": "grid"},
             "objectives": [{"metric": "image.AUROC", "goal": "maximize"}],
             "final": "report",
         }
-        policy, scheduling = {"preflight": "Never"}, {"gpus": {"count": GPUS}}
+        policy, scheduling = policy or {"preflight": "Never"}, {"gpus": {"count": GPUS}}
         manifest = with_spec(EXPERIMENT, sweep=block | sweep, runPolicy=policy, scheduling=scheduling)
         self.api.add(EXPERIMENTS, manifest | {"metadata": {"name": name, "namespace": "vision"}})
         self.wait(2.0)
@@ -143,3 +144,46 @@ def test_a_search_goes_on_without_the_sweep_that_it_began_with(world: World) -> 
     trials = [world.api.objects[EXPERIMENTS, f"later-t{number:04d}"]["spec"]["trial"]["values"] for number in range(4)]
     assert trials[:2] == best[:2] == told["sweep"]["earlier"]
     assert sorted(map(str, trials)) == sorted(map(str, best)), "each point of the grid once"
+
+
+def test_what_is_kept_of_a_sweep_goes_once_it_is_over_or_deleted(world: World) -> None:
+    kept = world.operator.search._told
+    world.apply(trials={"parallel": 2, "max": 2})
+    assert len(kept) == 1
+    for _ in range(2):
+        world.move_pods()
+        world.move_pods(Reason.COMPLETE)
+    assert (world.status["phase"], kept) == ("Complete", {})
+    world.apply("another")
+    assert len(kept) == 1
+    world.api.remove(EXPERIMENTS, "another")
+    world.wait(2.0)
+    assert kept == {}
+
+
+def test_a_sweep_is_checked_once_and_in_a_thread(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That of a large one takes seconds, in which everybody else would wait."""
+    run, in_threads = world.loop.run_in_executor, 0
+
+    def checks() -> int:
+        return sweep_problem.cache_info().misses
+
+    def counted(*work: Any) -> Any:
+        nonlocal in_threads
+        before, done = checks(), run(*work)
+        in_threads += checks() - before
+        return done
+
+    monkeypatch.setattr(world.loop, "run_in_executor", counted)
+    sweep_problem.cache_clear()
+    world.apply()
+    assert (checks(), in_threads) == (1, 1)
+
+
+def test_the_check_of_a_sweep_goes_as_the_policy_says_while_it_searches(world: World) -> None:
+    world.apply(policy={"preflight": "Always", "ttlSecondsAfterFinished": 60})
+    world.move_pods()
+    world.move_pods(Reason.COMPLETE)
+    assert world.status["phase"] == "Running"
+    assert (EXPERIMENTS, "hunt-t0000") in world.api.objects
+    assert world.api.objects["jobs", "hunt-experiment-check"]["spec"]["ttlSecondsAfterFinished"] == 60

@@ -131,11 +131,31 @@ def test_a_point_that_is_worse_in_each_category_saves_its_others(second: list[fl
 
 @pytest.mark.parametrize(
     ("racing", "hopeless"),
-    [(Racing(), True), (Racing(after_replicates=5), False), (Racing(level=0.05), False), (None, False)],
+    [
+        (Racing(), True),
+        (Racing(after_replicates=4), True),
+        (Racing(after_replicates=5), False),
+        (Racing(level=0.07), True),  # four worse: one in sixteen
+        (Racing(level=1 / 16), False),
+        (None, False),
+    ],
 )
 def test_saving_replicates_is_a_choice(racing: Racing | None, hopeless: bool) -> None:
     one = state_of_second([0.90, 0.91, 0.82, 0.99, 0.9], [0.60, 0.51, 0.42, 0.69], racing)
     assert (one.state is State.PRUNED) is hopeless
+
+
+@pytest.mark.parametrize(("after", "hopeless"), [(0, True), (2, True), (3, False)])
+def test_two_replicates_are_enough_for_a_level_that_they_can_reach(after: int, hopeless: bool) -> None:
+    assert is_hopeless({0: 0.5}, {0: 0.1}, Racing(after, 0.6)) is False, "one never is"
+    assert is_hopeless({0: 0.5, 1: 0.6}, {0: 0.1, 1: 0.1}, Racing(after, 0.3)) is hopeless
+
+
+@pytest.mark.parametrize(("last", "hopeless"), [(1.25, False), (1.0, True)])
+def test_what_is_as_good_in_the_mean_is_not_given_up(last: float, hopeless: bool) -> None:
+    """A quarter in each of four against nothing in these, and much in a fifth one: a quarter in the mean, or less."""
+    best = {**dict.fromkeys(range(4), 0.0), 4: last}
+    assert is_hopeless(dict.fromkeys(range(4), 0.25), best, Racing()) is hopeless
 
 
 def test_nothing_is_given_up_while_one_of_its_runs_is_at_work() -> None:
@@ -143,6 +163,21 @@ def test_nothing_is_given_up_while_one_of_its_runs_is_at_work() -> None:
     trials = [*replicates(0, 0.9, 0.91, 0.82, 0.99, 0.9), *replicates(1, 0.6, 0.51, 0.42, 0.69)]
     assert fold(sweep, trials)[1].state is State.PRUNED
     assert fold(sweep, [*trials, Trial(1, POINT, State.RUNNING, replicate=4)])[1].state is State.RUNNING
+
+
+@pytest.mark.parametrize(
+    ("wholes", "hopeless"),
+    [
+        ([(0.5, 0.5, 0.5, 0.5, 0.5), (0.9, 0.91, 0.82, 0.99, 0.9)], True),
+        ([(0.9, 0.91, 0.82, 0.99, 0.9), (0.5, 0.5, 0.5, 0.5, 0.5)], True),
+        ([(0.5, 0.5, 0.5, 0.5, 0.5), (0.4, 0.4, 0.4, 0.4, 0.4)], False),
+    ],
+)
+def test_a_point_is_held_against_the_best_of_the_others(wholes: list[tuple[float, ...]], hopeless: bool) -> None:
+    sweep = sweep_of(replicates=Replicates(5))
+    trials = [trial for number, values in enumerate(wholes) for trial in replicates(number, *values)]
+    one = fold(sweep, [*trials, *replicates(2, 0.6, 0.61, 0.52, 0.69)])[2]
+    assert (one.reason == HOPELESS) is hopeless
 
 
 def test_losses_of_minimised_objectives_are_compared_the_other_way() -> None:

@@ -5,9 +5,12 @@ from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import Any
 
+import pytest
+
 from anomaly_api.experiment import ExperimentSpec
-from anomaly_api.sweep_exchange import InvalidTrial, NewTrial, Plan, RunOfPoint, TrialRecord
+from anomaly_api.sweep_exchange import InvalidTrial, NewTrial, Plan, RunOfPoint, SweepEnd, TrialRecord
 from anomaly_api.sweep_status import StopReason
+from anomaly_search import session
 from anomaly_search.session import best_points, decide, falling_behind, overview, trial_of, winner
 from anomaly_search.spec import sweep_of
 from anomaly_search.suggest import Suggestion, suggest
@@ -179,9 +182,10 @@ def test_values_that_are_not_valid_together_are_told_and_their_place_goes_to_the
     assert asked(experiment, [*measured, kept]).invalid == ()
 
 
-def test_many_points_that_cannot_be_are_told_in_parts() -> None:
-    """250 impossible ones in a row, then 50 that are possible."""
-    features = {"path": "model.padim.nFeatures", "int": {"low": 1, "high": 50}}
+def test_many_points_that_cannot_be_are_told_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """25 impossible ones in a row, then 5 that are possible."""
+    monkeypatch.setattr(session, "MOST_INVALID", 10)
+    features = {"path": "model.padim.nFeatures", "int": {"low": 1, "high": 5}}
     strides = {"path": "model.tiling.stride", "choices": [192, 256, 320, 384, 448, 128]}
     experiment = spec(strides, features, algorithm=GRID, trials={"parallel": 2})
     experiment["model"] = experiment["model"] | {"tiling": {"tileSize": 128, "stride": 128}}
@@ -191,9 +195,67 @@ def test_many_points_that_cannot_be_are_told_in_parts() -> None:
         assert plan.end is None
         parts.append(len(plan.invalid))
         known += [impossible.record() for impossible in plan.invalid]
-    assert parts == [100, 100]
-    assert len(plan.invalid) == 50
-    assert [one.which.number for one in plan.starts] == [250, 251]
+    assert parts == [10, 10]
+    assert len(plan.invalid) == 5
+    assert [one.which.number for one in plan.starts] == [25, 26]
+
+
+def test_a_value_that_the_api_server_would_not_take_is_not_turned_into_one() -> None:
+    experiment = spec(FEATURES | {"choices": ["10", 20]}, algorithm=GRID, trials={"parallel": 2})
+    plan = asked(experiment)
+    assert [one.values for one in plan.invalid] == [{"model.padim.nFeatures": "10"}]
+    assert [one.values for one in plan.starts] == [{"model.padim.nFeatures": 20}]
+
+
+def test_the_place_of_a_point_that_cannot_be_goes_to_what_is_not_begun_yet() -> None:
+    """Of four points the second cannot be, and there is no fifth one: the first has another replicate."""
+    seeds = {"paths": [{"path": "dataset.seed", "values": [3, 4]}]}
+    experiment = spec(TILE, STRIDE, algorithm=GRID, trials={"parallel": 4}, replicates=seeds)
+    assert [one.which for one in asked(experiment).starts] == [
+        RunOfPoint(0),
+        RunOfPoint(2),
+        RunOfPoint(3),
+        RunOfPoint(0, 0, 1),
+    ]
+
+
+def test_what_goes_on_at_a_higher_fidelity_is_begun_once_beside_a_point_that_cannot_be() -> None:
+    fidelity = {"path": "dataset.fraction", "values": [0.5, 1.0], "reduction": 2}
+    experiment = spec(TILE, STRIDE, algorithm=GRID, trials={"parallel": 2}, fidelity=fidelity)
+    tile, stride = "model.tiling.tileSize", "model.tiling.stride"
+    records = [done(0, 0.9, {tile: 128, stride: 128}), done(2, 0.8, {tile: 256, stride: 128})]
+    plan = asked(experiment, records)
+    assert [one.which for one in plan.invalid] == [RunOfPoint(1)]
+    assert [one.which for one in plan.starts] == [RunOfPoint(0, 1), RunOfPoint(3)]
+
+
+def test_a_point_that_cannot_be_is_the_last_one_without_a_better_value() -> None:
+    experiment = spec(TILE, STRIDE, algorithm=GRID, trials={"parallel": 2}, budget={"withoutImprovement": 1})
+    records = [done(0, 0.9, {"model.tiling.tileSize": 128, "model.tiling.stride": 128})]
+    plan = asked(experiment, records, now=BEGIN + timedelta(hours=1))
+    assert [one.which.number for one in plan.invalid] == [1]
+    assert [one.which.number for one in plan.starts] == [2], "and 3 is not begun"
+    assert (plan.end, not_none(plan.waits).reason) == (None, StopReason.WITHOUT_IMPROVEMENT)
+
+
+@pytest.mark.parametrize("at_work", [False, True])
+def test_a_grid_whose_numbers_are_used_up_ends_once_nothing_is_at_work(at_work: bool) -> None:
+    """They were used for values that the space no longer has."""
+    experiment = spec(FEATURES, algorithm=GRID, trials={"max": 9, "parallel": 2})
+    records = [done(number, 0.9, {"model.padim.nFeatures": 11 + number}) for number in range(3)]
+    if at_work:
+        records[2] = records[2]._replace(state="Running")
+    plan = asked(experiment, records)
+    end = None if at_work else SweepEnd(StopReason.EXHAUSTED, "no point of the space is left")
+    assert (plan.starts, plan.invalid, plan.end) == ((), (), end)
+
+
+def test_replicates_are_begun_though_no_point_is_left() -> None:
+    seeds = {"paths": [{"path": "dataset.seed", "values": [3, 4, 5]}]}
+    experiment = spec(FEATURES, algorithm=GRID, trials={"max": 9, "parallel": 5}, replicates=seeds)
+    records = [done(0, 0.9, {"model.padim.nFeatures": 11})]
+    records += [TrialRecord(number, 0, 0, {"model.padim.nFeatures": 11 + number}, "Infeasible") for number in (1, 2)]
+    assert [one.which for one in asked(experiment, records).starts] == [RunOfPoint(0, 0, 1), RunOfPoint(0, 0, 2)]
 
 
 def test_a_point_that_cannot_be_has_a_valid_spec_that_says_why() -> None:
@@ -336,4 +398,5 @@ def test_a_running_trial_whose_curve_is_below_the_median_falls_behind() -> None:
     other = bad._replace(number=6, replicate=1)
     assert falling_behind(experiment, [*peers, bad, good, young, other]) == (RunOfPoint(3),)
     assert falling_behind(experiment, [*peers[1:], bad]) == (), "fewer have ended than afterTrials"
+    assert falling_behind(experiment, [bad, good, good._replace(number=7)]) == (), "none of them has ended"
     assert falling_behind(spec(rate), [*peers, bad]) == ()

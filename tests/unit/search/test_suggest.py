@@ -22,6 +22,7 @@ from scipy.stats.qmc import Sobol
 
 from anomaly_search import points
 from anomaly_search.evaluations import fold
+from anomaly_search.samplers.grid import untried
 from anomaly_search.samplers.optuna_samplers import random, tpe_sampler
 from anomaly_search.samplers.rows import rows
 from anomaly_search.samplers.seeding import seed_of
@@ -356,6 +357,12 @@ def test_one_of_the_points_that_are_left_is_taken_in_the_end(monkeypatch: pytest
         chosen = (3, 4, 9)[np.random.default_rng(seed_of(7, number, 8)).integers(3)]
         assert suggest(sweep, known + elsewhere, number) == Suggestion(points.point_at(FINITE, chosen))
     assert asked == dict.fromkeys(range(8), 5), "after as many attempts"
+
+
+def test_nothing_is_drawn_of_a_space_without_another_point() -> None:
+    known = [points.point_at(FINITE, place) for place in range(14)]
+    assert untried(FINITE, known, 7) is None
+    assert untried(FINITE, known[:13], 7) == known[13]
 
 
 def test_an_infinite_space_repeats_a_point_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
