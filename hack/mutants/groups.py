@@ -63,6 +63,7 @@ GROUPS = (
             "anomaly_operator/serving/tokens.py",
             "anomaly_operator/settings.py",
             "anomaly_operator/status_writer.py",
+            "anomaly_operator/sweeper.py",
             "anomaly_operator/views.py",
         ),
         (

@@ -172,6 +172,13 @@ def test_spent_gpu_hours_end_it_at_once() -> None:
     assert decided.stop == (RunOfPoint(2, 0, 0),)
 
 
+def test_what_is_stopped_is_named_with_its_fidelity_and_replicate() -> None:
+    sweep = sweep_of(budget=Budget(gpu_hours=0.1), fidelity=Fidelity((0.25, 1.0), 2), replicates=Replicates(3))
+    at_work = [running(3, rung=1, replicate=2), running(3, rung=1, replicate=0), running(4)]
+    decided = decide(sweep, [*values(0.5), *at_work])
+    assert decided.stop == (RunOfPoint(3, 1, 2), RunOfPoint(3, 1, 0), RunOfPoint(4, 0, 0))
+
+
 def test_hours_of_runs_that_are_gone_count() -> None:
     """Two trials took 0.1 each, and one that was deleted 0.2: of 0.45 there is too little left for another one."""
     sweep = sweep_of(limits=Limits(10, 1), budget=Budget(gpu_hours=0.45))
@@ -268,7 +275,10 @@ def test_the_wall_clock_counts_from_the_first_start() -> None:
     assert numbers(decide(sweep, values(0.5), minutes=29).start) == [1, 2, 3, 4], "which are just done in time"
     late = decide(sweep, values(0.5), minutes=29.5).end  # each takes a minute
     assert late
-    assert late.reason is StopReason.WALL_CLOCK
+    assert (late.reason, late.message) == (
+        StopReason.WALL_CLOCK,
+        "one more trial would not be done within 0:30:00",
+    )
     over = decide(sweep, [*values(0.5), running(1)], minutes=30)
     assert over.end
     assert over.stop == (RunOfPoint(1, 0, 0),)

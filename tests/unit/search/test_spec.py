@@ -1,6 +1,7 @@
 """From the contract's sweep to the task, and from the summary to the status."""
 
 import itertools
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -37,7 +38,7 @@ def test_every_field_has_its_place() -> None:
     spec = written(
         algorithm={"name": "tpe", "seed": 7, "tpe": {"startupTrials": 5, "candidates": 48}},
         objectives=[AUROC | {"target": 0.999}],
-        constraints=[{"metric": "performance.modelBytes", "max": 3e8}],
+        constraints=[{"metric": "performance.modelBytes", "max": 3e8}, {"metric": "image.F1Max", "min": 0.5}],
         replicates={
             "paths": [
                 {"path": "dataset.category", "values": ["bottle", "cable"]},
@@ -63,12 +64,22 @@ def test_every_field_has_its_place() -> None:
     )
     assert sweep.algorithm == Algorithm("tpe", 7, startup_trials=5, candidates=48)
     assert sweep.objectives == (Objective("image.AUROC", "maximize", 0.999),)
-    assert sweep.constraints == (Constraint("performance.modelBytes", max=3e8),)
+    assert sweep.constraints == (Constraint("performance.modelBytes", max=3e8), Constraint("image.F1Max", min=0.5))
     assert sweep.replicates == Replicates(6, "median", Racing(3, 0.05))
     assert sweep.fidelity == Fidelity((0.25, 1.0), 3)
     assert sweep.start == ({"model.name": "padim"},)
     assert sweep.limits == Limits(400, 32, 20)
     assert sweep.budget == Budget(50, timedelta(days=1), 60)
+
+
+def test_a_range_of_real_numbers_may_have_steps() -> None:
+    stepped = {"path": "dataset.fraction", "float": {"low": 0.1, "high": 0.9, "step": 0.2}}
+    assert space_of(written(parameters=[stepped])).parameters[0].domain == FloatRange(0.1, 0.9, step=0.2)
+
+
+def test_trials_of_an_earlier_experiment_are_learned_from() -> None:
+    earlier = [complete(7, {"model.name": "padim"}, 0.9)]
+    assert sweep_of(written(), history=earlier).history == tuple(earlier)
 
 
 def test_what_is_left_out_has_the_contracts_defaults() -> None:
@@ -141,6 +152,12 @@ def test_a_status_says_what_is_known() -> None:
         ),
         "stopReason": "GpuHours",
     }
+
+
+def test_a_status_has_the_importances_of_the_summary() -> None:
+    sweep = sweep_of(written())
+    known = replace(summary(sweep, []), importances={"model.name": 0.75, "model.padim.nFeatures": 0.25})
+    assert status_of(sweep, known, None).importances == {"model.name": 0.75, "model.padim.nFeatures": 0.25}
 
 
 def test_a_status_of_many_trials_is_small_and_its_front_spread() -> None:
