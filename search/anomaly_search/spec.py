@@ -188,7 +188,7 @@ def _by_metric(sweep: Sweep, objectives: Iterable[float]) -> dict[str, float]:
 
 def _spread(front: Sequence[Evaluation]) -> list[Evaluation]:
     """Return at most FRONT points, evenly over the front in the order of the first objective, both ends among them."""
-    if len(front) <= FRONT:
-        return list(front)
     ordered = sorted(front, key=lambda one: one.objectives[0])
+    if len(front) <= FRONT:
+        return ordered
     return [ordered[round(place * (len(front) - 1) / (FRONT - 1))] for place in range(FRONT)]

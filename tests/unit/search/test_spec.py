@@ -173,6 +173,14 @@ def test_a_status_of_many_trials_is_small_and_its_front_spread() -> None:
     assert all(60 < later - earlier < 70 for earlier, later in itertools.pairwise(front))
 
 
+def test_a_front_is_told_in_the_order_of_the_first_objective() -> None:
+    sweep = sweep_of(written(objectives=[AUROC, {"metric": "image.F1Max", "goal": "maximize"}]))
+    point = {"model.name": "padim", "model.padim.nFeatures": 100}
+    trials = [complete(n, point, first, 1.0 - first) for n, first in enumerate((0.5, 0.9, 0.2))]
+    found = status_of(sweep, summary(sweep, trials), None).pareto_front
+    assert [(one.number, one.objectives["image.AUROC"]) for one in found] == [(2, 0.2), (0, 0.5), (1, 0.9)]
+
+
 def test_correlations_are_told_as_far_as_they_are_known() -> None:
     spec = written(fidelity={"path": "dataset.fraction", "values": [0.1, 0.3, 1.0]})
     sweep = sweep_of(spec)
