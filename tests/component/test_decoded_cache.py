@@ -167,6 +167,16 @@ def of_another_size(_: bytes) -> bytes:
     return to_npz(Decoded(noise(9, size=(8, 8)), (60, 40)))
 
 
+def said_to_be(field: int, value: int) -> Callable[[bytes], bytes]:
+    """An entry whose first array is described otherwise: in field 8 (flags) or 10 (compression) of its ZIP record."""
+
+    def change(content: bytes) -> bytes:
+        place = content.index(b"PK\1\2") + field
+        return content[:place] + bytes([value]) + content[place + 1 :]
+
+    return change
+
+
 @pytest.mark.parametrize(
     "damage",
     [
@@ -176,8 +186,16 @@ def of_another_size(_: bytes) -> bytes:
         lambda _: pickle.dumps(Exploding()),
         pickled,
         of_another_size,
+        said_to_be(8, 1),
+        said_to_be(10, 8),
+        said_to_be(10, 12),
+        said_to_be(10, 14),
+        said_to_be(10, 99),
     ],
-    ids=["a bit", "half", "empty", "a pickle", "a pickled array", "another size"],
+    ids=[
+        *("a bit", "half", "empty", "a pickle", "a pickled array", "another size"),
+        *("encrypted", "deflate", "bzip2", "LZMA", "an unknown method"),
+    ],
 )
 def test_a_damaged_entry_is_made_anew(
     damage: Callable[[bytes], bytes], tmp_path: Path, undecodable: Callable[[], None]

@@ -8,7 +8,9 @@ images their bytes: a picture of 256 x 256 pixels takes 192 KB. Masks are not ke
 
 import hashlib
 import io
+import lzma
 import zipfile
+import zlib
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -21,11 +23,14 @@ from anomaly_runner.data.images import Decoded
 from anomaly_runner.data.preprocessor import Preprocessor
 from anomaly_runner.storage import CacheEntry, FileCache
 
-_VERSION = 1
-"""Version of the entries' form."""
+_VERSION = 2
+"""Version of the entries' form, and of what becomes of a file; in 1 the depth that is set was none of PGM's."""
 _MODES = {"RGB": (3, "uint8"), "L": (2, "uint8"), "F": (2, "float32")}
 """Dimensions and type of an image's array, by Pillow's mode."""
-_DAMAGED = (zipfile.BadZipFile, ValueError, KeyError, EOFError, IndexError, MemoryError, NotImplementedError)
+_DAMAGED = (
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, OSError, EOFError),
+    *(ValueError, KeyError, IndexError, MemoryError, RuntimeError),
+)
 """What numpy and zipfile raise on files that are not what was written."""
 
 

@@ -1,9 +1,9 @@
 """Decode image files and convert them to the model's input, identically in training and inference (Pillow, numpy).
 
-Depths: 8-bit colour images become RGB, and grey images stay grey; 16-bit grey is scaled by its full range (65535 is
-1.0, or the maximum of ``transforms.bitDepth``, such as 4095 for a 12-bit camera); float images hold 0..1; of 16-bit
-colour, which Pillow does not support, the upper 8 bits are used. Values that Pillow's ``convert("RGB")`` would clip to
-white are refused instead.
+Depths: 8-bit colour images become RGB, and grey images stay grey; deeper grey is scaled by the white that the file
+states (65535 unless it is a PGM, a JPEG 2000 or a packed TIFF), or by the maximum of ``transforms.bitDepth``, such as
+4095 for a 12-bit camera; float images hold 0..1; of 16-bit colour, which Pillow does not support, the upper 8 bits are
+used. Values that Pillow would clip to white are refused instead.
 
 Conventions: alpha is dropped, not composited, as in OpenCV and Pillow, because cameras write it without a meaning; the
 first frame of several is used; EXIF orientation is applied to images and masks, as in OpenCV, because people label
@@ -125,7 +125,7 @@ def decode(
         data: the file.
         max_pixels: largest width x height that is decoded.
         crop: the part that is kept; None for the whole image.
-        bit_depth: significant bits of 16-bit grey, 8..16; None for the depth in the file.
+        bit_depth: significant bits of 16-bit grey, 8..16; None for those that the file states.
         before_crop: applied to the whole image before the crop.
 
     Raises:
@@ -142,11 +142,12 @@ def decode(
 class OpenedFile:
     """The first frame of a file, decoded and upright, in Pillow's mode for the file.
 
-    ``deep_colour``: whether the file has 16 bits a colour channel, of which Pillow keeps the upper 8. ``turned`` and
-    ``has_more_frames``: see ``Decoded``.
+    ``white``: the largest value that the file states. ``deep_colour``: whether that is more than 255 in each colour
+    channel, of which Pillow keeps the upper 8 bits. ``turned`` and ``has_more_frames``: see ``Decoded``.
     """
 
     image: Image.Image
+    white: int
     deep_colour: bool
     turned: bool
     has_more_frames: bool
@@ -167,13 +168,15 @@ def opened(data: bytes, max_pixels: int, *, lower_bytes: bool = False) -> Iterat
     try:
         with Image.open(BytesIO(without_notes(data)), formats=_FORMATS) as image:
             _check_size(image, max_pixels)
-            deep_colour, has_more_frames = _is_deep_colour(image, data), bool(getattr(image, "is_animated", False))
+            white, has_more_frames = _stated_white(image, data), bool(getattr(image, "is_animated", False))
+            deep_colour = _is_deep_colour(image, white)
             turned = _tiff_tag(image, _ORIENTATION, 1) in _TURNED  # Pillow turns a TIFF while it loads it
             if lower_bytes:
                 _swap_byte_order(image)
+            _keep_stored_grey(image)
             image.load()
             turned |= _turn_upright(image)
-            yield OpenedFile(image, deep_colour, turned, has_more_frames)
+            yield OpenedFile(image, white, deep_colour, turned, has_more_frames)
     except _DECODER_ERRORS as error:
         raise UnreadableImageError(_problem(error)) from error
 
@@ -221,12 +224,12 @@ def _problem(error: Exception) -> str:
 
 def _to_standard_mode(file: OpenedFile, bit_depth: int | None) -> Image.Image:
     """Convert to mode RGB, L, or F with values of 0..1; arguments and exceptions are those of ``decode``."""
-    image = file.image
+    image, white = file.image, (1 << bit_depth) - 1 if bit_depth else file.white
     if image.mode == "F":
         return _unit_range(np.asarray(image, np.float32), 1.0)
     if image.mode.startswith("I"):  # I;16 in its byte orders, and I, which Pillow also uses for 16 bits
-        return _deep_grey(image, _white_value(image, bit_depth))
-    if file.deep_colour and image.format in ("PNG", "TIFF") and bit_depth not in (None, 16):
+        return _deep_grey(file, white)
+    if file.deep_colour and white != file.white:
         raise UnreadableImageError(
             f"16-bit colour, of which the upper 8 bits are read: bitDepth {bit_depth} "
             "cannot be used; store 8 bits a channel"
@@ -236,18 +239,12 @@ def _to_standard_mode(file: OpenedFile, bit_depth: int | None) -> Image.Image:
     return image.convert("L" if image.mode in _GREY else "RGB")
 
 
-def _white_value(image: Image.Image, bit_depth: int | None) -> int:
-    """The value of white in 16-bit grey; Pillow has already scaled PGM and JPEG 2000 by the depth in the file."""
-    if image.format in ("PPM", "JPEG2000"):
-        return 65535
-    stored = _tiff_tag(image, BITSPERSAMPLE, 16)
-    return (1 << (bit_depth or min(stored, 16))) - 1
-
-
-def _deep_grey(image: Image.Image, white: int) -> Image.Image:
-    """Convert 16-bit grey to mode F with values of 0..1."""
-    values = np.asarray(image).astype(np.float32)
-    zero_is_white = _tiff_tag(image, PHOTOMETRIC_INTERPRETATION, 1) == 0  # Pillow ignores it beyond 8 bits
+def _deep_grey(file: OpenedFile, white: int) -> Image.Image:
+    """Convert grey of more than 8 bits to mode F with values of 0..1."""
+    values = np.asarray(file.image).astype(np.float32)
+    if file.image.format == "JPEG2000":  # Pillow multiplies the values, so that they fill 16 bits
+        values /= (1 << 16) // (file.white + 1)
+    zero_is_white = _tiff_tag(file.image, PHOTOMETRIC_INTERPRETATION, 1) == 0  # Pillow ignores it beyond 8 bits
     if zero_is_white:
         values = white - values
     return _unit_range(values, float(white))
@@ -258,30 +255,48 @@ def _tiff_tag(image: Image.Image, tag: int, default: int) -> int:
     return int(found[0] if isinstance(found, tuple) else found)
 
 
-def _is_deep_colour(image: Image.Image, data: bytes) -> bool:
-    """Whether a colour file has 16 bits a channel, which only the decoder's arguments show, and only before loading."""
+def _stated_white(image: ImageFile.ImageFile, data: bytes) -> int:
+    """The largest value of a channel by the file itself, which of PGM only the decoder's arguments show."""
+    match image.format:
+        case "PPM":
+            args = image.tile[0].args
+            return args[-1] if isinstance(args, tuple) else 65535 if image.mode == "I" else 255
+        case "JPEG2000":
+            bits = _bits_of_jpeg2000(data)
+        case _:
+            bits = _tiff_tag(image, BITSPERSAMPLE, 16)
+    return (1 << min(bits, 16)) - 1
+
+
+def _is_deep_colour(image: ImageFile.ImageFile, white: int) -> bool:
+    """Whether a colour file has 16 bits a channel, which of PNG and TIFF only the decoder's arguments show."""
     if image.mode.startswith("I"):
         return False
-    if image.format == "JPEG2000":
-        return _bits_of_jpeg2000(data) > 8
-    tiles = image.tile if isinstance(image, ImageFile.ImageFile) else []
-    if image.format == "PPM":
-        return any(isinstance(tile.args, tuple) and tile.args[-1] > 255 for tile in tiles)
-    return any(";16" in str(tile.args) for tile in tiles)
+    if image.format in ("PPM", "JPEG2000"):
+        return white > 255
+    return any(";16" in str(tile.args) for tile in image.tile)
 
 
 def _bits_of_jpeg2000(data: bytes) -> int:
     """Bits of the first channel: Ssiz in the header of the code stream (ISO/IEC 15444-1, A.5.1)."""
-    place = data.find(b"\xff\x4f\xff\x51") + 42
-    return (data[place] & 0x7F) + 1 if place < len(data) else 8
+    return (data[data.index(b"\xff\x4f\xff\x51") + 42] & 0x7F) + 1
+
+
+def _keep_stored_grey(image: ImageFile.ImageFile) -> None:
+    """Have the decoder leave values of PGM as they are: it would scale them to 65535, and cut those beyond white."""
+    if image.format == "PPM" and image.mode == "I":
+        (tile,) = image.tile
+        if tile.codec_name == "ppm_plain":
+            image.tile = [tile._replace(args=("L", 65535))]
+        else:  # that of other depths is a loop in Python
+            image.tile = [tile._replace(codec_name="raw", args="I;16B")]
 
 
 _OTHER_BYTE_ORDER = {"16B": "16L", "16L": "16B", "16N": "16B" if sys.byteorder == "little" else "16L"}
 
 
-def _swap_byte_order(image: Image.Image) -> None:
+def _swap_byte_order(image: ImageFile.ImageFile) -> None:
     """Have the decoder take 16-bit colour for the other byte order, so that it keeps the lower bytes."""
-    assert isinstance(image, ImageFile.ImageFile)
     for index, tile in enumerate(image.tile):
         args = tile.args if isinstance(tile.args, tuple) else (tile.args,)
         mode, _, order = str(args[0]).partition(";")

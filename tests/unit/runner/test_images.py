@@ -3,9 +3,10 @@
 import random
 import struct
 import zlib
+from collections.abc import Callable
 from contextlib import suppress
 from io import BytesIO
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -223,6 +224,18 @@ def test_texts_and_colour_profiles_of_any_size_are_skipped(chunks: list[tuple[by
     assert images.without_notes(noted(chunks, data)) == data
 
 
+def test_the_last_chunk_of_a_file_may_be_an_empty_text() -> None:
+    empty = struct.pack(">I4sI", 0, b"tEXt", zlib.crc32(b"tEXt"))
+    assert images.without_notes(FILES["rgb png"] + empty) == FILES["rgb png"]
+
+
+def test_a_chunk_that_claims_to_be_larger_than_any_file_ends_the_search() -> None:
+    """As a signed number the length would lead back to the chunk itself, for ever."""
+    data = FILES["rgb png"][:33]
+    claimed = struct.pack(">I4sI", 2**32 - 12, b"tEXt", 0)
+    assert images.without_notes(data + claimed + FILES["rgb png"][33:]) == data
+
+
 def test_a_large_colour_profile_of_a_jpeg() -> None:
     data = encoded(ramp8("RGB"), "JPEG", quality=100, icc_profile=LONG[: 2 << 20])
     assert np.array_equal(np.asarray(decode(data, LIMIT)), np.asarray(decode(FILES["jpeg"], LIMIT)))
@@ -324,6 +337,10 @@ def test_a_crop_beyond_the_image_is_refused(crop: CropArea) -> None:
 # At the limits; expected values are by hand
 
 
+def test_the_largest_file_has_four_channels_of_32_bits_and_64_mib_besides() -> None:
+    assert images.max_file_bytes(1000) == 16_000 + 64 * 1024 * 1024
+
+
 def test_an_image_may_have_as_many_pixels_as_the_limit() -> None:
     data = encoded(Image.new("L", (5, 3)))
     assert decode(data, 15).size == (5, 3)
@@ -375,7 +392,7 @@ def test_values_beyond_what_rounding_explains_are_refused(pixels: NDArray[np.gen
 
 def test_white_of_a_jpeg_2000_is_that_of_its_depth() -> None:
     data = encoded(Image.fromarray(np.full((16, 16), 65535, np.uint16)), "JPEG2000", irreversible=False)
-    assert np.asarray(decode(data, LIMIT, bit_depth=12)).tolist() == [[1.0] * 16] * 16
+    assert np.asarray(decode(data, LIMIT)).tolist() == [[1.0] * 16] * 16
 
 
 def test_a_palette_may_be_transparent_by_degrees() -> None:
@@ -399,3 +416,110 @@ def test_what_people_see_is_8_bit_colour(mode: str) -> None:
 
 def test_what_people_see_of_a_deep_image() -> None:
     assert np.abs(np.asarray(to_rgb8(decode(FILES["16-bit png"], LIMIT)), float)[..., 0] / 255 - RAMP).max() < 0.005
+
+
+# Formats that state the depth of their grey
+
+
+def pgm(values: NDArray[np.integer[Any]], white: int, *, plain: bool = False) -> bytes:
+    """Return a PGM file of grey values (height, width) up to ``white``, in bytes or in decimal digits."""
+    height, width = values.shape
+    head = f"{'P2' if plain else 'P5'}\n{width} {height}\n{white}\n".encode()
+    return head + (" ".join(map(str, values.ravel())).encode() if plain else values.astype(">u2").tobytes())
+
+
+def jpeg2000(values: NDArray[np.integer[Any]], bits: int) -> bytes:
+    """Return a JPEG 2000 code stream of grey of so many bits, which Pillow cannot write.
+
+    The depth in the header (Ssiz) is changed. Values are stored as their distance from the middle of the depth.
+    """
+    stored = (values + (1 << 15) - (1 << (bits - 1))).astype(np.uint16)
+    data = bytearray(encoded(Image.fromarray(stored), "JPEG2000", irreversible=False, no_jp2=True))
+    assert data[42] == 15
+    data[42] = bits - 1
+    return bytes(data)
+
+
+def colour_jpeg2000(values: NDArray[np.uint8], bits: int) -> bytes:
+    """Return a JPEG 2000 code stream of three channels of so many bits, as ``jpeg2000``.
+
+    A value becomes its distance from 128 with the middle of the depth added.
+    """
+    data = bytearray(encoded(Image.fromarray(values), "JPEG2000", irreversible=False, no_jp2=True))
+    for place in (42, 45, 48):
+        assert data[place] == 7
+        data[place] = bits - 1
+    return bytes(data)
+
+
+STATED: dict[str, Callable[[NDArray[np.integer[Any]], int], bytes]] = {
+    "pgm": lambda values, bits: pgm(values, (1 << bits) - 1),
+    "plain pgm": lambda values, bits: pgm(values, (1 << bits) - 1, plain=True),
+    "jpeg 2000": jpeg2000,
+}
+
+
+@pytest.mark.parametrize("make", STATED.values(), ids=STATED.keys())
+@pytest.mark.parametrize(
+    ("stated", "bit_depth", "white"),
+    [(12, None, 4095), (12, 12, 4095), (16, None, 65535), (16, 12, 4095), (10, 12, 4095), (12, 16, 65535)],
+)
+def test_a_depth_that_is_set_counts_whatever_the_file_says(
+    make: Callable[[NDArray[np.integer[Any]], int], bytes], stated: int, bit_depth: int | None, white: int
+) -> None:
+    """As in PNG and TIFF: 1023 of 4095 is a quarter, also where the file could hold 65535."""
+    values = np.tile([0, 1, 500, 1023], (16, 4))
+    found = np.asarray(decode(make(values, stated), LIMIT, bit_depth=bit_depth))
+    np.testing.assert_allclose(found, values / white, atol=1e-7)
+
+
+@pytest.mark.parametrize("make", STATED.values(), ids=STATED.keys())
+def test_values_beyond_the_depth_are_refused_whatever_the_file_says(
+    make: Callable[[NDArray[np.integer[Any]], int], bytes],
+) -> None:
+    values = np.tile([0, 4096], (16, 8))
+    with pytest.raises(UnreadableImageError, match="grey values from 0 to 4096; expected 0 to 4095"):
+        decode(make(values, 16), LIMIT, bit_depth=12)
+
+
+@pytest.mark.parametrize("plain", [False, True])
+def test_values_beyond_those_that_a_pgm_states_are_refused_and_not_cut_to_white(plain: bool) -> None:
+    with pytest.raises(UnreadableImageError, match="grey values from 0 to 1001; expected 0 to 1000"):
+        decode(pgm(np.array([[0, 1001]]), 1000, plain=plain), LIMIT)
+
+
+@pytest.mark.parametrize("stated", [4095, 65535])
+@pytest.mark.parametrize("bit_depth", [None, 12, 16])
+def test_deep_colour_is_read_only_by_the_depth_that_the_file_states(stated: int, bit_depth: int | None) -> None:
+    data = b"P6\n1 1\n%d\n" % stated + np.array([0, stated // 2, stated], ">u2").tobytes()
+    if bit_depth is None or (1 << bit_depth) - 1 == stated:
+        assert np.asarray(decode(data, LIMIT, bit_depth=bit_depth)).tolist() == [[[0, 127, 255]]]
+    else:
+        with pytest.raises(UnreadableImageError, match=f"bitDepth {bit_depth} cannot be used"):
+            decode(data, LIMIT, bit_depth=bit_depth)
+
+
+@pytest.mark.parametrize(("bits", "expected"), [(9, 96), (12, 124), (16, 128)])
+def test_deep_colour_of_jpeg_2000_is_read_only_by_the_depth_that_it_states(bits: int, expected: int) -> None:
+    """The values, which are rounded to 8 bits: 64 - 128 + 256 of 9 bits, + 2048 of 12, + 32768 of 16."""
+    data = colour_jpeg2000(np.full((16, 16, 3), 64, np.uint8), bits)
+    for bit_depth in (None, bits):
+        assert np.unique(np.asarray(decode(data, LIMIT, bit_depth=bit_depth))).tolist() == [expected]
+    with pytest.raises(UnreadableImageError, match="bitDepth 10 cannot be used"):
+        decode(data, LIMIT, bit_depth=10)
+
+
+def test_a_depth_does_not_matter_to_8_bits() -> None:
+    data = colour_jpeg2000(np.full((16, 16, 3), 64, np.uint8), 8)
+    assert np.unique(np.asarray(decode(data, LIMIT, bit_depth=12))).tolist() == [64]
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_8_bits_of_a_pgm_or_ppm_have_no_other_depth(mode: str) -> None:
+    for plain in (False, True):
+        kind = {("RGB", False): "P6", ("RGB", True): "P3", ("L", False): "P5", ("L", True): "P2"}[mode, plain]
+        values = [0, 100, 200] if mode == "RGB" else [100]
+        body = " ".join(map(str, values)).encode() if plain else bytes(values)
+        found = decode(f"{kind} 1 1 200\n".encode() + body, LIMIT, bit_depth=12)
+        assert found.mode == mode
+        assert np.asarray(found).ravel().tolist() == ([0, 128, 255] if mode == "RGB" else [128])

@@ -85,6 +85,13 @@ def tiff16(order: str, value: int) -> bytes:
     return start + pixels + struct.pack(f"{order}H", len(tags)) + entries + struct.pack(f"{order}I", 0)
 
 
+def deep_jpeg2000(bits: int) -> bytes:
+    """Return a JPEG 2000 code stream that states so many bits for each of three channels, which Pillow cannot write."""
+    data = bytearray(encoded(painted((0, 0, 1), "RGB"), "JPEG2000", irreversible=False, no_jp2=True))
+    data[42:51:3] = bytes([bits - 1]) * 3
+    return bytes(data)
+
+
 def bits(depth: int, pixels: str, transparent: int) -> bytes:
     """Return a PNG of a row of grey pixels, in hexadecimal digits of its bytes, with a transparent value."""
     row = bytes.fromhex(pixels)
@@ -201,9 +208,13 @@ def test_what_is_stored_with_loss_is_cut_at_half_of_white(make: Callable[[], byt
         (png16(2, 1), "^it has 16 bits a channel of which"),
         (b"P6 2 1 65535\n" + bytes(12), "^it has 16 bits a channel of which"),
         (b"P6 2 1 256\n" + bytes(12), "^it has 16 bits a channel of which"),
+        (deep_jpeg2000(9), "^it has 16 bits a channel of which"),
         (encoded(Image.new("F", (4, 4)), "TIFF", tiffinfo={262: 0}), "^it has floats of which 0 is white"),
     ],
-    ids=["text", "nan", "16-bit grey with alpha", "16-bit ppm", "9-bit ppm", "floats whose zero is white"],
+    ids=[
+        *("text", "nan", "16-bit grey with alpha", "16-bit ppm", "9-bit ppm", "9-bit jpeg 2000"),
+        "floats whose zero is white",
+    ],
 )
 def test_masks_that_cannot_be_read_rightly_are_refused(data: bytes, problem: str) -> None:
     with pytest.raises(UnreadableImageError, match=problem):
