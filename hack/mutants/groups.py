@@ -120,7 +120,9 @@ GROUPS = (
         ("anomaly_runner/data/*.py", "anomaly_runner/data/layouts/*.py"),
         (
             "tests/component/test_decoded_cache.py",
+            "--deselect=tests/component/test_decoded_cache.py::test_processes_write_one_cache_at_the_same_time",
             "tests/unit/runner/test_augment.py",
+            "tests/unit/runner/test_batches.py",
             "tests/unit/runner/test_data_edges.py",
             "tests/unit/runner/test_equal_images.py",
             "tests/unit/runner/test_evaluate.py",

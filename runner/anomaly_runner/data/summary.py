@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 
-from anomaly_runner.data.samples import GOOD, SYNTHETIC, UNKNOWN, DatasetIndex, Sample
+from anomaly_runner.data.samples import GOOD, UNKNOWN, DatasetIndex, Sample
 
 _NAMED_LABELS = 8
 """How many labels the sentence counts."""
@@ -41,8 +41,9 @@ def describe_briefly(dataset: DatasetIndex, *, with_masks: bool) -> str:
 
 def _kinds(samples: Sequence[Sample], purpose: str) -> str:
     """The number of images of a split and, of those with labels, how many are good and of how many kinds of defect."""
-    labels = Counter(sample.label for sample in samples)
-    good, unknown, synthetic = labels.pop(GOOD, 0), labels.pop(UNKNOWN, 0), labels.pop(SYNTHETIC, 0)
+    labels = Counter(sample.label for sample in samples if sample.source is None)
+    synthetic = len(samples) - labels.total()
+    good, unknown = labels.pop(GOOD, 0), labels.pop(UNKNOWN, 0)
     if unknown == len(samples):
         return f"{unknown} {purpose}" if unknown else ""
     kinds = f"{len(labels)} kinds of defect" if len(labels) > 1 else "one kind of defect"
@@ -58,7 +59,7 @@ def _kinds(samples: Sequence[Sample], purpose: str) -> str:
 def _masks(dataset: DatasetIndex) -> str:
     """How many masks there are, of how many defective images."""
     scored = (*dataset.validation, *dataset.test)
-    defective = [sample for sample in scored if sample.label not in (GOOD, UNKNOWN, SYNTHETIC)]
+    defective = [sample for sample in scored if sample.defect and sample.source is None]
     if not defective:
         return ""
     masks = {key for sample in scored for key in sample.masks}

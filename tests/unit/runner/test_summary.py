@@ -90,3 +90,15 @@ def test_what_cannot_be_used_is_counted() -> None:
     assert describe_briefly(dataset, with_masks=True) == (
         "5 to learn from, 5 to test on: 5 good, 1 that cannot be used"
     )
+
+
+def test_a_kind_of_defect_may_have_the_name_that_synthetic_defects_have() -> None:
+    """They are told apart by what they are, not by a name that a folder may have."""
+    named = tuple(Sample(f"test/synthetic defect/{index}.png", "synthetic defect") for index in range(2))
+    painted = Sample("val/good/0.png (synthetic defect 0)", "synthetic defect", source="val/good/0.png")
+    masked = Sample("test/dent/0.png", "dent", ("mask.png",))
+    dataset = DatasetIndex(train=GOOD, validation=(*images(good=1), painted), test=(*named, masked))
+    assert describe_briefly(dataset, with_masks=True) == (
+        "5 to learn from, 2 to validate on: 1 good, 1 with synthetic defects, 3 to test on: 3 of 2 kinds of defect, "
+        "1 masks (2 defective images have none)"
+    )

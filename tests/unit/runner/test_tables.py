@@ -392,6 +392,14 @@ def test_a_list_may_have_validation_images_and_its_own_word_for_good(tmp_path: P
     assert facts(found) == (["a.png", "b.png"], {"d.png": ("HS", ("masks/d.png",)), "masks/d2.png": ("unknown", ())})
 
 
+def test_a_parquet_file_that_is_damaged_inside_is_refused_and_not_tried_again(tmp_path: Path) -> None:
+    """Its end, which is read first, is intact."""
+    table = bytearray(parquet(path=[f"{index}.png" for index in range(100)]))
+    table[4:60] = bytes(56)
+    with pytest.raises(DataInvalid, match=r"^t\.parquet cannot be read: "):
+        indexed(tmp_path, bytes(table), "t.parquet")
+
+
 @pytest.mark.parametrize("meta", [None, "none", {}, {"normal_class": None}])
 def test_without_another_word_good_is_ok(tmp_path: Path, meta: object) -> None:
     found = listed(tmp_path, {"meta": meta, "train": [entry("a.png"), entry("b.png")], "test": [entry("c.png")]})

@@ -17,7 +17,7 @@ io gut gutteil gutteile fehlerfrei bon bonne conforme bueno buena buenos sindefe
 semdefeito 良品 好品 正常 合格 合格品 无缺陷 無缺陷 양품 정상 годен годные норма
 """
 _GOOD_WORDS = frozenset(_WORDS.split())
-"""Words for images without defects, in several languages, as ``_bare`` has them; ``io`` is the German "in Ordnung"."""
+"""Words for images without defects, in several languages, as ``bare`` has them; ``io`` is the German "in Ordnung"."""
 _NEUTRAL = """
 front back top bottom left right side view part parts piece pieces item items image images img imgs picture pictures
 sample samples product products class only
@@ -25,9 +25,9 @@ sample samples product products class only
 _NEUTRAL_WORDS = frozenset(_NEUTRAL.split())
 """Words in a label that say nothing of defects, as in ``ok_front`` and ``good parts``; neither do numbers."""
 _UNKNOWN_WORDS = frozenset(("unknown", "unlabeled", "unlabelled", "undefined", "nan", "na", "null"))
-"""Words for an unknown label, as ``_bare`` has them: also what programs write for a missing value."""
+"""Words for an unknown label, as ``bare`` has them: also what programs write for a missing value."""
 _MASKS = frozenset(("gt", "gts", "groundtruth", "groundtruths", "mask", "masks"))
-"""Names of folders of masks, as ``_bare`` has them."""
+"""Names of folders of masks, as ``bare`` has them."""
 MASK_ENDING = re.compile(r"[ _.-](?:masks?|gt|label|seg)$", re.IGNORECASE)
 """What usually follows the name of an image, or of a kind of defect, in that of its masks."""
 _WORD = re.compile(r"[^\W\d_]+")
@@ -37,17 +37,17 @@ _BINARY = ("0", "1")
 
 def looks_good(label: str) -> bool:
     """Whether a label other than ``GOOD`` probably means images without a defect."""
-    return label != GOOD and not _GOOD_WORDS.isdisjoint((_bare(label), _gist(label)))
+    return label != GOOD and not _GOOD_WORDS.isdisjoint((bare(label), _gist(label)))
 
 
 def looks_unknown(label: str) -> bool:
     """Whether a label other than ``UNKNOWN`` probably means that the label is not known."""
-    return label != UNKNOWN and _bare(label) in _UNKNOWN_WORDS
+    return label != UNKNOWN and bare(label) in _UNKNOWN_WORDS
 
 
 def looks_like_masks(folder: str) -> bool:
     """Whether a folder probably has masks."""
-    return _bare(folder) in _MASKS
+    return bare(folder) in _MASKS
 
 
 def check_labels(images: Iterable[PlacedFile], uri: str) -> None:
@@ -93,7 +93,7 @@ def twin_warnings(labels: Iterable[str]) -> tuple[str, ...]:
     """Warnings about labels that differ only in case or in separators, which are counted apart."""
     alike: defaultdict[str, list[str]] = defaultdict(list)
     for label in sorted(set(labels)):
-        alike[_bare(label) or label].append(label)
+        alike[bare(label) or label].append(label)
     return tuple(
         f"the labels {' and '.join(twins)} are counted as different kinds of defect"
         for twins in alike.values()
@@ -101,8 +101,9 @@ def twin_warnings(labels: Iterable[str]) -> tuple[str, ...]:
     )
 
 
-def _bare(label: str) -> str:
-    return "".join(sign for sign in _folded(label) if sign.isalnum())
+def bare(name: str) -> str:
+    """A name in small letters and digits: those that are alike to people have the same."""
+    return "".join(sign for sign in _folded(name) if sign.isalnum())
 
 
 def _gist(label: str) -> str:

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from anomaly_api.dataset import TableColumns
+from anomaly_runner.data.layouts.labels import bare
 from anomaly_runner.errors import DataInvalid
 
 _REAL_IAD_GOOD = "OK"
@@ -128,7 +129,7 @@ def _check_columns(header: list[str], name: str, columns: TableColumns) -> None:
     """
     for field, usual in TableColumns().model_dump().items():
         column = getattr(columns, field)
-        meant = [other for other in header if _bare(other) == _bare(column)]
+        meant = [other for other in header if _singular(other) == _singular(column)]
         if header.count(column) > 1:
             raise DataInvalid(f"{name} has the column {column} {header.count(column)} times")
         if column not in header and (field == "path" or column != usual or meant):
@@ -137,9 +138,9 @@ def _check_columns(header: list[str], name: str, columns: TableColumns) -> None:
             )
 
 
-def _bare(column: str) -> str:
+def _singular(column: str) -> str:
     """The name of a column in small letters and digits, without an s at its end."""
-    return "".join(filter(str.isalnum, column.casefold())).removesuffix("s")
+    return bare(column).removesuffix("s")
 
 
 def _parquet_rows(content: bytes, name: str, columns: TableColumns) -> Iterator[Row]:
@@ -156,6 +157,8 @@ def _parquet_rows(content: bytes, name: str, columns: TableColumns) -> Iterator[
                 yield Row(count, *row)
     except pa.ArrowException as error:
         raise DataInvalid(f"{name} is not Parquet: {error}") from error
+    except OSError as error:  # what it says of damage behind an intact head
+        raise DataInvalid(f"{name} cannot be read: {error}") from error
 
 
 def _text_column(batch: pa.RecordBatch, column: str) -> list[str]:
