@@ -124,13 +124,14 @@ def from_parquet(content: bytes, selection: str) -> FoundImages:
     try:
         table = pq.read_table(io.BytesIO(content))
         rest = _Rest.model_validate_json((table.schema.metadata or {}).get(_METADATA, b""), strict=True)
-    except (pa.ArrowException, OSError, ValidationError) as error:
+        rows = table.to_pydict()
+    except (pa.ArrowException, OSError, UnicodeDecodeError, ValidationError) as error:
         raise ListingInvalidError(f"it cannot be read: {str(error)[:200]}") from error
     if not table.schema.equals(_SCHEMA):
         raise ListingInvalidError("it has other columns")
     if rest.of != selection:
         raise ListingInvalidError("it is of other images")
-    return _found(table.to_pydict(), rest)
+    return _found(rows, rest)
 
 
 def _found(rows: dict[str, list[Any]], rest: _Rest) -> FoundImages:

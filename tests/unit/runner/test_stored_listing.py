@@ -114,16 +114,25 @@ def without_a_column() -> bytes:
     return content.getvalue()
 
 
+def with_another_text() -> bytes:
+    """The listing with a byte in its keys and labels that UTF-8 does not have there."""
+    content = io.BytesIO()
+    pq.write_table(pq.read_table(io.BytesIO(to_parquet(FOUND, "of"))), content, compression="none")
+    return content.getvalue().replace(b"good", b"g\xe9od")
+
+
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
         (b"", "cannot be read"),
+        (with_another_text(), "cannot be read: 'utf-8' codec"),
         (b"PAR1 and nothing more PAR1", "cannot be read"),
         (to_parquet(FOUND, "of")[:-20], "cannot be read"),
         (to_parquet(FOUND, "others"), "of other images"),
         (to_parquet(FoundImages(DatasetIndex(), ()), "of"), "no images"),
         (without_a_column(), "other columns"),
     ],
+    ids=["empty", "another text", "no parquet", "cut", "of others", "no images", "a column less"],
 )
 def test_what_is_no_listing_of_these_images_is_refused(content: bytes, problem: str) -> None:
     with pytest.raises(ListingInvalidError, match=problem):

@@ -400,6 +400,14 @@ def test_a_parquet_file_that_is_damaged_inside_is_refused_and_not_tried_again(tm
         indexed(tmp_path, bytes(table), "t.parquet")
 
 
+def test_a_parquet_file_whose_texts_are_not_utf_8_is_refused(tmp_path: Path) -> None:
+    names = pa.array([b"pi\xe9ce.png"], pa.binary()).view(pa.string())
+    content = io.BytesIO()
+    pq.write_table(pa.table({"path": names}), content)
+    with pytest.raises(DataInvalid, match=r"^t\.parquet cannot be read: 'utf-8' codec"):
+        indexed(tmp_path, content.getvalue(), "t.parquet")
+
+
 @pytest.mark.parametrize("meta", [None, "none", {}, {"normal_class": None}])
 def test_without_another_word_good_is_ok(tmp_path: Path, meta: object) -> None:
     found = listed(tmp_path, {"meta": meta, "train": [entry("a.png"), entry("b.png")], "test": [entry("c.png")]})

@@ -157,7 +157,7 @@ def _parquet_rows(content: bytes, name: str, columns: TableColumns) -> Iterator[
                 yield Row(count, *row)
     except pa.ArrowException as error:
         raise DataInvalid(f"{name} is not Parquet: {error}") from error
-    except OSError as error:  # what it says of damage behind an intact head
+    except (OSError, UnicodeDecodeError) as error:  # of damage behind an intact head, and of texts
         raise DataInvalid(f"{name} cannot be read: {error}") from error
 
 
