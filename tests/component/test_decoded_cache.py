@@ -13,6 +13,7 @@ from typing import Any, Never
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 
 from anomaly_api.dataset import CropArea, DatasetLimits
@@ -167,6 +168,17 @@ def of_another_size(_: bytes) -> bytes:
     return to_npz(Decoded(noise(9, size=(8, 8)), (60, 40)))
 
 
+def in_a_mode(mode: str, pixels: NDArray[Any]) -> Callable[[bytes], bytes]:
+    """An entry of a mode that no decoded image has."""
+
+    def change(_: bytes) -> bytes:
+        buffer = io.BytesIO()
+        np.savez(buffer, mode=np.array(mode), facts=np.array([60, 40, 0, 0], np.int64), pixels=pixels)
+        return buffer.getvalue()
+
+    return change
+
+
 def said_to_be(field: int, value: int) -> Callable[[bytes], bytes]:
     """An entry whose first array is described otherwise: in field 8 (flags) or 10 (compression) of its ZIP record."""
 
@@ -186,6 +198,8 @@ def said_to_be(field: int, value: int) -> Callable[[bytes], bytes]:
         lambda _: pickle.dumps(Exploding()),
         pickled,
         of_another_size,
+        in_a_mode("HSV", np.zeros((*SIZE, 3), np.uint8)),
+        in_a_mode("HSV", np.zeros((), np.uint8)),
         said_to_be(8, 1),
         said_to_be(10, 8),
         said_to_be(10, 12),
@@ -193,7 +207,7 @@ def said_to_be(field: int, value: int) -> Callable[[bytes], bytes]:
         said_to_be(10, 99),
     ],
     ids=[
-        *("a bit", "half", "empty", "a pickle", "a pickled array", "another size"),
+        *("a bit", "half", "empty", "a pickle", "a pickled array", "another size", "a mode", "a number"),
         *("encrypted", "deflate", "bzip2", "LZMA", "an unknown method"),
     ],
 )

@@ -100,5 +100,7 @@ def from_npz(content: bytes, size: tuple[int, int]) -> Decoded | None:
 
 
 def _fits(mode: str, pixels: NDArray[np.generic], size: tuple[int, int]) -> bool:
-    dimensions, dtype = _MODES.get(mode, (0, "uint8"))
+    if mode not in _MODES:
+        return False
+    dimensions, dtype = _MODES[mode]
     return str(pixels.dtype) == dtype and pixels.shape == (*size, 3)[:dimensions]

@@ -234,7 +234,7 @@ def _to_standard_mode(file: OpenedFile, bit_depth: int | None) -> Image.Image:
             f"16-bit colour, of which the upper 8 bits are read: bitDepth {bit_depth} "
             "cannot be used; store 8 bits a channel"
         )
-    if image.mode in ("PA", "P"):
+    if image.mode == "P":  # Pillow warns of a palette that is transparent by degrees unless its alpha is read
         return image.convert("RGBA").convert("RGB")
     return image.convert("L" if image.mode in _GREY else "RGB")
 
@@ -287,7 +287,7 @@ def _keep_stored_grey(image: ImageFile.ImageFile) -> None:
     if image.format == "PPM" and image.mode == "I":
         (tile,) = image.tile
         if tile.codec_name == "ppm_plain":
-            image.tile = [tile._replace(args=("L", 65535))]
+            image.tile = [tile._replace(args=(65535,))]
         else:  # that of other depths is a loop in Python
             image.tile = [tile._replace(codec_name="raw", args="I;16B")]
 

@@ -1,7 +1,9 @@
 """Augmentations: their effect on a picture, and their reproducibility."""
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -129,3 +131,47 @@ def test_without_augmentations_nothing_changes(pictures: Path) -> None:
     assert np.array_equal(
         plain, read_images(pictures, [Sample("0.png", "good")], Augmenter(Augmentations(), 3, 1))["0.png"]
     )
+
+
+# At the limits; expected values are by hand
+
+
+def with_draws(image: Image.Image, draws: Sequence[float], **spec: float) -> NDArray[np.generic]:
+    """Augment an image with chosen numbers: for both flips, the turn, brightness and contrast."""
+    generator: Any = SimpleNamespace(random=lambda count: np.array(draws)[:count])
+    return np.asarray(augment(image, Augmentations.model_validate(spec), generator))
+
+
+def test_what_never_happens_does_not_happen_by_the_smallest_draw_either() -> None:
+    assert np.array_equal(with_draws(picture("RGB"), [0.0] * 5), np.asarray(picture("RGB")))
+
+
+@pytest.mark.parametrize(
+    ("spec", "pixels", "expected"),
+    [
+        ({"brightness": 1}, [0, 100, 200], [0, 200, 255]),
+        ({"contrast": 1}, [0, 100, 200], [0, 100, 255]),
+        ({"brightness": 1}, [0.0, 0.25, 0.75], [0.0, 0.5, 1.0]),
+        ({"contrast": 1}, [0.0, 0.25, 0.5], [0.0, 0.25, 0.75]),
+        ({"contrast": 1}, [0.25, 0.5, 1.0], [0.0, 5 / 12, 1.0]),
+    ],
+)
+def test_light_and_contrast_that_are_doubled_end_at_black_and_white(
+    spec: dict[str, float], pixels: list[float], expected: list[float]
+) -> None:
+    """Contrast doubles the distance from the mean, which is 100, 0.25 and 7/12."""
+    image = Image.fromarray(np.array([pixels], np.uint8 if pixels[-1] > 1 else np.float32))
+    np.testing.assert_allclose(with_draws(image, [0.5, 0.5, 0.5, 1.0, 1.0], **spec)[0], expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("size", [(65, 65), (64, 64), (100, 20), (7, 90)])
+@pytest.mark.parametrize("degrees", [-45, 30, 45, 90, 135])
+def test_what_is_of_one_colour_stays_so_however_it_is_turned(size: tuple[int, int], degrees: float) -> None:
+    assert np.asarray(rotate(Image.new("L", size, 200), degrees)).tolist() == [[200] * size[0]] * size[1]
+
+
+def test_an_epoch_is_the_one_that_earlier_releases_made() -> None:
+    """Or the rest of a run that is resumed after an upgrade would learn from other images."""
+    first_bytes = int.from_bytes(hashlib.sha256(b"a.png").digest()[:8], "big")
+    expected = augment(picture("RGB"), ALL, np.random.default_rng((3, 1, first_bytes)))
+    assert np.array_equal(np.asarray(Augmenter(ALL, 3, 1)(picture("RGB"), "a.png")), np.asarray(expected))

@@ -367,11 +367,12 @@ def test_resizing_weighs_neighbours_by_their_distance() -> None:
         (encoded(Image.fromarray(np.array([[0, 65535]], np.int32)), "TIFF"), 1.0),
         (b"P5\n2 1\n65535\n\0\0\xff\xff", 1.0),
         (b"P5\n2 1\n1023\n\0\0\x03\xff", 1.0),
+        (b"P2\n2 1\n65535\n0 65535", 1.0),
         (encoded(Image.fromarray(np.array([[0, 1.0005]], np.float32)), "TIFF"), 1.0),
         (encoded(Image.fromarray(np.array([[-0.0005, 1]], np.float32)), "TIFF"), 1.0),
         (encoded(Image.fromarray(np.array([[0, 0.25]], np.float32)), "TIFF"), 0.25),
     ],
-    ids=["PNG", "32-bit TIFF", "PGM", "10-bit PGM", "rounded up", "rounded down", "float"],
+    ids=["PNG", "32-bit TIFF", "PGM", "10-bit PGM", "plain PGM", "rounded up", "rounded down", "float"],
 )
 def test_black_is_0_and_white_1_in_every_depth(data: bytes, white: float) -> None:
     assert np.asarray(decode(data, LIMIT)).tolist() == [[0.0, white]]
@@ -523,3 +524,9 @@ def test_8_bits_of_a_pgm_or_ppm_have_no_other_depth(mode: str) -> None:
         found = decode(f"{kind} 1 1 200\n".encode() + body, LIMIT, bit_depth=12)
         assert found.mode == mode
         assert np.asarray(found).ravel().tolist() == ([0, 128, 255] if mode == "RGB" else [128])
+
+
+def test_of_two_code_streams_of_jpeg_2000_the_first_says_the_depth() -> None:
+    values = np.tile([0, 4095], (16, 8))
+    data = jpeg2000(values, 12) + jpeg2000(values, 16)
+    assert np.asarray(decode(data, LIMIT)).tolist() == [[0.0, 1.0] * 8] * 16

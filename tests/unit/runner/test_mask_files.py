@@ -173,6 +173,22 @@ def test_the_smallest_value_that_is_not_black_is_set_in_every_mode(make: Callabl
     assert not open_mask(make(), LIMIT).lossy
 
 
+def mixed_webp() -> bytes:
+    """Return a WebP file whose first frame, noise beside the truth, is stored with loss, and whose second is not."""
+    noise = np.random.default_rng(0).integers(0, 90, (48, 64, 3)).astype(np.uint8)
+    noise[TRUTH] = 255
+    data = encoded(
+        Image.fromarray(noise),
+        "WEBP",
+        quality=90,
+        save_all=True,
+        append_images=[Image.new("RGB", (64, 48), (0, 0, 1))],
+        allow_mixed=True,
+    )
+    assert 0 < data.index(b"VP8 ") < data.index(b"VP8L")
+    return data
+
+
 LOSSY = {
     "jpeg": lambda: encoded(painted(255, "L"), "JPEG", quality=60),
     "red jpeg": lambda: encoded(painted((255, 0, 0), "RGB"), "JPEG", quality=95, subsampling=0),
@@ -189,6 +205,7 @@ LOSSY = {
         save_all=True,
         append_images=[Image.new("RGB", (64, 48), 9)],
     ),
+    "webp of which only the first frame is lossy": mixed_webp,
     "jpeg 2000": lambda: encoded(painted((255, 255, 255), "RGB"), "JPEG2000", irreversible=True, quality_layers=[20]),
 }
 
@@ -198,6 +215,13 @@ def test_what_is_stored_with_loss_is_cut_at_half_of_white(make: Callable[[], byt
     mask = open_mask(make(), LIMIT)
     assert mask.lossy
     assert np.array_equal(np.asarray(mask.pixels), TRUTH)
+
+
+def test_of_two_code_streams_of_jpeg_2000_the_first_says_whether_it_has_lost_values() -> None:
+    first = encoded(painted((0, 0, 1), "RGB"), "JPEG2000", irreversible=False, no_jp2=True)
+    second = encoded(painted((0, 0, 1), "RGB"), "JPEG2000", irreversible=True, no_jp2=True)
+    assert not open_mask(first + second, LIMIT).lossy
+    assert open_mask(second + first, LIMIT).lossy
 
 
 @pytest.mark.parametrize(
