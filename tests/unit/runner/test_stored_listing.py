@@ -124,16 +124,16 @@ def with_another_text() -> bytes:
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
-        (b"", "cannot be read"),
-        (with_another_text(), "cannot be read: 'utf-8' codec"),
-        (b"PAR1 and nothing more PAR1", "cannot be read"),
-        (to_parquet(FOUND, "of")[:-20], "cannot be read"),
-        (to_parquet(FOUND, "others"), "of other images"),
-        (to_parquet(FoundImages(DatasetIndex(), ()), "of"), "no images"),
-        (without_a_column(), "other columns"),
+        (lambda: b"", "cannot be read"),
+        (with_another_text, "cannot be read: 'utf-8' codec"),
+        (lambda: b"PAR1 and nothing more PAR1", "cannot be read"),
+        (lambda: to_parquet(FOUND, "of")[:-20], "cannot be read"),
+        (lambda: to_parquet(FOUND, "others"), "of other images"),
+        (lambda: to_parquet(FoundImages(DatasetIndex(), ()), "of"), "no images"),
+        (without_a_column, "other columns"),
     ],
     ids=["empty", "another text", "no parquet", "cut", "of others", "no images", "a column less"],
 )
-def test_what_is_no_listing_of_these_images_is_refused(content: bytes, problem: str) -> None:
+def test_what_is_no_listing_of_these_images_is_refused(content: Callable[[], bytes], problem: str) -> None:
     with pytest.raises(ListingInvalidError, match=problem):
-        from_parquet(content, "of")
+        from_parquet(content(), "of")
