@@ -80,7 +80,7 @@ class _Row(NamedTuple):
 
 def selection_digest(*parts: str) -> str:
     """Digest of everything that decides which files are listed and what they mean."""
-    return hashlib.sha256("\0".join(parts).encode(errors="surrogateescape")).hexdigest()
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
 def to_parquet(found: FoundImages, selection: str) -> bytes:

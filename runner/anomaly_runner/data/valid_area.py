@@ -97,7 +97,7 @@ class ValidArea:
                 f"validAreaMask's {self.mask.width} x {self.mask.height}"
             )
         result = image.copy()
-        result.paste((0, 0, 0) if image.mode == "RGB" else 0, mask=_ignored(self, image.size))
+        result.paste(0, mask=_ignored(self, image.size))
         return result
 
     def to_png(self) -> bytes:

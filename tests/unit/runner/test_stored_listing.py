@@ -1,5 +1,6 @@
 """The listing that one step leaves to the next: read as it was written, or refused."""
 
+import hashlib
 import io
 import json
 from collections.abc import Callable
@@ -52,7 +53,27 @@ def test_a_listing_is_read_as_it_was_written_and_its_files_are_pinned() -> None:
 def test_what_decides_about_the_files_has_a_digest() -> None:
     digests = {selection_digest(*parts) for parts in (("a", "b"), ("ab",), ("a", "b", ""), ("b", "a"))}
     assert len(digests) == 4
-    assert selection_digest("a", "b") == selection_digest("a", "b")
+
+
+def test_the_next_step_finds_a_listing_also_if_it_is_of_another_release() -> None:
+    assert selection_digest("a", "b") == hashlib.sha256(b"a\0b").hexdigest()
+    table = pq.read_table(io.BytesIO(to_parquet(FOUND, "of")))
+    assert json.loads(table.schema.metadata[b"anomaly_listing"]) == {
+        "version": 1,
+        "of": "of",
+        "unreadable": [{"path": "../x.png", "problem": "its key leads out of the folder"}],
+        "missingMasks": ["test/rip/b.png"],
+        "warnings": ["something is odd"],
+        "layout": "MVTec AD",
+        "fraction": 0.25,
+    }
+    assert table.schema.names == ["key", "size", "etag", "split", "label", "masks"]
+
+
+def test_a_listing_is_compressed() -> None:
+    """Paths of a million files have most of their letters in common."""
+    group = pq.ParquetFile(io.BytesIO(to_parquet(FOUND, "of"))).metadata.row_group(0)
+    assert {group.column(place).compression for place in range(6)} == {"ZSTD"}
 
 
 def changed(column: str, row: int, value: Any) -> bytes:
@@ -107,6 +128,13 @@ def test_a_listing_of_another_form_is_refused(change: Callable[[dict[str, Any]],
         from_parquet(with_metadata(change), "of")
 
 
+def without_metadata() -> bytes:
+    """A table with the columns of a listing."""
+    content = io.BytesIO()
+    pq.write_table(pq.read_table(io.BytesIO(to_parquet(FOUND, "of"))).replace_schema_metadata(), content)
+    return content.getvalue()
+
+
 def without_a_column() -> bytes:
     table = pq.read_table(io.BytesIO(to_parquet(FOUND, "of"))).drop_columns(["etag"])
     content = io.BytesIO()
@@ -128,11 +156,12 @@ def with_another_text() -> bytes:
         (with_another_text, "cannot be read: 'utf-8' codec"),
         (lambda: b"PAR1 and nothing more PAR1", "cannot be read"),
         (lambda: to_parquet(FOUND, "of")[:-20], "cannot be read"),
-        (lambda: to_parquet(FOUND, "others"), "of other images"),
-        (lambda: to_parquet(FoundImages(DatasetIndex(), ()), "of"), "no images"),
-        (without_a_column, "other columns"),
+        (lambda: to_parquet(FOUND, "others"), "^it is of other images$"),
+        (lambda: to_parquet(FoundImages(DatasetIndex(), ()), "of"), "^it has no images$"),
+        (without_metadata, "^it cannot be read: "),
+        (without_a_column, "^it has other columns$"),
     ],
-    ids=["empty", "another text", "no parquet", "cut", "of others", "no images", "a column less"],
+    ids=["empty", "another text", "no parquet", "cut", "of others", "no images", "no metadata", "a column less"],
 )
 def test_what_is_no_listing_of_these_images_is_refused(content: Callable[[], bytes], problem: str) -> None:
     with pytest.raises(ListingInvalidError, match=problem):

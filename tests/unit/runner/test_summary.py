@@ -34,6 +34,7 @@ DEFECTS = images(2, dent=3, scratch=2)
         ),
         (DatasetIndex(test=UNLABELLED), "images: 3 to score (unknown 3)"),
         (DatasetIndex(test=images(2, dent=2)), "images: 2 to score (dent 2), 2 masks"),
+        (DatasetIndex(test=images(b=1, a=1, good=1)), "images: 3 to score (good 1, a 1, b 1)"),
         (
             DatasetIndex(test=images(good=1, a=1, b=2, c=1, d=1, e=1, f=1, g=1, h=1)),
             "images: 10 to score (good 1, b 2, a 1, c 1, d 1, e 1, f 1, g 1, ...)",

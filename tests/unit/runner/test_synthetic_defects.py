@@ -39,12 +39,12 @@ def test_every_good_validation_image_has_one_and_stays_good_itself() -> None:
     assert set(found.file_keys()) == {sample.key for sample in (*found.train, *good("val", 3), *found.test)}
 
 
-@pytest.mark.parametrize(("images", "most"), [(2, 1), (7, 3)])
-def test_another_number_is_spread_over_the_good_images(images: int, most: int) -> None:
-    found = add_synthetic_defects(dataset(good("val", 3)), SyntheticDefects(images=images), 42)
-    sources = [sample.source for sample in painted(found)]
-    assert len(sources) == images
-    assert max(map(sources.count, sources)) == most
+@pytest.mark.parametrize(("images", "numbers"), [(2, [0, 0]), (7, [0, 0, 0, 1, 1, 1, 2])])
+def test_another_number_is_spread_over_the_good_images(images: int, numbers: list[int]) -> None:
+    """Those of an image are counted in their keys, which say what is painted."""
+    found = painted(add_synthetic_defects(dataset(good("val", 3)), SyntheticDefects(images=images), 42))
+    counted = sorted(sample.key.removeprefix(f"{sample.source} ") for sample in found)
+    assert counted == [f"(synthetic defect {number})" for number in numbers]
 
 
 def test_the_seed_draws_which() -> None:
@@ -60,9 +60,14 @@ FIVE = SyntheticDefects(images=5)
 
 
 def test_without_good_validation_images_or_with_real_defects_they_are_refused() -> None:
-    with pytest.raises(InvalidConfig, match=r"there are none: add val/good, or set splits\.validationFraction"):
+    field = r"^dataset\.splits\.syntheticDefects "
+    with pytest.raises(
+        InvalidConfig, match=rf"{field}.*there are none: add val/good, or set splits\.validationFraction$"
+    ):
         add_synthetic_defects(dataset(()), SyntheticDefects(), 42)
-    with pytest.raises(InvalidConfig, match="there are real ones to validate with"):
+    with pytest.raises(
+        InvalidConfig, match=rf"{field}.*real ones to validate with: remove it, or the defects below val/$"
+    ):
         add_synthetic_defects(dataset([*good("val", 3), Sample("val/dent/0.png", "dent")]), SyntheticDefects(), 42)
 
 
