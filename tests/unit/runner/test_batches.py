@@ -77,6 +77,15 @@ def test_of_many_images_only_a_batch_and_two_a_thread_are_read_ahead(tmp_path: P
     batches.close()  # type: ignore[attr-defined]
 
 
+def test_an_image_reaches_the_model_by_the_depth_and_the_normalisation_that_are_set(tmp_path: Path) -> None:
+    Image.fromarray(np.full((2, 3), 4095, np.uint16)).save(tmp_path / "0.png")
+    by = Preprocessor(height=2, width=3, normalization="imagenet", bit_depth=12)
+    samples = [Sample("0.png", GOOD)]
+    (batch,) = read_batches(Prefetcher(tmp_path, lambda: None), samples, by, log(), batch_size=1, threads=1)
+    white = [(1 - 0.485) / 0.229, (1 - 0.456) / 0.224, (1 - 0.406) / 0.225]
+    assert batch.images[0, :, 1, 2].tolist() == pytest.approx(white)
+
+
 def paint(image: Image.Image, key: str) -> tuple[Image.Image, NDArray[np.bool_]]:
     """Paint the defect white, on what has to be the image of the model's size."""
     assert (image.size, key) == ((3, 2), PAINTED.key)

@@ -1,5 +1,6 @@
 """Stores and downloads: what is copied, what is refused, and messages of a server's refusals."""
 
+import errno
 import os
 import shutil
 import threading
@@ -405,6 +406,16 @@ def test_a_file_without_permission_is_denied_and_not_retried(tmp_path: Path, mon
     (tmp_path / "a.png").write_bytes(b"1")
     monkeypatch.setattr(Path, "read_bytes", fail_to_read)
     with pytest.raises(StorageDenied, match=r"no permission for .*a\.png"):
+        read_file(start_prefetch(FolderStore(tmp_path), [], tmp_path, never_stop), "a.png")
+
+
+def test_a_file_system_that_fails_is_named_with_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail_to_read(path: Path) -> Never:
+        raise OSError(errno.EIO, "Input/output error", str(path))
+
+    (tmp_path / "a.png").write_bytes(b"1")
+    monkeypatch.setattr(Path, "read_bytes", fail_to_read)
+    with pytest.raises(StorageUnavailable, match=r"^cannot read .*a\.png: Input/output error$"):
         read_file(start_prefetch(FolderStore(tmp_path), [], tmp_path, never_stop), "a.png")
 
 
