@@ -10,6 +10,7 @@ from anomaly_runner.data.images import max_file_bytes
 from anomaly_runner.data.layouts.folders import VISA
 from anomaly_runner.data.layouts.rows import ImageRows, read_rows
 from anomaly_runner.data.layouts.table import TableOptions, index_table, inside_folder
+from anomaly_runner.data.notices import name_first
 from anomaly_runner.data.samples import DatasetIndex
 from anomaly_runner.errors import DataInvalid
 from anomaly_runner.storage import ObjectInfo, Store
@@ -91,7 +92,7 @@ def _real_iad_list(category: str | None, store: Store, objects: Sequence[ObjectI
     if not found:
         raise DataInvalid(f"there is no list {wanted} below {store.uri}: layout realIad needs one")
     raise DataInvalid(
-        f"several lists {wanted} are below {store.uri}: {', '.join(found[:4])}; name one in dataset.table.path"
+        f"several lists {wanted} are below {store.uri}: {name_first(found)}; name one in dataset.table.path"
     )
 
 
