@@ -126,6 +126,7 @@ GROUPS = (
             "tests/unit/runner/test_data_edges.py",
             "tests/unit/runner/test_equal_images.py",
             "tests/unit/runner/test_evaluate.py",
+            "tests/unit/runner/test_fetch.py",
             "tests/unit/runner/test_folder_layout.py",
             "tests/unit/runner/test_fraction.py",
             "tests/unit/runner/test_image_files.py",

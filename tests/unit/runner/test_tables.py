@@ -653,3 +653,9 @@ def test_entries_of_real_iad_that_are_ok_are_good_without_another_word(tmp_path:
     gone = {"audiojack.json": json.dumps([ENTRIES["train"][0] | {"image_path": "gone.jpg"}]).encode()}
     with pytest.raises(DataInvalid, match=r"^audiojack\.json: no folder has its images, such as gone\.jpg$"):
         index_of(tmp_path, gone, layout="realIad", category="audiojack")
+
+
+def test_the_label_that_a_list_of_real_iad_lacks_is_named(tmp_path: Path) -> None:
+    files = real_iad("r/audiojack/") | {"audiojack.json": json.dumps(ENTRIES["test"][-1:]).encode()}
+    with pytest.raises(DataInvalid, match=r"^audiojack\.json has 0 images .*rows with the label OK .* the labels HS$"):
+        index_of(tmp_path, files, layout="realIad", category="audiojack")
