@@ -25,7 +25,14 @@ from requests import HTTPError, Response
 from sqlalchemy.exc import OperationalError
 from urllib3.exceptions import ProtocolError
 
-from anomaly_runner.errors import DataInvalid, InternalError, RunFailed, TrackingDenied, TrackingUnavailable
+from anomaly_runner.errors import (
+    DataInvalid,
+    InternalError,
+    RunFailed,
+    StorageUnavailable,
+    TrackingDenied,
+    TrackingUnavailable,
+)
 from anomaly_runner.tracking import mlflow_failures
 from anomaly_runner.tracking.mlflow_client import artifact_root, connect, is_there, local_uri
 from anomaly_runner.tracking.mlflow_experiments import experiment_of, find_experiment
@@ -89,7 +96,8 @@ def of_a_part(status: int) -> S3UploadFailedError:
         (PermissionError(errno.EACCES, "denied"), 0, TrackingDenied, FILES),
         (OSError(errno.EPERM, "not permitted"), 0, TrackingDenied, FILES),
         (OSError(errno.EROFS, "read-only"), 0, TrackingDenied, FILES),
-        (OSError(errno.ENOSPC, "full"), 0, TrackingUnavailable, LATER),
+        (OSError(errno.ENOSPC, "full"), 0, StorageUnavailable, "the disk that this run writes to is full"),
+        (MlflowException("No space left on device", error_code=INTERNAL_ERROR), 500, TrackingUnavailable, LATER),
         (ConnectionError("refused"), 0, TrackingUnavailable, f"{LATER}refused"),
     ],
 )

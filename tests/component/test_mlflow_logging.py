@@ -1,6 +1,7 @@
 """What is logged to MLflow, in which order and pieces, what is tried again, and how a run ends."""
 
 import threading
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Never
@@ -13,7 +14,7 @@ from anomaly_api.artifacts import MlflowTracking
 from anomaly_api.run import ModelManifest, RunIdentity
 from anomaly_api.status import ThresholdValues
 from anomaly_api.sweep_status import Trial
-from anomaly_runner.errors import InternalError, TrackingDenied, TrackingUnavailable
+from anomaly_runner.errors import InternalError, StorageUnavailable, TrackingDenied, TrackingUnavailable
 from anomaly_runner.tracking import mlflow_tracker
 from anomaly_runner.tracking.mlflow_runs import Sought
 from anomaly_runner.tracking.mlflow_tracker import (
@@ -346,6 +347,40 @@ def test_a_file_that_is_not_taken_is_told(
     assert said in str(failure.value)
 
 
+@pytest.fixture
+def full_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The temporary folder of the tracker, on a disk that is full: the kernel refuses what is written to its files."""
+    for name in (PARAMETERS, "MLmodel"):
+        (tmp_path / name).symlink_to("/dev/full")
+    monkeypatch.setattr(mlflow_tracker.tempfile, "TemporaryDirectory", lambda: nullcontext(str(tmp_path)))
+    return tmp_path
+
+
+@pytest.mark.usefixtures("full_folder")
+def test_a_full_disk_of_this_machine_is_not_blamed_on_the_server(
+    server: FakeMlflow, caplog: pytest.LogCaptureFixture, pauses: list[float]
+) -> None:
+    """Another pod, perhaps on another node, may have room; it goes on in the run that is ended until then."""
+    found = started(server)
+    assert "not tracked yet: the disk that this run writes to is full: ask for more ephemeral-storage" in caplog.text
+    with pytest.raises(
+        StorageUnavailable, match="all results are stored, but the disk that this run writes to is full"
+    ):
+        found.finish(RESULT)
+    assert pauses == [], "it stays full"
+    assert the_run(server).status == "FAILED"
+    assert the_run(server).tags[FAILURE_TAG].startswith("StorageUnavailable: the disk that this run writes to is full")
+
+
+def test_a_full_disk_is_told_where_the_model_is_described(server: FakeMlflow, request: pytest.FixtureRequest) -> None:
+    found = started(server)
+    request.getfixturevalue("full_folder")
+    with pytest.raises(
+        StorageUnavailable, match="all results are stored, but the disk that this run writes to is full"
+    ):
+        found.finish(with_model())
+
+
 # How a run ends that has no results
 
 
@@ -420,6 +455,9 @@ class SweepServer(FakeMlflow):
         assert max_results == 1
         return [run for run in self.runs.values() if "mlflow.parentRunId" in run.tags and run.status == "RUNNING"]
 
+    def delete_run(self, run_id: str) -> None:
+        del self.runs[run_id]
+
 
 def trial(server: FakeMlflow, number: int) -> MlflowTracker:
     which = Trial(sweep="bolts", sweep_uid="s", search="s1", number=number)
@@ -446,6 +484,22 @@ def test_a_sweep_ends_with_its_last_trial_only_if_that_was_stopped(stopped: bool
     assert status_of(server, "bolts") == sweep
     told = server.runs[parent].tags.get(FAILURE_TAG)
     assert told == ("no trial is at work any longer; the last one: the last word" if stopped else None)
+
+
+def test_a_trial_that_made_its_sweeps_run_looks_once_more_for_an_older_one() -> None:
+    server = SweepServer()
+    one = trial(server, 0)
+    [child, parent] = server.runs
+    older = server.create_run("1", run_name="bolts", tags=dict(server.runs[parent].tags))
+    older.info.start_time = -1
+    assert one._try_flush()
+    assert parent not in server.runs
+    assert server.runs[child].tags["mlflow.parentRunId"] == older.info.run_id
+    server.asked.clear()
+    assert one._try_flush()
+    assert server.asked == [], "it is settled"
+    assert trial(server, 1)._try_flush()
+    assert server.asked.count("search_runs") == 2, "its own run and the sweep's, which was there"
 
 
 # Waiting for the first answer

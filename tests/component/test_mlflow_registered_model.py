@@ -1,5 +1,6 @@
 """A registered model as a store, before a registry that is not there: what is asked of it, with which credentials."""
 
+import errno
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -264,6 +265,14 @@ def test_a_download_is_tried_three_times_with_growing_pauses(
         found.download(info, tmp_path / "other.json")
     assert pauses == []
     assert [path.name for path in tmp_path.iterdir()] == ["model.json"]
+
+
+def test_a_full_disk_of_this_machine_is_not_blamed_on_the_registry(registry: Registry, tmp_path: Path) -> None:
+    found = store()
+    assert found.uri
+    registry.failures = [OSError(errno.ENOSPC, "No space left on device", "/work/model.onnx")] * 3
+    with pytest.raises(StorageUnavailable, match=r"^the disk that this run writes to is full: .*/work/model.onnx"):
+        found.download(ObjectInfo("model.json", 2, "v"), tmp_path / "model.json")
 
 
 def test_a_version_does_not_change(registry: Registry) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import wraps
+from itertools import count
 from types import SimpleNamespace
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
@@ -36,6 +37,7 @@ class FakeMlflow:
         self.runs: dict[str, SimpleNamespace] = {}
         self.calls: list[tuple[str, str | None]] = []
         self.asked: list[str] = []
+        self._numbers = count()
 
     def client(self, uri: str) -> Self:
         if self.down:
@@ -60,8 +62,9 @@ class FakeMlflow:
 
     @_request
     def create_run(self, experiment: str, run_name: str, tags: dict[str, str]) -> SimpleNamespace:
+        number = next(self._numbers)
         run = SimpleNamespace(
-            info=SimpleNamespace(run_id=f"run{len(self.runs)}", start_time=len(self.runs)),
+            info=SimpleNamespace(run_id=f"run{number}", start_time=number),
             data=SimpleNamespace(tags=tags),
             tags=tags,
             name=run_name,

@@ -8,6 +8,8 @@ import errno
 from typing import Any
 
 from anomaly_runner.errors import InternalError, RunFailed, TrackingDenied, TrackingUnavailable
+from anomaly_runner.system.causes import causes
+from anomaly_runner.system.full_disk import FULL, full_disk
 
 TRANSIENT_STATUSES = (408, 425, 429)
 """The 4xx statuses that do not mean that the request is wrong."""
@@ -46,12 +48,19 @@ def tracking_failure(error: Exception, uri: str) -> RunFailed:
 
     Returns:
         TrackingDenied if the server refused: a further pod would send the same request. TrackingUnavailable if there
-        was no answer, or the server failed. InternalError if it is neither's doing.
+        was no answer, or the server failed. StorageUnavailable if the disk of this machine is full. InternalError if it
+        is none of these.
     """
     if isinstance(error, RunFailed):
         return error
-    if not is_of_the_server(error):
-        return InternalError(f"tracking ended with a fault of this program ({type(error).__name__}: {error})")
+    if is_of_this_disk(error):
+        return full_disk(error)
+    if is_of_the_server(error):
+        return _failure_of_the_server(error, uri)
+    return InternalError(f"tracking ended with a fault of this program ({type(error).__name__}: {error})")
+
+
+def _failure_of_the_server(error: Exception, uri: str) -> TrackingDenied | TrackingUnavailable:
     why, status = str(error)[:_MESSAGE_CHARACTERS], http_status(error)
     if _is_of_a_proxy(error):
         status = _refusal_of_account(uri) or status
@@ -64,6 +73,11 @@ def tracking_failure(error: Exception, uri: str) -> RunFailed:
     if _is_final(error, status):
         return TrackingDenied(f"MLflow at {uri} refuses the run: {why}")
     return TrackingUnavailable(f"MLflow at {uri} does not take the run: {why}")
+
+
+def is_of_this_disk(error: BaseException) -> bool:
+    """Whether a disk that this program writes to is full; words do not count, for a server's own disk may be full."""
+    return any(isinstance(link, OSError) and link.errno in FULL for link in causes(error))
 
 
 def is_of_the_server(error: BaseException) -> bool:

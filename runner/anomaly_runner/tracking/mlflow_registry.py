@@ -24,8 +24,14 @@ from anomaly_api.inference import InferenceSpec, RegisteredModel
 from anomaly_api.run import MLFLOW_SECRET_KEYS, registry_env
 from anomaly_runner.errors import ModelInvalid, RunFailed, StorageDenied, StorageUnavailable
 from anomaly_runner.storage.store import ObjectInfo, check_key, join_uri
+from anomaly_runner.system.full_disk import full_disk
 from anomaly_runner.tracking.mlflow_client import connect, local_uri
-from anomaly_runner.tracking.mlflow_failures import TRANSIENT_STATUSES, http_status, is_of_the_server
+from anomaly_runner.tracking.mlflow_failures import (
+    TRANSIENT_STATUSES,
+    http_status,
+    is_of_the_server,
+    is_of_this_disk,
+)
 
 Result = TypeVar("Result")
 
@@ -58,7 +64,8 @@ class ModelRegistry:
         Raises:
             ModelInvalid: the server does not have the object.
             StorageDenied: the server refused the credentials.
-            StorageUnavailable: the server does not answer, after MLflow's own retries.
+            StorageUnavailable: the server does not answer, after MLflow's own retries; or the disk of this machine is
+                full.
         """
         try:
             with _credentials_in_environment(self.credentials):
@@ -119,6 +126,8 @@ def _credentials_in_environment(credentials: Mapping[str, str] | None) -> Iterat
 
 
 def _translated(error: Exception, what: str, uri: str) -> RunFailed:
+    if is_of_this_disk(error):
+        return full_disk(error)
     status = http_status(error)
     if status in (401, 403):
         return StorageDenied(f"{uri} refused access to {what}: check model.mlflow.credentialsSecret ({error})")

@@ -88,18 +88,16 @@ class SweepRun:
     Args:
         sought: the sweep and the search.
         tags: the user's.
+
+    Attributes:
+        is_settled: whether the last look for the run found one: pods that begin together make theirs at once.
     """
 
     def __init__(self, sought: Sought, tags: Mapping[str, str]) -> None:
         self._sought = sought
         self._tags = tags
         self._created: str | None = None
-        self._looks = 0
-
-    @property
-    def is_settled(self) -> bool:
-        """Whether the pods that began together with this one have made theirs by now, and the oldest is known."""
-        return self._created is None or self._looks > 1
+        self.is_settled = False
 
     def ensure(self, client: Any, experiment_id: str) -> str:
         """Find or create the run, and return its id.
@@ -107,8 +105,8 @@ class SweepRun:
         To be called again until it is settled, because a run has the time at which its pod asked for it, and may show
         up after a younger one; and at the end of a trial, because clocks differ.
         """
-        self._looks += 1
         found = find_run(client, experiment_id, self._sought)
+        self.is_settled = found is not None
         if found is None:
             self._created = self._create(client, experiment_id)
             found = find_run(client, experiment_id, self._sought) or client.get_run(self._created)

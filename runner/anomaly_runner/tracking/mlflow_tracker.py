@@ -332,6 +332,7 @@ class MlflowTracker:
         Raises:
             TrackingDenied: the server refuses.
             TrackingUnavailable: the server does not answer, after retries.
+            StorageUnavailable: the disk of this machine is full.
             InternalError: a fault of this program.
         """
         self._finished.set()
@@ -353,7 +354,7 @@ class MlflowTracker:
             retrying(work)
         except Exception as error:
             failure = tracking_failure(error, uri)
-            if not isinstance(failure, TrackingUnavailable):  # a further pod would end in the same way
+            if not isinstance(failure, TrackingUnavailable):  # the server is there to be told
                 self._end(f"{failure.reason.value}: {failure}")
             raise type(failure)(f"all results are stored, but {failure}"[:1000]) from error
 

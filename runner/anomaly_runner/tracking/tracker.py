@@ -109,6 +109,7 @@ class Tracker(Protocol):
         Raises:
             TrackingDenied: the server refuses.
             TrackingUnavailable: the server does not answer, after retries.
+            StorageUnavailable: the disk of this machine is full.
             InternalError: a fault of this program.
         """
 
