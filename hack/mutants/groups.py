@@ -161,6 +161,7 @@ GROUPS = (
         (
             "tests/unit/runner/test_full_disk.py",
             "tests/unit/runner/test_image_results.py",
+            "tests/unit/runner/test_mlflow_runs.py",
             "tests/unit/runner/test_names.py",
             "tests/unit/runner/test_object_cache.py",
             "tests/unit/runner/test_prefetch.py",

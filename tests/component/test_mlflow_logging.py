@@ -1,5 +1,6 @@
 """What is logged to MLflow, in which order and pieces, what is tried again, and how a run ends."""
 
+import tempfile
 import threading
 from contextlib import nullcontext
 from pathlib import Path
@@ -352,7 +353,7 @@ def full_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The temporary folder of the tracker, on a disk that is full: the kernel refuses what is written to its files."""
     for name in (PARAMETERS, "MLmodel"):
         (tmp_path / name).symlink_to("/dev/full")
-    monkeypatch.setattr(mlflow_tracker.tempfile, "TemporaryDirectory", lambda: nullcontext(str(tmp_path)))
+    monkeypatch.setattr(tempfile, "TemporaryDirectory", lambda: nullcontext(str(tmp_path)))
     return tmp_path
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from anomaly_runner.errors import StorageDenied, StorageUnavailable
-from anomaly_runner.storage.store import ObjectInfo, check_key, data_changed, partial_file
+from anomaly_runner.storage.store import ObjectInfo, check_key, data_changed, replacing
 
 _BYTE = re.compile(r"_UDC([89A-F][0-9A-F]|5F)_")
 """A byte of a file's name in a key, where the name is not UTF-8."""
@@ -77,9 +77,8 @@ class FolderStore:
 
     def download(self, info: ObjectInfo, destination: Path) -> None:
         """Copy one file."""
-        destination.parent.mkdir(parents=True, exist_ok=True)
-        with _translated_errors(self.uri):
-            _copy_atomically(self.root / path_of(check_key(info.key, self.uri)), destination)
+        with _translated_errors(self.uri), replacing(destination) as temporary:
+            shutil.copyfile(self.root / path_of(check_key(info.key, self.uri)), temporary)
 
     def read(self, key: str) -> bytes | None:
         """Read a file; None if there is none."""
@@ -90,9 +89,8 @@ class FolderStore:
     def upload(self, source: Path, key: str) -> None:
         """Copy a file into the folder through a temporary file, so that no reader sees a partial file."""
         target = self.root / check_key(key, self.uri)
-        with _translated_errors(self.uri):
-            target.parent.mkdir(parents=True, exist_ok=True)
-            _copy_atomically(source, target)
+        with _translated_errors(self.uri), replacing(target) as temporary:
+            shutil.copyfile(source, temporary)
 
     def delete(self, key: str) -> None:
         """Remove a file if it exists."""
@@ -140,12 +138,6 @@ def _files(start: Path) -> list[Path]:
 def _refuse_to_skip(error: OSError) -> None:
     if not isinstance(error, FileNotFoundError):
         raise error
-
-
-def _copy_atomically(source: Path, target: Path) -> None:
-    temporary = partial_file(target).with_suffix(f".{os.getpid()}")
-    shutil.copyfile(source, temporary)
-    temporary.replace(target)
 
 
 class _translated_errors:  # noqa: N801 - reads as a statement

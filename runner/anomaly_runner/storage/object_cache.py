@@ -15,7 +15,6 @@ import os
 import re
 import shutil
 import threading
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from pathlib import Path
 from time import monotonic
 from typing import TypeVar
 
-from anomaly_runner.storage.store import ObjectInfo, ObjectSource, Store
+from anomaly_runner.storage.store import ObjectInfo, ObjectSource, Store, replacing
 
 _FOLDER = "objects"
 _MIN_FREE_SHARE = 0.15
@@ -142,7 +141,7 @@ class FileCache:
 
         def write() -> None:
             if self._make_room(len(content)):
-                with _replacing(self._path(entry)) as temporary:
+                with replacing(self._path(entry)) as temporary:
                     temporary.write_bytes(content)
 
         self._write(entry, write)
@@ -233,20 +232,8 @@ def _entries(root: Path) -> Iterator[tuple[float, int, Path]]:
 
 def _link_or_copy(source: Path, destination: Path) -> None:
     """Link the source to the destination, or copy it to another file system; atomic, by rename."""
-    with _replacing(destination) as temporary:
+    with replacing(destination) as temporary:
         _link(source, temporary)
-
-
-@contextmanager
-def _replacing(destination: Path) -> Iterator[Path]:
-    """Yield the path of a temporary file that becomes the destination, by rename."""
-    destination.parent.mkdir(parents=True, exist_ok=True)
-    temporary = destination.with_name(f".{uuid.uuid4().hex}")  # process ids repeat from pod to pod
-    try:
-        yield temporary
-        temporary.replace(destination)
-    finally:
-        temporary.unlink(missing_ok=True)  # still there if the copy failed, for example on a full disk
 
 
 def _mark_used(kept: Path) -> None:

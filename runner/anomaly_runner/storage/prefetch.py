@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
 from anomaly_runner.errors import StorageDenied, StorageUnavailable
@@ -153,11 +154,18 @@ class _EtagIndex:
 
 
 def _read_index(file: Path) -> dict[str, tuple[int, str]]:
-    """Size and ETag by key; an incomplete last line, left by a process that died, is ignored."""
-    if not file.is_file():
-        return {}
-    complete = [line for line in file.read_text(encoding="utf-8").split("\n")[:-1] if line]
-    return {key: (size, etag) for key, size, etag in map(json.loads, complete)}
+    """Size and ETag by key.
+
+    A line that a process which died, or a full disk, has left incomplete is passed over, with what the next one wrote
+    behind it: these objects are pulled again.
+    """
+    known = dict[str, tuple[int, str]]()
+    if file.is_file():
+        for line in file.read_text(encoding="utf-8").split("\n"):
+            with suppress(ValueError):
+                key, size, etag = json.loads(line)
+                known[key] = (size, etag)
+    return known
 
 
 def hashed_path(key: str) -> str:

@@ -7,6 +7,9 @@ nowhere on Linux, where alone this program runs.
 
 import hashlib
 import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -116,6 +119,21 @@ def data_changed(uri: str) -> DataChanged:
 def partial_file(file: Path) -> Path:
     """Path of the temporary file of an incomplete file: hidden, in the same folder, and short even for a long name."""
     return file.with_name(f".{hashlib.sha256(os.fsencode(file.name)).hexdigest()[:32]}.part")
+
+
+@contextmanager
+def replacing(file: Path) -> Iterator[Path]:
+    """Yield the path of a temporary file that becomes the file, by rename: whole or not at all.
+
+    It is hidden, in the same folder, and nobody else's: process ids repeat from pod to pod.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    temporary = file.with_name(f".{uuid.uuid4().hex}")
+    try:
+        yield temporary
+        temporary.replace(file)
+    finally:
+        temporary.unlink(missing_ok=True)  # still there if the copy failed, for example on a full disk
 
 
 def join_uri(root: str, key: str) -> str:

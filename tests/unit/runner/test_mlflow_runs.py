@@ -1,7 +1,7 @@
 """The run of a sweep in MLflow: found, made, given up for an older one, gone on with, and ended by the last trial."""
 
-from collections.abc import Sequence
-from types import SimpleNamespace
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,10 +21,12 @@ TAGS = {
 FAILURE = "anomalyops.io/failure"
 
 
-def run(run_id: str, start: int = 0, status: str = "RUNNING", **tags: str) -> SimpleNamespace:
+def run(
+    run_id: str, start: int = 0, status: str = "RUNNING", tags: Mapping[str, str] = MappingProxyType({})
+) -> SimpleNamespace:
     """A run of the sweep in MLflow; ``start`` is when its pod asked for it."""
     info = SimpleNamespace(run_id=run_id, start_time=start, status=status)
-    return SimpleNamespace(info=info, data=SimpleNamespace(tags=TAGS | tags))
+    return SimpleNamespace(info=info, data=SimpleNamespace(tags=TAGS | dict(tags)))
 
 
 class Experiment:
@@ -99,7 +101,7 @@ def sweep_run(**tags: str) -> SweepRun:
         ([], None),
         ([run("a", 5), run("b", 3), run("c", 4)], "b"),
         ([run("b", 3), run("a", 3), run("c", 3)], "a"),  # every pod has to choose the same one
-        ([run("a", 1, **{"anomalyops.io/search": "s2"}), run("b", 2)], "b"),
+        ([run("a", 1, tags={"anomalyops.io/search": "s2"}), run("b", 2)], "b"),
     ],
 )
 def test_the_oldest_run_of_the_search_is_found(runs: list[SimpleNamespace], found: str | None) -> None:
@@ -186,7 +188,10 @@ def test_a_younger_run_is_left_to_its_pod() -> None:
 @pytest.mark.parametrize(
     ("there", "changes"),
     [
-        (run("a", status="KILLED", **{FAILURE: "x"}), [("update_run", "a", "RUNNING"), ("delete_tag", "a", FAILURE)]),
+        (
+            run("a", status="KILLED", tags={FAILURE: "x"}),
+            [("update_run", "a", "RUNNING"), ("delete_tag", "a", FAILURE)],
+        ),
         (run("a", status="FINISHED"), [("update_run", "a", "RUNNING")]),
         (run("a", status="RUNNING"), []),
     ],
@@ -201,7 +206,7 @@ def test_a_search_that_goes_on_goes_on_in_its_run(there: SimpleNamespace, change
 
 
 def trial_at_work() -> SimpleNamespace:
-    return run("t", **{"mlflow.parentRunId": "a"})
+    return run("t", tags={"mlflow.parentRunId": "a"})
 
 
 @pytest.mark.parametrize(
@@ -237,5 +242,5 @@ def test_an_end_is_told_before_it_is_one_and_fits_a_tag() -> None:
 
 def test_a_run_that_goes_on_loses_only_the_reason_of_its_end() -> None:
     client = Experiment()
-    reopen(client, run("a", status="FAILED", **{FAILURE: "Diverged"}))
+    reopen(client, run("a", status="FAILED", tags={FAILURE: "Diverged"}))
     assert client.asked == [("update_run", "a", "RUNNING"), ("delete_tag", "a", FAILURE)]

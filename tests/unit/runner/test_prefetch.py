@@ -101,6 +101,21 @@ def test_a_file_that_is_not_as_it_was_is_pulled_again(tmp_path: Path, damage: Ca
     assert [json.loads(line) for line in lines] == [["a", 1, "v"]] * 2
 
 
+def test_a_line_that_a_full_disk_or_a_dead_process_left_incomplete_costs_a_download(tmp_path: Path) -> None:
+    """The next line is written behind it."""
+    objects = [ObjectInfo(key, 1, "v") for key in ("a", "b", "c")]
+    download_all(Source(), objects[:1], tmp_path, never_stop)
+    with (tmp_path / ".etags.jsonl").open("a") as index:
+        index.write('["b", 1')
+    pulled = list[list[str]]()
+    for _ in range(3):
+        source = Source()
+        download_all(source, objects, tmp_path, never_stop)
+        pulled.append(sorted(source.pulled))
+    assert pulled[0] == ["b", "c"]
+    assert pulled[2] == []
+
+
 @pytest.mark.parametrize(
     ("key", "extension"),
     [

@@ -164,6 +164,34 @@ def test_folder_store_writes_whole_files(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "out/ns/name/deep").iterdir()] == ["file.bin"]
 
 
+def test_a_volume_that_is_full_keeps_no_part_of_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would never be removed, and would leave less room for the next pod."""
+
+    def full(source: Path, target: Path) -> Never:
+        target.write_bytes(b"a part")
+        raise OSError(28, "No space left on device", str(target))
+
+    monkeypatch.setattr(shutil, "copyfile", full)
+    with pytest.raises(StorageUnavailable, match="No space left on device"):
+        FolderStore(tmp_path / "out").upload(Path(__file__), "model.onnx")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_two_pods_do_not_write_to_the_same_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One on a node that was lost may go on, and process ids are equal from pod to pod."""
+    used, copy = list[Path](), shutil.copyfile
+
+    def copied(source: Path, target: Path) -> None:
+        used.append(target)
+        copy(source, target)
+
+    monkeypatch.setattr(shutil, "copyfile", copied)
+    for _ in range(2):
+        FolderStore(tmp_path).upload(Path(__file__), "report.json")
+    assert len(set(used)) == 2
+    assert {(file.parent, file.name[0]) for file in used} == {(tmp_path, ".")}, "hidden, on the same file system"
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_folder_store_without_permission(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir(mode=0o500)
