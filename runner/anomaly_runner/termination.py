@@ -107,7 +107,7 @@ def _as_run_failed(error: BaseException, context: Context) -> RunFailed:
 
 def _failed(error: RunFailed, context: Context) -> FinishedRun:
     message = str(error)[:MESSAGE_LIMIT]
-    logger.error("run failed", extra={"reason": error.reason.value, "detail": message})
+    logger.error("run failed", extra={"reason": error.reason.value, "detail": message}, exc_info=_unexpected(error))
     context.tracker.fail(f"{error.reason.value}: {message}", stopped=isinstance(error, Stopped))
     return FinishedRun(error.exit_code, failure_summary(error, context.progress.stage, context))
 

@@ -308,8 +308,9 @@ def test_what_a_server_does_has_no_traceback(
 
 def test_a_fault_in_a_probe_is_no_answer_of_the_server(server: FakeMlflow, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "get_experiment_by_name", broken)
-    with pytest.raises(InternalError, match="a fault of this program"):
+    with pytest.raises(InternalError, match="a fault of this program") as raised:
         tracker(server).probe(lambda: None)
+    assert isinstance(raised.value.__cause__, KeyError), "its place goes to the log"
 
 
 def test_a_message_fits_a_condition(server: FakeMlflow, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -211,7 +211,9 @@ class MlflowTracker:
             self._asked_at = time.monotonic()
             find_experiment(client, target.experiment, target.uri, target.artifact_root)
         except Exception as error:  # noqa: BLE001 - raised in the thread that waits
-            failures.append(tracking_failure(error, target.uri))
+            failure = tracking_failure(error, target.uri)
+            failure.__cause__ = _traceback(error)
+            failures.append(failure)
         finally:
             self._answered.set()
 

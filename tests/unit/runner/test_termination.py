@@ -180,6 +180,19 @@ def test_a_fault_in_the_tracker_has_its_traceback_in_the_log(caplog: pytest.LogC
     assert "the place to look at" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("kind", "is_told"), [(errors.InternalError, True), (errors.TrackingUnavailable, False), (errors.Stopped, False)]
+)
+def test_a_fault_that_was_found_before_the_end_has_its_traceback_in_the_log(
+    kind: type[errors.RunFailed], is_told: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    def work() -> Never:
+        raise kind("told in words") from KeyError("the place to look at")
+
+    capture_failures(work, context_at(Stage.CHECK, RecordingTracker()))
+    assert ("the place to look at" in caplog.text) is is_told
+
+
 def test_a_termination_message_that_cannot_be_written_does_not_hide_the_failure(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
