@@ -204,6 +204,23 @@ def test_metrics_that_are_not_taken_stay_in_the_queue(server: FakeMlflow, monkey
     assert the_run(server).points == [("trainLoss", 1, 0.5)]
 
 
+def test_pieces_that_were_taken_are_not_sent_again(server: FakeMlflow, monkeypatch: pytest.MonkeyPatch) -> None:
+    found, log, answers = started(server), server.log_batch, [True, False]
+
+    def sometimes(run_id: str, metrics: Any = (), params: Any = ()) -> None:
+        if not answers.pop(0):
+            raise ConnectionError("reset")
+        log(run_id, metrics, params)
+
+    for step in range(501):
+        found.log_metrics(step, {"trainLoss": step / 8})
+    monkeypatch.setattr(server, "log_batch", sometimes)
+    assert not found._try_flush()
+    monkeypatch.setattr(server, "log_batch", log)
+    assert found._try_flush()
+    assert the_run(server).points == [("trainLoss", step, step / 8) for step in range(501)]
+
+
 @pytest.mark.parametrize(("answers", "pause"), [(True, 5.0), (False, 60.0)])
 def test_a_server_that_did_not_answer_is_asked_again_after_a_minute(
     server: FakeMlflow, monkeypatch: pytest.MonkeyPatch, answers: bool, pause: float

@@ -240,10 +240,12 @@ class MlflowTracker:
         return True
 
     def _flush(self, run_id: str) -> None:
-        """Log the queued metrics; those that are queued meanwhile stay in the queue."""
+        """Log the queued metrics; those that are not taken, or are queued meanwhile, stay in the queue."""
         points = list(self._pending)
-        self._log_points(run_id, points)
-        del self._pending[: len(points)]
+        for start in range(0, len(points), _METRICS_PER_BATCH):
+            batch = points[start : start + _METRICS_PER_BATCH]
+            self._log_points(run_id, batch)
+            del self._pending[: len(batch)]
 
     def status(self) -> MlflowStatus | None:
         """Id and URL of the run in MLflow; None until it exists there."""
