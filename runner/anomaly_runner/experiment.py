@@ -21,7 +21,6 @@ from anomaly_runner import publish
 from anomaly_runner.context import About, Context
 from anomaly_runner.data.batches import IntegrityLog
 from anomaly_runner.data.decoded_cache import DecodedImages
-from anomaly_runner.data.equal_images import equal_images_warnings
 from anomaly_runner.data.fetch import ListedDataset, prefetch_images
 from anomaly_runner.data.samples import Sample
 from anomaly_runner.devices import asked_gpus, record_device
@@ -256,10 +255,7 @@ def _test(inputs: ExperimentInputs, trained: TrainedModel) -> _Tested:
     validation = _predict(inputs, predictor, inputs.dataset.validation) if inputs.dataset.validation else None
     predictions = _predict(inputs, predictor, inputs.dataset.test, reference=REFERENCE_IMAGES)
     # Every image has been read by now.
-    inputs.context.record.warn(
-        *inputs.integrity.warnings(inputs.preprocessor.size),
-        *equal_images_warnings(inputs.dataset, inputs.integrity.digests),
-    )
+    inputs.context.record.warn(*inputs.integrity.warnings(inputs.preprocessor.size, inputs.dataset))
     evaluated, good = _evaluate(inputs, predictions, validation)
     return _Tested(predictor, validation, predictions, evaluated, good)
 

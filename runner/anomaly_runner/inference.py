@@ -13,7 +13,6 @@ from anomaly_api.storage import LocationRole
 from anomaly_runner import publish
 from anomaly_runner.context import About, Context
 from anomaly_runner.data.batches import Batch, IntegrityLog, read_batches
-from anomaly_runner.data.equal_images import equal_images_warnings
 from anomaly_runner.data.fetch import list_inference, prefetch_images
 from anomaly_runner.data.preprocessor import Preprocessor
 from anomaly_runner.data.samples import DatasetIndex, Sample
@@ -104,10 +103,7 @@ def _run(config: RunConfig, inputs: _InferenceInputs) -> publish.Published:
     inputs.context.tracker.start(flat_parameters(inputs.spec))
     inputs.context.tracker.check(inputs.context.stop.check)
     predictions = _predict(inputs)
-    inputs.context.record.warn(
-        *inputs.integrity.warnings(inputs.preprocessor.size),
-        *equal_images_warnings(inputs.dataset, inputs.integrity.digests),
-    )
+    inputs.context.record.warn(*inputs.integrity.warnings(inputs.preprocessor.size, inputs.dataset))
     evaluated = _evaluate(inputs, predictions)
     # All artifacts are made in one folder on this machine; nothing is uploaded before everything has succeeded.
     output = inputs.context.stores[LocationRole.OUTPUT].subfolder(config.run.folder)

@@ -23,7 +23,7 @@ from anomaly_runner.data.decoded_cache import DecodedImages, to_npz
 from anomaly_runner.data.images import Decoded, UnreadableImageError
 from anomaly_runner.data.notices import Notice
 from anomaly_runner.data.preprocessor import Preprocessor
-from anomaly_runner.data.samples import Sample
+from anomaly_runner.data.samples import DatasetIndex, Sample
 from anomaly_runner.data.valid_area import ValidArea
 from anomaly_runner.storage import FileCache, Prefetcher
 from anomaly_runner.storage import object_cache as cache_module
@@ -323,7 +323,7 @@ def test_batches_of_kept_images_are_the_same(tmp_path: Path, undecodable: Callab
         log = IntegrityLog(DatasetLimits())
         prefetcher = Prefetcher(tmp_path, lambda: None)
         (found,) = read_batches(prefetcher, samples, BY, log, batch_size=9, threads=2, kept=kept)
-        return found.images.tobytes(), log.fingerprint(), log.warnings(SIZE)
+        return found.images.tobytes(), log.fingerprint(), log.warnings(SIZE, DatasetIndex())
 
     kept = DecodedImages(FileCache(tmp_path / "cache", pytest.fail), BY, PIXELS)
     plain = batch(None)

@@ -157,6 +157,17 @@ def test_missing_masks_are_told_and_are_no_failure(folder: Path, capsys: pytest.
     assert "5 of one kind of defect, 1 without a label, no masks\n" in capsys.readouterr().out
 
 
+def test_an_image_that_is_learnt_from_and_tested_on_is_told_before_the_run(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    textures = folder / "data/textures"
+    learnt, tested = (sorted((textures / part / "good").iterdir())[0] for part in ("train", "test"))
+    shutil.copy(learnt, tested)
+    assert check_locally(write_manifest(folder, EXPERIMENT), folder) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "of the images looked at: 1 images to validate or test on equal images to learn from" in shown
+
+
 def model_without_the_form(spec: Document, folder: Path) -> None:
     spec["runtime"] = "torchscript"
 

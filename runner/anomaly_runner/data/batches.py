@@ -17,13 +17,14 @@ from anomaly_api.dataset import DatasetLimits
 from anomaly_api.run import UnreadableImage
 from anomaly_runner.data.augment import Augmenter
 from anomaly_runner.data.decoded_cache import DecodedImages
+from anomaly_runner.data.equal_images import equal_images_warnings
 from anomaly_runner.data.files import read_file
 from anomaly_runner.data.folder_layout import check_unreadable
 from anomaly_runner.data.images import UnreadableImageError
 from anomaly_runner.data.masks import KeptMasks, MaskSource, TrueMask
 from anomaly_runner.data.notices import Notice, Notices
 from anomaly_runner.data.preprocessor import Preprocessor
-from anomaly_runner.data.samples import Sample
+from anomaly_runner.data.samples import DatasetIndex, Sample
 from anomaly_runner.data.small_defects import DefectCounts
 from anomaly_runner.storage import Prefetcher
 from anomaly_runner.system.parallel import ordered_map
@@ -83,9 +84,13 @@ class IntegrityLog:
     notices: Notices = field(default_factory=Notices)
     defects: DefectCounts = field(default_factory=DefectCounts)
 
-    def warnings(self, size: tuple[int, int]) -> tuple[str, ...]:
-        """What to tell about the files that were read for a model's input of ``size`` (rows, columns)."""
-        return (*self.notices.warnings(), *self.defects.warnings(size))
+    def warnings(self, size: tuple[int, int], dataset: DatasetIndex) -> tuple[str, ...]:
+        """What to tell about the files of a dataset that were read for a model's input of ``size`` (rows, columns)."""
+        return (
+            *self.notices.warnings(),
+            *self.defects.warnings(size),
+            *equal_images_warnings(dataset, self.digests),
+        )
 
     def add_unreadable(self, path: str, problem: str) -> None:
         """Record a file that cannot be used; only once, even if it is read several times.

@@ -131,7 +131,8 @@ def look_at_images(
     finally:
         prefetcher.close()
     _tell(look, chosen, listed.dataset)
-    context.record.warn(*(f"of the images looked at: {text}" for text in integrity.warnings(preprocessor.size)))
+    warnings = integrity.warnings(preprocessor.size, listed.dataset)
+    context.record.warn(*(f"of the images looked at: {text}" for text in warnings))
     return look
 
 
