@@ -174,6 +174,7 @@ GROUPS = (
             "tests/unit/runner/test_predictions_table.py",
             "tests/unit/runner/test_termination.py",
             # No unit tests, for MLflow is slow to import, but they take seconds: all that they ask is a fake.
+            "tests/component/test_mlflow_entities.py",
             "tests/component/test_mlflow_failures.py",
             "tests/component/test_mlflow_logging.py",
             "tests/component/test_mlflow_registered_model.py",

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import logging
 import os
 from pathlib import Path
 from types import SimpleNamespace
@@ -311,6 +312,26 @@ def test_a_client_gives_up_soon_and_keeps_what_the_user_has_set(monkeypatch: pyt
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "90")
     connect(URI)
     assert os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] == "90"
+
+
+@pytest.mark.parametrize("local", [True, False])
+def test_the_client_of_a_local_database_keeps_files_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, local: bool
+) -> None:
+    monkeypatch.setattr("mlflow.tracking.MlflowClient", lambda tracking_uri: f"client of {tracking_uri}")
+    monkeypatch.setenv("_MLFLOW_SERVER_ARTIFACT_ROOT", "as it was")
+    uri = local_uri(tmp_path) if local else URI
+    assert connect(uri) == f"client of {uri}"
+    beside = f"{tmp_path.as_uri()}/mlartifacts"
+    assert os.environ["_MLFLOW_SERVER_ARTIFACT_ROOT"] == (beside if local else "as it was")
+
+
+def test_what_mlflow_and_its_database_say_of_themselves_is_not_logged() -> None:
+    loggers = [logging.getLogger(name) for name in ("mlflow", "alembic")]
+    for logger in loggers:
+        logger.setLevel(logging.DEBUG)
+    connect(URI)
+    assert [logger.level for logger in loggers] == [logging.WARNING] * 2
 
 
 def test_a_local_database_and_its_files_are_in_one_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

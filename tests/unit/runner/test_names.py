@@ -11,7 +11,7 @@ import pytest
 from anomaly_runner.storage.folder import FolderStore, key_of, path_of
 from anomaly_runner.storage.prefetch import hashed_path
 from anomaly_runner.system.names import MAX_NAME_BYTES, file_name, unescape
-from anomaly_runner.tracking.mlflow_names import metric_label, mlflow_name
+from anomaly_runner.tracking.mlflow_names import metric_label, mlflow_name, short_value
 
 ALPHABET = "aA0_U3:.- %+?#'\"\n\x01\u007f/\\\u00e9\u0301\u202e\u5927\U0001f600\U0010ffff"
 TRICKY = [
@@ -70,6 +70,37 @@ def test_long_names_are_cut_without_becoming_one() -> None:
     assert all(len(name.encode()) <= MAX_NAME_BYTES for name in cut)
     # MLflow counts characters.
     assert {len(mlflow_name("x" * count)) for count in (250, 251, 400)} == {250}
+
+
+@pytest.mark.parametrize(
+    ("name", "written"),
+    [
+        ("a:b", "a_U003A_b"),
+        ("a/b c.d-e", "a/b c.d-e"),
+        ("/a/b", "_U002F_a_U002F_b"),
+        ("../a", "_U002E__U002E__U002F_a"),
+        ("a//b", "a_U002F__U002F_b"),
+        ("a/", "a_U002F_"),
+        (".", "_U002E_"),
+        (".a", ".a"),
+        ("", "_U0000_"),
+    ],
+)
+def test_mlflow_gets_names_that_are_normal_paths(name: str, written: str) -> None:
+    assert mlflow_name(name) == metric_label(name) == written
+
+
+def test_a_label_leaves_room_for_its_metric_and_a_name_has_the_limit_that_is_asked_for() -> None:
+    assert len(metric_label("x" * 201)) == 200
+    assert metric_label("x" * 200) == "x" * 200
+    assert len(mlflow_name("x" * 101, 100)) == 100
+
+
+@pytest.mark.parametrize(
+    ("value", "kept"), [("x" * 30, "x" * 30), ("x" * 31, "x" * 11 + "... (31 characters)"), ("", "")]
+)
+def test_a_value_that_is_cut_says_how_long_it_was(value: str, kept: str) -> None:
+    assert short_value(value, 30) == kept
 
 
 def test_every_byte_of_a_files_name_has_a_key(tmp_path: Path) -> None:
