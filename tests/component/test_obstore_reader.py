@@ -81,30 +81,3 @@ def test_a_refusal_is_explained_by_the_client(url: str, tmp_path: Path) -> None:
     objects = store_at(url).list()
     with pytest.raises(StorageDenied, match="SignatureDoesNotMatch"):
         download_all(store_at(url, "another-secret"), objects, tmp_path, lambda: None)
-
-
-def test_without_credentials_the_client_reads(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_WEB_IDENTITY_TOKEN_FILE"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(Path("/nonexistent")))
-    assert (
-        connect(LocationRole.DATASET, S3Location(uri="s3://data", endpoint="http://127.0.0.1:1"), {}).fast_reader
-        is None
-    )
-
-
-@pytest.mark.parametrize(
-    ("uri", "endpoint", "expected"),
-    [
-        ("s3://data/x", "http://minio:9000", ("http://minio:9000", "false")),
-        ("s3://data/x", None, (None, "true")),
-        ("s3://my.data/x", None, (None, "false")),
-    ],
-)
-def test_the_url_of_a_bucket(uri: str, endpoint: str | None, expected: tuple[str | None, str]) -> None:
-    """A path below the endpoint, or at AWS a part of the host's name if certificates allow that."""
-    keys = {"ANOMALY_DATASET_AWS_ACCESS_KEY_ID": KEY, "ANOMALY_DATASET_AWS_SECRET_ACCESS_KEY": SECRET}
-    quick = connect(LocationRole.DATASET, S3Location(uri=uri, endpoint=endpoint), keys).fast_reader
-    found = not_none(quick).store.config
-    assert (found.get("endpoint"), str(found["virtual_hosted_style_request"]).lower()) == expected

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path, PurePosixPath
 
 from anomaly_runner.errors import StorageDenied, StorageUnavailable
@@ -50,8 +50,7 @@ class Prefetcher:
         self._check = check
         self._pinned = {info.key: info for info in pinned}
         self._pending: dict[str, Future[None]] = {}
-        self._pool: ThreadPoolExecutor | None = None
-        self._index: _EtagIndex | None = None
+        self._open = ExitStack()
 
     def path(self, key: str) -> Path:
         """Wait until an object is downloaded, and return its file.
@@ -78,12 +77,14 @@ class Prefetcher:
 
     def start(self, source: ObjectSource, objects: Sequence[ObjectInfo]) -> None:
         """Start downloading objects, in their order."""
-        index = self._index = _EtagIndex(self.root / _INDEX_FILE)
+        index = _EtagIndex(self.root / _INDEX_FILE)
+        self._open.callback(index.close)
         missing = [info for info in objects if not index.has(info, self.root / self.file_of(info.key))]
         counter = _DownloadCounter(missing)
-        self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="prefetch")
+        pool = ThreadPoolExecutor(THREADS, thread_name_prefix="prefetch")
+        self._open.callback(pool.shutdown, cancel_futures=True)
         for info in missing:
-            self._pending[info.key] = self._pool.submit(self._download, source, info, index, counter)
+            self._pending[info.key] = pool.submit(self._download, source, info, index, counter)
 
     def _download(
         self, source: ObjectSource, info: ObjectInfo, index: "_EtagIndex", counter: "_DownloadCounter"
@@ -97,9 +98,7 @@ class Prefetcher:
 
     def close(self) -> None:
         """Cancel downloads that have not started, and wait for the others."""
-        if self._pool and self._index:
-            self._pool.shutdown(wait=True, cancel_futures=True)
-            self._index.close()
+        self._open.close()
 
 
 class _DownloadCounter:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from anomaly_runner.errors import StorageUnavailable
-from anomaly_runner.storage import ObjectInfo, download_all, start_prefetch
+from anomaly_runner.storage import ObjectInfo, download_all, prefetch, start_prefetch
 from anomaly_runner.storage.prefetch import _DownloadCounter
 
 MEBIBYTE = 1 << 20
@@ -165,6 +165,32 @@ def test_what_has_not_begun_is_given_up_at_the_end_and_what_has_is_waited_for(tm
     prefetcher.close()
     assert sorted(source.pulled) == [f"{index:02d}" for index in range(16)]
     assert len((tmp_path / ".etags.jsonl").read_text().splitlines()) == 16
+
+
+def test_a_consumer_asks_again_and_again_while_it_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prefetch, "_POLL_SECONDS", 0.01)
+    asked, go_on = list[int](), threading.Event()
+
+    def check() -> None:
+        asked.append(1)
+        if len(asked) == 3:
+            go_on.set()
+
+    def hold(info: ObjectInfo) -> None:
+        go_on.wait(5)
+
+    source = Source(before=hold)
+    prefetcher = start_prefetch(source, [ObjectInfo("a.png", 1, "v")], tmp_path, check)
+    assert prefetcher.path("a.png").read_bytes() == b"1"
+    assert len(asked) >= 3
+    prefetcher.close()
+
+
+def test_what_was_pulled_is_known_even_if_the_process_dies(tmp_path: Path) -> None:
+    prefetcher = start_prefetch(Source(), [ObjectInfo("a.png", 1, "v")], tmp_path / "deep/er", never_stop)
+    prefetcher.path("a.png")
+    assert (tmp_path / "deep/er/.etags.jsonl").read_text() == '["a.png", 1, "v"]\n'
+    prefetcher.close()
 
 
 def test_a_consumer_asks_whether_to_wait_on_before_it_waits(tmp_path: Path) -> None:

@@ -23,7 +23,9 @@ from anomaly_runner.data.batches import IntegrityLog
 from anomaly_runner.data.samples import DatasetIndex, Sample
 from anomaly_runner.data.valid_area import ValidArea
 from anomaly_runner.errors import ExportMismatch, Stopped, StorageDenied, StorageUnavailable
+from anomaly_runner.evaluation.curves import ScoresByClass
 from anomaly_runner.evaluation.evaluate import EvaluationResult
+from anomaly_runner.evaluation.labelled import LabelledScores
 from anomaly_runner.evaluation.normalize import ScoreNormalizer
 from anomaly_runner.progress import ProgressMeter
 from anomaly_runner.publish import (
@@ -566,7 +568,9 @@ def test_the_page_is_of_the_report_the_scores_and_the_pictures(
         return "page \u00e9"
 
     monkeypatch.setattr("anomaly_runner.publish.render", render)
+    scores = ScoresByClass(np.array([3], np.float32), np.array([1], np.float32))
     found = results(gallery=(GalleryItem.__new__(GalleryItem),))
+    found = replace(found, evaluated=replace(found.evaluated, labelled=LabelledScores(scores, None)))
     report = publish(CONFIG, found, folder, True, context).report
     assert given == [(report, found.evaluated.labelled, found.gallery)]
     assert store.kept["report.html"] == b"page \xc3\xa9"

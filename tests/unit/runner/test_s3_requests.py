@@ -5,12 +5,14 @@ botocore's stub takes the requests, in order, and fails on a parameter more or l
 
 import io
 import re
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Never
 
+import certifi
 import obstore
 import pytest
 from boto3.exceptions import S3UploadFailedError
@@ -27,8 +29,8 @@ from obstore.exceptions import GenericError
 from urllib3.exceptions import ProtocolError
 
 from anomaly_api.storage import LocationRole, S3Location
-from anomaly_runner.errors import DataChanged, DataInvalid, RunFailed, StorageDenied, StorageUnavailable
-from anomaly_runner.storage import ObjectInfo
+from anomaly_runner.errors import DataChanged, DataInvalid, InvalidConfig, RunFailed, StorageDenied, StorageUnavailable
+from anomaly_runner.storage import ObjectInfo, s3
 from anomaly_runner.storage.obstore_reader import ObstoreReader, open_reader
 from anomaly_runner.storage.s3 import S3Store, connect
 from support.optional import not_none
@@ -502,6 +504,44 @@ def test_credentials_come_from_the_process_unless_others_are_given(monkeypatch: 
     assert (found.access_key, found.secret_key, found.token) == ("id", "secret", None)
 
 
+@pytest.mark.parametrize(
+    ("uri", "prefix"), [("s3://bucket", ""), ("s3://bucket/XRAY/may//", "XRAY/may"), ("s3://bucket//a", "a")]
+)
+def test_a_location_may_end_in_slashes(uri: str, prefix: str) -> None:
+    found = connect(LocationRole.OUTPUT, HERE.model_copy(update={"uri": uri}), KEYS)
+    assert (found.bucket, found.prefix) == ("bucket", prefix)
+
+
+# Certificates
+
+
+@pytest.fixture
+def mounted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The file that a caConfigMap of the output would be."""
+    places = {LocationRole.OUTPUT: tmp_path / "ca.crt"}
+    monkeypatch.setattr(s3, "ca_path", lambda role: str(places[role]))
+    return tmp_path / "ca.crt"
+
+
+def test_a_server_is_checked_against_the_certificates_of_its_location(
+    mounted: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = list[object]()
+    monkeypatch.setattr(s3, "open_reader", lambda *arguments, **_: opened.append(arguments[4]))
+    assert connect(LocationRole.OUTPUT, HERE, KEYS).client._endpoint.http_session._verify != str(mounted)
+    shutil.copy(certifi.where(), mounted)
+    found = connect(LocationRole.OUTPUT, HERE, KEYS)
+    assert found.client._endpoint.http_session._verify == str(mounted)
+    assert opened == [None, str(mounted)]
+
+
+@pytest.mark.parametrize("content", ["", "-----BEGIN PRIVATE KEY-----"])
+def test_a_file_without_certificates_is_told_with_its_place(mounted: Path, content: str) -> None:
+    mounted.write_text(content)
+    with pytest.raises(InvalidConfig, match=r"^ca\.crt in the caConfigMap of the output location holds no PEM cert"):
+        connect(LocationRole.OUTPUT, HERE, KEYS)
+
+
 # The fast reader
 
 
@@ -525,6 +565,7 @@ class Asked:
         self.answers, self.requests = list(answers), list[tuple[str, dict[str, Any]]]()
 
     def __call__(self, store: object, key: str, options: dict[str, Any]) -> Answer:
+        assert store == "the bucket"
         self.requests.append((key, options))
         found = self.answers.pop(0)
         if isinstance(found, Exception):
@@ -547,7 +588,7 @@ def test_the_fast_reader_asks_for_the_rest_of_the_same_version(
     asked, file = Asked(Answer(b"def")), io.BytesIO()
     file.write(there)
     monkeypatch.setattr(obstore, "get", asked)
-    assert ObstoreReader(None).append("some/a.png", file, etag, pinned=pinned)
+    assert ObstoreReader("the bucket").append("some/a.png", file, etag, pinned=pinned)
     assert asked.requests == [("some/a.png", options)]
     assert file.getvalue() == there + b"def"
 
@@ -562,14 +603,14 @@ def test_the_fast_reader_leaves_the_explanation_to_the_client(
 ) -> None:
     file = io.BytesIO()
     monkeypatch.setattr(obstore, "get", Asked(failure))
-    assert not ObstoreReader(None).append("a.png", file, "v1", pinned=True)
+    assert not ObstoreReader("the bucket").append("a.png", file, "v1", pinned=True)
     assert file.getvalue() == b""
 
 
 def test_a_server_that_tells_no_version_is_believed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(obstore, "get", Asked(Answer(b"abcdef", None), Answer(b"abcdef", '"v2"')))
-    for pinned in (True, False):
-        assert ObstoreReader(None).append("a.png", io.BytesIO(), "v1", pinned=pinned)
+    assert ObstoreReader("the bucket").append("a.png", io.BytesIO(), "v1", pinned=True)
+    assert ObstoreReader("the bucket").append("a.png", io.BytesIO(), "v1"), "any version will do"
 
 
 def test_the_client_goes_on_where_the_fast_reader_stopped(
@@ -578,7 +619,7 @@ def test_the_client_goes_on_where_the_fast_reader_stopped(
     asked = Asked(Answer(b"ab", breaks=True), Answer(b"ef"))
     monkeypatch.setattr(obstore, "get", asked)
     stub.add_response("get_object", answer(b"cd", breaks=True), IN_BUCKET | {"IfMatch": '"v1"', "Range": "bytes=2-"})
-    replace(store, fast_reader=ObstoreReader(None)).download(A, tmp_path / "a.png")
+    replace(store, fast_reader=ObstoreReader("the bucket")).download(A, tmp_path / "a.png")
     assert (tmp_path / "a.png").read_bytes() == b"abcdef"
     rest = {"if_match": '"v1"', "range": {"offset": 4}}
     assert asked.requests == [("some/prefix/a.png", {}), ("some/prefix/a.png", rest)]
@@ -589,7 +630,7 @@ def test_without_a_version_what_the_fast_reader_wrote_is_thrown_away(
 ) -> None:
     monkeypatch.setattr(obstore, "get", Asked(Answer(b"xy", breaks=True)))
     stub.add_response("get_object", answer(b"abcdef"), IN_BUCKET)
-    replace(store, fast_reader=ObstoreReader(None)).download(replace(A, etag=""), tmp_path / "a.png")
+    replace(store, fast_reader=ObstoreReader("the bucket")).download(replace(A, etag=""), tmp_path / "a.png")
     assert (tmp_path / "a.png").read_bytes() == b"abcdef"
 
 
@@ -598,7 +639,7 @@ def test_a_pinned_object_is_pinned_for_the_fast_reader_too(
 ) -> None:
     asked = Asked(Answer(b"abcdef"))
     monkeypatch.setattr(obstore, "get", asked)
-    replace(store, fast_reader=ObstoreReader(None)).download(replace(A, pinned=True), tmp_path / "a.png")
+    replace(store, fast_reader=ObstoreReader("the bucket")).download(replace(A, pinned=True), tmp_path / "a.png")
     assert asked.requests == [("some/prefix/a.png", {"if_match": '"v1"'})]
 
 
@@ -609,7 +650,7 @@ def test_a_file_that_cannot_be_written_is_not_blamed_on_the_server(monkeypatch: 
 
     monkeypatch.setattr(obstore, "get", Asked(Answer(b"abcdef")))
     with pytest.raises(OSError, match="No space left"):
-        ObstoreReader(None).append("a.png", Full(), "v1")
+        ObstoreReader("the bucket").append("a.png", Full(), "v1")
 
 
 def test_the_fast_reader_is_set_up_as_the_client_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -651,3 +692,28 @@ def test_the_fast_reader_is_set_up_as_the_client_is(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("AWS_CA_BUNDLE", str(tmp_path / "other.crt"))
     assert opened(None)["root_certificate"] == b"of the system"
     assert opened(str(tmp_path / "ca.crt"))["root_certificate"] == b"of the cluster"
+
+
+def test_without_credentials_the_client_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_WEB_IDENTITY_TOKEN_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(Path("/nonexistent")))
+    assert (
+        connect(LocationRole.OUTPUT, S3Location(uri="s3://data", endpoint="http://127.0.0.1:1"), {}).fast_reader is None
+    )
+
+
+@pytest.mark.parametrize(
+    ("uri", "endpoint", "expected"),
+    [
+        ("s3://data/x", "http://minio:9000", ("http://minio:9000", "false")),
+        ("s3://data/x", None, (None, "true")),
+        ("s3://my.data/x", None, (None, "false")),
+    ],
+)
+def test_the_url_of_a_bucket(uri: str, endpoint: str | None, expected: tuple[str | None, str]) -> None:
+    """A path below the endpoint, or at AWS a part of the host's name if certificates allow that."""
+    quick = connect(LocationRole.OUTPUT, S3Location(uri=uri, endpoint=endpoint), KEYS).fast_reader
+    found = not_none(quick).store.config
+    assert (found.get("endpoint"), str(found["virtual_hosted_style_request"]).lower()) == expected
