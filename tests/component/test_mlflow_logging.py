@@ -93,6 +93,13 @@ def test_a_run_is_there_with_its_parameters_before_the_training(server: FakeMlfl
     ]
     assert the_run(server).params == {"seed": "1"}
     assert [(Path(file).name, folder) for file, folder in server.calls] == [(PARAMETERS, None)]
+    assert server.texts == {PARAMETERS: '{\n  "seed": "1"\n}'}
+
+
+def test_a_server_is_talked_to_beside_the_training_and_keeps_no_process_alive(server: FakeMlflow) -> None:
+    started(server)
+    assert tracker(server).probe(lambda: None) is None
+    assert [(thread.name, thread.daemon) for thread in server.threads] == [("mlflow", True)] * 2
 
 
 DATASET = TrackedDataset(name="d", digest="0" * 64, kind="s3", uri="s3://d", images={}, context="training")
@@ -126,6 +133,7 @@ def test_a_run_ends_after_everything_else(server: FakeMlflow, tmp_path: Path) ->
     assert run.points == [("trainLoss", 1, 0.5), ("trainLoss", 2, 0.25), ("image_AUROC", 0, 0.9)]
     assert run.status == "FINISHED"
     assert len(run.tags["a_U003A_b"]) == 5000
+    assert [(one.dataset.name, one.dataset.digest) for one in run.datasets] == [("d", "0" * 32)]
     assert {(Path(file).name, folder) for file, folder in server.calls[1:]} == {
         ("report.json", None),
         ("a.jpg", "pictures"),
@@ -250,9 +258,8 @@ def test_a_search_that_goes_on_names_the_parameters_that_changed(
     server: FakeMlflow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     known = {"model.name": "padim", "seed": "1"}
-    monkeypatch.setattr(
-        server, "get_run", lambda run_id: SimpleNamespace(data=SimpleNamespace(params=known)), raising=False
-    )
+    data = {"run0": SimpleNamespace(data=SimpleNamespace(params=known))}
+    monkeypatch.setattr(server, "get_run", data.__getitem__, raising=False)
     last = MlflowTracker(mlflow_target(RUN, SPEC, None, search="s1"), server.client)
     last.start({"model.name": "patchcore", "seed": "1", "model.patchcore.backbone": "resnet18"})
     last.check(lambda: None)
@@ -443,6 +450,25 @@ def test_a_server_that_takes_no_end_is_asked_for_nothing_more(
     assert the_run(server).points == []
 
 
+@pytest.mark.parametrize(
+    ("request_", "told"),
+    [
+        ("set_tag", "MLflow at http://mlflow:5000/ was not told of the failure: 'a fault of ours'"),
+        ("log_batch", "MLflow at http://mlflow:5000/ lacks the last metrics of the training: 'a fault of ours'"),
+    ],
+)
+def test_a_fault_at_the_end_of_a_failed_run_is_logged_with_its_place(
+    server: FakeMlflow, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, *, request_: str, told: str
+) -> None:
+    found = started(server)
+    found.log_metrics(7, {"trainLoss": 0.5})
+    monkeypatch.setattr(server, request_, broken)
+    found.fail("Diverged: scores are not finite")
+    (record,) = caplog.records
+    assert record.message == told
+    assert "in broken" in caplog.text, "the traceback"
+
+
 def test_a_run_that_was_never_created_needs_no_end(server: FakeMlflow) -> None:
     tracker(server).fail("DataInvalid: no images")
     assert server.asked == []
@@ -519,6 +545,32 @@ def test_a_trial_that_made_its_sweeps_run_looks_once_more_for_an_older_one() -> 
     assert server.asked == [], "it is settled"
     assert trial(server, 1)._try_flush()
     assert server.asked.count("search_runs") == 2, "its own run and the sweep's, which was there"
+
+
+# Asking without creating anything
+
+
+def test_a_probe_asks_for_the_experiment_alone(server: FakeMlflow, tmp_path: Path) -> None:
+    assert tracker(server).probe(lambda: None) is None
+    assert server.asked == ["get_experiment_by_name"]
+    local = MlflowTracker(mlflow_target(RUN, SPEC, tmp_path), server.client)
+    assert local.probe(lambda: None) is None
+    assert len(server.asked) == 1, "a database that is not there is not made"
+    (tmp_path / "mlflow.db").touch()
+    assert local.probe(lambda: None) is None
+    assert server.asked == ["get_experiment_by_name"] * 2
+
+
+def test_a_probe_is_refused_as_a_run_would_be(server: FakeMlflow, tmp_path: Path) -> None:
+    def elsewhere(name: str) -> SimpleNamespace:
+        assert name == "factory"
+        return SimpleNamespace(experiment_id="1", lifecycle_stage="active", artifact_location="/elsewhere")
+
+    (tmp_path / "mlflow.db").touch()
+    server.get_experiment_by_name = elsewhere  # type: ignore[method-assign]
+    told = f"factory at sqlite:///{tmp_path}/mlflow.db keeps its artifacts at /elsewhere, outside of {tmp_path}"
+    with pytest.raises(TrackingDenied, match=told):
+        MlflowTracker(mlflow_target(RUN, SPEC, tmp_path), server.client).probe(lambda: None)
 
 
 # Waiting for the first answer
@@ -695,6 +747,7 @@ def test_a_model_is_described_and_registered_only_where_that_is_asked_for() -> N
     described = {(Path(file).name, folder) for file, folder in server.calls[1:]}
     assert described == {("MLmodel", "model"), ("requirements.txt", "model")}
     assert (server.made, not_none(found.status()).model) == ([], None)
+    assert "run_id: run0\n" in server.texts["MLmodel"]
 
 
 @pytest.mark.parametrize("known", [False, True])

@@ -1,11 +1,9 @@
 """What MLflow refuses: typed, found out before the training, and told with the field or the Secret."""
 
 import json
-import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,7 +11,7 @@ import pytest
 from anomaly_api.artifacts import MlflowTracking
 from anomaly_api.reasons import FINAL_EXIT_CODES, ExitCode
 from anomaly_api.run import RunIdentity
-from anomaly_runner.errors import Stopped, TrackingDenied, TrackingUnavailable
+from anomaly_runner.errors import TrackingDenied, TrackingUnavailable
 from anomaly_runner.local import run_locally
 from anomaly_runner.tracking.mlflow_client import connect, local_uri
 from anomaly_runner.tracking.mlflow_names import MAX_PARAMETER_CHARACTERS
@@ -103,15 +101,6 @@ def test_a_wrong_request_is_refused_and_a_missing_server_is_tried_again() -> Non
         tracker(url).finish(RESULT)
 
 
-def test_a_server_that_is_down_does_not_keep_the_training(monkeypatch: pytest.MonkeyPatch) -> None:
-    def down(uri: str) -> None:
-        raise ConnectionError("refused")
-
-    found = MlflowTracker(mlflow_target(RUN, MlflowTracking(tracking_uri="http://mlflow:5000"), None), down)
-    found.start({})
-    found.check(never_stop)
-
-
 def test_a_deleted_experiment_is_named_before_the_training(server: str, client: "MlflowClient") -> None:
     client.delete_experiment(client.create_experiment("tidied up"))
     found = tracker(server, experimentName="tidied up")
@@ -147,29 +136,6 @@ def test_a_probe_creates_nothing(server: str, client: "MlflowClient", tmp_path: 
     assert client.search_runs([there]) == []
     assert tracker("http://mlflow:5000", tmp_path, "local").probe(never_stop) is None
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_server_that_does_not_answer_a_probe_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    def down(uri: str) -> None:
-        raise ConnectionError("refused")
-
-    target = mlflow_target(RUN, MlflowTracking(tracking_uri="http://mlflow:5000"), None)
-    assert "MLflow at http://mlflow:5000 does not take the run: refused" in not_none(
-        MlflowTracker(target, down).probe(never_stop)
-    )
-    silent, released = threading.Event(), threading.Event()
-
-    def stall(uri: str) -> SimpleNamespace:
-        def wait(name: str) -> None:
-            silent.set()
-            released.wait(30)
-
-        return SimpleNamespace(get_experiment_by_name=wait)
-
-    monkeypatch.setattr("anomaly_runner.tracking.mlflow_tracker._FIRST_ANSWER_SECONDS", 0.1)
-    assert MlflowTracker(target, stall).probe(never_stop) == "MLflow at http://mlflow:5000 does not answer"
-    assert silent.is_set()
-    released.set()
 
 
 def test_an_experiment_that_is_deleted_in_mid_run(server: str, client: "MlflowClient") -> None:
@@ -275,34 +241,3 @@ def test_a_deleted_experiment_ends_a_run_before_its_training(tmp_path: Path) -> 
     client.delete_experiment(client.create_experiment("gone"))
     assert run_locally(write_manifest(tmp_path, EXPERIMENT, change), tmp_path) == ExitCode.TRACKING_DENIED
     assert not (tmp_path / "results").exists()
-
-
-def test_a_silent_server_does_not_keep_the_training_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("anomaly_runner.tracking.mlflow_tracker._FIRST_ANSWER_SECONDS", 0.0)
-    answer = threading.Event()
-
-    class Silent:
-        def get_experiment_by_name(self, name: str) -> None:
-            answer.wait(60)
-            raise ConnectionError("refused")
-
-    target = mlflow_target(RUN, MlflowTracking(tracking_uri="http://mlflow:5000"), None)
-    found = MlflowTracker(target, lambda uri: Silent())
-    found.start({})
-    found.check(never_stop)
-    assert found.status() is None
-    answer.set()
-
-
-def test_a_run_that_is_stopped_waits_no_longer() -> None:
-    answer = threading.Event()
-
-    def stop() -> None:
-        raise Stopped
-
-    target = mlflow_target(RUN, MlflowTracking(tracking_uri="http://mlflow:5000"), None)
-    found = MlflowTracker(target, lambda uri: answer.wait(60))
-    found.start({})
-    with pytest.raises(Stopped):
-        found.check(stop)
-    answer.set()

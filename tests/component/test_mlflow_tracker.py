@@ -15,7 +15,7 @@ from anomaly_api.artifacts import MlflowTracking
 from anomaly_api.experiment import AnomalyExperiment
 from anomaly_api.parameters import PadimParameters
 from anomaly_api.run import RunIdentity
-from anomaly_runner.errors import TrackingDenied, TrackingUnavailable
+from anomaly_runner.errors import Stopped, TrackingDenied, TrackingUnavailable
 from anomaly_runner.tracking import mlflow_tracker
 from anomaly_runner.tracking.mlflow_tracker import PARAMETERS, MlflowTracker, mlflow_target
 from anomaly_runner.tracking.run_results import flat_parameters
@@ -115,7 +115,7 @@ def test_a_run_that_is_being_created_when_all_fails_does_not_stay_running() -> N
     assert server.runs["run0"].tags[FAILURE_TAG] == "Stopped: by the cluster"
 
 
-def test_no_run_is_created_once_all_has_failed() -> None:
+def test_no_run_is_created_once_all_has_failed(caplog: pytest.LogCaptureFixture) -> None:
     server = FakeMlflow()
     imported = threading.Event()
 
@@ -129,6 +129,7 @@ def test_no_run_is_created_once_all_has_failed() -> None:
     imported.set()
     early.check(lambda: None)
     assert server.runs == {}
+    assert "not tracked yet: the run failed before MLflow had answered" in caplog.text
 
 
 def test_a_server_that_never_answers_is_not_waited_for_at_the_end(
@@ -242,3 +243,66 @@ def test_parameters_are_the_spec_by_path(sample_experiment: AnomalyExperiment) -
 
 def test_the_client_is_imported_only_in_the_background() -> None:
     assert "mlflow" not in mlflow_tracker.__dict__
+
+
+def test_a_server_that_is_down_does_not_keep_the_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    def down(uri: str) -> None:
+        raise ConnectionError("refused")
+
+    found = MlflowTracker(mlflow_target(RUN, SPEC, None), down)
+    found.start({})
+    found.check(lambda: None)
+
+
+def test_a_server_that_does_not_answer_a_probe_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def down(uri: str) -> None:
+        raise ConnectionError("refused")
+
+    target = mlflow_target(RUN, SPEC, None)
+    assert "MLflow at http://mlflow:5000/ does not take the run: refused" in not_none(
+        MlflowTracker(target, down).probe(lambda: None)
+    )
+    silent, released = threading.Event(), threading.Event()
+
+    def stall(uri: str) -> SimpleNamespace:
+        def wait(name: str) -> None:
+            silent.set()
+            released.wait(30)
+
+        return SimpleNamespace(get_experiment_by_name=wait)
+
+    monkeypatch.setattr("anomaly_runner.tracking.mlflow_tracker._FIRST_ANSWER_SECONDS", 0.1)
+    assert MlflowTracker(target, stall).probe(lambda: None) == "MLflow at http://mlflow:5000/ does not answer"
+    assert silent.is_set()
+    released.set()
+
+
+def test_a_silent_server_does_not_keep_the_training_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("anomaly_runner.tracking.mlflow_tracker._FIRST_ANSWER_SECONDS", 0.0)
+    answer = threading.Event()
+
+    class Silent:
+        def get_experiment_by_name(self, name: str) -> None:
+            answer.wait(60)
+            raise ConnectionError("refused")
+
+    target = mlflow_target(RUN, SPEC, None)
+    found = MlflowTracker(target, lambda uri: Silent())
+    found.start({})
+    found.check(lambda: None)
+    assert found.status() is None
+    answer.set()
+
+
+def test_a_run_that_is_stopped_waits_no_longer() -> None:
+    answer = threading.Event()
+
+    def stop() -> None:
+        raise Stopped
+
+    target = mlflow_target(RUN, SPEC, None)
+    found = MlflowTracker(target, lambda uri: answer.wait(60))
+    found.start({})
+    with pytest.raises(Stopped):
+        found.check(stop)
+    answer.set()

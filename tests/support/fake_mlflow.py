@@ -3,6 +3,8 @@
 from collections.abc import Callable, Sequence
 from functools import wraps
 from itertools import count
+from pathlib import Path
+from threading import Thread, current_thread
 from types import SimpleNamespace
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
@@ -26,8 +28,11 @@ class FakeMlflow:
 
     Attributes:
         experiments: ids by name.
-        runs: by id, with ``tags``, ``status``, ``metrics`` (last values), ``points`` (all of them) and ``params``.
+        runs: by id, with ``tags``, ``status``, ``metrics`` (last values), ``points`` (all of them), ``params`` and
+            ``datasets``.
         calls: file and folder of each artifact.
+        texts: content of the artifacts that there are, by name of the file.
+        threads: in which it was connected to.
         asked: names of all requests, in order.
     """
 
@@ -36,10 +41,13 @@ class FakeMlflow:
         self.experiments: dict[str, str] = {}
         self.runs: dict[str, SimpleNamespace] = {}
         self.calls: list[tuple[str, str | None]] = []
+        self.texts: dict[str, str] = {}
+        self.threads: list[Thread] = []
         self.asked: list[str] = []
         self._numbers = count()
 
     def client(self, uri: str) -> Self:
+        self.threads.append(current_thread())
         if self.down:
             self.down -= 1
             raise ConnectionError("refused")
@@ -58,13 +66,18 @@ class FakeMlflow:
 
     @_request
     def search_runs(self, experiments: Sequence[str], query: str, order_by: Sequence[str]) -> list[SimpleNamespace]:
-        return [run for run in self.runs.values() if f"'{run.tags['anomalyops.io/uid']}'" in query]
+        return [
+            run
+            for run in self.runs.values()
+            if f"'{run.tags['anomalyops.io/uid']}'" in query and run.info.experiment_id in experiments
+        ]
 
     @_request
     def create_run(self, experiment: str, run_name: str, tags: dict[str, str]) -> SimpleNamespace:
+        assert experiment in self.experiments.values()
         number = next(self._numbers)
         run = SimpleNamespace(
-            info=SimpleNamespace(run_id=f"run{number}", start_time=number),
+            info=SimpleNamespace(run_id=f"run{number}", start_time=number, experiment_id=experiment),
             data=SimpleNamespace(tags=tags),
             tags=tags,
             name=run_name,
@@ -72,6 +85,7 @@ class FakeMlflow:
             metrics={},
             params={},
             points=[],
+            datasets=[],
         )
         self.runs[run.info.run_id] = run
         return run
@@ -95,7 +109,10 @@ class FakeMlflow:
 
     @_request
     def log_artifact(self, run_id: str, file: str, folder: str | None) -> None:
+        assert run_id in self.runs
         self.calls.append((file, folder))
+        if Path(file).exists():
+            self.texts[Path(file).name] = Path(file).read_text()
 
     @_request
     def set_tag(self, run_id: str, key: str, value: str) -> None:
@@ -111,4 +128,4 @@ class FakeMlflow:
 
     @_request
     def log_inputs(self, run_id: str, datasets: Sequence[Any]) -> None:
-        """Take the datasets."""
+        self.runs[run_id].datasets += datasets

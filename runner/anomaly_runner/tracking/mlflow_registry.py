@@ -205,7 +205,7 @@ class RegisteredModelStore:
         destination.parent.mkdir(parents=True, exist_ok=True)
         retrying = Retrying(
             stop=stop_after_attempt(_ATTEMPTS),
-            wait=wait_exponential(min=1, max=10),
+            wait=wait_exponential(),
             retry=retry_if_exception_type(StorageUnavailable),
             reraise=True,
         )

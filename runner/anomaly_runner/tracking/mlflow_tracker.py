@@ -345,22 +345,29 @@ class MlflowTracker:
         self._with_retries(partial(self._log_result, result))
 
     def _with_retries(self, work: Callable[[], None]) -> None:
-        from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential
+        from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential
 
-        uri = self._target.uri
         retrying = Retrying(
             stop=stop_after_attempt(_ATTEMPTS),
-            wait=wait_exponential(min=1, max=10),
-            retry=retry_if_exception(_may_pass(uri)),
+            wait=wait_exponential(),
+            retry=retry_if_exception_type(TrackingUnavailable),
             reraise=True,
         )
         try:
-            retrying(work)
-        except Exception as error:
-            failure = tracking_failure(error, uri)
+            retrying(self._typed, work)
+        except RunFailed as failure:
             if not isinstance(failure, TrackingUnavailable):  # the server is there to be told
                 self._end(f"{failure.reason.value}: {failure}")
-            raise type(failure)(f"all results are stored, but {failure}"[:1000]) from error
+            raise type(failure)(f"all results are stored, but {failure}"[:1000]) from failure
+
+    def _typed(self, work: Callable[[], None]) -> None:
+        """Do something, and raise what it raises as a RunFailed."""
+        try:
+            work()
+        except RunFailed:
+            raise
+        except Exception as error:
+            raise tracking_failure(error, self._target.uri) from error
 
     def _log_result(self, result: TrackedResult) -> None:
         from anomaly_runner.tracking.mlflow_entities import dataset_input, final_points
@@ -466,8 +473,3 @@ class MlflowTracker:
 def _traceback(error: Exception) -> Exception | None:
     """The exception whose traceback goes to the log: that of a fault of this program."""
     return None if is_of_the_server(error) or isinstance(error, RunFailed) else error
-
-
-def _may_pass(uri: str) -> Callable[[BaseException], bool]:
-    """Whether a further attempt may succeed, by the exception of the last one."""
-    return lambda error: isinstance(error, Exception) and isinstance(tracking_failure(error, uri), TrackingUnavailable)
