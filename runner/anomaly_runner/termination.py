@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from anomaly_api.reasons import COMPLETED, ExitCode
+from anomaly_api.reasons import COMPLETED, ExitCode, Reason
 from anomaly_api.run import RunReport, RunSummary
 from anomaly_api.status import Stage
 from anomaly_runner.context import Context
@@ -78,16 +78,20 @@ def _published(done: Published, context: Context) -> FinishedRun:
     if summary.reason in COMPLETED:
         context.progress.enter(Stage.DONE, 0, "images")
     else:
-        logger.error("run failed", extra={"reason": summary.reason.value, "detail": summary.message})
+        _log_failure(summary.reason, summary.message)
     summary = summary.model_copy(update={"mlflow": context.tracker.status()})
     return FinishedRun(ExitCode.of(summary.reason), summary, done.report)
 
 
 def _untracked(error: RunFailed, report: RunReport) -> FinishedRun:
     """The outcome of a run whose results are stored, but which the tracker does not have."""
-    logger.error("run failed", extra={"reason": error.reason.value, "detail": str(error)}, exc_info=_unexpected(error))
+    _log_failure(error.reason, str(error), _unexpected(error))
     lost = {"reason": error.reason, "message": str(error)[:MESSAGE_LIMIT], "stage": Stage.PUBLISH}
     return FinishedRun(error.exit_code, report.summary.model_copy(update=lost), report)
+
+
+def _log_failure(reason: Reason, detail: str | None, cause: BaseException | None = None) -> None:
+    logger.error("run failed", extra={"reason": reason.value, "detail": detail}, exc_info=cause)
 
 
 def _unexpected(error: RunFailed) -> BaseException | None:
@@ -107,7 +111,7 @@ def _as_run_failed(error: BaseException, context: Context) -> RunFailed:
 
 def _failed(error: RunFailed, context: Context) -> FinishedRun:
     message = str(error)[:MESSAGE_LIMIT]
-    logger.error("run failed", extra={"reason": error.reason.value, "detail": message}, exc_info=_unexpected(error))
+    _log_failure(error.reason, message, _unexpected(error))
     context.tracker.fail(f"{error.reason.value}: {message}", stopped=isinstance(error, Stopped))
     return FinishedRun(error.exit_code, failure_summary(error, context.progress.stage, context))
 

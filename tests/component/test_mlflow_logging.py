@@ -648,39 +648,6 @@ def test_a_trial_is_below_its_sweep_if_the_sweep_is_known() -> None:
     assert mlflow_target(RUN, SPEC, None, trial=unknown).sweep is None
 
 
-@pytest.mark.parametrize(
-    ("change", "is_it"),
-    [
-        ({}, True),
-        ({"anomalyops.io/run": "2"}, False),
-        ({"anomalyops.io/run": None}, True),  # of a release that did not count them
-        ({"anomalyops.io/search": "s1"}, False),  # the sweep's own run
-        ({"anomalyops.io/name": "bolts"}, False),
-        ({"anomalyops.io/namespace": "other"}, False),
-        ({"team": "vision"}, True),
-    ],
-)
-def test_the_run_of_an_earlier_pod_is_known_by_its_tags(change: dict[str, str | None], is_it: bool) -> None:
-    tags = {name: value for name, value in (target().all_tags | change).items() if value is not None}
-    assert target().sought.is_it(tags) is is_it
-
-
-def test_the_second_run_of_a_resource_is_not_its_first() -> None:
-    second = Sought(run=RUN.model_copy(update={"number": 2}))
-    assert not second.is_it(target().all_tags)
-    untold = {name: value for name, value in target().all_tags.items() if name != "anomalyops.io/run"}
-    assert not second.is_it(untold)
-    assert second.is_it(target().all_tags | {"anomalyops.io/run": "2"})
-
-
-def test_a_sweeps_run_is_any_of_its_runs_with_that_search() -> None:
-    sweep = Sought(run=RUN, search="s1")
-    tags = {name: value for name, value in target().all_tags.items() if name != "anomalyops.io/run"}
-    assert sweep.is_it(tags | {"anomalyops.io/search": "s1"})
-    assert not sweep.is_it(tags | {"anomalyops.io/search": "s2"})
-    assert not sweep.is_it(tags)
-
-
 @pytest.mark.parametrize("uri", ["http://mlflow:5000", "http://mlflow:5000/"])
 def test_a_run_has_a_page(server: FakeMlflow, uri: str) -> None:
     found = started(server, tracking_uri=uri)

@@ -92,6 +92,44 @@ def sweep_run(**tags: str) -> SweepRun:
     return SweepRun(SOUGHT, tags)
 
 
+# Which run is whose
+
+FIRST = Sought(run=SWEEP)
+
+
+@pytest.mark.parametrize(
+    ("change", "is_it"),
+    [
+        ({}, True),
+        ({"anomalyops.io/run": "2"}, False),
+        ({"anomalyops.io/run": None}, True),  # of a release that did not count them
+        ({"anomalyops.io/search": "s1"}, False),  # the sweep's own run
+        ({"anomalyops.io/name": "nuts"}, False),
+        ({"anomalyops.io/namespace": "other"}, False),
+        ({"team": "vision"}, True),
+    ],
+)
+def test_the_run_of_an_earlier_pod_is_known_by_its_tags(change: dict[str, str | None], is_it: bool) -> None:
+    tags = {name: value for name, value in (FIRST.tags | change).items() if value is not None}
+    assert FIRST.is_it(tags) is is_it
+
+
+def test_the_second_run_of_a_resource_is_not_its_first() -> None:
+    second = Sought(run=SWEEP.model_copy(update={"number": 2}))
+    assert not second.is_it(FIRST.tags)
+    untold = {name: value for name, value in FIRST.tags.items() if name != "anomalyops.io/run"}
+    assert not second.is_it(untold)
+    assert second.is_it(FIRST.tags | {"anomalyops.io/run": "2"})
+
+
+def test_a_sweeps_run_is_any_of_its_runs_with_that_search() -> None:
+    sweep = SOUGHT
+    tags = {name: value for name, value in FIRST.tags.items() if name != "anomalyops.io/run"}
+    assert sweep.is_it(tags | {"anomalyops.io/search": "s1"})
+    assert not sweep.is_it(tags | {"anomalyops.io/search": "s2"})
+    assert not sweep.is_it(tags)
+
+
 # Which of several
 
 
@@ -146,6 +184,7 @@ def test_a_look_that_failed_was_none() -> None:
     client.failures = [ConnectionError("reset")]
     with pytest.raises(ConnectionError):
         sweep.ensure(client, "7")
+    assert not sweep.is_settled
     sweep.ensure(client, "7")
     assert not sweep.is_settled
     client.failures = [ConnectionError("reset")]

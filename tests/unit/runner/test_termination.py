@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Never
 
@@ -13,12 +14,14 @@ import pytest
 
 from anomaly_api.reasons import ExitCode, Reason
 from anomaly_api.run import RunConfig, RunReport, RunSummary
-from anomaly_api.status import MetricValues, MlflowStatus, Stage
+from anomaly_api.status import Device, MetricValues, MlflowStatus, Progress, Stage
 from anomaly_runner import errors
 from anomaly_runner.context import Context
+from anomaly_runner.preflight.checked import Checked
+from anomaly_runner.progress import ProgressMeter
 from anomaly_runner.publish import Published
 from anomaly_runner.system.stop import StopSignal
-from anomaly_runner.termination import capture_failures, write_termination_message
+from anomaly_runner.termination import FinishedRun, capture_failures, failure_summary, write_termination_message
 from anomaly_runner.tracking.tracker import TrackedResult
 from support.contexts import RUN, make_context
 from support.optional import not_none
@@ -45,11 +48,25 @@ class RecordingTracker:
         return MlflowStatus(run_id="r")
 
     def finish(self, result: TrackedResult) -> None:
+        self.finished = result
         if self.fault is not None:
             raise self.fault
 
     def fail(self, message: str, *, stopped: bool = False) -> None:
         self.failure, self.stopped = message, stopped
+
+
+class Watching:
+    """Takes down the progress."""
+
+    def __init__(self, seen: list[tuple[Stage, Progress]]) -> None:
+        self.seen = seen
+
+    def report(self, stage: Stage, progress: Progress) -> None:
+        self.seen.append((stage, progress))
+
+    def close(self) -> None:
+        """Nothing to release."""
 
 
 def context_at(stage: Stage, tracker: RecordingTracker) -> Context:
@@ -58,15 +75,24 @@ def context_at(stage: Stage, tracker: RecordingTracker) -> Context:
     return context
 
 
+def logged(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
+    """Reason and detail of each line about a run that failed."""
+    lines = [record.__dict__ for record in caplog.records if record.message == "run failed"]
+    return [(line["reason"], line["detail"]) for line in lines]
+
+
 def leaves(kind: type[errors.RunFailed] = errors.RunFailed) -> list[type[errors.RunFailed]]:
     return [kind] if not kind.__subclasses__() else [leaf for child in kind.__subclasses__() for leaf in leaves(child)]
 
 
 @pytest.mark.parametrize("kind", leaves(), ids=lambda kind: kind.__name__)
-def test_every_failure_has_an_exit_code_and_a_reason(kind: type[errors.RunFailed]) -> None:
+def test_every_failure_has_an_exit_code_and_a_reason(
+    kind: type[errors.RunFailed], caplog: pytest.LogCaptureFixture
+) -> None:
     tracker = RecordingTracker()
     context = context_at(Stage.PREDICT, tracker)
     context.record.warn("beware")
+    context.record.device = Device(name="NVIDIA L4", provider="torch cuda")
 
     def work() -> Never:
         raise kind("because")
@@ -77,8 +103,16 @@ def test_every_failure_has_an_exit_code_and_a_reason(kind: type[errors.RunFailed
     assert (ending.summary.message, ending.summary.stage) == ("because", Stage.PREDICT)
     assert ending.summary.warnings == ("beware",)
     assert not_none(ending.summary.mlflow).run_id == "r"
-    assert "because" in not_none(tracker.failure)
+    assert (ending.summary.device, ending.report) == (context.record.device, None)
+    assert logged(caplog) == [(kind.exit_code.reason.value, "because")]
+    assert tracker.failure == f"{kind.exit_code.reason.value}: because"
     assert tracker.stopped == (kind is errors.Stopped)
+
+
+def test_what_failed_before_there_was_a_context_is_told_without_it() -> None:
+    assert failure_summary(errors.InvalidConfig("no such file"), Stage.STARTING) == RunSummary(
+        reason=Reason.INVALID_CONFIG, message="no such file", stage=Stage.STARTING
+    )
 
 
 def test_failures_cover_all_exit_codes_of_a_run() -> None:
@@ -109,7 +143,7 @@ class OutOfMemoryError(RuntimeError):
         (SystemExit(), Reason.INTERNAL_ERROR),
     ],
 )
-def test_what_libraries_raise(raised: BaseException, reason: Reason) -> None:
+def test_what_libraries_raise(raised: BaseException, reason: Reason, caplog: pytest.LogCaptureFixture) -> None:
     def work() -> Never:
         raise raised
 
@@ -118,8 +152,19 @@ def test_what_libraries_raise(raised: BaseException, reason: Reason) -> None:
     assert ending.exit_code is not ExitCode.DONE
     if reason is Reason.INTERNAL_ERROR:
         assert ending.summary.message == f"{type(raised).__name__}: {raised}"
+        (line,) = [record for record in caplog.records if record.message == "unexpected failure"]
+        assert not_none(line.exc_info)[1] is raised, "its place is found in the log"
     else:
         assert "lower training.trainBatchSize" in not_none(ending.summary.message)
+
+
+def test_an_inference_that_runs_out_of_memory_is_told_what_it_has() -> None:
+    def work() -> Never:
+        raise MemoryError("no room")
+
+    inference = make_context(run=RUN.model_copy(update={"kind": "AnomalyInference"}))
+    inference.progress.enter(Stage.PREDICT, 0, "images")
+    assert "lower batchSize" in not_none(capture_failures(work, inference).summary.message)
 
 
 @pytest.mark.parametrize(
@@ -148,6 +193,46 @@ SPEC = {
 }
 
 
+OUT_OF_MEMORY = "out of memory: raise scheduling.resources.limits.memory (no room)"
+
+
+def published(summary: RunSummary) -> Published:
+    config = RunConfig.model_validate({"run": RUN, "experiment": SPEC})
+    return Published(RunReport(run=RUN, summary=summary, config=config), TrackedResult(metrics={"a": 1}, artifacts=()))
+
+
+@pytest.mark.parametrize(
+    ("summary", "exit_code", "percent"),
+    [
+        (STORED, ExitCode.DONE, 100),
+        (STORED.model_copy(update={"reason": Reason.PRUNED, "stage": Stage.TRAIN}), ExitCode.DONE, 100),
+        (STORED.model_copy(update={"reason": Reason.EXPORT_MISMATCH, "message": "m"}), ExitCode.EXPORT_MISMATCH, 94),
+    ],
+)
+def test_results_are_passed_to_the_tracker_and_end_the_run(
+    summary: RunSummary, exit_code: ExitCode, percent: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One whose export failed has results, but fails."""
+    seen = list[tuple[Stage, Progress]]()
+    tracker, done = RecordingTracker(), published(summary)
+    context = replace(context_at(Stage.PUBLISH, tracker), progress=ProgressMeter([Watching(seen)]))
+    context.progress.enter(Stage.PUBLISH, 2, "files")
+    ending = capture_failures(lambda: done, context)
+    assert (ending.exit_code, ending.report, tracker.finished) == (exit_code, done.report, done.tracked)
+    assert ending.summary == summary.model_copy(update={"mlflow": MlflowStatus(run_id="r")})
+    ended = (Stage.DONE, Progress(total=0, unit="images", percent=100))
+    assert seen[-1] == (ended if percent == 100 else (Stage.PUBLISH, Progress(total=2, unit="files", percent=percent)))
+    assert logged(caplog) == ([] if percent == 100 else [("ExportMismatch", "m")])
+
+
+def test_a_check_that_found_nothing_is_done_and_tells_the_tracker_nothing() -> None:
+    tracker = RecordingTracker()
+    ending = capture_failures(lambda: Checked(STORED, {}), context_at(Stage.CHECK, tracker))
+    assert ending == FinishedRun(ExitCode.DONE, STORED)
+    assert tracker.failure is None
+    assert not hasattr(tracker, "finished")
+
+
 @pytest.mark.parametrize(
     ("fault", "exit_code", "message"),
     [
@@ -155,17 +240,22 @@ SPEC = {
         (errors.TrackingUnavailable("no answer"), ExitCode.TRACKING_UNAVAILABLE, "no answer"),
         (errors.InternalError("a fault"), ExitCode.INTERNAL_ERROR, "a fault"),
         (KeyError("x"), ExitCode.INTERNAL_ERROR, "KeyError: 'x'"),
+        (
+            MemoryError("no room"),
+            ExitCode.OUT_OF_MEMORY,
+            OUT_OF_MEMORY,
+        ),
         (errors.TrackingDenied("m" * 2000), ExitCode.TRACKING_DENIED, "m" * 1024),
     ],
 )
 def test_results_that_the_tracker_does_not_get_are_told_all_the_same(
-    fault: Exception, exit_code: ExitCode, message: str
+    fault: Exception, exit_code: ExitCode, message: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    config = RunConfig.model_validate({"run": RUN, "experiment": SPEC})
-    report = RunReport(run=RUN, summary=STORED, config=config)
-    published = Published(report, TrackedResult(metrics={}, artifacts=()))
-    ending = capture_failures(lambda: published, context_at(Stage.PUBLISH, RecordingTracker(fault)))
-    assert (ending.exit_code, ending.report) == (exit_code, report)
+    done = published(STORED)
+    ending = capture_failures(lambda: done, context_at(Stage.PUBLISH, RecordingTracker(fault)))
+    assert (ending.exit_code, ending.report) == (exit_code, done.report)
+    [(reason, detail)] = logged(caplog)
+    assert (reason, detail[:1024]) == (exit_code.reason.value, message)
     assert ending.summary == STORED.model_copy(
         update={"reason": exit_code.reason, "message": message, "stage": Stage.PUBLISH}
     )
@@ -174,9 +264,7 @@ def test_results_that_the_tracker_does_not_get_are_told_all_the_same(
 def test_a_fault_in_the_tracker_has_its_traceback_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
     fault = errors.InternalError("a fault")
     fault.__cause__ = KeyError("the place to look at")
-    config = RunConfig.model_validate({"run": RUN, "experiment": SPEC})
-    published = Published(RunReport(run=RUN, summary=STORED, config=config), TrackedResult(metrics={}, artifacts=()))
-    capture_failures(lambda: published, context_at(Stage.PUBLISH, RecordingTracker(fault)))
+    capture_failures(lambda: published(STORED), context_at(Stage.PUBLISH, RecordingTracker(fault)))
     assert "the place to look at" in caplog.text
 
 
@@ -196,8 +284,16 @@ def test_a_fault_that_was_found_before_the_end_has_its_traceback_in_the_log(
 def test_a_termination_message_that_cannot_be_written_does_not_hide_the_failure(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    write_termination_message(RunSummary(reason=Reason.COMPLETE, stage=Stage.DONE), tmp_path / "missing" / "file")
-    assert "cannot write" in caplog.text
+    file = tmp_path / "missing" / "file"
+    write_termination_message(STORED, file)
+    (record,) = caplog.records
+    assert record.message.startswith(f"cannot write {file}: [Errno 2] No such file or directory")
+
+
+def test_a_termination_message_is_text_in_utf_8(tmp_path: Path) -> None:
+    summary = STORED.model_copy(update={"message": "r\u00e9sum\u00e9"})
+    write_termination_message(summary, tmp_path / "file")
+    assert RunSummary.model_validate_json((tmp_path / "file").read_bytes().decode()) == summary
 
 
 def pod(*arguments: str) -> subprocess.CompletedProcess[str]:
