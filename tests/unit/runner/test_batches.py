@@ -15,7 +15,7 @@ from anomaly_api.dataset import CropArea, DatasetLimits
 from anomaly_api.run import UnreadableImage
 from anomaly_runner.data.batches import Changes, IntegrityLog, read_batches, read_image
 from anomaly_runner.data.preprocessor import Preprocessor
-from anomaly_runner.data.samples import GOOD, SYNTHETIC, Sample
+from anomaly_runner.data.samples import GOOD, SYNTHETIC, DatasetIndex, Sample
 from anomaly_runner.errors import DataInvalid
 from anomaly_runner.storage import Prefetcher
 
@@ -159,5 +159,5 @@ def test_a_defect_that_vanishes_at_the_models_size_is_told_with_that_size(tmp_pa
     (image,), found = write(tmp_path, 1, (6, 4)), log()
     sample = replace(image, label="dent", masks=("mask.png",))
     list(read_batches(Prefetcher(tmp_path, lambda: None), [sample], BY, found, batch_size=4, threads=1))
-    (told,) = found.warnings((2, 3))
+    (told,) = found.warnings((2, 3), DatasetIndex(test=(sample,)))
     assert told.startswith("1 defects of 1 vanish at inputSize 2 x 3 (height x width)")
