@@ -5,6 +5,7 @@ import json
 import logging
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from anomaly_api.evaluation import Metrics
 from anomaly_api.experiment import ExperimentSpec
 from anomaly_api.inference import InferenceSpec
 from anomaly_api.run import ModelManifest
@@ -19,6 +21,7 @@ from anomaly_api.status import Listing, Stage, ThresholdValues
 from anomaly_api.storage import LocationRole
 from anomaly_runner.context import Context
 from anomaly_runner.data import fetch
+from anomaly_runner.data.builtin import PUBLISHED
 from anomaly_runner.data.fetch import (
     ListedDataset,
     discard_listing,
@@ -50,6 +53,12 @@ def context(folder: Path, kind: type[FolderStore] = FolderStore) -> Context:
     }
     (folder / "work").mkdir(exist_ok=True)
     return make_context(folder / "work", stores=stores)
+
+
+def cached(folder: Path) -> Context:
+    """A context that has a folder for a cache too."""
+    here = context(folder)
+    return make_context(here.work, stores={**here.stores, LocationRole.CACHE: FolderStore(folder / "cache")})
 
 
 def write(folder: Path, *keys: str, content: bytes = b"1") -> None:
@@ -170,6 +179,13 @@ def test_the_seed_of_the_spec_draws(folder: Path) -> None:
     assert both[0]["validation"] != both[1]["validation"]
 
 
+def test_the_seed_of_the_spec_draws_what_is_painted_on(folder: Path) -> None:
+    write(folder, *(f"set/val/good/{index}.png" for index in range(30)))
+    specs = (experiment(splits={"syntheticDefects": {"images": 5}}, seed=seed) for seed in (1, 2))
+    first, second = (keys(list_experiment(spec, context(folder)))["validation"] for spec in specs)
+    assert first != second
+
+
 def test_the_category_of_real_iad_is_no_folder(tmp_path: Path) -> None:
     images = {f"OK/{index}.jpg": "OK" for index in range(3)} | {"NG/0.jpg": "HS"}
     write(tmp_path, *(f"r/set/{path}" for path in images))
@@ -216,26 +232,49 @@ def test_the_suffix_and_the_limits_of_an_inference_count(folder: Path) -> None:
     assert [image.path for image in listed.dataset.unreadable] == ["test/dent/scan.png"]
 
 
+@pytest.fixture
+def prepared(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """A builtin dataset is laid out in data/set as soon as 3 MiB are downloaded; returns what was asked for."""
+    asked: list[dict[str, Any]] = []
+
+    def prepare(spec: Any, category: str | None, work: Path, **options: Any) -> Path:
+        options.pop("advance")(3 << 20)
+        options.pop("check")()
+        asked.append({"name": spec.name, "category": category, "work": work} | options)
+        return folder / "data/set"
+
+    monkeypatch.setattr(fetch, "prepare", prepare)
+    return asked
+
+
+BUILTIN: dict[str, Any] = {"source": {"builtin": {"name": "mvtec"}}, "category": "screw"}
+
+
 @pytest.mark.parametrize(("layout", "count"), [("flat", 4), ("labelled", 3)])
 def test_a_builtin_dataset_is_laid_out_and_its_test_images_are_scored(
-    folder: Path, layout: str, count: int, monkeypatch: pytest.MonkeyPatch
+    folder: Path, layout: str, count: int, prepared: list[dict[str, Any]]
 ) -> None:
     """In the flat layout all images below test/ are, also those in no folder of a label."""
     write(folder, "set/test/loose.png")
-    asked = []
-
-    def prepared(spec: Any, category: str | None, work: Path, **options: Any) -> Path:
-        options["advance"](3 << 20)
-        options["check"]()
-        asked.append((spec.name, category, work, options["cache"]))
-        return folder / "data/set"
-
-    monkeypatch.setattr(fetch, "prepare", prepared)
     here = context(folder)
-    fields = {"source": {"builtin": {"name": "mvtec"}}, "category": "screw"}
-    listed = list_inference(inference(layout=layout, **fields), manifest(), here)
+    listed = list_inference(inference(layout=layout, **BUILTIN), manifest(), here)
     assert len(listed.dataset.test) == count
-    assert asked == [("mvtec", "screw", here.work / "builtin", None)]
+    work = here.work / "builtin"
+    assert prepared == [{"name": "mvtec", "category": "screw", "work": work, "catalog": PUBLISHED, "cache": None}]
+
+
+@pytest.mark.parametrize("kind", ["experiment", "inference"])
+def test_a_builtin_dataset_is_made_of_the_files_of_the_catalog_that_may_lie_in_the_cache(
+    folder: Path, kind: str, prepared: list[dict[str, Any]]
+) -> None:
+    here, catalog = cached(folder), replace(PUBLISHED)
+    fields = BUILTIN | {"cache": {"node": {}}}
+    if kind == "experiment":
+        listed = list_experiment(experiment(**fields), here, catalog)
+    else:
+        listed = list_inference(inference(**fields), manifest(), here, catalog)
+    assert prepared[0]["catalog"] is catalog
+    assert prepared[0]["cache"] is not_none(listed.cache)
 
 
 # What the next step needs not list again
@@ -261,6 +300,29 @@ def test_the_next_step_sees_what_the_first_has_listed(folder: Path, caplog: pyte
     assert any("those that the step check has listed" in text for text in caplog.messages)
     assert not [record for record in caplog.records if record.levelno > logging.INFO]
     assert "train/good/new.png" in keys(list_experiment(experiment(), context(folder)))["train"]
+
+
+def test_what_was_drawn_is_not_drawn_again_by_the_next_step(folder: Path) -> None:
+    """Or it would take half of the half."""
+    write(folder, *(f"set/train/good/{index}.png" for index in range(4, 20)), "set/normal/0.png")
+    spec = experiment(fraction=0.5)
+    first = list_experiment(spec, context(folder))
+    second = list_experiment(spec, context(folder), known=stored(folder, spec))
+    assert len(first.dataset.train) == 10
+    assert second.dataset == first.dataset
+
+
+def test_a_listing_is_of_a_dataset_and_of_the_use_for_masks(folder: Path) -> None:
+    spec = experiment()
+    wanted = hashlib.sha256(f"experiment\0{spec.dataset.model_dump_json()}\0True".encode()).hexdigest()
+    assert list_experiment(spec, context(folder)).selection == wanted
+    known = stored(folder, spec)
+    without = spec.model_copy(update={"evaluation": spec.evaluation.model_copy(update={"metrics": Metrics(pixel=())})})
+    listed = list_experiment(without, context(folder), known=known)
+    assert not any(info.pinned for info in listed.objects)
+    other = inference()
+    wanted = hashlib.sha256(f"inference\0{other.input.model_dump_json()}\0False".encode()).hexdigest()
+    assert list_inference(other, manifest("classification"), context(folder)).selection == wanted
 
 
 def test_an_inference_sees_what_was_listed_too(folder: Path) -> None:
@@ -418,8 +480,7 @@ def test_a_cache_is_used_where_there_is_a_folder_for_it(folder: Path, kind: str)
     here = context(folder)
     assert listed(here).cache is None
     assert here.record.warnings == (NO_CACHE,)
-    there = context(folder)
-    there = make_context(there.work, stores={**there.stores, LocationRole.CACHE: FolderStore(folder / "cache")})
+    there = cached(folder)
     not_none(listed(there).cache).store(CacheEntry.of_name("a"), b"1")
     assert [file.read_bytes() for file in (folder / "cache").rglob("*") if file.is_file()] == [b"1"]
     assert there.record.warnings == ()
