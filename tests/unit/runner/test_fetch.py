@@ -173,10 +173,13 @@ def test_the_seed_of_the_spec_draws(folder: Path) -> None:
         seed: keys(list_experiment(experiment(fraction=0.2, seed=seed), context(folder)))["train"] for seed in (1, 2)
     }
     assert drawn[1] != drawn[2]
-    splits = {"validationFraction": 0.5, "syntheticDefects": {"images": 5}}
+
+
+def test_the_seed_of_the_spec_draws_missing_splits(folder: Path) -> None:
     write(folder, *(f"set/test/good/{index}.png" for index in range(2, 40)))
-    both = [keys(list_experiment(experiment(splits=splits, seed=seed), context(folder))) for seed in (1, 2)]
-    assert both[0]["validation"] != both[1]["validation"]
+    specs = (experiment(splits={"validationFraction": 0.5}, seed=seed) for seed in (1, 2))
+    first, second = (keys(list_experiment(spec, context(folder)))["validation"] for spec in specs)
+    assert first != second
 
 
 def test_the_seed_of_the_spec_draws_what_is_painted_on(folder: Path) -> None:
@@ -195,6 +198,17 @@ def test_the_category_of_real_iad_is_no_folder(tmp_path: Path) -> None:
     assert (len(listed.dataset.train), keys(listed)["test"][0]) == (2, "r/set/NG/0.jpg")
 
 
+def test_the_split_of_visa_lies_beside_its_categories(tmp_path: Path) -> None:
+    write(tmp_path, *(f"set/Data/Images/Normal/{index}.JPG" for index in range(4)), "set/Data/Images/Anomaly/0.JPG")
+    rows = [f"set,train,normal,set/Data/Images/Normal/{index}.JPG," for index in range(3)]
+    rows += ["set,test,normal,set/Data/Images/Normal/3.JPG,", "set,test,anomaly,set/Data/Images/Anomaly/0.JPG,"]
+    write(tmp_path, "split_csv/1cls.csv", content="\n".join(["object,split,label,image,mask", *rows]).encode())
+    assert keys(list_experiment(experiment(), context(tmp_path))) == {
+        "train": [f"Data/Images/Normal/{index}.JPG" for index in range(3)],
+        "test": ["Data/Images/Anomaly/0.JPG", "Data/Images/Normal/3.JPG"],
+    }
+
+
 # What an inference lists
 
 
@@ -209,8 +223,14 @@ def test_an_inference_scores_the_images_of_its_layout(folder: Path, layout: str,
     here = context(folder)
     listed = list_inference(inference(layout=layout), manifest(), here)
     assert {sample.key: sample.label for sample in listed.dataset.test} == found
+    assert listed.store.uri == str(folder / "data/set")
     assert set(here.record.seconds) == {Stage.FETCH, Stage.DATASET}
     assert listed.cache is None
+
+
+def test_a_folder_without_images_to_score_is_named(folder: Path) -> None:
+    with pytest.raises(DataInvalid, match=rf"^no images below {folder}/data/nothing: expected images$"):
+        list_inference(inference(category="nothing", layout="flat"), manifest(), context(folder))
 
 
 @pytest.mark.parametrize(("task", "masks"), [("segmentation", 1), ("classification", 0)])
@@ -297,7 +317,8 @@ def test_the_next_step_sees_what_the_first_has_listed(folder: Path, caplog: pyte
         listed = list_experiment(experiment(), context(folder), known=known)
     assert "train/good/new.png" not in keys(listed)["train"]
     assert all(info.pinned for info in listed.objects)
-    assert any("those that the step check has listed" in text for text in caplog.messages)
+    (told,) = [record for record in caplog.records if record.name == fetch.__name__ and hasattr(record, "files")]
+    assert (told.getMessage(), told.files) == ("the files are those that the step check has listed", 8)
     assert not [record for record in caplog.records if record.levelno > logging.INFO]
     assert "train/good/new.png" in keys(list_experiment(experiment(), context(folder)))["train"]
 
@@ -326,11 +347,15 @@ def test_a_listing_is_of_a_dataset_and_of_the_use_for_masks(folder: Path) -> Non
 
 
 def test_an_inference_sees_what_was_listed_too(folder: Path) -> None:
+    """Also what was noticed about images that it does not use."""
+    write(folder, "set/normal/0.png")
     here = context(folder)
     known = store_listing(list_inference(inference(), manifest(), here), here)
     write(folder, "set/test/dent/new.png")
     listed = list_inference(inference(), manifest(), context(folder), known=known)
     assert "test/dent/new.png" not in keys(listed)["test"]
+    assert listed.dataset.warnings == ("1 images in folders that mean nothing are not used: normal/ (1)",)
+    assert all(info.pinned for info in listed.objects)
     # What a classifier needs of the same images is another listing.
     other = list_inference(inference(), manifest("classification"), context(folder), known=known)
     assert "test/dent/new.png" in keys(other)["test"]
@@ -379,7 +404,7 @@ def test_files_whose_changes_cannot_be_seen_are_counted(folder: Path, caplog: py
     file_of(folder).write_bytes(content)
     known = Listing(file=LISTING, sha256=hashlib.sha256(content).hexdigest())
     list_experiment(experiment(), context(folder), known=known)
-    assert any("no ETag of 6 files" in text for text in caplog.messages)
+    assert caplog.messages == ["the storage tells no ETag of 6 files: of these only the size shows a change"]
 
 
 def failing(delete: RunFailed, upload: RunFailed | None) -> type[FolderStore]:
