@@ -31,7 +31,7 @@ from anomaly_runner.data.fetch import (
     store_listing,
 )
 from anomaly_runner.data.stored_listing import LISTING, FoundImages, to_parquet
-from anomaly_runner.errors import DataInvalid, RunFailed, StorageDenied, StorageUnavailable
+from anomaly_runner.errors import DataInvalid, RunFailed, Stopped, StorageDenied, StorageUnavailable
 from anomaly_runner.storage import CacheEntry, FolderStore, ObjectInfo
 from support.contexts import RUN, make_context
 from support.optional import not_none
@@ -132,6 +132,11 @@ def test_the_files_of_the_category_are_listed_in_the_order_of_their_use(folder: 
     assert (listed.cache, listed.valid_area) == (None, None)
     assert set(here.record.seconds) == {Stage.FETCH, Stage.DATASET}
     assert here.record.warnings == ()
+
+
+def test_without_a_category_images_lie_below_the_source(tmp_path: Path) -> None:
+    write(tmp_path, *FILES)
+    assert list_experiment(experiment(category=None), context(tmp_path)).store.uri == str(tmp_path / "data")
 
 
 def test_what_is_noticed_about_a_data_set_is_told(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -525,6 +530,61 @@ def test_files_are_there_to_be_read_in_the_order_of_their_use(folder: Path) -> N
     brought = prefetch_images(listed, here)
     assert [brought.path(info.key).read_bytes() for info in listed.objects] == [b"1"] * 8
     brought.close()
+
+
+class Remote(FolderStore):
+    """A folder whose files cannot be read in place."""
+
+    @property
+    def local_root(self) -> Path | None:
+        return None
+
+    def subfolder(self, prefix: str) -> "Remote":
+        return Remote(self.root / prefix)
+
+
+def test_files_are_pulled_into_the_scratch_folder_and_kept_in_the_cache(folder: Path) -> None:
+    there = cached(folder)
+    here = make_context(there.work, stores={**there.stores, LocationRole.DATASET: Remote(folder / "data")})
+    listed = list_experiment(experiment(cache={"node": {}}), here)
+    brought = prefetch_images(listed, here)
+    files = [brought.path(info.key) for info in listed.objects]
+    brought.close()
+    assert all(file.is_relative_to(here.work / "dataset") and file.read_bytes() == b"1" for file in files)
+    assert [file.read_bytes() for file in (folder / "cache").rglob("*") if file.is_file()] == [b"1"] * 8
+
+
+def test_waiting_for_a_file_ends_where_the_run_is_to_stop(folder: Path) -> None:
+    there = context(folder)
+    here = make_context(there.work, stores={**there.stores, LocationRole.DATASET: Remote(folder / "data")})
+    listed = list_experiment(experiment(), here)
+    brought = prefetch_images(listed, here)
+    here.stop.set()
+    with pytest.raises(Stopped):
+        brought.path(listed.objects[0].key)
+    brought.close()
+
+
+def test_a_cache_that_fails_is_told_after_what_is_said_of_the_images(folder: Path) -> None:
+    write(folder, "set/normal/0.png")
+    here = cached(folder)
+    listed = list_experiment(experiment(cache={"node": {}}), here)
+    (folder / "cache").write_text("in the way")
+    not_none(listed.cache).store(CacheEntry.of_name("a"), b"1")
+    here.record.warn("something of the run")
+    assert here.record.warnings[1] == "something of the run"
+    assert "the data cache cannot be" in here.record.warnings[2]
+
+
+def test_the_download_of_a_builtin_dataset_is_shown_in_megabytes(
+    folder: Path, prepared: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MVTec AD has 5,264,982,680 bytes, which are 5021.08 times 2**20."""
+    here, told = context(folder), list[tuple[Any, ...]]()
+    monkeypatch.setattr(here.progress, "enter", lambda *values: told.append(values))
+    list_experiment(experiment(**BUILTIN), here)
+    assert told == [(Stage.FETCH, 5021, "MB"), (Stage.FETCH, 0, "images"), (Stage.DATASET, 0, "images")]
+    assert len(prepared) == 1
 
 
 def test_progress_of_a_download_is_in_whole_megabytes(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
