@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 import pytest
 
-from anomaly_runner.data.folder_layout import index_experiment, index_inference
+from anomaly_runner.data.folder_layout import choose_layout, index_experiment, index_inference
 from anomaly_runner.data.layouts.labels import looks_good
 from anomaly_runner.data.samples import DatasetIndex
 from anomaly_runner.errors import DataInvalid
@@ -184,6 +184,11 @@ def test_one_kind_of_defect_is_enough_to_recognise_loco(label: str) -> None:
 
 def test_a_deeper_folder_of_a_public_test_set_is_recognised() -> None:
     assert index_of("train/good/0.png", "train/good/1.png", "test_public/bad/0.png").layout == "MVTec AD 2"
+    assert choose_layout(objects(["train/good/0.png", "test_public/0.png"])).title == "MVTec AD 2"
+
+
+def test_images_of_the_private_test_sets_may_have_the_same_names() -> None:
+    assert index_of(*AD2, "test_private_mixed/000_regular.png").warnings == ()
 
 
 def test_masks_of_the_validation_images_of_loco() -> None:
@@ -291,7 +296,9 @@ def test_a_misspelt_unknown_is_refused(label: str) -> None:
 
 @pytest.mark.parametrize("label", ["ground_truth", "Ground Truth", "gt", "Masks", "mask"])
 def test_a_folder_of_masks_is_no_kind_of_defect(label: str) -> None:
-    with pytest.raises(DataInvalid, match=rf"b/p/test/{label} would count as images: if they are masks, move them"):
+    with pytest.raises(
+        DataInvalid, match=rf"b/p/test/{label} would count as images: .* move them .*, else rename the folder$"
+    ):
         index_of(*TRAIN, "test/bad/0.png", f"test/{label}/bad/0_mask.png")
     with pytest.raises(DataInvalid, match=r"u/masks would count as images"):
         index_inference(objects(["good/0.png", "masks/1.png"]), "u", "labelled", "_mask", True)
