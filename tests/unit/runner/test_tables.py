@@ -464,9 +464,9 @@ def test_entries_of_a_plain_list_may_have_a_split(tmp_path: Path) -> None:
     assert facts(found) == (["a.png", "b.png"], {"c.png": ("good", ())})
 
 
-@pytest.mark.parametrize("uri", ["s3://bucket/set", "s3://bucket/set/"])
+@pytest.mark.parametrize("uri", ["s3://bucket/BOX", "s3://bucket/BOX/"])
 def test_paths_may_be_whole_addresses(uri: str) -> None:
-    rows = (Row(1, f"s3://bucket/set/{name}.png", "good", "", "") for name in "ab")
+    rows = (Row(1, f"s3://bucket/BOX/{name}.png", "good", "", "") for name in "ab")
     options = TableOptions(name="t.csv", title="t", uri=uri, good_label="good", with_masks=False)
     found = index_table(ImageRows(rows), objects(["a.png", "b.png"]), options)
     assert [sample.key for sample in found.train] == ["a.png", "b.png"]
