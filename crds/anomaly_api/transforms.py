@@ -42,6 +42,7 @@ class Transforms(Contract):
     scaling to 0..1; none: only scale to 0..1. Unset means what the model needs, which is imagenet for most."""
     bit_depth: Annotated[int, Field(ge=8, le=16)] | None = None
     """Significant bits of grey images stored with 16: a 12-bit camera's white is 4095, not 65535. Unset means the
-    file's own depth: 16, except for TIFF files with 10, 12 or 14 bits per pixel. Higher values are refused."""
+    file's own depth: 16, except for PGM and JPEG 2000, which state theirs, and TIFF files with 10, 12 or 14 bits per
+    pixel. Higher values are refused."""
     augmentations: Augmentations | None = None
     """Random changes while training."""

@@ -77,7 +77,7 @@ class MaskSource:
             part = np.asarray(mask.pixels.crop(_whole_pixels(place_on_mask(mask.pixels.size, self.crop, image.whole))))
         except UnreadableImageError as error:
             raise UnreadableImageError(f"its mask {key} cannot be used: {error}") from error
-        notices = tuple((key, notice) for notice in _notices(mask, image))
+        notices = tuple((key, notice) for notice in _notices(mask, image, part))
         return TrueMask(pixels, notices, ((key, find_defects(part, size)),) if self.finds_defects else ())
 
 
@@ -86,7 +86,9 @@ def _whole_pixels(box: tuple[float, float, float, float]) -> tuple[int, int, int
     return math.floor(left), math.floor(top), math.ceil(right), math.ceil(bottom)
 
 
-def _notices(mask: MaskFile, image: Decoded) -> Iterator[Notice]:
+def _notices(mask: MaskFile, image: Decoded, part: NDArray[np.bool_]) -> Iterator[Notice]:
+    """Yield what is to be told of a mask, of which ``part`` is within the crop."""
+    is_black = mask.pixels.getbbox() is None
     noticed = {
         Notice.LOSSY_MASK: mask.lossy,
         Notice.SCALED_MASK: mask.pixels.size != image.whole,
@@ -96,7 +98,8 @@ def _notices(mask: MaskFile, image: Decoded) -> Iterator[Notice]:
         Notice.NO_BLACK_MASK: mask.has_no_black,
         Notice.SHADED_MASK: mask.has_shades,
         Notice.INVERTED_MASK: _marks_border_not_all(mask.pixels),
-        Notice.BLACK_MASK: mask.pixels.getbbox() is None,
+        Notice.BLACK_MASK: is_black,
+        Notice.CROPPED_MASK: not is_black and not part.any(),
     }
     return (notice for notice, applies in noticed.items() if applies)
 

@@ -24,6 +24,7 @@ class Notice(StrEnum):
     MORE_FRAMES_MASK = "masks have several frames, of which the first is used"
     INVERTED_MASK = "masks mark their whole border and not all inside: if black is what is defective, invert them"
     BLACK_MASK = "masks of defective images mark nothing"
+    CROPPED_MASK = "masks mark defects outside of cropArea alone: no pixel counts as defective, but the image does"
     NO_BLACK_MASK = "masks have several values but no black, so that they mark all: what is not defective has to be 0"
     SHADED_MASK = "masks have many greys, as of smooth edges or an earlier JPEG: all that is not black is defective"
 

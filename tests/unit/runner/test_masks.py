@@ -91,6 +91,15 @@ def test_the_crop_is_cut_in_the_images_pixels(tmp_path: Path) -> None:
     assert np.array_equal(mask_of(lower), TRUTH[48:, 64:])
 
 
+def test_a_mask_whose_defects_the_crop_cuts_away_is_named(tmp_path: Path) -> None:
+    write_pair(tmp_path, Image.fromarray(TRUTH))
+    left, right = (CropArea(left=side, top=0, width=64, height=HEIGHT) for side in (0, 64))
+    (warning,) = read(tmp_path, [SAMPLE], left)[1].notices.warnings()
+    assert warning.startswith("1 masks mark defects outside of cropArea alone")
+    assert warning.endswith(MASK)
+    assert read(tmp_path, [SAMPLE], right)[1].notices.warnings() == ()
+
+
 @pytest.mark.parametrize(("column", "found"), [(4, 0), (5, 1), (9, 1), (10, 0)])
 def test_a_defect_at_the_edge_of_the_crop_is_looked_for_in_every_pixel_that_the_crop_touches(
     tmp_path: Path, column: int, found: int
