@@ -173,7 +173,8 @@ def _correlation(evaluations: Iterable[Evaluation], rung: int) -> float | None:
 
 def _warnings(correlations: Iterable[float | None]) -> Iterable[str]:
     for rung, correlation in enumerate(correlations):
-        if correlation is not None and correlation < WEAK_CORRELATION:
+        # As it is told: 0.50 is not below a half.
+        if correlation is not None and round(correlation, 2) < WEAK_CORRELATION:
             yield (
                 f"rung {rung} says little about rung {rung + 1}: their rank correlation is {correlation:.2f}, below "
                 f"{WEAK_CORRELATION}; a larger first fidelity would choose better"

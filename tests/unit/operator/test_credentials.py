@@ -66,14 +66,16 @@ def test_a_kubeconfig_that_is_named_wins(monkeypatch: pytest.MonkeyPatch, home: 
     assert (login(SETTINGS).server, login(SETTINGS).token) == ("https://elsewhere:6443", "t")
 
 
-def test_outside_of_a_cluster_it_is_the_users_kubeconfig(home: Path) -> None:
+def test_outside_of_a_cluster_alone_it_is_the_users_kubeconfig(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
     (home / ".kube").mkdir()
     (home / ".kube" / "config").write_text(KUBECONFIG)
     assert login(SETTINGS).server == "https://elsewhere:6443"
+    in_cluster(monkeypatch, HOST="10.96.0.1")
+    assert login(SETTINGS).server == "https://10.96.0.1:443"
 
 
 def test_without_any_it_is_said_what_to_set() -> None:
-    with pytest.raises(LoginError, match="set KUBECONFIG"):
+    with pytest.raises(LoginError, match=r"set KUBECONFIG$"):
         login(SETTINGS)
 
 

@@ -72,7 +72,8 @@ async def test_a_trial_that_is_behind_is_told_to_stop_and_why(world: World) -> N
     assert (uid, spec) == ("h", world.sweep.spec)
     assert (record.number, record.state, record.values) == (3, "Running", TRIAL["values"])
     assert record.curve == {0: 0.5, 2: 0.7}, "what it has just pushed"
-    assert [(entry["event"], entry["trial"]) for entry in logs] == [("trial pruned", str(KEY))]
+    [told] = logs
+    assert (told["event"], told["trial"], told["message"]) == ("trial pruned", str(KEY), answer.message)
 
 
 async def test_one_that_is_not_goes_on(world: World) -> None:
@@ -88,7 +89,9 @@ async def test_nobody_else_is_judged(world: World) -> None:
     assert await world.answer(key=RunKey("AnomalyExperiment", "vision", "gone")) is None
     world.put_sweep({"parameters": []}, version="11")
     assert await world.answer() is None, "the sweep prunes nothing"
-    world.put_sweep(PRUNING, version="12")
+    world.cache.put_run(make_run(EXPERIMENT | {"metadata": {"name": "hunt"}}, uid="h", resourceVersion="12"))
+    assert await world.answer() is None, "what owns it is no sweep"
+    world.put_sweep(PRUNING, version="13")
     world.put_trial(version="11", name="gone")
     assert await world.answer() is None, "its sweep is gone"
     world.put_trial(version="12", controller=False)
@@ -102,5 +105,5 @@ async def test_a_trial_that_cannot_be_read_is_named_and_goes_on(world: World) ->
         assert await world.answer() is None
     assert world.judge.asked == []
     [told] = logs
-    assert (told["log_level"], told["trial"]) == ("error", str(KEY))
+    assert (told["event"], told["log_level"], told["trial"]) == ("a trial cannot be read", "error", str(KEY))
     assert "Melted" in told["message"]

@@ -1,5 +1,6 @@
 """A replica: what a watch tells it, which of it is urgent, and how its parts begin and end."""
 
+import asyncio
 from collections.abc import Iterator
 
 import pytest
@@ -147,6 +148,30 @@ def test_a_defect_of_a_part_ends_the_process_and_is_named(world: World) -> None:
     [told] = logs
     assert (told["event"], told["log_level"], told["part"]) == ("a part of the operator failed", "critical", "a part")
     assert isinstance(told["exc_info"], KeyError)
+
+
+def test_what_is_at_work_has_ended_before_the_lease_is_given_up(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+
+    async def work() -> None:
+        try:
+            await world.loop.create_future()
+        finally:
+            await asyncio.sleep(1.0)  # a request whose answer is still to come
+            done.append("work")
+
+    async def release() -> None:
+        done.append("Lease")
+
+    monkeypatch.setattr(world.replica.elector, "release", release)
+
+    async def begin() -> None:
+        world.replica.spawn(work(), "work")
+
+    world.loop.run_until_complete(begin())
+    world.loop.run_for(0.1)
+    world.stop()
+    assert done == ["work", "Lease"]
 
 
 def test_one_that_follows_lists_and_reconciles_nothing(world: World) -> None:

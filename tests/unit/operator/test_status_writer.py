@@ -8,7 +8,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from anomaly_api.status import RunStatus
-from anomaly_operator.errors import Conflict, StatusUnreadable
+from anomaly_operator.errors import Conflict, NotFound, StatusUnreadable
 from anomaly_operator.keys import RunKey
 from anomaly_operator.resources import Manifest
 from anomaly_operator.status_writer import StatusWriter, recorded_status
@@ -75,6 +75,21 @@ def test_a_changed_status_is_written_and_known_at_once(world: World) -> None:
     assert known
     assert json.loads(known.status) == world.recorded
     assert (world.queued(), world.events) == ([], [])
+
+
+def test_what_is_sent_names_the_resource_as_it_was_read(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[Manifest] = []
+
+    async def gone(*request: Any) -> Manifest:
+        sent.append(request[-1])
+        raise NotFound(404, "gone")
+
+    run = world.add()
+    monkeypatch.setattr(world.client, "replace_status", gone)
+    world.write(run, NEW, status())
+    metadata = {"name": "screws", "namespace": "vision", "uid": run.uid, "resourceVersion": str(run.resource_version)}
+    expected = {"apiVersion": "anomalyops.io/v1alpha1", "kind": "AnomalyExperiment", "metadata": metadata}
+    assert sent == [expected | {"status": status().to_json_object()}]
 
 
 def test_a_status_that_did_not_change_costs_nothing(world: World) -> None:

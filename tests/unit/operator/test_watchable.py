@@ -51,7 +51,8 @@ def test_definitions_are_waited_for_and_told_once(loop: PlayedLoop) -> None:
         loop.run_until_complete(wait_until_served(client, "vision"))
     assert loop.time() == 10.0, "it looks every two seconds"
     [told] = logs
-    assert (told["log_level"], told["missing"]) == ("warning", ["anomalyexperiments", "anomalyinferences"])
+    assert (told["event"], told["log_level"]) == ("waiting for custom resource definitions", "warning")
+    assert told["missing"] == ["anomalyexperiments", "anomalyinferences"]
 
 
 @pytest.mark.parametrize("trouble", [REFUSED, Unavailable(503, "down")])
@@ -61,7 +62,9 @@ def test_another_failure_is_told_and_waited_for_by_nobody(loop: PlayedLoop, trou
     with capture_logs() as logs:
         loop.run_until_complete(wait_until_served(client, None))
     assert (loop.time(), client.asked) == (0.0, [("anomalyexperiments", None), ("anomalyinferences", None)])
-    assert [(entry["log_level"], entry["message"]) for entry in logs] == [("error", str(trouble))]
+    [told] = logs
+    assert (told["event"], told["log_level"]) == ("cannot look for custom resource definitions", "error")
+    assert told["message"] == str(trouble)
 
 
 @pytest.mark.parametrize("plural", ["anomalyexperiments", "anomalyinferences", "jobs", "pods"])
@@ -72,7 +75,9 @@ def test_a_namespace_in_which_something_may_not_be_read_is_left_out_and_told(loo
     with capture_logs() as logs:
         found = loop.run_until_complete(readable_namespaces(client, ["vision", "hidden", "early"]))
     assert found == ("vision", "early")
-    assert [(entry["namespace"], entry["message"]) for entry in logs] == [("hidden", "403: no list here")]
+    [told] = logs
+    assert (told["event"], told["log_level"], told["retry_s"]) == ("namespace skipped", "error", 10.0)
+    assert (told["namespace"], told["message"]) == ("hidden", "403: no list here")
     assert ("pods", "early") in client.asked, "what is not installed yet says nothing of the others"
 
 

@@ -75,6 +75,8 @@ def test_a_missing_objective_is_not_taken_from_the_next() -> None:
         (Constraint("m", min=0.8), 0.6, 0.25),
         (Constraint("m", max=0.0), 3.0, 3.0),
         (Constraint("m", max=-2.0), -1.0, 0.5),
+        (Constraint("m", min=0.0), -3.0, 3.0),
+        (Constraint("m", min=-2.0), -3.0, 0.5),
     ],
 )
 def test_violations_are_shares_of_the_bound(constraint: Constraint, value: float, violation: float) -> None:

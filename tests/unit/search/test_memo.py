@@ -9,8 +9,11 @@ from typing import Any, TypeVar
 import pytest
 
 from anomaly_api.sweep_exchange import NewTrial, TrialRecord, TrialState
+from anomaly_search import evaluations, session, summary
+from anomaly_search import suggest as suggest_module
 from anomaly_search.memo import Memo
 from anomaly_search.points import point_at
+from anomaly_search.samplers import rows
 from anomaly_search.session import decide, overview
 from anomaly_search.suggest import suggest
 from anomaly_search.sweep import Algorithm
@@ -85,6 +88,12 @@ class Watched(Memo):
         return super().each(key, sources, items, noted)
 
 
+def allow_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have each function that makes a memo of its own fail: it was not given the one that there is."""
+    for module in (evaluations, rows, session, suggest_module, summary):
+        monkeypatch.setattr(module, "Memo", lambda: pytest.fail("the memo was not handed on"))
+
+
 @pytest.mark.parametrize(
     ("sweep", "made"),
     [
@@ -93,7 +102,9 @@ class Watched(Memo):
         ({"algorithm": {"name": "random"}}, {"block", "fold"}),
     ],
 )
-def test_a_decision_makes_nothing_again_of_trials_that_are_as_they_were(sweep: dict[str, Any], made: set[str]) -> None:
+def test_a_decision_makes_nothing_again_of_trials_that_are_as_they_were(
+    sweep: dict[str, Any], made: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     experiment = sweep_spec(FEATURES, SHARE, trials={"max": 40}, **sweep).to_json_object()
     values = [{"model.padim.nFeatures": n + 1, "dataset.splits.goodTestFraction": 0.2} for n in range(12)]
     known = [TrialRecord(n, 0, 0, each, "Complete", {"image.AUROC": n / 20}) for n, each in enumerate(values)]
@@ -102,11 +113,12 @@ def test_a_decision_makes_nothing_again_of_trials_that_are_as_they_were(sweep: d
     assert set(memo.made) == {"spec", "task", "trials"} | made
     assert memo.made.count("fold") == memo.made.count("trials") == 12
     memo.made.clear()
+    allow_no_other(monkeypatch)
     assert decide(experiment, known, BEGIN, BEGIN, name="hunt", memo=memo) == decided
     assert memo.made == []
 
 
-def test_an_overview_makes_nothing_again_of_trials_that_are_as_they_were() -> None:
+def test_an_overview_makes_nothing_again_of_trials_that_are_as_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
     experiment = sweep_spec(SHARE, trials={"max": 40}).to_json_object()
     known = [
         TrialRecord(n, 0, 0, {"dataset.splits.goodTestFraction": 0.1 + n / 200}, "Complete", {"image.AUROC": n / 20})
@@ -116,7 +128,18 @@ def test_an_overview_makes_nothing_again_of_trials_that_are_as_they_were() -> No
     told = overview(experiment, known, memo=memo)
     assert set(memo.made) == {"task", "trials", "block", "fold", "importances"}
     memo.made.clear()
+    allow_no_other(monkeypatch)
     assert overview(experiment, known, memo=memo) == told
+    assert memo.made == []
+
+
+def test_an_overview_makes_nothing_again_of_what_a_decision_has_made() -> None:
+    experiment = sweep_spec(SHARE, trials={"max": 40}, algorithm={"name": "random"}).to_json_object()
+    known = [TrialRecord(0, 0, 0, {"dataset.splits.goodTestFraction": 0.1}, "Complete", {"image.AUROC": 0.5})]
+    memo, earlier = Watched(), [{"dataset.splits.goodTestFraction": 0.2}]
+    decide(experiment, known, BEGIN, BEGIN, name="hunt", earlier=earlier, memo=memo)
+    memo.made.clear()
+    overview(experiment, known, earlier=earlier, memo=memo)
     assert memo.made == []
 
 

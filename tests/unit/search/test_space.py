@@ -62,6 +62,10 @@ def test_domains_hold_their_values(domain: Domain, inside: list[Any], outside: l
     assert not any(parameter.contains(value) for value in outside)
 
 
+CHOICE, NUMBER = Parameter("a", Choices((1, 2))), Parameter("a", IntRange(0, 9))
+DEPENDENT = Parameter("b", IntRange(0, 9), Condition("a", (1,)))
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -83,9 +87,17 @@ def test_domains_hold_their_values(domain: Domain, inside: list[Any], outside: l
             lambda: Space((Parameter("b", IntRange(0, 1)), Parameter("a", IntRange(0, 1), Condition("b", (2,))))),
             "a depends on b being 2, which it never is",
         ),
-        (lambda: sweep_of(PLANE, algorithm=Algorithm("grid")), "grid needs a step"),
-        (lambda: sweep_of(FINITE, algorithm=Algorithm("cmaes")), "no choices"),
-        (lambda: sweep_of(PLANE, algorithm=Algorithm("cmaes"), objectives=(Objective("a"), Objective("b"))), "single"),
+        (lambda: sweep_of(PLANE, algorithm=Algorithm("grid")), "^grid needs a step for every range of real numbers$"),
+        (
+            lambda: sweep_of(FINITE, algorithm=Algorithm("cmaes")),
+            "^cmaes needs numbers .*: no choices and no conditions$",
+        ),
+        (lambda: sweep_of(Space((CHOICE,)), algorithm=Algorithm("cmaes")), "no choices"),
+        (lambda: sweep_of(Space((NUMBER, DEPENDENT)), algorithm=Algorithm("cmaes")), "no conditions"),
+        (
+            lambda: sweep_of(PLANE, algorithm=Algorithm("cmaes"), objectives=(Objective("a"), Objective("b"))),
+            "^cmaes needs a single objective$",
+        ),
         (lambda: sweep_of(PLANE, start=({"x": 6.0},)), "start: x has no value 6.0"),
         (lambda: sweep_of(PLANE, start=({"z": 1.0},)), "start: z"),
     ],

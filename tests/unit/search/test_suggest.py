@@ -365,6 +365,20 @@ def test_nothing_is_drawn_of_a_space_without_another_point() -> None:
     assert untried(FINITE, known[:13], 7) == known[13]
 
 
+def test_no_algorithm_is_asked_of_a_space_without_another_point(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = [Trial(number, points.point_at(FINITE, number), State.FAILED) for number in range(14)]
+    monkeypatch.setattr("anomaly_search.suggest._draw", lambda *_: pytest.fail("each time takes half a second"))
+    assert suggest(sweep_of(FINITE, algorithm=Algorithm("random", 7)), known, 14) == Exhausted()
+
+
+def test_what_a_start_point_leaves_out_is_that_of_its_place_in_the_sequence() -> None:
+    sweep = sweep_of(start=({"x": 1.0}, {"x": 2.0}, {"y": 3.0}))
+    evenly = Sobol(2, scramble=True, rng=7).random(4)[:3] * 10 - 5
+    found = [point(sweep, [], number) for number in range(3)]
+    assert [one["x"] for one in found] == [1.0, 2.0, pytest.approx(evenly[2][0])]
+    assert [one["y"] for one in found] == [pytest.approx(evenly[0][1]), pytest.approx(evenly[1][1]), 3.0]
+
+
 def test_an_infinite_space_repeats_a_point_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     done = run(sweep_of(), 2, bowl)
     drawn = iter([done[0], done[1]] * 4)

@@ -63,9 +63,10 @@ def test_one_objective_has_no_front() -> None:
     assert summary(sweep_of(), [complete(0, POINT, 0.5)]).pareto_front == ()
 
 
-def test_importances_are_those_of_optunas_ped_anova() -> None:
+@pytest.mark.parametrize(("points", "top"), [(60, 0.1), (25, 0.2)], ids=["the best tenth", "the best five"])
+def test_importances_are_those_of_optunas_ped_anova(points: int, top: float) -> None:
     generator = np.random.default_rng(3)
-    places = generator.uniform(-5, 5, (60, 2)).tolist()
+    places = generator.uniform(-5, 5, (points, 2)).tolist()
     trials = [complete(n, {"x": x, "y": y}, -(x**2) - 0.01 * y) for n, (x, y) in enumerate(places)]
     study = optuna.create_study(direction="maximize")
     distributions: dict[str, optuna.distributions.BaseDistribution] = {
@@ -77,7 +78,7 @@ def test_importances_are_those_of_optunas_ped_anova() -> None:
             for t in trials
         ]
     )
-    expected = get_param_importances(study, evaluator=PedAnovaImportanceEvaluator(target_quantile=0.1))
+    expected = get_param_importances(study, evaluator=PedAnovaImportanceEvaluator(target_quantile=top))
     found = summary(sweep_of(), trials).importances
     assert found == pytest.approx(expected)
     assert sum(found.values()) == pytest.approx(1)
@@ -130,6 +131,8 @@ def test_a_rung_that_says_little_of_the_next_is_told() -> None:
     (warning,) = summary(sweep, rungs([1, 2, 3, 4, 5], [3, 1, 5, 2, 4])).warnings
     # 1 - 6 x (4 + 1 + 4 + 4 + 1) / (5 x 24)
     assert warning.startswith("rung 0 says little about rung 1: their rank correlation is 0.30, below 0.5")
+    # 1 - 6 x (4 + 0 + 4 + 1 + 1) / (5 x 24)
+    assert summary(sweep, rungs([1, 2, 3, 4, 5], [3, 2, 1, 5, 4])).warnings == (), "a half is enough"
 
 
 def test_too_few_or_equal_values_are_not_correlated() -> None:
