@@ -106,7 +106,11 @@ def test_the_help_names_each_variable_and_its_value(capsys: pytest.CaptureFixtur
     with pytest.raises(SystemExit):
         parse(["--help"], {"ANOMALY_RUNNER_IMAGE": "runner:7"})
     told = " ".join(capsys.readouterr().out.split())
+    assert told.startswith("usage: anomaly-operator [-h]")
+    assert "Turns AnomalyExperiments and AnomalyInferences into Jobs. options:" in told
     assert "image that trains (ANOMALY_RUNNER_IMAGE; now: 'runner:7')" in told
+    assert told.count("(ANOMALY_") == len(FLAGS)
+    assert "None (ANOMALY_" not in told
     assert "(ANOMALY_WATCH_NAMESPACES; now: '')" in told
 
 

@@ -4,12 +4,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from anomaly_api.reasons import Reason
 from anomaly_operator.decide.desired import sweep_problem
 from anomaly_operator.resources import Manifest
 from support.objects import EXPERIMENT, with_spec
-from support.played_api import PlayedApi
+from support.played_api import Fault, PlayedApi, Refused
 from support.played_controllers import PlayedControllers
 from support.played_loop import PlayedLoop
 from support.played_operator import PlayedOperator
@@ -52,6 +53,21 @@ class World:
                     else:
                         self.controllers.end_pod(pod, end)
         self.wait(seconds)
+
+    def end_trial(self, name: str, end: Reason, seconds: float = 2.0) -> None:
+        """End the pods of one trial."""
+        job = self.api.objects["jobs", f"{name}-experiment"]
+        for pod in self.controllers.active_pods(job):
+            self.controllers.end_pod(pod, end)
+        self.controllers.sync(job)
+        self.wait(seconds)
+
+    @property
+    def trials(self) -> list[str]:
+        return [found["metadata"]["name"] for found in self.api.all(EXPERIMENTS) if "trial" in found["spec"]]
+
+    def message(self, kind: str = "Reconciling") -> str:
+        return next(str(found["message"]) for found in self.status["conditions"] if found["type"] == kind)
 
     @property
     def status(self) -> Manifest:
@@ -187,3 +203,122 @@ def test_the_check_of_a_sweep_goes_as_the_policy_says_while_it_searches(world: W
     assert world.status["phase"] == "Running"
     assert (EXPERIMENTS, "hunt-t0000") in world.api.objects
     assert world.api.objects["jobs", "hunt-experiment-check"]["spec"]["ttlSecondsAfterFinished"] == 60
+
+
+def test_trials_at_work_are_deleted_once_the_search_is_over(world: World) -> None:
+    world.apply(trials={"parallel": 3, "maxFailed": 0})
+    world.move_pods()
+    world.end_trial("hunt-t0001", Reason.DATA_INVALID)
+    assert world.status["sweep"]["stopReason"] == "MaxFailed"
+    assert world.trials == ["hunt-t0001"]
+    world.wait(120.0)
+    assert world.trials == ["hunt-t0001"], "and none is made"
+
+
+@pytest.mark.parametrize(
+    ("policy", "sweep", "reason"),
+    [
+        ({}, {"budget": {"wallClockSeconds": 100}}, "WallClock"),
+        ({"activeDeadlineSeconds": 100}, {}, "DeadlineExceeded"),
+    ],
+)
+def test_a_search_whose_time_is_over_ends_though_nothing_happens(
+    world: World, policy: Manifest, sweep: Manifest, reason: str
+) -> None:
+    world.apply(policy={"preflight": "Never"} | policy, trials={"parallel": 1}, **sweep)
+    world.move_pods()
+    world.wait(95.0)
+    assert "stopReason" not in world.status["sweep"]
+    world.wait(5.0)
+    assert (world.status["sweep"]["stopReason"], world.trials) == (reason, [])
+
+
+def test_trials_are_suspended_with_their_sweep_and_resumed_with_it(world: World) -> None:
+    def suspended() -> list[bool]:
+        return [
+            world.api.objects[EXPERIMENTS, name]["spec"]["runPolicy"].get("suspend", False) for name in world.trials
+        ]
+
+    world.apply(trials={"parallel": 2})
+    world.move_pods()
+    world.api.change(EXPERIMENTS, "hunt", {"spec": {"runPolicy": {"suspend": True}}})
+    world.wait(0.5)
+    assert suspended() == [True, True]
+    assert world.status["phase"] == "Running", "their pods are still there"
+    world.move_pods(seconds=5.0)
+    assert world.status["phase"] == "Suspended"
+    assert world.trials == ["hunt-t0000", "hunt-t0001"]
+    world.api.change(EXPERIMENTS, "hunt", {"spec": {"runPolicy": {"suspend": False}}})
+    world.wait(5.0)
+    assert (suspended(), world.status["phase"]) == ([False, False], "Running")
+
+
+def test_a_trial_that_is_refused_is_told_and_tried_again_within_a_minute(world: World) -> None:
+    def refuse(method: str, plural: str, stored: Manifest | None, _: Manifest) -> None:
+        if plural == EXPERIMENTS and stored is None:
+            raise Refused(403, "exceeded quota: experiments")
+
+    world.api.judges.append(refuse)
+    world.apply(trials={"parallel": 1})
+    assert world.message() == "trial hunt-t0000 was refused: exceeded quota: experiments"
+    world.api.judges.clear()
+    world.wait(61.0)
+    assert world.trials == ["hunt-t0000"]
+    assert "refused" not in world.message()
+
+
+def test_an_experiment_that_has_the_name_of_a_trial_is_left_alone_and_told(world: World) -> None:
+    foreign = world.api.add(EXPERIMENTS, EXPERIMENT | {"metadata": {"name": "hunt-t0000", "namespace": "vision"}})
+    world.apply(trials={"parallel": 1})
+    told = "an AnomalyExperiment hunt-t0000 exists that is no trial of this sweep; delete or rename it"
+    assert world.message() == told
+    assert world.api.objects[EXPERIMENTS, "hunt-t0000"]["metadata"]["uid"] == foreign["metadata"]["uid"]
+    world.api.remove(EXPERIMENTS, "hunt-t0000")
+    world.api.collect_garbage()
+    world.wait(61.0)
+    assert world.trials == ["hunt-t0000"]
+
+
+def test_a_trial_whose_creation_was_not_answered_is_one_of_the_sweep(world: World) -> None:
+    world.api.faults.append(Fault.ANSWER_LOST)
+    world.apply(trials={"parallel": 1})
+    world.wait(60.0)
+    assert (world.trials, world.status["sweep"]["asked"]) == (["hunt-t0000"], 1)
+    assert "0 trials complete, 1 running" in world.message()
+
+
+def test_a_trial_is_made_anew_once_the_deleted_one_of_its_name_is_gone(world: World) -> None:
+    world.apply(trials={"parallel": 1})
+    first = world.api.objects[EXPERIMENTS, "hunt-t0000"]["metadata"]["uid"]
+    world.api.remove_slowly(EXPERIMENTS, "hunt-t0000")
+    world.wait(10.0)
+    assert world.api.objects[EXPERIMENTS, "hunt-t0000"]["metadata"]["uid"] == first
+    world.api.finish_deletions()
+    world.wait(30.0)
+    assert world.api.objects[EXPERIMENTS, "hunt-t0000"]["metadata"]["uid"] != first
+
+
+def test_trials_that_end_at_once_are_told_in_one_update(world: World) -> None:
+    world.apply(trials={"parallel": 3})
+    world.move_pods()
+    world.wait(5.0)
+    world.api.writes.clear()
+    for number in range(3):
+        world.end_trial(f"hunt-t000{number}", Reason.COMPLETE, seconds=0.1)
+    world.wait(0.6)
+    assert world.api.writes.count(("PUT", f"{EXPERIMENTS}/hunt")) == 1, "of the first, after a longer pause"
+    world.wait(1.0)
+    assert world.api.writes.count(("PUT", f"{EXPERIMENTS}/hunt")) == 2
+    assert world.status["sweep"]["complete"] == 3
+
+
+def test_a_trial_that_cannot_be_read_is_named_and_stops_nothing(world: World) -> None:
+    world.apply(trials={"parallel": 2, "max": 2})
+    world.move_pods()
+    world.api.change(EXPERIMENTS, "hunt-t0000", {"status": {"phase": "Melted"}})
+    with capture_logs() as logs:
+        world.end_trial("hunt-t0001", Reason.COMPLETE)
+    assert world.status["sweep"]["complete"] == 1
+    told = [entry for entry in logs if entry["event"] == "a trial cannot be read"]
+    assert {entry["trial"] for entry in told} == {"AnomalyExperiment vision/hunt-t0000"}
+    assert "Melted" in told[0]["message"]
