@@ -23,6 +23,7 @@ from support.objects import EXPERIMENT, INFERENCE, KEY, make_run, with_spec
 from support.played_api import PlayedApi, PlayedClient
 from support.played_controllers import PlayedControllers
 from support.played_operator import SETTINGS, PlayedSearch
+from support.process import free_port
 
 BEGIN = datetime(2026, 1, 2, tzinfo=UTC)
 SWEEP: Manifest = {
@@ -221,7 +222,9 @@ class Process:
         monkeypatch.setattr(manager, "ApiClient", self._client)
         monkeypatch.setattr(manager, "SearchWorker", PlayedSearch)
         monkeypatch.setattr(manager, "wait_until_served", self._wait)
-        self.manager = Manager(replace(settings, bind="127.0.0.1", port=0), KOPF)
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.manager = Manager(replace(settings, bind="127.0.0.1", port=self.port), KOPF)
         self.api.watches.append(self._hear)
 
     def _client(self, login: Callable[[], object], connections: int | None = 16) -> Client:
@@ -235,14 +238,6 @@ class Process:
     def _hear(self, plural: str, event: str, raw: Manifest) -> None:
         if plural in WATCHED:
             self.manager.hear(plural, raw, deleted=event == "DELETED")
-
-    @property
-    def url(self) -> str:
-        runner = self.manager._server._runner
-        assert runner
-        host, port = runner.addresses[0]
-        assert (host, port == 0) == ("127.0.0.1", False)
-        return f"http://{host}:{port}"
 
     async def until(self, condition: Callable[[], bool]) -> None:
         async with asyncio.timeout(10):
@@ -328,5 +323,7 @@ async def test_a_process_begins_anew_when_a_namespace_can_be_read_again(
     assert process.waited == [process.manager._client, "vision"], "where it may read"
     assert asked == [process.manager._client, ("hidden",)]
     assert process.signals == [(7, signal.SIGTERM)]
-    assert [entry["namespace"] for entry in logs if entry["log_level"] == "warning"] == ["hidden"]
+    [told] = [entry for entry in logs if entry["log_level"] == "warning"]
+    assert told["event"] == "a skipped namespace can be read again; the process starts anew"
+    assert told["namespace"] == "hidden"
     assert "skipped namespaces" in {task.get_name() for task in process.manager._replica.tasks}

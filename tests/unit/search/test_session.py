@@ -250,6 +250,13 @@ def test_a_grid_whose_numbers_are_used_up_ends_once_nothing_is_at_work(at_work: 
     assert (plan.starts, plan.invalid, plan.end) == ((), (), end)
 
 
+def test_a_point_that_was_tried_before_comes_with_the_number_of_that_trial(monkeypatch: pytest.MonkeyPatch) -> None:
+    point = {"model.padim.nFeatures": 20}
+    monkeypatch.setattr(session, "suggest", lambda *_: Suggestion(point, known=7))
+    [again] = asked(spec(FEATURES, algorithm=GRID)).starts
+    assert (again.which.number, again.values, again.repeats) == (0, point, 7)
+
+
 def test_replicates_are_begun_though_no_point_is_left() -> None:
     seeds = {"paths": [{"path": "dataset.seed", "values": [3, 4, 5]}]}
     experiment = spec(FEATURES, algorithm=GRID, trials={"max": 9, "parallel": 5}, replicates=seeds)
