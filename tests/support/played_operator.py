@@ -21,7 +21,7 @@ from support.played_api import PlayedApi, PlayedClient
 from support.played_loop import PlayedLoop
 
 SETTINGS = Settings(
-    pods=PodSettings(runner_image="runner", inference_image="inference"),
+    pods=PodSettings(runner_image="runner", inference_image="inference", installation="played"),
     identity="played",
     lease_seconds=600.0,
     workers=3,

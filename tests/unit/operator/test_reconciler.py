@@ -115,6 +115,29 @@ def test_a_run_costs_the_writes_that_its_changes_need(world: World) -> None:
     assert world.taken_writes() == []
 
 
+def test_new_runs_have_their_jobs_before_they_have_a_status(world: World) -> None:
+    for number in range(9):
+        world.api.add(EXPERIMENTS, UNCHECKED | {"metadata": {"name": f"screws-{number}", "namespace": "vision"}})
+    world.wait(2.0)
+    methods = [method for method, _ in world.taken_writes()]
+    assert sorted(methods) == ["POST"] * 9 + ["PUT"] * 9
+    assert methods[:8].count("POST") >= 6, "but for every fourth, so that nobody waits for ever"
+
+
+def test_a_job_that_somebody_deletes_at_work_is_made_again_and_told(world: World) -> None:
+    world.apply()
+    world.run_pods()
+    assert world.status()["phase"] == "Running"
+    world.taken_writes()
+    world.api.remove("jobs", JOB)
+    world.wait(1.0)
+    job, status, event = world.taken_writes()
+    assert (job, status, event[0]) == (("POST", f"jobs/{JOB}"), STATUS, "POST"), "in one reconcile"
+    waiting = world.condition("Reconciling")
+    assert (world.status()["phase"], waiting["reason"]) == ("Pending", "JobDeleted")
+    assert world.events() == [("Warning", "JobDeleted")]
+
+
 def test_a_job_whose_creation_was_not_answered_is_adopted(world: World) -> None:
     world.api.faults.append(Fault.ANSWER_LOST)
     world.apply(seconds=60.0)
@@ -307,6 +330,7 @@ def test_another_installation_is_told_of_once(world: World) -> None:
         world.wait(1.0)
     told = world.logged("another operator watches the same namespaces")
     assert [entry["other"] for entry in told] == ["elsewhere", "third"]
+    assert all("watchNamespaces" in entry["advice"] for entry in told)
     assert {entry["run"] for entry in told} == {"AnomalyExperiment vision/screws"}
 
 

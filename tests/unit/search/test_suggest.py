@@ -142,6 +142,34 @@ def test_tpe_has_its_settings() -> None:
     assert [trial.parameters for trial in ours] == [trial.params for trial in theirs]
 
 
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+def test_tpe_suggests_what_optuna_does_of_numbers_in_steps() -> None:
+    """0, 0.25, 0.5 and 0.75, which are the same however they are computed."""
+    space = Space((Parameter("a", FloatRange(0.0, 0.9, step=0.25)), Parameter("x", FloatRange(-5.0, 5.0))))
+    sweep = sweep_of(space, algorithm=Algorithm("tpe", 7, startup_trials=3))
+    ours = run(sweep, 12, value_in_steps)
+    stepped = optuna.distributions.FloatDistribution(0.0, 0.75, step=0.25)
+    distributions = {"a": stepped, "x": optuna.distributions.FloatDistribution(-5, 5)}
+    begun = [
+        optuna.trial.create_trial(params={**trial.parameters}, distributions={**distributions}, value=value)
+        for trial in ours[:3]
+        for value in trial.objectives
+    ]
+
+    def objective(trial: optuna.Trial) -> float:
+        return value_in_steps({"a": trial.suggest_float("a", 0, 0.75, step=0.25), "x": trial.suggest_float("x", -5, 5)})
+
+    theirs = optimized(
+        12, lambda seed: TPESampler(seed=seed, n_startup_trials=3, multivariate=True, group=True), objective, begun
+    )
+    for own, other in zip(ours, theirs, strict=True):
+        assert own.parameters == pytest.approx(other.params)
+
+
+def value_in_steps(parameters: Mapping[str, Any]) -> float:
+    return float(-abs(parameters["a"] - 0.5) - abs(parameters["x"]))
+
+
 def test_random_suggests_what_optuna_does() -> None:
     ours = run(sweep_of(CONDITIONAL, algorithm=Algorithm("random", 7)), 20, heights)
     theirs = optimized(20, lambda seed: RandomSampler(seed=seed), branches, [])
