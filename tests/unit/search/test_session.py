@@ -219,6 +219,15 @@ def test_the_place_of_a_point_that_cannot_be_goes_to_what_is_not_begun_yet() -> 
     ]
 
 
+def test_a_replicate_is_begun_once_beside_a_point_that_cannot_be() -> None:
+    seeds = {"paths": [{"path": "dataset.seed", "values": [3, 4, 5]}]}
+    tile = TILE | {"choices": [128]}
+    experiment = spec(tile, STRIDE, algorithm=GRID, trials={"parallel": 2}, replicates=seeds)
+    plan = asked(experiment, [done(0, 0.9, {"model.tiling.tileSize": 128, "model.tiling.stride": 128})])
+    assert [one.which for one in plan.invalid] == [RunOfPoint(1)]
+    assert [one.which for one in plan.starts] == [RunOfPoint(0, 0, 1), RunOfPoint(0, 0, 2)]
+
+
 def test_what_goes_on_at_a_higher_fidelity_is_begun_once_beside_a_point_that_cannot_be() -> None:
     fidelity = {"path": "dataset.fraction", "values": [0.5, 1.0], "reduction": 2}
     experiment = spec(TILE, STRIDE, algorithm=GRID, trials={"parallel": 2}, fidelity=fidelity)

@@ -133,6 +133,9 @@ def test_a_rung_that_says_little_of_the_next_is_told() -> None:
     assert warning.startswith("rung 0 says little about rung 1: their rank correlation is 0.30, below 0.5")
     # 1 - 6 x (4 + 0 + 4 + 1 + 1) / (5 x 24)
     assert summary(sweep, rungs([1, 2, 3, 4, 5], [3, 2, 1, 5, 4])).warnings == (), "a half is enough"
+    # 1 - 6 x 144 / (12 x 143) = 0.497, which would be told as 0.50
+    nearly = [1.0, 6, 0, 2, 5, 8, 11, 4, 10, 9, 3, 7]
+    assert summary(sweep, rungs([float(place) for place in range(12)], nearly)).warnings == ()
 
 
 def test_too_few_or_equal_values_are_not_correlated() -> None:
