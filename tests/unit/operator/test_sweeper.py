@@ -7,6 +7,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from anomaly_api.reasons import Reason
+from anomaly_operator import sweeper
 from anomaly_operator.decide.desired import sweep_problem
 from anomaly_operator.resources import Manifest
 from support.objects import EXPERIMENT, with_spec
@@ -310,6 +311,46 @@ def test_trials_that_end_at_once_are_told_in_one_update(world: World) -> None:
     world.wait(1.0)
     assert world.api.writes.count(("PUT", f"{EXPERIMENTS}/hunt")) == 2
     assert world.status["sweep"]["complete"] == 3
+
+
+@pytest.mark.parametrize(
+    ("sweeps", "limits", "pause"),
+    [
+        (1, {}, 1.0),
+        (3, {}, 3.0),  # all together write no more than one does
+        (3, {"MOST_SWEEPS": 2}, 2.0),
+        (1, {"TRIALS_FOR_A_SECOND": 1}, 4.0),  # of four trials
+        (2, {"TRIALS_FOR_A_SECOND": 1}, 4.0),
+    ],
+)
+def test_a_status_is_told_less_often_of_many_trials_and_beside_other_sweeps(
+    world: World, monkeypatch: pytest.MonkeyPatch, sweeps: int, limits: dict[str, int], pause: float
+) -> None:
+    for name, value in limits.items():
+        monkeypatch.setattr(sweeper, name, value)
+    for number in range(1, sweeps):
+        world.apply(f"other-{number}", trials={"parallel": 1, "max": 1})
+    world.apply(trials={"parallel": 2})
+    world.move_pods(seconds=10.0)
+    world.end_trial("hunt-t0000", Reason.COMPLETE, seconds=0.2)
+    assert world.status["sweep"]["complete"] == 1, "after a longer pause it is told at once"
+    world.end_trial("hunt-t0001", Reason.DATA_INVALID, seconds=pause - 0.4)
+    assert world.status["sweep"]["failed"] == 0
+    world.wait(0.8)
+    assert world.status["sweep"]["failed"] == 1
+
+
+def test_hours_of_a_trial_that_is_deleted_while_the_search_goes_on_count(world: World) -> None:
+    world.apply(trials={"parallel": 1})
+    world.move_pods(seconds=1800)
+    world.move_pods(Reason.COMPLETE)
+    world.move_pods(seconds=60)
+    world.api.remove(EXPERIMENTS, "hunt-t0000")
+    world.api.collect_garbage()
+    world.wait(5.0)
+    found = world.status["sweep"]
+    assert found["removedGpuHours"] == pytest.approx(GPUS * 0.5, abs=0.01)
+    assert found["gpuHours"] == pytest.approx(GPUS * 0.5 + GPUS * 65 / 3600, abs=0.01)
 
 
 def test_a_trial_that_cannot_be_read_is_named_and_stops_nothing(world: World) -> None:
