@@ -4,6 +4,15 @@ import time
 from collections.abc import Iterator
 
 import pytest
+import structlog
+
+# A coloured traceback with all variables takes seconds, and a defect that is retried has many.
+structlog.configure(
+    processors=[
+        *structlog.get_config()["processors"][:-1],
+        structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback),
+    ]
+)
 
 
 @pytest.fixture
