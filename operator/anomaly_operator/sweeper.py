@@ -5,7 +5,7 @@ The trials are the only memory: each is an experiment that the sweep owns, and w
 
 import asyncio
 import contextlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from itertools import chain
 
@@ -89,7 +89,7 @@ class Sweeper:
         end = deadline_end(desired, status, now)
         if desired.policy.suspend and end is None:
             return self._suspended(run, status, desired, at_work, now)
-        question = self._question(run, status, desired, trials, earlier, removed=removed, end=end, now=now)
+        question = self._question(run, status, desired, earlier, removed=removed, end=end, now=now)
         plan = await self._worker.plan(question, trials.values())
         refused = await self._make(run, desired, (*plan.invalid, *plan.starts))
         new = status
@@ -163,7 +163,6 @@ class Sweeper:
         run: RunView,
         status: RunStatus,
         desired: DesiredSearch,
-        trials: Mapping[str, SeenTrial],
         earlier: list[SeenTrial],
         *,
         removed: float,

@@ -81,11 +81,13 @@ class World:
 
 @pytest.fixture
 def world() -> Iterator[World]:
-    made = World()
-    yield made
-    made.operator.kill()
-    made.loop.close()
+    with capture_logs() as logs:
+        made = World()
+        yield made
+        made.operator.kill()
+        made.loop.close()
     assert made.api.complaints == []
+    assert [entry for entry in logs if entry.get("exc_info")] == [], "a defect that is retried is none the less one"
 
 
 def test_gpu_hours_are_overspent_by_seconds(world: World) -> None:
@@ -214,6 +216,31 @@ def test_trials_at_work_are_deleted_once_the_search_is_over(world: World) -> Non
     assert world.trials == ["hunt-t0001"]
     world.wait(120.0)
     assert world.trials == ["hunt-t0001"], "and none is made"
+
+
+def test_trials_at_work_of_an_earlier_search_are_deleted_and_its_best_one_is_tried_first(world: World) -> None:
+    world.apply(trials={"parallel": 1})
+    world.move_pods()
+    world.end_trial("hunt-t0000", Reason.COMPLETE)
+    assert world.trials == ["hunt-t0000", "hunt-t0001"]
+    world.api.change(EXPERIMENTS, "hunt", {"spec": {"runPolicy": {"suspend": True}}})
+    world.move_pods(seconds=5.0)
+    space = [{"path": "model.padim.nFeatures", "choices": [30, 20, 10]}]
+    world.api.change(EXPERIMENTS, "hunt", {"spec": {"runPolicy": {"suspend": False}, "sweep": {"parameters": space}}})
+    world.wait(5.0)
+    assert "hunt-t0001" not in world.trials
+    assert "hunt-t0000" in world.trials, "what is measured stays"
+    [new] = set(world.trials) - {"hunt-t0000"}
+    assert world.api.objects[EXPERIMENTS, new]["spec"]["trial"]["values"] == {"model.padim.nFeatures": 10}
+
+
+def test_what_a_search_waits_for_is_told(world: World) -> None:
+    """Half an hour of two GPUs is a GPU-hour: of two and a half no third one is begun beside the second."""
+    world.apply(trials={"parallel": 2}, budget={"gpuHours": 2.5})
+    world.move_pods(seconds=1800)
+    world.end_trial("hunt-t0000", Reason.COMPLETE)
+    assert world.message().startswith("one more trial would exceed 2.5 GPU hours")
+    assert (world.trials, world.status["phase"]) == (["hunt-t0000", "hunt-t0001"], "Running")
 
 
 @pytest.mark.parametrize(
