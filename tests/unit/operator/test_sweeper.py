@@ -9,7 +9,9 @@ from structlog.testing import capture_logs
 from anomaly_api.reasons import Reason
 from anomaly_operator import sweeper
 from anomaly_operator.decide.desired import sweep_problem
+from anomaly_operator.decide.trials import SeenTrial, seen_trial
 from anomaly_operator.resources import Manifest
+from anomaly_operator.views import RunView
 from support.objects import EXPERIMENT, with_spec
 from support.played_api import Fault, PlayedApi, Refused
 from support.played_controllers import PlayedControllers
@@ -167,17 +169,38 @@ def test_a_search_goes_on_without_the_sweep_that_it_began_with(world: World) -> 
 
 def test_what_is_kept_of_a_sweep_goes_once_it_is_over_or_deleted(world: World) -> None:
     kept = world.operator.search._told
+    own = world.operator.replica.controller._reconciler._sweeper
     world.apply(trials={"parallel": 2, "max": 2})
-    assert len(kept) == 1
+    assert len(kept) == len(own._seen) == len(own._told_at) == len(own._removed) == 1
     for _ in range(2):
         world.move_pods()
         world.move_pods(Reason.COMPLETE)
     assert (world.status["phase"], kept) == ("Complete", {})
     world.apply("another")
     assert len(kept) == 1
-    world.api.remove(EXPERIMENTS, "another")
+    world.apply("not begun", policy={"preflight": "Never", "suspend": True})
+    for name in ("another", "not begun"):
+        world.api.remove(EXPERIMENTS, name)
     world.wait(2.0)
-    assert kept == {}
+    assert (kept, own._uids, own._seen, own._told_at, own._removed) == ({}, {}, {}, {}, {})
+
+
+def test_trials_that_have_not_changed_are_not_read_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[RunView] = []
+
+    def counted(trial: RunView) -> SeenTrial:
+        read.append(trial)
+        return seen_trial(trial)
+
+    monkeypatch.setattr(sweeper, "seen_trial", counted)
+    world.apply(trials={"parallel": 3})
+    world.move_pods(seconds=65.0)
+    assert {trial.key.name for trial in read} == {*world.trials}
+    read.clear()
+    world.wait(200.0)
+    assert read == [], "they are looked at every minute"
+    world.end_trial("hunt-t0001", Reason.COMPLETE)
+    assert {trial.key.name for trial in read} == {"hunt-t0001"}
 
 
 def test_a_sweep_is_checked_once_and_in_a_thread(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -269,12 +292,13 @@ def test_trials_are_suspended_with_their_sweep_and_resumed_with_it(world: World)
 
     world.apply(trials={"parallel": 2})
     world.move_pods()
-    world.api.change(EXPERIMENTS, "hunt", {"spec": {"runPolicy": {"suspend": True}}})
+    for name in ("hunt-t0000", "hunt"):  # one of them by itself, at the same time
+        world.api.change(EXPERIMENTS, name, {"spec": {"runPolicy": {"suspend": True}}})
     world.wait(0.5)
     assert suspended() == [True, True]
     assert world.status["phase"] == "Running", "their pods are still there"
     world.move_pods(seconds=5.0)
-    assert world.status["phase"] == "Suspended"
+    assert (world.status["phase"], world.status["sweep"]["asked"]) == ("Suspended", 2)
     assert world.trials == ["hunt-t0000", "hunt-t0001"]
     world.api.change(EXPERIMENTS, "hunt", {"spec": {"runPolicy": {"suspend": False}}})
     world.wait(5.0)
