@@ -171,6 +171,7 @@ GROUPS = (
             "tests/unit/runner/test_run_results.py",
             "tests/unit/runner/test_s3_requests.py",
             "tests/unit/runner/test_storage.py",
+            "tests/unit/runner/test_store_keys.py",
             "tests/unit/runner/test_predictions_table.py",
             "tests/unit/runner/test_termination.py",
             # No unit tests, for MLflow is slow to import, but they take seconds: all that they ask is a fake.

@@ -32,10 +32,10 @@ def flat_parameters(spec: Contract) -> dict[str, str]:
 
     A spec holds names of Secrets, never their values, so that nothing has to be masked.
     """
-    return dict(_leaves(spec.to_json_object(), ""))
+    return dict(_leaves(spec.to_json_object()))
 
 
-def _leaves(value: Any, path: str) -> Iterator[tuple[str, str]]:
+def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
     if isinstance(value, Mapping):
         for name, inner in value.items():
             yield from _leaves(inner, f"{path}.{name}" if path else str(name))

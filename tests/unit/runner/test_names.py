@@ -94,6 +94,7 @@ def test_a_label_leaves_room_for_its_metric_and_a_name_has_the_limit_that_is_ask
     assert len(metric_label("x" * 201)) == 200
     assert metric_label("x" * 200) == "x" * 200
     assert len(mlflow_name("x" * 101, 100)) == 100
+    assert mlflow_name("\u00e9" * 250) == "\u00e9" * 250, "characters count, not bytes"
 
 
 @pytest.mark.parametrize(

@@ -118,6 +118,8 @@ def test_a_search_is_tracked_by_its_counts_and_its_best_values() -> None:
         "sweep_best_image_AUROC": 0.99,
     }
     assert not any(name.startswith("sweep_best") for name in tracked(searched()).metrics)
+    measured = searched().model_copy(update={"seconds": {"train": 2.5}, "intervals": {"AUROC": (0.85, 0.95)}})
+    assert {"seconds_train", "image_AUROC_low", "sweep_asked"} <= tracked(measured).metrics.keys()
 
 
 def test_what_ended_well_what_was_given_up_and_what_failed() -> None:
@@ -240,6 +242,12 @@ def test_a_run_that_failed_has_files_and_no_model(folder: Path) -> None:
     found = tracked_result(report({"reason": "ExportMismatch"}), folder, complete=True)
     assert found.model is None
     assert places(found, folder)["model.onnx"] == ""
+
+
+def test_a_run_that_keeps_no_model_has_files_alone(folder: Path) -> None:
+    (folder / "model.json").unlink()
+    found = tracked_result(report(), folder, complete=True)
+    assert (found.model, places(found, folder)["report.json"]) == (None, "")
 
 
 def test_where_the_report_alone_is_published_it_is_the_one_artifact(folder: Path) -> None:
