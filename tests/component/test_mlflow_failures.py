@@ -183,7 +183,14 @@ def test_a_server_that_fails_at_a_file_may_have_a_full_store(error: Exception, i
 
 
 def test_a_file_that_is_refused_is_no_full_store() -> None:
-    assert isinstance(artifact_failure(answered(403), URI), TrackingDenied)
+    found = artifact_failure(answered(403), URI)
+    assert isinstance(found, TrackingDenied)
+    assert str(found).startswith(ACCOUNT)
+
+
+@pytest.mark.parametrize("told", [{}, {"ResponseMetadata": {}}])
+def test_an_answer_of_s3_may_tell_no_status(told: dict[str, Any]) -> None:
+    assert http_status(ClientError(told, "PutObject")) == 0
 
 
 @pytest.mark.parametrize(
@@ -230,6 +237,7 @@ class Experiments:
         self.created: list[tuple[str, str | None]] = []
 
     def get_experiment_by_name(self, name: str) -> SimpleNamespace | None:
+        assert name in ("lab", "a/b")
         return self.answers.pop(0)
 
     def create_experiment(self, name: str, artifact_location: str | None) -> int:
@@ -279,6 +287,8 @@ def test_a_deleted_experiment_is_refused_with_its_id() -> None:
         ("file://{root}/lab", True),
         ("file://{root}/a%20b", True),
         ("{root}/../lab", False),
+        ("{root}/%2E%2E/lab", True),  # a folder of this name
+        ("file://{root}/%2E%2E/lab", False),
         ("/elsewhere/lab", False),
         ("s3://bucket{root}/lab", False),
     ],
@@ -286,10 +296,11 @@ def test_a_deleted_experiment_is_refused_with_its_id() -> None:
 def test_a_local_experiment_keeps_its_files_below_the_folder(tmp_path: Path, place: str, is_below: bool) -> None:
     client = Experiments(experiment(place.format(root=tmp_path)))
     if is_below:
-        assert find_experiment(client, "lab", "sqlite:///x", tmp_path) == "3"
+        assert experiment_of(client, "lab", "sqlite:///x", tmp_path) == "3"
     else:
-        with pytest.raises(TrackingDenied, match=f"outside of {tmp_path}: set tracking.mlflow.experimentName"):
-            find_experiment(client, "lab", "sqlite:///x", tmp_path)
+        told = f"lab at sqlite:///x keeps .* outside of {tmp_path}: set tracking.mlflow.experimentName"
+        with pytest.raises(TrackingDenied, match=told):
+            experiment_of(client, "lab", "sqlite:///x", tmp_path)
 
 
 # The client

@@ -53,6 +53,7 @@ def test_a_version_is_another_only_if_both_are_known(told: str | None, etag: str
         ("/X/", "a", "/X/a"),
         ("/data ", "a", "/data /a"),
         ("s3://bucket//", "", "s3://bucket"),
+        ("/X/", "", "/X"),
     ],
 )
 def test_a_root_and_a_key_are_one_address(root: str, key: str, joined: str) -> None:
@@ -83,7 +84,12 @@ def test_a_file_is_replaced_as_a_whole(tmp_path: Path) -> None:
 def test_a_file_that_is_not_made_whole_is_as_it_was(tmp_path: Path) -> None:
     file = tmp_path / "a.txt"
     file.write_text("old")
-    with pytest.raises(OSError, match="full"), replacing(file) as temporary:
-        temporary.write_text("n")
-        raise OSError(28, "full")
+
+    def fill() -> None:
+        with replacing(file) as temporary:
+            temporary.write_text("n")
+            raise OSError(28, "full")
+
+    with pytest.raises(OSError, match="full"):
+        fill()
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("a.txt", "old")]
