@@ -9,7 +9,12 @@ from typing import Any
 
 import pytest
 from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import PERMISSION_DENIED, RESOURCE_DOES_NOT_EXIST
+from mlflow.protos.databricks_pb2 import (
+    INVALID_PARAMETER_VALUE,
+    PERMISSION_DENIED,
+    RESOURCE_DOES_NOT_EXIST,
+    UNAUTHENTICATED,
+)
 
 from anomaly_api.inference import InferenceSpec, RegisteredModel
 from anomaly_runner.errors import DataInvalid, ModelInvalid, RunFailed, StorageDenied, StorageUnavailable
@@ -31,6 +36,7 @@ class Registry:
         self.asked: list[tuple[object, ...]] = []
         self.account: list[dict[str, str]] = []
         self.failures: list[Exception] = []
+        self.folders: list[Path] = []
 
     def client(self, uri: str) -> "Registry":
         self._ask("connect", uri)
@@ -74,6 +80,7 @@ class Registry:
 
     def download_artifacts(self, key: str, folder: str) -> str:
         self._ask("download", key)
+        self.folders.append(Path(folder))
         file = Path(folder, key)
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(FILES[key])
@@ -163,6 +170,12 @@ def test_a_model_without_a_version_is_named(registry: Registry) -> None:
             StorageDenied,
             f"{SERVER} refused access to {{}}: check model.mlflow.credentialsSecret (m)",
         ),
+        (
+            MlflowException("m", error_code=UNAUTHENTICATED),
+            StorageDenied,
+            f"{SERVER} refused access to {{}}: check model.mlflow.credentialsSecret (m)",
+        ),
+        (MlflowException("m", error_code=INVALID_PARAMETER_VALUE), ModelInvalid, f"there is no {{}} at {SERVER}: m"),
         (MlflowException("m"), StorageUnavailable, f"{SERVER} does not give {{}}: m"),
         (ConnectionError("refused"), StorageUnavailable, f"{SERVER} does not give {{}}: refused"),
     ],
@@ -232,7 +245,11 @@ def test_files_are_listed_below_their_folders(registry: Registry) -> None:
     assert [info.key for info in found.list("model")] == ["model.json"]
     registry.asked.clear()
     assert [info.key for info in found.list("data/mod")] == ["data/model.onnx"]
-    assert registry.asked == [("list", "data")], "no other folder is asked for"
+    assert found.list("data/deep/mod") == []
+    assert registry.asked == [("list", "data"), ("list", "data/deep")], "no other folder is asked for"
+    registry.failures = [MlflowException("m")]
+    with pytest.raises(StorageUnavailable, match=f"{SERVER} does not give models:/gravel/3: m"):
+        found.list()
     assert found.address("model.json") == f"{SERVER}#models:/gravel/3/model.json"
 
 
@@ -241,6 +258,8 @@ def test_a_file_is_there_whole_or_not_at_all(registry: Registry, tmp_path: Path)
     found.download(ObjectInfo("data/model.onnx", 5, "v"), tmp_path / "deep/er/model.onnx")
     assert [path.name for path in (tmp_path / "deep/er").iterdir()] == ["model.onnx"]
     assert (tmp_path / "deep/er/model.onnx").read_bytes() == b"graph"
+    (folder,) = registry.folders
+    assert (folder.parent, folder.name[:8]) == (tmp_path / "deep/er", ".mlflow-"), "hidden, and on the same disk"
     assert (found.read("model.json"), found.read("model")) == (b"{}", None)
     with pytest.raises(DataInvalid, match=r"refused the key '\.\./x' in models:/gravel/3"):
         found.download(ObjectInfo("../x", 1, "v"), tmp_path / "x")
@@ -317,9 +336,21 @@ OWN = {"ANOMALY_MODEL_MLFLOW_TRACKING_USERNAME": "robot", "ANOMALY_MODEL_MLFLOW_
         ({"trackingUri": f"{SERVER}/"}, {"trackingUri": SERVER, "credentialsSecret": "t"}, None),
         ({}, {"trackingUri": SERVER, "credentialsSecret": "t"}, None),
         ({"trackingUri": SERVER}, {"trackingUri": "http://tracker:5000", "credentialsSecret": "t"}, {}),
+        ({"trackingUri": f"{SERVER}/X"}, {"trackingUri": SERVER, "credentialsSecret": "t"}, {}),
+        ({"trackingUri": SERVER}, {"trackingUri": f"{SERVER}/X", "credentialsSecret": "t"}, {}),
         ({"trackingUri": SERVER}, {"trackingUri": "http://tracker:5000"}, None),
     ],
-    ids=["own", "none", "same", "same with a slash", "the tracker's", "elsewhere", "elsewhere, of the pod"],
+    ids=[
+        "own",
+        "none",
+        "same",
+        "same with a slash",
+        "the tracker's",
+        "elsewhere",
+        "below",
+        "above",
+        "elsewhere, of the pod",
+    ],
 )
 def test_another_server_does_not_get_the_trackers_account(
     model: dict[str, Any], tracking: dict[str, Any] | None, account: dict[str, str] | None
@@ -333,8 +364,9 @@ def test_another_server_does_not_get_the_trackers_account(
         }
     )
     assert spec.model.mlflow is not None
-    found = open_registered_model(spec, spec.model.mlflow, OWN, None)._registry
-    assert (found.uri.rstrip("/"), found.credentials) == (SERVER, account)
+    found = open_registered_model(spec, spec.model.mlflow, OWN, None)
+    assert found._model == spec.model.mlflow
+    assert (found._registry.uri.rstrip("/X"), found._registry.credentials) == (SERVER, account)
 
 
 def test_without_a_cluster_the_registry_is_a_database(tmp_path: Path) -> None:
@@ -346,8 +378,9 @@ def test_without_a_cluster_the_registry_is_a_database(tmp_path: Path) -> None:
         }
     )
     assert spec.model.mlflow is not None
-    found = open_registered_model(spec, spec.model.mlflow, OWN, tmp_path)._registry
-    assert found == ModelRegistry(f"sqlite:///{tmp_path}/mlflow.db", None)
+    found = open_registered_model(spec, spec.model.mlflow, OWN, tmp_path)
+    assert found._registry == ModelRegistry(f"sqlite:///{tmp_path}/mlflow.db", None)
+    assert found._model == spec.model.mlflow
 
 
 def test_the_repository_is_mlflows_own_for_the_address(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -102,7 +102,7 @@ def _credentials(
     its own it gets none.
     """
     if model.credentials_secret:
-        found = {key: environment.get(registry_env(key), "") for key in MLFLOW_SECRET_KEYS}
+        found = {key: environment.get(registry_env(key)) for key in MLFLOW_SECRET_KEYS}
         return {key: value for key, value in found.items() if value}
     tracking = spec.tracking.mlflow
     elsewhere = tracking is not None and tracking.tracking_uri.rstrip("/") != uri.rstrip("/")
