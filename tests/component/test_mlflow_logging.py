@@ -326,7 +326,7 @@ def test_what_a_server_does_has_no_traceback(
 ) -> None:
     monkeypatch.setattr(server, "log_batch", lost)
     started(server, {"model": "padim"}).fail("Diverged")
-    assert "not tracked yet: MLflow at http://mlflow:5000/ does not take the run: reset" in caplog.text
+    assert caplog.messages == ["not tracked yet: MLflow at http://mlflow:5000/ does not take the run: reset"]
     assert "Traceback" not in caplog.text
 
 
@@ -571,6 +571,10 @@ def test_a_probe_is_refused_as_a_run_would_be(server: FakeMlflow, tmp_path: Path
     told = f"factory at sqlite:///{tmp_path}/mlflow.db keeps its artifacts at /elsewhere, outside of {tmp_path}"
     with pytest.raises(TrackingDenied, match=told):
         MlflowTracker(mlflow_target(RUN, SPEC, tmp_path), server.client).probe(lambda: None)
+    run = MlflowTracker(mlflow_target(RUN, SPEC, tmp_path), server.client)
+    run.start({})
+    with pytest.raises(TrackingDenied, match=told):
+        run.check(lambda: None)
 
 
 # Waiting for the first answer

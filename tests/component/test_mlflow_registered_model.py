@@ -72,6 +72,8 @@ class Registry:
         self._ask("list", folder)
         if folder == "data":
             return [SimpleNamespace(path="data/model.onnx", is_dir=False, file_size=5)]
+        if folder:
+            return []
         return [
             SimpleNamespace(path="model.json", is_dir=False, file_size=2),
             SimpleNamespace(path="data", is_dir=True, file_size=None),

@@ -47,6 +47,7 @@ class FakeMlflow:
         self._numbers = count()
 
     def client(self, uri: str) -> Self:
+        assert uri
         self.threads.append(current_thread())
         if self.down:
             self.down -= 1

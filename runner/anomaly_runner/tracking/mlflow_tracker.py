@@ -120,7 +120,7 @@ def mlflow_target(
     """
     return MlflowTarget(
         search=search,
-        sweep=_sweep_of(run, trial) if trial and trial.sweep_uid else None,
+        sweep=_sweep_of(run, trial),
         run=run,
         uri=local_uri(local) if local else spec.tracking_uri,
         experiment=spec.experiment_name or run.namespace,
@@ -131,8 +131,10 @@ def mlflow_target(
     )
 
 
-def _sweep_of(run: RunIdentity, trial: Trial) -> Sought:
-    identity = RunIdentity(kind=run.kind, namespace=run.namespace, name=trial.sweep, uid=trial.sweep_uid or "")
+def _sweep_of(run: RunIdentity, trial: Trial | None) -> Sought | None:
+    if trial is None or not trial.sweep_uid:
+        return None
+    identity = RunIdentity(kind=run.kind, namespace=run.namespace, name=trial.sweep, uid=trial.sweep_uid)
     return Sought(run=identity, search=trial.search)
 
 
