@@ -551,7 +551,9 @@ def test_a_trial_that_made_its_sweeps_run_looks_once_more_for_an_older_one() -> 
 
 
 def test_a_probe_asks_for_the_experiment_alone(server: FakeMlflow, tmp_path: Path) -> None:
-    assert tracker(server).probe(lambda: None) is None
+    asking = tracker(server)
+    assert asking.probe(lambda: None) is None
+    asking.fail("DataInvalid: no images")
     assert server.asked == ["get_experiment_by_name"]
     local = MlflowTracker(mlflow_target(RUN, SPEC, tmp_path), server.client)
     assert local.probe(lambda: None) is None
