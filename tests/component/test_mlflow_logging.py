@@ -257,15 +257,19 @@ def test_the_parameters_are_a_file_once(server: FakeMlflow) -> None:
 def test_a_search_that_goes_on_names_the_parameters_that_changed(
     server: FakeMlflow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    known = {"model.name": "padim", "seed": "1"}
+    known = {"model.name": "padim", "seed": "2", "task": "classification"}
     data = {"run0": SimpleNamespace(data=SimpleNamespace(params=known))}
     monkeypatch.setattr(server, "get_run", data.__getitem__, raising=False)
     last = MlflowTracker(mlflow_target(RUN, SPEC, None, search="s1"), server.client)
-    last.start({"model.name": "patchcore", "seed": "1", "model.patchcore.backbone": "resnet18"})
+    last.start(
+        {"model.name": "patchcore", "seed": "1", "task": "classification", "model.patchcore.backbone": "resnet18"}
+    )
     last.check(lambda: None)
     run = the_run(server)
     assert run.params == {"model.patchcore.backbone": "resnet18"}
-    assert run.tags[CHANGED_TAG] == (f"as in {PARAMETERS}, not as an earlier end of the search had them: model.name")
+    assert run.tags[CHANGED_TAG] == (
+        f"as in {PARAMETERS}, not as an earlier end of the search had them: model.name, seed"
+    )
 
 
 # What is tried again
@@ -352,7 +356,7 @@ def test_a_message_fits_a_condition(server: FakeMlflow, monkeypatch: pytest.Monk
     ("status", "raised", "said"),
     [
         (500, TrackingUnavailable, "takes the run but not its files: its artifact store may be read-only or full"),
-        (403, TrackingDenied, "refuses the account (403)"),
+        (403, TrackingDenied, "MLflow at http://mlflow:5000/ refuses the account (403)"),
         (404, TrackingDenied, "refuses the run"),
     ],
 )
@@ -543,6 +547,11 @@ def test_a_trial_that_made_its_sweeps_run_looks_once_more_for_an_older_one() -> 
     server.asked.clear()
     assert one._try_flush()
     assert server.asked == [], "it is settled"
+    oldest = server.create_run("1", run_name="bolts", tags=dict(older.tags))
+    oldest.info.start_time = -2
+    one.finish(RESULT)
+    assert server.runs[child].tags["mlflow.parentRunId"] == oldest.info.run_id, "clocks differ"
+    server.asked.clear()
     assert trial(server, 1)._try_flush()
     assert server.asked.count("search_runs") == 2, "its own run and the sweep's, which was there"
 
@@ -654,11 +663,11 @@ def test_a_trial_is_below_its_sweep_if_the_sweep_is_known() -> None:
     assert mlflow_target(RUN, SPEC, None, trial=unknown).sweep is None
 
 
-@pytest.mark.parametrize("uri", ["http://mlflow:5000", "http://mlflow:5000/"])
+@pytest.mark.parametrize("uri", ["http://mlflow:5000/X", "http://mlflow:5000/X/"])
 def test_a_run_has_a_page(server: FakeMlflow, uri: str) -> None:
     found = started(server, tracking_uri=uri)
     status = not_none(found.status())
-    assert (status.run_id, status.url) == ("run0", "http://mlflow:5000/#/experiments/1/runs/run0")
+    assert (status.run_id, status.url) == ("run0", "http://mlflow:5000/X/#/experiments/1/runs/run0")
 
 
 def test_a_local_database_has_no_pages(server: FakeMlflow, tmp_path: Path) -> None:

@@ -150,7 +150,7 @@ def test_a_server_that_never_answers_is_not_waited_for_at_the_end(
     assert asked.wait(20)
     lost.fail("Stopped: by the cluster")
     answer.set()
-    assert "a run may stay there as running" in caplog.text
+    assert "MLflow at http://mlflow:5000/ does not answer: a run may stay there as running" in caplog.messages
 
 
 def refused(*_: object, **__: object) -> Never:
