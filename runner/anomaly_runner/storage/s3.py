@@ -105,7 +105,7 @@ def _authority(role: LocationRole) -> str | None:
 
 def _credentials(role: LocationRole, environment: Mapping[str, str]) -> dict[str, str]:
     names = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
-    found = {name.lower(): environment.get(s3_env(role, name), "") for name in names}
+    found = {name.lower(): environment.get(s3_env(role, name)) for name in names}
     return {name: value for name, value in found.items() if value}
 
 
@@ -432,7 +432,7 @@ def _expired_message(response: Any, uri: str) -> str:
 
 def _skewed_message(response: Any, uri: str) -> str:
     """The message for a clock that is wrong; not final, because another node's may be right."""
-    answer = response.get("Error", {})
+    answer = response["Error"]
     headers = response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
     here, there = answer.get("RequestTime", "unknown"), answer.get("ServerTime") or headers.get("date", "unknown")
     return (
@@ -442,7 +442,7 @@ def _skewed_message(response: Any, uri: str) -> str:
 
 
 def _other_region_message(response: Any, uri: str) -> str:
-    answer = response.get("Error", {})
+    answer = response["Error"]
     headers = response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
     region = headers.get("x-amz-bucket-region") or answer.get("Region")
     endpoint = answer.get("Endpoint") or headers.get("location")
@@ -451,7 +451,7 @@ def _other_region_message(response: Any, uri: str) -> str:
         f"the endpoint that serves the bucket, {endpoint}" if endpoint else "",
     ]
     advice = " and ".join(filter(None, wanted)) or "the bucket's region"
-    return f"the bucket of {uri} is in another region: set {advice} ({answer.get('Code', '')})"
+    return f"the bucket of {uri} is in another region: set {advice} ({answer['Code']})"
 
 
 _PASSING_REFUSALS: dict[str, Callable[[Any, str], str]] = {

@@ -109,6 +109,12 @@ def test_the_rest_is_asked_for_from_the_next_byte_of_the_same_version(
     assert len(pauses) == 2
 
 
+def test_nothing_is_asked_for_once_the_only_byte_is_there(store: S3Store, stub: Stubber, tmp_path: Path) -> None:
+    stub.add_response("get_object", answer(b"a", breaks=True), IN_BUCKET)
+    store.download(replace(A, size=1), tmp_path / "a.png")
+    assert (tmp_path / "a.png").read_bytes() == b"a"
+
+
 def test_nothing_is_asked_for_once_the_last_byte_is_there(store: S3Store, stub: Stubber, tmp_path: Path) -> None:
     """The connection breaks after it."""
     stub.add_response("get_object", answer(b"abcdef", breaks=True), IN_BUCKET)
@@ -510,6 +516,96 @@ def test_credentials_come_from_the_process_unless_others_are_given(monkeypatch: 
 def test_a_location_may_end_in_slashes(uri: str, prefix: str) -> None:
     found = connect(LocationRole.OUTPUT, HERE.model_copy(update={"uri": uri}), KEYS)
     assert (found.bucket, found.prefix) == ("bucket", prefix)
+
+
+# What a listing and an answer may lack
+
+
+def test_a_listing_has_keys_as_they_are_and_versions_that_can_be_asked_for(store: S3Store, stub: Stubber) -> None:
+    items = [
+        ("%E9.png", '"v1"'),
+        ("weak.png", 'W/"v1"'),
+        ("X.png", '"XvX"'),
+        ("folder/", '"v1"'),
+        ("a/.b/c.png", '"v1"'),
+        (".c.png", '"v1"'),
+        ("", '"v1"'),
+        ("../out.png", None),
+    ]
+    contents = [{"Key": f"some/prefix/{key}", "Size": 3} | ({"ETag": etag} if etag else {}) for key, etag in items]
+    stub.add_response(
+        "list_objects_v2",
+        {"EncodingType": "url", "Contents": contents},
+        {"Bucket": "bucket", "Prefix": "some/prefix/", "EncodingType": "url"},
+    )
+    assert store.list() == [
+        ObjectInfo("../out.png", 3, ""),
+        ObjectInfo("X.png", 3, "XvX"),
+        ObjectInfo("weak.png", 3, ""),
+        ObjectInfo("\udce9.png", 3, "v1"),
+    ]
+
+
+def test_a_bucket_may_have_no_folders_or_refuse_to_tell_them(store: S3Store, stub: Stubber) -> None:
+    asked = {"Bucket": "bucket", "Prefix": "some/prefix/", "Delimiter": "/", "EncodingType": "url"}
+    stub.add_response("list_objects_v2", {"EncodingType": "url"}, asked)
+    assert store.folders() == ()
+    stub.add_client_error("list_objects_v2", "AccessDenied", http_status_code=403)
+    with pytest.raises(StorageDenied, match="refused access to s3://bucket/some/prefix: AccessDenied"):
+        store.folders()
+
+
+@pytest.mark.parametrize(
+    ("response", "kind", "told"),
+    [
+        ({}, StorageUnavailable, "s3://b/k: the server answered 0 "),
+        ({"ResponseMetadata": {}}, StorageUnavailable, "s3://b/k: the server answered 0 "),
+        ({"ResponseMetadata": {"HTTPStatusCode": 299}}, StorageUnavailable, "s3://b/k: the server answered 299 "),
+        ({"ResponseMetadata": {"HTTPStatusCode": 300}}, StorageDenied, "the server refused access to s3://b/k: "),
+        (
+            {"Error": {"Code": "301"}},
+            StorageDenied,
+            "the bucket of s3://b/k is in another region: set the bucket's region (301)",
+        ),
+        (
+            {"Error": {"Code": "301"}, "ResponseMetadata": {}},
+            StorageDenied,
+            "the bucket of s3://b/k is in another region: set the bucket's region (301)",
+        ),
+        (
+            {"Error": {"Code": "ExpiredToken"}},
+            StorageUnavailable,
+            "the session token for s3://b/k has expired: renew AWS_SESSION_TOKEN in credentialsSecret, or give the pod "
+            "an identity, whose tokens renew themselves",
+        ),
+    ],
+)
+def test_an_answer_that_tells_little_is_an_answer_all_the_same(
+    response: dict[str, Any], kind: type[RunFailed], told: str
+) -> None:
+    found = s3._from_response(ClientError(response, "GetObject"), "s3://b/k")
+    assert (type(found), str(found)) == (kind, told)
+
+
+def test_a_fault_that_follows_a_throttled_request_is_not_tried_again(pauses: list[float]) -> None:
+    def fails() -> Never:
+        try:
+            raise ClientError({"ResponseMetadata": {"HTTPStatusCode": 503}}, "GetObject")
+        except ClientError:
+            raise KeyError("a fault of ours")  # noqa: B904 - as it is raised by mistake
+
+    with pytest.raises(KeyError):
+        s3._with_retries(fails)
+    assert pauses == []
+
+
+def test_the_session_is_of_the_locations_region(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = list[Any]()
+    monkeypatch.setattr(s3, "open_reader", lambda *arguments, **_: opened.append(arguments[2]))
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-1")
+    for region in ("eu-west-3", None):
+        connect(LocationRole.OUTPUT, HERE.model_copy(update={"region": region}), KEYS)
+    assert [session.region_name for session in opened] == ["eu-west-3", "eu-west-1"]
 
 
 # Certificates
