@@ -518,6 +518,12 @@ def test_a_location_may_end_in_slashes(uri: str, prefix: str) -> None:
     assert (found.bucket, found.prefix) == ("bucket", prefix)
 
 
+def test_a_pinned_object_of_another_length_has_changed(store: S3Store, stub: Stubber, tmp_path: Path) -> None:
+    stub.add_response("get_object", answer(b"abc"), IN_BUCKET | {"IfMatch": '"v1"'})
+    with pytest.raises(DataChanged, match=r"^s3://bucket/some/prefix/a\.png was replaced"):
+        store.download(replace(A, pinned=True), tmp_path / "a.png")
+
+
 # What a listing and an answer may lack
 
 
