@@ -88,6 +88,8 @@ ROWS: dict[str, ModelRow] = {
     "dsr": ModelRow(
         side=128,
         few_images=True,
+        training=SHORT | {"maxEpochs": 1},
+        weights_from_cache=True,
         no_exports_because="its quantiser's codes jump where its weights are random",
         comparisons=(Comparison(),),
     ),
