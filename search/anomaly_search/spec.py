@@ -29,20 +29,18 @@ from anomaly_search.sweep import (
     Replicates,
     Sweep,
 )
-from anomaly_search.trials import Trial
 
 FRONT = 32
 """Points of the Pareto front that a status has."""
 
 
-def sweep_of(spec: api.Sweep, start: Sequence[Mapping[str, Value]] = (), history: Sequence[Trial] = ()) -> Sweep:
+def sweep_of(spec: api.Sweep, start: Sequence[Mapping[str, Value]] = ()) -> Sweep:
     """Return the task.
 
     Args:
         spec: the sweep as users write it.
         start: points of an earlier experiment to try after the spec's own; those that the space does not hold are left
             out.
-        history: trials to learn from without running them again.
 
     Raises:
         SpaceError: the space contradicts itself in a way that the contract does not see.
@@ -59,7 +57,6 @@ def sweep_of(spec: api.Sweep, start: Sequence[Mapping[str, Value]] = (), history
         fidelity=Fidelity(spec.fidelity.values, spec.fidelity.reduction) if spec.fidelity else None,
         budget=_budget(spec.budget),
         start=(*own, *(point for point in start if space.restrict(point) is not None)),
-        history=tuple(history),
     )
 
 

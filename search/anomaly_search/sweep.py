@@ -8,7 +8,6 @@ from datetime import timedelta
 from typing import Literal, TypeAlias
 
 from anomaly_search.space import Choices, Space, SpaceError, Value
-from anomaly_search.trials import Trial
 
 AlgorithmName: TypeAlias = Literal["grid", "random", "sobol", "tpe", "cmaes"]
 
@@ -117,8 +116,7 @@ class Budget:
 class Sweep:
     """The whole task.
 
-    `start` are points to begin with; parameters that one leaves out are filled in. `history` are trials of an earlier
-    experiment to learn from; those that the space does not hold are left out.
+    `start` are points to begin with; parameters that one leaves out are filled in.
 
     Raises:
         SpaceError: the algorithm or a start point does not go with the space.
@@ -133,7 +131,6 @@ class Sweep:
     fidelity: Fidelity | None = None
     budget: Budget = Budget()
     start: tuple[Mapping[str, Value], ...] = ()
-    history: tuple[Trial, ...] = ()
 
     def __post_init__(self) -> None:
         if reason := unsuitable(self):

@@ -11,7 +11,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from itertools import groupby
 from typing import Any, NamedTuple
@@ -20,11 +19,11 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from anomaly_search.evaluations import Evaluation, fold
+from anomaly_search.evaluations import Evaluation
 from anomaly_search.memo import Memo
 from anomaly_search.samplers.storage import frozen
 from anomaly_search.space import Choices, Domain, FloatRange, Parameter, Space, Value
-from anomaly_search.sweep import Replicates, Sweep
+from anomaly_search.sweep import Sweep
 from anomaly_search.trials import State
 
 STRIDE = 1_000_000
@@ -42,18 +41,12 @@ class Outcome(NamedTuple):
 
 
 def rows(sweep: Sweep, evaluations: Iterable[Evaluation], memo: Memo | None = None) -> list[FrozenTrial]:
-    """Return what is known, history first, by number; points that the space does not hold are left out."""
+    """Return what is known, by number; points that the space does not hold are left out."""
     memo = memo or Memo()
     told: list[FrozenTrial] = []
     distributions = memo.get("distributions", (sweep.space,), distributions_of)
-    first = len(sweep.history)
-    whole = _unreplicated(sweep)
-    for place, trial in enumerate(sweep.history):
-        # By itself: a replicate of an earlier experiment, or its run at one fidelity, is a whole point of this one.
-        alone = fold(whole, [replace(trial, rung=0, replicate=0)])
-        told += _row(whole, distributions, *alone, number=place)
     for number, group in groupby(evaluations, key=lambda one: one.number):
-        told += memo.get(("row", number), (sweep, distributions, *group), partial(_row, number=first + number))
+        told += memo.get(("row", number), (sweep, distributions, *group), partial(_row, number=number))
     return told
 
 
@@ -131,10 +124,6 @@ def _intermediate(group: Iterable[Evaluation]) -> Iterator[tuple[int, float]]:
             yield from ((one.rung * STRIDE + epoch, value) for epoch, value in one.curve.items())
             if one.objectives:
                 yield (one.rung + 1) * STRIDE - 2, one.objectives[0]
-
-
-def _unreplicated(sweep: Sweep) -> Sweep:
-    return replace(sweep, replicates=Replicates(), fidelity=None)
 
 
 def distribution_of(domain: Domain) -> BaseDistribution:

@@ -120,23 +120,6 @@ def test_ranges_end_with_the_last_value_that_they_have() -> None:
     }
 
 
-def test_history_comes_first_each_trial_by_itself() -> None:
-    """A replicate of an earlier experiment at a low rung is a whole point here, whatever it was there."""
-    earlier = (
-        complete(7, POINT, 0.5, rung=1, replicate=3, constraints=(3.0,)),
-        complete(7, POINT, 0.6, constraints=(1.0,)),
-        Trial(8, POINT, State.FAILED),
-    )
-    bounds = (Constraint("bytes", max=2.0),)
-    sweep = sweep_of(history=earlier, replicates=Replicates(2), fidelity=RUNGS, constraints=bounds)
-    found = rows(sweep, fold(sweep, [Trial(0, POINT, State.RUNNING)]))
-    assert [(row.number, row.state, row.values, row.constraints) for row in found] == [
-        (0, TrialState.COMPLETE, [0.5], {"0:bytes": 0.5}),
-        (1, TrialState.COMPLETE, [0.6], {"0:bytes": -0.5}),
-        (3, TrialState.RUNNING, None, {}),
-    ]
-
-
 def test_the_storage_has_the_rows_and_the_one_that_is_asked_on_top() -> None:
     past = [frozen(TrialState.COMPLETE, 3, {}, {}, values=[0.5]), running(5, {}, {}), running(7, {}, {})]
     storage = Rows(past, [StudyDirection.MAXIMIZE])

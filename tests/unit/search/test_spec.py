@@ -77,11 +77,6 @@ def test_a_range_of_real_numbers_may_have_steps() -> None:
     assert space_of(written(parameters=[stepped])).parameters[0].domain == FloatRange(0.1, 0.9, step=0.2)
 
 
-def test_trials_of_an_earlier_experiment_are_learned_from() -> None:
-    earlier = [complete(7, {"model.name": "padim"}, 0.9)]
-    assert sweep_of(written(), history=earlier).history == tuple(earlier)
-
-
 def test_what_is_left_out_has_the_contracts_defaults() -> None:
     sweep = sweep_of(written())
     assert sweep.limits == Limits(20, 1, 3)

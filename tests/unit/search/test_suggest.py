@@ -21,10 +21,8 @@ from scipy.stats import qmc
 from scipy.stats.qmc import Sobol
 
 from anomaly_search import points
-from anomaly_search.evaluations import fold
 from anomaly_search.samplers.grid import untried
 from anomaly_search.samplers.optuna_samplers import random, tpe_sampler
-from anomaly_search.samplers.rows import rows
 from anomaly_search.samplers.seeding import seed_of
 from anomaly_search.samplers.sobol import sobol
 from anomaly_search.space import Choices, FloatRange, IntRange, Parameter, Space
@@ -517,30 +515,6 @@ def test_a_grid_does_not_repeat_its_start_points() -> None:
     numbers = [points.place_of(FINITE, trial.parameters) for trial in run(sweep, 14, lambda _: 0.0)]
     assert numbers == [5, 0, 1, 2, 3, 4, 6, 7, 8, 9, 10, 11, 12, 13]
     assert suggest(sweep, [], 14) == Exhausted()
-
-
-def test_an_earlier_experiment_teaches() -> None:
-    earlier = run(sweep_of(), 60, bowl)
-    elsewhere = [complete(99, {"x": 7.0, "y": 0.0}, 1e9), complete(98, {"other": 1}, 1e9)]
-    warm = sweep_of(history=(*earlier, *elsewhere))
-    near, cold = (
-        [np.hypot(p["x"] - 1, p["y"] + 2) for p in (t.parameters for t in run(s, 10, bowl))] for s in (warm, sweep_of())
-    )
-    assert np.median(near) < 0.5 * np.median(cold)
-
-
-def test_history_counts_as_before_the_sweep() -> None:
-    """Its rows come first, as if the sweep had begun with them."""
-    earlier = run(sweep_of(), 20, bowl)
-    later = run(sweep_of(), 5, bowl, earlier)[20:]
-    moved = [replace(trial, number=trial.number - 20) for trial in later]
-    assert seed_of(7, 25) != seed_of(7, 5)
-    with_history = sweep_of(history=tuple(earlier))
-    told = rows(with_history, fold(with_history, moved))
-    at_once = rows(sweep_of(), fold(sweep_of(), [*earlier, *later]))
-    assert [(row.number, row.state, row.params, row.values) for row in told] == [
-        (row.number, row.state, row.params, row.values) for row in at_once
-    ]
 
 
 def test_many_trials_lead_where_optunas_own_storage_does() -> None:
