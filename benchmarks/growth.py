@@ -9,19 +9,23 @@ often: a loop over images inside a loop over images. ::
     PYTHONPATH=tests python -m benchmarks.growth [--images N] [--models NAME ...] [--write]
 
 Factorisations of matrices (principal components) are one operator, whose own work is not counted, nor what onnxruntime
-and other threads than the first compute: they have one thread here.
+and other threads than the first compute: each process here has one CPU and one thread.
 """
 
 import argparse
 import cProfile
 import io
+import multiprocessing
 import os
 import pstats
 import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
+from functools import partial
+from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -42,6 +46,8 @@ from support.textures import write_textures
 
 _stage = Context.stage
 STAGES = ("train", "predict", "evaluate")
+MOST_PROCESSES = 4
+"""Some models take gigabytes."""
 FACTOR = 4
 MORE = 1.1
 """Growth beyond that of the images at which an operator or a function is named."""
@@ -113,10 +119,11 @@ def grown(few: Counter[str], many: Counter[str], least: float) -> list[str]:
     return [name for name, count in many.most_common() if count > max(least, MORE * FACTOR * few[name])]
 
 
-def rows_of(name: ModelName, images: int) -> Iterator[list[str]]:
-    """Yield the table's rows, one for each stage that has torch compute something; slow models have fewer images."""
+def rows_of(name: ModelName, images: int) -> list[list[str]]:
+    """Return the table's rows, one for each stage that has torch compute something; slow models have fewer images."""
     images = images // FACTOR if ROWS[name].few_images else images
     few, many = work_of(name, images), work_of(name, FACTOR * images)
+    rows: list[list[str]] = []
     for stage in STAGES:
         one, other = few[stage], many[stage]
         first, second = one.numbers.total(), other.numbers.total()
@@ -124,15 +131,15 @@ def rows_of(name: ModelName, images: int) -> Iterator[list[str]]:
             operators = grown(one.numbers, other.numbers, LEAST_SHARE * second)
             functions = grown(one.calls, other.calls, LEAST_CALLS)
             named = ", ".join((*operators, *functions)) or "-"
-            yield [
-                name,
-                stage,
-                f"{images}, {FACTOR * images}",
-                f"{first:.2e}",
-                f"{second:.2e}",
-                f"{second / first:.1f}",
-                named,
-            ]
+            counts = [f"{first:.2e}", f"{second:.2e}", f"{second / first:.1f}"]
+            rows.append([name, stage, f"{images}, {FACTOR * images}", *counts, named])
+    return rows
+
+
+def take_a_cpu(free: "SimpleQueue[int]") -> None:
+    """Keep to one CPU, with one thread."""
+    os.sched_setaffinity(0, [free.get()])
+    torch.set_num_threads(1)
 
 
 def main() -> None:
@@ -142,13 +149,16 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=list(reversed(ROWS)))
     add_write(parser)
     options = parser.parse_args()
-    os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])
-    torch.set_num_threads(1)
+    context = multiprocessing.get_context("spawn")
+    free, cpus = context.SimpleQueue(), sorted(os.sched_getaffinity(0))[:MOST_PROCESSES]
+    for cpu in cpus:
+        free.put(cpu)
     rows: list[list[str]] = []
-    for name in options.models:
-        for row in rows_of(name, options.images):
-            print(*row, sep="  ", flush=True)
-            rows.append(row)
+    with ProcessPoolExecutor(len(cpus), context, take_a_cpu, (free,)) as pool:
+        for found in pool.map(partial(rows_of, images=options.images), options.models):
+            for row in found:
+                print(*row, sep="  ", flush=True)
+            rows += found
     columns = ("Model", "Stage", "Images", "With the first", "With the second", "Times", "Faster")
     table = Table("growth", columns, rows, ("anomaly-operator", "anomalib", "torch"))
     publish([table], command("growth"), options.write)

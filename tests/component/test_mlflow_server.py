@@ -140,7 +140,7 @@ def test_later_runs_of_a_resource_are_runs_of_their_own(
 
 
 def test_a_registered_model_runs_in_mlflow_alone_and_is_registered_once(
-    server: str, client: "MlflowClient", tracked_result: TrackedResult
+    server: str, client: "MlflowClient", tracked_result: TrackedResult, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for _ in range(2):  # a retried pod
         found = tracker(server, "screws", uid="registered")
@@ -153,7 +153,7 @@ def test_a_registered_model_runs_in_mlflow_alone_and_is_registered_once(
 
     import mlflow
 
-    mlflow.set_tracking_uri(server)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
     model = mlflow.pyfunc.load_model("models:/screws/1")
     assert [item.name for item in model.metadata.signature.outputs.inputs] == ["pred_score", "anomaly_map"]
     images = np.random.default_rng(0).random((5, 3, 16, 24), np.float32)
