@@ -22,6 +22,7 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import kopf
 
@@ -76,9 +77,9 @@ def sweep(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
 
 @contextmanager
 def api_server(folder: Path) -> Iterator[Path]:
-    """Start an API server with the definitions, and yield its kubeconfig, which kubectl uses from then on."""
-    with lone_api_server(Path(os.environ["KUBECONFIG"]), folder) as kubeconfig:
-        os.environ["KUBECONFIG"] = str(kubeconfig)
+    """Start an API server with the definitions, and yield its kubeconfig, which kubectl uses meanwhile."""
+    embedded = Path(os.environ["KUBECONFIG"])
+    with lone_api_server(embedded, folder) as kubeconfig, patch.dict(os.environ, KUBECONFIG=str(kubeconfig)):
         kubectl("apply", "-f", str(ROOT / "manifests/base/namespace.yaml"))
         kubectl("apply", "--server-side", "-f", str(ROOT / "manifests/base/crds"))
         kubectl("wait", "--for=condition=Established", "--timeout=60s", "-f", str(ROOT / "manifests/base/crds"))
@@ -135,7 +136,6 @@ def table(found: dict[str, dict[str, str]]) -> Table:
 
 async def measured(arguments: argparse.Namespace) -> list[Line]:
     """Start everything, measure, print, clean up, and return the figures."""
-    embedded = os.environ["KUBECONFIG"]
     with tempfile.TemporaryDirectory() as name, api_server(Path(name)) as kubeconfig:
         info = login(kopf.OperatorSettings())
         client = ApiClient(lambda: info)
@@ -154,7 +154,6 @@ async def measured(arguments: argparse.Namespace) -> list[Line]:
         finally:
             operator.stop()
             await client.close()
-            os.environ["KUBECONFIG"] = embedded
     return lines
 
 

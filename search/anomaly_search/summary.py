@@ -171,10 +171,14 @@ def _correlation(evaluations: Iterable[Evaluation], rung: int) -> float | None:
     return correlation if math.isfinite(correlation) else None
 
 
+def is_weak(correlation: float) -> bool:
+    """Whether a rank correlation is so low that a rung says little about the next, as it is told: 0.50 is not."""
+    return round(correlation, 2) < WEAK_CORRELATION
+
+
 def _warnings(correlations: Iterable[float | None]) -> Iterable[str]:
     for rung, correlation in enumerate(correlations):
-        # As it is told: 0.50 is not below a half.
-        if correlation is not None and round(correlation, 2) < WEAK_CORRELATION:
+        if correlation is not None and is_weak(correlation):
             yield (
                 f"rung {rung} says little about rung {rung + 1}: their rank correlation is {correlation:.2f}, below "
                 f"{WEAK_CORRELATION}; a larger first fidelity would choose better"

@@ -17,8 +17,8 @@ from PIL import Image
 from anomaly_api.dataset import BuiltinDataset
 from anomaly_api.experiment import AnomalyExperiment, ExperimentSpec
 from anomaly_api.inference import InferenceSpec
-from anomaly_api.run import ModelManifest, RunConfig
-from anomaly_api.status import Stage, ThresholdValues
+from anomaly_api.run import RunConfig
+from anomaly_api.status import Stage
 from anomaly_runner.context import Context
 from anomaly_runner.data.builtin import PUBLISHED, files_of, prepare
 from anomaly_runner.data.builtin.download import download
@@ -29,6 +29,7 @@ from anomaly_runner.errors import DataInvalid, InvalidConfig, RunFailed, Stopped
 from anomaly_runner.tracking.mlflow_tracker import LOCAL_UID
 from support.contexts import make_context
 from support.fake_web import FakeWeb, serve_files
+from support.model_manifests import model_manifest
 from support.optional import not_none
 from support.public_datasets import NAMES, TRAIN, catalog, digit_set, idx_file, mnist_files, remote_file
 
@@ -164,18 +165,7 @@ def test_a_digest_of_an_unknown_file_is_named() -> None:
 
 
 def test_inference_scores_the_test_set(digits: dict[str, bytes], context: Context) -> None:
-    manifest = ModelManifest(
-        run=context.run,
-        model="padim",
-        input_height=32,
-        input_width=32,
-        normalization="none",
-        exports=(),
-        thresholds=ThresholdValues(),
-        score_normalization="none",
-        threshold_type="image",
-        task="classification",
-    )
+    manifest = model_manifest(context.run, input_height=32, input_width=32)
     with serve_files(digits) as web:
         source = {"builtin": {"name": "mnist", "goodLabel": 9, "mirror": web.url}}
         for layout, labels in (("labelled", {"good", *"012345678"}), ("flat", {"unknown"})):

@@ -9,10 +9,10 @@ import yaml
 from mlflow.models import Model
 
 from anomaly_api.run import ExportedModel, ModelManifest, RunIdentity
-from anomaly_api.status import ThresholdValues
 from anomaly_runner.tracking.mlflow_entities import dataset_input, final_points, metrics
 from anomaly_runner.tracking.mlflow_models import write_description
 from anomaly_runner.tracking.tracker import TrackedDataset
+from support.model_manifests import model_manifest
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of mlflow's own libraries
 
@@ -49,19 +49,9 @@ def test_images_are_a_dataset_by_their_place_digest_and_numbers() -> None:
 
 def manifest(*formats: str, localises: bool = True) -> ModelManifest:
     exports: list[dict[str, Any]] = [{"format": name, "file": f"model.{name}", "sha256": "0"} for name in formats]
-    return ModelManifest(
-        run=RunIdentity(kind="AnomalyExperiment", namespace="factory", name="screws", uid="0-1"),
-        model="padim",
-        input_height=8,
-        input_width=16,
-        normalization="none",
-        localises=localises,
-        exports=tuple(ExportedModel.model_validate(one) for one in exports),
-        thresholds=ThresholdValues(),
-        score_normalization="none",
-        threshold_type="image",
-        task="classification",
-    )
+    run = RunIdentity(kind="AnomalyExperiment", namespace="factory", name="screws", uid="0-1")
+    files = tuple(ExportedModel.model_validate(one) for one in exports)
+    return model_manifest(run, localises=localises, exports=files)
 
 
 OURS = {"manifest": "model.json", "model": "padim"}

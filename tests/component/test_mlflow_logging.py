@@ -12,8 +12,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, RESOURCE_ALREADY_EXISTS
 
 from anomaly_api.artifacts import MlflowTracking
-from anomaly_api.run import ModelManifest, RunIdentity
-from anomaly_api.status import ThresholdValues
+from anomaly_api.run import RunIdentity
 from anomaly_api.sweep_status import Trial
 from anomaly_runner.errors import InternalError, StorageUnavailable, TrackingDenied, TrackingUnavailable
 from anomaly_runner.tracking import mlflow_tracker
@@ -28,6 +27,7 @@ from anomaly_runner.tracking.mlflow_tracker import (
 )
 from anomaly_runner.tracking.tracker import FAILURE_TAG, TrackedDataset, TrackedResult
 from support.fake_mlflow import FakeMlflow
+from support.model_manifests import model_manifest
 from support.optional import not_none
 
 RUN = RunIdentity(kind="AnomalyExperiment", namespace="factory", name="screws", uid="0-1")
@@ -679,18 +679,7 @@ def test_a_local_database_has_no_pages(server: FakeMlflow, tmp_path: Path) -> No
 
 # The model
 
-MANIFEST = ModelManifest(
-    run=RUN,
-    model="padim",
-    input_height=8,
-    input_width=16,
-    normalization="none",
-    exports=(),
-    thresholds=ThresholdValues(),
-    score_normalization="none",
-    threshold_type="image",
-    task="classification",
-)
+MANIFEST = model_manifest(RUN)
 
 
 class Registry(FakeMlflow):

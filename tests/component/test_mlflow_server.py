@@ -21,6 +21,7 @@ from anomaly_runner.system.digest import digest
 from anomaly_runner.tracking.mlflow_tracker import MlflowTracker, mlflow_target
 from anomaly_runner.tracking.tracker import MODEL_FOLDER, TrackedDataset, TrackedResult
 from support.mlflow_server import mlflow_server
+from support.model_manifests import model_manifest
 from support.optional import not_none
 from support.process import free_port
 from support.textures import EXPERIMENT, Document, write_manifest
@@ -59,16 +60,14 @@ def tracked_result(tmp_path: Path) -> TrackedResult:
     """The result of a run with a trained model."""
     write_onnx(Brightness().eval(), torch.zeros(2, 3, 16, 24), tmp_path)
     file = tmp_path / "model.onnx"
-    manifest = ModelManifest(
-        run=RUN,
-        model="padim",
+    manifest = model_manifest(
+        RUN,
         input_height=16,
         input_width=24,
         normalization="imagenet",
         exports=(ExportedModel(format="onnx", file=file.name, sha256=digest(file)),),
         thresholds=ThresholdValues(image=1.0),
         score_normalization="minMax",
-        threshold_type="image",
         task="segmentation",
         definition=Model(name="padim"),
     )

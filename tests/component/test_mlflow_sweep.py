@@ -57,6 +57,20 @@ def trial(
     return MlflowTracker(mlflow_target(run, spec(server), None, trial=which), connecting)
 
 
+def begun(server: str, sweep: str, number: int = 0) -> MlflowTracker:
+    """The tracker of a trial whose run, and that of its sweep, are there."""
+    one = trial(server, sweep, number)
+    one.start({})
+    one.check(lambda: None)
+    return one
+
+
+def older_run(client: "MlflowClient", sweep: str, milliseconds: int) -> Any:
+    """Make another run of a sweep that has one, older by so much."""
+    [own] = runs(client, UID_TAG, f"{sweep}-uid")
+    return client.create_run(own.info.experiment_id, start_time=own.info.start_time - milliseconds, tags=own.data.tags)
+
+
 def end(server: str, sweep: str, search: str = "s1", number: int | None = None) -> MlflowTracker:
     """The tracker of a sweep's last pod."""
     return MlflowTracker(mlflow_target(identity(sweep, f"{sweep}-uid", number), spec(server), None, search=search))
@@ -112,11 +126,8 @@ def test_trials_that_begin_at_once_make_one_run_for_their_sweep(server: str, cli
 
 def test_a_run_that_shows_up_after_a_younger_one_is_the_sweeps_soon(server: str, client: "MlflowClient") -> None:
     """Its pod asked for it first, but the server answered later; the trial that made the younger one is at work."""
-    one = trial(server, "dowels", 0)
-    one.start({})
-    one.check(lambda: None)
-    [own] = runs(client, UID_TAG, "dowels-uid")
-    older = client.create_run(own.info.experiment_id, start_time=own.info.start_time - 1, tags=own.data.tags)
+    one = begun(server, "dowels")
+    older = older_run(client, "dowels", 1)
     kept = eventually(lambda: only(runs(client, UID_TAG, "dowels-uid")), "one run for the sweep", 60)
     assert kept.info.run_id == older.info.run_id
     assert [run.info.run_name for run in runs(client, PARENT_TAG, older.info.run_id)] == ["dowels-t0000"]
@@ -141,10 +152,7 @@ def test_the_last_pod_continues_the_sweeps_run(server: str, client: "MlflowClien
 
 
 def test_the_last_trial_that_is_stopped_ends_the_sweeps_run(server: str, client: "MlflowClient") -> None:
-    trials = [trial(server, "hooks", number) for number in range(3)]
-    for one in trials:
-        one.start({})
-        one.check(lambda: None)
+    trials = [begun(server, "hooks", number) for number in range(3)]
     [parent] = runs(client, UID_TAG, "hooks-uid")
     trials[0].finish(RESULT)
     trials[1].fail("Preempted: stopped by the cluster", stopped=True)
@@ -158,22 +166,16 @@ def test_the_last_trial_that_is_stopped_ends_the_sweeps_run(server: str, client:
 
 
 def test_a_sweep_that_is_resumed_goes_on_in_its_run(server: str, client: "MlflowClient") -> None:
-    stopped = trial(server, "eyes", 0)
-    stopped.start({})
-    stopped.check(lambda: None)
+    stopped = begun(server, "eyes")
     stopped.fail("Preempted: stopped by the cluster", stopped=True)
-    resumed = trial(server, "eyes", 0)
-    resumed.start({})
-    resumed.check(lambda: None)
+    begun(server, "eyes")
     [parent] = runs(client, UID_TAG, "eyes-uid")
     assert parent.info.status == "RUNNING"
     assert FAILURE_TAG not in parent.data.tags
 
 
 def test_a_trial_that_fails_leaves_its_sweep_at_work(server: str, client: "MlflowClient") -> None:
-    one = trial(server, "clips", 0)
-    one.start({})
-    one.check(lambda: None)
+    one = begun(server, "clips")
     one.fail("DataInvalid: no images")
     [parent] = runs(client, UID_TAG, "clips-uid")
     assert parent.info.status == "RUNNING"
@@ -211,11 +213,8 @@ def test_another_search_of_the_same_resource_has_a_run_of_its_own(server: str, c
 
 def test_an_older_run_that_shows_up_later_takes_the_trial_over(server: str, client: "MlflowClient") -> None:
     """The clock of the pod that made it is behind."""
-    one = trial(server, "pins", 0)
-    one.start({})
-    one.check(lambda: None)
-    [own] = runs(client, UID_TAG, "pins-uid")
-    older = client.create_run(own.info.experiment_id, start_time=own.info.start_time - 5000, tags=own.data.tags)
+    one = begun(server, "pins")
+    older = older_run(client, "pins", 5000)
     one.finish(RESULT)
     assert [run.info.run_id for run in runs(client, UID_TAG, "pins-uid")] == [older.info.run_id]
     assert [run.info.run_name for run in runs(client, PARENT_TAG, older.info.run_id)] == ["pins-t0000"]

@@ -18,8 +18,7 @@ from anomaly_runner.local import print_end, print_failure, print_report, run_con
 from anomaly_runner.local_sweep.records import TRIAL_LOG
 from anomaly_runner.local_sweep.view import counts_text, leaderboard
 from anomaly_runner.progress import BarReporter
-
-_WEAK_CORRELATION = 0.5
+from anomaly_search.summary import is_weak
 
 
 def tell(status: SweepStatus, sweep: Sweep, end: SweepEnd, console: Console) -> None:
@@ -32,7 +31,7 @@ def tell(status: SweepStatus, sweep: Sweep, end: SweepEnd, console: Console) -> 
     for path, share in sorted(status.importances.items(), key=lambda item: -item[1]):
         console.print(f"importance of {path}: {share:.2f}", highlight=False)
     for rung, correlation in enumerate(status.rung_correlation):
-        doubt = ": the cheap look says little" if correlation < _WEAK_CORRELATION else ""
+        doubt = ": the cheap look says little" if is_weak(correlation) else ""
         console.print(f"rank correlation of rungs {rung} and {rung + 1}: {correlation:.2f}{doubt}", highlight=False)
     console.print(f"{end.reason.value}: {end.message}; {counts_text(status)}", highlight=False, soft_wrap=True)
 

@@ -13,12 +13,12 @@ import math
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from anomaly_api import GROUP
 from anomaly_api.artifacts import MlflowTracking
@@ -37,6 +37,8 @@ from anomaly_runner.tracking.mlflow_names import (
 )
 from anomaly_runner.tracking.mlflow_runs import PARENT_TAG, Sought, SweepRun, as_tags, end_run, find_run, reopen
 from anomaly_runner.tracking.tracker import MODEL_FOLDER, MetricHistory, TrackedResult
+
+Item = TypeVar("Item")
 
 logger = logging.getLogger(__name__)
 
@@ -243,9 +245,7 @@ class MlflowTracker:
 
     def _flush(self, run_id: str) -> None:
         """Log the queued metrics; those that are not taken, or are queued meanwhile, stay in the queue."""
-        points = list(self._pending)
-        for start in range(0, len(points), _METRICS_PER_BATCH):
-            batch = points[start : start + _METRICS_PER_BATCH]
+        for batch in _batches(list(self._pending), _METRICS_PER_BATCH):
             self._log_points(run_id, batch)
             del self._pending[: len(batch)]
 
@@ -297,8 +297,8 @@ class MlflowTracker:
         from mlflow.entities import Param
 
         parameters = [Param(name, value) for name, value in self._new_parameters(run_id).items()]
-        for start in range(0, len(parameters), _PARAMETERS_PER_BATCH):
-            self._client.log_batch(run_id, params=parameters[start : start + _PARAMETERS_PER_BATCH])
+        for batch in _batches(parameters, _PARAMETERS_PER_BATCH):
+            self._client.log_batch(run_id, params=batch)
 
     def _new_parameters(self, run_id: str) -> dict[str, str]:
         """The parameters as MLflow takes them.
@@ -399,8 +399,8 @@ class MlflowTracker:
         odd = [point for point in points if not math.isfinite(point[2])]
         self._not_finite += [f"{name} at step {step}: {value}" for name, step, value in odd]
         points = [point for point in points if math.isfinite(point[2])]
-        for start in range(0, len(points), _METRICS_PER_BATCH):
-            self._client.log_batch(run_id, metrics=metrics(points[start : start + _METRICS_PER_BATCH]))
+        for batch in _batches(points, _METRICS_PER_BATCH):
+            self._client.log_batch(run_id, metrics=metrics(batch))
 
     def _missing_points(self, run_id: str, history: MetricHistory) -> list[tuple[str, int, float]]:
         """The (name, step, value) that neither this pod nor an earlier one has logged."""
@@ -470,6 +470,10 @@ class MlflowTracker:
                 error,
                 exc_info=_traceback(error),
             )
+
+
+def _batches(items: Sequence[Item], most: int) -> Iterator[Sequence[Item]]:
+    return (items[start : start + most] for start in range(0, len(items), most))
 
 
 def _traceback(error: Exception) -> Exception | None:

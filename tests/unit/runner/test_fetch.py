@@ -17,7 +17,7 @@ from anomaly_api.evaluation import Metrics
 from anomaly_api.experiment import ExperimentSpec
 from anomaly_api.inference import InferenceSpec
 from anomaly_api.run import ModelManifest
-from anomaly_api.status import Listing, Stage, ThresholdValues
+from anomaly_api.status import Listing, Stage
 from anomaly_api.storage import LocationRole
 from anomaly_runner.context import Context
 from anomaly_runner.data import fetch
@@ -34,6 +34,7 @@ from anomaly_runner.data.stored_listing import LISTING, FoundImages, to_parquet
 from anomaly_runner.errors import DataInvalid, RunFailed, Stopped, StorageDenied, StorageUnavailable
 from anomaly_runner.storage import CacheEntry, FolderStore, ObjectInfo
 from support.contexts import RUN, make_context
+from support.model_manifests import model_manifest
 from support.optional import not_none
 
 FILES = (
@@ -91,18 +92,7 @@ def inference(**fields: Any) -> InferenceSpec:
 
 
 def manifest(task: str = "segmentation") -> ModelManifest:
-    return ModelManifest(
-        run=RUN,
-        model="padim",
-        input_height=32,
-        input_width=32,
-        normalization="none",
-        exports=(),
-        thresholds=ThresholdValues(),
-        score_normalization="none",
-        threshold_type="image",
-        task=task,
-    )
+    return model_manifest(RUN, input_height=32, input_width=32, task=task)
 
 
 def keys(listed: ListedDataset) -> dict[str, list[str]]:
