@@ -170,24 +170,5 @@ mutants: setup ## Make small wrong changes to the code (MINUTES=..., MODULES=...
 	@$(PYTHON) -m hack.mutants --minutes $(or $(MINUTES),30) $(if $(WRITE),--write) $(foreach module,$(MODULES),'$(module)')
 
 .PHONY: bench
-bench: setup $(CLUSTER_TARGET) ## Run the benchmarks, hours of them, and write the tables of docs/benchmarks.md; QUICK=1 is shorter
-	$(PYTHON) -m benchmarks.runner_experiment $(if $(QUICK),--quick) --write
-	$(PYTHON) -m benchmarks.runner_experiment --models padim --pictures $(if $(QUICK),--quick) --write
-	$(PYTHON) -m benchmarks.runner_experiment --grow 100 1000 10000 --models padim patchcore --write
-	$(PYTHON) -m benchmarks.visualize --write
-	$(PYTHON) -m benchmarks.picture_costs --write
-	$(PYTHON) -m benchmarks.inference_runtimes $(if $(QUICK),--quick) --write
-	$(PYTHON) -m benchmarks.runner_startup --write
-	$(PYTHON) -m benchmarks.coreset $(if $(QUICK),--patches 12500 25000 50000 --seconds 10) --write
-	$(PYTHON) -m benchmarks.coreset_quality --seeds 6 --times 2 --write
-	$(PYTHON) -m benchmarks.coreset_memory --images 100 1000 $(if $(QUICK),,10000) --write
-	$(PYTHON) -m benchmarks.bank_search --write
-	PYTHONPATH=tests $(PYTHON) -m benchmarks.growth --write
-	$(PYTHON) -m benchmarks.storage_transport --write
-	$(PYTHON) -m benchmarks.false_alarms --write
-	$(PYTHON) -m benchmarks.search_quality --write
-	$(PYTHON) -m benchmarks.search_suggestion --write
-	$(USE_CLUSTER) $(PYTHON) -m benchmarks.operator_apply --write
-	$(USE_CLUSTER) $(PYTHON) -m benchmarks.operator_sweeps --write
-	$(USE_IMAGES) $(PYTHON) -m benchmarks.sweep_overhead --images 60 600 --write
-	$(USE_IMAGES) $(PYTHON) -m benchmarks.sweep_overhead --images 600 --cache --write
+bench: setup $(CLUSTER_TARGET) ## Run the benchmarks (ONLY=...) and write docs/benchmarks.md: hours; QUICK=1 tries each, and writes nothing
+	$(USE_IMAGES) $(PYTHON) -m benchmarks $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY))

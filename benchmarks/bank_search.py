@@ -22,7 +22,7 @@ from anomaly_runner.models.memory_models import build_memory_model
 from anomaly_runner.models.nearest import nearest_rows
 from anomaly_runner.models.patchcore import Patchcore
 from anomaly_runner.models.threads import TorchThreads
-from benchmarks.tables import Spread, Table, add_write, command, publish
+from benchmarks.tables import Spread, Table, add_write, publish
 
 SIDE, IMAGES, REPEATS = 256, 2, 5
 
@@ -86,7 +86,7 @@ def main() -> None:
     table = Table(
         "bank-search", columns, lines, ("anomaly-operator", "torch", "onnxruntime-gpu"), f"{REPEATS} runs each."
     )
-    publish([table], command("bank_search"), arguments.write)
+    publish([table], arguments.write)
 
 
 def row(model: Patchcore, images: Tensor, patches: Tensor) -> list[str]:

@@ -25,7 +25,7 @@ from anomaly_runner.models.coreset import k_center_greedy, projected, projected_
 from anomaly_runner.models.threads import TorchThreads
 from benchmarks.patches import gravel_patches
 from benchmarks.processes import measured
-from benchmarks.tables import Spread, Table, add_write, command, in_turns, publish
+from benchmarks.tables import Spread, Table, add_write, in_turns, publish
 
 SEED, SIDE, SHARE = 7, 256, 0.1
 FEWEST_STEPS = 50
@@ -154,7 +154,7 @@ def main() -> None:
         "Same picks",
     )
     table = Table("coreset", columns, rows, ("anomaly-operator", "anomalib", "torch"), f"{arguments.runs} runs each.")
-    publish([table], command("coreset"), arguments.write)
+    publish([table], arguments.write)
 
 
 if __name__ == "__main__":

@@ -76,9 +76,7 @@ def main() -> None:
         rows.append(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
         print(*rows[-1], sep="   ", flush=True)
     columns = ("Images", "Patches", "Kept", "Chunk", "At once, estimated", "In chunks, estimated", "Peak", "CPU")
-    sizes = " ".join(map(str, arguments.images))
-    command_line = f"python -m benchmarks.coreset_memory --images {sizes}"
-    publish([Table("coreset-memory", columns, rows, ("anomaly-operator", "torch"))], command_line, arguments.write)
+    publish([Table("coreset-memory", columns, rows, ("anomaly-operator", "torch"))], arguments.write)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from anomaly_runner.models.nearest import nearest_rows
 from anomaly_runner.models.patchcore import Patchcore
 from anomaly_runner.models.threads import MICRO_BATCH, TorchThreads
 from benchmarks.patches import as_input, patchcore
-from benchmarks.tables import Table, add_write, command, publish
+from benchmarks.tables import Table, add_write, publish
 
 SIDE = 128
 FAINT = 0.7
@@ -124,7 +124,7 @@ def main() -> None:
         "Change of scores",
     )
     table = Table("coreset-quality", columns, rows, ("anomaly-operator", "torch"))
-    publish([table], command("coreset_quality"), arguments.write)
+    publish([table], arguments.write)
 
 
 def rows_of(results: Mapping[str, NDArray[np.float64]]) -> Iterator[list[str]]:

@@ -28,7 +28,7 @@ from anomaly_runner.models.memory_models import build_memory_model
 from anomaly_runner.models.threads import TorchThreads
 from anomaly_runner.models.weights import use_cache
 from anomaly_runner.scoring.torch_predictor import TorchPredictor
-from benchmarks.tables import Table, add_write, command, publish
+from benchmarks.tables import Table, add_write, publish
 from hack.demo.digits import GOOD_DIGIT, digit_images
 from hack.demo.weights import MODEL, write_efficientnet_lite0
 
@@ -122,7 +122,7 @@ def main() -> None:
     )
     note = f"{len(nines)} nines, {LEARNT} to learn from, {arguments.seeds} seeds, {arguments.side} px."
     table = Table("false-alarms", columns, rows, ("anomaly-operator", "torch", "timm"), note)
-    publish([table], command("false_alarms"), arguments.write)
+    publish([table], arguments.write)
 
 
 if __name__ == "__main__":

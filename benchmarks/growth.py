@@ -37,7 +37,7 @@ from torch.utils._pytree import tree_leaves
 from anomaly_api.model import ModelName
 from anomaly_api.status import Stage
 from anomaly_runner.context import Context
-from benchmarks.tables import Table, add_write, command, publish
+from benchmarks.tables import Table, add_write, publish
 from hack.demo.auxiliary import write_auxiliary_weights
 from support.backbones import write_efficientnet_b5
 from support.model_forms import train_and_export
@@ -161,7 +161,7 @@ def main() -> None:
             rows += found
     columns = ("Model", "Stage", "Images", "With the first", "With the second", "Times", "Faster")
     table = Table("growth", columns, rows, ("anomaly-operator", "anomalib", "torch"))
-    publish([table], command("growth"), options.write)
+    publish([table], options.write)
 
 
 if __name__ == "__main__":

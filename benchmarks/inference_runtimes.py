@@ -35,7 +35,7 @@ from anomaly_runner.system.machine import cpu_limit
 from benchmarks.networks import LEARNT, MODELS, SIDES, anomalib_names, arguments, parameters
 from benchmarks.processes import Cost, measured
 from benchmarks.runner_experiment import PER_CLASS, prepare
-from benchmarks.tables import Spread, Table, add_write, command, in_turns, publish
+from benchmarks.tables import Spread, Table, add_write, in_turns, publish
 
 LITE = {"backbone": "tf_efficientnet_lite0", "layers": ["blocks.1", "blocks.2", "blocks.4"], "nFeatures": 50}
 GRADIENT = ("fastflow", "efficientad")
@@ -281,7 +281,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for name in options.models:
             trained = train(Path(folder) / name, name, 30 if options.quick else PER_CLASS)
-            publish([compare(trained, images, options.runs, runtimes)], command("inference_runtimes"), options.write)
+            publish([compare(trained, images, options.runs, runtimes)], options.write)
 
 
 if __name__ == "__main__":

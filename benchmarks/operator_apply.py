@@ -244,8 +244,7 @@ def main() -> None:
         found = {
             count: [asyncio.run(run(options.python, count)) for _ in range(options.runs)] for count in options.resources
         }
-    numbers = " ".join(map(str, options.resources))
-    publish([table_of(found)], f"python -m benchmarks.operator_apply --resources {numbers}", options.write)
+    publish([table_of(found)], options.write)
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ from benchmarks.sweeps.operator_process import Operator, writes  # noqa: E402
 from benchmarks.sweeps.probe import Probe  # noqa: E402
 from benchmarks.sweeps.processes import Usage  # noqa: E402
 from benchmarks.sweeps.report import Line, Run, print_lines, report  # noqa: E402
-from benchmarks.tables import Table, add_write, command, publish  # noqa: E402
+from benchmarks.tables import Table, add_write, publish  # noqa: E402
 from support.fake_kubelet import experiment  # noqa: E402
 from support.kube import kubectl  # noqa: E402
 from support.lone_api_server import lone_api_server  # noqa: E402
@@ -123,7 +123,7 @@ def main() -> None:
         asyncio.run(measured(arguments))
         return
     found = {name: dict(asyncio.run(measured(parser().parse_args(case.split())))) for name, case in CASES.items()}
-    publish([table(found)], command("operator_sweeps"), arguments.write)
+    publish([table(found)], arguments.write)
 
 
 def table(found: dict[str, dict[str, str]]) -> Table:

@@ -17,7 +17,7 @@ import yaml
 from PIL import Image
 
 from benchmarks.processes import measured
-from benchmarks.tables import Table, add_write, command, publish
+from benchmarks.tables import Table, add_write, publish
 
 TESTED = 50
 """Test images of each class."""
@@ -79,7 +79,7 @@ def main() -> None:
     )
     columns = ("Images", "CPU", "Peak memory", "Image AUROC")
     table = Table("patchcore-large", columns, [row], ("anomaly-operator", "torch"))
-    publish([table], command("patchcore_large"), arguments.write)
+    publish([table], arguments.write)
     print("\n".join(report["summary"]["warnings"]))
 
 

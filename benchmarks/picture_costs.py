@@ -16,7 +16,7 @@ from PIL import Image
 from anomaly_api.evaluation import Visualization
 from anomaly_runner.data.samples import Sample
 from anomaly_runner.reporting.visualize import write_pictures
-from benchmarks.tables import Spread, Table, add_write, command, publish
+from benchmarks.tables import Spread, Table, add_write, publish
 from benchmarks.visualize import renderer_of
 
 SIZES = {1: (1152, 864), 12: (4096, 3072), 50: (8192, 6144)}
@@ -66,7 +66,7 @@ def main() -> None:
     rows = [row(megapixels, options.images, options.runs) for megapixels in SIZES]
     columns = ("Image", "Picture, CPU", "file", "with `rawOutputs`, CPU", "files")
     table = Table("picture-costs", columns, rows, ("anomaly-operator", "pillow"), f"{options.runs} runs each.")
-    publish([table], command("picture_costs"), options.write)
+    publish([table], options.write)
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ import yaml
 
 from benchmarks.networks import BATCHES, EPOCHS, LEARNT, MODELS, SIDES, parameters
 from benchmarks.processes import Cost, measured
-from benchmarks.tables import Spread, Table, add_write, command, in_turns, publish
+from benchmarks.tables import Spread, Table, add_write, in_turns, publish
 from hack.demo.digits import DIGITS, write_mnist_folders
 
 PER_CLASS = 100
@@ -288,12 +288,12 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         if options.grow:
-            publish([grow(Path(name), options.models, options.grow)], command("runner_experiment"), options.write)
+            publish([grow(Path(name), options.models, options.grow)], options.write)
             return
         for model in options.models:
             sizes = options.sizes or (QUICK if options.quick else FULL)[model]
             table = compare(Path(name), model, sizes, turns(options), options.pictures)
-            publish([table], command("runner_experiment"), options.write)
+            publish([table], options.write)
 
 
 def turns(options: Any) -> dict[str, int]:

@@ -111,7 +111,7 @@ def main() -> None:
         folder = Path(name)
         write_mnist_folders(folder / "data/mnist", per_class=LEARNT)
         write_inference_folders(folder / "data/look")
-        publish([measure(folder, options.runs)], "python -m benchmarks.runner_startup", options.write)
+        publish([measure(folder, options.runs)], options.write)
 
 
 if __name__ == "__main__":

@@ -206,7 +206,7 @@ def main() -> None:
                 rows += rows_of(task, found)
     columns = ("Problem", "near", "Random: measured, expected", "TPE", "Halving", "TPE with halving")
     table = Table("search-quality", columns, rows, ("anomaly-operator", "optuna", "numpy", "scipy"))
-    publish([table], f"python -m benchmarks.search_quality --seeds {options.seeds}", options.write)
+    publish([table], options.write)
 
 
 if __name__ == "__main__":

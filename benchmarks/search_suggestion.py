@@ -30,7 +30,7 @@ from anomaly_search.suggest import suggest
 from anomaly_search.summary import summary
 from anomaly_search.sweep import Algorithm, AlgorithmName, Limits, Objective, Sweep
 from anomaly_search.trials import State, Trial
-from benchmarks.tables import Spread, Table, add_write, command, publish
+from benchmarks.tables import Spread, Table, add_write, publish
 
 NUMBERS = (100, 1_000, 10_000)
 RUNNING = 8
@@ -135,7 +135,7 @@ def main() -> None:
     columns = ("Past trials", *(f"{number:,}" for number in NUMBERS))
     libraries = ("anomaly-operator", "optuna", "numpy", "scipy")
     table = Table("search-suggestion", columns, list(rows_of(found)), libraries, f"{options.repeat} runs each.")
-    publish([table], command("search_suggestion"), options.write)
+    publish([table], options.write)
 
 
 def rows_of(found: Mapping[str, Sequence[Mapping[str, Sequence[float]]]]) -> Iterator[list[str]]:

@@ -386,14 +386,13 @@ def main() -> None:
     add_write(parser)
     options = parser.parse_args()
     sizes = {"small": Files(options.files, 10_000), "large": Files(options.large, 64_000_000)}
-    command = f"python -m benchmarks.storage_transport --files {options.files} --large {options.large}"
     with tempfile.TemporaryDirectory() as folder, server(Path(folder)) as url:
         fill(url, sizes)
         tables = [
             compare(url, prefix, files, [sys.executable, *options.python], options.runs)
             for prefix, files in sizes.items()
         ]
-    publish(tables, command, options.write)
+    publish(tables, options.write)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from PIL import Image, ImageDraw
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / folder) for folder in ("crds", "search", "operator", "runner", "tests")]
 
-from benchmarks.tables import Spread, Table, add_write, command, publish  # noqa: E402
+from benchmarks.tables import Spread, Table, add_write, publish  # noqa: E402
 from benchmarks.trial_timeline import STAGES, Moments, Watch, durations, now, stage_moments  # noqa: E402
 from hack.demo import install  # noqa: E402
 from hack.demo.flow import s3_client  # noqa: E402
@@ -226,7 +226,7 @@ def main() -> None:
     with prepared(options.images) as bench:
         for images in options.images:
             found = compare(bench, images, options.cache, options.trials)
-            publish([found], command("sweep_overhead"), options.write)
+            publish([found], options.write)
 
 
 if __name__ == "__main__":

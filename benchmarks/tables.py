@@ -8,6 +8,7 @@ import argparse
 import math
 import os
 import platform
+import shlex
 import statistics
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -163,22 +164,22 @@ def add_write(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--write", action="store_true", help=f"write the table into {PAGE.name}, too")
 
 
-def command(module: str) -> str:
+def command_line() -> str:
     """The command line of this process, which runs a module of the benchmarks."""
-    return " ".join([f"python -m benchmarks.{module}", *sys.argv[1:]])
+    module = sys.modules["__main__"].__spec__
+    return shlex.join(["python", "-m", module.name if module else "benchmarks", *sys.argv[1:]])
 
 
-def publish(tables: Sequence[Table], taken_by: str, write: bool, page: Path = PAGE) -> None:
+def publish(tables: Sequence[Table], write: bool, page: Path = PAGE) -> None:
     """Print tables with what they were taken with, and write them into the page if it is asked for.
 
     Args:
-        tables: of one benchmark.
-        taken_by: the command that takes them anew.
+        tables: of one benchmark, which is what this process runs.
         write: whether the page is written.
         page: Markdown, with markers.
     """
     for table in tables:
-        content = f"{table.markdown()}\n\n{taken_with(table, taken_by, datetime.now(UTC))}"
+        content = f"{table.markdown()}\n\n{taken_with(table, command_line(), datetime.now(UTC))}"
         print(f"\n{content}\n", flush=True)
         if write:
             page.write_text(replaced(page.read_text(encoding="utf-8"), table.name, content), encoding="utf-8")

@@ -30,7 +30,7 @@ from anomaly_runner.evaluation.normalize import ScoreNormalizer
 from anomaly_runner.reporting.visualize import PredictionRenderer, write_pictures
 from anomaly_runner.scoring.predict import Predictions
 from anomaly_runner.storage import Prefetcher
-from benchmarks.tables import Spread, Table, add_write, command, in_turns, publish
+from benchmarks.tables import Spread, Table, add_write, in_turns, publish
 
 MAP = (256, 256)
 DEFAULT_FIELD = (256, 256)
@@ -181,7 +181,7 @@ def main() -> None:
     rows = [row for side in options.sides for row in rows_of(side, options.images, options.runs)]
     columns = ("Image", "Side", "Picture", "CPU a picture", "Times ours", "Parts")
     table = Table("pictures", columns, rows, ("anomaly-operator", "anomalib", "pillow"))
-    publish([table], command("visualize"), options.write)
+    publish([table], options.write)
 
 
 if __name__ == "__main__":

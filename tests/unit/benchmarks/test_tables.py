@@ -1,5 +1,6 @@
 """What benchmarks write into the page: digits that the noise allows, tables without empty cells, markers that stay."""
 
+import sys
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -49,11 +50,12 @@ def test_a_table_is_markdown() -> None:
     assert table.markdown() == "|  | Seconds |\n|---|---|\n| ours | 1.0 |\n| others | 2.0 |"
 
 
-def test_what_a_table_was_taken_with_is_below_it(tmp_path: Path) -> None:
+def test_what_a_table_was_taken_with_is_below_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     page = tmp_path / "page.md"
     page.write_text(PAGE_TEXT)
     table = Table("one", ("Side", "Seconds"), [("ours", "1.0")], ("numpy",), "Other programs ran.")
-    publish([table], "python -m benchmarks.one", write=True, page=page)
+    monkeypatch.setattr(sys, "argv", ["one.py", "--rows", "a b"])
+    publish([table], write=True, page=page)
     said = taken_with(table, "python -m benchmarks.one", datetime(2026, 5, 4, tzinfo=UTC))
     assert said.startswith("Taken on 2026-05-04 with `python -m benchmarks.one`: ")
     assert "CPUs" in said
@@ -61,6 +63,7 @@ def test_what_a_table_was_taken_with_is_below_it(tmp_path: Path) -> None:
     lines = page.read_text().splitlines()
     assert lines[2:6] == ["<!-- table one -->", "| Side | Seconds |", "|---|---|", "| ours | 1.0 |"]
     assert lines[7].startswith("Taken on ")
+    assert " --rows 'a b'`: " in lines[7]
     assert lines[8:] == PAGE_TEXT.splitlines()[4:]
 
 
@@ -69,7 +72,7 @@ def test_a_table_is_printed_only_where_nothing_is_to_be_written(
 ) -> None:
     page = tmp_path / "page.md"
     page.write_text(PAGE_TEXT)
-    publish([Table("one", ("Side", "Seconds"), [("ours", "1.0")])], "command", write=False, page=page)
+    publish([Table("one", ("Side", "Seconds"), [("ours", "1.0")])], write=False, page=page)
     assert page.read_text() == PAGE_TEXT
     assert "| ours | 1.0 |" in capsys.readouterr().out
 
