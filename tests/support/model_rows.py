@@ -76,6 +76,7 @@ ROWS: dict[str, ModelRow] = {
         side=240,
         few_images=True,
         usual_exports=("torchscript",),
+        small_encoder=True,
         no_comparison_because=_NO_TRAINING,
     ),
     "efficientad": ModelRow(
