@@ -33,8 +33,8 @@ class Benchmark:
 
 
 BENCHMARKS = (
-    Benchmark("runner_experiment", "--sizes 6+6 --runs 1"),
-    Benchmark("runner_experiment", "--models padim --pictures --sizes 6+6 --runs 1", "--models padim --pictures"),
+    Benchmark("runner_experiment", "--models padim --sizes 20+20 --runs 1"),
+    Benchmark("runner_experiment", "--models padim --pictures --sizes 20+20 --runs 1", "--models padim --pictures"),
     Benchmark(
         "runner_experiment", "--grow 6 --models padim patchcore", "--grow 100 1000 10000 --models padim patchcore"
     ),

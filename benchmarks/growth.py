@@ -18,6 +18,7 @@ import io
 import multiprocessing
 import os
 import pstats
+import sys
 import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Iterator
@@ -33,6 +34,8 @@ from unittest.mock import patch
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from anomaly_api.model import ModelName
 from anomaly_api.status import Stage
