@@ -13,8 +13,8 @@ The bare loops use the fastest on this machine of: all CPUs within an operator, 
 one clock for all sides, that of the whole process, and two numbers of images: the images between the two, divided by
 the seconds between the two, is the speed of the loop, free of imports, loading and the start of workers. ::
 
-    python -m benchmarks.inference_runtimes [--models NAME...] [--images FEW MANY] [--runs N] [--quick] [--runtimes]
-        [--write]
+    python -m benchmarks.inference_runtimes [--models NAME...] [--images FEW MANY] [--runs N] [--learnt N] [--quick]
+        [--runtimes] [--write]
 """
 
 import argparse
@@ -41,6 +41,8 @@ LITE = {"backbone": "tf_efficientnet_lite0", "layers": ["blocks.1", "blocks.2", 
 GRADIENT = ("fastflow", "efficientad")
 MODES = (("operators", 8), ("batches", 8), ("batches", 2))
 """Modes of the bare loops: what the CPUs divide among them, and images per batch."""
+TESTED = 50
+"""Test images, which are repeated: anomalib validates on all of them."""
 OURS = "ours"
 LIBRARIES = ("anomaly-operator", "anomalib", "onnxruntime-gpu", "openvino", "torch")
 
@@ -109,7 +111,7 @@ class Trained:
 
 def train(folder: Path, name: str, learnt: int) -> Trained:
     """Train and export a model with each program; gradient models for two steps."""
-    trained = Trained(name, prepare(folder, min(learnt, LEARNT.get(name, learnt)), PER_CLASS))
+    trained = Trained(name, prepare(folder, min(learnt, LEARNT.get(name, learnt)), TESTED))
     measured([sys.executable, "-c", WEIGHTS, str(trained.root / "weights")])
     run(
         trained.root,
@@ -270,6 +272,7 @@ def main() -> None:
     parser.add_argument("--models", choices=MODELS, nargs="+", default=MODELS)
     parser.add_argument("--images", type=int, nargs=2, metavar=("FEW", "MANY"))
     parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--learnt", type=int, help="training images: anomalib needs 11 GB for 20 of PatchCore's")
     parser.add_argument(
         "--quick", action="store_true", help="100 and 500 images, learnt from 30, instead of 1,000 and 100"
     )
@@ -278,9 +281,10 @@ def main() -> None:
     options = parser.parse_args()
     images = options.images or ((100, 500) if options.quick else (100, 1000))
     runtimes = ("torchscript", "torch") if options.runtimes else ()
+    learnt = options.learnt or (30 if options.quick else PER_CLASS)
     with tempfile.TemporaryDirectory() as folder:
         for name in options.models:
-            trained = train(Path(folder) / name, name, 30 if options.quick else PER_CLASS)
+            trained = train(Path(folder) / name, name, learnt)
             publish([compare(trained, images, options.runs, runtimes)], options.write)
 
 
