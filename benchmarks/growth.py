@@ -6,7 +6,7 @@ matrices the multiplications. Four times as much is linear, less where a part is
 Operators that grow by more than that are named, and so are Python functions that are called more than that much more
 often: a loop over images inside a loop over images. ::
 
-    PYTHONPATH=tests python -m benchmarks.growth [--images N] [--models NAME ...] [--write]
+    python -m benchmarks.growth [--images N] [--models NAME ...] [--write]
 
 Factorisations of matrices (principal components) are one operator, whose own work is not counted, nor what onnxruntime
 and other threads than the first compute: each process here has one CPU and one thread.

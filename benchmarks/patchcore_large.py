@@ -3,7 +3,7 @@
 Pictures are gravel, shifted, mirrored and with another contrast each; the network is EfficientNet-Lite0 with random
 weights, whose patches (4,096 of 152 numbers from an image of 512 px) would take 25 GB for 10,000 images. ::
 
-    python -m benchmarks.patchcore_large [--images N] [--side PIXELS] [--ratio R]
+    python -m benchmarks.patchcore_large [--images N ...] [--side PIXELS] [--ratio R] [--write]
 """
 
 import argparse
@@ -51,36 +51,37 @@ def write_pictures(folder: Path, count: int, side: int, *, scratched: bool = Fal
         Image.fromarray(pixels).save(folder / f"{index:06d}.jpg", quality=75)
 
 
+def measure(images: int, side: int, ratio: float) -> tuple[str, ...]:
+    """Make the pictures, run the experiment, print its warnings, and return the table's line."""
+    with tempfile.TemporaryDirectory() as root:
+        data = Path(root) / "data" / "gravel"
+        write_pictures(data / "train" / "good", images, side)
+        write_pictures(data / "test" / "good", TESTED, side)
+        write_pictures(data / "test" / "scratch", TESTED, side, scratched=True)
+        manifest = yaml.safe_load(MANIFEST)
+        manifest["spec"]["model"]["patchcore"]["coresetSamplingRatio"] = ratio
+        manifest["spec"]["transforms"] = {"inputSize": {"height": side, "width": side}}
+        file = Path(root) / "large.yaml"
+        file.write_text(yaml.safe_dump(manifest))
+        cost = measured([sys.executable, "-m", "anomaly_runner", "run", str(file), "--local", root])
+        summary = json.loads((Path(root) / "results/factory/large/local/report.json").read_text())["summary"]
+    print(f"{images:,} images", *summary["warnings"], sep="\n", flush=True)
+    auroc = f"{summary['metrics']['image']['AUROC']:.3f}"
+    return f"{images:,}", f"{cost.cpu_seconds:,.0f} s", f"{cost.megabytes:,.0f} MB", auroc
+
+
 def main() -> None:
-    """Make the pictures, run the experiment, and print the table's line."""
+    """Measure each number of images, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--images", type=int, default=10_000)
+    parser.add_argument("--images", type=int, nargs="+", default=[300, 10_000])
     parser.add_argument("--side", type=int, default=512)
     parser.add_argument("--ratio", type=float, default=0.0001)
     add_write(parser)
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as root:
-        data = Path(root) / "data" / "gravel"
-        write_pictures(data / "train" / "good", arguments.images, arguments.side)
-        write_pictures(data / "test" / "good", TESTED, arguments.side)
-        write_pictures(data / "test" / "scratch", TESTED, arguments.side, scratched=True)
-        manifest = yaml.safe_load(MANIFEST)
-        manifest["spec"]["model"]["patchcore"]["coresetSamplingRatio"] = arguments.ratio
-        manifest["spec"]["transforms"] = {"inputSize": {"height": arguments.side, "width": arguments.side}}
-        file = Path(root) / "large.yaml"
-        file.write_text(yaml.safe_dump(manifest))
-        cost = measured([sys.executable, "-m", "anomaly_runner", "run", str(file), "--local", root])
-        report = json.loads((Path(root) / "results/factory/large/local/report.json").read_text())
-    row = (
-        f"{arguments.images:,}",
-        f"{cost.cpu_seconds:,.0f} s",
-        f"{cost.megabytes:,.0f} MB",
-        f"{report['summary']['metrics']['image']['AUROC']:.3f}",
-    )
+    rows = [measure(images, arguments.side, arguments.ratio) for images in arguments.images]
     columns = ("Images", "CPU", "Peak memory", "Image AUROC")
-    table = Table("patchcore-large", columns, [row], ("anomaly-operator", "torch"))
+    table = Table("patchcore-large", columns, rows, ("anomaly-operator", "torch"))
     publish([table], arguments.write)
-    print("\n".join(report["summary"]["warnings"]))
 
 
 if __name__ == "__main__":

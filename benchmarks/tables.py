@@ -165,9 +165,10 @@ def add_write(parser: argparse.ArgumentParser) -> None:
 
 
 def command_line() -> str:
-    """The command line of this process, which runs a module of the benchmarks."""
+    """The command line of this process, which runs a module of the benchmarks; of a path of this machine, its name."""
     module = sys.modules["__main__"].__spec__
-    return shlex.join(["python", "-m", module.name if module else "benchmarks", *sys.argv[1:]])
+    given = [Path(argument).name if argument.startswith("/") else argument for argument in sys.argv[1:]]
+    return shlex.join(["python", "-m", module.name if module else "benchmarks", *given])
 
 
 def publish(tables: Sequence[Table], write: bool, page: Path = PAGE) -> None:

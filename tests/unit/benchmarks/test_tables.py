@@ -1,13 +1,14 @@
 """What benchmarks write into the page: digits that the noise allows, tables without empty cells, markers that stay."""
 
-import sys
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import patch
 
 import pytest
 
-from benchmarks.tables import PAGE, Spread, Table, in_turns, publish, replaced, taken_with
+from benchmarks.tables import PAGE, Spread, Table, command_line, in_turns, publish, replaced, taken_with
 
 PAGE_TEXT = (
     "# Title\n\n<!-- table one -->\nold\n<!-- end one -->\n\n<!-- table two -->\nkept\n<!-- end two -->\nThe end.\n"
@@ -50,11 +51,10 @@ def test_a_table_is_markdown() -> None:
     assert table.markdown() == "|  | Seconds |\n|---|---|\n| ours | 1.0 |\n| others | 2.0 |"
 
 
-def test_what_a_table_was_taken_with_is_below_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_table_was_taken_with_is_below_it(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text(PAGE_TEXT)
     table = Table("one", ("Side", "Seconds"), [("ours", "1.0")], ("numpy",), "Other programs ran.")
-    monkeypatch.setattr(sys, "argv", ["one.py", "--rows", "a b"])
     publish([table], write=True, page=page)
     said = taken_with(table, "python -m benchmarks.one", datetime(2026, 5, 4, tzinfo=UTC))
     assert said.startswith("Taken on 2026-05-04 with `python -m benchmarks.one`: ")
@@ -63,7 +63,6 @@ def test_what_a_table_was_taken_with_is_below_it(tmp_path: Path, monkeypatch: py
     lines = page.read_text().splitlines()
     assert lines[2:6] == ["<!-- table one -->", "| Side | Seconds |", "|---|---|", "| ours | 1.0 |"]
     assert lines[7].startswith("Taken on ")
-    assert " --rows 'a b'`: " in lines[7]
     assert lines[8:] == PAGE_TEXT.splitlines()[4:]
 
 
@@ -96,3 +95,18 @@ def test_every_marker_of_the_page_has_its_end() -> None:
     names = [line.split()[2] for line in page.splitlines() if line.startswith("<!-- table ")]
     for name in names:
         replaced(page, name, "new")
+
+
+@pytest.mark.parametrize(
+    ("given", "line"),
+    [
+        ([], ""),
+        (["--runs", "2", "--write"], " --runs 2 --write"),
+        (["--problems", "Hartmann, 6"], " --problems 'Hartmann, 6'"),
+        (["--python", "/home/somebody/bin/python3.12"], " --python python3.12"),
+    ],
+)
+def test_a_table_names_the_command_that_was_given(given: list[str], line: str) -> None:
+    main = SimpleNamespace(__spec__=SimpleNamespace(name="benchmarks.one"))
+    with patch("sys.argv", ["file.py", *given]), patch.dict("sys.modules", {"__main__": main}):
+        assert command_line() == f"python -m benchmarks.one{line}"
