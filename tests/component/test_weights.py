@@ -4,6 +4,8 @@ import io
 import os
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Never
@@ -43,7 +45,7 @@ def restore_caches(monkeypatch: pytest.MonkeyPatch) -> None:
 
     for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
         monkeypatch.setattr(constants, name, getattr(constants, name))
-    for name in ("HF_HUB_CACHE", "TORCH_HOME", "XDG_CACHE_HOME", "TORCH_FORCE_WEIGHTS_ONLY_LOAD"):
+    for name in ("HF_HUB_CACHE", "TORCH_HOME", "XDG_CACHE_HOME"):
         monkeypatch.setenv(name, "unset")
 
 
@@ -55,7 +57,34 @@ def test_a_cache_is_used_by_the_libraries(tmp_path: Path) -> None:
 
     assert str(tmp_path / "hub") == constants.HF_HUB_CACHE
     assert os.environ["TORCH_HOME"] == str(tmp_path / "torch")
-    assert os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] == "1"
+
+
+class MakesFolder:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = str(folder)
+
+    def __reduce__(self) -> tuple[Callable[[str], None], tuple[str]]:
+        return os.mkdir, (self._folder,)
+
+
+def test_downloaded_weights_run_no_code(tmp_path: Path) -> None:
+    """As CS-Flow's are loaded where there is no cache: torchvision does not ask torch for weights alone."""
+    made, file = tmp_path / "made", tmp_path / "hub/checkpoints/weights.pth"
+    write(tmp_path, "hub/checkpoints/weights.pth")
+    torch.save({"weight": MakesFolder(made)}, file)
+    code = "import anomaly_runner, torch; torch.hub.load_state_dict_from_url('https://example.org/weights.pth')"
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("TORCH_FORCE")}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=environment | {"TORCH_HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert not made.exists()
+    assert "Weights only load failed" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -153,7 +153,7 @@ def _repository_files(store: Store, prefix: str, revision: str) -> list[ObjectIn
 
 
 def use_cache(root: Path) -> None:
-    """Make timm, open_clip, torchvision and anomalib look below this folder, and torch load no code from its files."""
+    """Make timm, open_clip, torchvision and anomalib look below this folder."""
     from huggingface_hub import constants
 
     hub = str(root / "hub")
@@ -161,4 +161,3 @@ def use_cache(root: Path) -> None:
     os.environ["HF_HUB_CACHE"] = hub
     os.environ["TORCH_HOME"] = str(root / "torch")
     os.environ["XDG_CACHE_HOME"] = str(root)
-    os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
