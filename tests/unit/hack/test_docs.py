@@ -5,12 +5,18 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from prometheus_client import Counter
+from prometheus_client.metrics import MetricWrapperBase
 
+from anomaly_api.reasons import COMPLETED, FINAL_EXIT_CODES, ExitCode, Reason
+from anomaly_operator import metrics as metrics_module
 from hack.docs import diagrams
 
 ROOT = Path(__file__).parents[3]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob(".github/*.md")])
-ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text()
+ARCHITECTURE, FAILURES, GUIDE = (
+    (ROOT / "docs" / f"{page}.md").read_text() for page in ("architecture", "failures", "guide")
+)
 LAYERS = [
     contract
     for contract in tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
@@ -41,3 +47,40 @@ def test_the_rooms_are_those_of_the_import_contracts(contract: dict[str, list[st
     drawing = ARCHITECTURE.partition(heading)[2].partition("```text\n")[2].partition("\n```")[0]
     rooms = [re.split(r" {2,}", line)[0] for line in drawing.splitlines()]
     assert rooms == contract["layers"]
+
+
+def _tables(page: str, heading: str) -> list[list[str]]:
+    """Cells of the rows of the tables below a heading."""
+    section = page.partition(f"## {heading}")[2].partition("\n## ")[0]
+    lines = [line for line in section.splitlines() if line.startswith("| ")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[1:]]
+
+
+def _reasons(heading: str) -> set[Reason]:
+    return {Reason(row[0].strip("`")) for row in _tables(FAILURES, heading)}
+
+
+def test_every_failure_of_a_run_is_told_where_it_belongs() -> None:
+    final = {code.reason for code in FINAL_EXIT_CODES}
+    retried = {code.reason for code in ExitCode if code not in (ExitCode.DONE, *FINAL_EXIT_CODES)}
+    by_the_operator = {Reason.DEADLINE_EXCEEDED, Reason.TRIALS_FAILED, Reason.RESULT_LOST}
+    assert _reasons("The run failed for good") == final | by_the_operator
+    assert _reasons("The run is retried") == retried
+
+
+def test_exit_codes_are_told_with_their_reasons() -> None:
+    told = {int(row[0]): re.findall(r"`(\w+)`", row[1]) for row in _tables(FAILURES, "Exit codes")}
+    assert told.pop(0) == sorted(COMPLETED)
+    assert {code: reasons[0] for code, reasons in told.items()} == {
+        code.value: code.reason.value for code in ExitCode if code is not ExitCode.DONE
+    }
+
+
+def test_all_metrics_are_told_with_their_labels() -> None:
+    told = {row[0].strip("`"): re.findall(r"`(\w+)`", row[1]) for row in _tables(GUIDE, "How is the operator watched?")}
+    metrics = [metric for metric in vars(metrics_module).values() if isinstance(metric, MetricWrapperBase)]
+    assert told == {_exposed_name(metric): list(metric._labelnames) for metric in metrics}
+
+
+def _exposed_name(metric: MetricWrapperBase) -> str:
+    return f"{metric._name}_total" if isinstance(metric, Counter) else metric._name
