@@ -154,11 +154,11 @@ test-e2e: setup $(CLUSTER_TARGET) ## Run the samples and their failures in real 
 	$(USE_IMAGES) $(NEED_ALL) $(PYTEST) tests/e2e
 
 .PHONY: test
-test: lint verify test-tools $(CLUSTER_TARGET) ## Run everything
+test: lint verify test-tools $(CLUSTER_TARGET) ## Run all tests but the rare combinations
 	$(USE_IMAGES) $(NEED_ALL) $(PARALLEL_PYTEST) tests
 
 .PHONY: test-all
-test-all: lint verify test-tools $(CLUSTER_TARGET) ## Run everything and the rare combinations, before a release: an hour
+test-all: lint verify test-tools $(CLUSTER_TARGET) ## Run all tests, the rare combinations too, before a release
 	$(USE_IMAGES) $(NEED_ALL) $(PARALLEL_PYTEST) tests --rare
 
 .PHONY: benchmark-gpu

@@ -2,7 +2,8 @@
 
 The RunConfig travels as an annotation that the kubelet writes to ``run.CONFIG_PATH`` (a downwardAPI volume), not as
 a ConfigMap: it is one object less to write, watch, own and keep consistent with the Job, and it cannot change
-under a running pod. Annotations may take 256 KiB together; a RunConfig takes 1 to 3.
+under a running pod. Annotations may take 256 KiB together; a RunConfig takes 1 to 3,
+and that of a sweep's last step as much more as the sweep's status.
 """
 
 from collections.abc import Iterator
