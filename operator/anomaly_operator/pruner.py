@@ -45,7 +45,8 @@ class Pruner:
         curve = epochs_of(update.curve, json.loads(trial.spec)["trial"].get("objective"))
         if not curve or not await self._worker.is_behind(sweep.uid, sweep.spec, seen.record._replace(curve=curve)):
             return None
-        message = f"its best value so far is behind the median of the trials of {sweep.key.name} at epoch {max(curve)}"
+        epochs = max(curve) + 1  # as status.curve counts them
+        message = f"its best value so far is behind the median of the trials of {sweep.key.name} after epoch {epochs}"
         log.info("trial pruned", trial=str(key), message=message)
         return ProgressAnswer(stop="Pruned", message=message)
 

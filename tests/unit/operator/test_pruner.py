@@ -67,7 +67,7 @@ async def test_a_trial_that_is_behind_is_told_to_stop_and_why(world: World) -> N
         answer = await world.answer()
     assert answer is not None
     assert answer.stop == "Pruned"
-    assert "the trials of hunt at epoch 2" in answer.message
+    assert "the trials of hunt after epoch 3" in answer.message
     [(uid, spec, record)] = world.judge.asked
     assert (uid, spec) == ("h", world.sweep.spec)
     assert (record.number, record.state, record.values) == (3, "Running", TRIAL["values"])
