@@ -170,7 +170,7 @@ class TableColumns(Contract):
     path: Text = "path"
     """Key of the image, below the source (and category)."""
     label: Text = "label"
-    """good, or a kind of defect; empty or unknown: scored, never counted."""
+    """goodLabel, or a kind of defect; empty or unknown: scored, never counted."""
     split: Text = "split"
     """train, val or test; empty: good images are to learn from, the others to test on."""
     mask: Text = "mask"
@@ -227,7 +227,8 @@ class Dataset(Contract):
     cache: DataCache | None = None
     """Keep files from S3 and decoded images for the next run; unset means that every pod pulls and decodes them."""
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 42
-    """Seed of everything random in the run: splits, the fraction, feature selection, coresets."""
+    """Seed of everything random in the run: splits, the fraction, feature selection, coresets, first weights, the order
+    of images, augmentations, synthetic defects."""
 
 
 class InputData(Contract):

@@ -235,7 +235,7 @@ class FastflowParameters(ModelParameters):
 
 
 class FreParameters(ModelParameters):
-    """FRE: a linear autoencoder of deep features (Ndiour et al., ICIP 2022)."""
+    """FRE: a linear autoencoder of deep features (Ndiour et al., BMVC 2023)."""
 
     backbone: Text = "resnet50"
     """Name of a timm model."""

@@ -178,7 +178,7 @@ class Pruning(Contract):
     after_trials: Annotated[int, Field(ge=1, le=10_000)] = 5
     """Trials that must have finished before any is stopped."""
     after_epochs: Annotated[int, Field(ge=0, le=1_000_000)] = 3
-    """Epochs that every trial trains."""
+    """Epochs at whose end no trial is stopped yet."""
 
 
 class EarlierExperiment(Contract):

@@ -17,11 +17,17 @@ downloaded from their publishers. Epochs, batch sizes and early stopping are def
 *Devices*: whether `training.devices` may be more than one. *float16*: whether `export.precision` may be float16.
 
 """
-LEARNS: dict[Learning, str] = {
-    "onePass": "sees each image once",
-    "gradient": "by gradient",
-    "zeroShot": "not at all, or from a few images",
-}
+TIMES = {1: "once", 3: "three times"}
+
+
+def learns(entry: ModelEntry) -> str:
+    """Return how the model uses the training images, in words."""
+    words: dict[Learning, str] = {
+        "onePass": f"sees each image {TIMES[entry.loop.passes]}",
+        "gradient": "by gradient",
+        "zeroShot": "not at all, or from a few images" if "k_shot" in entry.parameters.model_fields else "not at all",
+    }
+    return words[entry.learning]
 
 
 def course(entry: ModelEntry) -> str:
@@ -50,7 +56,7 @@ def overview() -> str:
         "|---|---|---|---|---|---|---|---|---|---|\n"
     )
     rows = [
-        f"| [`{entry.name}`](#{entry.name.lower()}) | {entry.parameters.title()} | {LEARNS[entry.learning]} | "
+        f"| [`{entry.name}`](#{entry.name.lower()}) | {entry.parameters.title()} | {learns(entry)} | "
         f"{course(entry)} | {'yes' if entry.localises else 'no'} | {'yes' if entry.parameters.takes_tiles else ''} | "
         f"{'several' if entry.parallel else 'one'} | {', '.join(entry.exports.formats)} | "
         f"{'yes' if entry.exports.float16 else 'no'} | {input_form(entry.inputs)} |"
