@@ -2,21 +2,34 @@
 
 import re
 import tomllib
+from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
+from typing import Any, get_args
 
 import pytest
+import yaml
 from prometheus_client import Counter
 from prometheus_client.metrics import MetricWrapperBase
 
+from anomaly_api import API_VERSION
+from anomaly_api.experiment import AnomalyExperiment
+from anomaly_api.inference import AnomalyInference
 from anomaly_api.reasons import COMPLETED, FINAL_EXIT_CODES, ExitCode, Reason
+from anomaly_api.sweep import MetricPath
 from anomaly_operator import metrics as metrics_module
 from hack.docs import diagrams
+from hack.generate import crds
 
 ROOT = Path(__file__).parents[3]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob(".github/*.md")])
 ARCHITECTURE, FAILURES, GUIDE = (
     (ROOT / "docs" / f"{page}.md").read_text() for page in ("architecture", "failures", "guide")
 )
+KINDS: dict[str, crds.Kind] = {"AnomalyExperiment": AnomalyExperiment, "AnomalyInference": AnomalyInference}
+NO_FIELDS = {*get_args(MetricPath), "resources.limits.memory", "scheduling.resources.limits.memory"}
+"""Names with dots that are values, or keys of maps."""
+FILES = ("csv", "html", "json", "log", "md", "parquet", "py", "safetensors", "txt", "yaml")
 LAYERS = [
     contract
     for contract in tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
@@ -84,3 +97,38 @@ def test_all_metrics_are_told_with_their_labels() -> None:
 
 def _exposed_name(metric: MetricWrapperBase) -> str:
     return f"{metric._name}_total" if isinstance(metric, Counter) else metric._name
+
+
+@cache
+def _known_fields() -> set[str]:
+    """Paths of all fields, and their ends."""
+    return {end for kind in KINDS.values() for path in _paths(crds.resource_schema(kind)) for end in _ends(path)}
+
+
+def _paths(schema: Mapping[str, Any], above: str = "") -> Iterator[str]:
+    """Yield the path of each field below an object."""
+    for name, field in schema.get("properties", {}).items():
+        yield f"{above}{name}"
+        yield from _paths(field.get("items", field), f"{above}{name}.")
+
+
+def _ends(path: str) -> Iterator[str]:
+    """Yield a path, and what remains of it without its first fields."""
+    names = path.split(".")
+    return (".".join(names[first:]) for first in range(len(names)))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_fields_that_are_named_by_their_path_exist(page: Path) -> None:
+    known = _known_fields()
+    named = set(re.findall(r"`([a-z]\w*(?:\.[a-z]\w*)+)(?=[`: \[])", page.read_text())) - NO_FIELDS
+    fields = {name for name in named if name.partition(".")[0] in known and name.rpartition(".")[2] not in FILES}
+    assert fields <= known, f"no fields: {sorted(fields - known)}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_manifests_on_pages_are_valid(page: Path) -> None:
+    for block in re.findall(r"^```yaml\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL):
+        for manifest in yaml.safe_load_all(block):
+            if manifest.get("apiVersion") == API_VERSION:
+                KINDS[manifest["kind"]].model_validate(manifest)
