@@ -94,11 +94,11 @@ def _describe(asked: Gpus, problem: str) -> str:
 
 
 def _device(gpus: tuple[Gpu, ...], provider: str, problem: str | None) -> Device:
-    fallback = problem and problem[:_MAX_FALLBACK_CHARACTERS]
     if "cuda" not in provider.lower():
+        fallback = problem and problem[:_MAX_FALLBACK_CHARACTERS]
         return Device(name=_CPU, count=cpu_limit(), provider=provider, fallback=fallback)
     if not gpus:  # CUDA works, but the container has no NVML: NVIDIA_DRIVER_CAPABILITIES lacks "utility"
-        return Device(name="GPU", provider=provider, fallback=fallback)
+        return Device(name="GPU", provider=provider)
     return Device(
         name=gpus[0].name,
         count=len(gpus),
@@ -106,5 +106,4 @@ def _device(gpus: tuple[Gpu, ...], provider: str, problem: str | None) -> Device
         driver=gpus[0].driver,
         cuda=dotted(gpus[0].cuda),
         compute_capability=dotted(gpus[0].compute_capability),
-        fallback=fallback,
     )

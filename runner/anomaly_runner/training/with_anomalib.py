@@ -147,7 +147,9 @@ def _training(
         plan=plan,
         checkpointer=checkpointer,
         context=context,
-        validation_metrics=build_validation_metrics(plan, samples, masks, context, recorder),
+        validation_metrics=build_validation_metrics(
+            plan, samples, masks, context, recorder, valid=inputs.preprocessor.valid
+        ),
         recorder=recorder,
         worker_spec=_worker_spec(inputs, data, plan) if plan.devices > 1 else None,
     )

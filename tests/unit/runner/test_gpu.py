@@ -148,7 +148,53 @@ def test_the_gpu_is_described(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
+def test_a_gpu_that_the_driver_does_not_describe_is_one_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container that has CUDA's driver and no NVML."""
+
+    def without_nvml() -> tuple[Gpu, ...]:
+        raise GpuProblem("no libnvidia-ml.so.1")
+
+    monkeypatch.setattr(devices, "list_gpus", without_nvml)
+    there = make_context()
+    record_device(there, Gpus(count=2), "CUDAExecutionProvider", None)
+    assert there.record.device == Device(name="GPU", provider="CUDAExecutionProvider")
+    assert there.record.warnings == ()
+
+
+def test_the_cpu_of_a_machine_with_a_gpu_is_told_as_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    see(monkeypatch, H100)
+    there = make_context()
+    record_device(there, Gpus(required=False), "CPUExecutionProvider", "no code for this GPU")
+    found = not_none(there.record.device)
+    assert (found.name, found.driver, found.fallback) == ("CPU", None, "no code for this GPU")
+
+
+def test_a_long_reason_fits_into_the_status() -> None:
+    there = make_context()
+    record_device(there, Gpus(required=False), "torch cpu", "x" * 1000)
+    assert not_none(there.record.device).fallback == "x" * 256
+
+
+def test_memory_that_the_driver_does_not_know_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    def not_supported(_: object) -> None:
+        raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
+
+    FakeNvml((H100,)).install(monkeypatch)
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetMemoryInfo", not_supported)
+    assert list_gpus() == (replace(H100, memory=0),)
+
+
 def test_fewer_gpus_than_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     see(monkeypatch, H100)
     with pytest.raises(GpuUnavailable, match=r"2 nvidia\.com/gpu asked for.*the pod sees 1 of them"):
         record_device(make_context(), Gpus(count=2), "torch cuda", None)
+
+
+def test_fewer_gpus_than_asked_for_are_told_and_are_not_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    see(monkeypatch, H100)
+    there = make_context()
+    record_device(there, Gpus(count=2, required=False), "torch cuda", None)
+    found = not_none(there.record.device)
+    assert (found.name, found.count, found.fallback) == (H100.name, 1, None)
+    told = "2 nvidia.com/gpu asked for by scheduling.gpus cannot be used: the pod sees 1 of them"
+    assert there.record.warnings == (told,)

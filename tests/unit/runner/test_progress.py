@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 import pytest
 from rich.console import Console
@@ -217,6 +217,47 @@ def test_a_push_that_fails_is_logged_once_and_dropped(
             progress.advance(1)
             time.sleep(0.05)
     assert sum("cannot be pushed" in record.message for record in caplog.records) == 1
+
+
+def test_a_server_that_does_not_answer_is_waited_for_two_seconds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the end of a run for twice that: a request in flight, and one more."""
+    waited: list[object] = []
+
+    def silent(_: object, timeout: float) -> NoReturn:
+        waited.append(timeout)
+        raise TimeoutError("timed out")
+
+    class Thread(threading.Thread):
+        def join(self, timeout: float | None = None) -> None:
+            waited.append(("joined", timeout))
+            super().join(timeout)
+
+    monkeypatch.setattr(module.urllib.request, "urlopen", silent)
+    monkeypatch.setattr(module.threading, "Thread", Thread)
+    (tmp_path / "token").write_text("t")
+    with ProgressMeter([PushReporter("http://operator", tmp_path / "token", RUN, lambda: None, lambda: None)]) as one:
+        one.enter(Stage.DATASET, 1, "images")
+    assert set(waited) == {2.0, ("joined", 4.0)}
+
+
+def test_the_log_has_a_line_for_each_stage_and_each_ten_percent(caplog: pytest.LogCaptureFixture) -> None:
+    """Prediction goes from 30 to 75 percent of a run."""
+    with caplog.at_level(logging.INFO, "anomaly_runner"), ProgressMeter([LogReporter()]) as progress:
+        progress.enter(Stage.PREDICT, 450, "images")
+        for _ in range(450):
+            progress.advance(1)
+        progress.enter(Stage.EVALUATE, 0, "images")
+    told = [(vars(record)["stage"], vars(record)["percent"]) for record in caplog.records]
+    assert told == [
+        ("predict", 30),
+        ("predict", 40),
+        ("predict", 50),
+        ("predict", 60),
+        ("predict", 70),
+        ("evaluate", 75),
+    ]
 
 
 def test_other_protocols_are_refused(tmp_path: Path) -> None:

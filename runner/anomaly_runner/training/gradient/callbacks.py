@@ -165,6 +165,7 @@ class ValidationMetrics(Callback):  # type: ignore[misc]
         work: folder for files of pixel scores, which may not fit into memory.
         recorder: takes imageAUROC, imageF1Max and pixelAUROC, each where it is defined, by ``recorded_name``.
         check: called after each batch; may raise to stop the training.
+        valid: mask (H, W) of the pixels that count; None for all pixels.
     """
 
     def __init__(
@@ -174,8 +175,11 @@ class ValidationMetrics(Callback):  # type: ignore[misc]
         work: Path,
         recorder: MetricRecorder,
         check: Callable[[], None],
+        *,
+        valid: NDArray[np.bool_] | None = None,
     ) -> None:
         self._samples, self._masks, self._work, self._recorder = samples, masks, work, recorder
+        self._valid = valid
         self._synthetic = any(sample.source is not None for sample in samples)
         self._check = check
         self.last_step: int | None = None
@@ -213,7 +217,7 @@ class ValidationMetrics(Callback):  # type: ignore[misc]
     def _metrics(self, scores: NDArray[np.float32], maps: NDArray[np.float32] | None) -> dict[str, float]:
         pixel_range = (0.0, 0.0) if maps is None else (float(maps.min()), float(maps.max()))
         predictions = Predictions(samples=self._samples, scores=scores, maps=maps, pixel_range=pixel_range)
-        labelled = sort_labelled_scores(predictions, self._masks, self._work)
+        labelled = sort_labelled_scores(predictions, self._masks, self._work, self._valid)
         metrics: dict[str, float] = {}
         if labelled.image.has_both_classes:
             metrics["imageAUROC"] = auroc(labelled.image)

@@ -8,10 +8,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning.pytorch.utilities.memory import garbage_collection_cuda
+from numpy.typing import NDArray
 
 from anomaly_api.run import TrainingReport
 from anomaly_runner.data.masks import MaskReader
@@ -275,11 +277,13 @@ def build_validation_metrics(
     masks: MaskReader | None,
     context: FitContext,
     recorder: MetricRecorder,
+    *,
+    valid: NDArray[np.bool_] | None = None,
 ) -> ValidationMetrics | None:
     """The callback that computes this plan's validation metrics; None if the plan has no validations."""
     if plan.check_val_every_n_epoch is None:
         return None
-    return ValidationMetrics(samples, masks, context.work, recorder, context.check)
+    return ValidationMetrics(samples, masks, context.work, recorder, context.check, valid=valid)
 
 
 def build_trainer(plan: TrainingPlan, context: FitContext, callbacks: list[Callback], validates: bool) -> Trainer:
