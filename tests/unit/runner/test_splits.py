@@ -3,8 +3,10 @@
 import hashlib
 import random
 from collections.abc import Iterable
+from pathlib import Path
 
 import pytest
+import yaml
 
 from anomaly_api.dataset import DatasetSplits
 from anomaly_runner.data.folder_layout import index_experiment
@@ -44,6 +46,14 @@ def test_good_test_images_come_from_the_training_images() -> None:
     assert sorted(moved + keys(found.train)) == TRAIN
     assert labels(found.test) == ["dent", "good"]
     assert found.warnings == ("no good test images (test/good): 15 of the 50 good training images serve as such",)
+
+
+def test_the_sample_of_good_parts_divides_them_as_it_says() -> None:
+    sample = (Path(__file__).parents[3] / "manifests/samples/gravel-good-parts.yaml").read_text()
+    splits = DatasetSplits.model_validate(yaml.safe_load(sample)["spec"]["dataset"]["splits"])
+    found = complete_splits(dataset(f"train/good/{index:03d}.png" for index in range(200)), splits, 42)
+    assert (len(found.train), len(found.validation), len(found.test)) == (80, 60, 60)
+    assert "Of the 200 of `make demo` the model learns from 80; by 60 the\n" in sample
 
 
 def test_the_draw_depends_on_the_seed_and_not_on_the_order_of_listing() -> None:
