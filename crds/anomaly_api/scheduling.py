@@ -15,7 +15,7 @@ class Gpus(Contract):
     """GPUs as an extended resource."""
 
     count: Annotated[int, Field(ge=0, le=64)] = 1
-    """How many; 0 runs on the CPU."""
+    """How many; 0 asks for none, and the run is on the CPU unless resourceClaims have devices."""
     resource_name: Annotated[str, Field(max_length=128, pattern=r"^[a-z0-9.-]+/[A-Za-z0-9._-]+$")] = "nvidia.com/gpu"
     """Extended resource that the device plugin advertises."""
     required: bool = True
