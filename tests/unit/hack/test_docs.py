@@ -99,6 +99,12 @@ def _exposed_name(metric: MetricWrapperBase) -> str:
     return f"{metric._name}_total" if isinstance(metric, Counter) else metric._name
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_kubectl_is_shown_to_watch_one_kind_as_it_takes_no_more(page: Path) -> None:
+    watched = re.findall(r"kubectl .*\bget (\S+).* (?:-w|--watch)\b", page.read_text())
+    assert [kinds for kinds in watched if "," in kinds] == []
+
+
 @cache
 def _known_fields() -> set[str]:
     """Paths of all fields, and their ends."""
