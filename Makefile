@@ -130,7 +130,7 @@ sbom: setup ## Write an SBOM (CycloneDX) for each image, in dist
 	$(PYTHON) -m hack.release sbom
 
 .PHONY: test-fast
-test-fast: setup ## Run the unit tests: half a minute, no torch, no cluster
+test-fast: setup ## Run the unit tests: a minute or two, no torch, no cluster
 	$(PYTEST) tests/unit
 
 .PHONY: test-component
