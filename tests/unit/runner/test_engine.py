@@ -32,7 +32,11 @@ def played(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     def module(name: str, **functions: str) -> None:
         def does(what: str) -> Any:
-            return lambda *_, **__: done.append(what) or what
+            def do(*_: Any, **__: Any) -> str:
+                done.append(what)
+                return what
+
+            return do
 
         made: Any = SimpleNamespace(**{function: does(what) for function, what in functions.items()})
         monkeypatch.setitem(sys.modules, f"anomaly_runner.{name}", made)

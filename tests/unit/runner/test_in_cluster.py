@@ -13,7 +13,7 @@ from anomaly_api.run import RunConfig, RunSummary
 from anomaly_api.status import Curve, Device, Stage
 from anomaly_api.storage import LocationRole
 from anomaly_runner import in_cluster
-from anomaly_runner.context import Context
+from anomaly_runner.context import Context, RunRecord
 from anomaly_runner.errors import RunFailed, Stopped, StorageDenied
 from anomaly_runner.preflight.checked import Checked
 from anomaly_runner.progress import LogReporter
@@ -105,7 +105,7 @@ def test_progress_is_pushed_where_there_is_somebody_to_push_it_to(pod: Path, mon
             """Nobody looks."""
 
     monkeypatch.setattr(in_cluster, "PushReporter", Pusher)
-    tracker, record = in_cluster.tracker_of(CONFIG, None), in_cluster.RunRecord()
+    tracker, record = in_cluster.tracker_of(CONFIG, None), RunRecord()
     (alone,) = in_cluster._reporters(CONFIG, tracker, record, {})
     assert isinstance(alone, LogReporter)
     first, second = in_cluster._reporters(CONFIG, tracker, record, {"ANOMALY_PROGRESS_URL": URL})

@@ -234,8 +234,8 @@ def test_a_server_that_does_not_answer_is_waited_for_two_seconds(
             waited.append(("joined", timeout))
             super().join(timeout)
 
-    monkeypatch.setattr(module.urllib.request, "urlopen", silent)
-    monkeypatch.setattr(module.threading, "Thread", Thread)
+    monkeypatch.setattr("urllib.request.urlopen", silent)
+    monkeypatch.setattr("anomaly_runner.progress.threading.Thread", Thread)
     (tmp_path / "token").write_text("t")
     with ProgressMeter([PushReporter("http://operator", tmp_path / "token", RUN, lambda: None, lambda: None)]) as one:
         one.enter(Stage.DATASET, 1, "images")
