@@ -90,12 +90,17 @@ class SearchWorker:
     async def is_behind(self, sweep_uid: str, spec: bytes, record: TrialRecord) -> bool:
         """Whether a trial at work should be stopped because its curve is behind those of the sweep's others.
 
-        A process that knows nothing of the sweep yet says no: the next push asks again.
+        A process that knows nothing of the sweep yet, or has ended, says no: the next push asks again.
         """
         async with self._lock:
             if sweep_uid not in self._told or self._pool is None:
                 return False
-            return await self._run(_is_behind, sweep_uid, spec, record)
+            try:
+                return await self._run(_is_behind, sweep_uid, spec, record)
+            except BrokenProcessPool:
+                log.error("the process of the search ended", sweep_uid=sweep_uid)
+                self.close()
+                return False
 
     async def _ask(
         self, question: Question, known: Sequence[SeenTrial], hours: bool, work: Callable[..., T], *more: Any

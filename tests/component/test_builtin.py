@@ -334,7 +334,11 @@ def test_a_file_with_another_digest_is_refused_and_removed(web: FakeWeb, tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("status", "error"), [(404, DataInvalid), (403, DataInvalid), (500, StorageUnavailable), (429, StorageUnavailable)]
+    ("status", "error"),
+    [
+        *((status, DataInvalid) for status in (400, 403, 404, 410)),
+        *((status, StorageUnavailable) for status in (408, 425, 429, 500, 503)),
+    ],
 )
 def test_refusals_name_the_url_and_the_mirror_setting(
     web: FakeWeb, tmp_path: Path, status: int, error: type[RunFailed]
@@ -342,6 +346,13 @@ def test_refusals_name_the_url_and_the_mirror_setting(
     web.faults = [status] * 10
     with pytest.raises(error, match=rf"{web.url}file\.bin.*{status}.*source\.builtin\.mirror"):
         download(FILE, web.url, tmp_path, ignore)
+
+
+def test_a_full_disk_is_not_blamed_on_the_server(web: FakeWeb, tmp_path: Path) -> None:
+    (tmp_path / ".file.bin.part").symlink_to("/dev/full")
+    with pytest.raises(StorageUnavailable, match=r"^the disk that this run writes to is full: ask for more ephemeral"):
+        download(FILE, web.url, tmp_path, ignore)
+    assert len(web.asked) == 1
 
 
 def test_a_server_that_cannot_be_reached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_aft
 
 from anomaly_runner.data.builtin.remote_files import RemoteFile
 from anomaly_runner.errors import DataInvalid, StorageUnavailable
+from anomaly_runner.system.full_disk import full_disk, is_full_disk
 
 _ATTEMPTS = 6
 """Attempts in a row that do not get any further bytes, after which the download fails."""
@@ -47,7 +48,7 @@ def download(file: RemoteFile, mirror: str | None, folder: Path, advance: Callab
 
     Raises:
         DataInvalid: there is no such file, it is far too large, or its digest differs.
-        StorageUnavailable: no answer after all attempts.
+        StorageUnavailable: no answer after all attempts, or the disk is full.
     """
     transfer = _Transfer(file, file.url(mirror), folder / f".{file.name}.part", advance)
     target = folder / file.name
@@ -131,6 +132,7 @@ class _Transfer:
 
         Raises:
             DataInvalid: there is no such file, or it is far too large.
+            StorageUnavailable: the disk is full.
             _BrokenOffError: another attempt may get the rest.
         """
         offset = self.size
@@ -143,6 +145,8 @@ class _Transfer:
             error.close()
             self._handle_refusal(error.code, offset)
         except (OSError, http.client.HTTPException) as error:
+            if is_full_disk(error):
+                raise full_disk(error) from error
             raise _BrokenOffError(f"{type(error).__name__}: {error}") from error
 
     def _receive(self, response: http.client.HTTPResponse, offset: int) -> None:
