@@ -25,6 +25,7 @@ from anomaly_api.reasons import ExitCode
 from anomaly_api.run import RunReport, TrainingReport
 from anomaly_api.status import Curve
 from anomaly_runner import experiment
+from anomaly_runner.data.batches import Batch
 from anomaly_runner.data.samples import Sample
 from anomaly_runner.errors import (
     DataInvalid,
@@ -43,7 +44,7 @@ from anomaly_runner.training import with_anomalib
 from anomaly_runner.training.gradient import checkpoints
 from anomaly_runner.training.gradient.callbacks import LossMonitor, MetricRecorder
 from anomaly_runner.training.gradient.checkpoints import CHECKPOINT_KEY, Checkpointer
-from anomaly_runner.training.gradient.data_module import DecodedImages, ImageDataModule
+from anomaly_runner.training.gradient.data_module import DecodedImages, ImageDataModule, to_anomalib
 from anomaly_runner.training.gradient.fit import (
     FitContext,
     Training,
@@ -449,6 +450,16 @@ def test_a_full_disk_costs_the_checkpoint_and_not_the_training(
     assert not (tmp_path / "store" / CHECKPOINT_KEY).exists()
 
 
+def test_images_without_a_label_are_no_good_ones_for_a_model_that_calibrates_itself() -> None:
+    samples = tuple(Sample(f"{label}.png", label) for label in ("good", "dent", "unknown"))
+    made = to_anomalib(Batch(samples, np.arange(3 * 3 * 2 * 4, dtype=np.float32).reshape(3, 3, 2, 4)))
+    assert made.gt_label.tolist() == [False, True, True]
+    assert made.gt_mask.shape == (3, 2, 4)
+    assert not made.gt_mask.any()
+    assert made.image_path == ["good.png", "dent.png", "unknown.png"]
+    assert made.image[1, 0, 0, 0] == 24
+
+
 @pytest.mark.slow
 def test_the_best_epoch_is_kept_by_the_auroc_of_scikit_learn(tmp_path: Path) -> None:
     run = TrainingRun(
@@ -464,10 +475,20 @@ def test_the_best_epoch_is_kept_by_the_auroc_of_scikit_learn(tmp_path: Path) -> 
 
 
 @pytest.mark.slow
+def test_the_best_epoch_by_the_loss_is_that_of_the_lowest(tmp_path: Path) -> None:
+    by_loss = {"metric": "trainLoss", "enabled": False}
+    run = TrainingRun(tmp_path, FASTFLOW, maxEpochs=4, checkpointing={"keep": "best"}, earlyStopping=by_loss).fit()
+    losses = [value for _, value in run.report.history["trainLoss"]]
+    assert (run.report.kept_epoch, len(losses)) == (int(np.argmin(losses)), 4)
+
+
+@pytest.mark.slow
 def test_early_stopping_ends_a_training_without_improvement(tmp_path: Path) -> None:
     run = TrainingRun(tmp_path, FASTFLOW, maxEpochs=30, earlyStopping={"patience": 2}).fit()
     assert run.report.stopped_early
-    assert run.report.epochs < 30
+    values = [value for _, value in run.report.history["imageAUROC"]]
+    assert run.report.epochs == len(values) == int(np.argmax(values)) + 1 + 2 < 30
+    assert run.report.kept_epoch == run.report.epochs - 1, "the last, unless the best is asked for"
 
 
 def test_a_loss_that_is_not_finite_names_epoch_and_step(tmp_path: Path) -> None:

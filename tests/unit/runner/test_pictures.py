@@ -19,7 +19,7 @@ from anomaly_runner.reporting.pictures import (
     segment,
 )
 
-RED, GREEN = (255, 92, 92), (82, 196, 120)
+RED, GREEN, AMBER = (255, 92, 92), (82, 196, 120), (255, 190, 80)
 
 
 def verdict(key: str = "test/x/a.png", label: str = "x") -> Verdict:
@@ -161,6 +161,51 @@ def test_heat_mixes_turbo_into_the_grey_image() -> None:
     for column, luma in ((236 + 10, 120), (236 + 200, 84)):
         expected = np.array(list(TURBO[-3:])) * cover + luma * (1 - cover)
         assert np.abs(sheet[200, column] - expected).max() <= 1
+
+
+def test_colours_go_from_dark_blue_through_green_to_dark_red() -> None:
+    """Mikhailov's table has (48, 18, 59) at 0, (164, 252, 60) at 128 and (122, 4, 3) at 255; this is a polynomial."""
+    colours = np.frombuffer(TURBO, np.uint8).reshape(256, 3).astype(int)
+    for level, published in ((0, (48, 18, 59)), (128, (164, 252, 60)), (255, (122, 4, 3))):
+        assert np.abs(colours[level] - published).max() <= 40
+    assert colours[[40, 120, 230]].argmax(1).tolist() == [2, 1, 0]
+
+
+class Notes:
+    """Takes down what is drawn."""
+
+    def __init__(self) -> None:
+        self.texts: dict[str, object] = {}
+        self.bar: object = None
+
+    def rectangle(self, _: object, fill: object) -> None:
+        self.bar = fill
+
+    def text(self, _: object, text: str, *, fill: object, **__: object) -> None:
+        self.texts[text] = fill
+
+
+@pytest.mark.parametrize(
+    ("label", "anomalous", "title", "colour"),
+    [
+        ("x", True, "ANOMALOUS", RED),
+        ("good", False, "GOOD", GREEN),
+        ("good", True, "ANOMALOUS  -  WRONG", AMBER),
+        ("x", False, "GOOD  -  WRONG", AMBER),
+        ("unknown", False, "GOOD", GREEN),
+    ],
+)
+def test_a_caption_tells_the_decision_and_the_scores(
+    label: str, anomalous: bool, title: str, colour: tuple[int, int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notes = Notes()
+    monkeypatch.setattr("anomaly_runner.reporting.pictures.ImageDraw.Draw", lambda _: notes)
+    said = Verdict(Sample(f"test/{label}/{'a' * 60}.png", label), 12.34567, 0.87654, anomalous, 0.5)
+    compose(Image.new("RGB", (230, 230)), Image.new("L", (230, 230)), np.zeros((230, 230), bool), said)
+    assert (notes.texts[title], notes.bar) == (colour, colour)
+    assert "score 0.8765   threshold 0.5   raw 12.35" in notes.texts
+    assert f"label: {label}" in notes.texts
+    assert f"...{'a' * 41}.png" in notes.texts
 
 
 def test_names_tell_label_score_and_decision() -> None:
