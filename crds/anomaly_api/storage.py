@@ -15,7 +15,7 @@ class S3Location(Contract):
     endpoint: HttpUrl | None = None
     """URL of the S3 server; unset means AWS."""
     region: Text | None = None
-    """Region name, for servers that check it."""
+    """Region name, for servers that check it; unset means the one in the pod's environment, else us-east-1."""
     credentials_secret: Name | None = None
     """Secret in the same namespace with the keys AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (and
     AWS_SESSION_TOKEN if needed); unset means the pod's own identity."""

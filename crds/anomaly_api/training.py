@@ -34,13 +34,13 @@ class BatchSizeFinder(Contract):
     """Find the largest training batch that fits in memory."""
 
     mode: Literal["power", "binarySearch"] = "power"
-    """How the size grows."""
+    """power: sizes double while they fit, or halve until one does. binarySearch: then those between are tried too."""
     steps: Annotated[int, Field(ge=1, le=100)] = 3
     """Training steps tried at each size."""
     initial: BatchSize = 8
     """First size tried."""
     maximum: BatchSize = 256
-    """Largest size tried."""
+    """Largest size tried; it is never more than the training images."""
 
 
 class Checkpointing(Contract):
