@@ -47,11 +47,12 @@ class Checkpointing(Contract):
     """Save the state of training, so that a stopped run can resume, and choose which state is kept at the end."""
 
     enabled: bool = True
-    """Save to the output location on SIGTERM and at the intervals below; false: a stopped run starts over."""
+    """Upload the newest checkpoint to the output location on SIGTERM and at the interval below; false: a stopped run
+    starts over."""
     every_n_epochs: Annotated[int, Field(ge=1, le=10_000)] = 1
-    """Epochs between checkpoints."""
+    """Fewest epochs between two checkpoints in the pod; more where saving one takes longer than a twentieth of them."""
     every_n_minutes: Annotated[float, Field(gt=0)] = 10.0
-    """Least time between two checkpoints, minutes."""
+    """Least time between two uploads of the newest checkpoint to the output location, minutes."""
     keep: Literal["last", "best"] = "last"
     """Which state the run tests and exports: that after the last epoch, or the best by earlyStopping.metric."""
 
