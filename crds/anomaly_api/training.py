@@ -82,7 +82,8 @@ class Training(Contract):
     """Batch sizes and the course of training."""
 
     max_epochs: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
-    """Passes over the training images, for models that train by gradient."""
+    """Passes over the training images, for models that train by gradient; with neither it nor maxSteps, the model's
+    default."""
     max_steps: Steps | None = None
     """Most optimiser steps; training ends at the first of the two limits. A step takes accumulateGradientBatches
     batches; but GANomaly takes two steps per batch, and CFLOW one per fiberBatchSize positions of each layer."""
@@ -105,8 +106,8 @@ class Training(Contract):
     """GPUs of the pod that train together, each on an equal share of trainBatchSize, where the model allows it; unset
     means one."""
     check_val_every_n_epoch: Annotated[int, Field(ge=1, le=10_000)] | None = None
-    """Epochs between validations; unset means only at the end, or every epoch where earlyStopping or
-    checkpointing.keep best need them."""
+    """Epochs between validations; unset means none, or every epoch where earlyStopping or checkpointing.keep best need
+    them."""
     early_stopping: EarlyStopping | None = None
     """When to stop early; unset means the model's default."""
     batch_size_finder: BatchSizeFinder | None = None
@@ -114,7 +115,7 @@ class Training(Contract):
     checkpointing: Checkpointing = Checkpointing()
     """Save the state of training."""
     gradient_clipping: GradientClipping | None = None
-    """Bound the gradients."""
+    """Bound the gradients; unset means the model's default."""
     profile: TrainingProfile | None = None
     """Record what some steps spend their time and memory on; {} takes the defaults, unset means off."""
 
