@@ -183,10 +183,8 @@ class ApiClient:
             wait=_retry_delay,
             reraise=True,
         )
-        async for attempt in attempts:
-            with attempt:
-                return await self._attempt(method, resource, path, verb=verb, query=query, body=body)
-        raise AssertionError("tenacity either returns or raises")
+        answer: Manifest = await attempts(self._attempt, method, resource, path, verb=verb, query=query, body=body)
+        return answer
 
     async def _attempt(
         self,

@@ -2,8 +2,10 @@
 
 import asyncio
 import json
+import ssl
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -17,6 +19,7 @@ from anomaly_operator.cluster.client import ATTEMPTS, LONGEST_WAIT, ApiClient
 from anomaly_operator.errors import ApiError, Conflict, Forbidden, Gone, Invalid, LoginError, NotFound, Unavailable
 from anomaly_operator.metrics import REGISTRY
 from anomaly_operator.resources import EXPERIMENTS, JOBS, LEASES, TOKEN_REVIEWS
+from support.certificates import issue_certificate
 
 Answer = Callable[[], web.StreamResponse]
 
@@ -199,10 +202,11 @@ async def test_a_request_that_takes_too_long_is_asked_again(
 async def test_a_rejected_token_is_replaced_by_a_new_one(url: str, server: Server, waits: list[float]) -> None:
     tokens = iter(["first", "second"])
     client = ApiClient(lambda: kopf.ConnectionInfo(server=url, token=next(tokens)))
-    server.answers = [status(401)]
+    server.answers = [status(401, **{"Retry-After": "20"})]
     await client.get(JOBS, "vision", "screws")
     assert [headers["Authorization"] for headers in server.headers] == ["Bearer first", "Bearer second"]
-    assert len(waits) == 1
+    [wait] = waits
+    assert wait <= 0.25, "the pause that is asked for is that of whoever has the old one"
     await client.close()
 
 
@@ -331,6 +335,27 @@ async def test_no_more_requests_are_in_flight_than_there_are_connections(url: st
         await asyncio.gather(*(client.get(JOBS, "vision", str(number)) for number in range(5)))
         await client.close()
     assert max(in_flight) == 2
+
+
+async def test_the_authority_of_the_credentials_is_trusted_and_no_other(
+    server: Server, tmp_path: Path, waits: list[float]
+) -> None:
+    certificate, key = issue_certificate(tmp_path, "api-server", "IP:127.0.0.1")
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(certificate, key)
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", server.handle)
+    running = TestServer(app)
+    await running.start_server(ssl=tls)
+    address = str(running.make_url("")).rstrip("/")
+    knowing = ApiClient(lambda: kopf.ConnectionInfo(server=address, ca_path=str(certificate)))
+    wary = ApiClient(lambda: kopf.ConnectionInfo(server=address))
+    assert await knowing.get(JOBS, "vision", "screws") == {"metadata": {}}
+    with pytest.raises(Unavailable, match="CERTIFICATE_VERIFY_FAILED"):
+        await wary.get(JOBS, "vision", "screws")
+    assert len(server.asked) == 1
+    for closed in (knowing, wary, running):
+        await closed.close()
 
 
 async def test_a_proxy_of_the_credentials_is_used(server: Server, url: str) -> None:
