@@ -117,6 +117,8 @@ class Cache:
             return set()
         if known:
             self._forget_dependent(known)
+            if known.sweep_key != run.sweep_key:
+                self._forget_trial(known)
         if experiment := _experiment_key(run):
             self._dependents[experiment].add(run.key)
         affected = {run.key} | self._dependents.get(run.key, set())
@@ -129,14 +131,13 @@ class Cache:
     def remove_run(self, run: RunView) -> set[RunKey]:
         """Forget a run, and return the runs to reconcile."""
         affected = {run.key} | self._dependents.get(run.key, set())
-        if not self.runs.remove(run):
+        known = self.runs.get(run.key)
+        if not self.runs.remove(run) or known is None:
             return affected
-        self._forget_dependent(run)
+        self._forget_dependent(known)
+        self._forget_trial(known)
         if sweep := run.sweep_key:
             self._removed_trials[sweep].append(run)
-            self._trials[sweep].pop(run.key.name, None)
-            if not self._trials[sweep]:
-                del self._trials[sweep]
             affected.add(sweep)
         return affected
 
@@ -219,6 +220,12 @@ class Cache:
             dependents.discard(run.key)
             if not dependents:
                 del self._dependents[experiment]
+
+    def _forget_trial(self, run: RunView) -> None:
+        if sweep := run.sweep_key:
+            del self._trials[sweep][run.key.name]
+            if not self._trials[sweep]:
+                del self._trials[sweep]
 
 
 def _experiment_key(run: RunView) -> RunKey | None:

@@ -115,6 +115,28 @@ def test_a_deleted_trial_is_told_to_its_sweep_once() -> None:
     assert cache.trials_of(HUNT, "of-hunt") == []
 
 
+def test_what_is_told_late_of_a_deleted_trial_does_not_concern_its_successor() -> None:
+    cache = Cache()
+    cache.put_run(trial(0))
+    cache.remove_run(trial(0))
+    cache.put_run(trial(0, uid="second", resourceVersion="20"))
+    assert cache.remove_run(trial(0)) == {T0}
+    assert [one.uid for one in cache.trials_of(HUNT, "of-hunt")] == ["second"]
+    assert cache.take_removed(HUNT) == [trial(0)]
+
+
+def test_an_experiment_that_was_a_trial_is_none_any_more() -> None:
+    """Its sweep was deleted with ``--cascade=orphan``, or its name was taken while the watch was broken."""
+    cache = Cache()
+    for one in (trial(0), trial(1)):
+        cache.put_run(one)
+    orphan = make_run(EXPERIMENT | {"metadata": {"name": "hunt-t0"}}, uid="t0", resourceVersion="11")
+    assert cache.put_run(orphan) == {T0}
+    assert [one.key for one in cache.trials_of(HUNT, "of-hunt")] == [T1]
+    assert cache.remove_run(orphan) == {T0}
+    assert cache.take_removed(HUNT) == []
+
+
 def test_an_inference_that_names_another_experiment_no_longer_depends_on_the_first() -> None:
     cache = Cache()
     other = INFERENCE | {"spec": INFERENCE["spec"] | {"model": {"experiment": "nails"}}}
