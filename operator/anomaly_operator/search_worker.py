@@ -5,18 +5,18 @@ It keeps what it was told of the trials of each sweep, so that only news is sent
 """
 
 import asyncio
+import contextlib
 import json
 import multiprocessing
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple, TypeVar
 
 import structlog
 
-from anomaly_api.sweep_exchange import Plan, RunOfPoint, SweepEnd, TrialRecord
+from anomaly_api.sweep_exchange import Plan, SweepEnd, TrialRecord
 from anomaly_api.sweep_status import StopReason, SweepStatus
 from anomaly_operator.decide.trials import SeenTrial
 from anomaly_operator.metrics import SEARCH_SECONDS, SEARCH_SUGGESTIONS
@@ -30,8 +30,6 @@ class Question(NamedTuple):
     """What a search is asked."""
 
     sweep_uid: str
-    search: str
-    """Which search of the sweep; the trials of another one are forgotten."""
     name: str
     """Name of the sweep's resource, from which those of its trials are made."""
     spec: bytes
@@ -49,20 +47,12 @@ class Question(NamedTuple):
     """Whether what trials at work have used so far decides something."""
 
 
-@dataclass
-class _Told:
-    """What the process was told of one sweep: the version of each trial."""
-
-    search: str
-    versions: dict[str, int] = field(default_factory=dict)
-
-
 class SearchWorker:
     """The process, from the first question until ``close``."""
 
     def __init__(self) -> None:
         self._pool: ProcessPoolExecutor | None = None
-        self._told: dict[str, _Told] = {}
+        self._told: dict[str, dict[str, int]] = {}  # UID of a sweep -> which version of each trial, by name
         self._lock = asyncio.Lock()
 
     async def plan(self, question: Question, trials: Iterable[SeenTrial]) -> Plan:
@@ -90,24 +80,20 @@ class SearchWorker:
     async def is_behind(self, sweep_uid: str, spec: bytes, record: TrialRecord) -> bool:
         """Whether a trial at work should be stopped because its curve is behind those of the sweep's others.
 
-        A process that knows nothing of the sweep yet, or has ended, says no: the next push asks again.
+        A process that knows nothing of the sweep yet says no, and so does one that has ended: the next push asks again.
         """
         async with self._lock:
             if sweep_uid not in self._told or self._pool is None:
                 return False
-            try:
+            with contextlib.suppress(BrokenProcessPool):
                 return await self._run(_is_behind, sweep_uid, spec, record)
-            except BrokenProcessPool:
-                log.error("the process of the search ended", sweep_uid=sweep_uid)
-                self.close()
-                return False
+            return False
 
     async def _ask(
         self, question: Question, known: Sequence[SeenTrial], hours: bool, work: Callable[..., T], *more: Any
     ) -> T:
         told = self._told.get(question.sweep_uid)
-        anew = told is None or told.search != question.search
-        versions = {} if told is None or anew else dict(told.versions)
+        versions = dict(told or {})
         # What a trial at work has used is news each time, where anybody asks for it.
         news = {
             trial.name: trial
@@ -115,12 +101,12 @@ class SearchWorker:
             if versions.get(trial.name) != trial.version or (hours and not trial.is_over)
         }
         versions |= {name: trial.version for name, trial in news.items()}
-        gone = list(versions.keys() - {trial.name for trial in known}) if len(versions) > len(known) else []
+        gone = list(versions.keys() - {trial.name for trial in known})
         for name in gone:
             del versions[name]
         records = {name: trial.record for name, trial in news.items()}
-        answer: T = await self._run(_answer, question, anew, records, gone, work, *more)
-        self._told[question.sweep_uid] = _Told(question.search, versions)
+        answer: T = await self._run(_answer, question, told is None, records, gone, work, *more)
+        self._told[question.sweep_uid] = versions
         return answer
 
     async def _run(self, work: Callable[..., T], *arguments: Any) -> T:
@@ -132,9 +118,10 @@ class SearchWorker:
         return answer
 
     def forget(self, sweep_uid: str) -> None:
-        """Let the process forget a sweep that is over or deleted."""
-        if self._told.pop(sweep_uid, None) and self._pool:
-            self._pool.submit(_forget, sweep_uid)
+        """Let the process forget a sweep that is over or deleted; one that has ended has forgotten all of them."""
+        if self._told.pop(sweep_uid, None) is not None and self._pool:
+            with contextlib.suppress(BrokenProcessPool):
+                self._pool.submit(_forget, sweep_uid)
 
     def close(self) -> None:
         """End the process; the next question starts another."""
@@ -207,7 +194,7 @@ def _overview(kept: _Kept, question: Question, records: Sequence[TrialRecord], p
     if plan.end:
         return _final_overview(kept, question, records, plan.end)
     # What is about to start counts as asked and running.
-    started = [_starting(new.which, new.values, question.now) for new in plan.starts]
+    started = [TrialRecord(*new.which, values=new.values, state="Running") for new in plan.starts]
     return _overview_of(kept, [*records, *started], question.removed_hours)
 
 
@@ -233,10 +220,6 @@ def _load() -> None:
     load()
 
 
-def _starting(which: RunOfPoint, values: Any, now: datetime) -> TrialRecord:
-    return TrialRecord(*which, values=values, state="Running", started=now)
-
-
 def _is_behind(sweep_uid: str, spec: bytes, record: TrialRecord) -> bool:
     from anomaly_search.session import falling_behind
 
@@ -246,4 +229,4 @@ def _is_behind(sweep_uid: str, spec: bytes, record: TrialRecord) -> bool:
 
 
 def _forget(sweep_uid: str) -> None:
-    _KEPT.pop(sweep_uid, None)
+    del _KEPT[sweep_uid]

@@ -173,7 +173,6 @@ class Sweeper:
         found = chain(desired.earlier, best_of_earlier(earlier, desired.sweep))
         return Question(
             sweep_uid=run.uid,
-            search=desired.search,
             name=run.key.name,
             spec=run.spec,
             earlier=points_to_begin_with(status, desired, found),
