@@ -6,6 +6,7 @@ The trials are the only memory: each is an experiment that the sweep owns, and w
 import asyncio
 import contextlib
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import chain
 
@@ -52,6 +53,21 @@ TRIALS_FOR_A_SECOND = 500
 """Trials of which the status is computed every second; that of more takes longer, and is computed less often."""
 
 
+@dataclass
+class _Kept:
+    """What is kept of a sweep from one look at it to the next."""
+
+    uid: str
+    seen: dict[str, SeenTrial] = field(default_factory=dict)
+    """Its trials by name."""
+    told_at: datetime | None = None
+    """When its status was computed."""
+    search: str = ""
+    """The search that ``removed_hours`` are of."""
+    removed_hours: float = 0.0
+    """GPU-hours of trials that are gone."""
+
+
 class Sweeper:
     """Advances searches.
 
@@ -67,10 +83,7 @@ class Sweeper:
         self._cache = cache
         self._queue = queue
         self._worker = worker
-        self._uids: dict[RunKey, str] = {}
-        self._seen: dict[str, dict[str, SeenTrial]] = {}  # UID of the sweep -> its trials by name
-        self._told_at: dict[str, datetime] = {}  # UID of the sweep -> when its status was computed
-        self._removed: dict[str, tuple[str, float]] = {}  # UID of the sweep -> its search, GPU-hours of trials now gone
+        self._kept: dict[RunKey, _Kept] = {}
 
     async def advance(self, run: RunView, status: RunStatus, desired: DesiredSearch, now: datetime) -> RunStatus:
         """Make and end trials as the search says, and return the sweep's status.
@@ -79,10 +92,11 @@ class Sweeper:
             RequeueRequested: a trial's name is taken, by one that is being deleted.
             ApiError: the API server failed, after the client's own retries.
         """
-        seen = [trial.at(now) for trial in self._seen_trials(run)]
+        kept = self._kept_of(run)
+        seen = [trial.at(now) for trial in self._seen_trials(run, kept)]
         trials = {trial.name: trial for trial in seen if trial.search == desired.search}
         earlier = [trial for trial in seen if trial.search != desired.search]
-        removed = self._removed_hours(run, status, desired, trials.values(), now)
+        removed = self._removed_hours(run, kept, status, desired, trials.values(), now=now)
         await self._delete(run, (trial for trial in earlier if not trial.is_over))
         at_work = [trial for trial in trials.values() if not trial.is_over]
         await self._follow_suspension(run, at_work)
@@ -94,10 +108,10 @@ class Sweeper:
         refused = await self._make(run, desired, (*plan.invalid, *plan.starts))
         new = status
         # What is told of the search keeps no trial waiting.
-        if plan.end or self._is_due(run, status, len(trials), now):
+        if plan.end or self._is_due(run, kept, status, len(trials), now):
             overview = await self._worker.overview(question, trials.values(), plan)
-            self._told_at[run.uid] = now
-            new = search_status(run, status, desired, _state(plan, overview, refused, at_work, question.earlier), now)
+            kept.told_at = now
+            new = search_status(run, status, desired, _state(plan, overview, refused, question.earlier), now)
         usage = GpuUsage(removed + _hours(trials.values()), _gpus(desired, at_work, plan.starts))
         self._come_back(run, seconds_until_due(desired, new, usage, now), len(trials))
         return new
@@ -122,41 +136,49 @@ class Sweeper:
     def forget(self, key: RunKey) -> None:
         """Drop what is kept of a sweep that is over or deleted."""
         self._cache.take_removed(key)
-        uid = self._uids.pop(key, None)
-        if uid is not None:
-            self._seen.pop(uid, None)
-            self._told_at.pop(uid, None)
-            self._removed.pop(uid, None)
-            self._worker.forget(uid)
+        if kept := self._kept.pop(key, None):
+            self._worker.forget(kept.uid)
 
-    def _seen_trials(self, run: RunView) -> list[SeenTrial]:
+    def _kept_of(self, run: RunView) -> _Kept:
+        known = self._kept.get(run.key)
+        if known and known.uid == run.uid:
+            return known
+        if known:  # deleted, and made anew under its name
+            self._worker.forget(known.uid)
+        made = self._kept[run.key] = _Kept(run.uid)
+        return made
+
+    def _seen_trials(self, run: RunView, kept: _Kept) -> list[SeenTrial]:
         """Return the sweep's trials, those of earlier searches too; one that has not changed is not parsed again."""
-        before = self._seen.get(run.uid, {})
         found: dict[str, SeenTrial] = {}
         for trial in self._cache.trials_of(run.key, run.uid):
-            known = before.get(trial.key.name)
+            known = kept.seen.get(trial.key.name)
             if known is None or known.version != trial.resource_version:
                 known = _seen(trial)
             if known is not None and not trial.deleting:
                 found[trial.key.name] = known
-        self._uids[run.key] = run.uid
-        self._seen[run.uid] = found
+        kept.seen = found
         return list(found.values())
 
     def _removed_hours(
-        self, run: RunView, status: RunStatus, desired: DesiredSearch, trials: Iterable[SeenTrial], now: datetime
+        self,
+        run: RunView,
+        kept: _Kept,
+        status: RunStatus,
+        desired: DesiredSearch,
+        trials: Iterable[SeenTrial],
+        *,
+        now: datetime,
     ) -> float:
         """Return the GPU-hours of trials of this search that somebody deleted: what is recorded, and those now gone."""
-        search, hours = self._removed.get(run.uid, ("", 0.0))
         gone = _those_of(run, desired, self._cache.take_removed(run.key), now)
-        if search != desired.search:
+        if kept.search != desired.search:
             # What is being deleted is there until it is gone, though it counts as no trial any more.
             going = (trial for trial in self._cache.trials_of(run.key, run.uid) if trial.deleting)
             there = [*trials, *_those_of(run, desired, going, now), *gone]
-            hours = removed_hours(status, desired, _hours(there))
-        hours += _hours(gone)
-        self._removed[run.uid] = desired.search, hours
-        return hours
+            kept.search, kept.removed_hours = desired.search, removed_hours(status, desired, _hours(there))
+        kept.removed_hours += _hours(gone)
+        return kept.removed_hours
 
     def _question(
         self,
@@ -184,16 +206,16 @@ class Sweeper:
             counts_hours=budget is not None and budget.gpu_hours is not None,
         )
 
-    def _is_due(self, run: RunView, status: RunStatus, trials: int, now: datetime) -> bool:
-        last = self._told_at.get(run.uid)
-        if last is None or status.start_time is None:
+    def _is_due(self, run: RunView, kept: _Kept, status: RunStatus, trials: int, now: datetime) -> bool:
+        if kept.told_at is None or status.start_time is None:
             return True
-        others = min(len(self._uids), MOST_SWEEPS)
-        pause = max(_seconds_for(trials), STATUS_SECONDS * others)
-        early = pause - (now - last).total_seconds()
-        if early > 0:
-            self._queue.add_after(run.key, early)
-        return early <= 0
+        sweeps = min(len(self._kept), MOST_SWEEPS)
+        pause = max(_seconds_for(trials), STATUS_SECONDS * sweeps)
+        early = pause - (now - kept.told_at).total_seconds()
+        if early <= 0:
+            return True
+        self._queue.add_after(run.key, early)
+        return False
 
     async def _follow_suspension(self, run: RunView, at_work: Iterable[SeenTrial]) -> None:
         """Suspend the trials at work with their sweep, and resume them with it."""
@@ -283,13 +305,10 @@ def _gpus(desired: DesiredSearch, at_work: Iterable[SeenTrial], starts: Iterable
     return sum(trial.gpus for trial in at_work) + sum(of_new)
 
 
-def _state(
-    plan: Plan, overview: SweepStatus, refused: str | None, at_work: Sequence[SeenTrial], earlier: tuple[Point, ...]
-) -> SearchState:
+def _state(plan: Plan, overview: SweepStatus, refused: str | None, earlier: tuple[Point, ...]) -> SearchState:
     """Return what is known of a search once its plan is carried out."""
     return SearchState(
         overview=overview,
-        at_work=len(at_work) + len(plan.starts),
         earlier=earlier,
         end=plan.end,
         waits=refused or (plan.waits.message if plan.waits else None),

@@ -26,8 +26,8 @@ class SearchState:
 
     overview: SweepStatus
     """Counters, best points, and so on; why it ended, if it did."""
-    at_work: int
-    """Trials that are not over."""
+    at_work: int = 0
+    """Of a suspended sweep: the trials that are not suspended yet."""
     earlier: tuple[Point, ...] = ()
     """Points of earlier sweeps that it begins with."""
     end: SweepEnd | None = None

@@ -1,18 +1,22 @@
 """Sweeps on a played API server: what they use, and when that is enough."""
 
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterable, Iterator
 from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
 
 from anomaly_api.reasons import Reason
+from anomaly_api.sweep_exchange import Plan
 from anomaly_operator import sweeper
 from anomaly_operator.decide.desired import sweep_problem
 from anomaly_operator.decide.trials import SeenTrial, seen_trial
+from anomaly_operator.keys import RunKey
 from anomaly_operator.resources import Manifest
+from anomaly_operator.search_worker import Question
 from anomaly_operator.views import RunView
-from support.objects import EXPERIMENT, with_spec
+from anomaly_operator.work_queue import Priority
+from support.objects import EXPERIMENT, INFERENCE, with_spec
 from support.played_api import Fault, PlayedApi, Refused
 from support.played_controllers import PlayedControllers
 from support.played_loop import PlayedLoop
@@ -20,6 +24,7 @@ from support.played_operator import PlayedOperator
 
 EXPERIMENTS = "anomalyexperiments"
 GPUS = 2
+UNCHECKED: Manifest = {"runPolicy": {"preflight": "Never"}}
 
 
 class World:
@@ -65,6 +70,18 @@ class World:
         self.controllers.sync(job)
         self.wait(seconds)
 
+    def restart(self) -> None:
+        """End the operator's process, and begin another."""
+        self.operator.kill()
+        self.operator = PlayedOperator(self.loop, self.api)
+        self.wait(2.0)
+
+    def remove_unseen(self, name: str) -> None:
+        """Delete an experiment, of which the watch tells nothing."""
+        self.operator.deaf.add(EXPERIMENTS)
+        self.api.remove(EXPERIMENTS, name)
+        self.operator.deaf.discard(EXPERIMENTS)
+
     @property
     def trials(self) -> list[str]:
         return [found["metadata"]["name"] for found in self.api.all(EXPERIMENTS) if "trial" in found["spec"]]
@@ -104,6 +121,61 @@ def test_gpu_hours_are_overspent_by_seconds(world: World) -> None:
     assert budget <= world.status["sweep"]["gpuHours"] <= budget + 4 * 3 / 3600
 
 
+def test_hours_of_a_trial_that_is_gone_count_to_the_second(world: World) -> None:
+    """After 430 seconds of two GPUs another 570 of its successor."""
+    world.apply(trials={"parallel": 1}, budget={"gpuHours": GPUS * 1000 / 3600})
+    world.move_pods(seconds=430)
+    world.api.remove(EXPERIMENTS, "hunt-t0000")
+    world.api.collect_garbage()
+    world.wait(2.0)
+    world.move_pods()
+    world.wait(560)
+    assert world.status["phase"] == "Running"
+    world.wait(20)
+    assert world.status["sweep"]["stopReason"] == "GpuHours"
+
+
+def test_gpus_of_a_trial_that_has_just_been_made_count_beside_those_at_work(world: World) -> None:
+    """4 seconds of two GPUs, then 30 of four."""
+    world.apply(trials={"parallel": 1}, budget={"gpuHours": (2 * 4 + 4 * 30) / 3600})
+    world.move_pods()
+    world.api.change(EXPERIMENTS, "hunt", {"spec": {"sweep": {"trials": {"parallel": 2}}}})
+    world.wait(2)
+    world.move_pods()
+    world.wait(25)
+    assert "stopReason" not in world.status["sweep"]
+    world.wait(6)
+    assert world.status["sweep"]["stopReason"] == "GpuHours"
+
+
+def test_a_trial_uses_as_many_gpus_as_its_point_says(world: World) -> None:
+    space = [{"path": "scheduling.gpus.count", "choices": [8, 4]}]
+    world.apply(parameters=space, trials={"parallel": 1}, budget={"gpuHours": 8 * 30 / 3600})
+    world.move_pods()
+    world.wait(24)
+    assert "stopReason" not in world.status["sweep"]
+    world.wait(8)
+    assert world.status["sweep"]["stopReason"] == "GpuHours"
+
+
+@pytest.mark.parametrize(
+    ("limits", "counts"),
+    [({}, False), ({"budget": {"wallClockSeconds": 7200}}, False), ({"budget": {"gpuHours": 9.0}}, True)],
+)
+def test_what_trials_have_used_so_far_is_asked_for_by_a_budget_of_gpu_hours_alone(
+    world: World, monkeypatch: pytest.MonkeyPatch, limits: Manifest, counts: bool
+) -> None:
+    plan, asked = world.operator.search.plan, []
+
+    def spied(question: Question, trials: Iterable[SeenTrial]) -> Awaitable[Plan]:
+        asked.append(question.counts_hours)
+        return plan(question, trials)
+
+    monkeypatch.setattr(world.operator.search, "plan", spied)
+    world.apply(trials={"parallel": 1}, **limits)
+    assert set(asked) == {counts}
+
+
 def test_what_waits_uses_no_gpu_hours(world: World) -> None:
     world.apply(trials={"parallel": 1, "max": 1}, budget={"gpuHours": 1.2})
     world.wait(3600)
@@ -123,15 +195,16 @@ def test_what_waits_uses_no_gpu_hours(world: World) -> None:
     assert world.status["sweep"]["gpuHours"] == pytest.approx(GPUS * 1800 / 3600, abs=GPUS * 15 / 3600)
 
 
-@pytest.mark.parametrize("slowly", [True, False])
-def test_a_trial_that_goes_when_its_sweep_goes_on_is_counted_once(world: World, slowly: bool) -> None:
+@pytest.mark.parametrize("goes", ["at once", "slowly", "before"])
+def test_a_trial_that_goes_when_its_sweep_goes_on_is_counted_once(world: World, goes: str) -> None:
     world.apply(trials={"parallel": 2, "max": 2})
     world.move_pods(seconds=1800)
     world.move_pods(Reason.COMPLETE)
     world.move_pods(Reason.COMPLETE)
     assert world.status["phase"] == "Complete"
     assert world.status["sweep"]["gpuHours"] == pytest.approx(2.0, abs=0.02)
-    (world.api.remove_slowly if slowly else world.api.remove)(EXPERIMENTS, "hunt-t0000")
+    (world.api.remove_slowly if goes == "slowly" else world.api.remove)(EXPERIMENTS, "hunt-t0000")
+    world.wait(60 if goes == "before" else 0)
     world.api.change(EXPERIMENTS, "hunt", {"spec": {"sweep": {"trials": {"max": 3}}}})
     world.wait(3)
     world.api.finish_deletions()
@@ -171,7 +244,7 @@ def test_what_is_kept_of_a_sweep_goes_once_it_is_over_or_deleted(world: World) -
     kept = world.operator.search._told
     own = world.operator.replica.controller._reconciler._sweeper
     world.apply(trials={"parallel": 2, "max": 2})
-    assert len(kept) == len(own._seen) == len(own._told_at) == len(own._removed) == 1
+    assert len(kept) == len(own._kept) == 1
     for _ in range(2):
         world.move_pods()
         world.move_pods(Reason.COMPLETE)
@@ -182,7 +255,24 @@ def test_what_is_kept_of_a_sweep_goes_once_it_is_over_or_deleted(world: World) -
     for name in ("another", "not begun"):
         world.api.remove(EXPERIMENTS, name)
     world.wait(2.0)
-    assert (kept, own._uids, own._seen, own._told_at, own._removed) == ({}, {}, {}, {}, {})
+    world.api.collect_garbage()
+    world.wait(2.0)
+    assert (kept, own._kept, world.operator.cache._removed_trials) == ({}, {}, {})
+
+
+def test_a_sweep_that_is_made_anew_under_its_name_has_nothing_of_the_first_one(world: World) -> None:
+    world.apply(trials={"parallel": 1})
+    world.move_pods(seconds=1800)
+    kept, [first] = world.operator.search._told, world.operator.search._told
+    world.api.remove(EXPERIMENTS, "hunt")
+    world.apply(trials={"parallel": 1})
+    assert world.message().startswith("an AnomalyExperiment hunt-t0000 exists that is no trial of this sweep")
+    assert len(kept) == 1
+    assert first not in kept
+    world.api.collect_garbage()
+    world.wait(61.0)
+    assert world.trials == ["hunt-t0000"]
+    assert world.status["sweep"].get("removedGpuHours", 0.0) == 0.0
 
 
 def test_trials_that_have_not_changed_are_not_read_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -246,6 +336,7 @@ def test_trials_at_work_of_an_earlier_search_are_deleted_and_its_best_one_is_tri
     world.move_pods()
     world.end_trial("hunt-t0000", Reason.COMPLETE)
     assert world.trials == ["hunt-t0000", "hunt-t0001"]
+    world.move_pods(seconds=1800)
     world.api.change(EXPERIMENTS, "hunt", {"spec": {"runPolicy": {"suspend": True}}})
     world.move_pods(seconds=5.0)
     space = [{"path": "model.padim.nFeatures", "choices": [30, 20, 10]}]
@@ -255,6 +346,89 @@ def test_trials_at_work_of_an_earlier_search_are_deleted_and_its_best_one_is_tri
     assert "hunt-t0000" in world.trials, "what is measured stays"
     [new] = set(world.trials) - {"hunt-t0000"}
     assert world.api.objects[EXPERIMENTS, new]["spec"]["trial"]["values"] == {"model.padim.nFeatures": 10}
+    assert world.status["sweep"].get("removedGpuHours", 0.0) == 0.0, "what is gone was no trial of this search"
+
+
+def test_what_is_gone_is_deleted_once_and_whoever_needs_it_is_told_at_once(world: World) -> None:
+    """The next reconcile may come before the watch tells of it, and so may the end of another trial."""
+    world.apply(trials={"parallel": 3, "maxFailed": 0})
+    world.move_pods()
+    user = {"model": {"experiment": "hunt-t0002"}} | UNCHECKED
+    world.api.add("anomalyinferences", with_spec(INFERENCE, **user))
+    world.wait(2.0)
+    world.remove_unseen("hunt-t0000")
+    world.operator.delay(EXPERIMENTS, 60.0)
+    world.api.requests.clear()
+    world.end_trial("hunt-t0001", Reason.DATA_INVALID, seconds=10.0)
+    assert world.trials == ["hunt-t0001"]
+    deleted = [path.rpartition("/")[2] for method, path in world.api.requests if method == "DELETE"]
+    assert deleted == ["hunt-t0000", "hunt-t0002"]
+    told = world.api.objects["anomalyinferences", "screws-today"]["status"]["conditions"]
+    assert "ExperimentNotFound" in {condition["reason"] for condition in told}
+
+
+def test_a_trial_that_is_being_deleted_is_not_deleted_again(world: World) -> None:
+    world.apply(trials={"parallel": 3, "maxFailed": 0})
+    world.move_pods()
+    world.api.remove_slowly(EXPERIMENTS, "hunt-t0000")
+    world.end_trial("hunt-t0001", Reason.DATA_INVALID)
+    assert world.trials == ["hunt-t0000", "hunt-t0001"]
+
+
+def test_a_sweep_that_cannot_be_read_keeps_its_trials(world: World) -> None:
+    world.apply(trials={"parallel": 2})
+    world.move_pods()
+    world.api.change(EXPERIMENTS, "hunt", {"spec": {"sweep": {"algorithm": {"name": "of a later release"}}}})
+    world.wait(5.0)
+    assert world.message("Stalled")
+    assert world.trials == ["hunt-t0000", "hunt-t0001"]
+
+
+def test_a_new_trial_has_its_job_before_the_watch_tells_of_it_and_before_what_can_wait(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add = world.operator.queue.add
+    added: dict[str, Priority] = {}
+
+    def spied(key: RunKey, priority: Priority = Priority.NORMAL) -> None:
+        added.setdefault(key.name, priority)
+        add(key, priority)
+
+    world.apply(trials={"parallel": 1})
+    world.move_pods()
+    world.operator.delay(EXPERIMENTS, 60.0)
+    monkeypatch.setattr(world.operator.queue, "add", spied)
+    world.end_trial("hunt-t0000", Reason.COMPLETE)
+    assert ("jobs", "hunt-t0001-experiment") in world.api.objects
+    assert added["hunt-t0001"] is Priority.URGENT
+
+
+def test_trials_are_made_once_though_one_of_them_has_to_wait(world: World) -> None:
+    """The second is told to come back in two seconds, while the first fails at once: its name is not free yet."""
+    world.apply(trials={"parallel": 2})
+    world.api.remove_slowly(EXPERIMENTS, "hunt-t0000")
+    world.wait(2.0)
+    world.api.requests.clear()
+    world.api.faults += [Fault.COMPACTED, Fault.TOO_MANY]  # the first is none but for a LIST
+    world.api.remove(EXPERIMENTS, "hunt-t0001")
+    world.wait(1.5)
+    made = [path for method, path in world.api.requests if method == "POST" and path.endswith(EXPERIMENTS)]
+    assert len(made) == 2
+    world.wait(2.0)
+    assert "hunt-t0001" in world.trials
+
+
+def test_another_process_goes_on_with_a_search(world: World) -> None:
+    """It knows when the search began, and what trials have used, though one of them is being deleted."""
+    world.apply(trials={"parallel": 2})
+    world.move_pods(seconds=1800)
+    world.end_trial("hunt-t0000", Reason.COMPLETE)
+    world.api.remove_slowly(EXPERIMENTS, "hunt-t0001")
+    world.restart()
+    assert (world.status["sweep"]["complete"], world.status["sweep"]["asked"]) == (1, 3)
+    world.api.finish_deletions()
+    world.wait(30.0)
+    assert world.status["sweep"]["removedGpuHours"] == pytest.approx(GPUS * 0.5, abs=0.02)
 
 
 def test_what_a_search_waits_for_is_told(world: World) -> None:
@@ -303,6 +477,15 @@ def test_trials_are_suspended_with_their_sweep_and_resumed_with_it(world: World)
     world.api.change(EXPERIMENTS, "hunt", {"spec": {"runPolicy": {"suspend": False}}})
     world.wait(5.0)
     assert (suspended(), world.status["phase"]) == ([False, False], "Running")
+
+
+def test_a_trial_that_is_gone_keeps_no_other_from_being_suspended(world: World) -> None:
+    world.apply(trials={"parallel": 2})
+    world.move_pods()
+    world.remove_unseen("hunt-t0000")
+    world.api.change(EXPERIMENTS, "hunt", {"spec": {"runPolicy": {"suspend": True}}})
+    world.wait(2.0)
+    assert world.api.objects[EXPERIMENTS, "hunt-t0001"]["spec"]["runPolicy"]["suspend"] is True
 
 
 def test_a_trial_that_is_refused_is_told_and_tried_again_within_a_minute(world: World) -> None:
@@ -402,6 +585,18 @@ def test_hours_of_a_trial_that_is_deleted_while_the_search_goes_on_count(world: 
     found = world.status["sweep"]
     assert found["removedGpuHours"] == pytest.approx(GPUS * 0.5, abs=0.01)
     assert found["gpuHours"] == pytest.approx(GPUS * 0.5 + GPUS * 65 / 3600, abs=0.01)
+
+
+def test_hours_of_trials_that_are_deleted_at_work_count(world: World) -> None:
+    """Two within a second, of which one status tells."""
+    world.apply(trials={"parallel": 2})
+    world.move_pods(seconds=1800)
+    for name in ("hunt-t0000", "hunt-t0001"):
+        world.api.remove(EXPERIMENTS, name)
+        world.wait(0.3)
+    world.api.collect_garbage()
+    world.wait(5.0)
+    assert world.status["sweep"]["removedGpuHours"] == pytest.approx(GPUS * 0.5 * 2, abs=0.01)
 
 
 def test_a_trial_that_cannot_be_read_is_named_and_stops_nothing(world: World) -> None:
