@@ -375,10 +375,17 @@ def test_a_model_that_cannot_be_timed_is_published_without_latency(
     assert "not measured, for lack of memory: no room for a batch" in " ".join(report.summary.warnings)
 
 
-def test_only_the_report_is_uploaded(textures: Path) -> None:
-    assert experiment(textures, lambda document: document["spec"]["output"].update(uploadArtifacts=False)) == 0
+def test_only_the_report_is_uploaded_and_no_latency_measured(textures: Path) -> None:
+    def change(document: Document) -> None:
+        document["spec"]["output"]["uploadArtifacts"] = False
+        document["spec"]["evaluation"]["latency"] = {"enabled": False}
+
+    assert experiment(textures, change) == 0
     assert [file.name for file in results(textures).iterdir()] == ["report.json"]
-    assert not_none(report_of(textures).summary.artifacts).model is None
+    report = report_of(textures)
+    assert not_none(report.summary.artifacts).model is None
+    assert metrics_of(report).performance.keys() == {"modelBytes", "peakMemoryBytes", "trainSeconds"}
+    assert "measure" not in report.seconds
 
 
 def test_a_coreset_that_had_to_be_built_of_chunks_is_told(
