@@ -51,6 +51,16 @@ def test_bars_are_as_high_as_there_are_images() -> None:
     ]
 
 
+@pytest.mark.parametrize("highest", range(1, 12))
+def test_the_highest_bar_is_in_the_frame(highest: int) -> None:
+    drawn = histogram_chart(ScoreHistogram(edges=(0.0, 1.0), good=(highest,), defect=(0,)), None)
+    (bar,) = (shape for shape in shapes(drawn, "rect") if shape["class"] == "bar good")
+    top, height = numbers(bar, "y", "height")
+    assert top >= 42
+    assert top + height == 240
+    assert height >= 198 / 4, "and not at its foot"
+
+
 def points(svg: str) -> dict[str, list[tuple[float, ...]]]:
     """The points of each line by its class."""
     return {
