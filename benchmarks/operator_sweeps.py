@@ -119,6 +119,8 @@ def parser() -> argparse.ArgumentParser:
 def main() -> None:
     """Run the case that is asked for, or those of the table."""
     arguments = parser().parse_args()
+    if arguments.trials is not None and arguments.write:
+        raise SystemExit("--write is for the cases of the table: leave out either it or --trials")
     if arguments.trials is not None:
         asyncio.run(measured(arguments))
         return

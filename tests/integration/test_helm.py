@@ -1,5 +1,6 @@
 """The chart renders the objects of manifests/base, except for Helm's own labels."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -98,6 +99,34 @@ def test_values_reach_the_deployment() -> None:
     assert variables["ANOMALY_RUNNER_IMAGE"] == "r/runner:2"
     assert variables["ANOMALY_INFERENCE_IMAGE"] == "r/inference:2"
     assert not any(kind == "NetworkPolicy" for kind, _, _ in objects)
+
+
+def test_where_and_how_the_operator_runs_is_told_to_its_pods() -> None:
+    given = {
+        "imagePullPolicy": "Always",
+        "imagePullSecrets": [{"name": "registry"}],
+        "resources": {"requests": {"cpu": "50m", "memory": "1Gi"}, "limits": {"memory": "2Gi"}},
+        "nodeSelector": {"pool": "system"},
+        "tolerations": [{"key": "system", "operator": "Exists", "effect": "NoSchedule"}],
+    }
+    flags = (flag for name, value in given.items() for flag in ("--set-json", f"{name}={json.dumps(value)}"))
+    pod = rendered(*flags)["Deployment", SYSTEM, "anomaly-operator"]["spec"]["template"]["spec"]
+    [container] = pod["containers"]
+    assert {name: (container if name in container else pod)[name] for name in given} == given
+
+
+def test_settings_reach_the_operator() -> None:
+    runs = "runs.imagePullPolicy=Never,runs.nodeCache=/var/cache/anomaly"
+    variables = environment(rendered("--set", runs, "--set", "leaseSeconds=45,logLevel=DEBUG"))
+    assert variables["ANOMALY_IMAGE_PULL_POLICY"] == "Never"
+    assert variables["ANOMALY_NODE_CACHE"] == "/var/cache/anomaly"
+    assert variables["ANOMALY_LEASE_SECONDS"] == "45"
+    assert variables["ANOMALY_LOG_LEVEL"] == "DEBUG"
+
+
+def test_people_get_rights_unless_it_is_asked_otherwise() -> None:
+    of_people = {("ClusterRole", "", "anomaly-view"), ("ClusterRole", "", "anomaly-edit")}
+    assert rendered().keys() - rendered("--set", "userRoles.enabled=false").keys() == of_people
 
 
 def environment(objects: Objects) -> dict[str, str]:
