@@ -7,9 +7,8 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+from benchmarks.processes import ROOT
 
 
 @dataclass(frozen=True)
@@ -64,7 +63,7 @@ def run(benchmarks: Sequence[Benchmark], quick: bool) -> Iterator[tuple[str, flo
     """Run benchmarks; yields what was run, its seconds and its exit status. One that fails stops no other."""
     for benchmark in benchmarks:
         command = benchmark.command(quick)
-        line = " ".join(["python", *command[1:]])
+        line = shlex.join(["python", *command[1:]])
         print(f"\n{line}", flush=True)
         began = time.perf_counter()
         status = subprocess.run(command, cwd=ROOT, check=False).returncode
