@@ -14,6 +14,13 @@ from anomaly_operator.manager import Manager
 from anomaly_operator.resources import JOBS, PODS, RUN_RESOURCES, Resource
 from anomaly_operator.settings import Settings
 
+EXIT_SECONDS = 20.0
+"""Seconds after which a process that is to end is killed.
+
+A watch of kopf's that is told to stop while it starts anew can miss that, and then goes on for ever. This is shorter
+than the grace period of the operator's pods, and longer than a normal end takes.
+"""
+
 
 class _NoDiffBase(kopf.DiffBaseStorage):
     """Stores no last-seen state: to compare with it, kopf would copy every object three times."""
@@ -57,6 +64,7 @@ def kopf_settings() -> kopf.OperatorSettings:
     settings.watching.label_selectors["batch", "v1", "jobs"] = names.SELECTOR
     settings.watching.label_selectors["", "v1", "pods"] = names.SELECTOR
     settings.queueing.idle_timeout = 0.1  # seconds for which a kopf worker keeps its object's last body
+    settings.process.ultimate_exiting_timeout = EXIT_SECONDS
     settings.persistence.diffbase_storage = _NoDiffBase()
     settings.persistence.progress_storage = _NoProgress()
     return settings

@@ -85,7 +85,7 @@ class Manager:
         """
         await self._server.start(self._settings.bind, self._settings.port)
         # kopf starts its watches after this, and only of what is served by then.
-        await wait_until_served(self._client, next(iter(self._settings.namespaces), None))
+        await wait_until_served(self._client)
         if self._settings.skipped_namespaces:
             self._replica.spawn(self._exit_when_namespace_returns(), "skipped namespaces")
         self._began_at = time.monotonic()

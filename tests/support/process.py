@@ -15,6 +15,8 @@ from pathlib import Path
 from support.kube import kubectl
 
 ROOT = Path(__file__).parents[2]
+GRACE_SECONDS = 30
+"""Time that the operator has to end, as a pod has."""
 
 
 def service_account_kubeconfig(namespace: str, account: str, path: Path) -> Path:
@@ -107,9 +109,14 @@ class OperatorProcess:
     def _end(self, how: signal.Signals) -> None:
         if self._process is None:
             return
-        self._process.send_signal(how)
-        self._process.wait(30)
-        self._process = None
+        process, self._process = self._process, None
+        process.send_signal(how)
+        try:
+            process.wait(GRACE_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            raise
 
     def get(self, path: str) -> str | None:
         """Return the operator's response; None if it does not answer, or with an error."""

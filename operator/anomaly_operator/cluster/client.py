@@ -13,7 +13,7 @@ import aiohttp
 import kopf
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
-from anomaly_operator.errors import ApiError, Unauthorized, Unavailable, api_error
+from anomaly_operator.errors import ApiError, NotFound, Unauthorized, Unavailable, api_error
 from anomaly_operator.metrics import API_REQUESTS
 from anomaly_operator.resources import Manifest, Resource
 
@@ -27,6 +27,8 @@ ATTEMPTS = 5
 """Attempts per request, the first included."""
 LONGEST_WAIT = 30.0
 """Longest pause between two attempts that the server can ask for, seconds: until then a worker does nothing else."""
+DISCOVERY = "apis"
+"""What requests for discovery are called in the metrics."""
 _BACKOFF = wait_random_exponential(multiplier=0.25, max=10)
 
 
@@ -65,6 +67,24 @@ class ApiClient:
         """Close all connections."""
         await self._session.close()
 
+    async def discover(self, group: str, version: str) -> frozenset[str]:
+        """Return the plurals of the resources that discovery lists in a version of a group; none where there is none.
+
+        A definition's resource can be read a little before it is listed here.
+
+        Raises:
+            ApiError: the request failed.
+        """
+        groups = (await self._request("GET", DISCOVERY, "/apis", verb="get"))["groups"]
+        versions = [item["version"] for found in groups if found["name"] == group for item in found["versions"]]
+        if version not in versions:
+            return frozenset()
+        try:
+            listed = await self._request("GET", DISCOVERY, f"/apis/{group}/{version}", verb="get")
+        except NotFound:  # the group's last resource has just gone
+            return frozenset()
+        return frozenset(resource["name"] for resource in listed["resources"])
+
     async def get(self, resource: Resource, namespace: str, name: str) -> Manifest:
         """Return one object.
 
@@ -72,7 +92,7 @@ class ApiClient:
             NotFound: there is none of this name.
             ApiError: the request failed otherwise.
         """
-        return await self._request("GET", resource, resource.path(namespace, name), verb="get")
+        return await self._request("GET", resource.plural, resource.path(namespace, name), verb="get")
 
     async def list(
         self,
@@ -96,7 +116,7 @@ class ApiClient:
         chosen = {"labelSelector": selector, "fieldSelector": fields}
         query = {"limit": str(PAGE_SIZE)} | {name: value for name, value in chosen.items() if value}
         while True:
-            page = await self._request("GET", resource, resource.path(namespace), verb="list", query=query)
+            page = await self._request("GET", resource.plural, resource.path(namespace), verb="list", query=query)
             yield page["items"] or [], page["metadata"]["resourceVersion"]
             token = page["metadata"].get("continue")
             if not token:
@@ -115,7 +135,9 @@ class ApiClient:
             ApiError: the request failed otherwise.
         """
         strict = {"fieldValidation": "Strict"}
-        return await self._request("POST", resource, resource.path(namespace), verb="create", query=strict, body=body)
+        return await self._request(
+            "POST", resource.plural, resource.path(namespace), verb="create", query=strict, body=body
+        )
 
     async def patch(self, resource: Resource, namespace: str, name: str, body: Manifest) -> Manifest:
         """Apply a JSON merge patch and return the object.
@@ -124,7 +146,7 @@ class ApiClient:
             NotFound: there is none of this name.
             ApiError: the request failed otherwise.
         """
-        return await self._request("PATCH", resource, resource.path(namespace, name), verb="patch", body=body)
+        return await self._request("PATCH", resource.plural, resource.path(namespace, name), verb="patch", body=body)
 
     async def replace_status(self, resource: Resource, namespace: str, name: str, body: Manifest) -> Manifest:
         """Replace the status of an object and return the object.
@@ -138,7 +160,7 @@ class ApiClient:
             ApiError: the request failed otherwise.
         """
         path = resource.path(namespace, name, "status")
-        return await self._request("PUT", resource, path, verb="update_status", body=body)
+        return await self._request("PUT", resource.plural, path, verb="update_status", body=body)
 
     async def replace(self, resource: Resource, namespace: str, name: str, body: Manifest) -> Manifest:
         """Replace an object and return it.
@@ -147,7 +169,7 @@ class ApiClient:
             Conflict: the resourceVersion in ``body`` is not the newest.
             ApiError: the request failed otherwise.
         """
-        return await self._request("PUT", resource, resource.path(namespace, name), verb="update", body=body)
+        return await self._request("PUT", resource.plural, resource.path(namespace, name), verb="update", body=body)
 
     async def delete(self, resource: Resource, namespace: str | None, name: str, uid: str | None = None) -> None:
         """Delete an object and, in the background, what it owns.
@@ -164,32 +186,32 @@ class ApiClient:
             ApiError: the request failed otherwise.
         """
         options: Manifest = {"propagationPolicy": "Background"} | ({"preconditions": {"uid": uid}} if uid else {})
-        await self._request("DELETE", resource, resource.path(namespace, name), verb="delete", body=options)
+        await self._request("DELETE", resource.plural, resource.path(namespace, name), verb="delete", body=options)
 
     async def _request(
         self,
         method: str,
-        resource: Resource,
+        plural: str,
         path: str,
         *,
         verb: str,
         query: Mapping[str, str] | None = None,
         body: Manifest | None = None,
     ) -> Manifest:
-        """Send a request, with retries; ``verb`` is the RBAC verb, for the metrics."""
+        """Send a request, with retries; ``plural`` and ``verb``, that of RBAC, are for the metrics."""
         attempts = AsyncRetrying(
             retry=retry_if_exception_type((Unavailable, Unauthorized)),
             stop=stop_after_attempt(ATTEMPTS),
             wait=_retry_delay,
             reraise=True,
         )
-        answer: Manifest = await attempts(self._attempt, method, resource, path, verb=verb, query=query, body=body)
+        answer: Manifest = await attempts(self._attempt, method, plural, path, verb=verb, query=query, body=body)
         return answer
 
     async def _attempt(
         self,
         method: str,
-        resource: Resource,
+        plural: str,
         path: str,
         *,
         verb: str,
@@ -212,7 +234,7 @@ class ApiClient:
         except (aiohttp.ClientError, TimeoutError, ValueError) as error:
             raise Unavailable(0, f"{type(error).__name__}: {error}") from error
         finally:
-            API_REQUESTS.labels(verb, resource.plural, code).inc()
+            API_REQUESTS.labels(verb, plural, code).inc()
 
     async def _error_of(self, response: aiohttp.ClientResponse) -> ApiError:
         text = await response.text()

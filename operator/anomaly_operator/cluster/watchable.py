@@ -9,6 +9,7 @@ from collections.abc import Iterable
 
 import structlog
 
+from anomaly_api import GROUP, VERSION
 from anomaly_operator.cluster.client import ApiClient
 from anomaly_operator.errors import ApiError, Forbidden, NotFound
 from anomaly_operator.resources import EXPERIMENTS, INFERENCES, JOBS, PODS, Resource
@@ -22,31 +23,26 @@ NAMESPACE_POLL_SECONDS = 10.0
 _WATCHED = (EXPERIMENTS, INFERENCES, JOBS, PODS)
 
 
-async def wait_until_served(client: ApiClient, namespace: str | None) -> None:
-    """Wait until the API server serves both custom resources: their definitions may be installed after the operator.
+async def wait_until_served(client: ApiClient) -> None:
+    """Wait until discovery lists both custom resources: their definitions may be installed after the operator.
 
-    Args:
-        client: the API server.
-        namespace: one that may be read; None for all.
+    kopf, too, asks discovery. That a resource can be read is not enough: the API server lists it a little later.
     """
     told = False
-    while missing := [
-        resource.plural for resource in (EXPERIMENTS, INFERENCES) if not await _is_served(client, resource, namespace)
-    ]:
+    while missing := await _missing(client):
         if not told:
             log.warning("waiting for custom resource definitions", missing=missing)
         told = True
         await asyncio.sleep(POLL_SECONDS)
 
 
-async def _is_served(client: ApiClient, resource: Resource, namespace: str | None) -> bool:
+async def _missing(client: ApiClient) -> list[str]:
     try:
-        await _read(client, resource, namespace)
-    except NotFound:
-        return False
+        served = await client.discover(GROUP, VERSION)
     except ApiError as error:  # told by what needs the answer
         log.error("cannot look for custom resource definitions", message=str(error))
-    return True
+        return []
+    return [resource.plural for resource in (EXPERIMENTS, INFERENCES) if resource.plural not in served]
 
 
 async def readable_namespaces(client: ApiClient, namespaces: Iterable[str]) -> tuple[str, ...]:

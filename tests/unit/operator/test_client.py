@@ -244,6 +244,21 @@ async def test_a_list_that_is_too_old_to_go_on_is_told(api: ApiClient, server: S
     assert server.asked[0] == ("GET", "/apis/anomalyops.io/v1alpha1/anomalyexperiments?limit=100")
 
 
+async def test_discovery_lists_a_group_that_is_named_before_what_it_serves(api: ApiClient, server: Server) -> None:
+    group = {"name": "anomalyops.io", "versions": [{"version": "v1"}, {"version": "v1alpha1"}]}
+    others = {"name": "apps", "versions": [{"version": "v1"}, {"version": "v1beta1"}]}
+    listed = {"resources": [{"name": "anomalyexperiments"}, {"name": "anomalyexperiments/status"}]}
+    server.answers = [lambda: web.json_response({"groups": [others, group]}), lambda: web.json_response(listed)]
+    assert await api.discover("anomalyops.io", "v1alpha1") == {"anomalyexperiments", "anomalyexperiments/status"}
+    assert server.asked == [("GET", "/apis"), ("GET", "/apis/anomalyops.io/v1alpha1")]
+    for name, version in (("anomalyops.io", "v1beta1"), ("batch", "v1")):
+        server.answers = [lambda: web.json_response({"groups": [others, group]})]
+        assert await api.discover(name, version) == frozenset(), "which is asked nothing more"
+    server.answers = [lambda: web.json_response({"groups": [group]}), status(404)]
+    assert await api.discover("anomalyops.io", "v1") == frozenset(), "a group that is gone before it is asked"
+    assert requests_counted("get", "apis", "404") == 1
+
+
 async def test_every_verb_is_sent_as_kubernetes_reads_it(api: ApiClient, server: Server) -> None:
     await api.create(TOKEN_REVIEWS, None, {"a": 1})
     await api.patch(JOBS, "vision", "screws", {"a": 2})

@@ -232,8 +232,8 @@ class Process:
         self.connections.append(connections)
         return Client(self.api)
 
-    async def _wait(self, client: object, namespace: str | None) -> None:
-        self.waited += [client, namespace]
+    async def _wait(self, client: object) -> None:
+        self.waited.append(client)
 
     def _hear(self, plural: str, event: str, raw: Manifest) -> None:
         if plural in WATCHED:
@@ -261,7 +261,7 @@ async def test_a_process_leads_reconciles_searches_and_serves(process: Process) 
     api = process.api
     api.add("anomalyexperiments", with_spec(EXPERIMENT, **UNCHECKED))
     await process.manager.start()
-    assert process.waited == [process.manager._client, None], "in all namespaces"
+    assert process.waited == [process.manager._client]
     assert process.connections == [16, 1], "a renewal of the Lease waits for nothing else"
     await process.until(lambda: process.status("screws").get("phase") == "Pending")
     assert api.objects["leases", "anomaly-operator"]["spec"]["holderIdentity"] == "played"
@@ -320,7 +320,6 @@ async def test_a_process_begins_anew_when_a_namespace_can_be_read_again(
     with capture_logs() as logs:
         await process.manager.start()
         await process.until(lambda: bool(process.signals))
-    assert process.waited == [process.manager._client, "vision"], "where it may read"
     assert asked == [process.manager._client, ("hidden",)]
     assert process.signals == [(7, signal.SIGTERM)]
     [told] = [entry for entry in logs if entry["log_level"] == "warning"]

@@ -15,11 +15,19 @@ GONE, REFUSED = NotFound(404, "not served"), Forbidden(403, "no list here")
 
 
 class Lists(ApiClient):
-    """An API server of which nothing but LISTs is asked."""
+    """An API server of which nothing but discovery and LISTs is asked."""
 
     def __init__(self) -> None:
+        self.discovered = {"anomalyexperiments", "anomalyinferences", "anomalyexperiments/status"}
+        self.lost: ApiError | None = None
         self.trouble: dict[tuple[str, str | None], ApiError] = {}
         self.asked: list[tuple[str, str | None]] = []
+
+    async def discover(self, group: str, version: str) -> frozenset[str]:
+        assert (group, version) == ("anomalyops.io", "v1alpha1")
+        if self.lost:
+            raise self.lost
+        return frozenset(self.discovered)
 
     async def list(
         self,
@@ -44,24 +52,25 @@ def loop() -> Iterator[PlayedLoop]:
 
 def test_definitions_are_waited_for_and_told_once(loop: PlayedLoop) -> None:
     client = Lists()
-    client.trouble["anomalyexperiments", "vision"] = client.trouble["anomalyinferences", "vision"] = GONE
-    loop.call_at(5.0, client.trouble.pop, ("anomalyexperiments", "vision"))
-    loop.call_at(9.0, client.trouble.pop, ("anomalyinferences", "vision"))
+    client.discovered = set()
+    loop.call_at(5.0, client.discovered.add, "anomalyexperiments")
+    loop.call_at(9.0, client.discovered.add, "anomalyinferences")
     with capture_logs() as logs:
-        loop.run_until_complete(wait_until_served(client, "vision"))
+        loop.run_until_complete(wait_until_served(client))
     assert loop.time() == 10.0, "it looks every two seconds"
     [told] = logs
     assert (told["event"], told["log_level"]) == ("waiting for custom resource definitions", "warning")
     assert told["missing"] == ["anomalyexperiments", "anomalyinferences"]
+    assert not client.asked, "what can be read may not be listed yet, and kopf watches what is listed"
 
 
 @pytest.mark.parametrize("trouble", [REFUSED, Unavailable(503, "down")])
 def test_another_failure_is_told_and_waited_for_by_nobody(loop: PlayedLoop, trouble: ApiError) -> None:
     client = Lists()
-    client.trouble["anomalyinferences", None] = trouble
+    client.lost = trouble
     with capture_logs() as logs:
-        loop.run_until_complete(wait_until_served(client, None))
-    assert (loop.time(), client.asked) == (0.0, [("anomalyexperiments", None), ("anomalyinferences", None)])
+        loop.run_until_complete(wait_until_served(client))
+    assert loop.time() == 0.0
     [told] = logs
     assert (told["event"], told["log_level"]) == ("cannot look for custom resource definitions", "error")
     assert told["message"] == str(trouble)
