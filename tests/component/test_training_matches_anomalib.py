@@ -8,10 +8,10 @@ import pytest
 
 from anomaly_runner.models.catalog import CATALOG
 from hack.demo.auxiliary import write_auxiliary_weights
-from support.backbones import EFFICIENTNET_B5
+from support.backbones import write_efficientnet_b5
 from support.fresh_process import in_fresh_process
 from support.model_rows import comparisons
-from support.plain_anomalib import train_both
+from support.plain_anomalib import pictures, train_both
 from support.textures import write_textures
 
 pytestmark = [pytest.mark.slow, pytest.mark.spread]
@@ -28,7 +28,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_textures(made / "data/few", train=4, good=2, defects=2)
     write_auxiliary_weights(made / "weights")
     backbone = "hub/models--timm--resnet18.a1_in1k"
-    for name in (f"{backbone}/refs/main", f"{backbone}/snapshots/any/model.safetensors", EFFICIENTNET_B5):
+    write_efficientnet_b5(made / "weights", pictures((made / "data/few/train/good").iterdir(), 128))
+    for name in (f"{backbone}/refs/main", f"{backbone}/snapshots/any/model.safetensors"):
         file = made / "weights" / name  # must exist, but is not loaded: weights are random here
         file.parent.mkdir(parents=True)
         file.write_text("any")

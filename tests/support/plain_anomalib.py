@@ -11,6 +11,7 @@ import os
 import shutil
 import warnings
 from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -51,7 +52,7 @@ def train_both(folder: Path, name: str, case: Comparison) -> Trainings:
     start: dict[str, torch.Tensor] = {}
 
     def build(model: Model, options: BuildOptions) -> Any:
-        with without_pretrained_weights():
+        with nullcontext() if ROWS[name].weights_from_cache else without_pretrained_weights():
             module = build_module(model, options)
         start.update({name: value.clone() for name, value in module.state_dict().items()})
         return module
@@ -64,9 +65,9 @@ def train_both(folder: Path, name: str, case: Comparison) -> Trainings:
     return Trainings(np.array(list(ours.values())), theirs, moved)
 
 
-def has_files(name: str) -> bool:
-    """Whether the model loads more than a backbone."""
-    return any(weight.kind in ("file", "folder") for weight in CATALOG[name].weights)
+def needs_cache(name: str) -> bool:
+    """Whether the model's run is given a cache: it has files of its own, or a backbone that is not made in memory."""
+    return ROWS[name].weights_from_cache or any(weight.kind in ("file", "folder") for weight in CATALOG[name].weights)
 
 
 def our_scores(folder: Path, name: str, case: Comparison) -> dict[str, float]:
@@ -77,7 +78,7 @@ def our_scores(folder: Path, name: str, case: Comparison) -> dict[str, float]:
             training |= {"earlyStopping": {"enabled": False}}
         spec["dataset"] |= {"seed": SEED, "category": ROWS[name].category}
         spec |= {
-            "model": {"name": name, name: case.ours} | ({"weights": WEIGHTS} if has_files(name) else {}),
+            "model": {"name": name, name: case.ours} | ({"weights": WEIGHTS} if needs_cache(name) else {}),
             "training": training,
             "evaluation": {},
             "export": {"types": []},
