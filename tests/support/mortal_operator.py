@@ -17,7 +17,7 @@ from anomaly_operator.cluster.resync import Resync
 from anomaly_operator.controller import Controller
 from anomaly_operator.decide.pod_settings import PodSettings
 from anomaly_operator.keys import RunKey
-from anomaly_operator.resources import Manifest, Resource
+from anomaly_operator.resources import Manifest
 from anomaly_operator.search_worker import SearchWorker
 from anomaly_operator.serving.progress_board import ProgressBoard
 from anomaly_operator.settings import Settings
@@ -47,7 +47,7 @@ class MortalClient(ApiClient):
     async def _attempt(
         self,
         method: str,
-        resource: Resource,
+        plural: str,
         path: str,
         *,
         verb: str,
@@ -55,13 +55,13 @@ class MortalClient(ApiClient):
         body: Manifest | None,
     ) -> Manifest:
         if method == "GET" or (self._method and method != self._method):
-            return await super()._attempt(method, resource, path, verb=verb, query=query, body=body)
+            return await super()._attempt(method, plural, path, verb=verb, query=query, body=body)
         self.writes += 1
         dies = self.writes == self._die_at
         if dies and self._when == "before":
             raise Killed
         try:
-            return await super()._attempt(method, resource, path, verb=verb, query=query, body=body)
+            return await super()._attempt(method, plural, path, verb=verb, query=query, body=body)
         finally:
             if dies:
                 raise Killed
