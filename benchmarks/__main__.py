@@ -41,6 +41,7 @@ BENCHMARKS = (
     Benchmark("picture_costs", "--images 1 --runs 1"),
     Benchmark("inference_runtimes", "--models padim --quick --images 4 8 --runs 1"),
     Benchmark("runner_startup", "--runs 1"),
+    Benchmark("busy_node", "--models padim --at-once 1 2 --images 5 --runs 1"),
     Benchmark("coreset", "--patches 2000 --seconds 1 --runs 1"),
     Benchmark("coreset_quality", "--seeds 1 --train 8 --chunks 2 --times 2", "--seeds 6 --times 2"),
     Benchmark("coreset_memory", "--images 10"),

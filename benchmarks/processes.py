@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-_OWN = ("PYTHONDONTWRITEBYTECODE", "TORCH_FORCE_WEIGHTS_ONLY_LOAD")
-"""Variables of this process alone: anomalib's side loads its own pickled models."""
+_OWN = ("PYTHONDONTWRITEBYTECODE", "TORCH_FORCE_WEIGHTS_ONLY_LOAD", "GOMP_SPINCOUNT")
+"""Variables of this process alone: anomalib's side loads its own pickled models, and waits as torch has it."""
 
 
 @dataclass(frozen=True)

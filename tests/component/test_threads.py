@@ -33,6 +33,27 @@ def test_a_process_with_a_gpu_uses_the_cpus_of_its_pod_and_is_exact_unless_told(
     assert done.stdout.split() == printed
 
 
+@pytest.mark.parametrize(
+    ("given", "turns"),
+    [
+        ({}, "5000"),
+        ({"OMP_WAIT_POLICY": "PASSIVE"}, "0"),
+        ({"GOMP_SPINCOUNT": "70"}, "70"),
+    ],
+    ids=["nothing", "policy", "turns"],
+)
+def test_threads_that_wait_soon_leave_the_cpus_to_others_unless_told(given: dict[str, str], turns: str) -> None:
+    mine = {name: value for name, value in os.environ.items() if name not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
+    done = subprocess.run(
+        [sys.executable, "-c", "import anomaly_runner, torch"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=mine | {"OMP_DISPLAY_ENV": "VERBOSE"} | given,
+    )
+    assert f"GOMP_SPINCOUNT = '{turns}'" in done.stderr, "what torch's OpenMP itself says that it does"
+
+
 def _settings() -> tuple[str, bool, bool]:
     return (
         torch.get_float32_matmul_precision(),
