@@ -425,7 +425,7 @@ def test_a_run_on_two_devices_gives_the_same_scores_as_on_one(
         def experiment(document: dict[str, Any]) -> None:
             document["spec"] |= {
                 "model": FASTFLOW,
-                "evaluation": {},
+                "evaluation": {"latency": {"enabled": False}},
                 "export": {"types": []},
                 "training": {"trainBatchSize": 4, "maxEpochs": 2, "devices": devices},
                 "scheduling": {"gpus": {"count": 0}},

@@ -14,8 +14,8 @@ from support.pages import external_addresses
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
 
-EPOCHS = 6
-"""Epochs that take at least twenty seconds in a pod."""
+EPOCHS, BLOCKS = 6, 2
+"""Epochs, and half of the sample's coupling blocks, with which each takes at least ten seconds in a pod."""
 
 
 def predictions(namespace: DemoNamespace, run: Manifest) -> dict[str, list[Any]]:
@@ -57,6 +57,7 @@ def resumed(namespace: DemoNamespace) -> Manifest:
     """The gradient-trained sample, run to Complete although its pod was deleted during training."""
     manifest = sample("gravel-cflow")
     manifest["spec"]["training"] |= {"maxEpochs": EPOCHS, "earlyStopping": {"enabled": False}}
+    manifest["spec"]["model"]["cflow"]["couplingBlocks"] = BLOCKS
     namespace.apply(manifest)
     namespace.wait_for("aexp", "gravel-cflow", "past some epochs", _is_past_some_epochs, seconds=300)
     seen = namespace.get("aexp", "gravel-cflow")["status"]["progress"]

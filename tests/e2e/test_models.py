@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
 BUCKET, STEPS = "auxiliary", 3
 FRACTION = 0.4
-"""Of the small digits: two of each class. Some of the models take seconds for each image that they score on a CPU."""
+"""Of the images: of the small digits, two of each class. Some of the models take seconds for each image on a CPU."""
 SECONDS = 600
 PARAMETERS: dict[str, dict[str, Any]] = {
     "cfa": {"backbone": "resnet18"},
@@ -60,6 +60,8 @@ def experiments(namespace: DemoNamespace, weights: str) -> list[str]:
     efficientad = sample("gravel-efficientad")
     efficientad["spec"]["model"]["weights"]["s3"]["uri"] = weights
     efficientad["spec"] |= {"training": {"maxSteps": STEPS}, "export": {"types": []}}
+    efficientad["spec"]["dataset"]["fraction"] = FRACTION
+    efficientad["spec"]["evaluation"] = {"latency": {"enabled": False}}
     namespace.apply(efficientad)
     return [*PARAMETERS, "gravel-efficientad"]
 

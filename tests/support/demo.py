@@ -171,7 +171,7 @@ def _shrunk(name: str, category: str, size: int, **padim: Any) -> Manifest:
     spec["transforms"]["inputSize"] = {"height": size, "width": size}
     spec["model"] = {"name": "padim", "padim": {"backbone": "resnet18", "preTrained": False, "nFeatures": 20} | padim}
     spec["scheduling"] = {"gpus": {"count": 0}, "resources": {"requests": {"cpu": "250m", "memory": "1Gi"}}}
-    spec["evaluation"] = {"visualization": {"enabled": False}}
+    spec["evaluation"] = {"visualization": {"enabled": False}, "latency": {"enabled": False}}
     spec["export"] = {"types": []}
     del spec["tracking"]
     return manifest

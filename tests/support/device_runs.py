@@ -53,7 +53,7 @@ def experiment(folder: Path, training: dict[str, Any], side: int = 64, **more: A
             "model": FASTFLOW,
             "training": {"earlyStopping": {"enabled": False}} | training,
             "transforms": {"inputSize": {"height": side, "width": side}},
-            "evaluation": {},
+            "evaluation": {"latency": {"enabled": False}},
             "export": {"types": []},
         } | more
 

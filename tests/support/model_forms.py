@@ -68,7 +68,7 @@ def _experiment(folder: Path, name: ModelName, category: str, types: list[Export
         document["spec"] |= {
             "model": {"name": name, name: row.parameters} | (WEIGHTS if row.weights_from_cache else {}),
             "training": row.training,
-            "evaluation": {},
+            "evaluation": {"latency": {"enabled": False}},
             "transforms": {"inputSize": {"height": row.side, "width": row.side}},
             "export": {"types": types},
         }

@@ -84,7 +84,7 @@ ROWS: dict[str, ModelRow] = {
         few_images=True,
         training={"maxSteps": 2},
         weights_from_cache=True,
-        comparisons=(Comparison(training={"maxEpochs": 1}, batch=1, files={"imagenet_dir": IMAGENETTE}),),
+        comparisons=(Comparison(training={"maxSteps": 2}, batch=1, files={"imagenet_dir": IMAGENETTE}),),
     ),
     "dsr": ModelRow(
         side=128,

@@ -80,7 +80,7 @@ def our_scores(folder: Path, name: str, case: Comparison) -> dict[str, float]:
         spec |= {
             "model": {"name": name, name: case.ours} | ({"weights": WEIGHTS} if needs_cache(name) else {}),
             "training": training,
-            "evaluation": {},
+            "evaluation": {"latency": {"enabled": False}},
             "export": {"types": []},
         }
         spec["transforms"] = {"inputSize": {"height": case.side, "width": case.side}}
