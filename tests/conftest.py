@@ -1,6 +1,7 @@
 """Hooks and fixtures of all tests: distribution over processes, printed measurements, the samples."""
 
 import os
+import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -10,6 +11,7 @@ import yaml
 
 from anomaly_api.experiment import AnomalyExperiment
 from anomaly_api.inference import AnomalyInference
+from support.disk import plenty_of_space
 from support.kubeconfigs import is_embedded
 
 SAMPLES = Path(__file__).parents[1] / "manifests" / "samples"
@@ -52,6 +54,12 @@ def _place(item: pytest.Item) -> int:
     if item.get_closest_marker("cluster"):
         return 1 if INTEGRATION in item.path.parents else 0
     return 2 if item.get_closest_marker("slow") else 3
+
+
+@pytest.fixture
+def disk_with_space(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Simulate a disk with enough space, whatever this machine has; some tests simulate a full one instead."""
+    monkeypatch.setattr(shutil, "disk_usage", plenty_of_space)
 
 
 @pytest.fixture

@@ -1,25 +1,17 @@
 """Fixtures of the runner's tests."""
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from support.disk import plenty_of_space
 from support.mlflow_server import mlflow_server
 from support.process import free_port
 from support.textures import write_textures
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
-
-
-@pytest.fixture
-def disk_with_space(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Simulate a disk with enough space, whatever this machine has; some tests simulate a full one instead."""
-    monkeypatch.setattr(shutil, "disk_usage", plenty_of_space)
 
 
 @pytest.fixture

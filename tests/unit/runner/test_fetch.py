@@ -490,6 +490,7 @@ def test_a_valid_area_that_the_models_size_or_the_crop_loses_fails_before_images
 NO_CACHE = "there is no node cache here: every run pulls its files anew"
 
 
+@pytest.mark.usefixtures("disk_with_space")
 @pytest.mark.parametrize("kind", ["experiment", "inference"])
 def test_a_cache_is_used_where_there_is_a_folder_for_it(folder: Path, kind: str) -> None:
     def listed(here: Context) -> ListedDataset:
@@ -533,6 +534,7 @@ class Remote(FolderStore):
         return Remote(self.root / prefix)
 
 
+@pytest.mark.usefixtures("disk_with_space")
 def test_files_are_pulled_into_the_scratch_folder_and_kept_in_the_cache(folder: Path) -> None:
     there = cached(folder)
     here = make_context(there.work, stores={**there.stores, LocationRole.DATASET: Remote(folder / "data")})
