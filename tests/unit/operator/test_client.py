@@ -248,9 +248,11 @@ async def test_discovery_lists_a_group_that_is_named_before_what_it_serves(api: 
     group = {"name": "anomalyops.io", "versions": [{"version": "v1"}, {"version": "v1alpha1"}]}
     others = {"name": "apps", "versions": [{"version": "v1"}, {"version": "v1beta1"}]}
     listed = {"resources": [{"name": "anomalyexperiments"}, {"name": "anomalyexperiments/status"}]}
+    counted = requests_counted("get", "apis", "200")
     server.answers = [lambda: web.json_response({"groups": [others, group]}), lambda: web.json_response(listed)]
     assert await api.discover("anomalyops.io", "v1alpha1") == {"anomalyexperiments", "anomalyexperiments/status"}
     assert server.asked == [("GET", "/apis"), ("GET", "/apis/anomalyops.io/v1alpha1")]
+    assert requests_counted("get", "apis", "200") == counted + 2
     for name, version in (("anomalyops.io", "v1beta1"), ("batch", "v1")):
         server.answers = [lambda: web.json_response({"groups": [others, group]})]
         assert await api.discover(name, version) == frozenset(), "which is asked nothing more"
