@@ -8,14 +8,13 @@ CPUs that the other experiments need. Each side is our runner, with another numb
 
 import argparse
 import shutil
-import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
-from benchmarks.processes import Cost, measured
+from benchmarks.processes import Cost, run_locally
 from benchmarks.runner_experiment import Task, manifest
 from benchmarks.tables import Spread, Table, add_write, in_turns, publish
 from hack.demo.digits import write_mnist_folders
@@ -30,7 +29,7 @@ SIDES: dict[str, dict[str, str]] = {
 def experiment(folder: Path, environment: dict[str, str], file: Path) -> Cost:
     """Run one experiment to its end."""
     shutil.rmtree(folder / "results", ignore_errors=True)
-    return measured([sys.executable, "-m", "anomaly_runner", "run", str(file), "--local", str(folder)], **environment)
+    return run_locally(file, folder, **environment)
 
 
 def together(folders: Sequence[Path], files: Sequence[Path], environment: dict[str, str]) -> tuple[float, float]:

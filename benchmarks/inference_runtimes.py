@@ -33,7 +33,7 @@ import yaml
 
 from anomaly_runner.system.machine import cpu_limit
 from benchmarks.networks import LEARNT, MODELS, SIDES, anomalib_names, arguments, parameters
-from benchmarks.processes import Cost, measured
+from benchmarks.processes import Cost, measured, run_locally
 from benchmarks.runner_experiment import PER_CLASS, prepare
 from benchmarks.tables import Spread, Table, add_write, in_turns, publish
 
@@ -141,7 +141,7 @@ def run(root: Path, resource: dict[str, Any]) -> Cost:
     """Run a resource without a cluster, and return its cost."""
     file = root / f"{resource['metadata']['name']}.yaml"
     file.write_text(yaml.safe_dump(resource))
-    return measured([sys.executable, "-m", "anomaly_runner", "run", str(file), "--local", str(root)])
+    return run_locally(file, root)
 
 
 def repeat_images(root: Path, count: int) -> Path:

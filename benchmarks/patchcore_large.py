@@ -8,7 +8,6 @@ weights, whose patches (4,096 of 152 numbers from an image of 512 px) would take
 
 import argparse
 import json
-import sys
 import tempfile
 from pathlib import Path
 
@@ -16,7 +15,7 @@ import numpy as np
 import yaml
 from PIL import Image
 
-from benchmarks.processes import measured
+from benchmarks.processes import run_locally
 from benchmarks.tables import Table, add_write, publish
 
 TESTED = 50
@@ -63,7 +62,7 @@ def measure(images: int, side: int, ratio: float) -> tuple[str, ...]:
         manifest["spec"]["transforms"] = {"inputSize": {"height": side, "width": side}}
         file = Path(root) / "large.yaml"
         file.write_text(yaml.safe_dump(manifest))
-        cost = measured([sys.executable, "-m", "anomaly_runner", "run", str(file), "--local", root])
+        cost = run_locally(file, Path(root))
         summary = json.loads((Path(root) / "results/factory/large/local/report.json").read_text())["summary"]
     print(f"{images:,} images", *summary["warnings"], sep="\n", flush=True)
     auroc = f"{summary['metrics']['image']['AUROC']:.3f}"

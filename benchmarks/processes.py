@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,3 +44,12 @@ def measured(command: list[str], **environment: str) -> Cost:
     if process.returncode:
         raise SystemExit(f"{command[:3]} failed:\n{output[-4000:]}")
     return Cost(time.perf_counter() - began, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024, output)
+
+
+def run_locally(file: Path, folder: Path, **environment: str) -> Cost:
+    """Run the manifest ``file`` on the buckets and results in ``folder``, without a cluster, and return its cost.
+
+    Raises:
+        SystemExit: the run failed.
+    """
+    return measured([sys.executable, "-m", "anomaly_runner", "run", str(file), "--local", str(folder)], **environment)

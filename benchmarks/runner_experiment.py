@@ -33,7 +33,7 @@ from typing import Any
 import yaml
 
 from benchmarks.networks import BATCHES, EPOCHS, LEARNT, MODELS, SIDES, parameters
-from benchmarks.processes import Cost, measured
+from benchmarks.processes import Cost, measured, run_locally
 from benchmarks.tables import Spread, Table, add_write, in_turns, publish
 from hack.demo.digits import DIGITS, write_mnist_folders
 
@@ -139,7 +139,7 @@ def ours(task: Task, pictures: bool = False) -> Run:
     """Run anomaly-runner; trainings by gradient decode images in the stage before, and pictures have their own."""
     shutil.rmtree(task.folder / "results", ignore_errors=True)
     file = manifest(task, pictures)
-    cost = measured([sys.executable, "-m", "anomaly_runner", "run", str(file), "--local", str(task.folder)])
+    cost = run_locally(file, task.folder)
     report = json.loads((task.folder / "results/bench/bench/local/report.json").read_text())
     stages: dict[str, float] = report["seconds"]
     train = stages["train"] + (stages["dataset"] if EPOCHS.get(task.model) else 0)

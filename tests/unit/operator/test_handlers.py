@@ -1,18 +1,15 @@
 """What kopf is told to watch, and what becomes of an event."""
 
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import kopf
 import pytest
-import yaml
 
 from anomaly_operator import handlers
 from anomaly_operator.cluster.credentials import login
 from support.played_operator import SETTINGS
 
-DEPLOYMENT = Path(__file__).parents[3] / "manifests/base/deployment.yaml"
 MANAGED = "app.kubernetes.io/managed-by=anomaly-operator"
 
 
@@ -31,12 +28,6 @@ def test_kopf_watches_and_does_nothing_else() -> None:
     patch = kopf.Patch()
     found.persistence.diffbase_storage.store(body=body, patch=patch, essence=kopf.BodyEssence({"spec": {}}))
     assert patch == {}
-
-
-def test_a_process_that_does_not_end_is_killed_before_the_kubelet_would() -> None:
-    [deployment] = [one for one in yaml.safe_load_all(DEPLOYMENT.read_text()) if one["kind"] == "Deployment"]
-    grace = deployment["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
-    assert 10 <= (handlers.kopf_settings().process.ultimate_exiting_timeout or 0) < grace
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
+from anomaly_operator.handlers import kopf_settings
 from anomaly_operator.settings import Settings, parse
 
 BASE = Path(__file__).parents[3] / "manifests" / "base"
@@ -91,6 +92,11 @@ def container() -> dict[str, Any]:
 
 def settings(variables: dict[str, str]) -> Settings:
     return replace(parse([], variables), identity="another at each start")
+
+
+def test_a_process_that_does_not_end_is_killed_before_the_kubelet_would() -> None:
+    allowed = kopf_settings().process.ultimate_exiting_timeout or 0
+    assert 10 <= allowed < pod_spec()["terminationGracePeriodSeconds"]
 
 
 def test_each_variable_of_the_deployment_is_a_setting() -> None:
